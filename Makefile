@@ -1,0 +1,212 @@
+# What a developer does, and CI: `make help` lists it.
+#
+# Tests are built in modes (compiler and flags), each in its own folder: `make build/gcc/run_tests`,
+# or for another mode `make MODE=clang-asan build/clang-asan/run_tests`.
+
+PYTHON ?= python3
+CLANGXX ?= clang++
+CLANG_FORMAT ?= clang-format-16
+CLANG_TIDY ?= clang-tidy
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+MODE ?= gcc
+
+MAKEFLAGS += --no-print-directory
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(JOBS)
+endif
+
+# ---- modes ----------------------------------------------------------------------------------------
+
+NO_EXCEPTIONS := -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
+ASAN := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+
+compiler.gcc := $(CXX)
+flags.gcc := -O1 -g
+compiler.clang := $(CLANGXX)
+flags.clang := -O1 -g
+# Without optimisation g++ turns no symmetric transfer into a jump: one mode tests that.
+compiler.gcc-noexc := $(CXX)
+flags.gcc-noexc := -O0 -g $(NO_EXCEPTIONS)
+compiler.clang-asan := $(CLANGXX)
+flags.clang-asan := $(ASAN)
+compiler.gcc-asan := $(CXX)
+flags.gcc-asan := $(ASAN)
+compiler.clang-asan-noexc := $(CLANGXX)
+flags.clang-asan-noexc := $(ASAN) $(NO_EXCEPTIONS)
+compiler.clang-tsan := $(CLANGXX)
+flags.clang-tsan := -O1 -g1 -fsanitize=thread
+# Coverage is counted by part: the header is then one of includes.
+compiler.coverage := $(CXX)
+flags.coverage := -O0 -g --coverage -Ibuild/include
+
+COMPILER := $(compiler.$(MODE))
+ifeq ($(COMPILER),)
+$(error MODE is one of $(patsubst compiler.%,%,$(filter compiler.%,$(.VARIABLES))), not $(MODE))
+endif
+WARNINGS := -Wall -Wextra
+COMPILE = $(COMPILER) -std=c++20 -pthread $(WARNINGS) $(flags.$(MODE)) -I. $(CPPFLAGS) $(CXXFLAGS)
+BUILD := build/$(MODE)
+
+# ---- files ----------------------------------------------------------------------------------------
+
+HEADER := anyio_net.hpp
+JOIN := tools/amalgamate.py tools/cpp_text.py
+PARTS := $(wildcard src/*.hpp src/*.ipp)
+THREAD_TESTS := $(wildcard tests/test_threads*.cpp tests/test_post*.cpp tests/test_resolve*.cpp)
+TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(wildcard tests/*.cpp))
+EXAMPLES := $(wildcard examples/*.cpp)
+SCRIPTS := $(wildcard tests/scripts/*.sh)
+FORMATTED := $(PARTS) $(wildcard $(foreach d,tests tests/support examples bench fuzz tools,$d/*.cpp $d/*.hpp))
+
+OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp))
+EXAMPLE_PROGRAMS := $(EXAMPLES:%.cpp=$(BUILD)/%)
+
+# ---- building -------------------------------------------------------------------------------------
+
+.PHONY: all
+all: $(HEADER) ## join the parts in src/ into anyio_net.hpp (the default)
+	@echo "$(HEADER) is ready; 'make demo' shows it, 'make test' tests it, 'make help' tells more"
+
+$(HEADER): $(PARTS) src/manifest.txt $(JOIN)
+	@$(PYTHON) tools/amalgamate.py
+
+build/include/$(HEADER): src/manifest.txt $(JOIN)
+	@$(PYTHON) tools/amalgamate.py --includes $@
+
+$(BUILD)/%.o: %.cpp $(HEADER) Makefile
+	@mkdir -p $(@D)
+	@echo "  $(MODE): $<"
+	@$(COMPILE) -MMD -MP -c $< -o $@
+
+$(BUILD)/run_tests: $(OBJECTS)
+	@$(COMPILE) $^ $(LDFLAGS) $(LDLIBS) -o $@
+
+$(BUILD)/examples/%: $(BUILD)/examples/%.o
+	@$(COMPILE) $< $(LDFLAGS) $(LDLIBS) -o $@
+
+.PRECIOUS: $(BUILD)/%.o
+.DELETE_ON_ERROR:
+ifeq ($(MODE),coverage)
+$(OBJECTS): build/include/$(HEADER)
+endif
+-include $(OBJECTS:.o=.d) $(EXAMPLE_PROGRAMS:=.d)
+
+.PHONY: examples
+examples: $(EXAMPLE_PROGRAMS) ## build all examples, into build/gcc/examples
+
+# Needs only a compiler: the header is taken as it lies there.
+.PHONY: demo
+demo: ## build examples/demo.cpp and run it
+	@mkdir -p build
+	$(CXX) -std=c++20 -O2 -pthread -I. $(CPPFLAGS) $(CXXFLAGS) examples/demo.cpp -o build/demo $(LDFLAGS) $(LDLIBS)
+	@./build/demo
+
+.PHONY: clean
+clean: ## remove what was built
+	@rm -rf build
+
+# ---- testing --------------------------------------------------------------------------------------
+
+RUN := $(PYTHON) tools/run_tests.py
+suite = --suite "tests, $1" "$(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
+check = --check "$1" "$(MAKE) $2"
+
+.PHONY: test
+test: ## install what is missing, build and run all tests: some minutes
+	@tools/install_deps.sh test
+	@$(MAKE) --silent $(HEADER)
+	@$(RUN) $(call suite,gcc) $(SCRIPTS:%=--script %) $(call check,all examples build,examples)
+
+.PHONY: check
+check: ## everything that CI does
+	@.ci/run
+
+.PHONY: check-rest
+check-rest: ## what CI does after `make test`
+	@tools/install_deps.sh check
+	@$(RUN) \
+	  $(call check,nothing asks the system outside the seam,check-seam) \
+	  $(call check,tools do what they say,check-tools) \
+	  $(call check,format,check-format) \
+	  $(call check,each part compiles alone,check-parts) \
+	  $(call check,no warnings,check-warnings) \
+	  $(call check,units link when they agree and only then,check-link) \
+	  $(call check,clang-tidy,check-tidy) \
+	  $(call check,snippets compile,check-snippets) \
+	  $(call suite,clang) $(call suite,gcc-noexc) \
+	  $(call suite,clang-asan) $(call suite,gcc-asan) $(call suite,clang-asan-noexc) \
+	  $(if $(THREAD_TESTS),$(call suite,clang-tsan))
+
+.PHONY: check-seam
+check-seam: ## nothing outside src/backend_* makes a system call
+	@$(PYTHON) tools/check_seam.py --self-test
+	@$(PYTHON) tools/check_seam.py
+
+.PHONY: check-tools
+check-tools: ## the tools' own tests
+	@$(PYTHON) tools/test_tools.py
+
+.PHONY: check-format
+check-format: ## sources are formatted
+	@$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
+
+.PHONY: format
+format: ## format all sources
+	@$(CLANG_FORMAT) -i $(FORMATTED)
+
+.PHONY: check-parts
+check-parts: $(PARTS:src/%=build/parts/%.ok) ## each part includes what it uses
+
+build/parts/%.ok: src/% $(PARTS)
+	@mkdir -p $(@D)
+	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -fsyntax-only -I. -x c++ -
+	@touch $@
+
+# The strictest warnings, of two compilers; the examples instantiate the templates.
+STRICT := -std=c++20 -O1 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. -c -o /dev/null
+STRICT_MODES := gcc clang gcc-noexc clang-noexc gcc-nothreads clang-nothreads
+strict.gcc := $(CXX)
+strict.clang := $(CLANGXX)
+strict.gcc-noexc := $(CXX) -fno-exceptions -fno-rtti
+strict.clang-noexc := $(CLANGXX) -fno-exceptions -fno-rtti
+strict.gcc-nothreads := $(CXX) -DANYIO_NET_NO_THREADS
+strict.clang-nothreads := $(CLANGXX) -DANYIO_NET_NO_THREADS
+
+.PHONY: check-warnings
+check-warnings: $(STRICT_MODES:%=build/strict/%.ok) $(EXAMPLES:examples/%.cpp=build/strict/example-%.ok) ## no warnings
+
+build/strict/example-%.ok: examples/%.cpp $(HEADER)
+	@mkdir -p $(@D)
+	@$(strict.gcc) $(STRICT) $<
+	@$(strict.clang) $(STRICT) $<
+	@touch $@
+
+build/strict/%.ok: $(HEADER)
+	@mkdir -p $(@D)
+	@echo '#include "$(HEADER)"' | $(strict.$*) $(STRICT) -x c++ -
+	@touch $@
+
+.PHONY: check-link
+check-link: $(HEADER) ## units that disagree on a layout do not link
+	@tools/check_link.sh $(CXX) $(CLANGXX)
+
+.PHONY: check-tidy
+check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
+	@echo '#include "$(HEADER)"' >build/tidy.cpp
+	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -I. \
+	  -Xclang -analyzer-opt-analyze-headers
+
+.PHONY: check-snippets
+check-snippets: $(HEADER) ## the documents' code compiles
+	@$(PYTHON) tools/check_snippets.py
+
+.PHONY: coverage
+coverage: ## line coverage of src/ by the tests, with g++
+	@find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	@$(MAKE) MODE=coverage build/coverage/run_tests
+	@build/coverage/run_tests --no-colors
+	@gcovr --root . --filter 'src/' --object-directory build/coverage --print-summary
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile

@@ -1,0 +1,155 @@
+// The seam: everything that the library asks of the world.
+//
+// Sockets, files, the clock, randomness, names and signals go through this one abstract class, and
+// nothing else makes a system call or reads errno. Each call gives a value >= 0 or a negative errno.
+// No call blocks but `wait` (and, on a helper thread, `resolve` and `reverse`). A backend must not
+// know who calls it.
+#pragma once
+
+#include "address.hpp"
+#include "config.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <sys/socket.h>
+#include <sys/types.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+using duration = std::chrono::nanoseconds;
+using time_point = std::chrono::steady_clock::time_point;
+
+namespace detail {
+
+/// What `backend::wait` and `poll_now` tell of a descriptor.
+enum readiness : std::uint32_t {
+  ready_read = 1,    // data, or a connection to accept
+  ready_write = 2,
+  ready_end = 4,     // end of stream, hang-up or error: read until it shows
+  ready_urgent = 8,  // out-of-band data splits what can be read
+};
+
+struct poll_event {
+  std::uint64_t token;
+  std::uint32_t ready;  // readiness bits
+};
+
+/// One message in or out, as `sendmsg` and `recvmsg` see it.
+struct message {
+  std::span<const ::iovec> parts;
+  sockaddr* address = nullptr;  // destination, or room for the sender
+  socklen_t address_size = 0;   // in: size of the room or of the address; out: of the sender's
+  void* control = nullptr;
+  std::size_t control_size = 0;  // in: room or size; out: what came
+  int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
+};
+
+struct file_identity {
+  bool is_socket = false;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
+/// What a look-up gives: endpoints, or why there are none. `reason` is static text.
+struct resolved {
+  std::vector<ip_endpoint> endpoints;
+  int status = 0;                // 0, or a negative errno (a plain resolver failure: -ENOENT)
+  const char* reason = nullptr;  // the resolver's words for a failure of its own
+};
+
+}  // namespace detail
+
+/// The seam. `system_backend()` is the machine's; others simulate it or add faults to it.
+class backend {
+ public:
+  backend() = default;
+  backend(const backend&) = delete;
+  backend& operator=(const backend&) = delete;
+  virtual ~backend() = default;
+
+  // --- time and chance
+  virtual time_point now() = 0;
+  virtual std::uint64_t entropy() = 0;
+
+  // --- readiness
+  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno.
+  virtual int watch(int fd, std::uint64_t token) = 0;
+  virtual void forget(int fd) = 0;
+  /// Watches some `readiness` bits, level-triggered; reports once, then is silent until armed again.
+  /// `again` says that the descriptor is in the poller already.
+  virtual int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) = 0;
+  /// The `readiness` bits that hold now (any descriptor, also one that is watched), or -errno.
+  virtual int poll_now(int fd, std::uint32_t interest) = 0;
+  /// Waits until something is ready, `wake` is called, or the time is over (negative: no limit).
+  /// The number of events, which may be 0 at any time, or -errno.
+  virtual int wait(std::span<detail::poll_event> events, duration at_most) = 0;
+  /// Ends a `wait`, this one or the next. The only call that may come from any thread.
+  virtual void wake() = 0;
+  /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
+  virtual int native_handle() const = 0;
+
+  // --- sockets: close-on-exec, non-blocking, never SIGPIPE
+  virtual int open_socket(int family, int type, int protocol) = 0;
+  virtual int open_pair(int family, int type, int (&fds)[2]) = 0;
+  virtual int bind(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual int listen(int fd, int backlog) = 0;
+  virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual int shutdown(int fd, int how) = 0;
+  /// Closes any descriptor. The number is free afterwards, whatever it returns.
+  virtual int close(int fd) = 0;
+  virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;
+  virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
+  virtual ssize_t receive_message(int fd, detail::message& m) = 0;
+  virtual ssize_t send_message(int fd, const detail::message& m) = 0;
+  /// Many datagrams a call: how many went, or -errno if the first failed. `segment` > 0 asks the
+  /// kernel to cut each message into datagrams of that size (UDP_SEGMENT); -EOPNOTSUPP without it.
+  virtual int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes) = 0;
+  virtual int send_messages(int fd, std::span<const detail::message> messages) = 0;
+  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
+  virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
+  virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
+  virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
+
+  // --- descriptors of other kinds
+  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
+  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
+  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  virtual int adopt(int fd) = 0;
+  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
+  virtual int set_close_on_exec(int fd) = 0;
+
+  // --- paths of UNIX sockets
+  virtual int identify(const char* path, detail::file_identity& identity) = 0;  // does not follow links
+  virtual int change_mode(const char* path, mode_t mode) = 0;
+  virtual int unlink(const char* path) = 0;
+
+  // --- names: blocking, called on a helper thread
+  virtual detail::resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
+  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
+  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
+
+  // --- signals: from the first `catch_signal` of a number to the last `release_signal`, every loop
+  // that caught it is woken (`wait` returns) when it comes, and `take_signal` tells once that it did
+  virtual int catch_signal(int number) = 0;
+  virtual void release_signal(int number) = 0;
+  virtual bool take_signal(int number) = 0;
+
+  /// Whether helper threads may be used. False: what would run on one runs in place.
+  virtual bool uses_threads() const { return true; }
+};
+
+/// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).
+[[nodiscard]] std::unique_ptr<backend> system_backend();
+
+}  // namespace anyio::inline ANYIO_NET_ABI

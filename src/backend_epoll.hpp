@@ -1,0 +1,51 @@
+// Waiting on Linux: epoll, and an eventfd to be woken by.
+//
+// Descriptors of the library's own are watched once in their life, edge-triggered in both directions;
+// those of others for one event at a time. This part must not know what anyone does with an event.
+#pragma once
+
+#include "backend_posix.hpp"
+
+#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class epoll_backend final : public posix_backend {
+ public:
+  /// A token that nothing may be watched with.
+  static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
+
+  /// Null if the kernel has no descriptors left.
+  [[nodiscard]] static std::unique_ptr<epoll_backend> make();
+  ~epoll_backend() override;
+
+  int watch(int fd, std::uint64_t token) override;
+  void forget(int fd) override;
+  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  int wait(std::span<poll_event> events, duration at_most) override;
+  /// From a signal handler too.
+  void wake() override;
+  int native_handle() const override;
+
+ protected:
+  int wake_descriptor() override;
+
+ private:
+  epoll_backend() = default;
+
+  /// Adds or, if it is there already, changes; `change_first` says what is more likely.
+  int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept;
+
+  int poller_ = -1;
+  int wake_fd_ = -1;
+  std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif

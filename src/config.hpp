@@ -1,0 +1,70 @@
+// Every macro of the library, in one place.
+//
+// A program may define, before the first include or on the command line:
+//
+//   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
+//   ANYIO_NET_ASSERT(x)        what checks a precondition; assert(x) unless defined
+//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
+//
+// Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
+// inline namespace, so that units that disagree do not share a symbol.
+#pragma once
+
+#include <cassert>
+
+#define ANYIO_NET_VERSION 100  // major * 10000 + minor * 100 + patch
+
+#if !defined(__cpp_impl_coroutine) && !defined(__cpp_coroutines)
+#error "anyio_net.hpp needs C++20 with coroutines: compile with -std=c++20"
+#endif
+
+#ifndef ANYIO_NET_ASSERT
+#define ANYIO_NET_ASSERT(x) assert(x)
+#endif
+
+#if defined(__cpp_exceptions)
+#define ANYIO_NET_EXCEPTIONS 1
+#else
+#define ANYIO_NET_EXCEPTIONS 0
+#endif
+
+#if !defined(ANYIO_NET_SPLIT)
+#define ANYIO_NET_FN inline      // a function that is defined in the header
+#define ANYIO_NET_DEFINE 1       // this file holds the definitions
+#else
+#define ANYIO_NET_FN
+#if defined(ANYIO_NET_IMPLEMENTATION)
+#define ANYIO_NET_DEFINE 1
+#else
+#define ANYIO_NET_DEFINE 0
+#endif
+#endif
+
+#if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
+#define ANYIO_NET_ABI v1
+#elif ANYIO_NET_EXCEPTIONS
+#define ANYIO_NET_ABI v1_no_threads
+#elif !defined(ANYIO_NET_NO_THREADS)
+#define ANYIO_NET_ABI v1_no_exceptions
+#else
+#define ANYIO_NET_ABI v1_no_exceptions_no_threads
+#endif
+
+// Units that share no symbol of the library would link even when they disagree. Each setting
+// therefore has an object that is thread-local in one state and not in the other; the linker then
+// refuses the pair and prints the object's name.
+#if defined(__ELF__)
+extern "C" {
+#if ANYIO_NET_EXCEPTIONS
+__attribute__((used)) inline char anyio_net_exceptions_must_agree;
+#else
+__attribute__((used)) inline thread_local char anyio_net_exceptions_must_agree;
+#endif
+#if !defined(ANYIO_NET_NO_THREADS)
+__attribute__((used)) inline char ANYIO_NET_NO_THREADS_must_agree;
+#else
+__attribute__((used)) inline thread_local char ANYIO_NET_NO_THREADS_must_agree;
+#endif
+}
+#endif

@@ -1,0 +1,423 @@
+// The event loop: what is ready, what waits, timers, descriptors, posted calls.
+//
+// A turn asks the poller once, then runs the ready list in rounds until it is empty or a budget is
+// spent, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
+// `loop_core` is what streams and operations hold, and it outlives the loop while any of them does.
+// This part must not know coroutines, callbacks or protocols.
+#pragma once
+
+#include "backend.hpp"
+#include "buffer.hpp"
+#include "config.hpp"
+#include "ready_list.hpp"
+#include "recycler.hpp"
+#include "timers.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class loop;
+
+namespace detail {
+
+/// Any duration, floating too, as nanoseconds; saturates, and NaN counts as zero.
+template <class Rep, class Period>
+constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
+  if constexpr (std::is_same_v<decltype(d), duration>) {
+    return d;
+  } else {
+    using seconds = std::chrono::duration<long double>;
+    const long double s = std::chrono::duration_cast<seconds>(d).count();
+    constexpr long double limit = 9.2e9L;  // a little less than 2^63 nanoseconds
+    if (!(s == s)) return duration::zero();
+    if (s >= limit) return duration::max();
+    if (s <= -limit) return duration::min();
+    if constexpr (std::is_floating_point_v<Rep>) {
+      const long double ns = s * 1e9L;  // rounded up, never early
+      const auto whole = static_cast<std::int64_t>(ns);
+      return duration(whole + (static_cast<long double>(whole) < ns ? 1 : 0));
+    } else {
+      return std::chrono::ceil<duration>(d);
+    }
+  }
+}
+
+/// `base + d`, at the ends of time if it would overflow.
+constexpr time_point add(time_point base, duration d) {
+  if (d > duration::zero() && base > time_point::max() - d) return time_point::max();
+  if (d < duration::zero() && base < time_point::min() - d) return time_point::min();
+  return base + d;
+}
+
+enum side : unsigned { read_side, write_side };
+
+/// What operations belong to: one reader and one writer may wait on it. Counted, so that a stream may
+/// be moved or destroyed while operations of it are about. All take blocks of one size, so that
+/// `loop::reserve` serves every kind.
+class resource {
+ public:
+  static void* operator new(std::size_t size) { return recycler::allocate(block_size(size)); }
+  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, block_size(size)); }
+
+  explicit resource(loop_core& core);
+  resource(const resource&) = delete;
+  resource& operator=(const resource&) = delete;
+  virtual ~resource();
+
+  [[nodiscard]] loop_core& core() const noexcept { return core_; }
+  [[nodiscard]] bool open() const noexcept;
+  [[nodiscard]] node* waiting(side s) const noexcept { return waiting_[s]; }
+  void set_waiting(side s, node* n) noexcept { waiting_[s] = n; }
+  [[nodiscard]] virtual int descriptor() const noexcept { return -1; }
+
+  /// Ends it at once; what waits is queued, and will find it closed. Again is a no-op.
+  void close() noexcept;
+  /// What waits makes one more attempt and then ends with `errc::cancelled`.
+  void cancel() noexcept;
+  /// The poller's news.
+  void ready(std::uint32_t bits) noexcept;
+  void wake(side s) noexcept;
+  /// A waiting operation was withdrawn.
+  virtual void withdrawn(side) noexcept {}
+
+  /// Known to give nothing until the poller says otherwise; an attempt need not ask.
+  bool exhausted[2] = {false, false};
+  /// No further event may come: read on until the end shows.
+  bool read_to_end = false;
+
+ protected:
+  /// Releases what it holds of the system. Called once.
+  virtual void shut() noexcept = 0;
+
+ private:
+  template <class T>
+  friend class ref;
+  friend class loop_core;
+
+  static constexpr std::size_t block_size(std::size_t size) noexcept {
+    return size < recycler::descriptor_block ? recycler::descriptor_block : size;
+  }
+
+  loop_core& core_;
+  node* waiting_[2] = {nullptr, nullptr};
+  std::uint32_t references_ = 0;
+  bool open_ = true;
+};
+
+/// A resource that waits for this loop to close a descriptor, because there were none left.
+struct starved : link {
+  resource* waiter = nullptr;
+};
+
+/// A counted pointer to a resource or the like.
+template <class T>
+class ref {
+ public:
+  ref() = default;
+  explicit ref(T* p) noexcept : pointer_(p) {
+    if (pointer_) ++pointer_->references_;
+  }
+  ref(const ref& other) noexcept : ref(other.pointer_) {}
+  ref(ref&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  template <class U>
+    requires std::is_convertible_v<U*, T*>
+  ref(const ref<U>& other) noexcept : ref(other.get()) {}
+  ref& operator=(ref other) noexcept {
+    std::swap(pointer_, other.pointer_);
+    return *this;
+  }
+  ~ref() {
+    if (pointer_ && --pointer_->references_ == 0) delete pointer_;
+  }
+  T* get() const noexcept { return pointer_; }
+  T* operator->() const noexcept { return pointer_; }
+  T& operator*() const noexcept { return *pointer_; }
+  explicit operator bool() const noexcept { return pointer_ != nullptr; }
+
+ private:
+  T* pointer_ = nullptr;
+};
+
+/// A descriptor's place in the poller.
+struct registration {
+  int fd = -1;
+  std::uint32_t index = 0;
+};
+
+/// A callable that was posted.
+struct posted_node : node {
+  virtual ~posted_node() = default;
+};
+
+/// What handles on other threads share with the loop.
+struct mailbox {
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex mutex;
+#endif
+  link calls;                 // of posted nodes
+  backend* system = nullptr;  // null once the loop is gone
+  bool post(posted_node& call);
+};
+
+class loop_core {
+ public:
+  explicit loop_core(std::unique_ptr<backend> system);
+  loop_core(const loop_core&) = delete;
+  loop_core& operator=(const loop_core&) = delete;
+
+  [[nodiscard]] static loop_core* current_or_null() noexcept { return current_; }
+  [[nodiscard]] static loop_core& current();
+
+  [[nodiscard]] backend& system() noexcept { return *system_; }
+  [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
+  [[nodiscard]] bool running() const noexcept { return running_; }
+  [[nodiscard]] time_point now() { return system_->now(); }
+
+  /// To the end of the ready list; a node that is there already stays where it is.
+  void queue(node& n) noexcept {
+    n.unlink();
+    ready_.insert_before(n);
+  }
+  /// To those that wait for something to queue them.
+  void park(node& n) noexcept {
+    n.unlink();
+    parked_.insert_before(n);
+  }
+  /// Whether what is ready may still be handed over at once; else it takes its turn.
+  [[nodiscard]] bool spend_inline() noexcept { return running_ && inline_budget_ != 0 && inline_budget_-- != 0; }
+
+  void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
+
+  /// The loop's own room for what is received; whatever is read next overwrites it.
+  [[nodiscard]] mutable_buffer buffer();
+  [[nodiscard]] bool in_buffer(const void* p) const noexcept {
+    const auto* byte = static_cast<const std::byte*>(p);
+    return buffer_ != nullptr && byte >= buffer_.get() && byte < buffer_.get() + buffer_size;
+  }
+  static constexpr std::size_t buffer_size = 65536;
+
+  /// Watches a descriptor for a resource, both ways. 0 or a negative errno.
+  [[nodiscard]] int watch(registration& r, resource& owner);
+  /// A token for a descriptor that is watched in another way; `leave` gives it back.
+  [[nodiscard]] std::uint64_t enter(registration& r, resource& owner);
+  void leave(registration& r) noexcept;
+  /// Stops watching, and closes unless told otherwise.
+  void forget(registration& r, bool close_it = true) noexcept;
+  /// Wakes a reader once this loop has closed a descriptor, for those who ran out of them.
+  void wait_for_descriptor(starved& s) noexcept {
+    s.unlink();
+    starved_.insert_before(s);
+  }
+
+  bool turn(duration at_most);
+  /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
+  void run(const bool* done = nullptr);
+  void stop() noexcept { stopped_ = true; }
+  void reserve(std::size_t descriptors, std::size_t started_operations);
+  [[nodiscard]] duration time_until_next();
+  [[nodiscard]] std::string dump();
+  void end();
+  [[nodiscard]] bool idle() const noexcept;
+
+  void post(posted_node& call) noexcept;
+  std::shared_ptr<mailbox> mail;
+
+  /// Called after each wait, for signals. Null while nobody wants it.
+  void (*after_wait)(loop_core&) = nullptr;
+  link signal_receivers;
+
+  static inline constinit thread_local loop_core* current_ = nullptr;
+  loop_core* previous_current = nullptr;
+  loop* object = nullptr;
+
+ private:
+  template <class T>
+  friend class ref;
+  friend class resource;
+  friend struct node;
+
+  struct slot {
+    resource* owner = nullptr;
+    std::uint32_t generation = 0;
+    std::uint32_t next_free = 0;
+  };
+  static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
+  static constexpr int rounds_of_turn = 32;
+  static constexpr int completions_of_turn = 1024;
+  static constexpr std::uint32_t inline_budget_of_node = 32;
+
+  bool run_ready(const bool* done);
+  void poll(duration at_most);
+  void take_mail();
+  void dispatch(const poll_event& event) noexcept;
+  std::uint64_t take_slot(registration& r, resource& owner);
+
+  std::unique_ptr<backend> system_;
+  link ready_;
+  link parked_;
+  timer_heap timers_;
+  std::vector<slot> slots_;
+  std::uint32_t free_slot_ = no_slot;
+  link starved_;
+  std::unique_ptr<std::byte[]> buffer_;
+  std::size_t pending_ = 0;
+  std::uint32_t turn_milliseconds_ = 0;
+  std::uint32_t references_ = 0;
+  std::uint32_t inline_budget_ = 0;
+  bool running_ = false;
+  bool stopped_ = false;
+};
+
+inline bool resource::open() const noexcept { return open_ && core_.alive(); }
+
+inline void resource::wake(side s) noexcept {
+  if (node* n = waiting_[s]) core_.queue(*n);
+}
+
+inline void resource::ready(std::uint32_t bits) noexcept {
+  if (bits & (ready_end | ready_urgent)) read_to_end = true;
+  if (bits & (ready_read | ready_end | ready_urgent)) {
+    exhausted[read_side] = false;
+    wake(read_side);
+  }
+  if (bits & ready_write) {
+    exhausted[write_side] = false;
+    wake(write_side);
+  }
+}
+
+inline void node::begin(loop_core& on, const face& f) noexcept {
+  how = &f;
+  core = &on;
+  cancelled = false;
+  since = on.turn_milliseconds_;
+  ++on.pending_;
+}
+
+inline void node::retire() noexcept {
+  unlink();
+  if (core != nullptr) {
+    --core->pending_;
+    core = nullptr;
+    how = nullptr;
+  }
+}
+
+template <class F>
+struct posted_call final : posted_node {
+  explicit posted_call(F&& f) : call(std::move(f)) {}
+  static void* operator new(std::size_t size) { return recycler::allocate(size); }
+  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
+
+  static void run(node& n) {
+    const std::unique_ptr<posted_call> self(static_cast<posted_call*>(&n));
+    F f = std::move(self->call);
+    self->retire();
+    std::move(f)();
+  }
+  static void abandon(node& n) { delete static_cast<posted_call*>(&n); }
+  static node* owner(node&) { return nullptr; }
+  static description describe(node&) { return {"post"}; }
+  static constexpr face face_of_call{run, abandon, owner, describe};
+
+  F call;
+};
+
+template <class F>
+posted_node& make_posted(F&& f) {
+  using call = posted_call<std::decay_t<F>>;
+  auto* p = new call(std::decay_t<F>(std::forward<F>(f)));
+  p->how = &call::face_of_call;
+  return *p;
+}
+
+}  // namespace detail
+
+/// Runs calls on a loop from any thread; may outlive the loop. With ANYIO_NET_NO_THREADS it is for the
+/// loop's own thread.
+class loop_handle {
+ public:
+  loop_handle() = default;
+
+  /// Runs the callable on the loop, in order; false, and the callable destroyed, once the loop is gone.
+  template <class F>
+  bool post(F&& callable) const {
+    return mail_ != nullptr && mail_->post(detail::make_posted(std::forward<F>(callable)));
+  }
+
+ private:
+  friend class loop;
+  explicit loop_handle(std::shared_ptr<detail::mailbox> mail) : mail_(std::move(mail)) {}
+  std::shared_ptr<detail::mailbox> mail_;
+};
+
+/// An event loop. Belongs to the thread that made it, whose current loop it is while it lives.
+///
+/// It may end before its streams and operations: callbacks are destroyed unrun, descriptors closed, and
+/// what outlives it gives `closed_resource`.
+class loop {
+ public:
+  /// epoll on Linux, kqueue on the BSDs and macOS.
+  loop();
+  explicit loop(std::unique_ptr<backend> system);
+  loop(const loop&) = delete;
+  loop& operator=(const loop&) = delete;
+  ~loop();
+
+  /// This thread's loop: the one made last that still lives. There must be one.
+  [[nodiscard]] static loop& current();
+
+  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again.
+  void run() { core_->run(); }
+  /// One turn, which waits no longer than this; true if something ran.
+  template <class Rep, class Period>
+  bool run_once(std::chrono::duration<Rep, Period> at_most) {
+    return core_->turn(detail::to_duration(at_most));
+  }
+  /// Ends `run()` after the callback that runs now.
+  void stop() { core_->stop(); }
+
+  /// For a foreign loop: readable when there is something to do; -1 in a simulation. Wait for it no
+  /// longer than `time_until_next()`, then call `run_once(0)`.
+  [[nodiscard]] int native_handle() const { return core_->system().native_handle(); }
+  /// Zero if something is ready, `duration::max()` if only the descriptor can tell.
+  [[nodiscard]] duration time_until_next() const { return core_->time_until_next(); }
+
+  [[nodiscard]] loop_handle handle() { return loop_handle(core_->mail); }
+
+  /// Runs the callable from the loop, after what is ready already. From this loop's thread.
+  template <class F>
+  void post(F&& callable) {
+    core_->post(detail::make_posted(std::forward<F>(callable)));
+  }
+
+  /// Makes room for so many connections and started operations; up to these numbers neither allocates
+  /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
+  void reserve(std::size_t descriptors, std::size_t started_operations) {
+    core_->reserve(descriptors, started_operations);
+  }
+
+  /// What waits: descriptor, operation, age in seconds, one per line.
+  [[nodiscard]] std::string dump() const { return core_->dump(); }
+
+ private:
+  friend class detail::loop_core;
+  detail::ref<detail::loop_core> core_;
+};
+
+/// The clock of this thread's loop, the only one to use with `*_at` and `*_until`.
+[[nodiscard]] time_point now();
+
+}  // namespace anyio::inline ANYIO_NET_ABI

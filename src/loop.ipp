@@ -1,0 +1,298 @@
+// The loop's turns, its end, and its dump.
+#pragma once
+
+#include "loop.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN resource::resource(loop_core& core) : core_(core) { ++core.references_; }
+
+ANYIO_NET_FN resource::~resource() {
+  if (--core_.references_ == 0) delete &core_;
+}
+
+ANYIO_NET_FN void resource::close() noexcept {
+  if (!open_) return;
+  open_ = false;
+  shut();
+  wake(read_side);
+  wake(write_side);
+}
+
+ANYIO_NET_FN void resource::cancel() noexcept {
+  for (node* n : waiting_) {
+    if (n == nullptr) continue;
+    n->cancelled = true;
+    core_.queue(*n);
+  }
+}
+
+ANYIO_NET_FN bool mailbox::post(posted_node& call) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::unique_lock lock(mutex);
+#endif
+  if (system == nullptr) {
+#if !defined(ANYIO_NET_NO_THREADS)
+    lock.unlock();  // what the callable's destructor does may post again
+#endif
+    delete &call;
+    return false;
+  }
+  const bool first = !calls.linked();
+  calls.insert_before(call);
+  if (first) system->wake();  // under the lock, since the loop may end right after it
+  return true;
+}
+
+ANYIO_NET_FN loop_core::loop_core(std::unique_ptr<backend> system)
+    : mail(std::make_shared<mailbox>()), system_(std::move(system)) {
+  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
+  mail->system = system_.get();
+  previous_current = current_;
+  current_ = this;
+  turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+}
+
+ANYIO_NET_FN loop_core& loop_core::current() {
+  if (current_ == nullptr) abort_with("loop", error(errc::invalid_argument, 0, "this thread has no loop"));
+  return *current_;
+}
+
+ANYIO_NET_FN mutable_buffer loop_core::buffer() {
+  if (buffer_ == nullptr) buffer_.reset(new std::byte[buffer_size]);
+  return mutable_buffer(buffer_.get(), buffer_size);
+}
+
+ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
+  if (free_slot_ == no_slot) {
+    free_slot_ = static_cast<std::uint32_t>(slots_.size());
+    slots_.push_back(slot{nullptr, 0, no_slot});
+  }
+  r.index = free_slot_;
+  slot& s = slots_[r.index];
+  free_slot_ = s.next_free;
+  s.owner = &owner;
+  return std::uint64_t{s.generation} << 32 | r.index;
+}
+
+ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
+  slot& s = slots_[r.index];
+  s.owner = nullptr;
+  ++s.generation;  // events that are on their way carry the old one
+  s.next_free = free_slot_;
+  free_slot_ = r.index;
+}
+
+ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
+  const std::uint64_t token = enter(r, owner);
+  const int status = system_->watch(r.fd, token);
+  if (status < 0) leave(r);
+  return status;
+}
+
+ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
+  if (r.fd < 0) return;
+  leave(r);
+  system_->forget(r.fd);
+  const int fd = std::exchange(r.fd, -1);
+  if (!close_it) return;
+  system_->close(fd);
+  link waiting;
+  waiting.splice(starved_);
+  while (waiting.linked()) {
+    auto& s = static_cast<starved&>(*waiting.next);
+    s.unlink();
+    s.waiter->wake(read_side);
+  }
+}
+
+ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
+  const auto index = static_cast<std::uint32_t>(event.token);
+  if (index >= slots_.size()) return;
+  const slot& s = slots_[index];
+  if (s.owner == nullptr || s.generation != static_cast<std::uint32_t>(event.token >> 32)) return;
+  s.owner->ready(event.ready);
+}
+
+ANYIO_NET_FN void loop_core::take_mail() {
+  link calls;
+  {
+#if !defined(ANYIO_NET_NO_THREADS)
+    const std::lock_guard lock(mail->mutex);
+#endif
+    calls.splice(mail->calls);
+  }
+  while (calls.linked()) {
+    auto& call = static_cast<posted_node&>(*calls.next);
+    call.unlink();
+    post(call);
+  }
+}
+
+ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
+  call.begin(*this, *call.how);
+  queue(call);
+}
+
+ANYIO_NET_FN void loop_core::poll(duration at_most) {
+  poll_event events[512];
+  const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
+  const time_point time = system_->now();
+  turn_milliseconds_ = static_cast<std::uint32_t>(time.time_since_epoch() / std::chrono::milliseconds(1));
+  for (int i = 0; i < count; ++i) dispatch(events[i]);
+  while (node* due = timers_.pop_due(time)) queue(*due);  // behind what is ready: a result that is there wins
+  take_mail();
+  if (after_wait != nullptr) after_wait(*this);
+}
+
+ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
+  struct batch_of_round {
+    link& ready;
+    link nodes;
+    explicit batch_of_round(link& r) : ready(r) { nodes.splice(ready); }
+    ~batch_of_round() {  // what was not reached, because of stop() or an exception, stays in front
+      nodes.splice(ready);
+      ready.splice(nodes);
+    }
+  };
+  bool ran = false;
+  int completions = 0;
+  for (int round = 0; round < rounds_of_turn && ready_.linked() && completions < completions_of_turn; ++round) {
+    batch_of_round batch(ready_);
+    while (batch.nodes.linked()) {
+      if (stopped_ || (done != nullptr && *done)) return ran;
+      auto& n = static_cast<node&>(*batch.nodes.next);
+      n.unlink();
+      inline_budget_ = inline_budget_of_node;
+      ran = true;
+      ++completions;
+      n.how->run(n);
+    }
+  }
+  return ran;
+}
+
+struct running_guard {
+  bool& running;
+  explicit running_guard(bool& r) : running(r) {
+    ANYIO_NET_ASSERT(!running && "a loop cannot be run from inside itself");
+    running = true;
+  }
+  ~running_guard() { running = false; }
+};
+
+ANYIO_NET_FN bool loop_core::turn(duration at_most) {
+  const running_guard guard(running_);
+  stopped_ = false;
+  const ref<loop_core> self(this);
+  bool ran = run_ready(nullptr);
+  if (stopped_) return ran;
+  const duration limit = ran || at_most < duration::zero() ? duration::zero() : at_most;
+  poll(std::min(limit, time_until_next()));
+  return run_ready(nullptr) || ran;
+}
+
+ANYIO_NET_FN void loop_core::run(const bool* done) {
+  const running_guard guard(running_);
+  const ref<loop_core> self(this);
+  stopped_ = false;
+  for (;;) {
+    run_ready(done);
+    if (stopped_ || (done != nullptr ? *done : idle())) return;
+    poll(time_until_next());
+  }
+}
+
+ANYIO_NET_FN bool loop_core::idle() const noexcept {
+  if (pending_ != 0) return false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mail->mutex);
+#endif
+  return !mail->calls.linked();
+}
+
+ANYIO_NET_FN duration loop_core::time_until_next() {
+  if (ready_.linked()) return duration::zero();
+  const timer* first = timers_.first();
+  if (first == nullptr) return duration::max();
+  return std::max(duration::zero(), first->deadline() - now());
+}
+
+ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+  slots_.reserve(slots_.size() + descriptors);
+  recycler::reserve(recycler::descriptor_block, descriptors);
+  recycler::reserve(recycler::operation_block, started_operations);
+  static_cast<void>(buffer());
+}
+
+ANYIO_NET_FN std::string loop_core::dump() {
+  std::string text;
+  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+  for (const link* list : {&ready_, &parked_}) {
+    for (const link* l = list->next; l != list; l = l->next) {
+      auto& n = const_cast<node&>(static_cast<const node&>(*l));
+      const description d = n.how->describe(n);
+      const std::uint32_t age = time - n.since;
+      char line[128];
+      const char* state = list == &ready_ ? ", ready" : "";
+      if (d.fd >= 0) {
+        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000, age % 1000,
+                      state);
+      } else {
+        std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
+      }
+      text += line;
+    }
+  }
+  return text;
+}
+
+ANYIO_NET_FN void loop_core::end() {
+  const ref<loop_core> self(this);
+  {
+    link calls;
+    {
+#if !defined(ANYIO_NET_NO_THREADS)
+      const std::lock_guard lock(mail->mutex);
+#endif
+      mail->system = nullptr;
+      calls.splice(mail->calls);
+    }
+    while (calls.linked()) delete static_cast<posted_node*>(calls.next);
+  }
+  while (ready_.linked() || parked_.linked()) {
+    auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
+    n.how->abandon(n);
+  }
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
+  while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
+  system_.reset();
+  for (loop_core** place = &current_; *place != nullptr; place = &(*place)->previous_current) {
+    if (*place != this) continue;
+    *place = previous_current;
+    break;
+  }
+  object = nullptr;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN loop::loop() : loop(system_backend()) {}
+
+ANYIO_NET_FN loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
+  core_->object = this;
+}
+
+ANYIO_NET_FN loop::~loop() { core_->end(); }
+
+ANYIO_NET_FN loop& loop::current() { return *detail::loop_core::current().object; }
+
+ANYIO_NET_FN time_point now() { return detail::loop_core::current().now(); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI

@@ -1,0 +1,240 @@
+// A value or the error in its place.
+//
+// Every operation of the library ends in a result; callbacks and `as_result` hand it out, a plain
+// `co_await` opens it. With exceptions on, a result can also carry a foreign exception through the
+// library's own layers; none ever reaches the user's hands so: the edge throws it again.
+#pragma once
+
+#include "config.hpp"
+#include "error.hpp"
+
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#if ANYIO_NET_EXCEPTIONS
+#include <exception>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+template <class T>
+class result;
+
+namespace detail {
+struct result_access;
+template <class T>
+inline constexpr bool is_result = false;
+template <class T>
+inline constexpr bool is_result<result<T>> = true;
+}  // namespace detail
+
+/// A T or an error. `value()` of an error throws, or without exceptions aborts with the message;
+/// `*` and `->` need a value.
+template <class T = void>
+class [[nodiscard]] result {
+  using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+
+ public:
+  using value_type = T;
+
+  result()
+    requires std::is_default_constructible_v<stored>
+      : state_(state::value) {
+    std::construct_at(&value_);
+  }
+  template <class U = T>
+    requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
+             !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
+             !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_constructible_v<stored, U &&>)
+  result(U&& value) : state_(state::value) {
+    std::construct_at(&value_, std::forward<U>(value));
+  }
+  result(anyio::error e) noexcept : state_(state::error) {
+    ANYIO_NET_ASSERT(e.code() != errc::ok);
+    std::construct_at(&error_, e);
+  }
+  result(errc code) noexcept : result(anyio::error(code)) {}
+
+  result(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    take(other);
+  }
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) { take(std::move(other)); }
+  result& operator=(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    if (this != &other) {
+      destroy();
+      take(other);
+    }
+    return *this;
+  }
+  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
+    if (this != &other) {
+      destroy();
+      take(std::move(other));
+    }
+    return *this;
+  }
+  ~result() { destroy(); }
+
+  [[nodiscard]] bool has_value() const noexcept { return state_ == state::value; }
+  explicit operator bool() const noexcept { return has_value(); }
+
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U& operator*() & noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return value_;
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  const U& operator*() const& noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return value_;
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U&& operator*() && noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::move(value_);
+  }
+  void operator*() const noexcept
+    requires std::is_void_v<T>
+  {
+    ANYIO_NET_ASSERT(has_value());
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U* operator->() noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::addressof(value_);
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  const U* operator->() const noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::addressof(value_);
+  }
+
+  decltype(auto) value() & {
+    check();
+    if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
+  }
+  decltype(auto) value() const& {
+    check();
+    if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
+  }
+  T value() && {
+    check();
+    if constexpr (!std::is_void_v<T>) return std::move(value_);
+  }
+  template <class U>
+    requires(!std::is_void_v<T>)
+  T value_or(U&& other) const& {
+    return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
+  }
+  template <class U>
+    requires(!std::is_void_v<T>)
+  T value_or(U&& other) && {
+    return has_value() ? std::move(value_) : static_cast<T>(std::forward<U>(other));
+  }
+
+  /// The error; `errc::ok` when there is a value.
+  [[nodiscard]] anyio::error error() const noexcept {
+    return state_ == state::error ? error_ : anyio::error();
+  }
+
+ private:
+  friend struct detail::result_access;
+  template <class>
+  friend class result;
+
+  enum class state : std::uint8_t { value, error, foreign };
+
+  template <class Other>
+  void take(Other&& other) {
+    state_ = other.state_;
+    switch (state_) {
+      case state::value: std::construct_at(&value_, std::forward<Other>(other).value_); break;
+      case state::error: std::construct_at(&error_, other.error_); break;
+      case state::foreign:
+#if ANYIO_NET_EXCEPTIONS
+        std::construct_at(&foreign_, other.foreign_);
+#endif
+        break;
+    }
+  }
+  void destroy() noexcept {
+    if constexpr (!std::is_trivially_destructible_v<stored>) {
+      if (state_ == state::value) std::destroy_at(&value_);
+    }
+#if ANYIO_NET_EXCEPTIONS
+    if (state_ == state::foreign) std::destroy_at(&foreign_);
+#endif
+  }
+  void check() const {
+    if (state_ == state::value) [[likely]]
+      return;
+#if ANYIO_NET_EXCEPTIONS
+    if (state_ == state::foreign) std::rethrow_exception(foreign_);
+    detail::throw_error(error_);
+#else
+    detail::abort_with("value() of an error", error_);
+#endif
+  }
+
+  union {
+    stored value_;
+    anyio::error error_;
+#if ANYIO_NET_EXCEPTIONS
+    std::exception_ptr foreign_;
+#endif
+  };
+  state state_;
+};
+
+namespace detail {
+
+/// The library's own view of a result: the foreign exception that it may carry.
+struct result_access {
+#if ANYIO_NET_EXCEPTIONS
+  template <class T>
+  static result<T> foreign(std::exception_ptr e) {
+    result<T> r{anyio::error(errc::os_error)};
+    std::destroy_at(&r.error_);
+    std::construct_at(&r.foreign_, std::move(e));
+    r.state_ = result<T>::state::foreign;
+    return r;
+  }
+  template <class T>
+  static std::exception_ptr foreign_of(const result<T>& r) {
+    return r.state_ == result<T>::state::foreign ? r.foreign_ : nullptr;
+  }
+#endif
+  template <class T>
+  static bool is_foreign([[maybe_unused]] const result<T>& r) noexcept {
+    return r.state_ == result<T>::state::foreign;
+  }
+  template <class T>
+  static void rethrow_foreign([[maybe_unused]] const result<T>& r) {
+#if ANYIO_NET_EXCEPTIONS
+    if (is_foreign(r)) std::rethrow_exception(r.foreign_);
+#endif
+  }
+  /// The failure of one result as that of another type.
+  template <class To, class From>
+  static result<To> failure(const result<From>& r) {
+#if ANYIO_NET_EXCEPTIONS
+    if (is_foreign(r)) return foreign<To>(r.foreign_);
+#endif
+    return result<To>(r.error());
+  }
+};
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI

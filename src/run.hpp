@@ -1,0 +1,65 @@
+// From a plain function into the loop and back.
+#pragma once
+
+#include "combinators.hpp"
+#include "config.hpp"
+#include "loop.hpp"
+#include "operation.hpp"
+
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class T>
+struct run_done {
+  using internal = void;
+  std::optional<result<T>>* outcome;
+  bool* done;
+  void operator()(result<T>&& r) const {
+    outcome->emplace(std::move(r));
+    *done = true;
+  }
+};
+
+}  // namespace detail
+
+/// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
+/// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
+///
+/// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
+/// still waits then is destroyed with it.
+template <class X>
+auto run(X&& x) {
+  using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
+                                       detail::operation_of_t<X>>;
+  using T = typename std::remove_reference_t<reference>::value_type;
+
+  std::optional<loop> own;
+  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running()) own.emplace();
+  detail::loop_core& core = detail::loop_core::current();
+
+  std::optional<result<T>> outcome;
+  bool done = false;
+  {
+    auto make = [&]() -> reference {
+      if constexpr (std::is_lvalue_reference_v<reference>) {
+        return x;
+      } else {
+        return detail::as_operation(std::forward<X>(x));
+      }
+    };
+    reference op = make();
+    op.start(detail::run_done<T>{&outcome, &done});
+    while (!done) core.run(&done);
+  }
+#if !ANYIO_NET_EXCEPTIONS
+  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
+#endif
+  return std::move(*outcome).value();
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI

@@ -1,0 +1,53 @@
+// Counts what operator new gives, and forbids it where a test says that nothing may be allocated.
+//
+// A compiler may drop a pair of `new` and `delete` that it sees whole; ::operator new(n) stays. Under
+// the thread sanitizer nothing is counted and nothing forbidden: `counts_allocations` tells.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__SANITIZE_THREAD__)
+#define ANYIO_NET_TEST_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define ANYIO_NET_TEST_TSAN 1
+#endif
+#endif
+#if !defined(ANYIO_NET_TEST_TSAN)
+#define ANYIO_NET_TEST_TSAN 0
+#endif
+
+namespace support {
+
+inline constexpr bool counts_allocations = !ANYIO_NET_TEST_TSAN;
+
+/// Allocations of this thread since the object was made.
+class allocation_scope {
+ public:
+  allocation_scope();
+  std::size_t count() const;  ///< calls of operator new
+  std::size_t bytes() const;  ///< what they asked for
+
+ private:
+  std::size_t count_before_;
+  std::size_t bytes_before_;
+};
+
+/// While it lives, an allocation on this thread prints its size and aborts; `false` allows allocations
+/// again for an inner scope.
+class fail_allocations {
+ public:
+  explicit fail_allocations(bool on = true);
+  ~fail_allocations();
+  fail_allocations(const fail_allocations&) = delete;
+  fail_allocations& operator=(const fail_allocations&) = delete;
+
+ private:
+  bool before_;
+};
+
+/// Allocations of the whole program that are not freed yet.
+std::int64_t live_allocations();
+
+}  // namespace support

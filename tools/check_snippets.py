@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Compiles every C++ snippet of README.md and docs/*.md, so that none of them rots.
+
+A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is left alone.
+
+- A block with `int main` is compiled as it is.
+- Any other gets `#include "anyio_net.hpp"` in front. If it defines something at namespace scope (a
+  function, a class, a namespace), it stands there; else it is the body of a coroutine,
+  `anyio::task<> snippet() { ... }`. Both see `using namespace anyio` and `std::literals`.
+
+  check_snippets.py [FILE...]     CXX and SNIPPET_FLAGS are taken from the environment
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpp_text import blank
+
+ROOT = Path(__file__).resolve().parent.parent
+FENCE = re.compile(r"^(?P<indent>\s*)```cpp(?P<info>[^\n]*)\n(?P<code>.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
+PRELUDE = '#include "anyio_net.hpp"\nusing namespace anyio;\nusing namespace std::literals;\n'
+STATEMENTS = {"if", "for", "while", "switch", "catch", "return", "co_return", "co_await", "co_yield", "else", "throw"}
+DEFINES = re.compile(r"\s*(?:template\b|struct\b|class\b|enum\b|namespace\b|concept\b|static\s+\w+|extern\b)")
+
+
+@dataclass
+class Snippet:
+    """A fenced block and where its first line of code stands."""
+
+    file: Path
+    line: int
+    code: str
+
+
+def snippets_of(file: Path) -> list[Snippet]:
+    """The blocks of a file that are to be compiled."""
+    text = file.read_text(encoding="utf-8")
+    found = []
+    for match in FENCE.finditer(text):
+        if "nocompile" in match["info"].split():
+            continue
+        indent = match["indent"]
+        code = "\n".join(line.removeprefix(indent) for line in match["code"].split("\n"))
+        found.append(Snippet(file, text.count("\n", 0, match.start("code")) + 1, code))
+    return found
+
+
+def outermost(code: str) -> list[str]:
+    """The pieces of a blanked text outside braces: each ends where a brace opens, or at a semicolon."""
+    pieces, piece, braces, parentheses = [], "", 0, 0
+    for character in code:
+        if character == "{":
+            if braces == 0 and parentheses == 0:
+                pieces.append(piece + "{")
+                piece = ""
+            braces += 1
+        elif character == "}":
+            braces -= 1
+        elif braces == 0:
+            parentheses += {"(": 1, ")": -1}.get(character, 0)
+            piece += character
+            if character == ";" and parentheses == 0:
+                pieces.append(piece)
+                piece = ""
+    return pieces
+
+
+def is_definition(piece: str) -> bool:
+    """Whether a piece of `outermost` can only stand at namespace scope."""
+    if DEFINES.match(piece):
+        return True
+    if not piece.endswith("{") or "(" not in piece:
+        return False
+    head = piece.split("(", 1)[0]
+    words = re.findall(r"[A-Za-z_]\w*", head)
+    plain = not re.search(r"[=.?!+]|->|\[(?!\[)", head)  # `auto x = f(`, `a.b(`, a lambda
+    return plain and len(words) >= 2 and not STATEMENTS & {words[0], words[-1]}
+
+
+def program(snippet: Snippet) -> str:
+    """A translation unit for a snippet; its own lines keep their file and number."""
+    here = f'#line {snippet.line} "{snippet.file}"\n'
+    ours = '#line 1 "(around the snippet)"\n'
+    code = blank(snippet.code)
+    if re.search(r"\bint\s+main\b", code):
+        return here + snippet.code
+    directives, plain = [], []
+    for line, blanked in zip(snippet.code.split("\n"), code.split("\n")):
+        is_directive = re.match(r"\s*(?:#|using\s+namespace\b|namespace\s+\w+\s*=)", blanked)
+        directives.append(line if is_directive else "")
+        plain.append("" if is_directive else line)
+    # Macros of the snippet configure the header, so they stand before it.
+    top = here + "\n".join(line for line in directives if line.lstrip().startswith("#define")) + "\n" + ours + PRELUDE
+    top += here + "\n".join("" if line.lstrip().startswith("#define") else line for line in directives) + "\n"
+    body = here + "\n".join(plain) + "\n"
+    if any(is_definition(piece) for piece in outermost(blank("\n".join(plain)))):
+        return top + body
+    return f"{top}{ours}anyio::task<> snippet();\nanyio::task<> snippet() {{\n{body}{ours}co_return;\n}}\n"
+
+
+def compile_snippet(snippet: Snippet) -> str:
+    """What the compiler has against a snippet; empty if nothing."""
+    flags = shlex.split(os.environ.get("SNIPPET_FLAGS", ""))
+    command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-w", f"-I{ROOT}", *flags]
+    done = subprocess.run(
+        [*command, "-x", "c++", "-"], input=program(snippet), capture_output=True, text=True, check=False
+    )
+    return "" if done.returncode == 0 else done.stderr
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, help="instead of README.md and docs/*.md")
+    files = parser.parse_args().files or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    snippets = [snippet for file in files if file.is_file() for snippet in snippets_of(file)]
+    failures = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for snippet, complaint in zip(snippets, pool.map(compile_snippet, snippets)):
+            if complaint:
+                failures += 1
+                print(f"{snippet.file}:{snippet.line}: this snippet does not compile:\n{complaint}", file=sys.stderr)
+    print(f"check_snippets: {len(snippets)} snippets, {failures} do not compile")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

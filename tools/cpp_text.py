@@ -1,0 +1,37 @@
+"""The little of C++'s grammar that the tools need: what is code, and what is comment or literal."""
+
+from __future__ import annotations
+
+import re
+
+# Identifiers and numbers are matched too, so that 1'000 opens no character literal and a name that
+# ends in R opens no raw string.
+_TOKEN = re.compile(
+    r"""
+      (?P<comment> //(?:\\\n|[^\n])* | /\*.*?(?:\*/|\Z) )
+    | (?P<raw> (?:u8|[uUL])?R"(?P<mark>[^()\\\s]{0,16})\(.*?\)(?P=mark)" )
+    | (?P<literal> "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )
+    | (?P<other> [A-Za-z_]\w* | \d(?:'?[\w.])* )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _spaces(text: str) -> str:
+    return re.sub(r"[^\n]", " ", text)
+
+
+def blank(text: str) -> str:
+    """The text with comments and the insides of literals replaced by spaces; every offset stays."""
+
+    def replace(match: re.Match[str]) -> str:
+        found = match.group()
+        if match["comment"] is not None:
+            return _spaces(found)
+        if match["raw"] is not None:
+            return '"' + _spaces(found[1:-1]) + '"'
+        if match["literal"] is not None:
+            return found[0] + _spaces(found[1:-1]) + found[-1]
+        return found
+
+    return _TOKEN.sub(replace, text)

@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""Tests of the tools themselves, on small trees in a temporary folder: python3 tools/test_tools.py"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from amalgamate import Refusal, includes, join
+from check_snippets import Snippet, is_definition, outermost, program
+from cpp_text import blank
+from run_tests import Outcome, environment, judge
+
+TOOLS = Path(__file__).resolve().parent
+
+GOOD = {
+    "manifest.txt": "# the lowest first\nconfig.hpp\n\nlow.hpp  # a layer\nhigh.hpp\nlow.ipp\nhigh.ipp\n",
+    "config.hpp": "// Macros.\n#pragma once\n\n#include <cassert>\n\n#define ANYIO_NET_VERSION 10203\n",
+    "low.hpp": (
+        '// Low.\n#pragma once\n\n#include "config.hpp"\n\n#include <cassert>\n#include <string>\n\n'
+        "#if 1\n#include <string>\n#endif\n\n/// A contract.\nint low();\n"
+    ),
+    "high.hpp": '#pragma once\n#include "low.hpp"\n#include <vector>\n/* #include "nothing.hpp" */\nint high();\n',
+    "low.ipp": '#include "low.hpp"\n\n#include <vector>\n#include <map>\n\nint low() { return 1; }\n',
+    "high.ipp": '#include "high.hpp"\n#include "low.ipp"\n#include <map>\nint high() { return low(); }\n',
+}
+
+
+class Tree(unittest.TestCase):
+    """A fake src/ in a temporary folder."""
+
+    def setUp(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self._folder.cleanup)
+        self.root = Path(self._folder.name)
+        self.src = self.root / "src"
+        self.src.mkdir()
+        for name, text in GOOD.items():
+            (self.src / name).write_text(text)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = (self.src / name).read_text()
+        self.assertIn(old, text)
+        (self.src / name).write_text(text.replace(old, new))
+
+
+class Joining(Tree):
+    def test_joined_header(self) -> None:
+        lines = join(self.src).splitlines()
+        self.assertTrue(lines[0].startswith("// anyio_net.hpp 1.2.3"))
+        for line, times in {
+            "#pragma once": 1, "#include <cassert>": 1, "#include <string>": 2, "#include <vector>": 1,
+            "#include <map>": 1, "/// A contract.": 1, "#if ANYIO_NET_DEFINE": 1, "#endif  // ANYIO_NET_DEFINE": 1,
+        }.items():  # fmt: skip
+            self.assertEqual(lines.count(line), times, line)
+        self.assertFalse([line for line in lines if line.startswith('#include "')])
+        begin, end = lines.index("#if ANYIO_NET_DEFINE"), lines.index("#endif  // ANYIO_NET_DEFINE")
+        self.assertLess(lines.index("int high();"), begin)
+        self.assertTrue(begin < lines.index("int low() { return 1; }") < end)
+        self.assertFalse([n for n in range(1, len(lines)) if not lines[n] and not lines[n - 1]], "double blank line")
+
+    def test_header_of_includes(self) -> None:
+        text = includes(self.src, self.root / "build" / "x.hpp")
+        self.assertIn('#include "../src/low.hpp"\n', text)
+        self.assertLess(text.index("high.hpp"), text.index("#if ANYIO_NET_DEFINE"))
+        self.assertLess(text.index("#if ANYIO_NET_DEFINE"), text.index("low.ipp"))
+
+    def test_check_tells_a_stale_header(self) -> None:
+        def amalgamate(*options: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, str(TOOLS / "amalgamate.py"), "--root", str(self.root), *options]
+            return subprocess.run(command, capture_output=True, text=True, check=False)
+
+        self.assertEqual(amalgamate("--check").returncode, 1)
+        self.assertEqual(amalgamate().returncode, 0)
+        first = (self.root / "anyio_net.hpp").read_bytes()
+        self.assertEqual(amalgamate("--check").returncode, 0)
+        self.edit("high.ipp", "return low()", "return 1 + low()")
+        stale = amalgamate("--check")
+        self.assertEqual(stale.returncode, 1)
+        self.assertIn("run `make`", stale.stderr)
+        self.edit("high.ipp", "return 1 + low()", "return low()")
+        amalgamate()
+        self.assertEqual((self.root / "anyio_net.hpp").read_bytes(), first)
+
+
+class Refusing(Tree):
+    def refuses(self, *words: str) -> None:
+        with self.assertRaises(Refusal) as caught:
+            join(self.src)
+        for word in words:
+            self.assertIn(word, str(caught.exception))
+
+    def test_include_of_a_part_below(self) -> None:
+        self.edit("low.hpp", '"config.hpp"', '"high.hpp"')
+        self.refuses("src/low.hpp:4:", "stands below it")
+
+    def test_include_of_itself(self) -> None:
+        self.edit("low.hpp", '"config.hpp"', '"low.hpp"')
+        self.refuses("src/low.hpp:4:", "includes itself")
+
+    def test_definitions_including_definitions_below(self) -> None:
+        self.edit("low.ipp", '"low.hpp"', '"high.ipp"')
+        self.refuses("src/low.ipp:1:", "stands below it")
+
+    def test_include_inside_a_conditional_is_checked_too(self) -> None:
+        self.edit("low.hpp", "#if 1\n#include <string>", '#if 1\n#include "high.hpp"')
+        self.refuses("src/low.hpp:10:", "stands below it")
+
+    def test_include_of_no_part(self) -> None:
+        self.edit("high.hpp", '#include "low.hpp"', '#include "other.hpp"')
+        self.refuses("src/high.hpp:2:", "not listed")
+
+    def test_unlisted_file(self) -> None:
+        (self.src / "extra.hpp").write_text("#pragma once\n")
+        self.refuses("src/extra.hpp:1:", "not listed")
+
+    def test_missing_file(self) -> None:
+        self.edit("manifest.txt", "high.hpp", "high.hpp\nnone.hpp")
+        self.refuses("src/manifest.txt:6:", "does not exist")
+
+    def test_file_listed_twice(self) -> None:
+        self.edit("manifest.txt", "high.hpp", "high.hpp\nlow.hpp")
+        self.refuses("src/manifest.txt:6:", "listed twice")
+
+    def test_declarations_after_definitions(self) -> None:
+        self.edit("manifest.txt", "high.hpp\nlow.ipp", "low.ipp\nhigh.hpp")
+        self.refuses("src/manifest.txt:6:", "stands after low.ipp")
+
+    def test_macro_of_another_prefix(self) -> None:
+        self.edit("config.hpp", "#define", "#define OTHER 1\n#define")
+        self.refuses("src/config.hpp:6:", "OTHER", "ANYIO_NET_")
+
+    def test_unbalanced_conditional(self) -> None:
+        self.edit("low.hpp", "#endif", "")
+        self.refuses("src/low.hpp:9:", "#if without #endif")
+
+    def test_missing_pragma_once(self) -> None:
+        self.edit("high.hpp", "#pragma once\n", "")
+        self.refuses("src/high.hpp:1:", "#pragma once")
+
+    def test_missing_version(self) -> None:
+        self.edit("config.hpp", "#define ANYIO_NET_VERSION 10203", "")
+        self.refuses("ANYIO_NET_VERSION")
+
+
+class Text(unittest.TestCase):
+    def test_blank(self) -> None:
+        for text in [
+            "a /* b\n c */ d // e \\\n f\ng",
+            "x = 'a\"' + \"b'//\" + 1'000 + R\"x(\"//)x\" + u8\"\\\"\";",
+            "/* open",
+        ]:
+            result = blank(text)
+            self.assertEqual(len(result), len(text))
+            self.assertEqual(result.count("\n"), text.count("\n"))
+        self.assertEqual(blank("a/*b*/c//d").split(), ["a", "c"])
+        self.assertEqual(blank("1'000 + f('a')"), "1'000 + f(' ')")
+        self.assertEqual(blank('R"(\'")" + x').replace(" ", ""), '""+x')
+
+
+class Results(unittest.TestCase):
+    def summary(self, cases: int, passed: int, failed: int) -> str:
+        return f"[doctest] test cases: {cases:3} | {passed:2} passed | {failed} failed | 0 skipped\n"
+
+    def test_judge(self) -> None:
+        for status, output, expected in [
+            (0, self.summary(3, 3, 0), (3, 0)),
+            (1, self.summary(3, 1, 2), (1, 2)),
+            (66, self.summary(3, 3, 0), (3, 1)),
+            (-11, "", (0, 1)),
+            (None, self.summary(1, 0, 1), (0, 1)),
+            (0, "", (0, 1)),
+            (0, self.summary(0, 0, 0), (0, 1)),
+        ]:
+            tally, _ = judge(Outcome(status, output))
+            self.assertEqual((tally.passed, tally.failed), expected, output)
+
+    def test_no_job_server_is_inherited(self) -> None:
+        self.assertNotIn("jobserver", environment().get("MAKEFLAGS", ""))
+
+    def run_steps(self, *arguments: str) -> tuple[int, str]:
+        command = [sys.executable, str(TOOLS / "run_tests.py"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.splitlines()[-1]
+
+    def test_closing_line(self) -> None:
+        good, bad = ["--check", "good", "true"], ["--check", "bad", "false"]
+        self.assertEqual(self.run_steps(*good), (0, "1 passed, 0 failed"))
+        self.assertEqual(self.run_steps(*good, *bad), (1, "1 passed, 1 failed"))
+        self.assertEqual(self.run_steps(), (1, "0 passed, 0 failed"))
+        self.assertEqual(self.run_steps("--suite", "s", "false", "true"), (1, "0 passed, 1 failed"))
+        self.assertEqual(self.run_steps("--suite", "s", "true", "no/such/program"), (1, "0 passed, 1 failed"))
+        self.assertEqual(self.run_steps("--timeout", "0.2", "--check", "slow", "sleep 60"), (1, "0 passed, 1 failed"))
+        nested = f"{sys.executable} {TOOLS}/run_tests.py --check good true --check good true"
+        self.assertEqual(self.run_steps(*good, "--nested", "n", nested), (0, "3 passed, 0 failed"))
+        self.assertEqual(self.run_steps(*good, "--nested", "n", nested + "; false"), (1, "3 passed, 1 failed"))
+        self.assertEqual(self.run_steps(*good, "--nested", "n", "exit 3"), (1, "1 passed, 1 failed"))
+
+
+class Snippets(unittest.TestCase):
+    def at_namespace_scope(self, code: str) -> bool:
+        return any(is_definition(piece) for piece in outermost(blank(code)))
+
+    def test_where_a_snippet_stands(self) -> None:
+        for code in [
+            "task<> echo(tcp_stream s) {\n  co_await s.send(x);\n}",
+            "struct a { int b; };",
+            "template <class T> T f(T t) { return t; }",
+            "auto f(int x) -> task<int> { co_return x; }",
+            "static int x() { return 1; }",
+            "anyio::task<std::vector<int>> f(std::string_view a = {}, int b = 1) {}",
+        ]:
+            self.assertTrue(self.at_namespace_scope(code), code)
+        for code in [
+            "auto n = co_await s.receive(b);",
+            "co_await l.serve([](tcp_stream s) -> task<> {\n  co_return;\n});",
+            "if (auto r = co_await as_result(op); r) {\n  use(*r);\n}",
+            "auto f = [](int x) { return x; };",
+            "s.receive(b).start([](result<std::size_t> r) { });",
+            "for (int i = 0; i < 3; ++i) {\n}",
+            "tcp_listener l = co_await create_tcp_listener({.local_port = 80});",
+            "while (co_await s.receive(b)) { }",
+        ]:
+            self.assertFalse(self.at_namespace_scope(code), code)
+
+    def test_macros_of_a_snippet_stand_before_the_header(self) -> None:
+        text = program(Snippet(Path("x.md"), 3, "#define ANYIO_NET_SIM\nint x = 1;"))
+        self.assertLess(text.index("ANYIO_NET_SIM"), text.index("anyio_net.hpp"))
+        self.assertIn("task<> snippet()", text)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

@@ -78,12 +78,16 @@ class resource {
 
   [[nodiscard]] loop_core& core() const noexcept { return core_; }
   [[nodiscard]] bool open() const noexcept;
+  /// Closed, and no longer about to be.
+  [[nodiscard]] bool gone() const noexcept;
   [[nodiscard]] node* waiting(side s) const noexcept { return waiting_[s]; }
   void set_waiting(side s, node* n) noexcept { waiting_[s] = n; }
   [[nodiscard]] virtual int descriptor() const noexcept { return -1; }
 
   /// Ends it at once; what waits is queued, and will find it closed. Again is a no-op.
   void close() noexcept;
+  /// To its users it is closed; what waits is queued. The system's side stays until `close`.
+  void begin_closing() noexcept;
   /// What waits makes one more attempt and then ends with `errc::cancelled`.
   void cancel() noexcept;
   /// The poller's news.
@@ -114,6 +118,7 @@ class resource {
   node* waiting_[2] = {nullptr, nullptr};
   std::uint32_t references_ = 0;
   bool open_ = true;
+  bool closing_ = false;
 };
 
 /// A resource that waits for this loop to close a descriptor, because there were none left.
@@ -280,7 +285,9 @@ class loop_core {
   bool stopped_ = false;
 };
 
-inline bool resource::open() const noexcept { return open_ && core_.alive(); }
+inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
+
+inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
 
 inline void resource::wake(side s) noexcept {
   if (node* n = waiting_[s]) core_.queue(*n);

@@ -24,6 +24,13 @@ ANYIO_NET_FN void resource::close() noexcept {
   wake(write_side);
 }
 
+ANYIO_NET_FN void resource::begin_closing() noexcept {
+  if (closing_ || !open_) return;
+  closing_ = true;
+  wake(read_side);
+  wake(write_side);
+}
+
 ANYIO_NET_FN void resource::cancel() noexcept {
   for (node* n : waiting_) {
     if (n == nullptr) continue;

@@ -167,7 +167,7 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   bool ready_at_once() {
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
-    attempted = false;
+    attempted = again = false;
     result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(errc::cancelled);
     const errc e = self().check();
     if (e != errc::ok) {
@@ -194,7 +194,7 @@ class operation : public node, public operation_tag {
     }
     begin_waiting(awaiting_face<Raises>);
     ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
-    if (attempted && early == errc::ok) {
+    if (attempted && !again && early == errc::ok) {
       core->park(*this);
     } else {
       self().started();
@@ -273,8 +273,12 @@ class operation : public node, public operation_tag {
       return true;
     }
     if (cancelled) self().refresh();
+    again = false;
     if (self().attempt(out)) return true;
-    if (!cancelled) return false;
+    if (!cancelled) {
+      if (again) core->queue(*this);
+      return false;
+    }
     out = error(errc::cancelled, 0, self().operation_name());
     return true;
   }
@@ -341,13 +345,15 @@ template <class Derived, class T, class Resource, side Side>
 class resource_operation : public operation<Derived, T> {
  public:
   resource_operation() = default;
-  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) {}
+  /// Without a resource, that of a closed stream, it gives `closed_resource`.
+  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)), made_(true) {}
   resource_operation(resource_operation&& other) noexcept = default;
   resource_operation& operator=(resource_operation&& other) noexcept {
     if (this == &other) return *this;
     leave();
     operation<Derived, T>::operator=(std::move(other));
     resource_ = std::move(other.resource_);
+    made_ = other.made_;
     return *this;
   }
   ~resource_operation() { leave(); }
@@ -356,8 +362,8 @@ class resource_operation : public operation<Derived, T> {
   friend class operation<Derived, T>;
 
   [[nodiscard]] errc check() const noexcept {
-    if (!resource_) return errc::invalid_argument;
-    if (!resource_->open()) return errc::closed_resource;
+    if (!made_) return errc::invalid_argument;
+    if (!resource_ || !resource_->open()) return errc::closed_resource;
     return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
@@ -383,6 +389,7 @@ class resource_operation : public operation<Derived, T> {
   ref<Resource> resource_;
 
  private:
+  bool made_ = false;
   [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
   void leave() noexcept {
     if (!waits()) return;

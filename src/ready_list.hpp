@@ -74,6 +74,7 @@ struct node : link {
   bool cancelled = false;     // one more attempt, then this
   bool finished = false;      // its outcome is there, and is about to be taken
   bool attempted = false;     // in vain, by who awaits it: something will queue it
+  bool again = false;         // set by an attempt that stopped to let others run: no event will come
 
   node() = default;
   node(node&& other) noexcept : link() {

@@ -1,0 +1,335 @@
+// Byte streams: what every one of them can do, and the operations that do it.
+//
+// The operations are the same for all streams, sockets, memory, buffered or encrypted: each works on the
+// stream's resource through a few virtual verbs, and waits there as its reader or its writer. This part
+// must not know names, listeners, or any particular kind of stream.
+#pragma once
+
+#include "buffer.hpp"
+#include "config.hpp"
+#include "lent_bytes.hpp"
+#include "loop.hpp"
+#include "operation.hpp"
+#include "result.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class socket_stream;
+
+namespace detail {
+
+struct stream_access;
+
+/// Pieces to send in order, and how far it has come.
+class outgoing {
+ public:
+  explicit outgoing(std::span<const const_buffer> parts) noexcept : parts_(parts) { skip_empty(); }
+
+  [[nodiscard]] bool done() const noexcept { return parts_.empty(); }
+  /// What is left of the first piece, not empty unless done.
+  [[nodiscard]] const_buffer front() const noexcept {
+    return const_buffer(parts_.front().data() + offset_, parts_.front().size() - offset_);
+  }
+  [[nodiscard]] std::size_t count() const noexcept { return parts_.size(); }
+  /// The n-th piece that is left.
+  [[nodiscard]] const_buffer piece(std::size_t n) const noexcept { return n == 0 ? front() : parts_[n]; }
+  void advance(std::size_t n) noexcept {
+    sent_ += n;
+    while (!parts_.empty() && n >= parts_.front().size() - offset_) {
+      n -= parts_.front().size() - offset_;
+      parts_ = parts_.subspan(1);
+      offset_ = 0;
+    }
+    offset_ += n;
+    skip_empty();
+  }
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+
+ private:
+  void skip_empty() noexcept {
+    while (!parts_.empty() && offset_ == parts_.front().size()) {
+      parts_ = parts_.subspan(1);
+      offset_ = 0;
+    }
+  }
+  std::span<const const_buffer> parts_;
+  std::size_t offset_ = 0;
+  std::size_t sent_ = 0;
+};
+
+/// How far a verb of a stream came.
+enum class progress : std::uint8_t {
+  done,     // there is an outcome
+  waiting,  // the resource wakes whoever waits on that side
+  again,    // enough for one turn: no event will come
+};
+
+/// What a byte stream is to its operations. A verb is called on an open resource only, and by one reader
+/// and one writer at a time.
+class stream_resource : public resource {
+ public:
+  using resource::resource;
+
+  virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
+  /// At most `max_bytes`, in a place that stays as it is until the loop runs on.
+  virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out) = 0;
+  virtual progress send(outgoing& data, result<void>& out) = 0;
+  virtual progress send_eof(result<void>& out) = 0;
+  /// An orderly end, after `begin_closing` and before `close`: done when the other end has seen it, or is
+  /// gone. Waits on the read side.
+  virtual progress finish() = 0;
+
+  [[nodiscard]] bool eof_sent() const noexcept { return eof_sent_; }
+
+ protected:
+  bool eof_sent_ = false;
+};
+
+/// The base of operations on streams: turns progress into an attempt.
+template <class Derived, class T, side Side>
+class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
+ public:
+  using resource_operation<Derived, T, stream_resource, Side>::resource_operation;
+
+ protected:
+  /// True when done; otherwise takes another turn or waits.
+  bool settle(progress p) noexcept {
+    if (p == progress::again) this->again = true;
+    return p == progress::done;
+  }
+};
+
+}  // namespace detail
+
+/// Into a buffer of the caller's: how many bytes came, at least one.
+class [[nodiscard]] receive_operation
+    : public detail::stream_operation<receive_operation, std::size_t, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive";
+  receive_operation() = default;
+  receive_operation(detail::ref<detail::stream_resource> r, mutable_buffer into)
+      : stream_operation(std::move(r)), into_(into) {}
+
+ private:
+  friend class detail::operation<receive_operation, std::size_t>;
+  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource, detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return into_.empty() ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::size_t>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    return settle(resource_->receive(into_, out));
+  }
+  mutable_buffer into_;
+};
+
+/// A view of what came, valid until the caller next waits or returns.
+class [[nodiscard]] receive_view_operation
+    : public detail::stream_operation<receive_view_operation, std::string_view, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive_view";
+  receive_view_operation() = default;
+  explicit receive_view_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
+
+ private:
+  friend class detail::operation<receive_view_operation, std::string_view>;
+
+  bool attempt(result<std::string_view>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    return settle(resource_->receive_view(static_cast<std::size_t>(-1), out));
+  }
+};
+
+/// A string of what came, allocated once it is there.
+class [[nodiscard]] receive_string_operation
+    : public detail::stream_operation<receive_string_operation, std::string, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive";
+  receive_string_operation() = default;
+  receive_string_operation(detail::ref<detail::stream_resource> r, std::size_t max_bytes)
+      : stream_operation(std::move(r)), max_bytes_(max_bytes) {}
+
+ private:
+  friend class detail::operation<receive_string_operation, std::string>;
+  friend class detail::resource_operation<receive_string_operation, std::string, detail::stream_resource,
+                                          detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::string>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    result<std::string_view> view(errc::cancelled);
+    if (!settle(resource_->receive_view(max_bytes_, view))) return false;
+    if (view.has_value()) {
+      out = std::string(*view);
+    } else {
+      out = view.error();
+    }
+    return true;
+  }
+  std::size_t max_bytes_ = 0;
+};
+
+/// All of the bytes. Begins inside `start` or `co_await`, so that a view just received can be given to it.
+class [[nodiscard]] send_operation : public detail::stream_operation<send_operation, void, detail::write_side> {
+ public:
+  static constexpr const char* name = "send";
+  send_operation() = default;
+  send_operation(detail::ref<detail::stream_resource> r, const_buffer data)
+      : stream_operation(std::move(r)), bytes_(data) {}
+  send_operation(detail::ref<detail::stream_resource> r, std::string&& data)
+      : stream_operation(std::move(r)), bytes_(std::move(data)) {}
+  send_operation(detail::ref<detail::stream_resource> r, std::span<const const_buffer> parts)
+      : stream_operation(std::move(r)), parts_(parts), gathered_(true) {}
+
+  /// How many bytes went out, of one that was cancelled or failed too. An operation that was started anew
+  /// counts from zero.
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+  void keep_loan();
+
+ private:
+  friend class detail::operation<send_operation, void>;
+  friend class detail::resource_operation<send_operation, void, detail::stream_resource, detail::write_side>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<void>& out);
+  void started();
+  void left() noexcept;
+  bool transfer(result<void>& out);
+
+  detail::lent_bytes bytes_;
+  std::span<const const_buffer> parts_;
+  std::size_t sent_ = 0;
+  std::size_t kept_at_ = 0;  // bytes_ holds what follows these, since they were on loan
+  error outcome_;
+  bool gathered_ = false;
+  bool over_ = false;     // all happened in `started`, and is yet to be told
+  bool restart_ = false;  // the next attempt is the first of a new send
+};
+
+/// Half-closes.
+class [[nodiscard]] send_eof_operation
+    : public detail::stream_operation<send_eof_operation, void, detail::write_side> {
+ public:
+  static constexpr const char* name = "send_eof";
+  send_eof_operation() = default;
+  explicit send_eof_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
+
+ private:
+  friend class detail::operation<send_eof_operation, void>;
+
+  bool attempt(result<void>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    return settle(resource_->send_eof(out));
+  }
+};
+
+/// Closes in order; destroyed, it closes at once.
+class [[nodiscard]] aclose_operation
+    : public detail::stream_operation<aclose_operation, void, detail::read_side> {
+ public:
+  static constexpr const char* name = "aclose";
+  aclose_operation() = default;
+  explicit aclose_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)), made_(true) {}
+  aclose_operation(aclose_operation&&) = default;
+  aclose_operation& operator=(aclose_operation&& other) noexcept;
+  ~aclose_operation();
+
+ private:
+  friend class detail::operation<aclose_operation, void>;
+  friend class detail::resource_operation<aclose_operation, void, detail::stream_resource, detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() noexcept;
+  bool attempt(result<void>& out);
+  void left() noexcept;
+  void abandon() noexcept;
+
+  bool made_ = false;
+  bool begun_ = false;
+  detail::timer patience_;
+};
+
+/// A stream of bytes in both directions: anything in this library that sends and receives them.
+///
+/// One task may receive and one may send at a time. Destroying it closes it at once. A default-constructed
+/// or moved-from stream is closed.
+class byte_stream {
+ public:
+  byte_stream(byte_stream&&) noexcept = default;
+  byte_stream& operator=(byte_stream&& other) noexcept;
+  virtual ~byte_stream();
+
+  /// Whether it is open at this end.
+  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
+
+  /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
+  [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
+  /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
+  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) { return {resource_, max_bytes}; }
+  /// The same without a copy: a view that is valid until the caller next waits or returns. It may be handed
+  /// to one send made before that.
+  [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
+
+  /// All of it. The bytes stay the caller's, and must stay, until it has completed; a string given as an
+  /// rvalue is kept.
+  [[nodiscard]] send_operation send(const_buffer data) { return {resource_, data}; }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_operation send(S&& data) {
+    return {resource_, std::move(data)};
+  }
+  /// All pieces in order, in one system call where possible. The array must stay, too.
+  [[nodiscard]] send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
+  /// Ends this direction; the other end receives `end_of_stream` behind what was sent. Again is a no-op.
+  [[nodiscard]] send_eof_operation send_eof() { return send_eof_operation(resource_); }
+
+  /// Closes so that the other end gets all that was sent: what it still sends is discarded, for at most a
+  /// second. Never fails because of the other end. What waits on this stream ends with `closed_resource`.
+  [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
+  /// Closes at once; again is a no-op. What waits ends with `closed_resource`.
+  void close() noexcept {
+    if (resource_) resource_->close();
+  }
+  /// The innermost socket, or null.
+  [[nodiscard]] virtual socket_stream* socket() noexcept = 0;
+
+ protected:
+  friend struct detail::stream_access;
+  byte_stream() = default;
+  explicit byte_stream(detail::ref<detail::stream_resource> r) noexcept : resource_(std::move(r)) {}
+
+  detail::ref<detail::stream_resource> resource_;
+};
+
+namespace detail {
+
+/// For the parts that make streams, or stand on one.
+struct stream_access {
+  static const ref<stream_resource>& resource_of(const byte_stream& s) noexcept { return s.resource_; }
+};
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI

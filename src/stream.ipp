@@ -1,0 +1,136 @@
+// What the operations of byte streams do.
+#pragma once
+
+#include "stream.hpp"
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+ANYIO_NET_FN errc send_operation::check() const noexcept {
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
+  if (std::exchange(restart_, false)) sent_ = kept_at_ = 0;
+  const const_buffer single = bytes_.data();
+  detail::outgoing data(gathered_ ? parts_ : std::span<const const_buffer>(&single, 1));
+  data.advance(sent_ - kept_at_);
+  const std::size_t before = data.sent();
+  const detail::progress p = resource_->send(data, out);
+  sent_ += data.sent() - before;
+  if (settle(p)) {
+    restart_ = true;
+    return true;
+  }
+  keep_loan();
+  return false;
+}
+
+ANYIO_NET_FN void send_operation::keep_loan() {
+  if (!resource_) return;
+  const detail::loop_core& loop = resource_->core();
+  if (!gathered_) {
+    if (!loop.in_buffer(bytes_.data().data())) return;
+    bytes_.advance(sent_ - kept_at_);
+    kept_at_ = sent_;
+    bytes_.keep(loop);
+    return;
+  }
+  bool lent = false;
+  for (const const_buffer& part : parts_) lent = lent || loop.in_buffer(part.data());
+  if (!lent) return;
+  detail::outgoing rest(parts_);
+  rest.advance(sent_);
+  std::string owned;
+  for (std::size_t i = 0; i < rest.count(); ++i)
+    owned.append(reinterpret_cast<const char*>(rest.piece(i).data()), rest.piece(i).size());
+  bytes_ = detail::lent_bytes(std::move(owned));
+  kept_at_ = sent_;
+  gathered_ = false;
+}
+
+ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (!over_) return transfer(out);
+  if (outcome_.code() == errc::ok) {
+    out = result<void>();
+  } else {
+    out = outcome_;
+  }
+  return true;
+}
+
+ANYIO_NET_FN void send_operation::started() {
+  if (early != errc::ok) return;
+  result<void> out;
+  again = false;
+  if (!transfer(out)) return;
+  over_ = true;
+  outcome_ = out.error();
+}
+
+ANYIO_NET_FN void send_operation::left() noexcept {
+  resource_operation::left();
+  over_ = false;
+  restart_ = true;
+}
+
+ANYIO_NET_FN errc aclose_operation::enter() noexcept {
+  if (!made_) return errc::invalid_argument;
+  if (resource_ && !resource_->gone()) resource_->set_waiting(detail::read_side, this);
+  return errc::ok;
+}
+
+ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
+  constexpr std::chrono::seconds patience(1);
+  if (!resource_ || resource_->gone() || (!begun_ && !resource_->open())) {
+    out = result<void>();  // closed, or another closes it already
+    return true;
+  }
+  if (!begun_) {
+    begun_ = true;
+    resource_->begin_closing();
+    detail::loop_core& loop = resource_->core();
+    loop.arm(patience_, detail::add(loop.now(), patience), *this);
+  }
+  if (patience_.armed() && !settle(resource_->finish())) return false;
+  patience_.cancel();
+  begun_ = false;
+  resource_->close();
+  out = result<void>();
+  return true;
+}
+
+ANYIO_NET_FN void aclose_operation::left() noexcept {
+  resource_operation::left();
+  abandon();
+}
+
+ANYIO_NET_FN void aclose_operation::abandon() noexcept {
+  patience_.cancel();
+  if (std::exchange(begun_, false) && resource_) resource_->close();
+}
+
+ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {
+  abandon();
+  stream_operation::operator=(std::move(other));
+  made_ = other.made_;
+  return *this;
+}
+
+ANYIO_NET_FN aclose_operation::~aclose_operation() { abandon(); }
+
+ANYIO_NET_FN byte_stream& byte_stream::operator=(byte_stream&& other) noexcept {
+  if (this == &other) return *this;
+  close();
+  resource_ = std::move(other.resource_);
+  return *this;
+}
+
+ANYIO_NET_FN byte_stream::~byte_stream() { close(); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI

@@ -49,6 +49,7 @@ struct message {
   void* control = nullptr;
   std::size_t control_size = 0;  // in: room or size; out: what came
   int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
+  bool peek = false;             // in: leave what is received where it is
 };
 
 struct file_identity {
@@ -109,8 +110,7 @@ class backend {
   virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
   virtual ssize_t receive_message(int fd, detail::message& m) = 0;
   virtual ssize_t send_message(int fd, const detail::message& m) = 0;
-  /// Many datagrams a call: how many went, or -errno if the first failed. `segment` > 0 asks the
-  /// kernel to cut each message into datagrams of that size (UDP_SEGMENT); -EOPNOTSUPP without it.
+  /// Many datagrams a call: how many went, or -errno if the first failed.
   virtual int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes) = 0;
   virtual int send_messages(int fd, std::span<const detail::message> messages) = 0;
   virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
@@ -148,6 +148,11 @@ class backend {
   /// Whether helper threads may be used. False: what would run on one runs in place.
   virtual bool uses_threads() const { return true; }
 };
+
+namespace detail {
+/// Closes a descriptor that belongs to no loop.
+void close_descriptor(int fd) noexcept;
+}  // namespace detail
 
 /// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).
 [[nodiscard]] std::unique_ptr<backend> system_backend();

@@ -57,6 +57,8 @@ auto system_call(Call call) noexcept {
   }
 }
 
+ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
+
 ANYIO_NET_FN posix_backend::posix_backend() {
   // Once in the process, since other threads may read them already.
   [[maybe_unused]] static const bool names_known = [] {
@@ -236,7 +238,7 @@ ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
   msghdr header{};
   const ssize_t n = system_call([&] {
     header = message_header(m);
-    return ::recvmsg(fd, &header, receive_message_flags);
+    return ::recvmsg(fd, &header, receive_message_flags | (m.peek ? MSG_PEEK : 0));
   });
   if (n >= 0) take_header(header, m);
   return n;

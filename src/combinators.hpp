@@ -60,6 +60,16 @@ using not_void = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 template <class Op>
 concept attemptable = requires(Op& op, result<typename Op::value_type>& out) { op.attempt_for_parent(out); };
 
+/// Ends a child, if it has not ended; one that keeps nothing running may be started again.
+template <class Op>
+void end_child(std::optional<Op>& op) noexcept {
+  if constexpr (attemptable<Op>) {
+    if (op) op->withdraw();
+  } else {
+    op.reset();
+  }
+}
+
 /// How a child reaches its parent; I tells it from its siblings.
 template <class Parent, class T, std::size_t I = 0>
 struct child_done {
@@ -86,6 +96,7 @@ class timed_operation : public operation<Derived, T> {
   using child_value = typename Op::value_type;
   using done = child_done<timed_operation, child_value>;
   friend done;
+  static constexpr bool has_parts = true;
 
   /// True when there is an outcome of the child, or time is over: `timed_out`.
   bool attempt_child(result<child_value>& out) {
@@ -113,11 +124,7 @@ class timed_operation : public operation<Derived, T> {
   void left() noexcept {
     timer_.cancel();
     begun_ = false;
-    if constexpr (attemptable<Op>) {
-      if (op_) op_->withdraw();
-    } else {
-      op_.reset();
-    }
+    end_child(op_);
   }
   [[nodiscard]] errc check() const noexcept { return op_.has_value() ? errc::ok : errc::invalid_argument; }
 
@@ -234,6 +241,7 @@ class [[nodiscard]] when_all_operation
   friend class operation<when_all_operation, value>;
   template <class, class, std::size_t>
   friend struct child_done;
+  static constexpr bool has_parts = true;
   using indices = std::index_sequence_for<Ops...>;
 
   template <class Op>
@@ -272,7 +280,11 @@ class [[nodiscard]] when_all_operation
   void collect(result<value>& out, std::index_sequence<I...>) {
     out = result<value>(value(*std::move(std::get<I>(children_).value)...));
   }
-  void left() noexcept { std::apply([](auto&... c) { (c.op.reset(), ...); }, children_); }
+  void left() noexcept {
+    begun_ = false;
+    left_over_ = sizeof...(Ops);
+    std::apply([](auto&... c) { ((end_child(c.op), c.value.reset()), ...); }, children_);
+  }
 
   template <std::size_t I, class T>
   void child_completed(result<T>&& r) {
@@ -305,11 +317,13 @@ class [[nodiscard]] when_all_tasks_operation
   static constexpr const char* name = "when_all";
   when_all_tasks_operation() = default;
   explicit when_all_tasks_operation(std::vector<task<T>>&& tasks)
-      : tasks_(std::move(tasks)), values_(tasks_.size()), left_over_(tasks_.size()) {}
+      : tasks_(std::move(tasks)), values_(tasks_.size()), left_over_(tasks_.size()), usable_(true) {}
 
  private:
   friend class operation<when_all_tasks_operation, value>;
+  static constexpr bool has_parts = true;
 
+  [[nodiscard]] errc check() const noexcept { return usable_ ? errc::ok : errc::invalid_argument; }
   struct done {
     using internal = void;
     when_all_tasks_operation* parent;
@@ -334,7 +348,11 @@ class [[nodiscard]] when_all_tasks_operation
     if (std::exchange(begun_, true)) return;
     for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i].start(done{this, i});
   }
-  void left() noexcept { tasks_.clear(); }
+  void left() noexcept {
+    usable_ = false;
+    tasks_.clear();
+    values_.clear();
+  }
   void child_completed(std::size_t index, result<T>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
@@ -352,6 +370,7 @@ class [[nodiscard]] when_all_tasks_operation
   std::vector<task<T>> tasks_;
   std::vector<std::optional<not_void<T>>> values_;
   std::size_t left_over_ = 0;
+  bool usable_ = false;
   bool begun_ = false;
   result<value>* failure_ = nullptr;
 };
@@ -375,6 +394,7 @@ class [[nodiscard]] when_any_operation
   template <class, class, std::size_t>
   friend struct child_done;
   static constexpr bool attempts_when_awaited = false;
+  static constexpr bool has_parts = true;
 
   [[nodiscard]] errc check() const noexcept {
     return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok : errc::invalid_argument;
@@ -384,7 +404,7 @@ class [[nodiscard]] when_any_operation
       out = std::move(*std::exchange(arrived_, nullptr));
       return true;
     }
-    if (begun_ == sizeof...(Ops)) return false;
+    if (!this->pending() || begun_ == sizeof...(Ops)) return false;
     begin_next(std::index_sequence_for<Ops...>());
     if (begun_ < sizeof...(Ops)) this->core->queue(*this);
     return false;
@@ -403,7 +423,10 @@ class [[nodiscard]] when_any_operation
     auto& op = *std::get<I>(children_);
     op.start(child_done<when_any_operation, typename std::remove_cvref_t<decltype(op)>::value_type, I>{this});
   }
-  void left() noexcept { std::apply([](auto&... c) { (c.reset(), ...); }, children_); }
+  void left() noexcept {
+    begun_ = 0;
+    std::apply([](auto&... c) { (end_child(c), ...); }, children_);
+  }
 
   template <std::size_t I, class T>
   void child_completed(result<T>&& r) {

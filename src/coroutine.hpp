@@ -56,6 +56,11 @@ struct promise_base : node {
   std::coroutine_handle<> handle;
   promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
   waiter_storage waiter;
+  link scopes;  // the task groups that were made in it, which so know what they are part of
+
+  ~promise_base() {
+    while (scopes.linked()) scopes.next->unlink();
+  }
 
   static void* operator new(std::size_t size) { return recycler::allocate(size); }
   static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
@@ -68,17 +73,47 @@ inline constinit thread_local step next_step{};
 
 void drive(step s);
 
+/// Destroys a suspended coroutine that somebody waits for, on behalf of its end.
+void end_frame(promise_base& p) noexcept;
+
+/// While it lives, what runs or is destroyed counts as the inside of something that is no coroutine, or
+/// no longer one.
+class stand_in : public promise_base {
+ public:
+  stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(std::exchange(active, this)) {
+    how = &how_of;
+    waiter = who;
+  }
+  explicit stand_in(node& whole) noexcept : before_(std::exchange(active, this)) {
+    how = &face_of_part;
+    waiter.put(&whole);
+  }
+  stand_in(const stand_in&) = delete;
+  stand_in& operator=(const stand_in&) = delete;
+  ~stand_in() { active = before_; }
+
+ private:
+  static node* owner_of_part(node& n) { return static_cast<promise_base&>(n).waiter.get<node*>(); }
+  static constexpr face face_of_part{nullptr, nullptr, owner_of_part, nullptr};
+  promise_base* before_;
+};
+
+/// The owner of what a coroutine of another kind waits for: nobody can tell what it is a part of.
+alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
+inline node* unknown_owner() noexcept { return reinterpret_cast<node*>(unknown_owner_place); }
+
 /// Said by a coroutine as its last act before it suspends.
 inline void hand_on(const promise_base& self, step s) {
   if (active == &self) {
     next_step = s;
   } else {
-    drive(s);  // a foreign awaitable resumed it: there is no driver
+    drive(s);  // an awaitable that insists on the coroutine's own handle resumed it: there is no driver
   }
 }
 
-/// Whether `whole` is what runs now, or waits for it at some remove.
-[[nodiscard]] bool is_active(const node& whole) noexcept;
+/// Whether `whole` is what runs now, or waits for it at some remove. `if_unknown` is the answer where a
+/// coroutine of another kind stands between.
+[[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
 
 template <class P>
 inline constexpr bool is_own_promise = std::is_base_of_v<promise_base, P>;
@@ -96,6 +131,7 @@ struct suspended {
       return {h, nullptr};
     }
   }
+  [[nodiscard]] node* owner() const noexcept { return promise != nullptr ? promise : unknown_owner(); }
   void resume() const {
     if (promise != nullptr) {
       drive({step::resume, promise, {}});
@@ -103,6 +139,52 @@ struct suspended {
       handle.resume();
     }
   }
+};
+
+/// What an awaitable of another kind is given to resume in a coroutine's place. It has the layout of a
+/// suspended coroutine in g++ and clang, two functions, and brings the coroutine back under a driver.
+struct resumption {
+  void (*resume)(void*) = [](void* self) { drive({step::resume, static_cast<resumption*>(self)->promise, {}}); };
+  void (*destroy)(void*) = [](void* self) { static_cast<resumption*>(self)->promise->handle.destroy(); };
+  promise_base* promise = nullptr;
+
+  [[nodiscard]] std::coroutine_handle<> handle() noexcept { return std::coroutine_handle<>::from_address(this); }
+};
+
+template <class A>
+decltype(auto) awaiter_of(A&& awaitable) {
+  if constexpr (requires { std::forward<A>(awaitable).operator co_await(); }) {
+    return std::forward<A>(awaitable).operator co_await();
+  } else if constexpr (requires { operator co_await(std::forward<A>(awaitable)); }) {
+    return operator co_await(std::forward<A>(awaitable));
+  } else {
+    return std::forward<A>(awaitable);
+  }
+}
+
+/// An awaitable of another kind inside a coroutine of the library.
+template <class A>
+class foreign_awaiter {
+  using awaiter = decltype(awaiter_of(std::declval<A>()));
+
+ public:
+  explicit foreign_awaiter(A&& awaitable) : awaiter_(awaiter_of(std::forward<A>(awaitable))) {}
+
+  bool await_ready() { return static_cast<bool>(awaiter_.await_ready()); }
+  template <class P>
+  auto await_suspend(std::coroutine_handle<P> h) {
+    if constexpr (requires { awaiter_.await_suspend(std::coroutine_handle<>()); }) {
+      resumption_.promise = &h.promise();
+      return awaiter_.await_suspend(resumption_.handle());
+    } else {
+      return awaiter_.await_suspend(h);
+    }
+  }
+  decltype(auto) await_resume() { return awaiter_.await_resume(); }
+
+ private:
+  awaiter awaiter_;
+  resumption resumption_;
 };
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -18,12 +18,15 @@ ANYIO_NET_FN void drive(step s) {
         s = std::exchange(next_step, {});
         break;
       }
-      case step::deliver: s = static_cast<const coroutine_face*>(p.how)->deliver(p); break;
+      case step::deliver:
+        if (p.how == nullptr) return;  // the loop ended, and with it whoever waited
+        s = static_cast<const coroutine_face*>(p.how)->deliver(p);
+        break;
       case step::raise: {
+        if (p.how == nullptr) return;
         const auto& how = *static_cast<const coroutine_face*>(p.how);
         const waiter_storage waiter = p.waiter;
-        *p.owner = nullptr;
-        p.handle.destroy();
+        end_frame(p);
         s = how.fail(waiter, s.failure);
         break;
       }
@@ -31,9 +34,19 @@ ANYIO_NET_FN void drive(step s) {
   }
 }
 
-ANYIO_NET_FN bool is_active(const node& whole) noexcept {
-  for (node* n = active; n != nullptr; n = n->how != nullptr ? n->how->owner(*n) : nullptr)
+ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
+  // The frame's locals may ask who runs: the end of a coroutine is its inside. It is asked about by
+  // another node, since the promise goes before the parameters do.
+  const stand_in inside(*p.how, p.waiter);
+  *p.owner = nullptr;
+  p.handle.destroy();
+}
+
+ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {
+  for (node* n = active; n != nullptr; n = n->how != nullptr ? n->how->owner(*n) : nullptr) {
     if (n == &whole) return true;
+    if (n == unknown_owner()) return if_unknown;
+  }
   return false;
 }
 

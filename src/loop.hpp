@@ -66,11 +66,8 @@ enum side : unsigned { read_side, write_side };
 /// What operations belong to: one reader and one writer may wait on it. Counted, so that a stream may
 /// be moved or destroyed while operations of it are about. All take blocks of one size, so that
 /// `loop::reserve` serves every kind.
-class resource {
+class resource : public pooled<recycler::descriptors> {
  public:
-  static void* operator new(std::size_t size) { return recycler::allocate(block_size(size)); }
-  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, block_size(size)); }
-
   explicit resource(loop_core& core);
   resource(const resource&) = delete;
   resource& operator=(const resource&) = delete;
@@ -109,10 +106,6 @@ class resource {
   template <class T>
   friend class ref;
   friend class loop_core;
-
-  static constexpr std::size_t block_size(std::size_t size) noexcept {
-    return size < recycler::descriptor_block ? recycler::descriptor_block : size;
-  }
 
   loop_core& core_;
   node* waiting_[2] = {nullptr, nullptr};
@@ -182,10 +175,14 @@ class loop_core {
   loop_core(const loop_core&) = delete;
   loop_core& operator=(const loop_core&) = delete;
 
-  [[nodiscard]] static loop_core* current_or_null() noexcept { return current_; }
+  /// The loop that runs, the innermost if there are several, or else the one made last; a loop that was
+  /// made since the running one began goes before it.
+  [[nodiscard]] static loop_core* current_or_null() noexcept { return latest ? latest->core : nullptr; }
   [[nodiscard]] static loop_core& current();
 
   [[nodiscard]] backend& system() noexcept { return *system_; }
+  /// For a helper thread, whose look-up may outlast the loop.
+  [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
   [[nodiscard]] time_point now() { return system_->now(); }
@@ -202,6 +199,8 @@ class loop_core {
   }
   /// Whether what is ready may still be handed over at once; else it takes its turn.
   [[nodiscard]] bool spend_inline() noexcept { return running_ && inline_budget_ != 0 && inline_budget_-- != 0; }
+  /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
+  [[nodiscard]] bool spend_await() noexcept { return !running_ || await_budget_-- != 0; }
 
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
@@ -218,6 +217,8 @@ class loop_core {
   /// A token for a descriptor that is watched in another way; `leave` gives it back.
   [[nodiscard]] std::uint64_t enter(registration& r, resource& owner);
   void leave(registration& r) noexcept;
+  /// Whether some resource is in the poller with this descriptor. Looks at all of them.
+  [[nodiscard]] bool watches(int fd) const noexcept;
   /// Stops watching, and closes unless told otherwise.
   void forget(registration& r, bool close_it = true) noexcept;
   /// Wakes a reader once this loop has closed a descriptor, for those who ran out of them.
@@ -242,12 +243,35 @@ class loop_core {
   /// Called after each wait, for signals. Null while nobody wants it.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
+  link raw_descriptors;  // that somebody waits for
 
-  static inline constinit thread_local loop_core* current_ = nullptr;
-  loop_core* previous_current = nullptr;
   loop* object = nullptr;
 
  private:
+  /// A claim to be this thread's current loop, the latest first: one while the loop lives, and one while
+  /// it runs.
+  struct claim {
+    loop_core* core;
+    claim* earlier;
+
+    explicit claim(loop_core& c) noexcept : core(&c), earlier(std::exchange(latest, this)) {}
+    claim(const claim&) = delete;
+    claim& operator=(const claim&) = delete;
+    ~claim() { withdraw(); }
+    void withdraw() noexcept {
+      for (claim** place = &latest; *place != nullptr; place = &(*place)->earlier) {
+        if (*place != this) continue;
+        *place = earlier;
+        return;
+      }
+    }
+  };
+  static inline constinit thread_local claim* latest = nullptr;
+
+  /// What `run` and `turn` hold: the loop is current, and stays in memory even if it ends meanwhile.
+  struct running_scope;
+
+
   template <class T>
   friend class ref;
   friend class resource;
@@ -256,22 +280,29 @@ class loop_core {
   struct slot {
     resource* owner = nullptr;
     std::uint32_t generation = 0;
-    std::uint32_t next_free = 0;
+    union {
+      std::uint32_t next_free = 0;
+      int fd;  // while there is an owner
+    };
   };
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   static constexpr int rounds_of_turn = 32;
   static constexpr int completions_of_turn = 1024;
   static constexpr std::uint32_t inline_budget_of_node = 32;
+  static constexpr std::uint32_t await_budget_of_node = 1024;
 
   bool run_ready(const bool* done);
+  void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
   void dispatch(const poll_event& event) noexcept;
   std::uint64_t take_slot(registration& r, resource& owner);
 
-  std::unique_ptr<backend> system_;
+  std::shared_ptr<backend> system_;
   link ready_;
+  link round_;  // what was ready when the round began that runs now
   link parked_;
+  claim lives_;
   timer_heap timers_;
   std::vector<slot> slots_;
   std::uint32_t free_slot_ = no_slot;
@@ -281,6 +312,7 @@ class loop_core {
   std::uint32_t turn_milliseconds_ = 0;
   std::uint32_t references_ = 0;
   std::uint32_t inline_budget_ = 0;
+  std::uint32_t await_budget_ = 0;
   bool running_ = false;
   bool stopped_ = false;
 };
@@ -323,10 +355,8 @@ inline void node::retire() noexcept {
 }
 
 template <class F>
-struct posted_call final : posted_node {
+struct posted_call final : posted_node, pooled<recycler::operations> {
   explicit posted_call(F&& f) : call(std::move(f)) {}
-  static void* operator new(std::size_t size) { return recycler::allocate(size); }
-  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
 
   static void run(node& n) {
     const std::unique_ptr<posted_call> self(static_cast<posted_call*>(&n));
@@ -383,7 +413,7 @@ class loop {
   loop& operator=(const loop&) = delete;
   ~loop();
 
-  /// This thread's loop: the one made last that still lives. There must be one.
+  /// This thread's loop: the one that runs, else the one made last that still lives. There must be one.
   [[nodiscard]] static loop& current();
 
   /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again.
@@ -393,7 +423,7 @@ class loop {
   bool run_once(std::chrono::duration<Rep, Period> at_most) {
     return core_->turn(detail::to_duration(at_most));
   }
-  /// Ends `run()` after the callback that runs now.
+  /// Ends the `run()` or `run_once()` under way after the callback that runs now.
   void stop() { core_->stop(); }
 
   /// For a foreign loop: readable when there is something to do; -1 in a simulation. Wait for it no

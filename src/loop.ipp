@@ -47,7 +47,7 @@ ANYIO_NET_FN bool mailbox::post(posted_node& call) {
 #if !defined(ANYIO_NET_NO_THREADS)
     lock.unlock();  // what the callable's destructor does may post again
 #endif
-    delete &call;
+    call.how->abandon(call);
     return false;
   }
   const bool first = !calls.linked();
@@ -57,17 +57,16 @@ ANYIO_NET_FN bool mailbox::post(posted_node& call) {
 }
 
 ANYIO_NET_FN loop_core::loop_core(std::unique_ptr<backend> system)
-    : mail(std::make_shared<mailbox>()), system_(std::move(system)) {
+    : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
   if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
   mail->system = system_.get();
-  previous_current = current_;
-  current_ = this;
   turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
 }
 
 ANYIO_NET_FN loop_core& loop_core::current() {
-  if (current_ == nullptr) abort_with("loop", error(errc::invalid_argument, 0, "this thread has no loop"));
-  return *current_;
+  loop_core* core = current_or_null();
+  if (core == nullptr) abort_with("loop", error(errc::invalid_argument, 0, "this thread has no loop"));
+  return *core;
 }
 
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
@@ -78,11 +77,12 @@ ANYIO_NET_FN mutable_buffer loop_core::buffer() {
 ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
   if (free_slot_ == no_slot) {
     free_slot_ = static_cast<std::uint32_t>(slots_.size());
-    slots_.push_back(slot{nullptr, 0, no_slot});
+    slots_.push_back(slot{nullptr, 0, {no_slot}});
   }
   r.index = free_slot_;
   slot& s = slots_[r.index];
   free_slot_ = s.next_free;
+  s.fd = r.fd;
   s.owner = &owner;
   return std::uint64_t{s.generation} << 32 | r.index;
 }
@@ -93,6 +93,10 @@ ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
   ++s.generation;  // events that are on their way carry the old one
   s.next_free = free_slot_;
   free_slot_ = r.index;
+}
+
+ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
+  return std::any_of(slots_.begin(), slots_.end(), [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
@@ -157,25 +161,27 @@ ANYIO_NET_FN void loop_core::poll(duration at_most) {
   if (after_wait != nullptr) after_wait(*this);
 }
 
+ANYIO_NET_FN void loop_core::leave_round() noexcept {
+  round_.splice(ready_);
+  ready_.splice(round_);
+}
+
 ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
-  struct batch_of_round {
-    link& ready;
-    link nodes;
-    explicit batch_of_round(link& r) : ready(r) { nodes.splice(ready); }
-    ~batch_of_round() {  // what was not reached, because of stop() or an exception, stays in front
-      nodes.splice(ready);
-      ready.splice(nodes);
-    }
+  struct round_scope {
+    loop_core& core;
+    explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
+    ~round_scope() { core.leave_round(); }  // what was not reached, for stop() or an exception, stays in front
   };
   bool ran = false;
   int completions = 0;
   for (int round = 0; round < rounds_of_turn && ready_.linked() && completions < completions_of_turn; ++round) {
-    batch_of_round batch(ready_);
-    while (batch.nodes.linked()) {
+    const round_scope scope(*this);
+    while (round_.linked()) {
       if (stopped_ || (done != nullptr && *done)) return ran;
-      auto& n = static_cast<node&>(*batch.nodes.next);
+      auto& n = static_cast<node&>(*round_.next);
       n.unlink();
       inline_budget_ = inline_budget_of_node;
+      await_budget_ = await_budget_of_node;
       ran = true;
       ++completions;
       n.how->run(n);
@@ -184,30 +190,32 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
   return ran;
 }
 
-struct running_guard {
-  bool& running;
-  explicit running_guard(bool& r) : running(r) {
-    ANYIO_NET_ASSERT(!running && "a loop cannot be run from inside itself");
-    running = true;
+struct loop_core::running_scope {
+  const ref<loop_core> core;
+  claim runs;
+
+  explicit running_scope(loop_core& c) : core(&c), runs(c) {
+    ANYIO_NET_ASSERT(!c.running_ && "a loop cannot be run from inside itself");
+    c.running_ = true;
+    c.stopped_ = false;
   }
-  ~running_guard() { running = false; }
+  running_scope(const running_scope&) = delete;
+  running_scope& operator=(const running_scope&) = delete;
+  ~running_scope() { core->running_ = false; }
 };
 
 ANYIO_NET_FN bool loop_core::turn(duration at_most) {
-  const running_guard guard(running_);
-  stopped_ = false;
-  const ref<loop_core> self(this);
+  const running_scope scope(*this);
   bool ran = run_ready(nullptr);
   if (stopped_) return ran;
   const duration limit = ran || at_most < duration::zero() ? duration::zero() : at_most;
   poll(std::min(limit, time_until_next()));
-  return run_ready(nullptr) || ran;
+  if (run_ready(nullptr)) ran = true;
+  return ran;
 }
 
 ANYIO_NET_FN void loop_core::run(const bool* done) {
-  const running_guard guard(running_);
-  const ref<loop_core> self(this);
-  stopped_ = false;
+  const running_scope scope(*this);
   for (;;) {
     run_ready(done);
     if (stopped_ || (done != nullptr ? *done : idle())) return;
@@ -224,7 +232,7 @@ ANYIO_NET_FN bool loop_core::idle() const noexcept {
 }
 
 ANYIO_NET_FN duration loop_core::time_until_next() {
-  if (ready_.linked()) return duration::zero();
+  if (ready_.linked() || round_.linked()) return duration::zero();
   const timer* first = timers_.first();
   if (first == nullptr) return duration::max();
   return std::max(duration::zero(), first->deadline() - now());
@@ -232,21 +240,21 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
 
 ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
   slots_.reserve(slots_.size() + descriptors);
-  recycler::reserve(recycler::descriptor_block, descriptors);
-  recycler::reserve(recycler::operation_block, started_operations);
+  recycler::reserve(recycler::descriptors, descriptors);
+  recycler::reserve(recycler::operations, started_operations);
   static_cast<void>(buffer());
 }
 
 ANYIO_NET_FN std::string loop_core::dump() {
   std::string text;
   const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
-  for (const link* list : {&ready_, &parked_}) {
+  for (const link* list : {&round_, &ready_, &parked_}) {
     for (const link* l = list->next; l != list; l = l->next) {
       auto& n = const_cast<node&>(static_cast<const node&>(*l));
       const description d = n.how->describe(n);
       const std::uint32_t age = time - n.since;
       char line[128];
-      const char* state = list == &ready_ ? ", ready" : "";
+      const char* state = list != &parked_ ? ", ready" : "";
       if (d.fd >= 0) {
         std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000, age % 1000,
                       state);
@@ -270,8 +278,13 @@ ANYIO_NET_FN void loop_core::end() {
       mail->system = nullptr;
       calls.splice(mail->calls);
     }
-    while (calls.linked()) delete static_cast<posted_node*>(calls.next);
+    while (calls.linked()) {
+      auto& call = static_cast<posted_node&>(*calls.next);
+      call.how->abandon(call);
+    }
   }
+  stopped_ = true;  // if it runs
+  leave_round();
   while (ready_.linked() || parked_.linked()) {
     auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
     n.how->abandon(n);
@@ -280,11 +293,7 @@ ANYIO_NET_FN void loop_core::end() {
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
   system_.reset();
-  for (loop_core** place = &current_; *place != nullptr; place = &(*place)->previous_current) {
-    if (*place != this) continue;
-    *place = previous_current;
-    break;
-  }
+  lives_.withdraw();
   object = nullptr;
 }
 

@@ -26,6 +26,7 @@
 #include "result.hpp"
 
 #include <concepts>
+#include <exception>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -57,11 +58,17 @@ void call_back(F&& f, result<T>&& r) {
 
 template <class F>
 node* owner_of(const F& f) noexcept {
-  if constexpr (requires { f.owner(); }) {
+  if constexpr (internal_callable<F> && requires { f.owner(); }) {
     return f.owner();
   } else {
     return nullptr;
   }
+}
+
+/// The loop ends, and what waited with this callable is not called.
+template <class F>
+void abandon(const F& f) {
+  if constexpr (internal_callable<F> && requires { f.abandon(); }) f.abandon();
 }
 
 /// An operation that is put aside to begin later copies what it has on loan from the loop's buffer.
@@ -76,7 +83,7 @@ inline constexpr bool fits_named =
 
 /// A temporary operation that was started, and its callable.
 template <class Op, class F>
-class detached {
+class detached : public pooled<recycler::operations> {
   using value = typename Op::value_type;
 
  public:
@@ -102,14 +109,17 @@ class detached {
         call_back<value>(std::move(f), std::move(outcome));
       }
     }
-    void abandon() const { delete block; }
+    void abandon() const {
+      if constexpr (internal_callable<F>) {
+        F f = std::move(block->f_);
+        delete block;
+        detail::abandon(f);
+      } else {
+        delete block;
+      }
+    }
+    [[nodiscard]] node* owner() const noexcept { return owner_of(block->f_); }
   };
-
-  static constexpr std::size_t block_size() noexcept {
-    return sizeof(detached) < recycler::operation_block ? recycler::operation_block : sizeof(detached);
-  }
-  static void* operator new(std::size_t) { return recycler::allocate(block_size()); }
-  static void operator delete(void* p) noexcept { recycler::deallocate(p, block_size()); }
 
   detached(Op&& op, F&& f) : op_(std::move(op)), f_(std::move(f)) {}
 
@@ -137,7 +147,7 @@ class operation : public node, public operation_tag {
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     begin_waiting(callback_face<F>);
     slot_.callable.put(f);
-    self().started();
+    if (early == errc::ok) self().started();
     core->queue(*this);
   }
   /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
@@ -197,7 +207,7 @@ class operation : public node, public operation_tag {
     if (attempted && !again && early == errc::ok) {
       core->park(*this);
     } else {
-      self().started();
+      if (early == errc::ok) self().started();
       core->queue(*this);
     }
     return true;
@@ -235,6 +245,7 @@ class operation : public node, public operation_tag {
  protected:
   static constexpr bool immediate = false;  // completes at once always, and takes no part in fairness
   static constexpr bool attempts_when_awaited = true;  // false: begins only once somebody waits
+  static constexpr bool has_parts = false;  // whether others' code may run when it ends: children's destructors
 
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
@@ -274,7 +285,7 @@ class operation : public node, public operation_tag {
     }
     if (cancelled) self().refresh();
     again = false;
-    if (self().attempt(out)) return true;
+    if (try_attempt(out)) return true;
     if (!cancelled) {
       if (again) core->queue(*this);
       return false;
@@ -283,21 +294,52 @@ class operation : public node, public operation_tag {
     return true;
   }
 
+  /// What is thrown by the moves of a user's type is as if thrown at the co_await.
+  bool try_attempt(result<T>& out) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      return self().attempt(out);
+    } catch (...) {
+      out = result_access::foreign<T>(std::current_exception());
+      return true;
+    }
+#else
+    return self().attempt(out);
+#endif
+  }
+
+  /// An attempt by the loop; when there is an outcome, `take` copies what it is handed to, and then the
+  /// operation is idle.
+  template <class Take>
+  static bool finish(Derived& op, result<T>& out, Take take) {
+    if constexpr (Derived::has_parts) {
+      const stand_in inside(op);
+      if (!op.poll(out)) return false;
+      take();
+      op.become_idle();
+    } else {
+      if (!op.poll(out)) return false;
+      take();
+      op.become_idle();
+    }
+    return true;
+  }
+
   template <class F>
   static void run_callback(node& n) {
     auto& op = static_cast<Derived&>(n);
     result<T> r(errc::cancelled);
-    if (!op.poll(r)) return;
-    F f = op.slot_.callable.template get<F>();
-    op.become_idle();
+    waiter_storage waiter;
+    if (!finish(op, r, [&] { waiter = op.slot_.callable; })) return;
+    F f = waiter.get<F>();
     call_back<T>(f, std::move(r));
   }
   template <class F>
   static void abandon_callback(node& n) {
     auto& op = static_cast<Derived&>(n);
-    [[maybe_unused]] F f = op.slot_.callable.template get<F>();
+    const F f = op.slot_.callable.template get<F>();
     op.become_idle();
-    if constexpr (requires { f.abandon(); }) f.abandon();
+    detail::abandon(f);
   }
   template <class F>
   static node* owner_of_callback(node& n) {
@@ -307,9 +349,8 @@ class operation : public node, public operation_tag {
   static void run_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
     result<T> r(errc::cancelled);
-    if (!op.poll(r)) return;
-    const suspended waiter = op.slot_.coroutine;
-    op.become_idle();
+    suspended waiter;
+    if (!finish(op, r, [&] { waiter = op.slot_.coroutine; })) return;
     if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
       if (!r.has_value()) return drive({step::raise, waiter.promise, r.error()});
     }
@@ -317,7 +358,7 @@ class operation : public node, public operation_tag {
     waiter.resume();
   }
   static void abandon_awaiting(node& n) { static_cast<Derived&>(n).become_idle(); }
-  static node* owner_of_awaiting(node& n) { return static_cast<Derived&>(n).slot_.coroutine.promise; }
+  static node* owner_of_awaiting(node& n) { return static_cast<Derived&>(n).slot_.coroutine.owner(); }
   static description describe(node& n) {
     const auto& op = static_cast<const Derived&>(n);
     return {op.operation_name(), op.descriptor()};
@@ -445,6 +486,9 @@ class [[nodiscard]] as_result_operation : public operation_tag {
  public:
   using value_type = result<inner>;
 
+  as_result_operation()
+    requires(!std::is_reference_v<Op>)
+  = default;
   explicit as_result_operation(Op&& op) : op_(std::forward<Op>(op)) {}
 
   auto operator co_await() noexcept {
@@ -456,6 +500,7 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   }
 
   void keep_loan() { detail::keep_loan(op_); }
+  void withdraw() noexcept { op_.withdraw(); }
 
   template <class F>
   void start(F f) & {
@@ -485,9 +530,7 @@ class [[nodiscard]] as_result_operation : public operation_tag {
       }
     }
     node* owner() const noexcept { return owner_of(f); }
-    void abandon() const {
-      if constexpr (requires { f.abandon(); }) f.abandon();
-    }
+    void abandon() const { detail::abandon(f); }
   };
   Op op_;
 };

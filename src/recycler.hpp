@@ -24,19 +24,27 @@ struct recycler_cache {
   static constexpr std::size_t largest = 4096;
   static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // a thread keeps at most this much
 
+  struct pool {
+    recycler_block* list = nullptr;
+    std::size_t count = 0;
+    std::size_t limit = 8192;
+  };
+
   recycler_block* lists[largest / step] = {};
   std::size_t bytes = 0;
-  std::size_t limit = kept_bytes;
+  pool pools[2];
   bool guarded = false;
   bool closed = false;  // the thread ends: its lists are freed already
 };
 
+/// Blocks by size, and two pools of one size each, which nothing else takes from: what `loop::reserve`
+/// puts there is there for those whom it was reserved for.
 class recycler {
  public:
-  /// A started operation takes a block of this size, so that one reserve serves them all.
-  static constexpr std::size_t operation_block = 512;
-  /// So does what the loop keeps of a descriptor.
-  static constexpr std::size_t descriptor_block = 192;
+  enum pool : unsigned { operations, descriptors };
+  /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
+  /// second; larger ones go by their size.
+  static constexpr std::size_t block_size_of[] = {512, 192};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -49,20 +57,38 @@ class recycler {
     }
     return ::operator new(class_size(index));
   }
-
   static void deallocate(void* memory, std::size_t size) noexcept {
     const std::size_t index = class_of(size);
-    if (size > largest || cache.closed || cache.bytes + class_size(index) > cache.limit) [[unlikely]]
-      return release(memory, size);
-    keep(memory, index);
+    if (size > largest || cache.closed || cache.bytes + class_size(index) > kept_bytes) [[unlikely]]
+      return release(memory);
+    if (!cache.guarded) [[unlikely]]
+      watch_thread();
+    cache.lists[index] = ::new (memory) block{cache.lists[index]};
+    cache.bytes += class_size(index);
+  }
+
+  [[nodiscard]] static void* allocate(pool from, std::size_t size) {
+    if (size > block_size_of[from]) return allocate(size);
+    auto& p = cache.pools[from];
+    if (block* b = p.list) {
+      p.list = b->next;
+      --p.count;
+      return b;
+    }
+    return ::operator new(block_size_of[from]);
+  }
+  static void deallocate(pool from, void* memory, std::size_t size) noexcept {
+    if (size > block_size_of[from]) return deallocate(memory, size);
+    if (cache.closed || cache.pools[from].count >= cache.pools[from].limit) [[unlikely]]
+      return release(memory);
+    keep(from, memory);
   }
 
   /// Puts blocks aside, beyond what is kept anyway.
-  static void reserve(std::size_t size, std::size_t count) {
-    const std::size_t index = class_of(size);
+  static void reserve(pool in, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) {
-      cache.limit += class_size(index);
-      keep(::operator new(class_size(index)), index);
+      ++cache.pools[in].limit;
+      keep(in, ::operator new(block_size_of[in]));
     }
   }
 
@@ -70,6 +96,7 @@ class recycler {
   using block = recycler_block;
   static constexpr std::size_t step = recycler_cache::step;
   static constexpr std::size_t largest = recycler_cache::largest;
+  static constexpr std::size_t kept_bytes = recycler_cache::kept_bytes;
 
   static inline constinit thread_local recycler_cache cache{};
   struct guard {
@@ -79,15 +106,25 @@ class recycler {
   static constexpr std::size_t class_of(std::size_t size) noexcept { return size == 0 ? 0 : (size - 1) / step; }
   static constexpr std::size_t class_size(std::size_t index) noexcept { return (index + 1) * step; }
 
-  static void keep(void* memory, std::size_t index) noexcept {
+  static void keep(pool in, void* memory) noexcept {
     if (!cache.guarded) [[unlikely]]
       watch_thread();
-    cache.lists[index] = ::new (memory) block{cache.lists[index]};
-    cache.bytes += class_size(index);
+    auto& p = cache.pools[in];
+    p.list = ::new (memory) block{p.list};
+    ++p.count;
   }
-  static void release(void* memory, std::size_t size) noexcept;
+  static void release(void* memory) noexcept;
   static void watch_thread() noexcept;
   static void close() noexcept;
+};
+
+/// A base for what takes blocks of a pool. What wants more alignment than usual goes past the recycler.
+template <recycler::pool From>
+struct pooled {
+  static void* operator new(std::size_t size) { return recycler::allocate(From, size); }
+  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(From, p, size); }
+  static void* operator new(std::size_t size, std::align_val_t a) { return ::operator new(size, a); }
+  static void operator delete(void* p, std::align_val_t a) noexcept { ::operator delete(p, a); }
 };
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -5,7 +5,7 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-ANYIO_NET_FN void recycler::release(void* memory, std::size_t) noexcept { ::operator delete(memory); }
+ANYIO_NET_FN void recycler::release(void* memory) noexcept { ::operator delete(memory); }
 
 ANYIO_NET_FN void recycler::watch_thread() noexcept {
   static thread_local guard at_exit;
@@ -15,13 +15,18 @@ ANYIO_NET_FN void recycler::watch_thread() noexcept {
 
 ANYIO_NET_FN void recycler::close() noexcept {
   cache.closed = true;
-  for (block*& list : cache.lists) {
+  const auto free_all = [](block*& list) {
     while (block* b = list) {
       list = b->next;
       ::operator delete(b);
     }
-  }
+  };
+  for (block*& list : cache.lists) free_all(list);
   cache.bytes = 0;
+  for (auto& p : cache.pools) {
+    free_all(p.list);
+    p.count = 0;
+  }
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -47,7 +47,7 @@ class [[nodiscard]] result {
   template <class U = T>
     requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
-             !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_constructible_v<stored, U &&>)
+             !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_convertible_v<U &&, stored>)
   result(U&& value) : state_(state::value) {
     std::construct_at(&value_, std::forward<U>(value));
   }
@@ -66,15 +66,16 @@ class [[nodiscard]] result {
   result& operator=(const result& other)
     requires std::is_copy_constructible_v<stored>
   {
-    if (this != &other) {
-      destroy();
-      take(other);
-    }
+    if (this != &other) *this = result(other);
     return *this;
   }
   result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
-    if (this != &other) {
-      destroy();
+    if (this == &other) return *this;
+    destroy();
+    if constexpr (std::is_nothrow_move_constructible_v<stored>) {
+      take(std::move(other));
+    } else {
+      const valueless_guard guard{*this};
       take(std::move(other));
     }
     return *this;
@@ -153,12 +154,22 @@ class [[nodiscard]] result {
   template <class>
   friend class result;
 
-  enum class state : std::uint8_t { value, error, foreign };
+  enum class state : std::uint8_t { value, error, foreign, invalid };
+
+  /// While a value is assigned whose move may throw: leaves an error behind, since the old value is gone.
+  struct valueless_guard {
+    result& self;
+    explicit valueless_guard(result& r) noexcept : self(r) { self.state_ = state::invalid; }
+    ~valueless_guard() {
+      if (self.state_ != state::invalid) return;
+      self.state_ = state::error;
+      std::construct_at(&self.error_, errc::cancelled);
+    }
+  };
 
   template <class Other>
   void take(Other&& other) {
-    state_ = other.state_;
-    switch (state_) {
+    switch (other.state_) {
       case state::value: std::construct_at(&value_, std::forward<Other>(other).value_); break;
       case state::error: std::construct_at(&error_, other.error_); break;
       case state::foreign:
@@ -166,7 +177,9 @@ class [[nodiscard]] result {
         std::construct_at(&foreign_, other.foreign_);
 #endif
         break;
+      case state::invalid: break;
     }
+    state_ = other.state_;
   }
   void destroy() noexcept {
     if constexpr (!std::is_trivially_destructible_v<stored>) {

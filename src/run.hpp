@@ -25,6 +25,18 @@ struct run_done {
   }
 };
 
+/// An exception of others may leave the loop before a caller's own operation is through, which then is
+/// taken back: it refers to the frame that is left.
+template <class Op>
+struct withdraw_at_end {
+  Op& op;
+};
+template <class Op>
+struct withdraw_at_end<Op&> {
+  Op& op;
+  ~withdraw_at_end() { op.withdraw(); }
+};
+
 }  // namespace detail
 
 /// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
@@ -53,6 +65,7 @@ auto run(X&& x) {
       }
     };
     reference op = make();
+    [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
     op.start(detail::run_done<T>{&outcome, &done});
     while (!done) core.run(&done);
   }

@@ -18,6 +18,8 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 
  private:
   friend class detail::operation<sleep_operation, void>;
+  // From the loop: even a sleep of no time lets others run.
+  static constexpr bool attempts_when_awaited = false;
   enum class kind : std::uint8_t { none, amount, deadline };
 
   [[nodiscard]] errc check() const noexcept { return kind_ == kind::none ? errc::invalid_argument : errc::ok; }

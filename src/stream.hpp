@@ -265,6 +265,7 @@ class [[nodiscard]] aclose_operation
   [[nodiscard]] errc enter() noexcept;
   bool attempt(result<void>& out);
   void left() noexcept;
+  void start_closing() noexcept;
   void abandon() noexcept;
 
   bool made_ = false;

@@ -81,22 +81,26 @@ ANYIO_NET_FN void send_operation::left() noexcept {
 
 ANYIO_NET_FN errc aclose_operation::enter() noexcept {
   if (!made_) return errc::invalid_argument;
-  if (resource_ && !resource_->gone()) resource_->set_waiting(detail::read_side, this);
+  if (!begun_ && resource_ && resource_->open()) start_closing();
+  if (begun_) resource_->set_waiting(detail::read_side, this);
   return errc::ok;
 }
 
-ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
+// Who waits is woken before this takes the reader's place.
+ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
   constexpr std::chrono::seconds patience(1);
+  begun_ = true;
+  resource_->begin_closing();
+  detail::loop_core& loop = resource_->core();
+  loop.arm(patience_, detail::add(loop.now(), patience), *this);
+}
+
+ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
   if (!resource_ || resource_->gone() || (!begun_ && !resource_->open())) {
     out = result<void>();  // closed, or another closes it already
     return true;
   }
-  if (!begun_) {
-    begun_ = true;
-    resource_->begin_closing();
-    detail::loop_core& loop = resource_->core();
-    loop.arm(patience_, detail::add(loop.now(), patience), *this);
-  }
+  if (!begun_) start_closing();
   if (patience_.armed() && !settle(resource_->finish())) return false;
   patience_.cancel();
   begun_ = false;

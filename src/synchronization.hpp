@@ -9,6 +9,7 @@
 #include "operation.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -28,20 +29,29 @@ class wait_place : public link {
     unlink();
     return *this;
   }
+  /// What is waited for is gone; nothing of it may be touched.
+  [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
+
+  enum class state : std::uint8_t {
+    waits,
+    released,  // let on, whatever has become of the reason since
+    ended,
+  };
   node* waiter = nullptr;
-  bool released = false;  // let on, whatever has become of the reason since
+  state now = state::waits;
 };
 
-/// A line of waiting operations. When it ends, they find out.
+/// A line of waiting operations. When it ends, they are let on and find out.
 class wait_line {
  public:
   wait_line() = default;
   wait_line(const wait_line&) = delete;
   wait_line& operator=(const wait_line&) = delete;
+  ~wait_line() { let_all_on(wait_place::state::ended); }
 
   void join(wait_place& place, node& waiter) noexcept {
     place.waiter = &waiter;
-    place.released = false;
+    place.now = wait_place::state::waits;
     head_.insert_before(place);
   }
   [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
@@ -56,20 +66,22 @@ class wait_line {
       n->core->queue(*n);
     }
   }
-  void release_all() noexcept {
-    while (wait_place* p = first()) {
-      p->unlink();
-      p->released = true;
-      p->waiter->core->queue(*p->waiter);
-    }
+  void release_all() noexcept { let_all_on(wait_place::state::released); }
+  static void let_on(wait_place& p, wait_place::state s) noexcept {
+    p.unlink();
+    p.now = s;
+    p.waiter->core->queue(*p.waiter);
   }
-  [[nodiscard]] std::size_t size() const noexcept {
-    std::size_t n = 0;
-    for (const link* l = head_.next; l != &head_; l = l->next) ++n;
-    return n;
+  [[nodiscard]] bool longer_than(std::size_t n) const noexcept {
+    for (const link* l = head_.next; l != &head_; l = l->next)
+      if (n-- == 0) return true;
+    return false;
   }
 
  private:
+  void let_all_on(wait_place::state s) noexcept {
+    while (wait_place* p = first()) let_on(*p, s);
+  }
   link head_;
 };
 
@@ -84,7 +96,6 @@ class event {
   event() = default;
   event(const event&) = delete;
   event& operator=(const event&) = delete;
-  ~event();
 
   /// Lets on all who wait, from the loop, even if it is cleared at once.
   void set() noexcept {
@@ -118,11 +129,12 @@ class [[nodiscard]] event_operation : public detail::operation<event_operation, 
     return check();
   }
   bool attempt(result<void>& out) {
-    if (event_ == nullptr) {
+    if (pending() && place_.ended()) {
+      event_ = nullptr;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
-    if (!event_->set_ && !(pending() && place_.released)) return false;
+    if (!(pending() && place_.now == detail::wait_place::state::released) && !event_->set_) return false;
     out = result<void>();
     return true;
   }
@@ -133,14 +145,6 @@ class [[nodiscard]] event_operation : public detail::operation<event_operation, 
 };
 
 inline event_operation event::wait() { return event_operation(*this); }
-
-inline event::~event() {
-  while (detail::wait_place* p = waiting_.first()) {
-    p->unlink();
-    static_cast<event_operation*>(p->waiter)->event_ = nullptr;
-    p->waiter->core->queue(*p->waiter);
-  }
-}
 
 class semaphore;
 
@@ -218,6 +222,11 @@ class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acqu
     return check();
   }
   bool attempt(result<permit>& out) {
+    if (pending() && place_.ended()) {
+      semaphore_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
     const detail::wait_place* first = semaphore_->waiting_.first();
     if (semaphore_->free_ == 0 || (first != nullptr && first != &place_)) return false;
     --semaphore_->free_;
@@ -241,7 +250,8 @@ inline semaphore::acquire_operation semaphore::acquire() { return acquire_operat
 template <class T>
 class channel {
  public:
-  explicit channel(std::size_t capacity) : capacity_(capacity) {}
+  /// Room for the first values is made here, for many ones when they come.
+  explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
   channel(const channel&) = delete;
   channel& operator=(const channel&) = delete;
 
@@ -267,7 +277,7 @@ class channel {
 
  private:
   [[nodiscard]] bool has_room() const noexcept {
-    return count_ < capacity_ || count_ - capacity_ < receivers_.size();
+    return count_ < capacity_ || receivers_.longer_than(count_ - capacity_);
   }
   void put(T&& value) {
     if (count_ == ring_.size()) grow();
@@ -285,15 +295,15 @@ class channel {
       senders_.wake_first();
     } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
       // No room for values at all, or none was left: straight from the one who waits.
-      p->unlink();
-      p->released = true;
-      value = std::move(static_cast<send_operation*>(p->waiter)->value_);
-      p->waiter->core->queue(*p->waiter);
+      auto& sender = static_cast<send_operation&>(*p->waiter);
+      value = std::move(sender.value_);
+      sender.value_.reset();
+      detail::wait_line::let_on(*p, detail::wait_place::state::released);
     }
     return value;
   }
   void grow() {
-    std::vector<std::optional<T>> larger(ring_.empty() ? 4 : ring_.size() * 2);
+    std::vector<std::optional<T>> larger(ring_.size() * 2);
     for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(first_ + i) % ring_.size()]);
     ring_ = std::move(larger);
     first_ = 0;
@@ -341,8 +351,13 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     return e;
   }
   bool attempt(result<void>& out) {
-    if (this->pending() && place_.released) {
+    if (this->pending() && place_.now == detail::wait_place::state::released) {
       out = result<void>();
+      return true;
+    }
+    if (this->pending() && place_.ended()) {
+      channel_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
       return true;
     }
     if (channel_->closed_) {
@@ -357,8 +372,9 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     return true;
   }
   void left() noexcept {
+    if (!place_.linked()) return;
     place_.unlink();
-    if (channel_ != nullptr) channel_->senders_.wake_first();  // there may be room for the next
+    channel_->senders_.wake_first();  // there may be room for the next
   }
 
   channel* channel_ = nullptr;
@@ -394,6 +410,11 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
     return check();
   }
   bool attempt(result<T>& out) {
+    if (this->pending() && place_.ended()) {
+      channel_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
     const detail::wait_place* first = channel_->receivers_.first();
     if (first != nullptr && first != &place_ && !channel_->closed_) return false;
     if (std::optional<T> value = channel_->take()) {

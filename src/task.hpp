@@ -40,6 +40,16 @@ struct promise_common : promise_base {
   };
   final_awaiter final_suspend() const noexcept { return {}; }
 
+  template <class A>
+    requires(is_operation<A> || is_result<std::remove_cvref_t<A>>)
+  A&& await_transform(A&& awaitable) const noexcept {
+    return std::forward<A>(awaitable);
+  }
+  template <class A>
+  foreign_awaiter<A> await_transform(A&& awaitable) const {
+    return foreign_awaiter<A>(std::forward<A>(awaitable));
+  }
+
   void unhandled_exception() {
 #if ANYIO_NET_EXCEPTIONS
     try {
@@ -119,6 +129,11 @@ class [[nodiscard]] task : public detail::operation_tag {
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
   }
 
+  // --- for the parts of the library
+  /// Destroys what has not ended.
+  void withdraw() noexcept {
+    if (promise_ != nullptr && !promise_->finished) reset();
+  }
   template <bool Raises>
   class awaiter;
   awaiter<true> operator co_await() & noexcept { return awaiter<true>(*this); }
@@ -146,13 +161,13 @@ class [[nodiscard]] task : public detail::operation_tag {
   }
   template <class F>
   static void abandon(detail::node& n) {
-    [[maybe_unused]] F f = static_cast<promise_type&>(n).waiter.template get<F>();
+    const F f = static_cast<promise_type&>(n).waiter.template get<F>();
     n.retire();
-    if constexpr (requires { f.abandon(); }) f.abandon();
+    detail::abandon(f);
   }
   template <class F>
   static detail::node* owner(detail::node& n) {
-    return detail::owner_of(static_cast<promise_type&>(n).waiter.template get<F>());
+    return detail::owner_of(static_cast<detail::promise_base&>(n).waiter.template get<F>());
   }
   static detail::description describe(detail::node&) { return {"task"}; }
   template <class F>
@@ -160,7 +175,11 @@ class [[nodiscard]] task : public detail::operation_tag {
     auto& p = static_cast<promise_type&>(b);
     F f = p.waiter.template get<F>();
     result<T> r = std::move(p.outcome);
-    p.retire();
+    if (r.has_value()) {
+      p.retire();
+    } else {
+      detail::end_frame(p);  // as without exceptions
+    }
     detail::call_back<T>(f, std::move(r));
     return {};
   }
@@ -193,22 +212,26 @@ class [[nodiscard]] task<T>::awaiter {
     if (p == nullptr || p->owner != nullptr) {
       failure_ = error(errc::invalid_argument, 0, "task");
       if constexpr (Raises && !ANYIO_NET_EXCEPTIONS)
-        detail::hand_on(h.promise(), {detail::step::raise, &h.promise(), failure_});
+        detail::hand_on(h.promise(), {detail::step::raise, &h.promise(), failure_.error()});
       return Raises && !ANYIO_NET_EXCEPTIONS;
     }
     p->owner = &task_.promise_;
     p->waiter.put(waiting{detail::suspended::from(h), this});
     p->how = &face;
     if constexpr (detail::is_own_promise<P>) {
-      detail::hand_on(h.promise(), {detail::step::resume, p, {}});
-    } else {
-      p->begin(detail::loop_core::current(), face);
-      p->core->queue(*p);
+      detail::loop_core* loop = detail::loop_core::current_or_null();
+      if (loop == nullptr || loop->spend_await()) {
+        detail::hand_on(h.promise(), {detail::step::resume, p, {}});
+        return true;
+      }
     }
+    p->begin(detail::loop_core::current(), face);
+    p->core->queue(*p);
     return true;
   }
   std::conditional_t<Raises, T, result<T>> await_resume() {
-    result<T> r = failure_.code() != errc::ok ? result<T>(failure_) : std::move(task_.promise().outcome);
+    result<T> r = failure_.has_value() ? std::move(task_.promise().outcome)
+                                       : detail::result_access::failure<T>(failure_);
     if constexpr (!Raises) {
       detail::result_access::rethrow_foreign(r);
       return r;
@@ -228,7 +251,7 @@ class [[nodiscard]] task<T>::awaiter {
   };
   static waiting who(const detail::waiter_storage& s) { return s.get<waiting>(); }
 
-  static void run(detail::node& n) {  // begun by a foreign coroutine
+  static void run(detail::node& n) {  // begun by a foreign coroutine, or put off to let others run
     auto& p = static_cast<promise_type&>(n);
     p.core->park(p);
     detail::drive({detail::step::resume, &p, {}});
@@ -239,7 +262,9 @@ class [[nodiscard]] task<T>::awaiter {
     n.retire();
     n.how = how;
   }
-  static detail::node* owner(detail::node& n) { return who(static_cast<promise_type&>(n).waiter).coroutine.promise; }
+  static detail::node* owner(detail::node& n) {
+    return who(static_cast<detail::promise_base&>(n).waiter).coroutine.owner();
+  }
   static detail::step go_on(const detail::suspended& waiter) {
     if (waiter.promise != nullptr) return {detail::step::resume, waiter.promise, {}};
     waiter.handle.resume();
@@ -247,7 +272,13 @@ class [[nodiscard]] task<T>::awaiter {
   }
   static detail::step deliver(detail::promise_base& b) {
     const waiting w = who(b.waiter);
-    b.retire();
+    auto& outcome = static_cast<promise_type&>(b).outcome;
+    if (outcome.has_value()) {
+      b.retire();
+    } else {
+      w.self->failure_ = detail::result_access::failure<void>(outcome);
+      detail::end_frame(b);  // as without exceptions
+    }
     return go_on(w.coroutine);
   }
   static detail::step fail(const detail::waiter_storage& storage, error e) {
@@ -259,7 +290,7 @@ class [[nodiscard]] task<T>::awaiter {
   static constexpr detail::coroutine_face face{{run, abandon, owner, task::describe}, deliver, fail};
 
   task& task_;
-  error failure_;
+  result<void> failure_;  // in place of an outcome, when the frame is gone
 };
 
 template <class T>

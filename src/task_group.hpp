@@ -23,16 +23,29 @@ class task_group;
 
 namespace detail {
 
+struct task_group_access;
+
+/// Takes the ends of children that are not to cancel each other.
+class outcome_sink {
+ public:
+  virtual void child_ended(result<void>&& outcome) = 0;
+  /// What the children are a part of.
+  [[nodiscard]] virtual node* whole() const noexcept = 0;
+
+ protected:
+  ~outcome_sink() = default;
+};
+
 /// A child: the node stands for it, in the ready list until it begins, and as the owner of what it waits
 /// for after that.
-class group_child : public node {
+class group_child : public node, public pooled<recycler::operations> {
  public:
   explicit group_child(task_group& group) : group_(group) { siblings.child = this; }
   virtual ~group_child() = default;
-  static void* operator new(std::size_t size) { return recycler::allocate(size); }
-  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
 
   void begin_soon();
+  /// Whether it runs, or may run, for all that can be seen.
+  [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
   [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
 
   /// Its place among the children of the group.
@@ -53,10 +66,11 @@ class group_child : public node {
   static void run(node& n) {
     auto& self = static_cast<group_child&>(n);
     self.retire();
+    self.how = &face_of_child;  // still the one to ask for the owner
     self.begin_child();
   }
   static void abandon(node& n) { n.retire(); }
-  static node* owner(node&) { return nullptr; }
+  static node* owner(node& n);
   static description describe(node&) { return {"task_group"}; }
   static constexpr face face_of_child{run, abandon, owner, describe};
 
@@ -137,9 +151,9 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::move(args)...)); }, args_);
+      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
     } else {
-      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::move(args)...)); }, args_);
+      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
     }
   }
 
@@ -152,7 +166,7 @@ class callable_child final : public operation_child<operation_or_none<std::invok
 /// Runs children together. Neither moves nor copies; must not be destroyed by a child of its own.
 class task_group {
  public:
-  task_group() = default;
+  task_group();
   task_group(const task_group&) = delete;
   task_group& operator=(const task_group&) = delete;
   /// Cancels what still runs.
@@ -194,7 +208,7 @@ class task_group {
     task_group* group = nullptr;
     static void run(detail::node& n) {
       n.retire();
-      static_cast<reaper&>(n).group->remove_doomed();
+      static_cast<reaper&>(n).group->end_children([](const detail::group_child& c) { return !c.doomed; });
     }
     static void abandon(detail::node& n) { n.retire(); }
     static detail::node* owner(detail::node&) { return nullptr; }
@@ -202,11 +216,19 @@ class task_group {
     static constexpr detail::face face_of_reaper{run, abandon, owner, describe};
   };
 
+  friend struct detail::task_group_access;
+
   void add(detail::group_child* child);
-  void remove(detail::group_child& child) noexcept;
-  void remove_doomed() noexcept;
+  template <class Keep>
+  void end_children(Keep keep) noexcept;
+  void one_less() noexcept {
+    if (--size_ == 0) joining_.wake_all();
+  }
   void child_completed(detail::group_child& child, result<void>&& outcome);
 
+  detail::promise_base* host_;  // the coroutine that made the group, while place_ is linked
+  detail::link place_;
+  detail::outcome_sink* sink_ = nullptr;
   detail::link children_;
   std::size_t size_ = 0;
   result<void> failure_;
@@ -229,6 +251,11 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
     return check();
   }
   bool attempt(result<void>& out) {
+    if (place_.ended()) {
+      group_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
     if (group_->size_ != 0) return false;
     out = std::exchange(group_->failure_, result<void>());
     return true;
@@ -238,6 +265,15 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
   task_group* group_ = nullptr;
   detail::wait_place place_;
 };
+
+namespace detail {
+
+/// For parts that keep children apart.
+struct task_group_access {
+  static void set_sink(task_group& group, outcome_sink& sink) noexcept { group.sink_ = &sink; }
+};
+
+}  // namespace detail
 
 inline task_group::join_operation task_group::join() { return join_operation(*this); }
 

@@ -3,6 +3,8 @@
 
 #include "task_group.hpp"
 
+#include <memory>
+
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
@@ -12,11 +14,21 @@ ANYIO_NET_FN void group_child::begin_soon() {
   core->queue(*this);
 }
 
+ANYIO_NET_FN node* group_child::owner(node& n) {
+  const task_group& group = static_cast<group_child&>(n).group_;
+  if (group.sink_ != nullptr) return group.sink_->whole();
+  return group.place_.linked() ? group.host_ : nullptr;
+}
+
 ANYIO_NET_FN void group_child::completed(result<void>&& outcome) {
   group_.child_completed(*this, std::move(outcome));
 }
 
 }  // namespace detail
+
+ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
+  if (host_ != nullptr) host_->scopes.insert_before(place_);
+}
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
   children_.insert_before(child->siblings);
@@ -24,55 +36,62 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
   child->begin_soon();
 }
 
-ANYIO_NET_FN void task_group::remove(detail::group_child& child) noexcept {
-  child.siblings.unlink();
-  delete &child;
-  if (--size_ == 0) joining_.wake_all();
+/// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
+/// the group itself, which a session that its children hold together does.
+template <class Keep>
+void task_group::end_children(Keep keep) noexcept {
+  detail::link ending;
+  for (detail::link* l = children_.next; l != &children_;) {
+    detail::group_child& child = *static_cast<detail::group_child::membership*>(l)->child;
+    l = l->next;
+    if (keep(child)) continue;
+    child.siblings.unlink();
+    ending.insert_before(child.siblings);
+    one_less();
+  }
+  while (ending.linked()) {
+    detail::group_child* child = static_cast<detail::group_child::membership*>(ending.next)->child;
+    child->siblings.unlink();
+    delete child;
+  }
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  const bool fails = !outcome.has_value() && !child.doomed && failure_.has_value();
-  if (fails) failure_ = std::move(outcome);
   child.siblings.unlink();  // its own end is not to be cut short
-  if (fails) cancel();
-  delete &child;
-  if (--size_ == 0) joining_.wake_all();
+  const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
+  if (sink_ != nullptr) {
+    one_less();
+    return sink_->child_ended(std::move(outcome));
+  }
+  // What fails in a child that was told to end is its own matter, unless it is not the library's.
+  const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
+  const bool fails = !outcome.has_value() && counts && failure_.has_value();
+  one_less();
+  if (!fails) return;
+  failure_ = std::move(outcome);
+  cancel();
 }
 
 ANYIO_NET_FN void task_group::cancel() noexcept {
-  detail::link* l = children_.next;
-  while (l != &children_) {
-    detail::group_child& child = *static_cast<detail::group_child::membership*>(l)->child;
-    if (child.doomed || child.runs_now()) {
-      child.doomed = true;
-      l = l->next;
-      if (reaper_.pending()) continue;
+  end_children([this](detail::group_child& child) {
+    if (!child.doomed && !child.may_run_now()) return false;
+    child.doomed = true;
+    if (!reaper_.pending()) {
       reaper_.group = this;
       reaper_.begin(detail::loop_core::current(), reaper::face_of_reaper);
       reaper_.core->queue(reaper_);
-    } else {
-      remove(child);
-      l = children_.next;  // its destructors may have ended others
     }
-  }
-}
-
-ANYIO_NET_FN void task_group::remove_doomed() noexcept {
-  detail::link* l = children_.next;
-  while (l != &children_) {
-    detail::group_child& child = *static_cast<detail::group_child::membership*>(l)->child;
-    l = l->next;
-    if (!child.doomed) continue;
-    remove(child);
-    l = children_.next;
-  }
+    return true;
+  });
 }
 
 ANYIO_NET_FN task_group::~task_group() {
   while (children_.linked()) {
-    detail::group_child& child = *static_cast<detail::group_child::membership*>(children_.next)->child;
-    ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
-    remove(child);
+    end_children([](const detail::group_child& child) {
+      ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
+      static_cast<void>(child);
+      return false;
+    });
   }
 }
 

@@ -1,0 +1,118 @@
+// The calls of datagram sockets.
+#pragma once
+
+#include "datagram.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN int datagram_resource::watch(int fd) {
+  place_.fd = fd;
+  const int status = core().watch(place_, *this);
+  if (status < 0) place_.fd = -1;
+  return status;
+}
+
+ANYIO_NET_FN void datagram_resource::shut() noexcept {
+  if (core().alive()) core().forget(place_);
+  source.reset();
+  beyond_.reset();
+}
+
+ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
+  return source ? source->receive(*this, into, out) : receive_from_kernel(into, out);
+}
+
+ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
+  if (exhausted[read_side]) return -EAGAIN;
+  message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
+  const ssize_t n = core().system().receive_message(place_.fd, m);
+  if (n == -EAGAIN || n == -EWOULDBLOCK) {
+    exhausted[read_side] = true;
+    return -EAGAIN;
+  }
+  if (n < 0) return static_cast<int>(n);
+  out.size = static_cast<std::size_t>(n);
+  out.from_size = m.address_size;
+  out.truncated = (m.flags & MSG_TRUNC) != 0;
+  return 0;
+}
+
+ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
+  // No UDP datagram is longer than the loop's buffer. A UNIX one is as long as the sender's buffer allows,
+  // which with Linux's defaults is less than 416 KiB. The room for the rest of it costs no memory unless
+  // it is used.
+  constexpr std::size_t size_beyond = std::size_t{384} * 1024;
+  if (exhausted[read_side] && !source) return -EAGAIN;
+  const mutable_buffer first = core().buffer();
+  ::iovec parts[2] = {{first.data(), first.size()}, {}};
+  std::size_t count = 1;
+  if (family_ == AF_UNIX) {
+    if (!beyond_) beyond_.reset(new std::byte[size_beyond]);
+    parts[count++] = {beyond_.get(), size_beyond};
+  }
+  const int status = receive(std::span(parts, count), out);
+  if (status < 0) return status;
+  if (out.truncated) return -EMSGSIZE;
+  const std::size_t in_first = std::min(out.size, first.size());
+  text.reserve(out.size);
+  text.assign(reinterpret_cast<const char*>(first.data()), in_first);
+  if (out.size > in_first) text.append(reinterpret_cast<const char*>(beyond_.get()), out.size - in_first);
+  return 0;
+}
+
+ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, socklen_t size) {
+  if (exhausted[write_side]) return -EAGAIN;
+  ssize_t n = 0;
+  if (to == nullptr) {
+    n = core().system().send(place_.fd, data.data(), data.size());
+  } else {
+    const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
+    n = core().system().send_message(place_.fd, message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
+  }
+  // What a full queue of a UNIX socket is to the BSDs and macOS.
+  const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
+  if (n == -EAGAIN || n == -EWOULDBLOCK || queue_is_full) {
+    exhausted[write_side] = true;
+    return -EAGAIN;
+  }
+  return n < 0 ? static_cast<int>(n) : 0;
+}
+
+ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation) const noexcept {
+  // The other end refused; on a UNIX socket that is not connected the path of this one send did.
+  const bool refused = status == -ECONNREFUSED && (connected_ || family_ != AF_UNIX);
+  return error(refused ? errc::broken_resource : errc::os_error, -status, operation);
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> datagram_socket::set_raw_option(int level, int name, const void* value, socklen_t size,
+                                                      const char* operation) {
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  const int status =
+      resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return {};
+}
+
+ANYIO_NET_FN result<> datagram_socket::set_option(int level, int name, int value) {
+  return set_raw_option(level, name, &value, sizeof value, "set_option");
+}
+
+ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const {
+  if (!*this) return error(errc::closed_resource, 0, "get_option");
+  int value = 0;  // an option of one byte fills the first
+  socklen_t size = sizeof value;
+  const int status =
+      resource_->core().system().get_option(resource_->descriptor(), level, name, &value, &size);
+  if (status < 0) return error(errc::os_error, -status, "get_option");
+  if (size == 1) return static_cast<int>(*reinterpret_cast<const unsigned char*>(&value));
+  return value;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI

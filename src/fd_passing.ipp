@@ -1,0 +1,156 @@
+// Control data, in and out.
+#pragma once
+
+#include "fd_passing.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+#include <sys/socket.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
+ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
+  std::vector<unique_fd> fds;
+  const auto* bytes = static_cast<const unsigned char*>(control);
+  std::size_t offset = 0;
+  while (size - offset >= sizeof(cmsghdr)) {
+    cmsghdr header;
+    std::memcpy(&header, bytes + offset, sizeof header);
+    const std::size_t length = header.cmsg_len;
+    if (length < CMSG_LEN(0) || length > size - offset) break;
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
+      const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
+      fds.reserve(fds.size() + count);
+      for (std::size_t i = 0; i < count; ++i) {
+        int fd;
+        std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
+        system.set_close_on_exec(fd);
+        fds.emplace_back(fd);
+      }
+    }
+    const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
+    if (step >= size - offset) break;
+    offset += step;
+  }
+  return fds;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
+  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
+  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
+  const std::size_t payload = fds_.size_bytes();
+  std::memset(control, 0, CMSG_SPACE(payload));
+  cmsghdr header{};
+  header.cmsg_len = CMSG_LEN(payload);
+  header.cmsg_level = SOL_SOCKET;
+  header.cmsg_type = SCM_RIGHTS;
+  std::memcpy(control, &header, sizeof header);
+  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
+
+  const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = CMSG_SPACE(payload);
+  return resource_->core().system().send_message(resource_->descriptor(), m);
+}
+
+ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (sent_ == 0) {
+    if (resource_->exhausted[detail::write_side]) return false;
+    const ssize_t n = send_first();
+    if (n == -EAGAIN) {
+      resource_->exhausted[detail::write_side] = true;
+      return false;
+    }
+    if (n < 0) {
+      const int e = static_cast<int>(-n);
+      const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
+      out = broken ? resource_->end_of_writing(e, name) : error(errc::os_error, e, name);  // a bad descriptor, say
+      return true;
+    }
+    sent_ = static_cast<std::size_t>(n);
+  }
+  const const_buffer whole(message_);
+  detail::outgoing rest(std::span<const const_buffer>(&whole, 1));
+  rest.advance(sent_);
+  const detail::progress p = resource_->send(rest, out);
+  sent_ = rest.sent();
+  again = p == detail::progress::again;
+  return p == detail::progress::done;
+}
+
+ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (resource_->exhausted[detail::read_side]) return false;
+  detail::loop_core& loop = resource_->core();
+  const mutable_buffer room = loop.buffer();
+  const std::size_t size = std::min(max_bytes_, room.size());
+  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int)) + 256];
+  const ::iovec part{room.data(), size};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = sizeof control;
+  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
+  if (n == -EAGAIN) {
+    resource_->exhausted[detail::read_side] = true;
+    return false;
+  }
+  if (n < 0) {
+    out = resource_->end_of_reading(static_cast<int>(-n), name);
+    return true;
+  }
+  std::vector<unique_fd> fds = detail::take_descriptors(loop.system(), control, m.control_size);
+  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
+  if (fds.size() > max_fds_ || truncated) {
+    out = error(errc::fds_truncated, 0, name);
+    return true;
+  }
+  if (n == 0 && fds.empty()) {
+    // Nothing came: an end, unless nothing was asked for and bytes are there.
+    std::byte one;
+    const ::iovec look{&one, 1};
+    detail::message peek;
+    peek.parts = std::span<const ::iovec>(&look, 1);
+    peek.peek = true;
+    if (size != 0 || loop.system().receive_message(resource_->descriptor(), peek) <= 0) {
+      out = resource_->end_of_reading(0, name);
+      return true;
+    }
+  }
+  // Descriptors end a read early, so more may lie behind them.
+  resource_->note_read(static_cast<std::size_t>(n), size, !fds.empty());
+  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
+                   std::move(fds));
+  return true;
+}
+
+ANYIO_NET_FN send_fds_operation unix_stream::send_fds(const_buffer message, std::span<const int> fds) {
+  return {detail::ref<detail::socket_resource>(resource()), message, fds};
+}
+
+ANYIO_NET_FN receive_fds_operation unix_stream::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
+  return {detail::ref<detail::socket_resource>(resource()), max_bytes, max_fds};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI

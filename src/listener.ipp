@@ -1,0 +1,276 @@
+// Listening sockets: how they are made and what accepting meets.
+#pragma once
+
+#include "listener.hpp"
+#include "unix_bind.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN int listener_resource::add(int fd, const ip_endpoint& local) {
+  sockets.push_back({registration{fd, 0}, local});
+  const int status = core().watch(sockets.back().place, *this);
+  if (status < 0) sockets.pop_back();
+  return status;
+}
+
+ANYIO_NET_FN void listener_resource::shut() noexcept {
+  for (listening_socket& s : sockets) core().forget(s.place);
+  if (!own_file.is_socket) return;
+  file_identity now;
+  backend& system = core().system();
+  const bool still_own = system.identify(path->c_str(), now) >= 0 && now.is_socket &&
+                         now.device == own_file.device && now.inode == own_file.inode;
+  if (still_own) system.unlink(path->c_str());
+}
+
+/// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
+ANYIO_NET_FN bool concerns_one_connection(int e) {
+  switch (e) {
+    case ECONNABORTED:
+    case ECONNRESET:
+    case EPROTO:
+    case EPERM:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ETIMEDOUT:
+#if defined(ENONET)
+    case ENONET:
+#endif
+      return true;
+    default: return false;
+  }
+}
+
+ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
+  if (exhausted[read_side]) return outcome::waiting;
+  std::size_t empty = 0;
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    const listening_socket& s = sockets[next_ % sockets.size()];
+    a.remote_size = sizeof a.remote;
+    const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
+    if (fd >= 0) {
+      a.fd = fd;
+      a.local = s.local;
+      return outcome::connection;
+    }
+    if (fd == -EAGAIN) {
+      ++next_;
+      if (++empty < sockets.size()) continue;
+      exhausted[read_side] = true;
+      return outcome::waiting;
+    }
+    why = error(errc::os_error, -fd, "accept");
+    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
+    if (!concerns_one_connection(-fd)) return outcome::fatal;
+    report(why);
+  }
+  return outcome::again;
+}
+
+ANYIO_NET_FN void listener_resource::pause(timer& t, node& waiter) {
+  constexpr std::chrono::milliseconds pause_of_accept(100);
+  core().wait_for_descriptor(place_);
+  core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
+}
+
+ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
+                                              const listener_resource::accepted& a, tcp_stream*) {
+  backend& system = loop.system();
+  if (from.no_delay) {  // it may have been reset already, which is no reason to refuse it
+    const int on = 1;
+    system.set_option(a.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  const ip_endpoint remote =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
+          .value_or(ip_endpoint());
+  const bool any = a.local.address == ip_address::any_v4() || a.local.address == ip_address::any_v6();
+  return socket_access::make_tcp(loop, a.fd, any ? nullptr : &a.local, &remote, "accept");
+}
+
+ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
+                                               const listener_resource::accepted& a, unix_stream*) {
+  std::string remote = unix_path(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size);
+  return socket_access::make_unix(loop, a.fd, from.path, shared_path(std::move(remote)), "accept");
+}
+
+#if ANYIO_NET_EXCEPTIONS
+ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e) {
+  try {
+    std::rethrow_exception(e);
+  } catch (const std::exception& known) {
+    std::fprintf(stderr, "anyio: %s: a handler ended with an exception: %s\n", where, known.what());
+  } catch (...) {
+    std::fprintf(stderr, "anyio: %s: a handler ended with an exception of an unknown type\n", where);
+  }
+}
+#endif
+
+ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
+                                                    bool& dual_stack) {
+  const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+  dual_stack = v6 && family == AF_UNSPEC;
+  if (v6 || family == AF_INET6) return {ip_endpoint{ip_address::any_v6(), port}};
+  return {ip_endpoint{ip_address::any_v4(), port}};
+}
+
+/// A listening socket at one address: the descriptor, or the error.
+ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                      const tcp_listener_options& options) {
+  const bool v6 = local.address.is_v6();
+  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) return error(errc::os_error, -fd, "socket");
+  const auto fail = [&](int status, const char* operation) {
+    system.close(fd);
+    return error(errc::os_error, -status, operation);
+  };
+  const auto set = [&](int level, int name, int value) {
+    return system.set_option(fd, level, name, &value, sizeof value);
+  };
+  if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
+  if (options.reuse_port) {
+    if (int status = set(SOL_SOCKET, SO_REUSEPORT, 1); status < 0) return fail(status, "set_option");
+  }
+  if (v6) {
+    if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
+      return fail(status, "set_option");
+  }
+  if (options.prepare != nullptr) {
+    if (int status = options.prepare(fd, options.prepare_data); status != 0)
+      return fail(status < 0 ? status : -status, "prepare");
+  }
+  sockaddr_storage address{};
+  const socklen_t size = local.to_sockaddr(address);
+  if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
+    return fail(status, "bind");
+  if (int status = system.listen(fd, options.backlog); status < 0) return fail(status, "listen");
+  return fd;
+}
+
+ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses, bool dual_stack,
+                                             const tcp_listener_options& options) {
+  backend& system = core.system();
+  error last(errc::os_error, EADDRNOTAVAIL, "bind");
+  // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
+  // to choose once.
+  for (std::size_t round = 0; round < addresses.size(); ++round) {
+    ref<listener_resource> r(new listener_resource(core));
+    r->no_delay = options.no_delay;
+    bool in_use = false;
+    std::uint16_t port = addresses.front().port;
+    for (ip_endpoint at : addresses) {
+      if (port != 0) at.port = port;
+      result<int> fd = listen_at(system, at, dual_stack, options);
+      if (!fd) {
+        last = fd.error();
+        const bool chosen_by_kernel = addresses.front().port == 0 && port != 0;
+        if (chosen_by_kernel && last == std::errc::address_in_use) {
+          in_use = true;
+          break;
+        }
+        return last;
+      }
+      const ip_endpoint local = local_endpoint_of(system, *fd);
+      port = local.port;
+      if (int status = r->add(*fd, local); status < 0) {
+        system.close(*fd);
+        return error(errc::os_error, -status, "listen");
+      }
+    }
+    if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
+    std::rotate(addresses.begin(), addresses.begin() + 1, addresses.end());
+  }
+  return last;
+}
+
+/// The listening socket that `from_fd` was given.
+ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd, const wanted_socket& wanted) {
+  backend& system = core.system();
+  if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || listening == 0)
+    return error_access::with_reason(error(errc::invalid_argument, 0, wanted.what), "the socket does not listen");
+  ref<listener_resource> r(new listener_resource(core));
+  if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
+    return error(errc::os_error, -status, wanted.what);
+  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
+  return r;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
+  return detail::listen_tcp(detail::loop_core::current(), {local}, false, options);
+}
+
+ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false});
+  if (!r) return r.error();
+  return detail::listener_access::make<tcp_listener>(*std::move(r));
+}
+
+ANYIO_NET_FN std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
+  std::vector<ip_endpoint> all;
+  if (resource_)
+    for (const auto& s : resource_->sockets) all.push_back(s.local);
+  return all;
+}
+
+ANYIO_NET_FN std::uint16_t tcp_listener::local_port() const noexcept {
+  return resource_ && !resource_->sockets.empty() ? resource_->sockets.front().local.port : std::uint16_t{0};
+}
+
+ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
+  std::vector<int> all;
+  if (*this)
+    for (const auto& s : resource_->sockets) all.push_back(s.place.fd);
+  return all;
+}
+
+ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false});
+  if (!r) return r.error();
+  return detail::listener_access::make<unix_listener>(*std::move(r));
+}
+
+ANYIO_NET_FN std::string unix_listener::local_path() const {
+  return resource_ && resource_->path ? *resource_->path : std::string();
+}
+
+ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>& out) {
+  detail::loop_core& loop = detail::loop_core::current();
+  backend& system = loop.system();
+  const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
+  const auto fail = [&](int status, const char* failed) {
+    if (fd >= 0) system.close(fd);
+    out = error(errc::os_error, -status, failed);
+    return true;
+  };
+  if (fd < 0) return fail(fd, "socket");
+  const char* step = "bind";
+  if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
+    return fail(status, step);
+  if (int status = system.listen(fd, options_.backlog); status < 0) return fail(status, "listen");
+  detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
+  r->path = detail::shared_path(path_);
+  if (options_.unlink_on_close && path_.front() != '\0') system.identify(path_.c_str(), r->own_file);
+  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail(status, "listen");
+  out = detail::listener_access::make<unix_listener>(std::move(r));
+  return true;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI

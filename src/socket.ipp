@@ -1,0 +1,390 @@
+// What stream sockets do with the system.
+#pragma once
+
+#include "socket.hpp"
+
+#include <cerrno>
+#include <limits>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
+    : stream_resource(core), is_unix_(is_unix) {
+  registration_.fd = fd;
+  status = core.watch(registration_, *this);
+  if (status < 0) registration_.fd = -1;
+}
+
+ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
+  more_may_follow = false;
+  if (!is_unix_) return core().system().receive(registration_.fd, data, size);
+  // Descriptors that come along are closed by the kernel, and end the read early: MSG_CTRUNC tells.
+  const ::iovec part{data, size};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  const ssize_t n = core().system().receive_message(registration_.fd, m);
+  more_may_follow = (m.flags & MSG_CTRUNC) != 0;
+  return n;
+}
+
+ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
+  if (error_number != 0 && broken_ == 0 && !ended_) broken_ = error_number;
+  if (broken_ == 0 || ended_) {
+    ended_ = true;
+    return error(errc::end_of_stream, 0, operation);
+  }
+  return error(errc::broken_resource, broken_, operation);
+}
+
+ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char* operation) noexcept {
+  if (broken_ == 0) broken_ = error_number;
+  return error(errc::broken_resource, broken_, operation);
+}
+
+ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (ended_) {
+    out = end_of_reading(0, "receive");
+    return progress::done;
+  }
+  if (exhausted[read_side]) return progress::waiting;
+  bool more_may_follow;
+  const ssize_t n = read_some(into.data(), into.size(), more_may_follow);
+  if (n > 0) {
+    note_read(static_cast<std::size_t>(n), into.size(), more_may_follow);
+    out = static_cast<std::size_t>(n);
+    return progress::done;
+  }
+  if (n == -EAGAIN) {
+    exhausted[read_side] = true;
+    return progress::waiting;
+  }
+  out = end_of_reading(static_cast<int>(-n), "receive");
+  return progress::done;
+}
+
+ANYIO_NET_FN progress socket_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return progress::done;
+}
+
+ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
+  constexpr std::size_t parts_of_call = 64;
+  if (data.done()) {
+    out = result<void>();
+    return progress::done;
+  }
+  if (exhausted[write_side]) return progress::waiting;
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    ssize_t n;
+    if (data.count() == 1) {
+      n = core().system().send(registration_.fd, data.front().data(), data.front().size());
+    } else {
+      ::iovec parts[parts_of_call];
+      const std::size_t count = std::min(data.count(), parts_of_call);
+      for (std::size_t i = 0; i < count; ++i)
+        parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
+      message m;
+      m.parts = std::span<const ::iovec>(parts, count);
+      n = core().system().send_message(registration_.fd, m);
+    }
+    if (n == -EAGAIN) {
+      exhausted[write_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0) {
+      out = end_of_writing(static_cast<int>(-n), "send");
+      return progress::done;
+    }
+    data.advance(static_cast<std::size_t>(n));
+    if (data.done()) {
+      out = result<void>();
+      return progress::done;
+    }
+  }
+  return progress::again;
+}
+
+ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
+  if (!eof_sent_) {
+    const int status = core().system().shutdown(registration_.fd, SHUT_WR);
+    if (status < 0) {
+      out = end_of_writing(-status, "send_eof");
+      return progress::done;
+    }
+    eof_sent_ = true;
+  }
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress socket_resource::finish() {
+  constexpr std::uint32_t discard_limit = 16 * 1024;  // KiB
+  if (!eof_sent_) {
+    eof_sent_ = true;
+    if (core().system().shutdown(registration_.fd, SHUT_WR) < 0) return progress::done;
+  }
+  if (ended_ || broken_ != 0) return progress::done;
+  if (exhausted[read_side]) return progress::waiting;
+  const mutable_buffer room = core().buffer();
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    bool more_may_follow;
+    const ssize_t n = read_some(room.data(), room.size(), more_may_follow);
+    if (n == -EAGAIN) {
+      exhausted[read_side] = true;
+      return progress::waiting;
+    }
+    if (n <= 0) return progress::done;
+    discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
+    if (discarded_ > discard_limit) return progress::done;
+  }
+  return progress::again;
+}
+
+ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset, std::uint64_t count,
+                                                 std::uint64_t& sent, result<void>& out) {
+  constexpr std::uint64_t bytes_of_call = std::uint64_t{1} << 20;
+  out = result<void>();
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    if (sent == count) return progress::done;
+    if (exhausted[write_side]) return progress::waiting;
+    const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
+    const ssize_t n = core().system().send_file(registration_.fd, file, offset + sent, amount);
+    if (n == -EAGAIN) {
+      exhausted[write_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0) {
+      // What is wrong with the file leaves the stream as it is.
+      const bool stream = n == -EPIPE || n == -ECONNRESET || n == -ETIMEDOUT || n == -ENOTCONN;
+      out = stream ? end_of_writing(static_cast<int>(-n), "send_file")
+                   : error(errc::os_error, static_cast<int>(-n), "send_file");
+      return progress::done;
+    }
+    if (n == 0) return progress::done;  // the file ends here
+    sent += static_cast<std::uint64_t>(n);
+  }
+  return progress::again;
+}
+
+ANYIO_NET_FN int socket_resource::release() noexcept {
+  if (gone()) return -1;
+  const int fd = registration_.fd;
+  core().forget(registration_, false);
+  close();
+  return fd;
+}
+
+ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+}
+
+ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+}
+
+ANYIO_NET_FN std::string local_path_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
+}
+
+ANYIO_NET_FN std::string remote_path_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
+}
+
+ANYIO_NET_FN std::shared_ptr<const std::string> shared_path(std::string path) {
+  return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
+}
+
+ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int name, int value) {
+  const int status = system.set_option(fd, level, name, &value, sizeof value);
+  if (status < 0) return error(errc::os_error, -status, "set_option");
+  return {};
+}
+
+ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+  const auto refuse = [&](int error_number, const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
+  };
+  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (const int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size); status < 0)
+    return refuse(-status, status == -EBADF ? "not an open descriptor" : "not a socket");
+  sockaddr_storage address{};
+  size = sizeof address;
+  if (const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
+    return refuse(-status, "not a socket of this system");
+  const bool is_unix = address.ss_family == AF_UNIX;
+  const bool is_ip = address.ss_family == AF_INET || address.ss_family == AF_INET6;
+  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "a socket of another family");
+  if (type != wanted.type) return refuse(0, "a socket of another type");
+  if (wanted.connected) {
+    size = sizeof address;
+    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
+      return refuse(-status, "the socket is not connected");
+  }
+  if (const int status = system.adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
+  return {};
+}
+
+ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
+                                                        const ip_endpoint* remote, const char* operation) {
+  const ip_endpoint here = local ? *local : local_endpoint_of(core.system(), fd);
+  const ip_endpoint there = remote ? *remote : remote_endpoint_of(core.system(), fd);
+  int status = 0;
+  ref<socket_resource> r(new socket_resource(core, fd, false, status));
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return tcp_stream(std::move(r), here, there);
+}
+
+ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int fd,
+                                                          std::shared_ptr<const std::string> local,
+                                                          std::shared_ptr<const std::string> remote,
+                                                          const char* operation) {
+  int status = 0;
+  ref<socket_resource> r(new socket_resource(core, fd, true, status));
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return unix_stream(std::move(r), std::move(local), std::move(remote));
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc send_file_operation::check() const noexcept {
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  result<void> outcome;
+  const detail::progress p = resource_->send_file(file_, offset_, count_, sent_, outcome);
+  again = p == detail::progress::again;
+  if (p != detail::progress::done) return false;
+  out = outcome.has_value() ? result<std::uint64_t>(sent_) : result<std::uint64_t>(outcome.error());
+  return true;
+}
+
+ANYIO_NET_FN int socket_stream::release() noexcept { return resource_ ? resource()->release() : -1; }
+
+ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t offset, std::uint64_t count) {
+  return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
+}
+
+ANYIO_NET_FN result<> socket_stream::set_option(int level, int name, int value) {
+  if (!*this) return error(errc::closed_resource, 0, "set_option");
+  return detail::set_int_option(resource_->core().system(), native_handle(), level, name, value);
+}
+
+ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
+  if (!*this) return error(errc::closed_resource, 0, "get_option");
+  int value = 0;
+  socklen_t size = sizeof value;
+  const int status = resource_->core().system().get_option(native_handle(), level, name, &value, &size);
+  if (status < 0) return error(errc::os_error, -status, "get_option");
+  return value;
+}
+
+ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) { return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0); }
+
+ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
+                                                 int count) {
+  constexpr std::int64_t largest = std::numeric_limits<int>::max();
+  if (idle.count() < 1 || interval.count() < 1 || count < 1 || idle.count() > largest ||
+      interval.count() > largest)
+    return error(errc::invalid_argument, 0, "set_keep_alive");
+#if defined(TCP_KEEPIDLE)
+  constexpr int idle_option = TCP_KEEPIDLE;
+#else
+  constexpr int idle_option = TCP_KEEPALIVE;  // macOS
+#endif
+  if (result<> r = set_option(IPPROTO_TCP, idle_option, static_cast<int>(idle.count())); !r) return r;
+  if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(interval.count())); !r) return r;
+  if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPCNT, count); !r) return r;
+  return set_option(SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+ANYIO_NET_FN result<tcp_stream> tcp_stream::from_fd(int fd) {
+  detail::loop_core& core = detail::loop_core::current();
+  if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
+    return r.error();
+  return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
+}
+
+ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
+  detail::loop_core& core = detail::loop_core::current();
+  backend& system = core.system();
+  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r) return r.error();
+  return detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
+                                          detail::shared_path(detail::remote_path_of(system, fd)), "unix_stream");
+}
+
+ANYIO_NET_FN result<peer_credentials> unix_stream::credentials() const {
+  if (!*this) return error(errc::closed_resource, 0, "credentials");
+#if defined(SO_PEERCRED) && defined(__linux__)
+  struct {  // struct ucred, which needs _GNU_SOURCE
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+  } who{};
+  socklen_t size = sizeof who;
+  const int status =
+      resource_->core().system().get_option(native_handle(), SOL_SOCKET, SO_PEERCRED, &who, &size);
+  if (status < 0) return error(errc::os_error, -status, "credentials");
+  return peer_credentials{who.pid, who.uid, who.gid};
+#else
+  return error(errc::not_supported, 0, "credentials");
+#endif
+}
+
+ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair() {
+  detail::loop_core& core = detail::loop_core::current();
+  int fds[2];
+  if (const int status = core.system().open_pair(AF_UNIX, SOCK_STREAM, fds); status < 0)
+    return error(errc::os_error, -status, "create_unix_stream_pair");
+  result<unix_stream> first =
+      detail::socket_access::make_unix(core, fds[0], nullptr, nullptr, "create_unix_stream_pair");
+  if (!first) {
+    core.system().close(fds[0]);
+    core.system().close(fds[1]);
+    return first.error();
+  }
+  result<unix_stream> second =
+      detail::socket_access::make_unix(core, fds[1], nullptr, nullptr, "create_unix_stream_pair");
+  if (!second) {
+    core.system().close(fds[1]);
+    return second.error();
+  }
+  return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI

@@ -1,0 +1,134 @@
+// The helper threads, and the way of a job to one and back.
+#pragma once
+
+#include "threads.hpp"
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <cerrno>
+#include <system_error>
+#include <thread>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  if (loop.system().uses_threads()) {
+    mail_ = loop.mail;
+    waiter_ = &waiter;
+    stage_ = stage::under_way;
+    const int status = helper_pool::instance().submit(*this);
+    if (status < 0) stage_ = stage::idle;
+    return status;
+  }
+#endif
+  static_cast<void>(loop);
+  static_cast<void>(waiter);
+  work_(*this);
+  stage_ = stage::over;
+  return 0;
+}
+
+ANYIO_NET_FN bool helper_job::withdraw() noexcept {
+  waiter_ = nullptr;
+#if !defined(ANYIO_NET_NO_THREADS)
+  if (stage_ == stage::under_way) {
+    if (!helper_pool::instance().take_back(*this)) return false;
+    release();
+  }
+#endif
+  stage_ = stage::idle;
+  return true;
+}
+
+ANYIO_NET_FN void helper_job::release() noexcept {
+  if (--owners_ == 0) delete this;
+}
+
+ANYIO_NET_FN void helper_job::perform() {
+  work_(*this);
+  const std::shared_ptr<mailbox> mail = mail_;  // once posted, the job may be gone before post returns
+  mail->post(*this);
+}
+
+/// On the loop's thread.
+ANYIO_NET_FN void helper_job::run(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  job.retire();
+  job.how = &face_of_job;
+  job.stage_ = stage::over;
+  if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
+    waiter->core->queue(*waiter);
+  }
+  job.release();
+}
+
+/// The loop ends; or, on a helper, it is gone already.
+ANYIO_NET_FN void helper_job::abandon(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  job.retire();
+  job.release();
+}
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+ANYIO_NET_FN helper_pool& helper_pool::instance() {
+  static helper_pool& pool = *new helper_pool;
+  return pool;
+}
+
+ANYIO_NET_FN int helper_pool::submit(helper_job& job) {
+  const std::lock_guard lock(mutex_);
+  // Under the lock, so that nobody counts on a helper that comes to nothing.
+  if (helpers_ < most_helpers) {
+    const int status = start_helper();
+    if (status == 0) {
+      ++helpers_;
+    } else if (helpers_ == 0) {
+      return status;
+    }
+  }
+  job.acquire();
+  job.queued_ = true;
+  queue_.insert_before(job);
+  return 0;
+}
+
+ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!std::exchange(job.queued_, false)) return false;
+  job.unlink();
+  return true;
+}
+
+ANYIO_NET_FN int helper_pool::start_helper() {
+#if ANYIO_NET_EXCEPTIONS
+  try {
+    std::thread(serve).detach();
+    return 0;
+  } catch (const std::system_error& e) {
+    return e.code().value() > 0 ? -e.code().value() : -EAGAIN;
+  }
+#else
+  std::thread(serve).detach();
+  return 0;
+#endif
+}
+
+ANYIO_NET_FN void helper_pool::serve() {
+  helper_pool& pool = instance();
+  std::unique_lock lock(pool.mutex_);
+  while (pool.queue_.linked()) {
+    auto& job = static_cast<helper_job&>(*pool.queue_.next);
+    job.unlink();
+    job.queued_ = false;
+    lock.unlock();
+    job.perform();
+    lock.lock();
+  }
+  --pool.helpers_;
+}
+
+#endif
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -1,0 +1,231 @@
+// Opening UDP sockets, and their multicast options.
+#pragma once
+
+#include "udp_socket.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+#include <netinet/in.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
+  const result<ip_endpoint> r = ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
+  return r ? *r : ip_endpoint();
+}
+
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept {
+  if (family != AF_INET6 || !endpoint.address.is_v4()) return endpoint.to_sockaddr(storage);
+  std::byte mapped[16] = {};
+  mapped[10] = mapped[11] = std::byte{0xff};
+  std::memcpy(mapped + 12, endpoint.address.bytes().data(), 4);
+  return ip_endpoint{ip_address::v6(mapped), endpoint.port}.to_sockaddr(storage);
+}
+
+/// The address that a socket has, or that its peer has; port 0 where there is none.
+ANYIO_NET_FN ip_endpoint name_of(backend& system, int fd, int (backend::*ask)(int, sockaddr*, socklen_t*)) {
+  arrival a;
+  a.from_size = sizeof a.from;
+  if ((system.*ask)(fd, reinterpret_cast<sockaddr*>(&a.from), &a.from_size) < 0) return {};
+  return endpoint_of(a);
+}
+
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
+                                                        const udp_options& options) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  const int family = (remote != nullptr ? remote : local)->address.is_v4() ? AF_INET : AF_INET6;
+  const auto failed = [](int status, const char* operation) {
+    return error(errc::os_error, -status, operation);
+  };
+  const opened_socket fd(system, system.open_socket(family, SOCK_DGRAM, 0));
+  if (fd.get() < 0) return failed(fd.get(), "socket");
+
+  const int on = 1;
+  const auto enable = [&](int level, int name) { return system.set_option(fd.get(), level, name, &on, sizeof on); };
+  int status = 0;
+  if (family == AF_INET6) status = enable(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
+  if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
+  if (status < 0) return failed(status, "setsockopt");
+  if (options.prepare != nullptr) {
+    const int reason = options.prepare(fd.get(), options.prepare_data);
+    if (reason != 0) return failed(-reason, "prepare");
+  }
+
+  sockaddr_storage address;
+  if (local != nullptr) {
+    const socklen_t size = fill_address(*local, family, address);
+    status = system.bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
+    if (status < 0) return failed(status, "bind");
+  }
+  if (remote != nullptr) {
+    const socklen_t size = fill_address(*remote, family, address);
+    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
+    if (status < 0) return failed(status, "connect");
+  }
+
+  ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
+  made->local = name_of(system, fd.get(), &backend::local_address);
+  if (remote != nullptr) made->remote = *remote;
+  status = made->watch(fd.get());
+  if (status < 0) return failed(status, "watch");
+  const_cast<opened_socket&>(fd).release();
+  return made;
+}
+
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const descriptor_texts& texts) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  int type = 0;
+  socklen_t size = sizeof type;
+  int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (status == -EOPNOTSUPP) return error(errc::not_supported, -status, texts.not_a_socket);
+  if (status < 0) return error(errc::invalid_argument, -status, texts.not_a_socket);
+  sockaddr_storage name;
+  socklen_t name_size = sizeof name;
+  std::memset(&name, 0, sizeof name);
+  status = system.local_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
+  if (status < 0 || (name.ss_family != AF_INET && name.ss_family != AF_INET6))
+    return error(errc::invalid_argument, status < 0 ? -status : 0, texts.wrong_family);
+  if (type != SOCK_DGRAM) return error(errc::invalid_argument, 0, texts.wrong_type);
+  const ip_endpoint local = name_of(system, fd, &backend::local_address);
+  const ip_endpoint remote = name_of(system, fd, &backend::remote_address);
+  if (connected && remote.port == 0) return error(errc::invalid_argument, ENOTCONN, texts.not_connected);
+  if (!connected && local.port == 0) return error(errc::invalid_argument, 0, texts.not_bound);
+
+  status = system.adopt(fd);
+  ref<udp_resource> made(new udp_resource(core, name.ss_family, connected));
+  made->local = local;
+  if (connected) made->remote = remote;
+  if (status >= 0) status = made->watch(fd);
+  if (status < 0) return error(errc::os_error, -status, "from_fd");
+  return made;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN bool send_to_operation::transfer(result<void>& out) {
+  sockaddr_storage address;
+  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
+  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+}
+
+ANYIO_NET_FN result<udp_socket> udp_socket::open(const ip_endpoint& local, const udp_options& options) {
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::open(&local, nullptr, options));
+}
+
+ANYIO_NET_FN result<udp_socket> udp_socket::from_fd(int fd) {
+  static constexpr detail::descriptor_texts texts{"udp_socket: not a socket", "udp_socket: wrong family",
+                                                  "udp_socket: wrong type", "udp_socket: not bound", ""};
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, texts));
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
+                                                                     const udp_options& options) {
+  if (options.local_port == 0)
+    return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(nullptr, &remote, options));
+  return open(remote, {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
+              options);
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
+                                                                     const ip_endpoint& local,
+                                                                     const udp_options& options) {
+  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(&local, &remote, options));
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) {
+  static constexpr detail::descriptor_texts texts{
+      "connected_udp_socket: not a socket", "connected_udp_socket: wrong family", "connected_udp_socket: wrong type",
+      "", "connected_udp_socket: not connected"};
+  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::adopt(fd, true, texts));
+}
+
+// --- multicast
+
+namespace detail {
+
+ANYIO_NET_FN bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
+
+ANYIO_NET_FN in_addr to_in_addr(const ip_address& a) noexcept {
+  in_addr raw;
+  std::memcpy(&raw, a.bytes().data(), sizeof raw);
+  return raw;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> ip_datagram_socket::change_group(const ip_address& group, const ip_address& interface,
+                                                       bool join) {
+  const char* operation = join ? "join_group" : "leave_group";
+  if (!group.is_multicast()) return error(errc::invalid_argument, 0, operation);
+  if (group.is_v4()) {
+    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+    ip_mreq request{};
+    request.imr_multiaddr = detail::to_in_addr(group);
+    request.imr_interface = detail::to_in_addr(interface);
+    return set_raw_option(IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, &request, sizeof request,
+                          operation);
+  }
+  const std::uint32_t index = detail::is_given(interface) ? interface.scope_id() : group.scope_id();
+  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  ipv6_mreq request{};
+  std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
+  request.ipv6mr_interface = index;
+  return set_raw_option(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &request, sizeof request,
+                        operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, const ip_address& interface) {
+  return change_group(group, interface, true);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, const ip_address& interface) {
+  return change_group(group, interface, false);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
+  constexpr const char* operation = "set_multicast_interface";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (resource_->family() == AF_INET) {
+    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+    const in_addr address = detail::to_in_addr(interface);
+    return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
+  }
+  const unsigned index = interface.scope_id();
+  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
+  constexpr const char* operation = "set_multicast_loop";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (resource_->family() == AF_INET) {
+    const unsigned char value = on ? 1 : 0;  // some systems take no other size
+    return set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &value, sizeof value, operation);
+  }
+  const unsigned value = on ? 1 : 0;
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
+  constexpr const char* operation = "set_multicast_hops";
+  if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (resource_->family() == AF_INET) {
+    const auto value = static_cast<unsigned char>(hops);
+    return set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &value, sizeof value, operation);
+  }
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_broadcast(bool on) {
+  const int value = on ? 1 : 0;
+  return set_raw_option(SOL_SOCKET, SO_BROADCAST, &value, sizeof value, "set_broadcast");
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI

@@ -1,0 +1,46 @@
+// Binding to a path, and telling a stale socket file from a live one.
+#pragma once
+
+#include "address.hpp"
+#include "unix_bind.hpp"
+
+#include <cerrno>
+#include <string>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// Whether the path is a socket's that nobody holds any more.
+ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address, int type) {
+  file_identity before;
+  if (system.identify(path, before) < 0 || !before.is_socket) return false;
+  const int probe = system.open_socket(AF_UNIX, type, 0);
+  if (probe < 0) return false;
+  const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
+  system.close(probe);
+  if (status != -ECONNREFUSED) return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
+  file_identity after;
+  return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
+         after.inode == before.inode;
+}
+
+ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view path,
+                           const std::optional<mode_t>& mode, const char*& operation) {
+  operation = "bind";
+  const result<unix_address> address = make_unix_address(path, operation);
+  if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
+  const auto* name = reinterpret_cast<const sockaddr*>(&address->storage);
+  const bool is_file = !path.empty() && path.front() != '\0';
+  const std::string file(path);
+
+  int status = system.bind(fd, name, address->size);
+  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address, type)) {
+    const int removed = system.unlink(file.c_str());
+    if (removed < 0 && removed != -ENOENT) return status;
+    status = system.bind(fd, name, address->size);
+  }
+  if (status < 0 || !is_file || !mode) return status;
+  operation = "chmod";
+  return system.change_mode(file.c_str(), *mode);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -1,0 +1,450 @@
+// Calls on helper threads.
+#include "anyio_net.hpp"
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "support/custom_backend.hpp"
+#include "support/gate.hpp"
+#include "support/leftovers.hpp"
+
+namespace {
+
+using namespace anyio;
+using namespace std::chrono_literals;
+using support::gate;
+
+constexpr std::size_t most_helpers = 16;
+
+/// Comes to a gate when it is destroyed.
+struct farewell {
+  std::shared_ptr<gate> at;
+  explicit farewell(std::shared_ptr<gate> g) : at(std::move(g)) {}
+  farewell(farewell&&) = default;
+  ~farewell() {
+    if (at) at->arrive();
+  }
+};
+
+/// Keeps all helpers busy until it is released.
+class busy_helpers {
+ public:
+  explicit busy_helpers(loop& l) : loop_(l) {
+    for (std::size_t i = 0; i < most_helpers; ++i) {
+      to_thread::run_sync([at = gate_] { at->pass(); }).start([this](result<> r) {
+        finished_ += r.has_value();
+      });
+    }
+    loop_.run_once(0s);
+    gate_->wait_for(most_helpers);
+  }
+  void release() {
+    gate_->open();
+    while (finished_ < most_helpers) loop_.run_once(1s);
+  }
+
+ private:
+  loop& loop_;
+  std::shared_ptr<gate> gate_ = std::make_shared<gate>();
+  std::size_t finished_ = 0;
+};
+
+task<int> twice(int n) {
+  co_return co_await to_thread::run_sync([n] { return 2 * n; });
+}
+
+}  // namespace
+
+TEST_CASE("a call on a helper thread gives its value to a coroutine") { CHECK(run(twice(21)) == 42); }
+
+TEST_CASE("a call on a helper thread gives its value to a callback of a named operation") {
+  loop l;
+  auto op = to_thread::run_sync([] { return 42; });
+  int value = 0;
+  op.start([&value](result<int> r) { value = r.value_or(-1); });
+  CHECK(value == 0);
+  l.run();
+  CHECK(value == 42);
+}
+
+TEST_CASE("a call on a helper thread gives its value to a callback of a temporary operation") {
+  loop l;
+  std::string value;
+  to_thread::run_sync([] {
+    return std::string("forty-two");
+  }).start([&value, big = std::array<char, 100>()](auto r) {
+    static_cast<void>(big);
+    if (r) value = *std::move(r);
+  });
+  l.run();
+  CHECK(value == "forty-two");
+}
+
+TEST_CASE("a call is made on another thread, and its outcome handed over on the loop's") {
+  loop l;
+  const auto here = std::this_thread::get_id();
+  std::thread::id there;
+  std::thread::id at_the_end;
+  to_thread::run_sync([] { return std::this_thread::get_id(); }).start([&](result<std::thread::id> r) {
+    there = r.value_or(here);
+    at_the_end = std::this_thread::get_id();
+  });
+  l.run();
+  CHECK(there != here);
+  CHECK(at_the_end == here);
+}
+
+TEST_CASE("neither the callable nor its value need be copied or default-constructed") {
+  struct value {
+    std::unique_ptr<int> held;
+    explicit value(int n) : held(std::make_unique<int>(n)) {}
+  };
+  const value v = run(to_thread::run_sync([p = std::make_unique<int>(7)] { return value(*p + 1); }));
+  CHECK(*v.held == 8);
+}
+
+TEST_CASE("a callable may give nothing, and may be callable once only") {
+  bool called = false;
+  run(to_thread::run_sync([&called] { called = true; }));
+  CHECK(called);
+
+  struct once {
+    std::unique_ptr<int> p = std::make_unique<int>(5);
+    std::unique_ptr<int> operator()() && { return std::move(p); }
+  };
+  CHECK(*run(to_thread::run_sync(once())) == 5);
+}
+
+#if defined(__cpp_exceptions)
+
+TEST_CASE("a foreign exception of a call is raised unchanged where it is awaited") {
+  struct own {
+    int number;
+  };
+  auto caught = []() -> task<int> {
+    try {
+      co_await to_thread::run_sync([] { throw own{7}; });
+    } catch (const own& e) {
+      co_return e.number;
+    }
+    co_return 0;
+  };
+  CHECK(run(caught()) == 7);
+  CHECK_THROWS_AS(run(as_result(to_thread::run_sync([] { throw std::out_of_range("far"); }))),
+                  std::out_of_range);
+}
+
+TEST_CASE("a foreign exception of a call leaves run() where there is a callback, and the loop goes on") {
+  loop l;
+  bool called = false;
+  to_thread::run_sync([] { throw std::out_of_range("far"); }).start([&called](result<>) { called = true; });
+  CHECK_THROWS_WITH_AS(l.run(), "far", std::out_of_range);
+  CHECK(!called);
+  CHECK(run(twice(2)) == 4);
+}
+
+TEST_CASE("an exception of the library's own in a call is its error") {
+  const auto r = run(as_result(to_thread::run_sync(
+      []() -> int { throw broken_resource(error(errc::broken_resource, 104, "something")); })));
+  CHECK(r.error() == error(errc::broken_resource, 104, "something"));
+}
+
+#endif
+
+TEST_CASE("the loop goes on while a call blocks") {
+  gate g;
+  auto both = [&g]() -> task<std::string> {
+    std::string order;
+    task_group group;
+    group.start_soon([&]() -> task<> {
+      co_await to_thread::run_sync([&g] { g.pass(); });
+      order += "call ";
+    });
+    co_await sleep(1ms);
+    order += "sleep ";
+    g.open();
+    co_await group.join();
+    co_return order;
+  };
+  CHECK(run(both()) == "sleep call ");
+}
+
+TEST_CASE("at most sixteen calls are made at a time, the others in their turn") {
+  loop l;
+  gate g;
+  std::atomic<int> inside{0};
+  std::atomic<int> most{0};
+  std::size_t finished = 0;
+  for (std::size_t i = 0; i < most_helpers + 4; ++i) {
+    to_thread::run_sync([&] {
+      const int now = ++inside;
+      int before = most.load();
+      while (before < now && !most.compare_exchange_weak(before, now)) continue;
+      g.pass();
+      --inside;
+    }).start([&](result<> r) { finished += r.has_value(); });
+  }
+  l.run_once(0s);
+  g.wait_for(most_helpers);
+  CHECK(g.arrived() == most_helpers);
+  CHECK(finished == 0);
+  g.open();
+  l.run();
+  CHECK(finished == most_helpers + 4);
+  CHECK(g.arrived() == most_helpers + 4);
+  CHECK(most.load() == most_helpers);
+}
+
+TEST_CASE("a call that has not begun is dropped when its operation is destroyed") {
+  loop l;
+  busy_helpers busy(l);
+  std::atomic<bool> called{false};
+  const auto gone = std::make_shared<gate>();
+  {
+    auto op = to_thread::run_sync([&called, f = farewell(gone)] { called = true; });
+    op.start([](result<>) { CHECK(false); });
+    l.run_once(0s);
+    CHECK(gone->arrived() == 0);
+  }
+  CHECK(gone->arrived() == 1);
+  busy.release();
+  l.run();
+  CHECK(!called);
+}
+
+TEST_CASE("a call that is being made is abandoned when its operation is destroyed") {
+  loop l;
+  gate g;
+  const auto gone = std::make_shared<gate>();
+  {
+    auto op = to_thread::run_sync([&g, f = farewell(gone)] { g.pass(); });
+    op.start([](result<>) { CHECK(false); });
+    l.run_once(0s);
+    g.wait_for(1);
+  }
+  l.run();  // nothing waits
+  CHECK(gone->arrived() == 0);
+  g.open();
+  while (gone->arrived() == 0) l.run_once(1s);  // on this thread, since the loop lives
+}
+
+TEST_CASE("assigning to the operation abandons its call too, and it serves again") {
+  loop l;
+  gate g;
+  const auto gone = std::make_shared<gate>();
+  auto make = [&g, &gone](bool blocks) {
+    return to_thread::run_sync([&g, blocks, f = farewell(gone)] {
+      if (blocks) g.pass();
+      return blocks;
+    });
+  };
+  auto op = make(true);
+  op.start([](result<bool>) { CHECK(false); });
+  l.run_once(0s);
+  g.wait_for(1);
+  op = {};
+  op = make(false);
+  std::optional<bool> value;
+  op.start([&value](result<bool> r) { value = *r; });
+  while (!value) l.run_once(1s);
+  CHECK(value == false);
+  g.open();
+  while (gone->arrived() == 0) l.run_once(1s);
+}
+
+TEST_CASE("a call goes on when its loop has ended, and its callable is destroyed on the helper") {
+  gate g;
+  const auto gone = std::make_shared<gate>();
+  {
+    loop l;
+    to_thread::run_sync([&g, f = farewell(gone)] { g.pass(); }).start([](result<>) { CHECK(false); });
+    l.run_once(0s);
+    g.wait_for(1);
+  }
+  CHECK(gone->arrived() == 0);
+  g.open();
+  gone->wait_for(1);
+}
+
+TEST_CASE("an operation may outlive the loop that its call was made for") {
+  gate g;
+  const auto gone = std::make_shared<gate>();
+  auto call = [&g, f = farewell(gone)] { g.pass(); };
+  auto op = to_thread::run_sync(std::move(call));
+  {
+    loop l;
+    op.start([](result<>) { CHECK(false); });
+    l.run_once(0s);
+    g.wait_for(1);
+  }
+  g.open();
+  gone->wait_for(1);
+}
+
+TEST_CASE("an outcome that came too late for its loop is dropped") {
+  const auto gone = std::make_shared<gate>();
+  gate g;
+  {
+    loop l;
+    to_thread::run_sync([&g, f = farewell(gone)] { g.arrive(); }).start([](result<>) { CHECK(false); });
+    l.run_once(0s);
+    g.wait_for(1);
+  }
+  gone->wait_for(1);
+}
+
+TEST_CASE("a call that takes too long raises timed_out") {
+  loop l;
+  const auto g = std::make_shared<gate>();
+  const auto gone = std::make_shared<gate>();
+  const auto r = run(as_result(fail_after(1ms, to_thread::run_sync([g, f = farewell(gone)] { g->pass(); }))));
+  CHECK(r.error() == errc::timed_out);
+  g->open();
+  while (gone->arrived() == 0) l.run_once(1s);
+}
+
+TEST_CASE("with no time at all a call is not waited for") {
+  loop l;
+  const auto g = std::make_shared<gate>();
+  CHECK(run(move_on_after(0s, to_thread::run_sync([g] { g->pass(); }))) == false);
+  g->open();
+  l.run();
+}
+
+TEST_CASE("an operation that has completed may be started again, from its own callback too") {
+  loop l;
+  int calls = 0;
+  auto op = to_thread::run_sync([&calls] { return ++calls; });
+  struct again {
+    decltype(op)* what;
+    int* last;
+    void operator()(result<int> r) const {
+      *last = r.value_or(-1);
+      if (*last < 3) what->start(*this);
+    }
+  };
+  int last = 0;
+  op.start(again{&op, &last});
+  l.run();
+  CHECK(last == 3);
+  CHECK(calls == 3);
+}
+
+TEST_CASE("a default-constructed operation gives invalid_argument") {
+  decltype(to_thread::run_sync([] {})) op;
+  CHECK(run(as_result(op)).error() == errc::invalid_argument);
+}
+
+TEST_CASE("a callback may destroy its operation") {
+  loop l;
+  struct session {
+    decltype(to_thread::run_sync(std::declval<int (*)()>())) op;
+    int* value;
+  };
+  int value = 0;
+  auto* s = new session{to_thread::run_sync(+[] { return 3; }), &value};
+  s->op.start([s](result<int> r) {
+    *s->value = *r;
+    delete s;
+  });
+  l.run();
+  CHECK(value == 3);
+}
+
+TEST_CASE("loops on several threads share the helpers") {
+  constexpr int loops = 4;
+  constexpr int calls = 100;
+  std::array<int, loops> sums{};
+  std::vector<std::thread> threads;
+  for (int& sum : sums) {
+    threads.emplace_back([&sum] {
+      auto add_up = []() -> task<int> {
+        int total = 0;
+        task_group group;
+        for (int i = 0; i < calls; ++i) {
+          group.start_soon([&total](int n) -> task<> { total += co_await twice(n); }, i);
+        }
+        co_await group.join();
+        co_return total;
+      };
+      sum = run(add_up());
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  for (const int sum : sums) CHECK(sum == calls * (calls - 1));
+}
+
+TEST_CASE("calls that are given up at any moment leave nothing behind") {
+  const auto gone = std::make_shared<gate>();
+  constexpr std::size_t calls = 300;
+  {
+    loop l;
+    auto give_up = [&gone]() -> task<> {
+      for (std::size_t i = 0; i < calls; ++i) {
+        auto op = to_thread::run_sync([f = farewell(gone)] { std::this_thread::yield(); });
+        op.start([](result<>) {});
+        for (std::size_t turns = i % 4; turns != 0; --turns) co_await sleep(0s);
+      }
+    };
+    run(give_up());
+  }
+  gone->wait_for(calls);
+}
+
+TEST_CASE("where a backend wants no threads the loop makes the call itself") {
+  class threadless : public support::custom_backend {
+    bool uses_threads() const override { return false; }
+  };
+  loop l(std::make_unique<threadless>());
+  const auto here = std::this_thread::get_id();
+  std::thread::id there;
+  to_thread::run_sync([] { return std::this_thread::get_id(); }).start([&](result<std::thread::id> r) {
+    there = *r;
+  });
+  CHECK(there == std::thread::id());
+  l.run();
+  CHECK(there == here);
+  CHECK(run(twice(4)) == 8);
+#if defined(__cpp_exceptions)
+  CHECK_THROWS_AS(run(to_thread::run_sync([] { throw std::out_of_range("far"); })), std::out_of_range);
+#endif
+}
+
+TEST_CASE("the process exits while an abandoned call blocks (the child)" * doctest::skip()) {
+  support::threads_may_remain = true;
+  const auto g = std::make_shared<gate>();
+  {
+    loop l;
+    to_thread::run_sync([g] { g->pass(); }).start([](result<>) {});
+    l.run_once(0s);
+    g->wait_for(1);
+  }
+  std::exit(0);
+}
+
+#if defined(__linux__)
+TEST_CASE("the process may exit while an abandoned call blocks") {
+  char self[4096];
+  const auto size = ::readlink("/proc/self/exe", self, sizeof self);
+  CHECK(size > 0);
+  std::string command(self, size > 0 ? static_cast<std::size_t>(size) : 0);
+  command = "'" + command + "' --no-skip --test-case='*an abandoned call blocks (the child)' > /dev/null";
+  CHECK(std::system(command.c_str()) == 0);
+}
+#endif
+
+#endif

@@ -153,7 +153,7 @@ class [[nodiscard]] receive_until_operation
   friend class resource_operation<receive_until_operation, std::string, buffered_resource, read_side>;
   [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
   [[nodiscard]] errc check() const noexcept {
-    return resource_ && (delimiter_.empty() || max_bytes_ == 0) ? errc::invalid_argument : resource_operation::check();
+    return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
   }
   bool attempt(result<std::string>& out);
   bool fail(error e, result<std::string>& out);

@@ -1,0 +1,12368 @@
+// anyio_net.hpp 0.1.0: sockets for C++20 in one header.
+//
+// Generated: do not edit. Edit the parts in src/ and run `make`, which joins them with
+// tools/amalgamate.py.
+//
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the anyio_net authors. The licence's text is in LICENSE.
+#pragma once
+
+// == intro ========================================================================================
+
+// anyio_net.hpp: sockets for C++20 in one header. No dependency, Linux with epoll.
+//
+//   #include "anyio_net.hpp"
+//
+//   anyio::task<> echo(anyio::tcp_stream client) {
+//     for (;;) {
+//       auto bytes = co_await as_result(client.receive_view());
+//       if (!bytes) co_return;                    // the end, or an error
+//       co_await client.send(*bytes);
+//     }
+//   }
+//   anyio::task<> serve() {
+//     auto listener = co_await anyio::create_tcp_listener({.local_port = 1234});
+//     co_await listener.serve(echo);
+//   }
+//   int main() { anyio::run(serve()); }
+//
+//   g++ -std=c++20 -O2 main.cpp
+//
+// Everything that can wait is an operation, and an operation is used in one of two ways:
+//
+//   auto n = co_await client.receive(buffer);                       // in a coroutine: the value, or it raises
+//   client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
+//
+// Four rules hold everywhere:
+//
+//   1. Nothing is delivered inside the call that started it; a callback runs once, from the loop.
+//   2. Destroying is cancelling: what waits is withdrawn at once, its buffer is free, nothing is lost.
+//   3. One reads and one writes. Another is told `busy_resource`; the first is unharmed.
+//   4. Errors are values inside and raised at the edge. The end of a stream is raised, never an empty read;
+//      closed, broken and busy are told apart. With exceptions or without: the same program, the same outcome.
+//
+// One loop belongs to one thread; only `loop_handle::post` may be called from another. The rest of this file
+// is in layers: errors and bytes first, then the loop, operations and tasks, then streams, listeners and
+// datagrams, and the definitions at the end.
+
+// == config =======================================================================================
+
+// Every macro of the library, in one place.
+//
+// A program may define, before the first include or on the command line:
+//
+//   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
+//   ANYIO_NET_ASSERT(x)        what checks a precondition; assert(x) unless defined
+//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
+//
+// Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
+// inline namespace, so that units that disagree do not share a symbol.
+
+#include <cassert>
+
+#define ANYIO_NET_VERSION 100  // major * 10000 + minor * 100 + patch
+
+#if !defined(__cpp_impl_coroutine) && !defined(__cpp_coroutines)
+#error "anyio_net.hpp needs C++20 with coroutines: compile with -std=c++20"
+#endif
+
+#ifndef ANYIO_NET_ASSERT
+#define ANYIO_NET_ASSERT(x) assert(x)
+#endif
+
+#if defined(__cpp_exceptions)
+#define ANYIO_NET_EXCEPTIONS 1
+#else
+#define ANYIO_NET_EXCEPTIONS 0
+#endif
+
+#if !defined(ANYIO_NET_SPLIT)
+#define ANYIO_NET_FN inline      // a function that is defined in the header
+#define ANYIO_NET_DEFINE 1       // this file holds the definitions
+#else
+#define ANYIO_NET_FN
+#if defined(ANYIO_NET_IMPLEMENTATION)
+#define ANYIO_NET_DEFINE 1
+#else
+#define ANYIO_NET_DEFINE 0
+#endif
+#endif
+
+#if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
+#define ANYIO_NET_ABI v1
+#elif ANYIO_NET_EXCEPTIONS
+#define ANYIO_NET_ABI v1_no_threads
+#elif !defined(ANYIO_NET_NO_THREADS)
+#define ANYIO_NET_ABI v1_no_exceptions
+#else
+#define ANYIO_NET_ABI v1_no_exceptions_no_threads
+#endif
+
+// Units that share no symbol of the library would link even when they disagree. Each setting
+// therefore has an object that is thread-local in one state and not in the other; the linker then
+// refuses the pair and prints the object's name.
+#if defined(__ELF__)
+extern "C" {
+#if ANYIO_NET_EXCEPTIONS
+__attribute__((used)) inline char anyio_net_exceptions_must_agree;
+#else
+__attribute__((used)) inline thread_local char anyio_net_exceptions_must_agree;
+#endif
+#if !defined(ANYIO_NET_NO_THREADS)
+__attribute__((used)) inline char ANYIO_NET_NO_THREADS_must_agree;
+#else
+__attribute__((used)) inline thread_local char ANYIO_NET_NO_THREADS_must_agree;
+#endif
+}
+#endif
+
+// == error ========================================================================================
+
+// What can go wrong, as a value.
+//
+// An error is small, trivially copyable and never allocates, so that every layer can hand it on;
+// only who awaits an operation decides whether it is thrown. This part must not know the system:
+// names and words of errno values come from a table of its own.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+
+#if ANYIO_NET_EXCEPTIONS
+#include <stdexcept>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// The kinds of failure that a program can tell apart.
+enum class errc : std::uint8_t {
+  ok,
+  end_of_stream,        ///< orderly end of the stream; again at every later receive
+  closed_resource,      ///< this end was closed, also when it was broken before
+  broken_resource,      ///< the other end or the kernel broke an open stream
+  busy_resource,        ///< another operation of the same direction is waiting
+  incomplete_read,      ///< the stream ended before all that was asked for had come
+  delimiter_not_found,  ///< as many bytes as allowed are buffered, and no delimiter among them
+  timed_out,
+  cancelled,
+  invalid_argument,
+  name_resolution,  ///< a host name could not be resolved
+  tls,
+  fds_truncated,  ///< more descriptors came than were asked for; all of them are closed
+  not_supported,
+  deadlock,  ///< simulation only: everything waits, and nothing can come
+  os_error,  ///< connect, bind, listen, chmod and the like
+};
+
+/// The enumerator's name, for instance "end_of_stream".
+[[nodiscard]] std::string_view to_string(errc code) noexcept;
+
+namespace detail {
+/// "ECONNREFUSED" for its number, an empty view for one that is not known.
+[[nodiscard]] std::string_view errno_name(int value) noexcept;
+struct error_access;
+}  // namespace detail
+
+/// What failed, why, and the errno behind it. `operation` and the reason are static text.
+class [[nodiscard]] error {
+ public:
+  constexpr error() noexcept = default;
+  constexpr error(errc code, int os_error = 0, const char* operation = "") noexcept
+      : operation_(operation), os_error_(os_error), code_(code) {}
+
+  [[nodiscard]] constexpr errc code() const noexcept { return code_; }
+  /// The errno behind it, 0 if none.
+  [[nodiscard]] constexpr int os_error() const noexcept { return os_error_; }
+  [[nodiscard]] constexpr std::string_view operation() const noexcept { return operation_; }
+  /// One line that a person can act on: "connect: connection refused (ECONNREFUSED)".
+  [[nodiscard]] std::string message() const;
+
+  friend constexpr bool operator==(error a, errc b) noexcept { return a.code_ == b; }
+  /// Compares `os_error()`.
+  friend constexpr bool operator==(error a, std::errc b) noexcept {
+    return a.os_error_ != 0 && a.os_error_ == static_cast<int>(b);
+  }
+  friend constexpr bool operator==(error a, error b) noexcept {
+    return a.code_ == b.code_ && a.os_error_ == b.os_error_ && a.operation() == b.operation();
+  }
+
+ private:
+  friend struct detail::error_access;
+
+  const char* operation_ = "";
+  const char* reason_ = nullptr;  // words of a resolver or a TLS engine, for message()
+  int os_error_ = 0;
+  errc code_ = errc::ok;
+};
+
+static_assert(std::is_trivially_copyable_v<error>);
+
+/// The errno in the system's category where there is one, else the `errc` in a category of its own.
+[[nodiscard]] std::error_code make_error_code(error e) noexcept;
+
+namespace detail {
+struct error_access {
+  static constexpr error with_reason(error e, const char* reason) noexcept {
+    e.reason_ = reason;
+    return e;
+  }
+  static constexpr error with_operation(error e, const char* operation) noexcept {
+    e.operation_ = operation;
+    return e;
+  }
+};
+}  // namespace detail
+
+#if ANYIO_NET_EXCEPTIONS
+
+/// What a failed operation throws at its `co_await`; each `errc` has a subclass of its own.
+class exception : public std::runtime_error {
+ public:
+  explicit exception(const anyio::error& e) : std::runtime_error(e.message()), error_(e) {}
+  [[nodiscard]] const anyio::error& error() const noexcept { return error_; }
+
+ private:
+  anyio::error error_;
+};
+
+// clang-format off
+class end_of_stream       : public exception { using exception::exception; };
+class closed_resource     : public exception { using exception::exception; };
+class broken_resource     : public exception { using exception::exception; };
+class busy_resource       : public exception { using exception::exception; };
+class incomplete_read     : public exception { using exception::exception; };
+class delimiter_not_found : public exception { using exception::exception; };
+class timed_out           : public exception { using exception::exception; };
+class cancelled           : public exception { using exception::exception; };
+class invalid_argument    : public exception { using exception::exception; };
+class name_resolution     : public exception { using exception::exception; };
+class tls_error           : public exception { using exception::exception; };
+class fds_truncated       : public exception { using exception::exception; };
+class not_supported       : public exception { using exception::exception; };
+class deadlock            : public exception { using exception::exception; };
+class os_error            : public exception { using exception::exception; };
+// clang-format on
+
+#endif
+
+namespace detail {
+/// Throws the subclass that belongs to the error; without exceptions prints it and aborts.
+[[noreturn]] void throw_error(const error& e);
+/// Prints "anyio: <what>: <message>" and aborts.
+[[noreturn]] void abort_with(const char* what, const error& e);
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == result =======================================================================================
+
+// A value or the error in its place.
+//
+// Every operation of the library ends in a result; callbacks and `as_result` hand it out, a plain
+// `co_await` opens it. With exceptions on, a result can also carry a foreign exception through the
+// library's own layers; none ever reaches the user's hands so: the edge throws it again.
+
+#include <memory>
+#include <utility>
+#include <variant>
+
+#if ANYIO_NET_EXCEPTIONS
+#include <exception>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+template <class T>
+class result;
+
+namespace detail {
+struct result_access;
+template <class T>
+inline constexpr bool is_result = false;
+template <class T>
+inline constexpr bool is_result<result<T>> = true;
+}  // namespace detail
+
+/// A T or an error. `value()` of an error throws, or without exceptions aborts with the message;
+/// `*` and `->` need a value.
+template <class T = void>
+class [[nodiscard]] result {
+  using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+
+ public:
+  using value_type = T;
+
+  result()
+    requires std::is_default_constructible_v<stored>
+      : state_(state::value) {
+    std::construct_at(&value_);
+  }
+  template <class U = T>
+    requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
+             !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
+             !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_convertible_v<U &&, stored>)
+  result(U&& value) : state_(state::value) {
+    std::construct_at(&value_, std::forward<U>(value));
+  }
+  result(anyio::error e) noexcept : state_(state::error) {
+    ANYIO_NET_ASSERT(e.code() != errc::ok);
+    std::construct_at(&error_, e);
+  }
+  result(errc code) noexcept : result(anyio::error(code)) {}
+
+  result(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    take(other);
+  }
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) { take(std::move(other)); }
+  result& operator=(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    if (this != &other) *this = result(other);
+    return *this;
+  }
+  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
+    if (this == &other) return *this;
+    destroy();
+    if constexpr (std::is_nothrow_move_constructible_v<stored>) {
+      take(std::move(other));
+    } else {
+      const valueless_guard guard{*this};
+      take(std::move(other));
+    }
+    return *this;
+  }
+  ~result() { destroy(); }
+
+  [[nodiscard]] bool has_value() const noexcept { return state_ == state::value; }
+  explicit operator bool() const noexcept { return has_value(); }
+
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U& operator*() & noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return value_;
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  const U& operator*() const& noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return value_;
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U&& operator*() && noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::move(value_);
+  }
+  void operator*() const noexcept
+    requires std::is_void_v<T>
+  {
+    ANYIO_NET_ASSERT(has_value());
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U* operator->() noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::addressof(value_);
+  }
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  const U* operator->() const noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::addressof(value_);
+  }
+
+  decltype(auto) value() & {
+    check();
+    if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
+  }
+  decltype(auto) value() const& {
+    check();
+    if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
+  }
+  T value() && {
+    check();
+    if constexpr (!std::is_void_v<T>) return std::move(value_);
+  }
+  template <class U>
+    requires(!std::is_void_v<T>)
+  T value_or(U&& other) const& {
+    return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
+  }
+  template <class U>
+    requires(!std::is_void_v<T>)
+  T value_or(U&& other) && {
+    return has_value() ? std::move(value_) : static_cast<T>(std::forward<U>(other));
+  }
+
+  /// The error; `errc::ok` when there is a value.
+  [[nodiscard]] anyio::error error() const noexcept {
+    return state_ == state::error ? error_ : anyio::error();
+  }
+
+ private:
+  friend struct detail::result_access;
+  template <class>
+  friend class result;
+
+  enum class state : std::uint8_t { value, error, foreign, invalid };
+
+  /// While a value is assigned whose move may throw: leaves an error behind, since the old value is gone.
+  struct valueless_guard {
+    result& self;
+    explicit valueless_guard(result& r) noexcept : self(r) { self.state_ = state::invalid; }
+    ~valueless_guard() {
+      if (self.state_ != state::invalid) return;
+      self.state_ = state::error;
+      std::construct_at(&self.error_, errc::cancelled);
+    }
+  };
+
+  template <class Other>
+  void take(Other&& other) {
+    switch (other.state_) {
+      case state::value: std::construct_at(&value_, std::forward<Other>(other).value_); break;
+      case state::error: std::construct_at(&error_, other.error_); break;
+      case state::foreign:
+#if ANYIO_NET_EXCEPTIONS
+        std::construct_at(&foreign_, other.foreign_);
+#endif
+        break;
+      case state::invalid: break;
+    }
+    state_ = other.state_;
+  }
+  void destroy() noexcept {
+    if constexpr (!std::is_trivially_destructible_v<stored>) {
+      if (state_ == state::value) std::destroy_at(&value_);
+    }
+#if ANYIO_NET_EXCEPTIONS
+    if (state_ == state::foreign) std::destroy_at(&foreign_);
+#endif
+  }
+  void check() const {
+    if (state_ == state::value) [[likely]]
+      return;
+#if ANYIO_NET_EXCEPTIONS
+    if (state_ == state::foreign) std::rethrow_exception(foreign_);
+    detail::throw_error(error_);
+#else
+    detail::abort_with("value() of an error", error_);
+#endif
+  }
+
+  union {
+    stored value_;
+    anyio::error error_;
+#if ANYIO_NET_EXCEPTIONS
+    std::exception_ptr foreign_;
+#endif
+  };
+  state state_;
+};
+
+namespace detail {
+
+/// The library's own view of a result: the foreign exception that it may carry.
+struct result_access {
+#if ANYIO_NET_EXCEPTIONS
+  template <class T>
+  static result<T> foreign(std::exception_ptr e) {
+    result<T> r{anyio::error(errc::os_error)};
+    std::destroy_at(&r.error_);
+    std::construct_at(&r.foreign_, std::move(e));
+    r.state_ = result<T>::state::foreign;
+    return r;
+  }
+  template <class T>
+  static std::exception_ptr foreign_of(const result<T>& r) {
+    return r.state_ == result<T>::state::foreign ? r.foreign_ : nullptr;
+  }
+#endif
+  template <class T>
+  static bool is_foreign([[maybe_unused]] const result<T>& r) noexcept {
+    return r.state_ == result<T>::state::foreign;
+  }
+  template <class T>
+  static void rethrow_foreign([[maybe_unused]] const result<T>& r) {
+#if ANYIO_NET_EXCEPTIONS
+    if (is_foreign(r)) std::rethrow_exception(r.foreign_);
+#endif
+  }
+  /// The failure of one result as that of another type.
+  template <class To, class From>
+  static result<To> failure(const result<From>& r) {
+#if ANYIO_NET_EXCEPTIONS
+    if (is_foreign(r)) return foreign<To>(r.foreign_);
+#endif
+    return result<To>(r.error());
+  }
+};
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == buffer =======================================================================================
+
+// Views of bytes, as they are given to and taken from streams: a pointer and a size, made implicitly
+// from whatever holds bytes, so that no caller casts and every operation has one signature. They own
+// nothing and know nothing of system calls, streams or who will read them.
+
+#include <concepts>
+#include <cstddef>
+#include <span>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class const_buffer;
+class mutable_buffer;
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+// Exactly the types that may alias any object, so that a view of them is a view of memory. Not
+// signed char or char8_t: nobody stores received bytes there.
+template <class T>
+concept byte_type = std::same_as<T, char> || std::same_as<T, unsigned char> || std::same_as<T, std::byte>;
+
+template <class T>
+concept byte_pointer = std::is_pointer_v<T> && byte_type<std::remove_const_t<std::remove_pointer_t<T>>>;
+
+// A container or view: data() and size(). The two buffers are left out, or a non-const lvalue of one
+// would prefer the constructor template to the copy constructor.
+template <class T>
+concept byte_range = !std::same_as<std::remove_cvref_t<T>, const_buffer> &&
+                     !std::same_as<std::remove_cvref_t<T>, mutable_buffer> && requires(T& range) {
+  { range.data() } -> byte_pointer;
+  { range.size() } -> std::convertible_to<std::size_t>;
+};
+
+// What may be written to: data() points to non-const, and the bytes outlive the expression, because
+// the argument is an lvalue or only a view of them.
+template <class T>
+concept writable_byte_range =
+    byte_range<T> && !std::is_const_v<std::remove_pointer_t<decltype(std::declval<T&>().data())>> &&
+    (std::is_lvalue_reference_v<T> || std::ranges::enable_borrowed_range<std::remove_cvref_t<T>>);
+
+/// For the overload of a send that keeps a `std::string` given as an rvalue:
+///
+///     auto send(const_buffer bytes);
+///     auto send(std::span<const const_buffer> parts);
+///     template <detail::string_rvalue S> auto send(S&& text);   // text is a std::string&&
+///
+/// A plain `send(std::string&&)` would make `send("text")` ambiguous, since a literal converts to a
+/// string as well as it does to a buffer. This one takes nothing but a non-const rvalue.
+template <class T>
+concept string_rvalue = std::same_as<T, std::string>;
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// Bytes to be written to: a pointer and a size. Does not own them; whoever makes one keeps the bytes
+/// alive until the operation that it was given to has completed or been destroyed.
+///
+/// Made implicitly from non-const lvalues of `std::string`, `std::vector`, `std::array` and arrays, and
+/// from any `std::span`, of `char`, `unsigned char` or `std::byte`; always the whole of it.
+class mutable_buffer {
+ public:
+  /// Empty.
+  constexpr mutable_buffer() noexcept = default;
+
+  constexpr mutable_buffer(void* data, std::size_t size) noexcept : data_(data), size_(size) {}
+
+  template <detail::byte_type T, std::size_t n>
+  constexpr mutable_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {}
+
+  template <detail::writable_byte_range T>
+  constexpr mutable_buffer(T&& range) noexcept
+      : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
+
+  std::byte* data() const noexcept { return static_cast<std::byte*>(data_); }
+  constexpr std::size_t size() const noexcept { return size_; }
+  constexpr bool empty() const noexcept { return size_ == 0; }
+
+  /// Drops the first `n` bytes from the view; `n` is at most size().
+  void remove_prefix(std::size_t n) noexcept {
+    ANYIO_NET_ASSERT(n <= size_);
+    data_ = data() + n;
+    size_ -= n;
+  }
+
+ private:
+  friend class const_buffer;
+
+  void* data_ = nullptr;  // void: a constant expression may not cast to std::byte*, but may forget the type
+  std::size_t size_ = 0;
+};
+
+/// Bytes to be read: a pointer and a size. Does not own them; whoever makes one keeps the bytes alive
+/// until the operation that it was given to has completed or been destroyed.
+///
+/// Made implicitly from `std::string_view`, `std::string`, `std::vector`, `std::array`, arrays and
+/// `std::span` of `char`, `unsigned char` or `std::byte`, and from a mutable_buffer. A `const char[N]`
+/// counts without its last element if that is NUL, which is what a literal means (NULs inside are
+/// kept), a `const char*` up to its NUL. Everything else is taken whole, a non-const `char[N]` too.
+class const_buffer {
+ public:
+  /// Empty.
+  constexpr const_buffer() noexcept = default;
+
+  constexpr const_buffer(const void* data, std::size_t size) noexcept : data_(data), size_(size) {}
+
+  constexpr const_buffer(mutable_buffer bytes) noexcept : data_(bytes.data_), size_(bytes.size_) {}
+
+  template <class T, std::size_t n>
+    requires detail::byte_type<std::remove_const_t<T>>
+  constexpr const_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {
+    if constexpr (std::same_as<T, const char>) {
+      if (array[n - 1] == '\0') --size_;
+    }
+  }
+
+  /// Up to the NUL, which must be there; `text` is not null. A template, or arrays would come here.
+  template <class T>
+    requires(std::same_as<T, const char*> || std::same_as<T, char*>)
+  constexpr const_buffer(const T& text) noexcept
+      : data_(text), size_(std::char_traits<char>::length(text)) {}
+
+  template <detail::byte_range T>
+  constexpr const_buffer(T&& range) noexcept
+      : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
+
+  const std::byte* data() const noexcept { return static_cast<const std::byte*>(data_); }
+  constexpr std::size_t size() const noexcept { return size_; }
+  constexpr bool empty() const noexcept { return size_ == 0; }
+
+  /// Drops the first `n` bytes from the view; `n` is at most size().
+  void remove_prefix(std::size_t n) noexcept {
+    ANYIO_NET_ASSERT(n <= size_);
+    data_ = data() + n;
+    size_ -= n;
+  }
+
+ private:
+  const void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == address ======================================================================================
+
+// Addresses as values: internet addresses and endpoints, parsed, formatted and moved in and out of
+// the kernel's structures, and the names of UNIX sockets. All of it is pure, the same under every
+// system and locale, and safe to feed with any bytes; it must not make system calls. The names of
+// network interfaces, which only the system knows, come through two functions that the backend sets.
+
+#include <compare>
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// An IPv4 or IPv6 address; the latter with a scope, which says what interface a link-local address
+/// belongs to. Ordered: IPv4 before IPv6, then by bytes, then by scope.
+class ip_address {
+ public:
+  /// 0.0.0.0
+  constexpr ip_address() noexcept = default;
+
+  /// Reads "127.0.0.1", "::1" or "fe80::1%eth0"; nothing may stand before or after it.
+  ///
+  /// IPv4 is four decimal numbers without leading zeros, since some read those as octal. IPv6 is any
+  /// form of RFC 4291 section 2.2; a scope (RFC 4007 section 11) is an interface's number, or its name
+  /// if the system knows it. "::ffff:127.0.0.1" stays IPv6. Anything else is `invalid_argument`.
+  [[nodiscard]] static result<ip_address> parse(std::string_view text);
+
+  /// 0.0.0.0: as a local address, all of IPv4.
+  [[nodiscard]] static constexpr ip_address any_v4() noexcept { return {}; }
+  /// "::": as a local address, all of IPv6.
+  [[nodiscard]] static constexpr ip_address any_v6() noexcept {
+    ip_address address;
+    address.is_v6_ = true;
+    return address;
+  }
+  /// 127.0.0.1
+  [[nodiscard]] static constexpr ip_address loopback_v4() noexcept { return v4(0x7f000001); }
+  /// ::1
+  [[nodiscard]] static constexpr ip_address loopback_v6() noexcept {
+    ip_address address = any_v6();
+    address.bytes_[15] = std::byte{1};
+    return address;
+  }
+  /// From a number in host byte order: 0x7f000001 is 127.0.0.1.
+  [[nodiscard]] static constexpr ip_address v4(std::uint32_t number) noexcept {
+    ip_address address;
+    for (std::size_t i = 0; i < 4; ++i) address.bytes_[i] = static_cast<std::byte>(number >> (24 - 8 * i));
+    return address;
+  }
+  /// From bytes in network order; `scope` is the number of an interface, or 0.
+  [[nodiscard]] static constexpr ip_address v6(std::span<const std::byte, 16> bytes,
+                                               std::uint32_t scope = 0) noexcept {
+    ip_address address = any_v6();
+    for (std::size_t i = 0; i < 16; ++i) address.bytes_[i] = bytes[i];
+    address.scope_ = scope;
+    return address;
+  }
+
+  [[nodiscard]] constexpr bool is_v4() const noexcept { return !is_v6_; }
+  [[nodiscard]] constexpr bool is_v6() const noexcept { return is_v6_; }
+  /// 224.0.0.0/4 or ff00::/8.
+  [[nodiscard]] constexpr bool is_multicast() const noexcept {
+    return is_v6_ ? bytes_[0] == std::byte{0xff} : (bytes_[0] & std::byte{0xf0}) == std::byte{0xe0};
+  }
+  /// The number of the interface, 0 if none is given; always 0 for IPv4.
+  [[nodiscard]] constexpr std::uint32_t scope_id() const noexcept { return scope_; }
+  /// 4 or 16 bytes in network order; part of this object.
+  [[nodiscard]] constexpr std::span<const std::byte> bytes() const noexcept {
+    return std::span<const std::byte>(bytes_, is_v6_ ? 16u : 4u);
+  }
+
+  /// The one canonical text (RFC 5952), with the interface's name if it is known, else its number.
+  /// `parse` reads it back to an equal address.
+  [[nodiscard]] std::string to_string() const;
+
+  friend constexpr bool operator==(const ip_address&, const ip_address&) noexcept = default;
+  friend constexpr std::strong_ordering operator<=>(const ip_address&, const ip_address&) noexcept = default;
+
+ private:
+  // In the order of comparison. What an IPv4 address does not use is zero.
+  bool is_v6_ = false;
+  std::byte bytes_[16] = {};
+  std::uint32_t scope_ = 0;
+};
+
+static_assert(std::is_trivially_copyable_v<ip_address>);
+
+/// An address and a port.
+struct ip_endpoint {
+  ip_address address{};
+  std::uint16_t port = 0;  ///< in host byte order
+
+  /// Reads "127.0.0.1:80", "[::1]:80" or "[fe80::1%eth0]:80". The port is a decimal number up to
+  /// 65535 and may not be missing, the brackets belong to IPv6. Anything else is `invalid_argument`.
+  [[nodiscard]] static result<ip_endpoint> parse(std::string_view text);
+
+  /// What `parse` reads.
+  [[nodiscard]] std::string to_string() const;
+
+  /// From what the kernel filled in; `data` may be unaligned, and is read up to `size` only. An
+  /// IPv4-mapped address becomes IPv4. Another family, or too small a size: `invalid_argument`.
+  [[nodiscard]] static result<ip_endpoint> from_sockaddr(const sockaddr* data, socklen_t size);
+
+  /// Fills all of `storage` and gives the size of what is used of it.
+  socklen_t to_sockaddr(sockaddr_storage& storage) const noexcept;
+
+  friend constexpr bool operator==(const ip_endpoint&, const ip_endpoint&) noexcept = default;
+  friend constexpr std::strong_ordering operator<=>(const ip_endpoint&,
+                                                    const ip_endpoint&) noexcept = default;
+};
+
+static_assert(std::is_trivially_copyable_v<ip_endpoint>);
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// How interfaces are called. A backend sets both before the first address is parsed or formatted;
+/// without them a scope is a number.
+struct interface_names {
+  std::uint32_t (*index)(const char* name) = nullptr;      // 0: there is none
+  bool (*name)(std::uint32_t index, char* out) = nullptr;  // out: 64 bytes, to be ended by NUL
+};
+inline interface_names interface_lookup{};
+
+// The BSDs keep a structure's length in its first member, Linux has no such member.
+template <class Storage>
+void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] socklen_t size) noexcept {
+  if constexpr (requires { storage.ss_len; }) storage.ss_len = static_cast<std::uint8_t>(size);
+  if constexpr (requires { storage.sun_len; }) storage.sun_len = static_cast<std::uint8_t>(size);
+}
+
+/// The name of a UNIX socket as the kernel wants it.
+struct unix_address {
+  sockaddr_un storage;
+  socklen_t size;
+};
+
+/// Empty is the unnamed socket (which bind takes as a wish for any free abstract name on Linux); a
+/// leading NUL is the abstract namespace, where every byte counts, and `not_supported` but on Linux.
+/// Errors carry `operation`: `os_error` with ENAMETOOLONG for a path that leaves no room for its NUL,
+/// or with EINVAL for one with a NUL inside, which the kernel would cut short without a word.
+[[nodiscard]] result<unix_address> make_unix_address(std::string_view path, const char* operation);
+
+/// The other way round; `data` may be unaligned. `size` is the kernel's word, which counts what did
+/// not fit into the caller's storage too, so no more than a sockaddr_un is read, and a path need not
+/// end with NUL. Empty for an unnamed socket and for any other family.
+[[nodiscard]] std::string unix_path(const sockaddr* data, socklen_t size);
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == recycler =====================================================================================
+
+// Memory that goes round: blocks of a few sizes, kept per thread for the next one who asks.
+//
+// Coroutine frames, started operations and connections come and go at a high rate and in few sizes.
+// Freed blocks are kept in one list a size class, so that in steady state nothing is asked of
+// `operator new`, from which all memory comes. It must not know what is put into a block.
+
+#include <new>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+struct recycler_block {
+  recycler_block* next;
+};
+
+/// What a thread keeps. Trivial, so that reading it costs no guard; `recycler::guard` frees the lists when
+/// the thread ends.
+struct recycler_cache {
+  static constexpr std::size_t step = 64;
+  static constexpr std::size_t largest = 4096;
+  static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // a thread keeps at most this much
+
+  struct pool {
+    recycler_block* list = nullptr;
+    std::size_t count = 0;
+    std::size_t limit = 8192;
+  };
+
+  recycler_block* lists[largest / step] = {};
+  std::size_t bytes = 0;
+  pool pools[2];
+  bool guarded = false;
+  bool closed = false;  // the thread ends: its lists are freed already
+};
+
+/// Blocks by size, and two pools of one size each, which nothing else takes from: what `loop::reserve`
+/// puts there is there for those whom it was reserved for.
+class recycler {
+ public:
+  enum pool : unsigned { operations, descriptors };
+  /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
+  /// second; larger ones go by their size.
+  static constexpr std::size_t block_size_of[] = {512, 192};
+
+  [[nodiscard]] static void* allocate(std::size_t size) {
+    if (size > largest) [[unlikely]]
+      return ::operator new(size);
+    const std::size_t index = class_of(size);
+    if (block* b = cache.lists[index]) {
+      cache.lists[index] = b->next;
+      cache.bytes -= class_size(index);
+      return b;
+    }
+    return ::operator new(class_size(index));
+  }
+  static void deallocate(void* memory, std::size_t size) noexcept {
+    const std::size_t index = class_of(size);
+    if (size > largest || cache.closed || cache.bytes + class_size(index) > kept_bytes) [[unlikely]]
+      return release(memory);
+    if (!cache.guarded) [[unlikely]]
+      watch_thread();
+    cache.lists[index] = ::new (memory) block{cache.lists[index]};
+    cache.bytes += class_size(index);
+  }
+
+  [[nodiscard]] static void* allocate(pool from, std::size_t size) {
+    if (size > block_size_of[from]) return allocate(size);
+    auto& p = cache.pools[from];
+    if (block* b = p.list) {
+      p.list = b->next;
+      --p.count;
+      return b;
+    }
+    return ::operator new(block_size_of[from]);
+  }
+  static void deallocate(pool from, void* memory, std::size_t size) noexcept {
+    if (size > block_size_of[from]) return deallocate(memory, size);
+    if (cache.closed || cache.pools[from].count >= cache.pools[from].limit) [[unlikely]]
+      return release(memory);
+    keep(from, memory);
+  }
+
+  /// Puts blocks aside, beyond what is kept anyway.
+  static void reserve(pool in, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      ++cache.pools[in].limit;
+      keep(in, ::operator new(block_size_of[in]));
+    }
+  }
+
+ private:
+  using block = recycler_block;
+  static constexpr std::size_t step = recycler_cache::step;
+  static constexpr std::size_t largest = recycler_cache::largest;
+  static constexpr std::size_t kept_bytes = recycler_cache::kept_bytes;
+
+  static inline constinit thread_local recycler_cache cache{};
+  struct guard {
+    ~guard() { close(); }
+  };
+
+  static constexpr std::size_t class_of(std::size_t size) noexcept { return size == 0 ? 0 : (size - 1) / step; }
+  static constexpr std::size_t class_size(std::size_t index) noexcept { return (index + 1) * step; }
+
+  static void keep(pool in, void* memory) noexcept {
+    if (!cache.guarded) [[unlikely]]
+      watch_thread();
+    auto& p = cache.pools[in];
+    p.list = ::new (memory) block{p.list};
+    ++p.count;
+  }
+  static void release(void* memory) noexcept;
+  static void watch_thread() noexcept;
+  static void close() noexcept;
+};
+
+/// A base for what takes blocks of a pool. What wants more alignment than usual goes past the recycler.
+template <recycler::pool From>
+struct pooled {
+  static void* operator new(std::size_t size) { return recycler::allocate(From, size); }
+  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(From, p, size); }
+  static void* operator new(std::size_t size, std::align_val_t a) { return ::operator new(size, a); }
+  static void operator delete(void* p, std::align_val_t a) noexcept { ::operator delete(p, a); }
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == backend ======================================================================================
+
+// The seam: everything that the library asks of the world.
+//
+// Sockets, files, the clock, randomness, names and signals go through this one abstract class, and
+// nothing else makes a system call or reads errno. Each call gives a value >= 0 or a negative errno.
+// No call blocks but `wait` (and, on a helper thread, `resolve` and `reverse`). A backend must not
+// know who calls it.
+
+#include <chrono>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+using duration = std::chrono::nanoseconds;
+using time_point = std::chrono::steady_clock::time_point;
+
+namespace detail {
+
+/// What `backend::wait` and `poll_now` tell of a descriptor.
+enum readiness : std::uint32_t {
+  ready_read = 1,    // data, or a connection to accept
+  ready_write = 2,
+  ready_end = 4,     // end of stream, hang-up or error: read until it shows
+  ready_urgent = 8,  // out-of-band data splits what can be read
+};
+
+struct poll_event {
+  std::uint64_t token;
+  std::uint32_t ready;  // readiness bits
+};
+
+/// One message in or out, as `sendmsg` and `recvmsg` see it.
+struct message {
+  std::span<const ::iovec> parts;
+  sockaddr* address = nullptr;  // destination, or room for the sender
+  socklen_t address_size = 0;   // in: size of the room or of the address; out: of the sender's
+  void* control = nullptr;
+  std::size_t control_size = 0;  // in: room or size; out: what came
+  int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
+  bool peek = false;             // in: leave what is received where it is
+};
+
+struct file_identity {
+  bool is_socket = false;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
+/// What a look-up gives: endpoints, or why there are none. `reason` is static text.
+struct resolved {
+  std::vector<ip_endpoint> endpoints;
+  int status = 0;                // 0, or a negative errno (a plain resolver failure: -ENOENT)
+  const char* reason = nullptr;  // the resolver's words for a failure of its own
+};
+
+}  // namespace detail
+
+/// The seam. `system_backend()` is the machine's; others simulate it or add faults to it.
+class backend {
+ public:
+  backend() = default;
+  backend(const backend&) = delete;
+  backend& operator=(const backend&) = delete;
+  virtual ~backend() = default;
+
+  // --- time and chance
+  virtual time_point now() = 0;
+  virtual std::uint64_t entropy() = 0;
+
+  // --- readiness
+  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno.
+  virtual int watch(int fd, std::uint64_t token) = 0;
+  virtual void forget(int fd) = 0;
+  /// Watches some `readiness` bits, level-triggered; reports once, then is silent until armed again.
+  /// `again` says that the descriptor is in the poller already.
+  virtual int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) = 0;
+  /// The `readiness` bits that hold now (any descriptor, also one that is watched), or -errno.
+  virtual int poll_now(int fd, std::uint32_t interest) = 0;
+  /// Waits until something is ready, `wake` is called, or the time is over (negative: no limit).
+  /// The number of events, which may be 0 at any time, or -errno.
+  virtual int wait(std::span<detail::poll_event> events, duration at_most) = 0;
+  /// Ends a `wait`, this one or the next. The only call that may come from any thread.
+  virtual void wake() = 0;
+  /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
+  virtual int native_handle() const = 0;
+
+  // --- sockets: close-on-exec, non-blocking, never SIGPIPE
+  virtual int open_socket(int family, int type, int protocol) = 0;
+  virtual int open_pair(int family, int type, int (&fds)[2]) = 0;
+  virtual int bind(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual int listen(int fd, int backlog) = 0;
+  virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual int shutdown(int fd, int how) = 0;
+  /// Closes any descriptor. The number is free afterwards, whatever it returns.
+  virtual int close(int fd) = 0;
+  virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;
+  virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
+  virtual ssize_t receive_message(int fd, detail::message& m) = 0;
+  virtual ssize_t send_message(int fd, const detail::message& m) = 0;
+  /// Many datagrams a call: how many went, or -errno if the first failed.
+  virtual int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes) = 0;
+  virtual int send_messages(int fd, std::span<const detail::message> messages) = 0;
+  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
+  virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
+  virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
+  virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
+
+  // --- descriptors of other kinds
+  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
+  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
+  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  virtual int adopt(int fd) = 0;
+  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
+  virtual int set_close_on_exec(int fd) = 0;
+
+  // --- paths of UNIX sockets
+  virtual int identify(const char* path, detail::file_identity& identity) = 0;  // does not follow links
+  virtual int change_mode(const char* path, mode_t mode) = 0;
+  virtual int unlink(const char* path) = 0;
+
+  // --- names: blocking, called on a helper thread
+  virtual detail::resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
+  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
+  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
+
+  // --- signals: from the first `catch_signal` of a number to the last `release_signal`, every loop
+  // that caught it is woken (`wait` returns) when it comes, and `take_signal` tells once that it did
+  virtual int catch_signal(int number) = 0;
+  virtual void release_signal(int number) = 0;
+  virtual bool take_signal(int number) = 0;
+
+  /// Whether helper threads may be used. False: what would run on one runs in place.
+  virtual bool uses_threads() const { return true; }
+};
+
+namespace detail {
+/// Closes a descriptor that belongs to no loop.
+void close_descriptor(int fd) noexcept;
+}  // namespace detail
+
+/// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).
+[[nodiscard]] std::unique_ptr<backend> system_backend();
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == backend_posix ================================================================================
+
+// What POSIX systems have in common behind the seam.
+//
+// Sockets, files, names, paths, signals, the clock and randomness are nearly the same everywhere, and
+// the few differences are settled here, so that a system's own backend adds no more than its poller.
+// This part must not know how a poller waits: to be woken by a signal it has a descriptor to write to.
+
+#include <atomic>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class posix_backend : public backend {
+ public:
+  posix_backend();
+  /// The derived class has called `release_signals` before it closed its wake descriptor.
+  ~posix_backend() override;
+
+  time_point now() override;
+  std::uint64_t entropy() override;
+  int poll_now(int fd, std::uint32_t interest) override;
+
+  int open_socket(int family, int type, int protocol) override;
+  int open_pair(int family, int type, int (&fds)[2]) override;
+  int bind(int fd, const sockaddr* address, socklen_t size) override;
+  int listen(int fd, int backlog) override;
+  int connect(int fd, const sockaddr* address, socklen_t size) override;
+  int accept(int fd, sockaddr* address, socklen_t* size) override;
+  int shutdown(int fd, int how) override;
+  int close(int fd) override;
+  ssize_t receive(int fd, void* data, std::size_t size) override;
+  ssize_t send(int fd, const void* data, std::size_t size) override;
+  ssize_t receive_message(int fd, message& m) override;
+  ssize_t send_message(int fd, const message& m) override;
+  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) override;
+  int send_messages(int fd, std::span<const message> messages) override;
+  ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+  int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
+  int local_address(int fd, sockaddr* address, socklen_t* size) override;
+  int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+
+  ssize_t read(int fd, void* data, std::size_t size) override;
+  ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  int adopt(int fd) override;
+  int set_close_on_exec(int fd) override;
+
+  int identify(const char* path, file_identity& identity) override;
+  int change_mode(const char* path, mode_t mode) override;
+  int unlink(const char* path) override;
+
+  resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  bool has_family(int family) override;
+
+  int catch_signal(int number) override;
+  void release_signal(int number) override;
+  bool take_signal(int number) override;
+
+  bool uses_threads() const override;
+
+ protected:
+  /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the
+  /// next; a signal handler does so, hence it stays the same until `release_signals`.
+  virtual int wake_descriptor() = 0;
+
+  /// Releases all that was caught. Afterwards nobody writes to the wake descriptor.
+  void release_signals();
+
+ private:
+  static constexpr int signal_limit = 64;  // the highest number that can be caught
+
+  std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
+  std::atomic<signed char> has_ipv6_{-1};
+  int signal_slot_ = -1;                          // in the table of the process; -1: none yet
+  std::uint32_t signals_caught_[signal_limit]{};  // how many times each number is, at number - 1
+};
+
+/// The bits of poll(2) for readiness bits.
+[[nodiscard]] short poll_interest(std::uint32_t readiness_bits) noexcept;
+
+/// The readiness bits for what poll(2) gave. A hang-up or an error wakes both directions, and the
+/// next call tells what it is; the end of what the peer sends leaves writers alone.
+[[nodiscard]] std::uint32_t readiness_of_poll(unsigned events) noexcept;
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == backend_epoll ================================================================================
+
+// Waiting on Linux: epoll, and an eventfd to be woken by.
+//
+// Descriptors of the library's own are watched once in their life, edge-triggered in both directions;
+// those of others for one event at a time. This part must not know what anyone does with an event.
+
+#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class epoll_backend final : public posix_backend {
+ public:
+  /// A token that nothing may be watched with.
+  static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
+
+  /// Null if the kernel has no descriptors left.
+  [[nodiscard]] static std::unique_ptr<epoll_backend> make();
+  ~epoll_backend() override;
+
+  int watch(int fd, std::uint64_t token) override;
+  void forget(int fd) override;
+  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  int wait(std::span<poll_event> events, duration at_most) override;
+  /// From a signal handler too.
+  void wake() override;
+  int native_handle() const override;
+
+ protected:
+  int wake_descriptor() override;
+
+ private:
+  epoll_backend() = default;
+
+  /// Adds or, if it is there already, changes; `change_first` says what is more likely.
+  int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept;
+
+  int poller_ = -1;
+  int wake_fd_ = -1;
+  std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == unique_fd ====================================================================================
+
+// A descriptor with an owner.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// Owns a descriptor of any kind, and closes it when destroyed.
+class unique_fd {
+ public:
+  unique_fd() = default;
+  explicit unique_fd(int fd) noexcept : fd_(fd) {}
+  unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
+  unique_fd& operator=(unique_fd&& other) noexcept {
+    if (this != &other) reset(other.release());
+    return *this;
+  }
+  ~unique_fd() { reset(); }
+
+  /// The number, -1 if there is none.
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  /// Gives it up: the caller closes it.
+  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+  /// Closes what it has and takes another.
+  void reset(int fd = -1) noexcept {
+    const int old = std::exchange(fd_, fd);
+    if (old >= 0) detail::close_descriptor(old);
+  }
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == ready_list ===================================================================================
+
+// What waits, and the lists it waits in.
+//
+// A node is anything that the loop can run: an operation, a task that was started, a posted call. It
+// lies in one list at a time, the loop's ready list or its list of those that wait, and unlinks itself
+// in O(1) wherever it is. Its face says how it is run and to whom it is handed over. This part must
+// not know what an operation does.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class loop_core;
+struct node;
+
+/// An element of a circular list; alone it points at itself.
+struct link {
+  link* previous = this;
+  link* next = this;
+
+  link() = default;
+  link(const link&) = delete;
+  link& operator=(const link&) = delete;
+  ~link() { unlink(); }
+
+  [[nodiscard]] bool linked() const noexcept { return next != this; }
+  void unlink() noexcept {
+    previous->next = next;
+    next->previous = previous;
+    previous = next = this;
+  }
+  /// Puts an unlinked element in front of this one; before a list's head that is its end.
+  void insert_before(link& element) noexcept {
+    element.previous = previous;
+    element.next = this;
+    previous->next = &element;
+    previous = &element;
+  }
+  /// Moves all elements of another list to the end of this one.
+  void splice(link& other) noexcept {
+    if (!other.linked()) return;
+    previous->next = other.next;
+    other.next->previous = previous;
+    other.previous->next = this;
+    previous = other.previous;
+    other.previous = other.next = &other;
+  }
+};
+
+/// What `loop::dump` tells of a node.
+struct description {
+  const char* operation;
+  int fd = -1;
+};
+
+/// How a node is run, and who waits for it: the table that stands in for virtual functions, since it
+/// changes with every start.
+struct face {
+  void (*run)(node&);
+  void (*abandon)(node&);  // the loop ends: destroy what was to be called
+  node* (*owner)(node&);   // who waits for it, null at the end of the chain
+  description (*describe)(node&);
+};
+
+/// What the loop can run. Pending from `begin` to `retire`; only an idle one may be moved.
+struct node : link {
+  const face* how = nullptr;
+  loop_core* core = nullptr;  // set while pending
+  std::uint32_t since = 0;    // milliseconds of the loop's clock, for dump
+  errc early = errc::ok;      // an error that was there when it was begun
+  bool cancelled = false;     // one more attempt, then this
+  bool finished = false;      // its outcome is there, and is about to be taken
+  bool attempted = false;     // in vain, by who awaits it: something will queue it
+  bool again = false;         // set by an attempt that stopped to let others run: no event will come
+
+  node() = default;
+  node(node&& other) noexcept : link() {
+    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    static_cast<void>(other);
+  }
+  node& operator=(node&& other) noexcept {
+    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    static_cast<void>(other);
+    retire();
+    return *this;
+  }
+  ~node() { retire(); }
+
+  [[nodiscard]] bool pending() const noexcept { return core != nullptr; }
+  void begin(loop_core& on, const face& f) noexcept;
+  void retire() noexcept;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == timers =======================================================================================
+
+// Deadlines in order.
+//
+// A pairing heap whose elements lie in their operations: nothing is allocated, inserting takes a few
+// instructions, and so does taking back a timeout that did not come to pass, the common case. It must
+// not read a clock: time is what the loop says it is. (Fredman, Sedgewick, Sleator, Tarjan: The
+// pairing heap, 1986.)
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class timer_heap;
+
+/// One deadline, and the node to run when it has passed. Cancelled when destroyed.
+class timer {
+ public:
+  timer() = default;
+  timer(timer&& other) noexcept {
+    ANYIO_NET_ASSERT(!other.armed());
+    static_cast<void>(other);
+  }
+  timer& operator=(timer&& other) noexcept {
+    ANYIO_NET_ASSERT(!other.armed());
+    static_cast<void>(other);
+    cancel();
+    return *this;
+  }
+  ~timer() { cancel(); }
+
+  [[nodiscard]] bool armed() const noexcept { return heap_ != nullptr; }
+  [[nodiscard]] std::chrono::steady_clock::time_point deadline() const noexcept { return deadline_; }
+  void cancel() noexcept;
+
+ private:
+  friend class timer_heap;
+
+  bool before(const timer& other) const noexcept {
+    if (deadline_ != other.deadline_) return deadline_ < other.deadline_;
+    return static_cast<std::int32_t>(order_ - other.order_) < 0;  // equal deadlines: as they were armed
+  }
+
+  timer_heap* heap_ = nullptr;
+  timer* child_ = nullptr;     // the first of those that come later
+  timer* sibling_ = nullptr;   // the next child of the same parent
+  timer* previous_ = nullptr;  // the sibling before, or the parent of a first child
+  node* target_ = nullptr;
+  std::chrono::steady_clock::time_point deadline_;
+  std::uint32_t order_ = 0;
+};
+
+class timer_heap {
+ public:
+  timer_heap() = default;
+  timer_heap(const timer_heap&) = delete;
+  timer_heap& operator=(const timer_heap&) = delete;
+
+  void arm(timer& t, std::chrono::steady_clock::time_point deadline, node& target) noexcept {
+    t.cancel();
+    t.heap_ = this;
+    t.deadline_ = deadline;
+    t.target_ = &target;
+    t.order_ = order_++;
+    root_ = root_ ? meld(root_, &t) : &t;
+  }
+  void remove(timer& t) noexcept;
+
+  [[nodiscard]] const timer* first() const noexcept { return root_; }
+  /// Takes the first timer out if it is due, and gives its node; null if none is.
+  node* pop_due(std::chrono::steady_clock::time_point now) noexcept {
+    if (root_ == nullptr || root_->deadline_ > now) return nullptr;
+    node* target = root_->target_;
+    remove(*root_);
+    return target;
+  }
+
+ private:
+  static timer* meld(timer* a, timer* b) noexcept {
+    if (b->before(*a)) std::swap(a, b);
+    b->previous_ = a;
+    b->sibling_ = a->child_;
+    if (b->sibling_) b->sibling_->previous_ = b;
+    a->child_ = b;
+    return a;
+  }
+  static timer* meld_all(timer* first) noexcept;
+
+  timer* root_ = nullptr;
+  std::uint32_t order_ = 0;
+};
+
+inline void timer::cancel() noexcept {
+  if (heap_) heap_->remove(*this);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == loop =========================================================================================
+
+// The event loop: what is ready, what waits, timers, descriptors, posted calls.
+//
+// A turn asks the poller once, then runs the ready list in rounds until it is empty or a budget is
+// spent, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
+// `loop_core` is what streams and operations hold, and it outlives the loop while any of them does.
+// This part must not know coroutines, callbacks or protocols.
+
+#include <limits>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class loop;
+
+namespace detail {
+
+/// Any duration, floating too, as nanoseconds; saturates, and NaN counts as zero.
+template <class Rep, class Period>
+constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
+  if constexpr (std::is_same_v<decltype(d), duration>) {
+    return d;
+  } else {
+    using seconds = std::chrono::duration<long double>;
+    const long double s = std::chrono::duration_cast<seconds>(d).count();
+    constexpr long double limit = 9.2e9L;  // a little less than 2^63 nanoseconds
+    if (!(s == s)) return duration::zero();
+    if (s >= limit) return duration::max();
+    if (s <= -limit) return duration::min();
+    if constexpr (std::is_floating_point_v<Rep>) {
+      const long double ns = s * 1e9L;  // rounded up, never early
+      const auto whole = static_cast<std::int64_t>(ns);
+      return duration(whole + (static_cast<long double>(whole) < ns ? 1 : 0));
+    } else {
+      return std::chrono::ceil<duration>(d);
+    }
+  }
+}
+
+/// `base + d`, at the ends of time if it would overflow.
+constexpr time_point add(time_point base, duration d) {
+  if (d > duration::zero() && base > time_point::max() - d) return time_point::max();
+  if (d < duration::zero() && base < time_point::min() - d) return time_point::min();
+  return base + d;
+}
+
+enum side : unsigned { read_side, write_side };
+
+/// What operations belong to: one reader and one writer may wait on it. Counted, so that a stream may
+/// be moved or destroyed while operations of it are about. All take blocks of one size, so that
+/// `loop::reserve` serves every kind.
+class resource : public pooled<recycler::descriptors> {
+ public:
+  explicit resource(loop_core& core);
+  resource(const resource&) = delete;
+  resource& operator=(const resource&) = delete;
+  virtual ~resource();
+
+  [[nodiscard]] loop_core& core() const noexcept { return core_; }
+  [[nodiscard]] bool open() const noexcept;
+  /// Closed, and no longer about to be.
+  [[nodiscard]] bool gone() const noexcept;
+  [[nodiscard]] node* waiting(side s) const noexcept { return waiting_[s]; }
+  void set_waiting(side s, node* n) noexcept { waiting_[s] = n; }
+  [[nodiscard]] virtual int descriptor() const noexcept { return -1; }
+
+  /// Ends it at once; what waits is queued, and will find it closed. Again is a no-op.
+  void close() noexcept;
+  /// To its users it is closed; what waits is queued. The system's side stays until `close`.
+  void begin_closing() noexcept;
+  /// What waits makes one more attempt and then ends with `errc::cancelled`.
+  void cancel() noexcept;
+  /// The poller's news.
+  void ready(std::uint32_t bits) noexcept;
+  void wake(side s) noexcept;
+  /// A waiting operation was withdrawn.
+  virtual void withdrawn(side) noexcept {}
+
+  /// Known to give nothing until the poller says otherwise; an attempt need not ask.
+  bool exhausted[2] = {false, false};
+  /// No further event may come: read on until the end shows.
+  bool read_to_end = false;
+
+ protected:
+  /// Releases what it holds of the system. Called once.
+  virtual void shut() noexcept = 0;
+
+ private:
+  template <class T>
+  friend class ref;
+  friend class loop_core;
+
+  loop_core& core_;
+  node* waiting_[2] = {nullptr, nullptr};
+  std::uint32_t references_ = 0;
+  bool open_ = true;
+  bool closing_ = false;
+};
+
+/// A resource that waits for this loop to close a descriptor, because there were none left.
+struct starved : link {
+  resource* waiter = nullptr;
+};
+
+/// A counted pointer to a resource or the like.
+template <class T>
+class ref {
+ public:
+  ref() = default;
+  explicit ref(T* p) noexcept : pointer_(p) {
+    if (pointer_) ++pointer_->references_;
+  }
+  ref(const ref& other) noexcept : ref(other.pointer_) {}
+  ref(ref&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  template <class U>
+    requires std::is_convertible_v<U*, T*>
+  ref(const ref<U>& other) noexcept : ref(other.get()) {}
+  ref& operator=(ref other) noexcept {
+    std::swap(pointer_, other.pointer_);
+    return *this;
+  }
+  ~ref() {
+    if (pointer_ && --pointer_->references_ == 0) delete pointer_;
+  }
+  T* get() const noexcept { return pointer_; }
+  T* operator->() const noexcept { return pointer_; }
+  T& operator*() const noexcept { return *pointer_; }
+  explicit operator bool() const noexcept { return pointer_ != nullptr; }
+
+ private:
+  T* pointer_ = nullptr;
+};
+
+/// A descriptor's place in the poller.
+struct registration {
+  int fd = -1;
+  std::uint32_t index = 0;
+};
+
+/// A callable that was posted.
+struct posted_node : node {
+  virtual ~posted_node() = default;
+};
+
+/// What handles on other threads share with the loop.
+struct mailbox {
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex mutex;
+#endif
+  link calls;                 // of posted nodes
+  backend* system = nullptr;  // null once the loop is gone
+  bool post(posted_node& call);
+};
+
+class loop_core {
+ public:
+  explicit loop_core(std::unique_ptr<backend> system);
+  loop_core(const loop_core&) = delete;
+  loop_core& operator=(const loop_core&) = delete;
+
+  /// The loop that runs, the innermost if there are several, or else the one made last; a loop that was
+  /// made since the running one began goes before it.
+  [[nodiscard]] static loop_core* current_or_null() noexcept { return latest ? latest->core : nullptr; }
+  [[nodiscard]] static loop_core& current();
+
+  [[nodiscard]] backend& system() noexcept { return *system_; }
+  /// For a helper thread, whose look-up may outlast the loop.
+  [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
+  [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
+  [[nodiscard]] bool running() const noexcept { return running_; }
+  [[nodiscard]] time_point now() { return system_->now(); }
+
+  /// To the end of the ready list; a node that is there already stays where it is.
+  void queue(node& n) noexcept {
+    n.unlink();
+    ready_.insert_before(n);
+  }
+  /// To those that wait for something to queue them.
+  void park(node& n) noexcept {
+    n.unlink();
+    parked_.insert_before(n);
+  }
+  /// Whether what is ready may still be handed over at once; else it takes its turn.
+  [[nodiscard]] bool spend_inline() noexcept { return running_ && inline_budget_ != 0 && inline_budget_-- != 0; }
+  /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
+  [[nodiscard]] bool spend_await() noexcept { return !running_ || await_budget_-- != 0; }
+
+  void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
+
+  /// The loop's own room for what is received; whatever is read next overwrites it.
+  [[nodiscard]] mutable_buffer buffer();
+  [[nodiscard]] bool in_buffer(const void* p) const noexcept {
+    const auto* byte = static_cast<const std::byte*>(p);
+    return buffer_ != nullptr && byte >= buffer_.get() && byte < buffer_.get() + buffer_size;
+  }
+  static constexpr std::size_t buffer_size = 65536;
+
+  /// Watches a descriptor for a resource, both ways. 0 or a negative errno.
+  [[nodiscard]] int watch(registration& r, resource& owner);
+  /// A token for a descriptor that is watched in another way; `leave` gives it back.
+  [[nodiscard]] std::uint64_t enter(registration& r, resource& owner);
+  void leave(registration& r) noexcept;
+  /// Whether some resource is in the poller with this descriptor. Looks at all of them.
+  [[nodiscard]] bool watches(int fd) const noexcept;
+  /// Stops watching, and closes unless told otherwise.
+  void forget(registration& r, bool close_it = true) noexcept;
+  /// Wakes a reader once this loop has closed a descriptor, for those who ran out of them.
+  void wait_for_descriptor(starved& s) noexcept {
+    s.unlink();
+    starved_.insert_before(s);
+  }
+
+  bool turn(duration at_most);
+  /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
+  void run(const bool* done = nullptr);
+  void stop() noexcept { stopped_ = true; }
+  void reserve(std::size_t descriptors, std::size_t started_operations);
+  [[nodiscard]] duration time_until_next();
+  [[nodiscard]] std::string dump();
+  void end();
+  [[nodiscard]] bool idle() const noexcept;
+
+  void post(posted_node& call) noexcept;
+  std::shared_ptr<mailbox> mail;
+
+  /// Called after each wait, for signals. Null while nobody wants it.
+  void (*after_wait)(loop_core&) = nullptr;
+  link signal_receivers;
+  link raw_descriptors;  // that somebody waits for
+
+  loop* object = nullptr;
+
+ private:
+  /// A claim to be this thread's current loop, the latest first: one while the loop lives, and one while
+  /// it runs.
+  struct claim {
+    loop_core* core;
+    claim* earlier;
+
+    explicit claim(loop_core& c) noexcept : core(&c), earlier(std::exchange(latest, this)) {}
+    claim(const claim&) = delete;
+    claim& operator=(const claim&) = delete;
+    ~claim() { withdraw(); }
+    void withdraw() noexcept {
+      for (claim** place = &latest; *place != nullptr; place = &(*place)->earlier) {
+        if (*place != this) continue;
+        *place = earlier;
+        return;
+      }
+    }
+  };
+  static inline constinit thread_local claim* latest = nullptr;
+
+  /// What `run` and `turn` hold: the loop is current, and stays in memory even if it ends meanwhile.
+  struct running_scope;
+
+
+  template <class T>
+  friend class ref;
+  friend class resource;
+  friend struct node;
+
+  struct slot {
+    resource* owner = nullptr;
+    std::uint32_t generation = 0;
+    union {
+      std::uint32_t next_free = 0;
+      int fd;  // while there is an owner
+    };
+  };
+  static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
+  static constexpr int rounds_of_turn = 32;
+  static constexpr int completions_of_turn = 1024;
+  static constexpr std::uint32_t inline_budget_of_node = 32;
+  static constexpr std::uint32_t await_budget_of_node = 1024;
+
+  bool run_ready(const bool* done);
+  void leave_round() noexcept;
+  void poll(duration at_most);
+  void take_mail();
+  void dispatch(const poll_event& event) noexcept;
+  std::uint64_t take_slot(registration& r, resource& owner);
+
+  std::shared_ptr<backend> system_;
+  link ready_;
+  link round_;  // what was ready when the round began that runs now
+  link parked_;
+  claim lives_;
+  timer_heap timers_;
+  std::vector<slot> slots_;
+  std::uint32_t free_slot_ = no_slot;
+  link starved_;
+  std::unique_ptr<std::byte[]> buffer_;
+  std::size_t pending_ = 0;
+  std::uint32_t turn_milliseconds_ = 0;
+  std::uint32_t references_ = 0;
+  std::uint32_t inline_budget_ = 0;
+  std::uint32_t await_budget_ = 0;
+  bool running_ = false;
+  bool stopped_ = false;
+};
+
+inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
+
+inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
+
+inline void resource::wake(side s) noexcept {
+  if (node* n = waiting_[s]) core_.queue(*n);
+}
+
+inline void resource::ready(std::uint32_t bits) noexcept {
+  if (bits & (ready_end | ready_urgent)) read_to_end = true;
+  if (bits & (ready_read | ready_end | ready_urgent)) {
+    exhausted[read_side] = false;
+    wake(read_side);
+  }
+  if (bits & ready_write) {
+    exhausted[write_side] = false;
+    wake(write_side);
+  }
+}
+
+inline void node::begin(loop_core& on, const face& f) noexcept {
+  how = &f;
+  core = &on;
+  cancelled = false;
+  since = on.turn_milliseconds_;
+  ++on.pending_;
+}
+
+inline void node::retire() noexcept {
+  unlink();
+  if (core != nullptr) {
+    --core->pending_;
+    core = nullptr;
+    how = nullptr;
+  }
+}
+
+template <class F>
+struct posted_call final : posted_node, pooled<recycler::operations> {
+  explicit posted_call(F&& f) : call(std::move(f)) {}
+
+  static void run(node& n) {
+    const std::unique_ptr<posted_call> self(static_cast<posted_call*>(&n));
+    F f = std::move(self->call);
+    self->retire();
+    std::move(f)();
+  }
+  static void abandon(node& n) { delete static_cast<posted_call*>(&n); }
+  static node* owner(node&) { return nullptr; }
+  static description describe(node&) { return {"post"}; }
+  static constexpr face face_of_call{run, abandon, owner, describe};
+
+  F call;
+};
+
+template <class F>
+posted_node& make_posted(F&& f) {
+  using call = posted_call<std::decay_t<F>>;
+  auto* p = new call(std::decay_t<F>(std::forward<F>(f)));
+  p->how = &call::face_of_call;
+  return *p;
+}
+
+}  // namespace detail
+
+/// Runs calls on a loop from any thread; may outlive the loop. With ANYIO_NET_NO_THREADS it is for the
+/// loop's own thread.
+class loop_handle {
+ public:
+  loop_handle() = default;
+
+  /// Runs the callable on the loop, in order; false, and the callable destroyed, once the loop is gone.
+  template <class F>
+  bool post(F&& callable) const {
+    return mail_ != nullptr && mail_->post(detail::make_posted(std::forward<F>(callable)));
+  }
+
+ private:
+  friend class loop;
+  explicit loop_handle(std::shared_ptr<detail::mailbox> mail) : mail_(std::move(mail)) {}
+  std::shared_ptr<detail::mailbox> mail_;
+};
+
+/// An event loop. Belongs to the thread that made it, whose current loop it is while it lives.
+///
+/// It may end before its streams and operations: callbacks are destroyed unrun, descriptors closed, and
+/// what outlives it gives `closed_resource`.
+class loop {
+ public:
+  /// epoll on Linux, kqueue on the BSDs and macOS.
+  loop();
+  explicit loop(std::unique_ptr<backend> system);
+  loop(const loop&) = delete;
+  loop& operator=(const loop&) = delete;
+  ~loop();
+
+  /// This thread's loop: the one that runs, else the one made last that still lives. There must be one.
+  [[nodiscard]] static loop& current();
+
+  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again.
+  void run() { core_->run(); }
+  /// One turn, which waits no longer than this; true if something ran.
+  template <class Rep, class Period>
+  bool run_once(std::chrono::duration<Rep, Period> at_most) {
+    return core_->turn(detail::to_duration(at_most));
+  }
+  /// Ends the `run()` or `run_once()` under way after the callback that runs now.
+  void stop() { core_->stop(); }
+
+  /// For a foreign loop: readable when there is something to do; -1 in a simulation. Wait for it no
+  /// longer than `time_until_next()`, then call `run_once(0)`.
+  [[nodiscard]] int native_handle() const { return core_->system().native_handle(); }
+  /// Zero if something is ready, `duration::max()` if only the descriptor can tell.
+  [[nodiscard]] duration time_until_next() const { return core_->time_until_next(); }
+
+  [[nodiscard]] loop_handle handle() { return loop_handle(core_->mail); }
+
+  /// Runs the callable from the loop, after what is ready already. From this loop's thread.
+  template <class F>
+  void post(F&& callable) {
+    core_->post(detail::make_posted(std::forward<F>(callable)));
+  }
+
+  /// Makes room for so many connections and started operations; up to these numbers neither allocates
+  /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
+  void reserve(std::size_t descriptors, std::size_t started_operations) {
+    core_->reserve(descriptors, started_operations);
+  }
+
+  /// What waits: descriptor, operation, age in seconds, one per line.
+  [[nodiscard]] std::string dump() const { return core_->dump(); }
+
+ private:
+  friend class detail::loop_core;
+  detail::ref<detail::loop_core> core_;
+};
+
+/// The clock of this thread's loop, the only one to use with `*_at` and `*_until`.
+[[nodiscard]] time_point now();
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == coroutine ====================================================================================
+
+// Coroutines, run by a driver.
+//
+// A coroutine of the library is never resumed from inside another: it returns to its driver and says
+// what comes next, so the stack does not grow, whatever the compiler makes of symmetric transfer. An
+// error raised where there are no exceptions goes the same way: the driver destroys the frame, whose
+// locals so end innermost first, and then raises whoever waits for it. This part must not know
+// operations.
+
+#include <coroutine>
+#include <cstring>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+struct promise_base;
+
+/// What a driver does next.
+struct step {
+  enum kind : std::uint8_t { nothing, resume, deliver, raise };
+  kind what = nothing;
+  promise_base* promise = nullptr;
+  error failure;  // of raise
+};
+
+/// Room for a callable of three pointers, or for whoever else waits.
+struct waiter_storage {
+  alignas(void*) std::byte bytes[3 * sizeof(void*)];
+
+  template <class W>
+  void put(const W& w) noexcept {
+    static_assert(std::is_trivially_copyable_v<W> && sizeof(W) <= sizeof(bytes) && alignof(W) <= alignof(void*));
+    ::new (static_cast<void*>(bytes)) W(w);
+  }
+  template <class W>
+  [[nodiscard]] W get() const noexcept {
+    return *std::launder(reinterpret_cast<const W*>(bytes));
+  }
+};
+
+/// The face of a coroutine: also how its end reaches whoever waits.
+struct coroutine_face : face {
+  step (*deliver)(promise_base&);
+  step (*fail)(const waiter_storage&, error);  // the coroutine itself is gone
+};
+
+/// What every coroutine of the library has.
+struct promise_base : node {
+  std::coroutine_handle<> handle;
+  promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
+  waiter_storage waiter;
+  link scopes;  // the task groups that were made in it, which so know what they are part of
+
+  ~promise_base() {
+    while (scopes.linked()) scopes.next->unlink();
+  }
+
+  static void* operator new(std::size_t size) { return recycler::allocate(size); }
+  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
+};
+
+/// The coroutine that runs now, for telling a task from its own inside.
+inline constinit thread_local promise_base* active = nullptr;
+/// What the coroutine that runs now wants of its driver when it returns.
+inline constinit thread_local step next_step{};
+
+void drive(step s);
+
+/// Destroys a suspended coroutine that somebody waits for, on behalf of its end.
+void end_frame(promise_base& p) noexcept;
+
+/// While it lives, what runs or is destroyed counts as the inside of something that is no coroutine, or
+/// no longer one.
+class stand_in : public promise_base {
+ public:
+  stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(std::exchange(active, this)) {
+    how = &how_of;
+    waiter = who;
+  }
+  explicit stand_in(node& whole) noexcept : before_(std::exchange(active, this)) {
+    how = &face_of_part;
+    waiter.put(&whole);
+  }
+  stand_in(const stand_in&) = delete;
+  stand_in& operator=(const stand_in&) = delete;
+  ~stand_in() { active = before_; }
+
+ private:
+  static node* owner_of_part(node& n) { return static_cast<promise_base&>(n).waiter.get<node*>(); }
+  static constexpr face face_of_part{nullptr, nullptr, owner_of_part, nullptr};
+  promise_base* before_;
+};
+
+/// The owner of what a coroutine of another kind waits for: nobody can tell what it is a part of.
+alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
+inline node* unknown_owner() noexcept { return reinterpret_cast<node*>(unknown_owner_place); }
+
+/// Said by a coroutine as its last act before it suspends.
+inline void hand_on(const promise_base& self, step s) {
+  if (active == &self) {
+    next_step = s;
+  } else {
+    drive(s);  // an awaitable that insists on the coroutine's own handle resumed it: there is no driver
+  }
+}
+
+/// Whether `whole` is what runs now, or waits for it at some remove. `if_unknown` is the answer where a
+/// coroutine of another kind stands between.
+[[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
+
+template <class P>
+inline constexpr bool is_own_promise = std::is_base_of_v<promise_base, P>;
+
+/// A suspended coroutine that waits for an outcome.
+struct suspended {
+  std::coroutine_handle<> handle;
+  promise_base* promise = nullptr;  // null: not a coroutine of the library
+
+  template <class P>
+  static suspended from(std::coroutine_handle<P> h) noexcept {
+    if constexpr (is_own_promise<P>) {
+      return {h, &h.promise()};
+    } else {
+      return {h, nullptr};
+    }
+  }
+  [[nodiscard]] node* owner() const noexcept { return promise != nullptr ? promise : unknown_owner(); }
+  void resume() const {
+    if (promise != nullptr) {
+      drive({step::resume, promise, {}});
+    } else {
+      handle.resume();
+    }
+  }
+};
+
+/// What an awaitable of another kind is given to resume in a coroutine's place. It has the layout of a
+/// suspended coroutine in g++ and clang, two functions, and brings the coroutine back under a driver.
+struct resumption {
+  void (*resume)(void*) = [](void* self) { drive({step::resume, static_cast<resumption*>(self)->promise, {}}); };
+  void (*destroy)(void*) = [](void* self) { static_cast<resumption*>(self)->promise->handle.destroy(); };
+  promise_base* promise = nullptr;
+
+  [[nodiscard]] std::coroutine_handle<> handle() noexcept { return std::coroutine_handle<>::from_address(this); }
+};
+
+template <class A>
+decltype(auto) awaiter_of(A&& awaitable) {
+  if constexpr (requires { std::forward<A>(awaitable).operator co_await(); }) {
+    return std::forward<A>(awaitable).operator co_await();
+  } else if constexpr (requires { operator co_await(std::forward<A>(awaitable)); }) {
+    return operator co_await(std::forward<A>(awaitable));
+  } else {
+    return std::forward<A>(awaitable);
+  }
+}
+
+/// An awaitable of another kind inside a coroutine of the library.
+template <class A>
+class foreign_awaiter {
+  using awaiter = decltype(awaiter_of(std::declval<A>()));
+
+ public:
+  explicit foreign_awaiter(A&& awaitable) : awaiter_(awaiter_of(std::forward<A>(awaitable))) {}
+
+  bool await_ready() { return static_cast<bool>(awaiter_.await_ready()); }
+  template <class P>
+  auto await_suspend(std::coroutine_handle<P> h) {
+    if constexpr (requires { awaiter_.await_suspend(std::coroutine_handle<>()); }) {
+      resumption_.promise = &h.promise();
+      return awaiter_.await_suspend(resumption_.handle());
+    } else {
+      return awaiter_.await_suspend(h);
+    }
+  }
+  decltype(auto) await_resume() { return awaiter_.await_resume(); }
+
+ private:
+  awaiter awaiter_;
+  resumption resumption_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == operation ====================================================================================
+
+// Operations, and the two ways to use one.
+//
+// An operation is a struct with one function: `attempt` tries, and says whether there is an outcome. The
+// base here runs it and hands the outcome to a coroutine or to a callback, from one slot in the operation
+// itself. The loop touches nothing of an operation after its completion ran. This part must not know
+// sockets.
+//
+// What an operation gives to the base (all but `name` and `attempt` have a default):
+//   static constexpr const char* name     for errors and dumps
+//   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
+//   loop_core& home()                     where it runs
+//   errc check()                          an error that is there before any attempt
+//   errc enter()                          the same when it begins to wait; then it is known as the waiter
+//   void started()                        begun, and not attempted by the caller: keep what is on loan
+//   void left()                           the outcome is there, or it was withdrawn: no longer the waiter
+//   void withdrawn()                      it was taken back, after `left`
+//   void refresh()                        the next attempt must ask the kernel
+//   int descriptor()                      for dumps
+
+#include <exception>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+template <class T>
+class task;
+
+namespace detail {
+
+struct operation_tag {};
+
+/// An operation or a task.
+template <class X>
+concept is_operation =
+    std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> && requires { typename std::remove_cvref_t<X>::value_type; };
+
+/// Callables of the library's own see a result as it is; users' never see a foreign exception in one.
+template <class F>
+concept internal_callable = requires { typename F::internal; };
+
+template <class T, class F>
+void call_back(F&& f, result<T>&& r) {
+  if constexpr (!internal_callable<std::remove_cvref_t<F>>) result_access::rethrow_foreign(r);
+  std::forward<F>(f)(std::move(r));
+}
+
+template <class F>
+node* owner_of(const F& f) noexcept {
+  if constexpr (internal_callable<F> && requires { f.owner(); }) {
+    return f.owner();
+  } else {
+    return nullptr;
+  }
+}
+
+/// The loop ends, and what waited with this callable is not called.
+template <class F>
+void abandon(const F& f) {
+  if constexpr (internal_callable<F> && requires { f.abandon(); }) f.abandon();
+}
+
+/// An operation that is put aside to begin later copies what it has on loan from the loop's buffer.
+template <class Op>
+void keep_loan(Op& op) {
+  if constexpr (requires { op.keep_loan(); }) op.keep_loan();
+}
+
+template <class F>
+inline constexpr bool fits_named =
+    std::is_trivially_copyable_v<F> && sizeof(F) <= 3 * sizeof(void*) && alignof(F) <= alignof(void*);
+
+/// A temporary operation that was started, and its callable.
+template <class Op, class F>
+class detached : public pooled<recycler::operations> {
+  using value = typename Op::value_type;
+
+ public:
+  static void start(Op&& op, F&& f) {
+    auto* block = new detached(std::move(op), std::move(f));
+    block->op_.start(completion{block});
+  }
+
+ private:
+  struct completion {
+    using internal = void;
+    detached* block;
+
+    void operator()(result<value>&& r) const {
+      result<value> outcome = std::move(r);
+      F f = std::move(block->f_);
+      delete block;  // before the call, so that what it starts finds the memory free
+      if constexpr (is_result<value> && !internal_callable<F>) {  // of as_result
+        if (outcome.has_value()) return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
+        result_access::rethrow_foreign(outcome);
+        call_back<typename value::value_type>(std::move(f), value(outcome.error()));
+      } else {
+        call_back<value>(std::move(f), std::move(outcome));
+      }
+    }
+    void abandon() const {
+      if constexpr (internal_callable<F>) {
+        F f = std::move(block->f_);
+        delete block;
+        detail::abandon(f);
+      } else {
+        delete block;
+      }
+    }
+    [[nodiscard]] node* owner() const noexcept { return owner_of(block->f_); }
+  };
+
+  detached(Op&& op, F&& f) : op_(std::move(op)), f_(std::move(f)) {}
+
+  Op op_;
+  F f_;
+};
+
+/// The base of operations. T is what it gives.
+template <class Derived, class T>
+class operation : public node, public operation_tag {
+ public:
+  using value_type = T;
+
+  operation() = default;
+  operation(operation&&) noexcept = default;
+  operation& operator=(operation&&) noexcept = default;
+
+  /// Starts it; the callable takes a `result<T>` and runs from the loop, once, unless this operation is
+  /// destroyed or assigned to before.
+  template <class F>
+  void start(F f) & {
+    static_assert(fits_named<F>,
+                  "a named operation takes a trivially copyable callable of at most three pointers: capture "
+                  "`this` or a pointer, or start a temporary operation, which takes any callable");
+    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    begin_waiting(callback_face<F>);
+    slot_.callable.put(f);
+    if (early == errc::ok) self().started();
+    core->queue(*this);
+  }
+  /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
+  template <class F>
+  void start(F&& f) && {
+    detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
+  }
+
+  bool await_ready() { return ready_at_once<true>(); }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
+                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
+                  "in a coroutine of another type write co_await anyio::as_result(...)");
+    return suspend<true>(h);
+  }
+  T await_resume() {
+    result<T> r = take_outcome();
+#if ANYIO_NET_EXCEPTIONS
+    return std::move(r).value();
+#else
+    return *std::move(r);
+#endif
+  }
+
+  // --- for the parts of the library
+  template <bool Raises>
+  bool ready_at_once() {
+    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    attempted = again = false;
+    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(errc::cancelled);
+    const errc e = self().check();
+    if (e != errc::ok) {
+      out = error(e, 0, self().operation_name());
+    } else {
+      const bool try_now = Derived::immediate || (Derived::attempts_when_awaited && self().home().spend_inline());
+      if (!try_now || !self().attempt(out)) {
+        std::destroy_at(&out);
+        attempted = try_now;
+        return false;
+      }
+    }
+    if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
+    finished = true;  // raised in await_suspend
+    return false;
+  }
+  template <bool Raises, class P>
+  bool suspend(std::coroutine_handle<P> h) {
+    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
+      if (finished) {
+        hand_on(h.promise(), {step::raise, &h.promise(), take_outcome().error()});
+        return true;
+      }
+    }
+    begin_waiting(awaiting_face<Raises>);
+    ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
+    if (attempted && !again && early == errc::ok) {
+      core->park(*this);
+    } else {
+      if (early == errc::ok) self().started();
+      core->queue(*this);
+    }
+    return true;
+  }
+  result<T> take_outcome() noexcept {
+    result<T> r = std::move(slot_.outcome);
+    std::destroy_at(&slot_.outcome);
+    finished = false;
+    return r;
+  }
+  /// For a composite: its own attempt, with the checks, by whoever keeps it. Not while it waits.
+  bool attempt_for_parent(result<T>& out) {
+    if (const errc e = self().check(); e != errc::ok) {
+      out = error(e, 0, self().operation_name());
+      return true;
+    }
+    return self().attempt(out);
+  }
+  /// Takes it back, if it waits; it may be started again.
+  void withdraw() noexcept {
+    if (!pending()) return;
+    become_idle();
+    self().withdrawn();
+  }
+  /// For a composite whose time is over: one more attempt of a child that waits.
+  bool attempt_last(result<T>& out) {
+    self().refresh();
+    if (early != errc::ok) {
+      out = error(early, 0, self().operation_name());
+      return true;
+    }
+    return self().attempt(out);
+  }
+
+ protected:
+  static constexpr bool immediate = false;  // completes at once always, and takes no part in fairness
+  static constexpr bool attempts_when_awaited = true;  // false: begins only once somebody waits
+  static constexpr bool has_parts = false;  // whether others' code may run when it ends: children's destructors
+
+  [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
+  [[nodiscard]] loop_core& home() const { return loop_core::current(); }
+  [[nodiscard]] errc check() const noexcept { return errc::ok; }
+  [[nodiscard]] errc enter() { return self().check(); }
+  void started() {}
+  void left() noexcept {}
+  void withdrawn() noexcept {}
+  void refresh() noexcept {}
+  [[nodiscard]] int descriptor() const noexcept { return -1; }
+
+  /// Hands over an outcome, or goes on waiting. What queues a node leads here.
+  void run_now() {
+    core->park(*this);
+    how->run(*this);
+  }
+
+ private:
+  Derived& self() noexcept { return static_cast<Derived&>(*this); }
+  const Derived& self() const noexcept { return static_cast<const Derived&>(*this); }
+
+  void begin_waiting(const face& f) {
+    finished = false;
+    begin(self().home(), f);
+    early = self().enter();
+  }
+  void become_idle() noexcept {
+    self().left();
+    retire();
+  }
+  /// One attempt by the loop. False: it waits on.
+  bool poll(result<T>& out) {
+    core->park(*this);
+    if (early != errc::ok) {
+      out = error(early, 0, self().operation_name());
+      return true;
+    }
+    if (cancelled) self().refresh();
+    again = false;
+    if (try_attempt(out)) return true;
+    if (!cancelled) {
+      if (again) core->queue(*this);
+      return false;
+    }
+    out = error(errc::cancelled, 0, self().operation_name());
+    return true;
+  }
+
+  /// What is thrown by the moves of a user's type is as if thrown at the co_await.
+  bool try_attempt(result<T>& out) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      return self().attempt(out);
+    } catch (...) {
+      out = result_access::foreign<T>(std::current_exception());
+      return true;
+    }
+#else
+    return self().attempt(out);
+#endif
+  }
+
+  /// An attempt by the loop; when there is an outcome, `take` copies what it is handed to, and then the
+  /// operation is idle.
+  template <class Take>
+  static bool finish(Derived& op, result<T>& out, Take take) {
+    if constexpr (Derived::has_parts) {
+      const stand_in inside(op);
+      if (!op.poll(out)) return false;
+      take();
+      op.become_idle();
+    } else {
+      if (!op.poll(out)) return false;
+      take();
+      op.become_idle();
+    }
+    return true;
+  }
+
+  template <class F>
+  static void run_callback(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    result<T> r(errc::cancelled);
+    waiter_storage waiter;
+    if (!finish(op, r, [&] { waiter = op.slot_.callable; })) return;
+    F f = waiter.get<F>();
+    call_back<T>(f, std::move(r));
+  }
+  template <class F>
+  static void abandon_callback(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    const F f = op.slot_.callable.template get<F>();
+    op.become_idle();
+    detail::abandon(f);
+  }
+  template <class F>
+  static node* owner_of_callback(node& n) {
+    return owner_of(static_cast<Derived&>(n).slot_.callable.template get<F>());
+  }
+  template <bool Raises>
+  static void run_awaiting(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    result<T> r(errc::cancelled);
+    suspended waiter;
+    if (!finish(op, r, [&] { waiter = op.slot_.coroutine; })) return;
+    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
+      if (!r.has_value()) return drive({step::raise, waiter.promise, r.error()});
+    }
+    ::new (static_cast<void*>(&op.slot_.outcome)) result<T>(std::move(r));
+    waiter.resume();
+  }
+  static void abandon_awaiting(node& n) { static_cast<Derived&>(n).become_idle(); }
+  static node* owner_of_awaiting(node& n) { return static_cast<Derived&>(n).slot_.coroutine.owner(); }
+  static description describe(node& n) {
+    const auto& op = static_cast<const Derived&>(n);
+    return {op.operation_name(), op.descriptor()};
+  }
+
+  template <class F>
+  static constexpr face callback_face{run_callback<F>, abandon_callback<F>, owner_of_callback<F>, describe};
+  template <bool Raises>
+  static constexpr face awaiting_face{run_awaiting<Raises>, abandon_awaiting, owner_of_awaiting, describe};
+
+  // A value, and who waits for it, are never there at the same time.
+  union slot {
+    slot() noexcept {}
+    slot(const slot&) noexcept {}
+    slot& operator=(const slot&) noexcept { return *this; }
+    ~slot() {}
+    waiter_storage callable;
+    suspended coroutine;
+    result<T> outcome;
+  } slot_;
+};
+
+/// An operation that belongs to a resource: it waits there as the reader or the writer.
+template <class Derived, class T, class Resource, side Side>
+class resource_operation : public operation<Derived, T> {
+ public:
+  resource_operation() = default;
+  /// Without a resource, that of a closed stream, it gives `closed_resource`.
+  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)), made_(true) {}
+  resource_operation(resource_operation&& other) noexcept = default;
+  resource_operation& operator=(resource_operation&& other) noexcept {
+    if (this == &other) return *this;
+    leave();
+    operation<Derived, T>::operator=(std::move(other));
+    resource_ = std::move(other.resource_);
+    made_ = other.made_;
+    return *this;
+  }
+  ~resource_operation() { leave(); }
+
+ protected:
+  friend class operation<Derived, T>;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (!made_) return errc::invalid_argument;
+    if (!resource_ || !resource_->open()) return errc::closed_resource;
+    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource : errc::ok;
+  }
+  [[nodiscard]] errc enter() noexcept {
+    const errc e = static_cast<Derived*>(this)->check();
+    if (e == errc::ok) resource_->set_waiting(Side, this);
+    return e;
+  }
+  void left() noexcept {
+    if (waits()) resource_->set_waiting(Side, nullptr);
+  }
+  void withdrawn() noexcept {
+    if (resource_) resource_->withdrawn(Side);
+  }
+  [[nodiscard]] loop_core& home() const {
+    return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
+  }
+  void refresh() noexcept {
+    if (resource_) resource_->exhausted[Side] = false;
+  }
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  [[nodiscard]] error closed() const noexcept { return error(errc::closed_resource, 0, Derived::name); }
+
+  ref<Resource> resource_;
+
+ private:
+  bool made_ = false;
+  [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
+  void leave() noexcept {
+    if (!waits()) return;
+    resource_->set_waiting(Side, nullptr);
+    resource_->withdrawn(Side);
+  }
+};
+
+/// What `co_await` of a result, and `raise`, are: an outcome that is there.
+template <class T>
+class [[nodiscard]] result_operation : public operation<result_operation<T>, T> {
+ public:
+  static constexpr const char* name = "raise";
+  result_operation() = default;
+  explicit result_operation(result<T>&& r) : result_(std::move(r)) {}
+
+ private:
+  friend class operation<result_operation, T>;
+  static constexpr bool immediate = true;
+  bool attempt(result<T>& out) {
+    out = std::move(result_);
+    return true;
+  }
+  result<T> result_{error(errc::invalid_argument, 0, name)};
+};
+
+/// Awaits an operation without raising.
+template <class Op>
+class [[nodiscard]] result_awaiter {
+ public:
+  explicit result_awaiter(Op& op) noexcept : op_(op) {}
+
+  bool await_ready() { return op_.template ready_at_once<false>(); }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    return op_.template suspend<false>(h);
+  }
+  auto await_resume() {
+    auto r = op_.take_outcome();
+    result_access::rethrow_foreign(r);
+    return r;
+  }
+
+ private:
+  Op& op_;
+};
+
+/// An operation or a task whose failure is a value. Op may be a reference.
+template <class Op>
+class [[nodiscard]] as_result_operation : public operation_tag {
+  using inner = typename std::remove_reference_t<Op>::value_type;
+
+ public:
+  using value_type = result<inner>;
+
+  as_result_operation()
+    requires(!std::is_reference_v<Op>)
+  = default;
+  explicit as_result_operation(Op&& op) : op_(std::forward<Op>(op)) {}
+
+  auto operator co_await() noexcept {
+    if constexpr (requires { op_.awaiter_of_result(); }) {
+      return op_.awaiter_of_result();
+    } else {
+      return result_awaiter<std::remove_reference_t<Op>>(op_);
+    }
+  }
+
+  void keep_loan() { detail::keep_loan(op_); }
+  void withdraw() noexcept { op_.withdraw(); }
+
+  template <class F>
+  void start(F f) & {
+    op_.start(wrapped<F>{f});
+  }
+  template <class F>
+  void start(F&& f) && {
+    if constexpr (std::is_lvalue_reference_v<Op>) {
+      op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
+    } else {
+      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
+    }
+  }
+
+ private:
+  // The library's own callables take a result of a result; users' take the result.
+  template <class F>
+  struct wrapped {
+    using internal = void;
+    F f;
+    void operator()(result<inner>&& r) {
+      if constexpr (internal_callable<F>) {
+        if (result_access::is_foreign(r)) return f(result_access::failure<result<inner>>(r));
+        f(result<result<inner>>(std::move(r)));
+      } else {
+        call_back<inner>(f, std::move(r));
+      }
+    }
+    node* owner() const noexcept { return owner_of(f); }
+    void abandon() const { detail::abandon(f); }
+  };
+  Op op_;
+};
+
+}  // namespace detail
+
+/// `co_await as_result(op)` gives a `result<T>` where `co_await op` gives a T or raises.
+template <class Op>
+  requires detail::is_operation<Op>
+[[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
+  return detail::as_result_operation<Op>(std::forward<Op>(op));
+}
+
+/// `co_await raise(e)` ends what awaits it with this error.
+[[nodiscard]] inline detail::result_operation<void> raise(error e) {
+  return detail::result_operation<void>(result<void>(e));
+}
+
+/// `co_await` of a result gives its value or raises its error.
+template <class T>
+[[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
+  return detail::result_operation<T>(std::move(r));
+}
+template <class T>
+[[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
+  return detail::result_operation<T>(result<T>(r));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == task =========================================================================================
+
+// Tasks: coroutines that are operations.
+//
+// A task is lazy, belongs to whoever holds it, and is awaited or started once. Destroying it destroys
+// its frame, and with it whatever it waits for. Its value stays in the frame until it is taken; where
+// there are no exceptions a raised error ends the frame before anybody hears of it. This part must not
+// know sockets.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class T>
+struct promise;
+
+template <class T>
+struct promise_common : promise_base {
+  result<T> outcome{errc::cancelled};
+
+  promise_common() = default;
+  task<T> get_return_object() noexcept;
+  std::suspend_always initial_suspend() const noexcept { return {}; }
+
+  struct final_awaiter {
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<promise<T>> h) const noexcept {
+      h.promise().finished = true;
+      hand_on(h.promise(), {step::deliver, &h.promise(), {}});
+    }
+    void await_resume() const noexcept {}
+  };
+  final_awaiter final_suspend() const noexcept { return {}; }
+
+  template <class A>
+    requires(is_operation<A> || is_result<std::remove_cvref_t<A>>)
+  A&& await_transform(A&& awaitable) const noexcept {
+    return std::forward<A>(awaitable);
+  }
+  template <class A>
+  foreign_awaiter<A> await_transform(A&& awaitable) const {
+    return foreign_awaiter<A>(std::forward<A>(awaitable));
+  }
+
+  void unhandled_exception() {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      throw;
+    } catch (const exception& e) {
+      outcome = e.error();
+    } catch (...) {
+      outcome = result_access::foreign<T>(std::current_exception());
+    }
+#else
+    std::terminate();
+#endif
+  }
+};
+
+template <class T>
+struct promise : promise_common<T> {
+  template <class U = T>
+    requires std::is_constructible_v<T, U&&>
+  void return_value(U&& value) {
+    this->outcome = result<T>(T(std::forward<U>(value)));
+  }
+};
+
+template <>
+struct promise<void> : promise_common<void> {
+  void return_void() { outcome = result<void>(); }
+};
+
+template <class T>
+inline constexpr bool is_task = false;
+template <class T>
+inline constexpr bool is_task<task<T>> = true;
+
+}  // namespace detail
+
+/// A coroutine that gives a T. Does nothing until it is awaited or started, from then on runs on that
+/// thread's loop, and is cancelled by destroying it.
+template <class T = void>
+class [[nodiscard]] task : public detail::operation_tag {
+ public:
+  using value_type = T;
+  using promise_type = detail::promise<T>;
+
+  task() = default;
+  task(task&& other) noexcept : promise_(std::exchange(other.promise_, nullptr)) {
+    ANYIO_NET_ASSERT((promise_ == nullptr || promise_->owner == nullptr) && "a started task cannot be moved");
+  }
+  task& operator=(task&& other) noexcept {
+    if (this != &other) {
+      ANYIO_NET_ASSERT((other.promise_ == nullptr || other.promise_->owner == nullptr) &&
+                       "a started task cannot be moved");
+      reset();
+      promise_ = std::exchange(other.promise_, nullptr);
+    }
+    return *this;
+  }
+  ~task() { reset(); }
+
+  /// Whether there is a coroutine.
+  explicit operator bool() const noexcept { return promise_ != nullptr; }
+
+  /// Starts it from the loop; the callable takes a `result<T>`.
+  template <class F>
+  void start(F f) & {
+    static_assert(detail::fits_named<F>,
+                  "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
+                  "or a pointer, or start a temporary task, which takes any callable");
+    if (promise_ == nullptr || promise_->owner != nullptr) return refuse_start(std::move(f));
+    promise_->owner = &promise_;
+    promise_->waiter.put(f);
+    promise_->begin(detail::loop_core::current(), callback_face<F>);
+    promise_->core->queue(*promise_);
+  }
+  template <class F>
+  void start(F&& f) && {
+    detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
+  }
+
+  // --- for the parts of the library
+  /// Destroys what has not ended.
+  void withdraw() noexcept {
+    if (promise_ != nullptr && !promise_->finished) reset();
+  }
+  template <bool Raises>
+  class awaiter;
+  awaiter<true> operator co_await() & noexcept { return awaiter<true>(*this); }
+  awaiter<true> operator co_await() && noexcept { return awaiter<true>(*this); }
+  awaiter<false> awaiter_of_result() noexcept { return awaiter<false>(*this); }
+
+ private:
+  friend struct detail::promise_common<T>;
+  explicit task(promise_type& p) noexcept : promise_(&p) {}
+
+  promise_type& promise() const noexcept { return static_cast<promise_type&>(*promise_); }
+
+  void reset() noexcept {
+    if (promise_ == nullptr) return;
+    ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) && "a running task cannot be destroyed");
+    std::exchange(promise_, nullptr)->handle.destroy();
+  }
+  template <class F>
+  static void refuse_start(F f);
+
+  template <class F>
+  static void run(detail::node& n) {
+    n.core->park(n);
+    detail::drive({detail::step::resume, static_cast<promise_type*>(&n), {}});
+  }
+  template <class F>
+  static void abandon(detail::node& n) {
+    const F f = static_cast<promise_type&>(n).waiter.template get<F>();
+    n.retire();
+    detail::abandon(f);
+  }
+  template <class F>
+  static detail::node* owner(detail::node& n) {
+    return detail::owner_of(static_cast<detail::promise_base&>(n).waiter.template get<F>());
+  }
+  static detail::description describe(detail::node&) { return {"task"}; }
+  template <class F>
+  static detail::step deliver(detail::promise_base& b) {
+    auto& p = static_cast<promise_type&>(b);
+    F f = p.waiter.template get<F>();
+    result<T> r = std::move(p.outcome);
+    if (r.has_value()) {
+      p.retire();
+    } else {
+      detail::end_frame(p);  // as without exceptions
+    }
+    detail::call_back<T>(f, std::move(r));
+    return {};
+  }
+  template <class F>
+  static detail::step fail(const detail::waiter_storage& waiter, error e) {
+    F f = waiter.get<F>();
+    detail::call_back<T>(f, result<T>(e));
+    return {};
+  }
+  template <class F>
+  static constexpr detail::coroutine_face callback_face{{run<F>, abandon<F>, owner<F>, describe}, deliver<F>, fail<F>};
+
+  detail::promise_base* promise_ = nullptr;
+};
+
+/// What `co_await` of a task is. It refers to the task, whose frame holds the value.
+template <class T>
+template <bool Raises>
+class [[nodiscard]] task<T>::awaiter {
+ public:
+  explicit awaiter(task& t) noexcept : task_(t) {}
+
+  bool await_ready() const noexcept { return false; }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    static_assert(!Raises || ANYIO_NET_EXCEPTIONS || detail::is_own_promise<P>,
+                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
+                  "in a coroutine of another type write co_await anyio::as_result(...)");
+    detail::promise_base* p = task_.promise_;
+    if (p == nullptr || p->owner != nullptr) {
+      failure_ = error(errc::invalid_argument, 0, "task");
+      if constexpr (Raises && !ANYIO_NET_EXCEPTIONS)
+        detail::hand_on(h.promise(), {detail::step::raise, &h.promise(), failure_.error()});
+      return Raises && !ANYIO_NET_EXCEPTIONS;
+    }
+    p->owner = &task_.promise_;
+    p->waiter.put(waiting{detail::suspended::from(h), this});
+    p->how = &face;
+    if constexpr (detail::is_own_promise<P>) {
+      detail::loop_core* loop = detail::loop_core::current_or_null();
+      if (loop == nullptr || loop->spend_await()) {
+        detail::hand_on(h.promise(), {detail::step::resume, p, {}});
+        return true;
+      }
+    }
+    p->begin(detail::loop_core::current(), face);
+    p->core->queue(*p);
+    return true;
+  }
+  std::conditional_t<Raises, T, result<T>> await_resume() {
+    result<T> r = failure_.has_value() ? std::move(task_.promise().outcome)
+                                       : detail::result_access::failure<T>(failure_);
+    if constexpr (!Raises) {
+      detail::result_access::rethrow_foreign(r);
+      return r;
+    } else {
+#if ANYIO_NET_EXCEPTIONS
+      return std::move(r).value();
+#else
+      return *std::move(r);
+#endif
+    }
+  }
+
+ private:
+  struct waiting {
+    detail::suspended coroutine;
+    awaiter* self;
+  };
+  static waiting who(const detail::waiter_storage& s) { return s.get<waiting>(); }
+
+  static void run(detail::node& n) {  // begun by a foreign coroutine, or put off to let others run
+    auto& p = static_cast<promise_type&>(n);
+    p.core->park(p);
+    detail::drive({detail::step::resume, &p, {}});
+  }
+  static void abandon(detail::node& n) {
+    n.unlink();
+    const detail::face* how = n.how;
+    n.retire();
+    n.how = how;
+  }
+  static detail::node* owner(detail::node& n) {
+    return who(static_cast<detail::promise_base&>(n).waiter).coroutine.owner();
+  }
+  static detail::step go_on(const detail::suspended& waiter) {
+    if (waiter.promise != nullptr) return {detail::step::resume, waiter.promise, {}};
+    waiter.handle.resume();
+    return {};
+  }
+  static detail::step deliver(detail::promise_base& b) {
+    const waiting w = who(b.waiter);
+    auto& outcome = static_cast<promise_type&>(b).outcome;
+    if (outcome.has_value()) {
+      b.retire();
+    } else {
+      w.self->failure_ = detail::result_access::failure<void>(outcome);
+      detail::end_frame(b);  // as without exceptions
+    }
+    return go_on(w.coroutine);
+  }
+  static detail::step fail(const detail::waiter_storage& storage, error e) {
+    const waiting w = who(storage);
+    if constexpr (Raises) return {detail::step::raise, w.coroutine.promise, e};
+    w.self->failure_ = e;
+    return go_on(w.coroutine);
+  }
+  static constexpr detail::coroutine_face face{{run, abandon, owner, task::describe}, deliver, fail};
+
+  task& task_;
+  result<void> failure_;  // in place of an outcome, when the frame is gone
+};
+
+template <class T>
+template <class F>
+void task<T>::refuse_start(F f) {
+  detail::result_operation<T>(result<T>(error(errc::invalid_argument, 0, "task"))).start(std::move(f));
+}
+
+namespace detail {
+
+template <class T>
+task<T> promise_common<T>::get_return_object() noexcept {
+  auto& self = static_cast<promise<T>&>(*this);
+  this->handle = std::coroutine_handle<promise<T>>::from_promise(self);
+  return task<T>(self);
+}
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == sleep ========================================================================================
+
+// Waiting for a time.
+//
+// It must not read a clock: the loop has the time, virtual in a simulation.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// What `sleep` and `sleep_until` give.
+class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
+ public:
+  static constexpr const char* name = "sleep";
+  sleep_operation() = default;
+  explicit sleep_operation(duration d) : amount_(d), kind_(kind::amount) {}
+  explicit sleep_operation(time_point deadline) : deadline_(deadline), kind_(kind::deadline) {}
+
+ private:
+  friend class detail::operation<sleep_operation, void>;
+  // From the loop: even a sleep of no time lets others run.
+  static constexpr bool attempts_when_awaited = false;
+  enum class kind : std::uint8_t { none, amount, deadline };
+
+  [[nodiscard]] errc check() const noexcept { return kind_ == kind::none ? errc::invalid_argument : errc::ok; }
+  bool attempt(result<void>& out) {
+    started();
+    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    out = result<void>();
+    return true;
+  }
+  void started() {
+    if (std::exchange(begun_, true)) return;
+    detail::loop_core& loop = detail::loop_core::current();
+    const time_point time = loop.now();
+    if (kind_ == kind::amount) deadline_ = detail::add(time, amount_);
+    if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
+  }
+  void left() noexcept {
+    timer_.cancel();
+    begun_ = false;
+  }
+
+  duration amount_{};
+  time_point deadline_{};
+  kind kind_ = kind::none;
+  bool begun_ = false;
+  detail::timer timer_;
+};
+
+/// Completes when so much time has passed, never before. Zero or less still lets others run.
+template <class Rep, class Period>
+[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
+  return sleep_operation(detail::to_duration(d));
+}
+[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == combinators ==================================================================================
+
+// Operations made of operations: time limits, all of several, one of several.
+//
+// A composite starts its children with callbacks that move it on, and hands over at once when the last
+// thing it waited for is there, so that a view a child gives is still good. Destroying it destroys its
+// children. It must not know what a child does.
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Keeps a callable alive beside the task that it gave.
+template <class F>
+auto call_task(F f) -> std::invoke_result_t<F&> {
+  co_return co_await f();
+}
+
+template <class X>
+struct operation_of {
+  using type = std::invoke_result_t<std::decay_t<X>&>;
+  static_assert(is_task<type>, "expected an operation, a task, or a callable that returns a task");
+};
+template <class X>
+  requires is_operation<X>
+struct operation_of<X> {
+  using type = std::remove_cvref_t<X>;
+};
+
+/// What `x` is as an operation: itself, or the task that it returns when called without arguments.
+template <class X>
+using operation_of_t = typename operation_of<X>::type;
+
+template <class X>
+operation_of_t<X> as_operation(X&& x) {
+  if constexpr (is_operation<X>) {
+    static_assert(!std::is_lvalue_reference_v<X>, "an operation is handed over by std::move, or made in place");
+    return std::forward<X>(x);
+  } else {
+    return call_task<std::decay_t<X>>(std::forward<X>(x));
+  }
+}
+
+template <class T>
+using not_void = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+
+/// Whether a composite may attempt this child itself: an operation proper, which keeps nothing running.
+template <class Op>
+concept attemptable = requires(Op& op, result<typename Op::value_type>& out) { op.attempt_for_parent(out); };
+
+/// Ends a child, if it has not ended; one that keeps nothing running may be started again.
+template <class Op>
+void end_child(std::optional<Op>& op) noexcept {
+  if constexpr (attemptable<Op>) {
+    if (op) op->withdraw();
+  } else {
+    op.reset();
+  }
+}
+
+/// How a child reaches its parent; I tells it from its siblings.
+template <class Parent, class T, std::size_t I = 0>
+struct child_done {
+  using internal = void;
+  Parent* parent;
+  void operator()(result<T>&& r) const { parent->template child_completed<I>(std::move(r)); }
+  node* owner() const noexcept { return parent; }
+};
+
+/// A child, and the time at which it is given up.
+template <class Derived, class T, class Op>
+class timed_operation : public operation<Derived, T> {
+ public:
+  timed_operation() = default;
+  timed_operation(duration limit, Op&& op) : limit_(std::max(limit, duration::zero())), op_(std::move(op)) {}
+  timed_operation(time_point deadline, Op&& op) : deadline_(deadline), at_(true), op_(std::move(op)) {}
+
+  void keep_loan() {
+    if (op_) detail::keep_loan(*op_);
+  }
+
+ protected:
+  friend class operation<Derived, T>;
+  using child_value = typename Op::value_type;
+  using done = child_done<timed_operation, child_value>;
+  friend done;
+  static constexpr bool has_parts = true;
+
+  /// True when there is an outcome of the child, or time is over: `timed_out`.
+  bool attempt_child(result<child_value>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      return true;
+    }
+    if (!begun_) {
+      if constexpr (attemptable<Op>) {
+        if (op_->attempt_for_parent(out)) return true;
+      }
+      begin_child();
+      return false;
+    }
+    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    if constexpr (attemptable<Op>) {
+      if (op_->attempt_last(out)) return true;
+    }
+    out = error(errc::timed_out, 0, Derived::name);
+    return true;
+  }
+  void started() {
+    if (!begun_ && op_) begin_child();
+  }
+  void left() noexcept {
+    timer_.cancel();
+    begun_ = false;
+    end_child(op_);
+  }
+  [[nodiscard]] errc check() const noexcept { return op_.has_value() ? errc::ok : errc::invalid_argument; }
+
+ private:
+  void begin_child() {
+    begun_ = true;
+    loop_core& loop = loop_core::current();
+    if (!at_) deadline_ = add(loop.now(), limit_);
+    if (deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
+    op_->start(done{this});
+  }
+  template <std::size_t>
+  void child_completed(result<child_value>&& r) {
+    arrived_ = &r;
+    this->run_now();
+  }
+
+  duration limit_{};
+  time_point deadline_{};
+  bool at_ = false;
+  bool begun_ = false;
+  result<child_value>* arrived_ = nullptr;
+  std::optional<Op> op_;
+  timer timer_;
+};
+
+}  // namespace detail
+
+/// What `fail_after` and `fail_at` give.
+template <class Op>
+class [[nodiscard]] timeout_operation
+    : public detail::timed_operation<timeout_operation<Op>, typename Op::value_type, Op> {
+ public:
+  static constexpr const char* name = "timeout";
+  using detail::timed_operation<timeout_operation, typename Op::value_type, Op>::timed_operation;
+
+ private:
+  friend class detail::operation<timeout_operation, typename Op::value_type>;
+  bool attempt(result<typename Op::value_type>& out) { return this->attempt_child(out); }
+};
+
+namespace detail {
+
+template <class T>
+using maybe = std::conditional_t<std::is_void_v<T>, bool, std::optional<not_void<T>>>;
+
+/// What `move_on_after` and `move_on_at` give.
+template <class Op>
+class [[nodiscard]] move_on_operation
+    : public timed_operation<move_on_operation<Op>, maybe<typename Op::value_type>, Op> {
+  using child_value = typename Op::value_type;
+  using value = maybe<child_value>;
+
+ public:
+  static constexpr const char* name = "move_on";
+  using timed_operation<move_on_operation, value, Op>::timed_operation;
+
+ private:
+  friend class operation<move_on_operation, value>;
+  bool attempt(result<value>& out) {
+    result<child_value> r(errc::cancelled);
+    if (!this->attempt_child(r)) return false;
+    if (!r.has_value()) {
+      const bool ran_out = r.error() == errc::timed_out && r.error().operation() == name;
+      out = ran_out ? result<value>(value()) : result_access::failure<value>(r);
+    } else if constexpr (std::is_void_v<child_value>) {
+      out = result<value>(true);
+    } else {
+      out = result<value>(value(*std::move(r)));
+    }
+    return true;
+  }
+};
+
+}  // namespace detail
+
+/// x, or `timed_out` when the time is over first. With no time at all: what is there at once.
+template <class Rep, class Period, class X>
+[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+  return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
+                                                      detail::as_operation(std::forward<X>(x)));
+}
+template <class X>
+[[nodiscard]] auto fail_at(time_point deadline, X&& x) {
+  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+}
+/// The same, but gives an empty optional (false for an x that gives nothing) when the time is over.
+template <class Rep, class Period, class X>
+[[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+  return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
+                                                              detail::as_operation(std::forward<X>(x)));
+}
+template <class X>
+[[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
+  return detail::move_on_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+}
+
+namespace detail {
+
+/// Several children at once; complete when all are, or at the first error.
+template <class... Ops>
+class [[nodiscard]] when_all_operation
+    : public operation<when_all_operation<Ops...>, std::tuple<not_void<typename Ops::value_type>...>> {
+  using value = std::tuple<not_void<typename Ops::value_type>...>;
+
+ public:
+  static constexpr const char* name = "when_all";
+  when_all_operation() = default;
+  explicit when_all_operation(Ops&&... ops) : children_(std::move(ops)...) {}
+
+  void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_); }
+
+ private:
+  friend class operation<when_all_operation, value>;
+  template <class, class, std::size_t>
+  friend struct child_done;
+  static constexpr bool has_parts = true;
+  using indices = std::index_sequence_for<Ops...>;
+
+  template <class Op>
+  struct child {
+    child() = default;
+    explicit child(Op&& o) : op(std::move(o)) {}
+    std::optional<Op> op;
+    std::optional<not_void<typename Op::value_type>> value;
+  };
+
+  [[nodiscard]] errc check() const noexcept { return begin_all_ready(indices()) ? errc::ok : errc::invalid_argument; }
+  template <std::size_t... I>
+  bool begin_all_ready(std::index_sequence<I...>) const noexcept {
+    return (std::get<I>(children_).op.has_value() && ...);
+  }
+  bool attempt(result<value>& out) {
+    if (failure_ != nullptr) {
+      out = std::move(*std::exchange(failure_, nullptr));
+      return true;
+    }
+    started();
+    if (left_over_ != 0) return false;
+    collect(out, indices());
+    return true;
+  }
+  void started() {
+    if (!std::exchange(begun_, true)) begin_children(indices());
+  }
+  template <std::size_t... I>
+  void begin_children(std::index_sequence<I...>) {
+    (std::get<I>(children_).op->start(
+         child_done<when_all_operation, typename Ops::value_type, I>{this}),
+     ...);
+  }
+  template <std::size_t... I>
+  void collect(result<value>& out, std::index_sequence<I...>) {
+    out = result<value>(value(*std::move(std::get<I>(children_).value)...));
+  }
+  void left() noexcept {
+    begun_ = false;
+    left_over_ = sizeof...(Ops);
+    std::apply([](auto&... c) { ((end_child(c.op), c.value.reset()), ...); }, children_);
+  }
+
+  template <std::size_t I, class T>
+  void child_completed(result<T>&& r) {
+    if (!r.has_value()) {
+      result<value> failure = result_access::failure<value>(r);
+      failure_ = &failure;
+      return this->run_now();
+    }
+    if constexpr (std::is_void_v<T>) {
+      std::get<I>(children_).value.emplace();
+    } else {
+      std::get<I>(children_).value.emplace(*std::move(r));
+    }
+    if (--left_over_ == 0) this->run_now();
+  }
+
+  std::tuple<child<Ops>...> children_;
+  std::size_t left_over_ = sizeof...(Ops);
+  bool begun_ = false;
+  result<value>* failure_ = nullptr;
+};
+
+/// The same for tasks of one kind.
+template <class T>
+class [[nodiscard]] when_all_tasks_operation
+    : public operation<when_all_tasks_operation<T>, std::vector<not_void<T>>> {
+  using value = std::vector<not_void<T>>;
+
+ public:
+  static constexpr const char* name = "when_all";
+  when_all_tasks_operation() = default;
+  explicit when_all_tasks_operation(std::vector<task<T>>&& tasks)
+      : tasks_(std::move(tasks)), values_(tasks_.size()), left_over_(tasks_.size()), usable_(true) {}
+
+ private:
+  friend class operation<when_all_tasks_operation, value>;
+  static constexpr bool has_parts = true;
+
+  [[nodiscard]] errc check() const noexcept { return usable_ ? errc::ok : errc::invalid_argument; }
+  struct done {
+    using internal = void;
+    when_all_tasks_operation* parent;
+    std::size_t index;
+    void operator()(result<T>&& r) const { parent->child_completed(index, std::move(r)); }
+    node* owner() const noexcept { return parent; }
+  };
+  bool attempt(result<value>& out) {
+    if (failure_ != nullptr) {
+      out = std::move(*std::exchange(failure_, nullptr));
+      return true;
+    }
+    started();
+    if (left_over_ != 0) return false;
+    value all;
+    all.reserve(values_.size());
+    for (auto& v : values_) all.push_back(*std::move(v));
+    out = result<value>(std::move(all));
+    return true;
+  }
+  void started() {
+    if (std::exchange(begun_, true)) return;
+    for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i].start(done{this, i});
+  }
+  void left() noexcept {
+    usable_ = false;
+    tasks_.clear();
+    values_.clear();
+  }
+  void child_completed(std::size_t index, result<T>&& r) {
+    if (!r.has_value()) {
+      result<value> failure = result_access::failure<value>(r);
+      failure_ = &failure;
+      return this->run_now();
+    }
+    if constexpr (std::is_void_v<T>) {
+      values_[index].emplace();
+    } else {
+      values_[index].emplace(*std::move(r));
+    }
+    if (--left_over_ == 0) this->run_now();
+  }
+
+  std::vector<task<T>> tasks_;
+  std::vector<std::optional<not_void<T>>> values_;
+  std::size_t left_over_ = 0;
+  bool usable_ = false;
+  bool begun_ = false;
+  result<value>* failure_ = nullptr;
+};
+
+/// Several children; the first to complete decides. They begin one after another, each once the one
+/// before has had its first attempt.
+template <class... Ops>
+class [[nodiscard]] when_any_operation
+    : public operation<when_any_operation<Ops...>, std::variant<not_void<typename Ops::value_type>...>> {
+  using value = std::variant<not_void<typename Ops::value_type>...>;
+
+ public:
+  static constexpr const char* name = "when_any";
+  when_any_operation() = default;
+  explicit when_any_operation(Ops&&... ops) : children_(std::optional<Ops>(std::move(ops))...) {}
+
+  void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_); }
+
+ private:
+  friend class operation<when_any_operation, value>;
+  template <class, class, std::size_t>
+  friend struct child_done;
+  static constexpr bool attempts_when_awaited = false;
+  static constexpr bool has_parts = true;
+
+  [[nodiscard]] errc check() const noexcept {
+    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok : errc::invalid_argument;
+  }
+  bool attempt(result<value>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      return true;
+    }
+    if (!this->pending() || begun_ == sizeof...(Ops)) return false;
+    begin_next(std::index_sequence_for<Ops...>());
+    if (begun_ < sizeof...(Ops)) this->core->queue(*this);
+    return false;
+  }
+  void started() {
+    keep_loan();
+    begin_next(std::index_sequence_for<Ops...>());
+  }
+  template <std::size_t... I>
+  void begin_next(std::index_sequence<I...>) {
+    const std::size_t which = begun_++;
+    ((I == which ? begin_child<I>() : void()), ...);
+  }
+  template <std::size_t I>
+  void begin_child() {
+    auto& op = *std::get<I>(children_);
+    op.start(child_done<when_any_operation, typename std::remove_cvref_t<decltype(op)>::value_type, I>{this});
+  }
+  void left() noexcept {
+    begun_ = 0;
+    std::apply([](auto&... c) { (end_child(c), ...); }, children_);
+  }
+
+  template <std::size_t I, class T>
+  void child_completed(result<T>&& r) {
+    result<value> outcome = r.has_value() ? make<I>(std::move(r)) : result_access::failure<value>(r);
+    arrived_ = &outcome;
+    this->run_now();
+  }
+  template <std::size_t I, class T>
+  static result<value> make(result<T>&& r) {
+    if constexpr (std::is_void_v<T>) {
+      return value(std::in_place_index<I>);
+    } else {
+      return value(std::in_place_index<I>, *std::move(r));
+    }
+  }
+
+  std::tuple<std::optional<Ops>...> children_;
+  std::size_t begun_ = 0;
+  result<value>* arrived_ = nullptr;
+};
+
+}  // namespace detail
+
+/// All of them: a tuple of what they give, `std::monostate` for nothing. The first error cancels the
+/// others and is raised.
+template <class... Xs>
+[[nodiscard]] auto when_all(Xs&&... xs) {
+  return detail::when_all_operation<detail::operation_of_t<Xs>...>(detail::as_operation(std::forward<Xs>(xs))...);
+}
+template <class T>
+[[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
+  return detail::when_all_tasks_operation<T>(std::move(tasks));
+}
+
+/// The first of them to complete decides, its error included; the others are cancelled. One that
+/// completes at once keeps the rest from beginning.
+template <class... Xs>
+  requires(sizeof...(Xs) > 0)
+[[nodiscard]] auto when_any(Xs&&... xs) {
+  return detail::when_any_operation<detail::operation_of_t<Xs>...>(detail::as_operation(std::forward<Xs>(xs))...);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == synchronization ==============================================================================
+
+// What tasks of one loop wait for from each other: events, semaphores, channels.
+//
+// Whoever waits stands in a line, and is let on from the loop, never inside the call that let it. What
+// it takes is taken at that moment, so nothing is lost by one that is cancelled on the way. None of
+// these may be used from another thread.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+class wait_line;
+
+/// A place in a line, in the operation that waits.
+class wait_place : public link {
+ public:
+  wait_place() = default;
+  wait_place(wait_place&& other) noexcept : link() { static_cast<void>(other); }
+  wait_place& operator=(wait_place&&) noexcept {
+    unlink();
+    return *this;
+  }
+  /// What is waited for is gone; nothing of it may be touched.
+  [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
+
+  enum class state : std::uint8_t {
+    waits,
+    released,  // let on, whatever has become of the reason since
+    ended,
+  };
+  node* waiter = nullptr;
+  state now = state::waits;
+};
+
+/// A line of waiting operations. When it ends, they are let on and find out.
+class wait_line {
+ public:
+  wait_line() = default;
+  wait_line(const wait_line&) = delete;
+  wait_line& operator=(const wait_line&) = delete;
+  ~wait_line() { let_all_on(wait_place::state::ended); }
+
+  void join(wait_place& place, node& waiter) noexcept {
+    place.waiter = &waiter;
+    place.now = wait_place::state::waits;
+    head_.insert_before(place);
+  }
+  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
+  [[nodiscard]] wait_place* first() noexcept { return empty() ? nullptr : static_cast<wait_place*>(head_.next); }
+  /// Lets the first try.
+  void wake_first() noexcept {
+    if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
+  }
+  void wake_all() noexcept {
+    for (link* l = head_.next; l != &head_; l = l->next) {
+      node* n = static_cast<wait_place*>(l)->waiter;
+      n->core->queue(*n);
+    }
+  }
+  void release_all() noexcept { let_all_on(wait_place::state::released); }
+  static void let_on(wait_place& p, wait_place::state s) noexcept {
+    p.unlink();
+    p.now = s;
+    p.waiter->core->queue(*p.waiter);
+  }
+  [[nodiscard]] bool longer_than(std::size_t n) const noexcept {
+    for (const link* l = head_.next; l != &head_; l = l->next)
+      if (n-- == 0) return true;
+    return false;
+  }
+
+ private:
+  void let_all_on(wait_place::state s) noexcept {
+    while (wait_place* p = first()) let_on(*p, s);
+  }
+  link head_;
+};
+
+}  // namespace detail
+
+class event_operation;
+
+/// A flag to wait for. Neither moves nor copies; must outlive who waits, who otherwise gets
+/// `closed_resource`.
+class event {
+ public:
+  event() = default;
+  event(const event&) = delete;
+  event& operator=(const event&) = delete;
+
+  /// Lets on all who wait, from the loop, even if it is cleared at once.
+  void set() noexcept {
+    set_ = true;
+    waiting_.release_all();
+  }
+  void clear() noexcept { set_ = false; }
+  [[nodiscard]] bool is_set() const noexcept { return set_; }
+  [[nodiscard]] event_operation wait();
+
+ private:
+  friend class event_operation;
+  bool set_ = false;
+  detail::wait_line waiting_;
+};
+
+/// What `event::wait` gives.
+class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
+ public:
+  static constexpr const char* name = "wait";
+  event_operation() = default;
+  explicit event_operation(event& e) : event_(&e) {}
+
+ private:
+  friend class event;
+  friend class detail::operation<event_operation, void>;
+
+  [[nodiscard]] errc check() const noexcept { return event_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() {
+    if (event_) event_->waiting_.join(place_, *this);
+    return check();
+  }
+  bool attempt(result<void>& out) {
+    if (pending() && place_.ended()) {
+      event_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (!(pending() && place_.now == detail::wait_place::state::released) && !event_->set_) return false;
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept { place_.unlink(); }
+
+  event* event_ = nullptr;
+  detail::wait_place place_;
+};
+
+inline event_operation event::wait() { return event_operation(*this); }
+
+class semaphore;
+
+/// One unit of a semaphore, given back when destroyed.
+class [[nodiscard]] permit {
+ public:
+  permit() = default;
+  permit(permit&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
+  permit& operator=(permit&& other) noexcept {
+    std::swap(semaphore_, other.semaphore_);
+    return *this;
+  }
+  ~permit() { release(); }
+  /// Gives it back now; again is a no-op.
+  void release() noexcept;
+  explicit operator bool() const noexcept { return semaphore_ != nullptr; }
+
+ private:
+  friend class semaphore;
+  explicit permit(semaphore& s) noexcept : semaphore_(&s) {}
+  semaphore* semaphore_ = nullptr;
+};
+
+/// Lets so many in at a time, in the order in which they came; with 1 it is a lock. Must outlive its
+/// permits and who waits.
+class semaphore {
+ public:
+  explicit semaphore(std::size_t n) noexcept : free_(n) {}
+  semaphore(const semaphore&) = delete;
+  semaphore& operator=(const semaphore&) = delete;
+
+  class acquire_operation;
+  [[nodiscard]] acquire_operation acquire();
+  /// Empty if none is free, or others wait.
+  [[nodiscard]] std::optional<permit> try_acquire() noexcept {
+    if (free_ == 0 || !waiting_.empty()) return std::nullopt;
+    --free_;
+    return permit(*this);
+  }
+
+ private:
+  friend class permit;
+  void give_back() noexcept {
+    ++free_;
+    waiting_.wake_first();
+  }
+  std::size_t free_;
+  detail::wait_line waiting_;
+};
+
+inline void permit::release() noexcept {
+  if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
+}
+
+class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
+ public:
+  static constexpr const char* name = "acquire";
+  acquire_operation() = default;
+  explicit acquire_operation(semaphore& s) : semaphore_(&s) {}
+  acquire_operation(acquire_operation&&) = default;
+  acquire_operation& operator=(acquire_operation&& other) noexcept {
+    withdraw();
+    operation::operator=(std::move(other));
+    semaphore_ = other.semaphore_;
+    return *this;
+  }
+  ~acquire_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<acquire_operation, permit>;
+
+  [[nodiscard]] errc check() const noexcept { return semaphore_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() {
+    if (semaphore_) semaphore_->waiting_.join(place_, *this);
+    return check();
+  }
+  bool attempt(result<permit>& out) {
+    if (pending() && place_.ended()) {
+      semaphore_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = semaphore_->waiting_.first();
+    if (semaphore_->free_ == 0 || (first != nullptr && first != &place_)) return false;
+    --semaphore_->free_;
+    out = result<permit>(permit(*semaphore_));
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    if (semaphore_->free_ != 0) semaphore_->waiting_.wake_first();
+  }
+
+  semaphore* semaphore_ = nullptr;
+  detail::wait_place place_;
+};
+
+inline semaphore::acquire_operation semaphore::acquire() { return acquire_operation(*this); }
+
+/// A queue between tasks. `send` waits while `capacity` values lie in it; with 0 it waits for who takes
+/// the value. After `close` receivers get what is left, then `end_of_stream`; senders `closed_resource`.
+template <class T>
+class channel {
+ public:
+  /// Room for the first values is made here, for many ones when they come.
+  explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
+  channel(const channel&) = delete;
+  channel& operator=(const channel&) = delete;
+
+  class send_operation;
+  class receive_operation;
+  [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
+  [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
+  /// False if it would have to wait, or the channel is closed.
+  [[nodiscard]] bool try_send(T value) {
+    if (closed_ || !senders_.empty() || !has_room()) return false;
+    put(std::move(value));
+    return true;
+  }
+  [[nodiscard]] std::optional<T> try_receive() {
+    if (!receivers_.empty()) return std::nullopt;
+    return take();
+  }
+  void close() noexcept {
+    closed_ = true;
+    senders_.wake_all();
+    receivers_.wake_all();
+  }
+
+ private:
+  [[nodiscard]] bool has_room() const noexcept {
+    return count_ < capacity_ || receivers_.longer_than(count_ - capacity_);
+  }
+  void put(T&& value) {
+    if (count_ == ring_.size()) grow();
+    ring_[(first_ + count_) % ring_.size()].emplace(std::move(value));
+    ++count_;
+    receivers_.wake_first();
+  }
+  std::optional<T> take() {
+    std::optional<T> value;
+    if (count_ != 0) {
+      value = std::move(ring_[first_]);
+      ring_[first_].reset();
+      first_ = (first_ + 1) % ring_.size();
+      --count_;
+      senders_.wake_first();
+    } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
+      // No room for values at all, or none was left: straight from the one who waits.
+      auto& sender = static_cast<send_operation&>(*p->waiter);
+      value = std::move(sender.value_);
+      sender.value_.reset();
+      detail::wait_line::let_on(*p, detail::wait_place::state::released);
+    }
+    return value;
+  }
+  void grow() {
+    std::vector<std::optional<T>> larger(ring_.size() * 2);
+    for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(first_ + i) % ring_.size()]);
+    ring_ = std::move(larger);
+    first_ = 0;
+  }
+
+  std::size_t capacity_;
+  std::vector<std::optional<T>> ring_;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  bool closed_ = false;
+  detail::wait_line senders_;
+  detail::wait_line receivers_;
+};
+
+template <class T>
+class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
+ public:
+  static constexpr const char* name = "send";
+  send_operation() = default;
+  send_operation(channel& c, T&& value) : channel_(&c), value_(std::move(value)) {}
+  send_operation(send_operation&&) = default;
+  send_operation& operator=(send_operation&& other) noexcept {
+    this->withdraw();
+    detail::operation<send_operation, void>::operator=(std::move(other));
+    channel_ = other.channel_;
+    value_ = std::move(other.value_);
+    return *this;
+  }
+  ~send_operation() { this->withdraw(); }
+
+ private:
+  friend class channel;
+  friend class detail::operation<send_operation, void>;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (channel_ == nullptr || !value_) return errc::invalid_argument;
+    return channel_->closed_ ? errc::closed_resource : errc::ok;
+  }
+  [[nodiscard]] errc enter() {
+    const errc e = check();
+    if (e == errc::ok) {
+      channel_->senders_.join(place_, *this);
+      if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
+    }
+    return e;
+  }
+  bool attempt(result<void>& out) {
+    if (this->pending() && place_.now == detail::wait_place::state::released) {
+      out = result<void>();
+      return true;
+    }
+    if (this->pending() && place_.ended()) {
+      channel_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (channel_->closed_) {
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = channel_->senders_.first();
+    if ((first != nullptr && first != &place_) || !channel_->has_room()) return false;
+    channel_->put(*std::move(value_));
+    value_.reset();
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->senders_.wake_first();  // there may be room for the next
+  }
+
+  channel* channel_ = nullptr;
+  std::optional<T> value_;
+  detail::wait_place place_;
+};
+
+template <class T>
+class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
+ public:
+  static constexpr const char* name = "receive";
+  receive_operation() = default;
+  explicit receive_operation(channel& c) : channel_(&c) {}
+  receive_operation(receive_operation&&) = default;
+  receive_operation& operator=(receive_operation&& other) noexcept {
+    this->withdraw();
+    detail::operation<receive_operation, T>::operator=(std::move(other));
+    channel_ = other.channel_;
+    return *this;
+  }
+  ~receive_operation() { this->withdraw(); }
+
+ private:
+  friend class channel;
+  friend class detail::operation<receive_operation, T>;
+
+  [[nodiscard]] errc check() const noexcept { return channel_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() {
+    if (channel_) {
+      channel_->receivers_.join(place_, *this);
+      channel_->senders_.wake_first();
+    }
+    return check();
+  }
+  bool attempt(result<T>& out) {
+    if (this->pending() && place_.ended()) {
+      channel_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = channel_->receivers_.first();
+    if (first != nullptr && first != &place_ && !channel_->closed_) return false;
+    if (std::optional<T> value = channel_->take()) {
+      out = result<T>(*std::move(value));
+      return true;
+    }
+    if (!channel_->closed_) return false;
+    out = error(errc::end_of_stream, 0, name);
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->receivers_.wake_first();  // the next may find what this one leaves
+  }
+
+  channel* channel_ = nullptr;
+  detail::wait_place place_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == task_group ===================================================================================
+
+// Children of one scope.
+//
+// Nothing that is started in a group outlives it: destroying the group destroys them. The first error
+// of a child ends the others, and `join` raises it. Children begin from the loop, never inside the call
+// that started them. This part must not know sockets.
+
+#include <functional>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class task_group;
+
+namespace detail {
+
+struct task_group_access;
+
+/// Takes the ends of children that are not to cancel each other.
+class outcome_sink {
+ public:
+  virtual void child_ended(result<void>&& outcome) = 0;
+  /// What the children are a part of.
+  [[nodiscard]] virtual node* whole() const noexcept = 0;
+
+ protected:
+  ~outcome_sink() = default;
+};
+
+/// A child: the node stands for it, in the ready list until it begins, and as the owner of what it waits
+/// for after that.
+class group_child : public node, public pooled<recycler::operations> {
+ public:
+  explicit group_child(task_group& group) : group_(group) { siblings.child = this; }
+  virtual ~group_child() = default;
+
+  void begin_soon();
+  /// Whether it runs, or may run, for all that can be seen.
+  [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
+  [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
+
+  /// Its place among the children of the group.
+  struct membership : link {
+    group_child* child = nullptr;
+  };
+  membership siblings;
+  bool doomed = false;
+
+ protected:
+  virtual void begin_child() = 0;
+  /// The end of this child, which is deleted.
+  void completed(result<void>&& outcome);
+
+  bool in_call_ = false;
+
+ private:
+  static void run(node& n) {
+    auto& self = static_cast<group_child&>(n);
+    self.retire();
+    self.how = &face_of_child;  // still the one to ask for the owner
+    self.begin_child();
+  }
+  static void abandon(node& n) { n.retire(); }
+  static node* owner(node& n);
+  static description describe(node&) { return {"task_group"}; }
+  static constexpr face face_of_child{run, abandon, owner, describe};
+
+  task_group& group_;
+};
+
+/// A child that is an operation or a task.
+template <class Op>
+class operation_child : public group_child {
+  using value = typename Op::value_type;
+
+ public:
+  operation_child(task_group& group, Op&& op) : group_child(group) {
+    detail::keep_loan(op);
+    op_.emplace(std::move(op));
+  }
+
+ protected:
+  explicit operation_child(task_group& group) : group_child(group) {}
+  void begin_child() override { op_->start(done{this}); }
+  std::optional<Op> op_;
+
+ private:
+  struct done {
+    using internal = void;
+    operation_child* child;
+    void operator()(result<value>&& r) const {
+      child->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
+    }
+    node* owner() const noexcept { return child; }
+  };
+};
+
+/// A plain function as a child has nothing to wait for.
+struct no_operation {
+  using value_type = void;
+};
+template <>
+class operation_child<no_operation> : public group_child {
+ protected:
+  using group_child::group_child;
+};
+
+template <class R>
+using operation_or_none = std::conditional_t<is_operation<R>, std::remove_cvref_t<R>, no_operation>;
+
+/// A child that is a callable and its arguments, kept as long as it runs.
+template <class F, class... Args>
+class callable_child final : public operation_child<operation_or_none<std::invoke_result_t<F&, Args...>>> {
+  using returned = std::invoke_result_t<F&, Args...>;
+  using base = operation_child<operation_or_none<returned>>;
+
+ public:
+  template <class G, class... As>
+  callable_child(task_group& group, G&& f, As&&... args)
+      : base(group), f_(std::forward<G>(f)), args_(std::forward<As>(args)...) {}
+
+ private:
+  void begin_child() override {
+    this->in_call_ = true;
+    result<void> outcome;
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      call();
+    } catch (const exception& e) {
+      outcome = e.error();
+    } catch (...) {
+      outcome = result_access::foreign<void>(std::current_exception());
+    }
+#else
+    call();
+#endif
+    this->in_call_ = false;
+    if constexpr (is_operation<returned>) {
+      if (outcome.has_value() && !this->doomed) return base::begin_child();
+    }
+    this->completed(std::move(outcome));
+  }
+  void call() {
+    if constexpr (is_operation<returned>) {
+      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
+    } else {
+      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
+    }
+  }
+
+  F f_;
+  std::tuple<Args...> args_;
+};
+
+}  // namespace detail
+
+/// Runs children together. Neither moves nor copies; must not be destroyed by a child of its own.
+class task_group {
+ public:
+  task_group();
+  task_group(const task_group&) = delete;
+  task_group& operator=(const task_group&) = delete;
+  /// Cancels what still runs.
+  ~task_group();
+
+  /// Begins it from the loop.
+  template <class Op>
+    requires detail::is_operation<Op>
+  void start_soon(Op&& op) {
+    static_assert(!std::is_lvalue_reference_v<Op>, "an operation is handed over by std::move, or made in place");
+    add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
+  }
+  /// Calls it with the arguments from the loop, and runs the task or operation that it returns. Callable
+  /// and arguments are kept until the child ends; references are given as std::ref.
+  template <class F, class... Args>
+    requires(!detail::is_operation<F>)
+  void start_soon(F&& f, Args&&... args) {
+    add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+        *this, std::forward<F>(f), std::forward<Args>(args)...));
+  }
+
+  class join_operation;
+  /// Completes when no child is left; raises the first error of a child. Cancelled, it leaves the
+  /// children running.
+  [[nodiscard]] join_operation join();
+
+  /// Ends the children at once; one that calls this itself ends when it next waits.
+  void cancel() noexcept;
+
+  /// How many children have not ended.
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+ private:
+  friend class detail::group_child;
+  friend class join_operation;
+
+  /// Deletes what a child doomed by calling `cancel` from inside itself has left.
+  struct reaper : detail::node {
+    task_group* group = nullptr;
+    static void run(detail::node& n) {
+      n.retire();
+      static_cast<reaper&>(n).group->end_children([](const detail::group_child& c) { return !c.doomed; });
+    }
+    static void abandon(detail::node& n) { n.retire(); }
+    static detail::node* owner(detail::node&) { return nullptr; }
+    static detail::description describe(detail::node&) { return {"task_group"}; }
+    static constexpr detail::face face_of_reaper{run, abandon, owner, describe};
+  };
+
+  friend struct detail::task_group_access;
+
+  void add(detail::group_child* child);
+  template <class Keep>
+  void end_children(Keep keep) noexcept;
+  void one_less() noexcept {
+    if (--size_ == 0) joining_.wake_all();
+  }
+  void child_completed(detail::group_child& child, result<void>&& outcome);
+
+  detail::promise_base* host_;  // the coroutine that made the group, while place_ is linked
+  detail::link place_;
+  detail::outcome_sink* sink_ = nullptr;
+  detail::link children_;
+  std::size_t size_ = 0;
+  result<void> failure_;
+  detail::wait_line joining_;
+  reaper reaper_;
+};
+
+class [[nodiscard]] task_group::join_operation : public detail::operation<join_operation, void> {
+ public:
+  static constexpr const char* name = "join";
+  join_operation() = default;
+  explicit join_operation(task_group& g) : group_(&g) {}
+
+ private:
+  friend class detail::operation<join_operation, void>;
+
+  [[nodiscard]] errc check() const noexcept { return group_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() {
+    if (group_) group_->joining_.join(place_, *this);
+    return check();
+  }
+  bool attempt(result<void>& out) {
+    if (place_.ended()) {
+      group_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (group_->size_ != 0) return false;
+    out = std::exchange(group_->failure_, result<void>());
+    return true;
+  }
+  void left() noexcept { place_.unlink(); }
+
+  task_group* group_ = nullptr;
+  detail::wait_place place_;
+};
+
+namespace detail {
+
+/// For parts that keep children apart.
+struct task_group_access {
+  static void set_sink(task_group& group, outcome_sink& sink) noexcept { group.sink_ = &sink; }
+};
+
+}  // namespace detail
+
+inline task_group::join_operation task_group::join() { return join_operation(*this); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == run ==========================================================================================
+
+// From a plain function into the loop and back.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class T>
+struct run_done {
+  using internal = void;
+  std::optional<result<T>>* outcome;
+  bool* done;
+  void operator()(result<T>&& r) const {
+    outcome->emplace(std::move(r));
+    *done = true;
+  }
+};
+
+/// An exception of others may leave the loop before a caller's own operation is through, which then is
+/// taken back: it refers to the frame that is left.
+template <class Op>
+struct withdraw_at_end {
+  Op& op;
+};
+template <class Op>
+struct withdraw_at_end<Op&> {
+  Op& op;
+  ~withdraw_at_end() { op.withdraw(); }
+};
+
+}  // namespace detail
+
+/// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
+/// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
+///
+/// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
+/// still waits then is destroyed with it.
+template <class X>
+auto run(X&& x) {
+  using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
+                                       detail::operation_of_t<X>>;
+  using T = typename std::remove_reference_t<reference>::value_type;
+
+  std::optional<loop> own;
+  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running()) own.emplace();
+  detail::loop_core& core = detail::loop_core::current();
+
+  std::optional<result<T>> outcome;
+  bool done = false;
+  {
+    auto make = [&]() -> reference {
+      if constexpr (std::is_lvalue_reference_v<reference>) {
+        return x;
+      } else {
+        return detail::as_operation(std::forward<X>(x));
+      }
+    };
+    reference op = make();
+    [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
+    op.start(detail::run_done<T>{&outcome, &done});
+    while (!done) core.run(&done);
+  }
+#if !ANYIO_NET_EXCEPTIONS
+  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
+#endif
+  return std::move(*outcome).value();
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == signals ======================================================================================
+
+// Signals as something to receive.
+//
+// The handler behind the seam only notes a signal and wakes the loops that asked for it; here each loop
+// hands it to every receiver that named it, once for all that came in the meantime, as the kernel does.
+// This part must not know what a handler may do.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// The signals of one receiver; a set is a mask with a bit for each number, at number - 1.
+class signal_resource final : public resource, public link {
+ public:
+  static constexpr int highest = 64;
+
+  explicit signal_resource(loop_core& core);
+  ~signal_resource() override { close(); }
+
+  /// Names one more signal. 0 or a negative errno.
+  [[nodiscard]] int add(int number);
+  /// The lowest that came; 0 if none did.
+  [[nodiscard]] int take();
+
+ private:
+  /// Hands what came to the receivers of the loop.
+  static void distribute(loop_core& core);
+  void shut() noexcept override;
+
+  registration registration_;
+  std::uint64_t named_ = 0;
+  std::uint64_t came_ = 0;
+};
+
+/// What `signal_receiver::receive` gives.
+class [[nodiscard]] receive_signal_operation
+    : public resource_operation<receive_signal_operation, int, signal_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_signal";
+  receive_signal_operation() = default;
+  explicit receive_signal_operation(ref<signal_resource> r) noexcept : resource_operation(std::move(r)) {}
+
+ private:
+  friend class operation<receive_signal_operation, int>;
+
+  bool attempt(result<int>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    const int number = resource_->take();
+    if (number != 0) out = number;
+    return number != 0;
+  }
+};
+
+}  // namespace detail
+
+/// Receives the signals that it names, from its opening to its end, instead of what the process did with
+/// them before. Every receiver of any loop that named a signal gets it; when the last of them is closed,
+/// the disposition from before is back.
+///
+/// Signals of a kind that come faster than they are received count as one (sigaction(2)). A receiver that
+/// nobody waits on does not keep `run()` going.
+class signal_receiver {
+ public:
+  signal_receiver() = default;
+  signal_receiver(signal_receiver&&) noexcept = default;
+  signal_receiver& operator=(signal_receiver&& other) noexcept;
+  ~signal_receiver() { close(); }
+
+  /// For this thread's loop. `invalid_argument` with EINVAL for a number that is none, or that cannot be
+  /// caught.
+  template <std::convertible_to<int>... Numbers>
+  [[nodiscard]] static result<signal_receiver> open(int first, Numbers... others) {
+    const int numbers[] = {first, static_cast<int>(others)...};
+    return open_all(numbers);
+  }
+
+  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
+
+  /// The number of a signal that came, the lowest first if there are several.
+  [[nodiscard]] detail::receive_signal_operation receive() {
+    return detail::receive_signal_operation(resource_);
+  }
+  /// What waits makes one more attempt, then ends with `cancelled`.
+  void cancel() noexcept {
+    if (resource_) resource_->cancel();
+  }
+  /// What waits ends with `closed_resource`; what came and was not received is dropped. Again is a no-op.
+  void close() noexcept {
+    if (resource_) resource_->close();
+  }
+
+ private:
+  explicit signal_receiver(detail::ref<detail::signal_resource> r) noexcept : resource_(std::move(r)) {}
+  [[nodiscard]] static result<signal_receiver> open_all(std::span<const int> numbers);
+
+  detail::ref<detail::signal_resource> resource_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == descriptors ==================================================================================
+
+// Waiting for descriptors that belong to others.
+//
+// Their owner may close one and use its number again at any time, so nothing of it stays in the poller
+// beyond a wait: first a look at what is ready now, then an entry for one event, level-triggered, which is
+// taken out again on completion or withdrawal. A reader and a writer share the entry. This part must not
+// know what a descriptor is.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class wait_operation;
+
+namespace detail {
+
+/// A descriptor of somebody else's that is waited for.
+class raw_descriptor final : public resource, public link {
+ public:
+  raw_descriptor(loop_core& core, int fd) : resource(core) {
+    registration_.fd = fd;
+    core.raw_descriptors.insert_before(*this);
+  }
+  ~raw_descriptor() override { close(); }
+
+  /// Null if nobody waits for it.
+  [[nodiscard]] static raw_descriptor* find(loop_core& core, int fd) noexcept;
+
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
+  /// Has the poller tell once of what is waited for now. 0 or a negative errno.
+  [[nodiscard]] int arm();
+  /// Somebody does not wait any more; the entry serves the other one, or ends with the last.
+  void left(side s) noexcept;
+
+ private:
+  void shut() noexcept override;
+
+  registration registration_;
+  std::uint64_t token_ = 0;
+  bool entered_ = false;
+};
+
+}  // namespace detail
+
+/// What `wait_readable` and `wait_writable` give.
+class [[nodiscard]] wait_operation : public detail::operation<wait_operation, void> {
+ public:
+  static constexpr const char* name = "wait";
+  wait_operation() = default;
+  wait_operation(int fd, detail::side s) noexcept : fd_(fd), side_(s) {}
+  wait_operation(wait_operation&& other) noexcept = default;
+  wait_operation& operator=(wait_operation&& other) noexcept;
+  ~wait_operation() { leave(); }
+
+ private:
+  friend class detail::operation<wait_operation, void>;
+
+  [[nodiscard]] const char* operation_name() const noexcept {
+    return side_ == detail::read_side ? "wait_readable" : "wait_writable";
+  }
+  [[nodiscard]] errc check() const noexcept { return fd_ < 0 ? errc::invalid_argument : errc::ok; }
+  [[nodiscard]] errc enter();
+  bool attempt(result<void>& out);
+  void left() noexcept { leave(); }
+  [[nodiscard]] int descriptor() const noexcept { return fd_; }
+
+  /// Whether another waits for the same, or the descriptor belongs to a stream of this loop.
+  [[nodiscard]] bool busy(detail::loop_core& loop) const noexcept;
+  void join(detail::loop_core& loop);
+  void leave() noexcept;
+
+  int fd_ = -1;
+  detail::side side_ = detail::read_side;
+  detail::ref<detail::raw_descriptor> place_;  // while it waits
+};
+
+/// Completes when a read from the descriptor would not block: ready now is ready, and so is a regular
+/// file, an end of stream or an error. The descriptor stays the caller's, who calls `notify_closing`
+/// before closing it while somebody waits.
+///
+/// One reader and one writer may wait for a descriptor at a time: `busy_resource` else, and for the
+/// descriptor of a stream of this loop. `invalid_argument` if negative, `os_error` with EBADF if not open.
+[[nodiscard]] inline wait_operation wait_readable(int fd) { return {fd, detail::read_side}; }
+/// The same for a write.
+[[nodiscard]] inline wait_operation wait_writable(int fd) { return {fd, detail::write_side}; }
+
+/// Ends what waits for the descriptor on this thread's loop with `closed_resource`; from here on the loop
+/// does not touch it. Does not close it.
+void notify_closing(int fd);
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == lent_bytes ===================================================================================
+
+// Bytes to be sent, the caller's or one's own.
+//
+// A send works on the caller's bytes while it can. A string that was given away it keeps, and what lies in
+// the loop's buffer, which the next receive overwrites, it copies as soon as it has to wait. This part must
+// not know how bytes are sent.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// A view of the caller's bytes, or bytes of one's own, and how far they are used up.
+class lent_bytes {
+ public:
+  lent_bytes() = default;
+  explicit lent_bytes(const_buffer view) noexcept : view_(view) {}
+  explicit lent_bytes(std::string&& text) noexcept : owned_(std::move(text)), view_(owned_), owns_(true) {}
+  lent_bytes(lent_bytes&& other) noexcept { take(other); }
+  lent_bytes& operator=(lent_bytes&& other) noexcept {
+    if (this != &other) take(other);
+    return *this;
+  }
+
+  /// What is left.
+  [[nodiscard]] const_buffer data() const noexcept { return view_; }
+  /// Drops the first `n` bytes; `n` is at most the size of what is left.
+  void advance(std::size_t n) noexcept { view_.remove_prefix(n); }
+  /// Copies what is left, if it lies in the loop's buffer.
+  void keep(const loop_core& loop) {
+    if (owns_ || !loop.in_buffer(view_.data())) return;
+    owned_.assign(reinterpret_cast<const char*>(view_.data()), view_.size());
+    view_ = owned_;
+    owns_ = true;
+  }
+
+ private:
+  // A short string lies inside its object, so a moved one is looked for anew.
+  void take(lent_bytes& other) noexcept {
+    const std::size_t used = other.owns_ ? static_cast<std::size_t>(other.view_.data() - other.begin()) : 0;
+    owns_ = std::exchange(other.owns_, false);
+    view_ = std::exchange(other.view_, const_buffer());
+    owned_ = std::move(other.owned_);
+    if (owns_) view_ = const_buffer(owned_.data() + used, view_.size());
+  }
+  [[nodiscard]] const std::byte* begin() const noexcept { return reinterpret_cast<const std::byte*>(owned_.data()); }
+
+  std::string owned_;
+  const_buffer view_;
+  bool owns_ = false;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == stream =======================================================================================
+
+// Byte streams: what every one of them can do, and the operations that do it.
+//
+// The operations are the same for all streams, sockets, memory, buffered or encrypted: each works on the
+// stream's resource through a few virtual verbs, and waits there as its reader or its writer. This part
+// must not know names, listeners, or any particular kind of stream.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class socket_stream;
+
+namespace detail {
+
+struct stream_access;
+
+/// Pieces to send in order, and how far it has come.
+class outgoing {
+ public:
+  explicit outgoing(std::span<const const_buffer> parts) noexcept : parts_(parts) { skip_empty(); }
+
+  [[nodiscard]] bool done() const noexcept { return parts_.empty(); }
+  /// What is left of the first piece, not empty unless done.
+  [[nodiscard]] const_buffer front() const noexcept {
+    return const_buffer(parts_.front().data() + offset_, parts_.front().size() - offset_);
+  }
+  [[nodiscard]] std::size_t count() const noexcept { return parts_.size(); }
+  /// The n-th piece that is left.
+  [[nodiscard]] const_buffer piece(std::size_t n) const noexcept { return n == 0 ? front() : parts_[n]; }
+  void advance(std::size_t n) noexcept {
+    sent_ += n;
+    while (!parts_.empty() && n >= parts_.front().size() - offset_) {
+      n -= parts_.front().size() - offset_;
+      parts_ = parts_.subspan(1);
+      offset_ = 0;
+    }
+    offset_ += n;
+    skip_empty();
+  }
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+
+ private:
+  void skip_empty() noexcept {
+    while (!parts_.empty() && offset_ == parts_.front().size()) {
+      parts_ = parts_.subspan(1);
+      offset_ = 0;
+    }
+  }
+  std::span<const const_buffer> parts_;
+  std::size_t offset_ = 0;
+  std::size_t sent_ = 0;
+};
+
+/// How far a verb of a stream came.
+enum class progress : std::uint8_t {
+  done,     // there is an outcome
+  waiting,  // the resource wakes whoever waits on that side
+  again,    // enough for one turn: no event will come
+};
+
+/// What a byte stream is to its operations. A verb is called on an open resource only, and by one reader
+/// and one writer at a time.
+class stream_resource : public resource {
+ public:
+  using resource::resource;
+
+  virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
+  /// At most `max_bytes`, in a place that stays as it is until the loop runs on.
+  virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out) = 0;
+  virtual progress send(outgoing& data, result<void>& out) = 0;
+  virtual progress send_eof(result<void>& out) = 0;
+  /// An orderly end, after `begin_closing` and before `close`: done when the other end has seen it, or is
+  /// gone. Waits on the read side.
+  virtual progress finish() = 0;
+
+  [[nodiscard]] bool eof_sent() const noexcept { return eof_sent_; }
+
+ protected:
+  bool eof_sent_ = false;
+};
+
+/// The base of operations on streams: turns progress into an attempt.
+template <class Derived, class T, side Side>
+class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
+ public:
+  using resource_operation<Derived, T, stream_resource, Side>::resource_operation;
+
+ protected:
+  /// True when done; otherwise takes another turn or waits.
+  bool settle(progress p) noexcept {
+    if (p == progress::again) this->again = true;
+    return p == progress::done;
+  }
+};
+
+}  // namespace detail
+
+/// Into a buffer of the caller's: how many bytes came, at least one.
+class [[nodiscard]] receive_operation
+    : public detail::stream_operation<receive_operation, std::size_t, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive";
+  receive_operation() = default;
+  receive_operation(detail::ref<detail::stream_resource> r, mutable_buffer into)
+      : stream_operation(std::move(r)), into_(into) {}
+
+ private:
+  friend class detail::operation<receive_operation, std::size_t>;
+  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource, detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return into_.empty() ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::size_t>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    return settle(resource_->receive(into_, out));
+  }
+  mutable_buffer into_;
+};
+
+/// A view of what came, valid until the caller next waits or returns.
+class [[nodiscard]] receive_view_operation
+    : public detail::stream_operation<receive_view_operation, std::string_view, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive_view";
+  receive_view_operation() = default;
+  explicit receive_view_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
+
+ private:
+  friend class detail::operation<receive_view_operation, std::string_view>;
+
+  bool attempt(result<std::string_view>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    return settle(resource_->receive_view(static_cast<std::size_t>(-1), out));
+  }
+};
+
+/// A string of what came, allocated once it is there.
+class [[nodiscard]] receive_string_operation
+    : public detail::stream_operation<receive_string_operation, std::string, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive";
+  receive_string_operation() = default;
+  receive_string_operation(detail::ref<detail::stream_resource> r, std::size_t max_bytes)
+      : stream_operation(std::move(r)), max_bytes_(max_bytes) {}
+
+ private:
+  friend class detail::operation<receive_string_operation, std::string>;
+  friend class detail::resource_operation<receive_string_operation, std::string, detail::stream_resource,
+                                          detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::string>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    result<std::string_view> view(errc::cancelled);
+    if (!settle(resource_->receive_view(max_bytes_, view))) return false;
+    if (view.has_value()) {
+      out = std::string(*view);
+    } else {
+      out = view.error();
+    }
+    return true;
+  }
+  std::size_t max_bytes_ = 0;
+};
+
+/// All of the bytes. Begins inside `start` or `co_await`, so that a view just received can be given to it.
+class [[nodiscard]] send_operation : public detail::stream_operation<send_operation, void, detail::write_side> {
+ public:
+  static constexpr const char* name = "send";
+  send_operation() = default;
+  send_operation(detail::ref<detail::stream_resource> r, const_buffer data)
+      : stream_operation(std::move(r)), bytes_(data) {}
+  send_operation(detail::ref<detail::stream_resource> r, std::string&& data)
+      : stream_operation(std::move(r)), bytes_(std::move(data)) {}
+  send_operation(detail::ref<detail::stream_resource> r, std::span<const const_buffer> parts)
+      : stream_operation(std::move(r)), parts_(parts), gathered_(true) {}
+
+  /// How many bytes went out, of one that was cancelled or failed too. An operation that was started anew
+  /// counts from zero.
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+  void keep_loan();
+
+ private:
+  friend class detail::operation<send_operation, void>;
+  friend class detail::resource_operation<send_operation, void, detail::stream_resource, detail::write_side>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<void>& out);
+  void started();
+  void left() noexcept;
+  bool transfer(result<void>& out);
+
+  detail::lent_bytes bytes_;
+  std::span<const const_buffer> parts_;
+  std::size_t sent_ = 0;
+  std::size_t kept_at_ = 0;  // bytes_ holds what follows these, since they were on loan
+  error outcome_;
+  bool gathered_ = false;
+  bool over_ = false;     // all happened in `started`, and is yet to be told
+  bool restart_ = false;  // the next attempt is the first of a new send
+};
+
+/// Half-closes.
+class [[nodiscard]] send_eof_operation
+    : public detail::stream_operation<send_eof_operation, void, detail::write_side> {
+ public:
+  static constexpr const char* name = "send_eof";
+  send_eof_operation() = default;
+  explicit send_eof_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
+
+ private:
+  friend class detail::operation<send_eof_operation, void>;
+
+  bool attempt(result<void>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    return settle(resource_->send_eof(out));
+  }
+};
+
+/// Closes in order; destroyed, it closes at once.
+class [[nodiscard]] aclose_operation
+    : public detail::stream_operation<aclose_operation, void, detail::read_side> {
+ public:
+  static constexpr const char* name = "aclose";
+  aclose_operation() = default;
+  explicit aclose_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)), made_(true) {}
+  aclose_operation(aclose_operation&&) = default;
+  aclose_operation& operator=(aclose_operation&& other) noexcept;
+  ~aclose_operation();
+
+ private:
+  friend class detail::operation<aclose_operation, void>;
+  friend class detail::resource_operation<aclose_operation, void, detail::stream_resource, detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() noexcept;
+  bool attempt(result<void>& out);
+  void left() noexcept;
+  void start_closing() noexcept;
+  void abandon() noexcept;
+
+  bool made_ = false;
+  bool begun_ = false;
+  detail::timer patience_;
+};
+
+/// A stream of bytes in both directions: anything in this library that sends and receives them.
+///
+/// One task may receive and one may send at a time. Destroying it closes it at once. A default-constructed
+/// or moved-from stream is closed.
+class byte_stream {
+ public:
+  byte_stream(byte_stream&&) noexcept = default;
+  byte_stream& operator=(byte_stream&& other) noexcept;
+  virtual ~byte_stream();
+
+  /// Whether it is open at this end.
+  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
+
+  /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
+  [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
+  /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
+  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) { return {resource_, max_bytes}; }
+  /// The same without a copy: a view that is valid until the caller next waits or returns. It may be handed
+  /// to one send made before that.
+  [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
+
+  /// All of it. The bytes stay the caller's, and must stay, until it has completed; a string given as an
+  /// rvalue is kept.
+  [[nodiscard]] send_operation send(const_buffer data) { return {resource_, data}; }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_operation send(S&& data) {
+    return {resource_, std::move(data)};
+  }
+  /// All pieces in order, in one system call where possible. The array must stay, too.
+  [[nodiscard]] send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
+  /// Ends this direction; the other end receives `end_of_stream` behind what was sent. Again is a no-op.
+  [[nodiscard]] send_eof_operation send_eof() { return send_eof_operation(resource_); }
+
+  /// Closes so that the other end gets all that was sent: what it still sends is discarded, for at most a
+  /// second. Never fails because of the other end. What waits on this stream ends with `closed_resource`.
+  [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
+  /// Closes at once; again is a no-op. What waits ends with `closed_resource`.
+  void close() noexcept {
+    if (resource_) resource_->close();
+  }
+  /// The innermost socket, or null.
+  [[nodiscard]] virtual socket_stream* socket() noexcept = 0;
+
+ protected:
+  friend struct detail::stream_access;
+  byte_stream() = default;
+  explicit byte_stream(detail::ref<detail::stream_resource> r) noexcept : resource_(std::move(r)) {}
+
+  detail::ref<detail::stream_resource> resource_;
+};
+
+namespace detail {
+
+/// For the parts that make streams, or stand on one.
+struct stream_access {
+  static const ref<stream_resource>& resource_of(const byte_stream& s) noexcept { return s.resource_; }
+};
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == socket =======================================================================================
+
+// Stream sockets: TCP and UNIX.
+//
+// After a short read the kernel's buffer was empty, so the next receive waits without asking; unless the
+// poller told of an end, an error or urgent data, after which no further edge may come: then it reads until
+// the kernel has no more. This part must not know names, or how a connection comes about.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// System calls of one attempt; then others have a turn.
+inline constexpr int calls_of_attempt = 16;
+
+/// A connected stream socket, in the poller from its first moment to its last.
+class socket_resource final : public stream_resource {
+ public:
+  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  socket_resource(loop_core& core, int fd, bool is_unix, int& status);
+  ~socket_resource() override { close(); }
+
+  progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  progress send(outgoing& data, result<void>& out) override;
+  progress send_eof(result<void>& out) override;
+  progress finish() override;
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
+
+  /// Adds to `sent` what went.
+  progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent, result<void>& out);
+  int release() noexcept;
+
+  // --- for descriptor passing
+  /// What a failed or empty read means; takes the errno of it, 0 for an end.
+  [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
+  [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// After a read of so much into so much room.
+  void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
+    exhausted[read_side] = size < room && !read_to_end && !more_may_follow;
+  }
+
+ private:
+  void shut() noexcept override { core().forget(registration_); }
+  ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+
+  registration registration_;
+  int broken_ = 0;              // the first errno that broke it
+  std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
+  bool is_unix_;
+  bool ended_ = false;
+};
+
+class socket_access;
+
+}  // namespace detail
+
+/// What `socket_stream::send_file` gives.
+class [[nodiscard]] send_file_operation
+    : public detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
+                                        detail::write_side> {
+ public:
+  static constexpr const char* name = "send_file";
+  send_file_operation() = default;
+  send_file_operation(detail::ref<detail::socket_resource> r, int file, std::uint64_t offset, std::uint64_t count)
+      : resource_operation(std::move(r)), offset_(offset), count_(count), file_(file) {}
+
+ private:
+  friend class detail::operation<send_file_operation, std::uint64_t>;
+  friend class detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
+                                          detail::write_side>;
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<std::uint64_t>& out);
+  void left() noexcept {
+    resource_operation::left();
+    sent_ = 0;
+  }
+
+  std::uint64_t offset_ = 0;
+  std::uint64_t count_ = 0;
+  std::uint64_t sent_ = 0;
+  int file_ = -1;
+};
+
+/// A byte stream that is a socket.
+class socket_stream : public byte_stream {
+ public:
+  /// The descriptor, still this stream's; -1 if closed.
+  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  [[nodiscard]] int release() noexcept;
+  /// What waits makes one more attempt, then ends with `cancelled`; the stream stays usable.
+  void cancel() noexcept {
+    if (resource_) resource_->cancel();
+  }
+  /// setsockopt(2) and getsockopt(2) of an int.
+  result<> set_option(int level, int name, int value);
+  [[nodiscard]] result<int> get_option(int level, int name) const;
+  /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
+  /// gives how many: fewer where the file ends. The file's own offset stays as it is.
+  [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
+  [[nodiscard]] socket_stream* socket() noexcept override { return this; }
+
+ protected:
+  friend class detail::socket_access;
+  socket_stream() = default;
+  explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : byte_stream(std::move(r)) {}
+  [[nodiscard]] detail::socket_resource* resource() const noexcept {
+    return static_cast<detail::socket_resource*>(resource_.get());
+  }
+};
+
+/// A TCP connection. TCP_NODELAY is on unless told otherwise when it was made.
+class tcp_stream : public socket_stream {
+ public:
+  tcp_stream() = default;
+
+  /// Both ends' addresses; they stay after either has gone.
+  [[nodiscard]] ip_endpoint local_endpoint() const noexcept { return local_; }
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept { return remote_; }
+  result<> set_no_delay(bool on);
+  /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
+  result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
+  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's.
+  [[nodiscard]] static result<tcp_stream> from_fd(int fd);
+
+ private:
+  friend class detail::socket_access;
+  tcp_stream(detail::ref<detail::socket_resource> r, ip_endpoint local, ip_endpoint remote) noexcept
+      : socket_stream(std::move(r)), local_(local), remote_(remote) {}
+  ip_endpoint local_;
+  ip_endpoint remote_;
+};
+
+/// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
+struct peer_credentials {
+  pid_t pid = 0;
+  uid_t uid = 0;
+  gid_t gid = 0;
+};
+
+class send_fds_operation;
+class receive_fds_operation;
+
+/// A UNIX stream connection.
+class unix_stream : public socket_stream {
+ public:
+  unix_stream() = default;
+
+  /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
+  [[nodiscard]] std::string local_path() const { return local_ ? *local_ : std::string(); }
+  [[nodiscard]] std::string remote_path() const { return remote_ ? *remote_ : std::string(); }
+  [[nodiscard]] result<peer_credentials> credentials() const;
+  /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
+  /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.
+  [[nodiscard]] send_fds_operation send_fds(const_buffer message, std::span<const int> fds);
+  /// Descriptors and the bytes around them: both arrive in order, but a descriptor may come with bytes that
+  /// were sent before those it was sent with. `max_bytes` may be 0; then the bytes stay in the stream.
+  [[nodiscard]] receive_fds_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
+  /// Takes over a connected UNIX stream socket of any origin; a refused one stays the caller's.
+  [[nodiscard]] static result<unix_stream> from_fd(int fd);
+
+ private:
+  friend class detail::socket_access;
+  using path = std::shared_ptr<const std::string>;
+  unix_stream(detail::ref<detail::socket_resource> r, path local, path remote) noexcept
+      : socket_stream(std::move(r)), local_(std::move(local)), remote_(std::move(remote)) {}
+  path local_;
+  path remote_;
+};
+
+/// Two UNIX streams that are connected with each other (socketpair(2)).
+[[nodiscard]] result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair();
+
+namespace detail {
+
+/// For the parts that make sockets. On failure the descriptor stays the caller's.
+class socket_access {
+ public:
+  static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local, const ip_endpoint* remote,
+                                     const char* operation);
+  static tcp_stream wrap_tcp(ref<socket_resource> r, const ip_endpoint& local, const ip_endpoint& remote) {
+    return tcp_stream(std::move(r), local, remote);
+  }
+  static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
+                                       std::shared_ptr<const std::string> remote, const char* operation);
+};
+
+/// What `from_fd` functions ask of a descriptor.
+struct wanted_socket {
+  const char* what;  // the prefix of the error: "tcp_stream"
+  bool is_unix;
+  int type;
+  bool connected;
+};
+/// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
+[[nodiscard]] result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
+
+[[nodiscard]] ip_endpoint local_endpoint_of(backend& system, int fd);
+[[nodiscard]] ip_endpoint remote_endpoint_of(backend& system, int fd);
+[[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
+[[nodiscard]] std::string local_path_of(backend& system, int fd);
+[[nodiscard]] std::string remote_path_of(backend& system, int fd);
+[[nodiscard]] result<> set_int_option(backend& system, int fd, int level, int name, int value);
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == fd_passing ===================================================================================
+
+// Descriptors over UNIX streams.
+//
+// They travel as control data beside bytes (unix(7), SCM_RIGHTS): attached to the first chunk of a message
+// and never sent again after a short write. Received ones are owned before anything else happens, and room
+// is always offered for as many as the kernel passes at once, so that none can leak. This part must not
+// know how a connection came about.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
+}
+
+/// Bytes, and the descriptors that came with them.
+class fd_message {
+ public:
+  fd_message() = default;
+  fd_message(std::string bytes, std::vector<unique_fd> descriptors)
+      : data(std::move(bytes)), fds(std::move(descriptors)) {}
+
+  std::string data;
+  std::vector<unique_fd> fds;
+};
+
+/// What `unix_stream::send_fds` gives.
+class [[nodiscard]] send_fds_operation
+    : public detail::resource_operation<send_fds_operation, void, detail::socket_resource, detail::write_side> {
+ public:
+  static constexpr const char* name = "send_fds";
+  send_fds_operation() = default;
+  send_fds_operation(detail::ref<detail::socket_resource> r, const_buffer message, std::span<const int> fds)
+      : resource_operation(std::move(r)), message_(message), fds_(fds) {}
+
+ private:
+  friend class detail::operation<send_fds_operation, void>;
+  friend class detail::resource_operation<send_fds_operation, void, detail::socket_resource, detail::write_side>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<void>& out);
+  void left() noexcept {
+    resource_operation::left();
+    sent_ = 0;
+  }
+  ssize_t send_first();
+
+  const_buffer message_;
+  std::span<const int> fds_;
+  std::size_t sent_ = 0;
+};
+
+/// What `unix_stream::receive_fds` gives.
+class [[nodiscard]] receive_fds_operation
+    : public detail::resource_operation<receive_fds_operation, fd_message, detail::socket_resource,
+                                        detail::read_side> {
+ public:
+  static constexpr const char* name = "receive_fds";
+  receive_fds_operation() = default;
+  receive_fds_operation(detail::ref<detail::socket_resource> r, std::size_t max_bytes, std::size_t max_fds)
+      : resource_operation(std::move(r)), max_bytes_(max_bytes), max_fds_(max_fds) {}
+
+ private:
+  friend class detail::operation<receive_fds_operation, fd_message>;
+  friend class detail::resource_operation<receive_fds_operation, fd_message, detail::socket_resource,
+                                          detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return max_fds_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<fd_message>& out);
+
+  std::size_t max_bytes_ = 0;
+  std::size_t max_fds_ = 0;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == relay ========================================================================================
+
+// How a stream that stands on another one waits: for the operation that waits on the outer stream, on the
+// inner one.
+//
+// The outer stream's verb calls the inner one's; when that has to wait, the relay takes the reader's or the
+// writer's place there. Once woken it runs the outer operation on the spot, which tries again: nothing taken
+// from the inner stream ever lies about without an owner, and a cancelled wait is a place that is given up.
+// This part must not know what the outer stream makes of the bytes.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
+class relay final : public node {
+ public:
+  relay(resource& outer, side s) noexcept : outer_(outer), side_(s) { how = &face_of_relay; }
+  ~relay() { leave(); }
+  relay(const relay&) = delete;
+  relay& operator=(const relay&) = delete;
+
+  /// Whether another operation waits on the inner stream.
+  [[nodiscard]] bool is_taken(const resource& inner) const noexcept {
+    const node* waiter = inner.waiting(side_);
+    return waiter != nullptr && waiter != this;
+  }
+  /// Waits on the inner stream, which the outer one keeps alive.
+  void join(resource& inner) noexcept {
+    leave();
+    inner_ = &inner;
+    inner.set_waiting(side_, this);
+  }
+  /// Gives up the place, if there is one.
+  void leave() noexcept {
+    unlink();
+    cancelled = false;
+    resource* const inner = std::exchange(inner_, nullptr);
+    if (inner != nullptr && inner->waiting(side_) == this) inner->set_waiting(side_, nullptr);
+  }
+
+ private:
+  static void run(node& n) {
+    auto& self = static_cast<relay&>(n);
+    const ref<resource> alive(&self.outer_);
+    const bool was_cancelled = self.cancelled;
+    self.leave();
+    node* const waiter = self.outer_.waiting(self.side_);
+    if (waiter == nullptr) return;
+    if (was_cancelled) waiter->cancelled = true;
+    waiter->how->run(*waiter);
+    if (self.outer_.waiting(self.side_) == nullptr) self.leave();  // cancelled: its last attempt joined again
+  }
+  static void abandon(node& n) { n.unlink(); }
+  static node* owner(node&) { return nullptr; }
+  static description describe(node& n) { return {"relay", static_cast<relay&>(n).outer_.descriptor()}; }
+  static constexpr face face_of_relay{run, abandon, owner, describe};
+
+  resource& outer_;
+  resource* inner_ = nullptr;  // while it has a place there
+  side side_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == memory_stream ================================================================================
+
+// Two connected ends in memory, for tests of what runs over a byte stream.
+//
+// Each end has a ring of what it has yet to receive, made when the first byte comes; the other end's sends
+// copy into it and wait while it is full. Views go through the loop's buffer, like those of sockets, so
+// that they may be sent on and outlive the stream. This part must not know the system: nothing here can
+// fail but by the other end.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// One end: what is on its way to it, and the other end.
+class memory_resource final : public stream_resource {
+ public:
+  memory_resource(loop_core& core, std::size_t capacity) noexcept : stream_resource(core), capacity_(capacity) {}
+  ~memory_resource() override { part(); }
+
+  static void join(memory_resource& a, memory_resource& b) noexcept {
+    a.peer_ = &b;
+    b.peer_ = &a;
+  }
+
+  progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  progress send(outgoing& data, result<void>& out) override;
+  progress send_eof(result<void>& out) override;
+  progress finish() override;
+
+ private:
+  void shut() noexcept override;
+  /// Leaves the other end alone: it gets what it has yet to receive, and can send no more.
+  void part() noexcept;
+  /// As much as lies here; then whoever waits for room is let on.
+  std::size_t take(mutable_buffer into) noexcept;
+  /// As much as there is room for.
+  std::size_t put(const_buffer bytes);
+
+  memory_resource* peer_ = nullptr;  // null once it is closed
+  std::unique_ptr<std::byte[]> ring_;
+  std::size_t capacity_;
+  std::size_t first_ = 0;
+  std::size_t size_ = 0;
+};
+
+}  // namespace detail
+
+/// One end of a connection in memory. It behaves as a connected socket does: what was sent before the other
+/// end closed is received first, then `end_of_stream`; a send to a closed end is `broken_resource` with
+/// EPIPE. Nothing is lost by closing, so `aclose` waits for nobody.
+class memory_stream : public byte_stream {
+ public:
+  memory_stream() = default;
+
+  [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
+
+ private:
+  friend std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity);
+  explicit memory_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
+};
+
+/// Two connected ends on this thread's loop. A send waits while `capacity` bytes (at least one) have not been
+/// received by the other end; an idle stream holds no memory for them.
+[[nodiscard]] std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity = 65536);
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == buffered =====================================================================================
+
+// Reading by length and by delimiter, over any byte stream.
+//
+// What was read ahead lies in a buffer of the stream's own, made when bytes come and given back when it is
+// empty and small. An operation takes from there first, and then through the inner stream's own verbs, so
+// that a cancelled one leaves every byte where the next finds it. This part must not know sockets.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class buffered_stream;
+
+namespace detail {
+
+/// Bytes in order: put in at the end, taken and put back at the front.
+class read_buffer {
+ public:
+  static constexpr std::size_t chunk = 4096;         // the recycler's largest block
+  static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
+
+  read_buffer() = default;
+  read_buffer(const read_buffer&) = delete;
+  read_buffer& operator=(const read_buffer&) = delete;
+  ~read_buffer() { release(); }
+
+  [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
+  [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
+  [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
+  [[nodiscard]] std::string_view content() const noexcept {
+    return {reinterpret_cast<const char*>(memory_) + begin_, size()};
+  }
+  /// Room for at least so many bytes; `commit` says how many were put there.
+  [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
+  void commit(std::size_t n) noexcept { end_ += n; }
+  void append(const_buffer bytes);
+  void put_back(const_buffer bytes);
+  void consume(std::size_t n) noexcept;
+
+ private:
+  void rearrange(std::size_t front, std::size_t capacity);
+  void release() noexcept;
+
+  std::byte* memory_ = nullptr;
+  std::size_t capacity_ = 0;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+};
+
+class buffered_resource final : public stream_resource {
+ public:
+  /// `object` is the inner stream, of which `owned` may be the owner.
+  buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned) noexcept;
+  ~buffered_resource() override;
+
+  progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  progress send(outgoing& data, result<void>& out) override;
+  progress send_eof(result<void>& out) override;
+  progress finish() override;
+  void withdrawn(side s) noexcept override { relays_[s].leave(); }
+  [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
+
+  /// Reads once from the inner stream into the buffer, at most so many bytes.
+  progress fill(std::size_t at_most, result<std::size_t>& out);
+  /// The same past the buffer.
+  progress fill_directly(mutable_buffer into, result<std::size_t>& out);
+  /// Closes without touching the inner stream, unless that is its own.
+  void let_go() noexcept;
+  [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
+
+  read_buffer bytes;
+
+ private:
+  void shut() noexcept override;
+  template <class T, class Verb>
+  progress pass(side s, const char* name, result<T>& out, Verb verb);
+
+  ref<stream_resource> inner_;
+  byte_stream& object_;
+  std::unique_ptr<byte_stream> owned_;
+  relay relays_[2];
+  bool let_go_ = false;
+};
+
+/// How many reads from the inner stream one attempt may make.
+inline constexpr int reads_of_attempt = 16;
+
+/// Why a read ended that wanted more.
+[[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
+
+/// A string of exactly so many bytes.
+class [[nodiscard]] receive_exactly_string_operation
+    : public resource_operation<receive_exactly_string_operation, std::string, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_exactly";
+  receive_exactly_string_operation() = default;
+  receive_exactly_string_operation(ref<buffered_resource> r, std::size_t size) noexcept
+      : resource_operation(std::move(r)), size_(size) {}
+
+ private:
+  friend class operation<receive_exactly_string_operation, std::string>;
+  bool attempt(result<std::string>& out);
+  std::size_t size_ = 0;
+};
+
+/// The same into the caller's buffer. What lies there already goes back when it does not complete.
+class [[nodiscard]] receive_exactly_operation
+    : public resource_operation<receive_exactly_operation, void, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_exactly";
+  receive_exactly_operation() = default;
+  receive_exactly_operation(ref<buffered_resource> r, mutable_buffer into) noexcept
+      : resource_operation(std::move(r)), into_(into) {}
+  receive_exactly_operation(receive_exactly_operation&&) = default;
+  receive_exactly_operation& operator=(receive_exactly_operation&& other) noexcept;
+  ~receive_exactly_operation();
+
+ private:
+  friend class operation<receive_exactly_operation, void>;
+  bool attempt(result<void>& out);
+  bool fail(error e, result<void>& out);
+  void left() noexcept;
+  void put_back();
+
+  mutable_buffer into_;
+  std::size_t filled_ = 0;
+};
+
+/// What comes before a delimiter.
+class [[nodiscard]] receive_until_operation
+    : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_until";
+  receive_until_operation() = default;
+  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes, bool line)
+      : resource_operation(std::move(r)), delimiter_(delimiter), max_bytes_(max_bytes), line_(line) {}
+
+ private:
+  friend class operation<receive_until_operation, std::string>;
+  friend class resource_operation<receive_until_operation, std::string, buffered_resource, read_side>;
+  [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
+  [[nodiscard]] errc check() const noexcept {
+    return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::string>& out);
+  bool fail(error e, result<std::string>& out);
+  void left() noexcept;
+
+  std::string delimiter_;
+  std::size_t max_bytes_ = 0;
+  std::size_t searched_ = 0;  // no delimiter begins before
+  bool line_ = false;
+};
+
+}  // namespace detail
+
+/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads through
+/// it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream too.
+///
+/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream may
+/// be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns it.
+class buffered_stream : public byte_stream {
+ public:
+  buffered_stream() = default;
+  explicit buffered_stream(byte_stream& inner);
+  explicit buffered_stream(std::unique_ptr<byte_stream> inner);
+  buffered_stream(buffered_stream&&) noexcept = default;
+  buffered_stream& operator=(buffered_stream&& other) noexcept;
+  ~buffered_stream() override;
+
+  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was left.
+  /// What there was stays buffered then, as when it is cancelled. 0 is empty at once.
+  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) { return {own(), size}; }
+  /// The same into a buffer; large reads go past the stream's own.
+  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) { return {own(), into}; }
+  /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
+  /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
+  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty delimiter
+  /// or a `max_bytes` of 0 is `invalid_argument`.
+  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter, std::size_t max_bytes) {
+    return {own(), delimiter, max_bytes, false};
+  }
+  /// A line up to LF, which is not given, nor is one CR before it.
+  [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
+    return {own(), "\n", max_bytes, true};
+  }
+  /// Copies bytes behind those that are buffered, as if they had been received.
+  void feed_data(const_buffer data);
+  /// What is buffered; valid until the next read or `feed_data`.
+  [[nodiscard]] std::string_view buffer() const noexcept;
+  [[nodiscard]] socket_stream* socket() noexcept override;
+
+ private:
+  [[nodiscard]] detail::ref<detail::buffered_resource> own() const noexcept {
+    return detail::ref<detail::buffered_resource>(static_cast<detail::buffered_resource*>(resource_.get()));
+  }
+  void let_go() noexcept;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == unix_bind ====================================================================================
+
+// Giving a UNIX socket its name in the file system.
+//
+// A socket file outlives its socket and stands in the way of the next one. Whoever binds removes such a
+// stale file, and nothing else ever: only a socket, and only one on which a probing connect is refused.
+// Shared by listeners and datagram sockets. It must not know who binds, or why.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// Binds `fd`, of type SOCK_STREAM or SOCK_DGRAM, to a path or an abstract name, and sets the file's mode.
+/// 0, or a negative errno and in `operation` the step that failed: "bind" or "chmod".
+[[nodiscard]] int bind_unix(backend& system, int fd, int type, std::string_view path,
+                            const std::optional<mode_t>& mode, const char*& operation);
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == listener =====================================================================================
+
+// Listeners: accepting, and serving.
+//
+// Accepting survives whatever belongs to a single connection. When descriptors or memory run out it pauses,
+// until this loop closes a descriptor or a tenth of a second has passed, since the poller would report the
+// waiting connections without end. Serving keeps its handlers apart: what leaves one ends that connection
+// alone. This part must not know how names resolve.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
+/// several addresses, which share one port, also when it is 0.
+struct tcp_listener_options {
+  int family = AF_UNSPEC;
+  std::string_view local_host = {};
+  std::uint16_t local_port = 0;
+  int backlog = 65536;
+  bool reuse_port = false;
+  bool no_delay = true;
+  /// Called between socket and bind; gives 0 or an errno.
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;
+};
+
+struct unix_listener_options {
+  std::optional<mode_t> mode = {};  ///< set between bind and listen
+  int backlog = 65536;
+  bool unlink_on_close = false;  ///< removes the listener's own file, and no other
+};
+
+struct serve_options {
+  std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
+};
+
+namespace detail {
+
+/// One or several listening sockets that are accepted from as one.
+class listener_resource final : public resource {
+ public:
+  struct listening_socket {
+    registration place;
+    ip_endpoint local;
+  };
+  struct accepted {
+    int fd = -1;
+    ip_endpoint local;
+    sockaddr_storage remote;
+    socklen_t remote_size = 0;
+  };
+  enum class outcome : std::uint8_t { connection, waiting, again, exhausted, fatal };
+
+  explicit listener_resource(loop_core& core) : resource(core) { place_.waiter = this; }
+  ~listener_resource() override { close(); }
+
+  /// Takes over a listening descriptor, unless it cannot be watched: 0 or a negative errno.
+  [[nodiscard]] int add(int fd, const ip_endpoint& local);
+  outcome accept(accepted& a, error& why);
+  void pause(timer& t, node& waiter);
+  [[nodiscard]] bool paused() const noexcept { return place_.linked(); }
+  void resume() noexcept { place_.unlink(); }
+  [[nodiscard]] int descriptor() const noexcept override {
+    return sockets.empty() ? -1 : sockets.front().place.fd;
+  }
+  /// Tells whoever serves of a problem, once the loop runs on.
+  void report(const error& e) noexcept {
+    if (server == nullptr) return;
+    problem = e;
+    if (!server->pending()) server->begin(core(), *server->how);
+    core().queue(*server);
+  }
+
+  std::vector<listening_socket> sockets;
+  std::shared_ptr<const std::string> path;  // of a UNIX listener
+  file_identity own_file;                   // what to unlink on close; no socket: nothing
+  bool no_delay = true;
+  node* server = nullptr;  // who serves, and so alone may accept
+  error problem;
+
+ private:
+  void shut() noexcept override;
+
+  std::size_t next_ = 0;
+  starved place_;
+};
+
+struct listener_access;
+
+}  // namespace detail
+
+/// What `accept` gives.
+template <class Stream>
+class [[nodiscard]] accept_operation
+    : public detail::resource_operation<accept_operation<Stream>, Stream, detail::listener_resource,
+                                        detail::read_side> {
+  using base =
+      detail::resource_operation<accept_operation, Stream, detail::listener_resource, detail::read_side>;
+
+ public:
+  static constexpr const char* name = "accept";
+  accept_operation() = default;
+  explicit accept_operation(detail::ref<detail::listener_resource> r, const detail::node* server = nullptr)
+      : base(std::move(r)), server_(server) {}
+
+ private:
+  friend class detail::operation<accept_operation, Stream>;
+  friend base;
+
+  [[nodiscard]] errc check() const noexcept {
+    const errc e = base::check();
+    if (e == errc::ok && this->resource_->server != server_) return errc::busy_resource;
+    return e;
+  }
+  bool attempt(result<Stream>& out);
+  void left() noexcept {
+    base::left();
+    pause_.cancel();
+    if (this->resource_) this->resource_->resume();
+  }
+
+  const detail::node* server_ = nullptr;
+  detail::timer pause_;
+};
+
+namespace detail {
+
+/// A connection as a stream; on failure the descriptor stays the caller's.
+result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
+                                 const listener_resource::accepted& a, tcp_stream*);
+result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
+                                  const listener_resource::accepted& a, unix_stream*);
+
+#if ANYIO_NET_EXCEPTIONS
+/// Says on stderr what nobody else would hear of.
+void print_exception(const char* where, const std::exception_ptr& e);
+#endif
+
+/// What a server keeps while it serves. It has a place of its own, since its handlers refer to it.
+template <class Stream, class Handler, class OnError>
+class serving final : public outcome_sink {
+ public:
+  serving(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
+      : listener_(std::move(listener)),
+        handler_(std::move(handler)),
+        on_error_(std::move(on_error)),
+        options_(options) {
+    task_group_access::set_sink(handlers_, *this);
+    news_.how = &problem_news::face_of_news;
+    news_.self = this;
+  }
+  ~serving() {
+    if (listener_->server == &news_) listener_->server = nullptr;
+  }
+  serving(const serving&) = delete;
+  serving& operator=(const serving&) = delete;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (!listener_->open()) return errc::closed_resource;
+    const bool taken = listener_->server != nullptr || listener_->waiting(read_side) != nullptr;
+    return taken ? errc::busy_resource : errc::ok;
+  }
+  void begin(node& server) {
+    server_ = &server;
+    listener_->server = &news_;
+    accept_next();
+  }
+  [[nodiscard]] bool begun() const noexcept { return server_ != nullptr; }
+  [[nodiscard]] bool over() const noexcept { return stopped_ && handlers_.size() == 0; }
+  [[nodiscard]] const error& failure() const noexcept { return failure_; }
+
+  void child_ended(result<void>&& outcome) override {
+    if (full_) accept_next();
+    if (over()) server_->core->queue(*server_);
+    report(std::move(outcome));  // last: it may end everything
+  }
+  [[nodiscard]] node* whole() const noexcept override { return server_; }
+
+ private:
+  struct connection_came {
+    using internal = void;
+    serving* self;
+    void operator()(result<Stream>&& r) const { self->accepted(std::move(r)); }
+    node* owner() const noexcept { return self->server_; }
+  };
+  struct call_handler {
+    serving* self;
+    auto operator()(Stream&& stream) const { return std::invoke(self->handler_, std::move(stream)); }
+  };
+  /// Runs when accepting met a problem that did not end it.
+  struct problem_news : node {
+    serving* self = nullptr;
+    static void run(node& n) {
+      auto& news = static_cast<problem_news&>(n);
+      serving& server = *news.self;
+      news.retire();
+      news.how = &face_of_news;
+      server.report(result<void>(server.listener_->problem));
+    }
+    static void abandon(node& n) { n.retire(); }
+    static node* owner(node&) { return nullptr; }
+    static description describe(node&) { return {"serve"}; }
+    static constexpr face face_of_news{run, abandon, owner, describe};
+  };
+
+  void accept_next() {
+    full_ = options_.max_connections != 0 && handlers_.size() >= options_.max_connections;
+    if (full_ && listener_->open()) return;
+    full_ = false;
+    accept_ = accept_operation<Stream>(listener_, &news_);
+    accept_.start(connection_came{this});
+  }
+  void accepted(result<Stream>&& r) {
+    if (r.has_value()) {
+      handlers_.start_soon(call_handler{this}, *std::move(r));
+      return accept_next();
+    }
+    stopped_ = true;
+    if (r.error() != errc::closed_resource) failure_ = r.error();
+    if (over()) server_->core->queue(*server_);
+  }
+  void report(result<void>&& outcome) {
+    if (outcome.has_value()) return;
+#if ANYIO_NET_EXCEPTIONS
+    if (std::exception_ptr e = result_access::foreign_of(outcome)) {
+      if constexpr (std::is_invocable_v<OnError&, std::exception_ptr>) {
+        return static_cast<void>(on_error_(std::move(e)));
+      } else {
+        return print_exception("serve", e);
+      }
+    }
+#endif
+    const error e = outcome.error();
+    if constexpr (std::is_invocable_v<OnError&, const error&>) {
+      if (e != errc::end_of_stream) static_cast<void>(on_error_(e));
+    }
+  }
+
+  ref<listener_resource> listener_;
+  Handler handler_;
+  OnError on_error_;
+  serve_options options_;
+  node* server_ = nullptr;
+  error failure_;
+  bool stopped_ = false;
+  bool full_ = false;
+  problem_news news_;
+  accept_operation<Stream> accept_;
+  task_group handlers_;
+};
+
+struct no_error_handler {};
+
+/// What `serve` gives.
+template <class Stream, class Handler, class OnError>
+class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, Handler, OnError>, void> {
+ public:
+  static constexpr const char* name = "serve";
+  serve_operation() = default;
+  serve_operation(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
+      : made_(true) {
+    if (listener)
+      state_ = std::make_unique<serving<Stream, Handler, OnError>>(std::move(listener), std::move(handler),
+                                                                   std::move(on_error), options);
+  }
+
+ private:
+  friend class operation<serve_operation, void>;
+  static constexpr bool attempts_when_awaited = false;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (!made_) return errc::invalid_argument;
+    return state_ ? state_->check() : errc::closed_resource;
+  }
+  bool attempt(result<void>& out) {
+    if (!state_->begun()) state_->begin(*this);
+    if (!state_->over()) return false;
+    if (state_->failure().code() != errc::ok) {
+      out = state_->failure();
+    } else {
+      out = result<void>();
+    }
+    return true;
+  }
+  void left() noexcept { state_.reset(); }
+
+  bool made_ = false;
+  std::unique_ptr<serving<Stream, Handler, OnError>> state_;
+};
+
+/// What both listeners have.
+template <class Stream>
+class listener {
+ public:
+  /// Whether it is open.
+  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
+
+  /// The next connection. One that is cancelled takes none.
+  [[nodiscard]] accept_operation<Stream> accept() { return accept_operation<Stream>(resource_); }
+
+  /// Takes connections until the listener is closed, then waits for its handlers and completes. The handler
+  /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and is kept.
+  /// Whatever leaves a handler ends that connection alone. Destroying the operation destroys the handlers.
+  template <class Handler>
+    requires std::invocable<std::decay_t<Handler>&, Stream>
+  [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
+    return serve_operation<Stream, std::decay_t<Handler>, no_error_handler>(
+        resource_, std::decay_t<Handler>(std::forward<Handler>(handler)), no_error_handler(), options);
+  }
+  /// The same; `on_error(const error&)` sees the errors of handlers, but for a plain end of stream, and what
+  /// accepting met. If it also takes a `std::exception_ptr` it sees foreign exceptions, which are printed to
+  /// stderr otherwise.
+  template <class Handler, class OnError>
+    requires std::invocable<std::decay_t<Handler>&, Stream> && std::invocable<std::decay_t<OnError>&, const error&>
+  [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
+    return serve_operation<Stream, std::decay_t<Handler>, std::decay_t<OnError>>(
+        resource_, std::decay_t<Handler>(std::forward<Handler>(handler)),
+        std::decay_t<OnError>(std::forward<OnError>(on_error)), options);
+  }
+
+  /// Closes it at once: `accept` and `serve` end, connections that nobody accepted are reset. Again is a
+  /// no-op; the destructor does it.
+  void close() noexcept {
+    if (resource_) resource_->close();
+  }
+
+ protected:
+  friend struct listener_access;
+  listener() = default;
+  listener(listener&&) noexcept = default;
+  listener& operator=(listener&& other) noexcept {
+    if (this != &other) {
+      close();
+      resource_ = std::move(other.resource_);
+    }
+    return *this;
+  }
+  ~listener() { close(); }
+
+  ref<listener_resource> resource_;
+};
+
+}  // namespace detail
+
+/// Accepts TCP connections on one address or several.
+class tcp_listener : public detail::listener<tcp_stream> {
+ public:
+  tcp_listener() = default;
+  /// Listens on this address, in place of the options', at once. "::" is IPv6 alone.
+  [[nodiscard]] static result<tcp_listener> open(ip_endpoint local, tcp_listener_options options = {});
+  /// Takes over a listening socket, of systemd for instance; a refused one stays the caller's.
+  [[nodiscard]] static result<tcp_listener> from_fd(int fd);
+
+  /// The addresses it listens on; they stay after close.
+  [[nodiscard]] std::vector<ip_endpoint> local_endpoints() const;
+  /// The port that all of them share.
+  [[nodiscard]] std::uint16_t local_port() const noexcept;
+  /// The descriptors, still the listener's; empty if closed.
+  [[nodiscard]] std::vector<int> native_handles() const;
+};
+
+/// Accepts UNIX connections.
+class unix_listener : public detail::listener<unix_stream> {
+ public:
+  unix_listener() = default;
+  /// Takes over a listening socket; a refused one stays the caller's.
+  [[nodiscard]] static result<unix_listener> from_fd(int fd);
+
+  /// Its name; stays after close.
+  [[nodiscard]] std::string local_path() const;
+  /// The descriptor, still the listener's; -1 if closed.
+  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+};
+
+/// What `create_unix_listener` gives.
+class [[nodiscard]] create_unix_listener_operation
+    : public detail::operation<create_unix_listener_operation, unix_listener> {
+ public:
+  static constexpr const char* name = "create_unix_listener";
+  create_unix_listener_operation() = default;
+  create_unix_listener_operation(std::string_view path, unix_listener_options options)
+      : path_(path), options_(options) {}
+
+ private:
+  friend class detail::operation<create_unix_listener_operation, unix_listener>;
+  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
+  bool attempt(result<unix_listener>& out);
+
+  std::string path_;
+  unix_listener_options options_;
+};
+
+/// Listens at a path, or with a leading NUL at an abstract name. A stale socket file, one that refuses a
+/// connection, is removed before; a live one is `os_error` with EADDRINUSE.
+[[nodiscard]] inline create_unix_listener_operation create_unix_listener(std::string_view path,
+                                                                         unix_listener_options options = {}) {
+  return {path, options};
+}
+
+namespace detail {
+
+/// Options whose address is elsewhere, with what they refer to resolved.
+result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses, bool dual_stack,
+                                const tcp_listener_options& options);
+/// The addresses of a listener without a host, and whether one socket serves both families.
+std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port, bool& dual_stack);
+
+struct listener_access {
+  template <class Listener>
+  static Listener make(ref<listener_resource> r) {
+    Listener l;
+    l.resource_ = std::move(r);
+    return l;
+  }
+  template <class Listener>
+  static const ref<listener_resource>& resource_of(const Listener& l) {
+    return l.resource_;
+  }
+};
+
+}  // namespace detail
+
+template <class Stream>
+bool accept_operation<Stream>::attempt(result<Stream>& out) {
+  using detail::listener_resource;
+  listener_resource& r = *this->resource_;
+  if (!r.open()) {
+    out = this->closed();
+    return true;
+  }
+  if (r.paused() && pause_.armed()) return false;
+  r.resume();
+  pause_.cancel();
+  listener_resource::accepted a;
+  error problem;
+  switch (r.accept(a, problem)) {
+    case listener_resource::outcome::waiting: return false;
+    case listener_resource::outcome::again: this->again = true; return false;
+    case listener_resource::outcome::fatal: out = problem; return true;
+    case listener_resource::outcome::exhausted: break;
+    case listener_resource::outcome::connection: {
+      out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));
+      if (out.has_value()) return true;
+      problem = out.error();
+      detail::close_descriptor(a.fd);  // it cannot be watched: memory has run out
+      break;
+    }
+  }
+  r.report(problem);
+  r.pause(pause_, *this);
+  return false;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == datagram =====================================================================================
+
+// Datagram sockets: what UDP and UNIX ones have in common.
+//
+// A datagram is received or sent whole, in one call, in the moment in which it is handed over: nothing is
+// read ahead, so a receive that is cancelled loses none. Both sides wait for the poller's next edge once a
+// call had nothing to give. This part must not know families of addresses or names.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A datagram as it came.
+struct arrival {
+  std::size_t size = 0;    // how much of it there is
+  bool truncated = false;  // it was longer
+  socklen_t from_size = 0;
+  sockaddr_storage from;
+};
+
+class datagram_resource;
+
+/// Stands between a socket and its user where the kernel gives several datagrams at a time. Once it is
+/// there every datagram comes from it.
+class datagram_source {
+ public:
+  datagram_source() = default;
+  datagram_source(const datagram_source&) = delete;
+  datagram_source& operator=(const datagram_source&) = delete;
+  virtual ~datagram_source() = default;
+  /// As `datagram_resource::receive`.
+  virtual int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) = 0;
+};
+
+/// A descriptor of a datagram socket. A call gives 0, -EAGAIN when the poller will tell, or another
+/// negative errno.
+class datagram_resource : public resource {
+ public:
+  datagram_resource(loop_core& core, int family, bool connected) noexcept
+      : resource(core), family_(family), connected_(connected) {}
+
+  /// Takes the descriptor over; on failure it stays the caller's.
+  [[nodiscard]] int watch(int fd);
+
+  [[nodiscard]] int descriptor() const noexcept override { return place_.fd; }
+  [[nodiscard]] int family() const noexcept { return family_; }
+  [[nodiscard]] bool connected() const noexcept { return connected_; }
+
+  [[nodiscard]] int receive(std::span<const ::iovec> into, arrival& out);
+  [[nodiscard]] int receive_from_kernel(std::span<const ::iovec> into, arrival& out);
+  /// All of it, or -EMSGSIZE where a sender was allowed more than anybody makes room for.
+  [[nodiscard]] int receive_text(std::string& text, arrival& out);
+  /// Without an address to whom it is connected.
+  [[nodiscard]] int send(const_buffer data, const sockaddr* to, socklen_t size);
+  /// What a failed call means.
+  [[nodiscard]] error failure(int status, const char* operation) const noexcept;
+
+  std::unique_ptr<datagram_source> source;
+
+ protected:
+  void shut() noexcept override;
+
+ private:
+  registration place_;
+  int family_;
+  bool connected_;
+  std::unique_ptr<std::byte[]> beyond_;  // follows the loop's buffer, for what is longer
+};
+
+/// The base of operations that give a datagram as an object of its own. Derived makes a T of it.
+template <class Derived, class T>
+class datagram_receive : public resource_operation<Derived, T, datagram_resource, read_side> {
+  using base = resource_operation<Derived, T, datagram_resource, read_side>;
+
+ public:
+  static constexpr const char* name = "receive";
+  using base::base;
+
+ private:
+  friend class operation<Derived, T>;
+
+  bool attempt(result<T>& out) {
+    if (!this->resource_->open()) {
+      out = this->closed();
+      return true;
+    }
+    std::string text;
+    arrival one;
+    const int status = this->resource_->receive_text(text, one);
+    if (status == -EAGAIN) return false;
+    if (status < 0) {
+      out = this->resource_->failure(status, name);
+    } else {
+      out = Derived::make(std::move(text), one);
+    }
+    return true;
+  }
+};
+
+/// The same into a buffer of the caller's.
+template <class Derived, class T>
+class datagram_receive_into : public resource_operation<Derived, T, datagram_resource, read_side> {
+  using base = resource_operation<Derived, T, datagram_resource, read_side>;
+
+ public:
+  static constexpr const char* name = "receive";
+  datagram_receive_into() = default;
+  datagram_receive_into(ref<datagram_resource> r, mutable_buffer into) noexcept : base(std::move(r)), into_(into) {}
+
+ private:
+  friend class operation<Derived, T>;
+  friend base;
+
+  [[nodiscard]] errc check() const noexcept { return into_.empty() ? errc::invalid_argument : base::check(); }
+  bool attempt(result<T>& out) {
+    if (!this->resource_->open()) {
+      out = this->closed();
+      return true;
+    }
+    const ::iovec part{into_.data(), into_.size()};
+    arrival one;
+    const int status = this->resource_->receive(std::span(&part, 1), one);
+    if (status == -EAGAIN) return false;
+    if (status < 0) {
+      out = this->resource_->failure(status, name);
+    } else {
+      out = Derived::make(one);
+    }
+    return true;
+  }
+
+  mutable_buffer into_;
+};
+
+/// The base of sends. Derived has `bool transfer(result<void>&)`, one try. It begins inside `start`, so that
+/// a view of the loop's buffer can be given to it; what has to wait is copied out of there.
+template <class Derived>
+class datagram_send : public resource_operation<Derived, void, datagram_resource, write_side> {
+  using base = resource_operation<Derived, void, datagram_resource, write_side>;
+
+ public:
+  datagram_send() = default;
+  datagram_send(ref<datagram_resource> r, lent_bytes&& bytes) noexcept
+      : base(std::move(r)), bytes_(std::move(bytes)) {}
+
+  void keep_loan() {
+    if (this->resource_) bytes_.keep(this->resource_->core());
+  }
+
+ protected:
+  friend class operation<Derived, void>;
+  friend base;
+
+  bool attempt(result<void>& out) {
+    if (!this->resource_->open()) {
+      out = this->closed();
+      return true;
+    }
+    if (over_) {
+      out = outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_);
+      return true;
+    }
+    if (static_cast<Derived*>(this)->transfer(out)) return true;
+    keep_loan();
+    return false;
+  }
+  void started() {
+    if (this->early != errc::ok) return;
+    result<void> out;
+    if (!attempt(out)) return;
+    over_ = true;
+    outcome_ = out.error();
+  }
+  void left() noexcept {
+    base::left();
+    over_ = false;
+  }
+  /// The outcome of a call; false: it has to wait.
+  bool settle(int status, result<void>& out) {
+    if (status == -EAGAIN) return false;
+    if (status < 0) {
+      out = this->resource_->failure(status, Derived::name);
+    } else {
+      out = result<void>();
+    }
+    return true;
+  }
+
+  lent_bytes bytes_;
+
+ private:
+  bool over_ = false;  // all happened in `started`, and is yet to be told
+  error outcome_;
+};
+
+/// A descriptor until somebody takes it over.
+class opened_socket {
+ public:
+  opened_socket(backend& system, int fd) noexcept : system_(system), fd_(fd) {}
+  opened_socket(const opened_socket&) = delete;
+  opened_socket& operator=(const opened_socket&) = delete;
+  ~opened_socket() {
+    if (fd_ >= 0) system_.close(fd_);
+  }
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  void release() noexcept { fd_ = -1; }
+
+ private:
+  backend& system_;
+  int fd_;
+};
+
+/// What is wrong with a descriptor that a program gives; each is static text that names the class.
+struct descriptor_texts {
+  const char* not_a_socket;
+  const char* wrong_family;
+  const char* wrong_type;
+  const char* not_bound;
+  const char* not_connected;
+};
+
+}  // namespace detail
+
+/// What every datagram socket has. One task may receive and one may send at a time; a default-constructed
+/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket.
+class datagram_socket {
+ public:
+  datagram_socket(datagram_socket&&) noexcept = default;
+  datagram_socket& operator=(datagram_socket&& other) noexcept {
+    if (this == &other) return *this;
+    close();
+    resource_ = std::move(other.resource_);
+    return *this;
+  }
+
+  /// Whether it is open.
+  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
+  /// The descriptor, which stays the socket's; -1 once closed.
+  [[nodiscard]] int native_handle() const noexcept { return *this ? resource_->descriptor() : -1; }
+
+  /// setsockopt(2) with an int. Raises nothing: `os_error` with the errno, or `closed_resource`.
+  result<> set_option(int level, int name, int value);
+  /// getsockopt(2) of an int.
+  result<int> get_option(int level, int name) const;
+
+  /// Completes what waits with `errc::cancelled`, after one more attempt.
+  void cancel() noexcept {
+    if (resource_) resource_->cancel();
+  }
+  /// Closes; the descriptor is free when this returns. What waits ends with `closed_resource`. Again is a
+  /// no-op.
+  void close() noexcept {
+    if (resource_) resource_->close();
+  }
+
+ protected:
+  datagram_socket() = default;
+  explicit datagram_socket(detail::ref<detail::datagram_resource> r) noexcept : resource_(std::move(r)) {}
+  ~datagram_socket() { close(); }
+
+  /// setsockopt(2) of anything.
+  result<> set_raw_option(int level, int name, const void* value, socklen_t size, const char* operation);
+
+  detail::ref<detail::datagram_resource> resource_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == udp_socket ===================================================================================
+
+// UDP: sockets that send to anybody, and sockets with one peer.
+//
+// Addresses here are numbers; opening one takes no waiting. Creating sockets and sending by host name come
+// in a later part, as do batches. This part must not know names.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class udp_batch;
+class receive_batch_operation;
+class send_batch_operation;
+class send_to_host_operation;
+
+/// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
+/// without a host, are IPv6 only.
+struct udp_options {
+  int family = AF_UNSPEC;           ///< AF_INET or AF_INET6
+  std::string_view local_host = {};  ///< a name or an address
+  std::uint16_t local_port = 0;     ///< 0: one that is free; counts without `local_host` too
+  bool reuse_port = false;          ///< SO_REUSEPORT: several sockets share the datagrams of a port
+  bool reuse_address = false;       ///< SO_REUSEADDR: several sockets get every multicast datagram
+  /// Called between `socket` and `bind`; gives 0 or an errno.
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;
+};
+
+/// A datagram, and who sent it. `auto [data, sender] = co_await socket.receive();`
+class udp_packet {
+ public:
+  std::string data;
+  ip_endpoint sender;
+
+  udp_packet() = default;
+  udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
+};
+
+/// A datagram that was received into a buffer.
+struct udp_received {
+  std::size_t size = 0;     ///< how many bytes of it are in the buffer
+  ip_endpoint sender{};
+  bool truncated = false;   ///< it was longer than the buffer, and the rest of it is lost
+};
+
+/// The same where there is but one sender.
+struct received {
+  std::size_t size = 0;
+  bool truncated = false;
+};
+
+namespace detail {
+
+class udp_resource final : public datagram_resource {
+ public:
+  using datagram_resource::datagram_resource;
+  ip_endpoint local;
+  ip_endpoint remote;
+};
+
+[[nodiscard]] ip_endpoint endpoint_of(const arrival& a) noexcept;
+
+/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
+socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
+
+struct udp_access;
+
+}  // namespace detail
+
+/// What `udp_socket::receive()` gives.
+class [[nodiscard]] receive_packet_operation
+    : public detail::datagram_receive<receive_packet_operation, udp_packet> {
+ public:
+  using datagram_receive::datagram_receive;
+
+ private:
+  friend detail::datagram_receive<receive_packet_operation, udp_packet>;
+  static udp_packet make(std::string&& data, const detail::arrival& a) {
+    return udp_packet(std::move(data), detail::endpoint_of(a));
+  }
+};
+
+/// What `udp_socket::receive(buffer)` gives.
+class [[nodiscard]] receive_from_operation
+    : public detail::datagram_receive_into<receive_from_operation, udp_received> {
+ public:
+  using datagram_receive_into::datagram_receive_into;
+
+ private:
+  friend detail::datagram_receive_into<receive_from_operation, udp_received>;
+  static udp_received make(const detail::arrival& a) { return {a.size, detail::endpoint_of(a), a.truncated}; }
+};
+
+/// What `receive()` of a connected datagram socket gives.
+class [[nodiscard]] receive_datagram_operation
+    : public detail::datagram_receive<receive_datagram_operation, std::string> {
+ public:
+  using datagram_receive::datagram_receive;
+
+ private:
+  friend detail::datagram_receive<receive_datagram_operation, std::string>;
+  static std::string make(std::string&& data, const detail::arrival&) { return std::move(data); }
+};
+
+/// What `connected_udp_socket::receive(buffer)` gives.
+class [[nodiscard]] receive_datagram_into_operation
+    : public detail::datagram_receive_into<receive_datagram_into_operation, received> {
+ public:
+  using datagram_receive_into::datagram_receive_into;
+
+ private:
+  friend detail::datagram_receive_into<receive_datagram_into_operation, received>;
+  static received make(const detail::arrival& a) { return {a.size, a.truncated}; }
+};
+
+/// What `udp_socket::send_to` gives.
+class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_to_operation() = default;
+  send_to_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes, const ip_endpoint& to)
+      : datagram_send(std::move(r), std::move(bytes)), to_(to) {}
+
+ private:
+  friend detail::datagram_send<send_to_operation>;
+  bool transfer(result<void>& out);
+  ip_endpoint to_;
+};
+
+/// What `connected_udp_socket::send` gives.
+class [[nodiscard]] send_datagram_operation : public detail::datagram_send<send_datagram_operation> {
+ public:
+  static constexpr const char* name = "send";
+  using datagram_send::datagram_send;
+
+ private:
+  friend detail::datagram_send<send_datagram_operation>;
+  bool transfer(result<void>& out) { return settle(resource_->send(bytes_.data(), nullptr, 0), out); }
+};
+
+/// What both kinds of UDP sockets have.
+class ip_datagram_socket : public datagram_socket {
+ public:
+  /// Remembered after closing.
+  [[nodiscard]] ip_endpoint local_endpoint() const noexcept { return resource_ ? udp().local : ip_endpoint(); }
+
+  /// Receives what is sent to a multicast group. The interface is, for IPv4, one of its addresses; for IPv6
+  /// its number as the scope of this address or of the group's; otherwise the system chooses. `os_error`
+  /// says why it failed; an address that is no group, or of the other family, is `invalid_argument`.
+  result<> join_group(const ip_address& group, const ip_address& interface = {});
+  result<> leave_group(const ip_address& group, const ip_address& interface = {});
+  /// Through which interface multicast datagrams are sent; given in the same way.
+  result<> set_multicast_interface(const ip_address& interface);
+  /// Whether sockets on this machine get the multicast datagrams that this one sends.
+  result<> set_multicast_loop(bool on);
+  /// How many hops multicast datagrams travel: 0 to 255, at first 1.
+  result<> set_multicast_hops(int hops);
+  /// Whether it may send to broadcast addresses.
+  result<> set_broadcast(bool on);
+
+ protected:
+  ip_datagram_socket() = default;
+  explicit ip_datagram_socket(detail::ref<detail::udp_resource> r) noexcept : datagram_socket(r) {}
+  ip_datagram_socket(ip_datagram_socket&&) noexcept = default;
+  ip_datagram_socket& operator=(ip_datagram_socket&&) noexcept = default;
+  ~ip_datagram_socket() = default;
+
+  [[nodiscard]] const detail::udp_resource& udp() const noexcept {
+    return static_cast<const detail::udp_resource&>(*resource_);
+  }
+
+ private:
+  result<> change_group(const ip_address& group, const ip_address& interface, bool join);
+};
+
+/// A UDP socket that receives from anybody and sends to anybody. Always bound.
+///
+/// A datagram is received whole and in one piece, an empty one too. What ICMP says of datagrams that were
+/// sent is not told, as it is not by the system.
+class udp_socket : public ip_datagram_socket {
+ public:
+  udp_socket() = default;
+
+  /// Opens and binds one at once. The address stands in place of those in the options.
+  static result<udp_socket> open(const ip_endpoint& local, const udp_options& options = {});
+  /// Takes a bound UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
+  /// caller's.
+  static result<udp_socket> from_fd(int fd);
+
+  /// The next datagram, of any size.
+  [[nodiscard]] receive_packet_operation receive() { return receive_packet_operation(resource_); }
+  /// The next datagram, as much of it as there is room for.
+  [[nodiscard]] receive_from_operation receive(mutable_buffer into) { return {resource_, into}; }
+
+  /// Sends one datagram. The bytes stay the caller's, and must stay, until it has completed; a string given
+  /// as an rvalue is kept. One that is too long is `os_error` with EMSGSIZE.
+  [[nodiscard]] send_to_operation send_to(const_buffer data, const ip_endpoint& to) {
+    return {resource_, detail::lent_bytes(data), to};
+  }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_to_operation send_to(S&& data, const ip_endpoint& to) {
+    return {resource_, detail::lent_bytes(std::move(data)), to};
+  }
+  /// The same to a host by name, which is looked up each time; an address is taken as it is.
+  [[nodiscard]] send_to_host_operation send_to(const_buffer data, std::string_view host, std::uint16_t port);
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_to_host_operation send_to(S&& data, std::string_view host, std::uint16_t port);
+
+  /// Receives many datagrams a call, in place of what the batch held: at least one, as many as are there and
+  /// fit. The batch must stay until it has completed.
+  [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
+  /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
+  /// if one failed; an error when that is the first. The batch stays as it is.
+  [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
+
+ private:
+  friend struct detail::udp_access;
+  explicit udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
+};
+
+/// A UDP socket with one peer: it receives from no other.
+///
+/// When the peer's host refuses, one receive or send gives `broken_resource` with ECONNREFUSED; the socket
+/// stays usable.
+class connected_udp_socket : public ip_datagram_socket {
+ public:
+  connected_udp_socket() = default;
+
+  /// Opens and connects one at once. Of the options `local_host` and `family` do not count.
+  static result<connected_udp_socket> open(const ip_endpoint& remote, const udp_options& options = {});
+  static result<connected_udp_socket> open(const ip_endpoint& remote, const ip_endpoint& local,
+                                           const udp_options& options = {});
+  /// Takes a connected UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
+  /// caller's.
+  static result<connected_udp_socket> from_fd(int fd);
+
+  /// Remembered after closing.
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept { return resource_ ? udp().remote : ip_endpoint(); }
+
+  /// The next datagram, of any size.
+  [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
+  /// The next datagram, as much of it as there is room for.
+  [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
+  /// Sends one datagram, as `udp_socket::send_to`.
+  [[nodiscard]] send_datagram_operation send(const_buffer data) { return {resource_, detail::lent_bytes(data)}; }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_datagram_operation send(S&& data) {
+    return {resource_, detail::lent_bytes(std::move(data))};
+  }
+
+  /// As `udp_socket::receive_batch` and `send_batch`; all goes to the peer, whatever address stands by it.
+  [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
+  [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
+
+ private:
+  friend struct detail::udp_access;
+  explicit connected_udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
+};
+
+namespace detail {
+
+/// Opens UDP sockets, for those who found the addresses.
+struct udp_access {
+  /// `remote` or `local` may be null, not both.
+  static result<ref<udp_resource>> open(const ip_endpoint* local, const ip_endpoint* remote,
+                                        const udp_options& options);
+  static result<ref<udp_resource>> adopt(int fd, bool connected, const descriptor_texts& texts);
+  template <class Socket>
+  static result<Socket> wrap(result<ref<udp_resource>>&& r) {
+    if (!r) return r.error();
+    return Socket(*std::move(r));
+  }
+  template <class Socket>
+  static const ref<datagram_resource>& resource_of(const Socket& s) noexcept {
+    return s.resource_;
+  }
+};
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == udp_batch ====================================================================================
+
+// Many UDP datagrams a system call.
+//
+// A batch is one block of memory for so many datagrams of so many bytes. It is received into and sent from
+// with one call each; where the kernel can hand over or take a row of equal datagrams in one piece (UDP_GRO,
+// UDP_SEGMENT on Linux) it is asked to, and where it cannot nothing else changes. What the kernel gave in one
+// piece and a batch had no room for stays with the socket until the next receive. This part must not know
+// names.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+class batch_source;
+}
+
+/// Datagrams to send, or that were received. Allocates once, when it is made.
+class udp_batch {
+ public:
+  /// One datagram: its bytes, which lie in the batch, and who sent it, or to whom it is sent.
+  struct entry {
+    std::span<const std::byte> data{};
+    ip_endpoint sender{};
+    bool truncated = false;  ///< it was longer than the batch allows, and the rest of it is lost
+  };
+  using value_type = entry;
+  using const_iterator = const entry*;
+  using iterator = const_iterator;
+
+  /// Room for `count` datagrams of at most `max_size` bytes each.
+  explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
+  udp_batch(udp_batch&& other) noexcept
+      : block_(std::move(other.block_)),
+        capacity_(std::exchange(other.capacity_, 0)),
+        max_size_(other.max_size_),
+        size_(std::exchange(other.size_, 0)) {}
+  udp_batch& operator=(udp_batch&& other) noexcept {
+    block_ = std::move(other.block_);
+    capacity_ = std::exchange(other.capacity_, 0);
+    max_size_ = other.max_size_;
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
+  /// Copies a datagram in behind the others. False, and nothing changed, when the batch is full or the
+  /// datagram longer than it allows. A connected socket needs no address.
+  bool push(const_buffer data, const ip_endpoint& to = {});
+  void clear() noexcept { size_ = 0; }
+
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  [[nodiscard]] std::size_t max_size() const noexcept { return max_size_; }
+  [[nodiscard]] const entry& operator[](std::size_t i) const noexcept {
+    ANYIO_NET_ASSERT(i < size_);
+    return entries()[i];
+  }
+  [[nodiscard]] const_iterator begin() const noexcept { return entries(); }
+  [[nodiscard]] const_iterator end() const noexcept { return entries() + size_; }
+
+ private:
+  friend class detail::batch_source;
+
+  [[nodiscard]] entry* entries() const noexcept { return reinterpret_cast<entry*>(block_.get()); }
+  /// Where the bytes of the i-th datagram belong.
+  [[nodiscard]] std::byte* slot(std::size_t i) const noexcept {
+    return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
+  }
+  void append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept;
+
+  std::unique_ptr<std::byte[]> block_;  // entries, then their bytes
+  std::size_t capacity_ = 0;
+  std::size_t max_size_ = 0;
+  std::size_t size_ = 0;
+};
+
+namespace detail {
+
+/// What a socket needs for batches, made when the first one is used.
+class batch_source final : public datagram_source {
+ public:
+  /// That of a socket.
+  static batch_source& of(datagram_resource& socket);
+
+  int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
+  /// 0 when at least one came.
+  int receive_batch(datagram_resource& socket, udp_batch& batch);
+  /// Sends on from the `sent`-th. 0 when all are sent.
+  int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
+
+ private:
+  static constexpr std::size_t per_call = 32;
+  static constexpr std::size_t room = 65536;  // for what the kernel gives in one piece
+  static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
+  static constexpr std::size_t most_segments = 64;
+
+  /// What the kernel gave in one piece: datagrams of equal size, but for the last.
+  struct piece {
+    std::size_t size;
+    std::size_t segment;  // their size; 0: it is one datagram
+    std::size_t used;
+    socklen_t from_size;
+    bool truncated;
+    sockaddr_storage from;
+  };
+
+  void ask_for_pieces(datagram_resource& socket);
+  void ask_for_segments(datagram_resource& socket);
+  int fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots, std::size_t stride);
+  [[nodiscard]] bool has_left_over() const noexcept { return first_ < count_; }
+  /// The next datagram of what is left over.
+  std::span<const std::byte> next(arrival& out);
+  void fill(udp_batch& batch);
+  void keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride);
+  [[nodiscard]] std::byte* memory_of(std::size_t i) const noexcept { return memory_.get() + i * room; }
+  /// How many datagrams from the i-th on may go as one piece.
+  [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
+
+  std::unique_ptr<std::byte[]> memory_;  // per_call pieces, if the kernel may give them
+  std::size_t first_ = 0;                // of the pieces that are left over
+  std::size_t count_ = 0;
+  std::size_t segment_limit_ = 0;  // datagrams up to this size may be sent as one piece
+  int deferred_ = 0;               // an error that came behind what was handed over
+  bool asked_for_pieces_ = false;
+  bool asked_for_segments_ = false;
+  piece pieces_[per_call];
+};
+
+}  // namespace detail
+
+/// What `receive_batch` gives.
+class [[nodiscard]] receive_batch_operation
+    : public detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
+                                        detail::read_side> {
+ public:
+  static constexpr const char* name = "receive_batch";
+  receive_batch_operation() = default;
+  receive_batch_operation(detail::ref<detail::datagram_resource> r, udp_batch& batch) noexcept
+      : resource_operation(std::move(r)), batch_(&batch) {}
+
+ private:
+  friend class detail::operation<receive_batch_operation, std::size_t>;
+  friend class detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
+                                          detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<std::size_t>& out);
+  udp_batch* batch_ = nullptr;
+};
+
+/// What `send_batch` gives.
+class [[nodiscard]] send_batch_operation
+    : public detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
+                                        detail::write_side> {
+ public:
+  static constexpr const char* name = "send_batch";
+  send_batch_operation() = default;
+  send_batch_operation(detail::ref<detail::datagram_resource> r, const udp_batch& batch) noexcept
+      : resource_operation(std::move(r)), batch_(&batch) {}
+
+ private:
+  friend class detail::operation<send_batch_operation, std::size_t>;
+  friend class detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
+                                          detail::write_side>;
+
+  bool attempt(result<std::size_t>& out);
+  void left() noexcept {
+    resource_operation::left();
+    sent_ = 0;
+  }
+  const udp_batch* batch_ = nullptr;
+  std::size_t sent_ = 0;
+};
+
+inline receive_batch_operation udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
+inline send_batch_operation udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
+inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
+inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == unix_datagram ================================================================================
+
+// UNIX datagram sockets.
+//
+// Unlike UDP these lose nothing: when the receiver's queue is full a send waits. The kernel tells of a
+// drained queue only to who is connected to it, so a send also tries again by itself, after pauses of 1 to
+// 20 ms. This part must not know what is sent.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// How to open a UNIX datagram socket.
+struct unix_datagram_options {
+  /// Where it can be reached; without one, it can be answered by nobody. A stale socket file there, one that
+  /// refuses, is removed; closing leaves the file behind.
+  std::string_view local_path = {};
+  std::optional<mode_t> local_mode = {};  ///< set right after binding; not for an abstract name
+};
+
+/// A datagram, and the path of who sent it, empty for one without a name.
+class unix_packet {
+ public:
+  std::string data;
+  std::string sender;
+
+  unix_packet() = default;
+  unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
+};
+
+namespace detail {
+
+class unix_datagram_resource final : public datagram_resource {
+ public:
+  unix_datagram_resource(loop_core& core, bool connected) noexcept : datagram_resource(core, AF_UNIX, connected) {}
+  std::string local;
+  std::string remote;
+};
+
+/// When to try again, where no event may come.
+class retry_pause {
+ public:
+  [[nodiscard]] bool armed() const noexcept { return timer_.armed(); }
+  void begin(loop_core& loop, node& target) noexcept;
+  void reset() noexcept {
+    timer_.cancel();
+    milliseconds_ = 0;
+  }
+
+ private:
+  timer timer_;
+  std::uint32_t milliseconds_ = 0;
+};
+
+/// The base of sends that retry.
+template <class Derived>
+class unix_datagram_send : public datagram_send<Derived> {
+ public:
+  unix_datagram_send() = default;
+  unix_datagram_send(ref<datagram_resource> r, lent_bytes&& bytes) noexcept
+      : datagram_send<Derived>(std::move(r), std::move(bytes)) {}
+
+ protected:
+  friend class operation<Derived, void>;
+
+  bool send(const sockaddr* to, socklen_t size, result<void>& out) {
+    datagram_resource& socket = *this->resource_;
+    if (!pause_.armed()) socket.exhausted[write_side] = false;
+    const int status = socket.send(this->bytes_.data(), to, size);
+    if (status == -EAGAIN && !pause_.armed()) pause_.begin(socket.core(), *this);
+    return this->settle(status, out);
+  }
+  void left() noexcept {
+    datagram_send<Derived>::left();
+    pause_.reset();
+  }
+
+ private:
+  retry_pause pause_;
+};
+
+struct unix_datagram_access;
+
+}  // namespace detail
+
+/// What `unix_datagram_socket::receive()` gives.
+class [[nodiscard]] receive_unix_packet_operation
+    : public detail::datagram_receive<receive_unix_packet_operation, unix_packet> {
+ public:
+  using datagram_receive::datagram_receive;
+
+ private:
+  friend detail::datagram_receive<receive_unix_packet_operation, unix_packet>;
+  static unix_packet make(std::string&& data, const detail::arrival& a) {
+    return unix_packet(std::move(data), detail::unix_path(reinterpret_cast<const sockaddr*>(&a.from), a.from_size));
+  }
+};
+
+/// What `unix_datagram_socket::send_to` gives.
+class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_to_path_operation() = default;
+  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes, std::string_view path)
+      : unix_datagram_send(std::move(r), std::move(bytes)), to_(detail::make_unix_address(path, name)) {}
+
+ private:
+  friend detail::datagram_send<send_to_path_operation>;
+  bool transfer(result<void>& out) {
+    if (to_) return send(reinterpret_cast<const sockaddr*>(&to_->storage), to_->size, out);
+    out = to_.error();
+    return true;
+  }
+  result<detail::unix_address> to_{errc::invalid_argument};
+};
+
+/// What `connected_unix_datagram_socket::send` gives.
+class [[nodiscard]] send_unix_datagram_operation : public detail::unix_datagram_send<send_unix_datagram_operation> {
+ public:
+  static constexpr const char* name = "send";
+  using unix_datagram_send::unix_datagram_send;
+
+ private:
+  friend detail::datagram_send<send_unix_datagram_operation>;
+  bool transfer(result<void>& out) { return send(nullptr, 0, out); }
+};
+
+/// A UNIX datagram socket that receives from anybody and sends to any path. Paths are any bytes; a leading
+/// NUL is Linux's abstract namespace.
+class unix_datagram_socket : public datagram_socket {
+ public:
+  unix_datagram_socket() = default;
+
+  /// Opens one at once, as `create_unix_datagram_socket`.
+  static result<unix_datagram_socket> open(const unix_datagram_options& options = {});
+  /// Takes a UNIX datagram socket over. `invalid_argument` says what is wrong with it, and then it stays the
+  /// caller's.
+  static result<unix_datagram_socket> from_fd(int fd);
+
+  /// Remembered after closing; empty without one.
+  [[nodiscard]] std::string local_path() const;
+
+  /// The next datagram, of any size.
+  [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
+  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay,
+  /// until it has completed; a string given as an rvalue is kept. A path where there is nothing is `os_error`
+  /// with ENOENT, one where nobody listens any more with ECONNREFUSED, one that is too long with
+  /// ENAMETOOLONG; bytes that are too long with EMSGSIZE.
+  [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
+    return {resource_, detail::lent_bytes(data), path};
+  }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_to_path_operation send_to(S&& data, std::string_view path) {
+    return {resource_, detail::lent_bytes(std::move(data)), path};
+  }
+
+ private:
+  friend struct detail::unix_datagram_access;
+  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept : datagram_socket(r) {}
+};
+
+/// A UNIX datagram socket with one peer. When the peer is gone a send gives `broken_resource` with
+/// ECONNREFUSED.
+class connected_unix_datagram_socket : public datagram_socket {
+ public:
+  connected_unix_datagram_socket() = default;
+
+  /// Opens one at once, as `create_connected_unix_datagram_socket`.
+  static result<connected_unix_datagram_socket> open(std::string_view remote_path,
+                                                     const unix_datagram_options& options = {});
+  /// Takes a connected UNIX datagram socket over, as `unix_datagram_socket::from_fd`.
+  static result<connected_unix_datagram_socket> from_fd(int fd);
+
+  /// Remembered after closing; empty without one.
+  [[nodiscard]] std::string local_path() const;
+  [[nodiscard]] std::string remote_path() const;
+
+  /// The next datagram, of any size.
+  [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
+  /// Sends one datagram, as `unix_datagram_socket::send_to`.
+  [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
+    return {resource_, detail::lent_bytes(data)};
+  }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_unix_datagram_operation send(S&& data) {
+    return {resource_, detail::lent_bytes(std::move(data))};
+  }
+
+ private:
+  friend struct detail::unix_datagram_access;
+  explicit connected_unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
+      : datagram_socket(r) {}
+};
+
+namespace detail {
+
+/// Opens UNIX datagram sockets.
+struct unix_datagram_access {
+  /// Connected if there is a remote path.
+  static result<ref<unix_datagram_resource>> open(const std::string_view* remote,
+                                                  const unix_datagram_options& options);
+  static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const descriptor_texts& texts);
+  template <class Socket>
+  static result<Socket> wrap(result<ref<unix_datagram_resource>>&& r) {
+    if (!r) return r.error();
+    return Socket(*std::move(r));
+  }
+  static unix_datagram_resource& resource_of(const ref<datagram_resource>& r) noexcept {
+    return static_cast<unix_datagram_resource&>(*r);
+  }
+};
+
+/// Opens a UNIX datagram socket: an operation, like everything that creates, though it never waits.
+template <class Socket>
+class [[nodiscard]] create_unix_datagram_operation
+    : public operation<create_unix_datagram_operation<Socket>, Socket> {
+ public:
+  static constexpr const char* name = "create_unix_datagram_socket";
+  create_unix_datagram_operation() = default;
+  create_unix_datagram_operation(const std::string_view* remote, const unix_datagram_options& options)
+      : local_(options.local_path), mode_(options.local_mode), made_(true) {
+    if (remote != nullptr) remote_ = std::string(*remote);
+  }
+
+ private:
+  friend class operation<create_unix_datagram_operation, Socket>;
+
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<Socket>& out) {
+    const std::string_view remote = remote_;
+    const bool connected = std::is_same_v<Socket, connected_unix_datagram_socket>;
+    out = unix_datagram_access::wrap<Socket>(
+        unix_datagram_access::open(connected ? &remote : nullptr, {local_, mode_}));
+    return true;
+  }
+
+  std::string remote_;
+  std::string local_;
+  std::optional<mode_t> mode_;
+  bool made_ = false;
+};
+
+}  // namespace detail
+
+/// Opens a UNIX datagram socket.
+[[nodiscard]] inline detail::create_unix_datagram_operation<unix_datagram_socket> create_unix_datagram_socket(
+    const unix_datagram_options& options = {}) {
+  return {nullptr, options};
+}
+
+/// Opens a UNIX datagram socket and connects it to a path. Where there is nothing it raises `os_error` with
+/// ENOENT, where nobody listens any more with ECONNREFUSED.
+[[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
+create_connected_unix_datagram_socket(std::string_view remote_path, const unix_datagram_options& options = {}) {
+  return {&remote_path, options};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == threads ======================================================================================
+
+// Calls that block, off the loop's thread.
+//
+// Name look-ups, and what users hand to `to_thread::run_sync`, run on a few helper threads that the whole
+// process shares: started when there is a call for them, gone when there is none. A call whose operation
+// was withdrawn is abandoned, not joined, so everything that it needs belongs to it. Where the system has
+// no threads, or must not use them, a call runs in place. This part must not know what is called.
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <atomic>
+#include <cstddef>
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+class helper_pool;
+
+/// A blocking call and its outcome. It goes from its loop to the helpers' queue, to a helper, to the mail of
+/// the loop and back. Counted: by the operation that wants the outcome, and by the place where it is.
+/// All but `work_` and the count belong to the loop's thread while it is not with the helpers.
+class helper_job : public posted_node {
+ public:
+  explicit helper_job(void (*work)(helper_job&)) noexcept : work_(work) { how = &face_of_job; }
+
+  /// Has the call made, and the waiter queued afterwards; in place, the outcome is there at once.
+  /// 0, or a negative errno if there is no helper and none can be started.
+  [[nodiscard]] int begin(loop_core& loop, node& waiter);
+  [[nodiscard]] bool begun() const noexcept { return stage_ != stage::idle; }
+  [[nodiscard]] bool over() const noexcept { return stage_ == stage::over; }
+  /// Nobody waits for the outcome any more. False: the call is being made, and the job is lost to it.
+  [[nodiscard]] bool withdraw() noexcept;
+  /// One owner less.
+  void release() noexcept;
+
+ private:
+  friend class helper_pool;
+  enum class stage : std::uint8_t { idle, under_way, over };
+
+  void acquire() noexcept { ++owners_; }
+  /// On a helper. Afterwards the job is the loop's.
+  void perform();
+
+  static void run(node& n);
+  static void abandon(node& n);
+  static node* owner(node&) { return nullptr; }
+  static description describe(node&) { return {"helper thread"}; }
+  static constexpr face face_of_job{run, abandon, owner, describe};
+
+  void (*work_)(helper_job&);
+  node* waiter_ = nullptr;
+  std::shared_ptr<mailbox> mail_;
+  stage stage_ = stage::idle;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::atomic<unsigned> owners_{1};
+  bool queued_ = false;  // under the pool's mutex
+#else
+  unsigned owners_ = 1;
+#endif
+};
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+/// The helper threads of the process.
+class helper_pool {
+ public:
+  static constexpr std::size_t most_helpers = 16;
+
+  /// Never destroyed, since an abandoned helper may still run when the process exits.
+  [[nodiscard]] static helper_pool& instance();
+
+  /// 0, or a negative errno if there is no helper and none can be started.
+  [[nodiscard]] int submit(helper_job& job);
+  /// True, and the job is out of the queue, if no helper has begun it.
+  [[nodiscard]] bool take_back(helper_job& job) noexcept;
+
+ private:
+  static int start_helper();
+  static void serve();
+
+  std::mutex mutex_;
+  link queue_;  // empty when there is no helper
+  std::size_t helpers_ = 0;
+};
+
+#endif
+
+/// A callable that an operation has called on a helper thread. Moves only while idle.
+template <class F>
+class helper_call {
+  static constexpr auto call = [](F& f) -> decltype(auto) {
+    if constexpr (std::is_invocable_v<F&>) {
+      return f();
+    } else {
+      return std::move(f)();
+    }
+  };
+
+ public:
+  using value_type = std::decay_t<std::invoke_result_t<decltype(call), F&>>;
+
+  helper_call() = default;
+  explicit helper_call(F&& f) : job_(new job(std::move(f))) {}
+  helper_call(helper_call&& other) noexcept : job_(std::exchange(other.job_, nullptr)) {}
+  helper_call& operator=(helper_call&& other) noexcept {
+    if (this == &other) return *this;
+    withdraw();
+    if (job_ != nullptr) job_->release();
+    job_ = std::exchange(other.job_, nullptr);
+    return *this;
+  }
+  ~helper_call() {
+    withdraw();
+    if (job_ != nullptr) job_->release();
+  }
+
+  /// Whether there is something to call.
+  explicit operator bool() const noexcept { return job_ != nullptr; }
+
+  /// Begins the call, or looks after it: true when the outcome is there. Else the waiter will be queued.
+  bool attempt(loop_core& loop, node& waiter, const char* name, result<value_type>& out) {
+    if (!job_->begun()) {
+      if (const int status = job_->begin(loop, waiter); status < 0) {
+        out = error(errc::os_error, -status, name);
+        return true;
+      }
+    }
+    if (!job_->over()) return false;
+    out = std::move(job_->outcome);
+    return true;
+  }
+  /// Back to where it can begin again; a call that is being made is abandoned, and nothing is left.
+  void withdraw() noexcept {
+    if (job_ == nullptr || !job_->begun() || job_->withdraw()) return;
+    std::exchange(job_, nullptr)->release();
+  }
+
+ private:
+  struct job final : helper_job {
+    explicit job(F&& f) : helper_job(work), callable(std::move(f)) {}
+
+    static void work(helper_job& base) {
+      auto& self = static_cast<job&>(base);
+#if ANYIO_NET_EXCEPTIONS
+      try {
+        self.make_call();
+      } catch (const exception& e) {
+        self.outcome = e.error();
+      } catch (...) {
+        self.outcome = result_access::foreign<value_type>(std::current_exception());
+      }
+#else
+      self.make_call();
+#endif
+    }
+    void make_call() {
+      if constexpr (std::is_void_v<value_type>) {
+        call(callable);
+        outcome = result<void>();
+      } else {
+        outcome = result<value_type>(call(callable));
+      }
+    }
+
+    F callable;
+    result<value_type> outcome{errc::cancelled};
+  };
+
+  job* job_ = nullptr;
+};
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+/// What `to_thread::run_sync` gives.
+template <class F>
+class [[nodiscard]] run_sync_operation
+    : public operation<run_sync_operation<F>, typename helper_call<F>::value_type> {
+  using value = typename helper_call<F>::value_type;
+
+ public:
+  static constexpr const char* name = "run_sync";
+  run_sync_operation() = default;
+  explicit run_sync_operation(F&& f) : call_(std::move(f)) {}
+
+ private:
+  friend class operation<run_sync_operation, value>;
+  static constexpr bool attempts_when_awaited = false;  // in place, too, it is the loop that makes the call
+
+  [[nodiscard]] errc check() const noexcept { return call_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<value>& out) { return this->pending() && call_.attempt(*this->core, *this, name, out); }
+  void left() noexcept { call_.withdraw(); }
+
+  helper_call<F> call_;
+};
+
+#endif
+
+}  // namespace detail
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+namespace to_thread {
+
+/// Calls `callable`, any that can be moved, on a helper thread, and gives what it returns; what it throws is
+/// raised here unchanged. At most 16 calls are made at a time in the process, name look-ups included; more
+/// wait their turn. Fails with `os_error` if the first helper cannot be started.
+///
+/// Cancelled, a call that has not begun is dropped, and one that is being made is abandoned: it goes on to
+/// its end, its outcome is discarded, and the callable is destroyed later, on the loop's thread or, if the
+/// loop is gone, on the helper. What it refers to must live so long, beyond `main` even.
+///
+/// In a simulation the call is made in place.
+template <class F>
+[[nodiscard]] auto run_sync(F&& callable) {
+  return detail::run_sync_operation<std::decay_t<F>>(std::decay_t<F>(std::forward<F>(callable)));
+}
+
+}  // namespace to_thread
+
+#endif
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == resolve ======================================================================================
+
+// From names to addresses and back.
+//
+// What needs no asking is answered at once: addresses in text, and `localhost`, which RFC 6761 keeps on
+// this machine whatever the resolver says. The rest blocks, and so goes to a helper thread. This part must
+// not know what the addresses are for.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// What `getnameinfo` gives: numbers as text where no name is known.
+class name_info {
+ public:
+  std::string host;
+  std::string service;
+
+  name_info() = default;
+  name_info(std::string h, std::string s) noexcept : host(std::move(h)), service(std::move(s)) {}
+};
+
+namespace detail {
+
+/// A blocking look-up of a name; it may outlast its loop.
+struct name_look_up {
+  std::shared_ptr<backend> system;
+  std::string host;
+  std::uint16_t port = 0;
+  int family = AF_UNSPEC;
+  resolved operator()() const { return system->resolve(host, port, family); }
+};
+
+/// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.
+class [[nodiscard]] resolve_operation : public operation<resolve_operation, std::vector<ip_endpoint>> {
+ public:
+  static constexpr const char* name = "getaddrinfo";
+  resolve_operation() = default;
+  resolve_operation(std::string host, std::uint16_t port, int family)
+      : host_(std::move(host)), port_(port), family_(family), given_(true) {}
+
+ private:
+  friend class operation<resolve_operation, std::vector<ip_endpoint>>;
+
+  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<std::vector<ip_endpoint>>& out);
+  /// What can be told without asking anybody.
+  bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
+  void left() noexcept { call_ = {}; }
+
+  std::string host_;
+  std::uint16_t port_ = 0;
+  int family_ = AF_UNSPEC;
+  bool given_ = false;
+  helper_call<name_look_up> call_;
+};
+
+struct address_look_up {
+  std::shared_ptr<backend> system;
+  ip_endpoint endpoint;
+  struct names {
+    int status = 0;
+    std::string host;
+    std::string service;
+  };
+  names operator()() const;
+};
+
+/// What `getnameinfo` gives.
+class [[nodiscard]] reverse_operation : public operation<reverse_operation, name_info> {
+ public:
+  static constexpr const char* name = "getnameinfo";
+  reverse_operation() = default;
+  explicit reverse_operation(const ip_endpoint& endpoint) : endpoint_(endpoint), given_(true) {}
+
+ private:
+  friend class operation<reverse_operation, name_info>;
+
+  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<name_info>& out);
+  void left() noexcept { call_ = {}; }
+
+  ip_endpoint endpoint_;
+  bool given_ = false;
+  helper_call<address_look_up> call_;
+};
+
+}  // namespace detail
+
+/// The addresses of a host, at least one, each with the port, in the order of the resolver (RFC 6724).
+///
+/// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
+/// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
+/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6.
+///
+/// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
+/// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or
+/// other than ASCII in it (give the `xn--` form); `os_error` for the system's own, EAFNOSUPPORT among them.
+[[nodiscard]] inline detail::resolve_operation getaddrinfo(std::string_view host, std::uint16_t port,
+                                                           int family = AF_UNSPEC) {
+  return detail::resolve_operation(std::string(host), port, family);
+}
+
+/// Host and service of an endpoint by name; numbers where no name is known.
+[[nodiscard]] inline detail::reverse_operation getnameinfo(const ip_endpoint& endpoint) {
+  return detail::reverse_operation(endpoint);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == connect ======================================================================================
+
+// How connections come about: names, happy eyeballs, UNIX paths.
+//
+// Addresses are tried as RFC 8305 says: families interleaved in the resolver's order, the next one when the
+// one before has failed or has had its head start, the first to connect wins and the others are closed. This
+// part must not know TLS.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// `local_host` and `local_port` choose this end, either without the other.
+struct tcp_connect_options {
+  int family = AF_UNSPEC;
+  std::string_view local_host = {};
+  std::uint16_t local_port = 0;
+  std::chrono::milliseconds happy_eyeballs_delay = std::chrono::milliseconds(250);
+  bool no_delay = true;
+  /// Called between socket and connect; gives 0 or an errno.
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;
+};
+
+namespace detail {
+
+/// What an attempt needs of the options.
+struct connect_settings {
+  std::optional<ip_endpoint> local;
+  bool no_delay = true;
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;
+};
+
+/// Connects to one address.
+class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_attempt() = default;
+  connect_attempt(const ip_endpoint& target, const connect_settings& settings)
+      : target_(target), settings_(settings) {}
+  connect_attempt(connect_attempt&&) = default;
+  connect_attempt& operator=(connect_attempt&& other) noexcept {
+    left();
+    operation::operator=(std::move(other));
+    target_ = other.target_;
+    settings_ = other.settings_;
+    return *this;
+  }
+  ~connect_attempt() { left(); }
+
+ private:
+  friend class operation<connect_attempt, tcp_stream>;
+
+  bool attempt(result<tcp_stream>& out);
+  bool begin_connect(result<tcp_stream>& out);
+  bool finish_connect(result<tcp_stream>& out);
+  void left() noexcept {
+    if (!resource_) return;
+    if (resource_->waiting(write_side) == this) resource_->set_waiting(write_side, nullptr);
+    resource_->close();
+    resource_ = {};
+  }
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+
+  ip_endpoint target_;
+  connect_settings settings_;
+  ref<socket_resource> resource_;
+};
+
+/// One of several attempts, in a block of its own.
+struct racing_attempt : link, pooled<recycler::operations> {
+  explicit racing_attempt(connect_attempt&& o) : op(std::move(o)) {}
+  connect_attempt op;
+  bool is_first = false;
+};
+
+/// What `connect_tcp` gives.
+class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_tcp_operation() = default;
+  connect_tcp_operation(std::string_view host, std::uint16_t port, const tcp_connect_options& options);
+  connect_tcp_operation(const ip_endpoint& target, const tcp_connect_options& options);
+  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() { *this = std::move(other); }
+  connect_tcp_operation& operator=(connect_tcp_operation&& other) noexcept;
+  ~connect_tcp_operation() { left(); }
+
+ private:
+  friend class operation<connect_tcp_operation, tcp_stream>;
+
+  struct names_came {
+    using internal = void;
+    connect_tcp_operation* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const;
+    node* owner() const noexcept { return self; }
+  };
+  struct attempt_ended {
+    using internal = void;
+    connect_tcp_operation* self;
+    racing_attempt* which;
+    void operator()(result<tcp_stream>&& r) const { self->ended(*which, std::move(r)); }
+    node* owner() const noexcept { return self; }
+  };
+  enum class stage : std::uint8_t { fresh, local_name, name, race };
+
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tcp_stream>& out);
+  bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
+  bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
+  bool begin_race(result<tcp_stream>& out);
+  bool go_on(result<tcp_stream>& out);
+  void start_next();
+  void ended(racing_attempt& which, result<tcp_stream>&& r);
+  void left() noexcept;
+
+  std::string host_;
+  std::string local_host_;
+  std::optional<ip_endpoint> target_;
+  std::uint16_t port_ = 0;
+  std::uint16_t local_port_ = 0;
+  int family_ = AF_UNSPEC;
+  duration delay_{};
+  connect_settings settings_;
+  bool made_ = false;
+  stage stage_ = stage::fresh;
+  std::unique_ptr<resolve_operation> names_;
+  std::vector<ip_endpoint> locals_;
+  std::vector<ip_endpoint> targets_;
+  std::size_t next_ = 0;
+  std::size_t running_ = 0;
+  link attempts_;
+  timer head_start_;
+  error first_failure_;
+  result<tcp_stream>* won_ = nullptr;
+};
+
+/// What `connect_unix` gives.
+class [[nodiscard]] connect_unix_operation : public operation<connect_unix_operation, unix_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_unix_operation() = default;
+  explicit connect_unix_operation(std::string_view path) : path_(path), made_(true) {}
+
+ private:
+  friend class operation<connect_unix_operation, unix_stream>;
+
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<unix_stream>& out);
+  void left() noexcept {
+    pause_.cancel();
+    fd_.reset();
+  }
+
+  std::string path_;
+  bool made_ = false;
+  unique_fd fd_;
+  timer pause_;
+  duration next_pause_{};
+};
+
+/// What `create_tcp_listener` gives.
+class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_listener_operation, tcp_listener> {
+ public:
+  static constexpr const char* name = "create_tcp_listener";
+  create_tcp_listener_operation() = default;
+  explicit create_tcp_listener_operation(const tcp_listener_options& options)
+      : host_(options.local_host), options_(options), made_(true) {}
+
+ private:
+  friend class operation<create_tcp_listener_operation, tcp_listener>;
+
+  struct names_came {
+    using internal = void;
+    create_tcp_listener_operation* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tcp_listener>& out);
+  void left() noexcept { names_.reset(); }
+
+  std::string host_;
+  tcp_listener_options options_;
+  bool made_ = false;
+  std::optional<resolve_operation> names_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
+/// the first one tried. Names resolve off this thread.
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
+                                                               tcp_connect_options options = {}) {
+  return {host, port, options};
+}
+/// Connects to an address.
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target, tcp_connect_options options = {}) {
+  return {target, options};
+}
+
+/// Connects to a UNIX listener; a leading NUL is Linux's abstract namespace. While the listener's backlog is
+/// full it tries again, with growing pauses.
+[[nodiscard]] inline detail::connect_unix_operation connect_unix(std::string_view path) {
+  return detail::connect_unix_operation(path);
+}
+
+/// Listens for TCP connections on the addresses that the options say.
+[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(tcp_listener_options options = {}) {
+  return detail::create_tcp_listener_operation(options);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#if ANYIO_NET_DEFINE
+
+// == error: definitions ===========================================================================
+
+// Words for errors.
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+struct errno_entry {
+  int value;
+  const char* name;
+  const char* words;
+};
+
+// clang-format off
+inline constexpr errno_entry errno_table[] = {
+    {EPERM, "EPERM", "operation not permitted"},
+    {ENOENT, "ENOENT", "no such file"},
+    {EINTR, "EINTR", "interrupted"},
+    {EIO, "EIO", "input/output error"},
+    {ENXIO, "ENXIO", "no such device or address"},
+    {EBADF, "EBADF", "bad file descriptor"},
+    {EAGAIN, "EAGAIN", "resource temporarily unavailable"},
+    {ENOMEM, "ENOMEM", "out of memory"},
+    {EACCES, "EACCES", "permission denied"},
+    {EFAULT, "EFAULT", "bad address"},
+    {EBUSY, "EBUSY", "device or resource busy"},
+    {EEXIST, "EEXIST", "file exists"},
+    {ENODEV, "ENODEV", "no such device"},
+    {ENOTDIR, "ENOTDIR", "not a directory"},
+    {EISDIR, "EISDIR", "is a directory"},
+    {EINVAL, "EINVAL", "invalid argument"},
+    {ENFILE, "ENFILE", "too many open files in the system"},
+    {EMFILE, "EMFILE", "too many open files"},
+    {ENOTTY, "ENOTTY", "inappropriate control operation"},
+    {EFBIG, "EFBIG", "file too large"},
+    {ENOSPC, "ENOSPC", "no space left on device"},
+    {ESPIPE, "ESPIPE", "illegal seek"},
+    {EROFS, "EROFS", "read-only file system"},
+    {EPIPE, "EPIPE", "broken pipe"},
+    {ERANGE, "ERANGE", "result out of range"},
+    {ENAMETOOLONG, "ENAMETOOLONG", "name too long"},
+    {ENOSYS, "ENOSYS", "function not implemented"},
+    {ELOOP, "ELOOP", "too many symbolic links"},
+    {EPROTO, "EPROTO", "protocol error"},
+    {EOVERFLOW, "EOVERFLOW", "value too large"},
+    {ENOTSOCK, "ENOTSOCK", "not a socket"},
+    {EDESTADDRREQ, "EDESTADDRREQ", "destination address required"},
+    {EMSGSIZE, "EMSGSIZE", "message too long"},
+    {EPROTOTYPE, "EPROTOTYPE", "wrong socket type"},
+    {ENOPROTOOPT, "ENOPROTOOPT", "option not available"},
+    {EPROTONOSUPPORT, "EPROTONOSUPPORT", "protocol not supported"},
+    {EOPNOTSUPP, "EOPNOTSUPP", "operation not supported"},
+    {EAFNOSUPPORT, "EAFNOSUPPORT", "address family not supported"},
+    {EADDRINUSE, "EADDRINUSE", "address already in use"},
+    {EADDRNOTAVAIL, "EADDRNOTAVAIL", "address not available"},
+    {ENETDOWN, "ENETDOWN", "network is down"},
+    {ENETUNREACH, "ENETUNREACH", "network is unreachable"},
+    {ENETRESET, "ENETRESET", "connection dropped by the network"},
+    {ECONNABORTED, "ECONNABORTED", "connection aborted"},
+    {ECONNRESET, "ECONNRESET", "connection reset by peer"},
+    {ENOBUFS, "ENOBUFS", "no buffer space available"},
+    {EISCONN, "EISCONN", "already connected"},
+    {ENOTCONN, "ENOTCONN", "not connected"},
+    {ETIMEDOUT, "ETIMEDOUT", "connection timed out"},
+    {ECONNREFUSED, "ECONNREFUSED", "connection refused"},
+    {EHOSTDOWN, "EHOSTDOWN", "host is down"},
+    {EHOSTUNREACH, "EHOSTUNREACH", "no route to host"},
+    {EALREADY, "EALREADY", "already in progress"},
+    {EINPROGRESS, "EINPROGRESS", "in progress"},
+    {ECANCELED, "ECANCELED", "cancelled"},
+};
+// clang-format on
+
+ANYIO_NET_FN const errno_entry* find_errno(int value) noexcept {
+  for (const errno_entry& entry : errno_table)
+    if (entry.value == value) return &entry;
+  return nullptr;
+}
+
+ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
+  const errno_entry* entry = find_errno(value);
+  return entry ? entry->name : std::string_view();
+}
+
+struct errc_entry {
+  const char* name;
+  const char* words;
+};
+
+inline constexpr errc_entry errc_table[] = {
+    {"ok", "success"},
+    {"end_of_stream", "end of stream"},
+    {"closed_resource", "closed at this end"},
+    {"broken_resource", "broken by the other end"},
+    {"busy_resource", "another operation is already waiting on this resource"},
+    {"incomplete_read", "the stream ended before all had come"},
+    {"delimiter_not_found", "no delimiter within the limit"},
+    {"timed_out", "timed out"},
+    {"cancelled", "cancelled"},
+    {"invalid_argument", "invalid argument"},
+    {"name_resolution", "name resolution failed"},
+    {"tls", "TLS failure"},
+    {"fds_truncated", "more descriptors came than were asked for"},
+    {"not_supported", "not supported"},
+    {"deadlock", "everything waits and nothing can come"},
+    {"os_error", "system error"},
+};
+
+class error_category final : public std::error_category {
+ public:
+  const char* name() const noexcept override { return "anyio"; }
+  std::string message(int value) const override {
+    const auto index = static_cast<std::size_t>(value);
+    return index < std::size(errc_table) ? errc_table[index].words : "unknown";
+  }
+};
+
+ANYIO_NET_FN void abort_with(const char* what, const error& e) {
+  std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
+  std::abort();
+}
+
+ANYIO_NET_FN void throw_error(const error& e) {
+#if ANYIO_NET_EXCEPTIONS
+  switch (e.code()) {
+    case errc::ok: break;
+    case errc::end_of_stream: throw end_of_stream(e);
+    case errc::closed_resource: throw closed_resource(e);
+    case errc::broken_resource: throw broken_resource(e);
+    case errc::busy_resource: throw busy_resource(e);
+    case errc::incomplete_read: throw incomplete_read(e);
+    case errc::delimiter_not_found: throw delimiter_not_found(e);
+    case errc::timed_out: throw timed_out(e);
+    case errc::cancelled: throw cancelled(e);
+    case errc::invalid_argument: throw invalid_argument(e);
+    case errc::name_resolution: throw name_resolution(e);
+    case errc::tls: throw tls_error(e);
+    case errc::fds_truncated: throw fds_truncated(e);
+    case errc::not_supported: throw not_supported(e);
+    case errc::deadlock: throw deadlock(e);
+    case errc::os_error: throw os_error(e);
+  }
+#endif
+  abort_with("error without exceptions", e);
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
+  const auto index = static_cast<std::size_t>(code);
+  return index < std::size(detail::errc_table) ? detail::errc_table[index].name : "unknown";
+}
+
+ANYIO_NET_FN std::string error::message() const {
+  std::string text(operation_);
+  if (!text.empty()) text += ": ";
+  if (os_error_ != 0) {
+    const detail::errno_entry* entry = detail::find_errno(os_error_);
+    if (reason_ != nullptr) text.append(reason_).append(", ");
+    text += entry ? std::string(entry->words) : std::generic_category().message(os_error_);
+    text += " (";
+    text += entry ? std::string(entry->name) : "errno " + std::to_string(os_error_);
+    text += ')';
+  } else if (reason_ != nullptr) {
+    text += reason_;
+  } else {
+    text += detail::errc_table[static_cast<std::size_t>(code_)].words;
+  }
+  return text;
+}
+
+ANYIO_NET_FN std::error_code make_error_code(error e) noexcept {
+  static const detail::error_category category;
+  if (e.os_error() != 0) return {e.os_error(), std::system_category()};
+  return {static_cast<int>(e.code()), category};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == address: definitions =========================================================================
+
+// Reading and writing addresses, character by character, and the kernel's structures, byte by byte.
+
+#include <netinet/in.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+// The functions of <cctype> depend on the locale.
+ANYIO_NET_FN bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+// Takes a decimal number of at most `max` off the front of `text`.
+ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
+  std::uint64_t value = 0;
+  std::size_t digits = 0;
+  for (; digits < text.size() && is_decimal_digit(text[digits]); ++digits) {
+    value = value * 10 + static_cast<std::uint64_t>(text[digits] - '0');
+    if (value > max) return false;
+  }
+  if (digits == 0) return false;
+  text.remove_prefix(digits);
+  number = static_cast<std::uint32_t>(value);
+  return true;
+}
+
+// Writes 4 bytes.
+ANYIO_NET_FN bool parse_v4(std::string_view text, std::byte* out) noexcept {
+  for (int i = 0; i < 4; ++i) {
+    if (i != 0) {
+      if (!text.starts_with('.')) return false;
+      text.remove_prefix(1);
+    }
+    const bool leading_zero = text.size() > 1 && text[0] == '0' && is_decimal_digit(text[1]);
+    std::uint32_t number = 0;
+    if (leading_zero || !take_decimal(text, 255, number)) return false;
+    out[i] = static_cast<std::byte>(number);
+  }
+  return text.empty();
+}
+
+// One to four hexadecimal digits; writes 2 bytes.
+ANYIO_NET_FN bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
+  if (text.empty() || text.size() > 4) return false;
+  unsigned value = 0;
+  for (const char c : text) {
+    value <<= 4;
+    if (is_decimal_digit(c)) {
+      value |= static_cast<unsigned>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      value |= static_cast<unsigned>(c - 'a' + 10);
+    } else if (c >= 'A' && c <= 'F') {
+      value |= static_cast<unsigned>(c - 'A' + 10);
+    } else {
+      return false;
+    }
+  }
+  out[0] = static_cast<std::byte>(value >> 8);
+  out[1] = static_cast<std::byte>(value);
+  return true;
+}
+
+// Writes into 16 bytes that are zero.
+ANYIO_NET_FN bool parse_v6(std::string_view text, std::byte* out) noexcept {
+  constexpr std::size_t none = 17;
+  std::size_t filled = 0;
+  std::size_t gap = none;  // how much is filled where "::" stands
+  if (text.starts_with("::")) {
+    gap = 0;
+    text.remove_prefix(2);
+  }
+  while (!text.empty()) {
+    const std::string_view group = text.substr(0, text.find(':'));
+    text.remove_prefix(group.size());
+    if (group.find('.') != group.npos) {  // IPv4, which may only be the end
+      if (!text.empty() || filled > 12 || !parse_v4(group, out + filled)) return false;
+      filled += 4;
+      break;
+    }
+    if (filled == 16 || !parse_v6_group(group, out + filled)) return false;
+    filled += 2;
+    if (text.empty()) break;
+    text.remove_prefix(1);
+    if (text.starts_with(':')) {
+      if (gap != none) return false;
+      gap = filled;
+      text.remove_prefix(1);
+    } else if (text.empty()) {
+      return false;
+    }
+  }
+  if (gap == none) return filled == 16;
+  if (filled == 16) return false;  // "::" stands for one group at least
+  std::rotate(out + gap, out + filled, out + 16);
+  return true;
+}
+
+// An all-digit scope is always the number, even where an interface is called so: one text has one
+// meaning, and the digits need no system call.
+ANYIO_NET_FN bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
+  if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
+    return take_decimal(text, 0xffffffff, scope) && text.empty();
+  }
+  char name[64];
+  if (interface_lookup.index == nullptr || text.size() >= sizeof name || text.find('\0') != text.npos) {
+    return false;
+  }
+  *std::copy(text.begin(), text.end(), name) = '\0';
+  scope = interface_lookup.index(name);
+  return scope != 0;
+}
+
+ANYIO_NET_FN void append_decimal(std::string& out, std::uint32_t number) {
+  char digits[10];
+  char* first = std::end(digits);
+  do {
+    *--first = static_cast<char>('0' + number % 10);
+    number /= 10;
+  } while (number != 0);
+  out.append(first, std::end(digits));
+}
+
+ANYIO_NET_FN void append_v4(std::string& out, const std::byte* bytes) {
+  for (int i = 0; i < 4; ++i) {
+    if (i != 0) out += '.';
+    append_decimal(out, std::to_integer<std::uint32_t>(bytes[i]));
+  }
+}
+
+ANYIO_NET_FN void append_v6_group(std::string& out, unsigned group) {
+  int shift = 12;
+  while (shift != 0 && (group >> shift) == 0) shift -= 4;
+  for (; shift >= 0; shift -= 4) out += "0123456789abcdef"[(group >> shift) & 15];
+}
+
+ANYIO_NET_FN bool is_v4_mapped(const std::byte* bytes) noexcept {
+  return std::all_of(bytes, bytes + 10, [](std::byte b) { return b == std::byte{0}; }) &&
+         bytes[10] == std::byte{0xff} && bytes[11] == std::byte{0xff};
+}
+
+// RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
+ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
+  if (is_v4_mapped(bytes)) {
+    out += "::ffff:";
+    append_v4(out, bytes + 12);
+    return;
+  }
+  unsigned groups[8];
+  for (int i = 0; i < 8; ++i) {
+    groups[i] = std::to_integer<unsigned>(bytes[2 * i]) << 8 | std::to_integer<unsigned>(bytes[2 * i + 1]);
+  }
+  int gap = 8;
+  int gap_size = 1;
+  for (int i = 0; i < 8; ++i) {
+    int end = i;
+    while (end < 8 && groups[end] == 0) ++end;
+    if (end - i > gap_size) {
+      gap = i;
+      gap_size = end - i;
+    }
+  }
+  for (int i = 0; i < 8; ++i) {
+    if (i == gap) {
+      out += "::";
+      i += gap_size - 1;
+      continue;
+    }
+    if (i != 0 && i != gap + gap_size) out += ':';
+    append_v6_group(out, groups[i]);
+  }
+}
+
+ANYIO_NET_FN void append_scope(std::string& out, std::uint32_t scope) {
+  out += '%';
+  char name[64];
+  if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
+    const std::string_view text(name);
+    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // else it would be read as a number
+      out += text;
+      return;
+    }
+  }
+  append_decimal(out, scope);
+}
+
+// The family, or AF_UNSPEC if `size` does not reach it.
+ANYIO_NET_FN int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
+  decltype(data->sa_family) family = AF_UNSPEC;
+  if (data == nullptr || size < offsetof(sockaddr, sa_family) + sizeof family) return AF_UNSPEC;
+  std::memcpy(&family, reinterpret_cast<const char*>(data) + offsetof(sockaddr, sa_family), sizeof family);
+  return family;
+}
+
+ANYIO_NET_FN result<unix_address> make_unix_address(std::string_view path, const char* operation) {
+  unix_address address;
+  std::memset(&address, 0, sizeof address);
+  address.storage.sun_family = AF_UNIX;
+  constexpr std::size_t room = sizeof address.storage.sun_path;
+  std::size_t length = path.size();
+  if (path.starts_with('\0')) {
+#if defined(__linux__)
+    if (length > room) return error(errc::os_error, ENAMETOOLONG, operation);
+#else
+    return error(errc::not_supported, 0, operation);
+#endif
+  } else if (!path.empty()) {
+    if (length >= room) return error(errc::os_error, ENAMETOOLONG, operation);
+    if (path.find('\0') != path.npos) return error(errc::os_error, EINVAL, operation);
+    ++length;  // the NUL counts
+  }
+  std::copy(path.begin(), path.end(), address.storage.sun_path);
+  address.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  set_sockaddr_size(address.storage, address.size);
+  return address;
+}
+
+ANYIO_NET_FN std::string unix_path(const sockaddr* data, socklen_t size) {
+  constexpr std::size_t head = offsetof(sockaddr_un, sun_path);
+  if (sockaddr_family(data, size) != AF_UNIX || size <= head) return {};
+  const std::size_t room = std::min<std::size_t>(size, sizeof(sockaddr_un)) - head;
+  const std::string_view path(reinterpret_cast<const char*>(data) + head, room);
+#if defined(__linux__)
+  if (path.front() == '\0') return std::string(path);
+#endif
+  return std::string(path.substr(0, path.find('\0')));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+ANYIO_NET_FN result<ip_address> ip_address::parse(std::string_view text) {
+  ip_address address;
+  if (text.find(':') == text.npos) {
+    if (detail::parse_v4(text, address.bytes_)) return address;
+  } else {
+    const std::size_t percent = text.find('%');
+    address.is_v6_ = true;
+    if (detail::parse_v6(text.substr(0, percent), address.bytes_) &&
+        (percent == text.npos || detail::parse_scope(text.substr(percent + 1), address.scope_))) {
+      return address;
+    }
+  }
+  return error(errc::invalid_argument, 0, "ip_address");
+}
+
+ANYIO_NET_FN std::string ip_address::to_string() const {
+  std::string text;
+  if (is_v6_) {
+    detail::append_v6(text, bytes_);
+    if (scope_ != 0) detail::append_scope(text, scope_);
+  } else {
+    detail::append_v4(text, bytes_);
+  }
+  return text;
+}
+
+ANYIO_NET_FN result<ip_endpoint> ip_endpoint::parse(std::string_view text) {
+  const error failure(errc::invalid_argument, 0, "ip_endpoint");
+  const std::size_t colon = text.rfind(':');
+  if (colon == text.npos) return failure;
+  std::string_view host = text.substr(0, colon);
+  std::string_view port = text.substr(colon + 1);
+  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  const result<ip_address> address = ip_address::parse(host);
+  std::uint32_t number = 0;
+  if (!address || address->is_v6() != bracketed || !detail::take_decimal(port, 65535, number) ||
+      !port.empty()) {
+    return failure;
+  }
+  return ip_endpoint{*address, static_cast<std::uint16_t>(number)};
+}
+
+ANYIO_NET_FN std::string ip_endpoint::to_string() const {
+  std::string text = address.to_string();
+  if (address.is_v6()) {
+    text.insert(text.begin(), '[');
+    text += ']';
+  }
+  text += ':';
+  detail::append_decimal(text, port);
+  return text;
+}
+
+ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data, socklen_t size) {
+  const int family = detail::sockaddr_family(data, size);
+  if (family == AF_INET && size >= sizeof(sockaddr_in)) {
+    sockaddr_in raw;
+    std::memcpy(&raw, data, sizeof raw);
+    return ip_endpoint{ip_address::v4(ntohl(raw.sin_addr.s_addr)), ntohs(raw.sin_port)};
+  }
+  if (family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
+    sockaddr_in6 raw;
+    std::memcpy(&raw, data, sizeof raw);
+    std::byte bytes[16];
+    std::memcpy(bytes, &raw.sin6_addr, sizeof bytes);
+    ip_endpoint endpoint{ip_address::v6(bytes, raw.sin6_scope_id), ntohs(raw.sin6_port)};
+    if (detail::is_v4_mapped(bytes)) {
+      std::uint32_t number = 0;
+      for (int i = 12; i < 16; ++i) number = number << 8 | std::to_integer<std::uint32_t>(bytes[i]);
+      endpoint.address = ip_address::v4(number);
+    }
+    return endpoint;
+  }
+  return error(errc::invalid_argument, 0, "ip_endpoint");
+}
+
+ANYIO_NET_FN socklen_t ip_endpoint::to_sockaddr(sockaddr_storage& storage) const noexcept {
+  std::memset(&storage, 0, sizeof storage);
+  const std::span<const std::byte> bytes = address.bytes();
+  socklen_t size = 0;
+  if (address.is_v4()) {
+    sockaddr_in raw{};
+    raw.sin_family = AF_INET;
+    raw.sin_port = htons(port);
+    std::memcpy(&raw.sin_addr, bytes.data(), bytes.size());
+    size = sizeof raw;
+    std::memcpy(&storage, &raw, sizeof raw);
+  } else {
+    sockaddr_in6 raw{};
+    raw.sin6_family = AF_INET6;
+    raw.sin6_port = htons(port);
+    raw.sin6_scope_id = address.scope_id();
+    std::memcpy(&raw.sin6_addr, bytes.data(), bytes.size());
+    size = sizeof raw;
+    std::memcpy(&storage, &raw, sizeof raw);
+  }
+  detail::set_sockaddr_size(storage, size);
+  return size;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == recycler: definitions ========================================================================
+
+// The rare ways of the recycler.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN void recycler::release(void* memory) noexcept { ::operator delete(memory); }
+
+ANYIO_NET_FN void recycler::watch_thread() noexcept {
+  static thread_local guard at_exit;
+  cache.guarded = true;
+  static_cast<void>(at_exit);
+}
+
+ANYIO_NET_FN void recycler::close() noexcept {
+  cache.closed = true;
+  const auto free_all = [](block*& list) {
+    while (block* b = list) {
+      list = b->next;
+      ::operator delete(b);
+    }
+  };
+  for (block*& list : cache.lists) free_all(list);
+  cache.bytes = 0;
+  for (auto& p : cache.pools) {
+    free_all(p.list);
+    p.count = 0;
+  }
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == backend_posix: definitions ===================================================================
+
+// The system calls of all POSIX systems; errno is read here, and where a poller waits, only.
+
+#include <climits>
+
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/sendfile.h>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+#if defined(MSG_NOSIGNAL)
+inline constexpr int send_flags = MSG_NOSIGNAL;
+#else
+inline constexpr int send_flags = 0;  // SO_NOSIGPIPE is set on each socket instead
+#endif
+#if defined(MSG_CMSG_CLOEXEC)
+inline constexpr int receive_message_flags = MSG_CMSG_CLOEXEC;
+#else
+inline constexpr int receive_message_flags = 0;
+#endif
+
+/// The result of a system call, or -errno; begun again as long as signals interrupt it.
+template <class Call>
+auto system_call(Call call) noexcept {
+  using value = decltype(call());
+  for (;;) {
+    const value r = call();
+    if (r >= 0) return r;
+    if (errno != EINTR) return static_cast<value>(-errno);
+  }
+}
+
+ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
+
+ANYIO_NET_FN posix_backend::posix_backend() {
+  // Once in the process, since other threads may read them already.
+  [[maybe_unused]] static const bool names_known = [] {
+    interface_lookup.index = [](const char* name) -> std::uint32_t { return ::if_nametoindex(name); };
+    interface_lookup.name = [](std::uint32_t index, char* out) {
+      static_assert(IF_NAMESIZE <= 64);
+      return ::if_indextoname(index, out) != nullptr;
+    };
+    return true;
+  }();
+}
+
+ANYIO_NET_FN posix_backend::~posix_backend() { ANYIO_NET_ASSERT(signal_slot_ < 0); }
+
+// --- time and chance
+
+ANYIO_NET_FN time_point posix_backend::now() { return std::chrono::steady_clock::now(); }
+
+ANYIO_NET_FN std::uint64_t posix_backend::entropy() {
+  std::uint64_t value = 0;
+  if (::getentropy(&value, sizeof value) == 0) return value;
+  // A kernel or a sandbox without the call. A guess would be worse than none.
+  const int fd = system_call([] { return ::open("/dev/urandom", O_RDONLY | O_CLOEXEC); });
+  const ssize_t n = fd < 0 ? fd : read(fd, &value, sizeof value);
+  if (fd >= 0) ::close(fd);
+  if (n != static_cast<ssize_t>(sizeof value)) {
+    abort_with("no source of randomness",
+               error(errc::os_error, n < 0 ? static_cast<int>(-n) : EIO, "entropy"));
+  }
+  return value;
+}
+
+// --- readiness
+
+ANYIO_NET_FN short poll_interest(std::uint32_t readiness_bits) noexcept {
+  int events = 0;
+  if ((readiness_bits & ready_read) != 0) events |= POLLIN;
+  if ((readiness_bits & ready_write) != 0) events |= POLLOUT;
+  if ((readiness_bits & ready_urgent) != 0) events |= POLLPRI;
+#if defined(POLLRDHUP)
+  if ((readiness_bits & ready_end) != 0) events |= POLLRDHUP;
+#endif
+  return static_cast<short>(events);
+}
+
+ANYIO_NET_FN std::uint32_t readiness_of_poll(unsigned events) noexcept {
+  std::uint32_t ready = 0;
+  if ((events & POLLIN) != 0) ready |= ready_read;
+  if ((events & POLLOUT) != 0) ready |= ready_write;
+  if ((events & POLLPRI) != 0) ready |= ready_urgent | ready_read;
+#if defined(POLLRDHUP)
+  if ((events & POLLRDHUP) != 0) ready |= ready_end | ready_read;
+#endif
+  if ((events & (POLLHUP | POLLERR)) != 0) ready |= ready_end | ready_read | ready_write;
+  return ready;
+}
+
+ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
+  // poll(2) passes over a negative descriptor in silence.
+  if (fd < 0) return -EBADF;
+  pollfd entry{fd, poll_interest(interest), 0};
+  const int n = system_call([&] { return ::poll(&entry, 1, 0); });
+  if (n <= 0) return n;
+  if ((entry.revents & POLLNVAL) != 0) return -EBADF;
+  return static_cast<int>(readiness_of_poll(static_cast<unsigned short>(entry.revents)));
+}
+
+// --- sockets
+
+/// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
+ANYIO_NET_FN int prepare_socket([[maybe_unused]] posix_backend& self, [[maybe_unused]] int fd) noexcept {
+#if defined(SO_NOSIGPIPE) && (defined(__APPLE__) || !defined(MSG_NOSIGNAL))
+  // Fails on macOS if the peer of an accepted connection is gone; what it asks for cannot happen then.
+  const int on = 1;
+  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+#if defined(SOCK_NONBLOCK)
+  return fd;
+#else
+  const int r = self.adopt(fd);
+  if (r >= 0) return fd;
+  ::close(fd);
+  return r;
+#endif
+}
+
+ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+#if defined(SOCK_NONBLOCK)
+  type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
+#endif
+  const int fd = system_call([&] { return ::socket(family, type, protocol); });
+  return fd < 0 ? fd : prepare_socket(*this, fd);
+}
+
+ANYIO_NET_FN int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
+#if defined(SOCK_NONBLOCK)
+  type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
+#endif
+  const int r = system_call([&] { return ::socketpair(family, type, 0, fds); });
+  if (r < 0) return r;
+  const int first = prepare_socket(*this, fds[0]);
+  const int second = prepare_socket(*this, fds[1]);
+  if (first >= 0 && second >= 0) return 0;
+  if (first >= 0) ::close(first);
+  if (second >= 0) ::close(second);
+  return std::min(first, second);
+}
+
+ANYIO_NET_FN int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+  return system_call([&] { return ::bind(fd, address, size); });
+}
+
+ANYIO_NET_FN int posix_backend::listen(int fd, int backlog) {
+  return system_call([&] { return ::listen(fd, backlog); });
+}
+
+ANYIO_NET_FN int posix_backend::connect(int fd, const sockaddr* address, socklen_t size) {
+  if (::connect(fd, address, size) == 0) return 0;
+  // An interrupted attempt goes on by itself (POSIX), and a second call would only get in its way.
+  return errno == EINTR ? -EINPROGRESS : -errno;
+}
+
+ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* size) {
+#if defined(SOCK_NONBLOCK)
+  const int r = system_call([&] { return ::accept4(fd, address, size, SOCK_CLOEXEC | SOCK_NONBLOCK); });
+#else
+  const int r = system_call([&] { return ::accept(fd, address, size); });
+#endif
+  return r < 0 ? r : prepare_socket(*this, r);
+}
+
+ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
+  return system_call([&] { return ::shutdown(fd, how); });
+}
+
+ANYIO_NET_FN int posix_backend::close(int fd) {
+  // Never again after EINTR: the number is free, and may be another's already.
+  return ::close(fd) == 0 || errno == EINTR ? 0 : -errno;
+}
+
+ANYIO_NET_FN ssize_t posix_backend::receive(int fd, void* data, std::size_t size) {
+  return system_call([&] { return ::recv(fd, data, size, 0); });
+}
+
+/// macOS says EPROTOTYPE when the connection breaks while bytes are handed over.
+template <class Result>
+constexpr Result sent_or_error(Result r) noexcept {
+#if defined(__APPLE__)
+  if (r == -EPROTOTYPE) return -ECONNRESET;
+#endif
+  return r;
+}
+
+ANYIO_NET_FN ssize_t posix_backend::send(int fd, const void* data, std::size_t size) {
+  return sent_or_error(system_call([&] { return ::send(fd, data, size, send_flags); }));
+}
+
+/// The header that `sendmsg` and `recvmsg` take. Neither writes through what a message holds as const.
+ANYIO_NET_FN msghdr message_header(const message& m) noexcept {
+  msghdr header{};  // musl and the BSDs have members and padding of their own
+  header.msg_name = m.address;
+  header.msg_namelen = m.address != nullptr ? m.address_size : 0;
+  header.msg_iov = const_cast<::iovec*>(m.parts.data());
+  header.msg_iovlen = static_cast<decltype(header.msg_iovlen)>(m.parts.size());
+  header.msg_control = m.control_size != 0 ? m.control : nullptr;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  return header;
+}
+
+ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
+  m.address_size = m.address != nullptr ? header.msg_namelen : 0;
+  m.control_size = static_cast<std::size_t>(header.msg_controllen);
+  m.flags = header.msg_flags;
+}
+
+ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
+  msghdr header{};
+  const ssize_t n = system_call([&] {
+    header = message_header(m);
+    return ::recvmsg(fd, &header, receive_message_flags | (m.peek ? MSG_PEEK : 0));
+  });
+  if (n >= 0) take_header(header, m);
+  return n;
+}
+
+ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) {
+  const msghdr header = message_header(m);
+  return sent_or_error(system_call([&] { return ::sendmsg(fd, &header, send_flags); }));
+}
+
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__)
+
+inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
+
+ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+                                                 std::span<std::size_t> sizes) {
+  ANYIO_NET_ASSERT(sizes.size() >= messages.size());
+  mmsghdr headers[messages_per_call];
+  std::size_t done = 0;
+  while (done < messages.size()) {
+    const std::size_t room = std::min(messages.size() - done, messages_per_call);
+    const int n = system_call([&] {
+      for (std::size_t i = 0; i < room; ++i) {
+        headers[i].msg_hdr = message_header(messages[done + i]);
+        headers[i].msg_len = 0;
+      }
+      return static_cast<int>(
+          ::recvmmsg(fd, headers, static_cast<unsigned>(room), receive_message_flags, nullptr));
+    });
+    // What fails inside a call the kernel keeps and reports at the next. What the first of a later call
+    // meets is dropped here: it can only be an ICMP notice, which nobody may rely on, or lasts.
+    if (n < 0) return done != 0 ? static_cast<int>(done) : n;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+      take_header(headers[i].msg_hdr, messages[done + i]);
+      sizes[done + i] = headers[i].msg_len;
+    }
+    done += static_cast<std::size_t>(n);
+    if (static_cast<std::size_t>(n) < room) break;
+  }
+  return static_cast<int>(done);
+}
+
+ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+  mmsghdr headers[messages_per_call];
+  std::size_t done = 0;
+  while (done < messages.size()) {
+    const std::size_t room = std::min(messages.size() - done, messages_per_call);
+    for (std::size_t i = 0; i < room; ++i) {
+      headers[i].msg_hdr = message_header(messages[done + i]);
+      headers[i].msg_len = 0;
+    }
+    const int n = system_call(
+        [&] { return static_cast<int>(::sendmmsg(fd, headers, static_cast<unsigned>(room), send_flags)); });
+    if (n < 0) return done != 0 ? static_cast<int>(done) : n;
+    done += static_cast<std::size_t>(n);
+    if (static_cast<std::size_t>(n) < room) break;
+  }
+  return static_cast<int>(done);
+}
+
+#else
+
+ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+                                                 std::span<std::size_t> sizes) {
+  ANYIO_NET_ASSERT(sizes.size() >= messages.size());
+  int done = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
+    const ssize_t n = receive_message(fd, messages[i]);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    sizes[i] = static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send_message(fd, m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
+
+#endif
+
+ANYIO_NET_FN int posix_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  return system_call([&] { return ::getsockopt(fd, level, name, value, size); });
+}
+
+ANYIO_NET_FN int posix_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  return system_call([&] { return ::setsockopt(fd, level, name, value, size); });
+}
+
+ANYIO_NET_FN int posix_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
+  return system_call([&] { return ::getsockname(fd, address, size); });
+}
+
+ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
+  return system_call([&] { return ::getpeername(fd, address, size); });
+}
+
+// --- descriptors of other kinds
+
+/// Keeps a SIGPIPE of this thread's own making from being delivered, where no flag of the call does.
+/// The disposition belongs to the whole process, so it stays as it is.
+class sigpipe_guard {
+ public:
+  sigpipe_guard() noexcept {
+    sigset_t pipe;
+    ::sigemptyset(&pipe);
+    ::sigaddset(&pipe, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &pipe, &before_);
+    // One that is pending already is the program's, and swallows ours; it can be only if it was blocked.
+    was_blocked_ = ::sigismember(&before_, SIGPIPE) == 1;
+    was_pending_ = was_blocked_ && is_pending();
+  }
+  sigpipe_guard(const sigpipe_guard&) = delete;
+  sigpipe_guard& operator=(const sigpipe_guard&) = delete;
+  ~sigpipe_guard() {
+    if (!was_blocked_) ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+  /// To be called when a call gave EPIPE.
+  void consume() noexcept {
+    if (was_pending_ || !is_pending()) return;
+    sigset_t pipe;
+    ::sigemptyset(&pipe);
+    ::sigaddset(&pipe, SIGPIPE);
+#if defined(__APPLE__) || defined(__OpenBSD__)
+    int number = 0;
+    ::sigwait(&pipe, &number);
+#else
+    const timespec at_once{};
+    while (::sigtimedwait(&pipe, nullptr, &at_once) < 0 && errno == EINTR) {
+    }
+#endif
+  }
+
+ private:
+  static bool is_pending() noexcept {
+    sigset_t pending;
+    ::sigemptyset(&pending);
+    ::sigpending(&pending);
+    return ::sigismember(&pending, SIGPIPE) == 1;
+  }
+
+  sigset_t before_{};
+  bool was_blocked_ = false;
+  bool was_pending_ = false;
+};
+
+ANYIO_NET_FN ssize_t posix_backend::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
+  if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
+  sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
+  const ssize_t n = system_call([&]() -> ssize_t {
+#if defined(__linux__)
+    auto position = static_cast<off_t>(offset);
+    return ::sendfile(socket, file, &position, count);
+#elif defined(__APPLE__) || defined(__FreeBSD__)
+    // Both may fail and have sent something, which counts; to both, a count of 0 is the whole file.
+    if (count == 0) return 0;
+    const std::size_t size = std::min<std::size_t>(count, INT_MAX);
+#if defined(__APPLE__)
+    auto sent = static_cast<off_t>(size);
+    const int r = ::sendfile(file, socket, static_cast<off_t>(offset), &sent, nullptr, 0);
+#else
+    off_t sent = 0;
+    const int r = ::sendfile(file, socket, static_cast<off_t>(offset), size, nullptr, &sent, 0);
+#endif
+    return r < 0 && sent == 0 ? -1 : static_cast<ssize_t>(sent);
+#else
+    char block[16384];
+    const ssize_t got = ::pread(file, block, std::min(count, sizeof block), static_cast<off_t>(offset));
+    return got <= 0 ? got : ::send(socket, block, static_cast<std::size_t>(got), send_flags);
+#endif
+  });
+  if (n == -EPIPE) guard.consume();
+  return sent_or_error(n);
+}
+
+ANYIO_NET_FN ssize_t posix_backend::read(int fd, void* data, std::size_t size) {
+  return system_call([&] { return ::read(fd, data, size); });
+}
+
+ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts) {
+  // More parts than the kernel takes would be refused; a short write is none the worse.
+  const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
+  sigpipe_guard guard;
+  const ssize_t n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  if (n == -EPIPE) guard.consume();
+  return n;
+}
+
+ANYIO_NET_FN int posix_backend::adopt(int fd) {
+  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
+  if (flags < 0) return flags;
+  if ((flags & O_NONBLOCK) == 0) {
+    const int r = system_call([&] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
+    if (r < 0) return r;
+  }
+  const int descriptor_flags = system_call([&] { return ::fcntl(fd, F_GETFD); });
+  if (descriptor_flags < 0) return descriptor_flags;
+  if ((descriptor_flags & FD_CLOEXEC) != 0) return 0;
+  const int r = system_call([&] { return ::fcntl(fd, F_SETFD, descriptor_flags | FD_CLOEXEC); });
+  return r < 0 ? r : 0;
+}
+
+ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
+#if defined(MSG_CMSG_CLOEXEC)
+  return 0;
+#else
+  const int r = system_call([&] { return ::fcntl(fd, F_SETFD, FD_CLOEXEC); });
+  return r < 0 ? r : 0;
+#endif
+}
+
+// --- paths
+
+ANYIO_NET_FN int posix_backend::identify(const char* path, file_identity& identity) {
+  struct stat status;
+  const int r = system_call([&] { return ::lstat(path, &status); });
+  if (r < 0) return r;
+  identity.is_socket = S_ISSOCK(status.st_mode);
+  identity.device = static_cast<std::uint64_t>(status.st_dev);
+  identity.inode = static_cast<std::uint64_t>(status.st_ino);
+  return 0;
+}
+
+ANYIO_NET_FN int posix_backend::change_mode(const char* path, mode_t mode) {
+  return system_call([&] { return ::chmod(path, mode); });
+}
+
+ANYIO_NET_FN int posix_backend::unlink(const char* path) {
+  return system_call([&] { return ::unlink(path); });
+}
+
+// --- names
+
+/// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
+ANYIO_NET_FN const char* resolver_words(int status) noexcept {
+  switch (status) {
+    case EAI_NONAME: return "name or service not known";
+    case EAI_AGAIN: return "temporary failure in name resolution";
+    case EAI_FAIL: return "permanent failure in name resolution";
+    case EAI_FAMILY: return "address family not supported";
+    case EAI_SERVICE: return "service not supported for this type of socket";
+    case EAI_SOCKTYPE: return "type of socket not supported";
+#if defined(EAI_NODATA)
+#if EAI_NODATA != EAI_NONAME
+    case EAI_NODATA: return "no address is known for the name";
+#endif
+#endif
+#if defined(EAI_ADDRFAMILY)
+    case EAI_ADDRFAMILY: return "the name has no address of this family";
+#endif
+#if defined(EAI_OVERFLOW)
+    case EAI_OVERFLOW: return "name too long";
+#endif
+    default: return "name resolution failed";
+  }
+}
+
+ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+  resolved found;
+  addrinfo hints{};
+  hints.ai_family = family;
+  hints.ai_socktype = SOCK_STREAM;  // else every address comes once for each type of socket
+  addrinfo* list = nullptr;
+  // The port is put in below: some resolvers know services by name only, or refuse number 0.
+  const int status = ::getaddrinfo(host.c_str(), nullptr, &hints, &list);
+  if (status == EAI_SYSTEM) {
+    found.status = errno != 0 ? -errno : -EIO;
+    return found;
+  }
+  if (status == EAI_MEMORY) {
+    found.status = -ENOMEM;
+    return found;
+  }
+  if (status != 0) {
+    found.status = -ENOENT;
+    found.reason = resolver_words(status);
+    return found;
+  }
+  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+    if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
+    const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(entry->ai_addr, entry->ai_addrlen);
+    if (!endpoint) continue;
+    const ip_endpoint with_port{endpoint->address, port};
+    if (std::find(found.endpoints.begin(), found.endpoints.end(), with_port) == found.endpoints.end()) {
+      found.endpoints.push_back(with_port);
+    }
+  }
+  ::freeaddrinfo(list);
+  if (found.endpoints.empty()) {
+    found.status = -ENOENT;
+    found.reason = "no internet address is known for the name";
+  }
+  return found;
+}
+
+ANYIO_NET_FN int posix_backend::reverse(const ip_endpoint& endpoint, std::string& host,
+                                        std::string& service) {
+  sockaddr_storage address{};
+  const socklen_t size = endpoint.to_sockaddr(address);
+  char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares
+  char service_text[64];
+  const auto look_up = [&](int flags) {
+    return ::getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host_text, sizeof host_text,
+                         service_text, sizeof service_text, flags);
+  };
+  int status = look_up(0);
+  // A name server that does not answer is no reason to tell less than the numbers.
+  if (status != 0) status = look_up(NI_NUMERICHOST | NI_NUMERICSERV);
+  if (status == EAI_SYSTEM) return errno != 0 ? -errno : -EIO;
+  if (status == EAI_MEMORY) return -ENOMEM;
+  if (status != 0) return -ENOENT;
+  host = host_text;
+  service = service_text;
+  return 0;
+}
+
+/// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
+/// is every address, ::1 first of all.
+ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
+  sockaddr_in6 loopback{};
+  loopback.sin6_family = AF_INET6;
+  loopback.sin6_addr = in6addr_loopback;
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), sizeof loopback) == 0) return true;
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return false;
+  bool found = false;
+  for (const ifaddrs* entry = list; entry != nullptr && !found; entry = entry->ifa_next) {
+    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == AF_INET6;
+  }
+  ::freeifaddrs(list);
+  return found;
+}
+
+ANYIO_NET_FN bool posix_backend::has_family(int family) {
+  std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
+                                    : family == AF_INET6 ? &has_ipv6_
+                                                         : nullptr;
+  if (known != nullptr) {
+    const signed char answer = known->load(std::memory_order_relaxed);
+    if (answer >= 0) return answer != 0;
+  }
+  const int fd = open_socket(family, SOCK_DGRAM, 0);
+  // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
+  if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
+  const bool has = fd >= 0 && (family != AF_INET6 || has_ipv6_address(fd));
+  if (fd >= 0) ::close(fd);
+  if (known != nullptr) known->store(has ? 1 : 0, std::memory_order_relaxed);
+  return has;
+}
+
+// --- signals
+
+/// A backend as the signal handler sees it. It counts as free or taken for those who hold the lock;
+/// the handler uses `wake_fd` only while a bit is set in `caught`.
+struct signal_slot {
+  std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
+  std::atomic<std::uint32_t> pending[2]{};  // we know has them lock-free
+  std::atomic<int> wake_fd{0};
+  bool taken = false;
+};
+
+/// The one table of the process. Everything in it is zero at first, and nothing is ever destroyed, so
+/// that a handler may run before main and after it.
+struct signal_table {
+  static constexpr int slot_count = 256;
+
+#if !defined(ANYIO_NET_NO_THREADS)
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
+#endif
+  std::atomic<int> handlers{0};    // how many run now
+  std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
+  signal_slot slots[slot_count]{};
+  std::uint32_t catchers[64]{};  // backends that catch a number, at number - 1
+  struct sigaction before[64]{};
+};
+
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
+              "a signal handler needs atomics without locks");
+
+ANYIO_NET_FN signal_table& posix_signals() noexcept {
+  static constinit signal_table table;
+  return table;
+}
+
+class signal_lock {
+ public:
+#if !defined(ANYIO_NET_NO_THREADS)
+  signal_lock() noexcept { ::pthread_mutex_lock(&posix_signals().mutex); }
+  ~signal_lock() { ::pthread_mutex_unlock(&posix_signals().mutex); }
+#else
+  signal_lock() noexcept {}
+#endif
+  signal_lock(const signal_lock&) = delete;
+  signal_lock& operator=(const signal_lock&) = delete;
+};
+
+/// The only handler: notes the number in every backend that catches it, and wakes them.
+ANYIO_NET_FN void note_signal(int number) noexcept {
+  const int saved_errno = errno;
+  signal_table& table = posix_signals();
+  table.handlers.fetch_add(1);
+  const auto index = static_cast<unsigned>(number - 1);
+  const unsigned word = index / 32;
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  const int used = table.slots_used.load();
+  for (int i = 0; i < used; ++i) {
+    signal_slot& slot = table.slots[i];
+    if ((slot.caught[word].load() & bit) == 0) continue;
+    slot.pending[word].fetch_or(bit);
+    const std::uint64_t one = 1;
+    // Full means that the wake-up is there already.
+    [[maybe_unused]] const ssize_t n = ::write(slot.wake_fd.load(), &one, sizeof one);
+  }
+  table.handlers.fetch_sub(1);
+  errno = saved_errno;
+}
+
+/// Returns when no handler runs that may have seen an older state of the table. The handler first
+/// counts itself in and then looks, we first change and then look at the count: with both orders the
+/// same for everyone, one of the two sees the other.
+ANYIO_NET_FN void wait_for_handlers() noexcept {
+  for (int spins = 0; posix_signals().handlers.load() != 0; ++spins) {
+    if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
+  }
+}
+
+ANYIO_NET_FN int posix_backend::catch_signal(int number) {
+  if (number < 1 || number > signal_limit) return -EINVAL;
+  const auto index = static_cast<unsigned>(number - 1);
+  const unsigned word = index / 32;
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  if (signals_caught_[index] != 0) {
+    ++signals_caught_[index];
+    return 0;
+  }
+
+  const signal_lock lock;
+  signal_table& table = posix_signals();
+  if (signal_slot_ < 0) {
+    const int fd = wake_descriptor();
+    if (fd < 0) return fd;
+    int first_free = 0;
+    while (first_free < signal_table::slot_count && table.slots[first_free].taken) ++first_free;
+    if (first_free == signal_table::slot_count) return -EMFILE;
+    table.slots[first_free].taken = true;
+    table.slots[first_free].wake_fd.store(fd);
+    if (first_free >= table.slots_used.load()) table.slots_used.store(first_free + 1);
+    signal_slot_ = first_free;
+  }
+
+  signal_slot& slot = table.slots[signal_slot_];
+  slot.caught[word].fetch_or(bit);
+  if (table.catchers[index] == 0) {
+    struct sigaction action {};
+    action.sa_handler = note_signal;
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
+    ::sigfillset(&action.sa_mask);
+    if (::sigaction(number, &action, &table.before[index]) != 0) {
+      const int reason = errno;
+      slot.caught[word].fetch_and(~bit);
+      return -reason;
+    }
+  }
+  ++table.catchers[index];
+  ++signals_caught_[index];
+  return 0;
+}
+
+ANYIO_NET_FN void posix_backend::release_signal(int number) {
+  if (number < 1 || number > signal_limit) return;
+  const auto index = static_cast<unsigned>(number - 1);
+  const unsigned word = index / 32;
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  if (signals_caught_[index] == 0 || --signals_caught_[index] != 0) return;
+
+  const signal_lock lock;
+  signal_table& table = posix_signals();
+  // The disposition first: there is no moment in which a signal is caught and reaches nobody.
+  if (--table.catchers[index] == 0) ::sigaction(number, &table.before[index], nullptr);
+  signal_slot& slot = table.slots[signal_slot_];
+  slot.caught[word].fetch_and(~bit);
+  wait_for_handlers();
+  slot.pending[word].fetch_and(~bit);
+}
+
+ANYIO_NET_FN bool posix_backend::take_signal(int number) {
+  if (number < 1 || number > signal_limit || signal_slot_ < 0) return false;
+  const auto index = static_cast<unsigned>(number - 1);
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  std::atomic<std::uint32_t>& pending = posix_signals().slots[signal_slot_].pending[index / 32];
+  return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
+}
+
+ANYIO_NET_FN void posix_backend::release_signals() {
+  if (signal_slot_ < 0) return;
+  for (int number = 1; number <= signal_limit; ++number) {
+    std::uint32_t& caught = signals_caught_[number - 1];
+    if (caught == 0) continue;
+    caught = 1;
+    release_signal(number);
+  }
+  const signal_lock lock;
+  posix_signals().slots[signal_slot_].taken = false;
+  signal_slot_ = -1;
+}
+
+ANYIO_NET_FN bool posix_backend::uses_threads() const {
+#if defined(ANYIO_NET_NO_THREADS)
+  return false;
+#else
+  return true;
+#endif
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == backend_epoll: definitions ===================================================================
+
+// epoll(7) and eventfd(2).
+
+#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <iterator>
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+// One translation of the bits serves both calls.
+static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
+              EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
+
+ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
+  std::unique_ptr<epoll_backend> made(new epoll_backend);
+  made->poller_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (made->poller_ < 0) return nullptr;
+  made->wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (made->wake_fd_ < 0) return nullptr;
+  if (made->control(made->wake_fd_, EPOLLIN, wake_token, false) < 0) return nullptr;
+  return made;
+}
+
+ANYIO_NET_FN epoll_backend::~epoll_backend() {
+  release_signals();
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+  if (poller_ >= 0) ::close(poller_);
+}
+
+ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,
+                                        bool change_first) noexcept {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = token;
+  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+  if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
+  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
+  return -errno;
+}
+
+ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
+  ANYIO_NET_ASSERT(token != wake_token);
+  return control(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, token, false);
+}
+
+ANYIO_NET_FN void epoll_backend::forget(int fd) {
+  epoll_event unused{};  // kernels before 2.6.9 wanted one
+  ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
+}
+
+ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  ANYIO_NET_ASSERT(token != wake_token);
+  const auto events = static_cast<std::uint32_t>(poll_interest(interest));
+  return control(fd, events | EPOLLONESHOT, token, again);
+}
+
+/// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
+/// is none. One that epoll cannot express ends early, after 24 days.
+ANYIO_NET_FN int epoll_timeout(duration at_most) noexcept {
+  if (at_most < duration::zero()) return -1;
+  const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
+  if (whole.count() >= INT_MAX) return INT_MAX;
+  return static_cast<int>(whole.count()) + (at_most > whole ? 1 : 0);
+}
+
+ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (events.empty()) return -EINVAL;
+  epoll_event ready[256];
+  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
+  const int n = ::epoll_wait(poller_, ready, room, epoll_timeout(at_most));
+  if (n < 0) return errno == EINTR ? 0 : -errno;
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    if (ready[i].data.u64 == wake_token) {
+      std::uint64_t times = 0;
+      [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &times, sizeof times);
+      // After the read: who calls `wake` in between is heard now. The other way round its write
+      // would be read away with the flag left set, and no `wake` would ever write again.
+      woken_.exchange(false);
+    } else {
+      events[static_cast<std::size_t>(count++)] = {ready[i].data.u64, readiness_of_poll(ready[i].events)};
+    }
+  }
+  return count;
+}
+
+ANYIO_NET_FN void epoll_backend::wake() {
+  if (woken_.exchange(true)) return;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+}
+
+ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
+
+ANYIO_NET_FN int epoll_backend::wake_descriptor() { return wake_fd_; }
+
+}  // namespace detail
+
+ANYIO_NET_FN std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
+
+// == timers: definitions ==========================================================================
+
+// The two-pass melding of the pairing heap.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN timer* timer_heap::meld_all(timer* first) noexcept {
+  timer* pairs = nullptr;  // melded pairs, the last one first, linked by sibling_
+  while (first != nullptr) {
+    timer* a = first;
+    timer* b = a->sibling_;
+    first = b ? b->sibling_ : nullptr;
+    a->sibling_ = a->previous_ = nullptr;
+    if (b) {
+      b->sibling_ = b->previous_ = nullptr;
+      a = meld(a, b);
+    }
+    a->sibling_ = pairs;
+    pairs = a;
+  }
+  timer* root = nullptr;
+  while (pairs != nullptr) {
+    timer* next = pairs->sibling_;
+    pairs->sibling_ = nullptr;
+    root = root ? meld(root, pairs) : pairs;
+    pairs = next;
+  }
+  return root;
+}
+
+ANYIO_NET_FN void timer_heap::remove(timer& t) noexcept {
+  timer* rest = meld_all(t.child_);
+  if (&t == root_) {
+    root_ = rest;
+  } else {
+    if (t.previous_->child_ == &t) {
+      t.previous_->child_ = t.sibling_;
+    } else {
+      t.previous_->sibling_ = t.sibling_;
+    }
+    if (t.sibling_) t.sibling_->previous_ = t.previous_;
+    if (rest) root_ = meld(root_, rest);
+  }
+  t.heap_ = nullptr;
+  t.child_ = t.sibling_ = t.previous_ = nullptr;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == loop: definitions ============================================================================
+
+// The loop's turns, its end, and its dump.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN resource::resource(loop_core& core) : core_(core) { ++core.references_; }
+
+ANYIO_NET_FN resource::~resource() {
+  if (--core_.references_ == 0) delete &core_;
+}
+
+ANYIO_NET_FN void resource::close() noexcept {
+  if (!open_) return;
+  open_ = false;
+  shut();
+  wake(read_side);
+  wake(write_side);
+}
+
+ANYIO_NET_FN void resource::begin_closing() noexcept {
+  if (closing_ || !open_) return;
+  closing_ = true;
+  wake(read_side);
+  wake(write_side);
+}
+
+ANYIO_NET_FN void resource::cancel() noexcept {
+  for (node* n : waiting_) {
+    if (n == nullptr) continue;
+    n->cancelled = true;
+    core_.queue(*n);
+  }
+}
+
+ANYIO_NET_FN bool mailbox::post(posted_node& call) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::unique_lock lock(mutex);
+#endif
+  if (system == nullptr) {
+#if !defined(ANYIO_NET_NO_THREADS)
+    lock.unlock();  // what the callable's destructor does may post again
+#endif
+    call.how->abandon(call);
+    return false;
+  }
+  const bool first = !calls.linked();
+  calls.insert_before(call);
+  if (first) system->wake();  // under the lock, since the loop may end right after it
+  return true;
+}
+
+ANYIO_NET_FN loop_core::loop_core(std::unique_ptr<backend> system)
+    : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
+  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
+  mail->system = system_.get();
+  turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+}
+
+ANYIO_NET_FN loop_core& loop_core::current() {
+  loop_core* core = current_or_null();
+  if (core == nullptr) abort_with("loop", error(errc::invalid_argument, 0, "this thread has no loop"));
+  return *core;
+}
+
+ANYIO_NET_FN mutable_buffer loop_core::buffer() {
+  if (buffer_ == nullptr) buffer_.reset(new std::byte[buffer_size]);
+  return mutable_buffer(buffer_.get(), buffer_size);
+}
+
+ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
+  if (free_slot_ == no_slot) {
+    free_slot_ = static_cast<std::uint32_t>(slots_.size());
+    slots_.push_back(slot{nullptr, 0, {no_slot}});
+  }
+  r.index = free_slot_;
+  slot& s = slots_[r.index];
+  free_slot_ = s.next_free;
+  s.fd = r.fd;
+  s.owner = &owner;
+  return std::uint64_t{s.generation} << 32 | r.index;
+}
+
+ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
+  slot& s = slots_[r.index];
+  s.owner = nullptr;
+  ++s.generation;  // events that are on their way carry the old one
+  s.next_free = free_slot_;
+  free_slot_ = r.index;
+}
+
+ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
+  return std::any_of(slots_.begin(), slots_.end(), [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
+}
+
+ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
+  const std::uint64_t token = enter(r, owner);
+  const int status = system_->watch(r.fd, token);
+  if (status < 0) leave(r);
+  return status;
+}
+
+ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
+  if (r.fd < 0) return;
+  leave(r);
+  system_->forget(r.fd);
+  const int fd = std::exchange(r.fd, -1);
+  if (!close_it) return;
+  system_->close(fd);
+  link waiting;
+  waiting.splice(starved_);
+  while (waiting.linked()) {
+    auto& s = static_cast<starved&>(*waiting.next);
+    s.unlink();
+    s.waiter->wake(read_side);
+  }
+}
+
+ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
+  const auto index = static_cast<std::uint32_t>(event.token);
+  if (index >= slots_.size()) return;
+  const slot& s = slots_[index];
+  if (s.owner == nullptr || s.generation != static_cast<std::uint32_t>(event.token >> 32)) return;
+  s.owner->ready(event.ready);
+}
+
+ANYIO_NET_FN void loop_core::take_mail() {
+  link calls;
+  {
+#if !defined(ANYIO_NET_NO_THREADS)
+    const std::lock_guard lock(mail->mutex);
+#endif
+    calls.splice(mail->calls);
+  }
+  while (calls.linked()) {
+    auto& call = static_cast<posted_node&>(*calls.next);
+    call.unlink();
+    post(call);
+  }
+}
+
+ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
+  call.begin(*this, *call.how);
+  queue(call);
+}
+
+ANYIO_NET_FN void loop_core::poll(duration at_most) {
+  poll_event events[512];
+  const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
+  const time_point time = system_->now();
+  turn_milliseconds_ = static_cast<std::uint32_t>(time.time_since_epoch() / std::chrono::milliseconds(1));
+  for (int i = 0; i < count; ++i) dispatch(events[i]);
+  while (node* due = timers_.pop_due(time)) queue(*due);  // behind what is ready: a result that is there wins
+  take_mail();
+  if (after_wait != nullptr) after_wait(*this);
+}
+
+ANYIO_NET_FN void loop_core::leave_round() noexcept {
+  round_.splice(ready_);
+  ready_.splice(round_);
+}
+
+ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
+  struct round_scope {
+    loop_core& core;
+    explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
+    ~round_scope() { core.leave_round(); }  // what was not reached, for stop() or an exception, stays in front
+  };
+  bool ran = false;
+  int completions = 0;
+  for (int round = 0; round < rounds_of_turn && ready_.linked() && completions < completions_of_turn; ++round) {
+    const round_scope scope(*this);
+    while (round_.linked()) {
+      if (stopped_ || (done != nullptr && *done)) return ran;
+      auto& n = static_cast<node&>(*round_.next);
+      n.unlink();
+      inline_budget_ = inline_budget_of_node;
+      await_budget_ = await_budget_of_node;
+      ran = true;
+      ++completions;
+      n.how->run(n);
+    }
+  }
+  return ran;
+}
+
+struct loop_core::running_scope {
+  const ref<loop_core> core;
+  claim runs;
+
+  explicit running_scope(loop_core& c) : core(&c), runs(c) {
+    ANYIO_NET_ASSERT(!c.running_ && "a loop cannot be run from inside itself");
+    c.running_ = true;
+    c.stopped_ = false;
+  }
+  running_scope(const running_scope&) = delete;
+  running_scope& operator=(const running_scope&) = delete;
+  ~running_scope() { core->running_ = false; }
+};
+
+ANYIO_NET_FN bool loop_core::turn(duration at_most) {
+  const running_scope scope(*this);
+  bool ran = run_ready(nullptr);
+  if (stopped_) return ran;
+  const duration limit = ran || at_most < duration::zero() ? duration::zero() : at_most;
+  poll(std::min(limit, time_until_next()));
+  if (run_ready(nullptr)) ran = true;
+  return ran;
+}
+
+ANYIO_NET_FN void loop_core::run(const bool* done) {
+  const running_scope scope(*this);
+  for (;;) {
+    run_ready(done);
+    if (stopped_ || (done != nullptr ? *done : idle())) return;
+    poll(time_until_next());
+  }
+}
+
+ANYIO_NET_FN bool loop_core::idle() const noexcept {
+  if (pending_ != 0) return false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mail->mutex);
+#endif
+  return !mail->calls.linked();
+}
+
+ANYIO_NET_FN duration loop_core::time_until_next() {
+  if (ready_.linked() || round_.linked()) return duration::zero();
+  const timer* first = timers_.first();
+  if (first == nullptr) return duration::max();
+  return std::max(duration::zero(), first->deadline() - now());
+}
+
+ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+  slots_.reserve(slots_.size() + descriptors);
+  recycler::reserve(recycler::descriptors, descriptors);
+  recycler::reserve(recycler::operations, started_operations);
+  static_cast<void>(buffer());
+}
+
+ANYIO_NET_FN std::string loop_core::dump() {
+  std::string text;
+  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+  for (const link* list : {&round_, &ready_, &parked_}) {
+    for (const link* l = list->next; l != list; l = l->next) {
+      auto& n = const_cast<node&>(static_cast<const node&>(*l));
+      const description d = n.how->describe(n);
+      const std::uint32_t age = time - n.since;
+      char line[128];
+      const char* state = list != &parked_ ? ", ready" : "";
+      if (d.fd >= 0) {
+        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000, age % 1000,
+                      state);
+      } else {
+        std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
+      }
+      text += line;
+    }
+  }
+  return text;
+}
+
+ANYIO_NET_FN void loop_core::end() {
+  const ref<loop_core> self(this);
+  {
+    link calls;
+    {
+#if !defined(ANYIO_NET_NO_THREADS)
+      const std::lock_guard lock(mail->mutex);
+#endif
+      mail->system = nullptr;
+      calls.splice(mail->calls);
+    }
+    while (calls.linked()) {
+      auto& call = static_cast<posted_node&>(*calls.next);
+      call.how->abandon(call);
+    }
+  }
+  stopped_ = true;  // if it runs
+  leave_round();
+  while (ready_.linked() || parked_.linked()) {
+    auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
+    n.how->abandon(n);
+  }
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
+  while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
+  system_.reset();
+  lives_.withdraw();
+  object = nullptr;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN loop::loop() : loop(system_backend()) {}
+
+ANYIO_NET_FN loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
+  core_->object = this;
+}
+
+ANYIO_NET_FN loop::~loop() { core_->end(); }
+
+ANYIO_NET_FN loop& loop::current() { return *detail::loop_core::current().object; }
+
+ANYIO_NET_FN time_point now() { return detail::loop_core::current().now(); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == coroutine: definitions =======================================================================
+
+// The driver of coroutines.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN void drive(step s) {
+  while (s.what != step::nothing) {
+    promise_base& p = *s.promise;
+    switch (s.what) {
+      case step::nothing: break;
+      case step::resume: {
+        promise_base* const before = std::exchange(active, &p);
+        next_step = {};
+        p.handle.resume();
+        active = before;
+        s = std::exchange(next_step, {});
+        break;
+      }
+      case step::deliver:
+        if (p.how == nullptr) return;  // the loop ended, and with it whoever waited
+        s = static_cast<const coroutine_face*>(p.how)->deliver(p);
+        break;
+      case step::raise: {
+        if (p.how == nullptr) return;
+        const auto& how = *static_cast<const coroutine_face*>(p.how);
+        const waiter_storage waiter = p.waiter;
+        end_frame(p);
+        s = how.fail(waiter, s.failure);
+        break;
+      }
+    }
+  }
+}
+
+ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
+  // The frame's locals may ask who runs: the end of a coroutine is its inside. It is asked about by
+  // another node, since the promise goes before the parameters do.
+  const stand_in inside(*p.how, p.waiter);
+  *p.owner = nullptr;
+  p.handle.destroy();
+}
+
+ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {
+  for (node* n = active; n != nullptr; n = n->how != nullptr ? n->how->owner(*n) : nullptr) {
+    if (n == &whole) return true;
+    if (n == unknown_owner()) return if_unknown;
+  }
+  return false;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == task_group: definitions ======================================================================
+
+// The ends of children.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN void group_child::begin_soon() {
+  begin(loop_core::current(), face_of_child);
+  core->queue(*this);
+}
+
+ANYIO_NET_FN node* group_child::owner(node& n) {
+  const task_group& group = static_cast<group_child&>(n).group_;
+  if (group.sink_ != nullptr) return group.sink_->whole();
+  return group.place_.linked() ? group.host_ : nullptr;
+}
+
+ANYIO_NET_FN void group_child::completed(result<void>&& outcome) {
+  group_.child_completed(*this, std::move(outcome));
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
+  if (host_ != nullptr) host_->scopes.insert_before(place_);
+}
+
+ANYIO_NET_FN void task_group::add(detail::group_child* child) {
+  children_.insert_before(child->siblings);
+  ++size_;
+  child->begin_soon();
+}
+
+/// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
+/// the group itself, which a session that its children hold together does.
+template <class Keep>
+void task_group::end_children(Keep keep) noexcept {
+  detail::link ending;
+  for (detail::link* l = children_.next; l != &children_;) {
+    detail::group_child& child = *static_cast<detail::group_child::membership*>(l)->child;
+    l = l->next;
+    if (keep(child)) continue;
+    child.siblings.unlink();
+    ending.insert_before(child.siblings);
+    one_less();
+  }
+  while (ending.linked()) {
+    detail::group_child* child = static_cast<detail::group_child::membership*>(ending.next)->child;
+    child->siblings.unlink();
+    delete child;
+  }
+}
+
+ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
+  child.siblings.unlink();  // its own end is not to be cut short
+  const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
+  if (sink_ != nullptr) {
+    one_less();
+    return sink_->child_ended(std::move(outcome));
+  }
+  // What fails in a child that was told to end is its own matter, unless it is not the library's.
+  const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
+  const bool fails = !outcome.has_value() && counts && failure_.has_value();
+  one_less();
+  if (!fails) return;
+  failure_ = std::move(outcome);
+  cancel();
+}
+
+ANYIO_NET_FN void task_group::cancel() noexcept {
+  end_children([this](detail::group_child& child) {
+    if (!child.doomed && !child.may_run_now()) return false;
+    child.doomed = true;
+    if (!reaper_.pending()) {
+      reaper_.group = this;
+      reaper_.begin(detail::loop_core::current(), reaper::face_of_reaper);
+      reaper_.core->queue(reaper_);
+    }
+    return true;
+  });
+}
+
+ANYIO_NET_FN task_group::~task_group() {
+  while (children_.linked()) {
+    end_children([](const detail::group_child& child) {
+      ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
+      static_cast<void>(child);
+      return false;
+    });
+  }
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == signals: definitions =========================================================================
+
+// From the seam's notes to the receivers.
+
+#include <bit>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
+  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
+  distribute(core);                                     // what came before is not for this one
+  core.signal_receivers.insert_before(*this);
+  core.after_wait = distribute;
+}
+
+ANYIO_NET_FN int signal_resource::add(int number) {
+  if (number < 1 || number > highest) return -EINVAL;
+  const std::uint64_t bit = std::uint64_t{1} << (number - 1);
+  if ((named_ & bit) != 0) return 0;
+  const int status = core().system().catch_signal(number);
+  if (status >= 0) named_ |= bit;
+  return status;
+}
+
+ANYIO_NET_FN int signal_resource::take() {
+  if (came_ == 0) distribute(core());
+  if (came_ == 0) return 0;
+  const int index = std::countr_zero(came_);
+  came_ &= came_ - 1;
+  return index + 1;
+}
+
+ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
+  const link& all = core.signal_receivers;
+  std::uint64_t named = 0;
+  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<signal_resource*>(l)->named_;
+  std::uint64_t came = 0;
+  for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
+    if (core.system().take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
+  }
+  if (came == 0) return;
+  for (link* l = all.next; l != &all; l = l->next) {
+    auto* receiver = static_cast<signal_resource*>(l);
+    receiver->came_ |= came & receiver->named_;
+    if (receiver->came_ != 0) receiver->wake(read_side);
+  }
+}
+
+ANYIO_NET_FN void signal_resource::shut() noexcept {
+  unlink();
+  if (!core().signal_receivers.linked()) core().after_wait = nullptr;
+  for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
+    core().system().release_signal(std::countr_zero(rest) + 1);
+  }
+  core().leave(registration_);
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN signal_receiver& signal_receiver::operator=(signal_receiver&& other) noexcept {
+  if (this == &other) return *this;
+  close();
+  resource_ = std::move(other.resource_);
+  return *this;
+}
+
+ANYIO_NET_FN result<signal_receiver> signal_receiver::open_all(std::span<const int> numbers) {
+  detail::ref<detail::signal_resource> made(new detail::signal_resource(detail::loop_core::current()));
+  for (const int number : numbers) {
+    const int status = made->add(number);
+    if (status < 0)
+      return error(status == -EINVAL ? errc::invalid_argument : errc::os_error, -status, "signal");
+  }
+  return signal_receiver(std::move(made));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == descriptors: definitions =====================================================================
+
+// The one entry in the poller that a reader and a writer share.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexcept {
+  for (link* l = core.raw_descriptors.next; l != &core.raw_descriptors; l = l->next) {
+    auto* raw = static_cast<raw_descriptor*>(l);
+    if (raw->descriptor() == fd) return raw;
+  }
+  return nullptr;
+}
+
+ANYIO_NET_FN int raw_descriptor::arm() {
+  const bool again = std::exchange(entered_, true);
+  if (!again) token_ = core().enter(registration_, *this);
+  std::uint32_t interest = 0;
+  if (waiting(read_side) != nullptr) interest |= ready_read;
+  if (waiting(write_side) != nullptr) interest |= ready_write;
+  return core().system().watch_once(registration_.fd, interest, token_, again);
+}
+
+ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
+  set_waiting(s, nullptr);
+  if (!open()) return;
+  node* other = waiting(s == read_side ? write_side : read_side);
+  if (other == nullptr) return close();
+  // The event may have been spent on the one who left. If it cannot be had again, the other one finds out.
+  if (entered_ && arm() < 0) core().queue(*other);
+}
+
+ANYIO_NET_FN void raw_descriptor::shut() noexcept {
+  unlink();
+  if (!std::exchange(entered_, false)) return;
+  core().leave(registration_);
+  // An owner that closed it unannounced may have left the number to a stream of this loop.
+  if (!core().watches(registration_.fd)) core().system().forget(registration_.fd);
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN wait_operation& wait_operation::operator=(wait_operation&& other) noexcept {
+  if (this == &other) return *this;
+  leave();
+  operation::operator=(std::move(other));
+  fd_ = other.fd_;
+  side_ = other.side_;
+  return *this;
+}
+
+ANYIO_NET_FN bool wait_operation::busy(detail::loop_core& loop) const noexcept {
+  if (const detail::raw_descriptor* raw = detail::raw_descriptor::find(loop, fd_)) {
+    return raw->waiting(side_) != nullptr;
+  }
+  return loop.watches(fd_);
+}
+
+ANYIO_NET_FN void wait_operation::join(detail::loop_core& loop) {
+  detail::raw_descriptor* raw = detail::raw_descriptor::find(loop, fd_);
+  place_ = detail::ref(raw != nullptr ? raw : new detail::raw_descriptor(loop, fd_));
+  place_->set_waiting(side_, this);
+}
+
+ANYIO_NET_FN void wait_operation::leave() noexcept {
+  if (!place_) return;
+  place_->left(side_);
+  place_ = {};
+}
+
+ANYIO_NET_FN errc wait_operation::enter() {
+  if (const errc e = check(); e != errc::ok || place_) return e;
+  if (busy(*core)) return errc::busy_resource;
+  join(*core);
+  return errc::ok;
+}
+
+ANYIO_NET_FN bool wait_operation::attempt(result<void>& out) {
+  const auto fail = [&](errc code, int os_error = 0) {
+    out = error(code, os_error, operation_name());
+    return true;
+  };
+  detail::loop_core& loop = core != nullptr ? *core : home();
+  if (place_ ? !place_->open() : busy(loop))
+    return fail(place_ ? errc::closed_resource : errc::busy_resource);
+
+  const bool reads = side_ == detail::read_side;
+  const auto wanted =
+      reads ? detail::ready_read | detail::ready_end : detail::ready_write | detail::ready_end;
+  int status = loop.system().poll_now(fd_, reads ? detail::ready_read : detail::ready_write);
+  if (status >= 0 && (static_cast<unsigned>(status) & wanted) == 0) {
+    if (!place_) join(loop);
+    status = place_->arm();
+    if (status >= 0) return false;
+    if (!pending()) leave();
+  }
+  // What a poller refuses to watch, as epoll does regular files, is always ready.
+  if (status >= 0 || status == -EPERM) {
+    out = result<void>();
+    return true;
+  }
+  return fail(status == -EOPNOTSUPP ? errc::not_supported : errc::os_error, -status);
+}
+
+ANYIO_NET_FN void notify_closing(int fd) {
+  detail::loop_core* loop = detail::loop_core::current_or_null();
+  if (loop == nullptr) return;
+  if (detail::raw_descriptor* raw = detail::raw_descriptor::find(*loop, fd)) raw->close();
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == stream: definitions ==========================================================================
+
+// What the operations of byte streams do.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+ANYIO_NET_FN errc send_operation::check() const noexcept {
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
+  if (std::exchange(restart_, false)) sent_ = kept_at_ = 0;
+  const const_buffer single = bytes_.data();
+  detail::outgoing data(gathered_ ? parts_ : std::span<const const_buffer>(&single, 1));
+  data.advance(sent_ - kept_at_);
+  const std::size_t before = data.sent();
+  const detail::progress p = resource_->send(data, out);
+  sent_ += data.sent() - before;
+  if (settle(p)) {
+    restart_ = true;
+    return true;
+  }
+  keep_loan();
+  return false;
+}
+
+ANYIO_NET_FN void send_operation::keep_loan() {
+  if (!resource_) return;
+  const detail::loop_core& loop = resource_->core();
+  if (!gathered_) {
+    if (!loop.in_buffer(bytes_.data().data())) return;
+    bytes_.advance(sent_ - kept_at_);
+    kept_at_ = sent_;
+    bytes_.keep(loop);
+    return;
+  }
+  bool lent = false;
+  for (const const_buffer& part : parts_) lent = lent || loop.in_buffer(part.data());
+  if (!lent) return;
+  detail::outgoing rest(parts_);
+  rest.advance(sent_);
+  std::string owned;
+  for (std::size_t i = 0; i < rest.count(); ++i)
+    owned.append(reinterpret_cast<const char*>(rest.piece(i).data()), rest.piece(i).size());
+  bytes_ = detail::lent_bytes(std::move(owned));
+  kept_at_ = sent_;
+  gathered_ = false;
+}
+
+ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (!over_) return transfer(out);
+  if (outcome_.code() == errc::ok) {
+    out = result<void>();
+  } else {
+    out = outcome_;
+  }
+  return true;
+}
+
+ANYIO_NET_FN void send_operation::started() {
+  if (early != errc::ok) return;
+  result<void> out;
+  again = false;
+  if (!transfer(out)) return;
+  over_ = true;
+  outcome_ = out.error();
+}
+
+ANYIO_NET_FN void send_operation::left() noexcept {
+  resource_operation::left();
+  over_ = false;
+  restart_ = true;
+}
+
+ANYIO_NET_FN errc aclose_operation::enter() noexcept {
+  if (!made_) return errc::invalid_argument;
+  if (!begun_ && resource_ && resource_->open()) start_closing();
+  if (begun_) resource_->set_waiting(detail::read_side, this);
+  return errc::ok;
+}
+
+// Who waits is woken before this takes the reader's place.
+ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
+  constexpr std::chrono::seconds patience(1);
+  begun_ = true;
+  resource_->begin_closing();
+  detail::loop_core& loop = resource_->core();
+  loop.arm(patience_, detail::add(loop.now(), patience), *this);
+}
+
+ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
+  if (!resource_ || resource_->gone() || (!begun_ && !resource_->open())) {
+    out = result<void>();  // closed, or another closes it already
+    return true;
+  }
+  if (!begun_) start_closing();
+  if (patience_.armed() && !settle(resource_->finish())) return false;
+  patience_.cancel();
+  begun_ = false;
+  resource_->close();
+  out = result<void>();
+  return true;
+}
+
+ANYIO_NET_FN void aclose_operation::left() noexcept {
+  resource_operation::left();
+  abandon();
+}
+
+ANYIO_NET_FN void aclose_operation::abandon() noexcept {
+  patience_.cancel();
+  if (std::exchange(begun_, false) && resource_) resource_->close();
+}
+
+ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {
+  abandon();
+  stream_operation::operator=(std::move(other));
+  made_ = other.made_;
+  return *this;
+}
+
+ANYIO_NET_FN aclose_operation::~aclose_operation() { abandon(); }
+
+ANYIO_NET_FN byte_stream& byte_stream::operator=(byte_stream&& other) noexcept {
+  if (this == &other) return *this;
+  close();
+  resource_ = std::move(other.resource_);
+  return *this;
+}
+
+ANYIO_NET_FN byte_stream::~byte_stream() { close(); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == socket: definitions ==========================================================================
+
+// What stream sockets do with the system.
+
+#include <netinet/tcp.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
+    : stream_resource(core), is_unix_(is_unix) {
+  registration_.fd = fd;
+  status = core.watch(registration_, *this);
+  if (status < 0) registration_.fd = -1;
+}
+
+ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
+  more_may_follow = false;
+  if (!is_unix_) return core().system().receive(registration_.fd, data, size);
+  // Descriptors that come along are closed by the kernel, and end the read early: MSG_CTRUNC tells.
+  const ::iovec part{data, size};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  const ssize_t n = core().system().receive_message(registration_.fd, m);
+  more_may_follow = (m.flags & MSG_CTRUNC) != 0;
+  return n;
+}
+
+ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
+  if (error_number != 0 && broken_ == 0 && !ended_) broken_ = error_number;
+  if (broken_ == 0 || ended_) {
+    ended_ = true;
+    return error(errc::end_of_stream, 0, operation);
+  }
+  return error(errc::broken_resource, broken_, operation);
+}
+
+ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char* operation) noexcept {
+  if (broken_ == 0) broken_ = error_number;
+  return error(errc::broken_resource, broken_, operation);
+}
+
+ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (ended_) {
+    out = end_of_reading(0, "receive");
+    return progress::done;
+  }
+  if (exhausted[read_side]) return progress::waiting;
+  bool more_may_follow;
+  const ssize_t n = read_some(into.data(), into.size(), more_may_follow);
+  if (n > 0) {
+    note_read(static_cast<std::size_t>(n), into.size(), more_may_follow);
+    out = static_cast<std::size_t>(n);
+    return progress::done;
+  }
+  if (n == -EAGAIN) {
+    exhausted[read_side] = true;
+    return progress::waiting;
+  }
+  out = end_of_reading(static_cast<int>(-n), "receive");
+  return progress::done;
+}
+
+ANYIO_NET_FN progress socket_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return progress::done;
+}
+
+ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
+  constexpr std::size_t parts_of_call = 64;
+  if (data.done()) {
+    out = result<void>();
+    return progress::done;
+  }
+  if (exhausted[write_side]) return progress::waiting;
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    ssize_t n;
+    if (data.count() == 1) {
+      n = core().system().send(registration_.fd, data.front().data(), data.front().size());
+    } else {
+      ::iovec parts[parts_of_call];
+      const std::size_t count = std::min(data.count(), parts_of_call);
+      for (std::size_t i = 0; i < count; ++i)
+        parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
+      message m;
+      m.parts = std::span<const ::iovec>(parts, count);
+      n = core().system().send_message(registration_.fd, m);
+    }
+    if (n == -EAGAIN) {
+      exhausted[write_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0) {
+      out = end_of_writing(static_cast<int>(-n), "send");
+      return progress::done;
+    }
+    data.advance(static_cast<std::size_t>(n));
+    if (data.done()) {
+      out = result<void>();
+      return progress::done;
+    }
+  }
+  return progress::again;
+}
+
+ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
+  if (!eof_sent_) {
+    const int status = core().system().shutdown(registration_.fd, SHUT_WR);
+    if (status < 0) {
+      out = end_of_writing(-status, "send_eof");
+      return progress::done;
+    }
+    eof_sent_ = true;
+  }
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress socket_resource::finish() {
+  constexpr std::uint32_t discard_limit = 16 * 1024;  // KiB
+  if (!eof_sent_) {
+    eof_sent_ = true;
+    if (core().system().shutdown(registration_.fd, SHUT_WR) < 0) return progress::done;
+  }
+  if (ended_ || broken_ != 0) return progress::done;
+  if (exhausted[read_side]) return progress::waiting;
+  const mutable_buffer room = core().buffer();
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    bool more_may_follow;
+    const ssize_t n = read_some(room.data(), room.size(), more_may_follow);
+    if (n == -EAGAIN) {
+      exhausted[read_side] = true;
+      return progress::waiting;
+    }
+    if (n <= 0) return progress::done;
+    discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
+    if (discarded_ > discard_limit) return progress::done;
+  }
+  return progress::again;
+}
+
+ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset, std::uint64_t count,
+                                                 std::uint64_t& sent, result<void>& out) {
+  constexpr std::uint64_t bytes_of_call = std::uint64_t{1} << 20;
+  out = result<void>();
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    if (sent == count) return progress::done;
+    if (exhausted[write_side]) return progress::waiting;
+    const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
+    const ssize_t n = core().system().send_file(registration_.fd, file, offset + sent, amount);
+    if (n == -EAGAIN) {
+      exhausted[write_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0) {
+      // What is wrong with the file leaves the stream as it is.
+      const bool stream = n == -EPIPE || n == -ECONNRESET || n == -ETIMEDOUT || n == -ENOTCONN;
+      out = stream ? end_of_writing(static_cast<int>(-n), "send_file")
+                   : error(errc::os_error, static_cast<int>(-n), "send_file");
+      return progress::done;
+    }
+    if (n == 0) return progress::done;  // the file ends here
+    sent += static_cast<std::uint64_t>(n);
+  }
+  return progress::again;
+}
+
+ANYIO_NET_FN int socket_resource::release() noexcept {
+  if (gone()) return -1;
+  const int fd = registration_.fd;
+  core().forget(registration_, false);
+  close();
+  return fd;
+}
+
+ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+}
+
+ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+}
+
+ANYIO_NET_FN std::string local_path_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
+}
+
+ANYIO_NET_FN std::string remote_path_of(backend& system, int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
+  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
+}
+
+ANYIO_NET_FN std::shared_ptr<const std::string> shared_path(std::string path) {
+  return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
+}
+
+ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int name, int value) {
+  const int status = system.set_option(fd, level, name, &value, sizeof value);
+  if (status < 0) return error(errc::os_error, -status, "set_option");
+  return {};
+}
+
+ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+  const auto refuse = [&](int error_number, const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
+  };
+  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (const int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size); status < 0)
+    return refuse(-status, status == -EBADF ? "not an open descriptor" : "not a socket");
+  sockaddr_storage address{};
+  size = sizeof address;
+  if (const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
+    return refuse(-status, "not a socket of this system");
+  const bool is_unix = address.ss_family == AF_UNIX;
+  const bool is_ip = address.ss_family == AF_INET || address.ss_family == AF_INET6;
+  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "a socket of another family");
+  if (type != wanted.type) return refuse(0, "a socket of another type");
+  if (wanted.connected) {
+    size = sizeof address;
+    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
+      return refuse(-status, "the socket is not connected");
+  }
+  if (const int status = system.adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
+  return {};
+}
+
+ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
+                                                        const ip_endpoint* remote, const char* operation) {
+  const ip_endpoint here = local ? *local : local_endpoint_of(core.system(), fd);
+  const ip_endpoint there = remote ? *remote : remote_endpoint_of(core.system(), fd);
+  int status = 0;
+  ref<socket_resource> r(new socket_resource(core, fd, false, status));
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return tcp_stream(std::move(r), here, there);
+}
+
+ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int fd,
+                                                          std::shared_ptr<const std::string> local,
+                                                          std::shared_ptr<const std::string> remote,
+                                                          const char* operation) {
+  int status = 0;
+  ref<socket_resource> r(new socket_resource(core, fd, true, status));
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return unix_stream(std::move(r), std::move(local), std::move(remote));
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc send_file_operation::check() const noexcept {
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  result<void> outcome;
+  const detail::progress p = resource_->send_file(file_, offset_, count_, sent_, outcome);
+  again = p == detail::progress::again;
+  if (p != detail::progress::done) return false;
+  out = outcome.has_value() ? result<std::uint64_t>(sent_) : result<std::uint64_t>(outcome.error());
+  return true;
+}
+
+ANYIO_NET_FN int socket_stream::release() noexcept { return resource_ ? resource()->release() : -1; }
+
+ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t offset, std::uint64_t count) {
+  return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
+}
+
+ANYIO_NET_FN result<> socket_stream::set_option(int level, int name, int value) {
+  if (!*this) return error(errc::closed_resource, 0, "set_option");
+  return detail::set_int_option(resource_->core().system(), native_handle(), level, name, value);
+}
+
+ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
+  if (!*this) return error(errc::closed_resource, 0, "get_option");
+  int value = 0;
+  socklen_t size = sizeof value;
+  const int status = resource_->core().system().get_option(native_handle(), level, name, &value, &size);
+  if (status < 0) return error(errc::os_error, -status, "get_option");
+  return value;
+}
+
+ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) { return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0); }
+
+ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
+                                                 int count) {
+  constexpr std::int64_t largest = std::numeric_limits<int>::max();
+  if (idle.count() < 1 || interval.count() < 1 || count < 1 || idle.count() > largest ||
+      interval.count() > largest)
+    return error(errc::invalid_argument, 0, "set_keep_alive");
+#if defined(TCP_KEEPIDLE)
+  constexpr int idle_option = TCP_KEEPIDLE;
+#else
+  constexpr int idle_option = TCP_KEEPALIVE;  // macOS
+#endif
+  if (result<> r = set_option(IPPROTO_TCP, idle_option, static_cast<int>(idle.count())); !r) return r;
+  if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(interval.count())); !r) return r;
+  if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPCNT, count); !r) return r;
+  return set_option(SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+ANYIO_NET_FN result<tcp_stream> tcp_stream::from_fd(int fd) {
+  detail::loop_core& core = detail::loop_core::current();
+  if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
+    return r.error();
+  return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
+}
+
+ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
+  detail::loop_core& core = detail::loop_core::current();
+  backend& system = core.system();
+  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r) return r.error();
+  return detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
+                                          detail::shared_path(detail::remote_path_of(system, fd)), "unix_stream");
+}
+
+ANYIO_NET_FN result<peer_credentials> unix_stream::credentials() const {
+  if (!*this) return error(errc::closed_resource, 0, "credentials");
+#if defined(SO_PEERCRED) && defined(__linux__)
+  struct {  // struct ucred, which needs _GNU_SOURCE
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+  } who{};
+  socklen_t size = sizeof who;
+  const int status =
+      resource_->core().system().get_option(native_handle(), SOL_SOCKET, SO_PEERCRED, &who, &size);
+  if (status < 0) return error(errc::os_error, -status, "credentials");
+  return peer_credentials{who.pid, who.uid, who.gid};
+#else
+  return error(errc::not_supported, 0, "credentials");
+#endif
+}
+
+ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair() {
+  detail::loop_core& core = detail::loop_core::current();
+  int fds[2];
+  if (const int status = core.system().open_pair(AF_UNIX, SOCK_STREAM, fds); status < 0)
+    return error(errc::os_error, -status, "create_unix_stream_pair");
+  result<unix_stream> first =
+      detail::socket_access::make_unix(core, fds[0], nullptr, nullptr, "create_unix_stream_pair");
+  if (!first) {
+    core.system().close(fds[0]);
+    core.system().close(fds[1]);
+    return first.error();
+  }
+  result<unix_stream> second =
+      detail::socket_access::make_unix(core, fds[1], nullptr, nullptr, "create_unix_stream_pair");
+  if (!second) {
+    core.system().close(fds[1]);
+    return second.error();
+  }
+  return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == fd_passing: definitions ======================================================================
+
+// Control data, in and out.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
+ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
+  std::vector<unique_fd> fds;
+  const auto* bytes = static_cast<const unsigned char*>(control);
+  std::size_t offset = 0;
+  while (size - offset >= sizeof(cmsghdr)) {
+    cmsghdr header;
+    std::memcpy(&header, bytes + offset, sizeof header);
+    const std::size_t length = header.cmsg_len;
+    if (length < CMSG_LEN(0) || length > size - offset) break;
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
+      const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
+      fds.reserve(fds.size() + count);
+      for (std::size_t i = 0; i < count; ++i) {
+        int fd;
+        std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
+        system.set_close_on_exec(fd);
+        fds.emplace_back(fd);
+      }
+    }
+    const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
+    if (step >= size - offset) break;
+    offset += step;
+  }
+  return fds;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
+  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
+  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
+  const std::size_t payload = fds_.size_bytes();
+  std::memset(control, 0, CMSG_SPACE(payload));
+  cmsghdr header{};
+  header.cmsg_len = CMSG_LEN(payload);
+  header.cmsg_level = SOL_SOCKET;
+  header.cmsg_type = SCM_RIGHTS;
+  std::memcpy(control, &header, sizeof header);
+  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
+
+  const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = CMSG_SPACE(payload);
+  return resource_->core().system().send_message(resource_->descriptor(), m);
+}
+
+ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (sent_ == 0) {
+    if (resource_->exhausted[detail::write_side]) return false;
+    const ssize_t n = send_first();
+    if (n == -EAGAIN) {
+      resource_->exhausted[detail::write_side] = true;
+      return false;
+    }
+    if (n < 0) {
+      const int e = static_cast<int>(-n);
+      const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
+      out = broken ? resource_->end_of_writing(e, name) : error(errc::os_error, e, name);  // a bad descriptor, say
+      return true;
+    }
+    sent_ = static_cast<std::size_t>(n);
+  }
+  const const_buffer whole(message_);
+  detail::outgoing rest(std::span<const const_buffer>(&whole, 1));
+  rest.advance(sent_);
+  const detail::progress p = resource_->send(rest, out);
+  sent_ = rest.sent();
+  again = p == detail::progress::again;
+  return p == detail::progress::done;
+}
+
+ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (resource_->exhausted[detail::read_side]) return false;
+  detail::loop_core& loop = resource_->core();
+  const mutable_buffer room = loop.buffer();
+  const std::size_t size = std::min(max_bytes_, room.size());
+  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int)) + 256];
+  const ::iovec part{room.data(), size};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = sizeof control;
+  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
+  if (n == -EAGAIN) {
+    resource_->exhausted[detail::read_side] = true;
+    return false;
+  }
+  if (n < 0) {
+    out = resource_->end_of_reading(static_cast<int>(-n), name);
+    return true;
+  }
+  std::vector<unique_fd> fds = detail::take_descriptors(loop.system(), control, m.control_size);
+  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
+  if (fds.size() > max_fds_ || truncated) {
+    out = error(errc::fds_truncated, 0, name);
+    return true;
+  }
+  if (n == 0 && fds.empty()) {
+    // Nothing came: an end, unless nothing was asked for and bytes are there.
+    std::byte one;
+    const ::iovec look{&one, 1};
+    detail::message peek;
+    peek.parts = std::span<const ::iovec>(&look, 1);
+    peek.peek = true;
+    if (size != 0 || loop.system().receive_message(resource_->descriptor(), peek) <= 0) {
+      out = resource_->end_of_reading(0, name);
+      return true;
+    }
+  }
+  // Descriptors end a read early, so more may lie behind them.
+  resource_->note_read(static_cast<std::size_t>(n), size, !fds.empty());
+  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
+                   std::move(fds));
+  return true;
+}
+
+ANYIO_NET_FN send_fds_operation unix_stream::send_fds(const_buffer message, std::span<const int> fds) {
+  return {detail::ref<detail::socket_resource>(resource()), message, fds};
+}
+
+ANYIO_NET_FN receive_fds_operation unix_stream::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
+  return {detail::ref<detail::socket_resource>(resource()), max_bytes, max_fds};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == memory_stream: definitions ===================================================================
+
+// The rings of memory streams.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
+  const std::size_t total = std::min(size_, into.size());
+  const std::size_t before_wrap = std::min(total, capacity_ - first_);
+  std::memcpy(into.data(), ring_.get() + first_, before_wrap);
+  if (total != before_wrap) std::memcpy(into.data() + before_wrap, ring_.get(), total - before_wrap);
+  size_ -= total;
+  first_ = size_ == 0 ? 0 : (first_ + total) % capacity_;
+  if (peer_ != nullptr) peer_->wake(write_side);
+  return total;
+}
+
+ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
+  if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
+  const std::size_t total = std::min(capacity_ - size_, bytes.size());
+  const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);
+  const std::size_t before_wrap = std::min(total, capacity_ - end);
+  if (total == 0) return 0;
+  std::memcpy(ring_.get() + end, bytes.data(), before_wrap);
+  if (total != before_wrap) std::memcpy(ring_.get(), bytes.data() + before_wrap, total - before_wrap);
+  size_ += total;
+  wake(read_side);
+  return total;
+}
+
+ANYIO_NET_FN progress memory_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (size_ != 0) {
+    out = take(into);
+    return progress::done;
+  }
+  if (peer_ != nullptr && !peer_->eof_sent_) return progress::waiting;
+  out = error(errc::end_of_stream, 0, "receive");
+  return progress::done;
+}
+
+ANYIO_NET_FN progress memory_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  if (receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size) == progress::waiting)
+    return progress::waiting;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return progress::done;
+}
+
+ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
+  while (!data.done()) {
+    if (peer_ == nullptr) {
+      out = error(errc::broken_resource, EPIPE, "send");
+      return progress::done;
+    }
+    const std::size_t n = peer_->put(data.front());
+    if (n == 0) return progress::waiting;
+    data.advance(n);
+  }
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress memory_resource::send_eof(result<void>& out) {
+  if (!std::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress memory_resource::finish() { return progress::done; }
+
+ANYIO_NET_FN void memory_resource::part() noexcept {
+  memory_resource* const peer = std::exchange(peer_, nullptr);
+  if (peer == nullptr) return;
+  peer->peer_ = nullptr;
+  peer->wake(read_side);
+  peer->wake(write_side);
+}
+
+ANYIO_NET_FN void memory_resource::shut() noexcept {
+  part();
+  ring_.reset();
+  first_ = size_ = 0;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity) {
+  detail::loop_core& core = detail::loop_core::current();
+  const std::size_t size = std::max<std::size_t>(capacity, 1);
+  const detail::ref<detail::memory_resource> a(new detail::memory_resource(core, size));
+  const detail::ref<detail::memory_resource> b(new detail::memory_resource(core, size));
+  detail::memory_resource::join(*a, *b);
+  return {memory_stream(a), memory_stream(b)};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == buffered: definitions ========================================================================
+
+// What is read ahead, and how it is given out.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+// --- the buffer
+
+/// Moves the content behind so many free bytes, in memory of at least this capacity.
+ANYIO_NET_FN void read_buffer::rearrange(std::size_t front, std::size_t capacity) {
+  const std::size_t used = size();
+  if (capacity > capacity_) {
+    const std::size_t larger = std::bit_ceil(std::max(capacity, chunk));
+    auto* const memory = static_cast<std::byte*>(recycler::allocate(larger));
+    if (used != 0) std::memcpy(memory + front, memory_ + begin_, used);
+    release();
+    memory_ = memory;
+    capacity_ = larger;
+  } else if (used != 0) {
+    std::memmove(memory_ + front, memory_ + begin_, used);
+  }
+  begin_ = front;
+  end_ = front + used;
+}
+
+ANYIO_NET_FN void read_buffer::release() noexcept {
+  if (memory_ != nullptr) recycler::deallocate(memory_, capacity_);
+  memory_ = nullptr;
+  capacity_ = begin_ = end_ = 0;
+}
+
+ANYIO_NET_FN mutable_buffer read_buffer::prepare(std::size_t at_least) {
+  if (capacity_ - end_ < at_least) rearrange(0, size() + at_least);
+  return mutable_buffer(memory_ + end_, capacity_ - end_);
+}
+
+ANYIO_NET_FN void read_buffer::append(const_buffer bytes) {
+  if (bytes.empty()) return;
+  std::memcpy(prepare(bytes.size()).data(), bytes.data(), bytes.size());
+  commit(bytes.size());
+}
+
+ANYIO_NET_FN void read_buffer::put_back(const_buffer bytes) {
+  if (bytes.empty()) return;
+  if (begin_ < bytes.size()) rearrange(bytes.size(), size() + bytes.size());
+  begin_ -= bytes.size();
+  std::memcpy(memory_ + begin_, bytes.data(), bytes.size());
+}
+
+ANYIO_NET_FN void read_buffer::consume(std::size_t n) noexcept {
+  begin_ += n;
+  if (begin_ != end_) return;
+  begin_ = end_ = 0;
+  if (capacity_ == chunk || capacity_ > kept_limit) release();
+}
+
+// --- the stream's resource
+
+ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, byte_stream& object,
+                                                  std::unique_ptr<byte_stream> owned) noexcept
+    : stream_resource(inner->core()),
+      inner_(std::move(inner)),
+      object_(object),
+      owned_(std::move(owned)),
+      relays_{{*this, read_side}, {*this, write_side}} {
+  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
+}
+
+ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
+
+/// Calls a verb of the inner stream, and waits there if it says so.
+template <class T, class Verb>
+progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb verb) {
+  relays_[s].leave();
+  const errc e = !inner_->open()                ? errc::closed_resource
+                 : relays_[s].is_taken(*inner_) ? errc::busy_resource
+                                                : errc::ok;
+  if (e != errc::ok) {
+    out = error(e, 0, name);
+    return progress::done;
+  }
+  if (!std::exchange(exhausted[s], true)) inner_->exhausted[s] = false;
+  const progress p = verb(*inner_);
+  if (p == progress::waiting) relays_[s].join(*inner_);
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
+  if (bytes.has_memory()) {
+    const mutable_buffer room = bytes.prepare(std::min(at_most, std::max(bytes.size(), read_buffer::chunk) / 2));
+    const progress p = fill_directly(mutable_buffer(room.data(), std::min(at_most, room.size())), out);
+    if (p == progress::done && out.has_value()) bytes.commit(*out);
+    return p;
+  }
+  result<std::string_view> view(errc::cancelled);  // so that a stream that waits holds no memory
+  const progress p = pass(read_side, "receive", view,
+                          [&](stream_resource& inner) { return inner.receive_view(at_most, view); });
+  if (p != progress::done) return p;
+  if (view.has_value()) {
+    bytes.append(*view);
+    out = view->size();
+  } else {
+    out = view.error();
+  }
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, result<std::size_t>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) { return inner.receive(into, out); });
+}
+
+ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (bytes.empty()) {
+    if (into.size() >= read_buffer::chunk) return fill_directly(into, out);
+    const progress p = fill(read_buffer::chunk, out);
+    if (p != progress::done || !out.has_value()) return p;
+  }
+  const std::size_t n = std::min(bytes.size(), into.size());
+  std::memcpy(into.data(), bytes.content().data(), n);
+  bytes.consume(n);
+  out = n;
+  return progress::done;
+}
+
+ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  if (bytes.empty() && max_bytes >= read_buffer::chunk) {
+    return pass(read_side, "receive", out,
+                [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
+  }
+  // A view of the loop's buffer may be sent on, and is good after this stream has ended.
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::send(outgoing& data, result<void>& out) {
+  return pass(write_side, "send", out, [&](stream_resource& inner) {
+    if (!inner.eof_sent()) return inner.send(data, out);
+    out = error(errc::closed_resource, 0, "send");
+    return progress::done;
+  });
+}
+
+ANYIO_NET_FN progress buffered_resource::send_eof(result<void>& out) {
+  const progress p =
+      pass(write_side, "send_eof", out, [&](stream_resource& inner) { return inner.send_eof(out); });
+  if (p == progress::done && out.has_value()) eof_sent_ = true;
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::finish() {
+  relays_[read_side].leave();
+  if (inner_->gone()) return progress::done;
+  inner_->begin_closing();
+  const progress p = inner_->finish();
+  if (p == progress::waiting) relays_[read_side].join(*inner_);
+  return p;
+}
+
+ANYIO_NET_FN void buffered_resource::shut() noexcept {
+  relays_[read_side].leave();
+  relays_[write_side].leave();
+  if (!let_go_) inner_->close();
+}
+
+ANYIO_NET_FN void buffered_resource::let_go() noexcept {
+  let_go_ = owned_ == nullptr;
+  close();
+}
+
+// --- its operations
+
+ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) noexcept {
+  if (e == errc::end_of_stream && bytes_are_left) return error(errc::incomplete_read, 0, name);
+  return error_access::with_operation(e, name);
+}
+
+ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  read_buffer& bytes = resource_->bytes;
+  for (int reads = 0; bytes.size() < size_; ++reads) {
+    if (reads == reads_of_attempt) {
+      again = true;
+      return false;
+    }
+    result<std::size_t> n(errc::cancelled);
+    const progress p = resource_->fill(std::max(size_ - bytes.size(), read_buffer::chunk), n);
+    if (p == progress::again) again = true;
+    if (p != progress::done) return false;
+    if (n.has_value()) continue;
+    out = read_failure(n.error(), !bytes.empty(), name);
+    return true;
+  }
+  out = std::string(bytes.content().substr(0, size_));
+  bytes.consume(size_);
+  return true;
+}
+
+ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
+  if (!resource_->open()) return fail(closed(), out);
+  read_buffer& bytes = resource_->bytes;
+  const auto take = [&](std::size_t n) {
+    if (n == 0) return;
+    std::memcpy(into_.data() + filled_, bytes.content().data(), n);
+    bytes.consume(n);
+    filled_ += n;
+  };
+  for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
+    if (reads == reads_of_attempt) {
+      again = true;
+      return false;
+    }
+    result<std::size_t> n(errc::cancelled);
+    progress p = progress::done;
+    if (into_.size() - filled_ - bytes.size() < read_buffer::chunk) {
+      p = resource_->fill(read_buffer::chunk, n);
+    } else {
+      take(bytes.size());
+      p = resource_->fill_directly(mutable_buffer(into_.data() + filled_, into_.size() - filled_), n);
+      if (p == progress::done && n.has_value()) filled_ += *n;
+    }
+    if (p == progress::again) again = true;
+    if (p != progress::done) return false;
+    if (!n.has_value()) return fail(n.error(), out);
+  }
+  take(into_.size() - filled_);
+  filled_ = 0;
+  out = result<void>();
+  return true;
+}
+
+ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
+  put_back();
+  out = read_failure(e, !resource_->bytes.empty(), name);
+  return true;
+}
+
+ANYIO_NET_FN void receive_exactly_operation::put_back() {
+  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), std::exchange(filled_, 0)));
+}
+
+ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
+  resource_operation::left();
+  put_back();
+}
+
+ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
+    receive_exactly_operation&& other) noexcept {
+  withdraw();
+  resource_operation::operator=(std::move(other));
+  into_ = other.into_;
+  return *this;
+}
+
+ANYIO_NET_FN receive_exactly_operation::~receive_exactly_operation() { withdraw(); }
+
+ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
+  if (!resource_->open()) return fail(closed(), out);
+  read_buffer& bytes = resource_->bytes;
+  for (int reads = 0;; ++reads) {
+    const std::string_view content = bytes.content();
+    if (const std::size_t at = content.find(delimiter_, searched_); at != std::string_view::npos) {
+      const bool cr = line_ && at != 0 && content[at - 1] == '\r';
+      out = std::string(content.substr(0, at - (cr ? 1 : 0)));
+      bytes.consume(at + delimiter_.size());
+      searched_ = 0;
+      return true;
+    }
+    searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
+    if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
+    if (reads == reads_of_attempt) {
+      again = true;
+      return false;
+    }
+    result<std::size_t> n(errc::cancelled);
+    const progress p = resource_->fill(std::min(max_bytes_ - content.size(), read_buffer::chunk), n);
+    if (p == progress::again) again = true;
+    if (p != progress::done) return false;
+    if (!n.has_value()) return fail(n.error(), out);
+  }
+}
+
+ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& out) {
+  searched_ = 0;
+  out = read_failure(e, !resource_->bytes.empty(), operation_name());
+  return true;
+}
+
+ANYIO_NET_FN void receive_until_operation::left() noexcept {
+  resource_operation::left();
+  searched_ = 0;
+}
+
+}  // namespace detail
+
+// --- the stream
+
+ANYIO_NET_FN buffered_stream::buffered_stream(byte_stream& inner) {
+  if (const auto& r = detail::stream_access::resource_of(inner))
+    resource_ = detail::ref<detail::stream_resource>(new detail::buffered_resource(r, inner, nullptr));
+}
+
+ANYIO_NET_FN buffered_stream::buffered_stream(std::unique_ptr<byte_stream> inner) {
+  byte_stream* const object = inner.get();
+  if (object == nullptr || !detail::stream_access::resource_of(*object)) return;
+  const detail::ref<detail::stream_resource> r = detail::stream_access::resource_of(*object);
+  resource_ =
+      detail::ref<detail::stream_resource>(new detail::buffered_resource(r, *object, std::move(inner)));
+}
+
+ANYIO_NET_FN buffered_stream& buffered_stream::operator=(buffered_stream&& other) noexcept {
+  if (this == &other) return *this;
+  let_go();
+  byte_stream::operator=(std::move(other));
+  return *this;
+}
+
+ANYIO_NET_FN buffered_stream::~buffered_stream() { let_go(); }
+
+ANYIO_NET_FN void buffered_stream::let_go() noexcept {
+  if (resource_) own()->let_go();
+}
+
+ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
+  if (!resource_ || data.empty()) return;
+  own()->bytes.append(data);
+  resource_->wake(detail::read_side);
+}
+
+ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
+  return resource_ ? own()->bytes.content() : std::string_view();
+}
+
+ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
+  return resource_ ? own()->socket() : nullptr;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == unix_bind: definitions =======================================================================
+
+// Binding to a path, and telling a stale socket file from a live one.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// Whether the path is a socket's that nobody holds any more.
+ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address, int type) {
+  file_identity before;
+  if (system.identify(path, before) < 0 || !before.is_socket) return false;
+  const int probe = system.open_socket(AF_UNIX, type, 0);
+  if (probe < 0) return false;
+  const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
+  system.close(probe);
+  if (status != -ECONNREFUSED) return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
+  file_identity after;
+  return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
+         after.inode == before.inode;
+}
+
+ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view path,
+                           const std::optional<mode_t>& mode, const char*& operation) {
+  operation = "bind";
+  const result<unix_address> address = make_unix_address(path, operation);
+  if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
+  const auto* name = reinterpret_cast<const sockaddr*>(&address->storage);
+  const bool is_file = !path.empty() && path.front() != '\0';
+  const std::string file(path);
+
+  int status = system.bind(fd, name, address->size);
+  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address, type)) {
+    const int removed = system.unlink(file.c_str());
+    if (removed < 0 && removed != -ENOENT) return status;
+    status = system.bind(fd, name, address->size);
+  }
+  if (status < 0 || !is_file || !mode) return status;
+  operation = "chmod";
+  return system.change_mode(file.c_str(), *mode);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == listener: definitions ========================================================================
+
+// Listening sockets: how they are made and what accepting meets.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN int listener_resource::add(int fd, const ip_endpoint& local) {
+  sockets.push_back({registration{fd, 0}, local});
+  const int status = core().watch(sockets.back().place, *this);
+  if (status < 0) sockets.pop_back();
+  return status;
+}
+
+ANYIO_NET_FN void listener_resource::shut() noexcept {
+  for (listening_socket& s : sockets) core().forget(s.place);
+  if (!own_file.is_socket) return;
+  file_identity now;
+  backend& system = core().system();
+  const bool still_own = system.identify(path->c_str(), now) >= 0 && now.is_socket &&
+                         now.device == own_file.device && now.inode == own_file.inode;
+  if (still_own) system.unlink(path->c_str());
+}
+
+/// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
+ANYIO_NET_FN bool concerns_one_connection(int e) {
+  switch (e) {
+    case ECONNABORTED:
+    case ECONNRESET:
+    case EPROTO:
+    case EPERM:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ETIMEDOUT:
+#if defined(ENONET)
+    case ENONET:
+#endif
+      return true;
+    default: return false;
+  }
+}
+
+ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
+  if (exhausted[read_side]) return outcome::waiting;
+  std::size_t empty = 0;
+  for (int call = 0; call < calls_of_attempt; ++call) {
+    const listening_socket& s = sockets[next_ % sockets.size()];
+    a.remote_size = sizeof a.remote;
+    const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
+    if (fd >= 0) {
+      a.fd = fd;
+      a.local = s.local;
+      return outcome::connection;
+    }
+    if (fd == -EAGAIN) {
+      ++next_;
+      if (++empty < sockets.size()) continue;
+      exhausted[read_side] = true;
+      return outcome::waiting;
+    }
+    why = error(errc::os_error, -fd, "accept");
+    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
+    if (!concerns_one_connection(-fd)) return outcome::fatal;
+    report(why);
+  }
+  return outcome::again;
+}
+
+ANYIO_NET_FN void listener_resource::pause(timer& t, node& waiter) {
+  constexpr std::chrono::milliseconds pause_of_accept(100);
+  core().wait_for_descriptor(place_);
+  core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
+}
+
+ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
+                                              const listener_resource::accepted& a, tcp_stream*) {
+  backend& system = loop.system();
+  if (from.no_delay) {  // it may have been reset already, which is no reason to refuse it
+    const int on = 1;
+    system.set_option(a.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  const ip_endpoint remote =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
+          .value_or(ip_endpoint());
+  const bool any = a.local.address == ip_address::any_v4() || a.local.address == ip_address::any_v6();
+  return socket_access::make_tcp(loop, a.fd, any ? nullptr : &a.local, &remote, "accept");
+}
+
+ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
+                                               const listener_resource::accepted& a, unix_stream*) {
+  std::string remote = unix_path(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size);
+  return socket_access::make_unix(loop, a.fd, from.path, shared_path(std::move(remote)), "accept");
+}
+
+#if ANYIO_NET_EXCEPTIONS
+ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e) {
+  try {
+    std::rethrow_exception(e);
+  } catch (const std::exception& known) {
+    std::fprintf(stderr, "anyio: %s: a handler ended with an exception: %s\n", where, known.what());
+  } catch (...) {
+    std::fprintf(stderr, "anyio: %s: a handler ended with an exception of an unknown type\n", where);
+  }
+}
+#endif
+
+ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
+                                                    bool& dual_stack) {
+  const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+  dual_stack = v6 && family == AF_UNSPEC;
+  if (v6 || family == AF_INET6) return {ip_endpoint{ip_address::any_v6(), port}};
+  return {ip_endpoint{ip_address::any_v4(), port}};
+}
+
+/// A listening socket at one address: the descriptor, or the error.
+ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                      const tcp_listener_options& options) {
+  const bool v6 = local.address.is_v6();
+  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) return error(errc::os_error, -fd, "socket");
+  const auto fail = [&](int status, const char* operation) {
+    system.close(fd);
+    return error(errc::os_error, -status, operation);
+  };
+  const auto set = [&](int level, int name, int value) {
+    return system.set_option(fd, level, name, &value, sizeof value);
+  };
+  if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
+  if (options.reuse_port) {
+    if (int status = set(SOL_SOCKET, SO_REUSEPORT, 1); status < 0) return fail(status, "set_option");
+  }
+  if (v6) {
+    if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
+      return fail(status, "set_option");
+  }
+  if (options.prepare != nullptr) {
+    if (int status = options.prepare(fd, options.prepare_data); status != 0)
+      return fail(status < 0 ? status : -status, "prepare");
+  }
+  sockaddr_storage address{};
+  const socklen_t size = local.to_sockaddr(address);
+  if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
+    return fail(status, "bind");
+  if (int status = system.listen(fd, options.backlog); status < 0) return fail(status, "listen");
+  return fd;
+}
+
+ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses, bool dual_stack,
+                                             const tcp_listener_options& options) {
+  backend& system = core.system();
+  error last(errc::os_error, EADDRNOTAVAIL, "bind");
+  // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
+  // to choose once.
+  for (std::size_t round = 0; round < addresses.size(); ++round) {
+    ref<listener_resource> r(new listener_resource(core));
+    r->no_delay = options.no_delay;
+    bool in_use = false;
+    std::uint16_t port = addresses.front().port;
+    for (ip_endpoint at : addresses) {
+      if (port != 0) at.port = port;
+      result<int> fd = listen_at(system, at, dual_stack, options);
+      if (!fd) {
+        last = fd.error();
+        const bool chosen_by_kernel = addresses.front().port == 0 && port != 0;
+        if (chosen_by_kernel && last == std::errc::address_in_use) {
+          in_use = true;
+          break;
+        }
+        return last;
+      }
+      const ip_endpoint local = local_endpoint_of(system, *fd);
+      port = local.port;
+      if (int status = r->add(*fd, local); status < 0) {
+        system.close(*fd);
+        return error(errc::os_error, -status, "listen");
+      }
+    }
+    if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
+    std::rotate(addresses.begin(), addresses.begin() + 1, addresses.end());
+  }
+  return last;
+}
+
+/// The listening socket that `from_fd` was given.
+ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd, const wanted_socket& wanted) {
+  backend& system = core.system();
+  if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || listening == 0)
+    return error_access::with_reason(error(errc::invalid_argument, 0, wanted.what), "the socket does not listen");
+  ref<listener_resource> r(new listener_resource(core));
+  if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
+    return error(errc::os_error, -status, wanted.what);
+  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
+  return r;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
+  return detail::listen_tcp(detail::loop_core::current(), {local}, false, options);
+}
+
+ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false});
+  if (!r) return r.error();
+  return detail::listener_access::make<tcp_listener>(*std::move(r));
+}
+
+ANYIO_NET_FN std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
+  std::vector<ip_endpoint> all;
+  if (resource_)
+    for (const auto& s : resource_->sockets) all.push_back(s.local);
+  return all;
+}
+
+ANYIO_NET_FN std::uint16_t tcp_listener::local_port() const noexcept {
+  return resource_ && !resource_->sockets.empty() ? resource_->sockets.front().local.port : std::uint16_t{0};
+}
+
+ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
+  std::vector<int> all;
+  if (*this)
+    for (const auto& s : resource_->sockets) all.push_back(s.place.fd);
+  return all;
+}
+
+ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false});
+  if (!r) return r.error();
+  return detail::listener_access::make<unix_listener>(*std::move(r));
+}
+
+ANYIO_NET_FN std::string unix_listener::local_path() const {
+  return resource_ && resource_->path ? *resource_->path : std::string();
+}
+
+ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>& out) {
+  detail::loop_core& loop = detail::loop_core::current();
+  backend& system = loop.system();
+  const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
+  const auto fail = [&](int status, const char* failed) {
+    if (fd >= 0) system.close(fd);
+    out = error(errc::os_error, -status, failed);
+    return true;
+  };
+  if (fd < 0) return fail(fd, "socket");
+  const char* step = "bind";
+  if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
+    return fail(status, step);
+  if (int status = system.listen(fd, options_.backlog); status < 0) return fail(status, "listen");
+  detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
+  r->path = detail::shared_path(path_);
+  if (options_.unlink_on_close && path_.front() != '\0') system.identify(path_.c_str(), r->own_file);
+  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail(status, "listen");
+  out = detail::listener_access::make<unix_listener>(std::move(r));
+  return true;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == datagram: definitions ========================================================================
+
+// The calls of datagram sockets.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN int datagram_resource::watch(int fd) {
+  place_.fd = fd;
+  const int status = core().watch(place_, *this);
+  if (status < 0) place_.fd = -1;
+  return status;
+}
+
+ANYIO_NET_FN void datagram_resource::shut() noexcept {
+  if (core().alive()) core().forget(place_);
+  source.reset();
+  beyond_.reset();
+}
+
+ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
+  return source ? source->receive(*this, into, out) : receive_from_kernel(into, out);
+}
+
+ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
+  if (exhausted[read_side]) return -EAGAIN;
+  message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
+  const ssize_t n = core().system().receive_message(place_.fd, m);
+  if (n == -EAGAIN || n == -EWOULDBLOCK) {
+    exhausted[read_side] = true;
+    return -EAGAIN;
+  }
+  if (n < 0) return static_cast<int>(n);
+  out.size = static_cast<std::size_t>(n);
+  out.from_size = m.address_size;
+  out.truncated = (m.flags & MSG_TRUNC) != 0;
+  return 0;
+}
+
+ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
+  // No UDP datagram is longer than the loop's buffer. A UNIX one is as long as the sender's buffer allows,
+  // which with Linux's defaults is less than 416 KiB. The room for the rest of it costs no memory unless
+  // it is used.
+  constexpr std::size_t size_beyond = std::size_t{384} * 1024;
+  if (exhausted[read_side] && !source) return -EAGAIN;
+  const mutable_buffer first = core().buffer();
+  ::iovec parts[2] = {{first.data(), first.size()}, {}};
+  std::size_t count = 1;
+  if (family_ == AF_UNIX) {
+    if (!beyond_) beyond_.reset(new std::byte[size_beyond]);
+    parts[count++] = {beyond_.get(), size_beyond};
+  }
+  const int status = receive(std::span(parts, count), out);
+  if (status < 0) return status;
+  if (out.truncated) return -EMSGSIZE;
+  const std::size_t in_first = std::min(out.size, first.size());
+  text.reserve(out.size);
+  text.assign(reinterpret_cast<const char*>(first.data()), in_first);
+  if (out.size > in_first) text.append(reinterpret_cast<const char*>(beyond_.get()), out.size - in_first);
+  return 0;
+}
+
+ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, socklen_t size) {
+  if (exhausted[write_side]) return -EAGAIN;
+  ssize_t n = 0;
+  if (to == nullptr) {
+    n = core().system().send(place_.fd, data.data(), data.size());
+  } else {
+    const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
+    n = core().system().send_message(place_.fd, message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
+  }
+  // What a full queue of a UNIX socket is to the BSDs and macOS.
+  const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
+  if (n == -EAGAIN || n == -EWOULDBLOCK || queue_is_full) {
+    exhausted[write_side] = true;
+    return -EAGAIN;
+  }
+  return n < 0 ? static_cast<int>(n) : 0;
+}
+
+ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation) const noexcept {
+  // The other end refused; on a UNIX socket that is not connected the path of this one send did.
+  const bool refused = status == -ECONNREFUSED && (connected_ || family_ != AF_UNIX);
+  return error(refused ? errc::broken_resource : errc::os_error, -status, operation);
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> datagram_socket::set_raw_option(int level, int name, const void* value, socklen_t size,
+                                                      const char* operation) {
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  const int status =
+      resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return {};
+}
+
+ANYIO_NET_FN result<> datagram_socket::set_option(int level, int name, int value) {
+  return set_raw_option(level, name, &value, sizeof value, "set_option");
+}
+
+ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const {
+  if (!*this) return error(errc::closed_resource, 0, "get_option");
+  int value = 0;  // an option of one byte fills the first
+  socklen_t size = sizeof value;
+  const int status =
+      resource_->core().system().get_option(resource_->descriptor(), level, name, &value, &size);
+  if (status < 0) return error(errc::os_error, -status, "get_option");
+  if (size == 1) return static_cast<int>(*reinterpret_cast<const unsigned char*>(&value));
+  return value;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == udp_socket: definitions ======================================================================
+
+// Opening UDP sockets, and their multicast options.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
+  const result<ip_endpoint> r = ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
+  return r ? *r : ip_endpoint();
+}
+
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept {
+  if (family != AF_INET6 || !endpoint.address.is_v4()) return endpoint.to_sockaddr(storage);
+  std::byte mapped[16] = {};
+  mapped[10] = mapped[11] = std::byte{0xff};
+  std::memcpy(mapped + 12, endpoint.address.bytes().data(), 4);
+  return ip_endpoint{ip_address::v6(mapped), endpoint.port}.to_sockaddr(storage);
+}
+
+/// The address that a socket has, or that its peer has; port 0 where there is none.
+ANYIO_NET_FN ip_endpoint name_of(backend& system, int fd, int (backend::*ask)(int, sockaddr*, socklen_t*)) {
+  arrival a;
+  a.from_size = sizeof a.from;
+  if ((system.*ask)(fd, reinterpret_cast<sockaddr*>(&a.from), &a.from_size) < 0) return {};
+  return endpoint_of(a);
+}
+
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
+                                                        const udp_options& options) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  const int family = (remote != nullptr ? remote : local)->address.is_v4() ? AF_INET : AF_INET6;
+  const auto failed = [](int status, const char* operation) {
+    return error(errc::os_error, -status, operation);
+  };
+  const opened_socket fd(system, system.open_socket(family, SOCK_DGRAM, 0));
+  if (fd.get() < 0) return failed(fd.get(), "socket");
+
+  const int on = 1;
+  const auto enable = [&](int level, int name) { return system.set_option(fd.get(), level, name, &on, sizeof on); };
+  int status = 0;
+  if (family == AF_INET6) status = enable(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
+  if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
+  if (status < 0) return failed(status, "setsockopt");
+  if (options.prepare != nullptr) {
+    const int reason = options.prepare(fd.get(), options.prepare_data);
+    if (reason != 0) return failed(-reason, "prepare");
+  }
+
+  sockaddr_storage address;
+  if (local != nullptr) {
+    const socklen_t size = fill_address(*local, family, address);
+    status = system.bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
+    if (status < 0) return failed(status, "bind");
+  }
+  if (remote != nullptr) {
+    const socklen_t size = fill_address(*remote, family, address);
+    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
+    if (status < 0) return failed(status, "connect");
+  }
+
+  ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
+  made->local = name_of(system, fd.get(), &backend::local_address);
+  if (remote != nullptr) made->remote = *remote;
+  status = made->watch(fd.get());
+  if (status < 0) return failed(status, "watch");
+  const_cast<opened_socket&>(fd).release();
+  return made;
+}
+
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const descriptor_texts& texts) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  int type = 0;
+  socklen_t size = sizeof type;
+  int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (status == -EOPNOTSUPP) return error(errc::not_supported, -status, texts.not_a_socket);
+  if (status < 0) return error(errc::invalid_argument, -status, texts.not_a_socket);
+  sockaddr_storage name;
+  socklen_t name_size = sizeof name;
+  std::memset(&name, 0, sizeof name);
+  status = system.local_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
+  if (status < 0 || (name.ss_family != AF_INET && name.ss_family != AF_INET6))
+    return error(errc::invalid_argument, status < 0 ? -status : 0, texts.wrong_family);
+  if (type != SOCK_DGRAM) return error(errc::invalid_argument, 0, texts.wrong_type);
+  const ip_endpoint local = name_of(system, fd, &backend::local_address);
+  const ip_endpoint remote = name_of(system, fd, &backend::remote_address);
+  if (connected && remote.port == 0) return error(errc::invalid_argument, ENOTCONN, texts.not_connected);
+  if (!connected && local.port == 0) return error(errc::invalid_argument, 0, texts.not_bound);
+
+  status = system.adopt(fd);
+  ref<udp_resource> made(new udp_resource(core, name.ss_family, connected));
+  made->local = local;
+  if (connected) made->remote = remote;
+  if (status >= 0) status = made->watch(fd);
+  if (status < 0) return error(errc::os_error, -status, "from_fd");
+  return made;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN bool send_to_operation::transfer(result<void>& out) {
+  sockaddr_storage address;
+  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
+  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+}
+
+ANYIO_NET_FN result<udp_socket> udp_socket::open(const ip_endpoint& local, const udp_options& options) {
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::open(&local, nullptr, options));
+}
+
+ANYIO_NET_FN result<udp_socket> udp_socket::from_fd(int fd) {
+  static constexpr detail::descriptor_texts texts{"udp_socket: not a socket", "udp_socket: wrong family",
+                                                  "udp_socket: wrong type", "udp_socket: not bound", ""};
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, texts));
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
+                                                                     const udp_options& options) {
+  if (options.local_port == 0)
+    return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(nullptr, &remote, options));
+  return open(remote, {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
+              options);
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
+                                                                     const ip_endpoint& local,
+                                                                     const udp_options& options) {
+  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(&local, &remote, options));
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) {
+  static constexpr detail::descriptor_texts texts{
+      "connected_udp_socket: not a socket", "connected_udp_socket: wrong family", "connected_udp_socket: wrong type",
+      "", "connected_udp_socket: not connected"};
+  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::adopt(fd, true, texts));
+}
+
+// --- multicast
+
+namespace detail {
+
+ANYIO_NET_FN bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
+
+ANYIO_NET_FN in_addr to_in_addr(const ip_address& a) noexcept {
+  in_addr raw;
+  std::memcpy(&raw, a.bytes().data(), sizeof raw);
+  return raw;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> ip_datagram_socket::change_group(const ip_address& group, const ip_address& interface,
+                                                       bool join) {
+  const char* operation = join ? "join_group" : "leave_group";
+  if (!group.is_multicast()) return error(errc::invalid_argument, 0, operation);
+  if (group.is_v4()) {
+    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+    ip_mreq request{};
+    request.imr_multiaddr = detail::to_in_addr(group);
+    request.imr_interface = detail::to_in_addr(interface);
+    return set_raw_option(IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, &request, sizeof request,
+                          operation);
+  }
+  const std::uint32_t index = detail::is_given(interface) ? interface.scope_id() : group.scope_id();
+  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  ipv6_mreq request{};
+  std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
+  request.ipv6mr_interface = index;
+  return set_raw_option(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &request, sizeof request,
+                        operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, const ip_address& interface) {
+  return change_group(group, interface, true);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, const ip_address& interface) {
+  return change_group(group, interface, false);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
+  constexpr const char* operation = "set_multicast_interface";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (resource_->family() == AF_INET) {
+    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+    const in_addr address = detail::to_in_addr(interface);
+    return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
+  }
+  const unsigned index = interface.scope_id();
+  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
+  constexpr const char* operation = "set_multicast_loop";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (resource_->family() == AF_INET) {
+    const unsigned char value = on ? 1 : 0;  // some systems take no other size
+    return set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &value, sizeof value, operation);
+  }
+  const unsigned value = on ? 1 : 0;
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
+  constexpr const char* operation = "set_multicast_hops";
+  if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (resource_->family() == AF_INET) {
+    const auto value = static_cast<unsigned char>(hops);
+    return set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &value, sizeof value, operation);
+  }
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_broadcast(bool on) {
+  const int value = on ? 1 : 0;
+  return set_raw_option(SOL_SOCKET, SO_BROADCAST, &value, sizeof value, "set_broadcast");
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == udp_batch: definitions =======================================================================
+
+// Batches: recvmmsg(2) and sendmmsg(2), and the pieces of UDP_GRO and UDP_SEGMENT (udp(7)).
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size) : capacity_(count), max_size_(max_size) {
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be had
+  const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
+  block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
+}
+
+ANYIO_NET_FN void udp_batch::append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept {
+  std::construct_at(entries() + size_, entry{{slot(size_), size}, sender, truncated});
+  ++size_;
+}
+
+ANYIO_NET_FN bool udp_batch::push(const_buffer data, const ip_endpoint& to) {
+  if (size_ == capacity_ || data.size() > max_size_) return false;
+  if (!data.empty()) std::memcpy(slot(size_), data.data(), data.size());
+  append(data.size(), to, false);
+  return true;
+}
+
+namespace detail {
+
+#if defined(__linux__)
+// Numbers of the kernel's, which not every C library has: <linux/udp.h>.
+inline constexpr int udp_segment_option = 103;
+inline constexpr int udp_gro_option = 104;
+inline constexpr bool has_pieces = true;
+#else
+inline constexpr int udp_segment_option = 0;
+inline constexpr int udp_gro_option = 0;
+inline constexpr bool has_pieces = false;
+#endif
+
+/// Room for one control message of one number.
+struct control_room {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
+  if (!socket.source) socket.source = std::make_unique<batch_source>();
+  return static_cast<batch_source&>(*socket.source);
+}
+
+ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
+  asked_for_pieces_ = true;
+  const int on = 1;
+  if (!has_pieces) return;
+  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0) return;
+  memory_.reset(new std::byte[per_call * room]);  // touched only as far as it is used
+}
+
+ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
+  asked_for_segments_ = true;
+  int value = 0;
+  socklen_t size = sizeof value;
+  if (!has_pieces) return;
+  // A kernel that does not know it would ignore the control message, and send all in one datagram.
+  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) < 0) return;
+  segment_limit_ = largest_segmented;
+}
+
+// --- receiving
+
+/// The size of the datagrams in a piece, from the message's control part; 0 if there is none.
+ANYIO_NET_FN std::size_t segment_of(const message& m) noexcept {
+  msghdr header{};
+  header.msg_control = m.control;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+    if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != udp_gro_option) continue;
+    int size = 0;
+    std::memcpy(&size, CMSG_DATA(c), sizeof size);
+    return size > 0 ? static_cast<std::size_t>(size) : 0;
+  }
+  return 0;
+}
+
+/// Asks the kernel for up to `wanted` messages. Each goes to its slot, and what does not fit there to its
+/// place in the memory, behind room for the slot's part. How many came, or a negative errno.
+ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots,
+                                     std::size_t stride) {
+  message messages[per_call];
+  ::iovec parts[per_call][2];
+  std::size_t sizes[per_call];
+  control_room control[per_call];
+  if (socket.exhausted[read_side]) return -EAGAIN;
+  wanted = std::min(wanted, per_call);
+  const std::size_t slot_size = std::min(stride, room);
+  for (std::size_t i = 0; i < wanted; ++i) {
+    parts[i][0] = {slots + i * stride, slot_size};
+    std::size_t used = 1;
+    if (memory_ && slot_size < room) {
+      if (slot_size == 0) used = 0;
+      parts[i][used++] = {memory_of(i) + slot_size, room - slot_size};
+    }
+    messages[i].parts = std::span<const ::iovec>(parts[i], used);
+    messages[i].address = reinterpret_cast<sockaddr*>(&pieces_[i].from);
+    messages[i].address_size = sizeof pieces_[i].from;
+    if (!memory_) continue;
+    messages[i].control = control[i].bytes;
+    messages[i].control_size = sizeof control[i].bytes;
+  }
+  const int n = socket.core().system().receive_messages(socket.descriptor(), std::span(messages, wanted),
+                                                        std::span(sizes, wanted));
+  if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
+    socket.exhausted[read_side] = true;
+    return -EAGAIN;
+  }
+  for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
+    piece& p = pieces_[i];
+    p.size = sizes[i];
+    p.segment = memory_ ? segment_of(messages[i]) : 0;
+    if (p.segment >= p.size) p.segment = 0;
+    p.used = 0;
+    p.from_size = messages[i].address_size;
+    p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
+  }
+  return n;
+}
+
+/// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
+ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
+    if (in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
+  }
+  first_ = 0;
+  count_ = count;
+}
+
+ANYIO_NET_FN std::span<const std::byte> batch_source::next(arrival& out) {
+  piece& p = pieces_[first_];
+  const std::size_t rest = p.size - p.used;
+  const std::size_t size = p.segment != 0 ? std::min(p.segment, rest) : rest;
+  const std::span<const std::byte> data(memory_of(first_) + p.used, size);
+  p.used += size;
+  out.size = size;
+  out.from = p.from;
+  out.from_size = p.from_size;
+  out.truncated = p.truncated && p.used == p.size;
+  if (p.used == p.size) ++first_;
+  return data;
+}
+
+ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
+  while (has_left_over() && batch.size_ < batch.capacity_) {
+    arrival one;
+    const std::span<const std::byte> data = next(one);
+    const std::size_t size = std::min(data.size(), batch.max_size_);
+    if (size != 0) std::memcpy(batch.slot(batch.size_), data.data(), size);
+    batch.append(size, endpoint_of(one), one.truncated || data.size() > size);
+  }
+}
+
+ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) {
+  if (!has_left_over()) {
+    if (deferred_ != 0) return std::exchange(deferred_, 0);
+    if (!memory_) return socket.receive_from_kernel(into, out);
+    const int n = fetch(socket, 1, nullptr, 0);
+    if (n < 0) return n;
+    keep_pieces(1, nullptr, 0);
+  }
+  std::span<const std::byte> data = next(out);
+  out.size = 0;
+  for (const ::iovec& part : into) {
+    const std::size_t size = std::min(part.iov_len, data.size());
+    if (size != 0) std::memcpy(part.iov_base, data.data(), size);
+    data = data.subspan(size);
+    out.size += size;
+  }
+  if (!data.empty()) out.truncated = true;
+  return 0;
+}
+
+ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batch& batch) {
+  if (has_left_over()) {
+    batch.clear();
+    fill(batch);
+    return 0;
+  }
+  if (deferred_ != 0) return std::exchange(deferred_, 0);
+  if (!asked_for_pieces_) ask_for_pieces(socket);
+  for (std::size_t have = 0;;) {
+    const std::size_t wanted = std::min(batch.capacity_ - have, per_call);
+    const int n = fetch(socket, wanted, batch.slot(have), batch.max_size_);
+    if (n < 0) {
+      if (have == 0) return n;
+      if (n != -EAGAIN) deferred_ = n;
+      return 0;
+    }
+    if (have == 0) batch.clear();
+    const auto count = static_cast<std::size_t>(n);
+    if (std::any_of(pieces_, pieces_ + count, [](const piece& p) { return p.segment != 0; })) {
+      keep_pieces(count, batch.slot(have), batch.max_size_);
+      fill(batch);
+      return 0;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      arrival one;
+      one.from = pieces_[i].from;
+      one.from_size = pieces_[i].from_size;
+      const std::size_t size = std::min(pieces_[i].size, batch.max_size_);
+      batch.append(size, endpoint_of(one), pieces_[i].truncated || pieces_[i].size > size);
+    }
+    have += count;
+    if (count < wanted || have == batch.capacity_) return 0;
+  }
+}
+
+// --- sending
+
+ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::size_t i,
+                                                  bool connected) const noexcept {
+  const udp_batch::entry& first = batch[i];
+  const std::size_t segment = first.data.size();
+  if (segment == 0 || segment > segment_limit_) return 1;
+  std::size_t total = segment;
+  std::size_t n = 1;
+  while (i + n < batch.size() && n < most_segments) {
+    const udp_batch::entry& other = batch[i + n];
+    const std::size_t size = other.data.size();
+    if (size == 0 || size > segment || total + size > largest_segmented) break;
+    if (!connected && other.sender != first.sender) break;
+    total += size;
+    ++n;
+    if (size < segment) break;  // only the last may be shorter
+  }
+  return n;
+}
+
+/// Whether a piece may have failed because it was one; a limit is then found for the socket.
+ANYIO_NET_FN bool refuses_pieces(int status) noexcept {
+  return status == -EINVAL || status == -EMSGSIZE || status == -EIO || status == -EOPNOTSUPP ||
+         status == -ENOPROTOOPT;
+}
+
+ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent) {
+  constexpr std::size_t most_parts = 256;
+  if (!asked_for_segments_) ask_for_segments(socket);
+  message messages[per_call];
+  ::iovec parts[most_parts];
+  std::size_t runs[per_call];
+  sockaddr_storage addresses[per_call];
+  control_room control[per_call];
+  while (sent < batch.size()) {
+    if (socket.exhausted[write_side]) return -EAGAIN;
+    std::size_t count = 0;
+    std::size_t used = 0;
+    for (std::size_t i = sent; i < batch.size() && count < per_call; ++count) {
+      const std::size_t run = run_length(batch, i, socket.connected());
+      if (used + run > most_parts) break;
+      for (std::size_t k = 0; k < run; ++k) {
+        const std::span<const std::byte> data = batch[i + k].data;
+        parts[used + k] = {const_cast<std::byte*>(data.data()), data.size()};
+      }
+      message& m = messages[count];
+      m = message{};
+      m.parts = std::span<const ::iovec>(parts + used, run);
+      if (!socket.connected()) {
+        m.address = reinterpret_cast<sockaddr*>(&addresses[count]);
+        m.address_size = fill_address(batch[i].sender, socket.family(), addresses[count]);
+      }
+      if (run > 1) {
+        std::memset(&control[count], 0, sizeof control[count]);
+        msghdr header{};
+        header.msg_control = m.control = control[count].bytes;
+        m.control_size = CMSG_SPACE(sizeof(std::uint16_t));
+        header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+        cmsghdr* c = CMSG_FIRSTHDR(&header);
+        c->cmsg_level = IPPROTO_UDP;
+        c->cmsg_type = udp_segment_option;
+        c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(sizeof(std::uint16_t)));
+        const auto segment = static_cast<std::uint16_t>(batch[i].data.size());
+        std::memcpy(CMSG_DATA(c), &segment, sizeof segment);
+      }
+      runs[count] = run;
+      used += run;
+      i += run;
+    }
+    const int n = socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
+      socket.exhausted[write_side] = true;
+      return -EAGAIN;
+    }
+    if (n < 0) {
+      if (runs[0] == 1 || !refuses_pieces(n)) return n;
+      // Too long for the path, or pieces do not go there at all: one by one from here on.
+      const bool too_long = n == -EINVAL || n == -EMSGSIZE;
+      segment_limit_ = too_long ? batch[sent].data.size() - 1 : 0;
+      continue;
+    }
+    for (int i = 0; i < n; ++i) sent += runs[i];
+  }
+  return 0;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc receive_batch_operation::check() const noexcept {
+  if (batch_ == nullptr || batch_->capacity() == 0 || batch_->max_size() == 0) return errc::invalid_argument;
+  return resource_operation::check();
+}
+
+ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  const int status = detail::batch_source::of(*resource_).receive_batch(*resource_, *batch_);
+  if (status == -EAGAIN) return false;
+  if (status < 0) {
+    out = resource_->failure(status, name);
+  } else {
+    out = batch_->size();
+  }
+  return true;
+}
+
+ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
+  if (status == -EAGAIN) return false;
+  if (status < 0 && sent_ == 0) {
+    out = resource_->failure(status, name);
+  } else {
+    out = sent_;
+  }
+  sent_ = 0;
+  return true;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == unix_datagram: definitions ===================================================================
+
+// Opening UNIX datagram sockets, and the pauses of a blocked send.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN void retry_pause::begin(loop_core& loop, node& target) noexcept {
+  milliseconds_ = std::clamp(milliseconds_ * 2, 1u, 20u);
+  loop.arm(timer_, add(loop.now(), std::chrono::milliseconds(milliseconds_)), target);
+}
+
+ANYIO_NET_FN std::string unix_name_of(backend& system, int fd, int (backend::*ask)(int, sockaddr*, socklen_t*)) {
+  sockaddr_storage name;
+  socklen_t size = sizeof name;
+  if ((system.*ask)(fd, reinterpret_cast<sockaddr*>(&name), &size) < 0) return {};
+  return unix_path(reinterpret_cast<const sockaddr*>(&name), size);
+}
+
+ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(const std::string_view* remote,
+                                                                            const unix_datagram_options& options) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  // Names that cannot be are told before anything is made.
+  result<unix_address> peer = make_unix_address(remote != nullptr ? *remote : std::string_view(), "connect");
+  if (!peer) return peer.error();
+  const result<unix_address> own = make_unix_address(options.local_path, "bind");
+  if (!own) return own.error();
+
+  opened_socket fd(system, system.open_socket(AF_UNIX, SOCK_DGRAM, 0));
+  if (fd.get() < 0) return error(errc::os_error, -fd.get(), "socket");
+  int status = 0;
+  if (!options.local_path.empty()) {
+    const char* operation = "bind";
+    status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
+    if (status < 0) return error(errc::os_error, -status, operation);
+  }
+  if (remote != nullptr) {
+    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
+    if (status < 0) return error(errc::os_error, -status, "connect");
+  }
+  ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
+  made->local = options.local_path;
+  if (remote != nullptr) made->remote = *remote;
+  status = made->watch(fd.get());
+  if (status < 0) return error(errc::os_error, -status, "watch");
+  fd.release();
+  return made;
+}
+
+ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int fd, bool connected,
+                                                                             const descriptor_texts& texts) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  int type = 0;
+  socklen_t size = sizeof type;
+  int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (status == -EOPNOTSUPP) return error(errc::not_supported, -status, texts.not_a_socket);
+  if (status < 0) return error(errc::invalid_argument, -status, texts.not_a_socket);
+  sockaddr_storage name;
+  std::memset(&name, 0, sizeof name);
+  socklen_t name_size = sizeof name;
+  status = system.local_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
+  if (status < 0 || name.ss_family != AF_UNIX)
+    return error(errc::invalid_argument, status < 0 ? -status : 0, texts.wrong_family);
+  if (type != SOCK_DGRAM) return error(errc::invalid_argument, 0, texts.wrong_type);
+  name_size = sizeof name;
+  status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
+  if (connected && status < 0) return error(errc::invalid_argument, -status, texts.not_connected);
+
+  status = system.adopt(fd);
+  ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
+  made->local = unix_name_of(system, fd, &backend::local_address);
+  if (connected) made->remote = unix_name_of(system, fd, &backend::remote_address);
+  if (status >= 0) status = made->watch(fd);
+  if (status < 0) return error(errc::os_error, -status, "from_fd");
+  return made;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::open(const unix_datagram_options& options) {
+  return detail::unix_datagram_access::wrap<unix_datagram_socket>(
+      detail::unix_datagram_access::open(nullptr, options));
+}
+
+ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::from_fd(int fd) {
+  static constexpr detail::descriptor_texts texts{
+      "unix_datagram_socket: not a socket", "unix_datagram_socket: wrong family",
+      "unix_datagram_socket: wrong type", "", ""};
+  return detail::unix_datagram_access::wrap<unix_datagram_socket>(
+      detail::unix_datagram_access::adopt(fd, false, texts));
+}
+
+ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::open(
+    std::string_view remote_path, const unix_datagram_options& options) {
+  return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
+      detail::unix_datagram_access::open(&remote_path, options));
+}
+
+ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::from_fd(int fd) {
+  static constexpr detail::descriptor_texts texts{
+      "connected_unix_datagram_socket: not a socket", "connected_unix_datagram_socket: wrong family",
+      "connected_unix_datagram_socket: wrong type", "", "connected_unix_datagram_socket: not connected"};
+  return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
+      detail::unix_datagram_access::adopt(fd, true, texts));
+}
+
+ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {
+  return resource_ ? detail::unix_datagram_access::resource_of(resource_).local : std::string();
+}
+
+ANYIO_NET_FN std::string connected_unix_datagram_socket::local_path() const {
+  return resource_ ? detail::unix_datagram_access::resource_of(resource_).local : std::string();
+}
+
+ANYIO_NET_FN std::string connected_unix_datagram_socket::remote_path() const {
+  return resource_ ? detail::unix_datagram_access::resource_of(resource_).remote : std::string();
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == threads: definitions =========================================================================
+
+// The helper threads, and the way of a job to one and back.
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <cerrno>
+#include <system_error>
+#include <thread>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  if (loop.system().uses_threads()) {
+    mail_ = loop.mail;
+    waiter_ = &waiter;
+    stage_ = stage::under_way;
+    const int status = helper_pool::instance().submit(*this);
+    if (status < 0) stage_ = stage::idle;
+    return status;
+  }
+#endif
+  static_cast<void>(loop);
+  static_cast<void>(waiter);
+  work_(*this);
+  stage_ = stage::over;
+  return 0;
+}
+
+ANYIO_NET_FN bool helper_job::withdraw() noexcept {
+  waiter_ = nullptr;
+#if !defined(ANYIO_NET_NO_THREADS)
+  if (stage_ == stage::under_way) {
+    if (!helper_pool::instance().take_back(*this)) return false;
+    release();
+  }
+#endif
+  stage_ = stage::idle;
+  return true;
+}
+
+ANYIO_NET_FN void helper_job::release() noexcept {
+  if (--owners_ == 0) delete this;
+}
+
+ANYIO_NET_FN void helper_job::perform() {
+  work_(*this);
+  const std::shared_ptr<mailbox> mail = mail_;  // once posted, the job may be gone before post returns
+  mail->post(*this);
+}
+
+/// On the loop's thread.
+ANYIO_NET_FN void helper_job::run(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  job.retire();
+  job.how = &face_of_job;
+  job.stage_ = stage::over;
+  if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
+    waiter->core->queue(*waiter);
+  }
+  job.release();
+}
+
+/// The loop ends; or, on a helper, it is gone already.
+ANYIO_NET_FN void helper_job::abandon(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  job.retire();
+  job.release();
+}
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+ANYIO_NET_FN helper_pool& helper_pool::instance() {
+  static helper_pool& pool = *new helper_pool;
+  return pool;
+}
+
+ANYIO_NET_FN int helper_pool::submit(helper_job& job) {
+  const std::lock_guard lock(mutex_);
+  // Under the lock, so that nobody counts on a helper that comes to nothing.
+  if (helpers_ < most_helpers) {
+    const int status = start_helper();
+    if (status == 0) {
+      ++helpers_;
+    } else if (helpers_ == 0) {
+      return status;
+    }
+  }
+  job.acquire();
+  job.queued_ = true;
+  queue_.insert_before(job);
+  return 0;
+}
+
+ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!std::exchange(job.queued_, false)) return false;
+  job.unlink();
+  return true;
+}
+
+ANYIO_NET_FN int helper_pool::start_helper() {
+#if ANYIO_NET_EXCEPTIONS
+  try {
+    std::thread(serve).detach();
+    return 0;
+  } catch (const std::system_error& e) {
+    return e.code().value() > 0 ? -e.code().value() : -EAGAIN;
+  }
+#else
+  std::thread(serve).detach();
+  return 0;
+#endif
+}
+
+ANYIO_NET_FN void helper_pool::serve() {
+  helper_pool& pool = instance();
+  std::unique_lock lock(pool.mutex_);
+  while (pool.queue_.linked()) {
+    auto& job = static_cast<helper_job&>(*pool.queue_.next);
+    job.unlink();
+    job.queued_ = false;
+    lock.unlock();
+    job.perform();
+    lock.lock();
+  }
+  --pool.helpers_;
+}
+
+#endif
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == resolve: definitions =========================================================================
+
+// What is known of names without asking, and what becomes of an answer.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// `localhost` or a name under it. The root's dot is off already.
+ANYIO_NET_FN bool is_localhost(std::string_view name) noexcept {
+  constexpr std::string_view local = "localhost";
+  if (name.size() < local.size()) return false;
+  const std::string_view end = name.substr(name.size() - local.size());
+  const bool same = std::equal(end.begin(), end.end(), local.begin(), [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
+  });
+  return same && (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
+}
+
+ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
+  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text and without the root's dot
+  const auto fail = [&out](errc code, int os_error, const char* reason) {
+    out = error_access::with_reason(error(code, os_error, name), reason);
+    return true;
+  };
+  if (family_ != AF_UNSPEC && family_ != AF_INET && family_ != AF_INET6) {
+    return fail(errc::os_error, EAFNOSUPPORT, nullptr);
+  }
+  if (host_.empty()) return fail(errc::invalid_argument, 0, "the host is empty");
+  for (const char c : host_) {
+    if (c == '\0') return fail(errc::invalid_argument, 0, "the host has a NUL in it");
+    if (static_cast<unsigned char>(c) >= 0x80) {
+      return fail(errc::invalid_argument, 0, "the host is not ASCII; give the xn-- form");
+    }
+  }
+  if (const result<ip_address> address = ip_address::parse(host_)) {
+    if (family_ != AF_UNSPEC && (family_ == AF_INET6) != address->is_v6()) {
+      return fail(errc::name_resolution, 0, "the address is of another family");
+    }
+    out = std::vector<ip_endpoint>(1, ip_endpoint{*address, port_});
+    return true;
+  }
+  std::string_view host = host_;
+  if (host.ends_with('.')) host.remove_suffix(1);
+  if (host.size() > longest_name) {
+    return fail(errc::invalid_argument, 0, "the host is longer than 253 characters");
+  }
+  if (!is_localhost(host)) return false;
+  std::vector<ip_endpoint> both;
+  both.reserve(2);
+  if (family_ != AF_INET) both.push_back({ip_address::loopback_v6(), port_});
+  if (family_ != AF_INET6) both.push_back({ip_address::loopback_v4(), port_});
+  out = std::move(both);
+  return true;
+}
+
+ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& out) {
+  loop_core& loop = core != nullptr ? *core : home();
+  if (!call_) {
+    if (answer_at_once(out)) return true;
+    call_ = helper_call<name_look_up>({loop.share_system(), host_, port_, family_});
+  }
+  result<resolved> answer(errc::cancelled);
+  if (!call_.attempt(loop, *this, name, answer)) return false;
+  call_ = {};
+  if (!answer.has_value()) {
+    out = result_access::failure<std::vector<ip_endpoint>>(answer);
+  } else if (answer->status < 0 && answer->reason == nullptr) {
+    out = error(errc::os_error, -answer->status, name);
+  } else if (answer->status < 0 || answer->endpoints.empty()) {
+    const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
+    out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
+  } else {
+    out = std::move(answer->endpoints);
+  }
+  return true;
+}
+
+ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
+  names found;
+  found.status = system->reverse(endpoint, found.host, found.service);
+  return found;
+}
+
+ANYIO_NET_FN bool reverse_operation::attempt(result<name_info>& out) {
+  loop_core& loop = core != nullptr ? *core : home();
+  if (!call_) call_ = helper_call<address_look_up>({loop.share_system(), endpoint_});
+  result<address_look_up::names> answer(errc::cancelled);
+  if (!call_.attempt(loop, *this, name, answer)) return false;
+  call_ = {};
+  if (!answer.has_value()) {
+    out = result_access::failure<name_info>(answer);
+  } else if (answer->status == -ENOENT) {
+    out = error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name");
+  } else if (answer->status < 0) {
+    out = error(errc::os_error, -answer->status, name);
+  } else {
+    out = name_info(std::move(answer->host), std::move(answer->service));
+  }
+  return true;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == connect: definitions =========================================================================
+
+// The steps of connecting.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+// --- one address
+
+ANYIO_NET_FN bool connect_attempt::attempt(result<tcp_stream>& out) {
+  return resource_ ? finish_connect(out) : begin_connect(out);
+}
+
+ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
+  loop_core& loop = loop_core::current();
+  backend& system = loop.system();
+  const bool v6 = target_.address.is_v6();
+  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) {
+    out = error(errc::os_error, -fd, "socket");
+    return true;
+  }
+  const auto fail = [&](int status, const char* step) {
+    system.close(fd);
+    out = error(errc::os_error, -status, step);
+    return true;
+  };
+  if (settings_.no_delay) {
+    const int on = 1;
+    if (int status = system.set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
+      return fail(status, "set_option");
+  }
+  if (settings_.prepare != nullptr) {
+    if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
+      return fail(status < 0 ? status : -status, "prepare");
+  }
+  sockaddr_storage address{};
+  if (settings_.local) {
+    const socklen_t size = settings_.local->to_sockaddr(address);
+    const int on = 1;
+    if (settings_.local->port != 0) system.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
+      return fail(status, "bind");
+  }
+  address = {};
+  const socklen_t size = target_.to_sockaddr(address);
+  const int status = system.connect(fd, reinterpret_cast<sockaddr*>(&address), size);
+  if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
+  // Watched only now: a socket that has never been connected counts as hung up.
+  int watched = 0;
+  ref<socket_resource> r(new socket_resource(loop, fd, false, watched));
+  if (watched < 0) return fail(watched, "connect");
+  resource_ = std::move(r);
+  resource_->set_waiting(write_side, this);
+  return status < 0 ? false : finish_connect(out);
+}
+
+ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
+  backend& system = resource_->core().system();
+  const int fd = resource_->descriptor();
+  int error_number = 0;
+  socklen_t size = sizeof error_number;
+  if (int status = system.get_option(fd, SOL_SOCKET, SO_ERROR, &error_number, &size); status < 0)
+    error_number = -status;
+  if (error_number != 0) {
+    out = error(errc::os_error, error_number, name);
+    return true;
+  }
+  sockaddr_storage address{};
+  size = sizeof address;
+  if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
+    // Woken for nothing: it goes on. After a reset that came at once there is no peer either.
+    const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
+    if (bits == 0) return false;
+    out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
+    return true;
+  }
+  const ip_endpoint local = local_endpoint_of(system, fd);
+  if (local == target_) {  // simultaneous open with itself: nobody listens there
+    out = error(errc::os_error, ECONNREFUSED, name);
+    return true;
+  }
+  resource_->set_waiting(write_side, nullptr);
+  resource_->exhausted[write_side] = false;
+  out = socket_access::wrap_tcp(std::move(resource_), local, target_);
+  resource_ = {};
+  return true;
+}
+
+// --- several addresses
+
+ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host, std::uint16_t port,
+                                                          const tcp_connect_options& options)
+    : host_(host),
+      local_host_(options.local_host),
+      port_(port),
+      local_port_(options.local_port),
+      family_(options.family),
+      delay_(options.happy_eyeballs_delay),
+      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
+      made_(true) {}
+
+ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(const ip_endpoint& target,
+                                                          const tcp_connect_options& options)
+    : connect_tcp_operation(std::string_view(), target.port, options) {
+  target_ = target;
+}
+
+ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp_operation&& other) noexcept {
+  left();
+  operation::operator=(std::move(other));
+  host_ = std::move(other.host_);
+  local_host_ = std::move(other.local_host_);
+  target_ = other.target_;
+  port_ = other.port_;
+  local_port_ = other.local_port_;
+  family_ = other.family_;
+  delay_ = other.delay_;
+  settings_ = other.settings_;
+  made_ = other.made_;
+  return *this;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
+  names_.reset();
+  head_start_.cancel();
+  while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
+  running_ = next_ = 0;
+  stage_ = stage::fresh;
+  locals_.clear();
+  targets_.clear();
+  first_failure_ = error();
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
+  switch (stage_) {
+    case stage::fresh:
+      if (!local_host_.empty()) return look_up(stage::local_name, local_host_, local_port_, family_, out);
+      if (!target_) return look_up(stage::name, host_, port_, family_, out);
+      return begin_race(out);
+    case stage::local_name:
+    case stage::name: return false;
+    case stage::race: return go_on(out);
+  }
+  return false;
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port, int family,
+                                                 result<tcp_stream>& out) {
+  stage_ = s;
+  names_ = std::make_unique<resolve_operation>(host, port, family);
+  result<std::vector<ip_endpoint>> r(errc::cancelled);
+  if (names_->attempt_for_parent(r)) return take_names(std::move(r), out);
+  names_->start(names_came{this});
+  return false;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
+  result<tcp_stream> out(errc::cancelled);
+  if (!self->take_names(std::move(r), out)) return;
+  self->won_ = &out;
+  self->run_now();
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out) {
+  if (!r.has_value()) {
+    out = r.error();
+    stage_ = stage::race;
+    return true;
+  }
+  if (stage_ == stage::local_name) {
+    locals_ = *std::move(r);
+    if (target_) return begin_race(out);
+    // What this end cannot reach need not be asked for.
+    const auto has = [&](bool v6) {
+      return std::any_of(locals_.begin(), locals_.end(),
+                         [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
+    };
+    const int family = has(true) == has(false) ? family_ : has(true) ? AF_INET6 : AF_INET;
+    return look_up(stage::name, host_, port_, family, out);
+  }
+  targets_ = *std::move(r);
+  return begin_race(out);
+}
+
+/// RFC 8305, section 4: the families take turns, beginning with that of the first address.
+ANYIO_NET_FN void interleave_families(std::vector<ip_endpoint>& all) {
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    const bool wanted = !all[i - 1].address.is_v6();
+    const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);
+    const auto found =
+        std::find_if(place, all.end(), [&](const ip_endpoint& e) { return e.address.is_v6() == wanted; });
+    if (found == all.end()) return;
+    std::rotate(place, found, found + 1);
+  }
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
+  stage_ = stage::race;
+  if (target_) {
+    const bool other_family = family_ != AF_UNSPEC && (family_ == AF_INET6) != target_->address.is_v6();
+    if (other_family) {
+      out = error(errc::os_error, EAFNOSUPPORT, name);
+      return true;
+    }
+  }
+  interleave_families(targets_);
+  start_next();
+  return go_on(out);
+}
+
+ANYIO_NET_FN void connect_tcp_operation::start_next() {
+  const std::size_t count = target_ ? 1 : targets_.size();
+  if (next_ == count) return;
+  const ip_endpoint& target = target_ ? *target_ : targets_[next_];
+  connect_settings settings = settings_;
+  if (!local_host_.empty()) {
+    // Without an address of the family the attempt fails, as binding to one of the other would.
+    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == target.address.is_v6(); };
+    const auto found = std::find_if(locals_.begin(), locals_.end(), same_family);
+    settings.local = found == locals_.end() ? locals_.front() : *found;
+  } else if (local_port_ != 0) {
+    settings.local =
+        ip_endpoint{target.address.is_v6() ? ip_address::any_v6() : ip_address::any_v4(), local_port_};
+  }
+  auto* a = new racing_attempt(connect_attempt(target, settings));
+  a->is_first = next_++ == 0;
+  attempts_.insert_before(*a);
+  ++running_;
+  a->op.start(attempt_ended{this, a});
+  loop_core& loop = loop_core::current();
+  if (next_ < count) loop.arm(head_start_, add(loop.now(), std::max(delay_, duration::zero())), *this);
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
+  if (won_ != nullptr) {
+    out = std::move(*std::exchange(won_, nullptr));
+    return true;
+  }
+  const std::size_t count = target_ ? 1 : targets_.size();
+  if (running_ == 0 && next_ == count) {
+    out = first_failure_;
+    return true;
+  }
+  if (next_ < count && !head_start_.armed()) start_next();
+  return false;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp_stream>&& r) {
+  const bool first = which.is_first;
+  delete &which;
+  --running_;
+  if (r.has_value()) {
+    won_ = &r;
+  } else {
+    // Of the first one tried, if that failed; it may still run when a later one has failed already.
+    if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
+    head_start_.cancel();  // the next one at once
+  }
+  this->run_now();
+}
+
+// --- UNIX
+
+ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
+  constexpr std::chrono::milliseconds first_pause(1);
+  constexpr std::chrono::milliseconds longest_pause(50);
+  if (pause_.armed() && !cancelled) return false;
+  loop_core& loop = loop_core::current();
+  backend& system = loop.system();
+  const auto fail = [&](int error_number, const char* step) {
+    out = error(errc::os_error, error_number, step);
+    fd_.reset();
+    return true;
+  };
+  const result<unix_address> address = make_unix_address(path_, name);
+  if (!address) {
+    out = address.error();
+    return true;
+  }
+  if (!fd_) {
+    const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0) return fail(-fd, "socket");
+    fd_.reset(fd);
+    next_pause_ = first_pause;
+  }
+  const int status =
+      system.connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->size);
+  if (status == -EAGAIN) {  // the backlog is full, and no event will tell when it is not
+    loop.arm(pause_, add(loop.now(), next_pause_), *this);
+    next_pause_ = std::min<duration>(next_pause_ * 2, longest_pause);
+    return false;
+  }
+  if (status < 0) return fail(-status, name);
+  std::string local = local_path_of(system, fd_.get());
+  out = socket_access::make_unix(loop, fd_.get(), shared_path(std::move(local)), shared_path(path_), name);
+  if (out.has_value()) static_cast<void>(fd_.release());
+  return true;
+}
+
+// --- listening at a name
+
+ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
+  loop_core& loop = loop_core::current();
+  if (host_.empty()) {
+    bool dual_stack = false;
+    auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);
+    out = listen_tcp(loop, std::move(addresses), dual_stack, options_);
+    return true;
+  }
+  result<std::vector<ip_endpoint>> names(errc::cancelled);
+  if (arrived_ != nullptr) {
+    names = std::move(*std::exchange(arrived_, nullptr));
+  } else if (names_) {
+    return false;
+  } else {
+    names_.emplace(host_, options_.local_port, options_.family);
+    if (!names_->attempt_for_parent(names)) {
+      names_->start(names_came{this});
+      return false;
+    }
+  }
+  if (!names.has_value()) {
+    out = names.error();
+    return true;
+  }
+  if (names->size() > 1 && !loop.system().has_family(AF_INET6))
+    std::erase_if(*names, [](const ip_endpoint& e) { return e.address.is_v6(); });
+  out = listen_tcp(loop, *std::move(names), false, options_);
+  return true;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif  // ANYIO_NET_DEFINE

@@ -1,0 +1,67 @@
+// Pipes, terminals and character devices as byte streams.
+//
+// They are read and written until the kernel says that there is no more: a terminal gives a line at a time,
+// so a short read says nothing. This part must not know sockets.
+#pragma once
+
+#include "config.hpp"
+#include "loop.hpp"
+#include "result.hpp"
+#include "stream.hpp"
+
+#include <cstddef>
+#include <string_view>
+#include <utility>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A descriptor that is read and written, in the poller while it is open.
+class fd_resource final : public stream_resource {
+ public:
+  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  fd_resource(loop_core& core, int fd, int& status);
+  ~fd_resource() override { close(); }
+
+  progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  progress send(outgoing& data, result<void>& out) override;
+  progress send_eof(result<void>& out) override;
+  progress finish() override { return progress::done; }
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
+  int release() noexcept;
+
+ private:
+  void shut() noexcept override { core().forget(registration_); }
+
+  registration registration_;
+  bool ended_ = false;
+};
+
+}  // namespace detail
+
+/// A pipe, terminal or character device.
+///
+/// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
+/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be half-closed:
+/// `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+class fd_stream : public byte_stream {
+ public:
+  fd_stream() = default;
+
+  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory; one
+  /// that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
+  /// description (fcntl(2)), and stays so.
+  [[nodiscard]] static result<fd_stream> from_fd(int fd);
+  /// The descriptor, still this stream's; -1 if closed.
+  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  [[nodiscard]] int release() noexcept;
+  [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
+
+ private:
+  explicit fd_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI

@@ -1,0 +1,132 @@
+// What descriptors that are no sockets do.
+#pragma once
+
+#include "fd_stream.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
+ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
+  const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
+  return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
+}
+
+ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : stream_resource(core) {
+  registration_.fd = fd;
+  status = core.watch(registration_, *this);
+  if (status < 0) registration_.fd = -1;
+}
+
+ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (!ended_) {
+    if (exhausted[read_side]) return progress::waiting;
+    const ssize_t n = core().system().read(registration_.fd, into.data(), into.size());
+    if (n > 0) {
+      out = static_cast<std::size_t>(n);
+      return progress::done;
+    }
+    if (n == -EAGAIN) {
+      exhausted[read_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0 && n != -EIO) {
+      out = fd_failure(n, "receive");
+      return progress::done;
+    }
+    ended_ = true;  // EIO: the other side of the terminal is closed
+  }
+  out = error(errc::end_of_stream, 0, "receive");
+  return progress::done;
+}
+
+ANYIO_NET_FN progress fd_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return p;
+}
+
+ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
+  constexpr std::size_t parts_of_call = 64;
+  constexpr int calls_of_turn = 16;
+  if (!data.done() && exhausted[write_side]) return progress::waiting;
+  for (int call = 0; !data.done(); ++call) {
+    if (call == calls_of_turn) return progress::again;
+    ::iovec parts[parts_of_call];
+    const std::size_t count = std::min(data.count(), parts_of_call);
+    for (std::size_t i = 0; i < count; ++i)
+      parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
+    const ssize_t n = core().system().write(registration_.fd, std::span<const ::iovec>(parts, count));
+    if (n == -EAGAIN) {
+      exhausted[write_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0) {
+      out = fd_failure(n, "send");
+      return progress::done;
+    }
+    data.advance(static_cast<std::size_t>(n));
+  }
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
+  out = error(errc::not_supported, 0, "send_eof");
+  return progress::done;
+}
+
+ANYIO_NET_FN int fd_resource::release() noexcept {
+  if (gone()) return -1;
+  const int fd = registration_.fd;
+  core().forget(registration_, false);
+  close();
+  return fd;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
+  constexpr const char* what = "fd_stream";
+  const auto refuse = [&](int error_number, const char* reason) {
+    return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
+  };
+  detail::loop_core& core = detail::loop_core::current();
+  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  int type = 0;
+  socklen_t size = sizeof type;
+  const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
+  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
+  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
+  int status = 0;  // watched before it is changed, so that a refused one is as it was
+  const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
+  if (status == -EPERM) return refuse(EPERM, "a regular file, a directory, or a device that cannot be waited for");
+  if (status >= 0) {
+    status = core.system().adopt(fd);
+    if (status < 0) static_cast<void>(r->release());
+  }
+  if (status < 0) return error(errc::os_error, -status, what);
+  return fd_stream(r);
+}
+
+ANYIO_NET_FN int fd_stream::release() noexcept {
+  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release() : -1;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI

@@ -18,19 +18,19 @@ endif
 # ---- modes ----------------------------------------------------------------------------------------
 
 NO_EXCEPTIONS := -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
-ASAN := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+ASAN := -O0 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
+# Most modes do not optimise: they compile three times as fast, and no tail call hides a stack that grows.
 compiler.gcc := $(CXX)
-flags.gcc := -O1 -g
+flags.gcc := -O0 -g1
 compiler.clang := $(CLANGXX)
-flags.clang := -O1 -g
-# Without optimisation g++ turns no symmetric transfer into a jump: one mode tests that.
+flags.clang := -O2 -g1 -DANYIO_NET_SPLIT
 compiler.gcc-noexc := $(CXX)
-flags.gcc-noexc := -O0 -g $(NO_EXCEPTIONS)
+flags.gcc-noexc := -O1 -g1 -DANYIO_NET_SPLIT $(NO_EXCEPTIONS)
 compiler.clang-asan := $(CLANGXX)
 flags.clang-asan := $(ASAN)
 compiler.gcc-asan := $(CXX)
-flags.gcc-asan := $(ASAN)
+flags.gcc-asan := $(ASAN) -DANYIO_NET_SPLIT
 compiler.clang-asan-noexc := $(CLANGXX)
 flags.clang-asan-noexc := $(ASAN) $(NO_EXCEPTIONS)
 compiler.clang-tsan := $(CLANGXX)
@@ -44,7 +44,7 @@ ifeq ($(COMPILER),)
 $(error MODE is one of $(patsubst compiler.%,%,$(filter compiler.%,$(.VARIABLES))), not $(MODE))
 endif
 WARNINGS := -Wall -Wextra
-COMPILE = $(COMPILER) -std=c++20 -pthread $(WARNINGS) $(flags.$(MODE)) -I. $(CPPFLAGS) $(CXXFLAGS)
+COMPILE = $(COMPILER) -std=c++20 -pthread $(WARNINGS) $(flags.$(MODE)) -I. -Itests $(CPPFLAGS) $(CXXFLAGS)
 BUILD := build/$(MODE)
 
 # ---- files ----------------------------------------------------------------------------------------
@@ -55,11 +55,13 @@ PARTS := $(wildcard src/*.hpp src/*.ipp)
 THREAD_TESTS := $(wildcard tests/test_threads*.cpp tests/test_post*.cpp tests/test_resolve*.cpp)
 TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(wildcard tests/*.cpp))
 EXAMPLES := $(wildcard examples/*.cpp)
+PEERS := $(wildcard tests/peers/*.cpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FORMATTED := $(PARTS) $(wildcard $(foreach d,tests tests/support examples bench fuzz tools,$d/*.cpp $d/*.hpp))
+FOLDERS := tests tests/support tests/peers examples bench fuzz tools
+FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp))
 
 OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp))
-EXAMPLE_PROGRAMS := $(EXAMPLES:%.cpp=$(BUILD)/%)
+PROGRAMS := $(patsubst %.cpp,$(BUILD)/%,$(EXAMPLES) $(PEERS))
 
 # ---- building -------------------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ $(BUILD)/%.o: %.cpp $(HEADER) Makefile
 $(BUILD)/run_tests: $(OBJECTS)
 	@$(COMPILE) $^ $(LDFLAGS) $(LDLIBS) -o $@
 
-$(BUILD)/examples/%: $(BUILD)/examples/%.o
+$(PROGRAMS): %: %.o
 	@$(COMPILE) $< $(LDFLAGS) $(LDLIBS) -o $@
 
 .PRECIOUS: $(BUILD)/%.o
@@ -89,10 +91,10 @@ $(BUILD)/examples/%: $(BUILD)/examples/%.o
 ifeq ($(MODE),coverage)
 $(OBJECTS): build/include/$(HEADER)
 endif
--include $(OBJECTS:.o=.d) $(EXAMPLE_PROGRAMS:=.d)
+-include $(OBJECTS:.o=.d) $(PROGRAMS:=.d)
 
-.PHONY: examples
-examples: $(EXAMPLE_PROGRAMS) ## build all examples, into build/gcc/examples
+.PHONY: programs
+programs: $(PROGRAMS) ## build the examples, into build/gcc/examples, and the peers of tests/scripts
 
 # Needs only a compiler: the header is taken as it lies there.
 .PHONY: demo
@@ -115,7 +117,7 @@ check = --check "$1" "$(MAKE) $2"
 test: ## install what is missing, build and run all tests: some minutes
 	@tools/install_deps.sh test
 	@$(MAKE) --silent $(HEADER)
-	@$(RUN) $(call suite,gcc) $(SCRIPTS:%=--script %) $(call check,all examples build,examples)
+	@$(RUN) $(call suite,gcc) $(call check,examples and peers build,programs) $(SCRIPTS:%=--script %)
 
 .PHONY: check
 check: ## everything that CI does
@@ -173,9 +175,9 @@ strict.gcc-nothreads := $(CXX) -DANYIO_NET_NO_THREADS
 strict.clang-nothreads := $(CLANGXX) -DANYIO_NET_NO_THREADS
 
 .PHONY: check-warnings
-check-warnings: $(STRICT_MODES:%=build/strict/%.ok) $(EXAMPLES:examples/%.cpp=build/strict/example-%.ok) ## no warnings
+check-warnings: $(STRICT_MODES:%=build/strict/%.ok) $(patsubst %.cpp,build/strict/%.ok,$(EXAMPLES) $(PEERS)) ## no warnings
 
-build/strict/example-%.ok: examples/%.cpp $(HEADER)
+$(patsubst %.cpp,build/strict/%.ok,$(EXAMPLES) $(PEERS)): build/strict/%.ok: %.cpp $(HEADER)
 	@mkdir -p $(@D)
 	@$(strict.gcc) $(STRICT) $<
 	@$(strict.clang) $(STRICT) $<
@@ -206,6 +208,12 @@ coverage: ## line coverage of src/ by the tests, with g++
 	@$(MAKE) MODE=coverage build/coverage/run_tests
 	@build/coverage/run_tests --no-colors
 	@gcovr --root . --filter 'src/' --object-directory build/coverage --print-summary
+
+# ---- measuring ------------------------------------------------------------------------------------
+
+.PHONY: bench-echo
+bench-echo: $(HEADER) ## echo servers beside a hand-written epoll loop: some minutes
+	@CXX="$(CXX)" CC="$(CC)" $(PYTHON) bench/run_echo.py $(BENCH_FLAGS)
 
 .PHONY: help
 help: ## this list

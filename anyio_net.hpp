@@ -1073,8 +1073,11 @@ class backend {
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
 
+  // --- helper threads
   /// Whether helper threads may be used. False: what would run on one runs in place.
   virtual bool uses_threads() const { return true; }
+  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
+  virtual int start_thread(void (*body)(void*), void* argument) = 0;
 };
 
 namespace detail {
@@ -1147,6 +1150,7 @@ class posix_backend : public backend {
   bool take_signal(int number) override;
 
   bool uses_threads() const override;
+  int start_thread(void (*body)(void*), void* argument) override;
 
  protected:
   /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the
@@ -1667,6 +1671,8 @@ class loop_core {
   }
 
   bool turn(duration at_most);
+  /// Waits for something to be ready, and runs one completion. For tests.
+  void step();
   /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
   void run(const bool* done = nullptr);
   void stop() noexcept { stopped_ = true; }
@@ -1730,7 +1736,7 @@ class loop_core {
   static constexpr std::uint32_t inline_budget_of_node = 32;
   static constexpr std::uint32_t await_budget_of_node = 1024;
 
-  bool run_ready(const bool* done);
+  bool run_ready(const bool* done, int limit = completions_of_turn);
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
@@ -1949,10 +1955,21 @@ struct promise_base : node {
   std::coroutine_handle<> handle;
   promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
   waiter_storage waiter;
+  promise_base* inner = nullptr;  // the task that it awaits, and
+  promise_base* outer = nullptr;  // the coroutine that awaits it: so a chain is destroyed without recursion
   link scopes;  // the task groups that were made in it, which so know what they are part of
 
   ~promise_base() {
+    leave_outer();
     while (scopes.linked()) scopes.next->unlink();
+  }
+
+  void enter_outer(promise_base& waiting) noexcept {
+    outer = &waiting;
+    waiting.inner = this;
+  }
+  void leave_outer() noexcept {
+    if (outer != nullptr) std::exchange(outer, nullptr)->inner = nullptr;
   }
 
   static void* operator new(std::size_t size) { return recycler::allocate(size); }
@@ -1965,6 +1982,9 @@ inline constinit thread_local promise_base* active = nullptr;
 inline constinit thread_local step next_step{};
 
 void drive(step s);
+
+/// Destroys a suspended coroutine and the tasks that it awaits, innermost first.
+void destroy_chain(promise_base& whole) noexcept;
 
 /// Destroys a suspended coroutine that somebody waits for, on behalf of its end.
 void end_frame(promise_base& p) noexcept;
@@ -2200,6 +2220,23 @@ class detached : public pooled<recycler::operations> {
   F f_;
 };
 
+/// What `co_await` of an operation is.
+template <class Op>
+class [[nodiscard]] awaiter {
+ public:
+  explicit awaiter(Op& op) noexcept : op_(op) {}
+
+  bool await_ready() { return op_.await_ready(); }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    return op_.await_suspend(h);
+  }
+  decltype(auto) await_resume() { return op_.await_resume(); }
+
+ private:
+  Op& op_;
+};
+
 /// The base of operations. T is what it gives.
 template <class Derived, class T>
 class operation : public node, public operation_tag {
@@ -2228,6 +2265,9 @@ class operation : public node, public operation_tag {
   void start(F&& f) && {
     detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
   }
+
+  /// Refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
+  awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
 
   bool await_ready() { return ready_at_once<true>(); }
   template <class P>
@@ -2777,7 +2817,7 @@ class [[nodiscard]] task : public detail::operation_tag {
   void reset() noexcept {
     if (promise_ == nullptr) return;
     ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) && "a running task cannot be destroyed");
-    std::exchange(promise_, nullptr)->handle.destroy();
+    detail::destroy_chain(*std::exchange(promise_, nullptr));
   }
   template <class F>
   static void refuse_start(F f);
@@ -2847,6 +2887,7 @@ class [[nodiscard]] task<T>::awaiter {
     p->waiter.put(waiting{detail::suspended::from(h), this});
     p->how = &face;
     if constexpr (detail::is_own_promise<P>) {
+      p->enter_outer(h.promise());
       detail::loop_core* loop = detail::loop_core::current_or_null();
       if (loop == nullptr || loop->spend_await()) {
         detail::hand_on(h.promise(), {detail::step::resume, p, {}});
@@ -2902,6 +2943,7 @@ class [[nodiscard]] task<T>::awaiter {
     const waiting w = who(b.waiter);
     auto& outcome = static_cast<promise_type&>(b).outcome;
     if (outcome.has_value()) {
+      b.leave_outer();
       b.retire();
     } else {
       w.self->failure_ = detail::result_access::failure<void>(outcome);
@@ -3224,7 +3266,9 @@ class [[nodiscard]] when_all_operation
  public:
   static constexpr const char* name = "when_all";
   when_all_operation() = default;
-  explicit when_all_operation(Ops&&... ops) : children_(std::move(ops)...) {}
+  explicit when_all_operation(Ops&&... ops)
+    requires(sizeof...(Ops) > 0)
+      : children_(std::move(ops)...) {}
 
   void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_); }
 
@@ -4474,7 +4518,9 @@ class lent_bytes {
     owned_ = std::move(other.owned_);
     if (owns_) view_ = const_buffer(owned_.data() + used, view_.size());
   }
-  [[nodiscard]] const std::byte* begin() const noexcept { return reinterpret_cast<const std::byte*>(owned_.data()); }
+  [[nodiscard]] const std::byte* begin() const noexcept {
+    return reinterpret_cast<const std::byte*>(owned_.data());
+  }
 
   std::string owned_;
   const_buffer view_;
@@ -5000,6 +5046,7 @@ struct wanted_socket {
   bool is_unix;
   int type;
   bool connected;
+  bool listening = false;
 };
 /// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
 [[nodiscard]] result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
@@ -5089,6 +5136,66 @@ class [[nodiscard]] receive_fds_operation
 
   std::size_t max_bytes_ = 0;
   std::size_t max_fds_ = 0;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == fd_stream ====================================================================================
+
+// Pipes, terminals and character devices as byte streams.
+//
+// They are read and written until the kernel says that there is no more: a terminal gives a line at a time,
+// so a short read says nothing. This part must not know sockets.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A descriptor that is read and written, in the poller while it is open.
+class fd_resource final : public stream_resource {
+ public:
+  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  fd_resource(loop_core& core, int fd, int& status);
+  ~fd_resource() override { close(); }
+
+  progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  progress send(outgoing& data, result<void>& out) override;
+  progress send_eof(result<void>& out) override;
+  progress finish() override { return progress::done; }
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
+  int release() noexcept;
+
+ private:
+  void shut() noexcept override { core().forget(registration_); }
+
+  registration registration_;
+  bool ended_ = false;
+};
+
+}  // namespace detail
+
+/// A pipe, terminal or character device.
+///
+/// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
+/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be half-closed:
+/// `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+class fd_stream : public byte_stream {
+ public:
+  fd_stream() = default;
+
+  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory; one
+  /// that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
+  /// description (fcntl(2)), and stays so.
+  [[nodiscard]] static result<fd_stream> from_fd(int fd);
+  /// The descriptor, still this stream's; -1 if closed.
+  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  [[nodiscard]] int release() noexcept;
+  [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
+
+ private:
+  explicit fd_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
 };
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -5638,7 +5745,7 @@ class serving final : public outcome_sink {
       serving& server = *news.self;
       news.retire();
       news.how = &face_of_news;
-      server.report(result<void>(server.listener_->problem));
+      server.report(error(server.listener_->problem));
     }
     static void abandon(node& n) { n.retire(); }
     static node* owner(node&) { return nullptr; }
@@ -5673,7 +5780,9 @@ class serving final : public outcome_sink {
       }
     }
 #endif
-    const error e = outcome.error();
+    report(outcome.error());
+  }
+  void report([[maybe_unused]] const error& e) {
     if constexpr (std::is_invocable_v<OnError&, const error&>) {
       if (e != errc::end_of_stream) static_cast<void>(on_error_(e));
     }
@@ -5716,7 +5825,13 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
     return state_ ? state_->check() : errc::closed_resource;
   }
   bool attempt(result<void>& out) {
-    if (!state_->begun()) state_->begin(*this);
+    if (!state_->begun()) {
+      if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
+        out = error(e, 0, name);
+        return true;
+      }
+      state_->begin(*this);
+    }
     if (!state_->over()) return false;
     if (state_->failure().code() != errc::ok) {
       out = state_->failure();
@@ -6003,7 +6118,8 @@ class datagram_receive_into : public resource_operation<Derived, T, datagram_res
  public:
   static constexpr const char* name = "receive";
   datagram_receive_into() = default;
-  datagram_receive_into(ref<datagram_resource> r, mutable_buffer into) noexcept : base(std::move(r)), into_(into) {}
+  datagram_receive_into(ref<datagram_resource> r, mutable_buffer into) noexcept
+      : base(std::move(r)), into_(into) {}
 
  private:
   friend class operation<Derived, T>;
@@ -6091,32 +6207,6 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   error outcome_;
 };
 
-/// A descriptor until somebody takes it over.
-class opened_socket {
- public:
-  opened_socket(backend& system, int fd) noexcept : system_(system), fd_(fd) {}
-  opened_socket(const opened_socket&) = delete;
-  opened_socket& operator=(const opened_socket&) = delete;
-  ~opened_socket() {
-    if (fd_ >= 0) system_.close(fd_);
-  }
-  [[nodiscard]] int get() const noexcept { return fd_; }
-  void release() noexcept { fd_ = -1; }
-
- private:
-  backend& system_;
-  int fd_;
-};
-
-/// What is wrong with a descriptor that a program gives; each is static text that names the class.
-struct descriptor_texts {
-  const char* not_a_socket;
-  const char* wrong_family;
-  const char* wrong_type;
-  const char* not_bound;
-  const char* not_connected;
-};
-
 }  // namespace detail
 
 /// What every datagram socket has. One task may receive and one may send at a time; a default-constructed
@@ -6181,11 +6271,11 @@ class send_to_host_operation;
 /// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
 /// without a host, are IPv6 only.
 struct udp_options {
-  int family = AF_UNSPEC;           ///< AF_INET or AF_INET6
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6
   std::string_view local_host = {};  ///< a name or an address
-  std::uint16_t local_port = 0;     ///< 0: one that is free; counts without `local_host` too
-  bool reuse_port = false;          ///< SO_REUSEPORT: several sockets share the datagrams of a port
-  bool reuse_address = false;       ///< SO_REUSEADDR: several sockets get every multicast datagram
+  std::uint16_t local_port = 0;      ///< 0: one that is free; counts without `local_host` too
+  bool reuse_port = false;           ///< SO_REUSEPORT: several sockets share the datagrams of a port
+  bool reuse_address = false;        ///< SO_REUSEADDR: several sockets get every multicast datagram
   /// Called between `socket` and `bind`; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
   void* prepare_data = nullptr;
@@ -6203,9 +6293,9 @@ class udp_packet {
 
 /// A datagram that was received into a buffer.
 struct udp_received {
-  std::size_t size = 0;     ///< how many bytes of it are in the buffer
+  std::size_t size = 0;  ///< how many bytes of it are in the buffer
   ip_endpoint sender{};
-  bool truncated = false;   ///< it was longer than the buffer, and the rest of it is lost
+  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
 };
 
 /// The same where there is but one sender.
@@ -6283,7 +6373,8 @@ class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_ope
  public:
   static constexpr const char* name = "send_to";
   send_to_operation() = default;
-  send_to_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes, const ip_endpoint& to)
+  send_to_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                    const ip_endpoint& to)
       : datagram_send(std::move(r), std::move(bytes)), to_(to) {}
 
  private:
@@ -6307,7 +6398,9 @@ class [[nodiscard]] send_datagram_operation : public detail::datagram_send<send_
 class ip_datagram_socket : public datagram_socket {
  public:
   /// Remembered after closing.
-  [[nodiscard]] ip_endpoint local_endpoint() const noexcept { return resource_ ? udp().local : ip_endpoint(); }
+  [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
+    return resource_ ? udp().local : ip_endpoint();
+  }
 
   /// Receives what is sent to a multicast group. The interface is, for IPv4, one of its addresses; for IPv6
   /// its number as the scope of this address or of the group's; otherwise the system chooses. `os_error`
@@ -6400,14 +6493,18 @@ class connected_udp_socket : public ip_datagram_socket {
   static result<connected_udp_socket> from_fd(int fd);
 
   /// Remembered after closing.
-  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept { return resource_ ? udp().remote : ip_endpoint(); }
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
+    return resource_ ? udp().remote : ip_endpoint();
+  }
 
   /// The next datagram, of any size.
   [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
   /// The next datagram, as much of it as there is room for.
   [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// Sends one datagram, as `udp_socket::send_to`.
-  [[nodiscard]] send_datagram_operation send(const_buffer data) { return {resource_, detail::lent_bytes(data)}; }
+  [[nodiscard]] send_datagram_operation send(const_buffer data) {
+    return {resource_, detail::lent_bytes(data)};
+  }
   template <detail::string_rvalue S>
   [[nodiscard]] send_datagram_operation send(S&& data) {
     return {resource_, detail::lent_bytes(std::move(data))};
@@ -6419,7 +6516,8 @@ class connected_udp_socket : public ip_datagram_socket {
 
  private:
   friend struct detail::udp_access;
-  explicit connected_udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
+  explicit connected_udp_socket(detail::ref<detail::udp_resource> r) noexcept
+      : ip_datagram_socket(std::move(r)) {}
 };
 
 namespace detail {
@@ -6429,7 +6527,7 @@ struct udp_access {
   /// `remote` or `local` may be null, not both.
   static result<ref<udp_resource>> open(const ip_endpoint* local, const ip_endpoint* remote,
                                         const udp_options& options);
-  static result<ref<udp_resource>> adopt(int fd, bool connected, const descriptor_texts& texts);
+  static result<ref<udp_resource>> adopt(int fd, bool connected, const char* what);
   template <class Socket>
   static result<Socket> wrap(result<ref<udp_resource>>&& r) {
     if (!r) return r.error();
@@ -6537,7 +6635,7 @@ class batch_source final : public datagram_source {
 
  private:
   static constexpr std::size_t per_call = 32;
-  static constexpr std::size_t room = 65536;  // for what the kernel gives in one piece
+  static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
   static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
   static constexpr std::size_t most_segments = 64;
 
@@ -6621,7 +6719,9 @@ class [[nodiscard]] send_batch_operation
 
 inline receive_batch_operation udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
 inline send_batch_operation udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
-inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
+inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& batch) {
+  return {resource_, batch};
+}
 inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -6633,6 +6733,8 @@ inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) {
 // Unlike UDP these lose nothing: when the receiver's queue is full a send waits. The kernel tells of a
 // drained queue only to who is connected to it, so a send also tries again by itself, after pauses of 1 to
 // 20 ms. This part must not know what is sent.
+
+#include <cerrno>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
@@ -6658,7 +6760,8 @@ namespace detail {
 
 class unix_datagram_resource final : public datagram_resource {
  public:
-  unix_datagram_resource(loop_core& core, bool connected) noexcept : datagram_resource(core, AF_UNIX, connected) {}
+  unix_datagram_resource(loop_core& core, bool connected) noexcept
+      : datagram_resource(core, AF_UNIX, connected) {}
   std::string local;
   std::string remote;
 };
@@ -6666,7 +6769,8 @@ class unix_datagram_resource final : public datagram_resource {
 /// When to try again, where no event may come.
 class retry_pause {
  public:
-  [[nodiscard]] bool armed() const noexcept { return timer_.armed(); }
+  /// Whether to try now: when no pause runs, or news say that it is worth while.
+  [[nodiscard]] bool over(datagram_resource& socket) noexcept;
   void begin(loop_core& loop, node& target) noexcept;
   void reset() noexcept {
     timer_.cancel();
@@ -6676,6 +6780,7 @@ class retry_pause {
  private:
   timer timer_;
   std::uint32_t milliseconds_ = 0;
+  bool tried_early_ = false;
 };
 
 /// The base of sends that retry.
@@ -6691,11 +6796,12 @@ class unix_datagram_send : public datagram_send<Derived> {
 
   bool send(const sockaddr* to, socklen_t size, result<void>& out) {
     datagram_resource& socket = *this->resource_;
-    if (!pause_.armed()) socket.exhausted[write_side] = false;
+    if (!pause_.over(socket)) return false;
     const int status = socket.send(this->bytes_.data(), to, size);
-    if (status == -EAGAIN && !pause_.armed()) pause_.begin(socket.core(), *this);
+    if (status == -EAGAIN) pause_.begin(socket.core(), *this);
     return this->settle(status, out);
   }
+  void refresh() noexcept { pause_.reset(); }
   void left() noexcept {
     datagram_send<Derived>::left();
     pause_.reset();
@@ -6718,7 +6824,8 @@ class [[nodiscard]] receive_unix_packet_operation
  private:
   friend detail::datagram_receive<receive_unix_packet_operation, unix_packet>;
   static unix_packet make(std::string&& data, const detail::arrival& a) {
-    return unix_packet(std::move(data), detail::unix_path(reinterpret_cast<const sockaddr*>(&a.from), a.from_size));
+    return unix_packet(std::move(data),
+                       detail::unix_path(reinterpret_cast<const sockaddr*>(&a.from), a.from_size));
   }
 };
 
@@ -6727,7 +6834,8 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
  public:
   static constexpr const char* name = "send_to";
   send_to_path_operation() = default;
-  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes, std::string_view path)
+  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                         std::string_view path)
       : unix_datagram_send(std::move(r), std::move(bytes)), to_(detail::make_unix_address(path, name)) {}
 
  private:
@@ -6741,7 +6849,8 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
 };
 
 /// What `connected_unix_datagram_socket::send` gives.
-class [[nodiscard]] send_unix_datagram_operation : public detail::unix_datagram_send<send_unix_datagram_operation> {
+class [[nodiscard]] send_unix_datagram_operation
+    : public detail::unix_datagram_send<send_unix_datagram_operation> {
  public:
   static constexpr const char* name = "send";
   using unix_datagram_send::unix_datagram_send;
@@ -6768,9 +6877,9 @@ class unix_datagram_socket : public datagram_socket {
 
   /// The next datagram, of any size.
   [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
-  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay,
-  /// until it has completed; a string given as an rvalue is kept. A path where there is nothing is `os_error`
-  /// with ENOENT, one where nobody listens any more with ECONNREFUSED, one that is too long with
+  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must
+  /// stay, until it has completed; a string given as an rvalue is kept. A path where there is nothing is
+  /// `os_error` with ENOENT, one where nobody listens any more with ECONNREFUSED, one that is too long with
   /// ENAMETOOLONG; bytes that are too long with EMSGSIZE.
   [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
     return {resource_, detail::lent_bytes(data), path};
@@ -6782,7 +6891,8 @@ class unix_datagram_socket : public datagram_socket {
 
  private:
   friend struct detail::unix_datagram_access;
-  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept : datagram_socket(r) {}
+  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
+      : datagram_socket(r) {}
 };
 
 /// A UNIX datagram socket with one peer. When the peer is gone a send gives `broken_resource` with
@@ -6825,7 +6935,7 @@ struct unix_datagram_access {
   /// Connected if there is a remote path.
   static result<ref<unix_datagram_resource>> open(const std::string_view* remote,
                                                   const unix_datagram_options& options);
-  static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const descriptor_texts& texts);
+  static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const char* what);
   template <class Socket>
   static result<Socket> wrap(result<ref<unix_datagram_resource>>&& r) {
     if (!r) return r.error();
@@ -6877,7 +6987,8 @@ class [[nodiscard]] create_unix_datagram_operation
 /// Opens a UNIX datagram socket and connects it to a path. Where there is nothing it raises `os_error` with
 /// ENOENT, where nobody listens any more with ECONNREFUSED.
 [[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
-create_connected_unix_datagram_socket(std::string_view remote_path, const unix_datagram_options& options = {}) {
+create_connected_unix_datagram_socket(std::string_view remote_path,
+                                      const unix_datagram_options& options = {}) {
   return {&remote_path, options};
 }
 
@@ -6958,12 +7069,11 @@ class helper_pool {
   [[nodiscard]] static helper_pool& instance();
 
   /// 0, or a negative errno if there is no helper and none can be started.
-  [[nodiscard]] int submit(helper_job& job);
+  [[nodiscard]] int submit(backend& system, helper_job& job);
   /// True, and the job is out of the queue, if no helper has begun it.
   [[nodiscard]] bool take_back(helper_job& job) noexcept;
 
  private:
-  static int start_helper();
   static void serve();
 
   std::mutex mutex_;
@@ -7357,12 +7467,12 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
  public:
   static constexpr const char* name = "connect";
   connect_unix_operation() = default;
-  explicit connect_unix_operation(std::string_view path) : path_(path), made_(true) {}
+  explicit connect_unix_operation(std::string_view path) : path_(path) {}
 
  private:
   friend class operation<connect_unix_operation, unix_stream>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
   bool attempt(result<unix_stream>& out);
   void left() noexcept {
     pause_.cancel();
@@ -7370,7 +7480,6 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
   }
 
   std::string path_;
-  bool made_ = false;
   unique_fd fd_;
   timer pause_;
   duration next_pause_{};
@@ -7433,13 +7542,182 @@ class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 
+// == datagram_connect =============================================================================
+
+// UDP by host name: creating sockets, and sending to a name.
+//
+// A look-up that needs no asking, an address in text or `localhost`, is answered at once; the rest of what
+// is done here takes no waiting. This part must not know how names resolve.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Look-ups, one after another, as a part of an operation that derives from Derived's base: Derived has
+/// `look_up_ended()`, which is called when an answer has come later.
+template <class Derived>
+class host_look_up {
+ protected:
+  /// True when the answer is there; else asks, if that has not been done, and will tell.
+  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      asked_ = false;
+      return true;
+    }
+    if (asked_) return false;
+    child_ = resolve_operation(host, port, family);
+    if (child_.attempt_for_parent(out)) return true;
+    asked_ = true;
+    child_.start(answered{this});
+    return false;
+  }
+  void withdraw_question() noexcept {
+    asked_ = false;
+    arrived_ = nullptr;
+    child_.withdraw();
+  }
+
+ private:
+  struct answered {
+    using internal = void;
+    host_look_up* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      static_cast<Derived*>(self)->look_up_ended();
+    }
+    node* owner() const noexcept { return static_cast<Derived*>(self); }
+  };
+
+  resolve_operation child_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+  bool asked_ = false;
+};
+
+/// What `create_udp_socket` gives.
+class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
+                                                  private host_look_up<create_udp_socket_operation> {
+ public:
+  static constexpr const char* name = "create_udp_socket";
+  create_udp_socket_operation() = default;
+  explicit create_udp_socket_operation(const udp_options& options)
+      : options_(options), local_host_(options.local_host) {}
+
+ private:
+  friend class operation<create_udp_socket_operation, udp_socket>;
+  friend class host_look_up<create_udp_socket_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<udp_socket>& out);
+  void left() noexcept { withdraw_question(); }
+  void look_up_ended() { run_now(); }
+
+  udp_options options_;  // but for local_host
+  std::string local_host_;
+};
+
+/// What `create_connected_udp_socket` gives.
+class [[nodiscard]] create_connected_udp_socket_operation
+    : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
+      private host_look_up<create_connected_udp_socket_operation> {
+ public:
+  static constexpr const char* name = "create_connected_udp_socket";
+  create_connected_udp_socket_operation() = default;
+  create_connected_udp_socket_operation(std::string_view host, std::uint16_t port, const udp_options& options)
+      : options_(options),
+        local_host_(options.local_host),
+        remote_host_(host),
+        remote_{{}, port},
+        made_(true) {}
+  create_connected_udp_socket_operation(const ip_endpoint& remote, const udp_options& options)
+      : options_(options), local_host_(options.local_host), remote_(remote), made_(true), has_remote_(true) {}
+
+ private:
+  friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
+  friend class host_look_up<create_connected_udp_socket_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<connected_udp_socket>& out);
+  result<connected_udp_socket> connect(const std::vector<ip_endpoint>& remotes) const;
+  void left() noexcept;
+  void look_up_ended() { run_now(); }
+
+  udp_options options_;  // but for local_host
+  std::string local_host_;
+  std::string remote_host_;
+  ip_endpoint remote_;
+  std::vector<ip_endpoint> locals_;
+  bool made_ = false;
+  bool has_remote_ = false;
+  bool local_is_known_ = false;
+};
+
+}  // namespace detail
+
+/// What `udp_socket::send_to(data, host, port)` gives. The look-up counts as sending: a second send is
+/// `busy_resource`.
+class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
+                                             private detail::host_look_up<send_to_host_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_to_host_operation() = default;
+  send_to_host_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                         std::string_view host, std::uint16_t port)
+      : datagram_send(std::move(r), std::move(bytes)), host_(host), to_{{}, port} {}
+
+ private:
+  friend class detail::operation<send_to_host_operation, void>;
+  friend class detail::datagram_send<send_to_host_operation>;
+  friend class detail::host_look_up<send_to_host_operation>;
+
+  bool transfer(result<void>& out);
+  void left() noexcept {
+    datagram_send::left();
+    withdraw_question();
+    is_known_ = false;
+  }
+  void look_up_ended() { run_now(); }
+
+  std::string host_;
+  ip_endpoint to_;
+  bool is_known_ = false;
+};
+
+inline send_to_host_operation udp_socket::send_to(const_buffer data, std::string_view host,
+                                                  std::uint16_t port) {
+  return {resource_, detail::lent_bytes(data), host, port};
+}
+template <detail::string_rvalue S>
+send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std::uint16_t port) {
+  return {resource_, detail::lent_bytes(std::move(data)), host, port};
+}
+
+/// Opens a UDP socket and binds it. A family or a local host is required, else it is `invalid_argument`. Of
+/// several addresses of the local host it takes the first that this machine has.
+[[nodiscard]] inline detail::create_udp_socket_operation create_udp_socket(const udp_options& options) {
+  return detail::create_udp_socket_operation(options);
+}
+
+/// Opens a UDP socket and connects it to a host, by name or by address in text: to the first of its addresses
+/// to which there is a way.
+[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
+    std::string_view remote_host, std::uint16_t remote_port, const udp_options& options = {}) {
+  return {remote_host, remote_port, options};
+}
+/// The same to an address.
+[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
+    const ip_endpoint& remote, const udp_options& options = {}) {
+  return {remote, options};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
 #if ANYIO_NET_DEFINE
 
 // == error: definitions ===========================================================================
 
 // Words for errors.
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 
@@ -7991,9 +8269,7 @@ ANYIO_NET_FN void recycler::close() noexcept {
 #include <climits>
 
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <net/if.h>
-#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -8449,7 +8725,16 @@ ANYIO_NET_FN int posix_backend::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
 }
 
-// --- names
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == backend_posix_names: definitions =============================================================
+
+// Names on POSIX systems: the resolver, and which families there are.
+
+#include <ifaddrs.h>
+#include <netdb.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
 ANYIO_NET_FN const char* resolver_words(int status) noexcept {
@@ -8568,7 +8853,13 @@ ANYIO_NET_FN bool posix_backend::has_family(int family) {
   return has;
 }
 
-// --- signals
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == backend_posix_signals: definitions ===========================================================
+
+// Signals on POSIX systems: one handler for the process, which wakes every backend that caught the number.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// A backend as the signal handler sees it. It counts as free or taken for those who hold the lock;
 /// the handler uses `wake_fd` only while a bit is set in `caught`.
@@ -8731,6 +9022,43 @@ ANYIO_NET_FN bool posix_backend::uses_threads() const {
   return true;
 #endif
 }
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+struct thread_body {
+  void (*body)(void*);
+  void* argument;
+};
+
+extern "C" inline void* anyio_net_thread_main(void* given) {
+  const thread_body run = *static_cast<thread_body*>(given);
+  delete static_cast<thread_body*>(given);
+  run.body(run.argument);
+  return nullptr;
+}
+
+ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument) {
+  pthread_attr_t attributes;
+  if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  // A thread inherits the mask of its maker: all blocked, so that handlers run on the program's threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  auto* given = new thread_body{body, argument};
+  pthread_t id;
+  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  if (e != 0) delete given;
+  return -e;
+}
+
+#else
+
+ANYIO_NET_FN int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+
+#endif
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
 
@@ -9063,7 +9391,7 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
   ready_.splice(round_);
 }
 
-ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
+ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
   struct round_scope {
     loop_core& core;
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
@@ -9071,10 +9399,10 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
   };
   bool ran = false;
   int completions = 0;
-  for (int round = 0; round < rounds_of_turn && ready_.linked() && completions < completions_of_turn; ++round) {
+  for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
     const round_scope scope(*this);
     while (round_.linked()) {
-      if (stopped_ || (done != nullptr && *done)) return ran;
+      if (stopped_ || completions == limit || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
       inline_budget_ = inline_budget_of_node;
@@ -9111,6 +9439,12 @@ ANYIO_NET_FN bool loop_core::turn(duration at_most) {
   return ran;
 }
 
+ANYIO_NET_FN void loop_core::step() {
+  const running_scope scope(*this);
+  if (!ready_.linked()) poll(time_until_next());
+  run_ready(nullptr, 1);
+}
+
 ANYIO_NET_FN void loop_core::run(const bool* done) {
   const running_scope scope(*this);
   for (;;) {
@@ -9132,7 +9466,8 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
   if (ready_.linked() || round_.linked()) return duration::zero();
   const timer* first = timers_.first();
   if (first == nullptr) return duration::max();
-  return std::max(duration::zero(), first->deadline() - now());
+  const time_point time = now();
+  return first->deadline() > time ? first->deadline() - time : duration::zero();
 }
 
 ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
@@ -9243,6 +9578,18 @@ ANYIO_NET_FN void drive(step s) {
       }
     }
   }
+}
+
+ANYIO_NET_FN void destroy_chain(promise_base& whole) noexcept {
+  promise_base* p = &whole;
+  while (p->inner != nullptr) p = p->inner;
+  while (p != &whole) {
+    promise_base* const next = p->outer;
+    *p->owner = nullptr;
+    p->handle.destroy();
+    p = next;
+  }
+  whole.handle.destroy();
 }
 
 ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
@@ -9486,9 +9833,9 @@ ANYIO_NET_FN void raw_descriptor::shut() noexcept {
 ANYIO_NET_FN wait_operation& wait_operation::operator=(wait_operation&& other) noexcept {
   if (this == &other) return *this;
   leave();
-  operation::operator=(std::move(other));
   fd_ = other.fd_;
   side_ = other.side_;
+  operation::operator=(std::move(other));
   return *this;
 }
 
@@ -9937,6 +10284,12 @@ ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket&
     if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
       return refuse(-status, "the socket is not connected");
   }
+  if (wanted.listening) {
+    int listens = 0;
+    size = sizeof listens;
+    if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
+      return refuse(0, "the socket does not listen");
+  }
   if (const int status = system.adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
   return {};
 }
@@ -10211,8 +10564,8 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
       return true;
     }
   }
-  // Descriptors end a read early, so more may lie behind them.
-  resource_->note_read(static_cast<std::size_t>(n), size, !fds.empty());
+  // Control data, also of other kinds, ends a read early, so more may lie behind it.
+  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
   out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
                    std::move(fds));
   return true;
@@ -10224,6 +10577,131 @@ ANYIO_NET_FN send_fds_operation unix_stream::send_fds(const_buffer message, std:
 
 ANYIO_NET_FN receive_fds_operation unix_stream::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
   return {detail::ref<detail::socket_resource>(resource()), max_bytes, max_fds};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == fd_stream: definitions =======================================================================
+
+// What descriptors that are no sockets do.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
+ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
+  const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
+  return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
+}
+
+ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : stream_resource(core) {
+  registration_.fd = fd;
+  status = core.watch(registration_, *this);
+  if (status < 0) registration_.fd = -1;
+}
+
+ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (!ended_) {
+    if (exhausted[read_side]) return progress::waiting;
+    const ssize_t n = core().system().read(registration_.fd, into.data(), into.size());
+    if (n > 0) {
+      out = static_cast<std::size_t>(n);
+      return progress::done;
+    }
+    if (n == -EAGAIN) {
+      exhausted[read_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0 && n != -EIO) {
+      out = fd_failure(n, "receive");
+      return progress::done;
+    }
+    ended_ = true;  // EIO: the other side of the terminal is closed
+  }
+  out = error(errc::end_of_stream, 0, "receive");
+  return progress::done;
+}
+
+ANYIO_NET_FN progress fd_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return p;
+}
+
+ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
+  constexpr std::size_t parts_of_call = 64;
+  constexpr int calls_of_turn = 16;
+  if (!data.done() && exhausted[write_side]) return progress::waiting;
+  for (int call = 0; !data.done(); ++call) {
+    if (call == calls_of_turn) return progress::again;
+    ::iovec parts[parts_of_call];
+    const std::size_t count = std::min(data.count(), parts_of_call);
+    for (std::size_t i = 0; i < count; ++i)
+      parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
+    const ssize_t n = core().system().write(registration_.fd, std::span<const ::iovec>(parts, count));
+    if (n == -EAGAIN) {
+      exhausted[write_side] = true;
+      return progress::waiting;
+    }
+    if (n < 0) {
+      out = fd_failure(n, "send");
+      return progress::done;
+    }
+    data.advance(static_cast<std::size_t>(n));
+  }
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
+  out = error(errc::not_supported, 0, "send_eof");
+  return progress::done;
+}
+
+ANYIO_NET_FN int fd_resource::release() noexcept {
+  if (gone()) return -1;
+  const int fd = registration_.fd;
+  core().forget(registration_, false);
+  close();
+  return fd;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
+  constexpr const char* what = "fd_stream";
+  const auto refuse = [&](int error_number, const char* reason) {
+    return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
+  };
+  detail::loop_core& core = detail::loop_core::current();
+  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  int type = 0;
+  socklen_t size = sizeof type;
+  const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
+  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
+  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
+  int status = 0;  // watched before it is changed, so that a refused one is as it was
+  const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
+  if (status == -EPERM) return refuse(EPERM, "a regular file, a directory, or a device that cannot be waited for");
+  if (status >= 0) {
+    status = core.system().adopt(fd);
+    if (status < 0) static_cast<void>(r->release());
+  }
+  if (status < 0) return error(errc::os_error, -status, what);
+  return fd_stream(r);
+}
+
+ANYIO_NET_FN int fd_stream::release() noexcept {
+  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release() : -1;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -10697,7 +11175,8 @@ ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
-  if (status != -ECONNREFUSED) return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
+  if (status != -ECONNREFUSED)
+    return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
   file_identity after;
   return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;
@@ -10917,10 +11396,6 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
 ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd, const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
-  int listening = 0;
-  socklen_t size = sizeof listening;
-  if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || listening == 0)
-    return error_access::with_reason(error(errc::invalid_argument, 0, wanted.what), "the socket does not listen");
   ref<listener_resource> r(new listener_resource(core));
   if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
     return error(errc::os_error, -status, wanted.what);
@@ -10935,7 +11410,7 @@ ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_list
 }
 
 ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<tcp_listener>(*std::move(r));
 }
@@ -10959,7 +11434,7 @@ ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
 }
 
 ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<unix_listener>(*std::move(r));
 }
@@ -10971,6 +11446,10 @@ ANYIO_NET_FN std::string unix_listener::local_path() const {
 ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>& out) {
   detail::loop_core& loop = detail::loop_core::current();
   backend& system = loop.system();
+  if (const auto address = detail::make_unix_address(path_, "bind"); !address) {
+    out = address.error();
+    return true;
+  }
   const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
   const auto fail = [&](int status, const char* failed) {
     if (fd >= 0) system.close(fd);
@@ -11062,7 +11541,8 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
     n = core().system().send(place_.fd, data.data(), data.size());
   } else {
     const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
-    n = core().system().send_message(place_.fd, message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
+    n = core().system().send_message(place_.fd,
+                                     message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
   }
   // What a full queue of a UNIX socket is to the BSDs and macOS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
@@ -11084,8 +11564,7 @@ ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation)
 ANYIO_NET_FN result<> datagram_socket::set_raw_option(int level, int name, const void* value, socklen_t size,
                                                       const char* operation) {
   if (!*this) return error(errc::closed_resource, 0, operation);
-  const int status =
-      resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
+  const int status = resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
   if (status < 0) return error(errc::os_error, -status, operation);
   return {};
 }
@@ -11116,11 +11595,13 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
-  const result<ip_endpoint> r = ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
+  const result<ip_endpoint> r =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
   return r ? *r : ip_endpoint();
 }
 
-ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept {
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
+                                    sockaddr_storage& storage) noexcept {
   if (family != AF_INET6 || !endpoint.address.is_v4()) return endpoint.to_sockaddr(storage);
   std::byte mapped[16] = {};
   mapped[10] = mapped[11] = std::byte{0xff};
@@ -11128,13 +11609,7 @@ ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family, soc
   return ip_endpoint{ip_address::v6(mapped), endpoint.port}.to_sockaddr(storage);
 }
 
-/// The address that a socket has, or that its peer has; port 0 where there is none.
-ANYIO_NET_FN ip_endpoint name_of(backend& system, int fd, int (backend::*ask)(int, sockaddr*, socklen_t*)) {
-  arrival a;
-  a.from_size = sizeof a.from;
-  if ((system.*ask)(fd, reinterpret_cast<sockaddr*>(&a.from), &a.from_size) < 0) return {};
-  return endpoint_of(a);
-}
+static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
 
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
                                                         const udp_options& options) {
@@ -11144,12 +11619,14 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   const auto failed = [](int status, const char* operation) {
     return error(errc::os_error, -status, operation);
   };
-  const opened_socket fd(system, system.open_socket(family, SOCK_DGRAM, 0));
-  if (fd.get() < 0) return failed(fd.get(), "socket");
+  int status = system.open_socket(family, SOCK_DGRAM, 0);
+  if (status < 0) return failed(status, "socket");
+  unique_fd fd(status);
 
   const int on = 1;
-  const auto enable = [&](int level, int name) { return system.set_option(fd.get(), level, name, &on, sizeof on); };
-  int status = 0;
+  const auto enable = [&](int level, int name) {
+    return system.set_option(fd.get(), level, name, &on, sizeof on);
+  };
   if (family == AF_INET6) status = enable(IPPROTO_IPV6, IPV6_V6ONLY);
   if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
   if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
@@ -11172,40 +11649,27 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   }
 
   ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
-  made->local = name_of(system, fd.get(), &backend::local_address);
+  made->local = local_endpoint_of(system, fd.get());
   if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
   if (status < 0) return failed(status, "watch");
-  const_cast<opened_socket&>(fd).release();
+  static_cast<void>(fd.release());
   return made;
 }
 
-ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const descriptor_texts& texts) {
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  int type = 0;
-  socklen_t size = sizeof type;
-  int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (status == -EOPNOTSUPP) return error(errc::not_supported, -status, texts.not_a_socket);
-  if (status < 0) return error(errc::invalid_argument, -status, texts.not_a_socket);
-  sockaddr_storage name;
-  socklen_t name_size = sizeof name;
-  std::memset(&name, 0, sizeof name);
-  status = system.local_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
-  if (status < 0 || (name.ss_family != AF_INET && name.ss_family != AF_INET6))
-    return error(errc::invalid_argument, status < 0 ? -status : 0, texts.wrong_family);
-  if (type != SOCK_DGRAM) return error(errc::invalid_argument, 0, texts.wrong_type);
-  const ip_endpoint local = name_of(system, fd, &backend::local_address);
-  const ip_endpoint remote = name_of(system, fd, &backend::remote_address);
-  if (connected && remote.port == 0) return error(errc::invalid_argument, ENOTCONN, texts.not_connected);
-  if (!connected && local.port == 0) return error(errc::invalid_argument, 0, texts.not_bound);
-
-  status = system.adopt(fd);
-  ref<udp_resource> made(new udp_resource(core, name.ss_family, connected));
-  made->local = local;
-  if (connected) made->remote = remote;
-  if (status >= 0) status = made->watch(fd);
-  if (status < 0) return error(errc::os_error, -status, "from_fd");
+  if (result<> r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
+  ref<udp_resource> made(new udp_resource(core, address.ss_family, connected));
+  made->local = local_endpoint_of(system, fd);
+  if (connected) made->remote = remote_endpoint_of(system, fd);
+  if (!connected && made->local.port == 0)
+    return error_access::with_reason(error(errc::invalid_argument, 0, what), "the socket is not bound");
+  if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
   return made;
 }
 
@@ -11222,16 +11686,16 @@ ANYIO_NET_FN result<udp_socket> udp_socket::open(const ip_endpoint& local, const
 }
 
 ANYIO_NET_FN result<udp_socket> udp_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{"udp_socket: not a socket", "udp_socket: wrong family",
-                                                  "udp_socket: wrong type", "udp_socket: not bound", ""};
-  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, texts));
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, "udp_socket"));
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
                                                                      const udp_options& options) {
   if (options.local_port == 0)
-    return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(nullptr, &remote, options));
-  return open(remote, {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
+    return detail::udp_access::wrap<connected_udp_socket>(
+        detail::udp_access::open(nullptr, &remote, options));
+  return open(remote,
+              {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
               options);
 }
 
@@ -11242,10 +11706,8 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_en
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{
-      "connected_udp_socket: not a socket", "connected_udp_socket: wrong family", "connected_udp_socket: wrong type",
-      "", "connected_udp_socket: not connected"};
-  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::adopt(fd, true, texts));
+  return detail::udp_access::wrap<connected_udp_socket>(
+      detail::udp_access::adopt(fd, true, "connected_udp_socket"));
 }
 
 // --- multicast
@@ -11339,7 +11801,8 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_broadcast(bool on) {
 
 namespace anyio::inline ANYIO_NET_ABI {
 
-ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size) : capacity_(count), max_size_(max_size) {
+ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
+    : capacity_(count), max_size_(max_size) {
   constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be had
   const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
   block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
@@ -11384,7 +11847,8 @@ ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
   asked_for_pieces_ = true;
   const int on = 1;
   if (!has_pieces) return;
-  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0) return;
+  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0)
+    return;
   memory_.reset(new std::byte[per_call * room]);  // touched only as far as it is used
 }
 
@@ -11394,7 +11858,9 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
   socklen_t size = sizeof value;
   if (!has_pieces) return;
   // A kernel that does not know it would ignore the control message, and send all in one datagram.
-  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) < 0) return;
+  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) <
+      0)
+    return;
   segment_limit_ = largest_segmented;
 }
 
@@ -11459,7 +11925,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
 
 /// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; slots != nullptr && i < count; ++i) {
     const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
     if (in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
   }
@@ -11491,13 +11957,15 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
   }
 }
 
-ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into,
+                                       arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return std::exchange(deferred_, 0);
     if (!memory_) return socket.receive_from_kernel(into, out);
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
-    keep_pieces(1, nullptr, 0);
+    first_ = 0;
+    count_ = 1;
   }
   std::span<const std::byte> data = next(out);
   out.size = 0;
@@ -11573,7 +12041,8 @@ ANYIO_NET_FN bool refuses_pieces(int status) noexcept {
          status == -ENOPROTOOPT;
 }
 
-ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent) {
+ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_batch& batch,
+                                          std::size_t& sent) {
   constexpr std::size_t most_parts = 256;
   if (!asked_for_segments_) ask_for_segments(socket);
   message messages[per_call];
@@ -11616,7 +12085,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       used += run;
       i += run;
     }
-    const int n = socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    const int n =
+        socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
     if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;
@@ -11681,20 +12151,34 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+static_assert(sizeof(unix_datagram_resource) <= recycler::block_size_of[recycler::descriptors]);
+
+// A send to a full queue allocates the datagram first, and to free it again counts as news that there is
+// room: who tries at every event tries for ever. So the kernel is asked, for whom it can tell, and believed
+// once a pause.
+ANYIO_NET_FN bool retry_pause::over(datagram_resource& socket) noexcept {
+  if (timer_.armed()) {
+    if (!socket.connected() || tried_early_ || socket.exhausted[write_side]) return false;
+    const int ready = socket.core().system().poll_now(socket.descriptor(), ready_write);
+    if (ready < 0 || (static_cast<std::uint32_t>(ready) & ready_write) == 0) {
+      socket.exhausted[write_side] = true;
+      return false;
+    }
+    tried_early_ = true;
+  }
+  socket.exhausted[write_side] = false;
+  return true;
+}
+
 ANYIO_NET_FN void retry_pause::begin(loop_core& loop, node& target) noexcept {
+  if (timer_.armed()) return;
   milliseconds_ = std::clamp(milliseconds_ * 2, 1u, 20u);
+  tried_early_ = false;
   loop.arm(timer_, add(loop.now(), std::chrono::milliseconds(milliseconds_)), target);
 }
 
-ANYIO_NET_FN std::string unix_name_of(backend& system, int fd, int (backend::*ask)(int, sockaddr*, socklen_t*)) {
-  sockaddr_storage name;
-  socklen_t size = sizeof name;
-  if ((system.*ask)(fd, reinterpret_cast<sockaddr*>(&name), &size) < 0) return {};
-  return unix_path(reinterpret_cast<const sockaddr*>(&name), size);
-}
-
-ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(const std::string_view* remote,
-                                                                            const unix_datagram_options& options) {
+ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
+    const std::string_view* remote, const unix_datagram_options& options) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
   // Names that cannot be are told before anything is made.
@@ -11703,9 +12187,9 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(cons
   const result<unix_address> own = make_unix_address(options.local_path, "bind");
   if (!own) return own.error();
 
-  opened_socket fd(system, system.open_socket(AF_UNIX, SOCK_DGRAM, 0));
-  if (fd.get() < 0) return error(errc::os_error, -fd.get(), "socket");
-  int status = 0;
+  int status = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
+  if (status < 0) return error(errc::os_error, -status, "socket");
+  unique_fd fd(status);
   if (!options.local_path.empty()) {
     const char* operation = "bind";
     status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
@@ -11720,36 +12204,19 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(cons
   if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
   if (status < 0) return error(errc::os_error, -status, "watch");
-  fd.release();
+  static_cast<void>(fd.release());
   return made;
 }
 
 ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int fd, bool connected,
-                                                                             const descriptor_texts& texts) {
+                                                                             const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  int type = 0;
-  socklen_t size = sizeof type;
-  int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (status == -EOPNOTSUPP) return error(errc::not_supported, -status, texts.not_a_socket);
-  if (status < 0) return error(errc::invalid_argument, -status, texts.not_a_socket);
-  sockaddr_storage name;
-  std::memset(&name, 0, sizeof name);
-  socklen_t name_size = sizeof name;
-  status = system.local_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
-  if (status < 0 || name.ss_family != AF_UNIX)
-    return error(errc::invalid_argument, status < 0 ? -status : 0, texts.wrong_family);
-  if (type != SOCK_DGRAM) return error(errc::invalid_argument, 0, texts.wrong_type);
-  name_size = sizeof name;
-  status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
-  if (connected && status < 0) return error(errc::invalid_argument, -status, texts.not_connected);
-
-  status = system.adopt(fd);
+  if (result<> r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
-  made->local = unix_name_of(system, fd, &backend::local_address);
-  if (connected) made->remote = unix_name_of(system, fd, &backend::remote_address);
-  if (status >= 0) status = made->watch(fd);
-  if (status < 0) return error(errc::os_error, -status, "from_fd");
+  made->local = local_path_of(system, fd);
+  if (connected) made->remote = remote_path_of(system, fd);
+  if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
   return made;
 }
 
@@ -11761,11 +12228,8 @@ ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::open(const unix_
 }
 
 ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{
-      "unix_datagram_socket: not a socket", "unix_datagram_socket: wrong family",
-      "unix_datagram_socket: wrong type", "", ""};
   return detail::unix_datagram_access::wrap<unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, false, texts));
+      detail::unix_datagram_access::adopt(fd, false, "unix_datagram_socket"));
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::open(
@@ -11775,11 +12239,8 @@ ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_sock
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{
-      "connected_unix_datagram_socket: not a socket", "connected_unix_datagram_socket: wrong family",
-      "connected_unix_datagram_socket: wrong type", "", "connected_unix_datagram_socket: not connected"};
   return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, true, texts));
+      detail::unix_datagram_access::adopt(fd, true, "connected_unix_datagram_socket"));
 }
 
 ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {
@@ -11800,12 +12261,6 @@ ANYIO_NET_FN std::string connected_unix_datagram_socket::remote_path() const {
 
 // The helper threads, and the way of a job to one and back.
 
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <cerrno>
-#include <system_error>
-#include <thread>
-#endif
-
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
@@ -11814,7 +12269,7 @@ ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
     mail_ = loop.mail;
     waiter_ = &waiter;
     stage_ = stage::under_way;
-    const int status = helper_pool::instance().submit(*this);
+    const int status = helper_pool::instance().submit(loop.system(), *this);
     if (status < 0) stage_ = stage::idle;
     return status;
   }
@@ -11874,11 +12329,11 @@ ANYIO_NET_FN helper_pool& helper_pool::instance() {
   return pool;
 }
 
-ANYIO_NET_FN int helper_pool::submit(helper_job& job) {
+ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   const std::lock_guard lock(mutex_);
   // Under the lock, so that nobody counts on a helper that comes to nothing.
   if (helpers_ < most_helpers) {
-    const int status = start_helper();
+    const int status = system.start_thread([](void*) { serve(); }, nullptr);
     if (status == 0) {
       ++helpers_;
     } else if (helpers_ == 0) {
@@ -11896,20 +12351,6 @@ ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
   if (!std::exchange(job.queued_, false)) return false;
   job.unlink();
   return true;
-}
-
-ANYIO_NET_FN int helper_pool::start_helper() {
-#if ANYIO_NET_EXCEPTIONS
-  try {
-    std::thread(serve).detach();
-    return 0;
-  } catch (const std::system_error& e) {
-    return e.code().value() > 0 ? -e.code().value() : -EAGAIN;
-  }
-#else
-  std::thread(serve).detach();
-  return 0;
-#endif
 }
 
 ANYIO_NET_FN void helper_pool::serve() {
@@ -12231,8 +12672,7 @@ ANYIO_NET_FN void interleave_families(std::vector<ip_endpoint>& all) {
 ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
   stage_ = stage::race;
   if (target_) {
-    const bool other_family = family_ != AF_UNSPEC && (family_ == AF_INET6) != target_->address.is_v6();
-    if (other_family) {
+    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET)) {
       out = error(errc::os_error, EAFNOSUPPORT, name);
       return true;
     }
@@ -12335,6 +12775,11 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
 
 ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
   loop_core& loop = loop_core::current();
+  const bool known = options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
+  if (!known) {
+    out = error(errc::os_error, EAFNOSUPPORT, name);
+    return true;
+  }
   if (host_.empty()) {
     bool dual_stack = false;
     auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);
@@ -12364,5 +12809,148 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == datagram_connect: definitions ================================================================
+
+// Which of the addresses of a name a UDP socket takes.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Of several, leaves out the family that this machine has not.
+ANYIO_NET_FN void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+  if (all.size() < 2) return;
+  const auto is_missing = [&](const ip_endpoint& e) {
+    return !system.has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+  };
+  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+}
+
+ANYIO_NET_FN bool is_ip_family(int family) noexcept {
+  return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
+}
+
+ANYIO_NET_FN ip_address any_address(bool v6) noexcept {
+  return v6 ? ip_address::any_v6() : ip_address::any_v4();
+}
+
+ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
+  const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
+  return enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+}
+
+ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) {
+  if (local_host_.empty()) {
+    out = udp_socket::open({any_address(options_.family == AF_INET6), options_.local_port}, options_);
+    return true;
+  }
+  result<std::vector<ip_endpoint>> locals(errc::cancelled);
+  if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
+  if (!locals) {
+    out = result_access::failure<udp_socket>(locals);
+    return true;
+  }
+  drop_missing_families(loop_core::current().system(), *locals);
+  error first;
+  for (const ip_endpoint& local : *locals) {
+    out = udp_socket::open(local, options_);
+    if (out.has_value()) return true;
+    if (first.code() == errc::ok) first = out.error();
+    // Another socket on the port of one address is no reason to take another address.
+    if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
+  }
+  out = first;
+  return true;
+}
+
+ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
+  return made_ && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+}
+
+ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {
+  result<std::vector<ip_endpoint>> answer(errc::cancelled);
+  if (!local_host_.empty() && !local_is_known_) {
+    if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
+    if (!answer) {
+      out = result_access::failure<connected_udp_socket>(answer);
+      return true;
+    }
+    locals_ = *std::move(answer);
+    local_is_known_ = true;
+  }
+  if (has_remote_) {
+    const bool other =
+        options_.family != AF_UNSPEC && (options_.family == AF_INET6) != remote_.address.is_v6();
+    if (other) {
+      out = error(errc::os_error, EAFNOSUPPORT, name);
+    } else {
+      out = connect(std::vector<ip_endpoint>(1, remote_));
+    }
+    return true;
+  }
+  if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
+  if (!answer) {
+    out = result_access::failure<connected_udp_socket>(answer);
+    return true;
+  }
+  drop_missing_families(loop_core::current().system(), *answer);
+  out = connect(*answer);
+  return true;
+}
+
+ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation::connect(
+    const std::vector<ip_endpoint>& remotes) const {
+  error first;
+  for (const ip_endpoint& remote : remotes) {
+    result<connected_udp_socket> r(errc::cancelled);
+    if (locals_.empty()) {
+      r = connected_udp_socket::open(remote, options_);
+    } else {
+      const auto same_family = [&](const ip_endpoint& e) {
+        return e.address.is_v6() == remote.address.is_v6();
+      };
+      const auto local = std::find_if(locals_.begin(), locals_.end(), same_family);
+      if (local == locals_.end()) {
+        r = error(errc::os_error, EAFNOSUPPORT, "bind");
+      } else {
+        r = connected_udp_socket::open(remote, *local, options_);
+      }
+    }
+    if (r) return r;
+    if (first.code() == errc::ok) first = r.error();
+  }
+  return first;
+}
+
+ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
+  withdraw_question();
+  local_is_known_ = false;
+  locals_.clear();
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
+  if (!is_known_) {
+    result<std::vector<ip_endpoint>> answer(errc::cancelled);
+    // A socket that takes both families is one of IPv6 to which IPv4 is mapped; ours are not, but others'.
+    if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
+    if (!answer) {
+      out = detail::result_access::failure<void>(answer);
+      return true;
+    }
+    const bool v6 = resource_->family() == AF_INET6;
+    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
+    const auto found = std::find_if(answer->begin(), answer->end(), same_family);
+    to_ = found != answer->end() ? *found : answer->front();
+    is_known_ = true;
+  }
+  sockaddr_storage address;
+  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
+  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
 
 #endif  // ANYIO_NET_DEFINE

@@ -145,8 +145,11 @@ class backend {
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
 
+  // --- helper threads
   /// Whether helper threads may be used. False: what would run on one runs in place.
   virtual bool uses_threads() const { return true; }
+  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
+  virtual int start_thread(void (*body)(void*), void* argument) = 0;
 };
 
 namespace detail {

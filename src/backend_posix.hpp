@@ -64,6 +64,7 @@ class posix_backend : public backend {
   bool take_signal(int number) override;
 
   bool uses_threads() const override;
+  int start_thread(void (*body)(void*), void* argument) override;
 
  protected:
   /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the

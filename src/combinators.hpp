@@ -233,7 +233,9 @@ class [[nodiscard]] when_all_operation
  public:
   static constexpr const char* name = "when_all";
   when_all_operation() = default;
-  explicit when_all_operation(Ops&&... ops) : children_(std::move(ops)...) {}
+  explicit when_all_operation(Ops&&... ops)
+    requires(sizeof...(Ops) > 0)
+      : children_(std::move(ops)...) {}
 
   void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_); }
 

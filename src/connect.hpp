@@ -153,12 +153,12 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
  public:
   static constexpr const char* name = "connect";
   connect_unix_operation() = default;
-  explicit connect_unix_operation(std::string_view path) : path_(path), made_(true) {}
+  explicit connect_unix_operation(std::string_view path) : path_(path) {}
 
  private:
   friend class operation<connect_unix_operation, unix_stream>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
   bool attempt(result<unix_stream>& out);
   void left() noexcept {
     pause_.cancel();
@@ -166,7 +166,6 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
   }
 
   std::string path_;
-  bool made_ = false;
   unique_fd fd_;
   timer pause_;
   duration next_pause_{};

@@ -205,8 +205,7 @@ ANYIO_NET_FN void interleave_families(std::vector<ip_endpoint>& all) {
 ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
   stage_ = stage::race;
   if (target_) {
-    const bool other_family = family_ != AF_UNSPEC && (family_ == AF_INET6) != target_->address.is_v6();
-    if (other_family) {
+    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET)) {
       out = error(errc::os_error, EAFNOSUPPORT, name);
       return true;
     }
@@ -309,6 +308,11 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
 
 ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
   loop_core& loop = loop_core::current();
+  const bool known = options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
+  if (!known) {
+    out = error(errc::os_error, EAFNOSUPPORT, name);
+    return true;
+  }
   if (host_.empty()) {
     bool dual_stack = false;
     auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);

@@ -56,10 +56,21 @@ struct promise_base : node {
   std::coroutine_handle<> handle;
   promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
   waiter_storage waiter;
+  promise_base* inner = nullptr;  // the task that it awaits, and
+  promise_base* outer = nullptr;  // the coroutine that awaits it: so a chain is destroyed without recursion
   link scopes;  // the task groups that were made in it, which so know what they are part of
 
   ~promise_base() {
+    leave_outer();
     while (scopes.linked()) scopes.next->unlink();
+  }
+
+  void enter_outer(promise_base& waiting) noexcept {
+    outer = &waiting;
+    waiting.inner = this;
+  }
+  void leave_outer() noexcept {
+    if (outer != nullptr) std::exchange(outer, nullptr)->inner = nullptr;
   }
 
   static void* operator new(std::size_t size) { return recycler::allocate(size); }
@@ -72,6 +83,9 @@ inline constinit thread_local promise_base* active = nullptr;
 inline constinit thread_local step next_step{};
 
 void drive(step s);
+
+/// Destroys a suspended coroutine and the tasks that it awaits, innermost first.
+void destroy_chain(promise_base& whole) noexcept;
 
 /// Destroys a suspended coroutine that somebody waits for, on behalf of its end.
 void end_frame(promise_base& p) noexcept;

@@ -34,6 +34,18 @@ ANYIO_NET_FN void drive(step s) {
   }
 }
 
+ANYIO_NET_FN void destroy_chain(promise_base& whole) noexcept {
+  promise_base* p = &whole;
+  while (p->inner != nullptr) p = p->inner;
+  while (p != &whole) {
+    promise_base* const next = p->outer;
+    *p->owner = nullptr;
+    p->handle.destroy();
+    p = next;
+  }
+  whole.handle.destroy();
+}
+
 ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
   // The frame's locals may ask who runs: the end of a coroutine is its inside. It is asked about by
   // another node, since the promise goes before the parameters do.

@@ -120,7 +120,8 @@ class datagram_receive_into : public resource_operation<Derived, T, datagram_res
  public:
   static constexpr const char* name = "receive";
   datagram_receive_into() = default;
-  datagram_receive_into(ref<datagram_resource> r, mutable_buffer into) noexcept : base(std::move(r)), into_(into) {}
+  datagram_receive_into(ref<datagram_resource> r, mutable_buffer into) noexcept
+      : base(std::move(r)), into_(into) {}
 
  private:
   friend class operation<Derived, T>;
@@ -206,32 +207,6 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
  private:
   bool over_ = false;  // all happened in `started`, and is yet to be told
   error outcome_;
-};
-
-/// A descriptor until somebody takes it over.
-class opened_socket {
- public:
-  opened_socket(backend& system, int fd) noexcept : system_(system), fd_(fd) {}
-  opened_socket(const opened_socket&) = delete;
-  opened_socket& operator=(const opened_socket&) = delete;
-  ~opened_socket() {
-    if (fd_ >= 0) system_.close(fd_);
-  }
-  [[nodiscard]] int get() const noexcept { return fd_; }
-  void release() noexcept { fd_ = -1; }
-
- private:
-  backend& system_;
-  int fd_;
-};
-
-/// What is wrong with a descriptor that a program gives; each is static text that names the class.
-struct descriptor_texts {
-  const char* not_a_socket;
-  const char* wrong_family;
-  const char* wrong_type;
-  const char* not_bound;
-  const char* not_connected;
 };
 
 }  // namespace detail

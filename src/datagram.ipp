@@ -72,7 +72,8 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
     n = core().system().send(place_.fd, data.data(), data.size());
   } else {
     const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
-    n = core().system().send_message(place_.fd, message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
+    n = core().system().send_message(place_.fd,
+                                     message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
   }
   // What a full queue of a UNIX socket is to the BSDs and macOS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
@@ -94,8 +95,7 @@ ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation)
 ANYIO_NET_FN result<> datagram_socket::set_raw_option(int level, int name, const void* value, socklen_t size,
                                                       const char* operation) {
   if (!*this) return error(errc::closed_resource, 0, operation);
-  const int status =
-      resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
+  const int status = resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
   if (status < 0) return error(errc::os_error, -status, operation);
   return {};
 }

@@ -48,9 +48,9 @@ ANYIO_NET_FN void raw_descriptor::shut() noexcept {
 ANYIO_NET_FN wait_operation& wait_operation::operator=(wait_operation&& other) noexcept {
   if (this == &other) return *this;
   leave();
-  operation::operator=(std::move(other));
   fd_ = other.fd_;
   side_ = other.side_;
+  operation::operator=(std::move(other));
   return *this;
 }
 

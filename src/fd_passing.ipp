@@ -138,8 +138,8 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
       return true;
     }
   }
-  // Descriptors end a read early, so more may lie behind them.
-  resource_->note_read(static_cast<std::size_t>(n), size, !fds.empty());
+  // Control data, also of other kinds, ends a read early, so more may lie behind it.
+  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
   out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
                    std::move(fds));
   return true;

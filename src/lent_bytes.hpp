@@ -48,7 +48,9 @@ class lent_bytes {
     owned_ = std::move(other.owned_);
     if (owns_) view_ = const_buffer(owned_.data() + used, view_.size());
   }
-  [[nodiscard]] const std::byte* begin() const noexcept { return reinterpret_cast<const std::byte*>(owned_.data()); }
+  [[nodiscard]] const std::byte* begin() const noexcept {
+    return reinterpret_cast<const std::byte*>(owned_.data());
+  }
 
   std::string owned_;
   const_buffer view_;

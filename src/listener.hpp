@@ -214,7 +214,7 @@ class serving final : public outcome_sink {
       serving& server = *news.self;
       news.retire();
       news.how = &face_of_news;
-      server.report(result<void>(server.listener_->problem));
+      server.report(error(server.listener_->problem));
     }
     static void abandon(node& n) { n.retire(); }
     static node* owner(node&) { return nullptr; }
@@ -249,7 +249,9 @@ class serving final : public outcome_sink {
       }
     }
 #endif
-    const error e = outcome.error();
+    report(outcome.error());
+  }
+  void report([[maybe_unused]] const error& e) {
     if constexpr (std::is_invocable_v<OnError&, const error&>) {
       if (e != errc::end_of_stream) static_cast<void>(on_error_(e));
     }
@@ -292,7 +294,13 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
     return state_ ? state_->check() : errc::closed_resource;
   }
   bool attempt(result<void>& out) {
-    if (!state_->begun()) state_->begin(*this);
+    if (!state_->begun()) {
+      if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
+        out = error(e, 0, name);
+        return true;
+      }
+      state_->begin(*this);
+    }
     if (!state_->over()) return false;
     if (state_->failure().code() != errc::ok) {
       out = state_->failure();

@@ -200,10 +200,6 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
 ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd, const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
-  int listening = 0;
-  socklen_t size = sizeof listening;
-  if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || listening == 0)
-    return error_access::with_reason(error(errc::invalid_argument, 0, wanted.what), "the socket does not listen");
   ref<listener_resource> r(new listener_resource(core));
   if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
     return error(errc::os_error, -status, wanted.what);
@@ -218,7 +214,7 @@ ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_list
 }
 
 ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<tcp_listener>(*std::move(r));
 }
@@ -242,7 +238,7 @@ ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
 }
 
 ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<unix_listener>(*std::move(r));
 }
@@ -254,6 +250,10 @@ ANYIO_NET_FN std::string unix_listener::local_path() const {
 ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>& out) {
   detail::loop_core& loop = detail::loop_core::current();
   backend& system = loop.system();
+  if (const auto address = detail::make_unix_address(path_, "bind"); !address) {
+    out = address.error();
+    return true;
+  }
   const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
   const auto fail = [&](int status, const char* failed) {
     if (fd >= 0) system.close(fd);

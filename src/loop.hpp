@@ -228,6 +228,8 @@ class loop_core {
   }
 
   bool turn(duration at_most);
+  /// Waits for something to be ready, and runs one completion. For tests.
+  void step();
   /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
   void run(const bool* done = nullptr);
   void stop() noexcept { stopped_ = true; }
@@ -291,7 +293,7 @@ class loop_core {
   static constexpr std::uint32_t inline_budget_of_node = 32;
   static constexpr std::uint32_t await_budget_of_node = 1024;
 
-  bool run_ready(const bool* done);
+  bool run_ready(const bool* done, int limit = completions_of_turn);
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();

@@ -166,7 +166,7 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
   ready_.splice(round_);
 }
 
-ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
+ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
   struct round_scope {
     loop_core& core;
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
@@ -174,10 +174,10 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
   };
   bool ran = false;
   int completions = 0;
-  for (int round = 0; round < rounds_of_turn && ready_.linked() && completions < completions_of_turn; ++round) {
+  for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
     const round_scope scope(*this);
     while (round_.linked()) {
-      if (stopped_ || (done != nullptr && *done)) return ran;
+      if (stopped_ || completions == limit || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
       inline_budget_ = inline_budget_of_node;
@@ -214,6 +214,12 @@ ANYIO_NET_FN bool loop_core::turn(duration at_most) {
   return ran;
 }
 
+ANYIO_NET_FN void loop_core::step() {
+  const running_scope scope(*this);
+  if (!ready_.linked()) poll(time_until_next());
+  run_ready(nullptr, 1);
+}
+
 ANYIO_NET_FN void loop_core::run(const bool* done) {
   const running_scope scope(*this);
   for (;;) {
@@ -235,7 +241,8 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
   if (ready_.linked() || round_.linked()) return duration::zero();
   const timer* first = timers_.first();
   if (first == nullptr) return duration::max();
-  return std::max(duration::zero(), first->deadline() - now());
+  const time_point time = now();
+  return first->deadline() > time ? first->deadline() - time : duration::zero();
 }
 
 ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {

@@ -127,6 +127,23 @@ class detached : public pooled<recycler::operations> {
   F f_;
 };
 
+/// What `co_await` of an operation is.
+template <class Op>
+class [[nodiscard]] awaiter {
+ public:
+  explicit awaiter(Op& op) noexcept : op_(op) {}
+
+  bool await_ready() { return op_.await_ready(); }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    return op_.await_suspend(h);
+  }
+  decltype(auto) await_resume() { return op_.await_resume(); }
+
+ private:
+  Op& op_;
+};
+
 /// The base of operations. T is what it gives.
 template <class Derived, class T>
 class operation : public node, public operation_tag {
@@ -155,6 +172,9 @@ class operation : public node, public operation_tag {
   void start(F&& f) && {
     detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
   }
+
+  /// Refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
+  awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
 
   bool await_ready() { return ready_at_once<true>(); }
   template <class P>

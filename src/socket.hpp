@@ -203,6 +203,7 @@ struct wanted_socket {
   bool is_unix;
   int type;
   bool connected;
+  bool listening = false;
 };
 /// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
 [[nodiscard]] result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted);

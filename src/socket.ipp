@@ -249,6 +249,12 @@ ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket&
     if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
       return refuse(-status, "the socket is not connected");
   }
+  if (wanted.listening) {
+    int listens = 0;
+    size = sizeof listens;
+    if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
+      return refuse(0, "the socket does not listen");
+  }
   if (const int status = system.adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
   return {};
 }

@@ -149,7 +149,7 @@ class [[nodiscard]] task : public detail::operation_tag {
   void reset() noexcept {
     if (promise_ == nullptr) return;
     ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) && "a running task cannot be destroyed");
-    std::exchange(promise_, nullptr)->handle.destroy();
+    detail::destroy_chain(*std::exchange(promise_, nullptr));
   }
   template <class F>
   static void refuse_start(F f);
@@ -219,6 +219,7 @@ class [[nodiscard]] task<T>::awaiter {
     p->waiter.put(waiting{detail::suspended::from(h), this});
     p->how = &face;
     if constexpr (detail::is_own_promise<P>) {
+      p->enter_outer(h.promise());
       detail::loop_core* loop = detail::loop_core::current_or_null();
       if (loop == nullptr || loop->spend_await()) {
         detail::hand_on(h.promise(), {detail::step::resume, p, {}});
@@ -274,6 +275,7 @@ class [[nodiscard]] task<T>::awaiter {
     const waiting w = who(b.waiter);
     auto& outcome = static_cast<promise_type&>(b).outcome;
     if (outcome.has_value()) {
+      b.leave_outer();
       b.retire();
     } else {
       w.self->failure_ = detail::result_access::failure<void>(outcome);

@@ -83,12 +83,11 @@ class helper_pool {
   [[nodiscard]] static helper_pool& instance();
 
   /// 0, or a negative errno if there is no helper and none can be started.
-  [[nodiscard]] int submit(helper_job& job);
+  [[nodiscard]] int submit(backend& system, helper_job& job);
   /// True, and the job is out of the queue, if no helper has begun it.
   [[nodiscard]] bool take_back(helper_job& job) noexcept;
 
  private:
-  static int start_helper();
   static void serve();
 
   std::mutex mutex_;

@@ -3,12 +3,6 @@
 
 #include "threads.hpp"
 
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <cerrno>
-#include <system_error>
-#include <thread>
-#endif
-
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
@@ -17,7 +11,7 @@ ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
     mail_ = loop.mail;
     waiter_ = &waiter;
     stage_ = stage::under_way;
-    const int status = helper_pool::instance().submit(*this);
+    const int status = helper_pool::instance().submit(loop.system(), *this);
     if (status < 0) stage_ = stage::idle;
     return status;
   }
@@ -77,11 +71,11 @@ ANYIO_NET_FN helper_pool& helper_pool::instance() {
   return pool;
 }
 
-ANYIO_NET_FN int helper_pool::submit(helper_job& job) {
+ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   const std::lock_guard lock(mutex_);
   // Under the lock, so that nobody counts on a helper that comes to nothing.
   if (helpers_ < most_helpers) {
-    const int status = start_helper();
+    const int status = system.start_thread([](void*) { serve(); }, nullptr);
     if (status == 0) {
       ++helpers_;
     } else if (helpers_ == 0) {
@@ -99,20 +93,6 @@ ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
   if (!std::exchange(job.queued_, false)) return false;
   job.unlink();
   return true;
-}
-
-ANYIO_NET_FN int helper_pool::start_helper() {
-#if ANYIO_NET_EXCEPTIONS
-  try {
-    std::thread(serve).detach();
-    return 0;
-  } catch (const std::system_error& e) {
-    return e.code().value() > 0 ? -e.code().value() : -EAGAIN;
-  }
-#else
-  std::thread(serve).detach();
-  return 0;
-#endif
 }
 
 ANYIO_NET_FN void helper_pool::serve() {

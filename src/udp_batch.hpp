@@ -101,7 +101,7 @@ class batch_source final : public datagram_source {
 
  private:
   static constexpr std::size_t per_call = 32;
-  static constexpr std::size_t room = 65536;  // for what the kernel gives in one piece
+  static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
   static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
   static constexpr std::size_t most_segments = 64;
 
@@ -185,7 +185,9 @@ class [[nodiscard]] send_batch_operation
 
 inline receive_batch_operation udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
 inline send_batch_operation udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
-inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
+inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& batch) {
+  return {resource_, batch};
+}
 inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
 
 }  // namespace anyio::inline ANYIO_NET_ABI

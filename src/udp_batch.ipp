@@ -13,7 +13,8 @@
 
 namespace anyio::inline ANYIO_NET_ABI {
 
-ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size) : capacity_(count), max_size_(max_size) {
+ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
+    : capacity_(count), max_size_(max_size) {
   constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be had
   const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
   block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
@@ -58,7 +59,8 @@ ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
   asked_for_pieces_ = true;
   const int on = 1;
   if (!has_pieces) return;
-  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0) return;
+  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0)
+    return;
   memory_.reset(new std::byte[per_call * room]);  // touched only as far as it is used
 }
 
@@ -68,7 +70,9 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
   socklen_t size = sizeof value;
   if (!has_pieces) return;
   // A kernel that does not know it would ignore the control message, and send all in one datagram.
-  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) < 0) return;
+  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) <
+      0)
+    return;
   segment_limit_ = largest_segmented;
 }
 
@@ -133,7 +137,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
 
 /// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; slots != nullptr && i < count; ++i) {
     const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
     if (in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
   }
@@ -165,13 +169,15 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
   }
 }
 
-ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into,
+                                       arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return std::exchange(deferred_, 0);
     if (!memory_) return socket.receive_from_kernel(into, out);
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
-    keep_pieces(1, nullptr, 0);
+    first_ = 0;
+    count_ = 1;
   }
   std::span<const std::byte> data = next(out);
   out.size = 0;
@@ -247,7 +253,8 @@ ANYIO_NET_FN bool refuses_pieces(int status) noexcept {
          status == -ENOPROTOOPT;
 }
 
-ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent) {
+ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_batch& batch,
+                                          std::size_t& sent) {
   constexpr std::size_t most_parts = 256;
   if (!asked_for_segments_) ask_for_segments(socket);
   message messages[per_call];
@@ -290,7 +297,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       used += run;
       i += run;
     }
-    const int n = socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    const int n =
+        socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
     if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;

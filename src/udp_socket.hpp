@@ -23,11 +23,11 @@ class send_to_host_operation;
 /// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
 /// without a host, are IPv6 only.
 struct udp_options {
-  int family = AF_UNSPEC;           ///< AF_INET or AF_INET6
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6
   std::string_view local_host = {};  ///< a name or an address
-  std::uint16_t local_port = 0;     ///< 0: one that is free; counts without `local_host` too
-  bool reuse_port = false;          ///< SO_REUSEPORT: several sockets share the datagrams of a port
-  bool reuse_address = false;       ///< SO_REUSEADDR: several sockets get every multicast datagram
+  std::uint16_t local_port = 0;      ///< 0: one that is free; counts without `local_host` too
+  bool reuse_port = false;           ///< SO_REUSEPORT: several sockets share the datagrams of a port
+  bool reuse_address = false;        ///< SO_REUSEADDR: several sockets get every multicast datagram
   /// Called between `socket` and `bind`; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
   void* prepare_data = nullptr;
@@ -45,9 +45,9 @@ class udp_packet {
 
 /// A datagram that was received into a buffer.
 struct udp_received {
-  std::size_t size = 0;     ///< how many bytes of it are in the buffer
+  std::size_t size = 0;  ///< how many bytes of it are in the buffer
   ip_endpoint sender{};
-  bool truncated = false;   ///< it was longer than the buffer, and the rest of it is lost
+  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
 };
 
 /// The same where there is but one sender.
@@ -125,7 +125,8 @@ class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_ope
  public:
   static constexpr const char* name = "send_to";
   send_to_operation() = default;
-  send_to_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes, const ip_endpoint& to)
+  send_to_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                    const ip_endpoint& to)
       : datagram_send(std::move(r), std::move(bytes)), to_(to) {}
 
  private:
@@ -149,7 +150,9 @@ class [[nodiscard]] send_datagram_operation : public detail::datagram_send<send_
 class ip_datagram_socket : public datagram_socket {
  public:
   /// Remembered after closing.
-  [[nodiscard]] ip_endpoint local_endpoint() const noexcept { return resource_ ? udp().local : ip_endpoint(); }
+  [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
+    return resource_ ? udp().local : ip_endpoint();
+  }
 
   /// Receives what is sent to a multicast group. The interface is, for IPv4, one of its addresses; for IPv6
   /// its number as the scope of this address or of the group's; otherwise the system chooses. `os_error`
@@ -242,14 +245,18 @@ class connected_udp_socket : public ip_datagram_socket {
   static result<connected_udp_socket> from_fd(int fd);
 
   /// Remembered after closing.
-  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept { return resource_ ? udp().remote : ip_endpoint(); }
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
+    return resource_ ? udp().remote : ip_endpoint();
+  }
 
   /// The next datagram, of any size.
   [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
   /// The next datagram, as much of it as there is room for.
   [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// Sends one datagram, as `udp_socket::send_to`.
-  [[nodiscard]] send_datagram_operation send(const_buffer data) { return {resource_, detail::lent_bytes(data)}; }
+  [[nodiscard]] send_datagram_operation send(const_buffer data) {
+    return {resource_, detail::lent_bytes(data)};
+  }
   template <detail::string_rvalue S>
   [[nodiscard]] send_datagram_operation send(S&& data) {
     return {resource_, detail::lent_bytes(std::move(data))};
@@ -261,7 +268,8 @@ class connected_udp_socket : public ip_datagram_socket {
 
  private:
   friend struct detail::udp_access;
-  explicit connected_udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
+  explicit connected_udp_socket(detail::ref<detail::udp_resource> r) noexcept
+      : ip_datagram_socket(std::move(r)) {}
 };
 
 namespace detail {
@@ -271,7 +279,7 @@ struct udp_access {
   /// `remote` or `local` may be null, not both.
   static result<ref<udp_resource>> open(const ip_endpoint* local, const ip_endpoint* remote,
                                         const udp_options& options);
-  static result<ref<udp_resource>> adopt(int fd, bool connected, const descriptor_texts& texts);
+  static result<ref<udp_resource>> adopt(int fd, bool connected, const char* what);
   template <class Socket>
   static result<Socket> wrap(result<ref<udp_resource>>&& r) {
     if (!r) return r.error();

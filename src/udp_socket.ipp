@@ -1,7 +1,9 @@
 // Opening UDP sockets, and their multicast options.
 #pragma once
 
+#include "socket.hpp"
 #include "udp_socket.hpp"
+#include "unique_fd.hpp"
 
 #include <cerrno>
 #include <cstring>
@@ -13,11 +15,13 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
-  const result<ip_endpoint> r = ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
+  const result<ip_endpoint> r =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
   return r ? *r : ip_endpoint();
 }
 
-ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept {
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
+                                    sockaddr_storage& storage) noexcept {
   if (family != AF_INET6 || !endpoint.address.is_v4()) return endpoint.to_sockaddr(storage);
   std::byte mapped[16] = {};
   mapped[10] = mapped[11] = std::byte{0xff};
@@ -25,13 +29,7 @@ ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family, soc
   return ip_endpoint{ip_address::v6(mapped), endpoint.port}.to_sockaddr(storage);
 }
 
-/// The address that a socket has, or that its peer has; port 0 where there is none.
-ANYIO_NET_FN ip_endpoint name_of(backend& system, int fd, int (backend::*ask)(int, sockaddr*, socklen_t*)) {
-  arrival a;
-  a.from_size = sizeof a.from;
-  if ((system.*ask)(fd, reinterpret_cast<sockaddr*>(&a.from), &a.from_size) < 0) return {};
-  return endpoint_of(a);
-}
+static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
 
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
                                                         const udp_options& options) {
@@ -41,12 +39,14 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   const auto failed = [](int status, const char* operation) {
     return error(errc::os_error, -status, operation);
   };
-  const opened_socket fd(system, system.open_socket(family, SOCK_DGRAM, 0));
-  if (fd.get() < 0) return failed(fd.get(), "socket");
+  int status = system.open_socket(family, SOCK_DGRAM, 0);
+  if (status < 0) return failed(status, "socket");
+  unique_fd fd(status);
 
   const int on = 1;
-  const auto enable = [&](int level, int name) { return system.set_option(fd.get(), level, name, &on, sizeof on); };
-  int status = 0;
+  const auto enable = [&](int level, int name) {
+    return system.set_option(fd.get(), level, name, &on, sizeof on);
+  };
   if (family == AF_INET6) status = enable(IPPROTO_IPV6, IPV6_V6ONLY);
   if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
   if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
@@ -69,40 +69,27 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   }
 
   ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
-  made->local = name_of(system, fd.get(), &backend::local_address);
+  made->local = local_endpoint_of(system, fd.get());
   if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
   if (status < 0) return failed(status, "watch");
-  const_cast<opened_socket&>(fd).release();
+  static_cast<void>(fd.release());
   return made;
 }
 
-ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const descriptor_texts& texts) {
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  int type = 0;
-  socklen_t size = sizeof type;
-  int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (status == -EOPNOTSUPP) return error(errc::not_supported, -status, texts.not_a_socket);
-  if (status < 0) return error(errc::invalid_argument, -status, texts.not_a_socket);
-  sockaddr_storage name;
-  socklen_t name_size = sizeof name;
-  std::memset(&name, 0, sizeof name);
-  status = system.local_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
-  if (status < 0 || (name.ss_family != AF_INET && name.ss_family != AF_INET6))
-    return error(errc::invalid_argument, status < 0 ? -status : 0, texts.wrong_family);
-  if (type != SOCK_DGRAM) return error(errc::invalid_argument, 0, texts.wrong_type);
-  const ip_endpoint local = name_of(system, fd, &backend::local_address);
-  const ip_endpoint remote = name_of(system, fd, &backend::remote_address);
-  if (connected && remote.port == 0) return error(errc::invalid_argument, ENOTCONN, texts.not_connected);
-  if (!connected && local.port == 0) return error(errc::invalid_argument, 0, texts.not_bound);
-
-  status = system.adopt(fd);
-  ref<udp_resource> made(new udp_resource(core, name.ss_family, connected));
-  made->local = local;
-  if (connected) made->remote = remote;
-  if (status >= 0) status = made->watch(fd);
-  if (status < 0) return error(errc::os_error, -status, "from_fd");
+  if (result<> r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
+  ref<udp_resource> made(new udp_resource(core, address.ss_family, connected));
+  made->local = local_endpoint_of(system, fd);
+  if (connected) made->remote = remote_endpoint_of(system, fd);
+  if (!connected && made->local.port == 0)
+    return error_access::with_reason(error(errc::invalid_argument, 0, what), "the socket is not bound");
+  if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
   return made;
 }
 
@@ -119,16 +106,16 @@ ANYIO_NET_FN result<udp_socket> udp_socket::open(const ip_endpoint& local, const
 }
 
 ANYIO_NET_FN result<udp_socket> udp_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{"udp_socket: not a socket", "udp_socket: wrong family",
-                                                  "udp_socket: wrong type", "udp_socket: not bound", ""};
-  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, texts));
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, "udp_socket"));
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
                                                                      const udp_options& options) {
   if (options.local_port == 0)
-    return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(nullptr, &remote, options));
-  return open(remote, {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
+    return detail::udp_access::wrap<connected_udp_socket>(
+        detail::udp_access::open(nullptr, &remote, options));
+  return open(remote,
+              {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
               options);
 }
 
@@ -139,10 +126,8 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_en
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{
-      "connected_udp_socket: not a socket", "connected_udp_socket: wrong family", "connected_udp_socket: wrong type",
-      "", "connected_udp_socket: not connected"};
-  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::adopt(fd, true, texts));
+  return detail::udp_access::wrap<connected_udp_socket>(
+      detail::udp_access::adopt(fd, true, "connected_udp_socket"));
 }
 
 // --- multicast

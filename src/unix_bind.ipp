@@ -17,7 +17,8 @@ ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
-  if (status != -ECONNREFUSED) return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
+  if (status != -ECONNREFUSED)
+    return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
   file_identity after;
   return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;

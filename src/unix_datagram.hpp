@@ -11,6 +11,7 @@
 #include "timers.hpp"
 #include "udp_socket.hpp"
 
+#include <cerrno>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -43,7 +44,8 @@ namespace detail {
 
 class unix_datagram_resource final : public datagram_resource {
  public:
-  unix_datagram_resource(loop_core& core, bool connected) noexcept : datagram_resource(core, AF_UNIX, connected) {}
+  unix_datagram_resource(loop_core& core, bool connected) noexcept
+      : datagram_resource(core, AF_UNIX, connected) {}
   std::string local;
   std::string remote;
 };
@@ -51,7 +53,8 @@ class unix_datagram_resource final : public datagram_resource {
 /// When to try again, where no event may come.
 class retry_pause {
  public:
-  [[nodiscard]] bool armed() const noexcept { return timer_.armed(); }
+  /// Whether to try now: when no pause runs, or news say that it is worth while.
+  [[nodiscard]] bool over(datagram_resource& socket) noexcept;
   void begin(loop_core& loop, node& target) noexcept;
   void reset() noexcept {
     timer_.cancel();
@@ -61,6 +64,7 @@ class retry_pause {
  private:
   timer timer_;
   std::uint32_t milliseconds_ = 0;
+  bool tried_early_ = false;
 };
 
 /// The base of sends that retry.
@@ -76,11 +80,12 @@ class unix_datagram_send : public datagram_send<Derived> {
 
   bool send(const sockaddr* to, socklen_t size, result<void>& out) {
     datagram_resource& socket = *this->resource_;
-    if (!pause_.armed()) socket.exhausted[write_side] = false;
+    if (!pause_.over(socket)) return false;
     const int status = socket.send(this->bytes_.data(), to, size);
-    if (status == -EAGAIN && !pause_.armed()) pause_.begin(socket.core(), *this);
+    if (status == -EAGAIN) pause_.begin(socket.core(), *this);
     return this->settle(status, out);
   }
+  void refresh() noexcept { pause_.reset(); }
   void left() noexcept {
     datagram_send<Derived>::left();
     pause_.reset();
@@ -103,7 +108,8 @@ class [[nodiscard]] receive_unix_packet_operation
  private:
   friend detail::datagram_receive<receive_unix_packet_operation, unix_packet>;
   static unix_packet make(std::string&& data, const detail::arrival& a) {
-    return unix_packet(std::move(data), detail::unix_path(reinterpret_cast<const sockaddr*>(&a.from), a.from_size));
+    return unix_packet(std::move(data),
+                       detail::unix_path(reinterpret_cast<const sockaddr*>(&a.from), a.from_size));
   }
 };
 
@@ -112,7 +118,8 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
  public:
   static constexpr const char* name = "send_to";
   send_to_path_operation() = default;
-  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes, std::string_view path)
+  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                         std::string_view path)
       : unix_datagram_send(std::move(r), std::move(bytes)), to_(detail::make_unix_address(path, name)) {}
 
  private:
@@ -126,7 +133,8 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
 };
 
 /// What `connected_unix_datagram_socket::send` gives.
-class [[nodiscard]] send_unix_datagram_operation : public detail::unix_datagram_send<send_unix_datagram_operation> {
+class [[nodiscard]] send_unix_datagram_operation
+    : public detail::unix_datagram_send<send_unix_datagram_operation> {
  public:
   static constexpr const char* name = "send";
   using unix_datagram_send::unix_datagram_send;
@@ -153,9 +161,9 @@ class unix_datagram_socket : public datagram_socket {
 
   /// The next datagram, of any size.
   [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
-  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay,
-  /// until it has completed; a string given as an rvalue is kept. A path where there is nothing is `os_error`
-  /// with ENOENT, one where nobody listens any more with ECONNREFUSED, one that is too long with
+  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must
+  /// stay, until it has completed; a string given as an rvalue is kept. A path where there is nothing is
+  /// `os_error` with ENOENT, one where nobody listens any more with ECONNREFUSED, one that is too long with
   /// ENAMETOOLONG; bytes that are too long with EMSGSIZE.
   [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
     return {resource_, detail::lent_bytes(data), path};
@@ -167,7 +175,8 @@ class unix_datagram_socket : public datagram_socket {
 
  private:
   friend struct detail::unix_datagram_access;
-  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept : datagram_socket(r) {}
+  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
+      : datagram_socket(r) {}
 };
 
 /// A UNIX datagram socket with one peer. When the peer is gone a send gives `broken_resource` with
@@ -210,7 +219,7 @@ struct unix_datagram_access {
   /// Connected if there is a remote path.
   static result<ref<unix_datagram_resource>> open(const std::string_view* remote,
                                                   const unix_datagram_options& options);
-  static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const descriptor_texts& texts);
+  static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const char* what);
   template <class Socket>
   static result<Socket> wrap(result<ref<unix_datagram_resource>>&& r) {
     if (!r) return r.error();
@@ -262,7 +271,8 @@ class [[nodiscard]] create_unix_datagram_operation
 /// Opens a UNIX datagram socket and connects it to a path. Where there is nothing it raises `os_error` with
 /// ENOENT, where nobody listens any more with ECONNREFUSED.
 [[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
-create_connected_unix_datagram_socket(std::string_view remote_path, const unix_datagram_options& options = {}) {
+create_connected_unix_datagram_socket(std::string_view remote_path,
+                                      const unix_datagram_options& options = {}) {
   return {&remote_path, options};
 }
 

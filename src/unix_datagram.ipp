@@ -1,32 +1,47 @@
 // Opening UNIX datagram sockets, and the pauses of a blocked send.
 #pragma once
 
+#include "socket.hpp"
+#include "unique_fd.hpp"
 #include "unix_bind.hpp"
 #include "unix_datagram.hpp"
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+static_assert(sizeof(unix_datagram_resource) <= recycler::block_size_of[recycler::descriptors]);
+
+// A send to a full queue allocates the datagram first, and to free it again counts as news that there is
+// room: who tries at every event tries for ever. So the kernel is asked, for whom it can tell, and believed
+// once a pause.
+ANYIO_NET_FN bool retry_pause::over(datagram_resource& socket) noexcept {
+  if (timer_.armed()) {
+    if (!socket.connected() || tried_early_ || socket.exhausted[write_side]) return false;
+    const int ready = socket.core().system().poll_now(socket.descriptor(), ready_write);
+    if (ready < 0 || (static_cast<std::uint32_t>(ready) & ready_write) == 0) {
+      socket.exhausted[write_side] = true;
+      return false;
+    }
+    tried_early_ = true;
+  }
+  socket.exhausted[write_side] = false;
+  return true;
+}
+
 ANYIO_NET_FN void retry_pause::begin(loop_core& loop, node& target) noexcept {
+  if (timer_.armed()) return;
   milliseconds_ = std::clamp(milliseconds_ * 2, 1u, 20u);
+  tried_early_ = false;
   loop.arm(timer_, add(loop.now(), std::chrono::milliseconds(milliseconds_)), target);
 }
 
-ANYIO_NET_FN std::string unix_name_of(backend& system, int fd, int (backend::*ask)(int, sockaddr*, socklen_t*)) {
-  sockaddr_storage name;
-  socklen_t size = sizeof name;
-  if ((system.*ask)(fd, reinterpret_cast<sockaddr*>(&name), &size) < 0) return {};
-  return unix_path(reinterpret_cast<const sockaddr*>(&name), size);
-}
-
-ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(const std::string_view* remote,
-                                                                            const unix_datagram_options& options) {
+ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
+    const std::string_view* remote, const unix_datagram_options& options) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
   // Names that cannot be are told before anything is made.
@@ -35,9 +50,9 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(cons
   const result<unix_address> own = make_unix_address(options.local_path, "bind");
   if (!own) return own.error();
 
-  opened_socket fd(system, system.open_socket(AF_UNIX, SOCK_DGRAM, 0));
-  if (fd.get() < 0) return error(errc::os_error, -fd.get(), "socket");
-  int status = 0;
+  int status = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
+  if (status < 0) return error(errc::os_error, -status, "socket");
+  unique_fd fd(status);
   if (!options.local_path.empty()) {
     const char* operation = "bind";
     status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
@@ -52,36 +67,19 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(cons
   if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
   if (status < 0) return error(errc::os_error, -status, "watch");
-  fd.release();
+  static_cast<void>(fd.release());
   return made;
 }
 
 ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int fd, bool connected,
-                                                                             const descriptor_texts& texts) {
+                                                                             const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  int type = 0;
-  socklen_t size = sizeof type;
-  int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (status == -EOPNOTSUPP) return error(errc::not_supported, -status, texts.not_a_socket);
-  if (status < 0) return error(errc::invalid_argument, -status, texts.not_a_socket);
-  sockaddr_storage name;
-  std::memset(&name, 0, sizeof name);
-  socklen_t name_size = sizeof name;
-  status = system.local_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
-  if (status < 0 || name.ss_family != AF_UNIX)
-    return error(errc::invalid_argument, status < 0 ? -status : 0, texts.wrong_family);
-  if (type != SOCK_DGRAM) return error(errc::invalid_argument, 0, texts.wrong_type);
-  name_size = sizeof name;
-  status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&name), &name_size);
-  if (connected && status < 0) return error(errc::invalid_argument, -status, texts.not_connected);
-
-  status = system.adopt(fd);
+  if (result<> r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
-  made->local = unix_name_of(system, fd, &backend::local_address);
-  if (connected) made->remote = unix_name_of(system, fd, &backend::remote_address);
-  if (status >= 0) status = made->watch(fd);
-  if (status < 0) return error(errc::os_error, -status, "from_fd");
+  made->local = local_path_of(system, fd);
+  if (connected) made->remote = remote_path_of(system, fd);
+  if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
   return made;
 }
 
@@ -93,11 +91,8 @@ ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::open(const unix_
 }
 
 ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{
-      "unix_datagram_socket: not a socket", "unix_datagram_socket: wrong family",
-      "unix_datagram_socket: wrong type", "", ""};
   return detail::unix_datagram_access::wrap<unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, false, texts));
+      detail::unix_datagram_access::adopt(fd, false, "unix_datagram_socket"));
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::open(
@@ -107,11 +102,8 @@ ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_sock
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::from_fd(int fd) {
-  static constexpr detail::descriptor_texts texts{
-      "connected_unix_datagram_socket: not a socket", "connected_unix_datagram_socket: wrong family",
-      "connected_unix_datagram_socket: wrong type", "", "connected_unix_datagram_socket: not connected"};
   return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, true, texts));
+      detail::unix_datagram_access::adopt(fd, true, "connected_unix_datagram_socket"));
 }
 
 ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {

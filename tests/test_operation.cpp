@@ -117,7 +117,7 @@ template <class F>
 void await_into(anyio::task_group& g, F make, int& count) {
   g.start_soon(
       [](F f, int* n) -> task<> {
-        co_await f();
+        static_cast<void>(co_await f());
         ++*n;
       },
       make, &count);
@@ -331,7 +331,7 @@ TEST_CASE_TEMPLATE("an idle operation moves, and a named one can be awaited", Su
   bool done = false;
   anyio::task_group g;
   g.start_soon([&]() -> task<> {
-    co_await first;
+    static_cast<void>(co_await first);
     done = true;
   });
   turns(l);
@@ -344,7 +344,7 @@ TEST_CASE_TEMPLATE("what waits when the loop ends is destroyed unrun", Subject, 
   std::optional<anyio::loop> l(std::in_place);
   Subject s;
   int calls = 0;
-  const auto kept = std::make_shared<int>();
+  auto kept = std::make_shared<int>();
   auto named = s.make();
   named.start([&calls](auto) { ++calls; });
   s.make().start([&calls, kept](auto) { ++calls; });

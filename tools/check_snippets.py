@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles every C++ snippet of README.md and docs/*.md, so that none of them rots.
+"""Compiles every C++ snippet of README.md, CONTRIBUTING.md and docs/*.md, so that none of them rots.
 
 A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is left alone.
 
@@ -119,8 +119,9 @@ def compile_snippet(snippet: Snippet) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="instead of README.md and docs/*.md")
-    files = parser.parse_args().files or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    parser.add_argument("files", nargs="*", type=Path, help="instead of README.md, CONTRIBUTING.md and docs/*.md")
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    files = parser.parse_args().files or documents
     snippets = [snippet for file in files if file.is_file() for snippet in snippets_of(file)]
     failures = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

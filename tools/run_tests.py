@@ -3,7 +3,7 @@
 
   --suite NAME BUILD BINARY  run the command BUILD, then the doctest program BINARY: counts its cases
   --check NAME COMMAND       a command that succeeds or fails: counts one
-  --script FILE              the same, for a script
+  --script FILE              the same, for a script; it ends with 77 when it cannot run here, and counts nothing
   --nested NAME COMMAND      a command that ends with such a line itself: counts what the line says
 
 Steps run in the order given. What a step prints is shown when it fails. A build that fails, a crash,
@@ -51,7 +51,8 @@ class Tally:
         return f"{self.passed} passed, {self.failed} failed"
 
 
-PASSED, FAILED = Tally(1, 0), Tally(0, 1)
+PASSED, FAILED, SKIPPED = Tally(1, 0), Tally(0, 1), Tally()
+SKIP_STATUS = 77
 
 
 @dataclass
@@ -126,7 +127,7 @@ def show(output: str) -> None:
 
 
 def report(name: str, tally: Tally, started: float, note: str = "") -> None:
-    verdict = "FAIL" if tally.failed else "ok"
+    verdict = "FAIL" if tally.failed else "ok" if tally.passed else "skip"
     print(f"{verdict:5} {name}: {note or tally} ({time.monotonic() - started:.1f} s)", flush=True)
 
 
@@ -160,12 +161,15 @@ def run_suite(name: str, build: str, binary: str, timeout: float) -> Tally:
     return tally
 
 
-def run_check(name: str, command: Sequence[str], timeout: float) -> Tally:
+def run_check(name: str, command: Sequence[str], timeout: float, can_skip: bool = False) -> Tally:
     started = time.monotonic()
     outcome = run(command, timeout)
     if outcome.status == 0:
         report(name, PASSED, started, "passed")
         return PASSED
+    if can_skip and outcome.status == SKIP_STATUS:
+        report(name, SKIPPED, started, outcome.output.strip() or "skipped")
+        return SKIPPED
     show(outcome.output)
     report(name, FAILED, started, outcome.words)
     return FAILED
@@ -241,7 +245,8 @@ def main() -> int:
             elif kind == "check":
                 total.add(run_check(arguments[0], ["sh", "-c", arguments[1]], options.timeout))
             elif kind == "script":
-                total.add(run_check(Path(arguments[0]).name, ["bash", arguments[0]], options.timeout))
+                name, command = Path(arguments[0]).name, ["bash", arguments[0]]
+                total.add(run_check(name, command, options.timeout, can_skip=True))
             else:
                 total.add(run_nested(*arguments))
     except KeyboardInterrupt:

@@ -1,0 +1,16 @@
+// Receives the descriptor of a file that fd_server.cpp has opened, and prints what the file holds.
+//
+//   g++ -std=c++20 -pthread -I. examples/fd_client.cpp -o fd_client && ./fd_client [path]
+#include "anyio_net.hpp"
+
+#include <cstdio>
+
+anyio::task<> print_file(std::string path) {
+  auto client = co_await anyio::connect_unix(path);
+  auto [message, fds] = co_await client.receive_fds(0, 1);
+  std::FILE* file = ::fdopen(fds[0].release(), "r");
+  for (int c; (c = std::getc(file)) != EOF;) std::putchar(c);
+  std::fclose(file);
+}
+
+int main(int argc, char** argv) { anyio::run(print_file(argc > 1 ? argv[1] : "/tmp/mysock")); }

@@ -1,0 +1,215 @@
+// Signals on POSIX systems: one handler for the process, which wakes every backend that caught the number.
+#pragma once
+
+#include "backend_posix.hpp"
+
+#include <atomic>
+#include <cerrno>
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// A backend as the signal handler sees it. It counts as free or taken for those who hold the lock;
+/// the handler uses `wake_fd` only while a bit is set in `caught`.
+struct signal_slot {
+  std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
+  std::atomic<std::uint32_t> pending[2]{};  // we know has them lock-free
+  std::atomic<int> wake_fd{0};
+  bool taken = false;
+};
+
+/// The one table of the process. Everything in it is zero at first, and nothing is ever destroyed, so
+/// that a handler may run before main and after it.
+struct signal_table {
+  static constexpr int slot_count = 256;
+
+#if !defined(ANYIO_NET_NO_THREADS)
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
+#endif
+  std::atomic<int> handlers{0};    // how many run now
+  std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
+  signal_slot slots[slot_count]{};
+  std::uint32_t catchers[64]{};  // backends that catch a number, at number - 1
+  struct sigaction before[64]{};
+};
+
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
+              "a signal handler needs atomics without locks");
+
+ANYIO_NET_FN signal_table& posix_signals() noexcept {
+  static constinit signal_table table;
+  return table;
+}
+
+class signal_lock {
+ public:
+#if !defined(ANYIO_NET_NO_THREADS)
+  signal_lock() noexcept { ::pthread_mutex_lock(&posix_signals().mutex); }
+  ~signal_lock() { ::pthread_mutex_unlock(&posix_signals().mutex); }
+#else
+  signal_lock() noexcept {}
+#endif
+  signal_lock(const signal_lock&) = delete;
+  signal_lock& operator=(const signal_lock&) = delete;
+};
+
+/// The only handler: notes the number in every backend that catches it, and wakes them.
+ANYIO_NET_FN void note_signal(int number) noexcept {
+  const int saved_errno = errno;
+  signal_table& table = posix_signals();
+  table.handlers.fetch_add(1);
+  const auto index = static_cast<unsigned>(number - 1);
+  const unsigned word = index / 32;
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  const int used = table.slots_used.load();
+  for (int i = 0; i < used; ++i) {
+    signal_slot& slot = table.slots[i];
+    if ((slot.caught[word].load() & bit) == 0) continue;
+    slot.pending[word].fetch_or(bit);
+    const std::uint64_t one = 1;
+    // Full means that the wake-up is there already.
+    [[maybe_unused]] const ssize_t n = ::write(slot.wake_fd.load(), &one, sizeof one);
+  }
+  table.handlers.fetch_sub(1);
+  errno = saved_errno;
+}
+
+/// Returns when no handler runs that may have seen an older state of the table. The handler first
+/// counts itself in and then looks, we first change and then look at the count: with both orders the
+/// same for everyone, one of the two sees the other.
+ANYIO_NET_FN void wait_for_handlers() noexcept {
+  for (int spins = 0; posix_signals().handlers.load() != 0; ++spins) {
+    if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
+  }
+}
+
+ANYIO_NET_FN int posix_backend::catch_signal(int number) {
+  if (number < 1 || number > signal_limit) return -EINVAL;
+  const auto index = static_cast<unsigned>(number - 1);
+  const unsigned word = index / 32;
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  if (signals_caught_[index] != 0) {
+    ++signals_caught_[index];
+    return 0;
+  }
+
+  const signal_lock lock;
+  signal_table& table = posix_signals();
+  if (signal_slot_ < 0) {
+    const int fd = wake_descriptor();
+    if (fd < 0) return fd;
+    int first_free = 0;
+    while (first_free < signal_table::slot_count && table.slots[first_free].taken) ++first_free;
+    if (first_free == signal_table::slot_count) return -EMFILE;
+    table.slots[first_free].taken = true;
+    table.slots[first_free].wake_fd.store(fd);
+    if (first_free >= table.slots_used.load()) table.slots_used.store(first_free + 1);
+    signal_slot_ = first_free;
+  }
+
+  signal_slot& slot = table.slots[signal_slot_];
+  slot.caught[word].fetch_or(bit);
+  if (table.catchers[index] == 0) {
+    struct sigaction action {};
+    action.sa_handler = note_signal;
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
+    ::sigfillset(&action.sa_mask);
+    if (::sigaction(number, &action, &table.before[index]) != 0) {
+      const int reason = errno;
+      slot.caught[word].fetch_and(~bit);
+      return -reason;
+    }
+  }
+  ++table.catchers[index];
+  ++signals_caught_[index];
+  return 0;
+}
+
+ANYIO_NET_FN void posix_backend::release_signal(int number) {
+  if (number < 1 || number > signal_limit) return;
+  const auto index = static_cast<unsigned>(number - 1);
+  const unsigned word = index / 32;
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  if (signals_caught_[index] == 0 || --signals_caught_[index] != 0) return;
+
+  const signal_lock lock;
+  signal_table& table = posix_signals();
+  // The disposition first: there is no moment in which a signal is caught and reaches nobody.
+  if (--table.catchers[index] == 0) ::sigaction(number, &table.before[index], nullptr);
+  signal_slot& slot = table.slots[signal_slot_];
+  slot.caught[word].fetch_and(~bit);
+  wait_for_handlers();
+  slot.pending[word].fetch_and(~bit);
+}
+
+ANYIO_NET_FN bool posix_backend::take_signal(int number) {
+  if (number < 1 || number > signal_limit || signal_slot_ < 0) return false;
+  const auto index = static_cast<unsigned>(number - 1);
+  const std::uint32_t bit = std::uint32_t{1} << (index % 32);
+  std::atomic<std::uint32_t>& pending = posix_signals().slots[signal_slot_].pending[index / 32];
+  return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
+}
+
+ANYIO_NET_FN void posix_backend::release_signals() {
+  if (signal_slot_ < 0) return;
+  for (int number = 1; number <= signal_limit; ++number) {
+    std::uint32_t& caught = signals_caught_[number - 1];
+    if (caught == 0) continue;
+    caught = 1;
+    release_signal(number);
+  }
+  const signal_lock lock;
+  posix_signals().slots[signal_slot_].taken = false;
+  signal_slot_ = -1;
+}
+
+ANYIO_NET_FN bool posix_backend::uses_threads() const {
+#if defined(ANYIO_NET_NO_THREADS)
+  return false;
+#else
+  return true;
+#endif
+}
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+struct thread_body {
+  void (*body)(void*);
+  void* argument;
+};
+
+extern "C" inline void* anyio_net_thread_main(void* given) {
+  const thread_body run = *static_cast<thread_body*>(given);
+  delete static_cast<thread_body*>(given);
+  run.body(run.argument);
+  return nullptr;
+}
+
+ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument) {
+  pthread_attr_t attributes;
+  if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  // A thread inherits the mask of its maker: all blocked, so that handlers run on the program's threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  auto* given = new thread_body{body, argument};
+  pthread_t id;
+  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  if (e != 0) delete given;
+  return -e;
+}
+
+#else
+
+ANYIO_NET_FN int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+
+#endif
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail

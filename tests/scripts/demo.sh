@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The demonstration ends well, soon, and leaves nothing behind.
+source "$(dirname "$0")/lib.bash"
+
+mkdir "$work/tmp"
+TMPDIR=$work/tmp timeout 20 "$examples/demo" >"$work/printed" || {
+  cat "$work/printed"
+  fail "the demonstration failed"
+}
+tail -n 1 "$work/printed" | grep -q '^all went as it should'
+rmdir "$work/tmp"

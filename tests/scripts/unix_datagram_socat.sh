@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The UNIX datagram examples, with socat at the other end.
+source "$(dirname "$0")/lib.bash"
+need socat
+
+start server "$examples/unix_datagram_hello" "$work/ours"
+eventually unix_is_bound "$work/ours"
+for name in one two; do
+  wanted="Hello, $name"
+  printf '%s' "$name" |
+    socat -t 10 - "UNIX-SENDTO:$work/ours,bind=$work/me,readbytes=${#wanted}" >"$work/answer"
+  expect "$work/answer" "$wanted"
+done
+
+# Like syslog's socket: whoever comes writes, nobody is answered.
+socat -u "UNIX-RECV:$work/log,readbytes=20" - >"$work/heard" &
+socat=$!
+eventually unix_is_bound "$work/log"
+"$examples/unix_datagram_client" "$work/log"
+"$examples/unix_datagram_client" "$work/log"
+wait "$socat"
+expect "$work/heard" 'Hi there!\nHi there!\n'
+
+# Its file is still there, but nobody reads.
+if "$examples/unix_datagram_client" "$work/log" 2>"$work/client.err"; then fail "sent to nobody"; fi

@@ -1,0 +1,166 @@
+// Multicast and broadcast, on this machine alone.
+#include "anyio_net.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "support/faces.hpp"
+
+namespace {
+
+using namespace anyio;
+using namespace std::chrono_literals;
+using support::by_callback;
+using support::by_coroutine;
+
+const ip_address group_v4 = ip_address::v4(0xefff4d4d);  // 239.255.77.77: for use inside a site
+
+/// ff11::4d4d, which never leaves its interface, or without one.
+ip_address group_v6(std::uint32_t scope) {
+  std::byte bytes[16] = {std::byte{0xff}, std::byte{0x11}};
+  bytes[14] = bytes[15] = std::byte{0x4d};
+  return ip_address::v6(bytes, scope);
+}
+
+udp_socket open_shared(const ip_endpoint& at) {
+  udp_options options;
+  options.reuse_address = true;
+  result<udp_socket> r = udp_socket::open(at, options);
+  CHECK(r.has_value());
+  return r ? *std::move(r) : udp_socket();
+}
+
+bool receives(udp_socket& s, const std::string& text) {
+  auto r = run(move_on_after(5s, s.receive()));
+  return r && r->data == text;
+}
+
+bool stays_silent(udp_socket& s) {
+  support::settle();
+  return !run(move_on_after(0ms, s.receive())).has_value();
+}
+
+/// The number of an interface to which IPv6 multicast has a way; 0 if there is none.
+std::uint32_t multicast_interface_v6() {
+  std::uint32_t found = 0;
+  udp_socket s = open_shared({ip_address::any_v6(), 0});
+  struct if_nameindex* all = ::if_nameindex();
+  for (auto* one = all; one != nullptr && one->if_index != 0 && found == 0; ++one) {
+    const ip_address group = group_v6(one->if_index);
+    if (!s.join_group(group)) continue;
+    if (run(as_result(s.send_to("", ip_endpoint{group, s.local_endpoint().port})))) found = one->if_index;
+    CHECK(s.leave_group(group).has_value());
+  }
+  ::if_freenameindex(all);
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("every member of an IPv4 group gets what is sent to it", Face, by_callback, by_coroutine) {
+  loop l;
+  udp_socket a = open_shared({ip_address::any_v4(), 0});
+  udp_socket b = open_shared({ip_address::any_v4(), a.local_endpoint().port});
+  udp_socket sender = open_shared({ip_address::loopback_v4(), 0});
+  const ip_address lo = ip_address::loopback_v4();
+  const ip_endpoint group{group_v4, a.local_endpoint().port};
+  CHECK(sender.set_multicast_interface(lo).has_value());
+  CHECK(a.join_group(group_v4, lo).has_value());
+  CHECK(b.join_group(group_v4, lo).has_value());
+  CHECK(Face::get(sender.send_to("to all", group)).has_value());
+  CHECK(receives(a, "to all"));
+  CHECK(receives(b, "to all"));
+
+  CHECK(b.leave_group(group_v4, lo).has_value());
+  CHECK(b.set_option(IPPROTO_IP, IP_MULTICAST_ALL, 0).has_value());  // else Linux gives it what others joined
+  CHECK(Face::get(sender.send_to("to one", group)).has_value());
+  CHECK(receives(a, "to one"));
+  CHECK(stays_silent(b));
+}
+
+TEST_CASE_TEMPLATE("an IPv6 group is joined by the interface's number", Face, by_callback, by_coroutine) {
+  loop l;
+  const std::uint32_t number = multicast_interface_v6();
+  if (number == 0) {
+    MESSAGE("no interface here has a way to IPv6 multicast");
+    return;
+  }
+  udp_socket a = open_shared({ip_address::any_v6(), 0});
+  udp_socket sender = open_shared({ip_address::any_v6(), 0});
+  const ip_address interface =
+      ip_address::v6(std::span<const std::byte, 16>(ip_address::loopback_v6().bytes()), number);
+  ip_endpoint group{group_v6(number), a.local_endpoint().port};
+  SUBCASE("as the group's scope") { CHECK(a.join_group(group.address).has_value()); }
+  SUBCASE("as the scope of an interface's address") {
+    CHECK(a.join_group(group_v6(0), interface).has_value());
+    CHECK(sender.set_multicast_interface(interface).has_value());
+    group.address = group_v6(0);
+  }
+  CHECK(Face::get(sender.send_to("six", group)).has_value());
+  CHECK(receives(a, "six"));
+
+  CHECK(sender.set_multicast_loop(false).has_value());
+  CHECK(Face::get(sender.send_to("to nobody", group)).has_value());
+  CHECK(sender.set_multicast_loop(true).has_value());
+  CHECK(Face::get(sender.send_to("at last", group)).has_value());
+  CHECK(receives(a, "at last"));
+  CHECK(a.leave_group(group_v6(number)).has_value());
+}
+
+TEST_CASE("what is no group, or of the other family, is refused") {
+  loop l;
+  udp_socket s = open_shared({ip_address::any_v4(), 0});
+  CHECK(s.join_group(ip_address::loopback_v4()).error() == errc::invalid_argument);
+  CHECK(s.join_group(group_v4, ip_address::loopback_v6()).error() == errc::invalid_argument);
+  CHECK(s.join_group(group_v6(0), ip_address::loopback_v6()).error() == errc::invalid_argument);  // no number
+  const error other_family = s.join_group(group_v6(1)).error();
+  CHECK(other_family.code() != errc::ok);
+  const error not_joined = s.leave_group(group_v4, ip_address::loopback_v4()).error();
+  CHECK(not_joined == errc::os_error);
+  CHECK(not_joined.os_error() == EADDRNOTAVAIL);
+  CHECK(not_joined.operation() == "leave_group");
+  CHECK(s.set_multicast_hops(-1).error() == errc::invalid_argument);
+  CHECK(s.set_multicast_hops(256).error() == errc::invalid_argument);
+  s.close();
+  CHECK(s.join_group(group_v4).error() == errc::closed_resource);
+  CHECK(s.set_multicast_loop(true).error() == errc::closed_resource);
+  CHECK(s.set_multicast_hops(1).error() == errc::closed_resource);
+  CHECK(s.set_broadcast(true).error() == errc::closed_resource);
+}
+
+TEST_CASE("hops and loop are set for the socket's family") {
+  loop l;
+  udp_socket v4 = open_shared({ip_address::any_v4(), 0});
+  CHECK(v4.set_multicast_hops(7).has_value());
+  CHECK(v4.get_option(IPPROTO_IP, IP_MULTICAST_TTL).value_or(0) == 7);
+  CHECK(v4.set_multicast_loop(false).has_value());
+  CHECK(v4.get_option(IPPROTO_IP, IP_MULTICAST_LOOP).value_or(1) == 0);
+  udp_socket v6 = open_shared({ip_address::any_v6(), 0});
+  CHECK(v6.set_multicast_hops(9).has_value());
+  CHECK(v6.get_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS).value_or(0) == 9);
+  CHECK(v6.set_multicast_loop(false).has_value());
+  CHECK(v6.get_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP).value_or(1) == 0);
+}
+
+TEST_CASE("broadcast has to be allowed first") {
+  loop l;
+  udp_socket s = open_shared({ip_address::any_v4(), 0});
+  const ip_endpoint everybody{ip_address::v4(0x7fffffff),
+                              s.local_endpoint().port};  // of the loopback network
+  const error e = run(as_result(s.send_to("x", everybody))).error();
+  CHECK(e == errc::os_error);
+  CHECK(e.os_error() == EACCES);
+  CHECK(s.set_broadcast(true).has_value());
+  CHECK(run(as_result(s.send_to("x", everybody))).has_value());
+  CHECK(receives(s, "x"));
+}

@@ -3057,6 +3057,9 @@ namespace detail {
 
 /// Keeps a callable alive beside the task that it gave.
 template <class F>
+#if defined(__clang__)
+[[clang::no_sanitize("function")]]  // clang 14 cannot assemble what that check adds to a coroutine template
+#endif
 auto call_task(F f) -> std::invoke_result_t<F&> {
   co_return co_await f();
 }
@@ -4138,7 +4141,7 @@ class task_group {
     task_group* group = nullptr;
     static void run(detail::node& n) {
       n.retire();
-      static_cast<reaper&>(n).group->end_children([](const detail::group_child& c) { return !c.doomed; });
+      static_cast<reaper&>(n).group->end_doomed();
     }
     static void abandon(detail::node& n) { n.retire(); }
     static detail::node* owner(detail::node&) { return nullptr; }
@@ -4151,6 +4154,7 @@ class task_group {
   void add(detail::group_child* child);
   template <class Keep>
   void end_children(Keep keep) noexcept;
+  void end_doomed() noexcept;
   void one_less() noexcept {
     if (--size_ == 0) joining_.wake_all();
   }
@@ -5178,14 +5182,14 @@ class fd_resource final : public stream_resource {
 /// A pipe, terminal or character device.
 ///
 /// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
-/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be half-closed:
-/// `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be
+/// half-closed: `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
 class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
-  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory; one
-  /// that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
+  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory;
+  /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
   /// description (fcntl(2)), and stays so.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
@@ -5279,7 +5283,8 @@ namespace detail {
 /// One end: what is on its way to it, and the other end.
 class memory_resource final : public stream_resource {
  public:
-  memory_resource(loop_core& core, std::size_t capacity) noexcept : stream_resource(core), capacity_(capacity) {}
+  memory_resource(loop_core& core, std::size_t capacity) noexcept
+      : stream_resource(core), capacity_(capacity) {}
   ~memory_resource() override { part(); }
 
   static void join(memory_resource& a, memory_resource& b) noexcept {
@@ -5348,7 +5353,7 @@ namespace detail {
 /// Bytes in order: put in at the end, taken and put back at the front.
 class read_buffer {
  public:
-  static constexpr std::size_t chunk = 4096;         // the recycler's largest block
+  static constexpr std::size_t chunk = 4096;        // the recycler's largest block
   static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
 
   read_buffer() = default;
@@ -5382,7 +5387,8 @@ class read_buffer {
 class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream, of which `owned` may be the owner.
-  buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned) noexcept;
+  buffered_resource(ref<stream_resource> inner, byte_stream& object,
+                    std::unique_ptr<byte_stream> owned) noexcept;
   ~buffered_resource() override;
 
   progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -5465,7 +5471,8 @@ class [[nodiscard]] receive_until_operation
  public:
   static constexpr const char* name = "receive_until";
   receive_until_operation() = default;
-  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes, bool line)
+  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes,
+                          bool line)
       : resource_operation(std::move(r)), delimiter_(delimiter), max_bytes_(max_bytes), line_(line) {}
 
  private:
@@ -5487,11 +5494,13 @@ class [[nodiscard]] receive_until_operation
 
 }  // namespace detail
 
-/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads through
-/// it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream too.
+/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads
+/// through it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream
+/// too.
 ///
-/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream may
-/// be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns it.
+/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream
+/// may be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns
+/// it.
 class buffered_stream : public byte_stream {
  public:
   buffered_stream() = default;
@@ -5501,16 +5510,21 @@ class buffered_stream : public byte_stream {
   buffered_stream& operator=(buffered_stream&& other) noexcept;
   ~buffered_stream() override;
 
-  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was left.
-  /// What there was stays buffered then, as when it is cancelled. 0 is empty at once.
-  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) { return {own(), size}; }
+  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
+  /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
+  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) {
+    return {own(), size};
+  }
   /// The same into a buffer; large reads go past the stream's own.
-  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) { return {own(), into}; }
+  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) {
+    return {own(), into};
+  }
   /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
   /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
-  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty delimiter
-  /// or a `max_bytes` of 0 is `invalid_argument`.
-  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter, std::size_t max_bytes) {
+  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty
+  /// delimiter or a `max_bytes` of 0 is `invalid_argument`.
+  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter,
+                                                              std::size_t max_bytes) {
     return {own(), delimiter, max_bytes, false};
   }
   /// A line up to LF, which is not given, nor is one CR before it.
@@ -5693,7 +5707,7 @@ class serving final : public outcome_sink {
   serving(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
       : listener_(std::move(listener)),
         handler_(std::move(handler)),
-        on_error_(std::move(on_error)),
+        on_error_(std::make_shared<OnError>(std::move(on_error))),
         options_(options) {
     task_group_access::set_sink(handlers_, *this);
     news_.how = &problem_news::face_of_news;
@@ -5769,12 +5783,14 @@ class serving final : public outcome_sink {
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
+  /// The last that anyone does here: what it calls may end everything but itself.
   void report(result<void>&& outcome) {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
       if constexpr (std::is_invocable_v<OnError&, std::exception_ptr>) {
-        return static_cast<void>(on_error_(std::move(e)));
+        const std::shared_ptr<OnError> on_error = on_error_;
+        return static_cast<void>((*on_error)(std::move(e)));
       } else {
         return print_exception("serve", e);
       }
@@ -5784,13 +5800,14 @@ class serving final : public outcome_sink {
   }
   void report([[maybe_unused]] const error& e) {
     if constexpr (std::is_invocable_v<OnError&, const error&>) {
-      if (e != errc::end_of_stream) static_cast<void>(on_error_(e));
+      const std::shared_ptr<OnError> on_error = on_error_;
+      if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
     }
   }
 
   ref<listener_resource> listener_;
   Handler handler_;
-  OnError on_error_;
+  std::shared_ptr<OnError> on_error_;
   serve_options options_;
   node* server_ = nullptr;
   error failure_;
@@ -5826,6 +5843,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   bool attempt(result<void>& out) {
     if (!state_->begun()) {
+      if (!this->pending()) return false;  // a composite looks whether it is done already: it is not begun yet
       if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
         out = error(e, 0, name);
         return true;
@@ -9694,6 +9712,10 @@ ANYIO_NET_FN void task_group::cancel() noexcept {
   });
 }
 
+ANYIO_NET_FN void task_group::end_doomed() noexcept {
+  end_children([](const detail::group_child& child) { return !child.doomed; });
+}
+
 ANYIO_NET_FN task_group::~task_group() {
   while (children_.linked()) {
     end_children([](const detail::group_child& child) {
@@ -10691,7 +10713,8 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
   int status = 0;  // watched before it is changed, so that a refused one is as it was
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return refuse(EPERM, "a regular file, a directory, or a device that cannot be waited for");
+  if (status == -EPERM)
+    return refuse(EPERM, "a regular file, a directory, or a device that cannot be waited for");
   if (status >= 0) {
     status = core.system().adopt(fd);
     if (status < 0) static_cast<void>(r->release());
@@ -10901,7 +10924,8 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
 
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
   if (bytes.has_memory()) {
-    const mutable_buffer room = bytes.prepare(std::min(at_most, std::max(bytes.size(), read_buffer::chunk) / 2));
+    const mutable_buffer room =
+        bytes.prepare(std::min(at_most, std::max(bytes.size(), read_buffer::chunk) / 2));
     const progress p = fill_directly(mutable_buffer(room.data(), std::min(at_most, room.size())), out);
     if (p == progress::done && out.has_value()) bytes.commit(*out);
     return p;

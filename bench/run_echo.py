@@ -101,7 +101,7 @@ def system_calls(name: str, connections: int) -> str:
         found = re.findall(r"^\s*(\d+)\s+(\w+)\s*$", counts.read(), re.MULTILINE)
     total = messages + messages // 10
     per_message = {call: int(n) / total for n, call in found if call != "total"}
-    parts = ", ".join(f"{call} {n:.2f}" for call, n in sorted(per_message.items(), key=lambda i: -i[1]) if n >= 0.05)
+    parts = ", ".join(f"{call} {n:.2f}" for call, n in sorted(per_message.items(), key=lambda i: -i[1]) if n >= 0.02)
     return f"{sum(per_message.values()):.2f} ({parts})"
 
 

@@ -28,7 +28,7 @@ namespace detail {
 /// Bytes in order: put in at the end, taken and put back at the front.
 class read_buffer {
  public:
-  static constexpr std::size_t chunk = 4096;         // the recycler's largest block
+  static constexpr std::size_t chunk = 4096;        // the recycler's largest block
   static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
 
   read_buffer() = default;
@@ -62,7 +62,8 @@ class read_buffer {
 class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream, of which `owned` may be the owner.
-  buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned) noexcept;
+  buffered_resource(ref<stream_resource> inner, byte_stream& object,
+                    std::unique_ptr<byte_stream> owned) noexcept;
   ~buffered_resource() override;
 
   progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -145,7 +146,8 @@ class [[nodiscard]] receive_until_operation
  public:
   static constexpr const char* name = "receive_until";
   receive_until_operation() = default;
-  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes, bool line)
+  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes,
+                          bool line)
       : resource_operation(std::move(r)), delimiter_(delimiter), max_bytes_(max_bytes), line_(line) {}
 
  private:
@@ -167,11 +169,13 @@ class [[nodiscard]] receive_until_operation
 
 }  // namespace detail
 
-/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads through
-/// it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream too.
+/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads
+/// through it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream
+/// too.
 ///
-/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream may
-/// be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns it.
+/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream
+/// may be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns
+/// it.
 class buffered_stream : public byte_stream {
  public:
   buffered_stream() = default;
@@ -181,16 +185,21 @@ class buffered_stream : public byte_stream {
   buffered_stream& operator=(buffered_stream&& other) noexcept;
   ~buffered_stream() override;
 
-  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was left.
-  /// What there was stays buffered then, as when it is cancelled. 0 is empty at once.
-  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) { return {own(), size}; }
+  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
+  /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
+  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) {
+    return {own(), size};
+  }
   /// The same into a buffer; large reads go past the stream's own.
-  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) { return {own(), into}; }
+  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) {
+    return {own(), into};
+  }
   /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
   /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
-  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty delimiter
-  /// or a `max_bytes` of 0 is `invalid_argument`.
-  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter, std::size_t max_bytes) {
+  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty
+  /// delimiter or a `max_bytes` of 0 is `invalid_argument`.
+  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter,
+                                                              std::size_t max_bytes) {
     return {own(), delimiter, max_bytes, false};
   }
   /// A line up to LF, which is not given, nor is one CR before it.

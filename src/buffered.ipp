@@ -94,7 +94,8 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
 
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
   if (bytes.has_memory()) {
-    const mutable_buffer room = bytes.prepare(std::min(at_most, std::max(bytes.size(), read_buffer::chunk) / 2));
+    const mutable_buffer room =
+        bytes.prepare(std::min(at_most, std::max(bytes.size(), read_buffer::chunk) / 2));
     const progress p = fill_directly(mutable_buffer(room.data(), std::min(at_most, room.size())), out);
     if (p == progress::done && out.has_value()) bytes.commit(*out);
     return p;

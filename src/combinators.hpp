@@ -24,6 +24,9 @@ namespace detail {
 
 /// Keeps a callable alive beside the task that it gave.
 template <class F>
+#if defined(__clang__)
+[[clang::no_sanitize("function")]]  // clang 14 cannot assemble what that check adds to a coroutine template
+#endif
 auto call_task(F f) -> std::invoke_result_t<F&> {
   co_return co_await f();
 }

@@ -44,14 +44,14 @@ class fd_resource final : public stream_resource {
 /// A pipe, terminal or character device.
 ///
 /// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
-/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be half-closed:
-/// `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be
+/// half-closed: `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
 class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
-  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory; one
-  /// that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
+  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory;
+  /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
   /// description (fcntl(2)), and stays so.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.

@@ -116,7 +116,8 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
   int status = 0;  // watched before it is changed, so that a refused one is as it was
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return refuse(EPERM, "a regular file, a directory, or a device that cannot be waited for");
+  if (status == -EPERM)
+    return refuse(EPERM, "a regular file, a directory, or a device that cannot be waited for");
   if (status >= 0) {
     status = core.system().adopt(fd);
     if (status < 0) static_cast<void>(r->release());

@@ -162,7 +162,7 @@ class serving final : public outcome_sink {
   serving(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
       : listener_(std::move(listener)),
         handler_(std::move(handler)),
-        on_error_(std::move(on_error)),
+        on_error_(std::make_shared<OnError>(std::move(on_error))),
         options_(options) {
     task_group_access::set_sink(handlers_, *this);
     news_.how = &problem_news::face_of_news;
@@ -238,12 +238,14 @@ class serving final : public outcome_sink {
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
+  /// The last that anyone does here: what it calls may end everything but itself.
   void report(result<void>&& outcome) {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
       if constexpr (std::is_invocable_v<OnError&, std::exception_ptr>) {
-        return static_cast<void>(on_error_(std::move(e)));
+        const std::shared_ptr<OnError> on_error = on_error_;
+        return static_cast<void>((*on_error)(std::move(e)));
       } else {
         return print_exception("serve", e);
       }
@@ -253,13 +255,14 @@ class serving final : public outcome_sink {
   }
   void report([[maybe_unused]] const error& e) {
     if constexpr (std::is_invocable_v<OnError&, const error&>) {
-      if (e != errc::end_of_stream) static_cast<void>(on_error_(e));
+      const std::shared_ptr<OnError> on_error = on_error_;
+      if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
     }
   }
 
   ref<listener_resource> listener_;
   Handler handler_;
-  OnError on_error_;
+  std::shared_ptr<OnError> on_error_;
   serve_options options_;
   node* server_ = nullptr;
   error failure_;
@@ -295,6 +298,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   bool attempt(result<void>& out) {
     if (!state_->begun()) {
+      if (!this->pending()) return false;  // a composite looks whether it is done already: it is not begun yet
       if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
         out = error(e, 0, name);
         return true;

@@ -24,7 +24,8 @@ namespace detail {
 /// One end: what is on its way to it, and the other end.
 class memory_resource final : public stream_resource {
  public:
-  memory_resource(loop_core& core, std::size_t capacity) noexcept : stream_resource(core), capacity_(capacity) {}
+  memory_resource(loop_core& core, std::size_t capacity) noexcept
+      : stream_resource(core), capacity_(capacity) {}
   ~memory_resource() override { part(); }
 
   static void join(memory_resource& a, memory_resource& b) noexcept {

@@ -208,7 +208,7 @@ class task_group {
     task_group* group = nullptr;
     static void run(detail::node& n) {
       n.retire();
-      static_cast<reaper&>(n).group->end_children([](const detail::group_child& c) { return !c.doomed; });
+      static_cast<reaper&>(n).group->end_doomed();
     }
     static void abandon(detail::node& n) { n.retire(); }
     static detail::node* owner(detail::node&) { return nullptr; }
@@ -221,6 +221,7 @@ class task_group {
   void add(detail::group_child* child);
   template <class Keep>
   void end_children(Keep keep) noexcept;
+  void end_doomed() noexcept;
   void one_less() noexcept {
     if (--size_ == 0) joining_.wake_all();
   }

@@ -85,6 +85,10 @@ ANYIO_NET_FN void task_group::cancel() noexcept {
   });
 }
 
+ANYIO_NET_FN void task_group::end_doomed() noexcept {
+  end_children([](const detail::group_child& child) { return !child.doomed; });
+}
+
 ANYIO_NET_FN task_group::~task_group() {
   while (children_.linked()) {
     end_children([](const detail::group_child& child) {

@@ -268,8 +268,8 @@ void all_kinds_of_buffers_are_sent(stage<Face>& s) {
   const std::string text = "text";
   char plain[3] = {'p', 'l', '\0'};
   const anyio::const_buffer parts[] = {"g1", "", "g2"};
-  const std::string expected = std::string("literal\0!", 9) + "viewvec" + std::string("a\0", 2) + "textgiven" +
-                               std::string("pl\0", 3) + "g1g2";
+  const std::string expected = std::string("literal\0!", 9) + "viewvec" + std::string("a\0", 2) +
+                               "textgiven" + std::string("pl\0", 3) + "g1g2";
   anyio::task_group group;
   group.start_soon([&]() -> anyio::task<> {
     CHECK(co_await anyio::as_result(s.a().send("literal\0!")));
@@ -310,7 +310,9 @@ void all_kinds_of_receive_give_the_same(stage<Face>& s) {
           std::string* to;
         } c{&got, &all};
         got.context = &c;  // a view must be used before its callback returns
-        got.then = [](void* p) { *static_cast<copy*>(p)->to += static_cast<copy*>(p)->from->wait().value_or(""); };
+        got.then = [](void* p) {
+          *static_cast<copy*>(p)->to += static_cast<copy*>(p)->from->wait().value_or("");
+        };
         CHECK(got.code() == errc::ok);
       }
     }
@@ -843,37 +845,50 @@ ANYIO_NET_CHECK(conformance_a1, "A1: one byte arrives", one_byte_arrives)
 ANYIO_NET_CHECK(conformance_a2, "A2: an empty send does nothing", empty_send_is_no_end)
 ANYIO_NET_CHECK(conformance_a3, "A3: all kinds of buffers are sent", all_kinds_of_buffers_are_sent)
 ANYIO_NET_CHECK(conformance_a3r, "A3: all kinds of receive give the same", all_kinds_of_receive_give_the_same)
-ANYIO_NET_CHECK(conformance_a4, "A4: receiving nothing is an invalid argument", no_room_is_an_invalid_argument)
-ANYIO_NET_CHECK(conformance_a5, "A5: operations that are ready let others run", ready_operations_let_others_run)
+ANYIO_NET_CHECK(conformance_a4, "A4: receiving nothing is an invalid argument",
+                no_room_is_an_invalid_argument)
+ANYIO_NET_CHECK(conformance_a5, "A5: operations that are ready let others run",
+                ready_operations_let_others_run)
 ANYIO_NET_CHECK(conformance_a6, "A6: a second receive is busy", second_receive_is_busy)
 ANYIO_NET_CHECK(conformance_a8, "A8: sending to a closed end breaks", sending_to_a_closed_end_breaks)
 ANYIO_NET_CHECK(conformance_a9, "A9: broken stays broken", broken_stays_broken)
 ANYIO_NET_CHECK(conformance_a10, "A10: receiving after closing is closed", receiving_after_closing_is_closed)
 ANYIO_NET_CHECK(conformance_a11, "A11: closing again does nothing", closing_again_does_nothing)
-ANYIO_NET_CHECK(conformance_a12, "A12: everything after closing is closed", everything_after_closing_is_closed)
-ANYIO_NET_CHECK(conformance_b1, "B1: a late receiver gets all, then the end", late_receiver_gets_all_then_the_end)
+ANYIO_NET_CHECK(conformance_a12, "A12: everything after closing is closed",
+                everything_after_closing_is_closed)
+ANYIO_NET_CHECK(conformance_b1, "B1: a late receiver gets all, then the end",
+                late_receiver_gets_all_then_the_end)
 ANYIO_NET_CHECK(conformance_b2, "B2: the end repeats", the_end_repeats)
-ANYIO_NET_CHECK(conformance_c1, "C1: closing the receiver breaks the sender", closing_the_receiver_breaks_the_sender)
-ANYIO_NET_CHECK(conformance_c2, "C2: closing the sender ends the receiver", closing_the_sender_ends_the_receiver)
+ANYIO_NET_CHECK(conformance_c1, "C1: closing the receiver breaks the sender",
+                closing_the_receiver_breaks_the_sender)
+ANYIO_NET_CHECK(conformance_c2, "C2: closing the sender ends the receiver",
+                closing_the_sender_ends_the_receiver)
 ANYIO_NET_CHECK(conformance_c3, "C3: a cancelled aclose closes", cancelled_aclose_closes)
-ANYIO_NET_CHECK(conformance_c4, "C4: operations cancelled at once leave no trace", operations_cancelled_at_once_leave_no_trace)
+ANYIO_NET_CHECK(conformance_c4, "C4: operations cancelled at once leave no trace",
+                operations_cancelled_at_once_leave_no_trace)
 ANYIO_NET_CHECK(conformance_c5, "C5: closing wakes the own receiver", closing_wakes_the_own_receiver)
-ANYIO_NET_CHECK(conformance_c5a, "C5: aclose wakes the own receiver and sender", aclose_wakes_the_own_receiver_and_sender)
-ANYIO_NET_CHECK(conformance_d1, "D1: a full stream waits for the receiver", full_stream_waits_for_the_receiver)
+ANYIO_NET_CHECK(conformance_c5a, "C5: aclose wakes the own receiver and sender",
+                aclose_wakes_the_own_receiver_and_sender)
+ANYIO_NET_CHECK(conformance_d1, "D1: a full stream waits for the receiver",
+                full_stream_waits_for_the_receiver)
 ANYIO_NET_CHECK(conformance_d2, "D2: a second send is busy", second_send_is_busy)
 ANYIO_NET_CHECK(conformance_d4, "D4: closing wakes the own sender", closing_wakes_the_own_sender)
 ANYIO_NET_CHECK(conformance_e1, "E1: both directions carry much at once", both_directions_carry_much_at_once)
 ANYIO_NET_CHECK(conformance_e2, "E2: both ends close at once", both_ends_close_at_once)
 ANYIO_NET_CHECK(conformance_f1, "F1: send_eof ends behind the data", send_eof_ends_behind_the_data)
 ANYIO_NET_CHECK(conformance_f2, "F2: nothing is sent after send_eof", nothing_is_sent_after_send_eof)
-ANYIO_NET_CHECK(conformance_f3, "F3: the other direction outlives send_eof", the_other_direction_outlives_send_eof)
+ANYIO_NET_CHECK(conformance_f3, "F3: the other direction outlives send_eof",
+                the_other_direction_outlives_send_eof)
 ANYIO_NET_CHECK(conformance_f4, "F4: send_eof beside a send is busy", send_eof_beside_a_send_is_busy)
-ANYIO_NET_CHECK(conformance_g1, "G1: a cancelled send leaves the stream usable", cancelled_send_leaves_the_stream_usable)
+ANYIO_NET_CHECK(conformance_g1, "G1: a cancelled send leaves the stream usable",
+                cancelled_send_leaves_the_stream_usable)
 ANYIO_NET_CHECK(conformance_g2, "G2: a cancelled receive loses nothing", cancelled_receive_loses_nothing)
 ANYIO_NET_CHECK(conformance_g3, "G3: a timeout or bytes, never both", timeout_or_bytes_but_never_both)
 ANYIO_NET_CHECK(conformance_g3z, "G3: no time still gives what is there", no_time_still_gives_what_is_there)
-ANYIO_NET_CHECK(conformance_g4, "G4: a completion may close its stream and a sibling", completion_may_close_its_stream_and_a_sibling)
-ANYIO_NET_CHECK(conformance_g4d, "G4: a completion may destroy stream and operation", completion_may_destroy_stream_and_operation)
+ANYIO_NET_CHECK(conformance_g4, "G4: a completion may close its stream and a sibling",
+                completion_may_close_its_stream_and_a_sibling)
+ANYIO_NET_CHECK(conformance_g4d, "G4: a completion may destroy stream and operation",
+                completion_may_destroy_stream_and_operation)
 ANYIO_NET_CHECK(conformance_g5, "G5: the loop may end first", loop_may_end_first)
 ANYIO_NET_CHECK(conformance_g6, "G6: bytes come before a forced end", bytes_come_before_a_forced_end)
 ANYIO_NET_CHECK(conformance_g6r, "G6: bytes come before a reset", bytes_come_before_a_reset)

@@ -47,7 +47,8 @@ struct inbox {
 
 /// A sender and a buffered reader.
 struct fixture {
-  explicit fixture(std::size_t capacity = 65536) : pair(anyio::create_memory_stream_pair(capacity)), in(pair.second) {}
+  explicit fixture(std::size_t capacity = 65536)
+      : pair(anyio::create_memory_stream_pair(capacity)), in(pair.second) {}
   void send(std::string_view text) { CHECK(outcome(a.send(text))); }
   loop l;
   std::pair<memory_stream, memory_stream> pair;
@@ -84,7 +85,8 @@ TEST_CASE("buffered: receive gives what is buffered first, and then reads once")
   f.in.feed_data("more");
   CHECK(anyio::run(f.in.receive_view()) == "more");
   f.send("view");
-  CHECK(anyio::run([&]() -> task<std::string> { co_return std::string(co_await f.in.receive_view()); }) == "view");
+  CHECK(anyio::run([&]() -> task<std::string> { co_return std::string(co_await f.in.receive_view()); }) ==
+        "view");
 }
 
 TEST_CASE("buffered: small receives read ahead") {

@@ -13,7 +13,8 @@ struct tcp6 {
     CHECK(listener);
     auto a = anyio::run(anyio::connect_tcp(listener->local_endpoints().front()));
     auto b = anyio::run(listener->accept());
-    return {std::make_unique<anyio::tcp_stream>(std::move(a)), std::make_unique<anyio::tcp_stream>(std::move(b))};
+    return {std::make_unique<anyio::tcp_stream>(std::move(a)),
+            std::make_unique<anyio::tcp_stream>(std::move(b))};
   }
 };
 

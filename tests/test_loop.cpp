@@ -49,7 +49,7 @@ TEST_CASE("posted calls run in order, once each") {
   const anyio::loop_handle h = l.handle();
   for (int i = 0; i < 100; ++i) l.post([&order, i] { order.push_back(i); });
   l.run();
-  for (int i = 100; i < 200; ++i) CHECK(h.post([&order, i, p = std::make_unique<int>(i)] { order.push_back(*p); }));
+  for (int i = 100; i < 200; ++i) CHECK(h.post([&order, p = std::make_unique<int>(i)] { order.push_back(*p); }));
   l.run();
   CHECK(order.size() == 200);
   for (int i = 0; i < 200; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);

@@ -3,9 +3,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -136,12 +138,12 @@ TEST_CASE("memory stream: a view outlives what comes after it, its stream too") 
 
 TEST_CASE("memory stream: ends may be destroyed in any order, also after the loop") {
   std::optional<loop> l(std::in_place);
-  std::optional<memory_stream> a;
-  std::optional<memory_stream> b;
+  std::unique_ptr<memory_stream> a;
+  std::unique_ptr<memory_stream> b;
   const auto make = [&] {
     auto [first, second] = anyio::create_memory_stream_pair();
-    a.emplace(std::move(first));
-    b.emplace(std::move(second));
+    a = std::make_unique<memory_stream>(std::move(first));
+    b = std::make_unique<memory_stream>(std::move(second));
   };
   make();
   a.reset();

@@ -199,6 +199,14 @@ class Results(unittest.TestCase):
         self.assertEqual(self.run_steps(*good, "--nested", "n", nested + "; false"), (1, "3 passed, 1 failed"))
         self.assertEqual(self.run_steps(*good, "--nested", "n", "exit 3"), (1, "1 passed, 1 failed"))
 
+    def test_script_that_cannot_run_here(self) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
+            script.write("echo skipped: no such program\nexit 77\n")
+            script.flush()
+            good = ["--check", "good", "true"]
+            self.assertEqual(self.run_steps(*good, "--script", script.name), (0, "1 passed, 0 failed"))
+        self.assertEqual(self.run_steps("--check", "no script", "exit 77"), (1, "0 passed, 1 failed"))
+
 
 class Snippets(unittest.TestCase):
     def at_namespace_scope(self, code: str) -> bool:

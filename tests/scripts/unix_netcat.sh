@@ -18,7 +18,7 @@ expect "$work/heard" 'Client\n'
 
 # Netcat has left its file behind. A server of ours takes its place, but not that of one that lives, nor
 # that of a file of another kind.
-[[ -S $work/theirs ]] || nc -l -U "$work/theirs" -w 1 </dev/null &
+[[ -S $work/theirs ]]
 start successor "$examples/unix_server" "$work/theirs"
 eventually unix_listens "$work/theirs"
 echo precious >"$work/file"

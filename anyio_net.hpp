@@ -1106,51 +1106,51 @@ class posix_backend : public backend {
  public:
   posix_backend();
   /// The derived class has called `release_signals` before it closed its wake descriptor.
-  ~posix_backend() override;
+  ANYIO_NET_FN ~posix_backend() override;
 
-  time_point now() override;
-  std::uint64_t entropy() override;
-  int poll_now(int fd, std::uint32_t interest) override;
+  ANYIO_NET_FN time_point now() override;
+  ANYIO_NET_FN std::uint64_t entropy() override;
+  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
 
-  int open_socket(int family, int type, int protocol) override;
-  int open_pair(int family, int type, int (&fds)[2]) override;
-  int bind(int fd, const sockaddr* address, socklen_t size) override;
-  int listen(int fd, int backlog) override;
-  int connect(int fd, const sockaddr* address, socklen_t size) override;
-  int accept(int fd, sockaddr* address, socklen_t* size) override;
-  int shutdown(int fd, int how) override;
-  int close(int fd) override;
-  ssize_t receive(int fd, void* data, std::size_t size) override;
-  ssize_t send(int fd, const void* data, std::size_t size) override;
-  ssize_t receive_message(int fd, message& m) override;
-  ssize_t send_message(int fd, const message& m) override;
-  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) override;
-  int send_messages(int fd, std::span<const message> messages) override;
-  ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
-  int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
-  int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
-  int local_address(int fd, sockaddr* address, socklen_t* size) override;
-  int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
+  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
+  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int listen(int fd, int backlog) override;
+  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int shutdown(int fd, int how) override;
+  ANYIO_NET_FN int close(int fd) override;
+  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
+  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
+  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 
-  ssize_t read(int fd, void* data, std::size_t size) override;
-  ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  int adopt(int fd) override;
-  int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
 
-  int identify(const char* path, file_identity& identity) override;
-  int change_mode(const char* path, mode_t mode) override;
-  int unlink(const char* path) override;
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
 
-  resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-  bool has_family(int family) override;
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
 
-  int catch_signal(int number) override;
-  void release_signal(int number) override;
-  bool take_signal(int number) override;
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
 
-  bool uses_threads() const override;
-  int start_thread(void (*body)(void*), void* argument) override;
+  ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  protected:
   /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the
@@ -1201,18 +1201,18 @@ class epoll_backend final : public posix_backend {
 
   /// Null if the kernel has no descriptors left.
   [[nodiscard]] static std::unique_ptr<epoll_backend> make();
-  ~epoll_backend() override;
+  ANYIO_NET_FN ~epoll_backend() override;
 
-  int watch(int fd, std::uint64_t token) override;
-  void forget(int fd) override;
-  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  ANYIO_NET_FN void forget(int fd) override;
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
   /// From a signal handler too.
-  void wake() override;
-  int native_handle() const override;
+  ANYIO_NET_FN void wake() override;
+  ANYIO_NET_FN int native_handle() const override;
 
  protected:
-  int wake_descriptor() override;
+  ANYIO_NET_FN int wake_descriptor() override;
 
  private:
   epoll_backend() = default;
@@ -1514,7 +1514,7 @@ class resource : public pooled<recycler::descriptors> {
   explicit resource(loop_core& core);
   resource(const resource&) = delete;
   resource& operator=(const resource&) = delete;
-  virtual ~resource();
+  ANYIO_NET_FN virtual ~resource();
 
   [[nodiscard]] loop_core& core() const noexcept { return core_; }
   [[nodiscard]] bool open() const noexcept;
@@ -1580,7 +1580,8 @@ class ref {
     return *this;
   }
   ~ref() {
-    if (pointer_ && --pointer_->references_ == 0) delete pointer_;
+    if (pointer_ && --pointer_->references_ == 0) [[unlikely]]
+      end(pointer_);
   }
   T* get() const noexcept { return pointer_; }
   T* operator->() const noexcept { return pointer_; }
@@ -1588,6 +1589,11 @@ class ref {
   explicit operator bool() const noexcept { return pointer_ != nullptr; }
 
  private:
+  friend class resource;
+
+  // Kept out of line: it would be inlined wherever a pointer goes.
+  [[gnu::noinline, gnu::cold]] static void end(T* p) noexcept { delete p; }
+
   T* pointer_ = nullptr;
 };
 
@@ -1630,7 +1636,7 @@ class loop_core {
   [[nodiscard]] bool running() const noexcept { return running_; }
   [[nodiscard]] time_point now() { return system_->now(); }
 
-  /// To the end of the ready list; a node that is there already stays where it is.
+  /// To the end of the ready list, from wherever it is.
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);
@@ -4312,7 +4318,7 @@ class signal_resource final : public resource, public link {
  private:
   /// Hands what came to the receivers of the loop.
   static void distribute(loop_core& core);
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
   registration registration_;
   std::uint64_t named_ = 0;
@@ -4422,7 +4428,7 @@ class raw_descriptor final : public resource, public link {
   void left(side s) noexcept;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
   registration registration_;
   std::uint64_t token_ = 0;
@@ -4802,7 +4808,7 @@ class byte_stream {
  public:
   byte_stream(byte_stream&&) noexcept = default;
   byte_stream& operator=(byte_stream&& other) noexcept;
-  virtual ~byte_stream();
+  ANYIO_NET_FN virtual ~byte_stream();
 
   /// Whether it is open at this end.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
@@ -4878,11 +4884,11 @@ class socket_resource final : public stream_resource {
   socket_resource(loop_core& core, int fd, bool is_unix, int& status);
   ~socket_resource() override { close(); }
 
-  progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
-  progress send(outgoing& data, result<void>& out) override;
-  progress send_eof(result<void>& out) override;
-  progress finish() override;
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
 
   /// Adds to `sent` what went.
@@ -5162,10 +5168,10 @@ class fd_resource final : public stream_resource {
   fd_resource(loop_core& core, int fd, int& status);
   ~fd_resource() override { close(); }
 
-  progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
-  progress send(outgoing& data, result<void>& out) override;
-  progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
   progress finish() override { return progress::done; }
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
   int release() noexcept;
@@ -5292,14 +5298,14 @@ class memory_resource final : public stream_resource {
     b.peer_ = &a;
   }
 
-  progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
-  progress send(outgoing& data, result<void>& out) override;
-  progress send_eof(result<void>& out) override;
-  progress finish() override;
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
   /// Leaves the other end alone: it gets what it has yet to receive, and can send no more.
   void part() noexcept;
   /// As much as lies here; then whoever waits for room is let on.
@@ -5389,13 +5395,13 @@ class buffered_resource final : public stream_resource {
   /// `object` is the inner stream, of which `owned` may be the owner.
   buffered_resource(ref<stream_resource> inner, byte_stream& object,
                     std::unique_ptr<byte_stream> owned) noexcept;
-  ~buffered_resource() override;
+  ANYIO_NET_FN ~buffered_resource() override;
 
-  progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
-  progress send(outgoing& data, result<void>& out) override;
-  progress send_eof(result<void>& out) override;
-  progress finish() override;
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
   void withdrawn(side s) noexcept override { relays_[s].leave(); }
   [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
 
@@ -5410,7 +5416,7 @@ class buffered_resource final : public stream_resource {
   read_buffer bytes;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
   template <class T, class Verb>
   progress pass(side s, const char* name, result<T>& out, Verb verb);
 
@@ -5508,7 +5514,7 @@ class buffered_stream : public byte_stream {
   explicit buffered_stream(std::unique_ptr<byte_stream> inner);
   buffered_stream(buffered_stream&&) noexcept = default;
   buffered_stream& operator=(buffered_stream&& other) noexcept;
-  ~buffered_stream() override;
+  ANYIO_NET_FN ~buffered_stream() override;
 
   /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
   /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
@@ -5535,7 +5541,7 @@ class buffered_stream : public byte_stream {
   void feed_data(const_buffer data);
   /// What is buffered; valid until the next read or `feed_data`.
   [[nodiscard]] std::string_view buffer() const noexcept;
-  [[nodiscard]] socket_stream* socket() noexcept override;
+  [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
 
  private:
   [[nodiscard]] detail::ref<detail::buffered_resource> own() const noexcept {
@@ -5643,7 +5649,7 @@ class listener_resource final : public resource {
   error problem;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
   std::size_t next_ = 0;
   starved place_;
@@ -5749,7 +5755,10 @@ class serving final : public outcome_sink {
   };
   struct call_handler {
     serving* self;
-    auto operator()(Stream&& stream) const { return std::invoke(self->handler_, std::move(stream)); }
+    auto operator()(Stream&& stream) const {
+      const stand_in inside(*self->server_);
+      return std::invoke(self->handler_, std::move(stream));
+    }
   };
   /// Runs when accepting met a problem that did not end it.
   struct problem_news : node {
@@ -5790,6 +5799,7 @@ class serving final : public outcome_sink {
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
       if constexpr (std::is_invocable_v<OnError&, std::exception_ptr>) {
         const std::shared_ptr<OnError> on_error = on_error_;
+        const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
       } else {
         return print_exception("serve", e);
@@ -5801,6 +5811,7 @@ class serving final : public outcome_sink {
   void report([[maybe_unused]] const error& e) {
     if constexpr (std::is_invocable_v<OnError&, const error&>) {
       const std::shared_ptr<OnError> on_error = on_error_;
+      const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
     }
   }
@@ -6089,7 +6100,7 @@ class datagram_resource : public resource {
   std::unique_ptr<datagram_source> source;
 
  protected:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
  private:
   registration place_;
@@ -6645,7 +6656,7 @@ class batch_source final : public datagram_source {
   /// That of a socket.
   static batch_source& of(datagram_resource& socket);
 
-  int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
+  ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
   /// 0 when at least one came.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
   /// Sends on from the `sent`-th. 0 when all are sent.
@@ -9256,7 +9267,8 @@ namespace detail {
 ANYIO_NET_FN resource::resource(loop_core& core) : core_(core) { ++core.references_; }
 
 ANYIO_NET_FN resource::~resource() {
-  if (--core_.references_ == 0) delete &core_;
+  if (--core_.references_ == 0) [[unlikely]]
+    ref<loop_core>::end(&core_);
 }
 
 ANYIO_NET_FN void resource::close() noexcept {
@@ -11297,6 +11309,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;
     report(why);
+    return outcome::again;  // so that each one is told of
   }
   return outcome::again;
 }
@@ -11949,9 +11962,9 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
 
 /// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
-  for (std::size_t i = 0; slots != nullptr && i < count; ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
-    if (in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
+    if (slots != nullptr && in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
   }
   first_ = 0;
   count_ = count;

@@ -148,8 +148,8 @@ anyio::task<> descriptors(const temp_folder& folder) {
   group.start_soon(listener.serve([&](anyio::unix_stream client) -> anyio::task<> {
     anyio::unique_fd file(::open(file_path.c_str(), O_RDONLY | O_CLOEXEC));
     std::filesystem::remove(file_path);
-    say("unix", "server", "opened " + file_path + ", removed it, and sends descriptor " +
-                              std::to_string(file.get()));
+    say("unix", "server",
+        "opened " + file_path + ", removed it, and sends descriptor " + std::to_string(file.get()));
     int fds[] = {file.get()};
     co_await client.send_fds("a file for you", fds);
   }));
@@ -161,8 +161,9 @@ anyio::task<> descriptors(const temp_folder& folder) {
     char text[64];
     const auto size = ::read(fds[0].get(), text, sizeof text);
     const std::string held(text, size > 0 ? std::size_t(size) : 0);
-    say("unix", "client", "got " + in_quotes(message) + " and descriptor " + std::to_string(fds[0].get()) +
-                              "; the file holds " + in_quotes(held));
+    say("unix", "client",
+        "got " + in_quotes(message) + " and descriptor " + std::to_string(fds[0].get()) +
+            "; the file holds " + in_quotes(held));
     expect(held == "Test file", "the file holds something else");
   }
   listener.close();
@@ -279,8 +280,9 @@ anyio::task<> many_clients() {
     });
   }
   co_await group.join();
-  say("many", "client", std::to_string(clients) + " clients had " + std::to_string(echoed) + " of " +
-                            std::to_string(clients * rounds) + " lines echoed in " + watch.text());
+  say("many", "client",
+      std::to_string(clients) + " clients had " + std::to_string(echoed) + " of " +
+          std::to_string(clients * rounds) + " lines echoed in " + watch.text());
   expect(echoed == clients * rounds, "lines are missing");
 
   listener.close();

@@ -80,7 +80,8 @@ class backend {
   virtual std::uint64_t entropy() = 0;
 
   // --- readiness
-  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno.
+  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
+  /// watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
   virtual void forget(int fd) = 0;
   /// Watches some `readiness` bits, level-triggered; reports once, then is silent until armed again.

@@ -22,18 +22,18 @@ class epoll_backend final : public posix_backend {
 
   /// Null if the kernel has no descriptors left.
   [[nodiscard]] static std::unique_ptr<epoll_backend> make();
-  ~epoll_backend() override;
+  ANYIO_NET_FN ~epoll_backend() override;
 
-  int watch(int fd, std::uint64_t token) override;
-  void forget(int fd) override;
-  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  ANYIO_NET_FN void forget(int fd) override;
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
   /// From a signal handler too.
-  void wake() override;
-  int native_handle() const override;
+  ANYIO_NET_FN void wake() override;
+  ANYIO_NET_FN int native_handle() const override;
 
  protected:
-  int wake_descriptor() override;
+  ANYIO_NET_FN int wake_descriptor() override;
 
  private:
   epoll_backend() = default;

@@ -53,7 +53,10 @@ ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint6
 
 ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
   ANYIO_NET_ASSERT(token != wake_token);
-  return control(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, token, false);
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  event.data.u64 = token;
+  return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
 }
 
 ANYIO_NET_FN void epoll_backend::forget(int fd) {

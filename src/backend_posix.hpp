@@ -20,51 +20,51 @@ class posix_backend : public backend {
  public:
   posix_backend();
   /// The derived class has called `release_signals` before it closed its wake descriptor.
-  ~posix_backend() override;
+  ANYIO_NET_FN ~posix_backend() override;
 
-  time_point now() override;
-  std::uint64_t entropy() override;
-  int poll_now(int fd, std::uint32_t interest) override;
+  ANYIO_NET_FN time_point now() override;
+  ANYIO_NET_FN std::uint64_t entropy() override;
+  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
 
-  int open_socket(int family, int type, int protocol) override;
-  int open_pair(int family, int type, int (&fds)[2]) override;
-  int bind(int fd, const sockaddr* address, socklen_t size) override;
-  int listen(int fd, int backlog) override;
-  int connect(int fd, const sockaddr* address, socklen_t size) override;
-  int accept(int fd, sockaddr* address, socklen_t* size) override;
-  int shutdown(int fd, int how) override;
-  int close(int fd) override;
-  ssize_t receive(int fd, void* data, std::size_t size) override;
-  ssize_t send(int fd, const void* data, std::size_t size) override;
-  ssize_t receive_message(int fd, message& m) override;
-  ssize_t send_message(int fd, const message& m) override;
-  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) override;
-  int send_messages(int fd, std::span<const message> messages) override;
-  ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
-  int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
-  int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
-  int local_address(int fd, sockaddr* address, socklen_t* size) override;
-  int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
+  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
+  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int listen(int fd, int backlog) override;
+  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int shutdown(int fd, int how) override;
+  ANYIO_NET_FN int close(int fd) override;
+  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
+  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
+  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 
-  ssize_t read(int fd, void* data, std::size_t size) override;
-  ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  int adopt(int fd) override;
-  int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
 
-  int identify(const char* path, file_identity& identity) override;
-  int change_mode(const char* path, mode_t mode) override;
-  int unlink(const char* path) override;
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
 
-  resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-  bool has_family(int family) override;
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
 
-  int catch_signal(int number) override;
-  void release_signal(int number) override;
-  bool take_signal(int number) override;
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
 
-  bool uses_threads() const override;
-  int start_thread(void (*body)(void*), void* argument) override;
+  ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  protected:
   /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the

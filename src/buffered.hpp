@@ -64,13 +64,13 @@ class buffered_resource final : public stream_resource {
   /// `object` is the inner stream, of which `owned` may be the owner.
   buffered_resource(ref<stream_resource> inner, byte_stream& object,
                     std::unique_ptr<byte_stream> owned) noexcept;
-  ~buffered_resource() override;
+  ANYIO_NET_FN ~buffered_resource() override;
 
-  progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
-  progress send(outgoing& data, result<void>& out) override;
-  progress send_eof(result<void>& out) override;
-  progress finish() override;
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
   void withdrawn(side s) noexcept override { relays_[s].leave(); }
   [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
 
@@ -85,7 +85,7 @@ class buffered_resource final : public stream_resource {
   read_buffer bytes;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
   template <class T, class Verb>
   progress pass(side s, const char* name, result<T>& out, Verb verb);
 
@@ -183,7 +183,7 @@ class buffered_stream : public byte_stream {
   explicit buffered_stream(std::unique_ptr<byte_stream> inner);
   buffered_stream(buffered_stream&&) noexcept = default;
   buffered_stream& operator=(buffered_stream&& other) noexcept;
-  ~buffered_stream() override;
+  ANYIO_NET_FN ~buffered_stream() override;
 
   /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
   /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
@@ -210,7 +210,7 @@ class buffered_stream : public byte_stream {
   void feed_data(const_buffer data);
   /// What is buffered; valid until the next read or `feed_data`.
   [[nodiscard]] std::string_view buffer() const noexcept;
-  [[nodiscard]] socket_stream* socket() noexcept override;
+  [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
 
  private:
   [[nodiscard]] detail::ref<detail::buffered_resource> own() const noexcept {

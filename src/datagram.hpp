@@ -73,7 +73,7 @@ class datagram_resource : public resource {
   std::unique_ptr<datagram_source> source;
 
  protected:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
  private:
   registration place_;

@@ -39,7 +39,7 @@ class raw_descriptor final : public resource, public link {
   void left(side s) noexcept;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
   registration registration_;
   std::uint64_t token_ = 0;

@@ -98,7 +98,7 @@ class listener_resource final : public resource {
   error problem;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
   std::size_t next_ = 0;
   starved place_;
@@ -204,7 +204,10 @@ class serving final : public outcome_sink {
   };
   struct call_handler {
     serving* self;
-    auto operator()(Stream&& stream) const { return std::invoke(self->handler_, std::move(stream)); }
+    auto operator()(Stream&& stream) const {
+      const stand_in inside(*self->server_);
+      return std::invoke(self->handler_, std::move(stream));
+    }
   };
   /// Runs when accepting met a problem that did not end it.
   struct problem_news : node {
@@ -245,6 +248,7 @@ class serving final : public outcome_sink {
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
       if constexpr (std::is_invocable_v<OnError&, std::exception_ptr>) {
         const std::shared_ptr<OnError> on_error = on_error_;
+        const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
       } else {
         return print_exception("serve", e);
@@ -256,6 +260,7 @@ class serving final : public outcome_sink {
   void report([[maybe_unused]] const error& e) {
     if constexpr (std::is_invocable_v<OnError&, const error&>) {
       const std::shared_ptr<OnError> on_error = on_error_;
+      const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
     }
   }

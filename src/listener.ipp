@@ -77,6 +77,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;
     report(why);
+    return outcome::again;  // so that each one is told of
   }
   return outcome::again;
 }

@@ -71,7 +71,7 @@ class resource : public pooled<recycler::descriptors> {
   explicit resource(loop_core& core);
   resource(const resource&) = delete;
   resource& operator=(const resource&) = delete;
-  virtual ~resource();
+  ANYIO_NET_FN virtual ~resource();
 
   [[nodiscard]] loop_core& core() const noexcept { return core_; }
   [[nodiscard]] bool open() const noexcept;
@@ -137,7 +137,8 @@ class ref {
     return *this;
   }
   ~ref() {
-    if (pointer_ && --pointer_->references_ == 0) delete pointer_;
+    if (pointer_ && --pointer_->references_ == 0) [[unlikely]]
+      end(pointer_);
   }
   T* get() const noexcept { return pointer_; }
   T* operator->() const noexcept { return pointer_; }
@@ -145,6 +146,11 @@ class ref {
   explicit operator bool() const noexcept { return pointer_ != nullptr; }
 
  private:
+  friend class resource;
+
+  // Kept out of line: it would be inlined wherever a pointer goes.
+  [[gnu::noinline, gnu::cold]] static void end(T* p) noexcept { delete p; }
+
   T* pointer_ = nullptr;
 };
 
@@ -187,7 +193,7 @@ class loop_core {
   [[nodiscard]] bool running() const noexcept { return running_; }
   [[nodiscard]] time_point now() { return system_->now(); }
 
-  /// To the end of the ready list; a node that is there already stays where it is.
+  /// To the end of the ready list, from wherever it is.
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);

@@ -13,7 +13,8 @@ namespace detail {
 ANYIO_NET_FN resource::resource(loop_core& core) : core_(core) { ++core.references_; }
 
 ANYIO_NET_FN resource::~resource() {
-  if (--core_.references_ == 0) delete &core_;
+  if (--core_.references_ == 0) [[unlikely]]
+    ref<loop_core>::end(&core_);
 }
 
 ANYIO_NET_FN void resource::close() noexcept {

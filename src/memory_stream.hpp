@@ -33,14 +33,14 @@ class memory_resource final : public stream_resource {
     b.peer_ = &a;
   }
 
-  progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
-  progress send(outgoing& data, result<void>& out) override;
-  progress send_eof(result<void>& out) override;
-  progress finish() override;
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
 
  private:
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
   /// Leaves the other end alone: it gets what it has yet to receive, and can send no more.
   void part() noexcept;
   /// As much as lies here; then whoever waits for room is let on.

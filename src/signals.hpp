@@ -36,7 +36,7 @@ class signal_resource final : public resource, public link {
  private:
   /// Hands what came to the receivers of the loop.
   static void distribute(loop_core& core);
-  void shut() noexcept override;
+  ANYIO_NET_FN void shut() noexcept override;
 
   registration registration_;
   std::uint64_t named_ = 0;

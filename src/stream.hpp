@@ -281,7 +281,7 @@ class byte_stream {
  public:
   byte_stream(byte_stream&&) noexcept = default;
   byte_stream& operator=(byte_stream&& other) noexcept;
-  virtual ~byte_stream();
+  ANYIO_NET_FN virtual ~byte_stream();
 
   /// Whether it is open at this end.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }

@@ -93,7 +93,7 @@ class batch_source final : public datagram_source {
   /// That of a socket.
   static batch_source& of(datagram_resource& socket);
 
-  int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
+  ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
   /// 0 when at least one came.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
   /// Sends on from the `sent`-th. 0 when all are sent.

@@ -137,9 +137,9 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
 
 /// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
-  for (std::size_t i = 0; slots != nullptr && i < count; ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
-    if (in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
+    if (slots != nullptr && in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
   }
   first_ = 0;
   count_ = count;

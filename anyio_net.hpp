@@ -909,7 +909,9 @@ class recycler {
     ~guard() { close(); }
   };
 
-  static constexpr std::size_t class_of(std::size_t size) noexcept { return size == 0 ? 0 : (size - 1) / step; }
+  static constexpr std::size_t class_of(std::size_t size) noexcept {
+    return size == 0 ? 0 : (size - 1) / step;
+  }
   static constexpr std::size_t class_size(std::size_t index) noexcept { return (index + 1) * step; }
 
   static void keep(pool in, void* memory) noexcept {
@@ -1008,7 +1010,8 @@ class backend {
   virtual std::uint64_t entropy() = 0;
 
   // --- readiness
-  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno.
+  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
+  /// watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
   virtual void forget(int fd) = 0;
   /// Watches some `readiness` bits, level-triggered; reports once, then is silent until armed again.
@@ -1647,7 +1650,9 @@ class loop_core {
     parked_.insert_before(n);
   }
   /// Whether what is ready may still be handed over at once; else it takes its turn.
-  [[nodiscard]] bool spend_inline() noexcept { return running_ && inline_budget_ != 0 && inline_budget_-- != 0; }
+  [[nodiscard]] bool spend_inline() noexcept {
+    return running_ && inline_budget_ != 0 && inline_budget_-- != 0;
+  }
   /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
   [[nodiscard]] bool spend_await() noexcept { return !running_ || await_budget_-- != 0; }
 
@@ -1721,7 +1726,6 @@ class loop_core {
 
   /// What `run` and `turn` hold: the loop is current, and stays in memory even if it ends meanwhile.
   struct running_scope;
-
 
   template <class T>
   friend class ref;
@@ -1941,7 +1945,8 @@ struct waiter_storage {
 
   template <class W>
   void put(const W& w) noexcept {
-    static_assert(std::is_trivially_copyable_v<W> && sizeof(W) <= sizeof(bytes) && alignof(W) <= alignof(void*));
+    static_assert(std::is_trivially_copyable_v<W> && sizeof(W) <= sizeof(bytes) &&
+                  alignof(W) <= alignof(void*));
     ::new (static_cast<void*>(bytes)) W(w);
   }
   template <class W>
@@ -1963,7 +1968,7 @@ struct promise_base : node {
   waiter_storage waiter;
   promise_base* inner = nullptr;  // the task that it awaits, and
   promise_base* outer = nullptr;  // the coroutine that awaits it: so a chain is destroyed without recursion
-  link scopes;  // the task groups that were made in it, which so know what they are part of
+  link scopes;                    // the task groups that were made in it, which so know what they are part of
 
   ~promise_base() {
     leave_outer();
@@ -2063,11 +2068,15 @@ struct suspended {
 /// What an awaitable of another kind is given to resume in a coroutine's place. It has the layout of a
 /// suspended coroutine in g++ and clang, two functions, and brings the coroutine back under a driver.
 struct resumption {
-  void (*resume)(void*) = [](void* self) { drive({step::resume, static_cast<resumption*>(self)->promise, {}}); };
+  void (*resume)(void*) = [](void* self) {
+    drive({step::resume, static_cast<resumption*>(self)->promise, {}});
+  };
   void (*destroy)(void*) = [](void* self) { static_cast<resumption*>(self)->promise->handle.destroy(); };
   promise_base* promise = nullptr;
 
-  [[nodiscard]] std::coroutine_handle<> handle() noexcept { return std::coroutine_handle<>::from_address(this); }
+  [[nodiscard]] std::coroutine_handle<> handle() noexcept {
+    return std::coroutine_handle<>::from_address(this);
+  }
 };
 
 template <class A>
@@ -2142,8 +2151,8 @@ struct operation_tag {};
 
 /// An operation or a task.
 template <class X>
-concept is_operation =
-    std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> && requires { typename std::remove_cvref_t<X>::value_type; };
+concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> &&
+                       requires { typename std::remove_cvref_t<X>::value_type; };
 
 /// Callables of the library's own see a result as it is; users' never see a foreign exception in one.
 template <class F>
@@ -2201,7 +2210,8 @@ class detached : public pooled<recycler::operations> {
       F f = std::move(block->f_);
       delete block;  // before the call, so that what it starts finds the memory free
       if constexpr (is_result<value> && !internal_callable<F>) {  // of as_result
-        if (outcome.has_value()) return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
+        if (outcome.has_value())
+          return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
         result_access::rethrow_foreign(outcome);
         call_back<typename value::value_type>(std::move(f), value(outcome.error()));
       } else {
@@ -2302,7 +2312,8 @@ class operation : public node, public operation_tag {
     if (e != errc::ok) {
       out = error(e, 0, self().operation_name());
     } else {
-      const bool try_now = Derived::immediate || (Derived::attempts_when_awaited && self().home().spend_inline());
+      const bool try_now =
+          Derived::immediate || (Derived::attempts_when_awaited && self().home().spend_inline());
       if (!try_now || !self().attempt(out)) {
         std::destroy_at(&out);
         attempted = try_now;
@@ -2364,7 +2375,8 @@ class operation : public node, public operation_tag {
  protected:
   static constexpr bool immediate = false;  // completes at once always, and takes no part in fairness
   static constexpr bool attempts_when_awaited = true;  // false: begins only once somebody waits
-  static constexpr bool has_parts = false;  // whether others' code may run when it ends: children's destructors
+  static constexpr bool has_parts =
+      false;  // whether others' code may run when it ends: children's destructors
 
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
@@ -2524,7 +2536,8 @@ class resource_operation : public operation<Derived, T> {
   [[nodiscard]] errc check() const noexcept {
     if (!made_) return errc::invalid_argument;
     if (!resource_ || !resource_->open()) return errc::closed_resource;
-    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource : errc::ok;
+    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
+                                                                                   : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
     const errc e = static_cast<Derived*>(this)->check();
@@ -2630,7 +2643,8 @@ class [[nodiscard]] as_result_operation : public operation_tag {
     if constexpr (std::is_lvalue_reference_v<Op>) {
       op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
     } else {
-      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
+      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this),
+                                                            std::decay_t<F>(std::forward<F>(f)));
     }
   }
 
@@ -2789,9 +2803,10 @@ class [[nodiscard]] task : public detail::operation_tag {
   /// Starts it from the loop; the callable takes a `result<T>`.
   template <class F>
   void start(F f) & {
-    static_assert(detail::fits_named<F>,
-                  "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
-                  "or a pointer, or start a temporary task, which takes any callable");
+    static_assert(
+        detail::fits_named<F>,
+        "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
+        "or a pointer, or start a temporary task, which takes any callable");
     if (promise_ == nullptr || promise_->owner != nullptr) return refuse_start(std::move(f));
     promise_->owner = &promise_;
     promise_->waiter.put(f);
@@ -2822,7 +2837,8 @@ class [[nodiscard]] task : public detail::operation_tag {
 
   void reset() noexcept {
     if (promise_ == nullptr) return;
-    ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) && "a running task cannot be destroyed");
+    ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) &&
+                     "a running task cannot be destroyed");
     detail::destroy_chain(*std::exchange(promise_, nullptr));
   }
   template <class F>
@@ -2864,7 +2880,8 @@ class [[nodiscard]] task : public detail::operation_tag {
     return {};
   }
   template <class F>
-  static constexpr detail::coroutine_face callback_face{{run<F>, abandon<F>, owner<F>, describe}, deliver<F>, fail<F>};
+  static constexpr detail::coroutine_face callback_face{
+      {run<F>, abandon<F>, owner<F>, describe}, deliver<F>, fail<F>};
 
   detail::promise_base* promise_ = nullptr;
 };
@@ -3010,7 +3027,9 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
   static constexpr bool attempts_when_awaited = false;
   enum class kind : std::uint8_t { none, amount, deadline };
 
-  [[nodiscard]] errc check() const noexcept { return kind_ == kind::none ? errc::invalid_argument : errc::ok; }
+  [[nodiscard]] errc check() const noexcept {
+    return kind_ == kind::none ? errc::invalid_argument : errc::ok;
+  }
   bool attempt(result<void>& out) {
     started();
     if (timer_.armed() || deadline_ == time_point::max()) return false;
@@ -3088,7 +3107,8 @@ using operation_of_t = typename operation_of<X>::type;
 template <class X>
 operation_of_t<X> as_operation(X&& x) {
   if constexpr (is_operation<X>) {
-    static_assert(!std::is_lvalue_reference_v<X>, "an operation is handed over by std::move, or made in place");
+    static_assert(!std::is_lvalue_reference_v<X>,
+                  "an operation is handed over by std::move, or made in place");
     return std::forward<X>(x);
   } else {
     return call_task<std::decay_t<X>>(std::forward<X>(x));
@@ -3261,7 +3281,8 @@ template <class Rep, class Period, class X>
 }
 template <class X>
 [[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
-  return detail::move_on_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+  return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
+                                                              detail::as_operation(std::forward<X>(x)));
 }
 
 namespace detail {
@@ -3279,7 +3300,9 @@ class [[nodiscard]] when_all_operation
     requires(sizeof...(Ops) > 0)
       : children_(std::move(ops)...) {}
 
-  void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_); }
+  void keep_loan() {
+    std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_);
+  }
 
  private:
   friend class operation<when_all_operation, value>;
@@ -3296,7 +3319,9 @@ class [[nodiscard]] when_all_operation
     std::optional<not_void<typename Op::value_type>> value;
   };
 
-  [[nodiscard]] errc check() const noexcept { return begin_all_ready(indices()) ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept {
+    return begin_all_ready(indices()) ? errc::ok : errc::invalid_argument;
+  }
   template <std::size_t... I>
   bool begin_all_ready(std::index_sequence<I...>) const noexcept {
     return (std::get<I>(children_).op.has_value() && ...);
@@ -3316,8 +3341,7 @@ class [[nodiscard]] when_all_operation
   }
   template <std::size_t... I>
   void begin_children(std::index_sequence<I...>) {
-    (std::get<I>(children_).op->start(
-         child_done<when_all_operation, typename Ops::value_type, I>{this}),
+    (std::get<I>(children_).op->start(child_done<when_all_operation, typename Ops::value_type, I>{this}),
      ...);
   }
   template <std::size_t... I>
@@ -3431,7 +3455,9 @@ class [[nodiscard]] when_any_operation
   when_any_operation() = default;
   explicit when_any_operation(Ops&&... ops) : children_(std::optional<Ops>(std::move(ops))...) {}
 
-  void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_); }
+  void keep_loan() {
+    std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_);
+  }
 
  private:
   friend class operation<when_any_operation, value>;
@@ -3441,7 +3467,8 @@ class [[nodiscard]] when_any_operation
   static constexpr bool has_parts = true;
 
   [[nodiscard]] errc check() const noexcept {
-    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok : errc::invalid_argument;
+    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok
+                                                                                    : errc::invalid_argument;
   }
   bool attempt(result<value>& out) {
     if (arrived_ != nullptr) {
@@ -3498,7 +3525,8 @@ class [[nodiscard]] when_any_operation
 /// others and is raised.
 template <class... Xs>
 [[nodiscard]] auto when_all(Xs&&... xs) {
-  return detail::when_all_operation<detail::operation_of_t<Xs>...>(detail::as_operation(std::forward<Xs>(xs))...);
+  return detail::when_all_operation<detail::operation_of_t<Xs>...>(
+      detail::as_operation(std::forward<Xs>(xs))...);
 }
 template <class T>
 [[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
@@ -3510,7 +3538,8 @@ template <class T>
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
 [[nodiscard]] auto when_any(Xs&&... xs) {
-  return detail::when_any_operation<detail::operation_of_t<Xs>...>(detail::as_operation(std::forward<Xs>(xs))...);
+  return detail::when_any_operation<detail::operation_of_t<Xs>...>(
+      detail::as_operation(std::forward<Xs>(xs))...);
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -3564,7 +3593,9 @@ class wait_line {
     head_.insert_before(place);
   }
   [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
-  [[nodiscard]] wait_place* first() noexcept { return empty() ? nullptr : static_cast<wait_place*>(head_.next); }
+  [[nodiscard]] wait_place* first() noexcept {
+    return empty() ? nullptr : static_cast<wait_place*>(head_.next);
+  }
   /// Lets the first try.
   void wake_first() noexcept {
     if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
@@ -3797,7 +3828,7 @@ class channel {
   std::optional<T> take() {
     std::optional<T> value;
     if (count_ != 0) {
-      value = std::move(ring_[first_]);
+      value.emplace(*std::move(ring_[first_]));
       ring_[first_].reset();
       first_ = (first_ + 1) % ring_.size();
       --count_;
@@ -3805,7 +3836,7 @@ class channel {
     } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
       // No room for values at all, or none was left: straight from the one who waits.
       auto& sender = static_cast<send_operation&>(*p->waiter);
-      value = std::move(sender.value_);
+      value.emplace(*std::move(sender.value_));
       sender.value_.reset();
       detail::wait_line::let_on(*p, detail::wait_place::state::released);
     }
@@ -3813,8 +3844,10 @@ class channel {
   }
   void grow() {
     std::vector<std::optional<T>> larger(ring_.size() * 2);
-    for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(first_ + i) % ring_.size()]);
-    ring_ = std::move(larger);
+    for (std::size_t i = 0; i < count_; ++i) {
+      larger[i].emplace(*std::move(ring_[(first_ + i) % ring_.size()]));
+    }
+    ring_.swap(larger);
     first_ = 0;
   }
 
@@ -3838,7 +3871,8 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     this->withdraw();
     detail::operation<send_operation, void>::operator=(std::move(other));
     channel_ = other.channel_;
-    value_ = std::move(other.value_);
+    value_.reset();  // no assignment: a value need only be movable
+    if (other.value_) value_.emplace(*std::move(other.value_));
     return *this;
   }
   ~send_operation() { this->withdraw(); }
@@ -4090,9 +4124,11 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
+      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); },
+                 args_);
     } else {
-      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
+      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); },
+                 args_);
     }
   }
 
@@ -4115,7 +4151,8 @@ class task_group {
   template <class Op>
     requires detail::is_operation<Op>
   void start_soon(Op&& op) {
-    static_assert(!std::is_lvalue_reference_v<Op>, "an operation is handed over by std::move, or made in place");
+    static_assert(!std::is_lvalue_reference_v<Op>,
+                  "an operation is handed over by std::move, or made in place");
     add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
   }
   /// Calls it with the arguments from the loop, and runs the task or operation that it returns. Callable
@@ -4264,7 +4301,8 @@ auto run(X&& x) {
   using T = typename std::remove_reference_t<reference>::value_type;
 
   std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running()) own.emplace();
+  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running())
+    own.emplace();
   detail::loop_core& core = detail::loop_core::current();
 
   std::optional<result<T>> outcome;
@@ -9145,7 +9183,10 @@ ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint6
 
 ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
   ANYIO_NET_ASSERT(token != wake_token);
-  return control(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, token, false);
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  event.data.u64 = token;
+  return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
 }
 
 ANYIO_NET_FN void epoll_backend::forget(int fd) {
@@ -9351,7 +9392,8 @@ ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
 }
 
 ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
-  return std::any_of(slots_.begin(), slots_.end(), [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
@@ -9425,7 +9467,9 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
   struct round_scope {
     loop_core& core;
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
-    ~round_scope() { core.leave_round(); }  // what was not reached, for stop() or an exception, stays in front
+    ~round_scope() {
+      core.leave_round();
+    }  // what was not reached, for stop() or an exception, stays in front
   };
   bool ran = false;
   int completions = 0;
@@ -9518,8 +9562,8 @@ ANYIO_NET_FN std::string loop_core::dump() {
       char line[128];
       const char* state = list != &parked_ ? ", ready" : "";
       if (d.fd >= 0) {
-        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000, age % 1000,
-                      state);
+        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000,
+                      age % 1000, state);
       } else {
         std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
       }
@@ -9696,7 +9740,7 @@ void task_group::end_children(Keep keep) noexcept {
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.siblings.unlink();  // its own end is not to be cut short
+  child.siblings.unlink();                                       // its own end is not to be cut short
   const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
   if (sink_ != nullptr) {
     one_less();

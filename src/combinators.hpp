@@ -49,7 +49,8 @@ using operation_of_t = typename operation_of<X>::type;
 template <class X>
 operation_of_t<X> as_operation(X&& x) {
   if constexpr (is_operation<X>) {
-    static_assert(!std::is_lvalue_reference_v<X>, "an operation is handed over by std::move, or made in place");
+    static_assert(!std::is_lvalue_reference_v<X>,
+                  "an operation is handed over by std::move, or made in place");
     return std::forward<X>(x);
   } else {
     return call_task<std::decay_t<X>>(std::forward<X>(x));
@@ -222,7 +223,8 @@ template <class Rep, class Period, class X>
 }
 template <class X>
 [[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
-  return detail::move_on_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+  return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
+                                                              detail::as_operation(std::forward<X>(x)));
 }
 
 namespace detail {
@@ -240,7 +242,9 @@ class [[nodiscard]] when_all_operation
     requires(sizeof...(Ops) > 0)
       : children_(std::move(ops)...) {}
 
-  void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_); }
+  void keep_loan() {
+    std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_);
+  }
 
  private:
   friend class operation<when_all_operation, value>;
@@ -257,7 +261,9 @@ class [[nodiscard]] when_all_operation
     std::optional<not_void<typename Op::value_type>> value;
   };
 
-  [[nodiscard]] errc check() const noexcept { return begin_all_ready(indices()) ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept {
+    return begin_all_ready(indices()) ? errc::ok : errc::invalid_argument;
+  }
   template <std::size_t... I>
   bool begin_all_ready(std::index_sequence<I...>) const noexcept {
     return (std::get<I>(children_).op.has_value() && ...);
@@ -277,8 +283,7 @@ class [[nodiscard]] when_all_operation
   }
   template <std::size_t... I>
   void begin_children(std::index_sequence<I...>) {
-    (std::get<I>(children_).op->start(
-         child_done<when_all_operation, typename Ops::value_type, I>{this}),
+    (std::get<I>(children_).op->start(child_done<when_all_operation, typename Ops::value_type, I>{this}),
      ...);
   }
   template <std::size_t... I>
@@ -392,7 +397,9 @@ class [[nodiscard]] when_any_operation
   when_any_operation() = default;
   explicit when_any_operation(Ops&&... ops) : children_(std::optional<Ops>(std::move(ops))...) {}
 
-  void keep_loan() { std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_); }
+  void keep_loan() {
+    std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_);
+  }
 
  private:
   friend class operation<when_any_operation, value>;
@@ -402,7 +409,8 @@ class [[nodiscard]] when_any_operation
   static constexpr bool has_parts = true;
 
   [[nodiscard]] errc check() const noexcept {
-    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok : errc::invalid_argument;
+    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok
+                                                                                    : errc::invalid_argument;
   }
   bool attempt(result<value>& out) {
     if (arrived_ != nullptr) {
@@ -459,7 +467,8 @@ class [[nodiscard]] when_any_operation
 /// others and is raised.
 template <class... Xs>
 [[nodiscard]] auto when_all(Xs&&... xs) {
-  return detail::when_all_operation<detail::operation_of_t<Xs>...>(detail::as_operation(std::forward<Xs>(xs))...);
+  return detail::when_all_operation<detail::operation_of_t<Xs>...>(
+      detail::as_operation(std::forward<Xs>(xs))...);
 }
 template <class T>
 [[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
@@ -471,7 +480,8 @@ template <class T>
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
 [[nodiscard]] auto when_any(Xs&&... xs) {
-  return detail::when_any_operation<detail::operation_of_t<Xs>...>(detail::as_operation(std::forward<Xs>(xs))...);
+  return detail::when_any_operation<detail::operation_of_t<Xs>...>(
+      detail::as_operation(std::forward<Xs>(xs))...);
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI

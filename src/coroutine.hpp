@@ -36,7 +36,8 @@ struct waiter_storage {
 
   template <class W>
   void put(const W& w) noexcept {
-    static_assert(std::is_trivially_copyable_v<W> && sizeof(W) <= sizeof(bytes) && alignof(W) <= alignof(void*));
+    static_assert(std::is_trivially_copyable_v<W> && sizeof(W) <= sizeof(bytes) &&
+                  alignof(W) <= alignof(void*));
     ::new (static_cast<void*>(bytes)) W(w);
   }
   template <class W>
@@ -58,7 +59,7 @@ struct promise_base : node {
   waiter_storage waiter;
   promise_base* inner = nullptr;  // the task that it awaits, and
   promise_base* outer = nullptr;  // the coroutine that awaits it: so a chain is destroyed without recursion
-  link scopes;  // the task groups that were made in it, which so know what they are part of
+  link scopes;                    // the task groups that were made in it, which so know what they are part of
 
   ~promise_base() {
     leave_outer();
@@ -158,11 +159,15 @@ struct suspended {
 /// What an awaitable of another kind is given to resume in a coroutine's place. It has the layout of a
 /// suspended coroutine in g++ and clang, two functions, and brings the coroutine back under a driver.
 struct resumption {
-  void (*resume)(void*) = [](void* self) { drive({step::resume, static_cast<resumption*>(self)->promise, {}}); };
+  void (*resume)(void*) = [](void* self) {
+    drive({step::resume, static_cast<resumption*>(self)->promise, {}});
+  };
   void (*destroy)(void*) = [](void* self) { static_cast<resumption*>(self)->promise->handle.destroy(); };
   promise_base* promise = nullptr;
 
-  [[nodiscard]] std::coroutine_handle<> handle() noexcept { return std::coroutine_handle<>::from_address(this); }
+  [[nodiscard]] std::coroutine_handle<> handle() noexcept {
+    return std::coroutine_handle<>::from_address(this);
+  }
 };
 
 template <class A>

@@ -204,7 +204,9 @@ class loop_core {
     parked_.insert_before(n);
   }
   /// Whether what is ready may still be handed over at once; else it takes its turn.
-  [[nodiscard]] bool spend_inline() noexcept { return running_ && inline_budget_ != 0 && inline_budget_-- != 0; }
+  [[nodiscard]] bool spend_inline() noexcept {
+    return running_ && inline_budget_ != 0 && inline_budget_-- != 0;
+  }
   /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
   [[nodiscard]] bool spend_await() noexcept { return !running_ || await_budget_-- != 0; }
 
@@ -278,7 +280,6 @@ class loop_core {
 
   /// What `run` and `turn` hold: the loop is current, and stays in memory even if it ends meanwhile.
   struct running_scope;
-
 
   template <class T>
   friend class ref;

@@ -97,7 +97,8 @@ ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
 }
 
 ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
-  return std::any_of(slots_.begin(), slots_.end(), [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
@@ -171,7 +172,9 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
   struct round_scope {
     loop_core& core;
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
-    ~round_scope() { core.leave_round(); }  // what was not reached, for stop() or an exception, stays in front
+    ~round_scope() {
+      core.leave_round();
+    }  // what was not reached, for stop() or an exception, stays in front
   };
   bool ran = false;
   int completions = 0;
@@ -264,8 +267,8 @@ ANYIO_NET_FN std::string loop_core::dump() {
       char line[128];
       const char* state = list != &parked_ ? ", ready" : "";
       if (d.fd >= 0) {
-        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000, age % 1000,
-                      state);
+        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000,
+                      age % 1000, state);
       } else {
         std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
       }

@@ -43,8 +43,8 @@ struct operation_tag {};
 
 /// An operation or a task.
 template <class X>
-concept is_operation =
-    std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> && requires { typename std::remove_cvref_t<X>::value_type; };
+concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> &&
+                       requires { typename std::remove_cvref_t<X>::value_type; };
 
 /// Callables of the library's own see a result as it is; users' never see a foreign exception in one.
 template <class F>
@@ -102,7 +102,8 @@ class detached : public pooled<recycler::operations> {
       F f = std::move(block->f_);
       delete block;  // before the call, so that what it starts finds the memory free
       if constexpr (is_result<value> && !internal_callable<F>) {  // of as_result
-        if (outcome.has_value()) return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
+        if (outcome.has_value())
+          return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
         result_access::rethrow_foreign(outcome);
         call_back<typename value::value_type>(std::move(f), value(outcome.error()));
       } else {
@@ -203,7 +204,8 @@ class operation : public node, public operation_tag {
     if (e != errc::ok) {
       out = error(e, 0, self().operation_name());
     } else {
-      const bool try_now = Derived::immediate || (Derived::attempts_when_awaited && self().home().spend_inline());
+      const bool try_now =
+          Derived::immediate || (Derived::attempts_when_awaited && self().home().spend_inline());
       if (!try_now || !self().attempt(out)) {
         std::destroy_at(&out);
         attempted = try_now;
@@ -265,7 +267,8 @@ class operation : public node, public operation_tag {
  protected:
   static constexpr bool immediate = false;  // completes at once always, and takes no part in fairness
   static constexpr bool attempts_when_awaited = true;  // false: begins only once somebody waits
-  static constexpr bool has_parts = false;  // whether others' code may run when it ends: children's destructors
+  static constexpr bool has_parts =
+      false;  // whether others' code may run when it ends: children's destructors
 
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
@@ -425,7 +428,8 @@ class resource_operation : public operation<Derived, T> {
   [[nodiscard]] errc check() const noexcept {
     if (!made_) return errc::invalid_argument;
     if (!resource_ || !resource_->open()) return errc::closed_resource;
-    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource : errc::ok;
+    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
+                                                                                   : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
     const errc e = static_cast<Derived*>(this)->check();
@@ -531,7 +535,8 @@ class [[nodiscard]] as_result_operation : public operation_tag {
     if constexpr (std::is_lvalue_reference_v<Op>) {
       op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
     } else {
-      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
+      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this),
+                                                            std::decay_t<F>(std::forward<F>(f)));
     }
   }
 

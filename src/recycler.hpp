@@ -103,7 +103,9 @@ class recycler {
     ~guard() { close(); }
   };
 
-  static constexpr std::size_t class_of(std::size_t size) noexcept { return size == 0 ? 0 : (size - 1) / step; }
+  static constexpr std::size_t class_of(std::size_t size) noexcept {
+    return size == 0 ? 0 : (size - 1) / step;
+  }
   static constexpr std::size_t class_size(std::size_t index) noexcept { return (index + 1) * step; }
 
   static void keep(pool in, void* memory) noexcept {

@@ -51,7 +51,8 @@ auto run(X&& x) {
   using T = typename std::remove_reference_t<reference>::value_type;
 
   std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running()) own.emplace();
+  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running())
+    own.emplace();
   detail::loop_core& core = detail::loop_core::current();
 
   std::optional<result<T>> outcome;

@@ -22,7 +22,9 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
   static constexpr bool attempts_when_awaited = false;
   enum class kind : std::uint8_t { none, amount, deadline };
 
-  [[nodiscard]] errc check() const noexcept { return kind_ == kind::none ? errc::invalid_argument : errc::ok; }
+  [[nodiscard]] errc check() const noexcept {
+    return kind_ == kind::none ? errc::invalid_argument : errc::ok;
+  }
   bool attempt(result<void>& out) {
     started();
     if (timer_.armed() || deadline_ == time_point::max()) return false;

@@ -55,7 +55,9 @@ class wait_line {
     head_.insert_before(place);
   }
   [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
-  [[nodiscard]] wait_place* first() noexcept { return empty() ? nullptr : static_cast<wait_place*>(head_.next); }
+  [[nodiscard]] wait_place* first() noexcept {
+    return empty() ? nullptr : static_cast<wait_place*>(head_.next);
+  }
   /// Lets the first try.
   void wake_first() noexcept {
     if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
@@ -288,7 +290,7 @@ class channel {
   std::optional<T> take() {
     std::optional<T> value;
     if (count_ != 0) {
-      value = std::move(ring_[first_]);
+      value.emplace(*std::move(ring_[first_]));
       ring_[first_].reset();
       first_ = (first_ + 1) % ring_.size();
       --count_;
@@ -296,7 +298,7 @@ class channel {
     } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
       // No room for values at all, or none was left: straight from the one who waits.
       auto& sender = static_cast<send_operation&>(*p->waiter);
-      value = std::move(sender.value_);
+      value.emplace(*std::move(sender.value_));
       sender.value_.reset();
       detail::wait_line::let_on(*p, detail::wait_place::state::released);
     }
@@ -304,8 +306,10 @@ class channel {
   }
   void grow() {
     std::vector<std::optional<T>> larger(ring_.size() * 2);
-    for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(first_ + i) % ring_.size()]);
-    ring_ = std::move(larger);
+    for (std::size_t i = 0; i < count_; ++i) {
+      larger[i].emplace(*std::move(ring_[(first_ + i) % ring_.size()]));
+    }
+    ring_.swap(larger);
     first_ = 0;
   }
 
@@ -329,7 +333,8 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     this->withdraw();
     detail::operation<send_operation, void>::operator=(std::move(other));
     channel_ = other.channel_;
-    value_ = std::move(other.value_);
+    value_.reset();  // no assignment: a value need only be movable
+    if (other.value_) value_.emplace(*std::move(other.value_));
     return *this;
   }
   ~send_operation() { this->withdraw(); }

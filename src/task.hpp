@@ -115,9 +115,10 @@ class [[nodiscard]] task : public detail::operation_tag {
   /// Starts it from the loop; the callable takes a `result<T>`.
   template <class F>
   void start(F f) & {
-    static_assert(detail::fits_named<F>,
-                  "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
-                  "or a pointer, or start a temporary task, which takes any callable");
+    static_assert(
+        detail::fits_named<F>,
+        "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
+        "or a pointer, or start a temporary task, which takes any callable");
     if (promise_ == nullptr || promise_->owner != nullptr) return refuse_start(std::move(f));
     promise_->owner = &promise_;
     promise_->waiter.put(f);
@@ -148,7 +149,8 @@ class [[nodiscard]] task : public detail::operation_tag {
 
   void reset() noexcept {
     if (promise_ == nullptr) return;
-    ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) && "a running task cannot be destroyed");
+    ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) &&
+                     "a running task cannot be destroyed");
     detail::destroy_chain(*std::exchange(promise_, nullptr));
   }
   template <class F>
@@ -190,7 +192,8 @@ class [[nodiscard]] task : public detail::operation_tag {
     return {};
   }
   template <class F>
-  static constexpr detail::coroutine_face callback_face{{run<F>, abandon<F>, owner<F>, describe}, deliver<F>, fail<F>};
+  static constexpr detail::coroutine_face callback_face{
+      {run<F>, abandon<F>, owner<F>, describe}, deliver<F>, fail<F>};
 
   detail::promise_base* promise_ = nullptr;
 };

@@ -151,9 +151,11 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
+      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); },
+                 args_);
     } else {
-      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); }, args_);
+      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); },
+                 args_);
     }
   }
 
@@ -176,7 +178,8 @@ class task_group {
   template <class Op>
     requires detail::is_operation<Op>
   void start_soon(Op&& op) {
-    static_assert(!std::is_lvalue_reference_v<Op>, "an operation is handed over by std::move, or made in place");
+    static_assert(!std::is_lvalue_reference_v<Op>,
+                  "an operation is handed over by std::move, or made in place");
     add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
   }
   /// Calls it with the arguments from the loop, and runs the task or operation that it returns. Callable

@@ -57,7 +57,7 @@ void task_group::end_children(Keep keep) noexcept {
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.siblings.unlink();  // its own end is not to be cut short
+  child.siblings.unlink();                                       // its own end is not to be cut short
   const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
   if (sink_ != nullptr) {
     one_less();

@@ -39,13 +39,15 @@ void awaited(tally& t, Make make) {
   [](tally& mine, Make f) -> task<> {
     static_cast<void>(co_await f());
     ++mine.calls;
-  }(t, make).start([](result<>) {});
+  }(t, make)
+                                 .start([](result<>) {});
   t.l.run();
 }
 
 /// Every operation of the core, in one way of use.
 template <class Use>
-void use_all(tally& t, anyio::event& e, anyio::semaphore& s, anyio::channel<int>& c, anyio::task_group& g, Use use) {
+void use_all(tally& t, anyio::event& e, anyio::semaphore& s, anyio::channel<int>& c, anyio::task_group& g,
+             Use use) {
   use(t, [&] { return anyio::sleep(0s); });
   use(t, [&] { return anyio::sleep_until(anyio::now()); });
   use(t, [&] { return e.wait(); });
@@ -161,7 +163,9 @@ TEST_CASE("tasks, groups and posted calls allocate nothing in steady state") {
 
 TEST_CASE("errors allocate nothing where they are values") {
   anyio::loop l;
-  const auto raises = []() -> task<> { static_cast<void>(co_await anyio::as_result(anyio::raise(anyio::errc::tls))); };
+  const auto raises = []() -> task<> {
+    static_cast<void>(co_await anyio::as_result(anyio::raise(anyio::errc::tls)));
+  };
   std::size_t n = 0;
   const auto round = [&] {
     anyio::fail_after(0s, anyio::sleep(1h)).start([&n](result<> r) { n += !r.has_value(); });

@@ -31,7 +31,8 @@ static_assert(!std::is_move_constructible_v<event> && !std::is_move_constructibl
 static_assert(!std::is_move_constructible_v<channel<int>> && !std::is_move_constructible_v<task_group>);
 static_assert(std::is_move_constructible_v<permit> && !std::is_copy_constructible_v<permit>);
 static_assert(std::is_move_constructible_v<task<int>> && !std::is_copy_constructible_v<task<int>>);
-static_assert(std::is_default_constructible_v<sleep_operation> && std::is_default_constructible_v<event_operation>);
+static_assert(std::is_default_constructible_v<sleep_operation> &&
+              std::is_default_constructible_v<event_operation>);
 static_assert(std::is_default_constructible_v<timeout_operation<sleep_operation>>);
 static_assert(std::is_same_v<decltype(sleep(1s)), sleep_operation>);
 static_assert(std::is_same_v<decltype(std::declval<event&>().wait()), event_operation>);
@@ -90,12 +91,16 @@ TEST_CASE("callbacks, named and temporary") {
   g.start_soon(sleep(0s));
   g.join().start([&](result<> r) { calls += r.has_value(); });
   fail_after(1s, sleep(0s)).start([&](result<> r) { calls += r.has_value(); });
-  fail_at(now() + 1s, [] { return []() -> task<int> { co_return 1; }(); }).start([&](result<int> r) { calls += *r; });
-  move_on_after(1s, sleep(0s)).start([&](result<bool> r) { calls += *r; });
-  move_on_at(now() + 1s, [] { return []() -> task<int> { co_return 1; }(); }).start([&](result<std::optional<int>> r) {
-    calls += **r;
+  fail_at(now() + 1s, [] { return []() -> task<int> { co_return 1; }(); }).start([&](result<int> r) {
+    calls += *r;
   });
-  when_all(sleep(0s), e.wait()).start([&](result<std::tuple<std::monostate, std::monostate>> r) { calls += r.has_value(); });
+  move_on_after(1s, sleep(0s)).start([&](result<bool> r) { calls += *r; });
+  move_on_at(now() + 1s, [] {
+    return []() -> task<int> { co_return 1; }();
+  }).start([&](result<std::optional<int>> r) { calls += **r; });
+  when_all(sleep(0s), e.wait()).start([&](result<std::tuple<std::monostate, std::monostate>> r) {
+    calls += r.has_value();
+  });
   when_all(std::vector<task<int>>()).start([&](result<std::vector<int>> r) { calls += r->empty(); });
   when_any(sleep(0s), e.wait()).start([&](result<std::variant<std::monostate, std::monostate>> r) {
     calls += r->index() == 0;
@@ -132,10 +137,12 @@ task<int> everything() {
   task_group g;
   int n = 0;
   g.start_soon(sleep(0s));
-  g.start_soon([&](int by) -> task<> {
-    n += by;
-    co_return;
-  }, 2);
+  g.start_soon(
+      [&](int by) -> task<> {
+        n += by;
+        co_return;
+      },
+      2);
   g.start_soon([](int& m) { ++m; }, std::ref(n));
   co_await g.join();
   g.start_soon([]() -> task<> { co_await sleep(1h); }());
@@ -170,7 +177,8 @@ TEST_CASE("coroutines") {
   CHECK(run(as_result(everything())).value() == 12);
   run(sleep(0s));
   run([]() -> task<> { co_await sleep(0s); });
-  CHECK(run(as_result([]() -> task<> { co_await raise(error(errc::os_error, 2, "open")); }())).error() == std::errc::no_such_file_or_directory);
+  CHECK(run(as_result([]() -> task<> { co_await raise(error(errc::os_error, 2, "open")); }())).error() ==
+        std::errc::no_such_file_or_directory);
 }
 
 TEST_CASE("the loop") {

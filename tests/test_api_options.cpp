@@ -164,6 +164,7 @@ task<> other_options(std::string folder) {
   group.start_soon(door.serve([](unix_stream) {}, {.max_connections = 5}));
   group.start_soon(bare.serve([](unix_stream) {}, [](const error&) {}, {.max_connections = 5}));
   group.start_soon(plain.serve([](unix_stream) {}, [](const error&) {}));
+  co_await sleep(0s);  // they begin
   door.close();
   bare.close();
   plain.close();

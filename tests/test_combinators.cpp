@@ -92,7 +92,8 @@ TEST_CASE("move_on_after gives an optional, or a bool for nothing") {
   CHECK(run(as_result(anyio::move_on_after(1h, fails(errc::tls)))).error() == errc::tls);
   // A timeout of the inside is an error of the inside.
   CHECK(run(as_result(anyio::move_on_after(1h, fails(errc::timed_out)))).error() == errc::timed_out);
-  CHECK(run(as_result(anyio::move_on_after(1h, anyio::fail_after(1ms, forever())))).error() == errc::timed_out);
+  CHECK(run(as_result(anyio::move_on_after(1h, anyio::fail_after(1ms, forever())))).error() ==
+        errc::timed_out);
   CHECK(!run(anyio::move_on_after(1ms, anyio::fail_after(1h, forever()))));
   CHECK(!run(anyio::move_on_after(1h, anyio::move_on_after(1ms, forever()))).value_or(true));
   CHECK(!run(anyio::move_on_after(1ms, anyio::move_on_after(1h, forever()))).has_value());
@@ -142,13 +143,15 @@ TEST_CASE("durations of any kind are taken, and saturate") {
   using float_hours = std::chrono::duration<double, std::ratio<3600>>;
   CHECK(run(anyio::fail_after(std::chrono::hours::max(), soon(1))) == 1);
   CHECK(run(anyio::fail_after(std::chrono::duration<double>::max(), soon(1))) == 1);
-  CHECK(run(anyio::fail_after(std::chrono::duration<double>(std::numeric_limits<double>::infinity()), soon(1))) == 1);
+  CHECK(run(anyio::fail_after(std::chrono::duration<double>(std::numeric_limits<double>::infinity()),
+                              soon(1))) == 1);
   CHECK(run(anyio::fail_after(anyio::duration::max(), soon(1))) == 1);
   CHECK(run(anyio::fail_at(anyio::time_point::max(), soon(1))) == 1);
   CHECK(run(anyio::fail_after(float_hours(0.5), soon(1))) == 1);
   CHECK(!run(anyio::move_on_after(std::chrono::duration<float, std::milli>(0.5F), forever())));
   CHECK(!run(anyio::move_on_after(std::chrono::duration<double>(-1e300), forever())));
-  CHECK(!run(anyio::move_on_after(std::chrono::duration<double>(std::numeric_limits<double>::quiet_NaN()), forever())));
+  CHECK(!run(anyio::move_on_after(std::chrono::duration<double>(std::numeric_limits<double>::quiet_NaN()),
+                                  forever())));
   CHECK(!run(anyio::move_on_after(std::chrono::hours::min(), forever())));
   CHECK(!run(anyio::move_on_at(anyio::time_point::min(), forever())));
   CHECK(!run(anyio::move_on_after(std::chrono::duration<std::int64_t, std::pico>(5), forever())));
@@ -164,8 +167,10 @@ TEST_CASE("durations of any kind are taken, and saturate") {
 
 TEST_CASE("when_all gives a tuple, nothing being std::monostate") {
   anyio::loop l;
-  const auto all = run(anyio::when_all(soon(1), anyio::sleep(0s), [] { return boxed(3); }, as_result(fails(errc::tls))));
-  static_assert(std::is_same_v<decltype(all), const std::tuple<int, std::monostate, std::unique_ptr<int>, result<int>>>);
+  const auto all = run(anyio::when_all(
+      soon(1), anyio::sleep(0s), [] { return boxed(3); }, as_result(fails(errc::tls))));
+  static_assert(std::is_same_v<decltype(all),
+                               const std::tuple<int, std::monostate, std::unique_ptr<int>, result<int>>>);
   CHECK(std::get<0>(all) == 1);
   CHECK(*std::get<2>(all) == 3);
   CHECK(std::get<3>(all).error() == errc::tls);
@@ -209,7 +214,8 @@ TEST_CASE("the first error of when_all cancels the others, queued ones too") {
   anyio::loop l;
   CHECK(run(as_result(anyio::when_all(forever(), fails(errc::tls), soon(1)))).error() == errc::tls);
   CHECK(run(as_result(anyio::when_all(fails(errc::tls), fails(errc::busy_resource)))).error() == errc::tls);
-  CHECK(run(as_result(anyio::when_all(anyio::raise(errc::tls), forever(), anyio::sleep(0s)))).error() == errc::tls);
+  CHECK(run(as_result(anyio::when_all(anyio::raise(errc::tls), forever(), anyio::sleep(0s)))).error() ==
+        errc::tls);
   anyio::event e;
   bool ran = false;
   anyio::when_all(
@@ -291,9 +297,11 @@ TEST_CASE("nothing is lost when two of when_any become ready together") {
 TEST_CASE("combinators nest") {
   anyio::loop l;
   const auto inner = [] {
-    return anyio::fail_after(1h, anyio::when_all(anyio::when_any(forever(), soon(1)), anyio::move_on_after(1ms, forever())));
+    return anyio::fail_after(
+        1h, anyio::when_all(anyio::when_any(forever(), soon(1)), anyio::move_on_after(1ms, forever())));
   };
-  const auto r = run(anyio::when_all(inner(), as_result(anyio::when_any(fails(errc::tls), inner())), inner()));
+  const auto r =
+      run(anyio::when_all(inner(), as_result(anyio::when_any(fails(errc::tls), inner())), inner()));
   CHECK(std::get<1>(std::get<0>(std::get<0>(r))) == 1);
   CHECK(!std::get<1>(std::get<0>(r)));
   CHECK(std::get<1>(r).error() == errc::tls);
@@ -357,7 +365,8 @@ TEST_CASE("exceptions of others pass through combinators unchanged") {
   CHECK_THROWS_AS(static_cast<void>(run(anyio::move_on_after(1h, throws))), std::domain_error);
   CHECK_THROWS_AS(run(anyio::when_all(forever(), throws)), std::domain_error);
   CHECK_THROWS_AS(run(anyio::when_any(forever(), throws)), std::domain_error);
-  CHECK_THROWS_AS(static_cast<void>(run(as_result(anyio::when_any(anyio::when_all(throws, soon(1)))))), std::domain_error);
+  CHECK_THROWS_AS(static_cast<void>(run(as_result(anyio::when_any(anyio::when_all(throws, soon(1)))))),
+                  std::domain_error);
   std::vector<task<int>> tasks;
   tasks.push_back(throws());
   CHECK_THROWS_AS(run(anyio::when_all(std::move(tasks))), std::domain_error);

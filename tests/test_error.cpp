@@ -17,10 +17,22 @@ namespace {
 using anyio::errc;
 using anyio::error;
 
-constexpr errc all[] = {errc::ok,           errc::end_of_stream,   errc::closed_resource,     errc::broken_resource,
-                        errc::busy_resource, errc::incomplete_read, errc::delimiter_not_found, errc::timed_out,
-                        errc::cancelled,    errc::invalid_argument, errc::name_resolution,    errc::tls,
-                        errc::fds_truncated, errc::not_supported,   errc::deadlock,            errc::os_error};
+constexpr errc all[] = {errc::ok,
+                        errc::end_of_stream,
+                        errc::closed_resource,
+                        errc::broken_resource,
+                        errc::busy_resource,
+                        errc::incomplete_read,
+                        errc::delimiter_not_found,
+                        errc::timed_out,
+                        errc::cancelled,
+                        errc::invalid_argument,
+                        errc::name_resolution,
+                        errc::tls,
+                        errc::fds_truncated,
+                        errc::not_supported,
+                        errc::deadlock,
+                        errc::os_error};
 
 TEST_CASE("every errc has its name, and words of its own") {
   CHECK(anyio::to_string(errc::ok) == "ok");
@@ -45,8 +57,10 @@ TEST_CASE("an error is small, trivially copyable, and ok by default") {
 }
 
 TEST_CASE("a message is one line that a person can act on") {
-  CHECK(error(errc::os_error, ECONNREFUSED, "connect").message() == "connect: connection refused (ECONNREFUSED)");
-  CHECK(error(errc::broken_resource, ECONNRESET, "receive").message() == "receive: connection reset by peer (ECONNRESET)");
+  CHECK(error(errc::os_error, ECONNREFUSED, "connect").message() ==
+        "connect: connection refused (ECONNREFUSED)");
+  CHECK(error(errc::broken_resource, ECONNRESET, "receive").message() ==
+        "receive: connection reset by peer (ECONNRESET)");
   CHECK(error(errc::timed_out).message() == "timed out");
   CHECK(error(errc::end_of_stream, 0, "receive").message() == "receive: end of stream");
   const std::string unknown = error(errc::os_error, 4242, "ioctl").message();

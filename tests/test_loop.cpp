@@ -49,7 +49,8 @@ TEST_CASE("posted calls run in order, once each") {
   const anyio::loop_handle h = l.handle();
   for (int i = 0; i < 100; ++i) l.post([&order, i] { order.push_back(i); });
   l.run();
-  for (int i = 100; i < 200; ++i) CHECK(h.post([&order, p = std::make_unique<int>(i)] { order.push_back(*p); }));
+  for (int i = 100; i < 200; ++i)
+    CHECK(h.post([&order, p = std::make_unique<int>(i)] { order.push_back(*p); }));
   l.run();
   CHECK(order.size() == 200);
   for (int i = 0; i < 200; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);
@@ -151,9 +152,7 @@ TEST_CASE("the current loop is the one that runs, else the one made last") {
   b.reset();
   CHECK(&loop::current() == &c);
   bool done = false;
-  a.post([&] {
-    []() -> task<> { co_await anyio::sleep(1ms); }().start([&](result<>) { done = true; });
-  });
+  a.post([&] { []() -> task<> { co_await anyio::sleep(1ms); }().start([&](result<>) { done = true; }); });
   a.run();
   CHECK(done);
 }
@@ -233,7 +232,9 @@ TEST_CASE("a loop lives inside a foreign one") {
   while (done != 2) {
     const auto wait = l.time_until_next();
     pollfd p{l.native_handle(), POLLIN, 0};
-    const int ms = wait == anyio::duration::max() ? -1 : static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(wait).count());
+    const int ms = wait == anyio::duration::max()
+                       ? -1
+                       : static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(wait).count());
     ::poll(&p, 1, ms);
     l.run_once(0s);
   }
@@ -289,7 +290,8 @@ TEST_CASE("a loop may end first: posted calls and callbacks are destroyed unrun"
     l.post([kept] { CHECK(false); });
     CHECK(h.post([kept] { CHECK(false); }));
     anyio::sleep(1h).start([kept](result<>) { CHECK(false); });
-    [](std::shared_ptr<int>) -> task<> { co_await anyio::sleep(1h); }(kept).start([](result<>) { CHECK(false); });
+    [](std::shared_ptr<int>) -> task<> { co_await anyio::sleep(1h); }(kept).start(
+                                 [](result<>) { CHECK(false); });
     l.post([&l] { l.stop(); });
     CHECK(kept.use_count() == 5);
   }
@@ -308,7 +310,8 @@ TEST_CASE("destructors that run at the end of a loop may use it") {
       anyio::event* e;
       loop* l;
       uses_loop(std::vector<int>& v, anyio::event& ev, loop& lo) : ends(&v), e(&ev), l(&lo) {}
-      uses_loop(uses_loop&& other) noexcept : ends(std::exchange(other.ends, nullptr)), e(other.e), l(other.l) {}
+      uses_loop(uses_loop&& other) noexcept
+          : ends(std::exchange(other.ends, nullptr)), e(other.e), l(other.l) {}
       ~uses_loop() {
         if (ends == nullptr) return;
         ends->push_back(1);

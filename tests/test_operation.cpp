@@ -95,16 +95,18 @@ struct nested {
   anyio::event never;
   anyio::event e;
   auto make() {
-    return anyio::fail_after(1h, anyio::when_any(never.wait(), anyio::when_all(anyio::fail_after(2h, e.wait()))));
+    return anyio::fail_after(1h,
+                             anyio::when_any(never.wait(), anyio::when_all(anyio::fail_after(2h, e.wait()))));
   }
   void let_on() { e.set(); }
 };
 
-#define SUBJECTS                                                                                            \
-  sleeping, event_wait, acquiring, channel_receive, channel_send, joining, timeout_of_event, move_on_of_event, \
-      all_of_events, any_of_events, result_of_event, nested
-#define RESTARTABLE \
-  sleeping, event_wait, acquiring, channel_receive, timeout_of_event, move_on_of_event, all_of_events, any_of_events, nested
+#define SUBJECTS                                                                             \
+  sleeping, event_wait, acquiring, channel_receive, channel_send, joining, timeout_of_event, \
+      move_on_of_event, all_of_events, any_of_events, result_of_event, nested
+#define RESTARTABLE                                                                                    \
+  sleeping, event_wait, acquiring, channel_receive, timeout_of_event, move_on_of_event, all_of_events, \
+      any_of_events, nested
 
 template <class Subject>
 using operation_of = decltype(std::declval<Subject&>().make());
@@ -131,9 +133,11 @@ TEST_CASE_TEMPLATE("a callback runs from the loop, exactly once", Subject, SUBJE
   int awaited = 0;
   auto op = s.make();
   op.start([&named](auto) { ++named; });
-  s.make().start([&temporary, big = std::string("kept by the loop")](auto) { temporary += big.size() == 16; });
+  s.make().start(
+      [&temporary, big = std::string("kept by the loop")](auto) { temporary += big.size() == 16; });
   anyio::task_group g;
-  await_into(g, [&s] { return s.make(); }, awaited);
+  await_into(
+      g, [&s] { return s.make(); }, awaited);
   turns(l);
   s.let_on();
   CHECK((std::is_same_v<Subject, sleeping> || named + temporary + awaited == 0));
@@ -169,7 +173,8 @@ TEST_CASE_TEMPLATE("what could complete at once is not completed inside start", 
   CHECK(calls == 2);
 }
 
-TEST_CASE_TEMPLATE("a callback never runs after its operation was destroyed or assigned to", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("a callback never runs after its operation was destroyed or assigned to", Subject,
+                   SUBJECTS) {
   anyio::loop l;
   Subject s;
   int calls = 0;
@@ -190,7 +195,8 @@ TEST_CASE_TEMPLATE("a callback never runs after its operation was destroyed or a
   CHECK(calls == 0);
 }
 
-TEST_CASE_TEMPLATE("assigning an empty operation cancels, one that is default-constructed is invalid", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("assigning an empty operation cancels, one that is default-constructed is invalid",
+                   Subject, SUBJECTS) {
   anyio::loop l;
   operation_of<Subject> op{};
   errc named = errc::ok;
@@ -239,7 +245,8 @@ TEST_CASE_TEMPLATE("inside its callback an operation is idle: it may be destroye
   CHECK(owner == nullptr);
 }
 
-TEST_CASE_TEMPLATE("inside its callback an operation is idle: it may be assigned and started again", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("inside its callback an operation is idle: it may be assigned and started again", Subject,
+                   SUBJECTS) {
   anyio::loop l;
   Subject s;
   struct state {
@@ -289,7 +296,8 @@ TEST_CASE_TEMPLATE("inside its callback an operation may be started again as it 
   CHECK(state.good == 3);
 }
 
-TEST_CASE_TEMPLATE("a callback may destroy another operation that is ready in the same batch", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("a callback may destroy another operation that is ready in the same batch", Subject,
+                   SUBJECTS) {
   anyio::loop l;
   Subject s;
   std::vector<std::unique_ptr<operation_of<Subject>>> ops;
@@ -313,8 +321,10 @@ TEST_CASE_TEMPLATE("destroying the task that waits withdraws the operation", Sub
   int count = 0;
   {
     anyio::task_group g;
-    await_into(g, [&s] { return s.make(); }, count);
-    await_into(g, [&s] { return s.make(); }, count);
+    await_into(
+        g, [&s] { return s.make(); }, count);
+    await_into(
+        g, [&s] { return s.make(); }, count);
     turns(l);
     s.let_on();  // ready, but not yet handed over
   }
@@ -349,7 +359,8 @@ TEST_CASE_TEMPLATE("what waits when the loop ends is destroyed unrun", Subject, 
   named.start([&calls](auto) { ++calls; });
   s.make().start([&calls, kept](auto) { ++calls; });
   anyio::task_group g;
-  await_into(g, [&s, kept] { return s.make(); }, calls);
+  await_into(
+      g, [&s, kept] { return s.make(); }, calls);
   turns(*l);
   s.let_on();
   CHECK(kept.use_count() == 3);
@@ -400,7 +411,8 @@ TEST_CASE("a result and raise are operations too") {
   }(&value)));
   CHECK(value == 1);
   CHECK(failed.error() == anyio::error(errc::tls, 5, "here"));
-  const auto again = anyio::run(anyio::as_result([](result<int> r) -> task<int> { co_return co_await r; }(errc::timed_out)));
+  const auto again =
+      anyio::run(anyio::as_result([](result<int> r) -> task<int> { co_return co_await r; }(errc::timed_out)));
   CHECK(again.error() == errc::timed_out);
 }
 

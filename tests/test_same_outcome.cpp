@@ -74,22 +74,27 @@ task<> as_a_value() {
 }
 task<> in_combinators() {
   noisy local("in_combinators.local");
-  auto all = co_await as_result(anyio::when_all(gives(1, noisy("gives.parameter")), middle(errc::incomplete_read), []() -> task<> {
-    noisy inner("all.local");
-    co_await anyio::sleep(1h);
-  }));
+  auto all = co_await as_result(
+      anyio::when_all(gives(1, noisy("gives.parameter")), middle(errc::incomplete_read), []() -> task<> {
+        noisy inner("all.local");
+        co_await anyio::sleep(1h);
+      }));
   say(all.error().message());
-  auto any = co_await as_result(anyio::when_any([]() -> task<> {
-    noisy inner("any.local");
-    co_await anyio::sleep(1h);
-  }, middle(errc::not_supported)));
+  auto any = co_await as_result(anyio::when_any(
+      []() -> task<> {
+        noisy inner("any.local");
+        co_await anyio::sleep(1h);
+      },
+      middle(errc::not_supported)));
   say(any.error().message());
   anyio::task_group g;
   g.start_soon(middle, errc::cancelled);
-  g.start_soon([](noisy) -> task<> {
-    noisy inner("child.local");
-    co_await anyio::sleep(1h);
-  }, noisy("child.parameter"));
+  g.start_soon(
+      [](noisy) -> task<> {
+        noisy inner("child.local");
+        co_await anyio::sleep(1h);
+      },
+      noisy("child.parameter"));
   auto joined = co_await as_result(g.join());
   say(joined ? "joined" : joined.error().message());
   g.start_soon([&g]() -> task<> {
@@ -197,9 +202,10 @@ TEST_CASE("an error with nobody to take it ends the task, and the callback hears
     l.run();
     say("after");
   }
-  CHECK(trace ==
-        "~gives.local\n~raises.second\n~raises.first\n~raises.parameter\n~gives.parameter\n~middle.temporary\n"
-        "~middle.local\ndeep: TLS failure\nafter\n");
+  CHECK(
+      trace ==
+      "~gives.local\n~raises.second\n~raises.first\n~raises.parameter\n~gives.parameter\n~middle.temporary\n"
+      "~middle.local\ndeep: TLS failure\nafter\n");
 }
 
 }  // namespace

@@ -214,7 +214,8 @@ TEST_CASE("an exception of others passes through tasks and as_result unchanged")
     co_return 0;
   };
   CHECK_THROWS_AS(run(level(level, 20)), std::domain_error);
-  CHECK_THROWS_AS(static_cast<void>(run(as_result(anyio::fail_after(1h, as_result(level(level, 3)))))), std::domain_error);
+  CHECK_THROWS_AS(static_cast<void>(run(as_result(anyio::fail_after(1h, as_result(level(level, 3)))))),
+                  std::domain_error);
   CHECK(alive == 0);
 }
 
@@ -493,7 +494,8 @@ TEST_CASE("an error after a resumption by another awaitable ends the task") {
     counted local;
     co_await *door;
     co_await failing(errc::tls);
-  }(&g).start([&](result<> r) { code = r.error().code(); });
+  }(&g)
+                        .start([&](result<> r) { code = r.error().code(); });
   l.run_once(0s);
   g.waiting.resume();
   l.run();
@@ -503,7 +505,8 @@ TEST_CASE("an error after a resumption by another awaitable ends the task") {
     counted local;
     co_await *door;
     co_await anyio::raise(errc::busy_resource);
-  }(&g).start([&](result<> r) { code = r.error().code(); });
+  }(&g)
+                        .start([&](result<> r) { code = r.error().code(); });
   l.run_once(0s);
   g.waiting.resume();
   CHECK(code == errc::busy_resource);

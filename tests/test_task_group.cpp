@@ -65,12 +65,15 @@ TEST_CASE("children are tasks, operations, callables and plain functions, and jo
   g.start_soon(anyio::fail_after(1h, anyio::sleep(1ms)));
   g.start_soon(as_result(fails(errc::tls)));
   g.start_soon([&seen] { seen += 'b'; });
-  g.start_soon([&seen](int n, std::unique_ptr<int> p) { seen += static_cast<char>('a' + n + *p); }, 1, std::make_unique<int>(1));
+  g.start_soon([&seen](int n, std::unique_ptr<int> p) { seen += static_cast<char>('a' + n + *p); }, 1,
+               std::make_unique<int>(1));
   g.start_soon([](int& n) -> task<int> { co_return ++n; }, std::ref(number));
-  g.start_soon([](const std::string& kept, int* out) -> task<> {
-    co_await anyio::sleep(1ms);
-    *out += static_cast<int>(kept.size());
-  }, std::string("twelve chars"), &number);
+  g.start_soon(
+      [](const std::string& kept, int* out) -> task<> {
+        co_await anyio::sleep(1ms);
+        *out += static_cast<int>(kept.size());
+      },
+      std::string("twelve chars"), &number);
   g.start_soon([](int ms) { return anyio::sleep(std::chrono::milliseconds(ms)); }, 1);
   struct object {
     int n = 0;
@@ -246,8 +249,8 @@ TEST_CASE("cancel may come from deep inside a child") {
   };
   g.start_soon([&]() -> task<> {
     counted local;
-    auto r = co_await as_result(
-        anyio::fail_after(1h, anyio::when_any(sleeper(), anyio::when_all(as_result(anyio::move_on_after(1h, inner))))));
+    auto r = co_await as_result(anyio::fail_after(
+        1h, anyio::when_any(sleeper(), anyio::when_all(as_result(anyio::move_on_after(1h, inner))))));
     seen += ", never";
   });
   g.start_soon(sleeper());
@@ -341,9 +344,9 @@ TEST_CASE("destructors of what raises may cancel the group") {
       });
       co_await fails(errc::tls);
     }(g, ends, at_end([&] {
-        ++ends;
-        g.cancel();
-      })));
+                                  ++ends;
+                                  g.cancel();
+                                })));
     CHECK(r.error() == errc::tls);
     ++ends;
     co_await anyio::sleep(0s);

@@ -122,7 +122,8 @@ TEST_CASE("many timers cancelled in any order are cheap") {
   timer_heap heap;
   node target;
   std::vector<timer> timers(100'000);
-  for (std::size_t i = 0; i < timers.size(); ++i) heap.arm(timers[i], at(static_cast<std::int64_t>(i)), target);
+  for (std::size_t i = 0; i < timers.size(); ++i)
+    heap.arm(timers[i], at(static_cast<std::int64_t>(i)), target);
   for (std::size_t i = timers.size(); i-- > 1;) timers[i].cancel();
   CHECK(heap.first() == &timers[0]);
   for (auto& t : timers) heap.arm(t, at(7), target);

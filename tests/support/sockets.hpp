@@ -46,6 +46,8 @@ class scripted_backend : public custom_backend {
   std::function<anyio::detail::resolved(const std::string& host, std::uint16_t port, int family)> on_resolve;
   std::function<void()> on_listen;
   std::function<void(std::span<anyio::detail::poll_event>)> on_events;
+  /// While it holds, no event is delivered and virtual time goes on.
+  std::function<bool()> withhold;
   /// Where connects to other addresses really go.
   std::optional<anyio::ip_endpoint> redirect;
   std::size_t send_limit = static_cast<std::size_t>(-1);  // bytes of one send
@@ -143,6 +145,10 @@ class scripted_backend : public custom_backend {
   int leap(std::span<anyio::detail::poll_event> events, anyio::duration at_most) {
     // What the kernel is about to deliver comes before any deadline.
     constexpr std::chrono::milliseconds grace(2);
+    if (withhold && withhold()) {
+      clock_ += at_most;
+      return 0;
+    }
     if (at_most < anyio::duration::zero()) return custom_backend::wait(events, at_most);
     const int n = custom_backend::wait(events, at_most == anyio::duration::zero() ? at_most : grace);
     if (n == 0) clock_ += at_most;

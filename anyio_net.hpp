@@ -286,6 +286,12 @@ template <class T>
 inline constexpr bool is_result<result<T>> = true;
 }  // namespace detail
 
+// g++ 12 does not see that the state guards the members, and warns in users' programs.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 /// A T or an error. `value()` of an error throws, or without exceptions aborts with the message;
 /// `*` and `->` need a value.
 template <class T = void>
@@ -465,6 +471,10 @@ class [[nodiscard]] result {
   };
   state state_;
 };
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 namespace detail {
 
@@ -12653,7 +12663,12 @@ ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host,
       family_(options.family),
       delay_(options.happy_eyeballs_delay),
       settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
-      made_(true) {}
+      made_(true) {
+  // An address in text needs no look-up, nor the memory of one; that of another family is refused there.
+  const result<ip_address> address = ip_address::parse(host);
+  if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
+    target_ = ip_endpoint{*address, port};
+}
 
 ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(const ip_endpoint& target,
                                                           const tcp_connect_options& options)

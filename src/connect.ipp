@@ -105,7 +105,12 @@ ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host,
       family_(options.family),
       delay_(options.happy_eyeballs_delay),
       settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
-      made_(true) {}
+      made_(true) {
+  // An address in text needs no look-up, nor the memory of one; that of another family is refused there.
+  const result<ip_address> address = ip_address::parse(host);
+  if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
+    target_ = ip_endpoint{*address, port};
+}
 
 ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(const ip_endpoint& target,
                                                           const tcp_connect_options& options)

@@ -30,6 +30,12 @@ template <class T>
 inline constexpr bool is_result<result<T>> = true;
 }  // namespace detail
 
+// g++ 12 does not see that the state guards the members, and warns in users' programs.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 /// A T or an error. `value()` of an error throws, or without exceptions aborts with the message;
 /// `*` and `->` need a value.
 template <class T = void>
@@ -209,6 +215,10 @@ class [[nodiscard]] result {
   };
   state state_;
 };
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 namespace detail {
 

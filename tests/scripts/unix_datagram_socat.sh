@@ -5,11 +5,11 @@ need socat
 
 start server "$examples/unix_datagram_hello" "$work/ours"
 eventually unix_is_bound "$work/ours"
+coproc client { exec socat - "UNIX-SENDTO:$work/ours,bind=$work/client"; }
 for name in one two; do
-  wanted="Hello, $name"
-  printf '%s' "$name" |
-    socat -t 10 - "UNIX-SENDTO:$work/ours,bind=$work/me,readbytes=${#wanted}" >"$work/answer"
-  expect "$work/answer" "$wanted"
+  printf '%s' "$name" >&"${client[1]}"
+  read -r -t 10 -N $((7 + ${#name})) answer <&"${client[0]}"
+  [[ $answer == "Hello, $name" ]] || fail "$name was answered '$answer'"
 done
 
 # Like syslog's socket: whoever comes writes, nobody is answered.

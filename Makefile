@@ -162,11 +162,11 @@ check-parts: $(PARTS:src/%=build/parts/%.ok) ## each part includes what it uses
 
 build/parts/%.ok: src/% $(PARTS)
 	@mkdir -p $(@D)
-	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -fsyntax-only -I. -x c++ -
+	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT -fsyntax-only -I. -x c++ -
 	@touch $@
 
 # The strictest warnings, of two compilers; the examples instantiate the templates.
-STRICT := -std=c++20 -O1 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. -c -o /dev/null
+STRICT := -std=c++20 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. -c -o /dev/null
 STRICT_MODES := gcc clang gcc-noexc clang-noexc gcc-nothreads clang-nothreads
 strict.gcc := $(CXX)
 strict.clang := $(CLANGXX)

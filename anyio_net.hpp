@@ -30,8 +30,8 @@
 //
 // Everything that can wait is an operation, and an operation is used in one of two ways:
 //
-//   auto n = co_await client.receive(buffer);                       // in a coroutine: the value, or it raises
-//   client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
+//   auto n = co_await client.receive(buffer);                       // in a coroutine: the value, or it
+//   raises client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
 //
 // Four rules hold everywhere:
 //
@@ -39,7 +39,8 @@
 //   2. Destroying is cancelling: what waits is withdrawn at once, its buffer is free, nothing is lost.
 //   3. One reads and one writes. Another is told `busy_resource`; the first is unharmed.
 //   4. Errors are values inside and raised at the edge. The end of a stream is raised, never an empty read;
-//      closed, broken and busy are told apart. With exceptions or without: the same program, the same outcome.
+//      closed, broken and busy are told apart. With exceptions or without: the same program, the same
+//      outcome.
 //
 // One loop belongs to one thread; only `loop_handle::post` may be called from another. The rest of this file
 // is in layers: errors and bytes first, then the loop, operations and tasks, then streams, listeners and
@@ -78,8 +79,8 @@
 #endif
 
 #if !defined(ANYIO_NET_SPLIT)
-#define ANYIO_NET_FN inline      // a function that is defined in the header
-#define ANYIO_NET_DEFINE 1       // this file holds the definitions
+#define ANYIO_NET_FN inline  // a function that is defined in the header
+#define ANYIO_NET_DEFINE 1   // this file holds the definitions
 #else
 #define ANYIO_NET_FN
 #if defined(ANYIO_NET_IMPLEMENTATION)
@@ -550,9 +551,9 @@ concept byte_pointer = std::is_pointer_v<T> && byte_type<std::remove_const_t<std
 template <class T>
 concept byte_range = !std::same_as<std::remove_cvref_t<T>, const_buffer> &&
                      !std::same_as<std::remove_cvref_t<T>, mutable_buffer> && requires(T& range) {
-  { range.data() } -> byte_pointer;
-  { range.size() } -> std::convertible_to<std::size_t>;
-};
+                       { range.data() } -> byte_pointer;
+                       { range.size() } -> std::convertible_to<std::size_t>;
+                     };
 
 // What may be written to: data() points to non-const, and the bytes outlive the expression, because
 // the argument is an lvalue or only a view of them.
@@ -640,8 +641,7 @@ class const_buffer {
   /// Up to the NUL, which must be there; `text` is not null. A template, or arrays would come here.
   template <class T>
     requires(std::same_as<T, const char*> || std::same_as<T, char*>)
-  constexpr const_buffer(const T& text) noexcept
-      : data_(text), size_(std::char_traits<char>::length(text)) {}
+  constexpr const_buffer(const T& text) noexcept : data_(text), size_(std::char_traits<char>::length(text)) {}
 
   template <detail::byte_range T>
   constexpr const_buffer(T&& range) noexcept
@@ -970,7 +970,7 @@ namespace detail {
 
 /// What `backend::wait` and `poll_now` tell of a descriptor.
 enum readiness : std::uint32_t {
-  ready_read = 1,    // data, or a connection to accept
+  ready_read = 1,  // data, or a connection to accept
   ready_write = 2,
   ready_end = 4,     // end of stream, hang-up or error: read until it shows
   ready_urgent = 8,  // out-of-band data splits what can be read
@@ -1137,7 +1137,8 @@ class posix_backend : public backend {
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
@@ -1588,6 +1589,9 @@ class ref {
   template <class U>
     requires std::is_convertible_v<U*, T*>
   ref(const ref<U>& other) noexcept : ref(other.get()) {}
+  template <class U>
+    requires std::is_convertible_v<U*, T*>
+  ref(ref<U>&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
   ref& operator=(ref other) noexcept {
     std::swap(pointer_, other.pointer_);
     return *this;
@@ -1603,6 +1607,9 @@ class ref {
 
  private:
   friend class resource;
+
+  template <class U>
+  friend class ref;
 
   // Kept out of line: it would be inlined wherever a pointer goes.
   [[gnu::noinline, gnu::cold]] static void end(T* p) noexcept { delete p; }
@@ -1653,6 +1660,13 @@ class loop_core {
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);
+  }
+  /// What was queued last runs next: who begins it has had its turn already.
+  void advance_last() noexcept {
+    if (!ready_.linked()) return;
+    link& last = *ready_.previous;
+    last.unlink();
+    round_.next->insert_before(last);
   }
   /// To those that wait for something to queue them.
   void park(node& n) noexcept {
@@ -3876,7 +3890,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   static constexpr const char* name = "send";
   send_operation() = default;
   send_operation(channel& c, T&& value) : channel_(&c), value_(std::move(value)) {}
-  send_operation(send_operation&&) = default;
+  send_operation(send_operation&&) noexcept = default;
   send_operation& operator=(send_operation&& other) noexcept {
     this->withdraw();
     detail::operation<send_operation, void>::operator=(std::move(other));
@@ -3941,7 +3955,7 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
   static constexpr const char* name = "receive";
   receive_operation() = default;
   explicit receive_operation(channel& c) : channel_(&c) {}
-  receive_operation(receive_operation&&) = default;
+  receive_operation(receive_operation&&) noexcept = default;
   receive_operation& operator=(receive_operation&& other) noexcept {
     this->withdraw();
     detail::operation<receive_operation, T>::operator=(std::move(other));
@@ -4073,7 +4087,10 @@ class operation_child : public group_child {
 
  protected:
   explicit operation_child(task_group& group) : group_child(group) {}
-  void begin_child() override { op_->start(done{this}); }
+  void begin_child() override {
+    op_->start(done{this});
+    loop_core::current().advance_last();  // so one sleep(0) of others is enough for a child to begin
+  }
   std::optional<Op> op_;
 
  private:
@@ -4695,7 +4712,8 @@ class [[nodiscard]] receive_operation
 
  private:
   friend class detail::operation<receive_operation, std::size_t>;
-  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource, detail::read_side>;
+  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource,
+                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return into_.empty() ? errc::invalid_argument : resource_operation::check();
@@ -4765,7 +4783,8 @@ class [[nodiscard]] receive_string_operation
 };
 
 /// All of the bytes. Begins inside `start` or `co_await`, so that a view just received can be given to it.
-class [[nodiscard]] send_operation : public detail::stream_operation<send_operation, void, detail::write_side> {
+class [[nodiscard]] send_operation
+    : public detail::stream_operation<send_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send";
   send_operation() = default;
@@ -4827,7 +4846,8 @@ class [[nodiscard]] aclose_operation
  public:
   static constexpr const char* name = "aclose";
   aclose_operation() = default;
-  explicit aclose_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)), made_(true) {}
+  explicit aclose_operation(detail::ref<detail::stream_resource> r)
+      : stream_operation(std::move(r)), made_(true) {}
   aclose_operation(aclose_operation&&) = default;
   aclose_operation& operator=(aclose_operation&& other) noexcept;
   ~aclose_operation();
@@ -4864,7 +4884,9 @@ class byte_stream {
   /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
-  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) { return {resource_, max_bytes}; }
+  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
+    return {resource_, max_bytes};
+  }
   /// The same without a copy: a view that is valid until the caller next waits or returns. It may be handed
   /// to one send made before that.
   [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
@@ -4940,7 +4962,8 @@ class socket_resource final : public stream_resource {
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
 
   /// Adds to `sent` what went.
-  progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent, result<void>& out);
+  progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
+                     result<void>& out);
   int release() noexcept;
 
   // --- for descriptor passing
@@ -4957,7 +4980,7 @@ class socket_resource final : public stream_resource {
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
 
   registration registration_;
-  int broken_ = 0;              // the first errno that broke it
+  int broken_ = 0;               // the first errno that broke it
   std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
   bool is_unix_;
   bool ended_ = false;
@@ -4974,7 +4997,8 @@ class [[nodiscard]] send_file_operation
  public:
   static constexpr const char* name = "send_file";
   send_file_operation() = default;
-  send_file_operation(detail::ref<detail::socket_resource> r, int file, std::uint64_t offset, std::uint64_t count)
+  send_file_operation(detail::ref<detail::socket_resource> r, int file, std::uint64_t offset,
+                      std::uint64_t count)
       : resource_operation(std::move(r)), offset_(offset), count_(count), file_(file) {}
 
  private:
@@ -5089,8 +5113,8 @@ namespace detail {
 /// For the parts that make sockets. On failure the descriptor stays the caller's.
 class socket_access {
  public:
-  static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local, const ip_endpoint* remote,
-                                     const char* operation);
+  static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
+                                     const ip_endpoint* remote, const char* operation);
   static tcp_stream wrap_tcp(ref<socket_resource> r, const ip_endpoint& local, const ip_endpoint& remote) {
     return tcp_stream(std::move(r), local, remote);
   }
@@ -5148,7 +5172,8 @@ class fd_message {
 
 /// What `unix_stream::send_fds` gives.
 class [[nodiscard]] send_fds_operation
-    : public detail::resource_operation<send_fds_operation, void, detail::socket_resource, detail::write_side> {
+    : public detail::resource_operation<send_fds_operation, void, detail::socket_resource,
+                                        detail::write_side> {
  public:
   static constexpr const char* name = "send_fds";
   send_fds_operation() = default;
@@ -5157,7 +5182,8 @@ class [[nodiscard]] send_fds_operation
 
  private:
   friend class detail::operation<send_fds_operation, void>;
-  friend class detail::resource_operation<send_fds_operation, void, detail::socket_resource, detail::write_side>;
+  friend class detail::resource_operation<send_fds_operation, void, detail::socket_resource,
+                                          detail::write_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);
@@ -5700,6 +5726,7 @@ class listener_resource final : public resource {
   ANYIO_NET_FN void shut() noexcept override;
 
   std::size_t next_ = 0;
+  std::uint32_t in_a_row_ = 0;
   starved place_;
 };
 
@@ -5736,6 +5763,10 @@ class [[nodiscard]] accept_operation
     pause_.cancel();
     if (this->resource_) this->resource_->resume();
   }
+  void refresh() noexcept {
+    base::refresh();
+    pause_.cancel();
+  }
 
   const detail::node* server_ = nullptr;
   detail::timer pause_;
@@ -5752,6 +5783,14 @@ result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from
 #if ANYIO_NET_EXCEPTIONS
 /// Says on stderr what nobody else would hear of.
 void print_exception(const char* where, const std::exception_ptr& e);
+#endif
+
+#if ANYIO_NET_EXCEPTIONS
+/// Whether an error handler is one for foreign exceptions too. A generic lambda is not: it is for errors,
+/// and asking whether it could be called with something else would compile its body.
+template <class OnError>
+concept takes_exceptions =
+    !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
 #endif
 
 /// What a server keeps while it serves. It has a place of its own, since its handlers refer to it.
@@ -5774,7 +5813,8 @@ class serving final : public outcome_sink {
   serving& operator=(const serving&) = delete;
 
   [[nodiscard]] errc check() const noexcept {
-    if (!listener_->open()) return errc::closed_resource;
+    // One that was closed before it could begin has served all there was.
+    if (!listener_->open()) return was_open_ ? errc::ok : errc::closed_resource;
     const bool taken = listener_->server != nullptr || listener_->waiting(read_side) != nullptr;
     return taken ? errc::busy_resource : errc::ok;
   }
@@ -5845,7 +5885,7 @@ class serving final : public outcome_sink {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
-      if constexpr (std::is_invocable_v<OnError&, std::exception_ptr>) {
+      if constexpr (takes_exceptions<OnError>) {
         const std::shared_ptr<OnError> on_error = on_error_;
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
@@ -5870,6 +5910,7 @@ class serving final : public outcome_sink {
   serve_options options_;
   node* server_ = nullptr;
   error failure_;
+  bool was_open_ = listener_->open();
   bool stopped_ = false;
   bool full_ = false;
   problem_news news_;
@@ -5885,7 +5926,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
  public:
   static constexpr const char* name = "serve";
   serve_operation() = default;
-  serve_operation(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
+  serve_operation(ref<listener_resource> listener, Handler&& handler, OnError&& on_error,
+                  serve_options options)
       : made_(true) {
     if (listener)
       state_ = std::make_unique<serving<Stream, Handler, OnError>>(std::move(listener), std::move(handler),
@@ -5902,7 +5944,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   bool attempt(result<void>& out) {
     if (!state_->begun()) {
-      if (!this->pending()) return false;  // a composite looks whether it is done already: it is not begun yet
+      if (!this->pending())
+        return false;  // a composite looks whether it is done already: it is not begun yet
       if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
         out = error(e, 0, name);
         return true;
@@ -5946,7 +5989,8 @@ class listener {
   /// accepting met. If it also takes a `std::exception_ptr` it sees foreign exceptions, which are printed to
   /// stderr otherwise.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, Stream> && std::invocable<std::decay_t<OnError>&, const error&>
+    requires std::invocable<std::decay_t<Handler>&, Stream> &&
+             std::invocable<std::decay_t<OnError>&, const error&>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, std::decay_t<OnError>>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)),
@@ -7486,7 +7530,9 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   connect_tcp_operation() = default;
   connect_tcp_operation(std::string_view host, std::uint16_t port, const tcp_connect_options& options);
   connect_tcp_operation(const ip_endpoint& target, const tcp_connect_options& options);
-  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() { *this = std::move(other); }
+  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() {
+    *this = std::move(other);
+  }
   connect_tcp_operation& operator=(connect_tcp_operation&& other) noexcept;
   ~connect_tcp_operation() { left(); }
 
@@ -7555,6 +7601,7 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
     pause_.cancel();
     fd_.reset();
   }
+  void refresh() noexcept { pause_.cancel(); }
 
   std::string path_;
   unique_fd fd_;
@@ -7563,7 +7610,8 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
 };
 
 /// What `create_tcp_listener` gives.
-class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_listener_operation, tcp_listener> {
+class [[nodiscard]] create_tcp_listener_operation
+    : public operation<create_tcp_listener_operation, tcp_listener> {
  public:
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
@@ -7602,7 +7650,8 @@ class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_
   return {host, port, options};
 }
 /// Connects to an address.
-[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target, tcp_connect_options options = {}) {
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target,
+                                                               tcp_connect_options options = {}) {
   return {target, options};
 }
 
@@ -7613,7 +7662,8 @@ class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_
 }
 
 /// Listens for TCP connections on the addresses that the options say.
-[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(tcp_listener_options options = {}) {
+[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
+    tcp_listener_options options = {}) {
   return detail::create_tcp_listener_operation(options);
 }
 
@@ -10316,14 +10366,16 @@ ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size)
+      .value_or(ip_endpoint());
 }
 
 ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size)
+      .value_or(ip_endpoint());
 }
 
 ANYIO_NET_FN std::string local_path_of(backend& system, int fd) {
@@ -10369,7 +10421,8 @@ ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket&
   if (type != wanted.type) return refuse(0, "a socket of another type");
   if (wanted.connected) {
     size = sizeof address;
-    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
+    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
+        status < 0)
       return refuse(-status, "the socket is not connected");
   }
   if (wanted.listening) {
@@ -10443,7 +10496,9 @@ ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
   return value;
 }
 
-ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) { return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0); }
+ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
+  return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
+}
 
 ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
                                                  int count) {
@@ -10472,9 +10527,11 @@ ANYIO_NET_FN result<tcp_stream> tcp_stream::from_fd(int fd) {
 ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
-  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r) return r.error();
+  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
+    return r.error();
   return detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
-                                          detail::shared_path(detail::remote_path_of(system, fd)), "unix_stream");
+                                          detail::shared_path(detail::remote_path_of(system, fd)),
+                                          "unix_stream");
 }
 
 ANYIO_NET_FN result<peer_credentials> unix_stream::credentials() const {
@@ -10556,7 +10613,8 @@ ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* cont
 }  // namespace detail
 
 ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
-  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message)
+    return errc::invalid_argument;
   const errc e = resource_operation::check();
   if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
   return e;
@@ -10596,7 +10654,8 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
     if (n < 0) {
       const int e = static_cast<int>(-n);
       const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
-      out = broken ? resource_->end_of_writing(e, name) : error(errc::os_error, e, name);  // a bad descriptor, say
+      out = broken ? resource_->end_of_writing(e, name)
+                   : error(errc::os_error, e, name);  // a bad descriptor, say
       return true;
     }
     sent_ = static_cast<std::size_t>(n);
@@ -11289,7 +11348,9 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view p
   }
   if (status < 0 || !is_file || !mode) return status;
   operation = "chmod";
-  return system.change_mode(file.c_str(), *mode);
+  status = system.change_mode(file.c_str(), *mode);
+  if (status < 0) system.unlink(file.c_str());  // a call that fails leaves nothing behind
+  return status;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
@@ -11351,6 +11412,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
+      if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
     if (fd == -EAGAIN) {
@@ -11416,7 +11478,7 @@ ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family,
 
 /// A listening socket at one address: the descriptor, or the error.
 ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                      const tcp_listener_options& options) {
+                                   const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
@@ -11447,8 +11509,8 @@ ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bo
   return fd;
 }
 
-ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses, bool dual_stack,
-                                             const tcp_listener_options& options) {
+ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
+                                             bool dual_stack, const tcp_listener_options& options) {
   backend& system = core.system();
   error last(errc::os_error, EADDRNOTAVAIL, "bind");
   // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
@@ -11484,7 +11546,8 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
 }
 
 /// The listening socket that `from_fd` was given.
-ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd, const wanted_socket& wanted) {
+ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
+                                                           const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));
@@ -11501,7 +11564,8 @@ ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_list
 }
 
 ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false, true});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
+                                  {"tcp_listener", false, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<tcp_listener>(*std::move(r));
 }
@@ -11525,7 +11589,8 @@ ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
 }
 
 ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false, true});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
+                                  {"unix_listener", true, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<unix_listener>(*std::move(r));
 }
@@ -11551,11 +11616,16 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   const char* step = "bind";
   if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
     return fail(status, step);
-  if (int status = system.listen(fd, options_.backlog); status < 0) return fail(status, "listen");
+  const bool is_file = path_.front() != '\0';
+  const auto fail_bound = [&](int status) {
+    if (is_file) system.unlink(path_.c_str());
+    return fail(status, "listen");
+  };
+  if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
-  if (options_.unlink_on_close && path_.front() != '\0') system.identify(path_.c_str(), r->own_file);
-  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail(status, "listen");
+  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
+  if (options_.unlink_on_close && is_file) system.identify(path_.c_str(), r->own_file);
   out = detail::listener_access::make<unix_listener>(std::move(r));
   return true;
 }
@@ -12715,8 +12785,8 @@ ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
   return false;
 }
 
-ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port, int family,
-                                                 result<tcp_stream>& out) {
+ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port,
+                                                 int family, result<tcp_stream>& out) {
   stage_ = s;
   names_ = std::make_unique<resolve_operation>(host, port, family);
   result<std::vector<ip_endpoint>> r(errc::cancelled);
@@ -12732,7 +12802,8 @@ ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vect
   self->run_now();
 }
 
-ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out) {
+ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
+                                                    result<tcp_stream>& out) {
   if (!r.has_value()) {
     out = r.error();
     stage_ = stage::race;
@@ -12785,7 +12856,9 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
     // Without an address of the family the attempt fails, as binding to one of the other would.
-    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == target.address.is_v6(); };
+    const auto same_family = [&](const ip_endpoint& e) {
+      return e.address.is_v6() == target.address.is_v6();
+    };
     const auto found = std::find_if(locals_.begin(), locals_.end(), same_family);
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
@@ -12834,7 +12907,7 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp
 ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
   constexpr std::chrono::milliseconds first_pause(1);
   constexpr std::chrono::milliseconds longest_pause(50);
-  if (pause_.armed() && !cancelled) return false;
+  if (pause_.armed()) return false;
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
   const auto fail = [&](int error_number, const char* step) {
@@ -12871,7 +12944,8 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
 
 ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
   loop_core& loop = loop_core::current();
-  const bool known = options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
+  const bool known =
+      options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
   if (!known) {
     out = error(errc::os_error, EAFNOSUPPORT, name);
     return true;

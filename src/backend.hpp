@@ -30,7 +30,7 @@ namespace detail {
 
 /// What `backend::wait` and `poll_now` tell of a descriptor.
 enum readiness : std::uint32_t {
-  ready_read = 1,    // data, or a connection to accept
+  ready_read = 1,  // data, or a connection to accept
   ready_write = 2,
   ready_end = 4,     // end of stream, hang-up or error: read until it shows
   ready_urgent = 8,  // out-of-band data splits what can be read

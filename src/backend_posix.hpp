@@ -38,7 +38,8 @@ class posix_backend : public backend {
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;

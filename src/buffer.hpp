@@ -35,9 +35,9 @@ concept byte_pointer = std::is_pointer_v<T> && byte_type<std::remove_const_t<std
 template <class T>
 concept byte_range = !std::same_as<std::remove_cvref_t<T>, const_buffer> &&
                      !std::same_as<std::remove_cvref_t<T>, mutable_buffer> && requires(T& range) {
-  { range.data() } -> byte_pointer;
-  { range.size() } -> std::convertible_to<std::size_t>;
-};
+                       { range.data() } -> byte_pointer;
+                       { range.size() } -> std::convertible_to<std::size_t>;
+                     };
 
 // What may be written to: data() points to non-const, and the bytes outlive the expression, because
 // the argument is an lvalue or only a view of them.
@@ -125,8 +125,7 @@ class const_buffer {
   /// Up to the NUL, which must be there; `text` is not null. A template, or arrays would come here.
   template <class T>
     requires(std::same_as<T, const char*> || std::same_as<T, char*>)
-  constexpr const_buffer(const T& text) noexcept
-      : data_(text), size_(std::char_traits<char>::length(text)) {}
+  constexpr const_buffer(const T& text) noexcept : data_(text), size_(std::char_traits<char>::length(text)) {}
 
   template <detail::byte_range T>
   constexpr const_buffer(T&& range) noexcept

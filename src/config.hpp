@@ -30,8 +30,8 @@
 #endif
 
 #if !defined(ANYIO_NET_SPLIT)
-#define ANYIO_NET_FN inline      // a function that is defined in the header
-#define ANYIO_NET_DEFINE 1       // this file holds the definitions
+#define ANYIO_NET_FN inline  // a function that is defined in the header
+#define ANYIO_NET_DEFINE 1   // this file holds the definitions
 #else
 #define ANYIO_NET_FN
 #if defined(ANYIO_NET_IMPLEMENTATION)

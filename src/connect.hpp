@@ -95,7 +95,9 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   connect_tcp_operation() = default;
   connect_tcp_operation(std::string_view host, std::uint16_t port, const tcp_connect_options& options);
   connect_tcp_operation(const ip_endpoint& target, const tcp_connect_options& options);
-  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() { *this = std::move(other); }
+  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() {
+    *this = std::move(other);
+  }
   connect_tcp_operation& operator=(connect_tcp_operation&& other) noexcept;
   ~connect_tcp_operation() { left(); }
 
@@ -164,6 +166,7 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
     pause_.cancel();
     fd_.reset();
   }
+  void refresh() noexcept { pause_.cancel(); }
 
   std::string path_;
   unique_fd fd_;
@@ -172,7 +175,8 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
 };
 
 /// What `create_tcp_listener` gives.
-class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_listener_operation, tcp_listener> {
+class [[nodiscard]] create_tcp_listener_operation
+    : public operation<create_tcp_listener_operation, tcp_listener> {
  public:
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
@@ -211,7 +215,8 @@ class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_
   return {host, port, options};
 }
 /// Connects to an address.
-[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target, tcp_connect_options options = {}) {
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target,
+                                                               tcp_connect_options options = {}) {
   return {target, options};
 }
 
@@ -222,7 +227,8 @@ class [[nodiscard]] create_tcp_listener_operation : public operation<create_tcp_
 }
 
 /// Listens for TCP connections on the addresses that the options say.
-[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(tcp_listener_options options = {}) {
+[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
+    tcp_listener_options options = {}) {
   return detail::create_tcp_listener_operation(options);
 }
 

@@ -157,8 +157,8 @@ ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
   return false;
 }
 
-ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port, int family,
-                                                 result<tcp_stream>& out) {
+ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port,
+                                                 int family, result<tcp_stream>& out) {
   stage_ = s;
   names_ = std::make_unique<resolve_operation>(host, port, family);
   result<std::vector<ip_endpoint>> r(errc::cancelled);
@@ -174,7 +174,8 @@ ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vect
   self->run_now();
 }
 
-ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out) {
+ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
+                                                    result<tcp_stream>& out) {
   if (!r.has_value()) {
     out = r.error();
     stage_ = stage::race;
@@ -227,7 +228,9 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
     // Without an address of the family the attempt fails, as binding to one of the other would.
-    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == target.address.is_v6(); };
+    const auto same_family = [&](const ip_endpoint& e) {
+      return e.address.is_v6() == target.address.is_v6();
+    };
     const auto found = std::find_if(locals_.begin(), locals_.end(), same_family);
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
@@ -276,7 +279,7 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp
 ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
   constexpr std::chrono::milliseconds first_pause(1);
   constexpr std::chrono::milliseconds longest_pause(50);
-  if (pause_.armed() && !cancelled) return false;
+  if (pause_.armed()) return false;
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
   const auto fail = [&](int error_number, const char* step) {
@@ -313,7 +316,8 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
 
 ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
   loop_core& loop = loop_core::current();
-  const bool known = options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
+  const bool known =
+      options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
   if (!known) {
     out = error(errc::os_error, EAFNOSUPPORT, name);
     return true;

@@ -34,7 +34,8 @@ class fd_message {
 
 /// What `unix_stream::send_fds` gives.
 class [[nodiscard]] send_fds_operation
-    : public detail::resource_operation<send_fds_operation, void, detail::socket_resource, detail::write_side> {
+    : public detail::resource_operation<send_fds_operation, void, detail::socket_resource,
+                                        detail::write_side> {
  public:
   static constexpr const char* name = "send_fds";
   send_fds_operation() = default;
@@ -43,7 +44,8 @@ class [[nodiscard]] send_fds_operation
 
  private:
   friend class detail::operation<send_fds_operation, void>;
-  friend class detail::resource_operation<send_fds_operation, void, detail::socket_resource, detail::write_side>;
+  friend class detail::resource_operation<send_fds_operation, void, detail::socket_resource,
+                                          detail::write_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);

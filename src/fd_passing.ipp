@@ -42,7 +42,8 @@ ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* cont
 }  // namespace detail
 
 ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
-  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message)
+    return errc::invalid_argument;
   const errc e = resource_operation::check();
   if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
   return e;
@@ -82,7 +83,8 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
     if (n < 0) {
       const int e = static_cast<int>(-n);
       const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
-      out = broken ? resource_->end_of_writing(e, name) : error(errc::os_error, e, name);  // a bad descriptor, say
+      out = broken ? resource_->end_of_writing(e, name)
+                   : error(errc::os_error, e, name);  // a bad descriptor, say
       return true;
     }
     sent_ = static_cast<std::size_t>(n);

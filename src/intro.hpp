@@ -19,8 +19,8 @@
 //
 // Everything that can wait is an operation, and an operation is used in one of two ways:
 //
-//   auto n = co_await client.receive(buffer);                       // in a coroutine: the value, or it raises
-//   client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
+//   auto n = co_await client.receive(buffer);                       // in a coroutine: the value, or it
+//   raises client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
 //
 // Four rules hold everywhere:
 //
@@ -28,7 +28,8 @@
 //   2. Destroying is cancelling: what waits is withdrawn at once, its buffer is free, nothing is lost.
 //   3. One reads and one writes. Another is told `busy_resource`; the first is unharmed.
 //   4. Errors are values inside and raised at the edge. The end of a stream is raised, never an empty read;
-//      closed, broken and busy are told apart. With exceptions or without: the same program, the same outcome.
+//      closed, broken and busy are told apart. With exceptions or without: the same program, the same
+//      outcome.
 //
 // One loop belongs to one thread; only `loop_handle::post` may be called from another. The rest of this file
 // is in layers: errors and bytes first, then the loop, operations and tasks, then streams, listeners and

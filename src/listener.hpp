@@ -15,8 +15,8 @@
 #include "task_group.hpp"
 
 #include <concepts>
-#include <functional>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -101,6 +101,7 @@ class listener_resource final : public resource {
   ANYIO_NET_FN void shut() noexcept override;
 
   std::size_t next_ = 0;
+  std::uint32_t in_a_row_ = 0;
   starved place_;
 };
 
@@ -137,6 +138,10 @@ class [[nodiscard]] accept_operation
     pause_.cancel();
     if (this->resource_) this->resource_->resume();
   }
+  void refresh() noexcept {
+    base::refresh();
+    pause_.cancel();
+  }
 
   const detail::node* server_ = nullptr;
   detail::timer pause_;
@@ -153,6 +158,14 @@ result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from
 #if ANYIO_NET_EXCEPTIONS
 /// Says on stderr what nobody else would hear of.
 void print_exception(const char* where, const std::exception_ptr& e);
+#endif
+
+#if ANYIO_NET_EXCEPTIONS
+/// Whether an error handler is one for foreign exceptions too. A generic lambda is not: it is for errors,
+/// and asking whether it could be called with something else would compile its body.
+template <class OnError>
+concept takes_exceptions =
+    !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
 #endif
 
 /// What a server keeps while it serves. It has a place of its own, since its handlers refer to it.
@@ -175,7 +188,8 @@ class serving final : public outcome_sink {
   serving& operator=(const serving&) = delete;
 
   [[nodiscard]] errc check() const noexcept {
-    if (!listener_->open()) return errc::closed_resource;
+    // One that was closed before it could begin has served all there was.
+    if (!listener_->open()) return was_open_ ? errc::ok : errc::closed_resource;
     const bool taken = listener_->server != nullptr || listener_->waiting(read_side) != nullptr;
     return taken ? errc::busy_resource : errc::ok;
   }
@@ -246,7 +260,7 @@ class serving final : public outcome_sink {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
-      if constexpr (std::is_invocable_v<OnError&, std::exception_ptr>) {
+      if constexpr (takes_exceptions<OnError>) {
         const std::shared_ptr<OnError> on_error = on_error_;
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
@@ -271,6 +285,7 @@ class serving final : public outcome_sink {
   serve_options options_;
   node* server_ = nullptr;
   error failure_;
+  bool was_open_ = listener_->open();
   bool stopped_ = false;
   bool full_ = false;
   problem_news news_;
@@ -286,7 +301,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
  public:
   static constexpr const char* name = "serve";
   serve_operation() = default;
-  serve_operation(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
+  serve_operation(ref<listener_resource> listener, Handler&& handler, OnError&& on_error,
+                  serve_options options)
       : made_(true) {
     if (listener)
       state_ = std::make_unique<serving<Stream, Handler, OnError>>(std::move(listener), std::move(handler),
@@ -303,7 +319,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   bool attempt(result<void>& out) {
     if (!state_->begun()) {
-      if (!this->pending()) return false;  // a composite looks whether it is done already: it is not begun yet
+      if (!this->pending())
+        return false;  // a composite looks whether it is done already: it is not begun yet
       if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
         out = error(e, 0, name);
         return true;
@@ -347,7 +364,8 @@ class listener {
   /// accepting met. If it also takes a `std::exception_ptr` it sees foreign exceptions, which are printed to
   /// stderr otherwise.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, Stream> && std::invocable<std::decay_t<OnError>&, const error&>
+    requires std::invocable<std::decay_t<Handler>&, Stream> &&
+             std::invocable<std::decay_t<OnError>&, const error&>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, std::decay_t<OnError>>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)),

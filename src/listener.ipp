@@ -65,6 +65,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
+      if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
     if (fd == -EAGAIN) {
@@ -130,7 +131,7 @@ ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family,
 
 /// A listening socket at one address: the descriptor, or the error.
 ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                      const tcp_listener_options& options) {
+                                   const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
@@ -161,8 +162,8 @@ ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bo
   return fd;
 }
 
-ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses, bool dual_stack,
-                                             const tcp_listener_options& options) {
+ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
+                                             bool dual_stack, const tcp_listener_options& options) {
   backend& system = core.system();
   error last(errc::os_error, EADDRNOTAVAIL, "bind");
   // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
@@ -198,7 +199,8 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
 }
 
 /// The listening socket that `from_fd` was given.
-ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd, const wanted_socket& wanted) {
+ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
+                                                           const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));
@@ -215,7 +217,8 @@ ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_list
 }
 
 ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"tcp_listener", false, SOCK_STREAM, false, true});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
+                                  {"tcp_listener", false, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<tcp_listener>(*std::move(r));
 }
@@ -239,7 +242,8 @@ ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
 }
 
 ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd, {"unix_listener", true, SOCK_STREAM, false, true});
+  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
+                                  {"unix_listener", true, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<unix_listener>(*std::move(r));
 }
@@ -265,11 +269,16 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   const char* step = "bind";
   if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
     return fail(status, step);
-  if (int status = system.listen(fd, options_.backlog); status < 0) return fail(status, "listen");
+  const bool is_file = path_.front() != '\0';
+  const auto fail_bound = [&](int status) {
+    if (is_file) system.unlink(path_.c_str());
+    return fail(status, "listen");
+  };
+  if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
-  if (options_.unlink_on_close && path_.front() != '\0') system.identify(path_.c_str(), r->own_file);
-  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail(status, "listen");
+  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
+  if (options_.unlink_on_close && is_file) system.identify(path_.c_str(), r->own_file);
   out = detail::listener_access::make<unix_listener>(std::move(r));
   return true;
 }

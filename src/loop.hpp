@@ -132,6 +132,9 @@ class ref {
   template <class U>
     requires std::is_convertible_v<U*, T*>
   ref(const ref<U>& other) noexcept : ref(other.get()) {}
+  template <class U>
+    requires std::is_convertible_v<U*, T*>
+  ref(ref<U>&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
   ref& operator=(ref other) noexcept {
     std::swap(pointer_, other.pointer_);
     return *this;
@@ -147,6 +150,9 @@ class ref {
 
  private:
   friend class resource;
+
+  template <class U>
+  friend class ref;
 
   // Kept out of line: it would be inlined wherever a pointer goes.
   [[gnu::noinline, gnu::cold]] static void end(T* p) noexcept { delete p; }
@@ -197,6 +203,13 @@ class loop_core {
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);
+  }
+  /// What was queued last runs next: who begins it has had its turn already.
+  void advance_last() noexcept {
+    if (!ready_.linked()) return;
+    link& last = *ready_.previous;
+    last.unlink();
+    round_.next->insert_before(last);
   }
   /// To those that wait for something to queue them.
   void park(node& n) noexcept {

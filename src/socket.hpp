@@ -39,7 +39,8 @@ class socket_resource final : public stream_resource {
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
 
   /// Adds to `sent` what went.
-  progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent, result<void>& out);
+  progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
+                     result<void>& out);
   int release() noexcept;
 
   // --- for descriptor passing
@@ -56,7 +57,7 @@ class socket_resource final : public stream_resource {
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
 
   registration registration_;
-  int broken_ = 0;              // the first errno that broke it
+  int broken_ = 0;               // the first errno that broke it
   std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
   bool is_unix_;
   bool ended_ = false;
@@ -73,7 +74,8 @@ class [[nodiscard]] send_file_operation
  public:
   static constexpr const char* name = "send_file";
   send_file_operation() = default;
-  send_file_operation(detail::ref<detail::socket_resource> r, int file, std::uint64_t offset, std::uint64_t count)
+  send_file_operation(detail::ref<detail::socket_resource> r, int file, std::uint64_t offset,
+                      std::uint64_t count)
       : resource_operation(std::move(r)), offset_(offset), count_(count), file_(file) {}
 
  private:
@@ -188,8 +190,8 @@ namespace detail {
 /// For the parts that make sockets. On failure the descriptor stays the caller's.
 class socket_access {
  public:
-  static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local, const ip_endpoint* remote,
-                                     const char* operation);
+  static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
+                                     const ip_endpoint* remote, const char* operation);
   static tcp_stream wrap_tcp(ref<socket_resource> r, const ip_endpoint& local, const ip_endpoint& remote) {
     return tcp_stream(std::move(r), local, remote);
   }

@@ -193,14 +193,16 @@ ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size)
+      .value_or(ip_endpoint());
 }
 
 ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size)
+      .value_or(ip_endpoint());
 }
 
 ANYIO_NET_FN std::string local_path_of(backend& system, int fd) {
@@ -246,7 +248,8 @@ ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket&
   if (type != wanted.type) return refuse(0, "a socket of another type");
   if (wanted.connected) {
     size = sizeof address;
-    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
+    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
+        status < 0)
       return refuse(-status, "the socket is not connected");
   }
   if (wanted.listening) {
@@ -320,7 +323,9 @@ ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
   return value;
 }
 
-ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) { return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0); }
+ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
+  return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
+}
 
 ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
                                                  int count) {
@@ -349,9 +354,11 @@ ANYIO_NET_FN result<tcp_stream> tcp_stream::from_fd(int fd) {
 ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
-  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r) return r.error();
+  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
+    return r.error();
   return detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
-                                          detail::shared_path(detail::remote_path_of(system, fd)), "unix_stream");
+                                          detail::shared_path(detail::remote_path_of(system, fd)),
+                                          "unix_stream");
 }
 
 ANYIO_NET_FN result<peer_credentials> unix_stream::credentials() const {

@@ -120,7 +120,8 @@ class [[nodiscard]] receive_operation
 
  private:
   friend class detail::operation<receive_operation, std::size_t>;
-  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource, detail::read_side>;
+  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource,
+                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return into_.empty() ? errc::invalid_argument : resource_operation::check();
@@ -190,7 +191,8 @@ class [[nodiscard]] receive_string_operation
 };
 
 /// All of the bytes. Begins inside `start` or `co_await`, so that a view just received can be given to it.
-class [[nodiscard]] send_operation : public detail::stream_operation<send_operation, void, detail::write_side> {
+class [[nodiscard]] send_operation
+    : public detail::stream_operation<send_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send";
   send_operation() = default;
@@ -252,7 +254,8 @@ class [[nodiscard]] aclose_operation
  public:
   static constexpr const char* name = "aclose";
   aclose_operation() = default;
-  explicit aclose_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)), made_(true) {}
+  explicit aclose_operation(detail::ref<detail::stream_resource> r)
+      : stream_operation(std::move(r)), made_(true) {}
   aclose_operation(aclose_operation&&) = default;
   aclose_operation& operator=(aclose_operation&& other) noexcept;
   ~aclose_operation();
@@ -289,7 +292,9 @@ class byte_stream {
   /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
-  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) { return {resource_, max_bytes}; }
+  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
+    return {resource_, max_bytes};
+  }
   /// The same without a copy: a view that is valid until the caller next waits or returns. It may be handed
   /// to one send made before that.
   [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }

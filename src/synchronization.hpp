@@ -328,7 +328,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   static constexpr const char* name = "send";
   send_operation() = default;
   send_operation(channel& c, T&& value) : channel_(&c), value_(std::move(value)) {}
-  send_operation(send_operation&&) = default;
+  send_operation(send_operation&&) noexcept = default;
   send_operation& operator=(send_operation&& other) noexcept {
     this->withdraw();
     detail::operation<send_operation, void>::operator=(std::move(other));
@@ -393,7 +393,7 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
   static constexpr const char* name = "receive";
   receive_operation() = default;
   explicit receive_operation(channel& c) : channel_(&c) {}
-  receive_operation(receive_operation&&) = default;
+  receive_operation(receive_operation&&) noexcept = default;
   receive_operation& operator=(receive_operation&& other) noexcept {
     this->withdraw();
     detail::operation<receive_operation, T>::operator=(std::move(other));

@@ -90,7 +90,10 @@ class operation_child : public group_child {
 
  protected:
   explicit operation_child(task_group& group) : group_child(group) {}
-  void begin_child() override { op_->start(done{this}); }
+  void begin_child() override {
+    op_->start(done{this});
+    loop_core::current().advance_last();  // so one sleep(0) of others is enough for a child to begin
+  }
   std::optional<Op> op_;
 
  private:

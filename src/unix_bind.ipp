@@ -41,7 +41,9 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view p
   }
   if (status < 0 || !is_file || !mode) return status;
   operation = "chmod";
-  return system.change_mode(file.c_str(), *mode);
+  status = system.change_mode(file.c_str(), *mode);
+  if (status < 0) system.unlink(file.c_str());  // a call that fails leaves nothing behind
+  return status;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -346,12 +346,8 @@ TEST_CASE("what is accepted, and as what, agrees with inet_pton") {
       const std::size_t at = draw(text.size() + 1);
       const char letter = letters[draw(letters.size())];
       switch (draw(3)) {
-        case 0:
-          text.insert(text.begin() + static_cast<std::ptrdiff_t>(at), letter);
-          break;
-        case 1:
-          text = text.substr(0, at) + text.substr(std::min(at + 1, text.size()));
-          break;
+        case 0: text.insert(text.begin() + static_cast<std::ptrdiff_t>(at), letter); break;
+        case 1: text = text.substr(0, at) + text.substr(std::min(at + 1, text.size())); break;
         default:
           if (at < text.size()) text[at] = letter;
       }

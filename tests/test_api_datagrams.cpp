@@ -28,17 +28,16 @@ using namespace anyio;
 using namespace std::chrono_literals;
 using namespace std::string_literals;
 
-static_assert(
-    std::is_same_v<decltype(std::declval<udp_socket&>().receive(std::declval<mutable_buffer>())),
-                   receive_from_operation>);
-static_assert(
-    std::is_same_v<decltype(std::declval<udp_socket&>().send_to("", std::declval<ip_endpoint>())),
-                   send_to_operation>);
+static_assert(std::is_same_v<decltype(std::declval<udp_socket&>().receive(std::declval<mutable_buffer>())),
+                             receive_from_operation>);
+static_assert(std::is_same_v<decltype(std::declval<udp_socket&>().send_to("", std::declval<ip_endpoint>())),
+                             send_to_operation>);
 
 template <class T>
-constexpr bool closed_at_first = std::is_default_constructible_v<T> && std::is_nothrow_move_constructible_v<T> &&
-                                 std::is_nothrow_move_assignable_v<T> && !std::is_copy_constructible_v<T> &&
-                                 !std::is_convertible_v<T, bool> && std::is_constructible_v<bool, T>;
+constexpr bool closed_at_first =
+    std::is_default_constructible_v<T> && std::is_nothrow_move_constructible_v<T> &&
+    std::is_nothrow_move_assignable_v<T> && !std::is_copy_constructible_v<T> &&
+    !std::is_convertible_v<T, bool> && std::is_constructible_v<bool, T>;
 static_assert(closed_at_first<udp_socket> && closed_at_first<connected_udp_socket>);
 static_assert(closed_at_first<unix_datagram_socket> && closed_at_first<connected_unix_datagram_socket>);
 static_assert(!std::is_aggregate_v<udp_packet> && !std::is_aggregate_v<unix_packet>);

@@ -284,9 +284,9 @@ static_assert(std::is_same_v<duration, std::chrono::nanoseconds>);
 static_assert(std::is_same_v<time_point, std::chrono::steady_clock::time_point>);
 
 template <class Operation>
-constexpr bool operation_like = std::is_default_constructible_v<Operation> &&
-                                std::is_move_constructible_v<Operation> &&
-                                std::is_move_assignable_v<Operation> && !std::is_copy_constructible_v<Operation>;
+constexpr bool operation_like =
+    std::is_default_constructible_v<Operation> && std::is_move_constructible_v<Operation> &&
+    std::is_move_assignable_v<Operation> && !std::is_copy_constructible_v<Operation>;
 static_assert(operation_like<sleep_operation> && operation_like<event_operation>);
 static_assert(operation_like<wait_operation> && operation_like<timeout_operation<sleep_operation>>);
 static_assert(operation_like<decltype(anyio::getaddrinfo("", 0))> && operation_like<task<int>>);
@@ -350,10 +350,12 @@ task<> starts_everything() {
     co_await sleep(1ms);
     sum += 16;
   });
-  group.start_soon([&sum](auto n) -> task<> {
-    co_await sleep(0s);
-    sum += n;
-  }, 32);
+  group.start_soon(
+      [&sum](auto n) -> task<> {
+        co_await sleep(0s);
+        sum += n;
+      },
+      32);
   group.start_soon([box = std::make_unique<int>(64), &sum]() mutable -> task<> {
     co_await sleep(0s);
     sum += *box;
@@ -455,6 +457,24 @@ TEST_CASE("a task is an operation: it starts, and is named") {
   CHECK(failed == errc::invalid_argument);
 }
 
+TEST_CASE("children of a group have begun when their starter has once let others run") {
+  run([]() -> task<> {
+    task_group group;
+    event go;
+    int begun = 0;
+    const auto child = [&begun, &go]() -> task<> {
+      ++begun;
+      co_await go.wait();
+    };
+    group.start_soon(child);
+    group.start_soon(child());
+    CHECK(begun == 0);
+    co_await sleep(0s);
+    CHECK(begun == 2);
+    group.cancel();
+  });
+}
+
 TEST_CASE("a group starts tasks, operations and callables with arguments") { run(starts_everything); }
 TEST_CASE("the first error of a group cancels the others") { run(fails_group); }
 TEST_CASE("a cancelled join leaves the children running") { run(cancelled_join_leaves_children); }
@@ -552,8 +572,8 @@ task<> sleeps_in_every_unit() {
   const bool b = co_await move_on_after(1ms, sleep(std::chrono::duration<double>(1e300)));
   const bool c = co_await move_on_after(1ms, sleep_until(time_point::max()));
   const bool d = co_await move_on_after(1ms, sleep(duration::max()));
-  const bool e =
-      co_await move_on_after(1ms, sleep(std::chrono::duration<double>(std::numeric_limits<double>::infinity())));
+  const bool e = co_await move_on_after(
+      1ms, sleep(std::chrono::duration<double>(std::numeric_limits<double>::infinity())));
   CHECK_FALSE((a || b || c || d || e));
   const bool f = co_await move_on_after(std::chrono::hours::max(), sleep(0s));
   const bool g = co_await move_on_after(std::chrono::duration<double>(1e300), sleep(1ms));
@@ -578,7 +598,9 @@ TEST_CASE("combinators and timeouts are started with callbacks too") {
   when_any(value_of(1), sleep(1h)).start([&seen](result<std::variant<int, std::monostate>> r) {
     seen.push_back("any " + std::to_string(std::get<0>(*r)));
   });
-  move_on_after(0s, sleep(1h)).start([&seen](result<bool> r) { seen.emplace_back(*r ? "slept" : "moved on"); });
+  move_on_after(0s, sleep(1h)).start([&seen](result<bool> r) {
+    seen.emplace_back(*r ? "slept" : "moved on");
+  });
   timeout_operation<sleep_operation> op = fail_after(1ms, sleep(1h));
   op.start([&seen](result<> r) { seen.emplace_back(to_string(r.error().code())); });
   auto other = move_on_after(1ms, sleep(1h));
@@ -689,6 +711,26 @@ task<> uses_signals() {
 
 }  // namespace
 
+TEST_CASE("a channel's values need no assignment") {
+  struct unassignable {
+    explicit unassignable(int n) : value(n) {}
+    unassignable(unassignable&&) = default;
+    const int value;
+  };
+  run([]() -> task<> {
+    channel<unassignable> values(100);
+    for (int i = 0; i < 100; ++i) co_await values.send(unassignable(i));
+    auto waiting = values.send(unassignable(100));
+    waiting = values.send(unassignable(101));
+    for (int i = 0; i < 100; ++i) {
+      const unassignable next = co_await values.receive();
+      CHECK(next.value == i);
+    }
+    co_await waiting;
+    const auto last = values.try_receive();
+    CHECK(last->value == 101);
+  });
+}
 TEST_CASE("events are set, cleared and waited for") { run(uses_event); }
 TEST_CASE("a semaphore gives permits") { run(uses_semaphore); }
 TEST_CASE("a channel carries move-only values") { run(uses_channel); }

@@ -138,8 +138,8 @@ task<> copies_names(std::string folder) {
 }
 
 task<> other_options(std::string folder) {
-  auto door = co_await create_unix_listener(
-      folder + "/door", {.mode = mode_t{0666}, .backlog = 4, .unlink_on_close = true});
+  auto door = co_await create_unix_listener(folder + "/door",
+                                            {.mode = mode_t{0666}, .backlog = 4, .unlink_on_close = true});
   auto plain = co_await create_unix_listener(folder + "/plain", {.backlog = 4});
   auto moded = co_await create_unix_listener(folder + "/moded", {.mode = 0600});
   auto bare = co_await create_unix_listener(folder + "/bare");
@@ -156,8 +156,8 @@ task<> other_options(std::string folder) {
                                                         {.family = AF_INET, .local_host = "127.0.0.1"});
   CHECK(connected.local_endpoint().address == ip_address::loopback_v4());
   auto first = co_await create_unix_datagram_socket({.local_path = folder + "/first", .local_mode = 0600});
-  auto second = co_await create_connected_unix_datagram_socket(folder + "/first",
-                                                               {.local_path = folder + "/second"});
+  auto second =
+      co_await create_connected_unix_datagram_socket(folder + "/first", {.local_path = folder + "/second"});
   CHECK(second.remote_path() == first.local_path());
 
   task_group group;

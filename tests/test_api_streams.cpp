@@ -15,8 +15,8 @@
 #include <chrono>
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -66,9 +66,9 @@ static_assert(
     std::is_same_v<decltype(std::declval<unix_listener&>().accept()), accept_operation<unix_stream>>);
 
 template <class T>
-constexpr bool moves_only = std::is_default_constructible_v<T> && std::is_move_constructible_v<T> &&
-                            std::is_move_assignable_v<T> && !std::is_copy_constructible_v<T> &&
-                            !std::is_copy_assignable_v<T>;
+constexpr bool moves_only =
+    std::is_default_constructible_v<T> && std::is_move_constructible_v<T> && std::is_move_assignable_v<T> &&
+    !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T>;
 static_assert(moves_only<tcp_stream> && moves_only<unix_stream> && moves_only<fd_stream>);
 static_assert(moves_only<memory_stream> && moves_only<tcp_listener> && moves_only<unix_listener>);
 static_assert(moves_only<unique_fd>);
@@ -514,8 +514,8 @@ task<std::string> ask(byte_stream& stream, std::string_view question) {
 task<> echoes_over_every_stream() {
   {
     auto [near, far] = create_memory_stream_pair();
-    auto [nothing, answer] = co_await when_all(echo(std::make_unique<memory_stream>(std::move(far))),
-                                               ask(near, "memory"));
+    auto [nothing, answer] =
+        co_await when_all(echo(std::make_unique<memory_stream>(std::move(far))), ask(near, "memory"));
     static_assert(std::is_same_v<decltype(nothing), std::monostate>);
     CHECK(answer == "memory");
     CHECK(near.socket() == nullptr);
@@ -623,7 +623,8 @@ namespace {
 task<> tcp_members() {
   tcp_listener listener = co_await create_tcp_listener({.local_host = "127.0.0.1", .backlog = 16});
   CHECK(static_cast<bool>(listener));
-  CHECK(listener.local_endpoints() == std::vector{ip_endpoint{ip_address::loopback_v4(), listener.local_port()}});
+  CHECK(listener.local_endpoints() ==
+        std::vector{ip_endpoint{ip_address::loopback_v4(), listener.local_port()}});
   CHECK(listener.native_handles().size() == 1);
 
   tcp_stream client = co_await connect_tcp(listener.local_endpoints().front());
@@ -683,8 +684,8 @@ task<> refusals() {
   CHECK(refused.error().operation() == "connect");
   CHECK(refused.error().message() == "connect: connection refused (ECONNREFUSED)");
 
-  auto taken = co_await as_result(create_tcp_listener(
-      {.local_host = "127.0.0.1", .local_port = pair->client.local_endpoint().port}));
+  auto taken = co_await as_result(
+      create_tcp_listener({.local_host = "127.0.0.1", .local_port = pair->client.local_endpoint().port}));
   CHECK(taken.error() == std::errc::address_in_use);
   CHECK(taken.error().operation() == "bind");
 
@@ -702,8 +703,8 @@ int refuse(int, void*) { return EPERM; }
 
 task<> prepares() {
   int calls = 0;
-  auto listener =
-      co_await create_tcp_listener({.local_host = "127.0.0.1", .prepare = count_calls, .prepare_data = &calls});
+  auto listener = co_await create_tcp_listener(
+      {.local_host = "127.0.0.1", .prepare = count_calls, .prepare_data = &calls});
   CHECK(calls == 1);
   auto client = co_await connect_tcp("127.0.0.1", listener.local_port(),
                                      {.prepare = count_calls, .prepare_data = &calls});
@@ -831,9 +832,9 @@ task<> errors_of_handlers() {
   auto listener = co_await create_tcp_listener({.local_host = "127.0.0.1"});
   task_group group;
   std::vector<error> seen;
-  group.start_soon(listener.serve(
-      [](tcp_stream) -> task<> { co_await raise(error(errc::os_error, ENOENT, "handler")); },
-      [&seen](const error& e) { seen.push_back(e); }, {.max_connections = 2}));
+  group.start_soon(
+      listener.serve([](tcp_stream) -> task<> { co_await raise(error(errc::os_error, ENOENT, "handler")); },
+                     [&seen](const error& e) { seen.push_back(e); }, {.max_connections = 2}));
   co_await one_talk(listener);
   co_await one_talk(listener);
   auto busy = co_await as_result(listener.accept());

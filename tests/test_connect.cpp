@@ -71,13 +71,14 @@ TEST_CASE("localhost falls back to IPv4 when nobody listens on IPv6") {
   CHECK(client.remote_endpoint() == l.local_endpoints().front());
 }
 
-TEST_CASE_TEMPLATE("a refused connection is os_error with ECONNREFUSED, and leaves nothing open", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("a refused connection is os_error with ECONNREFUSED, and leaves nothing open", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   const std::uint16_t port = free_port();
-  for (const anyio::error& e :
-       {Face::get(anyio::connect_tcp(loopback(port))).error(), Face::get(anyio::connect_tcp("127.0.0.1", port)).error(),
-        Face::get(anyio::connect_tcp("localhost", port)).error(), Face::get(anyio::connect_tcp(loopback(0))).error()}) {
+  for (const anyio::error& e : {Face::get(anyio::connect_tcp(loopback(port))).error(),
+                                Face::get(anyio::connect_tcp("127.0.0.1", port)).error(),
+                                Face::get(anyio::connect_tcp("localhost", port)).error(),
+                                Face::get(anyio::connect_tcp(loopback(0))).error()}) {
     CHECK(e == errc::os_error);
     CHECK(e == std::errc::connection_refused);
     CHECK(e.operation() == "connect");
@@ -87,10 +88,12 @@ TEST_CASE_TEMPLATE("a refused connection is os_error with ECONNREFUSED, and leav
 
 TEST_CASE("an unreachable address is os_error") {
   anyio::loop loop;
-  const anyio::error e = by_callback::get(anyio::connect_tcp({ip_address::parse("255.255.255.255").value(), 9})).error();
+  const anyio::error e =
+      by_callback::get(anyio::connect_tcp({ip_address::parse("255.255.255.255").value(), 9})).error();
   CHECK(e == errc::os_error);
   CHECK(e.os_error() != 0);
-  CHECK(by_callback::get(anyio::connect_tcp({ip_address::parse("fe80::1").value(), 9})).error() == errc::os_error);
+  CHECK(by_callback::get(anyio::connect_tcp({ip_address::parse("fe80::1").value(), 9})).error() ==
+        errc::os_error);
 }
 
 TEST_CASE("names that cannot be are refused without asking anyone") {
@@ -104,7 +107,8 @@ TEST_CASE("names that cannot be are refused without asking anyone") {
     return by_callback::get(anyio::connect_tcp(host, 80, o)).error();
   };
   CHECK(refusal("") == errc::invalid_argument);
-  CHECK(refusal("b\xc3\xbc" "cher.example") == errc::invalid_argument);
+  CHECK(refusal("b\xc3\xbc"
+                "cher.example") == errc::invalid_argument);
   CHECK(refusal(std::string_view("a\0b", 3)) == errc::invalid_argument);
   CHECK(refusal("127.0.0.1", {.family = AF_INET6}) == errc::name_resolution);
   CHECK(refusal("::1", {.family = AF_INET}) == errc::name_resolution);
@@ -135,7 +139,8 @@ TEST_CASE("this end's address and port are bound, each with or without the other
   const auto local = [&](const ip_endpoint& to, anyio::tcp_connect_options o) {
     return by_coroutine::get(anyio::connect_tcp(to, o)).value().local_endpoint();
   };
-  CHECK(local({v4, l.local_port()}, {.local_host = "127.0.0.2"}).address == ip_address::parse("127.0.0.2").value());
+  CHECK(local({v4, l.local_port()}, {.local_host = "127.0.0.2"}).address ==
+        ip_address::parse("127.0.0.2").value());
   const std::uint16_t a = free_port();
   CHECK(local({v4, l.local_port()}, {.local_port = a}) == ip_endpoint{v4, a});
   const std::uint16_t b = free_port();
@@ -146,7 +151,8 @@ TEST_CASE("this end's address and port are bound, each with or without the other
   // Of the other family, or not this machine's.
   const anyio::error mixed = by_callback::get(anyio::connect_tcp({v4, 9}, {.local_host = "::1"})).error();
   CHECK(mixed == errc::os_error);
-  const anyio::error foreign = by_callback::get(anyio::connect_tcp({v4, 9}, {.local_host = "192.0.2.1"})).error();
+  const anyio::error foreign =
+      by_callback::get(anyio::connect_tcp({v4, 9}, {.local_host = "192.0.2.1"})).error();
   CHECK(foreign == std::errc::address_not_available);
   CHECK(foreign.operation() == "bind");
   // A name's families are only those that this end can reach.
@@ -159,7 +165,8 @@ TEST_CASE("a connection to itself is a refusal, since nobody listens there") {
   anyio::loop loop;
   const std::uint16_t port = free_port();
   const anyio::error e =
-      by_callback::get(anyio::connect_tcp(loopback(port), {.local_host = "127.0.0.1", .local_port = port})).error();
+      by_callback::get(anyio::connect_tcp(loopback(port), {.local_host = "127.0.0.1", .local_port = port}))
+          .error();
   CHECK(e == errc::os_error);
   CHECK(e == std::errc::connection_refused);
 }
@@ -181,17 +188,18 @@ TEST_CASE("prepare is called between socket and connect, and its errno is the er
     ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     return 0;
   };
-  tcp_stream client =
-      by_callback::get(anyio::connect_tcp(loopback(l.local_port()), {.prepare = prepare, .prepare_data = &seen})).value();
+  tcp_stream client = by_callback::get(anyio::connect_tcp(loopback(l.local_port()),
+                                                          {.prepare = prepare, .prepare_data = &seen}))
+                          .value();
   CHECK(seen.calls == 1);
   CHECK(!seen.connected);
   CHECK(client.get_option(SOL_SOCKET, SO_KEEPALIVE).value() == 1);
-  CHECK(by_callback::get(anyio::connect_tcp("localhost", l.local_port(), {.prepare = prepare, .prepare_data = &seen}))
+  CHECK(by_callback::get(
+            anyio::connect_tcp("localhost", l.local_port(), {.prepare = prepare, .prepare_data = &seen}))
             .has_value());
   CHECK(seen.calls >= 2);
-  const anyio::error e = by_callback::get(anyio::connect_tcp(loopback(l.local_port()), {.prepare = [](int, void*) {
-                                                               return EPERM;
-                                                             }}))
+  const anyio::error e = by_callback::get(anyio::connect_tcp(loopback(l.local_port()),
+                                                             {.prepare = [](int, void*) { return EPERM; }}))
                              .error();
   CHECK(e == errc::os_error);
   CHECK(e == std::errc::operation_not_permitted);
@@ -239,7 +247,8 @@ TEST_CASE("a connect that is withdrawn, while it looks up or connects, leaves no
     support::settle();
   }
   s.system.virtual_time = true;
-  CHECK(by_coroutine::get(anyio::fail_after(3s, anyio::connect_tcp("localhost", 9))).error() == errc::timed_out);
+  CHECK(by_coroutine::get(anyio::fail_after(3s, anyio::connect_tcp("localhost", 9))).error() ==
+        errc::timed_out);
   CHECK(by_callback::get(anyio::move_on_after(3s, anyio::connect_tcp(loopback(9)))).value() == std::nullopt);
 }
 

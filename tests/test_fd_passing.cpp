@@ -49,7 +49,8 @@ std::size_t open_count() {
   return n;
 }
 
-TEST_CASE_TEMPLATE("descriptors arrive with their bytes, owned and close-on-exec", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("descriptors arrive with their bytes, owned and close-on-exec", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   pair p = connected();
   std::vector<unique_fd> files;
@@ -89,7 +90,8 @@ TEST_CASE("plain bytes come without descriptors, and the end is the end") {
   CHECK(by_callback::get(p.second.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("with room for no bytes the descriptors come and the bytes stay", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("with room for no bytes the descriptors come and the bytes stay", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -102,7 +104,8 @@ TEST_CASE_TEMPLATE("with room for no bytes the descriptors come and the bytes st
   const fd_message m = w.get().value();
   CHECK(m.data.empty());
   CHECK(m.fds.size() == 1);
-  const fd_message nothing = Face::get(p.second.receive_fds(0, 1)).value();  // bytes are there, and no descriptor
+  const fd_message nothing =
+      Face::get(p.second.receive_fds(0, 1)).value();  // bytes are there, and no descriptor
   CHECK(nothing.data.empty());
   CHECK(nothing.fds.empty());
   CHECK(Face::get(p.second.receive()).value_or("") == "stay");
@@ -199,8 +202,8 @@ TEST_CASE("a bad descriptor is refused, and the stream goes on") {
   CHECK(by_callback::get(p.second.receive()).value_or("") == "goes on");
 }
 
-TEST_CASE_TEMPLATE("more descriptors than asked for are fds_truncated, with none left open", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("more descriptors than asked for are fds_truncated, with none left open", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -234,8 +237,8 @@ TEST_CASE("descriptors that do not fit into the process are fds_truncated, with 
   CHECK(by_callback::get(p.second.receive()).value_or("") == "next");
 }
 
-TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes, and reads on behind them", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes, and reads on behind them",
+                   Face, by_callback, by_coroutine) {
   anyio::loop loop;
   pair p = connected();
   int pipe_fds[2];

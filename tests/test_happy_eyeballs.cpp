@@ -48,7 +48,8 @@ struct world {
       anyio::detail::resolved found;
       for (const std::string& text : addresses) {
         const auto address = anyio::ip_address::parse(text).value();
-        if (family == AF_UNSPEC || (family == AF_INET6) == address.is_v6()) found.endpoints.push_back({address, port});
+        if (family == AF_UNSPEC || (family == AF_INET6) == address.is_v6())
+          found.endpoints.push_back({address, port});
       }
       return found;
     };
@@ -130,7 +131,8 @@ TEST_CASE("families take turns, each in the resolver's order, beginning with tha
     CHECK(!w.connect().has_value());
     return w.order();
   };
-  CHECK(order_of({"2001:db8::1", "2001:db8::2", "10.0.0.1"}) == names{"2001:db8::1", "10.0.0.1", "2001:db8::2"});
+  CHECK(order_of({"2001:db8::1", "2001:db8::2", "10.0.0.1"}) ==
+        names{"2001:db8::1", "10.0.0.1", "2001:db8::2"});
   CHECK(order_of({"10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2", "10.0.0.3"}) ==
         names{"10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2", "10.0.0.3"});
   CHECK(order_of({"10.0.0.1", "10.0.0.2"}) == names{"10.0.0.1", "10.0.0.2"});
@@ -138,8 +140,8 @@ TEST_CASE("families take turns, each in the resolver's order, beginning with tha
         names{"2001:db8::1", "10.0.0.1", "2001:db8::2", "2001:db8::3"});
 }
 
-TEST_CASE_TEMPLATE("when all fail it is the error of the first one tried, whichever failed first", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("when all fail it is the error of the first one tried, whichever failed first", Face,
+                   by_callback, by_coroutine) {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   w.answers = {{"10.0.0.1", -EHOSTUNREACH}, {"10.0.0.2", -ECONNREFUSED}, {"10.0.0.3", -ETIMEDOUT}};
   anyio::error e = w.connect<Face>().error();

@@ -60,8 +60,8 @@ TEST_CASE_TEMPLATE("accept gives connections in order, and waits for those to co
   CHECK(c.local_endpoint() == third.remote_endpoint());
 }
 
-TEST_CASE_TEMPLATE("closing ends an accept that waits, and what follows it, with closed_resource", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("closing ends an accept that waits, and what follows it, with closed_resource", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   const support::temp_dir dir;
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -155,8 +155,8 @@ TEST_CASE("a family, and the any-address of one, take that family alone") {
     // The IPv4 port is free for another.
     CHECK(create({.local_host = "0.0.0.0", .local_port = l.local_port()}).has_value());
   }
-  for (const anyio::tcp_listener_options& o :
-       {anyio::tcp_listener_options{.family = AF_INET}, anyio::tcp_listener_options{.local_host = "0.0.0.0"}}) {
+  for (const anyio::tcp_listener_options& o : {anyio::tcp_listener_options{.family = AF_INET},
+                                               anyio::tcp_listener_options{.local_host = "0.0.0.0"}}) {
     tcp_listener l = create(o).value();
     CHECK(connect({v6, l.local_port()}).error() == std::errc::connection_refused);
     CHECK(connect({v4, l.local_port()}).has_value());
@@ -193,6 +193,20 @@ TEST_CASE_TEMPLATE("localhost listens on both families at one port", Face, by_ca
     tcp_stream client = connect(e).value();
     CHECK(w.get().value().remote_endpoint() == client.local_endpoint());
   }
+}
+
+TEST_CASE("a family that is connected to without end does not shut out the other") {
+  anyio::loop loop;
+  tcp_listener l = create({.local_host = "localhost"}).value();
+  std::vector<tcp_stream> kept;
+  for (int i = 0; i < 100; ++i) kept.push_back(connect({v6, l.local_port()}).value());
+  tcp_stream other = connect({v4, l.local_port()}).value();
+  bool accepted = false;
+  for (int i = 0; i < 40 && !accepted; ++i) {
+    kept.push_back(by_callback::get(l.accept()).value());
+    accepted = kept.back().remote_endpoint() == other.local_endpoint();
+  }
+  CHECK(accepted);
 }
 
 TEST_CASE("the options' family chooses among a name's addresses, and a system without IPv6 has its own way") {
@@ -351,11 +365,12 @@ TEST_CASE("a connection that was reset before it is accepted is accepted, and th
   CHECK(r.error() == std::errc::connection_reset);
 }
 
-TEST_CASE_TEMPLATE("what concerns one connection alone does not end an accept", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("what concerns one connection alone does not end an accept", Face, by_callback,
+                   by_coroutine) {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
-  std::vector<int> errors = {ECONNABORTED, EPROTO,      EPERM,        ENETDOWN,   ENOPROTOOPT, EHOSTDOWN,
+  std::vector<int> errors = {ECONNABORTED, EPROTO,       EPERM,      ENETDOWN,    ENOPROTOOPT, EHOSTDOWN,
                              ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, ECONNRESET,  ETIMEDOUT};
   for (int i = 0; i < 100; ++i) errors.push_back(ECONNABORTED);
   s.system.on_accept = [&]() -> std::optional<int> {
@@ -372,7 +387,8 @@ TEST_CASE_TEMPLATE("what concerns one connection alone does not end an accept", 
   CHECK(e == std::errc::bad_file_descriptor);
 }
 
-TEST_CASE("ten seconds without descriptors cost about a hundred accepts, and then those who waited are served") {
+TEST_CASE(
+    "ten seconds without descriptors cost about a hundred accepts, and then those who waited are served") {
   for (const int exhausted : {EMFILE, ENFILE, ENOBUFS, ENOMEM}) {
     support::scripted_loop s;
     tcp_listener l = tcp_listener::open(loopback()).value();
@@ -396,7 +412,8 @@ TEST_CASE("ten seconds without descriptors cost about a hundred accepts, and the
   }
 }
 
-TEST_CASE("an accept that pauses goes on at once when this loop closes a descriptor, and ends with the listener") {
+TEST_CASE(
+    "an accept that pauses goes on at once when this loop closes a descriptor, and ends with the listener") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -425,6 +442,16 @@ TEST_CASE("an accept that pauses goes on at once when this loop closes a descrip
   }
   pair.second.close();
   CHECK(by_coroutine::get(anyio::fail_after(50ms, l.accept())).error() == errc::timed_out);
+  {
+    // A timeout tries once more, and what is there wins.
+    tcp_stream late = connect(l.local_endpoints().front()).value();
+    waiting<tcp_stream> timed;
+    by_coroutine::start(anyio::fail_after(50ms, l.accept()), timed);
+    support::settle();
+    exhausted = false;
+    CHECK(timed.get().has_value());
+    exhausted = true;
+  }
   by_coroutine::start(l.accept(), w);
   support::settle();
   const std::size_t accepts = s.system.accepts;

@@ -51,7 +51,8 @@ TEST_CASE("an event on its way to a closed descriptor does not reach the one tha
       other.close();
       made = anyio::create_unix_stream_pair().value();
       CHECK((made->first.native_handle() == number || made->second.native_handle() == number));
-      by_callback::start((made->first.native_handle() == number ? made->first : made->second).receive(), fresh);
+      by_callback::start((made->first.native_handle() == number ? made->first : made->second).receive(),
+                         fresh);
     }
   } world;
   a.second.receive().start([&](result<std::string> r) {
@@ -70,7 +71,38 @@ TEST_CASE("an event on its way to a closed descriptor does not reach the one tha
   CHECK(world.fresh.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("a duplicate of a closed descriptor, which keeps the connection open, does not make the loop spin") {
+TEST_CASE("an event that was meant for a stream that is gone wakes nobody") {
+  support::scripted_loop s;
+  auto p = connected<support::unix_pair>();
+  auto other = connected<support::unix_pair>();
+  support::settle();  // that they are writable has been told
+  std::uint64_t old = 0;
+  s.system.on_events = [&old](std::span<anyio::detail::poll_event> events) { old = events.front().token; };
+  CHECK(::send(p.first.native_handle(), "x", 1, 0) == 1);
+  support::settle();
+  CHECK(old != 0);
+  s.system.on_events = nullptr;
+  p.second.close();
+  auto q = connected<support::unix_pair>();  // one of them has the place that became free
+  waiting<std::string> first, second;
+  by_callback::start(q.first.receive(), first);
+  by_callback::start(q.second.receive(), second);
+  support::settle();
+  const std::size_t before = s.system.receives;
+  s.system.on_events = [old](std::span<anyio::detail::poll_event> events) {
+    events.front() = {old, anyio::detail::ready_read | anyio::detail::ready_end};
+  };
+  CHECK(::send(other.first.native_handle(), "x", 1, 0) == 1);
+  support::settle();
+  CHECK(s.system.receives == before);
+  q.first.close();
+  q.second.close();
+  CHECK(first.get().error() == errc::closed_resource);
+  CHECK(second.get().error() == errc::closed_resource);
+}
+
+TEST_CASE(
+    "a duplicate of a closed descriptor, which keeps the connection open, does not make the loop spin") {
   support::scripted_loop s;
   auto p = connected<support::tcp>();
   waiting<std::string> w;
@@ -88,8 +120,8 @@ TEST_CASE("a duplicate of a closed descriptor, which keeps the connection open, 
   ::close(duplicate);
 }
 
-TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make the loop spin", Kind, support::tcp,
-                   support::unix_pair) {
+TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make the loop spin", Kind,
+                   support::tcp, support::unix_pair) {
   support::scripted_loop s;
   auto p = connected<Kind>();
   CHECK(by_callback::get(p.second.send("unread by the end that goes")).has_value());
@@ -115,8 +147,9 @@ TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make
 }
 
 // #701: data followed at once by FIN, the end never noticed.
-TEST_CASE_TEMPLATE("an end that came with the data is found without a further event, with a buffer of any size", Kind,
-                   support::tcp, support::unix_pair) {
+TEST_CASE_TEMPLATE(
+    "an end that came with the data is found without a further event, with a buffer of any size", Kind,
+    support::tcp, support::unix_pair) {
   anyio::loop loop;
   for (const std::size_t room : {std::size_t{1}, std::size_t{4}, std::size_t{5}, std::size_t{100}}) {
     auto p = connected<Kind>();
@@ -371,7 +404,8 @@ TEST_CASE("no descriptor is left by whatever step fails") {
   anyio::loop loop(std::make_unique<no_watch>());
   const int listening = support::raw_unix_socket(dir.path("raw"), 5);
   CHECK(by_callback::get(anyio::connect_unix(dir.path("raw"))).error() == std::errc::no_space_on_device);
-  CHECK(by_callback::get(anyio::create_unix_listener(dir.path("s"))).error() == std::errc::no_space_on_device);
+  CHECK(by_callback::get(anyio::create_unix_listener(dir.path("s"))).error() ==
+        std::errc::no_space_on_device);
   CHECK(by_callback::get(anyio::create_tcp_listener()).error() == std::errc::no_space_on_device);
   CHECK(by_callback::get(anyio::connect_tcp(loopback(1))).error().os_error() != 0);
   CHECK(anyio::create_unix_stream_pair().error() == std::errc::no_space_on_device);

@@ -36,7 +36,9 @@ task<> echo(tcp_stream client) {
 
 struct server {
   tcp_listener listener = tcp_listener::open(loopback()).value();
-  tcp_stream client() { return by_coroutine::get(anyio::connect_tcp(listener.local_endpoints().front())).value(); }
+  tcp_stream client() {
+    return by_coroutine::get(anyio::connect_tcp(listener.local_endpoints().front())).value();
+  }
 };
 
 std::string ask(tcp_stream& s, std::string_view text) {
@@ -44,8 +46,9 @@ std::string ask(tcp_stream& s, std::string_view text) {
   return by_callback::get(s.receive()).value_or("(nothing)");
 }
 
-TEST_CASE_TEMPLATE("serve runs a handler for each connection, until the listener is closed and all have ended", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE(
+    "serve runs a handler for each connection, until the listener is closed and all have ended", Face,
+    by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -92,8 +95,8 @@ TEST_CASE("a graceful stop: close, give the handlers some time, and end those th
   });
 }
 
-TEST_CASE_TEMPLATE("cancelling serve destroys its handlers and their streams, and the listener stays open", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("cancelling serve destroys its handlers and their streams, and the listener stays open",
+                   Face, by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   auto kept = std::make_shared<int>(0);
@@ -335,8 +338,8 @@ TEST_CASE_TEMPLATE("at max_connections accepting pauses, and goes on when one en
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("accept beside serve is busy, and so is a second serve, also in one turn", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("accept beside serve is busy, and so is a second serve, also in one turn", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<void> serving, second;
@@ -378,9 +381,9 @@ TEST_CASE("a plain function is a handler, and whatever it returns is dropped") {
   std::vector<tcp_stream> taken;
   waiting<void> serving;
   by_callback::start(s.listener.serve([&taken](tcp_stream c) {
-                       taken.push_back(std::move(c));
-                       return 3;
-                     }),
+    taken.push_back(std::move(c));
+    return 3;
+  }),
                      serving);
   tcp_stream client = s.client();
   while (taken.empty()) loop.run_once(1s);
@@ -447,7 +450,8 @@ TEST_CASE_TEMPLATE("a handler may close the listener", Face, by_callback, by_cor
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE("a handler may cancel the group that serves it: the others end at once, it ends when it next waits") {
+TEST_CASE(
+    "a handler may cancel the group that serves it: the others end at once, it ends when it next waits") {
   anyio::loop loop;
   server s;
   int ended = 0;
@@ -492,8 +496,9 @@ TEST_CASE("on_error, and a plain handler, may cancel the group that serves") {
       if (from_handler) {
         group.start_soon(s.listener.serve([stop](tcp_stream) { stop(); }));
       } else {
-        group.start_soon(s.listener.serve([](tcp_stream) -> task<> { co_await anyio::raise(errc::timed_out); },
-                                          [stop](const anyio::error&) { stop(); }));
+        group.start_soon(
+            s.listener.serve([](tcp_stream) -> task<> { co_await anyio::raise(errc::timed_out); },
+                             [stop](const anyio::error&) { stop(); }));
       }
       auto client = co_await anyio::connect_tcp(s.listener.local_endpoints().front());
       co_await group.join();
@@ -516,7 +521,8 @@ TEST_CASE("on_error may destroy the serve operation that calls it") {
     }
   };
   std::function<void()> stop;
-  auto op = s.listener.serve([](tcp_stream) -> task<> { co_await anyio::raise(errc::timed_out); }, stops{&stop});
+  auto op =
+      s.listener.serve([](tcp_stream) -> task<> { co_await anyio::raise(errc::timed_out); }, stops{&stop});
   stop = [&] {
     ++called;
     op = {};

@@ -53,8 +53,8 @@ anyio::error drain(Stream& s, std::string& got) {
   }
 }
 
-TEST_CASE_TEMPLATE("data and the end that arrive in one event are told in order, and the end again and again", Way,
-                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("data and the end that arrive in one event are told in order, and the end again and again",
+                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -70,8 +70,9 @@ TEST_CASE_TEMPLATE("data and the end that arrive in one event are told in order,
   CHECK(face::get(p.second.receive_view()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("bytes that nobody asked for yet lie in the kernel, and are read in pieces of the size asked for",
-                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE(
+    "bytes that nobody asked for yet lie in the kernel, and are read in pieces of the size asked for", Way,
+    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -111,8 +112,8 @@ TEST_CASE_TEMPLATE("each direction ends for itself", Way, tcp_callback, tcp_coro
   CHECK(face::get(p.first.send_eof()).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("ten megabytes arrive as they were sent, plain or gathered", Way, tcp_callback, tcp_coroutine,
-                   unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("ten megabytes arrive as they were sent, plain or gathered", Way, tcp_callback,
+                   tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -231,8 +232,8 @@ TEST_CASE_TEMPLATE("aclose ends what waits, takes what still comes, and resets n
   CHECK(face::get(p.first.aclose()).has_value());
 }
 
-TEST_CASE_TEMPLATE("aclose waits no more than a second for the other end, and closes when it is destroyed", Kind,
-                   support::tcp, support::unix_pair) {
+TEST_CASE_TEMPLATE("aclose waits no more than a second for the other end, and closes when it is destroyed",
+                   Kind, support::tcp, support::unix_pair) {
   support::scripted_loop s;
   auto p = connected<Kind>();
   s.system.virtual_time = true;
@@ -275,8 +276,8 @@ TEST_CASE_TEMPLATE("close ends an aclose under way", Face, by_callback, by_corou
   CHECK(another.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("a second receive or send is busy, the first is unharmed, and the errors have their order", Way,
-                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("a second receive or send is busy, the first is unharmed, and the errors have their order",
+                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -309,7 +310,8 @@ TEST_CASE_TEMPLATE("a second receive or send is busy, the first is unharmed, and
   CHECK(face::get(p.first.send("")).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("two that begin in one turn do not both become the reader", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("two that begin in one turn do not both become the reader", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<std::string> first, second;
@@ -413,8 +415,8 @@ TEST_CASE_TEMPLATE("sending to an end that is gone breaks within some sends, and
   std::fclose(file);
 }
 
-TEST_CASE_TEMPLATE("what has reached its end stays at its end, also when a send breaks later", Kind, support::tcp,
-                   support::unix_pair) {
+TEST_CASE_TEMPLATE("what has reached its end stays at its end, also when a send breaks later", Kind,
+                   support::tcp, support::unix_pair) {
   anyio::loop loop;
   auto p = connected<Kind>();
   p.first.close();
@@ -423,8 +425,8 @@ TEST_CASE_TEMPLATE("what has reached its end stays at its end, also when a send 
   CHECK(by_coroutine::get(p.second.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("an empty send succeeds on an open stream, and sends nothing", Way, tcp_callback, tcp_coroutine,
-                   unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("an empty send succeeds on an open stream, and sends nothing", Way, tcp_callback,
+                   tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -800,7 +802,8 @@ TEST_CASE("a view that is handed to a send that blocks reaches the right peer wh
     CHECK(by_callback::get(other.second.receive_view()).has_value());
   }
   std::string got;
-  while (got.size() < on_the_way + text.size()) got += by_callback::get(to.second.receive(1 << 20)).value_or("");
+  while (got.size() < on_the_way + text.size())
+    got += by_callback::get(to.second.receive(1 << 20)).value_or("");
   CHECK(sending.get().has_value());
   CHECK(got.substr(on_the_way) == text);
 }

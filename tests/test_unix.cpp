@@ -135,7 +135,8 @@ TEST_CASE("a name that is too long is refused before any system call, an empty o
     asked = true;
     return std::nullopt;
   };
-  for (const std::string& name : {std::string(109, 'x'), "\0"s + std::string(108, 'x'), std::string(5000, 'x')}) {
+  for (const std::string& name :
+       {std::string(109, 'x'), "\0"s + std::string(108, 'x'), std::string(5000, 'x')}) {
     const anyio::error e = refusal(name);
     CHECK(e == errc::os_error);
     CHECK(e == std::errc::filename_too_long);
@@ -149,7 +150,8 @@ TEST_CASE("a name that is too long is refused before any system call, an empty o
 TEST_CASE("connecting to nothing says what is wrong") {
   anyio::loop loop;
   const support::temp_dir dir;
-  CHECK(by_callback::get(anyio::connect_unix(dir.path("missing"))).error() == std::errc::no_such_file_or_directory);
+  CHECK(by_callback::get(anyio::connect_unix(dir.path("missing"))).error() ==
+        std::errc::no_such_file_or_directory);
   ::close(support::raw_unix_socket(dir.path("stale")));
   const anyio::error e = by_callback::get(anyio::connect_unix(dir.path("stale"))).error();
   CHECK(e == errc::os_error);
@@ -233,6 +235,34 @@ TEST_CASE("the mode is set after bind and before listen") {
   CHECK(by_callback::get(anyio::create_unix_listener("\0anyio.mode"s, {.mode = mode_t{0600}})).has_value());
 }
 
+TEST_CASE("a listener that cannot be made leaves no file behind") {
+  struct refusing final : support::custom_backend {
+    int refuse_mode = 0, refuse_listen = 0;
+    int change_mode(const char* path, mode_t mode) override {
+      return refuse_mode != 0 ? -refuse_mode : custom_backend::change_mode(path, mode);
+    }
+    int listen(int fd, int backlog) override {
+      return refuse_listen != 0 ? -refuse_listen : custom_backend::listen(fd, backlog);
+    }
+  };
+  auto owned = std::make_unique<refusing>();
+  refusing& system = *owned;
+  anyio::loop loop(std::move(owned));
+  const support::temp_dir dir;
+  const std::string path = dir.path("s");
+  system.refuse_mode = EPERM;
+  auto r = by_callback::get(anyio::create_unix_listener(path, {.mode = mode_t{0600}}));
+  CHECK(r.error() == std::errc::operation_not_permitted);
+  CHECK(r.error().operation() == "chmod");
+  CHECK(!exists(path));
+  system.refuse_mode = 0;
+  system.refuse_listen = ENOBUFS;
+  r = by_callback::get(anyio::create_unix_listener(path));
+  CHECK(r.error() == std::errc::no_buffer_space);
+  CHECK(r.error().operation() == "listen");
+  CHECK(!exists(path));
+}
+
 TEST_CASE("unlink_on_close removes the listener's own file, and no other") {
   anyio::loop loop;
   const support::temp_dir dir;
@@ -275,7 +305,8 @@ TEST_CASE("the loop's end removes the file of a listener that is to unlink it") 
   CHECK(!exists(dir.path("s")));
 }
 
-TEST_CASE_TEMPLATE("a full backlog is waited out, and not taken for success", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a full backlog is waited out, and not taken for success", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   const support::temp_dir dir;
   anyio::unix_listener l = listen(dir.path("s"), {.backlog = 0});
@@ -305,8 +336,21 @@ TEST_CASE("who waits for a full backlog does not spin, can be withdrawn, and hea
   anyio::unix_listener l = listen(dir.path("s"), {.backlog = 0});
   anyio::unix_stream first = by_callback::get(anyio::connect_unix(dir.path("s"))).value();
   const std::size_t before = s.system.waits;
-  CHECK(by_coroutine::get(anyio::fail_after(10s, anyio::connect_unix(dir.path("s")))).error() == errc::timed_out);
+  CHECK(by_coroutine::get(anyio::fail_after(10s, anyio::connect_unix(dir.path("s")))).error() ==
+        errc::timed_out);
   CHECK(s.system.waits - before < 500);
+  {
+    // A timeout tries once more, and what is there wins.
+    waiting<anyio::unix_stream> timed;
+    by_coroutine::start(anyio::fail_after(500us, anyio::connect_unix(dir.path("s"))), timed);
+    support::settle();
+    CHECK(!timed.done());
+    const int taken = ::accept(l.native_handle(), nullptr, nullptr);
+    CHECK(timed.get().has_value());
+    ::close(taken);
+    ::close(::accept(l.native_handle(), nullptr, nullptr));
+    first = by_callback::get(anyio::connect_unix(dir.path("s"))).value();
+  }
   {
     auto op = anyio::connect_unix(dir.path("s"));
     op.start([](result<anyio::unix_stream>) { CHECK(false); });

@@ -21,8 +21,10 @@ int main() {
   auto [near, far] = create_memory_stream_pair();
   std::array<char, 4> buf{};
 
-  near.receive(buf).start([kept = noisy("a receive's callback")](result<std::size_t> r) { tell("receive", r); });
-  near.receive(buf).start([kept = noisy("a busy one's callback")](result<std::size_t> r) { tell("busy", r); });
+  near.receive(buf).start(
+      [kept = noisy("a receive's callback")](result<std::size_t> r) { tell("receive", r); });
+  near.receive(buf).start(
+      [kept = noisy("a busy one's callback")](result<std::size_t> r) { tell("busy", r); });
   fails().start([kept = noisy("a task's callback")](result<int> r) { tell("task", r); });
   say("started");
   far.send("abc").start([](result<> r) { tell("send", r); });

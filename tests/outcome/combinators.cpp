@@ -47,7 +47,8 @@ task<> any() {
   auto at_once = co_await when_any(gives(3, 0), waits("not begun"));
   say("index " + std::to_string(at_once.index()));
   tell("failed", co_await as_result(when_any(waits("loser"), fails(1, errc::end_of_stream))));
-  tell("nested", co_await as_result(when_any(when_all(waits("deep"), fails(2, errc::cancelled)), waits("side"))));
+  tell("nested",
+       co_await as_result(when_any(when_all(waits("deep"), fails(2, errc::cancelled)), waits("side"))));
   co_await when_any(fails(0, errc::timed_out), waits("no one"));
   say("not here");
 }

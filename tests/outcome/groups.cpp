@@ -41,14 +41,16 @@ task<> left_by_an_error() {
 task<> inside_a_child() {
   task_group group;
   group.start_soon(waits, noisy("sibling"));
-  group.start_soon([](task_group& g) -> task<> {
-    noisy inner("canceller");
-    co_await sleep(0s);
-    g.cancel();
-    say("cancelled, and still running");
-    co_await sleep(0s);
-    say("not here");
-  }, std::ref(group));
+  group.start_soon(
+      [](task_group& g) -> task<> {
+        noisy inner("canceller");
+        co_await sleep(0s);
+        g.cancel();
+        say("cancelled, and still running");
+        co_await sleep(0s);
+        say("not here");
+      },
+      std::ref(group));
   tell("join", co_await as_result(group.join()));
   group.start_soon([] { say("a plain function"); });
   tell("join again", co_await as_result(group.join()));
@@ -71,11 +73,13 @@ task<> nested() {
 task<> join_in_vain() {
   task_group group;
   event go;
-  group.start_soon([](event& e) -> task<> {
-    noisy local("patient");
-    co_await e.wait();
-    say("went on");
-  }, std::ref(go));
+  group.start_soon(
+      [](event& e) -> task<> {
+        noisy local("patient");
+        co_await e.wait();
+        say("went on");
+      },
+      std::ref(go));
   say((co_await move_on_after(0s, group.join())) ? "joined" : "moved on");
   go.set();
   co_await group.join();

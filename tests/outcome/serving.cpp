@@ -27,7 +27,8 @@ task<> talk(tcp_listener& listener, std::string text) {
 task<> serves() {
   auto listener = co_await create_tcp_listener({.local_host = "127.0.0.1"});
   task_group group;
-  group.start_soon(listener.serve(handle, [](const error& e) { say("on_error", e); }, {.max_connections = 1}));
+  group.start_soon(
+      listener.serve(handle, [](const error& e) { say("on_error", e); }, {.max_connections = 1}));
   co_await talk(listener, "hello");
   co_await talk(listener, "fail");
   co_await talk(listener, "end");

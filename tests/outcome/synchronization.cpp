@@ -43,11 +43,14 @@ task<> channels() {
     auto item = co_await items.receive();
     say("got one");
   }
-  say((co_await move_on_after(0s, [&items]() -> task<> {
-        auto item = co_await items.receive();
-        say("got one in time");
-        co_await sleep(1h);
-      })) ? "done" : "moved on");
+  say((co_await move_on_after(0s,
+                              [&items]() -> task<> {
+                                auto item = co_await items.receive();
+                                say("got one in time");
+                                co_await sleep(1h);
+                              }))
+          ? "done"
+          : "moved on");
   tell("producer", co_await as_result(group.join()));
   while (auto item = co_await as_result(items.receive())) say("got what was left");
   co_await items.receive();
@@ -58,14 +61,16 @@ task<> events() {
   event go;
   task_group group;
   for (const char* name : {"a", "b", "c"}) {
-    group.start_soon([](event& e, const char* n) -> task<> {
-      noisy local(n);
-      co_await e.wait();
-      say(std::string(n) + " goes");
-      if (n[0] == 'b') co_await raise(errc::broken_resource);
-      co_await sleep(0s);
-      say(std::string(n) + " went");
-    }, std::ref(go), name);
+    group.start_soon(
+        [](event& e, const char* n) -> task<> {
+          noisy local(n);
+          co_await e.wait();
+          say(std::string(n) + " goes");
+          if (n[0] == 'b') co_await raise(errc::broken_resource);
+          co_await sleep(0s);
+          say(std::string(n) + " went");
+        },
+        std::ref(go), name);
   }
   co_await sleep(0s);
   go.set();

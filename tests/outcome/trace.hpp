@@ -13,7 +13,9 @@ namespace outcome {
 using namespace anyio;
 using namespace std::chrono_literals;
 
-inline void say(std::string_view words) { std::printf("%.*s\n", static_cast<int>(words.size()), words.data()); }
+inline void say(std::string_view words) {
+  std::printf("%.*s\n", static_cast<int>(words.size()), words.data());
+}
 
 inline void say(std::string_view words, const error& e) { say(std::string(words) + ": " + e.message()); }
 

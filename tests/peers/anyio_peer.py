@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""AnyIO's end: the programs of its guide, with host, port and path as arguments: anyio_peer.py NAME ARGUMENT…"""
+"""AnyIO's end: the programs of its guide and some more: anyio_peer.py FUNCTION [HOST] [PORT | PATH]"""
 
 import os
 import sys

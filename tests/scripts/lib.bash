@@ -82,8 +82,11 @@ in_proc_net() { # in_proc_net KIND PORT STATE
 }
 tcp_listens() { in_proc_net tcp "$1" 0A; }
 udp_is_bound() { in_proc_net udp "$1" 07; }
-unix_listens() { awk -v path="$1" '$4 == "00010000" && $8 == path {found = 1} END {exit !found}' /proc/net/unix; }
-unix_is_bound() { awk -v path="$1" '$8 == path {found = 1} END {exit !found}' /proc/net/unix; }
+in_proc_net_unix() { # in_proc_net_unix PATH CONDITION
+  awk -v path="$1" "\$8 == path && $2 {found = 1} END {exit !found}" /proc/net/unix
+}
+unix_listens() { in_proc_net_unix "$1" '$4 == "00010000"'; }
+unix_is_bound() { in_proc_net_unix "$1" 1; }
 
 # Below the range from which the kernel takes ports for others.
 free_port() {

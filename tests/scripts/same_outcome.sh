@@ -52,7 +52,8 @@ for program in "${programs[@]}"; do
       echo "same_outcome: $program by $build goes where it must not:"
       cat "$work/$program.$build.outcome"
       failures=$((failures + 1))
-    elif ! diff -u --label gcc --label "$build" "$work/$program.gcc.outcome" "$work/$program.$build.outcome"; then
+    elif ! diff -u --label gcc --label "$build" \
+      "$work/$program.gcc.outcome" "$work/$program.$build.outcome"; then
       echo "same_outcome: $program by gcc and by $build differ"
       failures=$((failures + 1))
     fi

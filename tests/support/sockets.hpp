@@ -13,8 +13,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -170,7 +170,9 @@ class scripted_loop {
   explicit scripted_loop(std::unique_ptr<scripted_backend> b) : system(*b), loop(std::move(b)) {}
 };
 
-inline anyio::ip_endpoint loopback(std::uint16_t port = 0) { return {anyio::ip_address::loopback_v4(), port}; }
+inline anyio::ip_endpoint loopback(std::uint16_t port = 0) {
+  return {anyio::ip_address::loopback_v4(), port};
+}
 
 /// Lets everything that is ready run.
 anyio::task<> turns(int count = 4);

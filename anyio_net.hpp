@@ -994,6 +994,7 @@ struct message {
 
 struct file_identity {
   bool is_socket = false;
+  bool is_character_device = false;
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
 };
@@ -1070,6 +1071,7 @@ class backend {
 
   // --- paths of UNIX sockets
   virtual int identify(const char* path, detail::file_identity& identity) = 0;  // does not follow links
+  virtual int identify(int fd, detail::file_identity& identity) = 0;
   virtual int change_mode(const char* path, mode_t mode) = 0;
   virtual int unlink(const char* path) = 0;
 
@@ -1152,6 +1154,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
 
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
@@ -5268,7 +5271,7 @@ class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
-  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory;
+  /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
   /// description (fcntl(2)), and stays so.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
@@ -8834,14 +8837,23 @@ ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
 
 // --- paths
 
+ANYIO_NET_FN file_identity identity_of(const struct stat& s) noexcept {
+  return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
+          static_cast<std::uint64_t>(s.st_ino)};
+}
+
 ANYIO_NET_FN int posix_backend::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
-  if (r < 0) return r;
-  identity.is_socket = S_ISSOCK(status.st_mode);
-  identity.device = static_cast<std::uint64_t>(status.st_dev);
-  identity.inode = static_cast<std::uint64_t>(status.st_ino);
-  return 0;
+  if (r >= 0) identity = identity_of(status);
+  return r;
+}
+
+ANYIO_NET_FN int posix_backend::identify(int fd, file_identity& identity) {
+  struct stat status;
+  const int r = system_call([&] { return ::fstat(fd, &status); });
+  if (r >= 0) identity = identity_of(status);
+  return r;
 }
 
 ANYIO_NET_FN int posix_backend::change_mode(const char* path, mode_t mode) {
@@ -10745,6 +10757,11 @@ ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
 ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : stream_resource(core) {
   registration_.fd = fd;
   status = core.watch(registration_, *this);
+  file_identity identity;
+  if (status == -EPERM && core.system().identify(fd, identity) >= 0 && identity.is_character_device) {
+    static_cast<void>(core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
+    status = 0;
+  }
   if (status < 0) registration_.fd = -1;
 }
 
@@ -10839,7 +10856,7 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   int status = 0;  // watched before it is changed, so that a refused one is as it was
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
   if (status == -EPERM)
-    return refuse(EPERM, "a regular file, a directory, or a device that cannot be waited for");
+    return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
     status = core.system().adopt(fd);
     if (status < 0) static_cast<void>(r->release());

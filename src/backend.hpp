@@ -54,6 +54,7 @@ struct message {
 
 struct file_identity {
   bool is_socket = false;
+  bool is_character_device = false;
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
 };
@@ -130,6 +131,7 @@ class backend {
 
   // --- paths of UNIX sockets
   virtual int identify(const char* path, detail::file_identity& identity) = 0;  // does not follow links
+  virtual int identify(int fd, detail::file_identity& identity) = 0;
   virtual int change_mode(const char* path, mode_t mode) = 0;
   virtual int unlink(const char* path) = 0;
 

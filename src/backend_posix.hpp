@@ -53,6 +53,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
 
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 

@@ -456,14 +456,23 @@ ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
 
 // --- paths
 
+ANYIO_NET_FN file_identity identity_of(const struct stat& s) noexcept {
+  return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
+          static_cast<std::uint64_t>(s.st_ino)};
+}
+
 ANYIO_NET_FN int posix_backend::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
-  if (r < 0) return r;
-  identity.is_socket = S_ISSOCK(status.st_mode);
-  identity.device = static_cast<std::uint64_t>(status.st_dev);
-  identity.inode = static_cast<std::uint64_t>(status.st_ino);
-  return 0;
+  if (r >= 0) identity = identity_of(status);
+  return r;
+}
+
+ANYIO_NET_FN int posix_backend::identify(int fd, file_identity& identity) {
+  struct stat status;
+  const int r = system_call([&] { return ::fstat(fd, &status); });
+  if (r >= 0) identity = identity_of(status);
+  return r;
 }
 
 ANYIO_NET_FN int posix_backend::change_mode(const char* path, mode_t mode) {

@@ -50,7 +50,7 @@ class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
-  /// Takes over a descriptor that is no socket and can be waited for, so no regular file and no directory;
+  /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
   /// description (fcntl(2)), and stays so.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);

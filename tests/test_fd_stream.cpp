@@ -276,6 +276,26 @@ TEST_CASE("fd stream: from_fd refuses what it cannot serve, and leaves it alone"
   CHECK(fd_stream::from_fd(1000000).error().os_error() == EBADF);
 }
 
+TEST_CASE("fd stream: devices that are always ready") {
+  loop l;
+  fd_stream null = adopt(::open("/dev/null", O_RDWR));
+  CHECK(outcome(null.send(std::string(1 << 20, 'x'))));
+  CHECK(outcome(null.receive()).error() == errc::end_of_stream);
+  fd_stream zero = adopt(::open("/dev/zero", O_RDONLY));
+  CHECK(*outcome(zero.receive(100)) == std::string(100, '\0'));
+  // One that never runs dry lets others run.
+  int rounds = 0;
+  const bool finished = anyio::run(anyio::move_on_after(5ms, [&]() -> task<> {
+    for (;; ++rounds) static_cast<void>(co_await anyio::as_result(zero.receive_view()));
+  }));
+  CHECK(!finished);
+  CHECK(rounds > 0);
+  fd_stream left_open = adopt(::open("/dev/null", O_RDONLY));  // the loop's end closes it
+  const int fd = zero.release();
+  CHECK(is_open(fd));
+  CHECK(::close(fd) == 0);
+}
+
 TEST_CASE("fd stream: a fifo") {
   loop l;
   const support::temp_dir folder;

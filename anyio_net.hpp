@@ -1681,7 +1681,9 @@ class loop_core {
     return running_ && inline_budget_ != 0 && inline_budget_-- != 0;
   }
   /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
-  [[nodiscard]] bool spend_await() noexcept { return !running_ || await_budget_-- != 0; }
+  [[nodiscard]] bool spend_await() noexcept {
+    return !running_ || (await_budget_ != 0 && await_budget_-- != 0);
+  }
 
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
@@ -2172,9 +2174,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 template <class T>
 class task;
 
-namespace detail {
-
+/// The mark of operations and tasks. It stands here so that `as_result`, `fail_after` and their like are
+/// found for every one of them without a qualification.
 struct operation_tag {};
+
+namespace detail {
 
 /// An operation or a task.
 template <class X>
@@ -2346,6 +2350,7 @@ class operation : public node, public operation_tag {
         attempted = try_now;
         return false;
       }
+      self().left();  // as after waiting: it may be used again
     }
     if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
     finished = true;  // raised in await_suspend
@@ -2381,7 +2386,9 @@ class operation : public node, public operation_tag {
       out = error(e, 0, self().operation_name());
       return true;
     }
-    return self().attempt(out);
+    if (!self().attempt(out)) return false;
+    self().left();
+    return true;
   }
   /// Takes it back, if it waits; it may be started again.
   void withdraw() noexcept {
@@ -2804,19 +2811,18 @@ inline constexpr bool is_task<task<T>> = true;
 /// A coroutine that gives a T. Does nothing until it is awaited or started, from then on runs on that
 /// thread's loop, and is cancelled by destroying it.
 template <class T = void>
-class [[nodiscard]] task : public detail::operation_tag {
+class [[nodiscard]] task : public operation_tag {
  public:
   using value_type = T;
   using promise_type = detail::promise<T>;
 
   task() = default;
   task(task&& other) noexcept : promise_(std::exchange(other.promise_, nullptr)) {
-    ANYIO_NET_ASSERT((promise_ == nullptr || promise_->owner == nullptr) && "a started task cannot be moved");
+    ANYIO_NET_ASSERT(!under_way() && "a started task cannot be moved");
   }
   task& operator=(task&& other) noexcept {
     if (this != &other) {
-      ANYIO_NET_ASSERT((other.promise_ == nullptr || other.promise_->owner == nullptr) &&
-                       "a started task cannot be moved");
+      ANYIO_NET_ASSERT(!other.under_way() && "a started task cannot be moved");
       reset();
       promise_ = std::exchange(other.promise_, nullptr);
     }
@@ -2860,6 +2866,9 @@ class [[nodiscard]] task : public detail::operation_tag {
   friend struct detail::promise_common<T>;
   explicit task(promise_type& p) noexcept : promise_(&p) {}
 
+  [[nodiscard]] bool under_way() const noexcept {
+    return promise_ != nullptr && promise_->owner != nullptr && !promise_->finished;
+  }
   promise_type& promise() const noexcept { return static_cast<promise_type&>(*promise_); }
 
   void reset() noexcept {
@@ -3721,7 +3730,10 @@ class [[nodiscard]] permit {
   permit() = default;
   permit(permit&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
   permit& operator=(permit&& other) noexcept {
-    std::swap(semaphore_, other.semaphore_);
+    if (this != &other) {
+      release();
+      semaphore_ = std::exchange(other.semaphore_, nullptr);
+    }
     return *this;
   }
   ~permit() { release(); }
@@ -4333,7 +4345,7 @@ auto run(X&& x) {
   std::optional<loop> own;
   if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running())
     own.emplace();
-  detail::loop_core& core = detail::loop_core::current();
+  const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 
   std::optional<result<T>> outcome;
   bool done = false;
@@ -4348,7 +4360,15 @@ auto run(X&& x) {
     reference op = make();
     [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
     op.start(detail::run_done<T>{&outcome, &done});
-    while (!done) core.run(&done);
+    while (!done && core->alive()) core->run(&done);
+  }
+  if (!done) {  // the loop ended meanwhile
+    const error ended(errc::closed_resource, 0, "run");
+    if constexpr (detail::is_result<T>) {
+      outcome.emplace(T(ended));
+    } else {
+      outcome.emplace(ended);
+    }
   }
 #if !ANYIO_NET_EXCEPTIONS
   if (!outcome->has_value()) detail::abort_with("run", outcome->error());
@@ -10221,7 +10241,9 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
 
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
   if (error_number != 0 && broken_ == 0 && !ended_) broken_ = error_number;
-  if (broken_ == 0 || ended_) {
+  // EPIPE of a UNIX socket says no more than that the other end has closed.
+  const bool closed_in_order = is_unix_ && broken_ == EPIPE && error_number == 0;
+  if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
     return error(errc::end_of_stream, 0, operation);
   }
@@ -11314,6 +11336,8 @@ ANYIO_NET_FN void buffered_stream::let_go() noexcept {
 ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
   own()->bytes.append(data);
+  own()->withdrawn(
+      detail::read_side);  // whoever waits looks here first, and gives up the inner stream's place
   resource_->wake(detail::read_side);
 }
 
@@ -12373,15 +12397,20 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
     status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
+  const auto fail_bound = [&](const char* operation) {  // nothing is left behind
+    const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
+    if (is_file) system.unlink(std::string(options.local_path).c_str());
+    return error(errc::os_error, -status, operation);
+  };
   if (remote != nullptr) {
     status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
-    if (status < 0) return error(errc::os_error, -status, "connect");
+    if (status < 0) return fail_bound("connect");
   }
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
   made->local = options.local_path;
   if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
-  if (status < 0) return error(errc::os_error, -status, "watch");
+  if (status < 0) return fail_bound("watch");
   static_cast<void>(fd.release());
   return made;
 }

@@ -342,6 +342,8 @@ ANYIO_NET_FN void buffered_stream::let_go() noexcept {
 ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
   own()->bytes.append(data);
+  own()->withdrawn(
+      detail::read_side);  // whoever waits looks here first, and gives up the inner stream's place
   resource_->wake(detail::read_side);
 }
 

@@ -221,7 +221,9 @@ class loop_core {
     return running_ && inline_budget_ != 0 && inline_budget_-- != 0;
   }
   /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
-  [[nodiscard]] bool spend_await() noexcept { return !running_ || await_budget_-- != 0; }
+  [[nodiscard]] bool spend_await() noexcept {
+    return !running_ || (await_budget_ != 0 && await_budget_-- != 0);
+  }
 
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 

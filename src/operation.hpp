@@ -37,9 +37,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 template <class T>
 class task;
 
-namespace detail {
-
+/// The mark of operations and tasks. It stands here so that `as_result`, `fail_after` and their like are
+/// found for every one of them without a qualification.
 struct operation_tag {};
+
+namespace detail {
 
 /// An operation or a task.
 template <class X>
@@ -211,6 +213,7 @@ class operation : public node, public operation_tag {
         attempted = try_now;
         return false;
       }
+      self().left();  // as after waiting: it may be used again
     }
     if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
     finished = true;  // raised in await_suspend
@@ -246,7 +249,9 @@ class operation : public node, public operation_tag {
       out = error(e, 0, self().operation_name());
       return true;
     }
-    return self().attempt(out);
+    if (!self().attempt(out)) return false;
+    self().left();
+    return true;
   }
   /// Takes it back, if it waits; it may be started again.
   void withdraw() noexcept {

@@ -53,7 +53,7 @@ auto run(X&& x) {
   std::optional<loop> own;
   if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running())
     own.emplace();
-  detail::loop_core& core = detail::loop_core::current();
+  const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 
   std::optional<result<T>> outcome;
   bool done = false;
@@ -68,7 +68,15 @@ auto run(X&& x) {
     reference op = make();
     [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
     op.start(detail::run_done<T>{&outcome, &done});
-    while (!done) core.run(&done);
+    while (!done && core->alive()) core->run(&done);
+  }
+  if (!done) {  // the loop ended meanwhile
+    const error ended(errc::closed_resource, 0, "run");
+    if constexpr (detail::is_result<T>) {
+      outcome.emplace(T(ended));
+    } else {
+      outcome.emplace(ended);
+    }
   }
 #if !ANYIO_NET_EXCEPTIONS
   if (!outcome->has_value()) detail::abort_with("run", outcome->error());

@@ -36,7 +36,9 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
 
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
   if (error_number != 0 && broken_ == 0 && !ended_) broken_ = error_number;
-  if (broken_ == 0 || ended_) {
+  // EPIPE of a UNIX socket says no more than that the other end has closed.
+  const bool closed_in_order = is_unix_ && broken_ == EPIPE && error_number == 0;
+  if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
     return error(errc::end_of_stream, 0, operation);
   }

@@ -156,7 +156,10 @@ class [[nodiscard]] permit {
   permit() = default;
   permit(permit&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
   permit& operator=(permit&& other) noexcept {
-    std::swap(semaphore_, other.semaphore_);
+    if (this != &other) {
+      release();
+      semaphore_ = std::exchange(other.semaphore_, nullptr);
+    }
     return *this;
   }
   ~permit() { release(); }

@@ -89,19 +89,18 @@ inline constexpr bool is_task<task<T>> = true;
 /// A coroutine that gives a T. Does nothing until it is awaited or started, from then on runs on that
 /// thread's loop, and is cancelled by destroying it.
 template <class T = void>
-class [[nodiscard]] task : public detail::operation_tag {
+class [[nodiscard]] task : public operation_tag {
  public:
   using value_type = T;
   using promise_type = detail::promise<T>;
 
   task() = default;
   task(task&& other) noexcept : promise_(std::exchange(other.promise_, nullptr)) {
-    ANYIO_NET_ASSERT((promise_ == nullptr || promise_->owner == nullptr) && "a started task cannot be moved");
+    ANYIO_NET_ASSERT(!under_way() && "a started task cannot be moved");
   }
   task& operator=(task&& other) noexcept {
     if (this != &other) {
-      ANYIO_NET_ASSERT((other.promise_ == nullptr || other.promise_->owner == nullptr) &&
-                       "a started task cannot be moved");
+      ANYIO_NET_ASSERT(!other.under_way() && "a started task cannot be moved");
       reset();
       promise_ = std::exchange(other.promise_, nullptr);
     }
@@ -145,6 +144,9 @@ class [[nodiscard]] task : public detail::operation_tag {
   friend struct detail::promise_common<T>;
   explicit task(promise_type& p) noexcept : promise_(&p) {}
 
+  [[nodiscard]] bool under_way() const noexcept {
+    return promise_ != nullptr && promise_->owner != nullptr && !promise_->finished;
+  }
   promise_type& promise() const noexcept { return static_cast<promise_type&>(*promise_); }
 
   void reset() noexcept {

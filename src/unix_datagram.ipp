@@ -58,15 +58,20 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
     status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
+  const auto fail_bound = [&](const char* operation) {  // nothing is left behind
+    const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
+    if (is_file) system.unlink(std::string(options.local_path).c_str());
+    return error(errc::os_error, -status, operation);
+  };
   if (remote != nullptr) {
     status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
-    if (status < 0) return error(errc::os_error, -status, "connect");
+    if (status < 0) return fail_bound("connect");
   }
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
   made->local = options.local_path;
   if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
-  if (status < 0) return error(errc::os_error, -status, "watch");
+  if (status < 0) return fail_bound("watch");
   static_cast<void>(fd.release());
   return made;
 }

@@ -1,0 +1,146 @@
+// Named operations that are awaited again, also when they completed at once.
+#include "anyio_net.hpp"
+
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "support/temp_dir.hpp"
+
+namespace {
+
+using anyio::errc;
+using anyio::task;
+
+task<> send_descriptors_twice() {
+  auto pair = anyio::create_unix_stream_pair().value();
+  anyio::unix_stream& a = pair.first;
+  anyio::unix_stream& b = pair.second;
+  const int fds[] = {0};
+  auto sending = a.send_fds("hello", fds);
+  for (int i = 0; i < 2; ++i) {
+    co_await sending;
+    const auto came = co_await b.receive_fds(100, 1);
+    CHECK(came.data == "hello");
+    CHECK(came.fds.size() == 1);
+  }
+}
+
+task<> send_file_twice(int file) {
+  auto pair = anyio::create_unix_stream_pair().value();
+  anyio::unix_stream& a = pair.first;
+  anyio::unix_stream& b = pair.second;
+  auto sending = a.send_file(file, 0, 10);
+  for (int i = 0; i < 2; ++i) {
+    CHECK(co_await sending == 10);
+    CHECK(co_await b.receive() == "0123456789");
+  }
+}
+
+task<> listen_twice() {
+  auto listening = anyio::create_tcp_listener({.local_host = "127.0.0.1"});
+  for (int i = 0; i < 2; ++i) {
+    anyio::tcp_listener l = co_await listening;
+    CHECK(l.local_port() != 0);
+  }
+}
+
+task<> fail_to_connect_twice() {
+  auto nowhere = anyio::connect_tcp("", 1);
+  anyio::tcp_connect_options other_family;
+  other_family.family = AF_INET;
+  auto elsewhere = anyio::connect_tcp(anyio::ip_endpoint{anyio::ip_address::loopback_v6(), 1}, other_family);
+  for (int i = 0; i < 2; ++i) {
+    const auto empty = co_await as_result(nowhere);
+    CHECK(empty.error() == errc::invalid_argument);
+    const auto mismatch = co_await as_result(elsewhere);
+    CHECK(mismatch.error() == std::errc::address_family_not_supported);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("descriptors are sent again by the same operation") { anyio::run(send_descriptors_twice()); }
+
+TEST_CASE("a file is sent again by the same operation") {
+  const support::temp_dir dir;
+  const int file = ::open(dir.path("f").c_str(), O_RDWR | O_CREAT, 0600);
+  CHECK(::write(file, "0123456789", 10) == 10);
+  anyio::run(send_file_twice(file));
+  ::close(file);
+}
+
+TEST_CASE("listening begins again by the same operation") { anyio::run(listen_twice()); }
+
+TEST_CASE("connecting fails again by the same operation") { anyio::run(fail_to_connect_twice()); }
+
+TEST_CASE("a datagram socket that cannot be connected leaves no file behind") {
+  const support::temp_dir dir;
+  const std::string own = dir.path("own");
+  const auto r = anyio::run(
+      as_result(anyio::create_connected_unix_datagram_socket(dir.path("nobody"), {.local_path = own})));
+  CHECK(r.error() == std::errc::no_such_file_or_directory);
+  CHECK(::access(own.c_str(), F_OK) != 0);
+}
+
+TEST_CASE("bytes that are fed to a reader that waits free the inner stream") {
+  anyio::loop loop;
+  auto pair = anyio::create_memory_stream_pair();
+  anyio::buffered_stream buffered(pair.first);
+  std::string got;
+  buffered.receive().start([&](anyio::result<std::string> r) { got = r.value_or("?"); });
+  while (loop.run_once(std::chrono::seconds(0))) {
+  }
+  buffered.feed_data("fed");
+  while (got.empty()) loop.run_once(std::chrono::seconds(0));
+  CHECK(got == "fed");
+  anyio::run(pair.second.send("more"));
+  CHECK(anyio::run(pair.first.receive()) == "more");
+}
+
+TEST_CASE("a UNIX peer that closed in order is an end, though a send found out first") {
+  anyio::loop loop;
+  auto pair = anyio::create_unix_stream_pair().value();
+  anyio::run(pair.second.send("bye"));
+  pair.second.close();
+  const auto sent = anyio::run(as_result(pair.first.send("too late")));
+  CHECK(sent.error() == errc::broken_resource);
+  CHECK(anyio::run(pair.first.receive()) == "bye");
+  const auto end = anyio::run(as_result(pair.first.receive()));
+  CHECK(end.error() == errc::end_of_stream);
+}
+
+TEST_CASE("a task that has ended may be moved") {
+  anyio::loop loop;
+  anyio::task<> ended = [](int) -> anyio::task<> { co_return; }(0);
+  ended.start([](anyio::result<>) {});
+  loop.run();
+  const anyio::task<> moved = std::move(ended);
+  CHECK(static_cast<bool>(moved));
+}
+
+TEST_CASE("run gives closed_resource when the loop ends meanwhile") {
+  auto loop = std::make_unique<anyio::loop>();
+  loop->post([&] { loop.reset(); });
+  anyio::event never;
+  const auto r = anyio::run(as_result(never.wait()));
+  CHECK(r.error() == errc::closed_resource);
+}
+
+TEST_CASE("a permit that is assigned over is given back") {
+  anyio::loop loop;
+  anyio::semaphore first(1);
+  anyio::semaphore second(1);
+  anyio::permit a = *first.try_acquire();
+  anyio::permit b = *second.try_acquire();
+  a = std::move(b);
+  CHECK(first.try_acquire().has_value());
+  CHECK_FALSE(second.try_acquire().has_value());
+  CHECK_FALSE(static_cast<bool>(b));
+}

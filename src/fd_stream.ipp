@@ -25,7 +25,8 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : st
   status = core.watch(registration_, *this);
   file_identity identity;
   if (status == -EPERM && core.system().identify(fd, identity) >= 0 && identity.is_character_device) {
-    static_cast<void>(core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
+    static_cast<void>(
+        core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
     status = 0;
   }
   if (status < 0) registration_.fd = -1;
@@ -121,8 +122,7 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
   int status = 0;  // watched before it is changed, so that a refused one is as it was
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM)
-    return refuse(EPERM, "a regular file or a directory");
+  if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
     status = core.system().adopt(fd);
     if (status < 0) static_cast<void>(r->release());

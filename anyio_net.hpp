@@ -1780,7 +1780,6 @@ class loop_core {
   void poll(duration at_most);
   void take_mail();
   void dispatch(const poll_event& event) noexcept;
-  std::uint64_t take_slot(registration& r, resource& owner);
 
   std::shared_ptr<backend> system_;
   link ready_;
@@ -4694,8 +4693,9 @@ class stream_resource : public resource {
   using resource::resource;
 
   virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
-  /// At most `max_bytes`, in a place that stays as it is until the loop runs on.
-  virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out) = 0;
+  /// At most `max_bytes`, in a place that stays as it is until the loop runs on: the loop's buffer, unless
+  /// the stream has another.
+  ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
   virtual progress send_eof(result<void>& out) = 0;
   /// An orderly end, after `begin_closing` and before `close`: done when the other end has seen it, or is
@@ -4978,7 +4978,6 @@ class socket_resource final : public stream_resource {
   ~socket_resource() override { close(); }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;
@@ -5266,7 +5265,6 @@ class fd_resource final : public stream_resource {
   ~fd_resource() override { close(); }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   progress finish() override { return progress::done; }
@@ -10076,6 +10074,23 @@ ANYIO_NET_FN void notify_closing(int fd) {
 
 namespace anyio::inline ANYIO_NET_ABI {
 
+namespace detail {
+
+ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return progress::done;
+}
+
+}  // namespace detail
+
 ANYIO_NET_FN errc send_operation::check() const noexcept {
   const errc e = resource_operation::check();
   if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
@@ -10273,19 +10288,6 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
     return progress::waiting;
   }
   out = end_of_reading(static_cast<int>(-n), "receive");
-  return progress::done;
-}
-
-ANYIO_NET_FN progress socket_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  const mutable_buffer room = core().buffer();
-  result<std::size_t> size(errc::cancelled);
-  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
-  if (p != progress::done) return p;
-  if (size.has_value()) {
-    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
-  } else {
-    out = size.error();
-  }
   return progress::done;
 }
 
@@ -10808,19 +10810,6 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
   }
   out = error(errc::end_of_stream, 0, "receive");
   return progress::done;
-}
-
-ANYIO_NET_FN progress fd_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  const mutable_buffer room = core().buffer();
-  result<std::size_t> size(errc::cancelled);
-  const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
-  if (p != progress::done) return p;
-  if (size.has_value()) {
-    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
-  } else {
-    out = size.error();
-  }
-  return p;
 }
 
 ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {

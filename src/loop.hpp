@@ -320,7 +320,6 @@ class loop_core {
   void poll(duration at_most);
   void take_mail();
   void dispatch(const poll_event& event) noexcept;
-  std::uint64_t take_slot(registration& r, resource& owner);
 
   std::shared_ptr<backend> system_;
   link ready_;

@@ -32,7 +32,6 @@ class socket_resource final : public stream_resource {
   ~socket_resource() override { close(); }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;

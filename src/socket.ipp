@@ -71,19 +71,6 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
   return progress::done;
 }
 
-ANYIO_NET_FN progress socket_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  const mutable_buffer room = core().buffer();
-  result<std::size_t> size(errc::cancelled);
-  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
-  if (p != progress::done) return p;
-  if (size.has_value()) {
-    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
-  } else {
-    out = size.error();
-  }
-  return progress::done;
-}
-
 ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
   constexpr std::size_t parts_of_call = 64;
   if (data.done()) {

@@ -79,8 +79,9 @@ class stream_resource : public resource {
   using resource::resource;
 
   virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
-  /// At most `max_bytes`, in a place that stays as it is until the loop runs on.
-  virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out) = 0;
+  /// At most `max_bytes`, in a place that stays as it is until the loop runs on: the loop's buffer, unless
+  /// the stream has another.
+  ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
   virtual progress send_eof(result<void>& out) = 0;
   /// An orderly end, after `begin_closing` and before `close`: done when the other end has seen it, or is

@@ -3,7 +3,26 @@
 
 #include "stream.hpp"
 
+#include <algorithm>
+
 namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return progress::done;
+}
+
+}  // namespace detail
 
 ANYIO_NET_FN errc send_operation::check() const noexcept {
   const errc e = resource_operation::check();

@@ -845,22 +845,24 @@ struct recycler_cache {
     std::size_t count = 0;
     std::size_t limit = 8192;
   };
+  static constexpr std::size_t kept_large = 16;
 
   recycler_block* lists[largest / step] = {};
   std::size_t bytes = 0;
-  pool pools[2];
+  pool pools[3] = {{}, {}, {nullptr, 0, kept_large}};
   bool guarded = false;
   bool closed = false;  // the thread ends: its lists are freed already
 };
 
-/// Blocks by size, and two pools of one size each, which nothing else takes from: what `loop::reserve`
-/// puts there is there for those whom it was reserved for.
+/// Blocks by size, and pools of one size each, which nothing else takes from: what `loop::reserve` puts there
+/// is there for those whom it was reserved for.
 class recycler {
  public:
-  enum pool : unsigned { operations, descriptors };
+  enum pool : unsigned { operations, descriptors, large };
   /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
-  /// second; larger ones go by their size.
-  static constexpr std::size_t block_size_of[] = {512, 192};
+  /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
+  /// one of the third.
+  static constexpr std::size_t block_size_of[] = {512, 192, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -898,6 +900,17 @@ class recycler {
     if (cache.closed || cache.pools[from].count >= cache.pools[from].limit) [[unlikely]]
       return release(memory);
     keep(from, memory);
+  }
+
+  /// Room for bytes; what has a size class, or is as large as a block for them, is kept when it is freed.
+  [[nodiscard]] static constexpr bool recycles_bytes(std::size_t size) noexcept {
+    return size <= largest || size == block_size_of[large];
+  }
+  [[nodiscard]] static void* allocate_bytes(std::size_t size) {
+    return size == block_size_of[large] ? allocate(large, size) : allocate(size);
+  }
+  static void deallocate_bytes(void* memory, std::size_t size) noexcept {
+    return size == block_size_of[large] ? deallocate(large, memory, size) : deallocate(memory, size);
   }
 
   /// Puts blocks aside, beyond what is kept anyway.
@@ -946,6 +959,62 @@ struct pooled {
 };
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == byte_queue ===================================================================================
+
+// Bytes in order: put in at the end, taken from the front.
+//
+// The room for them is made when bytes come and goes back to the recycler when none are left, so that whoever
+// waits holds no memory. This part must not know where the bytes come from.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// A queue of bytes in one piece of memory. Takes as much as there is memory for.
+class byte_queue {
+ public:
+  byte_queue() = default;
+  byte_queue(const byte_queue&) = delete;
+  byte_queue& operator=(const byte_queue&) = delete;
+  ~byte_queue() { release(); }
+
+  /// Copies bytes to the end.
+  void append(const_buffer bytes);
+  /// All of them, in order; valid until the next call that is not const.
+  [[nodiscard]] std::span<const std::byte> data() const noexcept { return {memory_ + begin_, size()}; }
+  /// The same as text.
+  [[nodiscard]] std::string_view view() const noexcept {
+    return {reinterpret_cast<const char*>(memory_) + begin_, size()};
+  }
+  [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
+  [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
+  /// Drops so many, at most `size()`, from the front.
+  void consume(std::size_t n) noexcept;
+
+  /// Room for at least so many bytes at the end; `commit` says how many were put there.
+  [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
+  void commit(std::size_t n) noexcept { end_ += n; }
+  /// Copies bytes to the front.
+  void put_back(const_buffer bytes);
+  /// Gives back room that holds nothing.
+  void trim() noexcept {
+    if (empty()) release();
+  }
+  [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
+
+  static constexpr std::size_t least = 4096;         // the recycler's largest size class
+  static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
+
+ private:
+  void rearrange(std::size_t front, std::size_t capacity);
+  void release() noexcept;
+
+  std::byte* memory_ = nullptr;
+  std::size_t capacity_ = 0;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
 
 // == backend ======================================================================================
 
@@ -1018,6 +1087,8 @@ class backend {
 
   // --- time and chance
   virtual time_point now() = 0;
+  /// Seconds since 1970, for the dates of certificates.
+  virtual std::int64_t calendar() = 0;
   virtual std::uint64_t entropy() = 0;
 
   // --- readiness
@@ -1096,8 +1167,18 @@ class backend {
 };
 
 namespace detail {
-/// Closes a descriptor that belongs to no loop.
+
+// --- the machine's own, for what belongs to no loop
+
 void close_descriptor(int fd) noexcept;
+[[nodiscard]] std::int64_t system_calendar() noexcept;
+[[nodiscard]] std::uint64_t system_entropy();
+/// A whole file. 0 or a negative errno: -EFBIG for one of more than 16 MiB.
+[[nodiscard]] int read_file(const char* path, std::string& content);
+/// The file of the authorities that this system trusts, null if there is none. SSL_CERT_FILE in the
+/// environment goes first.
+[[nodiscard]] const char* trust_file();
+
 }  // namespace detail
 
 /// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).
@@ -1124,6 +1205,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN ~posix_backend() override;
 
   ANYIO_NET_FN time_point now() override;
+  ANYIO_NET_FN std::int64_t calendar() override;
   ANYIO_NET_FN std::uint64_t entropy() override;
   ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
 
@@ -5451,40 +5533,6 @@ class buffered_stream;
 
 namespace detail {
 
-/// Bytes in order: put in at the end, taken and put back at the front.
-class read_buffer {
- public:
-  static constexpr std::size_t chunk = 4096;        // the recycler's largest block
-  static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
-
-  read_buffer() = default;
-  read_buffer(const read_buffer&) = delete;
-  read_buffer& operator=(const read_buffer&) = delete;
-  ~read_buffer() { release(); }
-
-  [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
-  [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
-  [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
-  [[nodiscard]] std::string_view content() const noexcept {
-    return {reinterpret_cast<const char*>(memory_) + begin_, size()};
-  }
-  /// Room for at least so many bytes; `commit` says how many were put there.
-  [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
-  void commit(std::size_t n) noexcept { end_ += n; }
-  void append(const_buffer bytes);
-  void put_back(const_buffer bytes);
-  void consume(std::size_t n) noexcept;
-
- private:
-  void rearrange(std::size_t front, std::size_t capacity);
-  void release() noexcept;
-
-  std::byte* memory_ = nullptr;
-  std::size_t capacity_ = 0;
-  std::size_t begin_ = 0;
-  std::size_t end_ = 0;
-};
-
 class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream, of which `owned` may be the owner.
@@ -5508,7 +5556,7 @@ class buffered_resource final : public stream_resource {
   void let_go() noexcept;
   [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
 
-  read_buffer bytes;
+  byte_queue bytes;
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
@@ -7860,6 +7908,322 @@ send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std:
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 
+// == tls ==========================================================================================
+
+// TLS as the library sees it: a hook for engines.
+//
+// A context holds credentials and makes engines, one a connection. An engine turns plaintext into records and
+// back with five verbs, over a pipe of plain memory: it has no socket, no loop and calls nobody, so any TLS
+// library serves, over any byte stream, and can be tested without a network. Who drives it waits, reads and
+// sends in its place. This part must not know a TLS library.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// What lies between an engine and the connection below it. Outlives the engine and never moves.
+class tls_pipe {
+ public:
+  /// What has come and is not taken yet. The engine takes from the front: `rx = rx.subspan(k)`.
+  std::span<const std::byte> rx;
+  /// Nothing will follow what is in `rx`.
+  bool rx_eof = false;
+  /// Set by the engine when it asked for more than `rx` had.
+  bool starved = false;
+  /// What is to go out. The engine appends, at any call and also when that fails; it is never refused.
+  byte_queue tx;
+};
+
+/// How a verb of an engine ended.
+enum class tls_status : std::uint8_t {
+  ok,          ///< there was progress
+  want_input,  ///< cannot go on without more in `rx`
+  closed,      ///< the peer's close_notify has come
+  truncated,   ///< `rx_eof` without one
+  again,       ///< nothing yet: call again, without waiting for input
+  failed,      ///< for good, see `last_error`; an alert for the peer may lie in `tx`
+};
+
+/// What was agreed in the handshake.
+class tls_info {
+ public:
+  tls_info() noexcept {}
+
+  std::string version;               ///< "TLSv1.2" or "TLSv1.3"
+  std::string cipher;                ///< IANA's name, "TLS_AES_128_GCM_SHA256"
+  std::string alpn;                  ///< the protocol, empty if none was agreed
+  std::string server_name;           ///< what the client asked for (RFC 6066), also at the client
+  std::string peer_certificate_der;  ///< empty if the peer showed none
+  bool server_side = false;
+  bool resumed = false;
+};
+
+/// One connection's end. Its driver makes one call at a time and never calls again after `failed`, nor
+/// `write` after `close`.
+class tls_engine {
+ public:
+  virtual ~tls_engine() = default;
+
+  /// `ok` once it is complete; until then nothing is read or written.
+  virtual tls_status handshake() = 0;
+  /// Plaintext into a buffer that is not empty; `ok` with n >= 1.
+  virtual tls_status read(mutable_buffer into, std::size_t& n) = 0;
+  /// Takes some of the plaintext, which is not empty; `ok` with n >= 1. What it took is in `tx` when it
+  /// returns, so the next call may bring other bytes.
+  virtual tls_status write(const_buffer data, std::size_t& n) = 0;
+  /// Puts a close_notify into `tx`; reading goes on.
+  virtual tls_status close() = 0;
+  /// Whether plaintext lies in the engine, so that `read` needs no input.
+  [[nodiscard]] virtual bool pending() const = 0;
+  /// Complete after the handshake.
+  [[nodiscard]] virtual tls_info info() const = 0;
+  /// Why it failed, in words for a person. Without secrets.
+  [[nodiscard]] virtual std::string last_error() const = 0;
+};
+
+/// Whether the peer must prove who it is.
+enum class tls_verify : std::uint8_t {
+  none,      ///< takes whoever answers: for tests
+  optional,  ///< of clients: a certificate may be missing, but not be wrong
+  peer,
+};
+
+enum class tls_version : std::uint8_t { v1_2, v1_3 };
+
+/// Credentials and rules, shared by many connections. Text is PEM; of each pair only one may be given, and a
+/// private key may lie with its certificate. Without `ca_*` the system's authorities are trusted. All is read
+/// before the call that takes it returns.
+struct tls_config {
+  std::string_view ca_file = {};
+  std::string_view ca_pem = {};
+  std::string_view certificate_file = {};  ///< the own one first, then those that lead to the authority
+  std::string_view certificate_pem = {};
+  std::string_view private_key_file = {};
+  std::string_view private_key_pem = {};
+  std::string_view private_key_password = {};
+  std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
+  tls_verify verify = tls_verify::peer;         ///< of a client: what it asks of the server
+  tls_verify verify_client = tls_verify::none;  ///< of a server: what it asks of clients
+  tls_version min_version = tls_version::v1_2;
+};
+
+/// The hook: credentials that make engines. May be shared by loops in several threads.
+class tls_context {
+ public:
+  virtual ~tls_context() = default;
+
+  /// An engine for a client. The name is for SNI and to verify, an address only to verify. Null if there is
+  /// no name, or an impossible one, and the server is to be verified.
+  virtual std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) = 0;
+  /// An engine for a server. Null without a certificate.
+  virtual std::unique_ptr<tls_engine> server(tls_pipe& pipe) = 0;
+  /// A further certificate, which a server shows to clients that ask for this name; one label may be a
+  /// wildcard, "*.example.org". Takes certificate and private key of the configuration. Before the first
+  /// connection.
+  virtual result<> add_certificate(std::string_view server_name, const tls_config& config);
+};
+
+/// One connection.
+struct tls_options {
+  std::string_view server_name = {};  ///< of a client
+  /// Whether a close_notify is due from both ends before the connection ends. If not, a missing one is an
+  /// end of stream, and none is sent.
+  bool standard_compatible = true;
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(30);
+};
+
+namespace detail {
+
+/// A failure in an engine's own words, which are kept for as long as the program runs: few, since they come
+/// from a library's tables.
+[[nodiscard]] error tls_failure(const char* operation, std::string_view reason);
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == tls_stream ===================================================================================
+
+
+// == tls_listener =================================================================================
+
+
+// == tls_connect ==================================================================================
+
+
+// == tls_credentials ==============================================================================
+
+// What every engine does alike with a configuration: reading its texts, naming what is wrong with them,
+// names of servers, sessions to resume. So that the same mistake has the same words with every TLS library.
+// This part must not know one.
+
+#include <array>
+#include <iterator>
+#include <list>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// A text of a configuration, and the field it came from, as errors name it: "tls: ca_file".
+struct tls_text {
+  std::string text;
+  const char* field = "";
+
+  [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
+  /// `errc::tls` in the name of the field; `reason` is static text.
+  [[nodiscard]] error wrong(const char* reason) const noexcept {
+    return error_access::with_reason(error(errc::tls, 0, field), reason);
+  }
+};
+
+/// All that a configuration says, with its files read. What is secret is wiped when it ends.
+class tls_material {
+ public:
+  tls_material() = default;
+  tls_material(tls_material&&) = default;
+  tls_material& operator=(tls_material&&) = delete;
+  ~tls_material();
+
+  tls_text ca;           // not given: the system's
+  tls_text certificate;  // not given: none
+  tls_text private_key;  // given if the certificate is: perhaps the certificate's own text
+  std::string password;
+  std::vector<std::string> alpn;
+  tls_verify verify = tls_verify::peer;
+  tls_verify verify_client = tls_verify::none;
+  tls_version min_version = tls_version::v1_2;
+};
+
+/// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
+[[nodiscard]] result<tls_material> read_material(const tls_config& config);
+/// The authorities that the system trusts; empty if there is no such file.
+[[nodiscard]] std::string read_system_trust();
+
+/// What is wrong with texts and certificates, in the same words for every library.
+namespace tls_reason {
+inline constexpr const char* no_certificate = "there is no certificate in it";
+inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
+inline constexpr const char* no_private_key = "there is no private key in it";
+inline constexpr const char* bad_private_key = "the private key in it cannot be read";
+inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
+inline constexpr const char* password_wrong = "it does not open the private key";
+inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
+inline constexpr const char* version_missing = "this TLS library does not have that version";
+
+inline constexpr const char* expired = "the peer's certificate has expired";
+inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
+inline constexpr const char* self_signed = "the peer's certificate is self-signed and not trusted";
+inline constexpr const char* unknown_authority = "the peer's certificate is from an unknown authority";
+inline constexpr const char* other_name = "the peer's certificate is for another name";
+inline constexpr const char* other_purpose = "the peer's certificate is for another purpose";
+inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
+inline constexpr const char* revoked = "the peer's certificate has been revoked";
+inline constexpr const char* unverified = "the peer's certificate cannot be verified";
+inline constexpr const char* none_shown = "the peer showed no certificate";
+inline constexpr const char* not_tls = "what the peer sent is not TLS";
+inline constexpr const char* bad_record = "a record was damaged on its way";
+}  // namespace tls_reason
+
+/// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
+[[nodiscard]] const char* alert_reason(int description) noexcept;
+
+/// Who a client wants to talk to.
+struct tls_server_identity {
+  std::string name;                   // for SNI; empty for an address
+  std::optional<ip_address> address;  // without a scope
+
+  [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
+};
+/// A name without its trailing dot, or an address; neither if it can be no name of a host.
+[[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
+/// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
+[[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
+
+/// Randomness, of this thread's loop if there is one: a simulation repeats it.
+void draw_random(void* into, std::size_t size);
+/// Seconds since 1970, in the same way.
+[[nodiscard]] std::int64_t calendar_now();
+
+/// Sessions that clients may resume, the latest of each of the servers met last. For all threads.
+template <class Session>
+class tls_sessions {
+ public:
+  void put(const std::string& server, Session session) {
+    constexpr std::size_t most = 64;
+    if (server.empty()) return;
+    const guard lock(mutex_);
+    forget(server);
+    sessions_.emplace_front(server, std::move(session));
+    if (sessions_.size() > most) sessions_.pop_back();
+  }
+  /// Takes it out: a ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4).
+  [[nodiscard]] std::optional<Session> take(const std::string& server) {
+    const guard lock(mutex_);
+    for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
+      if (i->first != server) continue;
+      std::optional<Session> found(std::move(i->second));
+      sessions_.erase(i);
+      return found;
+    }
+    return {};
+  }
+
+ private:
+#if !defined(ANYIO_NET_NO_THREADS)
+  using mutex = std::mutex;
+  using guard = std::lock_guard<std::mutex>;
+#else
+  struct mutex {};
+  struct guard {
+    explicit guard(mutex&) noexcept {}
+    ~guard() {}
+  };
+#endif
+  void forget(const std::string& server) {
+    for (auto i = sessions_.begin(); i != sessions_.end();)
+      i = i->first == server ? sessions_.erase(i) : std::next(i);
+  }
+
+  mutex mutex_;
+  std::list<std::pair<std::string, Session>> sessions_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == tls_mbedtls ==================================================================================
+
+// mbedTLS, with ANYIO_NET_MBEDTLS defined.
+
+#if defined(ANYIO_NET_MBEDTLS)
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// Credentials for mbedTLS, 2.28 or 3. Link with -lmbedtls -lmbedx509 -lmbedcrypto. What is wrong with the
+/// configuration is told by its field: "tls: private_key_file: no such file (ENOENT)". mbedTLS 2.28 speaks
+/// TLS 1.2 alone.
+[[nodiscard]] result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config = {});
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
+
+// == tls_openssl ==================================================================================
+
+// OpenSSL, with ANYIO_NET_OPENSSL defined.
+
+#if defined(ANYIO_NET_OPENSSL)
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// Credentials for OpenSSL 3. Link with -lssl -lcrypto. What is wrong with the configuration is told by its
+/// field: "tls: private_key_file: no such file (ENOENT)".
+[[nodiscard]] result<std::shared_ptr<tls_context>> openssl_context(tls_config config = {});
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
+
 #if ANYIO_NET_DEFINE
 
 // == error: definitions ===========================================================================
@@ -8410,6 +8774,64 @@ ANYIO_NET_FN void recycler::close() noexcept {
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
 
+// == byte_queue: definitions ======================================================================
+
+// How a queue of bytes keeps them.
+
+#include <bit>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+/// Moves the content behind so many free bytes, in memory of at least this capacity.
+ANYIO_NET_FN void byte_queue::rearrange(std::size_t front, std::size_t capacity) {
+  const std::size_t used = size();
+  if (capacity > capacity_) {
+    const std::size_t larger = std::bit_ceil(std::max(capacity, least));
+    auto* const memory = static_cast<std::byte*>(detail::recycler::allocate_bytes(larger));
+    if (used != 0) std::memcpy(memory + front, memory_ + begin_, used);
+    release();
+    memory_ = memory;
+    capacity_ = larger;
+  } else if (used != 0) {
+    std::memmove(memory_ + front, memory_ + begin_, used);
+  }
+  begin_ = front;
+  end_ = front + used;
+}
+
+ANYIO_NET_FN void byte_queue::release() noexcept {
+  if (memory_ != nullptr) detail::recycler::deallocate_bytes(memory_, capacity_);
+  memory_ = nullptr;
+  capacity_ = begin_ = end_ = 0;
+}
+
+ANYIO_NET_FN mutable_buffer byte_queue::prepare(std::size_t at_least) {
+  if (capacity_ - end_ < at_least) rearrange(0, size() + at_least);
+  return mutable_buffer(memory_ + end_, capacity_ - end_);
+}
+
+ANYIO_NET_FN void byte_queue::append(const_buffer bytes) {
+  if (bytes.empty()) return;
+  std::memcpy(prepare(bytes.size()).data(), bytes.data(), bytes.size());
+  commit(bytes.size());
+}
+
+ANYIO_NET_FN void byte_queue::put_back(const_buffer bytes) {
+  if (bytes.empty()) return;
+  if (begin_ < bytes.size()) rearrange(bytes.size(), size() + bytes.size());
+  begin_ -= bytes.size();
+  std::memcpy(memory_ + begin_, bytes.data(), bytes.size());
+}
+
+ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
+  begin_ += n;
+  if (begin_ != end_) return;
+  begin_ = end_ = 0;
+  if (detail::recycler::recycles_bytes(capacity_) || capacity_ > kept_limit) release();
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
 // == backend_posix: definitions ===================================================================
 
 // The system calls of all POSIX systems; errno is read here, and where a poller waits, only.
@@ -8454,8 +8876,6 @@ auto system_call(Call call) noexcept {
   }
 }
 
-ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
-
 ANYIO_NET_FN posix_backend::posix_backend() {
   // Once in the process, since other threads may read them already.
   [[maybe_unused]] static const bool names_known = [] {
@@ -8474,19 +8894,9 @@ ANYIO_NET_FN posix_backend::~posix_backend() { ANYIO_NET_ASSERT(signal_slot_ < 0
 
 ANYIO_NET_FN time_point posix_backend::now() { return std::chrono::steady_clock::now(); }
 
-ANYIO_NET_FN std::uint64_t posix_backend::entropy() {
-  std::uint64_t value = 0;
-  if (::getentropy(&value, sizeof value) == 0) return value;
-  // A kernel or a sandbox without the call. A guess would be worse than none.
-  const int fd = system_call([] { return ::open("/dev/urandom", O_RDONLY | O_CLOEXEC); });
-  const ssize_t n = fd < 0 ? fd : read(fd, &value, sizeof value);
-  if (fd >= 0) ::close(fd);
-  if (n != static_cast<ssize_t>(sizeof value)) {
-    abort_with("no source of randomness",
-               error(errc::os_error, n < 0 ? static_cast<int>(-n) : EIO, "entropy"));
-  }
-  return value;
-}
+ANYIO_NET_FN std::int64_t posix_backend::calendar() { return system_calendar(); }
+
+ANYIO_NET_FN std::uint64_t posix_backend::entropy() { return system_entropy(); }
 
 // --- readiness
 
@@ -8880,6 +9290,70 @@ ANYIO_NET_FN int posix_backend::change_mode(const char* path, mode_t mode) {
 
 ANYIO_NET_FN int posix_backend::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == backend_posix_files: definitions =============================================================
+
+// What a POSIX machine gives to those who belong to no loop: files, the calendar, randomness.
+
+#include <ctime>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
+
+ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
+
+/// Appends what is there, at most so much: 0 or a negative errno.
+ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
+  char chunk[16384];
+  for (;;) {
+    const ssize_t n = ::read(fd, chunk, sizeof chunk);
+    if (n == 0) return 0;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return -errno;
+    if (content.size() + static_cast<std::size_t>(n) > limit) return -EFBIG;
+    content.append(chunk, static_cast<std::size_t>(n));
+  }
+}
+
+ANYIO_NET_FN int read_file(const char* path, std::string& content) {
+  constexpr std::size_t limit = std::size_t{16} << 20;
+  content.clear();
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  const int status = read_all(fd, content, limit);
+  ::close(fd);
+  return status;
+}
+
+ANYIO_NET_FN std::uint64_t system_entropy() {
+  std::uint64_t value = 0;
+  if (::getentropy(&value, sizeof value) == 0) return value;
+  // A kernel or a sandbox without the call. A guess would be worse than none.
+  const int fd = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+  const ssize_t n = fd < 0 ? -1 : ::read(fd, &value, sizeof value);
+  const int error_number = n < 0 ? errno : EIO;
+  if (fd >= 0) ::close(fd);
+  if (n != static_cast<ssize_t>(sizeof value))
+    abort_with("no source of randomness", error(errc::os_error, error_number, "entropy"));
+  return value;
+}
+
+ANYIO_NET_FN const char* trust_file() {
+  static constexpr const char* known[] = {
+      "/etc/ssl/certs/ca-certificates.crt",          // Debian, Alpine
+      "/etc/pki/tls/certs/ca-bundle.crt",            // Fedora
+      "/etc/ssl/ca-bundle.pem",                      // openSUSE
+      "/etc/ssl/cert.pem",                           // macOS, OpenBSD, FreeBSD
+      "/usr/local/share/certs/ca-root-nss.crt",      // FreeBSD
+  };
+  if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;
+  for (const char* path : known)
+    if (::access(path, R_OK) == 0) return path;
+  return nullptr;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
@@ -9877,8 +10351,6 @@ ANYIO_NET_FN task_group::~task_group() {
 // == signals: definitions =========================================================================
 
 // From the seam's notes to the receivers.
-
-#include <bit>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
@@ -10994,56 +11466,6 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-// --- the buffer
-
-/// Moves the content behind so many free bytes, in memory of at least this capacity.
-ANYIO_NET_FN void read_buffer::rearrange(std::size_t front, std::size_t capacity) {
-  const std::size_t used = size();
-  if (capacity > capacity_) {
-    const std::size_t larger = std::bit_ceil(std::max(capacity, chunk));
-    auto* const memory = static_cast<std::byte*>(recycler::allocate(larger));
-    if (used != 0) std::memcpy(memory + front, memory_ + begin_, used);
-    release();
-    memory_ = memory;
-    capacity_ = larger;
-  } else if (used != 0) {
-    std::memmove(memory_ + front, memory_ + begin_, used);
-  }
-  begin_ = front;
-  end_ = front + used;
-}
-
-ANYIO_NET_FN void read_buffer::release() noexcept {
-  if (memory_ != nullptr) recycler::deallocate(memory_, capacity_);
-  memory_ = nullptr;
-  capacity_ = begin_ = end_ = 0;
-}
-
-ANYIO_NET_FN mutable_buffer read_buffer::prepare(std::size_t at_least) {
-  if (capacity_ - end_ < at_least) rearrange(0, size() + at_least);
-  return mutable_buffer(memory_ + end_, capacity_ - end_);
-}
-
-ANYIO_NET_FN void read_buffer::append(const_buffer bytes) {
-  if (bytes.empty()) return;
-  std::memcpy(prepare(bytes.size()).data(), bytes.data(), bytes.size());
-  commit(bytes.size());
-}
-
-ANYIO_NET_FN void read_buffer::put_back(const_buffer bytes) {
-  if (bytes.empty()) return;
-  if (begin_ < bytes.size()) rearrange(bytes.size(), size() + bytes.size());
-  begin_ -= bytes.size();
-  std::memcpy(memory_ + begin_, bytes.data(), bytes.size());
-}
-
-ANYIO_NET_FN void read_buffer::consume(std::size_t n) noexcept {
-  begin_ += n;
-  if (begin_ != end_) return;
-  begin_ = end_ = 0;
-  if (capacity_ == chunk || capacity_ > kept_limit) release();
-}
-
 // --- the stream's resource
 
 ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, byte_stream& object,
@@ -11078,7 +11500,7 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
   if (bytes.has_memory()) {
     const mutable_buffer room =
-        bytes.prepare(std::min(at_most, std::max(bytes.size(), read_buffer::chunk) / 2));
+        bytes.prepare(std::min(at_most, std::max(bytes.size(), byte_queue::least) / 2));
     const progress p = fill_directly(mutable_buffer(room.data(), std::min(at_most, room.size())), out);
     if (p == progress::done && out.has_value()) bytes.commit(*out);
     return p;
@@ -11102,19 +11524,19 @@ ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, resu
 
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (bytes.empty()) {
-    if (into.size() >= read_buffer::chunk) return fill_directly(into, out);
-    const progress p = fill(read_buffer::chunk, out);
+    if (into.size() >= byte_queue::least) return fill_directly(into, out);
+    const progress p = fill(byte_queue::least, out);
     if (p != progress::done || !out.has_value()) return p;
   }
   const std::size_t n = std::min(bytes.size(), into.size());
-  std::memcpy(into.data(), bytes.content().data(), n);
+  std::memcpy(into.data(), bytes.view().data(), n);
   bytes.consume(n);
   out = n;
   return progress::done;
 }
 
 ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  if (bytes.empty() && max_bytes >= read_buffer::chunk) {
+  if (bytes.empty() && max_bytes >= byte_queue::least) {
     return pass(read_side, "receive", out,
                 [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
   }
@@ -11178,31 +11600,31 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
     out = closed();
     return true;
   }
-  read_buffer& bytes = resource_->bytes;
+  byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
     if (reads == reads_of_attempt) {
       again = true;
       return false;
     }
     result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::max(size_ - bytes.size(), read_buffer::chunk), n);
+    const progress p = resource_->fill(std::max(size_ - bytes.size(), byte_queue::least), n);
     if (p == progress::again) again = true;
     if (p != progress::done) return false;
     if (n.has_value()) continue;
     out = read_failure(n.error(), !bytes.empty(), name);
     return true;
   }
-  out = std::string(bytes.content().substr(0, size_));
+  out = std::string(bytes.view().substr(0, size_));
   bytes.consume(size_);
   return true;
 }
 
 ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
   if (!resource_->open()) return fail(closed(), out);
-  read_buffer& bytes = resource_->bytes;
+  byte_queue& bytes = resource_->bytes;
   const auto take = [&](std::size_t n) {
     if (n == 0) return;
-    std::memcpy(into_.data() + filled_, bytes.content().data(), n);
+    std::memcpy(into_.data() + filled_, bytes.view().data(), n);
     bytes.consume(n);
     filled_ += n;
   };
@@ -11213,8 +11635,8 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     }
     result<std::size_t> n(errc::cancelled);
     progress p = progress::done;
-    if (into_.size() - filled_ - bytes.size() < read_buffer::chunk) {
-      p = resource_->fill(read_buffer::chunk, n);
+    if (into_.size() - filled_ - bytes.size() < byte_queue::least) {
+      p = resource_->fill(byte_queue::least, n);
     } else {
       take(bytes.size());
       p = resource_->fill_directly(mutable_buffer(into_.data() + filled_, into_.size() - filled_), n);
@@ -11257,9 +11679,9 @@ ANYIO_NET_FN receive_exactly_operation::~receive_exactly_operation() { withdraw(
 
 ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
   if (!resource_->open()) return fail(closed(), out);
-  read_buffer& bytes = resource_->bytes;
+  byte_queue& bytes = resource_->bytes;
   for (int reads = 0;; ++reads) {
-    const std::string_view content = bytes.content();
+    const std::string_view content = bytes.view();
     if (const std::size_t at = content.find(delimiter_, searched_); at != std::string_view::npos) {
       const bool cr = line_ && at != 0 && content[at - 1] == '\r';
       out = std::string(content.substr(0, at - (cr ? 1 : 0)));
@@ -11274,7 +11696,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
       return false;
     }
     result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::min(max_bytes_ - content.size(), read_buffer::chunk), n);
+    const progress p = resource_->fill(std::min(max_bytes_ - content.size(), byte_queue::least), n);
     if (p == progress::again) again = true;
     if (p != progress::done) return false;
     if (!n.has_value()) return fail(n.error(), out);
@@ -11331,7 +11753,7 @@ ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
 }
 
 ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
-  return resource_ ? own()->bytes.content() : std::string_view();
+  return resource_ ? own()->bytes.view() : std::string_view();
 }
 
 ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
@@ -13157,5 +13579,242 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
+
+// == tls: definitions =============================================================================
+
+// The words of TLS failures.
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A text that was met once.
+struct kept_text {
+  std::string text;
+  kept_text* next;
+};
+
+/// The same text for as long as the program runs; null when too many different ones have been met, as they
+/// are when somebody else's words are in them.
+ANYIO_NET_FN const char* keep_text(std::string_view text) {
+  constexpr std::size_t most = 512;
+  static kept_text* first = nullptr;
+  static std::size_t count = 0;
+#if !defined(ANYIO_NET_NO_THREADS)
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+#endif
+  for (const kept_text* known = first; known != nullptr; known = known->next)
+    if (known->text == text) return known->text.c_str();
+  if (count == most) return nullptr;
+  ++count;
+  first = new kept_text{std::string(text), first};
+  return first->text.c_str();
+}
+
+ANYIO_NET_FN error tls_failure(const char* operation, std::string_view reason) {
+  constexpr std::size_t longest = 200;
+  std::string line(reason.substr(0, longest));
+  const auto unprintable = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  std::replace_if(line.begin(), line.end(), unprintable, '?');
+  const error e(errc::tls, 0, operation);
+  return line.empty() ? e : error_access::with_reason(e, keep_text(line));
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> tls_context::add_certificate(std::string_view, const tls_config&) {
+  return error(errc::not_supported, 0, "add_certificate");
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == tls_stream: definitions ======================================================================
+
+
+// == tls_listener: definitions ====================================================================
+
+
+// == tls_connect: definitions =====================================================================
+
+
+// == tls_credentials: definitions =================================================================
+
+// Reading a configuration's texts, and the words for what is wrong with them.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// Overwrites a secret; the compiler cannot leave it out.
+ANYIO_NET_FN void wipe(std::string& secret) noexcept {
+  volatile char* p = secret.data();
+  for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
+  secret.clear();
+}
+
+ANYIO_NET_FN tls_material::~tls_material() {
+  wipe(private_key.text);
+  wipe(certificate.text);  // which may hold the key, too
+  wipe(password);
+}
+
+/// One pair of fields, of which one may be given.
+ANYIO_NET_FN result<> read_text(tls_text& out, std::string_view file, const char* file_field,
+                                std::string_view pem, const char* pem_field) {
+  if (!file.empty() && !pem.empty())
+    return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
+                                     "it is given as a file and as a text");
+  if (!pem.empty()) {
+    out.field = pem_field;
+    out.text = pem;
+  } else if (!file.empty()) {
+    out.field = file_field;
+    const std::string path(file);
+    const bool has_nul = path.find('\0') != std::string::npos;
+    if (const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text); status < 0)
+      return error(errc::tls, -status, file_field);
+  }
+  return {};
+}
+
+ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
+  tls_material m;
+  const auto refuse = [](const char* field, const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, field), reason);
+  };
+  if (result<> r = read_text(m.ca, config.ca_file, "tls: ca_file", config.ca_pem, "tls: ca_pem"); !r)
+    return r.error();
+  if (result<> r = read_text(m.certificate, config.certificate_file, "tls: certificate_file",
+                             config.certificate_pem, "tls: certificate_pem");
+      !r)
+    return r.error();
+  if (result<> r = read_text(m.private_key, config.private_key_file, "tls: private_key_file",
+                             config.private_key_pem, "tls: private_key_pem");
+      !r)
+    return r.error();
+  if (m.private_key.given() && !m.certificate.given())
+    return refuse(m.private_key.field, "a private key without a certificate");
+  if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
+  m.password = config.private_key_password;
+  for (const std::string_view protocol : config.alpn) {
+    if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
+      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
+    m.alpn.emplace_back(protocol);
+  }
+  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
+  m.verify = config.verify;
+  m.verify_client = config.verify_client;
+  m.min_version = config.min_version;
+  return m;
+}
+
+ANYIO_NET_FN std::string read_system_trust() {
+  std::string text;
+  const char* path = trust_file();
+  if (path != nullptr && read_file(path, text) < 0) text.clear();
+  return text;
+}
+
+struct alert_entry {
+  int description;
+  const char* reason;
+};
+
+// clang-format off
+inline constexpr alert_entry alert_table[] = {
+    {0, "the peer sent the alert close_notify"},
+    {10, "the peer sent the alert unexpected_message"},
+    {20, "the peer sent the alert bad_record_mac"},
+    {21, "the peer sent the alert decryption_failed"},
+    {22, "the peer sent the alert record_overflow"},
+    {30, "the peer sent the alert decompression_failure"},
+    {40, "the peer sent the alert handshake_failure"},
+    {41, "the peer sent the alert no_certificate"},
+    {42, "the peer sent the alert bad_certificate"},
+    {43, "the peer sent the alert unsupported_certificate"},
+    {44, "the peer sent the alert certificate_revoked"},
+    {45, "the peer sent the alert certificate_expired"},
+    {46, "the peer sent the alert certificate_unknown"},
+    {47, "the peer sent the alert illegal_parameter"},
+    {48, "the peer sent the alert unknown_ca"},
+    {49, "the peer sent the alert access_denied"},
+    {50, "the peer sent the alert decode_error"},
+    {51, "the peer sent the alert decrypt_error"},
+    {70, "the peer sent the alert protocol_version"},
+    {71, "the peer sent the alert insufficient_security"},
+    {80, "the peer sent the alert internal_error"},
+    {86, "the peer sent the alert inappropriate_fallback"},
+    {90, "the peer sent the alert user_canceled"},
+    {100, "the peer sent the alert no_renegotiation"},
+    {109, "the peer sent the alert missing_extension"},
+    {110, "the peer sent the alert unsupported_extension"},
+    {112, "the peer sent the alert unrecognized_name"},
+    {113, "the peer sent the alert bad_certificate_status_response"},
+    {115, "the peer sent the alert unknown_psk_identity"},
+    {116, "the peer sent the alert certificate_required"},
+    {120, "the peer sent the alert no_application_protocol"},
+};
+// clang-format on
+
+ANYIO_NET_FN const char* alert_reason(int description) noexcept {
+  for (const alert_entry& entry : alert_table)
+    if (entry.description == description) return entry.reason;
+  return "the peer sent an alert";
+}
+
+ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
+  tls_server_identity identity;
+  const std::string_view host = server_name.substr(0, server_name.find('%'));
+  if (result<ip_address> address = ip_address::parse(host)) {
+    identity.address = *address;
+    return identity;
+  }
+  if (server_name.ends_with('.')) server_name.remove_suffix(1);
+  // Names that an engine could misread, or a resolver would never have found.
+  const auto possible = [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; };
+  if (server_name.size() <= 253 && std::all_of(server_name.begin(), server_name.end(), possible))
+    identity.name = server_name;
+  return identity;
+}
+
+ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
+  const auto same = [](std::string_view a, std::string_view b) {
+    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+    return a.size() == b.size() &&
+           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
+  };
+  if (!pattern.starts_with("*.")) return same(pattern, host);
+  const std::size_t dot = host.find('.');
+  const bool label = dot != 0 && dot != std::string_view::npos;
+  return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
+}
+
+ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+  loop_core* const loop = loop_core::current_or_null();
+  auto* p = static_cast<std::byte*>(into);
+  while (size != 0) {
+    const std::uint64_t value = loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
+    const std::size_t n = std::min(size, sizeof value);
+    std::memcpy(p, &value, n);
+    p += n;
+    size -= n;
+  }
+}
+
+ANYIO_NET_FN std::int64_t calendar_now() {
+  loop_core* const loop = loop_core::current_or_null();
+  return loop != nullptr && loop->alive() ? loop->system().calendar() : system_calendar();
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+// == tls_mbedtls: definitions =====================================================================
+
+
+// == tls_openssl: definitions =====================================================================
+
 
 #endif  // ANYIO_NET_DEFINE

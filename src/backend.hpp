@@ -78,6 +78,8 @@ class backend {
 
   // --- time and chance
   virtual time_point now() = 0;
+  /// Seconds since 1970, for the dates of certificates.
+  virtual std::int64_t calendar() = 0;
   virtual std::uint64_t entropy() = 0;
 
   // --- readiness
@@ -156,8 +158,18 @@ class backend {
 };
 
 namespace detail {
-/// Closes a descriptor that belongs to no loop.
+
+// --- the machine's own, for what belongs to no loop
+
 void close_descriptor(int fd) noexcept;
+[[nodiscard]] std::int64_t system_calendar() noexcept;
+[[nodiscard]] std::uint64_t system_entropy();
+/// A whole file. 0 or a negative errno: -EFBIG for one of more than 16 MiB.
+[[nodiscard]] int read_file(const char* path, std::string& content);
+/// The file of the authorities that this system trusts, null if there is none. SSL_CERT_FILE in the
+/// environment goes first.
+[[nodiscard]] const char* trust_file();
+
 }  // namespace detail
 
 /// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).

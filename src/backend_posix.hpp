@@ -23,6 +23,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN ~posix_backend() override;
 
   ANYIO_NET_FN time_point now() override;
+  ANYIO_NET_FN std::int64_t calendar() override;
   ANYIO_NET_FN std::uint64_t entropy() override;
   ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
 

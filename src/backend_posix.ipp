@@ -55,8 +55,6 @@ auto system_call(Call call) noexcept {
   }
 }
 
-ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
-
 ANYIO_NET_FN posix_backend::posix_backend() {
   // Once in the process, since other threads may read them already.
   [[maybe_unused]] static const bool names_known = [] {
@@ -75,19 +73,9 @@ ANYIO_NET_FN posix_backend::~posix_backend() { ANYIO_NET_ASSERT(signal_slot_ < 0
 
 ANYIO_NET_FN time_point posix_backend::now() { return std::chrono::steady_clock::now(); }
 
-ANYIO_NET_FN std::uint64_t posix_backend::entropy() {
-  std::uint64_t value = 0;
-  if (::getentropy(&value, sizeof value) == 0) return value;
-  // A kernel or a sandbox without the call. A guess would be worse than none.
-  const int fd = system_call([] { return ::open("/dev/urandom", O_RDONLY | O_CLOEXEC); });
-  const ssize_t n = fd < 0 ? fd : read(fd, &value, sizeof value);
-  if (fd >= 0) ::close(fd);
-  if (n != static_cast<ssize_t>(sizeof value)) {
-    abort_with("no source of randomness",
-               error(errc::os_error, n < 0 ? static_cast<int>(-n) : EIO, "entropy"));
-  }
-  return value;
-}
+ANYIO_NET_FN std::int64_t posix_backend::calendar() { return system_calendar(); }
+
+ANYIO_NET_FN std::uint64_t posix_backend::entropy() { return system_entropy(); }
 
 // --- readiness
 

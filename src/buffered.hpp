@@ -6,6 +6,7 @@
 #pragma once
 
 #include "buffer.hpp"
+#include "byte_queue.hpp"
 #include "config.hpp"
 #include "loop.hpp"
 #include "operation.hpp"
@@ -24,40 +25,6 @@ namespace anyio::inline ANYIO_NET_ABI {
 class buffered_stream;
 
 namespace detail {
-
-/// Bytes in order: put in at the end, taken and put back at the front.
-class read_buffer {
- public:
-  static constexpr std::size_t chunk = 4096;        // the recycler's largest block
-  static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
-
-  read_buffer() = default;
-  read_buffer(const read_buffer&) = delete;
-  read_buffer& operator=(const read_buffer&) = delete;
-  ~read_buffer() { release(); }
-
-  [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
-  [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
-  [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
-  [[nodiscard]] std::string_view content() const noexcept {
-    return {reinterpret_cast<const char*>(memory_) + begin_, size()};
-  }
-  /// Room for at least so many bytes; `commit` says how many were put there.
-  [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
-  void commit(std::size_t n) noexcept { end_ += n; }
-  void append(const_buffer bytes);
-  void put_back(const_buffer bytes);
-  void consume(std::size_t n) noexcept;
-
- private:
-  void rearrange(std::size_t front, std::size_t capacity);
-  void release() noexcept;
-
-  std::byte* memory_ = nullptr;
-  std::size_t capacity_ = 0;
-  std::size_t begin_ = 0;
-  std::size_t end_ = 0;
-};
 
 class buffered_resource final : public stream_resource {
  public:
@@ -82,7 +49,7 @@ class buffered_resource final : public stream_resource {
   void let_go() noexcept;
   [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
 
-  read_buffer bytes;
+  byte_queue bytes;
 
  private:
   ANYIO_NET_FN void shut() noexcept override;

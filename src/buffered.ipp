@@ -4,62 +4,11 @@
 #include "buffered.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
-
-// --- the buffer
-
-/// Moves the content behind so many free bytes, in memory of at least this capacity.
-ANYIO_NET_FN void read_buffer::rearrange(std::size_t front, std::size_t capacity) {
-  const std::size_t used = size();
-  if (capacity > capacity_) {
-    const std::size_t larger = std::bit_ceil(std::max(capacity, chunk));
-    auto* const memory = static_cast<std::byte*>(recycler::allocate(larger));
-    if (used != 0) std::memcpy(memory + front, memory_ + begin_, used);
-    release();
-    memory_ = memory;
-    capacity_ = larger;
-  } else if (used != 0) {
-    std::memmove(memory_ + front, memory_ + begin_, used);
-  }
-  begin_ = front;
-  end_ = front + used;
-}
-
-ANYIO_NET_FN void read_buffer::release() noexcept {
-  if (memory_ != nullptr) recycler::deallocate(memory_, capacity_);
-  memory_ = nullptr;
-  capacity_ = begin_ = end_ = 0;
-}
-
-ANYIO_NET_FN mutable_buffer read_buffer::prepare(std::size_t at_least) {
-  if (capacity_ - end_ < at_least) rearrange(0, size() + at_least);
-  return mutable_buffer(memory_ + end_, capacity_ - end_);
-}
-
-ANYIO_NET_FN void read_buffer::append(const_buffer bytes) {
-  if (bytes.empty()) return;
-  std::memcpy(prepare(bytes.size()).data(), bytes.data(), bytes.size());
-  commit(bytes.size());
-}
-
-ANYIO_NET_FN void read_buffer::put_back(const_buffer bytes) {
-  if (bytes.empty()) return;
-  if (begin_ < bytes.size()) rearrange(bytes.size(), size() + bytes.size());
-  begin_ -= bytes.size();
-  std::memcpy(memory_ + begin_, bytes.data(), bytes.size());
-}
-
-ANYIO_NET_FN void read_buffer::consume(std::size_t n) noexcept {
-  begin_ += n;
-  if (begin_ != end_) return;
-  begin_ = end_ = 0;
-  if (capacity_ == chunk || capacity_ > kept_limit) release();
-}
 
 // --- the stream's resource
 
@@ -95,7 +44,7 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
   if (bytes.has_memory()) {
     const mutable_buffer room =
-        bytes.prepare(std::min(at_most, std::max(bytes.size(), read_buffer::chunk) / 2));
+        bytes.prepare(std::min(at_most, std::max(bytes.size(), byte_queue::least) / 2));
     const progress p = fill_directly(mutable_buffer(room.data(), std::min(at_most, room.size())), out);
     if (p == progress::done && out.has_value()) bytes.commit(*out);
     return p;
@@ -119,19 +68,19 @@ ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, resu
 
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (bytes.empty()) {
-    if (into.size() >= read_buffer::chunk) return fill_directly(into, out);
-    const progress p = fill(read_buffer::chunk, out);
+    if (into.size() >= byte_queue::least) return fill_directly(into, out);
+    const progress p = fill(byte_queue::least, out);
     if (p != progress::done || !out.has_value()) return p;
   }
   const std::size_t n = std::min(bytes.size(), into.size());
-  std::memcpy(into.data(), bytes.content().data(), n);
+  std::memcpy(into.data(), bytes.view().data(), n);
   bytes.consume(n);
   out = n;
   return progress::done;
 }
 
 ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  if (bytes.empty() && max_bytes >= read_buffer::chunk) {
+  if (bytes.empty() && max_bytes >= byte_queue::least) {
     return pass(read_side, "receive", out,
                 [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
   }
@@ -195,31 +144,31 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
     out = closed();
     return true;
   }
-  read_buffer& bytes = resource_->bytes;
+  byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
     if (reads == reads_of_attempt) {
       again = true;
       return false;
     }
     result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::max(size_ - bytes.size(), read_buffer::chunk), n);
+    const progress p = resource_->fill(std::max(size_ - bytes.size(), byte_queue::least), n);
     if (p == progress::again) again = true;
     if (p != progress::done) return false;
     if (n.has_value()) continue;
     out = read_failure(n.error(), !bytes.empty(), name);
     return true;
   }
-  out = std::string(bytes.content().substr(0, size_));
+  out = std::string(bytes.view().substr(0, size_));
   bytes.consume(size_);
   return true;
 }
 
 ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
   if (!resource_->open()) return fail(closed(), out);
-  read_buffer& bytes = resource_->bytes;
+  byte_queue& bytes = resource_->bytes;
   const auto take = [&](std::size_t n) {
     if (n == 0) return;
-    std::memcpy(into_.data() + filled_, bytes.content().data(), n);
+    std::memcpy(into_.data() + filled_, bytes.view().data(), n);
     bytes.consume(n);
     filled_ += n;
   };
@@ -230,8 +179,8 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     }
     result<std::size_t> n(errc::cancelled);
     progress p = progress::done;
-    if (into_.size() - filled_ - bytes.size() < read_buffer::chunk) {
-      p = resource_->fill(read_buffer::chunk, n);
+    if (into_.size() - filled_ - bytes.size() < byte_queue::least) {
+      p = resource_->fill(byte_queue::least, n);
     } else {
       take(bytes.size());
       p = resource_->fill_directly(mutable_buffer(into_.data() + filled_, into_.size() - filled_), n);
@@ -274,9 +223,9 @@ ANYIO_NET_FN receive_exactly_operation::~receive_exactly_operation() { withdraw(
 
 ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
   if (!resource_->open()) return fail(closed(), out);
-  read_buffer& bytes = resource_->bytes;
+  byte_queue& bytes = resource_->bytes;
   for (int reads = 0;; ++reads) {
-    const std::string_view content = bytes.content();
+    const std::string_view content = bytes.view();
     if (const std::size_t at = content.find(delimiter_, searched_); at != std::string_view::npos) {
       const bool cr = line_ && at != 0 && content[at - 1] == '\r';
       out = std::string(content.substr(0, at - (cr ? 1 : 0)));
@@ -291,7 +240,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
       return false;
     }
     result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::min(max_bytes_ - content.size(), read_buffer::chunk), n);
+    const progress p = resource_->fill(std::min(max_bytes_ - content.size(), byte_queue::least), n);
     if (p == progress::again) again = true;
     if (p != progress::done) return false;
     if (!n.has_value()) return fail(n.error(), out);
@@ -348,7 +297,7 @@ ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
 }
 
 ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
-  return resource_ ? own()->bytes.content() : std::string_view();
+  return resource_ ? own()->bytes.view() : std::string_view();
 }
 
 ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {

@@ -29,22 +29,24 @@ struct recycler_cache {
     std::size_t count = 0;
     std::size_t limit = 8192;
   };
+  static constexpr std::size_t kept_large = 16;
 
   recycler_block* lists[largest / step] = {};
   std::size_t bytes = 0;
-  pool pools[2];
+  pool pools[3] = {{}, {}, {nullptr, 0, kept_large}};
   bool guarded = false;
   bool closed = false;  // the thread ends: its lists are freed already
 };
 
-/// Blocks by size, and two pools of one size each, which nothing else takes from: what `loop::reserve`
-/// puts there is there for those whom it was reserved for.
+/// Blocks by size, and pools of one size each, which nothing else takes from: what `loop::reserve` puts there
+/// is there for those whom it was reserved for.
 class recycler {
  public:
-  enum pool : unsigned { operations, descriptors };
+  enum pool : unsigned { operations, descriptors, large };
   /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
-  /// second; larger ones go by their size.
-  static constexpr std::size_t block_size_of[] = {512, 192};
+  /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
+  /// one of the third.
+  static constexpr std::size_t block_size_of[] = {512, 192, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -82,6 +84,17 @@ class recycler {
     if (cache.closed || cache.pools[from].count >= cache.pools[from].limit) [[unlikely]]
       return release(memory);
     keep(from, memory);
+  }
+
+  /// Room for bytes; what has a size class, or is as large as a block for them, is kept when it is freed.
+  [[nodiscard]] static constexpr bool recycles_bytes(std::size_t size) noexcept {
+    return size <= largest || size == block_size_of[large];
+  }
+  [[nodiscard]] static void* allocate_bytes(std::size_t size) {
+    return size == block_size_of[large] ? allocate(large, size) : allocate(size);
+  }
+  static void deallocate_bytes(void* memory, std::size_t size) noexcept {
+    return size == block_size_of[large] ? deallocate(large, memory, size) : deallocate(memory, size);
   }
 
   /// Puts blocks aside, beyond what is kept anyway.

@@ -1,0 +1,70 @@
+// What a POSIX machine gives to those who belong to no loop: files, the calendar, randomness.
+#pragma once
+
+#include "backend_posix.hpp"
+
+#include <cerrno>
+#include <cstdlib>
+#include <ctime>
+
+#include <fcntl.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
+
+ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
+
+/// Appends what is there, at most so much: 0 or a negative errno.
+ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
+  char chunk[16384];
+  for (;;) {
+    const ssize_t n = ::read(fd, chunk, sizeof chunk);
+    if (n == 0) return 0;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return -errno;
+    if (content.size() + static_cast<std::size_t>(n) > limit) return -EFBIG;
+    content.append(chunk, static_cast<std::size_t>(n));
+  }
+}
+
+ANYIO_NET_FN int read_file(const char* path, std::string& content) {
+  constexpr std::size_t limit = std::size_t{16} << 20;
+  content.clear();
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  const int status = read_all(fd, content, limit);
+  ::close(fd);
+  return status;
+}
+
+ANYIO_NET_FN std::uint64_t system_entropy() {
+  std::uint64_t value = 0;
+  if (::getentropy(&value, sizeof value) == 0) return value;
+  // A kernel or a sandbox without the call. A guess would be worse than none.
+  const int fd = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+  const ssize_t n = fd < 0 ? -1 : ::read(fd, &value, sizeof value);
+  const int error_number = n < 0 ? errno : EIO;
+  if (fd >= 0) ::close(fd);
+  if (n != static_cast<ssize_t>(sizeof value))
+    abort_with("no source of randomness", error(errc::os_error, error_number, "entropy"));
+  return value;
+}
+
+ANYIO_NET_FN const char* trust_file() {
+  static constexpr const char* known[] = {
+      "/etc/ssl/certs/ca-certificates.crt",          // Debian, Alpine
+      "/etc/pki/tls/certs/ca-bundle.crt",            // Fedora
+      "/etc/ssl/ca-bundle.pem",                      // openSUSE
+      "/etc/ssl/cert.pem",                           // macOS, OpenBSD, FreeBSD
+      "/usr/local/share/certs/ca-root-nss.crt",      // FreeBSD
+  };
+  if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;
+  for (const char* path : known)
+    if (::access(path, R_OK) == 0) return path;
+  return nullptr;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail

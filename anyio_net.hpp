@@ -5402,7 +5402,13 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 /// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
 class relay final : public node {
  public:
-  relay(resource& outer, side s) noexcept : outer_(outer), side_(s) { how = &face_of_relay; }
+  /// What an outer stream does when it is woken, whether or not somebody waits there.
+  using hook = void (*)(resource& outer, bool cancelled);
+
+  /// With a hook it keeps its place until it is told to leave.
+  relay(resource& outer, side s, hook woken = nullptr) noexcept : outer_(outer), woken_(woken), side_(s) {
+    how = &face_of_relay;
+  }
   ~relay() { leave(); }
   relay(const relay&) = delete;
   relay& operator=(const relay&) = delete;
@@ -5412,6 +5418,7 @@ class relay final : public node {
     const node* waiter = inner.waiting(side_);
     return waiter != nullptr && waiter != this;
   }
+  [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
   /// Waits on the inner stream, which the outer one keeps alive.
   void join(resource& inner) noexcept {
     leave();
@@ -5432,11 +5439,13 @@ class relay final : public node {
     const ref<resource> alive(&self.outer_);
     const bool was_cancelled = self.cancelled;
     self.leave();
+    if (self.woken_ != nullptr) self.woken_(self.outer_, was_cancelled);
     node* const waiter = self.outer_.waiting(self.side_);
     if (waiter == nullptr) return;
     if (was_cancelled) waiter->cancelled = true;
     waiter->how->run(*waiter);
-    if (self.outer_.waiting(self.side_) == nullptr) self.leave();  // cancelled: its last attempt joined again
+    // Cancelled: its last attempt joined again.
+    if (self.woken_ == nullptr && self.outer_.waiting(self.side_) == nullptr) self.leave();
   }
   static void abandon(node& n) { n.unlink(); }
   static node* owner(node&) { return nullptr; }
@@ -5445,6 +5454,7 @@ class relay final : public node {
 
   resource& outer_;
   resource* inner_ = nullptr;  // while it has a place there
+  hook woken_;
   side side_;
 };
 
@@ -8042,12 +8052,465 @@ namespace detail {
 
 // == tls_stream ===================================================================================
 
+// TLS over any byte stream: what drives an engine.
+//
+// It reads ahead into one queue, calls the engine, sends what the engine left to be sent after every call,
+// and waits only when the engine was starved. Engine calls never wait, so a reader and a writer can only meet
+// at the transport, where each has its own side; what a reader's call left to be sent is sent in the
+// background when the transport is full. What the engine took is in the queue to go out, whole, so a
+// cancelled send leaves the stream as good as before. This part must not know a TLS library, or sockets.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+class tls_stream;
+class tls_wrap_operation;
+
+/// What `tls_stream::unwrap` gives: the stream below, and what came on it behind the end of TLS.
+class tls_unwrapped {
+ public:
+  tls_unwrapped() = default;
+  tls_unwrapped(std::unique_ptr<byte_stream> stream, std::string rest)
+      : transport(std::move(stream)), leftover(std::move(rest)) {}
+
+  std::unique_ptr<byte_stream> transport;
+  std::string leftover;
+};
+
+namespace detail {
+
+class tls_resource final : public stream_resource {
+ public:
+  tls_resource(std::unique_ptr<byte_stream> transport, std::shared_ptr<tls_context> context,
+               bool standard_compatible) noexcept;
+  ANYIO_NET_FN ~tls_resource() override;
+
+  /// False if the context refuses: for want of a name, or of a certificate.
+  [[nodiscard]] bool make_engine(bool client, std::string_view server_name);
+  progress handshake(result<void>& out);
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
+  progress unwrap(result<tls_unwrapped>& out);
+  ANYIO_NET_FN void withdrawn(side s) noexcept override;
+  [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
+
+  [[nodiscard]] tls_info info() const;
+  /// Null once it was unwrapped.
+  [[nodiscard]] byte_stream* transport() const noexcept { return transport_.get(); }
+
+  ip_endpoint remote;
+
+ private:
+  ANYIO_NET_FN void shut() noexcept override;
+
+  template <class Verb>
+  tls_status call(Verb verb);
+  [[nodiscard]] bool must_pull() const noexcept { return pipe_.starved || incoming_.empty(); }
+  progress pull(error& failure);
+  progress flush(error& failure);
+  void flush_soon();
+  void say_goodbye();
+  tls_status read(mutable_buffer into, std::size_t& n, progress& p, error& failure);
+  error end_of_reading(tls_status status);
+  bool may_use(relay& place, error& failure) noexcept;
+  static void on_readable(resource& r, bool cancelled);
+  static void on_writable(resource& r, bool cancelled);
+
+  std::unique_ptr<byte_stream> transport_;
+  ref<stream_resource> inner_;
+  std::shared_ptr<tls_context> context_;
+  byte_queue incoming_;  // as it came
+  byte_queue held_;      // plaintext that `unwrap` met
+  tls_pipe pipe_;
+  std::unique_ptr<tls_engine> engine_;
+  relay relays_[2];
+  error read_failure_;   // for good; end of stream too
+  error write_failure_;  // for good
+  bool standard_compatible_;
+  bool established_ = false;
+  bool failed_ = false;            // the engine must not be called again
+  bool goodbye_said_ = false;      // the close_notify is out, or on its way
+  bool reader_awaits_flush_ = false;
+  bool writer_awaits_input_ = false;
+};
+
+}  // namespace detail
+
+namespace detail {
+
+/// What `tls_stream::unwrap` gives.
+class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation, tls_unwrapped> {
+ public:
+  static constexpr const char* name = "unwrap";
+  tls_unwrap_operation() = default;
+  explicit tls_unwrap_operation(ref<tls_resource> r) noexcept : resource_(std::move(r)), made_(true) {}
+  tls_unwrap_operation(tls_unwrap_operation&&) = default;
+  tls_unwrap_operation& operator=(tls_unwrap_operation&& other) noexcept;
+  ~tls_unwrap_operation() { left(); }
+
+ private:
+  friend class operation<tls_unwrap_operation, tls_unwrapped>;
+
+  [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] errc enter() noexcept;
+  bool attempt(result<tls_unwrapped>& out);
+  void left() noexcept;
+  void refresh() noexcept;
+  [[nodiscard]] loop_core& home() const;
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+
+  ref<tls_resource> resource_;
+  bool made_ = false;
+};
+
+}  // namespace detail
+
+/// An encrypted byte stream over another one. Made by `wrap_client` and `wrap_server`, `connect_tls` and
+/// `tls_listener`.
+///
+/// At the peer's close_notify `receive` raises `end_of_stream`; a connection that ends without one is
+/// `broken_resource`, unless it was made with `standard_compatible = false`: then that is an end of stream,
+/// too. What is wrong with a record is `tls`, and ends the stream. `send_eof` sends a close_notify under TLS
+/// 1.3, and is `not_supported` under 1.2. `close`, `aclose` and the destructor send one, `close` and the
+/// destructor without waiting, and close the stream below.
+class tls_stream : public byte_stream {
+ public:
+  tls_stream() = default;
+
+  /// Begins TLS as a client, who needs a `server_name` (`invalid_argument` without), unless the context
+  /// verifies nobody. The transport must be used by nobody else; before STARTTLS see that nothing is buffered
+  /// that came in clear. Raises `tls` when the handshake fails, `timed_out` when it takes too long,
+  /// `broken_resource` when the connection ends within it; then the transport is closed.
+  [[nodiscard]] static tls_wrap_operation wrap_client(std::unique_ptr<byte_stream> transport,
+                                                      std::shared_ptr<tls_context> context,
+                                                      tls_options options = {});
+  /// The same as a server, whose context needs a certificate (`invalid_argument` without).
+  [[nodiscard]] static tls_wrap_operation wrap_server(std::unique_ptr<byte_stream> transport,
+                                                      std::shared_ptr<tls_context> context,
+                                                      tls_options options = {});
+
+  /// What was agreed in the handshake; stays after close.
+  [[nodiscard]] tls_info info() const { return resource_ ? own().info() : tls_info(); }
+  /// Ends TLS, not the connection: exchanges close_notify with the peer and gives the stream below. Needs
+  /// both directions. Fails with `tls`, and loses nothing, if the peer sent data that was not received: then
+  /// receive until the end of the stream, and unwrap again.
+  [[nodiscard]] detail::tls_unwrap_operation unwrap() {
+    return detail::tls_unwrap_operation(
+        detail::ref<detail::tls_resource>(static_cast<detail::tls_resource*>(resource_.get())));
+  }
+  /// The stream below, which stays this one's. There must be one: not of a stream that was default-constructed
+  /// or unwrapped.
+  [[nodiscard]] byte_stream& transport() const noexcept {
+    ANYIO_NET_ASSERT(resource_ && own().transport() != nullptr && "this stream has no transport");
+    return *own().transport();
+  }
+  /// The peer's address if the innermost stream is a TCP connection; stays after either end has gone.
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
+    return resource_ ? own().remote : ip_endpoint();
+  }
+  [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
+
+ private:
+  friend class tls_wrap_operation;
+  explicit tls_stream(detail::ref<detail::tls_resource> r) noexcept : byte_stream(std::move(r)) {}
+  [[nodiscard]] detail::tls_resource& own() const noexcept {
+    return static_cast<detail::tls_resource&>(*resource_);
+  }
+};
+
+/// What `tls_stream::wrap_client` and `wrap_server` give: the handshake. Destroyed or failed, it closes the
+/// transport.
+class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_operation, tls_stream> {
+ public:
+  static constexpr const char* name = "tls: handshake";
+  tls_wrap_operation() = default;
+  tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport, std::shared_ptr<tls_context> context,
+                     const tls_options& options);
+  tls_wrap_operation(tls_wrap_operation&&) = default;
+  tls_wrap_operation& operator=(tls_wrap_operation&& other) noexcept;
+  ~tls_wrap_operation() { left(); }
+
+  /// Who is at the other end, if that is known already.
+  ip_endpoint remote;
+
+ private:
+  friend class detail::operation<tls_wrap_operation, tls_stream>;
+
+  [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] errc enter() noexcept;
+  bool attempt(result<tls_stream>& out);
+  bool begin_handshake(result<tls_stream>& out);
+  void left() noexcept;
+  void refresh() noexcept;
+  [[nodiscard]] detail::loop_core& home() const;
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  void take_places() noexcept;
+
+  std::unique_ptr<byte_stream> transport_;
+  std::shared_ptr<tls_context> context_;
+  std::string server_name_;
+  detail::ref<detail::tls_resource> resource_;
+  duration limit_{};
+  detail::timer patience_;
+  bool client_ = false;
+  bool standard_compatible_ = true;
+  bool made_ = false;
+  bool timed_ = false;
+};
+
+inline tls_wrap_operation tls_stream::wrap_client(std::unique_ptr<byte_stream> transport,
+                                                  std::shared_ptr<tls_context> context,
+                                                  tls_options options) {
+  return {true, std::move(transport), std::move(context), options};
+}
+
+inline tls_wrap_operation tls_stream::wrap_server(std::unique_ptr<byte_stream> transport,
+                                                  std::shared_ptr<tls_context> context,
+                                                  tls_options options) {
+  return {false, std::move(transport), std::move(context), options};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
 
 // == tls_listener =================================================================================
 
+// Accepting TLS connections.
+//
+// A handshake takes as long as the client likes, so each runs beside the others: in a task of its own where
+// connections are served, and as one of several operations where they are accepted one by one. What fails or
+// stalls is nobody else's trouble. This part must not know a TLS library.
+
+#include <list>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// How a listener's connections become TLS streams.
+struct tls_server_settings {
+  std::shared_ptr<tls_context> context;
+  bool standard_compatible = true;
+  std::chrono::milliseconds handshake_timeout{};
+
+  [[nodiscard]] tls_wrap_operation wrap(tcp_stream&& connection) const;
+};
+
+/// A handler of TLS streams as one of TCP streams.
+template <class Handler>
+class tls_handler {
+  using outcome = std::invoke_result_t<Handler&, tls_stream>;
+
+ public:
+  tls_handler(tls_server_settings settings, Handler&& handler)
+      : settings_(std::move(settings)), handler_(std::move(handler)) {}
+
+  // Whoever serves keeps this where it is.
+  task<> operator()(tcp_stream connection) {
+    tls_stream stream = co_await settings_.wrap(std::move(connection));
+    if constexpr (is_operation<outcome>) {
+      co_await std::invoke(handler_, std::move(stream));
+    } else {
+      static_cast<void>(std::invoke(handler_, std::move(stream)));
+    }
+  }
+
+ private:
+  tls_server_settings settings_;
+  Handler handler_;
+};
+
+/// What accepting one by one keeps: handshakes under way, and streams that nobody has taken yet. No new
+/// connection is taken while nobody waits.
+class tls_accepting final : public resource {
+ public:
+  tls_accepting(ref<listener_resource> listener, tls_server_settings settings)
+      : resource(listener->core()), listener_(std::move(listener)), settings_(std::move(settings)) {}
+  ANYIO_NET_FN ~tls_accepting() override;
+
+  /// The next stream; false: it wakes who waits.
+  bool next(result<tls_stream>& out);
+  ANYIO_NET_FN void withdrawn(side) noexcept override;
+  [[nodiscard]] int descriptor() const noexcept override { return listener_->descriptor(); }
+
+ private:
+  struct connection_came {
+    using internal = void;
+    tls_accepting* self;
+    void operator()(result<tcp_stream>&& r) const { self->accepted(std::move(r)); }
+    node* owner() const noexcept { return self->waiting(read_side); }
+  };
+  struct shaking : link, pooled<recycler::operations> {
+    tls_wrap_operation op;
+  };
+  struct handshake_ended {
+    using internal = void;
+    tls_accepting* self;
+    shaking* which;
+    void operator()(result<tls_stream>&& r) const { self->shaken(*which, std::move(r)); }
+    node* owner() const noexcept { return self->waiting(read_side); }
+    void abandon() const { self->forget(*which); }
+  };
+
+  ANYIO_NET_FN void shut() noexcept override;
+  void accepted(result<tcp_stream>&& r);
+  void shaken(shaking& which, result<tls_stream>&& r);
+  void forget(shaking& which) noexcept;
+
+  ref<listener_resource> listener_;
+  tls_server_settings settings_;
+  accept_operation<tcp_stream> accept_;
+  link handshakes_;
+  std::list<tls_stream> ready_;
+  error failure_;
+};
+
+}  // namespace detail
+
+/// What `tls_listener::accept` gives.
+template <>
+class [[nodiscard]] accept_operation<tls_stream>
+    : public detail::resource_operation<accept_operation<tls_stream>, tls_stream, detail::tls_accepting,
+                                        detail::read_side> {
+  using base = detail::resource_operation<accept_operation, tls_stream, detail::tls_accepting,
+                                          detail::read_side>;
+
+ public:
+  static constexpr const char* name = "accept";
+  accept_operation() = default;
+  explicit accept_operation(detail::ref<detail::tls_accepting> r) : base(std::move(r)) {}
+
+ private:
+  friend class detail::operation<accept_operation, tls_stream>;
+
+  bool attempt(result<tls_stream>& out) {
+    if (resource_->open()) return resource_->next(out);
+    out = closed();
+    return true;
+  }
+  void left() noexcept {
+    base::left();
+    if (resource_) resource_->withdrawn(detail::read_side);
+  }
+};
+
+/// Accepts TLS connections. A handshake that stalls, or fails, harms no other.
+class tls_listener {
+ public:
+  tls_listener() = default;
+  /// The context needs a certificate. Of the options `server_name` says nothing here.
+  tls_listener(tcp_listener listener, std::shared_ptr<tls_context> context, tls_options options = {})
+      : listener_(std::move(listener)),
+        settings_{std::move(context), options.standard_compatible, options.handshake_timeout} {}
+  tls_listener(tls_listener&&) noexcept = default;
+  tls_listener& operator=(tls_listener&& other) noexcept;
+  ~tls_listener() { close(); }
+
+  /// Whether it is open.
+  explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
+
+  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are taken
+  /// while somebody waits here; what was taken and is not ready when a wait is cancelled is for the next one.
+  [[nodiscard]] accept_operation<tls_stream> accept();
+
+  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count as connections.
+  template <class Handler>
+    requires std::invocable<std::decay_t<Handler>&, tls_stream>
+  [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
+    return listener_.serve(wrapped(std::forward<Handler>(handler)), options);
+  }
+  /// The same; `on_error` sees failed handshakes, too.
+  template <class Handler, class OnError>
+    requires std::invocable<std::decay_t<Handler>&, tls_stream> &&
+             std::invocable<std::decay_t<OnError>&, const error&>
+  [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
+    return listener_.serve(wrapped(std::forward<Handler>(handler)), std::forward<OnError>(on_error), options);
+  }
+
+  /// What it accepts from.
+  [[nodiscard]] tcp_listener& listener() noexcept { return listener_; }
+  /// Closes it at once, with the handshakes that `accept` has begun; again is a no-op.
+  void close() noexcept;
+
+ private:
+  template <class Handler>
+  auto wrapped(Handler&& handler) {
+    return detail::tls_handler<std::decay_t<Handler>>(settings_,
+                                                      std::decay_t<Handler>(std::forward<Handler>(handler)));
+  }
+
+  tcp_listener listener_;
+  detail::tls_server_settings settings_;
+  detail::ref<detail::tls_accepting> accepting_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI
 
 // == tls_connect ==================================================================================
 
+// Connecting to a TLS server by name. This part must not know a TLS library.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// What `connect_tls` gives.
+class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operation, tls_stream> {
+ public:
+  static constexpr const char* name = "connect_tls";
+  connect_tls_operation() = default;
+  connect_tls_operation(std::string_view host, std::uint16_t port, std::shared_ptr<tls_context> context,
+                        const tls_options& options, const tcp_connect_options& tcp_options);
+
+ private:
+  friend class operation<connect_tls_operation, tls_stream>;
+
+  struct connected {
+    using internal = void;
+    connect_tls_operation* self;
+    void operator()(result<tcp_stream>&& r) const {
+      self->connection_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+  struct shaken {
+    using internal = void;
+    connect_tls_operation* self;
+    void operator()(result<tls_stream>&& r) const {
+      self->stream_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+
+  [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tls_stream>& out);
+  bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
+  void left() noexcept;
+
+  connect_tcp_operation connecting_;
+  tls_wrap_operation shaking_;
+  std::shared_ptr<tls_context> context_;
+  std::string server_name_;
+  tls_options options_;  // without its name, which is above
+  bool begun_ = false;
+  result<tcp_stream>* connection_ = nullptr;
+  result<tls_stream>* stream_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Connects to a host, as `connect_tcp` does, and begins TLS with it. `server_name` is the host unless the
+/// options say another.
+[[nodiscard]] inline detail::connect_tls_operation connect_tls(std::string_view host, std::uint16_t port,
+                                                               std::shared_ptr<tls_context> context,
+                                                               tls_options options = {},
+                                                               tcp_connect_options tcp_options = {}) {
+  return {host, port, std::move(context), options, tcp_options};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
 
 // == tls_credentials ==============================================================================
 
@@ -8057,7 +8520,6 @@ namespace detail {
 
 #include <array>
 #include <iterator>
-#include <list>
 
 #if !defined(ANYIO_NET_NO_THREADS)
 #include <mutex>
@@ -13635,12 +14097,727 @@ ANYIO_NET_FN result<> tls_context::add_certificate(std::string_view, const tls_c
 
 // == tls_stream: definitions ======================================================================
 
+// How an engine is driven.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Engine calls of one attempt; then others have a turn.
+inline constexpr int tls_calls_of_attempt = 16;
+/// Plaintext that goes into one record (RFC 8446, section 5.1).
+inline constexpr std::size_t tls_record_size = 16384;
+/// Room for what the transport has: as much as the recycler keeps, and what must be free behind a record that
+/// is not complete.
+inline constexpr std::size_t tls_read_ahead = recycler::block_size_of[recycler::large];
+inline constexpr std::size_t tls_least_room = 8192;
+/// So much may lie unsent before a reader, whose calls may add to it, has to wait.
+inline constexpr std::size_t tls_backlog = 65536;
+
+ANYIO_NET_FN tls_resource::tls_resource(std::unique_ptr<byte_stream> transport,
+                                        std::shared_ptr<tls_context> context,
+                                        bool standard_compatible) noexcept
+    : stream_resource(stream_access::resource_of(*transport)->core()),
+      transport_(std::move(transport)),
+      inner_(stream_access::resource_of(*transport_)),
+      context_(std::move(context)),
+      relays_{{*this, read_side, on_readable}, {*this, write_side, on_writable}},
+      standard_compatible_(standard_compatible) {
+  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
+}
+
+ANYIO_NET_FN tls_resource::~tls_resource() { close(); }
+
+ANYIO_NET_FN bool tls_resource::make_engine(bool client, std::string_view server_name) {
+  engine_ = client ? context_->client(pipe_, server_name) : context_->server(pipe_);
+  return engine_ != nullptr;
+}
+
+ANYIO_NET_FN tls_info tls_resource::info() const { return established_ ? engine_->info() : tls_info(); }
+
+// --- the transport
+
+/// Whether the transport can be used on a relay's side.
+ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
+  place.leave();
+  if (!inner_->open()) {
+    failure = errc::closed_resource;
+  } else if (place.is_taken(*inner_)) {
+    failure = errc::busy_resource;
+  } else {
+    return true;
+  }
+  return false;
+}
+
+/// Reads once from the transport. Done with an error, or with `rx_eof`, when nothing more will come.
+ANYIO_NET_FN progress tls_resource::pull(error& failure) {
+  relay& place = relays_[read_side];
+  if (!may_use(place, failure)) return progress::done;
+  if (!std::exchange(exhausted[read_side], true)) inner_->exhausted[read_side] = false;
+  result<std::size_t> n(errc::cancelled);
+  const std::size_t room = incoming_.empty() ? tls_read_ahead : tls_least_room;
+  const progress p = inner_->receive(incoming_.prepare(room), n);
+  if (p == progress::done && n.has_value()) {
+    incoming_.commit(*n);
+    return p;
+  }
+  incoming_.trim();
+  if (p == progress::waiting) place.join(*inner_);
+  if (p != progress::done) return p;
+  if (n.error() == errc::end_of_stream) {
+    pipe_.rx_eof = true;
+  } else {
+    failure = n.error();
+  }
+  return p;
+}
+
+/// Sends what the engine left to be sent.
+ANYIO_NET_FN progress tls_resource::flush(error& failure) {
+  byte_queue& bytes = pipe_.tx;
+  if (bytes.empty()) return progress::done;
+  relay& place = relays_[write_side];
+  if (!may_use(place, failure)) return progress::done;
+  if (!std::exchange(exhausted[write_side], true)) inner_->exhausted[write_side] = false;
+  result<void> r = error(errc::closed_resource);
+  const const_buffer all(bytes.data());
+  outgoing data(std::span<const const_buffer>(&all, 1));
+  const progress p = inner_->eof_sent() ? progress::done : inner_->send(data, r);
+  bytes.consume(data.sent());
+  if (p == progress::waiting) place.join(*inner_);
+  if (p == progress::done && !r.has_value()) {
+    failure = write_failure_ = r.error();
+    bytes.consume(bytes.size());
+  }
+  return p;
+}
+
+/// The same for a call that is not to wait for it: what does not go now goes in the background.
+ANYIO_NET_FN void tls_resource::flush_soon() {
+  error failure;  // kept for who sends; what has come may still be read
+  if (relays_[write_side].waits()) return;
+  if (flush(failure) == progress::again) core().queue(relays_[write_side]);
+}
+
+ANYIO_NET_FN void tls_resource::on_writable(resource& r, bool cancelled) {
+  auto& self = static_cast<tls_resource&>(r);
+  if (self.gone()) return;
+  self.flush_soon();
+  if (!self.reader_awaits_flush_) return;
+  node* const reader = self.waiting(read_side);
+  if (cancelled && reader != nullptr) reader->cancelled = true;
+  if (cancelled || !self.relays_[write_side].waits()) self.wake(read_side);
+}
+
+ANYIO_NET_FN void tls_resource::on_readable(resource& r, bool cancelled) {
+  auto& self = static_cast<tls_resource&>(r);
+  if (!std::exchange(self.writer_awaits_input_, false)) return;
+  node* const writer = self.waiting(write_side);
+  if (cancelled && writer != nullptr) writer->cancelled = true;
+  self.wake(write_side);
+}
+
+/// Who cancels a send leaves what is on its way to go out in the background.
+ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
+  if (s == read_side) {
+    reader_awaits_flush_ = false;
+    if (!writer_awaits_input_) relays_[read_side].leave();
+  } else {
+    writer_awaits_input_ = false;
+    if (pipe_.tx.empty()) relays_[write_side].leave();
+  }
+}
+
+// --- the engine
+
+/// One call of a verb.
+template <class Verb>
+tls_status tls_resource::call(Verb verb) {
+  const std::size_t before = incoming_.size();
+  pipe_.rx = incoming_.data();
+  pipe_.starved = false;
+  const tls_status status = verb(*engine_);
+  incoming_.consume(before - pipe_.rx.size());
+  pipe_.rx = {};
+  if (status == tls_status::failed) failed_ = true;
+  return status;
+}
+
+ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
+  error failure;
+  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+    const tls_status status = call([](tls_engine& e) { return e.handshake(); });
+    flush_soon();
+    switch (status) {
+      case tls_status::ok:
+        established_ = true;
+        out = result<void>();
+        return progress::done;
+      case tls_status::again: continue;
+      case tls_status::failed:
+        out = tls_failure(tls_wrap_operation::name, engine_->last_error());
+        return progress::done;
+      case tls_status::want_input:
+        if (!must_pull()) continue;
+        if (!pipe_.rx_eof) {
+          const progress p = pull(failure);
+          if (p != progress::done) return p;
+          if (failure == errc::ok) continue;
+          out = error_access::with_operation(failure, tls_wrap_operation::name);
+          return progress::done;
+        }
+        [[fallthrough]];
+      case tls_status::closed:
+      case tls_status::truncated: break;
+    }
+    failed_ = true;
+    const bool told = write_failure_.code() != errc::ok;  // why the peer hears nothing
+    out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
+               : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
+                                           "the connection ended within the handshake");
+    return progress::done;
+  }
+  return progress::again;
+}
+
+/// What ends the reading for good.
+ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
+  switch (status) {
+    case tls_status::failed: return tls_failure("receive", engine_->last_error());
+    case tls_status::closed: return error(errc::end_of_stream, 0, "receive");
+    default: break;
+  }
+  if (!standard_compatible_) return error(errc::end_of_stream, 0, "receive");
+  return error_access::with_reason(error(errc::broken_resource, 0, "receive"),
+                                   "the connection ended without a close_notify");
+}
+
+/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the failure.
+ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, progress& p, error& failure) {
+  p = progress::again;
+  if (read_failure_.code() != errc::ok) {
+    failure = read_failure_;
+    return tls_status::failed;
+  }
+  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+    if (pipe_.tx.size() > tls_backlog && relays_[write_side].waits()) {
+      reader_awaits_flush_ = true;
+      p = progress::waiting;
+      return tls_status::again;
+    }
+    tls_status status = call([&](tls_engine& e) { return e.read(into, n); });
+    flush_soon();
+    if (status == tls_status::ok && n != 0) return status;
+    if (status == tls_status::ok || status == tls_status::again) continue;
+    if (status == tls_status::want_input) {
+      if (!must_pull() || engine_->pending()) continue;
+      if (!pipe_.rx_eof) {
+        p = pull(failure);
+        if (p != progress::done) return tls_status::again;
+        if (failure.code() == errc::ok) continue;
+        if (failure != errc::closed_resource && failure != errc::busy_resource) read_failure_ = failure;
+        return tls_status::failed;
+      }
+      status = tls_status::truncated;
+    }
+    failure = read_failure_ = end_of_reading(status);
+    return status;
+  }
+  p = progress::again;
+  return tls_status::again;
+}
+
+ANYIO_NET_FN progress tls_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  reader_awaits_flush_ = false;
+  if (!held_.empty()) {
+    const std::size_t n = std::min(held_.size(), into.size());
+    std::memcpy(into.data(), held_.data().data(), n);
+    held_.consume(n);
+    out = n;
+    return progress::done;
+  }
+  std::size_t n = 0;
+  progress p;
+  error failure;
+  switch (read(into, n, p, failure)) {
+    case tls_status::ok: out = n; return progress::done;
+    case tls_status::again: return p;
+    default: out = error_access::with_operation(failure, "receive"); return progress::done;
+  }
+}
+
+ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
+  const auto fail = [&](const error& e) {
+    out = error_access::with_operation(e, "send");
+    return progress::done;
+  };
+  writer_awaits_input_ = false;
+  error failure;
+  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+    if (write_failure_.code() != errc::ok) return fail(write_failure_);
+    // Records go out together, as far as they are small.
+    if (data.done() || pipe_.tx.size() >= tls_record_size) {
+      const progress p = flush(failure);
+      if (p != progress::done) return p;
+      if (failure.code() != errc::ok) return fail(failure);
+      if (!data.done()) continue;
+      out = result<void>();
+      return progress::done;
+    }
+    if (failed_) return fail(read_failure_);
+    if (relays_[write_side].waits()) return progress::waiting;
+    const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
+    std::size_t n = 0;
+    switch (call([&](tls_engine& e) { return e.write(piece, n); })) {
+      case tls_status::ok: data.advance(n); break;
+      case tls_status::again: break;
+      case tls_status::want_input: {
+        flush_soon();
+        if (!must_pull()) break;
+        const progress p = pipe_.rx_eof ? progress::done : pull(failure);
+        if (p == progress::waiting) writer_awaits_input_ = true;
+        if (p != progress::done) return p;
+        if (pipe_.rx_eof) return fail(errc::broken_resource);
+        if (failure.code() != errc::ok) return fail(failure);
+        wake(read_side);  // it may be what a reader waits for
+        break;
+      }
+      case tls_status::closed:
+      case tls_status::truncated: flush_soon(); return fail(errc::broken_resource);
+      case tls_status::failed:
+        read_failure_ = tls_failure("send", engine_->last_error());
+        flush_soon();  // the alert
+        return fail(read_failure_);
+    }
+  }
+  return progress::again;
+}
+
+// --- the end
+
+/// The close_notify, once, if there is anybody to say it to.
+ANYIO_NET_FN void tls_resource::say_goodbye() {
+  if (!established_ || failed_ || std::exchange(goodbye_said_, true)) return;
+  call([](tls_engine& e) { return e.close(); });
+}
+
+ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
+  if (!eof_sent_) {
+    if (engine_->info().version != "TLSv1.3") {
+      // Under TLS 1.2 the peer would have to answer with its own and drop what it had to say.
+      out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
+                                      "TLS 1.2 cannot end one direction alone");
+      return progress::done;
+    }
+    eof_sent_ = true;
+    say_goodbye();
+  }
+  error failure = write_failure_;
+  const progress p = failure.code() == errc::ok ? flush(failure) : progress::done;
+  if (p != progress::done) return p;
+  if (failure.code() == errc::ok) {
+    out = result<void>();
+  } else {
+    out = error_access::with_operation(failure, "send_eof");
+  }
+  return progress::done;
+}
+
+ANYIO_NET_FN progress tls_resource::finish() {
+  relays_[read_side].leave();
+  reader_awaits_flush_ = false;
+  if (inner_->gone()) return progress::done;
+  if (standard_compatible_) say_goodbye();
+  error failure;
+  if (inner_->open() && write_failure_.code() == errc::ok) {
+    progress p = flush(failure);
+    if (p == progress::waiting) reader_awaits_flush_ = true;
+    if (p != progress::done) return p;
+  }
+  inner_->begin_closing();
+  const progress p = inner_->finish();
+  if (p == progress::waiting) relays_[read_side].join(*inner_);
+  return p;
+}
+
+ANYIO_NET_FN void tls_resource::shut() noexcept {
+  if (transport_ == nullptr) return;  // unwrapped
+  if (standard_compatible_) say_goodbye();
+  error failure;
+  if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+  relays_[read_side].leave();
+  relays_[write_side].leave();
+  transport_->close();
+}
+
+ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
+  const auto fail = [&](const error& e) {
+    out = error_access::with_operation(e, tls_unwrap_operation::name);
+    return progress::done;
+  };
+  if (failed_) return fail(read_failure_);
+  eof_sent_ = true;
+  say_goodbye();
+  error failure = write_failure_;
+  if (failure.code() == errc::ok) {
+    const progress p = flush(failure);
+    if (p != progress::done) return p;
+  }
+  if (failure.code() != errc::ok) return fail(failure);
+  if (read_failure_.code() == errc::ok && held_.empty()) {
+    const mutable_buffer room = core().buffer();
+    std::size_t n = 0;
+    progress p;
+    const tls_status status = read(room, n, p, failure);
+    if (status == tls_status::again) return p;
+    if (status == tls_status::ok) held_.append(const_buffer(room.data(), n));
+    if (status == tls_status::failed) return fail(failure);
+  }
+  if (!held_.empty())
+    return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
+  if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
+  relays_[read_side].leave();
+  relays_[write_side].leave();
+  out = tls_unwrapped(std::move(transport_), std::string(incoming_.view()));
+  incoming_.consume(incoming_.size());
+  close();
+  return progress::done;
+}
+
+// --- unwrapping as an operation
+
+ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
+  if (!made_) return errc::invalid_argument;
+  if (!resource_ || !resource_->open()) return errc::closed_resource;
+  for (const side s : {read_side, write_side})
+    if (resource_->waiting(s) != nullptr && resource_->waiting(s) != this) return errc::busy_resource;
+  return errc::ok;
+}
+
+ANYIO_NET_FN errc tls_unwrap_operation::enter() noexcept {
+  const errc e = check();
+  if (e != errc::ok) return e;
+  resource_->set_waiting(read_side, this);
+  resource_->set_waiting(write_side, this);
+  return e;
+}
+
+ANYIO_NET_FN bool tls_unwrap_operation::attempt(result<tls_unwrapped>& out) {
+  if (!resource_->open()) {
+    out = error(errc::closed_resource, 0, name);
+    return true;
+  }
+  const progress p = resource_->unwrap(out);
+  if (p == progress::again) again = true;
+  return p == progress::done;
+}
+
+ANYIO_NET_FN void tls_unwrap_operation::left() noexcept {
+  if (!resource_) return;
+  for (const side s : {read_side, write_side}) {
+    if (resource_->waiting(s) != this) continue;
+    resource_->set_waiting(s, nullptr);
+    resource_->withdrawn(s);
+  }
+}
+
+ANYIO_NET_FN void tls_unwrap_operation::refresh() noexcept {
+  if (resource_) resource_->exhausted[read_side] = resource_->exhausted[write_side] = false;
+}
+
+ANYIO_NET_FN loop_core& tls_unwrap_operation::home() const {
+  return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
+}
+
+ANYIO_NET_FN tls_unwrap_operation& tls_unwrap_operation::operator=(tls_unwrap_operation&& other) noexcept {
+  if (this == &other) return *this;
+  left();
+  operation::operator=(std::move(other));
+  resource_ = std::move(other.resource_);
+  made_ = other.made_;
+  return *this;
+}
+
+}  // namespace detail
+
+// --- the handshake as an operation
+
+ANYIO_NET_FN tls_wrap_operation::tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
+                                                    std::shared_ptr<tls_context> context,
+                                                    const tls_options& options)
+    : transport_(std::move(transport)),
+      context_(std::move(context)),
+      server_name_(options.server_name),
+      limit_(detail::to_duration(options.handshake_timeout)),
+      client_(client),
+      standard_compatible_(options.standard_compatible),
+      made_(true) {}
+
+ANYIO_NET_FN tls_wrap_operation& tls_wrap_operation::operator=(tls_wrap_operation&& other) noexcept {
+  if (this == &other) return *this;
+  left();
+  operation::operator=(std::move(other));
+  transport_ = std::move(other.transport_);
+  context_ = std::move(other.context_);
+  server_name_ = std::move(other.server_name_);
+  remote = other.remote;
+  resource_ = std::move(other.resource_);
+  limit_ = other.limit_;
+  client_ = other.client_;
+  standard_compatible_ = other.standard_compatible_;
+  made_ = other.made_;
+  timed_ = other.timed_;
+  return *this;
+}
+
+ANYIO_NET_FN errc tls_wrap_operation::check() const noexcept {
+  if (!made_ || context_ == nullptr) return errc::invalid_argument;
+  if (resource_) return resource_->open() ? errc::ok : errc::closed_resource;
+  if (transport_ == nullptr || !*transport_) return errc::closed_resource;
+  const auto& inner = *detail::stream_access::resource_of(*transport_);
+  const bool taken =
+      inner.waiting(detail::read_side) != nullptr || inner.waiting(detail::write_side) != nullptr;
+  return taken ? errc::busy_resource : errc::ok;
+}
+
+ANYIO_NET_FN errc tls_wrap_operation::enter() noexcept {
+  const errc e = check();
+  if (e == errc::ok) take_places();
+  return e;
+}
+
+ANYIO_NET_FN detail::loop_core& tls_wrap_operation::home() const {
+  if (resource_ && resource_->core().alive()) return resource_->core();
+  if (transport_ != nullptr && *transport_) return detail::stream_access::resource_of(*transport_)->core();
+  return detail::loop_core::current();
+}
+
+/// Both sides are this operation's until the handshake is over.
+ANYIO_NET_FN void tls_wrap_operation::take_places() noexcept {
+  if (!resource_) return;
+  resource_->set_waiting(detail::read_side, this);
+  resource_->set_waiting(detail::write_side, this);
+}
+
+ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
+  if (remote == ip_endpoint()) {
+    if (socket_stream* const socket = transport_->socket())
+      remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
+  }
+  resource_ = detail::ref<detail::tls_resource>(
+      new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
+  resource_->remote = remote;
+  if (resource_->make_engine(client_, server_name_)) return true;
+  out = detail::error_access::with_reason(
+      error(errc::invalid_argument, 0, name),
+      client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
+  return false;
+}
+
+ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
+  if (!resource_) {
+    if (!begin_handshake(out)) return true;
+    if (pending()) take_places();
+  }
+  if (!resource_->open()) {
+    out = error(errc::closed_resource, 0, name);
+    return true;
+  }
+  result<void> r;
+  const detail::progress p = resource_->handshake(r);
+  if (p == detail::progress::done) {
+    if (r.has_value()) {
+      resource_->set_waiting(detail::read_side, nullptr);
+      resource_->set_waiting(detail::write_side, nullptr);
+      out = tls_stream(std::move(resource_));
+    } else {
+      out = r.error();
+    }
+    return true;
+  }
+  if (!std::exchange(timed_, true)) {
+    detail::loop_core& loop = home();
+    loop.arm(patience_, detail::add(loop.now(), std::max(limit_, duration::zero())), *this);
+  } else if (!patience_.armed()) {
+    out = error(errc::timed_out, 0, name);
+    return true;
+  }
+  if (p == detail::progress::again) again = true;
+  return false;
+}
+
+/// A handshake that did not come to its end closes what it was about.
+ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
+  patience_.cancel();
+  made_ = timed_ = false;
+  if (resource_) {
+    const detail::ref<detail::tls_resource> failed = std::move(resource_);
+    failed->set_waiting(detail::read_side, nullptr);
+    failed->set_waiting(detail::write_side, nullptr);
+    failed->close();
+  }
+  transport_.reset();
+  context_.reset();
+}
+
+ANYIO_NET_FN void tls_wrap_operation::refresh() noexcept {
+  if (resource_)
+    resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
+}
+
+ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {
+  return resource_ && own().transport() != nullptr ? own().transport()->socket() : nullptr;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
 
 // == tls_listener: definitions ====================================================================
 
+// How TLS connections are accepted one by one.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connection) const {
+  tls_options options;
+  options.standard_compatible = standard_compatible;
+  options.handshake_timeout = handshake_timeout;
+  const ip_endpoint remote = connection.remote_endpoint();
+  tls_wrap_operation op(false, std::make_unique<tcp_stream>(std::move(connection)), context, options);
+  op.remote = remote;
+  return op;
+}
+
+ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
+
+ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
+  if (!ready_.empty()) {
+    out = std::move(ready_.front());
+    ready_.pop_front();
+    return true;
+  }
+  if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
+  if (failure_.code() != errc::ok) {
+    out = std::exchange(failure_, error());
+    return true;
+  }
+  if (!accept_.pending()) {
+    accept_ = accept_operation<tcp_stream>(listener_);
+    accept_.start(connection_came{this});
+  }
+  return false;
+}
+
+/// Nobody waits any longer.
+ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept { accept_ = {}; }
+
+ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
+  if (!r.has_value()) {
+    failure_ = r.error();
+    return wake(read_side);
+  }
+  auto* const begun = new shaking;
+  begun->op = settings_.wrap(*std::move(r));
+  handshakes_.insert_before(*begun);
+  begun->op.start(handshake_ended{this, begun});
+  if (waiting(read_side) == nullptr) return;
+  accept_ = accept_operation<tcp_stream>(listener_);
+  accept_.start(connection_came{this});
+}
+
+ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
+  forget(which);
+  if (!r.has_value()) return;
+  ready_.push_back(*std::move(r));
+  wake(read_side);
+}
+
+ANYIO_NET_FN void tls_accepting::forget(shaking& which) noexcept { delete &which; }
+
+ANYIO_NET_FN void tls_accepting::shut() noexcept {
+  accept_ = {};
+  while (handshakes_.linked()) forget(static_cast<shaking&>(*handshakes_.next));
+  ready_.clear();
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN accept_operation<tls_stream> tls_listener::accept() {
+  const auto& listening = detail::listener_access::resource_of(listener_);
+  if (!accepting_ && listening)
+    accepting_ = detail::ref<detail::tls_accepting>(new detail::tls_accepting(listening, settings_));
+  return accept_operation<tls_stream>(accepting_);
+}
+
+ANYIO_NET_FN void tls_listener::close() noexcept {
+  listener_.close();
+  if (accepting_) accepting_->close();
+}
+
+ANYIO_NET_FN tls_listener& tls_listener::operator=(tls_listener&& other) noexcept {
+  if (this == &other) return *this;
+  close();
+  listener_ = std::move(other.listener_);
+  settings_ = std::move(other.settings_);
+  accepting_ = std::move(other.accepting_);
+  return *this;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
 
 // == tls_connect: definitions =====================================================================
 
+// TCP first, then TLS.
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host, std::uint16_t port,
+                                                          std::shared_ptr<tls_context> context,
+                                                          const tls_options& options,
+                                                          const tcp_connect_options& tcp_options)
+    : connecting_(host, port, tcp_options),
+      context_(std::move(context)),
+      server_name_(options.server_name.empty() ? host : options.server_name),
+      options_(options) {}
+
+ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
+  if (connection_ != nullptr) return begin_handshake(std::move(*std::exchange(connection_, nullptr)), out);
+  if (stream_ != nullptr) {
+    out = std::move(*std::exchange(stream_, nullptr));
+    return true;
+  }
+  if (std::exchange(begun_, true)) return false;
+  result<tcp_stream> connection(errc::cancelled);
+  if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
+  connecting_.start(connected{this});
+  return false;
+}
+
+ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
+                                                         result<tls_stream>& out) {
+  if (!connection.has_value()) {
+    out = connection.error();
+    return true;
+  }
+  options_.server_name = server_name_;
+  const ip_endpoint remote = connection->remote_endpoint();
+  shaking_ =
+      tls_wrap_operation(true, std::make_unique<tcp_stream>(*std::move(connection)), context_, options_);
+  shaking_.remote = remote;
+  if (shaking_.attempt_for_parent(out)) return true;
+  shaking_.start(shaken{this});
+  return false;
+}
+
+ANYIO_NET_FN void connect_tls_operation::left() noexcept {
+  begun_ = false;
+  connecting_.withdraw();
+  shaking_ = {};
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
 
 // == tls_credentials: definitions =================================================================
 

@@ -18,7 +18,13 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 /// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
 class relay final : public node {
  public:
-  relay(resource& outer, side s) noexcept : outer_(outer), side_(s) { how = &face_of_relay; }
+  /// What an outer stream does when it is woken, whether or not somebody waits there.
+  using hook = void (*)(resource& outer, bool cancelled);
+
+  /// With a hook it keeps its place until it is told to leave.
+  relay(resource& outer, side s, hook woken = nullptr) noexcept : outer_(outer), woken_(woken), side_(s) {
+    how = &face_of_relay;
+  }
   ~relay() { leave(); }
   relay(const relay&) = delete;
   relay& operator=(const relay&) = delete;
@@ -28,6 +34,7 @@ class relay final : public node {
     const node* waiter = inner.waiting(side_);
     return waiter != nullptr && waiter != this;
   }
+  [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
   /// Waits on the inner stream, which the outer one keeps alive.
   void join(resource& inner) noexcept {
     leave();
@@ -48,11 +55,13 @@ class relay final : public node {
     const ref<resource> alive(&self.outer_);
     const bool was_cancelled = self.cancelled;
     self.leave();
+    if (self.woken_ != nullptr) self.woken_(self.outer_, was_cancelled);
     node* const waiter = self.outer_.waiting(self.side_);
     if (waiter == nullptr) return;
     if (was_cancelled) waiter->cancelled = true;
     waiter->how->run(*waiter);
-    if (self.outer_.waiting(self.side_) == nullptr) self.leave();  // cancelled: its last attempt joined again
+    // Cancelled: its last attempt joined again.
+    if (self.woken_ == nullptr && self.outer_.waiting(self.side_) == nullptr) self.leave();
   }
   static void abandon(node& n) { n.unlink(); }
   static node* owner(node&) { return nullptr; }
@@ -61,6 +70,7 @@ class relay final : public node {
 
   resource& outer_;
   resource* inner_ = nullptr;  // while it has a place there
+  hook woken_;
   side side_;
 };
 

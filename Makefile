@@ -45,8 +45,17 @@ ifeq ($(COMPILER),)
 $(error MODE is one of $(patsubst compiler.%,%,$(filter compiler.%,$(.VARIABLES))), not $(MODE))
 endif
 WARNINGS := -Wall -Wextra
-COMPILE = $(COMPILER) -std=c++20 -pthread $(WARNINGS) $(flags.$(MODE)) -I. -Itests $(CPPFLAGS) $(CXXFLAGS)
+COMPILE = $(COMPILER) -std=c++20 -pthread $(WARNINGS) $(flags.$(MODE)) $(MACROS) -I. -Itests $(CPPFLAGS) $(CXXFLAGS)
 BUILD := build/$(MODE)
+
+# The TLS libraries. Tests use both at once, programs one of them.
+ENGINES := mbedtls openssl
+macro.mbedtls := -DANYIO_NET_MBEDTLS
+libs.mbedtls := -lmbedtls -lmbedx509 -lmbedcrypto
+macro.openssl := -DANYIO_NET_OPENSSL
+libs.openssl := -lssl -lcrypto
+TLS_MACROS := $(foreach e,$(ENGINES),$(macro.$e))
+TLS_LIBS := $(foreach e,$(ENGINES),$(libs.$e))
 
 # ---- files ----------------------------------------------------------------------------------------
 
@@ -55,14 +64,18 @@ JOIN := tools/amalgamate.py tools/cpp_text.py
 PARTS := $(wildcard src/*.hpp src/*.ipp)
 THREAD_TESTS := $(wildcard tests/test_threads*.cpp tests/test_post*.cpp tests/test_resolve*.cpp)
 TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(wildcard tests/*.cpp))
-EXAMPLES := $(wildcard examples/*.cpp)
-PEERS := $(wildcard tests/peers/*.cpp)
+TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls_*.cpp $d/starttls*.cpp))
+EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
+PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 SCRIPTS := $(wildcard tests/scripts/*.sh)
 FOLDERS := tests tests/support tests/peers examples bench fuzz tools
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp))
 
 OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp))
 PROGRAMS := $(patsubst %.cpp,$(BUILD)/%,$(EXAMPLES) $(PEERS))
+# examples/x.cpp is built once for each TLS library: examples-openssl/x
+tls_program = $(BUILD)/$(patsubst %/,%-$2,$(dir $1))/$(basename $(notdir $1))
+TLS_PROGRAMS := $(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(call tls_program,$s,$e)))
 
 # ---- building -------------------------------------------------------------------------------------
 
@@ -81,11 +94,21 @@ $(BUILD)/%.o: %.cpp $(HEADER) Makefile
 	@echo "  $(MODE): $<"
 	@$(COMPILE) -MMD -MP -c $< -o $@
 
+$(BUILD)/tests/test_tls%.o $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS)
+
 $(BUILD)/run_tests: $(OBJECTS)
-	@$(COMPILE) $^ $(LDFLAGS) $(LDLIBS) -o $@
+	@$(COMPILE) $^ $(LDFLAGS) $(TLS_LIBS) $(LDLIBS) -o $@
 
 $(PROGRAMS): %: %.o
 	@$(COMPILE) $< $(LDFLAGS) $(LDLIBS) -o $@
+
+define tls_program_rule
+$(call tls_program,$1,$2): $1 $(HEADER) Makefile
+	@mkdir -p $$(@D)
+	@echo "  $(MODE): $1, $2"
+	@$$(COMPILE) $(macro.$2) $1 $$(LDFLAGS) $(libs.$2) $$(LDLIBS) -o $$@
+endef
+$(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(eval $(call tls_program_rule,$s,$e))))
 
 .PRECIOUS: $(BUILD)/%.o
 .DELETE_ON_ERROR:
@@ -95,7 +118,7 @@ endif
 -include $(OBJECTS:.o=.d) $(PROGRAMS:=.d)
 
 .PHONY: programs
-programs: $(PROGRAMS) ## build the examples, into build/gcc/examples, and the peers of tests/scripts
+programs: $(PROGRAMS) $(TLS_PROGRAMS) ## build the examples, into build/gcc/examples, and the peers of tests/scripts
 
 # Needs only a compiler: the header is taken as it lies there.
 .PHONY: demo
@@ -162,26 +185,37 @@ check-parts: $(PARTS:src/%=build/parts/%.ok) ## each part includes what it uses
 
 build/parts/%.ok: src/% $(PARTS)
 	@mkdir -p $(@D)
-	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT -fsyntax-only -I. -x c++ -
+	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) -fsyntax-only -I. -x c++ -
 	@touch $@
 
 # The strictest warnings, of two compilers; the examples instantiate the templates.
 STRICT := -std=c++20 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. -c -o /dev/null
-STRICT_MODES := gcc clang gcc-noexc clang-noexc gcc-nothreads clang-nothreads
+STRICT_MODES := gcc clang gcc-noexc clang-noexc gcc-nothreads clang-nothreads gcc-tls clang-tls clang-tls-noexc
 strict.gcc := $(CXX)
 strict.clang := $(CLANGXX)
 strict.gcc-noexc := $(CXX) -fno-exceptions -fno-rtti
 strict.clang-noexc := $(CLANGXX) -fno-exceptions -fno-rtti
 strict.gcc-nothreads := $(CXX) -DANYIO_NET_NO_THREADS
 strict.clang-nothreads := $(CLANGXX) -DANYIO_NET_NO_THREADS
+strict.gcc-tls := $(CXX) $(TLS_MACROS) -DANYIO_NET_NO_THREADS
+strict.clang-tls := $(CLANGXX) $(TLS_MACROS)
+strict.clang-tls-noexc := $(CLANGXX) -fno-exceptions -fno-rtti $(TLS_MACROS)
 
 .PHONY: check-warnings
-check-warnings: $(STRICT_MODES:%=build/strict/%.ok) $(patsubst %.cpp,build/strict/%.ok,$(EXAMPLES) $(PEERS)) ## no warnings
+check-warnings: $(STRICT_MODES:%=build/strict/%.ok) ## no warnings
+check-warnings: $(patsubst %.cpp,build/strict/%.ok,$(EXAMPLES) $(PEERS) $(TLS_SOURCES))
 
 $(patsubst %.cpp,build/strict/%.ok,$(EXAMPLES) $(PEERS)): build/strict/%.ok: %.cpp $(HEADER)
 	@mkdir -p $(@D)
 	@$(strict.gcc) $(STRICT) $<
 	@$(strict.clang) $(STRICT) $<
+	@touch $@
+
+# By one library each.
+$(patsubst %.cpp,build/strict/%.ok,$(TLS_SOURCES)): build/strict/%.ok: %.cpp $(HEADER)
+	@mkdir -p $(@D)
+	@$(strict.gcc) $(macro.mbedtls) $(STRICT) $<
+	@$(strict.clang) $(macro.openssl) $(STRICT) $<
 	@touch $@
 
 build/strict/%.ok: $(HEADER)
@@ -196,7 +230,7 @@ check-link: $(HEADER) ## units that disagree on a layout do not link
 .PHONY: check-tidy
 check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
 	@echo '#include "$(HEADER)"' >build/tidy.cpp
-	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -I. \
+	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -I. $(TLS_MACROS) \
 	  -Xclang -analyzer-opt-analyze-headers
 
 .PHONY: check-snippets

@@ -8,8 +8,8 @@
 # works with no network. Without the optional packages some tests of other programs' peers are skipped.
 set -euo pipefail
 
-needed=(g++ make python3 doctest-dev)
-optional=(socat netcat-openbsd python3-anyio)
+needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
+optional=(socat netcat-openbsd python3-anyio curl)
 case ${1:-test} in
   test) ;;
   check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev gcovr) ;;

@@ -1117,6 +1117,8 @@ class backend {
   virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int shutdown(int fd, int how) = 0;
+  /// Breaks a connection in the way that the network could, as far as that can be done here.
+  virtual int break_connection(int fd) { return shutdown(fd, SHUT_RDWR); }
   /// Closes any descriptor. The number is free afterwards, whatever it returns.
   virtual int close(int fd) = 0;
   virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;
@@ -1164,6 +1166,10 @@ class backend {
   virtual bool uses_threads() const { return true; }
   /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
   virtual int start_thread(void (*body)(void*), void* argument) = 0;
+
+  // --- memory
+  /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made hard.
+  virtual std::size_t transfer(std::size_t wanted) { return wanted; }
 };
 
 namespace detail {
@@ -1171,6 +1177,10 @@ namespace detail {
 // --- the machine's own, for what belongs to no loop
 
 void close_descriptor(int fd) noexcept;
+/// Numbers from here on are a simulation's, whose close this thread has while it runs there.
+inline constexpr int first_simulated_descriptor = 1 << 30;
+using close_hook = void (*)(int fd) noexcept;
+inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] std::int64_t system_calendar() noexcept;
 [[nodiscard]] std::uint64_t system_entropy();
 /// A whole file. 0 or a negative errno: -EFBIG for one of more than 16 MiB.
@@ -8686,6 +8696,759 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 #endif
 
+// == sim_choices ==================================================================================
+
+// Chance, and where it comes from: one stream of choices that decides all that a simulated run leaves open.
+//
+// Choices come from a seed, or from given bytes, of a fuzzer or of an earlier run. Each is kept as it was
+// made, so that any run can be repeated from its bytes. 0 is the harmless outcome always, and bytes that
+// have run out are 0: whoever shortens an input takes faults out of it. This part must not know what is
+// decided.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class sim_choices {
+ public:
+  /// Of these bytes, or of the seed if there are none.
+  sim_choices(std::uint64_t seed, std::span<const std::uint8_t> bytes) noexcept
+      : bytes_(bytes), state_(seed), from_bytes_(bytes.data() != nullptr) {}
+
+  /// One of so many: less than the bound. A bound of 0 or 1 leaves nothing to choose.
+  std::size_t pick(std::size_t bound);
+  /// Whether something of this probability happens; what cannot happen costs no choice.
+  bool chance(double probability);
+  /// Randomness for keys and the like, which is repeated, but is no decision.
+  std::uint64_t noise();
+  [[nodiscard]] const std::vector<std::uint8_t>& taken() const noexcept { return taken_; }
+
+ private:
+  static std::uint64_t mix(std::uint64_t& state) noexcept;
+
+  std::span<const std::uint8_t> bytes_;
+  std::vector<std::uint8_t> taken_;
+  std::uint64_t state_;
+  std::uint64_t noise_ = 0;
+  bool from_bytes_;
+  bool noisy_ = false;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == sim_options ==================================================================================
+
+// What a simulated run is told. This part must not know how it is carried out.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace anyio::inline ANYIO_NET_ABI::sim {
+
+/// How likely it is that a call meets trouble, from 0 to 1 each, and how long the way is. Only what is
+/// legal happens: a stream loses nothing, a UNIX datagram keeps its order.
+struct faults {
+  double short_io = 0;          ///< a stream takes or gives less than it could, at least a byte
+  double would_block = 0;       ///< EAGAIN, though the poller has said or will say that it is ready
+  double interrupted = 0;       ///< EINTR: a wait ends early, a connect goes on by itself
+  double reset = 0;             ///< a connection breaks, ECONNRESET
+  double drop = 0;              ///< an IP datagram is lost; a TCP segment comes late
+  double duplicate = 0;         ///< an IP datagram comes twice
+  double reorder = 0;           ///< an IP datagram comes behind the next one
+  double accept_exhausted = 0;  ///< EMFILE, ENFILE, ENOBUFS or ENOMEM for a new descriptor
+  double name_failure = 0;      ///< a look-up fails
+  duration latency_min = duration::zero();  ///< one way, between IP addresses
+  duration latency_max = duration::zero();
+};
+
+/// Whose errno values and orders it follows.
+enum class profile : std::uint8_t { linux_, darwin, freebsd };
+
+struct options {
+  std::uint64_t seed = 0;
+  /// Every decision is drawn from these bytes instead of the seed; used up = 0 = harmless.
+  std::span<const std::uint8_t> choices = {};
+  sim::faults faults = {};
+  sim::profile profile = sim::profile::linux_;
+  duration time_limit = std::chrono::hours(24);  ///< of virtual time
+  std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
+  void (*log)(std::string_view line) = nullptr;  ///< hears every call
+  std::int64_t calendar = 1'800'000'000;  ///< when the run begins, in seconds since 1970, for certificates
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::sim
+
+#endif
+
+// == sim_network ==================================================================================
+
+// A network in memory: sockets of every kind, paths, names and signals, as a kernel would keep them.
+//
+// It is a plain data structure with a clock of its own. What is on its way lies in one queue ordered by the
+// time of its arrival; advancing the clock to it makes it arrive. Descriptors are numbers for counted
+// sockets, the lowest free one first, as everywhere. What depends on chance asks the run's choices. This
+// part must not know loops, operations or faults.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <sys/socket.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+struct sim_socket;
+using sim_handle = std::shared_ptr<sim_socket>;
+
+/// Bytes that came together: a datagram, or a piece of a stream with the descriptors that came with it.
+struct sim_chunk {
+  std::string data;
+  std::vector<sim_handle> passed;
+  ip_endpoint from;       // of an IP datagram
+  std::string from_path;  // of a UNIX one
+};
+
+/// What a descriptor refers to. Several may, in this process or on their way.
+struct sim_socket {
+  enum class state : std::uint8_t { fresh, listening, connecting, connected, refused };
+
+  int family = AF_UNIX;
+  int type = SOCK_STREAM;
+  state stage = state::fresh;
+  std::uint64_t serial = 0;  // in order of making, for dumps
+  int descriptors = 0;       // that refer to it; on its way in a message counts, too
+  std::vector<int> numbers;  // those of them that are open
+
+  bool bound = false;
+  ip_endpoint local, remote;
+  std::string local_path, remote_path;
+  std::map<std::pair<int, int>, int> options;
+  std::set<ip_address> groups;
+
+  // --- what has come, or will
+  std::deque<sim_chunk> inbox;
+  std::size_t inbox_bytes = 0;
+  std::size_t on_the_way = 0;  // bytes, for a stream's window; messages, for a UNIX datagram's
+  time_point last_arrival{};   // nothing may overtake on a stream
+  bool ended = false;          // the peer's end has arrived
+  int broken = 0;              // an errno to be told once
+  bool reset = false;          // after that has been told, too
+
+  // --- a stream's other end
+  std::weak_ptr<sim_socket> peer;
+  bool sending_over = false;
+  bool receiving_over = false;
+  bool gone = false;  // no descriptor is left
+
+  // --- a listener
+  std::deque<sim_handle> accepted;
+  std::size_t backlog = 0;
+
+  [[nodiscard]] bool is_ip() const noexcept { return family != AF_UNIX; }
+  [[nodiscard]] int option(int level, int name) const noexcept {
+    const auto found = options.find({level, name});
+    return found == options.end() ? 0 : found->second;
+  }
+};
+
+/// Why a run ends before its program does.
+enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over };
+
+class sim_network {
+ public:
+  static constexpr int first_descriptor = first_simulated_descriptor;
+
+  explicit sim_network(const sim::options& options);
+  ~sim_network();
+  sim_network(const sim_network&) = delete;
+  sim_network& operator=(const sim_network&) = delete;
+
+  // --- time
+  [[nodiscard]] time_point now() const noexcept { return now_; }
+  [[nodiscard]] duration elapsed() const noexcept { return now_ - begin_; }
+  /// Counts a call; every result goes into the trace.
+  void trace(const char* call, int fd, std::int64_t outcome);
+  [[nodiscard]] std::uint64_t trace_hash() const noexcept { return hash_; }
+  [[nodiscard]] sim_verdict verdict() const noexcept { return verdict_; }
+  void end(sim_verdict v) noexcept {
+    if (verdict_ == sim_verdict::none) verdict_ = v;
+  }
+  /// To the next arrival or to the deadline, whichever is first. False at the deadline, or if nothing is on
+  /// its way and there is none.
+  bool advance(time_point deadline);
+
+  // --- readiness
+  int watch(int fd, std::uint64_t token);
+  void forget(int fd);
+  int watch_once(int fd, std::uint32_t interest, std::uint64_t token);
+  [[nodiscard]] int poll(int fd);
+  /// What has become ready, in an order that is chosen.
+  int collect(std::span<poll_event> events);
+
+  // --- sockets: as the calls of the seam
+  int open(int family, int type);
+  int open_pair(int family, int type, int (&fds)[2]);
+  int bind(int fd, const sockaddr* address, socklen_t size);
+  int listen(int fd, int backlog);
+  int connect(int fd, const sockaddr* address, socklen_t size);
+  int accept(int fd, sockaddr* address, socklen_t* size);
+  int shutdown(int fd, int how);
+  int break_connection(int fd);
+  int close(int fd);
+  ssize_t receive(int fd, message& m, bool takes_control);
+  ssize_t send(int fd, const message& m);
+  int get_option(int fd, int level, int name, void* value, socklen_t* size);
+  int set_option(int fd, int level, int name, const void* value, socklen_t size);
+  int address_of(int fd, bool remote, sockaddr* address, socklen_t* size);
+  [[nodiscard]] bool is_open(int fd) const noexcept { return descriptors_.contains(fd); }
+  /// The same as `-EBADF` for a number of its own that is free, `-EOPNOTSUPP` for one of the machine's.
+  [[nodiscard]] int refusal(int fd) const noexcept;
+
+  // --- paths, names, links, signals
+  int identify(const char* path, file_identity& identity);
+  int identify(int fd, file_identity& identity);
+  int unlink(const char* path);
+  resolved resolve(const std::string& host, std::uint16_t port, int family);
+  void set_name(std::string_view name, std::span<const ip_address> addresses);
+  void set_link(const ip_address& from, const ip_address& to, const sim::faults& faults);
+  void set_latency(const sim::faults& faults) noexcept { everywhere_ = faults; }
+  int catch_signal(int number);
+  void release_signal(int number);
+  bool take_signal(int number);
+  void raise(int number);
+
+  [[nodiscard]] std::size_t open_descriptors() const noexcept { return descriptors_.size(); }
+  /// One line for each descriptor, like netstat's.
+  [[nodiscard]] std::string dump() const;
+  sim_choices choices;
+
+ private:
+  struct descriptor {
+    sim_handle socket;
+    std::uint64_t token = 0;
+    std::uint32_t interest = 0;  // of one that is watched once
+    bool watched = false;        // edge-triggered
+    bool armed = false;          // once
+    bool signalled = false;      // in signalled_
+  };
+  struct arrival {
+    enum class kind : std::uint8_t { bytes, end, reset, knock, established, refused, datagram, unreachable };
+    kind what;
+    std::weak_ptr<sim_socket> to;
+    std::weak_ptr<sim_socket> from;
+    sim_chunk chunk;
+    ip_endpoint target;
+    int error_number = 0;
+    int tries = 0;
+  };
+  [[nodiscard]] sim_handle find(int fd) const;
+  int add(const sim_handle& socket);
+  sim_handle make(int family, int type);
+  void drop(const sim_handle& socket);
+  void end_of_socket(sim_socket& s);
+  void changed(sim_socket& s);
+  [[nodiscard]] std::uint32_t level(sim_socket& s) const;
+  void signal(int fd, descriptor& d);
+
+  [[nodiscard]] const sim::faults& link(const ip_address& from, const ip_address& to) const;
+  [[nodiscard]] time_point arrival_time(const sim_socket& from, const ip_address& to, bool reliable);
+  void dispatch(time_point when, arrival a);
+  void arrive(arrival& a);
+  void arrive_bytes(sim_socket& s, sim_chunk&& chunk);
+  void knock(arrival& a);
+  void send_to_peer(sim_socket& s, arrival::kind what, int error_number = 0);
+  void break_stream(sim_socket& s, int error_number);
+
+  [[nodiscard]] bool read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
+                                  ip_endpoint& out) const;
+  int bind_ip(const sim_handle& s, ip_endpoint at);
+  int bind_any(const sim_handle& s);
+  int bind_path(const sim_handle& s, const std::string& path);
+  [[nodiscard]] bool is_taken(const sim_socket& s, const ip_endpoint& at) const;
+  [[nodiscard]] sim_handle listener_at(const ip_endpoint& at) const;
+  [[nodiscard]] std::vector<sim_handle> receivers_of(const ip_endpoint& target,
+                                                     const ip_endpoint& from) const;
+  [[nodiscard]] sim_handle at_path(const std::string& path) const;
+  int connect_unix(const sim_handle& s, const std::string& path);
+  void connect_ends(const sim_handle& a, const sim_handle& b);
+
+  [[nodiscard]] std::size_t window_of(const sim_socket& to) const noexcept;
+  ssize_t send_stream(const sim_handle& s, const message& m, std::vector<sim_handle>&& passed);
+  ssize_t send_datagram(const sim_handle& s, const message& m, std::vector<sim_handle>&& passed);
+  ssize_t receive_stream(sim_socket& s, message& m, bool takes_control);
+  ssize_t receive_datagram(sim_socket& s, message& m, bool takes_control);
+  int read_passed(const message& m, std::vector<sim_handle>& passed);
+  void hand_over(std::vector<sim_handle>&& passed, message& m, bool takes_control);
+  void drop_chunk(sim_chunk& chunk);
+
+  time_point begin_;
+  time_point now_;
+  duration time_limit_;
+  std::uint64_t step_limit_;
+  std::uint64_t steps_ = 0;
+  std::uint64_t hash_ = 0xcbf29ce484222325;
+  void (*log_)(std::string_view);
+  sim_verdict verdict_ = sim_verdict::none;
+  sim::profile profile_;
+  sim::faults everywhere_;
+  std::map<std::pair<ip_address, ip_address>, sim::faults> links_;
+
+  std::map<int, descriptor> descriptors_;
+  std::set<int> free_;
+  int next_ = first_descriptor;
+  std::vector<int> signalled_;
+  std::multimap<time_point, arrival> coming_;
+  std::vector<std::weak_ptr<sim_socket>> ports_;  // bound IP sockets, in the order of binding
+  struct file {
+    std::weak_ptr<sim_socket> socket;
+    std::uint64_t inode = 0;
+  };
+  std::map<std::string, file> files_;
+  std::uint64_t next_inode_ = 1;
+  std::uint64_t next_serial_ = 1;
+  std::uint16_t next_port_ = 32768;
+  std::map<std::string, std::vector<ip_address>, std::less<>> names_;
+  std::map<int, int> caught_;  // signal: receivers
+  std::set<int> pending_signals_;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == backend_sim ==================================================================================
+
+// The seam over a network in memory: virtual time that jumps when all wait, and a trace of every call.
+//
+// This part must not know operations, or faults.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <memory>
+#include <utility>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class sim_backend final : public backend {
+ public:
+  explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
+      : network_(std::move(network)), calendar_(calendar) {}
+
+  ANYIO_NET_FN time_point now() override;
+  ANYIO_NET_FN std::int64_t calendar() override;
+  ANYIO_NET_FN std::uint64_t entropy() override;
+
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  ANYIO_NET_FN void forget(int fd) override;
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN void wake() override;
+  ANYIO_NET_FN int native_handle() const override;
+
+  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
+  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
+  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int listen(int fd, int backlog) override;
+  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int shutdown(int fd, int how) override;
+  ANYIO_NET_FN int break_connection(int fd) override;
+  ANYIO_NET_FN int close(int fd) override;
+  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
+  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
+  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+  ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
+
+ private:
+  template <class Outcome>
+  Outcome traced(const char* call, int fd, Outcome outcome) {
+    network_->trace(call, fd, static_cast<std::int64_t>(outcome));
+    return outcome;
+  }
+
+  std::shared_ptr<sim_network> network_;
+  std::int64_t calendar_;
+  bool woken_ = false;
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == backend_fault ================================================================================
+
+// Trouble on top of any backend, the machine's too: calls that do less than they could, or fail, as the
+// system might have made them do.
+//
+// Only what is legal for the kind of descriptor happens, and never a lie that hangs a correct program: who
+// was told EAGAIN in vain is told of readiness soon. This part must not know whether there is a kernel below.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// One call that is to fail, for sweeps over all of them. Calls that can fail are counted from 1.
+struct fault_at_call {
+  std::uint64_t call = 0;      // 0: none
+  std::size_t which = 0;       // of the errors that are legal for it
+  std::uint64_t counted = 0;   // out: calls so far
+  std::size_t choices = 0;     // out: how many errors were legal for it
+  const char* name = nullptr;  // out: what it was
+};
+
+class faulty_backend final : public backend {
+ public:
+  faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
+                 const sim::faults& faults) noexcept
+      : faults(faults), inner_(std::move(inner)), choices_(std::move(choices)) {}
+
+  sim::faults faults;
+  fault_at_call* one_failure = nullptr;
+
+  ANYIO_NET_FN time_point now() override;
+  ANYIO_NET_FN std::int64_t calendar() override;
+  ANYIO_NET_FN std::uint64_t entropy() override;
+
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  ANYIO_NET_FN void forget(int fd) override;
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN void wake() override;
+  ANYIO_NET_FN int native_handle() const override;
+
+  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
+  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
+  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int listen(int fd, int backlog) override;
+  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int shutdown(int fd, int how) override;
+  ANYIO_NET_FN int close(int fd) override;
+  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
+  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
+  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+  ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
+  ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
+  ANYIO_NET_FN int break_connection(int fd) override;
+
+ private:
+  enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
+  struct watched {
+    std::uint64_t token = 0;
+    std::uint32_t owed = 0;  // readiness that was denied
+    kind what = kind::other;
+  };
+  struct held_datagram {
+    int fd;
+    std::string data;
+    std::string address;
+  };
+
+  /// The error that this call is to fail with, 0 for none.
+  [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
+  [[nodiscard]] kind kind_of(int fd);
+  /// What happens to a transfer before it begins: a negative errno, or 0. Makes the size shorter.
+  int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
+  void owe(int fd, std::uint32_t bits);
+  ssize_t send_one(int fd, const message& m);
+  void release_held(int fd);
+  [[nodiscard]] bool has_descriptors(const message& m) const noexcept {
+    return m.control != nullptr && m.control_size != 0;
+  }
+
+  std::unique_ptr<backend> inner_;
+  std::shared_ptr<sim_choices> choices_;
+  std::map<int, watched> watched_;
+  std::optional<held_datagram> held_;
+  bool owes_ = false;
+};
+
+}  // namespace detail
+
+/// Adds trouble to a backend, by the options' faults and choices: `loop l(fault_backend(system_backend(),
+/// o));` Latency is for simulated networks alone.
+[[nodiscard]] std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
+                                                     const sim::options& options);
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
+
+// == sim ==========================================================================================
+
+// Running a program on a simulated network: virtual time, faults, and an order of events that a seed or a
+// fuzzer's bytes decide. The same input gives the same run.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#if ANYIO_NET_EXCEPTIONS
+#include <exception>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI::sim {
+
+/// How a run ended.
+class report {
+ public:
+  report() noexcept {}
+
+  std::optional<error> failure;  ///< that the program ended with; `deadlock`, or `timed_out` at a limit
+#if ANYIO_NET_EXCEPTIONS
+  std::exception_ptr exception;  ///< one that is not anyio's
+#endif
+  bool deadlock = false;              ///< all waited, and nothing was on its way
+  std::uint64_t trace_hash = 0;       ///< of every call and its outcome
+  duration virtual_time{};            ///< that the run took
+  std::string dump;                   ///< sockets and waiting operations, if it did not end by itself
+  std::size_t leaked_handles = 0;     ///< descriptors that were open after all was destroyed
+  std::vector<std::uint8_t> choices;  ///< all decisions; as `options.choices` they repeat the run
+
+  [[nodiscard]] bool ok() const noexcept;
+  /// One line: what happened, and the choices in hexadecimal digits, which `parse_choices` reads.
+  [[nodiscard]] std::string message() const;
+};
+
+/// The choices of a report's message.
+[[nodiscard]] std::vector<std::uint8_t> parse_choices(std::string_view digits);
+
+}  // namespace anyio::inline ANYIO_NET_ABI::sim
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// A run: the network, and the way to it from inside. Runs nest.
+class sim_session {
+ public:
+  explicit sim_session(const sim::options& options);
+  sim_session(const sim_session&) = delete;
+  sim_session& operator=(const sim_session&) = delete;
+  ~sim_session();
+
+  [[nodiscard]] static sim_session& current() noexcept {
+    ANYIO_NET_ASSERT(innermost != nullptr && "only inside sim::run");
+    return *innermost;
+  }
+  [[nodiscard]] std::unique_ptr<backend> make_backend();
+  /// Runs the loop until the program is through, or the network says that it never will be.
+  void drive(loop_core& core, const bool& done);
+  /// What is known while the loop still lives, and after it has ended.
+  void conclude(loop_core& core, bool done, sim::report& out);
+  void finish(sim::report& out);
+
+  [[nodiscard]] sim_network& network() noexcept { return *network_; }
+  void set_faults(const sim::faults& faults);
+
+ private:
+  static inline constinit thread_local sim_session* innermost = nullptr;
+  static void close_descriptor_here(int fd) noexcept;
+
+  std::shared_ptr<sim_network> network_;
+  sim::options options_;
+  faulty_backend* system_ = nullptr;  // while its loop lives
+  sim_session* outer_;
+  close_hook outer_close_;
+};
+
+/// Says what was found, and aborts.
+[[noreturn]] void sim_finding(const sim::report& r);
+[[nodiscard]] sim::options sim_fuzz_options(std::span<const std::uint8_t> input) noexcept;
+void sim_choose_faults(sim_session& session);
+
+template <class X>
+sim::report sim_run(sim_session& session, X&& x) {
+  using reference =
+      std::conditional_t<is_operation<X> && std::is_lvalue_reference_v<X>, X, operation_of_t<X>>;
+  using T = typename std::remove_reference_t<reference>::value_type;
+  sim::report out;
+  {
+    loop world(session.make_backend());
+    const ref<loop_core> core(&loop_core::current());
+    std::optional<result<T>> outcome;
+    bool done = false;
+    const auto make = [&]() -> reference {
+      if constexpr (std::is_lvalue_reference_v<reference>) {
+        return x;
+      } else {
+        return as_operation(std::forward<X>(x));
+      }
+    };
+    reference op = make();
+    [[maybe_unused]] const withdraw_at_end<reference> guard{op};
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      op.start(run_done<T>{&outcome, &done});
+      session.drive(*core, done);
+    } catch (...) {  // of a callback, which leaves the loop; it is told of, not hidden
+      out.exception = std::current_exception();
+    }
+    if (outcome && !out.exception) out.exception = result_access::foreign_of(*outcome);
+#else
+    op.start(run_done<T>{&outcome, &done});
+    session.drive(*core, done);
+#endif
+    session.conclude(*core, done, out);
+    if (outcome && !outcome->has_value()) out.failure = outcome->error();
+    if constexpr (is_result<T>) {
+      if (outcome && outcome->has_value() && !(**outcome).has_value()) out.failure = (**outcome).error();
+    }
+#if ANYIO_NET_EXCEPTIONS
+    if (out.exception) out.failure.reset();
+#endif
+  }
+  session.finish(out);
+  return out;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+namespace anyio::inline ANYIO_NET_ABI::sim {
+
+/// Runs a program, given as to `anyio::run`, on a network of its own: no system call, no thread, and an
+/// hour's sleep takes no time. What its result says is not looked at, but an error that ends it is.
+template <class X>
+[[nodiscard]] report run(const options& o, X&& x) {
+  detail::sim_session session(o);
+  return detail::sim_run(session, std::forward<X>(x));
+}
+
+/// The body of a fuzz target: the bytes decide payload, faults and order. An anyio error that ends the
+/// program is no finding; another exception, a deadlock, a limit or a leaked descriptor is: it is told of
+/// with the choices that repeat it, and the process aborts. Gives 0.
+template <class X>
+int fuzz(const std::uint8_t* data, std::size_t size, X&& x) {
+  detail::sim_session session(detail::sim_fuzz_options({data, size}));
+  detail::sim_choose_faults(session);
+  const report r = detail::sim_run(session, std::forward<X>(x));
+  bool found = r.deadlock || r.leaked_handles != 0 || (r.failure && r.failure->operation() == "simulation");
+#if ANYIO_NET_EXCEPTIONS
+  found = found || r.exception != nullptr;
+#endif
+  if (found) detail::sim_finding(r);
+  return 0;
+}
+
+// --- inside a run
+
+/// Less than the bound, from the run's choices: shrunk and repeated with the rest.
+std::size_t draw(std::size_t bound);
+/// At most so many bytes.
+std::string draw_bytes(std::size_t max);
+/// From now on, everywhere.
+void set_faults(const faults& f);
+/// No more faults: what is right must now come to its end.
+void heal();
+/// Latency and loss of one way between two addresses, in place of those of everywhere.
+void set_link(ip_address from, ip_address to, const faults& f);
+/// What a look-up of the name gives, in this order; no addresses: it fails.
+void set_name(std::string_view name, std::span<const ip_address> addresses);
+/// A signal comes, for every receiver that named it.
+void raise(int signal);
+
+}  // namespace anyio::inline ANYIO_NET_ABI::sim
+
+#endif
+
 #if ANYIO_NET_DEFINE
 
 // == error: definitions ===========================================================================
@@ -9764,7 +10527,10 @@ ANYIO_NET_FN int posix_backend::unlink(const char* path) {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
+ANYIO_NET_FN void close_descriptor(int fd) noexcept {
+  if (fd >= first_simulated_descriptor && close_simulated != nullptr) return close_simulated(fd);
+  static_cast<void>(::close(fd));
+}
 
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
@@ -11825,7 +12591,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
-  const std::size_t total = std::min(size_, into.size());
+  const std::size_t total = core().system().transfer(std::min(size_, into.size()));
   const std::size_t before_wrap = std::min(total, capacity_ - first_);
   std::memcpy(into.data(), ring_.get() + first_, before_wrap);
   if (total != before_wrap) std::memcpy(into.data() + before_wrap, ring_.get(), total - before_wrap);
@@ -11837,7 +12603,8 @@ ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
 
 ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
   if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
-  const std::size_t total = std::min(capacity_ - size_, bytes.size());
+  const std::size_t room = std::min(capacity_ - size_, bytes.size());
+  const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
   const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);
   const std::size_t before_wrap = std::min(total, capacity_ - end);
   if (total == 0) return 0;
@@ -14993,5 +15760,2097 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 
 // == tls_openssl: definitions =====================================================================
 
+
+// == sim_choices: definitions =====================================================================
+
+// How choices are made.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
+ANYIO_NET_FN std::uint64_t sim_choices::mix(std::uint64_t& state) noexcept {
+  std::uint64_t z = state += 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+ANYIO_NET_FN std::size_t sim_choices::pick(std::size_t bound) {
+  if (bound < 2) return 0;
+  std::size_t width = 1;
+  while (width < sizeof bound && (bound - 1) >> (8 * width) != 0) ++width;
+  std::uint64_t value = 0;
+  if (from_bytes_) {
+    const std::size_t given = std::min(width, bytes_.size());
+    for (std::size_t i = 0; i < given; ++i) value |= std::uint64_t{bytes_[i]} << (8 * i);
+    bytes_ = bytes_.subspan(given);
+  } else {
+    value = mix(state_);
+  }
+  value %= bound;
+  for (std::size_t i = 0; i < width; ++i) taken_.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
+  return static_cast<std::size_t>(value);
+}
+
+ANYIO_NET_FN bool sim_choices::chance(double probability) {
+  if (!(probability > 0)) return false;
+  constexpr std::size_t scale = 65536;
+  const auto share = static_cast<std::size_t>(std::min(probability, 1.0) * scale);
+  return pick(scale) >= scale - std::max<std::size_t>(share, 1);
+}
+
+ANYIO_NET_FN std::uint64_t sim_choices::noise() {
+  if (!noisy_) {
+    noisy_ = true;
+    noise_ = pick(std::size_t{1} << 31);
+  }
+  return mix(noise_);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == sim_network: definitions =====================================================================
+
+// The network's own state: descriptors, readiness, time, what is on its way, names.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <netinet/in.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+/// So that times before the beginning can be told, too.
+inline constexpr time_point sim_beginning = time_point(std::chrono::hours(1));
+
+ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
+    : choices(options.seed, options.choices),
+      begin_(sim_beginning),
+      now_(sim_beginning),
+      time_limit_(options.time_limit),
+      step_limit_(options.step_limit),
+      log_(options.log),
+      profile_(options.profile),
+      everywhere_(options.faults) {}
+
+ANYIO_NET_FN sim_network::~sim_network() = default;
+
+// --- time
+
+ANYIO_NET_FN void sim_network::trace(const char* call, int fd, std::int64_t outcome) {
+  const auto add = [&](std::uint64_t value) {
+    for (int i = 0; i < 8; ++i) hash_ = (hash_ ^ ((value >> (8 * i)) & 0xff)) * 0x100000001b3;
+  };
+  for (const char* p = call; *p != '\0'; ++p)
+    hash_ = (hash_ ^ static_cast<unsigned char>(*p)) * 0x100000001b3;
+  add(static_cast<std::uint64_t>(static_cast<std::uint32_t>(fd)));
+  add(static_cast<std::uint64_t>(outcome));
+  add(static_cast<std::uint64_t>(now_.time_since_epoch().count()));
+  if (++steps_ >= step_limit_) end(sim_verdict::steps_over);
+  if (log_ == nullptr) return;
+  std::string line = std::to_string(elapsed().count()) + " ns: " + call;
+  if (fd >= 0) line += " fd " + std::to_string(fd);
+  line += " = " + std::to_string(outcome);
+  if (outcome < 0) {
+    const std::string_view name = errno_name(static_cast<int>(-outcome));
+    if (!name.empty()) line.append(" (").append(name).append(")");
+  }
+  log_(line);
+}
+
+ANYIO_NET_FN bool sim_network::advance(time_point deadline) {
+  const time_point limit = anyio::detail::add(begin_, time_limit_);
+  const bool something = !coming_.empty() && coming_.begin()->first <= deadline;
+  const time_point next = something ? coming_.begin()->first : deadline;
+  if (!something && deadline == time_point::max()) return false;
+  if (next > limit) {
+    now_ = std::max(now_, limit);
+    end(sim_verdict::time_over);
+    return false;
+  }
+  now_ = std::max(now_, next);
+  while (!coming_.empty() && coming_.begin()->first <= now_) {
+    arrival a = std::move(coming_.begin()->second);
+    coming_.erase(coming_.begin());
+    arrive(a);
+  }
+  return something;
+}
+
+// --- descriptors
+
+ANYIO_NET_FN sim_handle sim_network::find(int fd) const {
+  const auto found = descriptors_.find(fd);
+  return found == descriptors_.end() ? nullptr : found->second.socket;
+}
+
+ANYIO_NET_FN int sim_network::refusal(int fd) const noexcept {
+  return fd >= 0 && fd < first_descriptor ? -EOPNOTSUPP : -EBADF;
+}
+
+ANYIO_NET_FN sim_handle sim_network::make(int family, int type) {
+  auto socket = std::make_shared<sim_socket>();
+  socket->family = family;
+  socket->type = type;
+  socket->serial = next_serial_++;
+  return socket;
+}
+
+ANYIO_NET_FN int sim_network::add(const sim_handle& socket) {
+  int fd = next_;
+  if (free_.empty()) {
+    ++next_;
+  } else {
+    fd = *free_.begin();
+    free_.erase(free_.begin());
+  }
+  descriptors_[fd].socket = socket;
+  ++socket->descriptors;
+  socket->numbers.push_back(fd);
+  return fd;
+}
+
+ANYIO_NET_FN int sim_network::open(int family, int type) {
+  if (family != AF_UNIX && family != AF_INET && family != AF_INET6) return -EAFNOSUPPORT;
+  if (type != SOCK_STREAM && type != SOCK_DGRAM) return -EPROTONOSUPPORT;
+  return add(make(family, type));
+}
+
+ANYIO_NET_FN int sim_network::open_pair(int family, int type, int (&fds)[2]) {
+  if (family != AF_UNIX) return -EOPNOTSUPP;
+  if (type != SOCK_STREAM && type != SOCK_DGRAM) return -EPROTONOSUPPORT;
+  const sim_handle a = make(family, type);
+  const sim_handle b = make(family, type);
+  connect_ends(a, b);
+  fds[0] = add(a);
+  fds[1] = add(b);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::close(int fd) {
+  const auto found = descriptors_.find(fd);
+  if (found == descriptors_.end()) return refusal(fd);
+  const sim_handle socket = found->second.socket;
+  descriptors_.erase(found);
+  free_.insert(fd);
+  std::erase(socket->numbers, fd);
+  drop(socket);
+  return 0;
+}
+
+/// One reference less; the last one ends the socket.
+ANYIO_NET_FN void sim_network::drop(const sim_handle& socket) {
+  if (--socket->descriptors == 0) end_of_socket(*socket);
+}
+
+ANYIO_NET_FN void sim_network::drop_chunk(sim_chunk& chunk) {
+  for (const sim_handle& passed : chunk.passed) drop(passed);
+  chunk.passed.clear();
+}
+
+ANYIO_NET_FN void sim_network::end_of_socket(sim_socket& s) {
+  s.gone = true;
+  for (const sim_handle& waiting : std::exchange(s.accepted, {})) {
+    send_to_peer(*waiting, arrival::kind::reset, ECONNRESET);
+    waiting->gone = true;
+  }
+  const bool unread = !s.inbox.empty();
+  for (sim_chunk& chunk : s.inbox) drop_chunk(chunk);
+  s.inbox.clear();
+  s.inbox_bytes = 0;
+  if (s.stage != sim_socket::state::connected || s.type != SOCK_STREAM || s.reset) return;
+  const bool at_once = s.option(SOL_SOCKET, SO_LINGER) != 0;  // with a time of 0
+  if (unread || at_once) {
+    send_to_peer(s, arrival::kind::reset, ECONNRESET);
+  } else {
+    send_to_peer(s, arrival::kind::end);  // again does no harm
+  }
+}
+
+// --- readiness
+
+ANYIO_NET_FN std::uint32_t sim_network::level(sim_socket& s) const {
+  std::uint32_t bits = 0;
+  if (s.type == SOCK_DGRAM) {
+    if (!s.inbox.empty() || s.broken != 0 || s.receiving_over) bits |= ready_read;
+    const sim_handle peer = s.family == AF_UNIX ? s.peer.lock() : nullptr;
+    if (peer == nullptr || peer->gone || peer->inbox.size() + peer->on_the_way < window_of(*peer))
+      bits |= ready_write;
+    if (s.broken != 0) bits |= ready_end;
+    return bits;
+  }
+  switch (s.stage) {
+    case sim_socket::state::listening: return s.accepted.empty() ? 0U : ready_read;
+    case sim_socket::state::connecting: return 0;
+    case sim_socket::state::fresh: return ready_write | ready_end;
+    case sim_socket::state::refused: return ready_read | ready_write | ready_end;
+    case sim_socket::state::connected: break;
+  }
+  if (s.inbox_bytes != 0) bits |= ready_read;
+  if (s.ended || s.receiving_over) bits |= ready_read | ready_end;
+  if (s.broken != 0 || s.reset) bits |= ready_read | ready_write | ready_end;
+  const sim_handle peer = s.peer.lock();
+  const bool room = peer == nullptr || peer->gone || peer->inbox_bytes + peer->on_the_way < window_of(*peer);
+  if (room || s.sending_over) bits |= ready_write;
+  if (s.ended && s.sending_over) bits |= ready_end;
+  return bits;
+}
+
+ANYIO_NET_FN void sim_network::signal(int fd, descriptor& d) {
+  if (!std::exchange(d.signalled, true)) signalled_.push_back(fd);
+}
+
+ANYIO_NET_FN void sim_network::changed(sim_socket& s) {
+  for (const int fd : s.numbers) {
+    descriptor& d = descriptors_.find(fd)->second;
+    if (d.watched || d.armed) signal(fd, d);
+  }
+}
+
+ANYIO_NET_FN int sim_network::watch(int fd, std::uint64_t token) {
+  const auto found = descriptors_.find(fd);
+  if (found == descriptors_.end()) return refusal(fd);
+  descriptor& d = found->second;
+  if (d.watched) return -EEXIST;
+  d.watched = true;
+  d.token = token;
+  signal(fd, d);
+  return 0;
+}
+
+ANYIO_NET_FN void sim_network::forget(int fd) {
+  const auto found = descriptors_.find(fd);
+  if (found != descriptors_.end()) found->second.watched = found->second.armed = false;
+}
+
+ANYIO_NET_FN int sim_network::watch_once(int fd, std::uint32_t interest, std::uint64_t token) {
+  const auto found = descriptors_.find(fd);
+  if (found == descriptors_.end()) return refusal(fd);
+  descriptor& d = found->second;
+  if (d.watched) return -EEXIST;
+  d.armed = true;
+  d.interest = interest;
+  d.token = token;
+  signal(fd, d);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::poll(int fd) {
+  const sim_handle s = find(fd);
+  return s == nullptr ? refusal(fd) : static_cast<int>(level(*s));
+}
+
+ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
+  std::size_t count = 0;
+  std::vector<int> later;
+  while (!signalled_.empty()) {
+    const std::size_t which = choices.pick(signalled_.size());
+    const int fd = signalled_[which];
+    signalled_.erase(signalled_.begin() + static_cast<std::ptrdiff_t>(which));
+    const auto found = descriptors_.find(fd);
+    if (found == descriptors_.end() || !found->second.signalled)
+      continue;  // closed, the number perhaps used anew
+    descriptor& d = found->second;
+    if (count == events.size()) {
+      later.push_back(fd);
+      continue;
+    }
+    d.signalled = false;
+    std::uint32_t bits = level(*d.socket);
+    if (d.armed) bits &= d.interest | ready_end;
+    if (bits == 0 || !(d.watched || d.armed)) continue;
+    d.armed = false;
+    events[count++] = {d.token, bits};
+  }
+  signalled_ = std::move(later);
+  return static_cast<int>(count);
+}
+
+// --- what is on its way
+
+ANYIO_NET_FN const sim::faults& sim_network::link(const ip_address& from, const ip_address& to) const {
+  const auto found = links_.find({from, to});
+  return found == links_.end() ? everywhere_ : found->second;
+}
+
+ANYIO_NET_FN void sim_network::set_link(const ip_address& from, const ip_address& to,
+                                        const sim::faults& faults) {
+  links_[{from, to}] = faults;
+}
+
+/// When what is sent now will be there. A segment of a stream that is lost is sent again, and comes late.
+ANYIO_NET_FN time_point sim_network::arrival_time(const sim_socket& from, const ip_address& to,
+                                                  bool reliable) {
+  if (!from.is_ip()) return now_;
+  const sim::faults& way = link(from.local.address, to);
+  duration time = std::max(way.latency_min, duration::zero());
+  if (way.latency_max > time)
+    time += duration(static_cast<std::int64_t>(
+        choices.pick(static_cast<std::size_t>((way.latency_max - time).count()) + 1)));
+  constexpr std::chrono::milliseconds again(200);
+  for (int lost = 0; reliable && lost < 5 && choices.chance(way.drop); ++lost) time += again * (1 << lost);
+  return anyio::detail::add(now_, time);
+}
+
+ANYIO_NET_FN void sim_network::dispatch(time_point when, arrival a) {
+  if (when <= now_ && (a.what == arrival::kind::bytes || a.what == arrival::kind::end ||
+                       a.what == arrival::kind::reset || a.what == arrival::kind::datagram))
+    return arrive(a);
+  coming_.emplace(when, std::move(a));
+}
+
+ANYIO_NET_FN void sim_network::arrive(arrival& a) {
+  const sim_handle to = a.to.lock();
+  switch (a.what) {
+    case arrival::kind::knock: return knock(a);
+    case arrival::kind::datagram: {
+      // The sender's own socket, by which the peer of a connected one is told of what nobody received.
+      const sim_handle from = a.from.lock();
+      if (to != nullptr) {  // UNIX: it was looked up when it was sent
+        --to->on_the_way;
+        if (to->gone) return drop_chunk(a.chunk);
+        to->inbox.push_back(std::move(a.chunk));
+        return changed(*to);
+      }
+      const std::vector<sim_handle> receivers = receivers_of(a.target, a.chunk.from);
+      constexpr std::size_t room = 212992;  // Linux's net.core.rmem_default
+      for (const sim_handle& s : receivers) {
+        if (s->inbox_bytes + a.chunk.data.size() > room) continue;
+        s->inbox_bytes += a.chunk.data.size();
+        s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}});
+        changed(*s);
+      }
+      const bool nobody = receivers.empty() && !a.target.address.is_multicast();
+      if (nobody && from != nullptr && from->stage == sim_socket::state::connected && !from->gone) {
+        arrival notice{arrival::kind::unreachable, from, {}, {}, {}, ECONNREFUSED};
+        dispatch(arrival_time(*from, from->local.address, false), std::move(notice));
+      }
+      return;
+    }
+    case arrival::kind::unreachable:
+      if (to == nullptr || to->gone) return;
+      to->broken = a.error_number;
+      return changed(*to);
+    case arrival::kind::established:
+      if (to == nullptr || to->gone || to->stage != sim_socket::state::connecting) return;
+      to->stage = sim_socket::state::connected;
+      return changed(*to);
+    case arrival::kind::refused:
+      if (to == nullptr || to->gone || to->stage != sim_socket::state::connecting) return;
+      to->stage = sim_socket::state::refused;
+      to->broken = a.error_number;
+      return changed(*to);
+    case arrival::kind::bytes:
+      if (to == nullptr) return drop_chunk(a.chunk);
+      to->on_the_way -= a.chunk.data.size();
+      return arrive_bytes(*to, std::move(a.chunk));
+    case arrival::kind::end:
+      if (to == nullptr || to->gone || to->reset) return;
+      to->ended = true;
+      return changed(*to);
+    case arrival::kind::reset:
+      if (to == nullptr || to->gone) return;
+      return break_stream(*to, a.error_number);
+  }
+}
+
+ANYIO_NET_FN void sim_network::break_stream(sim_socket& s, int error_number) {
+  if (s.reset) return;
+  s.reset = true;
+  s.broken = s.ended && s.is_ip() && error_number != 0 ? EPIPE : error_number;
+  if (profile_ != sim::profile::linux_ && s.is_ip()) {  // what has not been read is lost there
+    s.inbox.clear();
+    s.inbox_bytes = 0;
+  }
+  changed(s);
+}
+
+ANYIO_NET_FN void sim_network::arrive_bytes(sim_socket& s, sim_chunk&& chunk) {
+  if (s.gone || s.reset) {
+    // A segment for a connection that is no longer there is answered with a reset (RFC 9293, section 3.5.2).
+    drop_chunk(chunk);
+    if (s.gone) send_to_peer(s, arrival::kind::reset, s.is_ip() ? ECONNRESET : EPIPE);
+    return;
+  }
+  s.inbox_bytes += chunk.data.size();
+  const bool joins = !s.inbox.empty() && s.inbox.back().passed.empty() && chunk.passed.empty();
+  if (joins) {
+    s.inbox.back().data += chunk.data;
+  } else {
+    s.inbox.push_back(std::move(chunk));
+  }
+  changed(s);
+}
+
+/// To the other end of a stream, behind what is on its way there.
+ANYIO_NET_FN void sim_network::send_to_peer(sim_socket& s, arrival::kind what, int error_number) {
+  const sim_handle peer = s.peer.lock();
+  if (peer == nullptr) return;
+  const time_point when = std::max(arrival_time(s, s.remote.address, true), peer->last_arrival);
+  peer->last_arrival = when;
+  dispatch(when, arrival{what, peer, {}, {}, {}, error_number});
+}
+
+// --- names, paths, signals
+
+ANYIO_NET_FN int sim_network::identify(const char* path, file_identity& identity) {
+  const auto found = files_.find(path);
+  if (found == files_.end()) return -ENOENT;
+  identity = {};
+  identity.is_socket = true;
+  identity.device = 1;
+  identity.inode = found->second.inode;
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  identity = {};
+  identity.is_socket = true;
+  identity.device = 2;
+  identity.inode = s->serial;
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::unlink(const char* path) { return files_.erase(path) != 0 ? 0 : -ENOENT; }
+
+ANYIO_NET_FN resolved sim_network::resolve(const std::string& host, std::uint16_t port, int family) {
+  resolved answer;
+  const auto found = names_.find(host);
+  if (found == names_.end()) {
+    answer.status = -ENOENT;
+    answer.reason = "no such name in the simulation";
+    return answer;
+  }
+  for (const ip_address& address : found->second) {
+    if (family == AF_INET && !address.is_v4()) continue;
+    if (family == AF_INET6 && !address.is_v6()) continue;
+    answer.endpoints.push_back(ip_endpoint{address, port});
+  }
+  return answer;
+}
+
+ANYIO_NET_FN void sim_network::set_name(std::string_view name, std::span<const ip_address> addresses) {
+  names_[std::string(name)].assign(addresses.begin(), addresses.end());
+}
+
+ANYIO_NET_FN int sim_network::catch_signal(int number) {
+  if (number < 1 || number > 64 || number == 9 || number == 19) return -EINVAL;  // SIGKILL, SIGSTOP
+  ++caught_[number];
+  return 0;
+}
+
+ANYIO_NET_FN void sim_network::release_signal(int number) {
+  const auto found = caught_.find(number);
+  if (found != caught_.end() && --found->second == 0) {
+    caught_.erase(found);
+    pending_signals_.erase(number);
+  }
+}
+
+ANYIO_NET_FN bool sim_network::take_signal(int number) { return pending_signals_.erase(number) != 0; }
+
+ANYIO_NET_FN void sim_network::raise(int number) {
+  if (caught_.contains(number)) pending_signals_.insert(number);
+}
+
+// --- the report
+
+ANYIO_NET_FN std::string sim_network::dump() const {
+  std::string text;
+  const auto name_of = [](const sim_socket& s, bool remote) {
+    if (s.is_ip()) return (remote ? s.remote : s.local).to_string();
+    std::string path = remote ? s.remote_path : s.local_path;
+    if (!path.empty() && path.front() == '\0') path.front() = '@';
+    return path.empty() ? std::string("-") : path;
+  };
+  for (const auto& [fd, d] : descriptors_) {
+    const sim_socket& s = *d.socket;
+    constexpr const char* stages[] = {"fresh", "listening", "connecting", "connected", "refused"};
+    const char* kind = s.is_ip() ? (s.type == SOCK_STREAM ? "tcp" : "udp")
+                                 : (s.type == SOCK_STREAM ? "unix" : "unix datagram");
+    text += "fd " + std::to_string(fd);
+    text.append(": ").append(kind).append(" ").append(stages[static_cast<std::size_t>(s.stage)]);
+    text.append(" ").append(name_of(s, false)).append(" -> ").append(name_of(s, true));
+    text += ", unread " + std::to_string(s.inbox_bytes) + ", on the way " + std::to_string(s.on_the_way);
+    if (s.ended) text += ", ended";
+    if (s.reset) text += ", reset";
+    if (!s.accepted.empty()) text += ", to accept " + std::to_string(s.accepted.size());
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == sim_sockets: definitions =====================================================================
+
+// The sockets' calls: addresses, connections, bytes, datagrams, descriptors that are passed.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/un.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+// --- addresses
+
+/// An address for a socket of its family; an IPv6 socket hears of IPv4 in its mapped form.
+ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
+                                            ip_endpoint& out) const {
+  if (size < sizeof(sa_family_t) || address->sa_family != s.family) return false;
+  const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(address, size);
+  if (endpoint) out = *endpoint;
+  return endpoint.has_value();
+}
+
+ANYIO_NET_FN void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
+                                    sockaddr* into, socklen_t* size) {
+  sockaddr_storage storage{};
+  socklen_t needed = 0;
+  if (!s.is_ip()) {
+    auto& un = reinterpret_cast<sockaddr_un&>(storage);
+    un.sun_family = AF_UNIX;
+    const std::size_t length = std::min(path.size(), sizeof un.sun_path);
+    std::memcpy(un.sun_path, path.data(), length);
+    const bool terminated = !path.empty() && path.front() != '\0' && length < sizeof un.sun_path;
+    needed = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length + (terminated ? 1 : 0));
+  } else if (s.family == AF_INET6 && endpoint.address.is_v4()) {
+    auto& in6 = reinterpret_cast<sockaddr_in6&>(storage);
+    in6.sin6_family = AF_INET6;
+    in6.sin6_port = htons(endpoint.port);
+    const bool any = endpoint.address == ip_address::any_v4();
+    if (!any) {
+      in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xff;
+      std::memcpy(&in6.sin6_addr.s6_addr[12], endpoint.address.bytes().data(), 4);
+    }
+    needed = sizeof in6;
+  } else {
+    needed = endpoint.to_sockaddr(storage);
+  }
+  if (into != nullptr) std::memcpy(into, &storage, std::min<std::size_t>(*size, needed));
+  *size = needed;
+}
+
+ANYIO_NET_FN bool is_any(const ip_address& a) {
+  return a == ip_address::any_v4() || a == ip_address::any_v6();
+}
+
+/// Whether a socket bound there takes what is sent to this address.
+ANYIO_NET_FN bool covers(const sim_socket& s, const ip_address& target) {
+  if (s.local.address == target) return true;
+  if (!is_any(s.local.address)) return false;
+  if (s.family == AF_INET) return target.is_v4();
+  return target.is_v6() || s.option(IPPROTO_IPV6, IPV6_V6ONLY) == 0;
+}
+
+ANYIO_NET_FN bool sim_network::is_taken(const sim_socket& s, const ip_endpoint& at) const {
+  for (const auto& place : ports_) {
+    const sim_handle other = place.lock();
+    if (other == nullptr || other->gone || other->type != s.type || other->local.port != at.port) continue;
+    sim_socket wanted;
+    wanted.family = s.family;
+    wanted.local = at;
+    wanted.options = s.options;
+    if (!covers(*other, at.address) && !covers(wanted, other->local.address)) continue;
+    const auto both = [&](int name) {
+      return s.option(SOL_SOCKET, name) != 0 && other->option(SOL_SOCKET, name) != 0;
+    };
+    if (both(SO_REUSEPORT)) continue;
+    const bool listens = other->stage == sim_socket::state::listening;
+    if (both(SO_REUSEADDR) && (s.type == SOCK_DGRAM || !listens)) continue;
+    return true;
+  }
+  return false;
+}
+
+ANYIO_NET_FN int sim_network::bind_ip(const sim_handle& s, ip_endpoint at) {
+  if (at.port == 0) {
+    for (int tries = 0; tries < 28232; ++tries) {
+      at.port = next_port_;
+      next_port_ = next_port_ == 60999 ? 32768 : static_cast<std::uint16_t>(next_port_ + 1);
+      if (!is_taken(*s, at)) break;
+      at.port = 0;
+    }
+    if (at.port == 0) return -EADDRINUSE;
+  } else if (is_taken(*s, at)) {
+    return -EADDRINUSE;
+  }
+  s->bound = true;
+  s->local = at;
+  std::erase_if(ports_, [](const auto& place) { return place.expired(); });
+  ports_.push_back(s);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::bind_any(const sim_handle& s) {
+  return bind_ip(s, ip_endpoint{s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4(), 0});
+}
+
+ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& path) {
+  if (path.empty()) return -EINVAL;
+  if (path.front() == '\0' && profile_ != sim::profile::linux_) return -ENOENT;
+  const auto found = files_.find(path);
+  const bool abstract_and_gone = found != files_.end() && path.front() == '\0' &&
+                                 at_path(path) == nullptr;  // it has no file to stay behind
+  if (found != files_.end() && !abstract_and_gone) return -EADDRINUSE;
+  files_[path] = file{s, next_inode_++};
+  s->bound = true;
+  s->local_path = path;
+  return 0;
+}
+
+ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& path) const {
+  const auto found = files_.find(path);
+  const sim_handle s = found == files_.end() ? nullptr : found->second.socket.lock();
+  return s == nullptr || s->gone ? nullptr : s;
+}
+
+ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->bound) return -EINVAL;
+  if (!s->is_ip()) return bind_path(s, unix_path(address, size));
+  ip_endpoint at;
+  if (!read_address(*s, address, size, at)) return -EINVAL;
+  const bool broadcast = at.address == ip_address::v4(0xffffffff);
+  if (s->type == SOCK_STREAM && (at.address.is_multicast() || broadcast)) return -EADDRNOTAVAIL;
+  return bind_ip(s, at);
+}
+
+ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
+  if (s->stage != sim_socket::state::fresh && s->stage != sim_socket::state::listening) return -EINVAL;
+  if (!s->bound) {
+    if (!s->is_ip()) return -EINVAL;
+    if (const int status = bind_any(s); status < 0) return status;
+  }
+  for (const auto& place : ports_) {
+    const sim_handle other = place.lock();
+    if (other == nullptr || other == s || other->gone || other->stage != sim_socket::state::listening)
+      continue;
+    if (!s->is_ip() || other->local.port != s->local.port || other->type != SOCK_STREAM) continue;
+    if (!covers(*other, s->local.address) && !covers(*s, other->local.address)) continue;
+    if (s->option(SOL_SOCKET, SO_REUSEPORT) == 0 || other->option(SOL_SOCKET, SO_REUSEPORT) == 0)
+      return -EADDRINUSE;
+  }
+  s->stage = sim_socket::state::listening;
+  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, and Linux's one more
+  return 0;
+}
+
+// --- connections
+
+ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handle& b) {
+  a->stage = b->stage = sim_socket::state::connected;
+  a->peer = b;
+  b->peer = a;
+}
+
+ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) const {
+  sim_handle found;
+  std::size_t least = static_cast<std::size_t>(-1);
+  for (const auto& place : ports_) {
+    const sim_handle s = place.lock();
+    if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
+      continue;
+    if (!covers(*s, at.address)) continue;
+    // The more special one first; of several that share a port the one with the least to do.
+    const std::size_t load = s->accepted.size() * 2 + (is_any(s->local.address) ? 1000000 : 0);
+    if (load < least) {
+      least = load;
+      found = s;
+    }
+  }
+  return found;
+}
+
+ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::string& path) {
+  if (path.empty()) return -EINVAL;
+  if (files_.find(path) == files_.end()) return path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+  const sim_handle target = at_path(path);
+  if (target == nullptr) return -ECONNREFUSED;
+  if (target->type != s->type) return -EPROTOTYPE;
+  s->remote_path = path;
+  if (s->type == SOCK_DGRAM) {
+    s->stage = sim_socket::state::connected;
+    s->peer = target;
+    return 0;
+  }
+  if (target->stage != sim_socket::state::listening) return -ECONNREFUSED;
+  if (target->accepted.size() >= target->backlog)
+    return profile_ == sim::profile::linux_ ? -EAGAIN : -ECONNREFUSED;
+  const sim_handle server = make(AF_UNIX, SOCK_STREAM);
+  server->bound = true;
+  server->local_path = path;
+  server->remote_path = s->local_path;
+  connect_ends(s, server);
+  target->accepted.push_back(server);
+  changed(*target);
+  changed(*s);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->type == SOCK_STREAM) {
+    switch (s->stage) {
+      case sim_socket::state::connecting: return -EALREADY;
+      case sim_socket::state::connected: return -EISCONN;
+      case sim_socket::state::listening: return -EINVAL;
+      case sim_socket::state::refused: return -ECONNABORTED;
+      case sim_socket::state::fresh: break;
+    }
+  }
+  if (!s->is_ip()) {
+    if (address->sa_family != AF_UNIX) return -EINVAL;
+    return connect_unix(s, unix_path(address, size));
+  }
+  ip_endpoint to;
+  if (!read_address(*s, address, size, to)) return -EAFNOSUPPORT;
+  if (is_any(to.address))
+    to.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
+    return -ENETUNREACH;
+  if (s->type == SOCK_STREAM && to.address.is_multicast()) return -ENETUNREACH;
+  if (!s->bound) {
+    if (const int status = bind_any(s); status < 0) return status;
+  }
+  if (is_any(s->local.address))
+    s->local.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  s->remote = to;
+  if (s->type == SOCK_DGRAM) {
+    s->stage = sim_socket::state::connected;
+    return 0;
+  }
+  s->stage = sim_socket::state::connecting;
+  arrival a{arrival::kind::knock, {}, s, {}, to, 0};
+  dispatch(arrival_time(*s, to.address, true), std::move(a));
+  return -EINPROGRESS;
+}
+
+/// The first segment of a connection arrives where somebody may listen.
+ANYIO_NET_FN void sim_network::knock(arrival& a) {
+  const sim_handle client = a.from.lock();
+  if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
+  const sim_handle listener = listener_at(a.target);
+  const time_point answered = arrival_time(*client, client->local.address, true);
+  if (listener == nullptr)
+    return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ECONNREFUSED});
+  if (listener->accepted.size() >= listener->backlog) {  // it is dropped, and comes again
+    constexpr int tries_of_linux = 6;
+    if (a.tries == tries_of_linux)
+      return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ETIMEDOUT});
+    const time_point when = anyio::detail::add(now_, std::chrono::seconds(1 << a.tries));
+    ++a.tries;
+    return dispatch(when, std::move(a));
+  }
+  const sim_handle server = make(client->family, SOCK_STREAM);
+  server->family = listener->family;
+  server->bound = true;
+  server->local = a.target;
+  server->remote = client->local;
+  server->stage = sim_socket::state::connected;
+  server->peer = client;
+  client->peer = server;
+  listener->accepted.push_back(server);
+  changed(*listener);
+  dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
+}
+
+ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->stage != sim_socket::state::listening) return -EINVAL;
+  if (s->accepted.empty()) return -EAGAIN;
+  const sim_handle connection = std::move(s->accepted.front());
+  s->accepted.pop_front();
+  if (connection->reset && profile_ != sim::profile::linux_) return -ECONNABORTED;
+  write_sim_address(*connection, connection->remote, connection->remote_path, address, size);
+  return add(connection);
+}
+
+ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->stage != sim_socket::state::connected || s->reset) return -ENOTCONN;
+  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
+  if (how != SHUT_WR) s->receiving_over = true;
+  if (how != SHUT_RD && !std::exchange(s->sending_over, true) && s->type == SOCK_STREAM)
+    send_to_peer(*s, arrival::kind::end);
+  changed(*s);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::break_connection(int fd) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->stage != sim_socket::state::connected || s->type != SOCK_STREAM || s->reset) return -ENOTCONN;
+  send_to_peer(*s, arrival::kind::reset, ECONNRESET);
+  break_stream(*s, 0);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (remote && (s->stage != sim_socket::state::connected || (s->is_ip() && s->reset))) return -ENOTCONN;
+  ip_endpoint endpoint = remote ? s->remote : s->local;
+  if (!remote && !s->bound && s->is_ip())
+    endpoint.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+  write_sim_address(*s, endpoint, remote ? s->remote_path : s->local_path, address, size);
+  return 0;
+}
+
+// --- options
+
+ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+#if defined(SO_PEERCRED)
+  if (level == SOL_SOCKET && name == SO_PEERCRED) {
+    const int who[3] = {1, 0, 0};  // process, user, group
+    *size = std::min<socklen_t>(*size, sizeof who);
+    std::memcpy(value, who, *size);
+    return 0;
+  }
+#endif
+  int out = s->option(level, name);
+  if (level == SOL_SOCKET) {
+    if (name == SO_TYPE) out = s->type;
+    if (name == SO_ERROR) out = std::exchange(s->broken, 0);
+    if (name == SO_ACCEPTCONN) out = s->stage == sim_socket::state::listening ? 1 : 0;
+    if ((name == SO_RCVBUF || name == SO_SNDBUF) && out == 0) out = 131072;
+  }
+  if (level == IPPROTO_UDP && out == 0) return -ENOPROTOOPT;
+  *size = std::min<socklen_t>(*size, sizeof out);
+  std::memcpy(value, &out, *size);
+  return 0;
+}
+
+/// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
+ANYIO_NET_FN int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
+  ip_address group;
+  bool joins = false;
+  if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
+    if (size < sizeof(ip_mreq)) return -EINVAL;
+    ip_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    group = ip_address::v4(ntohl(request.imr_multiaddr.s_addr));
+    joins = name == IP_ADD_MEMBERSHIP;
+  } else if (level == IPPROTO_IPV6 && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP)) {
+    if (size < sizeof(ipv6_mreq)) return -EINVAL;
+    ipv6_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    std::byte bytes[16];
+    std::memcpy(bytes, &request.ipv6mr_multiaddr, sizeof bytes);
+    group = ip_address::v6(bytes);
+    joins = name == IPV6_JOIN_GROUP;
+  } else {
+    return 1;
+  }
+  if (!group.is_multicast()) return -EINVAL;
+  if (joins) return s.groups.insert(group).second ? 0 : -EADDRINUSE;
+  return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
+}
+
+ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // of an accepted connection that is gone
+  if (level == IPPROTO_UDP) return -ENOPROTOOPT;                     // neither GRO nor GSO here
+  if (level == IPPROTO_TCP && (s->type != SOCK_STREAM || !s->is_ip())) return -EOPNOTSUPP;
+  if (const int status = change_membership(*s, level, name, value, size); status <= 0) return status;
+  if (level == SOL_SOCKET && name == SO_LINGER) {
+    if (size < sizeof(linger)) return -EINVAL;
+    linger l;
+    std::memcpy(&l, value, sizeof l);
+    s->options[{level, name}] = l.l_onoff != 0 && l.l_linger == 0 ? 1 : 0;
+    return 0;
+  }
+  int number = 0;
+  std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  s->options[{level, name}] = number;
+  return 0;
+}
+
+// --- descriptors in messages
+
+ANYIO_NET_FN int sim_network::read_passed(const message& m, std::vector<sim_handle>& passed) {
+  if (m.control == nullptr || m.control_size == 0) return 0;
+  msghdr header{};
+  header.msg_control = m.control;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    constexpr std::size_t most = 253;  // SCM_MAX_FD of Linux
+    if (passed.size() + count > most) return -EINVAL;
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd;
+      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+      const sim_handle s = find(fd);
+      if (s == nullptr) return refusal(fd);
+      passed.push_back(s);
+    }
+  }
+  return 0;
+}
+
+ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, message& m, bool takes_control) {
+  const std::size_t room =
+      takes_control && m.control_size >= CMSG_LEN(0) ? (m.control_size - CMSG_LEN(0)) / sizeof(int) : 0;
+  const std::size_t count = std::min(room, passed.size());
+  if (passed.size() > count) m.flags |= MSG_CTRUNC;
+  if (count != 0) {
+    msghdr header{};
+    header.msg_control = m.control;
+    header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+    cmsghdr* const c = CMSG_FIRSTHDR(&header);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(count * sizeof(int)));
+    for (std::size_t i = 0; i < count; ++i) {
+      const int fd = add(passed[i]);
+      std::memcpy(CMSG_DATA(c) + i * sizeof fd, &fd, sizeof fd);
+    }
+    m.control_size = std::min<std::size_t>(m.control_size, CMSG_SPACE(count * sizeof(int)));
+  } else {
+    m.control_size = 0;
+  }
+  for (const sim_handle& s : passed) drop(s);  // its place in the message
+}
+
+// --- bytes
+
+ANYIO_NET_FN std::size_t gather(const message& m, std::size_t most, std::string& out) {
+  for (const ::iovec& part : m.parts) {
+    const std::size_t n = std::min(part.iov_len, most - out.size());
+    out.append(static_cast<const char*>(part.iov_base), n);
+  }
+  return out.size();
+}
+
+ANYIO_NET_FN std::size_t size_of_parts(const message& m) {
+  std::size_t total = 0;
+  for (const ::iovec& part : m.parts) total += part.iov_len;
+  return total;
+}
+
+/// Copies to the parts of a message, behind so many bytes that are there.
+ANYIO_NET_FN void scatter(const message& m, std::size_t offset, std::string_view bytes) {
+  for (const ::iovec& part : m.parts) {
+    if (offset >= part.iov_len) {
+      offset -= part.iov_len;
+      continue;
+    }
+    const std::size_t n = std::min(part.iov_len - offset, bytes.size());
+    std::memcpy(static_cast<char*>(part.iov_base) + offset, bytes.data(), n);
+    bytes.remove_prefix(n);
+    offset = 0;
+    if (bytes.empty()) return;
+  }
+}
+
+ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noexcept {
+  constexpr std::size_t datagrams = 11;  // Linux's max_dgram_qlen and one
+  constexpr std::size_t usual = 131072;
+  if (to.type == SOCK_DGRAM) return datagrams;
+  const int chosen = to.option(SOL_SOCKET, SO_RCVBUF);
+  return chosen > 0 ? static_cast<std::size_t>(std::max(chosen, 2304)) : usual;
+}
+
+ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  std::vector<sim_handle> passed;
+  if (const int status = read_passed(m, passed); status < 0) return status;
+  if (!passed.empty() && s->is_ip()) return -EINVAL;
+  return s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed))
+                                : send_datagram(s, m, std::move(passed));
+}
+
+ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
+                                              std::vector<sim_handle>&& passed) {
+  if (s->broken != 0) return -std::exchange(s->broken, 0);
+  switch (s->stage) {
+    case sim_socket::state::connecting: return -EAGAIN;
+    case sim_socket::state::fresh: return s->is_ip() ? -EPIPE : -ENOTCONN;
+    case sim_socket::state::listening:
+    case sim_socket::state::refused: return -EPIPE;
+    case sim_socket::state::connected: break;
+  }
+  if (s->sending_over || s->reset) return -EPIPE;
+  const std::size_t total = size_of_parts(m);
+  const sim_handle peer = s->peer.lock();
+  if (peer == nullptr || peer->gone) {
+    if (!s->is_ip()) return -EPIPE;
+    // It goes out, and is answered with a reset.
+    const time_point there = arrival_time(*s, s->remote.address, true);
+    const time_point back = there + (arrival_time(*s, s->local.address, true) - now_);
+    if (total != 0) dispatch(back, arrival{arrival::kind::reset, s, {}, {}, {}, ECONNRESET});
+    return static_cast<ssize_t>(total);
+  }
+  if (!s->is_ip() && peer->receiving_over) return -EPIPE;
+  if (total == 0) return 0;
+  const std::size_t used = peer->inbox_bytes + peer->on_the_way;
+  const std::size_t window = window_of(*peer);
+  if (used >= window) return -EAGAIN;
+  arrival a{arrival::kind::bytes, peer, {}, {}, {}, 0};
+  const std::size_t n = gather(m, window - used, a.chunk.data);
+  for (const sim_handle& p : passed) ++p->descriptors;
+  a.chunk.passed = std::move(passed);
+  peer->on_the_way += n;
+  const time_point when = std::max(arrival_time(*s, s->remote.address, true), peer->last_arrival);
+  peer->last_arrival = when;
+  dispatch(when, std::move(a));
+  return static_cast<ssize_t>(n);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  m.flags = 0;
+  return s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control)
+                                : receive_datagram(*s, m, takes_control);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool takes_control) {
+  if (m.address != nullptr) write_sim_address(s, s.remote, s.remote_path, m.address, &m.address_size);
+  const auto nothing = [&](ssize_t outcome) {
+    m.control_size = 0;
+    return outcome;
+  };
+  if (s.receiving_over) return nothing(0);
+  if (s.inbox.empty()) {
+    if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
+    if (s.ended || s.reset) return nothing(0);
+    if (s.stage == sim_socket::state::fresh || s.stage == sim_socket::state::listening)
+      return nothing(-ENOTCONN);
+    if (s.stage == sim_socket::state::refused) return nothing(0);
+    return nothing(-EAGAIN);
+  }
+  const std::size_t room = size_of_parts(m);
+  const bool was_full = s.inbox_bytes + s.on_the_way >= window_of(s);
+  std::size_t got = 0;
+  std::vector<sim_handle> passed;
+  if (m.peek) {
+    for (const sim_chunk& chunk : s.inbox) {
+      const std::size_t n = std::min(room - got, chunk.data.size());
+      scatter(m, got, std::string_view(chunk.data).substr(0, n));
+      got += n;
+      if (!chunk.passed.empty()) {
+        passed = chunk.passed;
+        for (const sim_handle& p : passed) ++p->descriptors;
+        break;
+      }
+      if (got == room) break;
+    }
+  }
+  while (!m.peek && got < room && !s.inbox.empty()) {
+    sim_chunk& chunk = s.inbox.front();
+    const std::size_t n = std::min(room - got, chunk.data.size());
+    scatter(m, got, std::string_view(chunk.data).substr(0, n));
+    got += n;
+    s.inbox_bytes -= n;
+    const bool ends = !chunk.passed.empty();
+    passed = std::move(chunk.passed);
+    chunk.passed.clear();
+    if (n == chunk.data.size()) {
+      s.inbox.pop_front();
+    } else {
+      chunk.data.erase(0, n);
+    }
+    if (ends) break;
+  }
+  if (was_full && !m.peek)
+    if (const sim_handle peer = s.peer.lock()) changed(*peer);
+  hand_over(std::move(passed), m, takes_control);
+  return static_cast<ssize_t>(got);
+}
+
+// --- datagrams
+
+ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint& target,
+                                                               const ip_endpoint& from) const {
+  std::vector<sim_handle> found;
+  int best = -1;
+  for (const auto& place : ports_) {
+    const sim_handle s = place.lock();
+    if (s == nullptr || s->gone || s->type != SOCK_DGRAM || s->local.port != target.port) continue;
+    const bool connected = s->stage == sim_socket::state::connected;
+    if (connected && s->remote != from) continue;
+    if (target.address.is_multicast()) {
+      const bool hears = s->groups.contains(target.address) &&
+                         (is_any(s->local.address) || s->local.address == target.address);
+      if (hears) found.push_back(s);
+      continue;
+    }
+    if (!covers(*s, target.address)) continue;
+    const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
+    if (rank < best) continue;
+    best = rank;
+    found.assign(1, s);  // the last one that was bound
+  }
+  return found;
+}
+
+ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
+                                                std::vector<sim_handle>&& passed) {
+  if (s->broken != 0) return -std::exchange(s->broken, 0);
+  if (s->sending_over) return -EPIPE;
+  const std::size_t total = size_of_parts(m);
+  arrival a{arrival::kind::datagram, {}, s, {}, {}, 0};
+  if (s->is_ip()) {
+    ip_endpoint to = s->remote;
+    if (m.address != nullptr) {
+      if (!read_address(*s, m.address, m.address_size, to)) return -EAFNOSUPPORT;
+    } else if (s->stage != sim_socket::state::connected) {
+      return -EDESTADDRREQ;
+    }
+    if (to.port == 0) return -EINVAL;
+    constexpr std::size_t most = 65507;  // 65535 less the headers of IPv4 and UDP
+    if (total > (to.address.is_v6() ? most + 20 : most)) return -EMSGSIZE;
+    if (to.address == ip_address::v4(0xffffffff) && s->option(SOL_SOCKET, SO_BROADCAST) == 0) return -EACCES;
+    if (is_any(to.address))
+      to.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+    if (!s->bound)
+      if (const int status = bind_any(s); status < 0) return status;
+    a.target = to;
+    a.chunk.from = s->local;
+    if (is_any(a.chunk.from.address))
+      a.chunk.from.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+    gather(m, total, a.chunk.data);
+    const bool multicast = to.address.is_multicast();
+    const bool v4 = to.address.is_v4();
+    const auto silent =
+        s->options.find({v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP});
+    if (multicast && silent != s->options.end() && silent->second == 0) return static_cast<ssize_t>(total);
+    if (!choices.chance(link(a.chunk.from.address, to.address).drop))
+      dispatch(arrival_time(*s, to.address, false), std::move(a));
+    return static_cast<ssize_t>(total);
+  }
+  sim_handle to;
+  if (m.address != nullptr) {
+    const std::string path = unix_path(m.address, m.address_size);
+    if (files_.find(path) == files_.end())
+      return !path.empty() && path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+    to = at_path(path);
+  } else {
+    if (s->stage != sim_socket::state::connected) return -ENOTCONN;
+    to = s->peer.lock();
+  }
+  if (to == nullptr || to->gone) return -ECONNREFUSED;
+  if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
+  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default less what the kernel keeps
+  if (total > most) return -EMSGSIZE;
+  if (to->receiving_over) return -EPIPE;
+  const bool other_peer = to->stage == sim_socket::state::connected && to->peer.lock() != s;
+  if (other_peer) return -EPERM;
+  if (to->inbox.size() + to->on_the_way >= window_of(*to))
+    return profile_ == sim::profile::linux_ ? -EAGAIN : -ENOBUFS;
+  gather(m, total, a.chunk.data);
+  a.chunk.from_path = s->local_path;
+  for (const sim_handle& p : passed) ++p->descriptors;
+  a.chunk.passed = std::move(passed);
+  a.to = to;
+  ++to->on_the_way;
+  dispatch(now_, std::move(a));
+  return static_cast<ssize_t>(total);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bool takes_control) {
+  const auto nothing = [&](ssize_t outcome) {
+    m.control_size = 0;
+    return outcome;
+  };
+  if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
+  if (s.inbox.empty()) return nothing(s.receiving_over ? 0 : -EAGAIN);
+  sim_chunk& chunk = s.inbox.front();
+  const std::size_t n = std::min(size_of_parts(m), chunk.data.size());
+  scatter(m, 0, std::string_view(chunk.data).substr(0, n));
+  if (n < chunk.data.size()) m.flags |= MSG_TRUNC;
+  if (m.address != nullptr) write_sim_address(s, chunk.from, chunk.from_path, m.address, &m.address_size);
+  if (m.peek) return nothing(static_cast<ssize_t>(n));
+  std::vector<sim_handle> passed = std::move(chunk.passed);
+  if (s.is_ip()) s.inbox_bytes -= chunk.data.size();
+  s.inbox.pop_front();
+  hand_over(std::move(passed), m, takes_control);
+  if (!s.is_ip()) {  // whoever is connected to it may send again
+    for (auto& [fd, d] : descriptors_)
+      if (d.socket->peer.lock().get() == &s) changed(*d.socket);
+  }
+  return static_cast<ssize_t>(n);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == backend_sim: definitions =====================================================================
+
+// The seam's calls, in memory.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cerrno>
+#include <string>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+// --- time and chance
+
+ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
+
+ANYIO_NET_FN std::int64_t sim_backend::calendar() {
+  return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(network_->elapsed()).count();
+}
+
+ANYIO_NET_FN std::uint64_t sim_backend::entropy() { return network_->choices.noise(); }
+
+// --- readiness
+
+ANYIO_NET_FN int sim_backend::watch(int fd, std::uint64_t token) {
+  return traced("watch", fd, network_->watch(fd, token));
+}
+
+ANYIO_NET_FN void sim_backend::forget(int fd) { network_->forget(fd); }
+
+ANYIO_NET_FN int sim_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool) {
+  return traced("watch_once", fd, network_->watch_once(fd, interest, token));
+}
+
+ANYIO_NET_FN int sim_backend::poll_now(int fd, std::uint32_t interest) {
+  const int bits = network_->poll(fd);
+  return traced("poll", fd, bits < 0 ? bits : bits & static_cast<int>(interest | ready_end));
+}
+
+ANYIO_NET_FN int sim_backend::wait(std::span<poll_event> events, duration at_most) {
+  const time_point deadline =
+      at_most < duration::zero() ? time_point::max() : anyio::detail::add(network_->now(), at_most);
+  for (;;) {
+    const int count = network_->collect(events);
+    if (count != 0) return traced("wait", -1, count);
+    if (std::exchange(woken_, false) || network_->verdict() != sim_verdict::none)
+      return traced("wait", -1, 0);
+    if (network_->advance(deadline)) continue;
+    if (deadline == time_point::max()) network_->end(sim_verdict::deadlock);
+    return traced("wait", -1, network_->collect(events));
+  }
+}
+
+ANYIO_NET_FN void sim_backend::wake() { woken_ = true; }
+
+ANYIO_NET_FN int sim_backend::native_handle() const { return -1; }
+
+// --- sockets
+
+ANYIO_NET_FN int sim_backend::open_socket(int family, int type, int) {
+  return traced("socket", -1, network_->open(family, type));
+}
+
+ANYIO_NET_FN int sim_backend::open_pair(int family, int type, int (&fds)[2]) {
+  return traced("socketpair", -1, network_->open_pair(family, type, fds));
+}
+
+ANYIO_NET_FN int sim_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+  return traced("bind", fd, network_->bind(fd, address, size));
+}
+
+ANYIO_NET_FN int sim_backend::listen(int fd, int backlog) {
+  return traced("listen", fd, network_->listen(fd, backlog));
+}
+
+ANYIO_NET_FN int sim_backend::connect(int fd, const sockaddr* address, socklen_t size) {
+  return traced("connect", fd, network_->connect(fd, address, size));
+}
+
+ANYIO_NET_FN int sim_backend::accept(int fd, sockaddr* address, socklen_t* size) {
+  return traced("accept", fd, network_->accept(fd, address, size));
+}
+
+ANYIO_NET_FN int sim_backend::shutdown(int fd, int how) {
+  return traced("shutdown", fd, network_->shutdown(fd, how));
+}
+
+ANYIO_NET_FN int sim_backend::break_connection(int fd) {
+  return traced("break", fd, network_->break_connection(fd));
+}
+
+ANYIO_NET_FN int sim_backend::close(int fd) { return traced("close", fd, network_->close(fd)); }
+
+ANYIO_NET_FN ssize_t sim_backend::receive(int fd, void* data, std::size_t size) {
+  const ::iovec part{data, size};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  return traced("receive", fd, network_->receive(fd, m, false));
+}
+
+ANYIO_NET_FN ssize_t sim_backend::send(int fd, const void* data, std::size_t size) {
+  const ::iovec part{const_cast<void*>(data), size};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  return traced("send", fd, network_->send(fd, m));
+}
+
+ANYIO_NET_FN ssize_t sim_backend::receive_message(int fd, message& m) {
+  return traced("receive_message", fd, network_->receive(fd, m, m.control != nullptr));
+}
+
+ANYIO_NET_FN ssize_t sim_backend::send_message(int fd, const message& m) {
+  return traced("send_message", fd, network_->send(fd, m));
+}
+
+ANYIO_NET_FN int sim_backend::receive_messages(int fd, std::span<message> messages,
+                                               std::span<std::size_t> sizes) {
+  int done = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
+    const ssize_t n = receive_message(fd, messages[i]);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    sizes[i] = static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+ANYIO_NET_FN int sim_backend::send_messages(int fd, std::span<const message> messages) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send_message(fd, m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
+
+ANYIO_NET_FN ssize_t sim_backend::send_file(int, int file, std::uint64_t, std::size_t) {
+  return traced("send_file", file, network_->is_open(file) ? -EINVAL : -EOPNOTSUPP);
+}
+
+ANYIO_NET_FN int sim_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  return traced("get_option", fd, network_->get_option(fd, level, name, value, size));
+}
+
+ANYIO_NET_FN int sim_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  return traced("set_option", fd, network_->set_option(fd, level, name, value, size));
+}
+
+ANYIO_NET_FN int sim_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
+  return network_->address_of(fd, false, address, size);
+}
+
+ANYIO_NET_FN int sim_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
+  return network_->address_of(fd, true, address, size);
+}
+
+// --- descriptors of other kinds: there are none
+
+ANYIO_NET_FN ssize_t sim_backend::read(int fd, void* data, std::size_t size) {
+  return receive(fd, data, size);
+}
+
+ANYIO_NET_FN ssize_t sim_backend::write(int fd, std::span<const ::iovec> parts) {
+  message m;
+  m.parts = parts;
+  return send_message(fd, m);
+}
+
+ANYIO_NET_FN int sim_backend::adopt(int fd) { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
+
+ANYIO_NET_FN int sim_backend::set_close_on_exec(int) { return 0; }
+
+// --- paths, names, signals, threads
+
+ANYIO_NET_FN int sim_backend::identify(const char* path, file_identity& identity) {
+  return network_->identify(path, identity);
+}
+
+ANYIO_NET_FN int sim_backend::identify(int fd, file_identity& identity) {
+  return network_->identify(fd, identity);
+}
+
+ANYIO_NET_FN int sim_backend::change_mode(const char* path, mode_t) {
+  file_identity identity;
+  return network_->identify(path, identity);
+}
+
+ANYIO_NET_FN int sim_backend::unlink(const char* path) {
+  return traced("unlink", -1, network_->unlink(path));
+}
+
+ANYIO_NET_FN resolved sim_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+  resolved answer = network_->resolve(host, port, family);
+  network_->trace("resolve", -1, answer.status);
+  return answer;
+}
+
+ANYIO_NET_FN int sim_backend::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
+  host = endpoint.address.to_string();
+  service = std::to_string(endpoint.port);
+  return 0;
+}
+
+ANYIO_NET_FN bool sim_backend::has_family(int family) {
+  return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+}
+
+ANYIO_NET_FN int sim_backend::catch_signal(int number) { return network_->catch_signal(number); }
+
+ANYIO_NET_FN void sim_backend::release_signal(int number) { network_->release_signal(number); }
+
+ANYIO_NET_FN bool sim_backend::take_signal(int number) { return network_->take_signal(number); }
+
+ANYIO_NET_FN bool sim_backend::uses_threads() const { return false; }
+
+ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAGAIN; }
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == backend_fault: definitions ===================================================================
+
+// What may go wrong with which call.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+
+#include <sys/socket.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+inline constexpr int errors_of_opening[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
+inline constexpr int errors_of_bind[] = {EADDRINUSE, EACCES, EADDRNOTAVAIL};
+inline constexpr int errors_of_listen[] = {EADDRINUSE};
+inline constexpr int errors_of_connect[] = {ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EADDRNOTAVAIL};
+inline constexpr int errors_of_accept[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO};
+inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN};
+inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN};
+inline constexpr int errors_of_datagram_in[] = {ECONNREFUSED, EAGAIN};
+inline constexpr int errors_of_datagram_out[] = {ECONNREFUSED, ENOBUFS, EPERM, EAGAIN};
+inline constexpr int errors_of_watch[] = {ENOMEM, ENOSPC};
+inline constexpr int errors_of_options[] = {ENOPROTOOPT, EINVAL};
+inline constexpr int errors_of_shutdown[] = {ENOTCONN};
+inline constexpr int errors_of_names[] = {ENOBUFS};
+inline constexpr int errors_of_paths[] = {EACCES, EIO};
+
+// --- the deciding
+
+ANYIO_NET_FN int faulty_backend::failure_of(const char* name, std::span<const int> legal) {
+  if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
+  one_failure->name = name;
+  one_failure->choices = legal.size();
+  return -legal[one_failure->which % legal.size()];
+}
+
+ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
+  const auto found = watched_.find(fd);
+  if (found != watched_.end() && found->second.what != kind::other) return found->second.what;
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (inner_->get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) return kind::other;
+  if (type == SOCK_STREAM) return kind::stream;
+  sockaddr_storage address{};
+  size = sizeof address;
+  if (inner_->local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return kind::other;
+  return address.ss_family == AF_UNIX ? kind::unix_datagram : kind::ip_datagram;
+}
+
+/// Who was told EAGAIN hears of readiness at one of the next waits.
+ANYIO_NET_FN void faulty_backend::owe(int fd, std::uint32_t bits) {
+  const auto found = watched_.find(fd);
+  if (found == watched_.end()) return;
+  found->second.owed |= bits;
+  owes_ = true;
+}
+
+ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t direction,
+                                        std::size_t& size) {
+  const kind what = kind_of(fd);
+  const bool in = direction == ready_read;
+  const bool stream = what == kind::stream;
+  const std::span<const int> legal =
+      stream
+          ? (in ? std::span<const int>(errors_of_stream_in) : std::span<const int>(errors_of_stream_out))
+          : (in ? std::span<const int>(errors_of_datagram_in) : std::span<const int>(errors_of_datagram_out));
+  if (const int failure = what == kind::other ? 0 : failure_of(name, legal); failure != 0) {
+    if (failure == -EAGAIN) {
+      owe(fd, direction);
+    } else if (stream) {
+      inner_->break_connection(fd);
+    }
+    return failure;
+  }
+  const bool is_watched = watched_.contains(fd);  // else nobody could be told of readiness
+  if (is_watched && choices_->chance(faults.would_block)) {
+    owe(fd, direction);
+    return -EAGAIN;
+  }
+  if (!stream) return 0;
+  if (choices_->chance(faults.reset)) {
+    inner_->break_connection(fd);
+    return -ECONNRESET;
+  }
+  if (size > 1 && choices_->chance(faults.short_io)) {
+    size = 1 + choices_->pick(size - 1);
+    if (in) owe(fd, direction);  // less than there was room for, and yet more is there
+  }
+  return 0;
+}
+
+// --- time and chance, readiness
+
+ANYIO_NET_FN time_point faulty_backend::now() { return inner_->now(); }
+
+ANYIO_NET_FN std::int64_t faulty_backend::calendar() { return inner_->calendar(); }
+
+ANYIO_NET_FN std::uint64_t faulty_backend::entropy() { return inner_->entropy(); }
+
+ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
+  if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
+  const int status = inner_->watch(fd, token);
+  if (status >= 0) watched_[fd] = watched{token, 0, kind_of(fd)};
+  return status;
+}
+
+ANYIO_NET_FN void faulty_backend::forget(int fd) {
+  watched_.erase(fd);
+  inner_->forget(fd);
+}
+
+ANYIO_NET_FN int faulty_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  if (const int failure = failure_of("watch_once", errors_of_watch); failure != 0) return failure;
+  return inner_->watch_once(fd, interest, token, again);
+}
+
+ANYIO_NET_FN int faulty_backend::poll_now(int fd, std::uint32_t interest) {
+  return inner_->poll_now(fd, interest);
+}
+
+ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (held_) release_held(held_->fd);
+  if (choices_->chance(faults.interrupted)) return 0;
+  const int n = inner_->wait(events, owes_ ? duration::zero() : at_most);
+  if (n < 0 || !owes_) return n;
+  auto count = static_cast<std::size_t>(n);
+  owes_ = false;
+  for (auto& [fd, w] : watched_) {
+    if (w.owed == 0) continue;
+    if (count == events.size()) {
+      owes_ = true;
+      break;
+    }
+    events[count++] = {w.token, std::exchange(w.owed, 0)};
+  }
+  return static_cast<int>(count);
+}
+
+ANYIO_NET_FN void faulty_backend::wake() { inner_->wake(); }
+
+ANYIO_NET_FN int faulty_backend::native_handle() const { return inner_->native_handle(); }
+
+// --- sockets
+
+ANYIO_NET_FN int faulty_backend::open_socket(int family, int type, int protocol) {
+  if (const int failure = failure_of("socket", errors_of_opening); failure != 0) return failure;
+  if (choices_->chance(faults.accept_exhausted))
+    return -errors_of_opening[choices_->pick(std::size(errors_of_opening))];
+  return inner_->open_socket(family, type, protocol);
+}
+
+ANYIO_NET_FN int faulty_backend::open_pair(int family, int type, int (&fds)[2]) {
+  if (const int failure = failure_of("socketpair", errors_of_opening); failure != 0) return failure;
+  if (choices_->chance(faults.accept_exhausted))
+    return -errors_of_opening[choices_->pick(std::size(errors_of_opening))];
+  return inner_->open_pair(family, type, fds);
+}
+
+ANYIO_NET_FN int faulty_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+  if (const int failure = failure_of("bind", errors_of_bind); failure != 0) return failure;
+  return inner_->bind(fd, address, size);
+}
+
+ANYIO_NET_FN int faulty_backend::listen(int fd, int backlog) {
+  if (const int failure = failure_of("listen", errors_of_listen); failure != 0) return failure;
+  return inner_->listen(fd, backlog);
+}
+
+ANYIO_NET_FN int faulty_backend::connect(int fd, const sockaddr* address, socklen_t size) {
+  if (const int failure = failure_of("connect", errors_of_connect); failure != 0) return failure;
+  return inner_->connect(fd, address, size);
+}
+
+ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* size) {
+  if (const int failure = failure_of("accept", errors_of_accept); failure != 0) {
+    owe(fd, ready_read);  // the connection is still there
+    return failure;
+  }
+  if (choices_->chance(faults.would_block)) {
+    owe(fd, ready_read);
+    return -EAGAIN;
+  }
+  if (choices_->chance(faults.accept_exhausted))
+    return -errors_of_opening[choices_->pick(std::size(errors_of_opening))];
+  return inner_->accept(fd, address, size);
+}
+
+ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
+  if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
+    inner_->break_connection(fd);
+    return failure;
+  }
+  return inner_->shutdown(fd, how);
+}
+
+ANYIO_NET_FN int faulty_backend::close(int fd) {
+  if (held_ && held_->fd == fd) release_held(fd);
+  watched_.erase(fd);
+  return inner_->close(fd);
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::receive(int fd, void* data, std::size_t size) {
+  if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
+  return inner_->receive(fd, data, size);
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::send(int fd, const void* data, std::size_t size) {
+  const ::iovec part{const_cast<void*>(data), size};
+  if (kind_of(fd) == kind::ip_datagram) {
+    message m;
+    m.parts = std::span<const ::iovec>(&part, 1);
+    return send_message(fd, m);
+  }
+  if (const int failure = meddle(fd, "send", ready_write, size); failure != 0) return failure;
+  return inner_->send(fd, data, size);
+}
+
+ANYIO_NET_FN std::size_t total_of(const message& m) noexcept {
+  std::size_t total = 0;
+  for (const ::iovec& part : m.parts) total += part.iov_len;
+  return total;
+}
+
+/// A message of which only so many bytes go.
+class shortened_message {
+ public:
+  shortened_message(const message& m, std::size_t size) : parts_(m.parts.begin(), m.parts.end()), m_(m) {
+    for (::iovec& part : parts_) {
+      part.iov_len = std::min(part.iov_len, size);
+      size -= part.iov_len;
+    }
+    m_.parts = parts_;
+  }
+  message& get() noexcept { return m_; }
+
+ private:
+  std::vector<::iovec> parts_;
+  message m_;
+};
+
+ANYIO_NET_FN ssize_t faulty_backend::receive_message(int fd, message& m) {
+  const std::size_t total = total_of(m);
+  std::size_t size = total;
+  if (const int failure = meddle(fd, "receive_message", ready_read, size); failure != 0) return failure;
+  if (size == total) return inner_->receive_message(fd, m);
+  shortened_message shorter(m, size);
+  const ssize_t n = inner_->receive_message(fd, shorter.get());
+  m.flags = shorter.get().flags;
+  m.address_size = shorter.get().address_size;
+  m.control_size = shorter.get().control_size;
+  return n;
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
+  const std::size_t total = total_of(m);
+  std::size_t size = total;
+  if (const int failure = meddle(fd, "send_message", ready_write, size); failure != 0) return failure;
+  if (kind_of(fd) == kind::ip_datagram && !has_descriptors(m)) return send_one(fd, m);
+  if (size == total) return inner_->send_message(fd, m);
+  return inner_->send_message(fd, shortened_message(m, size).get());
+}
+
+/// An IP datagram, which may be lost, come twice, or come late.
+ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
+  const auto total = static_cast<ssize_t>(total_of(m));
+  if (choices_->chance(faults.drop)) return total;
+  if (!held_ && choices_->chance(faults.reorder)) {
+    held_datagram h{fd, {}, {}};
+    for (const ::iovec& part : m.parts) h.data.append(static_cast<const char*>(part.iov_base), part.iov_len);
+    if (m.address != nullptr) h.address.assign(reinterpret_cast<const char*>(m.address), m.address_size);
+    held_ = std::move(h);
+    return total;
+  }
+  const ssize_t n = inner_->send_message(fd, m);
+  if (n >= 0 && choices_->chance(faults.duplicate)) inner_->send_message(fd, m);
+  if (held_ && held_->fd == fd) release_held(fd);
+  return n;
+}
+
+/// Sends what was held back, behind what came after it.
+ANYIO_NET_FN void faulty_backend::release_held(int fd) {
+  held_datagram h = std::move(*held_);
+  held_.reset();
+  const ::iovec part{h.data.data(), h.data.size()};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  sockaddr_storage address{};
+  if (!h.address.empty()) {
+    std::memcpy(&address, h.address.data(), std::min(h.address.size(), sizeof address));
+    m.address = reinterpret_cast<sockaddr*>(&address);
+    m.address_size = static_cast<socklen_t>(h.address.size());
+  }
+  inner_->send_message(fd, m);
+}
+
+ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> messages,
+                                                  std::span<std::size_t> sizes) {
+  std::size_t size = 1;
+  if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
+  return inner_->receive_messages(fd, messages, sizes);
+}
+
+ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send_message(fd, m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64_t offset,
+                                               std::size_t count) {
+  if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
+  return inner_->send_file(socket, file, offset, count);
+}
+
+ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  return inner_->get_option(fd, level, name, value, size);
+}
+
+ANYIO_NET_FN int faulty_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  if (const int failure = failure_of("set_option", errors_of_options); failure != 0) return failure;
+  return inner_->set_option(fd, level, name, value, size);
+}
+
+ANYIO_NET_FN int faulty_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
+  if (const int failure = failure_of("local_address", errors_of_names); failure != 0) return failure;
+  return inner_->local_address(fd, address, size);
+}
+
+ANYIO_NET_FN int faulty_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
+  if (const int failure = failure_of("remote_address", errors_of_shutdown); failure != 0) return failure;
+  return inner_->remote_address(fd, address, size);
+}
+
+// --- the rest
+
+ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) {
+  if (size > 1 && choices_->chance(faults.short_io)) size = 1 + choices_->pick(size - 1);
+  return inner_->read(fd, data, size);
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
+  message m;
+  m.parts = parts;
+  const std::size_t total = total_of(m);
+  if (total < 2 || !choices_->chance(faults.short_io)) return inner_->write(fd, parts);
+  return inner_->write(fd, shortened_message(m, 1 + choices_->pick(total - 1)).get().parts);
+}
+
+ANYIO_NET_FN int faulty_backend::adopt(int fd) { return inner_->adopt(fd); }
+
+ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return inner_->set_close_on_exec(fd); }
+
+ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
+  return inner_->identify(path, identity);
+}
+
+ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
+  return inner_->identify(fd, identity);
+}
+
+ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
+  if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
+  return inner_->change_mode(path, mode);
+}
+
+ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
+  if (const int failure = failure_of("unlink", errors_of_paths); failure != 0) return failure;
+  return inner_->unlink(path);
+}
+
+ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+  resolved failed;
+  if (failure_of("resolve", errors_of_paths) != 0 || choices_->chance(faults.name_failure)) {
+    failed.status = -ENOENT;
+    failed.reason = "the name server does not answer";
+    return failed;
+  }
+  return inner_->resolve(host, port, family);
+}
+
+ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
+                                         std::string& service) {
+  return inner_->reverse(endpoint, host, service);
+}
+
+ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
+
+ANYIO_NET_FN int faulty_backend::catch_signal(int number) { return inner_->catch_signal(number); }
+
+ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_->release_signal(number); }
+
+ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_->take_signal(number); }
+
+ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
+
+ANYIO_NET_FN int faulty_backend::start_thread(void (*body)(void*), void* argument) {
+  return inner_->start_thread(body, argument);
+}
+
+ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
+  if (wanted > 1 && choices_->chance(faults.short_io)) return 1 + choices_->pick(wanted - 1);
+  return inner_->transfer(wanted);
+}
+
+ANYIO_NET_FN int faulty_backend::break_connection(int fd) { return inner_->break_connection(fd); }
+
+}  // namespace detail
+
+ANYIO_NET_FN std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
+                                                    const sim::options& options) {
+  if (inner == nullptr) return nullptr;
+  auto choices = std::make_shared<detail::sim_choices>(options.seed, options.choices);
+  return std::make_unique<detail::faulty_backend>(std::move(inner), std::move(choices), options.faults);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
+
+// == sim: definitions =============================================================================
+
+// How a simulated run begins and ends.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN sim_session::sim_session(const sim::options& options)
+    : network_(std::make_shared<sim_network>(options)),
+      options_(options),
+      outer_(std::exchange(innermost, this)),
+      outer_close_(std::exchange(close_simulated, &close_descriptor_here)) {}
+
+ANYIO_NET_FN sim_session::~sim_session() {
+  innermost = outer_;
+  close_simulated = outer_close_;
+}
+
+ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
+  sim_network& network = current().network();
+  network.trace("close", fd, network.close(fd));
+}
+
+ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
+  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_, options_.calendar),
+                                               std::shared_ptr<sim_choices>(network_, &network_->choices),
+                                               options_.faults);
+  system_ = made.get();
+  return made;
+}
+
+ANYIO_NET_FN void sim_session::set_faults(const sim::faults& faults) {
+  options_.faults = faults;
+  network_->set_latency(faults);
+  if (system_ != nullptr) system_->faults = faults;
+}
+
+ANYIO_NET_FN void sim_session::drive(loop_core& core, const bool& done) {
+  while (!done && core.alive() && network_->verdict() == sim_verdict::none) core.turn(duration::max());
+}
+
+ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report& out) {
+  system_ = nullptr;
+  out.virtual_time = network_->elapsed();
+  if (done) return;
+  out.dump = network_->dump() + core.dump();
+  const auto fail = [&](errc code, const char* reason) {
+    out.failure = error_access::with_reason(error(code, 0, "simulation"), reason);
+  };
+  switch (network_->verdict()) {
+    case sim_verdict::deadlock:
+      out.deadlock = true;
+      return fail(errc::deadlock, "everything waits, and nothing is on its way");
+    case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
+    case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+    case sim_verdict::none: break;  // an exception, or the program has ended its loop
+  }
+}
+
+ANYIO_NET_FN void sim_session::finish(sim::report& out) {
+  out.leaked_handles = network_->open_descriptors();
+  if (out.leaked_handles != 0 && out.dump.empty()) out.dump = network_->dump();
+  out.trace_hash = network_->trace_hash();
+  out.choices = network_->choices.taken();
+}
+
+ANYIO_NET_FN void sim_finding(const sim::report& r) {
+  std::fprintf(stderr, "anyio: %s\n%s", r.message().c_str(), r.dump.c_str());
+  std::abort();
+}
+
+ANYIO_NET_FN sim::options sim_fuzz_options(std::span<const std::uint8_t> input) noexcept {
+  static constexpr std::uint8_t none = 0;
+  sim::options o;
+  o.choices = input.empty() ? std::span<const std::uint8_t>(&none, 0) : input;
+  o.step_limit = 200'000;
+  return o;
+}
+
+/// Most runs see few kinds of trouble, those thoroughly.
+ANYIO_NET_FN void sim_choose_faults(sim_session& session) {
+  sim_choices& choices = session.network().choices;
+  const std::size_t kinds = choices.pick(256);
+  const auto likely = [&](std::size_t bit) {
+    constexpr double often[] = {0.05, 0.2, 0.5};
+    return (kinds >> bit & 1) != 0 ? often[choices.pick(std::size(often))] : 0.0;
+  };
+  sim::faults f;
+  f.short_io = likely(0);
+  f.would_block = likely(1);
+  f.interrupted = likely(1);
+  f.reset = likely(2) / 10;
+  f.drop = likely(3);
+  f.duplicate = likely(4);
+  f.reorder = likely(4);
+  f.accept_exhausted = likely(5) / 2;
+  f.name_failure = likely(6);
+  if ((kinds >> 7 & 1) != 0) f.latency_max = std::chrono::milliseconds(1 << choices.pick(10));
+  session.set_faults(f);
+}
+
+}  // namespace detail
+
+namespace sim {
+
+ANYIO_NET_FN bool report::ok() const noexcept {
+#if ANYIO_NET_EXCEPTIONS
+  if (exception) return false;
+#endif
+  return !failure && !deadlock && leaked_handles == 0;
+}
+
+ANYIO_NET_FN std::string report::message() const {
+  std::string line = "simulation: ";
+  if (failure) {
+    line += failure->operation() == "simulation" ? failure->message().substr(12) : failure->message();
+#if ANYIO_NET_EXCEPTIONS
+  } else if (exception) {
+    line += "an exception ended the program";
+#endif
+  } else {
+    line += "it ended";
+  }
+  if (leaked_handles != 0) line += ", " + std::to_string(leaked_handles) + " descriptors leaked";
+  line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";
+  constexpr char digits[] = "0123456789abcdef";
+  std::size_t size = choices.size();
+  while (size != 0 && choices[size - 1] == 0) --size;  // used up is 0
+  for (std::size_t i = 0; i < size; ++i) {
+    line += digits[choices[i] >> 4];
+    line += digits[choices[i] & 15];
+  }
+  if (size == 0) line += '-';
+  return line;
+}
+
+ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view text) {
+  std::vector<std::uint8_t> bytes;
+  unsigned value = 0;
+  bool half = false;
+  for (const char c : text) {
+    unsigned digit = 0;
+    if (c >= '0' && c <= '9') {
+      digit = static_cast<unsigned>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      digit = static_cast<unsigned>(c - 'a' + 10);
+    } else {
+      continue;
+    }
+    value = value << 4 | digit;
+    if (half) bytes.push_back(static_cast<std::uint8_t>(value));
+    half = !half;
+  }
+  bytes.reserve(bytes.size() + 1);  // so that `data()` is there also when all are harmless
+  return bytes;
+}
+
+ANYIO_NET_FN std::size_t draw(std::size_t bound) {
+  return detail::sim_session::current().network().choices.pick(bound);
+}
+
+ANYIO_NET_FN std::string draw_bytes(std::size_t max) {
+  std::string bytes(draw(max + 1), '\0');
+  for (char& c : bytes) c = static_cast<char>(draw(256));
+  return bytes;
+}
+
+ANYIO_NET_FN void set_faults(const faults& f) { detail::sim_session::current().set_faults(f); }
+
+ANYIO_NET_FN void heal() { set_faults({}); }
+
+ANYIO_NET_FN void set_link(ip_address from, ip_address to, const faults& f) {
+  detail::sim_session::current().network().set_link(from, to, f);
+}
+
+ANYIO_NET_FN void set_name(std::string_view name, std::span<const ip_address> addresses) {
+  detail::sim_session::current().network().set_name(name, addresses);
+}
+
+ANYIO_NET_FN void raise(int signal) {
+  detail::sim_session::current().network().raise(signal);
+  detail::loop_core::current().system().wake();
+}
+
+}  // namespace sim
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
 
 #endif  // ANYIO_NET_DEFINE

@@ -108,6 +108,8 @@ class backend {
   virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int shutdown(int fd, int how) = 0;
+  /// Breaks a connection in the way that the network could, as far as that can be done here.
+  virtual int break_connection(int fd) { return shutdown(fd, SHUT_RDWR); }
   /// Closes any descriptor. The number is free afterwards, whatever it returns.
   virtual int close(int fd) = 0;
   virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;
@@ -155,6 +157,10 @@ class backend {
   virtual bool uses_threads() const { return true; }
   /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
   virtual int start_thread(void (*body)(void*), void* argument) = 0;
+
+  // --- memory
+  /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made hard.
+  virtual std::size_t transfer(std::size_t wanted) { return wanted; }
 };
 
 namespace detail {
@@ -162,6 +168,10 @@ namespace detail {
 // --- the machine's own, for what belongs to no loop
 
 void close_descriptor(int fd) noexcept;
+/// Numbers from here on are a simulation's, whose close this thread has while it runs there.
+inline constexpr int first_simulated_descriptor = 1 << 30;
+using close_hook = void (*)(int fd) noexcept;
+inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] std::int64_t system_calendar() noexcept;
 [[nodiscard]] std::uint64_t system_entropy();
 /// A whole file. 0 or a negative errno: -EFBIG for one of more than 16 MiB.

@@ -13,7 +13,10 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-ANYIO_NET_FN void close_descriptor(int fd) noexcept { static_cast<void>(::close(fd)); }
+ANYIO_NET_FN void close_descriptor(int fd) noexcept {
+  if (fd >= first_simulated_descriptor && close_simulated != nullptr) return close_simulated(fd);
+  static_cast<void>(::close(fd));
+}
 
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 

@@ -1,0 +1,49 @@
+// What a simulated run is told. This part must not know how it is carried out.
+#pragma once
+
+#include "backend.hpp"
+#include "config.hpp"
+
+#if defined(ANYIO_NET_SIM)
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace anyio::inline ANYIO_NET_ABI::sim {
+
+/// How likely it is that a call meets trouble, from 0 to 1 each, and how long the way is. Only what is
+/// legal happens: a stream loses nothing, a UNIX datagram keeps its order.
+struct faults {
+  double short_io = 0;          ///< a stream takes or gives less than it could, at least a byte
+  double would_block = 0;       ///< EAGAIN, though the poller has said or will say that it is ready
+  double interrupted = 0;       ///< EINTR: a wait ends early, a connect goes on by itself
+  double reset = 0;             ///< a connection breaks, ECONNRESET
+  double drop = 0;              ///< an IP datagram is lost; a TCP segment comes late
+  double duplicate = 0;         ///< an IP datagram comes twice
+  double reorder = 0;           ///< an IP datagram comes behind the next one
+  double accept_exhausted = 0;  ///< EMFILE, ENFILE, ENOBUFS or ENOMEM for a new descriptor
+  double name_failure = 0;      ///< a look-up fails
+  duration latency_min = duration::zero();  ///< one way, between IP addresses
+  duration latency_max = duration::zero();
+};
+
+/// Whose errno values and orders it follows.
+enum class profile : std::uint8_t { linux_, darwin, freebsd };
+
+struct options {
+  std::uint64_t seed = 0;
+  /// Every decision is drawn from these bytes instead of the seed; used up = 0 = harmless.
+  std::span<const std::uint8_t> choices = {};
+  sim::faults faults = {};
+  sim::profile profile = sim::profile::linux_;
+  duration time_limit = std::chrono::hours(24);  ///< of virtual time
+  std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
+  void (*log)(std::string_view line) = nullptr;  ///< hears every call
+  std::int64_t calendar = 1'800'000'000;  ///< when the run begins, in seconds since 1970, for certificates
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::sim
+
+#endif

@@ -1,0 +1,713 @@
+// The sockets' calls: addresses, connections, bytes, datagrams, descriptors that are passed.
+#pragma once
+
+#include "sim_network.hpp"
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/un.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+// --- addresses
+
+/// An address for a socket of its family; an IPv6 socket hears of IPv4 in its mapped form.
+ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
+                                            ip_endpoint& out) const {
+  if (size < sizeof(sa_family_t) || address->sa_family != s.family) return false;
+  const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(address, size);
+  if (endpoint) out = *endpoint;
+  return endpoint.has_value();
+}
+
+ANYIO_NET_FN void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
+                                    sockaddr* into, socklen_t* size) {
+  sockaddr_storage storage{};
+  socklen_t needed = 0;
+  if (!s.is_ip()) {
+    auto& un = reinterpret_cast<sockaddr_un&>(storage);
+    un.sun_family = AF_UNIX;
+    const std::size_t length = std::min(path.size(), sizeof un.sun_path);
+    std::memcpy(un.sun_path, path.data(), length);
+    const bool terminated = !path.empty() && path.front() != '\0' && length < sizeof un.sun_path;
+    needed = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length + (terminated ? 1 : 0));
+  } else if (s.family == AF_INET6 && endpoint.address.is_v4()) {
+    auto& in6 = reinterpret_cast<sockaddr_in6&>(storage);
+    in6.sin6_family = AF_INET6;
+    in6.sin6_port = htons(endpoint.port);
+    const bool any = endpoint.address == ip_address::any_v4();
+    if (!any) {
+      in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xff;
+      std::memcpy(&in6.sin6_addr.s6_addr[12], endpoint.address.bytes().data(), 4);
+    }
+    needed = sizeof in6;
+  } else {
+    needed = endpoint.to_sockaddr(storage);
+  }
+  if (into != nullptr) std::memcpy(into, &storage, std::min<std::size_t>(*size, needed));
+  *size = needed;
+}
+
+ANYIO_NET_FN bool is_any(const ip_address& a) {
+  return a == ip_address::any_v4() || a == ip_address::any_v6();
+}
+
+/// Whether a socket bound there takes what is sent to this address.
+ANYIO_NET_FN bool covers(const sim_socket& s, const ip_address& target) {
+  if (s.local.address == target) return true;
+  if (!is_any(s.local.address)) return false;
+  if (s.family == AF_INET) return target.is_v4();
+  return target.is_v6() || s.option(IPPROTO_IPV6, IPV6_V6ONLY) == 0;
+}
+
+ANYIO_NET_FN bool sim_network::is_taken(const sim_socket& s, const ip_endpoint& at) const {
+  for (const auto& place : ports_) {
+    const sim_handle other = place.lock();
+    if (other == nullptr || other->gone || other->type != s.type || other->local.port != at.port) continue;
+    sim_socket wanted;
+    wanted.family = s.family;
+    wanted.local = at;
+    wanted.options = s.options;
+    if (!covers(*other, at.address) && !covers(wanted, other->local.address)) continue;
+    const auto both = [&](int name) {
+      return s.option(SOL_SOCKET, name) != 0 && other->option(SOL_SOCKET, name) != 0;
+    };
+    if (both(SO_REUSEPORT)) continue;
+    const bool listens = other->stage == sim_socket::state::listening;
+    if (both(SO_REUSEADDR) && (s.type == SOCK_DGRAM || !listens)) continue;
+    return true;
+  }
+  return false;
+}
+
+ANYIO_NET_FN int sim_network::bind_ip(const sim_handle& s, ip_endpoint at) {
+  if (at.port == 0) {
+    for (int tries = 0; tries < 28232; ++tries) {
+      at.port = next_port_;
+      next_port_ = next_port_ == 60999 ? 32768 : static_cast<std::uint16_t>(next_port_ + 1);
+      if (!is_taken(*s, at)) break;
+      at.port = 0;
+    }
+    if (at.port == 0) return -EADDRINUSE;
+  } else if (is_taken(*s, at)) {
+    return -EADDRINUSE;
+  }
+  s->bound = true;
+  s->local = at;
+  std::erase_if(ports_, [](const auto& place) { return place.expired(); });
+  ports_.push_back(s);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::bind_any(const sim_handle& s) {
+  return bind_ip(s, ip_endpoint{s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4(), 0});
+}
+
+ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& path) {
+  if (path.empty()) return -EINVAL;
+  if (path.front() == '\0' && profile_ != sim::profile::linux_) return -ENOENT;
+  const auto found = files_.find(path);
+  const bool abstract_and_gone = found != files_.end() && path.front() == '\0' &&
+                                 at_path(path) == nullptr;  // it has no file to stay behind
+  if (found != files_.end() && !abstract_and_gone) return -EADDRINUSE;
+  files_[path] = file{s, next_inode_++};
+  s->bound = true;
+  s->local_path = path;
+  return 0;
+}
+
+ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& path) const {
+  const auto found = files_.find(path);
+  const sim_handle s = found == files_.end() ? nullptr : found->second.socket.lock();
+  return s == nullptr || s->gone ? nullptr : s;
+}
+
+ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->bound) return -EINVAL;
+  if (!s->is_ip()) return bind_path(s, unix_path(address, size));
+  ip_endpoint at;
+  if (!read_address(*s, address, size, at)) return -EINVAL;
+  const bool broadcast = at.address == ip_address::v4(0xffffffff);
+  if (s->type == SOCK_STREAM && (at.address.is_multicast() || broadcast)) return -EADDRNOTAVAIL;
+  return bind_ip(s, at);
+}
+
+ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
+  if (s->stage != sim_socket::state::fresh && s->stage != sim_socket::state::listening) return -EINVAL;
+  if (!s->bound) {
+    if (!s->is_ip()) return -EINVAL;
+    if (const int status = bind_any(s); status < 0) return status;
+  }
+  for (const auto& place : ports_) {
+    const sim_handle other = place.lock();
+    if (other == nullptr || other == s || other->gone || other->stage != sim_socket::state::listening)
+      continue;
+    if (!s->is_ip() || other->local.port != s->local.port || other->type != SOCK_STREAM) continue;
+    if (!covers(*other, s->local.address) && !covers(*s, other->local.address)) continue;
+    if (s->option(SOL_SOCKET, SO_REUSEPORT) == 0 || other->option(SOL_SOCKET, SO_REUSEPORT) == 0)
+      return -EADDRINUSE;
+  }
+  s->stage = sim_socket::state::listening;
+  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, and Linux's one more
+  return 0;
+}
+
+// --- connections
+
+ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handle& b) {
+  a->stage = b->stage = sim_socket::state::connected;
+  a->peer = b;
+  b->peer = a;
+}
+
+ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) const {
+  sim_handle found;
+  std::size_t least = static_cast<std::size_t>(-1);
+  for (const auto& place : ports_) {
+    const sim_handle s = place.lock();
+    if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
+      continue;
+    if (!covers(*s, at.address)) continue;
+    // The more special one first; of several that share a port the one with the least to do.
+    const std::size_t load = s->accepted.size() * 2 + (is_any(s->local.address) ? 1000000 : 0);
+    if (load < least) {
+      least = load;
+      found = s;
+    }
+  }
+  return found;
+}
+
+ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::string& path) {
+  if (path.empty()) return -EINVAL;
+  if (files_.find(path) == files_.end()) return path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+  const sim_handle target = at_path(path);
+  if (target == nullptr) return -ECONNREFUSED;
+  if (target->type != s->type) return -EPROTOTYPE;
+  s->remote_path = path;
+  if (s->type == SOCK_DGRAM) {
+    s->stage = sim_socket::state::connected;
+    s->peer = target;
+    return 0;
+  }
+  if (target->stage != sim_socket::state::listening) return -ECONNREFUSED;
+  if (target->accepted.size() >= target->backlog)
+    return profile_ == sim::profile::linux_ ? -EAGAIN : -ECONNREFUSED;
+  const sim_handle server = make(AF_UNIX, SOCK_STREAM);
+  server->bound = true;
+  server->local_path = path;
+  server->remote_path = s->local_path;
+  connect_ends(s, server);
+  target->accepted.push_back(server);
+  changed(*target);
+  changed(*s);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->type == SOCK_STREAM) {
+    switch (s->stage) {
+      case sim_socket::state::connecting: return -EALREADY;
+      case sim_socket::state::connected: return -EISCONN;
+      case sim_socket::state::listening: return -EINVAL;
+      case sim_socket::state::refused: return -ECONNABORTED;
+      case sim_socket::state::fresh: break;
+    }
+  }
+  if (!s->is_ip()) {
+    if (address->sa_family != AF_UNIX) return -EINVAL;
+    return connect_unix(s, unix_path(address, size));
+  }
+  ip_endpoint to;
+  if (!read_address(*s, address, size, to)) return -EAFNOSUPPORT;
+  if (is_any(to.address))
+    to.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
+    return -ENETUNREACH;
+  if (s->type == SOCK_STREAM && to.address.is_multicast()) return -ENETUNREACH;
+  if (!s->bound) {
+    if (const int status = bind_any(s); status < 0) return status;
+  }
+  if (is_any(s->local.address))
+    s->local.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  s->remote = to;
+  if (s->type == SOCK_DGRAM) {
+    s->stage = sim_socket::state::connected;
+    return 0;
+  }
+  s->stage = sim_socket::state::connecting;
+  arrival a{arrival::kind::knock, {}, s, {}, to, 0};
+  dispatch(arrival_time(*s, to.address, true), std::move(a));
+  return -EINPROGRESS;
+}
+
+/// The first segment of a connection arrives where somebody may listen.
+ANYIO_NET_FN void sim_network::knock(arrival& a) {
+  const sim_handle client = a.from.lock();
+  if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
+  const sim_handle listener = listener_at(a.target);
+  const time_point answered = arrival_time(*client, client->local.address, true);
+  if (listener == nullptr)
+    return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ECONNREFUSED});
+  if (listener->accepted.size() >= listener->backlog) {  // it is dropped, and comes again
+    constexpr int tries_of_linux = 6;
+    if (a.tries == tries_of_linux)
+      return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ETIMEDOUT});
+    const time_point when = anyio::detail::add(now_, std::chrono::seconds(1 << a.tries));
+    ++a.tries;
+    return dispatch(when, std::move(a));
+  }
+  const sim_handle server = make(client->family, SOCK_STREAM);
+  server->family = listener->family;
+  server->bound = true;
+  server->local = a.target;
+  server->remote = client->local;
+  server->stage = sim_socket::state::connected;
+  server->peer = client;
+  client->peer = server;
+  listener->accepted.push_back(server);
+  changed(*listener);
+  dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
+}
+
+ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->stage != sim_socket::state::listening) return -EINVAL;
+  if (s->accepted.empty()) return -EAGAIN;
+  const sim_handle connection = std::move(s->accepted.front());
+  s->accepted.pop_front();
+  if (connection->reset && profile_ != sim::profile::linux_) return -ECONNABORTED;
+  write_sim_address(*connection, connection->remote, connection->remote_path, address, size);
+  return add(connection);
+}
+
+ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->stage != sim_socket::state::connected || s->reset) return -ENOTCONN;
+  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
+  if (how != SHUT_WR) s->receiving_over = true;
+  if (how != SHUT_RD && !std::exchange(s->sending_over, true) && s->type == SOCK_STREAM)
+    send_to_peer(*s, arrival::kind::end);
+  changed(*s);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::break_connection(int fd) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->stage != sim_socket::state::connected || s->type != SOCK_STREAM || s->reset) return -ENOTCONN;
+  send_to_peer(*s, arrival::kind::reset, ECONNRESET);
+  break_stream(*s, 0);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (remote && (s->stage != sim_socket::state::connected || (s->is_ip() && s->reset))) return -ENOTCONN;
+  ip_endpoint endpoint = remote ? s->remote : s->local;
+  if (!remote && !s->bound && s->is_ip())
+    endpoint.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+  write_sim_address(*s, endpoint, remote ? s->remote_path : s->local_path, address, size);
+  return 0;
+}
+
+// --- options
+
+ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+#if defined(SO_PEERCRED)
+  if (level == SOL_SOCKET && name == SO_PEERCRED) {
+    const int who[3] = {1, 0, 0};  // process, user, group
+    *size = std::min<socklen_t>(*size, sizeof who);
+    std::memcpy(value, who, *size);
+    return 0;
+  }
+#endif
+  int out = s->option(level, name);
+  if (level == SOL_SOCKET) {
+    if (name == SO_TYPE) out = s->type;
+    if (name == SO_ERROR) out = std::exchange(s->broken, 0);
+    if (name == SO_ACCEPTCONN) out = s->stage == sim_socket::state::listening ? 1 : 0;
+    if ((name == SO_RCVBUF || name == SO_SNDBUF) && out == 0) out = 131072;
+  }
+  if (level == IPPROTO_UDP && out == 0) return -ENOPROTOOPT;
+  *size = std::min<socklen_t>(*size, sizeof out);
+  std::memcpy(value, &out, *size);
+  return 0;
+}
+
+/// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
+ANYIO_NET_FN int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
+  ip_address group;
+  bool joins = false;
+  if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
+    if (size < sizeof(ip_mreq)) return -EINVAL;
+    ip_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    group = ip_address::v4(ntohl(request.imr_multiaddr.s_addr));
+    joins = name == IP_ADD_MEMBERSHIP;
+  } else if (level == IPPROTO_IPV6 && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP)) {
+    if (size < sizeof(ipv6_mreq)) return -EINVAL;
+    ipv6_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    std::byte bytes[16];
+    std::memcpy(bytes, &request.ipv6mr_multiaddr, sizeof bytes);
+    group = ip_address::v6(bytes);
+    joins = name == IPV6_JOIN_GROUP;
+  } else {
+    return 1;
+  }
+  if (!group.is_multicast()) return -EINVAL;
+  if (joins) return s.groups.insert(group).second ? 0 : -EADDRINUSE;
+  return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
+}
+
+ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // of an accepted connection that is gone
+  if (level == IPPROTO_UDP) return -ENOPROTOOPT;                     // neither GRO nor GSO here
+  if (level == IPPROTO_TCP && (s->type != SOCK_STREAM || !s->is_ip())) return -EOPNOTSUPP;
+  if (const int status = change_membership(*s, level, name, value, size); status <= 0) return status;
+  if (level == SOL_SOCKET && name == SO_LINGER) {
+    if (size < sizeof(linger)) return -EINVAL;
+    linger l;
+    std::memcpy(&l, value, sizeof l);
+    s->options[{level, name}] = l.l_onoff != 0 && l.l_linger == 0 ? 1 : 0;
+    return 0;
+  }
+  int number = 0;
+  std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  s->options[{level, name}] = number;
+  return 0;
+}
+
+// --- descriptors in messages
+
+ANYIO_NET_FN int sim_network::read_passed(const message& m, std::vector<sim_handle>& passed) {
+  if (m.control == nullptr || m.control_size == 0) return 0;
+  msghdr header{};
+  header.msg_control = m.control;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    constexpr std::size_t most = 253;  // SCM_MAX_FD of Linux
+    if (passed.size() + count > most) return -EINVAL;
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd;
+      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+      const sim_handle s = find(fd);
+      if (s == nullptr) return refusal(fd);
+      passed.push_back(s);
+    }
+  }
+  return 0;
+}
+
+ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, message& m, bool takes_control) {
+  const std::size_t room =
+      takes_control && m.control_size >= CMSG_LEN(0) ? (m.control_size - CMSG_LEN(0)) / sizeof(int) : 0;
+  const std::size_t count = std::min(room, passed.size());
+  if (passed.size() > count) m.flags |= MSG_CTRUNC;
+  if (count != 0) {
+    msghdr header{};
+    header.msg_control = m.control;
+    header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+    cmsghdr* const c = CMSG_FIRSTHDR(&header);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(count * sizeof(int)));
+    for (std::size_t i = 0; i < count; ++i) {
+      const int fd = add(passed[i]);
+      std::memcpy(CMSG_DATA(c) + i * sizeof fd, &fd, sizeof fd);
+    }
+    m.control_size = std::min<std::size_t>(m.control_size, CMSG_SPACE(count * sizeof(int)));
+  } else {
+    m.control_size = 0;
+  }
+  for (const sim_handle& s : passed) drop(s);  // its place in the message
+}
+
+// --- bytes
+
+ANYIO_NET_FN std::size_t gather(const message& m, std::size_t most, std::string& out) {
+  for (const ::iovec& part : m.parts) {
+    const std::size_t n = std::min(part.iov_len, most - out.size());
+    out.append(static_cast<const char*>(part.iov_base), n);
+  }
+  return out.size();
+}
+
+ANYIO_NET_FN std::size_t size_of_parts(const message& m) {
+  std::size_t total = 0;
+  for (const ::iovec& part : m.parts) total += part.iov_len;
+  return total;
+}
+
+/// Copies to the parts of a message, behind so many bytes that are there.
+ANYIO_NET_FN void scatter(const message& m, std::size_t offset, std::string_view bytes) {
+  for (const ::iovec& part : m.parts) {
+    if (offset >= part.iov_len) {
+      offset -= part.iov_len;
+      continue;
+    }
+    const std::size_t n = std::min(part.iov_len - offset, bytes.size());
+    std::memcpy(static_cast<char*>(part.iov_base) + offset, bytes.data(), n);
+    bytes.remove_prefix(n);
+    offset = 0;
+    if (bytes.empty()) return;
+  }
+}
+
+ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noexcept {
+  constexpr std::size_t datagrams = 11;  // Linux's max_dgram_qlen and one
+  constexpr std::size_t usual = 131072;
+  if (to.type == SOCK_DGRAM) return datagrams;
+  const int chosen = to.option(SOL_SOCKET, SO_RCVBUF);
+  return chosen > 0 ? static_cast<std::size_t>(std::max(chosen, 2304)) : usual;
+}
+
+ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  std::vector<sim_handle> passed;
+  if (const int status = read_passed(m, passed); status < 0) return status;
+  if (!passed.empty() && s->is_ip()) return -EINVAL;
+  return s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed))
+                                : send_datagram(s, m, std::move(passed));
+}
+
+ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
+                                              std::vector<sim_handle>&& passed) {
+  if (s->broken != 0) return -std::exchange(s->broken, 0);
+  switch (s->stage) {
+    case sim_socket::state::connecting: return -EAGAIN;
+    case sim_socket::state::fresh: return s->is_ip() ? -EPIPE : -ENOTCONN;
+    case sim_socket::state::listening:
+    case sim_socket::state::refused: return -EPIPE;
+    case sim_socket::state::connected: break;
+  }
+  if (s->sending_over || s->reset) return -EPIPE;
+  const std::size_t total = size_of_parts(m);
+  const sim_handle peer = s->peer.lock();
+  if (peer == nullptr || peer->gone) {
+    if (!s->is_ip()) return -EPIPE;
+    // It goes out, and is answered with a reset.
+    const time_point there = arrival_time(*s, s->remote.address, true);
+    const time_point back = there + (arrival_time(*s, s->local.address, true) - now_);
+    if (total != 0) dispatch(back, arrival{arrival::kind::reset, s, {}, {}, {}, ECONNRESET});
+    return static_cast<ssize_t>(total);
+  }
+  if (!s->is_ip() && peer->receiving_over) return -EPIPE;
+  if (total == 0) return 0;
+  const std::size_t used = peer->inbox_bytes + peer->on_the_way;
+  const std::size_t window = window_of(*peer);
+  if (used >= window) return -EAGAIN;
+  arrival a{arrival::kind::bytes, peer, {}, {}, {}, 0};
+  const std::size_t n = gather(m, window - used, a.chunk.data);
+  for (const sim_handle& p : passed) ++p->descriptors;
+  a.chunk.passed = std::move(passed);
+  peer->on_the_way += n;
+  const time_point when = std::max(arrival_time(*s, s->remote.address, true), peer->last_arrival);
+  peer->last_arrival = when;
+  dispatch(when, std::move(a));
+  return static_cast<ssize_t>(n);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  m.flags = 0;
+  return s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control)
+                                : receive_datagram(*s, m, takes_control);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool takes_control) {
+  if (m.address != nullptr) write_sim_address(s, s.remote, s.remote_path, m.address, &m.address_size);
+  const auto nothing = [&](ssize_t outcome) {
+    m.control_size = 0;
+    return outcome;
+  };
+  if (s.receiving_over) return nothing(0);
+  if (s.inbox.empty()) {
+    if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
+    if (s.ended || s.reset) return nothing(0);
+    if (s.stage == sim_socket::state::fresh || s.stage == sim_socket::state::listening)
+      return nothing(-ENOTCONN);
+    if (s.stage == sim_socket::state::refused) return nothing(0);
+    return nothing(-EAGAIN);
+  }
+  const std::size_t room = size_of_parts(m);
+  const bool was_full = s.inbox_bytes + s.on_the_way >= window_of(s);
+  std::size_t got = 0;
+  std::vector<sim_handle> passed;
+  if (m.peek) {
+    for (const sim_chunk& chunk : s.inbox) {
+      const std::size_t n = std::min(room - got, chunk.data.size());
+      scatter(m, got, std::string_view(chunk.data).substr(0, n));
+      got += n;
+      if (!chunk.passed.empty()) {
+        passed = chunk.passed;
+        for (const sim_handle& p : passed) ++p->descriptors;
+        break;
+      }
+      if (got == room) break;
+    }
+  }
+  while (!m.peek && got < room && !s.inbox.empty()) {
+    sim_chunk& chunk = s.inbox.front();
+    const std::size_t n = std::min(room - got, chunk.data.size());
+    scatter(m, got, std::string_view(chunk.data).substr(0, n));
+    got += n;
+    s.inbox_bytes -= n;
+    const bool ends = !chunk.passed.empty();
+    passed = std::move(chunk.passed);
+    chunk.passed.clear();
+    if (n == chunk.data.size()) {
+      s.inbox.pop_front();
+    } else {
+      chunk.data.erase(0, n);
+    }
+    if (ends) break;
+  }
+  if (was_full && !m.peek)
+    if (const sim_handle peer = s.peer.lock()) changed(*peer);
+  hand_over(std::move(passed), m, takes_control);
+  return static_cast<ssize_t>(got);
+}
+
+// --- datagrams
+
+ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint& target,
+                                                               const ip_endpoint& from) const {
+  std::vector<sim_handle> found;
+  int best = -1;
+  for (const auto& place : ports_) {
+    const sim_handle s = place.lock();
+    if (s == nullptr || s->gone || s->type != SOCK_DGRAM || s->local.port != target.port) continue;
+    const bool connected = s->stage == sim_socket::state::connected;
+    if (connected && s->remote != from) continue;
+    if (target.address.is_multicast()) {
+      const bool hears = s->groups.contains(target.address) &&
+                         (is_any(s->local.address) || s->local.address == target.address);
+      if (hears) found.push_back(s);
+      continue;
+    }
+    if (!covers(*s, target.address)) continue;
+    const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
+    if (rank < best) continue;
+    best = rank;
+    found.assign(1, s);  // the last one that was bound
+  }
+  return found;
+}
+
+ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
+                                                std::vector<sim_handle>&& passed) {
+  if (s->broken != 0) return -std::exchange(s->broken, 0);
+  if (s->sending_over) return -EPIPE;
+  const std::size_t total = size_of_parts(m);
+  arrival a{arrival::kind::datagram, {}, s, {}, {}, 0};
+  if (s->is_ip()) {
+    ip_endpoint to = s->remote;
+    if (m.address != nullptr) {
+      if (!read_address(*s, m.address, m.address_size, to)) return -EAFNOSUPPORT;
+    } else if (s->stage != sim_socket::state::connected) {
+      return -EDESTADDRREQ;
+    }
+    if (to.port == 0) return -EINVAL;
+    constexpr std::size_t most = 65507;  // 65535 less the headers of IPv4 and UDP
+    if (total > (to.address.is_v6() ? most + 20 : most)) return -EMSGSIZE;
+    if (to.address == ip_address::v4(0xffffffff) && s->option(SOL_SOCKET, SO_BROADCAST) == 0) return -EACCES;
+    if (is_any(to.address))
+      to.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+    if (!s->bound)
+      if (const int status = bind_any(s); status < 0) return status;
+    a.target = to;
+    a.chunk.from = s->local;
+    if (is_any(a.chunk.from.address))
+      a.chunk.from.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+    gather(m, total, a.chunk.data);
+    const bool multicast = to.address.is_multicast();
+    const bool v4 = to.address.is_v4();
+    const auto silent =
+        s->options.find({v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP});
+    if (multicast && silent != s->options.end() && silent->second == 0) return static_cast<ssize_t>(total);
+    if (!choices.chance(link(a.chunk.from.address, to.address).drop))
+      dispatch(arrival_time(*s, to.address, false), std::move(a));
+    return static_cast<ssize_t>(total);
+  }
+  sim_handle to;
+  if (m.address != nullptr) {
+    const std::string path = unix_path(m.address, m.address_size);
+    if (files_.find(path) == files_.end())
+      return !path.empty() && path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+    to = at_path(path);
+  } else {
+    if (s->stage != sim_socket::state::connected) return -ENOTCONN;
+    to = s->peer.lock();
+  }
+  if (to == nullptr || to->gone) return -ECONNREFUSED;
+  if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
+  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default less what the kernel keeps
+  if (total > most) return -EMSGSIZE;
+  if (to->receiving_over) return -EPIPE;
+  const bool other_peer = to->stage == sim_socket::state::connected && to->peer.lock() != s;
+  if (other_peer) return -EPERM;
+  if (to->inbox.size() + to->on_the_way >= window_of(*to))
+    return profile_ == sim::profile::linux_ ? -EAGAIN : -ENOBUFS;
+  gather(m, total, a.chunk.data);
+  a.chunk.from_path = s->local_path;
+  for (const sim_handle& p : passed) ++p->descriptors;
+  a.chunk.passed = std::move(passed);
+  a.to = to;
+  ++to->on_the_way;
+  dispatch(now_, std::move(a));
+  return static_cast<ssize_t>(total);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bool takes_control) {
+  const auto nothing = [&](ssize_t outcome) {
+    m.control_size = 0;
+    return outcome;
+  };
+  if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
+  if (s.inbox.empty()) return nothing(s.receiving_over ? 0 : -EAGAIN);
+  sim_chunk& chunk = s.inbox.front();
+  const std::size_t n = std::min(size_of_parts(m), chunk.data.size());
+  scatter(m, 0, std::string_view(chunk.data).substr(0, n));
+  if (n < chunk.data.size()) m.flags |= MSG_TRUNC;
+  if (m.address != nullptr) write_sim_address(s, chunk.from, chunk.from_path, m.address, &m.address_size);
+  if (m.peek) return nothing(static_cast<ssize_t>(n));
+  std::vector<sim_handle> passed = std::move(chunk.passed);
+  if (s.is_ip()) s.inbox_bytes -= chunk.data.size();
+  s.inbox.pop_front();
+  hand_over(std::move(passed), m, takes_control);
+  if (!s.is_ip()) {  // whoever is connected to it may send again
+    for (auto& [fd, d] : descriptors_)
+      if (d.socket->peer.lock().get() == &s) changed(*d.socket);
+  }
+  return static_cast<ssize_t>(n);
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif

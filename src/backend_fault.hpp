@@ -37,8 +37,8 @@ struct fault_at_call {
 class faulty_backend final : public backend {
  public:
   faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
-                 const sim::faults& faults) noexcept
-      : faults(faults), inner_(std::move(inner)), choices_(std::move(choices)) {}
+                 const sim::faults& all) noexcept
+      : faults(all), inner_(std::move(inner)), choices_(std::move(choices)) {}
 
   sim::faults faults;
   fault_at_call* one_failure = nullptr;

@@ -28,6 +28,13 @@ using time_point = std::chrono::steady_clock::time_point;
 
 namespace detail {
 
+/// `base + d`, at the ends of time if it would overflow.
+constexpr time_point add(time_point base, duration d) {
+  if (d > duration::zero() && base > time_point::max() - d) return time_point::max();
+  if (d < duration::zero() && base < time_point::min() - d) return time_point::min();
+  return base + d;
+}
+
 /// What `backend::wait` and `poll_now` tell of a descriptor.
 enum readiness : std::uint32_t {
   ready_read = 1,  // data, or a connection to accept
@@ -109,7 +116,11 @@ class backend {
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int shutdown(int fd, int how) = 0;
   /// Breaks a connection in the way that the network could, as far as that can be done here.
-  virtual int break_connection(int fd) { return shutdown(fd, SHUT_RDWR); }
+  virtual int break_connection(int fd) {
+    sockaddr nowhere{};
+    nowhere.sa_family = AF_UNSPEC;  // some systems reset TCP then
+    return connect(fd, &nowhere, sizeof nowhere) >= 0 ? 0 : shutdown(fd, SHUT_RDWR);
+  }
   /// Closes any descriptor. The number is free afterwards, whatever it returns.
   virtual int close(int fd) = 0;
   virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;
@@ -155,6 +166,8 @@ class backend {
   // --- helper threads
   /// Whether helper threads may be used. False: what would run on one runs in place.
   virtual bool uses_threads() const { return true; }
+  /// After how many turns of the loop what runs in place does so, 0 at once.
+  virtual std::size_t turns_before_call() { return 0; }
   /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
   virtual int start_thread(void (*body)(void*), void* argument) = 0;
 

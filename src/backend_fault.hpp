@@ -21,6 +21,10 @@
 #include <utility>
 #include <vector>
 
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
@@ -32,6 +36,7 @@ struct fault_at_call {
   std::uint64_t counted = 0;   // out: calls so far
   std::size_t choices = 0;     // out: how many errors were legal for it
   const char* name = nullptr;  // out: what it was
+  int error_number = 0;        // out: what it failed with
 };
 
 class faulty_backend final : public backend {
@@ -95,6 +100,7 @@ class faulty_backend final : public backend {
   ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
   ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
   ANYIO_NET_FN int break_connection(int fd) override;
@@ -103,13 +109,17 @@ class faulty_backend final : public backend {
   enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
   struct watched {
     std::uint64_t token = 0;
-    std::uint32_t owed = 0;  // readiness that was denied
+    std::uint32_t owed = 0;  // readiness that is to be told of
     kind what = kind::other;
+    bool broken = false;
+    std::uint64_t denied_read = 0;  // the turn in which it was
+    std::uint64_t denied_write = 0;
   };
   struct held_datagram {
     int fd;
     std::string data;
     std::string address;
+    std::string control;
   };
 
   /// The error that this call is to fail with, 0 for none.
@@ -117,18 +127,26 @@ class faulty_backend final : public backend {
   [[nodiscard]] kind kind_of(int fd);
   /// What happens to a transfer before it begins: a negative errno, or 0. Makes the size shorter.
   int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
+  [[nodiscard]] bool chance(double probability);
+  [[nodiscard]] std::size_t pick(std::size_t bound);
+  [[nodiscard]] bool shorten(std::size_t& size);
+  [[nodiscard]] bool denies(int fd, std::uint32_t direction);
+  [[nodiscard]] bool is_broken(int fd) const;
+  void break_here(int fd);
   void owe(int fd, std::uint32_t bits);
   ssize_t send_one(int fd, const message& m);
   void release_held(int fd);
-  [[nodiscard]] bool has_descriptors(const message& m) const noexcept {
-    return m.control != nullptr && m.control_size != 0;
-  }
 
   std::unique_ptr<backend> inner_;
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
+  std::uint64_t turn_ = 2;
   bool owes_ = false;
+  bool interrupted_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex mutex_;  // of the choices
+#endif
 };
 
 }  // namespace detail

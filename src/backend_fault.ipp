@@ -20,15 +20,21 @@ inline constexpr int errors_of_opening[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
 inline constexpr int errors_of_bind[] = {EADDRINUSE, EACCES, EADDRNOTAVAIL};
 inline constexpr int errors_of_listen[] = {EADDRINUSE};
 inline constexpr int errors_of_connect[] = {ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EADDRNOTAVAIL};
-inline constexpr int errors_of_accept[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO};
+inline constexpr int errors_of_connect_unix[] = {ECONNREFUSED, ENOENT, EACCES, EAGAIN};
+inline constexpr int errors_of_connected[] = {ECONNREFUSED, ETIMEDOUT, ECONNRESET, EHOSTUNREACH};
+inline constexpr int errors_of_accept[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EAGAIN};
 inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN};
 inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN};
 inline constexpr int errors_of_datagram_in[] = {ECONNREFUSED, EAGAIN};
 inline constexpr int errors_of_datagram_out[] = {ECONNREFUSED, ENOBUFS, EPERM, EAGAIN};
+inline constexpr int errors_of_reading[] = {EIO, EAGAIN};
+inline constexpr int errors_of_writing[] = {EPIPE, EIO, EAGAIN};
 inline constexpr int errors_of_watch[] = {ENOMEM, ENOSPC};
+inline constexpr int errors_of_memory[] = {ENOMEM};
 inline constexpr int errors_of_options[] = {ENOPROTOOPT, EINVAL};
 inline constexpr int errors_of_shutdown[] = {ENOTCONN};
 inline constexpr int errors_of_names[] = {ENOBUFS};
+inline constexpr int errors_of_signals[] = {EINVAL, EMFILE};
 inline constexpr int errors_of_paths[] = {EACCES, EIO};
 
 // --- the deciding
@@ -37,7 +43,8 @@ ANYIO_NET_FN int faulty_backend::failure_of(const char* name, std::span<const in
   if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
   one_failure->name = name;
   one_failure->choices = legal.size();
-  return -legal[one_failure->which % legal.size()];
+  one_failure->error_number = legal[one_failure->which % legal.size()];
+  return -one_failure->error_number;
 }
 
 ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
@@ -51,6 +58,53 @@ ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
   size = sizeof address;
   if (inner_->local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return kind::other;
   return address.ss_family == AF_UNIX ? kind::unix_datagram : kind::ip_datagram;
+}
+
+/// Whether something of this probability happens. Names are looked up on helper threads, too.
+ANYIO_NET_FN bool faulty_backend::chance(double probability) {
+  if (!(probability > 0)) return false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mutex_);
+#endif
+  return choices_->chance(probability);
+}
+
+ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mutex_);
+#endif
+  return choices_->pick(bound);
+}
+
+/// Less than all of it, at least 1, if it is to be.
+ANYIO_NET_FN bool faulty_backend::shorten(std::size_t& size) {
+  if (size < 2 || !chance(faults.short_io)) return false;
+  size = 1 + pick(size - 1);
+  return true;
+}
+
+/// Who is watched, and so can be told of readiness, may be denied it; not in the turn that follows, so that
+/// everything goes on.
+ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
+  const auto found = watched_.find(fd);
+  if (found == watched_.end()) return false;
+  std::uint64_t& last = direction == ready_read ? found->second.denied_read : found->second.denied_write;
+  if (turn_ - last < 2 || !chance(faults.would_block)) return false;
+  last = turn_;
+  owe(fd, direction);
+  return true;
+}
+
+/// What comes of a connection that has been broken here: nothing more, either way.
+ANYIO_NET_FN bool faulty_backend::is_broken(int fd) const {
+  const auto found = watched_.find(fd);
+  return found != watched_.end() && found->second.broken;
+}
+
+ANYIO_NET_FN void faulty_backend::break_here(int fd) {
+  inner_->break_connection(fd);
+  const auto found = watched_.find(fd);
+  if (found != watched_.end()) found->second.broken = true;
 }
 
 /// Who was told EAGAIN hears of readiness at one of the next waits.
@@ -74,24 +128,17 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
     if (failure == -EAGAIN) {
       owe(fd, direction);
     } else if (stream) {
-      inner_->break_connection(fd);
+      break_here(fd);
     }
     return failure;
   }
-  const bool is_watched = watched_.contains(fd);  // else nobody could be told of readiness
-  if (is_watched && choices_->chance(faults.would_block)) {
-    owe(fd, direction);
-    return -EAGAIN;
-  }
+  if (denies(fd, direction)) return -EAGAIN;
   if (!stream) return 0;
-  if (choices_->chance(faults.reset)) {
-    inner_->break_connection(fd);
+  if (chance(faults.reset)) {
+    break_here(fd);
     return -ECONNRESET;
   }
-  if (size > 1 && choices_->chance(faults.short_io)) {
-    size = 1 + choices_->pick(size - 1);
-    if (in) owe(fd, direction);  // less than there was room for, and yet more is there
-  }
+  if (shorten(size) && in) owe(fd, direction);  // less than there was room for, and yet more is there
   return 0;
 }
 
@@ -106,11 +153,12 @@ ANYIO_NET_FN std::uint64_t faulty_backend::entropy() { return inner_->entropy();
 ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
   if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
   const int status = inner_->watch(fd, token);
-  if (status >= 0) watched_[fd] = watched{token, 0, kind_of(fd)};
+  if (status >= 0) watched_[fd] = watched{token, 0, kind_of(fd), false, 0, 0};
   return status;
 }
 
 ANYIO_NET_FN void faulty_backend::forget(int fd) {
+  if (held_ && held_->fd == fd) release_held(fd);  // its owner may close it
   watched_.erase(fd);
   inner_->forget(fd);
 }
@@ -121,12 +169,15 @@ ANYIO_NET_FN int faulty_backend::watch_once(int fd, std::uint32_t interest, std:
 }
 
 ANYIO_NET_FN int faulty_backend::poll_now(int fd, std::uint32_t interest) {
+  if (const int failure = failure_of("poll_now", errors_of_memory); failure != 0) return failure;
   return inner_->poll_now(fd, interest);
 }
 
 ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_most) {
   if (held_) release_held(held_->fd);
-  if (choices_->chance(faults.interrupted)) return 0;
+  interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time goes on
+  if (interrupted_) return 0;
+  ++turn_;
   const int n = inner_->wait(events, owes_ ? duration::zero() : at_most);
   if (n < 0 || !owes_) return n;
   auto count = static_cast<std::size_t>(n);
@@ -150,15 +201,13 @@ ANYIO_NET_FN int faulty_backend::native_handle() const { return inner_->native_h
 
 ANYIO_NET_FN int faulty_backend::open_socket(int family, int type, int protocol) {
   if (const int failure = failure_of("socket", errors_of_opening); failure != 0) return failure;
-  if (choices_->chance(faults.accept_exhausted))
-    return -errors_of_opening[choices_->pick(std::size(errors_of_opening))];
+  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
   return inner_->open_socket(family, type, protocol);
 }
 
 ANYIO_NET_FN int faulty_backend::open_pair(int family, int type, int (&fds)[2]) {
   if (const int failure = failure_of("socketpair", errors_of_opening); failure != 0) return failure;
-  if (choices_->chance(faults.accept_exhausted))
-    return -errors_of_opening[choices_->pick(std::size(errors_of_opening))];
+  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
   return inner_->open_pair(family, type, fds);
 }
 
@@ -173,7 +222,10 @@ ANYIO_NET_FN int faulty_backend::listen(int fd, int backlog) {
 }
 
 ANYIO_NET_FN int faulty_backend::connect(int fd, const sockaddr* address, socklen_t size) {
-  if (const int failure = failure_of("connect", errors_of_connect); failure != 0) return failure;
+  const std::span<const int> legal = address->sa_family == AF_UNIX
+                                         ? std::span<const int>(errors_of_connect_unix)
+                                         : std::span<const int>(errors_of_connect);
+  if (const int failure = failure_of("connect", legal); failure != 0) return failure;
   return inner_->connect(fd, address, size);
 }
 
@@ -182,18 +234,14 @@ ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* si
     owe(fd, ready_read);  // the connection is still there
     return failure;
   }
-  if (choices_->chance(faults.would_block)) {
-    owe(fd, ready_read);
-    return -EAGAIN;
-  }
-  if (choices_->chance(faults.accept_exhausted))
-    return -errors_of_opening[choices_->pick(std::size(errors_of_opening))];
+  if (denies(fd, ready_read)) return -EAGAIN;
+  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
   return inner_->accept(fd, address, size);
 }
 
 ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
   if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
-    inner_->break_connection(fd);
+    break_here(fd);
     return failure;
   }
   return inner_->shutdown(fd, how);
@@ -206,11 +254,13 @@ ANYIO_NET_FN int faulty_backend::close(int fd) {
 }
 
 ANYIO_NET_FN ssize_t faulty_backend::receive(int fd, void* data, std::size_t size) {
+  if (is_broken(fd)) return 0;
   if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
   return inner_->receive(fd, data, size);
 }
 
 ANYIO_NET_FN ssize_t faulty_backend::send(int fd, const void* data, std::size_t size) {
+  if (is_broken(fd)) return -EPIPE;
   const ::iovec part{const_cast<void*>(data), size};
   if (kind_of(fd) == kind::ip_datagram) {
     message m;
@@ -245,6 +295,10 @@ class shortened_message {
 };
 
 ANYIO_NET_FN ssize_t faulty_backend::receive_message(int fd, message& m) {
+  if (is_broken(fd)) {
+    m.control_size = 0;
+    return 0;
+  }
   const std::size_t total = total_of(m);
   std::size_t size = total;
   if (const int failure = meddle(fd, "receive_message", ready_read, size); failure != 0) return failure;
@@ -258,10 +312,11 @@ ANYIO_NET_FN ssize_t faulty_backend::receive_message(int fd, message& m) {
 }
 
 ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
+  if (is_broken(fd)) return -EPIPE;
   const std::size_t total = total_of(m);
   std::size_t size = total;
   if (const int failure = meddle(fd, "send_message", ready_write, size); failure != 0) return failure;
-  if (kind_of(fd) == kind::ip_datagram && !has_descriptors(m)) return send_one(fd, m);
+  if (kind_of(fd) == kind::ip_datagram) return send_one(fd, m);
   if (size == total) return inner_->send_message(fd, m);
   return inner_->send_message(fd, shortened_message(m, size).get());
 }
@@ -269,16 +324,17 @@ ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
 /// An IP datagram, which may be lost, come twice, or come late.
 ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
   const auto total = static_cast<ssize_t>(total_of(m));
-  if (choices_->chance(faults.drop)) return total;
-  if (!held_ && choices_->chance(faults.reorder)) {
-    held_datagram h{fd, {}, {}};
+  if (chance(faults.drop)) return total;
+  if (!held_ && chance(faults.reorder)) {
+    held_datagram h{fd, {}, {}, {}};
     for (const ::iovec& part : m.parts) h.data.append(static_cast<const char*>(part.iov_base), part.iov_len);
     if (m.address != nullptr) h.address.assign(reinterpret_cast<const char*>(m.address), m.address_size);
+    if (m.control_size != 0) h.control.assign(static_cast<const char*>(m.control), m.control_size);
     held_ = std::move(h);
     return total;
   }
   const ssize_t n = inner_->send_message(fd, m);
-  if (n >= 0 && choices_->chance(faults.duplicate)) inner_->send_message(fd, m);
+  if (n >= 0 && chance(faults.duplicate)) inner_->send_message(fd, m);
   if (held_ && held_->fd == fd) release_held(fd);
   return n;
 }
@@ -296,6 +352,8 @@ ANYIO_NET_FN void faulty_backend::release_held(int fd) {
     m.address = reinterpret_cast<sockaddr*>(&address);
     m.address_size = static_cast<socklen_t>(h.address.size());
   }
+  m.control = h.control.data();
+  m.control_size = h.control.size();
   inner_->send_message(fd, m);
 }
 
@@ -318,11 +376,20 @@ ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> 
 
 ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64_t offset,
                                                std::size_t count) {
+  if (is_broken(socket)) return -EPIPE;
   if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
   return inner_->send_file(socket, file, offset, count);
 }
 
 ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)) {
+    if (const int failure = failure_of("connected", errors_of_connected); failure != 0) {
+      break_here(fd);
+      const int why = -failure;
+      std::memcpy(value, &why, *size = sizeof why);
+      return 0;
+    }
+  }
   return inner_->get_option(fd, level, name, value, size);
 }
 
@@ -344,16 +411,25 @@ ANYIO_NET_FN int faulty_backend::remote_address(int fd, sockaddr* address, sockl
 // --- the rest
 
 ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) {
-  if (size > 1 && choices_->chance(faults.short_io)) size = 1 + choices_->pick(size - 1);
+  if (const int failure = failure_of("read", errors_of_reading); failure != 0) {
+    if (failure == -EAGAIN) owe(fd, ready_read);
+    return failure;
+  }
+  if (denies(fd, ready_read)) return -EAGAIN;
+  static_cast<void>(shorten(size));
   return inner_->read(fd, data, size);
 }
 
 ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
+  if (const int failure = failure_of("write", errors_of_writing); failure != 0) {
+    if (failure == -EAGAIN) owe(fd, ready_write);
+    return failure;
+  }
+  if (denies(fd, ready_write)) return -EAGAIN;
   message m;
   m.parts = parts;
-  const std::size_t total = total_of(m);
-  if (total < 2 || !choices_->chance(faults.short_io)) return inner_->write(fd, parts);
-  return inner_->write(fd, shortened_message(m, 1 + choices_->pick(total - 1)).get().parts);
+  std::size_t size = total_of(m);
+  return inner_->write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
 }
 
 ANYIO_NET_FN int faulty_backend::adopt(int fd) { return inner_->adopt(fd); }
@@ -361,6 +437,7 @@ ANYIO_NET_FN int faulty_backend::adopt(int fd) { return inner_->adopt(fd); }
 ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return inner_->set_close_on_exec(fd); }
 
 ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
+  if (const int failure = failure_of("identify", errors_of_paths); failure != 0) return failure;
   return inner_->identify(path, identity);
 }
 
@@ -380,7 +457,7 @@ ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
 
 ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved failed;
-  if (failure_of("resolve", errors_of_paths) != 0 || choices_->chance(faults.name_failure)) {
+  if (failure_of("resolve", errors_of_paths) != 0 || chance(faults.name_failure)) {
     failed.status = -ENOENT;
     failed.reason = "the name server does not answer";
     return failed;
@@ -390,12 +467,16 @@ ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint
 
 ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
                                          std::string& service) {
+  if (const int failure = failure_of("reverse", errors_of_paths); failure != 0) return failure;
   return inner_->reverse(endpoint, host, service);
 }
 
 ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
 
-ANYIO_NET_FN int faulty_backend::catch_signal(int number) { return inner_->catch_signal(number); }
+ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
+  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
+  return inner_->catch_signal(number);
+}
 
 ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_->release_signal(number); }
 
@@ -403,12 +484,14 @@ ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_->take_
 
 ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
 
+ANYIO_NET_FN std::size_t faulty_backend::turns_before_call() { return inner_->turns_before_call(); }
+
 ANYIO_NET_FN int faulty_backend::start_thread(void (*body)(void*), void* argument) {
   return inner_->start_thread(body, argument);
 }
 
 ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
-  if (wanted > 1 && choices_->chance(faults.short_io)) return 1 + choices_->pick(wanted - 1);
+  static_cast<void>(shorten(wanted));
   return inner_->transfer(wanted);
 }
 

@@ -72,6 +72,7 @@ class sim_backend final : public backend {
   ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  private:

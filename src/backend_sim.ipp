@@ -213,6 +213,9 @@ ANYIO_NET_FN bool sim_backend::take_signal(int number) { return network_->take_s
 
 ANYIO_NET_FN bool sim_backend::uses_threads() const { return false; }
 
+/// At least one, so that cancelling meets a call that has not begun, as it may on a helper thread.
+ANYIO_NET_FN std::size_t sim_backend::turns_before_call() { return 1 + network_->choices.pick(8); }
+
 ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAGAIN; }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -84,7 +84,8 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
       const int e = static_cast<int>(-n);
       const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
       out = broken ? resource_->end_of_writing(e, name)
-                   : error(errc::os_error, e, name);  // a bad descriptor, say
+                   : error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e,
+                           name);  // a bad descriptor, say
       return true;
     }
     sent_ = static_cast<std::size_t>(n);
@@ -135,8 +136,13 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     detail::message peek;
     peek.parts = std::span<const ::iovec>(&look, 1);
     peek.peek = true;
-    if (size != 0 || loop.system().receive_message(resource_->descriptor(), peek) <= 0) {
-      out = resource_->end_of_reading(0, name);
+    const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
+    if (there == -EAGAIN) {
+      resource_->exhausted[detail::read_side] = true;
+      return false;
+    }
+    if (there <= 0) {
+      out = resource_->end_of_reading(static_cast<int>(-there), name);
       return true;
     }
   }

@@ -185,9 +185,11 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
         }
         return last;
       }
-      const ip_endpoint local = local_endpoint_of(system, *fd);
+      ip_endpoint local;
+      int status = read_local_endpoint(system, *fd, local);
       port = local.port;
-      if (int status = r->add(*fd, local); status < 0) {
+      if (status >= 0) status = r->add(*fd, local);
+      if (status < 0) {
         system.close(*fd);
         return error(errc::os_error, -status, "listen");
       }

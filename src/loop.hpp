@@ -54,13 +54,6 @@ constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
   }
 }
 
-/// `base + d`, at the ends of time if it would overflow.
-constexpr time_point add(time_point base, duration d) {
-  if (d > duration::zero() && base > time_point::max() - d) return time_point::max();
-  if (d < duration::zero() && base < time_point::min() - d) return time_point::min();
-  return base + d;
-}
-
 enum side : unsigned { read_side, write_side };
 
 /// What operations belong to: one reader and one writer may wait on it. Counted, so that a stream may

@@ -29,10 +29,17 @@ ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
   network.trace("close", fd, network.close(fd));
 }
 
+/// What goes wrong above the network. What is lost is lost on the way, which each link may have its own
+/// chance of.
+ANYIO_NET_FN sim::faults faults_above(sim::faults f) noexcept {
+  f.drop = 0;
+  return f;
+}
+
 ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
   auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_, options_.calendar),
                                                std::shared_ptr<sim_choices>(network_, &network_->choices),
-                                               options_.faults);
+                                               faults_above(options_.faults));
   system_ = made.get();
   return made;
 }
@@ -40,7 +47,7 @@ ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
 ANYIO_NET_FN void sim_session::set_faults(const sim::faults& faults) {
   options_.faults = faults;
   network_->set_latency(faults);
-  if (system_ != nullptr) system_->faults = faults;
+  if (system_ != nullptr) system_->faults = faults_above(faults);
 }
 
 ANYIO_NET_FN void sim_session::drive(loop_core& core, const bool& done) {
@@ -164,7 +171,10 @@ ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view text) {
 }
 
 ANYIO_NET_FN std::size_t draw(std::size_t bound) {
-  return detail::sim_session::current().network().choices.pick(bound);
+  detail::sim_network& network = detail::sim_session::current().network();
+  const std::size_t drawn = network.choices.pick(bound);
+  network.trace("draw", -1, static_cast<std::int64_t>(drawn));
+  return drawn;
 }
 
 ANYIO_NET_FN std::string draw_bytes(std::size_t max) {

@@ -40,8 +40,31 @@ struct sim_chunk {
   std::string from_path;  // of a UNIX one
 };
 
+/// What will happen at some time, where it is bound for.
+struct sim_arrival {
+  enum class kind : std::uint8_t {
+    bytes,
+    end,
+    reset,
+    retry,
+    call,
+    knock,
+    established,
+    refused,
+    datagram,
+    unreachable
+  };
+  kind what;
+  std::weak_ptr<sim_socket> to;
+  std::weak_ptr<sim_socket> from;
+  sim_chunk chunk;
+  ip_endpoint target;
+  int error_number = 0;
+  int tries = 0;
+};
+
 /// What a descriptor refers to. Several may, in this process or on their way.
-struct sim_socket {
+struct sim_socket : std::enable_shared_from_this<sim_socket> {
   enum class state : std::uint8_t { fresh, listening, connecting, connected, refused };
 
   int family = AF_UNIX;
@@ -60,17 +83,21 @@ struct sim_socket {
   // --- what has come, or will
   std::deque<sim_chunk> inbox;
   std::size_t inbox_bytes = 0;
-  std::size_t on_the_way = 0;  // bytes, for a stream's window; messages, for a UNIX datagram's
-  time_point last_arrival{};   // nothing may overtake on a stream
-  bool ended = false;          // the peer's end has arrived
-  int broken = 0;              // an errno to be told once
-  bool reset = false;          // after that has been told, too
+  std::size_t on_the_way = 0;    // bytes, for a stream's window; messages, for a UNIX datagram's
+  time_point last_arrival{};     // nothing may overtake on a stream
+  std::deque<sim_arrival> held;  // of a stream: sent again until the way carries something
+  bool ended = false;            // the peer's end has arrived
+  int broken = 0;                // an errno to be told once
+  bool reset = false;            // after that has been told, too
 
   // --- a stream's other end
   std::weak_ptr<sim_socket> peer;
   bool sending_over = false;
   bool receiving_over = false;
-  bool gone = false;  // no descriptor is left
+  bool told = false;     // that it is connected, to a second call of connect
+  bool roaming = false;  // bound to an address only as long as it is connected
+  bool unnamed = false;  // and to a port
+  bool gone = false;     // no descriptor is left
 
   // --- a listener
   std::deque<sim_handle> accepted;
@@ -163,16 +190,7 @@ class sim_network {
     bool armed = false;          // once
     bool signalled = false;      // in signalled_
   };
-  struct arrival {
-    enum class kind : std::uint8_t { bytes, end, reset, knock, established, refused, datagram, unreachable };
-    kind what;
-    std::weak_ptr<sim_socket> to;
-    std::weak_ptr<sim_socket> from;
-    sim_chunk chunk;
-    ip_endpoint target;
-    int error_number = 0;
-    int tries = 0;
-  };
+  using arrival = sim_arrival;
   [[nodiscard]] sim_handle find(int fd) const;
   int add(const sim_handle& socket);
   sim_handle make(int family, int type);
@@ -180,16 +198,26 @@ class sim_network {
   void end_of_socket(sim_socket& s);
   void changed(sim_socket& s);
   [[nodiscard]] std::uint32_t level(sim_socket& s) const;
+  [[nodiscard]] bool is_full(const sim_socket& to, const sim_socket& from) const;
   void signal(int fd, descriptor& d);
 
   [[nodiscard]] const sim::faults& link(const ip_address& from, const ip_address& to) const;
-  [[nodiscard]] time_point arrival_time(const sim_socket& from, const ip_address& to, bool reliable);
+  /// A way that loses everything.
+  [[nodiscard]] bool is_dead(const ip_address& from, const ip_address& to) const;
+  [[nodiscard]] time_point arrival_time(const ip_address& from, const ip_address& to, bool reliable);
   void dispatch(time_point when, arrival a);
   void arrive(arrival& a);
   void arrive_bytes(sim_socket& s, sim_chunk&& chunk);
+  void transmit(sim_socket& s, const sim_handle& peer, arrival a);
+  void retry(arrival& a);
+  void drop_held(sim_socket& s);
+  void call(arrival& a);
+  void call_again(arrival& a);
   void knock(arrival& a);
   void send_to_peer(sim_socket& s, arrival::kind what, int error_number = 0);
   void break_stream(sim_socket& s, int error_number);
+  void stop_listening(sim_socket& s);
+  void leave_peer(sim_socket& s);
 
   [[nodiscard]] bool read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
                                   ip_endpoint& out) const;
@@ -200,7 +228,7 @@ class sim_network {
   [[nodiscard]] sim_handle listener_at(const ip_endpoint& at) const;
   [[nodiscard]] std::vector<sim_handle> receivers_of(const ip_endpoint& target,
                                                      const ip_endpoint& from) const;
-  [[nodiscard]] sim_handle at_path(const std::string& path) const;
+  [[nodiscard]] sim_handle at_path(const std::string& place) const;
   int connect_unix(const sim_handle& s, const std::string& path);
   void connect_ends(const sim_handle& a, const sim_handle& b);
 
@@ -230,6 +258,7 @@ class sim_network {
   int next_ = first_descriptor;
   std::vector<int> signalled_;
   std::multimap<time_point, arrival> coming_;
+  std::vector<std::weak_ptr<sim_socket>> all_;    // that have been made, and some that are gone
   std::vector<std::weak_ptr<sim_socket>> ports_;  // bound IP sockets, in the order of binding
   struct file {
     std::weak_ptr<sim_socket> socket;

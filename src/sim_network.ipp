@@ -26,7 +26,11 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       profile_(options.profile),
       everywhere_(options.faults) {}
 
-ANYIO_NET_FN sim_network::~sim_network() = default;
+/// Sockets that lie in one another's inboxes would never end by themselves.
+ANYIO_NET_FN sim_network::~sim_network() {
+  for (const auto& place : all_)
+    if (const sim_handle s = place.lock()) s->inbox.clear();
+}
 
 // --- time
 
@@ -86,6 +90,8 @@ ANYIO_NET_FN sim_handle sim_network::make(int family, int type) {
   socket->family = family;
   socket->type = type;
   socket->serial = next_serial_++;
+  if (all_.size() == all_.capacity()) std::erase_if(all_, [](const auto& place) { return place.expired(); });
+  all_.push_back(socket);
   return socket;
 }
 
@@ -151,8 +157,11 @@ ANYIO_NET_FN void sim_network::end_of_socket(sim_socket& s) {
   for (sim_chunk& chunk : s.inbox) drop_chunk(chunk);
   s.inbox.clear();
   s.inbox_bytes = 0;
+  drop_held(s);
+  // Who accepts a connection may do so before this end has heard of it.
+  if (s.stage == sim_socket::state::connecting) return send_to_peer(s, arrival::kind::reset, ECONNRESET);
   if (s.stage != sim_socket::state::connected || s.type != SOCK_STREAM || s.reset) return;
-  const bool at_once = s.option(SOL_SOCKET, SO_LINGER) != 0;  // with a time of 0
+  const bool at_once = s.is_ip() && s.option(SOL_SOCKET, SO_LINGER) != 0;  // with a time of 0
   if (unread || at_once) {
     send_to_peer(s, arrival::kind::reset, ECONNRESET);
   } else {
@@ -163,30 +172,41 @@ ANYIO_NET_FN void sim_network::end_of_socket(sim_socket& s) {
 // --- readiness
 
 ANYIO_NET_FN std::uint32_t sim_network::level(sim_socket& s) const {
+  constexpr std::uint32_t hung_up = ready_read | ready_write | ready_end;  // poll(2)'s POLLHUP and POLLERR
+  const bool in_over = s.receiving_over || s.ended;
   std::uint32_t bits = 0;
   if (s.type == SOCK_DGRAM) {
-    if (!s.inbox.empty() || s.broken != 0 || s.receiving_over) bits |= ready_read;
+    if (s.broken != 0 || (s.receiving_over && s.sending_over)) return hung_up;
+    if (!s.inbox.empty()) bits |= ready_read;
+    if (s.receiving_over) bits |= ready_read | ready_end;
     const sim_handle peer = s.family == AF_UNIX ? s.peer.lock() : nullptr;
-    if (peer == nullptr || peer->gone || peer->inbox.size() + peer->on_the_way < window_of(*peer))
-      bits |= ready_write;
-    if (s.broken != 0) bits |= ready_end;
+    if (peer == nullptr || !is_full(*peer, s)) bits |= ready_write;
     return bits;
   }
   switch (s.stage) {
-    case sim_socket::state::listening: return s.accepted.empty() ? 0U : ready_read;
+    case sim_socket::state::listening:
+      if (!s.is_ip() && in_over) return s.sending_over ? hung_up : ready_read | ready_end;
+      return s.accepted.empty() ? 0U : ready_read;
     case sim_socket::state::connecting: return 0;
-    case sim_socket::state::fresh: return ready_write | ready_end;
-    case sim_socket::state::refused: return ready_read | ready_write | ready_end;
+    case sim_socket::state::fresh:
+    case sim_socket::state::refused: return hung_up;
     case sim_socket::state::connected: break;
   }
+  if (s.broken != 0 || s.reset || (in_over && s.sending_over)) return hung_up;
   if (s.inbox_bytes != 0) bits |= ready_read;
-  if (s.ended || s.receiving_over) bits |= ready_read | ready_end;
-  if (s.broken != 0 || s.reset) bits |= ready_read | ready_write | ready_end;
+  if (in_over) bits |= ready_read | ready_end;
   const sim_handle peer = s.peer.lock();
   const bool room = peer == nullptr || peer->gone || peer->inbox_bytes + peer->on_the_way < window_of(*peer);
   if (room || s.sending_over) bits |= ready_write;
-  if (s.ended && s.sending_over) bits |= ready_end;
   return bits;
+}
+
+/// Whether a UNIX datagram socket takes nothing from this one now. Linux lets two that are connected with
+/// each other send as much as their memory allows.
+ANYIO_NET_FN bool sim_network::is_full(const sim_socket& to, const sim_socket& from) const {
+  if (to.gone || &to == &from) return false;
+  if (profile_ == sim::profile::linux_ && to.peer.lock().get() == &from) return to.inbox_bytes >= 131072;
+  return to.inbox.size() + to.on_the_way >= window_of(to);
 }
 
 ANYIO_NET_FN void sim_network::signal(int fd, descriptor& d) {
@@ -271,11 +291,14 @@ ANYIO_NET_FN void sim_network::set_link(const ip_address& from, const ip_address
   links_[{from, to}] = faults;
 }
 
+ANYIO_NET_FN bool sim_network::is_dead(const ip_address& from, const ip_address& to) const {
+  return link(from, to).drop >= 1;
+}
+
 /// When what is sent now will be there. A segment of a stream that is lost is sent again, and comes late.
-ANYIO_NET_FN time_point sim_network::arrival_time(const sim_socket& from, const ip_address& to,
+ANYIO_NET_FN time_point sim_network::arrival_time(const ip_address& from, const ip_address& to,
                                                   bool reliable) {
-  if (!from.is_ip()) return now_;
-  const sim::faults& way = link(from.local.address, to);
+  const sim::faults& way = link(from, to);
   duration time = std::max(way.latency_min, duration::zero());
   if (way.latency_max > time)
     time += duration(static_cast<std::int64_t>(
@@ -286,15 +309,19 @@ ANYIO_NET_FN time_point sim_network::arrival_time(const sim_socket& from, const 
 }
 
 ANYIO_NET_FN void sim_network::dispatch(time_point when, arrival a) {
-  if (when <= now_ && (a.what == arrival::kind::bytes || a.what == arrival::kind::end ||
-                       a.what == arrival::kind::reset || a.what == arrival::kind::datagram))
-    return arrive(a);
+  const bool at_once = a.what == arrival::kind::bytes || a.what == arrival::kind::end ||
+                       a.what == arrival::kind::reset || a.what == arrival::kind::datagram ||
+                       a.what == arrival::kind::unreachable;
+  const bool next = when <= now_ && (coming_.empty() || coming_.begin()->first > now_);
+  if (at_once && next) return arrive(a);
   coming_.emplace(when, std::move(a));
 }
 
 ANYIO_NET_FN void sim_network::arrive(arrival& a) {
   const sim_handle to = a.to.lock();
   switch (a.what) {
+    case arrival::kind::retry: return retry(a);
+    case arrival::kind::call: return call(a);
     case arrival::kind::knock: return knock(a);
     case arrival::kind::datagram: {
       // The sender's own socket, by which the peer of a connected one is told of what nobody received.
@@ -302,6 +329,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
       if (to != nullptr) {  // UNIX: it was looked up when it was sent
         --to->on_the_way;
         if (to->gone) return drop_chunk(a.chunk);
+        to->inbox_bytes += a.chunk.data.size();
         to->inbox.push_back(std::move(a.chunk));
         return changed(*to);
       }
@@ -313,10 +341,13 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
         s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}});
         changed(*s);
       }
-      const bool nobody = receivers.empty() && !a.target.address.is_multicast();
-      if (nobody && from != nullptr && from->stage == sim_socket::state::connected && !from->gone) {
+      const bool nobody = receivers.empty() && !a.target.address.is_multicast() &&
+                          !is_dead(a.target.address, a.chunk.from.address);
+      const bool hears = from != nullptr && from->stage == sim_socket::state::connected && !from->gone &&
+                         from->remote == a.target;
+      if (nobody && hears) {
         arrival notice{arrival::kind::unreachable, from, {}, {}, {}, ECONNREFUSED};
-        dispatch(arrival_time(*from, from->local.address, false), std::move(notice));
+        dispatch(arrival_time(a.target.address, from->local.address, false), std::move(notice));
       }
       return;
     }
@@ -334,12 +365,23 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
       to->broken = a.error_number;
       return changed(*to);
     case arrival::kind::bytes:
-      if (to == nullptr) return drop_chunk(a.chunk);
+      if (to == nullptr) {  // it was closed meanwhile; of a UNIX socket nothing is on its way for long
+        drop_chunk(a.chunk);
+        const sim_handle from = a.from.lock();
+        if (from != nullptr && !is_dead(from->remote.address, from->local.address))
+          dispatch(arrival_time(from->remote.address, from->local.address, true),
+                   arrival{arrival::kind::reset, from, {}, {}, {}, ECONNRESET});
+        return;
+      }
       to->on_the_way -= a.chunk.data.size();
       return arrive_bytes(*to, std::move(a.chunk));
     case arrival::kind::end:
       if (to == nullptr || to->gone || to->reset) return;
       to->ended = true;
+      if (!to->is_ip()) {  // a UNIX socket whose peer has closed knows that nobody will receive
+        const sim_handle closer = a.from.lock();
+        if (closer == nullptr || closer->gone || closer->receiving_over) to->sending_over = true;
+      }
       return changed(*to);
     case arrival::kind::reset:
       if (to == nullptr || to->gone) return;
@@ -350,7 +392,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
 ANYIO_NET_FN void sim_network::break_stream(sim_socket& s, int error_number) {
   if (s.reset) return;
   s.reset = true;
-  s.broken = s.ended && s.is_ip() && error_number != 0 ? EPIPE : error_number;
+  s.broken = s.ended && s.is_ip() && error_number == ECONNRESET ? EPIPE : error_number;
   if (profile_ != sim::profile::linux_ && s.is_ip()) {  // what has not been read is lost there
     s.inbox.clear();
     s.inbox_bytes = 0;
@@ -362,8 +404,12 @@ ANYIO_NET_FN void sim_network::arrive_bytes(sim_socket& s, sim_chunk&& chunk) {
   if (s.gone || s.reset) {
     // A segment for a connection that is no longer there is answered with a reset (RFC 9293, section 3.5.2).
     drop_chunk(chunk);
-    if (s.gone) send_to_peer(s, arrival::kind::reset, s.is_ip() ? ECONNRESET : EPIPE);
+    send_to_peer(s, arrival::kind::reset, s.is_ip() ? ECONNRESET : EPIPE);
     return;
+  }
+  if (s.is_ip() && s.receiving_over && s.sending_over) {  // RFC 1122, section 4.2.2.13
+    send_to_peer(s, arrival::kind::reset, ECONNRESET);
+    return break_stream(s, ECONNRESET);
   }
   s.inbox_bytes += chunk.data.size();
   const bool joins = !s.inbox.empty() && s.inbox.back().passed.empty() && chunk.passed.empty();
@@ -377,11 +423,68 @@ ANYIO_NET_FN void sim_network::arrive_bytes(sim_socket& s, sim_chunk&& chunk) {
 
 /// To the other end of a stream, behind what is on its way there.
 ANYIO_NET_FN void sim_network::send_to_peer(sim_socket& s, arrival::kind what, int error_number) {
-  const sim_handle peer = s.peer.lock();
-  if (peer == nullptr) return;
-  const time_point when = std::max(arrival_time(s, s.remote.address, true), peer->last_arrival);
-  peer->last_arrival = when;
-  dispatch(when, arrival{what, peer, {}, {}, {}, error_number});
+  if (const sim_handle peer = s.peer.lock()) transmit(s, peer, arrival{what, peer, {}, {}, {}, error_number});
+}
+
+ANYIO_NET_FN void sim_network::transmit(sim_socket& s, const sim_handle& peer, arrival a) {
+  a.from = s.weak_from_this();
+  time_point when = now_;
+  if (s.is_ip()) {
+    const bool dead = is_dead(s.local.address, s.remote.address);
+    if (a.what == arrival::kind::reset) {  // which is sent once, and ends what was to be sent again
+      drop_held(*peer);
+      if (dead) return;
+    } else if (dead || !peer->held.empty()) {
+      peer->held.push_back(std::move(a));
+      if (peer->held.size() > 1) return;
+      const time_point again = anyio::detail::add(now_, std::chrono::milliseconds(200));
+      return dispatch(again, arrival{arrival::kind::retry, peer, s.weak_from_this(), {}, {}, 0});
+    }
+    when = std::max(arrival_time(s.local.address, s.remote.address, true), peer->last_arrival);
+    peer->last_arrival = when;
+  }
+  dispatch(when, std::move(a));
+}
+
+ANYIO_NET_FN void sim_network::drop_held(sim_socket& s) {
+  for (arrival& a : s.held) {
+    s.on_the_way -= a.chunk.data.size();
+    drop_chunk(a.chunk);
+  }
+  s.held.clear();
+}
+
+/// What a dead way held back is sent again, at longer and longer intervals, until the sender gives up, as
+/// with Linux's net.ipv4.tcp_retries2 of 15.
+ANYIO_NET_FN void sim_network::retry(arrival& a) {
+  constexpr int most_tries = 15;
+  const sim_handle to = a.to.lock();
+  const sim_handle from = a.from.lock();
+  if (to == nullptr) {
+    const bool answered = from != nullptr && !is_dead(from->local.address, from->remote.address) &&
+                          !is_dead(from->remote.address, from->local.address);
+    if (answered) break_stream(*from, ECONNRESET);
+    return;
+  }
+  if (to->held.empty()) return;
+  if (!is_dead(to->remote.address, to->local.address)) {
+    for (arrival& held : std::exchange(to->held, {})) {
+      const time_point when =
+          std::max(arrival_time(to->remote.address, to->local.address, true), to->last_arrival);
+      to->last_arrival = when;
+      dispatch(when, std::move(held));
+    }
+    return;
+  }
+  if (a.tries++ == most_tries) {
+    drop_held(*to);
+    if (from != nullptr) break_stream(*from, ETIMEDOUT);
+    return;
+  }
+  const duration pause =
+      std::min<duration>(std::chrono::milliseconds(200) * (1 << a.tries), std::chrono::minutes(2));
+  const time_point when = anyio::detail::add(now_, pause);
+  dispatch(when, std::move(a));
 }
 
 // --- names, paths, signals
@@ -408,9 +511,18 @@ ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
 
 ANYIO_NET_FN int sim_network::unlink(const char* path) { return files_.erase(path) != 0 ? 0 : -ENOENT; }
 
+/// Names are the same in capitals and with the root's dot.
+ANYIO_NET_FN std::string plain_name(std::string_view name) {
+  if (name.ends_with('.')) name.remove_suffix(1);
+  std::string plain(name);
+  for (char& c : plain)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return plain;
+}
+
 ANYIO_NET_FN resolved sim_network::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved answer;
-  const auto found = names_.find(host);
+  const auto found = names_.find(plain_name(host));
   if (found == names_.end()) {
     answer.status = -ENOENT;
     answer.reason = "no such name in the simulation";
@@ -425,7 +537,7 @@ ANYIO_NET_FN resolved sim_network::resolve(const std::string& host, std::uint16_
 }
 
 ANYIO_NET_FN void sim_network::set_name(std::string_view name, std::span<const ip_address> addresses) {
-  names_[std::string(name)].assign(addresses.begin(), addresses.end());
+  names_[plain_name(name)].assign(addresses.begin(), addresses.end());
 }
 
 ANYIO_NET_FN int sim_network::catch_signal(int number) {

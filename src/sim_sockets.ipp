@@ -17,6 +17,13 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 // --- addresses
 
+/// The name by which a UNIX socket is found. Abstract names are another set for each type.
+ANYIO_NET_FN std::string place_of(const std::string& path, int type) {
+  std::string place = path;
+  if (!path.empty() && path.front() == '\0') place += type == SOCK_STREAM ? 's' : 'd';
+  return place;
+}
+
 /// An address for a socket of its family; an IPv6 socket hears of IPv4 in its mapped form.
 ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
                                             ip_endpoint& out) const {
@@ -111,19 +118,23 @@ ANYIO_NET_FN int sim_network::bind_any(const sim_handle& s) {
 
 ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& path) {
   if (path.empty()) return -EINVAL;
-  if (path.front() == '\0' && profile_ != sim::profile::linux_) return -ENOENT;
-  const auto found = files_.find(path);
-  const bool abstract_and_gone = found != files_.end() && path.front() == '\0' &&
-                                 at_path(path) == nullptr;  // it has no file to stay behind
-  if (found != files_.end() && !abstract_and_gone) return -EADDRINUSE;
-  files_[path] = file{s, next_inode_++};
+  const bool is_abstract = path.front() == '\0';
+  if (is_abstract && profile_ != sim::profile::linux_) return -ENOENT;
+  if (is_abstract && s->bound) return -EINVAL;
+  const std::string place = place_of(path, s->type);
+  const bool is_left_behind = is_abstract && at_path(place) == nullptr;  // there is no file to stay
+  if (files_.contains(place) && !is_left_behind) return -EADDRINUSE;
+  if (s->bound) return -EINVAL;
+  files_[place] = file{s, next_inode_++};
   s->bound = true;
   s->local_path = path;
+  if (const sim_handle peer = s->peer.lock(); peer != nullptr && peer->peer.lock() == s)
+    peer->remote_path = path;
   return 0;
 }
 
-ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& path) const {
-  const auto found = files_.find(path);
+ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& place) const {
+  const auto found = files_.find(place);
   const sim_handle s = found == files_.end() ? nullptr : found->second.socket.lock();
   return s == nullptr || s->gone ? nullptr : s;
 }
@@ -131,13 +142,18 @@ ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& path) const {
 ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t size) {
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
-  if (s->bound) return -EINVAL;
   if (!s->is_ip()) return bind_path(s, unix_path(address, size));
+  if (s->bound) return -EINVAL;
   ip_endpoint at;
   if (!read_address(*s, address, size, at)) return -EINVAL;
+  if (s->family == AF_INET6 && at.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
+    return -EINVAL;
   const bool broadcast = at.address == ip_address::v4(0xffffffff);
   if (s->type == SOCK_STREAM && (at.address.is_multicast() || broadcast)) return -EADDRNOTAVAIL;
-  return bind_ip(s, at);
+  const int status = bind_ip(s, at);
+  // Linux: a socket of one IPv6 address hears of no IPv4.
+  if (status >= 0 && at.address.is_v6() && !is_any(at.address)) s->options[{IPPROTO_IPV6, IPV6_V6ONLY}] = 1;
+  return status;
 }
 
 ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
@@ -189,25 +205,50 @@ ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) const {
   return found;
 }
 
+/// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
+/// that was connected with it.
+ANYIO_NET_FN void sim_network::leave_peer(sim_socket& s) {
+  const sim_handle peer = s.peer.lock();
+  s.stage = sim_socket::state::fresh;
+  s.peer.reset();
+  if (!s.inbox.empty()) {
+    for (sim_chunk& chunk : s.inbox) drop_chunk(chunk);
+    s.inbox.clear();
+    s.inbox_bytes = 0;
+    if (peer != nullptr && !peer->gone && peer->peer.lock().get() == &s) {
+      peer->broken = ECONNRESET;
+      changed(*peer);
+    }
+  }
+  changed(s);
+}
+
 ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::string& path) {
   if (path.empty()) return -EINVAL;
-  if (files_.find(path) == files_.end()) return path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
-  const sim_handle target = at_path(path);
+  const std::string place = place_of(path, s->type);
+  if (!files_.contains(place)) return path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+  const sim_handle target = at_path(place);
   if (target == nullptr) return -ECONNREFUSED;
   if (target->type != s->type) return -EPROTOTYPE;
-  s->remote_path = path;
   if (s->type == SOCK_DGRAM) {
+    if (target->stage == sim_socket::state::connected && target->peer.lock() != s) return -EPERM;
+    if (s->stage == sim_socket::state::connected && s->peer.lock() != target) leave_peer(*s);
     s->stage = sim_socket::state::connected;
     s->peer = target;
+    s->remote_path = path;
+    changed(*s);
     return 0;
   }
-  if (target->stage != sim_socket::state::listening) return -ECONNREFUSED;
+  if (target->stage != sim_socket::state::listening || target->receiving_over) return -ECONNREFUSED;
   if (target->accepted.size() >= target->backlog)
     return profile_ == sim::profile::linux_ ? -EAGAIN : -ECONNREFUSED;
+  if (s->stage != sim_socket::state::fresh)
+    return s->stage == sim_socket::state::connected ? -EISCONN : -EINVAL;
   const sim_handle server = make(AF_UNIX, SOCK_STREAM);
   server->bound = true;
   server->local_path = path;
   server->remote_path = s->local_path;
+  s->remote_path = path;
   connect_ends(s, server);
   target->accepted.push_back(server);
   changed(*target);
@@ -215,32 +256,46 @@ ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::strin
   return 0;
 }
 
+/// Who sends to no address in particular sends to itself.
+ANYIO_NET_FN ip_address own_address(const sim_socket& s, const ip_address& any) {
+  const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
+  if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
+  return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
+}
+
 ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t size) {
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
-  if (s->type == SOCK_STREAM) {
-    switch (s->stage) {
-      case sim_socket::state::connecting: return -EALREADY;
-      case sim_socket::state::connected: return -EISCONN;
-      case sim_socket::state::listening: return -EINVAL;
-      case sim_socket::state::refused: return -ECONNABORTED;
-      case sim_socket::state::fresh: break;
-    }
-  }
   if (!s->is_ip()) {
     if (address->sa_family != AF_UNIX) return -EINVAL;
     return connect_unix(s, unix_path(address, size));
   }
+  if (s->type == SOCK_STREAM) {
+    switch (s->stage) {
+      case sim_socket::state::connecting: return -EALREADY;
+      case sim_socket::state::connected: return std::exchange(s->told, true) ? -EISCONN : 0;
+      case sim_socket::state::listening: return -EISCONN;
+      case sim_socket::state::refused:  // it is told, and the socket may try again
+        s->stage = sim_socket::state::fresh;
+        if (s->roaming)
+          s->local.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+        if (s->unnamed) s->bound = false;
+        return s->broken != 0 ? -std::exchange(s->broken, 0) : -ECONNABORTED;
+      case sim_socket::state::fresh: break;
+    }
+  }
   ip_endpoint to;
   if (!read_address(*s, address, size, to)) return -EAFNOSUPPORT;
-  if (is_any(to.address))
-    to.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  if (is_any(to.address)) to.address = own_address(*s, to.address);
+  if (to.address.is_v6() && s->bound && s->local.address.is_v4()) return -EAFNOSUPPORT;
   if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
     return -ENETUNREACH;
   if (s->type == SOCK_STREAM && to.address.is_multicast()) return -ENETUNREACH;
   if (!s->bound) {
     if (const int status = bind_any(s); status < 0) return status;
+    s->unnamed = true;
   }
+  s->roaming = s->roaming || is_any(s->local.address);
   if (is_any(s->local.address))
     s->local.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
   s->remote = to;
@@ -249,43 +304,73 @@ ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t
     return 0;
   }
   s->stage = sim_socket::state::connecting;
-  arrival a{arrival::kind::knock, {}, s, {}, to, 0};
-  dispatch(arrival_time(*s, to.address, true), std::move(a));
+  arrival a{arrival::kind::call, {}, s, {}, to, 0};
+  call(a);
   return -EINPROGRESS;
 }
 
-/// The first segment of a connection arrives where somebody may listen.
+/// The first segment of a connection goes out.
+ANYIO_NET_FN void sim_network::call(arrival& a) {
+  const sim_handle client = a.from.lock();
+  if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
+  if (is_dead(client->local.address, a.target.address)) return call_again(a);
+  a.what = arrival::kind::knock;
+  const time_point when = arrival_time(client->local.address, a.target.address, true);
+  dispatch(when, std::move(a));
+}
+
+/// It was not answered, and goes out again after a while: 127 seconds in all, 75 on the BSDs.
+ANYIO_NET_FN void sim_network::call_again(arrival& a) {
+  const bool is_linux = profile_ == sim::profile::linux_;
+  const int most_tries = is_linux ? 6 : 5;
+  const bool over = a.tries == most_tries;
+  const std::chrono::seconds pause(over && !is_linux ? 44 : 1 << a.tries);
+  ++a.tries;
+  if (over) {
+    a.what = arrival::kind::refused;
+    a.to = a.from;
+    a.error_number = ETIMEDOUT;
+  } else {
+    a.what = arrival::kind::call;
+  }
+  const time_point when = anyio::detail::add(now_, pause);
+  dispatch(when, std::move(a));
+}
+
+/// The first segment arrives where somebody may listen.
 ANYIO_NET_FN void sim_network::knock(arrival& a) {
   const sim_handle client = a.from.lock();
   if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
   const sim_handle listener = listener_at(a.target);
-  const time_point answered = arrival_time(*client, client->local.address, true);
+  const bool full = listener != nullptr && listener->accepted.size() >= listener->backlog;
+  if (full || is_dead(a.target.address, client->local.address)) return call_again(a);
+  const time_point answered = arrival_time(a.target.address, client->local.address, true);
+  if (listener == nullptr && a.target == client->local) {  // it calls itself, and answers
+    client->peer = client;
+    return dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
+  }
   if (listener == nullptr)
     return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ECONNREFUSED});
-  if (listener->accepted.size() >= listener->backlog) {  // it is dropped, and comes again
-    constexpr int tries_of_linux = 6;
-    if (a.tries == tries_of_linux)
-      return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ETIMEDOUT});
-    const time_point when = anyio::detail::add(now_, std::chrono::seconds(1 << a.tries));
-    ++a.tries;
-    return dispatch(when, std::move(a));
-  }
   const sim_handle server = make(client->family, SOCK_STREAM);
   server->family = listener->family;
+  server->options = listener->options;
   server->bound = true;
   server->local = a.target;
   server->remote = client->local;
   server->stage = sim_socket::state::connected;
+  server->told = true;
   server->peer = client;
   client->peer = server;
   listener->accepted.push_back(server);
   changed(*listener);
+  client->last_arrival = answered;
   dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
 }
 
 ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size) {
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
+  if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
   if (s->stage != sim_socket::state::listening) return -EINVAL;
   if (s->accepted.empty()) return -EAGAIN;
   const sim_handle connection = std::move(s->accepted.front());
@@ -295,16 +380,46 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
   return add(connection);
 }
 
+/// Nothing more will go either way on this connection, of which Linux then forgets the other end.
+ANYIO_NET_FN bool is_over(const sim_socket& s) {
+  return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
+}
+
 ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
-  if (s->stage != sim_socket::state::connected || s->reset) return -ENOTCONN;
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
+  if (s->is_ip() && s->stage == sim_socket::state::listening) {
+    if (how != SHUT_WR) stop_listening(*s);
+    return 0;
+  }
+  if (s->is_ip() && s->stage == sim_socket::state::connecting) {
+    s->stage = sim_socket::state::fresh;
+    changed(*s);
+    return 0;
+  }
+  const bool connected = s->stage == sim_socket::state::connected;
+  const bool sends = connected && !s->sending_over && !is_over(*s);
+  const int status = s->is_ip() && (!connected || is_over(*s)) ? -ENOTCONN : 0;
   if (how != SHUT_WR) s->receiving_over = true;
-  if (how != SHUT_RD && !std::exchange(s->sending_over, true) && s->type == SOCK_STREAM)
-    send_to_peer(*s, arrival::kind::end);
+  if (how != SHUT_RD) s->sending_over = true;
+  if (how != SHUT_RD && sends && s->type == SOCK_STREAM) send_to_peer(*s, arrival::kind::end);
+  if (const sim_handle peer = s->peer.lock();
+      how != SHUT_WR && peer != nullptr && !s->is_ip() && s->type == SOCK_STREAM) {
+    peer->sending_over = true;  // UNIX sockets know at once that nobody will receive
+    changed(*peer);
+  }
   changed(*s);
-  return 0;
+  return status;
+}
+
+ANYIO_NET_FN void sim_network::stop_listening(sim_socket& s) {
+  s.stage = sim_socket::state::fresh;
+  for (const sim_handle& waiting : std::exchange(s.accepted, {})) {
+    send_to_peer(*waiting, arrival::kind::reset, ECONNRESET);
+    waiting->gone = true;
+  }
+  changed(s);
 }
 
 ANYIO_NET_FN int sim_network::break_connection(int fd) {
@@ -319,7 +434,7 @@ ANYIO_NET_FN int sim_network::break_connection(int fd) {
 ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address, socklen_t* size) {
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
-  if (remote && (s->stage != sim_socket::state::connected || (s->is_ip() && s->reset))) return -ENOTCONN;
+  if (remote && (s->stage != sim_socket::state::connected || is_over(*s))) return -ENOTCONN;
   ip_endpoint endpoint = remote ? s->remote : s->local;
   if (!remote && !s->bound && s->is_ip())
     endpoint.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
@@ -328,6 +443,17 @@ ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address,
 }
 
 // --- options
+
+/// What a kind of socket has no options of. There is neither GRO nor GSO here.
+ANYIO_NET_FN int option_refusal(const sim_socket& s, int level, bool gets) {
+  if (level == SOL_SOCKET) return 0;
+  if (!s.is_ip()) return -EOPNOTSUPP;
+  if (level == IPPROTO_UDP && s.type == SOCK_DGRAM) return -ENOPROTOOPT;
+  const bool of_another = level == IPPROTO_UDP || (level == IPPROTO_TCP && s.type != SOCK_STREAM) ||
+                          (level == IPPROTO_IPV6 && s.family == AF_INET);
+  if (!of_another) return 0;
+  return gets && s.family == AF_INET ? -EOPNOTSUPP : -ENOPROTOOPT;
+}
 
 ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* value, socklen_t* size) {
   const sim_handle s = find(fd);
@@ -340,6 +466,7 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
     return 0;
   }
 #endif
+  if (const int status = option_refusal(*s, level, true); status < 0) return status;
   int out = s->option(level, name);
   if (level == SOL_SOCKET) {
     if (name == SO_TYPE) out = s->type;
@@ -347,7 +474,6 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
     if (name == SO_ACCEPTCONN) out = s->stage == sim_socket::state::listening ? 1 : 0;
     if ((name == SO_RCVBUF || name == SO_SNDBUF) && out == 0) out = 131072;
   }
-  if (level == IPPROTO_UDP && out == 0) return -ENOPROTOOPT;
   *size = std::min<socklen_t>(*size, sizeof out);
   std::memcpy(value, &out, *size);
   return 0;
@@ -383,8 +509,12 @@ ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
   if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // of an accepted connection that is gone
-  if (level == IPPROTO_UDP) return -ENOPROTOOPT;                     // neither GRO nor GSO here
-  if (level == IPPROTO_TCP && (s->type != SOCK_STREAM || !s->is_ip())) return -EOPNOTSUPP;
+  if (const int status = option_refusal(*s, level, false); status < 0) return status;
+  if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE || name == SO_ACCEPTCONN))
+    return -ENOPROTOOPT;
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && s->bound && !is_over(*s) &&
+      s->stage != sim_socket::state::refused)
+    return -EINVAL;
   if (const int status = change_membership(*s, level, name, value, size); status <= 0) return status;
   if (level == SOL_SOCKET && name == SO_LINGER) {
     if (size < sizeof(linger)) return -EINVAL;
@@ -395,6 +525,7 @@ ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void
   }
   int number = 0;
   std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  if (level == SOL_SOCKET && name == SO_REUSEPORT && !s->is_ip() && number != 0) return -EOPNOTSUPP;
   s->options[{level, name}] = number;
   return 0;
 }
@@ -497,11 +628,13 @@ ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
 
 ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
                                               std::vector<sim_handle>&& passed) {
-  if (s->broken != 0) return -std::exchange(s->broken, 0);
+  if (!s->is_ip() && m.address != nullptr)
+    return s->stage == sim_socket::state::connected ? -EISCONN : -EOPNOTSUPP;
+  if (s->is_ip() && s->broken != 0) return -std::exchange(s->broken, 0);
   switch (s->stage) {
     case sim_socket::state::connecting: return -EAGAIN;
-    case sim_socket::state::fresh: return s->is_ip() ? -EPIPE : -ENOTCONN;
-    case sim_socket::state::listening:
+    case sim_socket::state::fresh:
+    case sim_socket::state::listening: return s->is_ip() ? -EPIPE : -ENOTCONN;
     case sim_socket::state::refused: return -EPIPE;
     case sim_socket::state::connected: break;
   }
@@ -510,10 +643,16 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
   const sim_handle peer = s->peer.lock();
   if (peer == nullptr || peer->gone) {
     if (!s->is_ip()) return -EPIPE;
-    // It goes out, and is answered with a reset.
-    const time_point there = arrival_time(*s, s->remote.address, true);
-    const time_point back = there + (arrival_time(*s, s->local.address, true) - now_);
-    if (total != 0) dispatch(back, arrival{arrival::kind::reset, s, {}, {}, {}, ECONNRESET});
+    // It goes out, and is answered with a reset, or with nothing.
+    if (total == 0) return 0;
+    if (is_dead(s->local.address, s->remote.address) || is_dead(s->remote.address, s->local.address)) {
+      dispatch(anyio::detail::add(now_, std::chrono::milliseconds(924600)),
+               arrival{arrival::kind::reset, s, {}, {}, {}, ETIMEDOUT});
+      return static_cast<ssize_t>(total);
+    }
+    const time_point there = arrival_time(s->local.address, s->remote.address, true);
+    const time_point back = there + (arrival_time(s->remote.address, s->local.address, true) - now_);
+    dispatch(back, arrival{arrival::kind::reset, s, {}, {}, {}, ECONNRESET});
     return static_cast<ssize_t>(total);
   }
   if (!s->is_ip() && peer->receiving_over) return -EPIPE;
@@ -526,9 +665,7 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
   for (const sim_handle& p : passed) ++p->descriptors;
   a.chunk.passed = std::move(passed);
   peer->on_the_way += n;
-  const time_point when = std::max(arrival_time(*s, s->remote.address, true), peer->last_arrival);
-  peer->last_arrival = when;
-  dispatch(when, std::move(a));
+  transmit(*s, peer, std::move(a));
   return static_cast<ssize_t>(n);
 }
 
@@ -546,12 +683,14 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
     m.control_size = 0;
     return outcome;
   };
-  if (s.receiving_over) return nothing(0);
+  const bool unconnected = s.stage == sim_socket::state::fresh || s.stage == sim_socket::state::listening;
+  if (unconnected && !s.is_ip()) return nothing(-EINVAL);
+  if (s.stage == sim_socket::state::listening) return nothing(-ENOTCONN);
   if (s.inbox.empty()) {
+    if (s.ended && s.is_ip()) return nothing(0);  // before a reset that came later
     if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
-    if (s.ended || s.reset) return nothing(0);
-    if (s.stage == sim_socket::state::fresh || s.stage == sim_socket::state::listening)
-      return nothing(-ENOTCONN);
+    if (s.ended || s.reset || s.receiving_over) return nothing(0);
+    if (unconnected) return nothing(-ENOTCONN);
     if (s.stage == sim_socket::state::refused) return nothing(0);
     return nothing(-EAGAIN);
   }
@@ -572,7 +711,8 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
       if (got == room) break;
     }
   }
-  while (!m.peek && got < room && !s.inbox.empty()) {
+  const bool takes_descriptors = room == 0;  // those of the first byte come without it
+  while (!m.peek && (got < room || takes_descriptors) && !s.inbox.empty()) {
     sim_chunk& chunk = s.inbox.front();
     const std::size_t n = std::min(room - got, chunk.data.size());
     scatter(m, got, std::string_view(chunk.data).substr(0, n));
@@ -586,7 +726,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
     } else {
       chunk.data.erase(0, n);
     }
-    if (ends) break;
+    if (ends || takes_descriptors) break;
   }
   if (was_full && !m.peek)
     if (const sim_handle peer = s.peer.lock()) changed(*peer);
@@ -599,6 +739,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
 ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint& target,
                                                                const ip_endpoint& from) const {
   std::vector<sim_handle> found;
+  const bool broadcast = target.address == ip_address::v4(0xffffffff);
   int best = -1;
   for (const auto& place : ports_) {
     const sim_handle s = place.lock();
@@ -612,6 +753,10 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
       continue;
     }
     if (!covers(*s, target.address)) continue;
+    if (broadcast) {
+      found.push_back(s);
+      continue;
+    }
     const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
     if (rank < best) continue;
     best = rank;
@@ -622,11 +767,11 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
 
 ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
                                                 std::vector<sim_handle>&& passed) {
-  if (s->broken != 0) return -std::exchange(s->broken, 0);
-  if (s->sending_over) return -EPIPE;
   const std::size_t total = size_of_parts(m);
   arrival a{arrival::kind::datagram, {}, s, {}, {}, 0};
   if (s->is_ip()) {
+    if (!s->bound)
+      if (const int status = bind_any(s); status < 0) return status;
     ip_endpoint to = s->remote;
     if (m.address != nullptr) {
       if (!read_address(*s, m.address, m.address_size, to)) return -EAFNOSUPPORT;
@@ -637,10 +782,12 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     constexpr std::size_t most = 65507;  // 65535 less the headers of IPv4 and UDP
     if (total > (to.address.is_v6() ? most + 20 : most)) return -EMSGSIZE;
     if (to.address == ip_address::v4(0xffffffff) && s->option(SOL_SOCKET, SO_BROADCAST) == 0) return -EACCES;
-    if (is_any(to.address))
-      to.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
-    if (!s->bound)
-      if (const int status = bind_any(s); status < 0) return status;
+    if (is_any(to.address)) to.address = own_address(*s, to.address);
+    if (to.address.is_v6() && s->local.address.is_v4()) return -EAFNOSUPPORT;
+    if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
+      return -ENETUNREACH;
+    if (s->broken != 0) return -std::exchange(s->broken, 0);
+    if (s->sending_over) return -EPIPE;
     a.target = to;
     a.chunk.from = s->local;
     if (is_any(a.chunk.from.address))
@@ -652,28 +799,30 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
         s->options.find({v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP});
     if (multicast && silent != s->options.end() && silent->second == 0) return static_cast<ssize_t>(total);
     if (!choices.chance(link(a.chunk.from.address, to.address).drop))
-      dispatch(arrival_time(*s, to.address, false), std::move(a));
+      dispatch(arrival_time(a.chunk.from.address, to.address, false), std::move(a));
     return static_cast<ssize_t>(total);
   }
-  sim_handle to;
-  if (m.address != nullptr) {
-    const std::string path = unix_path(m.address, m.address_size);
-    if (files_.find(path) == files_.end())
-      return !path.empty() && path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
-    to = at_path(path);
-  } else {
-    if (s->stage != sim_socket::state::connected) return -ENOTCONN;
-    to = s->peer.lock();
-  }
-  if (to == nullptr || to->gone) return -ECONNREFUSED;
-  if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
+  const bool named = m.address != nullptr;
+  if (!named && s->stage != sim_socket::state::connected) return -ENOTCONN;
   constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default less what the kernel keeps
   if (total > most) return -EMSGSIZE;
+  if (s->broken != 0) return -std::exchange(s->broken, 0);
+  if (s->sending_over) return -EPIPE;
+  sim_handle to = s->peer.lock();
+  if (named) {
+    const std::string path = unix_path(m.address, m.address_size);
+    const std::string place = place_of(path, SOCK_DGRAM);
+    if (!files_.contains(place)) return !path.empty() && path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+    to = at_path(place);
+  }
+  if (to == nullptr || to->gone) {
+    if (!named) leave_peer(*s);  // it is told once
+    return -ECONNREFUSED;
+  }
+  if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
+  if (to->stage == sim_socket::state::connected && to->peer.lock() != s) return -EPERM;
   if (to->receiving_over) return -EPIPE;
-  const bool other_peer = to->stage == sim_socket::state::connected && to->peer.lock() != s;
-  if (other_peer) return -EPERM;
-  if (to->inbox.size() + to->on_the_way >= window_of(*to))
-    return profile_ == sim::profile::linux_ ? -EAGAIN : -ENOBUFS;
+  if (is_full(*to, *s)) return profile_ == sim::profile::linux_ ? -EAGAIN : -ENOBUFS;
   gather(m, total, a.chunk.data);
   a.chunk.from_path = s->local_path;
   for (const sim_handle& p : passed) ++p->descriptors;
@@ -690,15 +839,22 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
     return outcome;
   };
   if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
-  if (s.inbox.empty()) return nothing(s.receiving_over ? 0 : -EAGAIN);
+  if (s.inbox.empty()) return nothing(-EAGAIN);
   sim_chunk& chunk = s.inbox.front();
   const std::size_t n = std::min(size_of_parts(m), chunk.data.size());
   scatter(m, 0, std::string_view(chunk.data).substr(0, n));
   if (n < chunk.data.size()) m.flags |= MSG_TRUNC;
-  if (m.address != nullptr) write_sim_address(s, chunk.from, chunk.from_path, m.address, &m.address_size);
-  if (m.peek) return nothing(static_cast<ssize_t>(n));
+  if (m.address != nullptr) {
+    write_sim_address(s, chunk.from, chunk.from_path, m.address, &m.address_size);
+    if (!s.is_ip() && chunk.from_path.empty()) m.address_size = 0;
+  }
+  if (m.peek) {
+    for (const sim_handle& p : chunk.passed) ++p->descriptors;
+    hand_over(std::vector<sim_handle>(chunk.passed), m, takes_control);
+    return static_cast<ssize_t>(n);
+  }
   std::vector<sim_handle> passed = std::move(chunk.passed);
-  if (s.is_ip()) s.inbox_bytes -= chunk.data.size();
+  s.inbox_bytes -= chunk.data.size();
   s.inbox.pop_front();
   hand_over(std::move(passed), m, takes_control);
   if (!s.is_ip()) {  // whoever is connected to it may send again

@@ -209,6 +209,8 @@ struct wanted_socket {
 /// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
 [[nodiscard]] result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
 
+/// 0 or a negative errno, for sockets of which others are told where they are.
+[[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
 [[nodiscard]] ip_endpoint local_endpoint_of(backend& system, int fd);
 [[nodiscard]] ip_endpoint remote_endpoint_of(backend& system, int fd);
 [[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);

@@ -35,8 +35,9 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
 }
 
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
-  if (error_number != 0 && broken_ == 0 && !ended_) broken_ = error_number;
   // EPIPE of a UNIX socket says no more than that the other end has closed.
+  const bool says_nothing = broken_ == 0 || (is_unix_ && broken_ == EPIPE);
+  if (error_number != 0 && says_nothing && !ended_) broken_ = error_number;
   const bool closed_in_order = is_unix_ && broken_ == EPIPE && error_number == 0;
   if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
@@ -161,7 +162,8 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
       // What is wrong with the file leaves the stream as it is.
       const bool stream = n == -EPIPE || n == -ECONNRESET || n == -ETIMEDOUT || n == -ENOTCONN;
       out = stream ? end_of_writing(static_cast<int>(-n), "send_file")
-                   : error(errc::os_error, static_cast<int>(-n), "send_file");
+                   : error(n == -EOPNOTSUPP ? errc::not_supported : errc::os_error, static_cast<int>(-n),
+                           "send_file");
       return progress::done;
     }
     if (n == 0) return progress::done;  // the file ends here
@@ -178,12 +180,19 @@ ANYIO_NET_FN int socket_resource::release() noexcept {
   return fd;
 }
 
-ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
+ANYIO_NET_FN int read_local_endpoint(backend& system, int fd, ip_endpoint& out) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
-  if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size)
-      .value_or(ip_endpoint());
+  const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  if (status < 0) return status;
+  out = ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
+  return 0;
+}
+
+ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
+  ip_endpoint out;
+  static_cast<void>(read_local_endpoint(system, fd, out));
+  return out;
 }
 
 ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
@@ -225,8 +234,9 @@ ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket&
   if (fd < 0) return refuse(EBADF, "not a descriptor");
   int type = 0;
   socklen_t size = sizeof type;
-  if (const int status = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size); status < 0)
-    return refuse(-status, status == -EBADF ? "not an open descriptor" : "not a socket");
+  const int asked = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, wanted.what);
+  if (asked < 0) return refuse(-asked, asked == -EBADF ? "not an open descriptor" : "not a socket");
   sockaddr_storage address{};
   size = sizeof address;
   if (const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)

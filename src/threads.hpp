@@ -12,14 +12,15 @@
 #include "operation.hpp"
 #include "ready_list.hpp"
 #include "result.hpp"
+#include "timers.hpp"
 
+#include <cstddef>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
 #if !defined(ANYIO_NET_NO_THREADS)
 #include <atomic>
-#include <cstddef>
 #include <mutex>
 #endif
 
@@ -54,14 +55,19 @@ class helper_job : public posted_node {
   /// On a helper. Afterwards the job is the loop's.
   void perform();
 
+  /// The call is made here, at a moment that the system chooses.
+  static void run_in_place(node& n);
   static void run(node& n);
   static void abandon(node& n);
   static node* owner(node&) { return nullptr; }
   static description describe(node&) { return {"helper thread"}; }
   static constexpr face face_of_job{run, abandon, owner, describe};
+  static constexpr face face_in_place{run_in_place, abandon, owner, describe};
 
   void (*work_)(helper_job&);
   node* waiter_ = nullptr;
+  timer turn_;
+  std::size_t turns_ = 0;  // until a call in place
   std::shared_ptr<mailbox> mail_;
   stage stage_ = stage::idle;
 #if !defined(ANYIO_NET_NO_THREADS)

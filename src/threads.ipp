@@ -16,20 +16,49 @@ ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
     return status;
   }
 #endif
-  static_cast<void>(loop);
-  static_cast<void>(waiter);
-  work_(*this);
-  stage_ = stage::over;
+  turns_ = loop.system().turns_before_call();
+  if (turns_ == 0) {
+    work_(*this);
+    stage_ = stage::over;
+    return 0;
+  }
+  acquire();
+  waiter_ = &waiter;
+  stage_ = stage::under_way;
+  node::begin(loop, face_in_place);
+  loop.park(*this);
+  loop.arm(turn_, loop.now(), *this);
   return 0;
+}
+
+ANYIO_NET_FN void helper_job::run_in_place(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  if (--job.turns_ != 0) {
+    job.core->park(job);
+    return job.core->arm(job.turn_, job.core->now(), job);
+  }
+  job.work_(job);
+  run(job);
 }
 
 ANYIO_NET_FN bool helper_job::withdraw() noexcept {
   waiter_ = nullptr;
+  if (turns_ != 0) {
+    turns_ = 0;
+    turn_.cancel();
+    retire();
+    how = &face_of_job;
+    release();
+    stage_ = stage::idle;
+    return true;
+  }
 #if !defined(ANYIO_NET_NO_THREADS)
   if (stage_ == stage::under_way) {
     if (!helper_pool::instance().take_back(*this)) return false;
     release();
   }
+#else
+  if (stage_ == stage::under_way) return false;
 #endif
   stage_ = stage::idle;
   return true;
@@ -61,6 +90,7 @@ ANYIO_NET_FN void helper_job::run(node& n) {
 ANYIO_NET_FN void helper_job::abandon(node& n) {
   auto& job = static_cast<helper_job&>(n);
   job.retire();
+  job.turns_ = 0;
   job.release();
 }
 

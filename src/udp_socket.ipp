@@ -69,7 +69,8 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   }
 
   ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
-  made->local = local_endpoint_of(system, fd.get());
+  status = read_local_endpoint(system, fd.get(), made->local);
+  if (status < 0) return failed(status, "bind");
   if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
   if (status < 0) return failed(status, "watch");

@@ -1,0 +1,2 @@
+#!/usr/bin/env bash
+exec "$SRC/anyio_net/fuzz/build.sh"

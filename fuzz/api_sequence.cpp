@@ -1,0 +1,9 @@
+// Programs of calls of the public interface on a simulated network with faults, against a model of what may
+// come of them: support/api_program.hpp says what holds.
+#include "support/api_program.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  std::uint64_t seen = 0;
+  fuzz::check(fuzz::run_api_program(data, size, seen));
+  return 0;
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Replays the seed corpora by plain mains, and shows that each of corpus-bugs ends its target by an abort:
+# replay.sh FOLDER TARGET...
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+folder=$1
+shift
+
+status=0
+for target in "$@"; do
+  if [[ -d fuzz/corpus/$target ]]; then
+    if output=$("$folder/$target" "fuzz/corpus/$target" --seed 1 --iterations "${REPLAY_RANDOM:-200}" 2>&1); then
+      printf '  %-16s %s\n' "$target" "$output"
+    elif [[ $target == protocol_bug ]]; then  # random input may find it, too
+      printf '  %-16s found its bug\n' "$target"
+    else
+      printf '  %-16s FAILED\n%s\n' "$target" "$output"
+      status=1
+    fi
+  fi
+  for file in "fuzz/corpus-bugs/$target"/*; do
+    [[ -f $file ]] || continue
+    output=$("$folder/$target" "$file" 2>&1)
+    if [[ $? == 134 && $output == *"does not hold"* ]]; then
+      printf '  %-16s aborts at %s, as it must\n' "$target" "${file##*/}"
+    else
+      printf '  %-16s does not find %s\n%s\n' "$target" "${file##*/}" "$output"
+      status=1
+    fi
+  done
+done
+exit $status

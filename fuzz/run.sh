@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Runs libFuzzer targets one after another: run.sh FOLDER SECONDS TARGET...
+#
+# What is new goes into FOLDER/corpus, what crashes into FOLDER/crashes. Prints one line for each target,
+# with executions per second. protocol_bug is to be found guilty, all others not.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+folder=$1 seconds=$2
+shift 2
+
+status=0
+for target in "$@"; do
+  mkdir -p "$folder/corpus/$target" "$folder/crashes"
+  options=(-max_total_time="$seconds" -max_len=1024 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -entropic=0
+    -artifact_prefix="$folder/crashes/$target-")
+  if [[ -f fuzz/$target.dict ]]; then options+=(-dict="fuzz/$target.dict"); fi
+  folders=("$folder/corpus/$target")
+  if [[ -d fuzz/corpus/$target ]]; then folders+=("fuzz/corpus/$target"); fi
+  log=$folder/$target.log
+  "$folder/$target" "${options[@]}" "${folders[@]}" >"$log" 2>&1
+  failed=$?
+  runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  rate=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$log")
+  printf '  %-16s %9s runs %7s exec/s' "$target" "${runs:-?}" "${rate:-?}"
+  if [[ $target == protocol_bug ]]; then
+    if ((failed)); then
+      echo "  found its bug"
+    else
+      echo "  did not find its bug within $seconds seconds"
+      if ((seconds >= 60)); then status=1; fi
+    fi
+  elif ((failed)); then
+    status=1
+    echo "  FAILED: $(grep -aoE "$folder/crashes/$target-[^ ]*" "$log" | tail -1)"
+    tail -n 60 "$log"
+  else
+    echo
+  fi
+done
+exit $status

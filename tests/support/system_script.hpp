@@ -1,0 +1,80 @@
+// Scripts of system calls, which are run on a backend and tell what each call gave, in words that do not
+// depend on numbers the system chose. So the simulated network can be compared with the machine's own.
+//
+// Any bytes are a script. A descriptor is named by its slot, a port or a path by its index. After every call
+// the runner lets happen what can happen, and adds what has become ready: an edge that was not told of is a
+// result, too.
+#pragma once
+
+#include "anyio_net.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace support {
+
+enum class socket_kind : std::uint8_t { tcp4, tcp6, udp4, udp6, unix_stream, unix_datagram };
+
+/// Where to bind, connect or send to: of an IP socket the loopback or any address with a port, of a UNIX
+/// socket a path (`port`), which is abstract if `host` is not 0.
+struct place {
+  std::uint8_t host = 0;  // 0: loopback, 1: any, 2: mapped IPv4 loopback for IPv6, 127.0.0.2 for IPv4
+  std::uint8_t port = 0;  // 0 to 2: the same one each time it is named; 3: whichever is free
+};
+
+/// One call.
+struct system_op {
+  enum class call : std::uint8_t {
+    open,
+    pair,
+    bind,
+    listen,
+    connect,
+    accept,
+    send,
+    receive,
+    shutdown,
+    close,
+    send_to,
+    receive_from,
+    pass,
+    take,
+    set_option,
+    get_option,
+    local_address,
+    remote_address,
+    peek,
+    unlink,
+    connected_pair,
+    count
+  };
+  call what = call::close;
+  std::uint8_t a = 0;  // a slot
+  std::uint8_t b = 0;  // another, or a place's host, or a kind or number of something
+  std::uint8_t c = 0;  // a place's port, or a value
+  std::uint16_t size = 0;
+};
+
+inline constexpr std::size_t slots_of_script = 6;
+
+[[nodiscard]] std::vector<system_op> parse_script(std::span<const std::uint8_t> bytes);
+/// The script as text, one call a line.
+[[nodiscard]] std::string to_string(const system_op& op);
+
+/// Runs a script. Paths are in the folder, which exists only for the machine's own backend; `patience` is how
+/// long to wait after each call for what is slow.
+[[nodiscard]] std::vector<std::string> run_script(anyio::backend& system, std::span<const system_op> script,
+                                                  const std::string& folder,
+                                                  anyio::duration patience = anyio::duration::zero());
+
+/// Runs it on the simulated network and, with paths in a folder, on the machine: there once more and with
+/// more patience if they differ. Empty if both gave the same, else a report of both.
+[[nodiscard]] std::string compare_with_system(std::span<const system_op> script, const std::string& folder,
+                                              anyio::duration patience = std::chrono::milliseconds(3));
+
+}  // namespace support

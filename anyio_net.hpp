@@ -8107,7 +8107,8 @@ class tls_resource final : public stream_resource {
   template <class Verb>
   tls_status call(Verb verb);
   [[nodiscard]] bool must_pull() const noexcept { return pipe_.starved || incoming_.empty(); }
-  progress pull(error& failure);
+  progress pull(side who, error& failure);
+  progress pull_once(error& failure);
   progress flush(error& failure);
   void flush_soon();
   void say_goodbye();
@@ -8661,9 +8662,9 @@ class tls_sessions {
 
 namespace anyio::inline ANYIO_NET_ABI {
 
-/// Credentials for mbedTLS, 2.28 or 3. Link with -lmbedtls -lmbedx509 -lmbedcrypto. What is wrong with the
-/// configuration is told by its field: "tls: private_key_file: no such file (ENOENT)". mbedTLS 2.28 speaks
-/// TLS 1.2 alone.
+/// Credentials for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto. What
+/// is wrong with the configuration is told by its field: "tls: private_key_file: no such file (ENOENT)".
+/// mbedTLS 2.28 speaks TLS 1.2 alone.
 [[nodiscard]] result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config = {});
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -14150,8 +14151,17 @@ ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
   return false;
 }
 
-/// Reads once from the transport. Done with an error, or with `rx_eof`, when nothing more will come.
-ANYIO_NET_FN progress tls_resource::pull(error& failure) {
+/// Reads once from the transport, for a reader or a writer. Done with an error, or with `rx_eof`, when
+/// nothing more will come.
+ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
+  const progress p = pull_once(failure);
+  // The place was the other's too: unless it is taken again, the other has to look for itself.
+  if (p != progress::waiting && (who == write_side || writer_awaits_input_))
+    wake(who == write_side ? read_side : write_side);
+  return p;
+}
+
+ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
   relay& place = relays_[read_side];
   if (!may_use(place, failure)) return progress::done;
   if (!std::exchange(exhausted[read_side], true)) inner_->exhausted[read_side] = false;
@@ -14225,7 +14235,11 @@ ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
     if (!writer_awaits_input_) relays_[read_side].leave();
   } else {
     writer_awaits_input_ = false;
-    if (pipe_.tx.empty()) relays_[write_side].leave();
+    if (pipe_.tx.empty()) {
+      relays_[write_side].leave();
+    } else if (!relays_[write_side].waits() && !gone()) {
+      core().queue(relays_[write_side]);
+    }
   }
 }
 
@@ -14261,7 +14275,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
       case tls_status::want_input:
         if (!must_pull()) continue;
         if (!pipe_.rx_eof) {
-          const progress p = pull(failure);
+          const progress p = pull(read_side, failure);
           if (p != progress::done) return p;
           if (failure == errc::ok) continue;
           out = error_access::with_operation(failure, tls_wrap_operation::name);
@@ -14293,7 +14307,8 @@ ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
                                    "the connection ended without a close_notify");
 }
 
-/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the failure.
+/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the
+/// failure.
 ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, progress& p, error& failure) {
   p = progress::again;
   if (read_failure_.code() != errc::ok) {
@@ -14313,7 +14328,7 @@ ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, 
     if (status == tls_status::want_input) {
       if (!must_pull() || engine_->pending()) continue;
       if (!pipe_.rx_eof) {
-        p = pull(failure);
+        p = pull(read_side, failure);
         if (p != progress::done) return tls_status::again;
         if (failure.code() == errc::ok) continue;
         if (failure != errc::closed_resource && failure != errc::busy_resource) read_failure_ = failure;
@@ -14357,7 +14372,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
     if (write_failure_.code() != errc::ok) return fail(write_failure_);
     // Records go out together, as far as they are small.
-    if (data.done() || pipe_.tx.size() >= tls_record_size) {
+    if (data.done() || pipe_.tx.size() >= tls_record_size || relays_[write_side].waits()) {
       const progress p = flush(failure);
       if (p != progress::done) return p;
       if (failure.code() != errc::ok) return fail(failure);
@@ -14366,7 +14381,6 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       return progress::done;
     }
     if (failed_) return fail(read_failure_);
-    if (relays_[write_side].waits()) return progress::waiting;
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
     std::size_t n = 0;
     switch (call([&](tls_engine& e) { return e.write(piece, n); })) {
@@ -14375,12 +14389,11 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       case tls_status::want_input: {
         flush_soon();
         if (!must_pull()) break;
-        const progress p = pipe_.rx_eof ? progress::done : pull(failure);
+        const progress p = pipe_.rx_eof ? progress::done : pull(write_side, failure);
         if (p == progress::waiting) writer_awaits_input_ = true;
         if (p != progress::done) return p;
         if (pipe_.rx_eof) return fail(errc::broken_resource);
         if (failure.code() != errc::ok) return fail(failure);
-        wake(read_side);  // it may be what a reader waits for
         break;
       }
       case tls_status::closed:
@@ -14399,7 +14412,10 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 /// The close_notify, once, if there is anybody to say it to.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
   if (!established_ || failed_ || std::exchange(goodbye_said_, true)) return;
-  call([](tls_engine& e) { return e.close(); });
+  if (call([](tls_engine& e) { return e.close(); }) != tls_status::failed) return;
+  write_failure_ = tls_failure("send_eof", engine_->last_error());
+  if (read_failure_.code() == errc::ok) read_failure_ = write_failure_;
+  flush_soon();  // the alert
 }
 
 ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
@@ -14408,6 +14424,10 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
       // Under TLS 1.2 the peer would have to answer with its own and drop what it had to say.
       out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
                                       "TLS 1.2 cannot end one direction alone");
+      return progress::done;
+    }
+    if (failed_) {
+      out = error_access::with_operation(read_failure_, "send_eof");
       return progress::done;
     }
     eof_sent_ = true;
@@ -14662,8 +14682,7 @@ ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
 }
 
 ANYIO_NET_FN void tls_wrap_operation::refresh() noexcept {
-  if (resource_)
-    resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
+  if (resource_) resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
 }
 
 ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {
@@ -14988,10 +15007,1721 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
 
+// == tls_mbedtls_keys: definitions ================================================================
+
+// Certificates and keys for mbedTLS, 2.28 and 3.2 and later.
+//
+// What 2.28 does not do is done for it here: addresses in certificates, and AES for encrypted keys.
+
+#if defined(ANYIO_NET_MBEDTLS)
+
+#include <mbedtls/version.h>
+
+#if MBEDTLS_VERSION_NUMBER < 0x021c0000 || MBEDTLS_VERSION_NUMBER >= 0x04000000 || \
+    (MBEDTLS_VERSION_NUMBER >= 0x03000000 && MBEDTLS_VERSION_NUMBER < 0x03020000)
+#error "anyio_net.hpp needs mbedTLS 2.28, or 3.2 or later: leave ANYIO_NET_MBEDTLS undefined"
+#endif
+#if !defined(MBEDTLS_SSL_CLI_C) || !defined(MBEDTLS_SSL_SRV_C) || !defined(MBEDTLS_SSL_ALPN) || \
+    !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION) || !defined(MBEDTLS_PEM_PARSE_C)
+#error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
+#endif
+
+#include <mbedtls/asn1.h>
+#include <mbedtls/cipher.h>
+#include <mbedtls/error.h>
+#include <mbedtls/md.h>
+#include <mbedtls/oid.h>
+#include <mbedtls/pem.h>
+#include <mbedtls/pk.h>
+#include <mbedtls/pkcs5.h>
+#include <mbedtls/platform_util.h>
+#include <mbedtls/ssl.h>
+#include <mbedtls/x509_crt.h>
+
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
+#include <psa/crypto.h>
+#endif
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Held while the library works. One that is built without locks of its own shares keys and tables between
+/// threads, so only one of them may be in it.
+class mbedtls_turn {
+#if !defined(MBEDTLS_THREADING_C) && !defined(ANYIO_NET_NO_THREADS)
+ public:
+  mbedtls_turn() : lock_(mutex()) {}
+
+ private:
+  static std::recursive_mutex& mutex() {
+    static std::recursive_mutex one;
+    return one;
+  }
+  const std::lock_guard<std::recursive_mutex> lock_;
+#else
+ public:
+  mbedtls_turn() noexcept {}
+  ~mbedtls_turn() {}
+#endif
+};
+
+ANYIO_NET_FN int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
+  draw_random(into, size);
+  return 0;
+}
+
+/// The library's words for one of its codes, or the number.
+ANYIO_NET_FN std::string mbedtls_words(int code) {
+#if defined(MBEDTLS_ERROR_C)
+  if (const char* words = mbedtls_high_level_strerr(code); words != nullptr) return words;
+  if (const char* words = mbedtls_low_level_strerr(code); words != nullptr) return words;
+#endif
+  constexpr char digits[] = "0123456789abcdef";
+  std::string text = "mbedTLS error -0x";
+  const auto number = static_cast<unsigned>(-code);
+  for (int shift = 12; shift >= 0; shift -= 4) text += digits[(number >> shift) & 15U];
+  return text;
+}
+
+/// Seconds since 1970.
+ANYIO_NET_FN std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
+  const auto day = std::chrono::year(time.year) / std::chrono::month(static_cast<unsigned>(time.mon)) /
+                   std::chrono::day(static_cast<unsigned>(time.day));
+  const std::int64_t days = std::chrono::sys_days(day).time_since_epoch().count();
+  return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
+}
+
+/// Whether a certificate is for an address: 2.28 compares names alone.
+ANYIO_NET_FN bool mbedtls_covers_address(const mbedtls_x509_crt& certificate,
+                                         const ip_address& address) noexcept {
+  constexpr int ip_entry = 0x87;  // [7], RFC 5280, section 4.2.1.6
+  const std::span<const std::byte> bytes = address.bytes();
+  for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next)
+    if (s->buf.tag == ip_entry && s->buf.len == bytes.size() &&
+        std::memcmp(s->buf.p, bytes.data(), bytes.size()) == 0)
+      return true;
+  return false;
+}
+
+/// What is wrong with the peer's certificate, null if nothing is. Of several faults, the one that tells a
+/// person most.
+ANYIO_NET_FN const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
+  const auto has = [flags](std::uint32_t any_of) { return (flags & any_of) != 0; };
+  if (flags == 0xffffffffU) return tls_reason::unverified;
+  if (has(MBEDTLS_X509_BADCERT_MISSING)) return tls_reason::none_shown;
+  if (has(MBEDTLS_X509_BADCERT_EXPIRED)) return tls_reason::expired;
+  if (has(MBEDTLS_X509_BADCERT_FUTURE)) return tls_reason::not_yet_valid;
+  if (has(MBEDTLS_X509_BADCERT_CN_MISMATCH)) return tls_reason::other_name;
+  if (has(MBEDTLS_X509_BADCERT_NOT_TRUSTED))
+    return self_signed ? tls_reason::self_signed : tls_reason::unknown_authority;
+  if (has(MBEDTLS_X509_BADCERT_REVOKED)) return tls_reason::revoked;
+  if (has(MBEDTLS_X509_BADCERT_BAD_MD | MBEDTLS_X509_BADCERT_BAD_PK | MBEDTLS_X509_BADCERT_BAD_KEY))
+    return tls_reason::weak;
+  if (has(MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE |
+          MBEDTLS_X509_BADCERT_NS_CERT_TYPE))
+    return tls_reason::other_purpose;
+  return flags == 0 ? nullptr : tls_reason::unverified;
+}
+
+// Reading certificates and keys.
+
+/// All certificates of a text, into a list that is empty. Null, or what is wrong.
+ANYIO_NET_FN const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
+  constexpr std::string_view begin = "-----BEGIN CERTIFICATE-----";
+  std::size_t announced = 0;
+  for (std::size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + begin.size()))
+    ++announced;
+  if (announced == 0) return tls_reason::no_certificate;
+  // The NUL at the end counts: by it the library knows text.
+  const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
+  if (mbedtls_x509_crt_parse(&into, bytes, text.size() + 1) != 0) return tls_reason::bad_certificate;
+  // One that is cut off at the end is not counted as bad.
+  for (const mbedtls_x509_crt* c = &into; c != nullptr; c = c->next) --announced;
+  return announced == 0 ? nullptr : tls_reason::bad_certificate;
+}
+
+ANYIO_NET_FN int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, std::size_t size,
+                                  const std::string& password) {
+  const auto* secret = password.empty() ? nullptr : reinterpret_cast<const unsigned char*>(password.data());
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return mbedtls_pk_parse_key(&key, text, size, secret, password.size(), mbedtls_draw, nullptr);
+#else
+  return mbedtls_pk_parse_key(&key, text, size, secret, password.size());
+#endif
+}
+
+#if MBEDTLS_VERSION_NUMBER < 0x03000000 && defined(MBEDTLS_PKCS5_C) && defined(MBEDTLS_CIPHER_MODE_CBC)
+
+/// What PBES2 (RFC 8018, section 6.2) needs to decrypt.
+struct mbedtls_pbes2 {
+  mbedtls_asn1_buf salt = {};
+  mbedtls_asn1_buf iv = {};
+  mbedtls_asn1_buf data = {};
+  int rounds = 0;
+  mbedtls_md_type_t hash = MBEDTLS_MD_SHA1;
+  mbedtls_cipher_type_t cipher = MBEDTLS_CIPHER_NONE;
+};
+
+/// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). False if it is anything but PBES2 with AES-CBC.
+ANYIO_NET_FN bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
+  constexpr int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
+  const auto is = [](const mbedtls_asn1_buf& oid, std::string_view bytes) {
+    return std::string_view(reinterpret_cast<const char*>(oid.p), oid.len) == bytes;
+  };
+  std::size_t size = 0;
+  mbedtls_asn1_buf method = {}, parameters = {}, derivation = {}, derivation_parameters = {}, cipher = {};
+  if (mbedtls_asn1_get_tag(&p, end, &size, sequence) != 0) return false;
+  if (mbedtls_asn1_get_alg(&p, end, &method, &parameters) != 0) return false;
+  if (mbedtls_asn1_get_tag(&p, end, &out.data.len, MBEDTLS_ASN1_OCTET_STRING) != 0) return false;
+  out.data.p = p;
+  if (!is(method, MBEDTLS_OID_PKCS5_PBES2) || parameters.tag != sequence) return false;
+
+  p = parameters.p;
+  end = p + parameters.len;
+  if (mbedtls_asn1_get_alg(&p, end, &derivation, &derivation_parameters) != 0) return false;
+  if (mbedtls_asn1_get_alg(&p, end, &cipher, &out.iv) != 0) return false;
+  if (!is(derivation, MBEDTLS_OID_PKCS5_PBKDF2) || derivation_parameters.tag != sequence) return false;
+  constexpr std::string_view aes("\x60\x86\x48\x01\x65\x03\x04\x01", 8);  // then which of them (NIST)
+  if (cipher.len != aes.size() + 1 || std::memcmp(cipher.p, aes.data(), aes.size()) != 0) return false;
+  switch (cipher.p[aes.size()]) {
+    case 2: out.cipher = MBEDTLS_CIPHER_AES_128_CBC; break;
+    case 22: out.cipher = MBEDTLS_CIPHER_AES_192_CBC; break;
+    case 42: out.cipher = MBEDTLS_CIPHER_AES_256_CBC; break;
+    default: return false;
+  }
+  if (out.iv.tag != MBEDTLS_ASN1_OCTET_STRING || out.iv.len != 16) return false;
+
+  p = derivation_parameters.p;
+  end = p + derivation_parameters.len;
+  if (mbedtls_asn1_get_tag(&p, end, &out.salt.len, MBEDTLS_ASN1_OCTET_STRING) != 0) return false;
+  out.salt.p = p;
+  p += out.salt.len;
+  if (mbedtls_asn1_get_int(&p, end, &out.rounds) != 0 || out.rounds <= 0) return false;
+  if (p != end && *p == MBEDTLS_ASN1_INTEGER) {  // the key's length, which the cipher tells as well
+    int length = 0;
+    if (mbedtls_asn1_get_int(&p, end, &length) != 0) return false;
+  }
+  if (p == end) return true;
+  mbedtls_asn1_buf function = {};
+  return mbedtls_asn1_get_alg_null(&p, end, &function) == 0 && p == end &&
+         mbedtls_oid_get_md_hmac(&function, &out.hash) == 0;
+}
+
+/// Decrypts PBES2 to DER; empty if that fails.
+ANYIO_NET_FN std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
+                                                              const std::string& password) {
+  std::array<unsigned char, 32> secret = {};
+  std::vector<unsigned char> plain(encrypted.data.len + 16);
+  std::size_t size = 0;
+  mbedtls_md_context_t hash;
+  mbedtls_md_init(&hash);
+  mbedtls_cipher_context_t cipher;
+  mbedtls_cipher_init(&cipher);
+  const mbedtls_cipher_info_t* kind = mbedtls_cipher_info_from_type(encrypted.cipher);
+  const int bits = kind != nullptr ? static_cast<int>(kind->key_bitlen) : 0;
+  const bool opened =
+      kind != nullptr && mbedtls_md_setup(&hash, mbedtls_md_info_from_type(encrypted.hash), 1) == 0 &&
+      mbedtls_pkcs5_pbkdf2_hmac(&hash, reinterpret_cast<const unsigned char*>(password.data()),
+                                password.size(), encrypted.salt.p, encrypted.salt.len,
+                                static_cast<unsigned>(encrypted.rounds), static_cast<std::uint32_t>(bits / 8),
+                                secret.data()) == 0 &&
+      mbedtls_cipher_setup(&cipher, kind) == 0 &&
+      mbedtls_cipher_setkey(&cipher, secret.data(), bits, MBEDTLS_DECRYPT) == 0 &&
+      mbedtls_cipher_crypt(&cipher, encrypted.iv.p, encrypted.iv.len, encrypted.data.p, encrypted.data.len,
+                           plain.data(), &size) == 0;
+  mbedtls_cipher_free(&cipher);
+  mbedtls_md_free(&hash);
+  mbedtls_platform_zeroize(secret.data(), secret.size());
+  if (!opened) {
+    mbedtls_platform_zeroize(plain.data(), plain.size());
+    size = 0;
+  }
+  plain.resize(size);
+  return plain;
+}
+
+/// Reads a key that is encrypted as OpenSSL 3 does it, which 2.28 cannot. Null, or what is wrong.
+ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
+  mbedtls_pem_context pem;
+  mbedtls_pem_init(&pem);
+  std::size_t used = 0;
+  const char* wrong = tls_reason::bad_private_key;
+  mbedtls_pbes2 encrypted;
+  if (mbedtls_pem_read_buffer(&pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+                              "-----END ENCRYPTED PRIVATE KEY-----",
+                              reinterpret_cast<const unsigned char*>(material.private_key.text.c_str()),
+                              nullptr, 0, &used) == 0 &&
+      mbedtls_parse_pbes2(encrypted, pem.buf, pem.buf + pem.buflen)) {
+    std::vector<unsigned char> plain = mbedtls_decrypt_pbes2(encrypted, material.password);
+    if (!plain.empty() && mbedtls_read_key(key, plain.data(), plain.size(), {}) == 0)
+      wrong = nullptr;
+    else
+      wrong = tls_reason::password_wrong;
+    mbedtls_platform_zeroize(plain.data(), plain.size());
+  }
+  mbedtls_pem_free(&pem);
+  return wrong;
+}
+
+#else
+
+/// This mbedTLS reads them itself, or was built without.
+ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context&, const tls_material&) {
+  return tls_reason::bad_private_key;
+}
+
+#endif
+
+/// A certificate with those that lead to its authority, and its key. Stays where it is: the library refers
+/// to it.
+class mbedtls_certificate {
+ public:
+  mbedtls_certificate() noexcept {
+    mbedtls_x509_crt_init(&chain);
+    mbedtls_pk_init(&key);
+  }
+  mbedtls_certificate(const mbedtls_certificate&) = delete;
+  mbedtls_certificate& operator=(const mbedtls_certificate&) = delete;
+  ~mbedtls_certificate() {
+    mbedtls_pk_free(&key);
+    mbedtls_x509_crt_free(&chain);
+  }
+
+  /// Once.
+  [[nodiscard]] result<> read(const tls_material& material) {
+    if (const char* wrong = mbedtls_read_certificates(chain, material.certificate.text); wrong != nullptr)
+      return material.certificate.wrong(wrong);
+    if (result<> r = read_private_key(material); !r) return r;
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    const int differs = mbedtls_pk_check_pair(&chain.pk, &key, mbedtls_draw, nullptr);
+#else
+    const int differs = mbedtls_pk_check_pair(&chain.pk, &key);
+#endif
+    if (differs != 0) return material.private_key.wrong(tls_reason::other_private_key);
+    return {};
+  }
+
+  std::string name;  // of a server, for further ones
+  mbedtls_x509_crt chain;
+  mbedtls_pk_context key;
+
+ private:
+  [[nodiscard]] result<> read_private_key(const tls_material& material) {
+    const std::string& text = material.private_key.text;
+    if (text.find("PRIVATE KEY-----") == std::string::npos)
+      return material.private_key.wrong(tls_reason::no_private_key);
+    const bool encrypted = text.find("-----BEGIN ENCRYPTED PRIVATE KEY-----") != std::string::npos ||
+                           text.find("Proc-Type: 4,ENCRYPTED") != std::string::npos;
+    const auto refuse_password = [](const char* reason) {
+      return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
+    };
+    if (encrypted && material.password.empty()) return refuse_password(tls_reason::password_missing);
+
+    const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
+    const int code = mbedtls_read_key(key, bytes, text.size() + 1, material.password);
+    if (code == 0) return {};
+    if (!encrypted) return material.private_key.wrong(tls_reason::bad_private_key);
+    // A wrong password may by chance give what looks decrypted, and is no key. Codes come with a reason
+    // added.
+    const int kind = -(-code & 0xff80);
+    if (kind == MBEDTLS_ERR_PK_PASSWORD_MISMATCH || kind == MBEDTLS_ERR_PK_KEY_INVALID_FORMAT ||
+        kind == MBEDTLS_ERR_PK_KEY_INVALID_VERSION)
+      return refuse_password(tls_reason::password_wrong);
+    const char* wrong = mbedtls_read_aes_key(key, material);
+    if (wrong == nullptr) return {};
+    return wrong == tls_reason::password_wrong ? refuse_password(wrong) : material.private_key.wrong(wrong);
+  }
+};
+
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
+
 // == tls_mbedtls: definitions =====================================================================
 
+// The hook for mbedTLS.
+//
+// mbedTLS pulls and pushes bytes by two callbacks, which here take from a pipe and append to it. It takes
+// randomness and the date from the library's own sources, so that a simulation repeats both.
+
+#if defined(ANYIO_NET_MBEDTLS)
+
+#include <mbedtls/ssl.h>
+#include <mbedtls/ssl_ciphersuites.h>
+#include <mbedtls/ssl_ticket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// What a client needs to resume: secret.
+class mbedtls_kept_session {
+ public:
+  mbedtls_kept_session() = default;
+  mbedtls_kept_session(mbedtls_kept_session&&) = default;
+  mbedtls_kept_session& operator=(mbedtls_kept_session&&) = delete;
+  ~mbedtls_kept_session() { mbedtls_platform_zeroize(bytes.data(), bytes.size()); }
+
+  std::string bytes;
+  std::string peer_certificate;  // what is resumed under TLS 1.3 does not bring it again
+};
+
+/// Everything that connections share.
+class mbedtls_credentials final : public tls_context,
+                                  public std::enable_shared_from_this<mbedtls_credentials> {
+ public:
+  mbedtls_credentials() noexcept {
+    mbedtls_ssl_config_init(&client_);
+    mbedtls_ssl_config_init(&server_);
+    mbedtls_x509_crt_init(&authorities_);
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+    mbedtls_ssl_ticket_init(&tickets_);
+#endif
+  }
+  mbedtls_credentials(const mbedtls_credentials&) = delete;
+  mbedtls_credentials& operator=(const mbedtls_credentials&) = delete;
+  ~mbedtls_credentials() override {
+    mbedtls_ssl_config_free(&client_);
+    mbedtls_ssl_config_free(&server_);
+    mbedtls_x509_crt_free(&authorities_);
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+    mbedtls_ssl_ticket_free(&tickets_);
+#endif
+  }
+
+  /// Once, before all else.
+  [[nodiscard]] result<> set_up(tls_material& material);
+
+  ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
+  ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
+  ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+
+  /// The certificate for a name that a client asks for; null for the main one.
+  [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
+    for (mbedtls_certificate& c : further_)
+      if (covers_name(c.name, server_name)) return &c;
+    return nullptr;
+  }
+  [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
+  [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
+
+ private:
+  [[nodiscard]] int configure(mbedtls_ssl_config& config, int endpoint, tls_version least);
+  [[nodiscard]] int offer_tickets();
+  void need_authorities();
+
+  mbedtls_ssl_config client_;
+  mbedtls_ssl_config server_;
+  mbedtls_x509_crt authorities_;
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+  mbedtls_ssl_ticket_context tickets_;
+#endif
+  mbedtls_certificate main_;
+  std::list<mbedtls_certificate> further_;
+  std::vector<std::string> protocols_;  // the library refers to these three
+  std::vector<const char*> protocol_list_;
+  std::vector<int> ciphers_;
+  tls_sessions<mbedtls_kept_session> sessions_;
+  tls_verify verify_ = tls_verify::peer;
+  tls_verify verify_client_ = tls_verify::none;
+  bool has_certificate_ = false;
+  bool system_trust_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::once_flag authorities_read_;
+#else
+  bool authorities_read_ = false;
+#endif
+};
+
+/// One connection's end.
+class mbedtls_engine final : public tls_engine {
+ public:
+  mbedtls_engine(std::shared_ptr<mbedtls_credentials> credentials, tls_pipe& pipe,
+                 tls_server_identity identity, bool server_side)
+      : credentials_(std::move(credentials)),
+        pipe_(pipe),
+        identity_(std::move(identity)),
+        server_side_(server_side) {
+    mbedtls_ssl_init(&ssl_);
+  }
+  mbedtls_engine(const mbedtls_engine&) = delete;
+  mbedtls_engine& operator=(const mbedtls_engine&) = delete;
+  ~mbedtls_engine() override {
+    const mbedtls_turn turn;
+    mbedtls_ssl_free(&ssl_);
+  }
+
+  /// Once, before all else; false if there is no memory.
+  [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
+
+  ANYIO_NET_FN tls_status handshake() override;
+  ANYIO_NET_FN tls_status read(mutable_buffer into, std::size_t& n) override;
+  ANYIO_NET_FN tls_status write(const_buffer data, std::size_t& n) override;
+  ANYIO_NET_FN tls_status close() override;
+  [[nodiscard]] ANYIO_NET_FN bool pending() const override;
+  [[nodiscard]] ANYIO_NET_FN tls_info info() const override;
+  [[nodiscard]] ANYIO_NET_FN std::string last_error() const override;
+
+  /// Chooses a server's certificate.
+  static int name_asked_for(void* credentials, mbedtls_ssl_context* ssl, const unsigned char* name,
+                            std::size_t size) noexcept;
+
+ private:
+  static int send(void* self, const unsigned char* data, std::size_t size) noexcept;
+  static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
+  static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
+
+  // Fields that 2.28 has no functions for, and 3 none or other ones.
+  [[nodiscard]] int state() const noexcept;
+  [[nodiscard]] bool is_version(std::string_view version) const noexcept {
+    return mbedtls_ssl_get_version(&ssl_) == version;
+  }
+  [[nodiscard]] int alert() const noexcept;
+
+  [[nodiscard]] bool is_foreign() const noexcept;
+  [[nodiscard]] std::string session_key() const;
+  void offer_session();
+  void keep_session();
+  [[nodiscard]] bool client_is_refused();
+  void send_alert(unsigned char description);
+  void alert_failure();
+  [[nodiscard]] tls_status outcome(int code);
+  [[nodiscard]] std::string shown_certificate() const;
+
+  mbedtls_ssl_context ssl_;
+  const std::shared_ptr<mbedtls_credentials> credentials_;
+  tls_pipe& pipe_;
+  const tls_server_identity identity_;  // of a client's server
+  std::string asked_for_;               // by a server's client
+  std::string peer_certificate_;        // if the library does not keep it
+  int failure_ = 0;
+  std::size_t begun_ = 0;  // how many of the first bytes have come
+  std::array<unsigned char, 5> head_ = {};
+  const bool server_side_;
+  bool self_signed_ = false;
+  bool resumed_ = true;  // until certificates are exchanged
+  bool complete_ = false;
+  bool alerted_ = false;
+  bool peer_closed_ = false;
+  bool closed_ = false;
+};
+
+ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
+  if (mbedtls_ssl_setup(&ssl_, &config) != 0) return false;
+  // Even without a name: where this is not called, some versions check none in silence, and others fail.
+  if (mbedtls_ssl_set_hostname(&ssl_, identity_.name.empty() ? nullptr : identity_.name.c_str()) != 0)
+    return false;
+  mbedtls_ssl_set_bio(&ssl_, this, send, receive, nullptr);
+  mbedtls_ssl_set_verify(&ssl_, verify, this);
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  mbedtls_ssl_set_user_data_p(&ssl_, this);
+#endif
+  if (!server_side_) offer_session();
+  return true;
+}
+
+ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  if (size != 0 && data[0] == MBEDTLS_SSL_MSG_ALERT) engine.alerted_ = true;
+  engine.pipe_.tx.append(const_buffer(data, size));
+  return static_cast<int>(size);
+}
+
+ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::size_t size) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  tls_pipe& pipe = engine.pipe_;
+  const std::size_t n = std::min(size, pipe.rx.size());
+  if (n < size) pipe.starved = true;
+  if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
+  std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
+  std::copy_n(into, kept, engine.head_.begin() + static_cast<std::ptrdiff_t>(engine.begun_));
+  engine.begun_ += kept;
+  return static_cast<int>(n);
+}
+
+ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificate, int depth,
+                                        std::uint32_t* flags) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  // By the library's calendar, not by the system's.
+  constexpr std::uint32_t dated = MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE;
+  *flags &= ~dated;
+  const std::int64_t now = calendar_now();
+  if (now > mbedtls_seconds(certificate->valid_to)) *flags |= MBEDTLS_X509_BADCERT_EXPIRED;
+  if (now < mbedtls_seconds(certificate->valid_from)) *flags |= MBEDTLS_X509_BADCERT_FUTURE;
+  if (depth != 0) return 0;
+
+  const mbedtls_x509_buf& issuer = certificate->issuer_raw;
+  const mbedtls_x509_buf& subject = certificate->subject_raw;
+  engine.self_signed_ = issuer.len == subject.len && std::memcmp(issuer.p, subject.p, issuer.len) == 0;
+  if (engine.identity_.address && !mbedtls_covers_address(*certificate, *engine.identity_.address))
+    *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+#if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
+  engine.peer_certificate_.assign(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+#endif
+  return 0;
+}
+
+ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_context* ssl,
+                                                const unsigned char* name, std::size_t size) noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  auto& engine = *static_cast<mbedtls_engine*>(mbedtls_ssl_get_user_data_p(ssl));
+#else
+  auto& engine = *static_cast<mbedtls_engine*>(ssl->p_bio);
+#endif
+  engine.asked_for_ = parse_server_name({reinterpret_cast<const char*>(name), size}).name;
+  mbedtls_certificate* c = static_cast<mbedtls_credentials*>(credentials)->further(engine.asked_for_);
+  return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
+}
+
+ANYIO_NET_FN int mbedtls_engine::state() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(state);
+#else
+  return ssl_.state;
+#endif
+}
+
+ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
+#else
+  return ssl_.in_msg[1];
+#endif
+}
+
+/// Whether what came first begins no record (RFC 8446, section 5.1).
+ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
+  constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
+  if (begun_ > 0 && head_[0] != MBEDTLS_SSL_MSG_HANDSHAKE && head_[0] != MBEDTLS_SSL_MSG_ALERT) return true;
+  if (begun_ > 1 && head_[1] != 3) return true;
+  return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
+}
+
+/// Under which a client keeps sessions; empty if it does not know the server.
+ANYIO_NET_FN std::string mbedtls_engine::session_key() const {
+  return identity_.address ? identity_.address->to_string() : identity_.name;
+}
+
+ANYIO_NET_FN void mbedtls_engine::offer_session() {
+  std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());
+  if (!kept) return;
+  mbedtls_ssl_session session;
+  mbedtls_ssl_session_init(&session);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(kept->bytes.data());
+  // One that cannot be used makes the handshake longer, and no more.
+  if (mbedtls_ssl_session_load(&session, bytes, kept->bytes.size()) == 0 &&
+      mbedtls_ssl_set_session(&ssl_, &session) == 0)
+    peer_certificate_ = std::move(kept->peer_certificate);
+  mbedtls_ssl_session_free(&session);
+}
+
+ANYIO_NET_FN void mbedtls_engine::keep_session() {
+  mbedtls_ssl_session session;
+  mbedtls_ssl_session_init(&session);
+  if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
+    std::size_t size = 0;
+    mbedtls_kept_session kept;
+    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // tells the size
+    kept.bytes.resize(size);
+    kept.peer_certificate = shown_certificate();
+    if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
+                                 &size) == 0)
+      credentials_->sessions().put(session_key(), std::move(kept));
+  }
+  mbedtls_ssl_session_free(&session);
+}
+
+/// A certificate that a client need not show must not be wrong, either. The library goes on with it, so it
+/// is looked at before the handshake is over.
+ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
+  if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
+  constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
+  const std::uint32_t flags = mbedtls_ssl_get_verify_result(&ssl_);
+  if ((flags & ~harmless) == 0) return false;
+  unsigned char alert = MBEDTLS_SSL_ALERT_MSG_BAD_CERT;
+  if ((flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA;
+  if ((flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED;
+  send_alert(alert);
+  return true;
+}
+
+ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
+  // The pipe takes it, so it can only fail for the reason that the connection does.
+  static_cast<void>(mbedtls_ssl_send_alert_message(&ssl_, MBEDTLS_SSL_ALERT_LEVEL_FATAL, description));
+}
+
+/// Tells the peer, where the library fails in silence: of a missing certificate, or a record without sense.
+ANYIO_NET_FN void mbedtls_engine::alert_failure() {
+  // What it says under TLS 1.3 cannot be told from data here, and there it is not silent.
+  if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
+  send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
+  switch (code) {
+    case 0: return tls_status::ok;
+    case MBEDTLS_ERR_SSL_WANT_READ: return tls_status::want_input;
+    case MBEDTLS_ERR_SSL_WANT_WRITE:
+    case MBEDTLS_ERR_SSL_ASYNC_IN_PROGRESS:
+    case MBEDTLS_ERR_SSL_CRYPTO_IN_PROGRESS: return tls_status::again;
+#if defined(MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET)
+    case MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET: keep_session(); return tls_status::again;
+#endif
+    case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY: peer_closed_ = true; return tls_status::closed;
+    case MBEDTLS_ERR_SSL_CONN_EOF: return tls_status::truncated;
+    default:
+      failure_ = code;
+      alert_failure();
+      return tls_status::failed;
+  }
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
+  const mbedtls_turn turn;
+  while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
+    // Who resumes does not come here, under any version and at neither end.
+    if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
+      peer_certificate_.clear();
+    const int code = mbedtls_ssl_handshake_step(&ssl_);
+    if (code != 0) return outcome(code);
+    if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
+  }
+  complete_ = true;
+  // Under TLS 1.3 what resumes comes later.
+  if (!server_side_ && is_version("TLSv1.2")) keep_session();
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::read(mutable_buffer into, std::size_t& n) {
+  n = 0;
+  if (peer_closed_) return tls_status::closed;
+  const mbedtls_turn turn;
+  const int code = mbedtls_ssl_read(&ssl_, reinterpret_cast<unsigned char*>(into.data()), into.size());
+  if (code == 0) return tls_status::truncated;
+  if (code < 0) return outcome(code);
+  n = static_cast<std::size_t>(code);
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::write(const_buffer data, std::size_t& n) {
+  n = 0;
+  const mbedtls_turn turn;
+  const int code = mbedtls_ssl_write(&ssl_, reinterpret_cast<const unsigned char*>(data.data()), data.size());
+  if (code <= 0) return outcome(code);
+  n = static_cast<std::size_t>(code);
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::close() {
+  if (closed_) return tls_status::ok;
+  closed_ = true;
+  const mbedtls_turn turn;
+  return outcome(mbedtls_ssl_close_notify(&ssl_));
+}
+
+ANYIO_NET_FN bool mbedtls_engine::pending() const {
+  return mbedtls_ssl_get_bytes_avail(&ssl_) != 0 || mbedtls_ssl_check_pending(&ssl_) != 0;
+}
+
+/// DER.
+ANYIO_NET_FN std::string mbedtls_engine::shown_certificate() const {
+  const mbedtls_x509_crt* c = mbedtls_ssl_get_peer_cert(&ssl_);
+  if (c == nullptr || c->raw.len == 0) return peer_certificate_;
+  return {reinterpret_cast<const char*>(c->raw.p), c->raw.len};
+}
+
+ANYIO_NET_FN tls_info mbedtls_engine::info() const {
+  tls_info about;
+  about.server_side = server_side_;
+  about.server_name = server_side_ ? asked_for_ : identity_.name;
+  if (!complete_) return about;
+  about.peer_certificate_der = shown_certificate();
+  about.version = mbedtls_ssl_get_version(&ssl_);
+  // "TLS-ECDHE-..." or "TLS1-3-AES-...", where IANA has underscores, and versions in no name.
+  if (const char* known = mbedtls_ssl_get_ciphersuite(&ssl_); known != nullptr) {
+    std::string_view cipher = known;
+    constexpr std::string_view newer = "TLS1-3-";
+    if (cipher.starts_with(newer)) {
+      about.cipher = "TLS-";
+      cipher.remove_prefix(newer.size());
+    }
+    about.cipher += cipher;
+    std::replace(about.cipher.begin(), about.cipher.end(), '-', '_');
+  }
+  if (const char* protocol = mbedtls_ssl_get_alpn_protocol(&ssl_); protocol != nullptr) about.alpn = protocol;
+  about.resumed = resumed_;
+  return about;
+}
+
+ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
+  if (failure_ == 0) return {};
+  if (is_foreign()) return tls_reason::not_tls;
+  switch (failure_) {
+    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
+    case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
+    case MBEDTLS_ERR_SSL_INVALID_MAC:
+    case MBEDTLS_ERR_SSL_INVALID_RECORD: return tls_reason::bad_record;
+    case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
+    case MBEDTLS_ERR_X509_FATAL_ERROR:
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    case MBEDTLS_ERR_SSL_BAD_CERTIFICATE:
+#else
+    case MBEDTLS_ERR_SSL_BAD_HS_CERTIFICATE:
+#endif
+      if (const char* verdict = mbedtls_verdict(mbedtls_ssl_get_verify_result(&ssl_), self_signed_);
+          verdict != nullptr)
+        return verdict;
+      break;
+    default: break;
+  }
+  return mbedtls_words(failure_);
+}
+
+/// Prepares what the connections of one kind share. 0, or the library's code.
+ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int endpoint, tls_version least) {
+  if (const int code = mbedtls_ssl_config_defaults(&config, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM,
+                                                   MBEDTLS_SSL_PRESET_DEFAULT);
+      code != 0)
+    return code;
+  mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
+  mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
+  mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  mbedtls_ssl_conf_min_tls_version(
+      &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+#else
+  static_cast<void>(least);
+  mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+#if defined(MBEDTLS_ECP_C)
+  // 2.28 begins with the largest, and goes on to ones that are too small.
+  static constexpr mbedtls_ecp_group_id curves[] = {
+#if defined(MBEDTLS_ECP_DP_CURVE25519_ENABLED)
+    MBEDTLS_ECP_DP_CURVE25519,
+#endif
+#if defined(MBEDTLS_ECP_DP_SECP256R1_ENABLED)
+    MBEDTLS_ECP_DP_SECP256R1,
+#endif
+#if defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
+    MBEDTLS_ECP_DP_SECP384R1,
+#endif
+#if defined(MBEDTLS_ECP_DP_SECP521R1_ENABLED)
+    MBEDTLS_ECP_DP_SECP521R1,
+#endif
+    MBEDTLS_ECP_DP_NONE
+  };
+  mbedtls_ssl_conf_curves(&config, curves);
+#endif
+#endif
+#if defined(MBEDTLS_DHM_C)
+  mbedtls_ssl_conf_dhm_min_bitlen(&config, 2048);
+#endif
+#if defined(MBEDTLS_SSL_RENEGOTIATION)
+  mbedtls_ssl_conf_renegotiation(&config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
+#endif
+  mbedtls_ssl_conf_legacy_renegotiation(&config, MBEDTLS_SSL_LEGACY_NO_RENEGOTIATION);
+  if (!protocols_.empty())
+    if (const int code = mbedtls_ssl_conf_alpn_protocols(&config, protocol_list_.data()); code != 0)
+      return code;
+  return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
+}
+
+/// Lets a server's clients resume, where that is possible.
+ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+  // Not all tickets tell who the client is: those of TLS 1.3, and those of a library that forgets it.
+#if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
+  if (verify_client_ != tls_verify::none) return 0;
+#endif
+  constexpr std::uint32_t lifetime = 86400;
+  if (const int code =
+          mbedtls_ssl_ticket_setup(&tickets_, mbedtls_draw, nullptr, MBEDTLS_CIPHER_AES_256_GCM, lifetime);
+      code != 0)
+    return code;
+  mbedtls_ssl_conf_session_tickets_cb(&server_, mbedtls_ssl_ticket_write, mbedtls_ssl_ticket_parse,
+                                      &tickets_);
+#endif
+  return 0;
+}
+
+ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
+#if MBEDTLS_VERSION_NUMBER < 0x03000000 || !defined(MBEDTLS_SSL_PROTO_TLS1_3)
+  if (material.min_version == tls_version::v1_3)
+    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
+#endif
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
+  static const psa_status_t cryptography = psa_crypto_init();  // TLS 1.3 needs it
+  if (cryptography != PSA_SUCCESS)
+    return tls_failure("mbedtls_context", "the library's cryptography does not start");
+#endif
+  if (material.certificate.given()) {
+    if (result<> r = main_.read(material); !r) return r;
+    has_certificate_ = true;
+  }
+  if (material.ca.given()) {
+    if (const char* wrong = mbedtls_read_certificates(authorities_, material.ca.text); wrong != nullptr)
+      return material.ca.wrong(wrong);
+  }
+  system_trust_ = !material.ca.given();
+  verify_ = material.verify;
+  verify_client_ = material.verify_client;
+  protocols_ = std::move(material.alpn);
+  for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
+  protocol_list_.push_back(nullptr);
+  // Neither what is broken, nor what needs another kind of secret, nor what a stolen key opens later.
+  for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
+    constexpr std::string_view unwanted[] = {"RC4",   "DES",   "NULL",     "MD5",      "PSK",
+                                             "JPAKE", "CCM-8", "TLS-RSA-", "TLS-ECDH-"};
+    const char* name = mbedtls_ssl_get_ciphersuite_name(*id);
+    const auto in_name = [name](std::string_view word) {
+      return std::string_view(name).find(word) != std::string_view::npos;
+    };
+    if (std::none_of(std::begin(unwanted), std::end(unwanted), in_name)) ciphers_.push_back(*id);
+  }
+  ciphers_.push_back(0);
+
+  const auto failed = [](int code) { return tls_failure("mbedtls_context", mbedtls_words(code)); };
+  if (const int code = configure(client_, MBEDTLS_SSL_IS_CLIENT, material.min_version); code != 0)
+    return failed(code);
+  mbedtls_ssl_conf_authmode(
+      &client_, verify_ == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
+#if MBEDTLS_VERSION_NUMBER >= 0x03060100 && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
+    defined(MBEDTLS_SSL_SESSION_TICKETS)
+  mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
+      &client_, MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+#endif
+
+  if (const int code = configure(server_, MBEDTLS_SSL_IS_SERVER, material.min_version); code != 0)
+    return failed(code);
+  mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
+                                      : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
+                                                                               : MBEDTLS_SSL_VERIFY_REQUIRED);
+  // The system's authorities are too many to be told to each client.
+  if (system_trust_) mbedtls_ssl_conf_cert_req_ca_list(&server_, MBEDTLS_SSL_CERT_REQ_CA_LIST_DISABLED);
+  mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
+  if (const int code = offer_tickets(); code != 0) return failed(code);
+  return {};
+}
+
+/// Reads the system's, once, unless there are others.
+ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
+  const auto read = [this] {
+    if (!system_trust_) return;
+    const std::string text = read_system_trust();
+    // One in it that cannot be read is not trusted, and the others are.
+    static_cast<void>(mbedtls_x509_crt_parse(
+        &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
+  };
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::call_once(authorities_read_, read);
+#else
+  if (!std::exchange(authorities_read_, true)) read();
+#endif
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& pipe,
+                                                                     std::string_view server_name) {
+  const mbedtls_turn turn;
+  tls_server_identity identity = parse_server_name(server_name);
+  if (verify_ != tls_verify::none) {
+    if (!identity.known()) return nullptr;
+    need_authorities();
+  }
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), false);
+  if (!engine->set_up(client_)) return nullptr;
+  return engine;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
+  const mbedtls_turn turn;
+  if (!has_certificate_) return nullptr;
+  if (verify_client_ != tls_verify::none) need_authorities();
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
+  if (!engine->set_up(server_)) return nullptr;
+  return engine;
+}
+
+ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
+                                                           const tls_config& config) {
+  const mbedtls_turn turn;
+  const std::string_view host = server_name.starts_with("*.") ? server_name.substr(2) : server_name;
+  const auto refuse = [](const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
+  };
+  if (parse_server_name(host).name.empty()) return refuse("not the name of a server");
+  result<tls_material> material = read_material(config);
+  if (!material) return material.error();
+  if (!material->certificate.given()) return refuse("without a certificate");
+  mbedtls_certificate& added = further_.emplace_back();
+  added.name = server_name;
+  if (added.name.ends_with('.')) added.name.pop_back();
+  result<> r = added.read(*material);
+  if (!r) further_.pop_back();
+  return r;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config) {
+  const detail::mbedtls_turn turn;
+  result<detail::tls_material> material = detail::read_material(config);
+  if (!material) return material.error();
+  auto credentials = std::make_shared<detail::mbedtls_credentials>();
+  if (result<> r = credentials->set_up(*material); !r) return r.error();
+  return std::shared_ptr<tls_context>(std::move(credentials));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
 
 // == tls_openssl: definitions =====================================================================
 
+// OpenSSL 3 behind the hook.
+//
+// The library reads and writes through a BIO over the pipe, which never refuses what goes out, and answers
+// "later" also when nothing will follow: an end without close_notify is the engine's to tell, since the
+// library would break the connection for it, also for writing. Its queue of errors belongs to the thread,
+// so it is emptied before every call and left empty after a failure.
+
+#if defined(ANYIO_NET_OPENSSL)
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN void free_certificates(STACK_OF(X509) * certificates) noexcept {
+  sk_X509_pop_free(certificates, X509_free);
+}
+
+template <auto release>
+struct openssl_release {
+  template <class T>
+  void operator()(T* object) const noexcept {
+    release(object);
+  }
+};
+template <class T, auto release>
+using openssl_ptr = std::unique_ptr<T, openssl_release<release>>;
+
+using openssl_bio = openssl_ptr<BIO, BIO_free>;
+using openssl_certificate = openssl_ptr<X509, X509_free>;
+using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
+using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
+using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
+
+/// Empties the thread's queue of errors. The TLS library's first entry, else the first of all, 0 if none.
+ANYIO_NET_FN unsigned long drain_openssl_errors() noexcept {
+  unsigned long found = 0;
+  while (const unsigned long code = ERR_get_error()) {
+    const bool better = ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_LIB(found) != ERR_LIB_SSL;
+    if (found == 0 || better) found = code;
+  }
+  return found;
+}
+
+/// The library's own words; static text.
+ANYIO_NET_FN const char* openssl_words(unsigned long code) noexcept {
+  const char* const words = ERR_reason_error_string(code);
+  return words != nullptr ? words : "the TLS library does not say why";
+}
+
+// == texts ==
+
+/// Takes the next block of a PEM text whose label ends so, with all before it. Empty if there is none.
+/// Block by block, so that a damaged one is not taken for another kind.
+ANYIO_NET_FN std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
+  constexpr std::string_view opening = "-----BEGIN ";
+  for (;;) {
+    text.remove_prefix(std::min(text.find(opening), text.size()));
+    if (text.empty()) return {};
+    const std::string_view block = text.substr(0, text.find(opening, opening.size()));
+    text.remove_prefix(block.size());
+    const std::string_view label = block.substr(opening.size());
+    if (label.substr(0, label.find_first_of("-\r\n")).ends_with(label_end)) return block;
+  }
+}
+
+/// Answers the library when it wants a password, which it would else ask a terminal for.
+struct openssl_password {
+  std::string_view known;
+  bool asked = false;
+
+  static int answer(char* into, int size, int, void* self) noexcept {
+    auto& password = *static_cast<openssl_password*>(self);
+    password.asked = true;
+    if (password.known.empty() || password.known.size() > static_cast<std::size_t>(size)) return -1;
+    std::memcpy(into, password.known.data(), password.known.size());
+    return static_cast<int>(password.known.size());
+  }
+};
+
+/// Null if the block is none.
+ANYIO_NET_FN openssl_certificate read_certificate(std::string_view block) noexcept {
+  ERR_clear_error();
+  openssl_certificate certificate;
+  if (block.size() <= INT_MAX) {
+    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+    openssl_password none;
+    if (bio) certificate.reset(PEM_read_bio_X509_AUX(bio.get(), nullptr, openssl_password::answer, &none));
+  }
+  ERR_clear_error();
+  return certificate;
+}
+
+ANYIO_NET_FN result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
+  std::vector<openssl_certificate> certificates;
+  std::string_view rest = from.text;
+  for (;;) {
+    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    if (block.empty()) break;
+    openssl_certificate certificate = read_certificate(block);
+    if (!certificate) return from.wrong(tls_reason::bad_certificate);
+    certificates.push_back(std::move(certificate));
+  }
+  if (certificates.empty()) return from.wrong(tls_reason::no_certificate);
+  return certificates;
+}
+
+ANYIO_NET_FN result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
+  std::string_view rest = from.text;
+  const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
+  if (block.empty()) return from.wrong(tls_reason::no_private_key);
+  openssl_password answers{password};
+  openssl_key key;
+  ERR_clear_error();
+  if (block.size() <= INT_MAX) {
+    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+    if (bio) key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, openssl_password::answer, &answers));
+  }
+  ERR_clear_error();
+  if (key) return key;
+  if (!answers.asked) return from.wrong(tls_reason::bad_private_key);
+  const char* const reason = password.empty() ? tls_reason::password_missing : tls_reason::password_wrong;
+  return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
+}
+
+/// What one end shows of itself.
+struct openssl_identity {
+  openssl_certificate certificate;
+  openssl_certificates chain;  // those that lead to the authority
+  openssl_key key;
+
+  bool show(SSL* connection) const noexcept {
+    return SSL_use_cert_and_key(connection, certificate.get(), key.get(), chain.get(), 1) == 1;
+  }
+  bool show(SSL_CTX* all) const noexcept {
+    return SSL_CTX_use_cert_and_key(all, certificate.get(), key.get(), chain.get(), 1) == 1;
+  }
+};
+
+ANYIO_NET_FN result<openssl_identity> read_identity(const tls_material& material) {
+  result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
+  if (!certificates) return certificates.error();
+  result<openssl_key> key = read_private_key(material.private_key, material.password);
+  if (!key) return key.error();
+  openssl_identity identity;
+  identity.key = std::move(*key);
+  identity.certificate = std::move(certificates->front());
+  identity.chain.reset(sk_X509_new_null());
+  for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
+    if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
+      return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+    static_cast<void>(i->release());  // the stack's now
+  }
+  if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
+    ERR_clear_error();
+    return material.private_key.wrong(tls_reason::other_private_key);
+  }
+  return identity;
+}
+
+/// Protocols as they stand in a message (RFC 7301, section 3.1).
+ANYIO_NET_FN std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
+  std::vector<unsigned char> encoded;
+  for (const std::string& protocol : protocols) {
+    encoded.push_back(static_cast<unsigned char>(protocol.size()));
+    encoded.insert(encoded.end(), protocol.begin(), protocol.end());
+  }
+  return encoded;
+}
+
+/// Takes the first protocol of an encoded list; empty if there is none or it is cut short.
+ANYIO_NET_FN std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
+  if (encoded.empty() || encoded[0] >= encoded.size()) return {};
+  const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
+  encoded = encoded.subspan(1 + protocol.size());
+  return protocol;
+}
+
+// == failures ==
+
+ANYIO_NET_FN const char* verify_reason(long verdict) noexcept {
+  switch (verdict) {
+    case X509_V_ERR_CERT_HAS_EXPIRED: return tls_reason::expired;
+    case X509_V_ERR_CERT_NOT_YET_VALID: return tls_reason::not_yet_valid;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH: return tls_reason::other_name;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: return tls_reason::self_signed;
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_UNTRUSTED: return tls_reason::unknown_authority;
+    case X509_V_ERR_CERT_REVOKED: return tls_reason::revoked;
+    case X509_V_ERR_EE_KEY_TOO_SMALL:
+    case X509_V_ERR_CA_KEY_TOO_SMALL:
+    case X509_V_ERR_CA_MD_TOO_WEAK: return tls_reason::weak;
+    case X509_V_ERR_INVALID_PURPOSE: return tls_reason::other_purpose;
+    default: return tls_reason::unverified;
+  }
+}
+
+/// Whether this is how the library takes something else than TLS in a first record.
+ANYIO_NET_FN bool speaks_of_garbage(int reason) noexcept {
+  switch (reason) {
+    case SSL_R_WRONG_VERSION_NUMBER:
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+    case SSL_R_PACKET_LENGTH_TOO_LONG:
+    case SSL_R_LENGTH_TOO_SHORT:
+    case SSL_R_RECORD_LENGTH_MISMATCH:
+    case SSL_R_BAD_RECORD_TYPE:
+    case SSL_R_UNEXPECTED_MESSAGE:
+    case SSL_R_BAD_CHANGE_CIPHER_SPEC:
+    case SSL_R_INVALID_ALERT:
+    case SSL_R_UNKNOWN_ALERT_TYPE: return true;
+    default: return false;
+  }
+}
+
+// == contexts and engines ==
+
+class openssl_engine;
+
+/// What all connections share.
+class openssl_credentials final : public tls_context,
+                                  public std::enable_shared_from_this<openssl_credentials> {
+ public:
+  result<> open(const tls_material& material);
+
+  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
+  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
+  result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+
+ private:
+  friend class openssl_engine;
+  struct named_identity {
+    std::string name;
+    openssl_identity identity;
+  };
+
+  void trust_system();
+  const openssl_identity* identity_for(std::string_view server_name) const noexcept;
+
+  openssl_ptr<SSL_CTX, SSL_CTX_free> library_;
+  bool has_certificate_ = false;
+  std::vector<named_identity> further_;
+  std::vector<unsigned char> protocols_;
+  tls_verify verify_ = tls_verify::peer;
+  tls_verify verify_client_ = tls_verify::none;
+  tls_sessions<openssl_session> sessions_;
+  bool system_trust_wanted_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex trust_mutex_;
+#endif
+};
+
+/// One connection. The library calls its static functions back; from there no exception may come, so that a
+/// failed allocation ends the program.
+class openssl_engine final : public tls_engine {
+ public:
+  openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
+      : credentials_(std::move(credentials)), pipe_(pipe) {}
+  ~openssl_engine() override;
+
+  /// One of these comes first. False: the library has no memory.
+  bool open_client(const tls_server_identity& server);
+  bool open_server();
+
+  tls_status handshake() override;
+  tls_status read(mutable_buffer into, std::size_t& n) override;
+  tls_status write(const_buffer data, std::size_t& n) override;
+  tls_status close() override;
+  bool pending() const override { return SSL_pending(library_.get()) > 0; }
+  tls_info info() const override;
+  std::string last_error() const override { return reason_; }
+
+  static int keep_session(SSL* connection, SSL_SESSION* session) noexcept;
+  static int choose_certificate(SSL* connection, int* alert, void*) noexcept;
+  static int choose_protocol(SSL* connection, const unsigned char** chosen, unsigned char* chosen_size,
+                             const unsigned char* offered, unsigned int offered_size, void*) noexcept;
+
+ private:
+  static openssl_engine& of(SSL* connection) noexcept {
+    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // 0 is the application's
+  }
+  static BIO_METHOD* pipe_method() noexcept;
+  static int read_pipe(BIO* bio, char* into, int size) noexcept;
+  static int write_pipe(BIO* bio, const char* data, int size) noexcept;
+  static long control_pipe(BIO* bio, int command, long, void*) noexcept;
+
+  bool open();
+  tls_status outcome(int returned) noexcept;
+  const char* failure() const noexcept;
+
+  const std::shared_ptr<openssl_credentials> credentials_;
+  tls_pipe& pipe_;
+  openssl_ptr<SSL, SSL_free> library_;
+  std::string server_name_;
+  std::string session_key_;  // of a client: whom a session is resumed with
+  const char* reason_ = "";
+  bool established_ = false;
+  bool broken_ = false;
+};
+
+// == the pipe as a BIO ==
+
+ANYIO_NET_FN BIO_METHOD* openssl_engine::pipe_method() noexcept {
+  static BIO_METHOD* const made = [] {
+    BIO_METHOD* const method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "anyio_net pipe");
+    if (method == nullptr) return method;
+    BIO_meth_set_read(method, read_pipe);
+    BIO_meth_set_write(method, write_pipe);
+    BIO_meth_set_ctrl(method, control_pipe);
+    return method;
+  }();
+  return made;
+}
+
+ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexcept {
+  tls_pipe& pipe = *static_cast<tls_pipe*>(BIO_get_data(bio));
+  BIO_clear_retry_flags(bio);
+  if (size <= 0) return 0;
+  const auto wanted = static_cast<std::size_t>(size);
+  const std::size_t n = std::min(wanted, pipe.rx.size());
+  if (n < wanted) pipe.starved = true;
+  if (n == 0) {
+    BIO_set_retry_read(bio);
+    return -1;
+  }
+  std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  return static_cast<int>(n);
+}
+
+ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
+  BIO_clear_retry_flags(bio);
+  if (size <= 0) return 0;
+  static_cast<tls_pipe*>(BIO_get_data(bio))->tx.append(const_buffer(data, static_cast<std::size_t>(size)));
+  return size;
+}
+
+ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void*) noexcept {
+  const tls_pipe& pipe = *static_cast<const tls_pipe*>(BIO_get_data(bio));
+  switch (command) {
+    case BIO_CTRL_FLUSH: return 1;
+    case BIO_CTRL_EOF: return pipe.rx_eof && pipe.rx.empty() ? 1 : 0;
+    default: return 0;
+  }
+}
+
+// == the engine ==
+
+ANYIO_NET_FN bool openssl_engine::open() {
+  ERR_clear_error();
+  library_.reset(SSL_new(credentials_->library_.get()));
+  BIO_METHOD* const method = pipe_method();
+  BIO* const bio = library_ != nullptr && method != nullptr ? BIO_new(method) : nullptr;
+  if (bio == nullptr) return false;
+  BIO_set_data(bio, &pipe_);
+  BIO_set_init(bio, 1);
+  SSL_set_bio(library_.get(), bio, bio);
+  X509_VERIFY_PARAM_set_time(SSL_get0_param(library_.get()), static_cast<time_t>(calendar_now()));
+  return SSL_set_ex_data(library_.get(), 0, this) == 1;
+}
+
+ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server) {
+  if (!open()) return false;
+  SSL* const library = library_.get();
+  const bool verify = credentials_->verify_ != tls_verify::none;
+  SSL_set_connect_state(library);
+  SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
+  if (!server.name.empty()) {
+    server_name_ = session_key_ = server.name;
+    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    // Here and below what the library's macro does, without its old-style cast.
+    if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
+      return false;
+    if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
+  } else if (server.address) {
+    session_key_ = server.address->to_string();
+    const std::span<const std::byte> bytes = server.address->bytes();
+    const auto* const address = reinterpret_cast<const unsigned char*>(bytes.data());
+    if (verify && X509_VERIFY_PARAM_set1_ip(SSL_get0_param(library), address, bytes.size()) != 1)
+      return false;
+  }
+  if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
+    if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
+    ERR_clear_error();
+  }
+  return true;
+}
+
+ANYIO_NET_FN bool openssl_engine::open_server() {
+  if (!open()) return false;
+  int mode = SSL_VERIFY_NONE;
+  if (credentials_->verify_client_ != tls_verify::none) mode = SSL_VERIFY_PEER;
+  if (credentials_->verify_client_ == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  SSL_set_accept_state(library_.get());
+  SSL_set_verify(library_.get(), mode, nullptr);
+  return true;
+}
+
+ANYIO_NET_FN openssl_engine::~openssl_engine() {
+  // Without this the library forgets the session of a connection that ended without close_notify.
+  if (established_ && !broken_) SSL_set_shutdown(library_.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::handshake() {
+  ERR_clear_error();
+  const int returned = SSL_do_handshake(library_.get());
+  if (returned != 1) return outcome(returned);
+  if (!std::exchange(established_, true) && SSL_is_server(library_.get()) == 0 &&
+      SSL_session_reused(library_.get()) == 1 && SSL_version(library_.get()) == TLS1_2_VERSION)
+    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library_.get())));
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n) {
+  ERR_clear_error();
+  n = 0;
+  const int returned = SSL_read_ex(library_.get(), into.data(), into.size(), &n);
+  return returned == 1 ? tls_status::ok : outcome(returned);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::write(const_buffer data, std::size_t& n) {
+  ERR_clear_error();
+  n = 0;
+  const int returned = SSL_write_ex(library_.get(), data.data(), data.size(), &n);
+  return returned == 1 ? tls_status::ok : outcome(returned);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::close() {
+  if (broken_) return tls_status::failed;
+  if (!established_ || (SSL_get_shutdown(library_.get()) & SSL_SENT_SHUTDOWN) != 0) return tls_status::ok;
+  ERR_clear_error();
+  const int returned = SSL_shutdown(library_.get());
+  return returned >= 0 ? tls_status::ok : outcome(returned);
+}
+
+/// After a call that did not succeed.
+ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
+  switch (SSL_get_error(library_.get(), returned)) {
+    case SSL_ERROR_ZERO_RETURN: return tls_status::closed;
+    case SSL_ERROR_WANT_READ:
+      return pipe_.rx_eof && pipe_.rx.empty() ? tls_status::truncated : tls_status::want_input;
+    case SSL_ERROR_WANT_WRITE:
+    case SSL_ERROR_WANT_X509_LOOKUP:
+    case SSL_ERROR_WANT_ASYNC:
+    case SSL_ERROR_WANT_ASYNC_JOB:
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+    case SSL_ERROR_WANT_RETRY_VERIFY: return tls_status::again;
+    default:  // SSL_ERROR_SSL, and SSL_ERROR_SYSCALL with nothing in the queue
+      if (const char* const reason = failure(); !std::exchange(broken_, true)) reason_ = reason;
+      return tls_status::failed;
+  }
+}
+
+/// What the queue of errors says, which is empty afterwards.
+ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
+  const unsigned long code = drain_openssl_errors();
+  if (ERR_GET_LIB(code) != ERR_LIB_SSL) return openssl_words(code);
+  const int reason = ERR_GET_REASON(code);
+  if (reason >= SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255)
+    return alert_reason(reason - SSL_AD_REASON_OFFSET);
+  if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) return verify_reason(SSL_get_verify_result(library_.get()));
+  if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) return tls_reason::none_shown;
+  if (reason == SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC) return tls_reason::bad_record;
+  const OSSL_HANDSHAKE_STATE state = SSL_get_state(library_.get());
+  const bool nothing_came = state == TLS_ST_BEFORE || state == TLS_ST_CW_CLNT_HELLO;
+  if (nothing_came && speaks_of_garbage(reason)) return tls_reason::not_tls;
+  return openssl_words(code);
+}
+
+ANYIO_NET_FN tls_info openssl_engine::info() const {
+  tls_info info;
+  const SSL* const library = library_.get();
+  info.version = SSL_get_version(library);
+  if (const SSL_CIPHER* const cipher = SSL_get_current_cipher(library))
+    info.cipher = SSL_CIPHER_standard_name(cipher);
+  const unsigned char* protocol = nullptr;
+  unsigned int protocol_size = 0;
+  SSL_get0_alpn_selected(library, &protocol, &protocol_size);
+  if (protocol_size != 0) info.alpn.assign(reinterpret_cast<const char*>(protocol), protocol_size);
+  info.server_name = server_name_;
+  if (const X509* const certificate = SSL_get0_peer_certificate(library)) {
+    const int size = i2d_X509(certificate, nullptr);
+    if (size > 0) {
+      info.peer_certificate_der.resize(static_cast<std::size_t>(size));
+      auto* out = reinterpret_cast<unsigned char*>(info.peer_certificate_der.data());
+      i2d_X509(certificate, &out);
+    }
+  }
+  info.server_side = SSL_is_server(library) == 1;
+  info.resumed = SSL_session_reused(library) == 1;
+  return info;
+}
+
+/// A client has a session that it may resume. 1: it is kept.
+ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
+  const openssl_engine& engine = of(connection);
+  if (engine.session_key_.empty()) return 0;
+  engine.credentials_->sessions_.put(engine.session_key_, openssl_session(session));
+  return 1;
+}
+
+/// A server knows what name the client asks for.
+ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert, void*) noexcept {
+  const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
+  if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
+  openssl_engine& engine = of(connection);
+  engine.server_name_ = name;
+  const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
+  if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
+  // Else a main certificate with another kind of key could still be shown.
+  SSL_certs_clear(connection);
+  if (identity->show(connection)) return SSL_TLSEXT_ERR_OK;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/// A server knows what protocols the client speaks.
+ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned char** chosen,
+                                                 unsigned char* chosen_size, const unsigned char* offered,
+                                                 unsigned int offered_size, void*) noexcept {
+  std::span<const unsigned char> own = of(connection).credentials_->protocols_;
+  for (;;) {
+    const std::span<const unsigned char> protocol = take_protocol(own);
+    if (protocol.empty()) return SSL_TLSEXT_ERR_ALERT_FATAL;  // no_application_protocol
+    std::span<const unsigned char> theirs(offered, offered_size);
+    for (;;) {
+      const std::span<const unsigned char> candidate = take_protocol(theirs);
+      if (candidate.empty()) break;
+      if (!std::equal(protocol.begin(), protocol.end(), candidate.begin(), candidate.end())) continue;
+      *chosen = protocol.data();
+      *chosen_size = static_cast<unsigned char>(protocol.size());
+      return SSL_TLSEXT_ERR_OK;
+    }
+  }
+}
+
+// == the context ==
+
+ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
+  ERR_clear_error();
+  const auto refused = [] { return tls_failure("tls", openssl_words(drain_openssl_errors())); };
+  library_.reset(SSL_CTX_new(TLS_method()));
+  SSL_CTX* const library = library_.get();
+  if (library == nullptr) return refused();
+  SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
+  SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
+  if (SSL_CTX_set_min_proto_version(library, least) != 1) {
+    ERR_clear_error();
+    return error_access::with_reason(error(errc::not_supported, 0, "tls: min_version"),
+                                     tls_reason::version_missing);
+  }
+
+  // A server keeps nothing, its tickets hold all; a client's sessions go to `sessions_`.
+  constexpr unsigned char session_context[] = "anyio_net";
+  if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
+  SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_sess_set_new_cb(library, openssl_engine::keep_session);
+  if (SSL_CTX_callback_ctrl(library, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB,
+                            reinterpret_cast<void (*)()>(openssl_engine::choose_certificate)) != 1)
+    return refused();
+
+  verify_ = material.verify;
+  verify_client_ = material.verify_client;
+  X509_STORE* const store = SSL_CTX_get_cert_store(library);
+  // What is given as an authority is one, also without that which stands above it.
+  if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
+  system_trust_wanted_ = !material.ca.given();
+  if (material.ca.given()) {
+    const result<std::vector<openssl_certificate>> authorities = read_certificates(material.ca);
+    if (!authorities) return authorities.error();
+    for (const openssl_certificate& authority : *authorities)
+      if (X509_STORE_add_cert(store, authority.get()) != 1) return refused();
+  }
+
+  protocols_ = encode_protocols(material.alpn);
+  if (!protocols_.empty()) {
+    if (SSL_CTX_set_alpn_protos(library, protocols_.data(), static_cast<unsigned int>(protocols_.size())) !=
+        0)
+      return refused();
+    SSL_CTX_set_alpn_select_cb(library, openssl_engine::choose_protocol, nullptr);
+  }
+
+  has_certificate_ = material.certificate.given();
+  if (has_certificate_) {
+    const result<openssl_identity> identity = read_identity(material);
+    if (!identity) return identity.error();
+    ERR_clear_error();
+    if (!identity->show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+  }
+  return {};
+}
+
+ANYIO_NET_FN void openssl_credentials::trust_system() {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(trust_mutex_);
+#endif
+  if (!std::exchange(system_trust_wanted_, false)) return;
+  X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
+  const std::string text = read_system_trust();
+  std::string_view rest = text;
+  for (;;) {
+    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    if (block.empty()) break;
+    // One that cannot be read is one authority less.
+    if (const openssl_certificate authority = read_certificate(block))
+      X509_STORE_add_cert(store, authority.get());
+  }
+  ERR_clear_error();
+}
+
+/// An exact name is better than a wildcard, an earlier one better than a later; null for the main one.
+ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
+    std::string_view server_name) const noexcept {
+  const openssl_identity* found = nullptr;
+  for (const named_identity& further : further_) {
+    if (!covers_name(further.name, server_name)) continue;
+    if (!further.name.starts_with("*.")) return &further.identity;
+    if (found == nullptr) found = &further.identity;
+  }
+  return found;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
+                                                                     std::string_view server_name) {
+  const tls_server_identity server = parse_server_name(server_name);
+  if (verify_ != tls_verify::none) {
+    if (!server.known()) return nullptr;
+    trust_system();
+  }
+  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
+  if (engine->open_client(server)) return engine;
+  engine.reset();
+  ERR_clear_error();
+  return nullptr;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
+  if (!has_certificate_) return nullptr;
+  if (verify_client_ != tls_verify::none) trust_system();
+  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
+  if (engine->open_server()) return engine;
+  engine.reset();
+  ERR_clear_error();
+  return nullptr;
+}
+
+ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
+                                                           const tls_config& config) {
+  const auto refuse = [](const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
+  };
+  if (server_name.ends_with('.')) server_name.remove_suffix(1);
+  if (server_name.empty()) return refuse("there is no name");
+  const result<tls_material> material = read_material(config);
+  if (!material) return material.error();
+  if (!material->certificate.given()) return refuse("there is no certificate");
+  result<openssl_identity> identity = read_identity(*material);
+  if (!identity) return identity.error();
+  // Shown on trial, so that what is too weak for the library is refused now.
+  ERR_clear_error();
+  const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
+  if (!trial || !identity->show(trial.get()))
+    return material->certificate.wrong(openssl_words(drain_openssl_errors()));
+  further_.push_back({std::string(server_name), std::move(*identity)});
+  return {};
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config config) {
+  const result<detail::tls_material> material = detail::read_material(config);
+  if (!material) return material.error();
+  auto credentials = std::make_shared<detail::openssl_credentials>();
+  const result<> opened = credentials->open(*material);
+  if (!opened) credentials.reset();
+  ERR_clear_error();
+  if (!opened) return opened.error();
+  return std::shared_ptr<tls_context>(std::move(credentials));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
 
 #endif  // ANYIO_NET_DEFINE

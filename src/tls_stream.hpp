@@ -70,7 +70,8 @@ class tls_resource final : public stream_resource {
   template <class Verb>
   tls_status call(Verb verb);
   [[nodiscard]] bool must_pull() const noexcept { return pipe_.starved || incoming_.empty(); }
-  progress pull(error& failure);
+  progress pull(side who, error& failure);
+  progress pull_once(error& failure);
   progress flush(error& failure);
   void flush_soon();
   void say_goodbye();

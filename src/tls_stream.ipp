@@ -58,8 +58,17 @@ ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
   return false;
 }
 
-/// Reads once from the transport. Done with an error, or with `rx_eof`, when nothing more will come.
-ANYIO_NET_FN progress tls_resource::pull(error& failure) {
+/// Reads once from the transport, for a reader or a writer. Done with an error, or with `rx_eof`, when
+/// nothing more will come.
+ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
+  const progress p = pull_once(failure);
+  // The place was the other's too: unless it is taken again, the other has to look for itself.
+  if (p != progress::waiting && (who == write_side || writer_awaits_input_))
+    wake(who == write_side ? read_side : write_side);
+  return p;
+}
+
+ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
   relay& place = relays_[read_side];
   if (!may_use(place, failure)) return progress::done;
   if (!std::exchange(exhausted[read_side], true)) inner_->exhausted[read_side] = false;
@@ -133,7 +142,11 @@ ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
     if (!writer_awaits_input_) relays_[read_side].leave();
   } else {
     writer_awaits_input_ = false;
-    if (pipe_.tx.empty()) relays_[write_side].leave();
+    if (pipe_.tx.empty()) {
+      relays_[write_side].leave();
+    } else if (!relays_[write_side].waits() && !gone()) {
+      core().queue(relays_[write_side]);
+    }
   }
 }
 
@@ -169,7 +182,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
       case tls_status::want_input:
         if (!must_pull()) continue;
         if (!pipe_.rx_eof) {
-          const progress p = pull(failure);
+          const progress p = pull(read_side, failure);
           if (p != progress::done) return p;
           if (failure == errc::ok) continue;
           out = error_access::with_operation(failure, tls_wrap_operation::name);
@@ -201,7 +214,8 @@ ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
                                    "the connection ended without a close_notify");
 }
 
-/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the failure.
+/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the
+/// failure.
 ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, progress& p, error& failure) {
   p = progress::again;
   if (read_failure_.code() != errc::ok) {
@@ -221,7 +235,7 @@ ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, 
     if (status == tls_status::want_input) {
       if (!must_pull() || engine_->pending()) continue;
       if (!pipe_.rx_eof) {
-        p = pull(failure);
+        p = pull(read_side, failure);
         if (p != progress::done) return tls_status::again;
         if (failure.code() == errc::ok) continue;
         if (failure != errc::closed_resource && failure != errc::busy_resource) read_failure_ = failure;
@@ -265,7 +279,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
     if (write_failure_.code() != errc::ok) return fail(write_failure_);
     // Records go out together, as far as they are small.
-    if (data.done() || pipe_.tx.size() >= tls_record_size) {
+    if (data.done() || pipe_.tx.size() >= tls_record_size || relays_[write_side].waits()) {
       const progress p = flush(failure);
       if (p != progress::done) return p;
       if (failure.code() != errc::ok) return fail(failure);
@@ -274,7 +288,6 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       return progress::done;
     }
     if (failed_) return fail(read_failure_);
-    if (relays_[write_side].waits()) return progress::waiting;
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
     std::size_t n = 0;
     switch (call([&](tls_engine& e) { return e.write(piece, n); })) {
@@ -283,12 +296,11 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       case tls_status::want_input: {
         flush_soon();
         if (!must_pull()) break;
-        const progress p = pipe_.rx_eof ? progress::done : pull(failure);
+        const progress p = pipe_.rx_eof ? progress::done : pull(write_side, failure);
         if (p == progress::waiting) writer_awaits_input_ = true;
         if (p != progress::done) return p;
         if (pipe_.rx_eof) return fail(errc::broken_resource);
         if (failure.code() != errc::ok) return fail(failure);
-        wake(read_side);  // it may be what a reader waits for
         break;
       }
       case tls_status::closed:
@@ -307,7 +319,10 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 /// The close_notify, once, if there is anybody to say it to.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
   if (!established_ || failed_ || std::exchange(goodbye_said_, true)) return;
-  call([](tls_engine& e) { return e.close(); });
+  if (call([](tls_engine& e) { return e.close(); }) != tls_status::failed) return;
+  write_failure_ = tls_failure("send_eof", engine_->last_error());
+  if (read_failure_.code() == errc::ok) read_failure_ = write_failure_;
+  flush_soon();  // the alert
 }
 
 ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
@@ -316,6 +331,10 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
       // Under TLS 1.2 the peer would have to answer with its own and drop what it had to say.
       out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
                                       "TLS 1.2 cannot end one direction alone");
+      return progress::done;
+    }
+    if (failed_) {
+      out = error_access::with_operation(read_failure_, "send_eof");
       return progress::done;
     }
     eof_sent_ = true;
@@ -570,8 +589,7 @@ ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
 }
 
 ANYIO_NET_FN void tls_wrap_operation::refresh() noexcept {
-  if (resource_)
-    resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
+  if (resource_) resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
 }
 
 ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {

@@ -20,6 +20,9 @@
 
 #include "certificates.hpp"
 
+#if !defined(ANYIO_NET_MBEDTLS) && !defined(ANYIO_NET_OPENSSL)
+#error "tests of TLS engines need -DANYIO_NET_MBEDTLS or -DANYIO_NET_OPENSSL, and the library"
+#endif
 #if defined(ANYIO_NET_MBEDTLS)
 #include <mbedtls/version.h>
 #endif

@@ -8130,8 +8130,8 @@ class tls_resource final : public stream_resource {
   error write_failure_;  // for good
   bool standard_compatible_;
   bool established_ = false;
-  bool failed_ = false;            // the engine must not be called again
-  bool goodbye_said_ = false;      // the close_notify is out, or on its way
+  bool failed_ = false;        // the engine must not be called again
+  bool goodbye_said_ = false;  // the close_notify is out, or on its way
   bool reader_awaits_flush_ = false;
   bool writer_awaits_input_ = false;
 };
@@ -8200,8 +8200,8 @@ class tls_stream : public byte_stream {
     return detail::tls_unwrap_operation(
         detail::ref<detail::tls_resource>(static_cast<detail::tls_resource*>(resource_.get())));
   }
-  /// The stream below, which stays this one's. There must be one: not of a stream that was default-constructed
-  /// or unwrapped.
+  /// The stream below, which stays this one's. There must be one: not of a stream that was
+  /// default-constructed or unwrapped.
   [[nodiscard]] byte_stream& transport() const noexcept {
     ANYIO_NET_ASSERT(resource_ && own().transport() != nullptr && "this stream has no transport");
     return *own().transport();
@@ -8226,8 +8226,8 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
  public:
   static constexpr const char* name = "tls: handshake";
   tls_wrap_operation() = default;
-  tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport, std::shared_ptr<tls_context> context,
-                     const tls_options& options);
+  tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
+                     std::shared_ptr<tls_context> context, const tls_options& options);
   tls_wrap_operation(tls_wrap_operation&&) = default;
   tls_wrap_operation& operator=(tls_wrap_operation&& other) noexcept;
   ~tls_wrap_operation() { left(); }
@@ -8261,14 +8261,12 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
 };
 
 inline tls_wrap_operation tls_stream::wrap_client(std::unique_ptr<byte_stream> transport,
-                                                  std::shared_ptr<tls_context> context,
-                                                  tls_options options) {
+                                                  std::shared_ptr<tls_context> context, tls_options options) {
   return {true, std::move(transport), std::move(context), options};
 }
 
 inline tls_wrap_operation tls_stream::wrap_server(std::unique_ptr<byte_stream> transport,
-                                                  std::shared_ptr<tls_context> context,
-                                                  tls_options options) {
+                                                  std::shared_ptr<tls_context> context, tls_options options) {
   return {false, std::move(transport), std::move(context), options};
 }
 
@@ -8373,8 +8371,8 @@ template <>
 class [[nodiscard]] accept_operation<tls_stream>
     : public detail::resource_operation<accept_operation<tls_stream>, tls_stream, detail::tls_accepting,
                                         detail::read_side> {
-  using base = detail::resource_operation<accept_operation, tls_stream, detail::tls_accepting,
-                                          detail::read_side>;
+  using base =
+      detail::resource_operation<accept_operation, tls_stream, detail::tls_accepting, detail::read_side>;
 
  public:
   static constexpr const char* name = "accept";
@@ -8390,8 +8388,9 @@ class [[nodiscard]] accept_operation<tls_stream>
     return true;
   }
   void left() noexcept {
+    const bool waited = resource_ && resource_->waiting(detail::read_side) == this;
     base::left();
-    if (resource_) resource_->withdrawn(detail::read_side);
+    if (waited) resource_->withdrawn(detail::read_side);
   }
 };
 
@@ -8410,8 +8409,9 @@ class tls_listener {
   /// Whether it is open.
   explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
 
-  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are taken
-  /// while somebody waits here; what was taken and is not ready when a wait is cancelled is for the next one.
+  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are
+  /// taken while somebody waits here; what was taken and is not ready when a wait is cancelled is for the
+  /// next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
   /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count as connections.
@@ -8560,6 +8560,8 @@ class tls_material {
 
 /// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
 [[nodiscard]] result<tls_material> read_material(const tls_config& config);
+/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
+[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
 /// The authorities that the system trusts; empty if there is no such file.
 [[nodiscard]] std::string read_system_trust();
 
@@ -8602,6 +8604,18 @@ struct tls_server_identity {
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
 /// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
+
+/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
+template <class Certificates>
+auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
+  decltype(&*all.begin()) found = nullptr;
+  for (auto& certificate : all) {
+    if (!covers_name(certificate.name, host)) continue;
+    if (!certificate.name.starts_with("*.")) return &certificate;
+    if (found == nullptr) found = &certificate;
+  }
+  return found;
+}
 
 /// Randomness, of this thread's loop if there is one: a simulation repeats it.
 void draw_random(void* into, std::size_t size);
@@ -14907,6 +14921,19 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
   return m;
 }
 
+ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name, const tls_config& config) {
+  const auto refuse = [](const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
+  };
+  std::string_view host = server_name;
+  if (host.starts_with("*.")) host.remove_prefix(2);
+  if (parse_server_name(host).name.empty()) return refuse("not the name of a server");
+  if (server_name.ends_with('.')) server_name.pop_back();
+  result<tls_material> m = read_material(config);
+  if (m.has_value() && !m->certificate.given()) return refuse("there is no certificate");
+  return m;
+}
+
 ANYIO_NET_FN std::string read_system_trust() {
   std::string text;
   const char* path = trust_file();
@@ -14992,7 +15019,8 @@ ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
   loop_core* const loop = loop_core::current_or_null();
   auto* p = static_cast<std::byte*>(into);
   while (size != 0) {
-    const std::uint64_t value = loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
+    const std::uint64_t value =
+        loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
     const std::size_t n = std::min(size, sizeof value);
     std::memcpy(p, &value, n);
     p += n;
@@ -15434,9 +15462,7 @@ class mbedtls_credentials final : public tls_context,
 
   /// The certificate for a name that a client asks for; null for the main one.
   [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
-    for (mbedtls_certificate& c : further_)
-      if (covers_name(c.name, server_name)) return &c;
-    return nullptr;
+    return certificate_for(further_, server_name);
   }
   [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
   [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
@@ -15981,17 +16007,11 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& p
 ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
                                                            const tls_config& config) {
   const mbedtls_turn turn;
-  const std::string_view host = server_name.starts_with("*.") ? server_name.substr(2) : server_name;
-  const auto refuse = [](const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
-  };
-  if (parse_server_name(host).name.empty()) return refuse("not the name of a server");
-  result<tls_material> material = read_material(config);
+  std::string name(server_name);
+  result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  if (!material->certificate.given()) return refuse("without a certificate");
   mbedtls_certificate& added = further_.emplace_back();
-  added.name = server_name;
-  if (added.name.ends_with('.')) added.name.pop_back();
+  added.name = std::move(name);
   result<> r = added.read(*material);
   if (!r) further_.pop_back();
   return r;
@@ -16588,8 +16608,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
   if (SSL_CTX_set_min_proto_version(library, least) != 1) {
     ERR_clear_error();
-    return error_access::with_reason(error(errc::not_supported, 0, "tls: min_version"),
-                                     tls_reason::version_missing);
+    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
   }
 
   // A server keeps nothing, its tickets hold all; a client's sessions go to `sessions_`.
@@ -16650,16 +16669,11 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
   ERR_clear_error();
 }
 
-/// An exact name is better than a wildcard, an earlier one better than a later; null for the main one.
+/// Null for the main one.
 ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
     std::string_view server_name) const noexcept {
-  const openssl_identity* found = nullptr;
-  for (const named_identity& further : further_) {
-    if (!covers_name(further.name, server_name)) continue;
-    if (!further.name.starts_with("*.")) return &further.identity;
-    if (found == nullptr) found = &further.identity;
-  }
-  return found;
+  const named_identity* const found = certificate_for(further_, server_name);
+  return found == nullptr ? nullptr : &found->identity;
 }
 
 ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
@@ -16688,14 +16702,9 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& p
 
 ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
                                                            const tls_config& config) {
-  const auto refuse = [](const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
-  };
-  if (server_name.ends_with('.')) server_name.remove_suffix(1);
-  if (server_name.empty()) return refuse("there is no name");
-  const result<tls_material> material = read_material(config);
+  std::string name(server_name);
+  const result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  if (!material->certificate.given()) return refuse("there is no certificate");
   result<openssl_identity> identity = read_identity(*material);
   if (!identity) return identity.error();
   // Shown on trial, so that what is too weak for the library is refused now.
@@ -16703,7 +16712,7 @@ ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view serv
   const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
   if (!trial || !identity->show(trial.get()))
     return material->certificate.wrong(openssl_words(drain_openssl_errors()));
-  further_.push_back({std::string(server_name), std::move(*identity)});
+  further_.push_back({std::move(name), std::move(*identity)});
   return {};
 }
 

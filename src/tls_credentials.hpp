@@ -56,6 +56,8 @@ class tls_material {
 
 /// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
 [[nodiscard]] result<tls_material> read_material(const tls_config& config);
+/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
+[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
 /// The authorities that the system trusts; empty if there is no such file.
 [[nodiscard]] std::string read_system_trust();
 
@@ -98,6 +100,18 @@ struct tls_server_identity {
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
 /// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
+
+/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
+template <class Certificates>
+auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
+  decltype(&*all.begin()) found = nullptr;
+  for (auto& certificate : all) {
+    if (!covers_name(certificate.name, host)) continue;
+    if (!certificate.name.starts_with("*.")) return &certificate;
+    if (found == nullptr) found = &certificate;
+  }
+  return found;
+}
 
 /// Randomness, of this thread's loop if there is one: a simulation repeats it.
 void draw_random(void* into, std::size_t size);

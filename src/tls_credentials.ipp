@@ -73,6 +73,19 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
   return m;
 }
 
+ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name, const tls_config& config) {
+  const auto refuse = [](const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
+  };
+  std::string_view host = server_name;
+  if (host.starts_with("*.")) host.remove_prefix(2);
+  if (parse_server_name(host).name.empty()) return refuse("not the name of a server");
+  if (server_name.ends_with('.')) server_name.pop_back();
+  result<tls_material> m = read_material(config);
+  if (m.has_value() && !m->certificate.given()) return refuse("there is no certificate");
+  return m;
+}
+
 ANYIO_NET_FN std::string read_system_trust() {
   std::string text;
   const char* path = trust_file();
@@ -158,7 +171,8 @@ ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
   loop_core* const loop = loop_core::current_or_null();
   auto* p = static_cast<std::byte*>(into);
   while (size != 0) {
-    const std::uint64_t value = loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
+    const std::uint64_t value =
+        loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
     const std::size_t n = std::min(size, sizeof value);
     std::memcpy(p, &value, n);
     p += n;

@@ -78,9 +78,7 @@ class mbedtls_credentials final : public tls_context,
 
   /// The certificate for a name that a client asks for; null for the main one.
   [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
-    for (mbedtls_certificate& c : further_)
-      if (covers_name(c.name, server_name)) return &c;
-    return nullptr;
+    return certificate_for(further_, server_name);
   }
   [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
   [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
@@ -625,17 +623,11 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& p
 ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
                                                            const tls_config& config) {
   const mbedtls_turn turn;
-  const std::string_view host = server_name.starts_with("*.") ? server_name.substr(2) : server_name;
-  const auto refuse = [](const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
-  };
-  if (parse_server_name(host).name.empty()) return refuse("not the name of a server");
-  result<tls_material> material = read_material(config);
+  std::string name(server_name);
+  result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  if (!material->certificate.given()) return refuse("without a certificate");
   mbedtls_certificate& added = further_.emplace_back();
-  added.name = server_name;
-  if (added.name.ends_with('.')) added.name.pop_back();
+  added.name = std::move(name);
   result<> r = added.read(*material);
   if (!r) further_.pop_back();
   return r;

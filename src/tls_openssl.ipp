@@ -576,8 +576,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
   if (SSL_CTX_set_min_proto_version(library, least) != 1) {
     ERR_clear_error();
-    return error_access::with_reason(error(errc::not_supported, 0, "tls: min_version"),
-                                     tls_reason::version_missing);
+    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
   }
 
   // A server keeps nothing, its tickets hold all; a client's sessions go to `sessions_`.
@@ -638,16 +637,11 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
   ERR_clear_error();
 }
 
-/// An exact name is better than a wildcard, an earlier one better than a later; null for the main one.
+/// Null for the main one.
 ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
     std::string_view server_name) const noexcept {
-  const openssl_identity* found = nullptr;
-  for (const named_identity& further : further_) {
-    if (!covers_name(further.name, server_name)) continue;
-    if (!further.name.starts_with("*.")) return &further.identity;
-    if (found == nullptr) found = &further.identity;
-  }
-  return found;
+  const named_identity* const found = certificate_for(further_, server_name);
+  return found == nullptr ? nullptr : &found->identity;
 }
 
 ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
@@ -676,14 +670,9 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& p
 
 ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
                                                            const tls_config& config) {
-  const auto refuse = [](const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
-  };
-  if (server_name.ends_with('.')) server_name.remove_suffix(1);
-  if (server_name.empty()) return refuse("there is no name");
-  const result<tls_material> material = read_material(config);
+  std::string name(server_name);
+  const result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  if (!material->certificate.given()) return refuse("there is no certificate");
   result<openssl_identity> identity = read_identity(*material);
   if (!identity) return identity.error();
   // Shown on trial, so that what is too weak for the library is refused now.
@@ -691,7 +680,7 @@ ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view serv
   const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
   if (!trial || !identity->show(trial.get()))
     return material->certificate.wrong(openssl_words(drain_openssl_errors()));
-  further_.push_back({std::string(server_name), std::move(*identity)});
+  further_.push_back({std::move(name), std::move(*identity)});
   return {};
 }
 

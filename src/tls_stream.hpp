@@ -93,8 +93,8 @@ class tls_resource final : public stream_resource {
   error write_failure_;  // for good
   bool standard_compatible_;
   bool established_ = false;
-  bool failed_ = false;            // the engine must not be called again
-  bool goodbye_said_ = false;      // the close_notify is out, or on its way
+  bool failed_ = false;        // the engine must not be called again
+  bool goodbye_said_ = false;  // the close_notify is out, or on its way
   bool reader_awaits_flush_ = false;
   bool writer_awaits_input_ = false;
 };
@@ -163,8 +163,8 @@ class tls_stream : public byte_stream {
     return detail::tls_unwrap_operation(
         detail::ref<detail::tls_resource>(static_cast<detail::tls_resource*>(resource_.get())));
   }
-  /// The stream below, which stays this one's. There must be one: not of a stream that was default-constructed
-  /// or unwrapped.
+  /// The stream below, which stays this one's. There must be one: not of a stream that was
+  /// default-constructed or unwrapped.
   [[nodiscard]] byte_stream& transport() const noexcept {
     ANYIO_NET_ASSERT(resource_ && own().transport() != nullptr && "this stream has no transport");
     return *own().transport();
@@ -189,8 +189,8 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
  public:
   static constexpr const char* name = "tls: handshake";
   tls_wrap_operation() = default;
-  tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport, std::shared_ptr<tls_context> context,
-                     const tls_options& options);
+  tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
+                     std::shared_ptr<tls_context> context, const tls_options& options);
   tls_wrap_operation(tls_wrap_operation&&) = default;
   tls_wrap_operation& operator=(tls_wrap_operation&& other) noexcept;
   ~tls_wrap_operation() { left(); }
@@ -224,14 +224,12 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
 };
 
 inline tls_wrap_operation tls_stream::wrap_client(std::unique_ptr<byte_stream> transport,
-                                                  std::shared_ptr<tls_context> context,
-                                                  tls_options options) {
+                                                  std::shared_ptr<tls_context> context, tls_options options) {
   return {true, std::move(transport), std::move(context), options};
 }
 
 inline tls_wrap_operation tls_stream::wrap_server(std::unique_ptr<byte_stream> transport,
-                                                  std::shared_ptr<tls_context> context,
-                                                  tls_options options) {
+                                                  std::shared_ptr<tls_context> context, tls_options options) {
   return {false, std::move(transport), std::move(context), options};
 }
 

@@ -953,7 +953,7 @@ TEST_CASE("tls engines: a server shows the certificate that belongs to the name 
       {"a.other.example", "other", true},     {"localhost", "rsa", true},
       {"server.example", "server", true},     {"a.wild.example", "server", true},
       {"b.a.other.example", "server", false}, {"unknown.example", "server", false},
-      {"127.0.0.1", "server", true},
+      {"127.0.0.1", "server", true},          {"exact.wild.example", "rsa", true},
   };
   const auto add = [](const tls_context_ptr& server, std::string_view name, std::string_view certificate) {
     const tls_setup setup = {.certificate = certificate};
@@ -966,6 +966,8 @@ TEST_CASE("tls engines: a server shows the certificate that belongs to the name 
     add(server, "*.other.example", "other");
     add(server, "other.example", "other");
     add(server, "localhost", "rsa");
+    add(server, "*.wild.example", "server");
+    add(server, "exact.wild.example", "rsa");
     for (const example& e : examples) {
       CAPTURE(e.name);
       tls_link link(client, e.name, server);

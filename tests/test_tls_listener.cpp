@@ -463,7 +463,7 @@ TEST_CASE("tls listener: the loop may end first") {
   auto serving = serves.listener.serve(echo);
   accepting.start([](result<tls_stream>) { CHECK(false); });
   serving.start([](result<>) { CHECK(false); });
-  auto connecting = accepts.connect();
+  auto connecting = serves.connect();
   connecting.start([](result<tls_stream>) {});
   for (int i = 0; i < 10; ++i) loop->run_once(0ms);
   loop.reset();
@@ -551,7 +551,7 @@ TEST_CASE("connect_tls: a named operation that is destroyed at any point leaves 
   anyio::loop loop;
   server s("127.0.0.1");
   auto serving = s.listener.serve(echo);
-  serving.start([](result<>) { CHECK(false); });
+  serving.start([](result<> r) { CHECK(r); });
   for (int point = 0; point < 30; ++point) {
     auto op = anyio::connect_tls("127.0.0.1", s.at.port, toy_client());
     op.start([](result<tls_stream>) {});

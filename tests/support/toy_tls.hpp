@@ -95,6 +95,7 @@ class toy_engine final : public anyio::tls_engine {
  private:
   static constexpr std::size_t header = 4;
   static constexpr std::size_t largest = 16384;
+  static constexpr std::string_view kinds = "HDCA";
   static constexpr char client_share = 0x35;  // a real one would be chosen at random
   static constexpr char server_share = 0x5c;
 
@@ -127,6 +128,8 @@ class toy_engine final : public anyio::tls_engine {
   /// Takes the next record, if it is there to its end. The content stays until the pipe is used again.
   tls_status take(toy_record& kind, std::string_view& content) {
     const std::string_view rx(reinterpret_cast<const char*>(pipe_.rx.data()), pipe_.rx.size());
+    if (!rx.empty() && kinds.find(rx.front()) == kinds.npos)
+      return fail("a record is of no known kind", true);
     const std::size_t size = rx.size() < header ? 0 : number(rx[1]) * std::size_t{256} + number(rx[2]);
     if (size > largest) return fail("a record is too long", true);
     if (rx.size() < header + size) {

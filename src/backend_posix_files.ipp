@@ -55,11 +55,11 @@ ANYIO_NET_FN std::uint64_t system_entropy() {
 
 ANYIO_NET_FN const char* trust_file() {
   static constexpr const char* known[] = {
-      "/etc/ssl/certs/ca-certificates.crt",          // Debian, Alpine
-      "/etc/pki/tls/certs/ca-bundle.crt",            // Fedora
-      "/etc/ssl/ca-bundle.pem",                      // openSUSE
-      "/etc/ssl/cert.pem",                           // macOS, OpenBSD, FreeBSD
-      "/usr/local/share/certs/ca-root-nss.crt",      // FreeBSD
+      "/etc/ssl/certs/ca-certificates.crt",      // Debian, Alpine
+      "/etc/pki/tls/certs/ca-bundle.crt",        // Fedora
+      "/etc/ssl/ca-bundle.pem",                  // openSUSE
+      "/etc/ssl/cert.pem",                       // macOS, OpenBSD, FreeBSD
+      "/usr/local/share/certs/ca-root-nss.crt",  // FreeBSD
   };
   if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;
   for (const char* path : known)

@@ -69,6 +69,7 @@ class tls_resource final : public stream_resource {
 
   template <class Verb>
   tls_status call(Verb verb);
+  [[nodiscard]] bool engine_failed() const noexcept { return engine_failure_.code() != errc::ok; }
   [[nodiscard]] bool must_pull() const noexcept { return pipe_.starved || incoming_.empty(); }
   progress pull(side who, error& failure);
   progress pull_once(error& failure);
@@ -89,11 +90,11 @@ class tls_resource final : public stream_resource {
   tls_pipe pipe_;
   std::unique_ptr<tls_engine> engine_;
   relay relays_[2];
-  error read_failure_;   // for good; end of stream too
-  error write_failure_;  // for good
+  error read_failure_;    // for good; end of stream too
+  error write_failure_;   // for good
+  error engine_failure_;  // for good: it must not be called again
   bool standard_compatible_;
   bool established_ = false;
-  bool failed_ = false;        // the engine must not be called again
   bool goodbye_said_ = false;  // the close_notify is out, or on its way
   bool reader_awaits_flush_ = false;
   bool writer_awaits_input_ = false;

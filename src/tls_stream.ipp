@@ -95,7 +95,10 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   byte_queue& bytes = pipe_.tx;
   if (bytes.empty()) return progress::done;
   relay& place = relays_[write_side];
-  if (!may_use(place, failure)) return progress::done;
+  if (!may_use(place, failure)) {
+    if (reader_awaits_flush_) wake(read_side);
+    return progress::done;
+  }
   if (!std::exchange(exhausted[write_side], true)) inner_->exhausted[write_side] = false;
   result<void> r = error(errc::closed_resource);
   const const_buffer all(bytes.data());
@@ -104,9 +107,11 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   bytes.consume(data.sent());
   if (p == progress::waiting) place.join(*inner_);
   if (p == progress::done && !r.has_value()) {
-    failure = write_failure_ = r.error();
+    failure = r.error();
+    if (!engine_failed()) write_failure_ = failure;  // the first failure is the one to be told
     bytes.consume(bytes.size());
   }
+  if (p != progress::waiting && reader_awaits_flush_) wake(read_side);
   return p;
 }
 
@@ -121,10 +126,9 @@ ANYIO_NET_FN void tls_resource::on_writable(resource& r, bool cancelled) {
   auto& self = static_cast<tls_resource&>(r);
   if (self.gone()) return;
   self.flush_soon();
-  if (!self.reader_awaits_flush_) return;
-  node* const reader = self.waiting(read_side);
-  if (cancelled && reader != nullptr) reader->cancelled = true;
-  if (cancelled || !self.relays_[write_side].waits()) self.wake(read_side);
+  if (!cancelled || !self.reader_awaits_flush_) return;
+  if (node* const reader = self.waiting(read_side)) reader->cancelled = true;
+  self.wake(read_side);
 }
 
 ANYIO_NET_FN void tls_resource::on_readable(resource& r, bool cancelled) {
@@ -161,7 +165,7 @@ tls_status tls_resource::call(Verb verb) {
   const tls_status status = verb(*engine_);
   incoming_.consume(before - pipe_.rx.size());
   pipe_.rx = {};
-  if (status == tls_status::failed) failed_ = true;
+  if (status == tls_status::failed) engine_failure_ = tls_failure("", engine_->last_error());
   return status;
 }
 
@@ -177,7 +181,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
         return progress::done;
       case tls_status::again: continue;
       case tls_status::failed:
-        out = tls_failure(tls_wrap_operation::name, engine_->last_error());
+        out = error_access::with_operation(engine_failure_, tls_wrap_operation::name);
         return progress::done;
       case tls_status::want_input:
         if (!must_pull()) continue;
@@ -192,7 +196,6 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
       case tls_status::closed:
       case tls_status::truncated: break;
     }
-    failed_ = true;
     const bool told = write_failure_.code() != errc::ok;  // why the peer hears nothing
     out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
                : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
@@ -205,7 +208,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
 /// What ends the reading for good.
 ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
   switch (status) {
-    case tls_status::failed: return tls_failure("receive", engine_->last_error());
+    case tls_status::failed: return engine_failure_;
     case tls_status::closed: return error(errc::end_of_stream, 0, "receive");
     default: break;
   }
@@ -220,6 +223,10 @@ ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, 
   p = progress::again;
   if (read_failure_.code() != errc::ok) {
     failure = read_failure_;
+    return tls_status::failed;
+  }
+  if (engine_failed()) {
+    failure = engine_failure_;
     return tls_status::failed;
   }
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
@@ -287,7 +294,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       out = result<void>();
       return progress::done;
     }
-    if (failed_) return fail(read_failure_);
+    if (engine_failed()) return fail(engine_failure_);
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
     std::size_t n = 0;
     switch (call([&](tls_engine& e) { return e.write(piece, n); })) {
@@ -306,9 +313,8 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       case tls_status::closed:
       case tls_status::truncated: flush_soon(); return fail(errc::broken_resource);
       case tls_status::failed:
-        read_failure_ = tls_failure("send", engine_->last_error());
         flush_soon();  // the alert
-        return fail(read_failure_);
+        return fail(engine_failure_);
     }
   }
   return progress::again;
@@ -318,23 +324,16 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 
 /// The close_notify, once, if there is anybody to say it to.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
-  if (!established_ || failed_ || std::exchange(goodbye_said_, true)) return;
-  if (call([](tls_engine& e) { return e.close(); }) != tls_status::failed) return;
-  write_failure_ = tls_failure("send_eof", engine_->last_error());
-  if (read_failure_.code() == errc::ok) read_failure_ = write_failure_;
-  flush_soon();  // the alert
+  if (!established_ || engine_failed() || std::exchange(goodbye_said_, true)) return;
+  call([](tls_engine& e) { return e.close(); });
 }
 
 ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
-  if (!eof_sent_) {
+  if (!eof_sent_ && !engine_failed()) {
     if (engine_->info().version != "TLSv1.3") {
       // Under TLS 1.2 the peer would have to answer with its own and drop what it had to say.
       out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
                                       "TLS 1.2 cannot end one direction alone");
-      return progress::done;
-    }
-    if (failed_) {
-      out = error_access::with_operation(read_failure_, "send_eof");
       return progress::done;
     }
     eof_sent_ = true;
@@ -343,6 +342,7 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   error failure = write_failure_;
   const progress p = failure.code() == errc::ok ? flush(failure) : progress::done;
   if (p != progress::done) return p;
+  if (failure.code() == errc::ok) failure = engine_failure_;
   if (failure.code() == errc::ok) {
     out = result<void>();
   } else {
@@ -383,7 +383,7 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
     out = error_access::with_operation(e, tls_unwrap_operation::name);
     return progress::done;
   };
-  if (failed_) return fail(read_failure_);
+  if (engine_failed()) return fail(engine_failure_);
   eof_sent_ = true;
   say_goodbye();
   error failure = write_failure_;

@@ -316,7 +316,8 @@ TEST_CASE_TEMPLATE(
 
 TEST_CASE(
     "tls driver: a reader that waits for its answers to go out ends when the peer goes, or the stream") {
-  for (const bool peer_goes : {true, false}) {
+  enum class gone { peer, stream, transport };
+  for (const gone what : {gone::peer, gone::stream, gone::transport}) {
     world w(100);
     w.engine.read = [&](mutable_buffer into, std::size_t& n) {
       if (w.engine.pipe->tx.size() > 100000) return w.engine.starve();
@@ -329,14 +330,56 @@ TEST_CASE(
     by_callback::start(w.stream.receive(10), got);
     settle();
     CHECK(!got.done());
-    if (peer_goes) {
-      w.peer.close();
-      CHECK(got.get().value_or("") == "x");
-      CHECK(code<by_callback>(w.stream.send("x")) == errc::broken_resource);
-    } else {
-      w.stream.close();
-      CHECK(got.get().error() == errc::closed_resource);
-    }
+    if (what == gone::peer) w.peer.close();
+    if (what == gone::stream) w.stream.close();
+    if (what == gone::transport) w.stream.transport().close();
+    CHECK(got.get().value_or("closed") == (what == gone::stream ? "closed" : "x"));
+    CHECK(code<by_callback>(w.stream.send("x")) ==
+          (what == gone::peer ? errc::broken_resource : errc::closed_resource));
+  }
+}
+
+TEST_CASE(
+    "tls driver: a reader that waits for its answers to go out goes on, though a send takes them along") {
+  world w(100000);
+  w.engine.read = [&](mutable_buffer into, std::size_t& n) {
+    std::memset(into.data(), 'x', n = 1);
+    if (w.engine.reads == 1) w.engine.pipe->tx.append(std::string(170000, 'r'));
+    return tls_status::ok;
+  };
+  CHECK(by_callback::get(w.stream.receive(10)).value_or("") == "x");
+  waiting<std::string> got;
+  by_callback::start(w.stream.receive(10), got);
+  settle();
+  CHECK(!got.done());
+  CHECK(w.engine.pipe->tx.size() == 70000);
+  std::string room(100000, '\0');
+  result<std::size_t> n(errc::cancelled);
+  static_cast<void>(anyio::detail::stream_access::resource_of(w.peer)->receive(room, n));
+  CHECK(n.value_or(0) == room.size());
+  waiting<void> sent;
+  by_callback::start(w.stream.send("text"), sent);  // before the stream has heard of the room
+  CHECK(w.engine.pipe->tx.empty());
+  CHECK(sent.get().has_value());
+  CHECK(got.get().value_or("") == "x");
+}
+
+TEST_CASE("tls driver: the end that was received stays the end when a write fails after it") {
+  world w;
+  w.engine.write = [&](const_buffer, std::size_t&) { return w.engine.fail(); };
+  w.feed("!");
+  CHECK(code<by_callback>(w.stream.receive()) == errc::end_of_stream);
+  CHECK(code<by_callback>(w.stream.send("x")) == errc::tls);
+  CHECK(code<by_callback>(w.stream.receive()) == errc::end_of_stream);
+}
+
+TEST_CASE("tls driver: a failed write stays one when the alert cannot be told to anybody") {
+  world w;
+  w.engine.write = [&](const_buffer, std::size_t&) { return w.engine.fail(); };
+  w.peer.close();
+  for (int i = 0; i < 3; ++i) {
+    CHECK(code<by_callback>(w.stream.send("x")) == errc::tls);
+    CHECK(code<by_callback>(w.stream.send_eof()) == errc::tls);
   }
 }
 

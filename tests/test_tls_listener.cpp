@@ -369,6 +369,26 @@ TEST_CASE_TEMPLATE("tls accept and serve: only one at a time", Face, by_callback
   CHECK(accepting.get().has_value());
 }
 
+TEST_CASE("tls accept: a failure that nobody was told of is not the next one's") {
+  for (int point = 1; point < 6; ++point) {
+    anyio::loop loop;
+    server s;
+    {
+      auto serving = s.listener.serve(echo);
+      serving.start([](result<>) { CHECK(false); });
+      settle();
+      auto op = s.listener.accept();
+      op.start([](result<tls_stream> r) { CHECK(r.error() == errc::busy_resource); });
+      for (int i = 0; i < point && op.pending() && loop.time_until_next() == 0s; ++i)
+        anyio::detail::loop_core::current().step();
+    }
+    waiting<tls_stream> connecting;
+    by_callback::start(s.connect(), connecting);
+    CHECK(by_callback::get(s.listener.accept()).has_value());
+    CHECK(connecting.get().has_value());
+  }
+}
+
 TEST_CASE_TEMPLATE("tls listener: closing ends accept and the handshakes under way", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;

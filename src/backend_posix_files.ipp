@@ -61,7 +61,8 @@ ANYIO_NET_FN const char* trust_file() {
       "/etc/ssl/cert.pem",                       // macOS, OpenBSD, FreeBSD
       "/usr/local/share/certs/ca-root-nss.crt",  // FreeBSD
   };
-  if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;
+  // Unsafe beside a thread that changes the environment, as it is for every TLS library that looks there.
+  if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;  // NOLINT(concurrency-mt-unsafe)
   for (const char* path : known)
     if (::access(path, R_OK) == 0) return path;
   return nullptr;

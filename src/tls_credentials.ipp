@@ -82,7 +82,8 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   if (parse_server_name(host).name.empty()) return refuse("not the name of a server");
   if (server_name.ends_with('.')) server_name.pop_back();
   result<tls_material> m = read_material(config);
-  if (m.has_value() && !m->certificate.given()) return refuse("there is no certificate");
+  if (!m) return m.error();
+  if (!m->certificate.given()) return refuse("there is no certificate");
   return m;
 }
 

@@ -763,6 +763,93 @@ TEST_CASE("tls driver: a receive that is cancelled at any point loses nothing") 
   }
 }
 
+/// One direction of a connection whose ends do what chance tells them.
+class random_traffic {
+ public:
+  random_traffic(tls_stream& from, tls_stream& to, std::uint64_t seed)
+      : from_(from), to_(to), random_(seed) {}
+  random_traffic(const random_traffic&) = delete;
+  random_traffic& operator=(const random_traffic&) = delete;
+
+  void act() {
+    switch (random_.below(6)) {
+      case 0:
+      case 1: begin_send(); break;
+      case 2: end_send(); break;
+      case 3:
+      case 4: begin_receive(); break;
+      default: receiving_ = {}; break;
+    }
+  }
+  /// Ends what is under way, and takes what is still to come.
+  bool finish() {
+    end_send();
+    return conformance::runs_until(anyio::loop::current(), [this] {
+      if (!receiving_.pending() && got_.size() < expected_.size()) begin_receive();
+      return got_.size() >= expected_.size();
+    });
+  }
+  bool matches() const { return got_ == expected_ && sends_are_fine_; }
+  std::size_t size() const { return got_.size(); }
+
+ private:
+  void begin_send() {
+    if (sending_.pending()) return;
+    end_send();
+    text_ = conformance::pattern(random_.below(8) == 0 ? 40000 : 1 + random_.below(300), random_.below(1000));
+    begun_ = true;
+    sending_ = from_.send(text_);
+    sending_.start([this](result<void> r) {
+      sends_are_fine_ = sends_are_fine_ && r && sending_.sent() == text_.size();
+    });
+  }
+  void end_send() {
+    if (std::exchange(begun_, false)) expected_.append(text_, 0, sending_.sent());
+    sending_ = {};
+  }
+  void begin_receive() {
+    if (receiving_.pending()) return;
+    receiving_ = to_.receive(anyio::mutable_buffer(room_.data(), 1 + random_.below(room_.size())));
+    receiving_.start([this](result<std::size_t> r) {
+      if (r) got_.append(room_, 0, *r);
+    });
+  }
+
+  tls_stream& from_;
+  tls_stream& to_;
+  conformance::numbers random_;
+  std::string text_;
+  std::string expected_;
+  std::string got_;
+  std::string room_ = std::string(2000, '\0');
+  bool begun_ = false;
+  bool sends_are_fine_ = true;
+  anyio::send_operation sending_;
+  anyio::receive_operation receiving_;
+};
+
+TEST_CASE("tls driver: whatever is begun and cancelled, what was sent arrives") {
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    INFO("seed ", seed);
+    anyio::loop loop;
+    conformance::numbers random(seed);
+    auto [a, b] = support::toy_pair(1 + random.below(seed % 2 == 0 ? 20 : 20000));
+    random_traffic there(a, b, seed + 1000);
+    random_traffic back(b, a, seed + 2000);
+    for (int i = 0; i < 1500; ++i) {
+      (random.below(2) == 0 ? there : back).act();
+      for (std::size_t n = random.below(6); n != 0 && step(); --n) {
+      }
+    }
+    CHECK(there.finish());
+    CHECK(back.finish());
+    CHECK(there.matches());
+    CHECK(back.matches());
+    CHECK(there.size() != 0);
+    if (!there.matches() || !back.matches()) return;
+  }
+}
+
 // ---- operations ---------------------------------------------------------------------------------------
 
 TEST_CASE("tls driver: many small pieces go out in one write of the transport") {

@@ -135,6 +135,12 @@ TEST_CASE_TEMPLATE("tls: what a handshake cannot begin with", Face, by_callback,
   CHECK(p.at_far() == "");
   CHECK(p.far_ends());
   p = pipe();
+  const std::string impossible(1000, 'n');
+  tls_options with_it;
+  with_it.server_name = impossible;
+  CHECK(client(std::move(p.near), toy_client(), with_it) == errc::invalid_argument);
+  CHECK(p.far_ends());
+  p = pipe();
   const auto no_certificate = Face::get(tls_stream::wrap_server(std::move(p.near), toy_client()));
   CHECK(no_certificate.error() == errc::invalid_argument);
   CHECK(no_certificate.error().message().find("certificate") != std::string::npos);

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -174,7 +173,7 @@ class toy_context final : public anyio::tls_context {
   explicit toy_context(std::string name) : certificate(std::move(name)) {}
 
   std::unique_ptr<anyio::tls_engine> client(anyio::tls_pipe& pipe, std::string_view server_name) override {
-    if (verify && server_name.empty()) return nullptr;
+    if ((verify && server_name.empty()) || server_name.size() > 255) return nullptr;
     return std::make_unique<toy_engine>(pipe, false, verify, version, server_name);
   }
   std::unique_ptr<anyio::tls_engine> server(anyio::tls_pipe& pipe) override {

@@ -209,11 +209,11 @@ TEST_CASE("tls: the next connection to the same server is resumed") {
 }
 
 task<> within(const support::tls_library& outer, const support::tls_library& inner) {
-  auto [a, b] = anyio::create_memory_stream_pair();
+  auto pipe = anyio::create_memory_stream_pair();
   anyio::tls_options options;
   options.server_name = "localhost";
   const auto one = [&]() -> task<> {
-    auto box = std::make_unique<anyio::memory_stream>(std::move(a));
+    auto box = std::make_unique<anyio::memory_stream>(std::move(pipe.first));
     auto below = std::make_unique<tls_stream>(
         co_await tls_stream::wrap_client(std::move(box), client_of(outer), options));
     tls_stream stream = co_await tls_stream::wrap_client(std::move(below), client_of(inner), options);
@@ -222,7 +222,7 @@ task<> within(const support::tls_library& outer, const support::tls_library& inn
     co_await stream.aclose();
   };
   const auto other = [&]() -> task<> {
-    auto box = std::make_unique<anyio::memory_stream>(std::move(b));
+    auto box = std::make_unique<anyio::memory_stream>(std::move(pipe.second));
     auto below =
         std::make_unique<tls_stream>(co_await tls_stream::wrap_server(std::move(box), server_of(outer)));
     tls_stream stream = co_await tls_stream::wrap_server(std::move(below), server_of(inner));

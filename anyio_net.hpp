@@ -5445,7 +5445,7 @@ class relay final : public node {
     if (was_cancelled) waiter->cancelled = true;
     waiter->how->run(*waiter);
     // Cancelled: its last attempt joined again.
-    if (self.woken_ == nullptr && self.outer_.waiting(self.side_) == nullptr) self.leave();
+    if (self.outer_.waiting(self.side_) == nullptr) self.outer_.withdrawn(self.side_);
   }
   static void abandon(node& n) { n.unlink(); }
   static node* owner(node&) { return nullptr; }
@@ -8411,8 +8411,8 @@ class tls_listener {
   explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
 
   /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are
-  /// taken while somebody waits here; what was taken and is not ready when a wait is cancelled is for the
-  /// next one.
+  /// taken while somebody waits here, as many as come (`serve` has a limit); what was taken and is not ready
+  /// when a wait is cancelled is for the next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
   /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count as connections.
@@ -8490,6 +8490,7 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   bool attempt(result<tls_stream>& out);
   bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
   void left() noexcept;
+  void refresh() noexcept { last_ = true; }
 
   connect_tcp_operation connecting_;
   tls_wrap_operation shaking_;
@@ -8497,6 +8498,7 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   std::string server_name_;
   tls_options options_;  // without its name, which is above
   bool begun_ = false;
+  bool last_ = false;  // the handshake is to try once more
   result<tcp_stream>* connection_ = nullptr;
   result<tls_stream>* stream_ = nullptr;
 };
@@ -8605,6 +8607,8 @@ struct tls_server_identity {
 };
 /// A name without its trailing dot, or an address; neither if it can be no name of a host.
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
+/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
+[[nodiscard]] std::string session_key(const tls_server_identity& server);
 /// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 
@@ -9788,14 +9792,16 @@ ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::i
 
 /// Appends what is there, at most so much: 0 or a negative errno.
 ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
-  char chunk[16384];
-  for (;;) {
-    const ssize_t n = ::read(fd, chunk, sizeof chunk);
+  constexpr std::size_t step = 4096;
+  for (std::size_t size = 0;;) {
+    content.resize(size + step);
+    const ssize_t n = ::read(fd, content.data() + size, step);
+    const int error_number = errno;
+    if (n > 0) size += static_cast<std::size_t>(n);
+    content.resize(size);
     if (n == 0) return 0;
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return -errno;
-    if (content.size() + static_cast<std::size_t>(n) > limit) return -EFBIG;
-    content.append(chunk, static_cast<std::size_t>(n));
+    if (n < 0 && error_number != EINTR) return -error_number;
+    if (size > limit) return -EFBIG;
   }
 }
 
@@ -9804,6 +9810,10 @@ ANYIO_NET_FN int read_file(const char* path, std::string& content) {
   content.clear();
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return -errno;
+  struct stat s;
+  const bool sized = ::fstat(fd, &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
+  if (sized)
+    content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy is left of a secret
   const int status = read_all(fd, content, limit);
   ::close(fd);
   return status;
@@ -14483,7 +14493,16 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
   if (standard_compatible_) say_goodbye();
   error failure;
+  exhausted[write_side] = false;                                            // there may be room again
   if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+  // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
+  // And tickets may lie there that no user knows of.
+  constexpr int reads = 4;
+  for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
+    result<std::size_t> n(errc::cancelled);
+    inner_->exhausted[read_side] = false;
+    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+  }
   relays_[read_side].leave();
   relays_[write_side].leave();
   transport_->close();
@@ -14643,10 +14662,12 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
     if (socket_stream* const socket = transport_->socket())
       remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
   }
-  resource_ = detail::ref<detail::tls_resource>(
+  const detail::ref<detail::tls_resource> begun(
       new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
-  resource_->remote = remote;
-  if (resource_->make_engine(client_, server_name_)) return true;
+  begun->remote = remote;
+  const bool willing = begun->make_engine(client_, server_name_);  // a context of the user's may throw
+  resource_ = begun;
+  if (willing) return true;
   out = detail::error_access::with_reason(
       error(errc::invalid_argument, 0, name),
       client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
@@ -14828,7 +14849,8 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
     out = std::move(*std::exchange(stream_, nullptr));
     return true;
   }
-  if (std::exchange(begun_, true)) return false;
+  const bool last = std::exchange(last_, false);
+  if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
   result<tcp_stream> connection(errc::cancelled);
   if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
   connecting_.start(connected{this});
@@ -14867,6 +14889,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// Overwrites a secret; the compiler cannot leave it out.
 ANYIO_NET_FN void wipe(std::string& secret) noexcept {
+  secret.resize(secret.capacity());  // a short one that was moved away still lies here
   volatile char* p = secret.data();
   for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
   secret.clear();
@@ -14934,7 +14957,8 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   };
   std::string_view host = server_name;
   if (host.starts_with("*.")) host.remove_prefix(2);
-  if (parse_server_name(host).name.empty()) return refuse("not the name of a server");
+  const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
+  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
   if (server_name.ends_with('.')) server_name.pop_back();
   result<tls_material> m = read_material(config);
   if (!m) return m.error();
@@ -14996,19 +15020,42 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
   return "the peer sent an alert";
 }
 
+/// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
+/// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
+/// another notation.
+ANYIO_NET_FN bool is_host_name(std::string_view name) noexcept {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto allowed = [&](char c) {
+    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+  };
+  if (name.size() > 253) return false;
+  std::string_view label;
+  for (std::string_view rest = name;;) {
+    const std::size_t dot = rest.find('.');
+    label = rest.substr(0, dot);
+    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
+    if (dot == std::string_view::npos) break;
+    rest.remove_prefix(dot + 1);
+  }
+  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
+         !label.starts_with("0X");
+}
+
 ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
   tls_server_identity identity;
+  if (server_name.ends_with('.')) server_name.remove_suffix(1);
   const std::string_view host = server_name.substr(0, server_name.find('%'));
   if (result<ip_address> address = ip_address::parse(host)) {
     identity.address = *address;
-    return identity;
-  }
-  if (server_name.ends_with('.')) server_name.remove_suffix(1);
-  // Names that an engine could misread, or a resolver would never have found.
-  const auto possible = [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; };
-  if (server_name.size() <= 253 && std::all_of(server_name.begin(), server_name.end(), possible))
+  } else if (is_host_name(server_name)) {
     identity.name = server_name;
+  }
   return identity;
+}
+
+ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
+  if (server.address) return "address " + server.address->to_string();
+  return server.name.empty() ? std::string() : "name " + server.name;
 }
 
 ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
@@ -15060,6 +15107,9 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 #if !defined(MBEDTLS_SSL_CLI_C) || !defined(MBEDTLS_SSL_SRV_C) || !defined(MBEDTLS_SSL_ALPN) || \
     !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION) || !defined(MBEDTLS_PEM_PARSE_C)
 #error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
+#endif
+#if defined(MBEDTLS_ZLIB_SUPPORT)
+#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression gives secrets away (CRIME)"
 #endif
 
 #include <mbedtls/asn1.h>
@@ -15144,14 +15194,30 @@ ANYIO_NET_FN std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcep
   return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
 }
 
-/// Whether a certificate is for an address: 2.28 compares names alone.
-ANYIO_NET_FN bool mbedtls_covers_address(const mbedtls_x509_crt& certificate,
-                                         const ip_address& address) noexcept {
-  constexpr int ip_entry = 0x87;  // [7], RFC 5280, section 4.2.1.6
-  const std::span<const std::byte> bytes = address.bytes();
-  for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next)
-    if (s->buf.tag == ip_entry && s->buf.len == bytes.size() &&
-        std::memcmp(s->buf.p, bytes.data(), bytes.size()) == 0)
+/// Whether a certificate is for a server, by the entries of its kind, or, without names there, by the common
+/// name: as OpenSSL has it. 2.28 compares no addresses, and has a rule of its own for wildcards.
+ANYIO_NET_FN bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
+  constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
+  constexpr int address_entry = 0x87;
+  const auto text_of = [](const mbedtls_x509_buf& b) {
+    return std::string_view(reinterpret_cast<const char*>(b.p), b.len);
+  };
+  bool named = false;
+  for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next) {
+    const std::string_view entry = text_of(s->buf);
+    if (server.address) {
+      const std::span<const std::byte> bytes = server.address->bytes();
+      if (s->buf.tag == address_entry && entry.size() == bytes.size() &&
+          std::memcmp(entry.data(), bytes.data(), bytes.size()) == 0)
+        return true;
+    } else if (s->buf.tag == name_entry) {
+      named = true;
+      if (covers_name(entry, server.name)) return true;
+    }
+  }
+  if (server.address || named) return false;
+  for (const mbedtls_x509_name* n = &certificate.subject; n != nullptr; n = n->next)
+    if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0 && covers_name(text_of(n->val), server.name))
       return true;
   return false;
 }
@@ -15592,7 +15658,9 @@ ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
 
 ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  if (size != 0 && data[0] == MBEDTLS_SSL_MSG_ALERT) engine.alerted_ = true;
+  constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
+  if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
+    engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
   engine.pipe_.tx.append(const_buffer(data, size));
   return static_cast<int>(size);
 }
@@ -15624,9 +15692,12 @@ ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificat
 
   const mbedtls_x509_buf& issuer = certificate->issuer_raw;
   const mbedtls_x509_buf& subject = certificate->subject_raw;
-  engine.self_signed_ = issuer.len == subject.len && std::memcmp(issuer.p, subject.p, issuer.len) == 0;
-  if (engine.identity_.address && !mbedtls_covers_address(*certificate, *engine.identity_.address))
+  engine.self_signed_ = std::equal(issuer.p, issuer.p + issuer.len, subject.p, subject.p + subject.len);
+  if (engine.identity_.known() && !mbedtls_is_for(*certificate, engine.identity_)) {
     *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+  } else {
+    *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
+  }
 #if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
   engine.peer_certificate_.assign(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
 #endif
@@ -15670,9 +15741,7 @@ ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
 }
 
 /// Under which a client keeps sessions; empty if it does not know the server.
-ANYIO_NET_FN std::string mbedtls_engine::session_key() const {
-  return identity_.address ? identity_.address->to_string() : identity_.name;
-}
+ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
 
 ANYIO_NET_FN void mbedtls_engine::offer_session() {
   std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());
@@ -16434,19 +16503,19 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
   SSL_set_connect_state(library);
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
-    server_name_ = session_key_ = server.name;
+    server_name_ = server.name;
     SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     // Here and below what the library's macro does, without its old-style cast.
     if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
       return false;
     if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
   } else if (server.address) {
-    session_key_ = server.address->to_string();
     const std::span<const std::byte> bytes = server.address->bytes();
     const auto* const address = reinterpret_cast<const unsigned char*>(bytes.data());
     if (verify && X509_VERIFY_PARAM_set1_ip(SSL_get0_param(library), address, bytes.size()) != 1)
       return false;
   }
+  session_key_ = session_key(server);
   if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
     if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
     ERR_clear_error();
@@ -16572,7 +16641,7 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
   const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
   openssl_engine& engine = of(connection);
-  engine.server_name_ = name;
+  engine.server_name_ = parse_server_name(name).name;
   const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
   // Else a main certificate with another kind of key could still be shown.
@@ -16613,6 +16682,8 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  // Nothing of what a stolen key would open later.
+  if (SSL_CTX_set_cipher_list(library, "DEFAULT:!kRSA:!PSK:!SRP") != 1) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
   if (SSL_CTX_set_min_proto_version(library, least) != 1) {
     ERR_clear_error();

@@ -100,6 +100,8 @@ struct tls_server_identity {
 };
 /// A name without its trailing dot, or an address; neither if it can be no name of a host.
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
+/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
+[[nodiscard]] std::string session_key(const tls_server_identity& server);
 /// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 

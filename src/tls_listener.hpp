@@ -148,8 +148,8 @@ class tls_listener {
   explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
 
   /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are
-  /// taken while somebody waits here; what was taken and is not ready when a wait is cancelled is for the
-  /// next one.
+  /// taken while somebody waits here, as many as come (`serve` has a limit); what was taken and is not ready
+  /// when a wait is cancelled is for the next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
   /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count as connections.

@@ -200,7 +200,9 @@ ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
 
 ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  if (size != 0 && data[0] == MBEDTLS_SSL_MSG_ALERT) engine.alerted_ = true;
+  constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
+  if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
+    engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
   engine.pipe_.tx.append(const_buffer(data, size));
   return static_cast<int>(size);
 }
@@ -232,9 +234,12 @@ ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificat
 
   const mbedtls_x509_buf& issuer = certificate->issuer_raw;
   const mbedtls_x509_buf& subject = certificate->subject_raw;
-  engine.self_signed_ = issuer.len == subject.len && std::memcmp(issuer.p, subject.p, issuer.len) == 0;
-  if (engine.identity_.address && !mbedtls_covers_address(*certificate, *engine.identity_.address))
+  engine.self_signed_ = std::equal(issuer.p, issuer.p + issuer.len, subject.p, subject.p + subject.len);
+  if (engine.identity_.known() && !mbedtls_is_for(*certificate, engine.identity_)) {
     *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+  } else {
+    *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
+  }
 #if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
   engine.peer_certificate_.assign(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
 #endif
@@ -278,9 +283,7 @@ ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
 }
 
 /// Under which a client keeps sessions; empty if it does not know the server.
-ANYIO_NET_FN std::string mbedtls_engine::session_key() const {
-  return identity_.address ? identity_.address->to_string() : identity_.name;
-}
+ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
 
 ANYIO_NET_FN void mbedtls_engine::offer_session() {
   std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());

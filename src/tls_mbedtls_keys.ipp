@@ -19,6 +19,9 @@
     !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION) || !defined(MBEDTLS_PEM_PARSE_C)
 #error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
 #endif
+#if defined(MBEDTLS_ZLIB_SUPPORT)
+#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression gives secrets away (CRIME)"
+#endif
 
 #include <mbedtls/asn1.h>
 #include <mbedtls/cipher.h>
@@ -102,14 +105,30 @@ ANYIO_NET_FN std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcep
   return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
 }
 
-/// Whether a certificate is for an address: 2.28 compares names alone.
-ANYIO_NET_FN bool mbedtls_covers_address(const mbedtls_x509_crt& certificate,
-                                         const ip_address& address) noexcept {
-  constexpr int ip_entry = 0x87;  // [7], RFC 5280, section 4.2.1.6
-  const std::span<const std::byte> bytes = address.bytes();
-  for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next)
-    if (s->buf.tag == ip_entry && s->buf.len == bytes.size() &&
-        std::memcmp(s->buf.p, bytes.data(), bytes.size()) == 0)
+/// Whether a certificate is for a server, by the entries of its kind, or, without names there, by the common
+/// name: as OpenSSL has it. 2.28 compares no addresses, and has a rule of its own for wildcards.
+ANYIO_NET_FN bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
+  constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
+  constexpr int address_entry = 0x87;
+  const auto text_of = [](const mbedtls_x509_buf& b) {
+    return std::string_view(reinterpret_cast<const char*>(b.p), b.len);
+  };
+  bool named = false;
+  for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next) {
+    const std::string_view entry = text_of(s->buf);
+    if (server.address) {
+      const std::span<const std::byte> bytes = server.address->bytes();
+      if (s->buf.tag == address_entry && entry.size() == bytes.size() &&
+          std::memcmp(entry.data(), bytes.data(), bytes.size()) == 0)
+        return true;
+    } else if (s->buf.tag == name_entry) {
+      named = true;
+      if (covers_name(entry, server.name)) return true;
+    }
+  }
+  if (server.address || named) return false;
+  for (const mbedtls_x509_name* n = &certificate.subject; n != nullptr; n = n->next)
+    if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0 && covers_name(text_of(n->val), server.name))
       return true;
   return false;
 }

@@ -394,19 +394,19 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
   SSL_set_connect_state(library);
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
-    server_name_ = session_key_ = server.name;
+    server_name_ = server.name;
     SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     // Here and below what the library's macro does, without its old-style cast.
     if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
       return false;
     if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
   } else if (server.address) {
-    session_key_ = server.address->to_string();
     const std::span<const std::byte> bytes = server.address->bytes();
     const auto* const address = reinterpret_cast<const unsigned char*>(bytes.data());
     if (verify && X509_VERIFY_PARAM_set1_ip(SSL_get0_param(library), address, bytes.size()) != 1)
       return false;
   }
+  session_key_ = session_key(server);
   if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
     if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
     ERR_clear_error();
@@ -532,7 +532,7 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
   const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
   openssl_engine& engine = of(connection);
-  engine.server_name_ = name;
+  engine.server_name_ = parse_server_name(name).name;
   const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
   // Else a main certificate with another kind of key could still be shown.
@@ -573,6 +573,8 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  // Nothing of what a stolen key would open later.
+  if (SSL_CTX_set_cipher_list(library, "DEFAULT:!kRSA:!PSK:!SRP") != 1) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
   if (SSL_CTX_set_min_proto_version(library, least) != 1) {
     ERR_clear_error();

@@ -372,7 +372,16 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
   if (standard_compatible_) say_goodbye();
   error failure;
+  exhausted[write_side] = false;                                            // there may be room again
   if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+  // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
+  // And tickets may lie there that no user knows of.
+  constexpr int reads = 4;
+  for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
+    result<std::size_t> n(errc::cancelled);
+    inner_->exhausted[read_side] = false;
+    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+  }
   relays_[read_side].leave();
   relays_[write_side].leave();
   transport_->close();
@@ -532,10 +541,12 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
     if (socket_stream* const socket = transport_->socket())
       remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
   }
-  resource_ = detail::ref<detail::tls_resource>(
+  const detail::ref<detail::tls_resource> begun(
       new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
-  resource_->remote = remote;
-  if (resource_->make_engine(client_, server_name_)) return true;
+  begun->remote = remote;
+  const bool willing = begun->make_engine(client_, server_name_);  // a context of the user's may throw
+  resource_ = begun;
+  if (willing) return true;
   out = detail::error_access::with_reason(
       error(errc::invalid_argument, 0, name),
       client_ ? "a server_name that can be verified is needed" : "the context has no certificate");

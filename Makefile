@@ -63,12 +63,14 @@ HEADER := anyio_net.hpp
 JOIN := tools/amalgamate.py tools/cpp_text.py
 PARTS := $(wildcard src/*.hpp src/*.ipp)
 THREAD_TESTS := $(wildcard tests/test_threads*.cpp tests/test_post*.cpp tests/test_resolve*.cpp)
-TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(wildcard tests/*.cpp))
+# Two of the modes leave out what takes long, and runs in four others.
+LONG_TESTS := $(if $(filter gcc-asan clang-asan-noexc,$(MODE)),$(wildcard tests/test_tls*.cpp tests/test_sim*.cpp tests/test_fault*.cpp))
+TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(filter-out $(LONG_TESTS),$(wildcard tests/*.cpp)))
 TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls_*.cpp $d/starttls*.cpp))
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FOLDERS := tests tests/support tests/peers examples bench fuzz tools
+FOLDERS := tests tests/support tests/peers examples bench fuzz fuzz/support tools
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp))
 
 OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp))
@@ -94,7 +96,12 @@ $(BUILD)/%.o: %.cpp $(HEADER) Makefile
 	@echo "  $(MODE): $<"
 	@$(COMPILE) -MMD -MP -c $< -o $@
 
-$(BUILD)/tests/test_tls%.o $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS)
+SIM_MACROS := -DANYIO_NET_SIM
+$(BUILD)/tests/test_tls%.o: MACROS := $(TLS_MACROS)
+$(BUILD)/tests/test_tls_sim%.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
+$(BUILD)/tests/test_sim%.o $(BUILD)/tests/test_fault%.o: MACROS := $(SIM_MACROS)
+$(BUILD)/tests/support/system_script.o: MACROS := $(SIM_MACROS)
+$(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
 
 $(BUILD)/run_tests: $(OBJECTS)
 	@$(COMPILE) $^ $(LDFLAGS) $(TLS_LIBS) $(LDLIBS) -o $@
@@ -131,6 +138,8 @@ demo: ## build examples/demo.cpp and run it
 clean: ## remove what was built
 	@rm -rf build
 
+include fuzz/fuzz.mk
+
 # ---- testing --------------------------------------------------------------------------------------
 
 RUN := $(PYTHON) tools/run_tests.py
@@ -141,7 +150,8 @@ check = --check "$1" "$(MAKE) $2"
 test: ## install what is missing, build and run all tests: some minutes
 	@tools/install_deps.sh test
 	@$(MAKE) --silent $(HEADER)
-	@$(RUN) $(call suite,gcc) $(call check,examples and peers build,programs) $(SCRIPTS:%=--script %)
+	@$(RUN) $(call suite,gcc) $(call check,examples and peers build,programs) $(SCRIPTS:%=--script %) \
+	  $(call check,fuzz corpora with g++,fuzz-replay-gcc)
 
 .PHONY: check
 check: ## everything that CI does
@@ -154,11 +164,9 @@ check-rest: ## what CI does after `make test`
 	  $(call check,nothing asks the system outside the seam,check-seam) \
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,format,check-format) \
-	  $(call check,each part compiles alone,check-parts) \
-	  $(call check,no warnings,check-warnings) \
-	  $(call check,units link when they agree and only then,check-link) \
-	  $(call check,clang-tidy,check-tidy) \
-	  $(call check,snippets compile,check-snippets) \
+	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
+	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-warnings check-snippets check-link" \
+	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
 	  $(call suite,clang) $(call suite,gcc-noexc) \
 	  $(call suite,clang-asan) $(call suite,gcc-asan) $(call suite,clang-asan-noexc) \
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan))
@@ -185,12 +193,13 @@ check-parts: $(PARTS:src/%=build/parts/%.ok) ## each part includes what it uses
 
 build/parts/%.ok: src/% $(PARTS)
 	@mkdir -p $(@D)
-	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) -fsyntax-only -I. -x c++ -
+	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) -fsyntax-only -I. -x c++ -
 	@touch $@
 
 # The strictest warnings, of two compilers; the examples instantiate the templates.
 STRICT := -std=c++20 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. -c -o /dev/null
-STRICT_MODES := gcc clang gcc-noexc clang-noexc gcc-nothreads clang-nothreads gcc-tls clang-tls clang-tls-noexc
+STRICT_MODES := gcc clang gcc-noexc clang-noexc gcc-nothreads clang-nothreads gcc-tls clang-tls clang-tls-noexc \
+  gcc-sim clang-sim-noexc
 strict.gcc := $(CXX)
 strict.clang := $(CLANGXX)
 strict.gcc-noexc := $(CXX) -fno-exceptions -fno-rtti
@@ -200,6 +209,8 @@ strict.clang-nothreads := $(CLANGXX) -DANYIO_NET_NO_THREADS
 strict.gcc-tls := $(CXX) $(TLS_MACROS) -DANYIO_NET_NO_THREADS
 strict.clang-tls := $(CLANGXX) $(TLS_MACROS)
 strict.clang-tls-noexc := $(CLANGXX) -fno-exceptions -fno-rtti $(TLS_MACROS)
+strict.gcc-sim := $(CXX) $(SIM_MACROS)
+strict.clang-sim-noexc := $(CLANGXX) -fno-exceptions -fno-rtti $(SIM_MACROS) -DANYIO_NET_NO_THREADS
 
 .PHONY: check-warnings
 check-warnings: $(STRICT_MODES:%=build/strict/%.ok) ## no warnings
@@ -230,7 +241,7 @@ check-link: $(HEADER) ## units that disagree on a layout do not link
 .PHONY: check-tidy
 check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
 	@echo '#include "$(HEADER)"' >build/tidy.cpp
-	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -I. $(TLS_MACROS) \
+	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -I. $(TLS_MACROS) $(SIM_MACROS) \
 	  -Xclang -analyzer-opt-analyze-headers
 
 .PHONY: check-snippets
@@ -252,4 +263,4 @@ bench-echo: $(HEADER) ## echo servers beside a hand-written epoll loop: some min
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk

@@ -172,7 +172,8 @@ class backend {
   virtual int start_thread(void (*body)(void*), void* argument) = 0;
 
   // --- memory
-  /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made hard.
+  /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made
+  /// hard.
   virtual std::size_t transfer(std::size_t wanted) { return wanted; }
 };
 

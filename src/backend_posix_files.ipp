@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
@@ -22,14 +23,16 @@ ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::i
 
 /// Appends what is there, at most so much: 0 or a negative errno.
 ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
-  char chunk[16384];
-  for (;;) {
-    const ssize_t n = ::read(fd, chunk, sizeof chunk);
+  constexpr std::size_t step = 4096;
+  for (std::size_t size = 0;;) {
+    content.resize(size + step);
+    const ssize_t n = ::read(fd, content.data() + size, step);
+    const int error_number = errno;
+    if (n > 0) size += static_cast<std::size_t>(n);
+    content.resize(size);
     if (n == 0) return 0;
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return -errno;
-    if (content.size() + static_cast<std::size_t>(n) > limit) return -EFBIG;
-    content.append(chunk, static_cast<std::size_t>(n));
+    if (n < 0 && error_number != EINTR) return -error_number;
+    if (size > limit) return -EFBIG;
   }
 }
 
@@ -38,6 +41,10 @@ ANYIO_NET_FN int read_file(const char* path, std::string& content) {
   content.clear();
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return -errno;
+  struct stat s;
+  const bool sized = ::fstat(fd, &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
+  if (sized)
+    content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy is left of a secret
   const int status = read_all(fd, content, limit);
   ::close(fd);
   return status;
@@ -58,13 +65,14 @@ ANYIO_NET_FN std::uint64_t system_entropy() {
 
 ANYIO_NET_FN const char* trust_file() {
   static constexpr const char* known[] = {
-      "/etc/ssl/certs/ca-certificates.crt",          // Debian, Alpine
-      "/etc/pki/tls/certs/ca-bundle.crt",            // Fedora
-      "/etc/ssl/ca-bundle.pem",                      // openSUSE
-      "/etc/ssl/cert.pem",                           // macOS, OpenBSD, FreeBSD
-      "/usr/local/share/certs/ca-root-nss.crt",      // FreeBSD
+      "/etc/ssl/certs/ca-certificates.crt",      // Debian, Alpine
+      "/etc/pki/tls/certs/ca-bundle.crt",        // Fedora
+      "/etc/ssl/ca-bundle.pem",                  // openSUSE
+      "/etc/ssl/cert.pem",                       // macOS, OpenBSD, FreeBSD
+      "/usr/local/share/certs/ca-root-nss.crt",  // FreeBSD
   };
-  if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;
+  // Unsafe beside a thread that changes the environment, as it is for every TLS library that looks there.
+  if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;  // NOLINT(concurrency-mt-unsafe)
   for (const char* path : known)
     if (::access(path, R_OK) == 0) return path;
   return nullptr;

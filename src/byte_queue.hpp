@@ -46,7 +46,7 @@ class byte_queue {
   }
   [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
 
-  static constexpr std::size_t least = 4096;         // the recycler's largest size class
+  static constexpr std::size_t least = 4096;        // the recycler's largest size class
   static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
 
  private:

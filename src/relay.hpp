@@ -61,7 +61,7 @@ class relay final : public node {
     if (was_cancelled) waiter->cancelled = true;
     waiter->how->run(*waiter);
     // Cancelled: its last attempt joined again.
-    if (self.woken_ == nullptr && self.outer_.waiting(self.side_) == nullptr) self.leave();
+    if (self.outer_.waiting(self.side_) == nullptr) self.outer_.withdrawn(self.side_);
   }
   static void abandon(node& n) { n.unlink(); }
   static node* owner(node&) { return nullptr; }

@@ -51,6 +51,7 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   bool attempt(result<tls_stream>& out);
   bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
   void left() noexcept;
+  void refresh() noexcept { last_ = true; }
 
   connect_tcp_operation connecting_;
   tls_wrap_operation shaking_;
@@ -58,6 +59,7 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   std::string server_name_;
   tls_options options_;  // without its name, which is above
   bool begun_ = false;
+  bool last_ = false;  // the handshake is to try once more
   result<tcp_stream>* connection_ = nullptr;
   result<tls_stream>* stream_ = nullptr;
 };

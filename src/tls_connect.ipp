@@ -20,7 +20,8 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
     out = std::move(*std::exchange(stream_, nullptr));
     return true;
   }
-  if (std::exchange(begun_, true)) return false;
+  const bool last = std::exchange(last_, false);
+  if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
   result<tcp_stream> connection(errc::cancelled);
   if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
   connecting_.start(connected{this});

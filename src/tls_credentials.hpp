@@ -32,6 +32,8 @@ struct tls_text {
   [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
   /// `errc::tls` in the name of the field; `reason` is static text.
   [[nodiscard]] error wrong(const char* reason) const noexcept {
+    // The analyzer cannot follow the move of a result that holds this.
+    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
     return error_access::with_reason(error(errc::tls, 0, field), reason);
   }
 };
@@ -56,6 +58,8 @@ class tls_material {
 
 /// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
 [[nodiscard]] result<tls_material> read_material(const tls_config& config);
+/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
+[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
 /// The authorities that the system trusts; empty if there is no such file.
 [[nodiscard]] std::string read_system_trust();
 
@@ -96,8 +100,22 @@ struct tls_server_identity {
 };
 /// A name without its trailing dot, or an address; neither if it can be no name of a host.
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
+/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
+[[nodiscard]] std::string session_key(const tls_server_identity& server);
 /// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
+
+/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
+template <class Certificates>
+auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
+  decltype(&*all.begin()) found = nullptr;
+  for (auto& certificate : all) {
+    if (!covers_name(certificate.name, host)) continue;
+    if (!certificate.name.starts_with("*.")) return &certificate;
+    if (found == nullptr) found = &certificate;
+  }
+  return found;
+}
 
 /// Randomness, of this thread's loop if there is one: a simulation repeats it.
 void draw_random(void* into, std::size_t size);

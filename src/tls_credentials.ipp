@@ -12,6 +12,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// Overwrites a secret; the compiler cannot leave it out.
 ANYIO_NET_FN void wipe(std::string& secret) noexcept {
+  secret.resize(secret.capacity());  // a short one that was moved away still lies here
   volatile char* p = secret.data();
   for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
   secret.clear();
@@ -73,6 +74,21 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
   return m;
 }
 
+ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name, const tls_config& config) {
+  const auto refuse = [](const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
+  };
+  std::string_view host = server_name;
+  if (host.starts_with("*.")) host.remove_prefix(2);
+  const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
+  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
+  if (server_name.ends_with('.')) server_name.pop_back();
+  result<tls_material> m = read_material(config);
+  if (!m) return m.error();
+  if (!m->certificate.given()) return refuse("there is no certificate");
+  return m;
+}
+
 ANYIO_NET_FN std::string read_system_trust() {
   std::string text;
   const char* path = trust_file();
@@ -127,19 +143,42 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
   return "the peer sent an alert";
 }
 
+/// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
+/// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
+/// another notation.
+ANYIO_NET_FN bool is_host_name(std::string_view name) noexcept {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto allowed = [&](char c) {
+    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+  };
+  if (name.size() > 253) return false;
+  std::string_view label;
+  for (std::string_view rest = name;;) {
+    const std::size_t dot = rest.find('.');
+    label = rest.substr(0, dot);
+    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
+    if (dot == std::string_view::npos) break;
+    rest.remove_prefix(dot + 1);
+  }
+  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
+         !label.starts_with("0X");
+}
+
 ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
   tls_server_identity identity;
+  if (server_name.ends_with('.')) server_name.remove_suffix(1);
   const std::string_view host = server_name.substr(0, server_name.find('%'));
   if (result<ip_address> address = ip_address::parse(host)) {
     identity.address = *address;
-    return identity;
-  }
-  if (server_name.ends_with('.')) server_name.remove_suffix(1);
-  // Names that an engine could misread, or a resolver would never have found.
-  const auto possible = [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; };
-  if (server_name.size() <= 253 && std::all_of(server_name.begin(), server_name.end(), possible))
+  } else if (is_host_name(server_name)) {
     identity.name = server_name;
+  }
   return identity;
+}
+
+ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
+  if (server.address) return "address " + server.address->to_string();
+  return server.name.empty() ? std::string() : "name " + server.name;
 }
 
 ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
@@ -158,7 +197,8 @@ ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
   loop_core* const loop = loop_core::current_or_null();
   auto* p = static_cast<std::byte*>(into);
   while (size != 0) {
-    const std::uint64_t value = loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
+    const std::uint64_t value =
+        loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
     const std::size_t n = std::min(size, sizeof value);
     std::memcpy(p, &value, n);
     p += n;

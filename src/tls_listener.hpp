@@ -109,8 +109,8 @@ template <>
 class [[nodiscard]] accept_operation<tls_stream>
     : public detail::resource_operation<accept_operation<tls_stream>, tls_stream, detail::tls_accepting,
                                         detail::read_side> {
-  using base = detail::resource_operation<accept_operation, tls_stream, detail::tls_accepting,
-                                          detail::read_side>;
+  using base =
+      detail::resource_operation<accept_operation, tls_stream, detail::tls_accepting, detail::read_side>;
 
  public:
   static constexpr const char* name = "accept";
@@ -126,8 +126,9 @@ class [[nodiscard]] accept_operation<tls_stream>
     return true;
   }
   void left() noexcept {
+    const bool waited = resource_ && resource_->waiting(detail::read_side) == this;
     base::left();
-    if (resource_) resource_->withdrawn(detail::read_side);
+    if (waited) resource_->withdrawn(detail::read_side);
   }
 };
 
@@ -146,8 +147,9 @@ class tls_listener {
   /// Whether it is open.
   explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
 
-  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are taken
-  /// while somebody waits here; what was taken and is not ready when a wait is cancelled is for the next one.
+  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are
+  /// taken while somebody waits here, as many as come (`serve` has a limit); what was taken and is not ready
+  /// when a wait is cancelled is for the next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
   /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count as connections.

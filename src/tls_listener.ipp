@@ -38,7 +38,10 @@ ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
 }
 
 /// Nobody waits any longer.
-ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept { accept_ = {}; }
+ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
+  accept_ = {};
+  failure_ = error();
+}
 
 ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
   if (!r.has_value()) {

@@ -1,2 +1,704 @@
+// OpenSSL 3 behind the hook.
+//
+// The library reads and writes through a BIO over the pipe, which never refuses what goes out, and answers
+// "later" also when nothing will follow: an end without close_notify is the engine's to tell, since the
+// library would break the connection for it, also for writing. Its queue of errors belongs to the thread,
+// so it is emptied before every call and left empty after a failure.
 #pragma once
+
+#include "tls_credentials.hpp"
 #include "tls_openssl.hpp"
+
+#if defined(ANYIO_NET_OPENSSL)
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN void free_certificates(STACK_OF(X509) * certificates) noexcept {
+  sk_X509_pop_free(certificates, X509_free);
+}
+
+template <auto release>
+struct openssl_release {
+  template <class T>
+  void operator()(T* object) const noexcept {
+    release(object);
+  }
+};
+template <class T, auto release>
+using openssl_ptr = std::unique_ptr<T, openssl_release<release>>;
+
+using openssl_bio = openssl_ptr<BIO, BIO_free>;
+using openssl_certificate = openssl_ptr<X509, X509_free>;
+using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
+using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
+using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
+
+/// Empties the thread's queue of errors. The TLS library's first entry, else the first of all, 0 if none.
+ANYIO_NET_FN unsigned long drain_openssl_errors() noexcept {
+  unsigned long found = 0;
+  while (const unsigned long code = ERR_get_error()) {
+    const bool better = ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_LIB(found) != ERR_LIB_SSL;
+    if (found == 0 || better) found = code;
+  }
+  return found;
+}
+
+/// The library's own words; static text.
+ANYIO_NET_FN const char* openssl_words(unsigned long code) noexcept {
+  const char* const words = ERR_reason_error_string(code);
+  return words != nullptr ? words : "the TLS library does not say why";
+}
+
+// == texts ==
+
+/// Takes the next block of a PEM text whose label ends so, with all before it. Empty if there is none.
+/// Block by block, so that a damaged one is not taken for another kind.
+ANYIO_NET_FN std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
+  constexpr std::string_view opening = "-----BEGIN ";
+  for (;;) {
+    text.remove_prefix(std::min(text.find(opening), text.size()));
+    if (text.empty()) return {};
+    const std::string_view block = text.substr(0, text.find(opening, opening.size()));
+    text.remove_prefix(block.size());
+    const std::string_view label = block.substr(opening.size());
+    if (label.substr(0, label.find_first_of("-\r\n")).ends_with(label_end)) return block;
+  }
+}
+
+/// Answers the library when it wants a password, which it would else ask a terminal for.
+struct openssl_password {
+  std::string_view known;
+  bool asked = false;
+
+  static int answer(char* into, int size, int, void* self) noexcept {
+    auto& password = *static_cast<openssl_password*>(self);
+    password.asked = true;
+    if (password.known.empty() || password.known.size() > static_cast<std::size_t>(size)) return -1;
+    std::memcpy(into, password.known.data(), password.known.size());
+    return static_cast<int>(password.known.size());
+  }
+};
+
+/// Null if the block is none.
+ANYIO_NET_FN openssl_certificate read_certificate(std::string_view block) noexcept {
+  ERR_clear_error();
+  openssl_certificate certificate;
+  if (block.size() <= INT_MAX) {
+    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+    openssl_password none;
+    if (bio) certificate.reset(PEM_read_bio_X509_AUX(bio.get(), nullptr, openssl_password::answer, &none));
+  }
+  ERR_clear_error();
+  return certificate;
+}
+
+ANYIO_NET_FN result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
+  std::vector<openssl_certificate> certificates;
+  std::string_view rest = from.text;
+  for (;;) {
+    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    if (block.empty()) break;
+    openssl_certificate certificate = read_certificate(block);
+    if (!certificate) return from.wrong(tls_reason::bad_certificate);
+    certificates.push_back(std::move(certificate));
+  }
+  if (certificates.empty()) return from.wrong(tls_reason::no_certificate);
+  return certificates;
+}
+
+ANYIO_NET_FN result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
+  std::string_view rest = from.text;
+  const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
+  if (block.empty()) return from.wrong(tls_reason::no_private_key);
+  openssl_password answers{password};
+  openssl_key key;
+  ERR_clear_error();
+  if (block.size() <= INT_MAX) {
+    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+    if (bio) key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, openssl_password::answer, &answers));
+  }
+  ERR_clear_error();
+  if (key) return key;
+  if (!answers.asked) return from.wrong(tls_reason::bad_private_key);
+  const char* const reason = password.empty() ? tls_reason::password_missing : tls_reason::password_wrong;
+  return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
+}
+
+/// What one end shows of itself.
+struct openssl_identity {
+  openssl_certificate certificate;
+  openssl_certificates chain;  // those that lead to the authority
+  openssl_key key;
+
+  bool show(SSL* connection) const noexcept {
+    return SSL_use_cert_and_key(connection, certificate.get(), key.get(), chain.get(), 1) == 1;
+  }
+  bool show(SSL_CTX* all) const noexcept {
+    return SSL_CTX_use_cert_and_key(all, certificate.get(), key.get(), chain.get(), 1) == 1;
+  }
+};
+
+ANYIO_NET_FN result<openssl_identity> read_identity(const tls_material& material) {
+  result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
+  if (!certificates) return certificates.error();
+  result<openssl_key> key = read_private_key(material.private_key, material.password);
+  if (!key) return key.error();
+  openssl_identity identity;
+  identity.key = std::move(*key);
+  identity.certificate = std::move(certificates->front());
+  identity.chain.reset(sk_X509_new_null());
+  for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
+    if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
+      return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+    static_cast<void>(i->release());  // the stack's now
+  }
+  if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
+    ERR_clear_error();
+    return material.private_key.wrong(tls_reason::other_private_key);
+  }
+  return identity;
+}
+
+/// Protocols as they stand in a message (RFC 7301, section 3.1).
+ANYIO_NET_FN std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
+  std::vector<unsigned char> encoded;
+  for (const std::string& protocol : protocols) {
+    encoded.push_back(static_cast<unsigned char>(protocol.size()));
+    encoded.insert(encoded.end(), protocol.begin(), protocol.end());
+  }
+  return encoded;
+}
+
+/// Takes the first protocol of an encoded list; empty if there is none or it is cut short.
+ANYIO_NET_FN std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
+  if (encoded.empty() || encoded[0] >= encoded.size()) return {};
+  const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
+  encoded = encoded.subspan(1 + protocol.size());
+  return protocol;
+}
+
+// == failures ==
+
+ANYIO_NET_FN const char* verify_reason(long verdict) noexcept {
+  switch (verdict) {
+    case X509_V_ERR_CERT_HAS_EXPIRED: return tls_reason::expired;
+    case X509_V_ERR_CERT_NOT_YET_VALID: return tls_reason::not_yet_valid;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH: return tls_reason::other_name;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: return tls_reason::self_signed;
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_UNTRUSTED: return tls_reason::unknown_authority;
+    case X509_V_ERR_CERT_REVOKED: return tls_reason::revoked;
+    case X509_V_ERR_EE_KEY_TOO_SMALL:
+    case X509_V_ERR_CA_KEY_TOO_SMALL:
+    case X509_V_ERR_CA_MD_TOO_WEAK: return tls_reason::weak;
+    case X509_V_ERR_INVALID_PURPOSE: return tls_reason::other_purpose;
+    default: return tls_reason::unverified;
+  }
+}
+
+/// Whether this is how the library takes something else than TLS in a first record.
+ANYIO_NET_FN bool speaks_of_garbage(int reason) noexcept {
+  switch (reason) {
+    case SSL_R_WRONG_VERSION_NUMBER:
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+    case SSL_R_PACKET_LENGTH_TOO_LONG:
+    case SSL_R_LENGTH_TOO_SHORT:
+    case SSL_R_RECORD_LENGTH_MISMATCH:
+    case SSL_R_BAD_RECORD_TYPE:
+    case SSL_R_UNEXPECTED_MESSAGE:
+    case SSL_R_BAD_CHANGE_CIPHER_SPEC:
+    case SSL_R_INVALID_ALERT:
+    case SSL_R_UNKNOWN_ALERT_TYPE: return true;
+    default: return false;
+  }
+}
+
+// == contexts and engines ==
+
+class openssl_engine;
+
+/// What all connections share.
+class openssl_credentials final : public tls_context,
+                                  public std::enable_shared_from_this<openssl_credentials> {
+ public:
+  result<> open(const tls_material& material);
+
+  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
+  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
+  result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+
+ private:
+  friend class openssl_engine;
+  struct named_identity {
+    std::string name;
+    openssl_identity identity;
+  };
+
+  void trust_system();
+  const openssl_identity* identity_for(std::string_view server_name) const noexcept;
+
+  openssl_ptr<SSL_CTX, SSL_CTX_free> library_;
+  bool has_certificate_ = false;
+  std::vector<named_identity> further_;
+  std::vector<unsigned char> protocols_;
+  tls_verify verify_ = tls_verify::peer;
+  tls_verify verify_client_ = tls_verify::none;
+  tls_sessions<openssl_session> sessions_;
+  bool system_trust_wanted_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex trust_mutex_;
+#endif
+};
+
+/// One connection. The library calls its static functions back; from there no exception may come, so that a
+/// failed allocation ends the program.
+class openssl_engine final : public tls_engine {
+ public:
+  openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
+      : credentials_(std::move(credentials)), pipe_(pipe) {}
+  ~openssl_engine() override;
+
+  /// One of these comes first. False: the library has no memory.
+  bool open_client(const tls_server_identity& server);
+  bool open_server();
+
+  tls_status handshake() override;
+  tls_status read(mutable_buffer into, std::size_t& n) override;
+  tls_status write(const_buffer data, std::size_t& n) override;
+  tls_status close() override;
+  bool pending() const override { return SSL_pending(library_.get()) > 0; }
+  tls_info info() const override;
+  std::string last_error() const override { return reason_; }
+
+  static int keep_session(SSL* connection, SSL_SESSION* session) noexcept;
+  static int choose_certificate(SSL* connection, int* alert, void*) noexcept;
+  static int choose_protocol(SSL* connection, const unsigned char** chosen, unsigned char* chosen_size,
+                             const unsigned char* offered, unsigned int offered_size, void*) noexcept;
+
+ private:
+  static openssl_engine& of(SSL* connection) noexcept {
+    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // 0 is the application's
+  }
+  static BIO_METHOD* pipe_method() noexcept;
+  static int read_pipe(BIO* bio, char* into, int size) noexcept;
+  static int write_pipe(BIO* bio, const char* data, int size) noexcept;
+  static long control_pipe(BIO* bio, int command, long, void*) noexcept;
+
+  bool open();
+  tls_status outcome(int returned) noexcept;
+  const char* failure() const noexcept;
+
+  const std::shared_ptr<openssl_credentials> credentials_;
+  tls_pipe& pipe_;
+  openssl_ptr<SSL, SSL_free> library_;
+  std::string server_name_;
+  std::string session_key_;  // of a client: whom a session is resumed with
+  const char* reason_ = "";
+  bool established_ = false;
+  bool broken_ = false;
+};
+
+// == the pipe as a BIO ==
+
+ANYIO_NET_FN BIO_METHOD* openssl_engine::pipe_method() noexcept {
+  static BIO_METHOD* const made = [] {
+    BIO_METHOD* const method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "anyio_net pipe");
+    if (method == nullptr) return method;
+    BIO_meth_set_read(method, read_pipe);
+    BIO_meth_set_write(method, write_pipe);
+    BIO_meth_set_ctrl(method, control_pipe);
+    return method;
+  }();
+  return made;
+}
+
+ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexcept {
+  tls_pipe& pipe = *static_cast<tls_pipe*>(BIO_get_data(bio));
+  BIO_clear_retry_flags(bio);
+  if (size <= 0) return 0;
+  const auto wanted = static_cast<std::size_t>(size);
+  const std::size_t n = std::min(wanted, pipe.rx.size());
+  if (n < wanted) pipe.starved = true;
+  if (n == 0) {
+    BIO_set_retry_read(bio);
+    return -1;
+  }
+  std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  return static_cast<int>(n);
+}
+
+ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
+  BIO_clear_retry_flags(bio);
+  if (size <= 0) return 0;
+  static_cast<tls_pipe*>(BIO_get_data(bio))->tx.append(const_buffer(data, static_cast<std::size_t>(size)));
+  return size;
+}
+
+ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void*) noexcept {
+  const tls_pipe& pipe = *static_cast<const tls_pipe*>(BIO_get_data(bio));
+  switch (command) {
+    case BIO_CTRL_FLUSH: return 1;
+    case BIO_CTRL_EOF: return pipe.rx_eof && pipe.rx.empty() ? 1 : 0;
+    default: return 0;
+  }
+}
+
+// == the engine ==
+
+ANYIO_NET_FN bool openssl_engine::open() {
+  ERR_clear_error();
+  library_.reset(SSL_new(credentials_->library_.get()));
+  BIO_METHOD* const method = pipe_method();
+  BIO* const bio = library_ != nullptr && method != nullptr ? BIO_new(method) : nullptr;
+  if (bio == nullptr) return false;
+  BIO_set_data(bio, &pipe_);
+  BIO_set_init(bio, 1);
+  SSL_set_bio(library_.get(), bio, bio);
+  X509_VERIFY_PARAM_set_time(SSL_get0_param(library_.get()), static_cast<time_t>(calendar_now()));
+  return SSL_set_ex_data(library_.get(), 0, this) == 1;
+}
+
+ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server) {
+  if (!open()) return false;
+  SSL* const library = library_.get();
+  const bool verify = credentials_->verify_ != tls_verify::none;
+  SSL_set_connect_state(library);
+  SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
+  if (!server.name.empty()) {
+    server_name_ = server.name;
+    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    // Here and below what the library's macro does, without its old-style cast.
+    if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
+      return false;
+    if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
+  } else if (server.address) {
+    const std::span<const std::byte> bytes = server.address->bytes();
+    const auto* const address = reinterpret_cast<const unsigned char*>(bytes.data());
+    if (verify && X509_VERIFY_PARAM_set1_ip(SSL_get0_param(library), address, bytes.size()) != 1)
+      return false;
+  }
+  session_key_ = session_key(server);
+  if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
+    if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
+    ERR_clear_error();
+  }
+  return true;
+}
+
+ANYIO_NET_FN bool openssl_engine::open_server() {
+  if (!open()) return false;
+  int mode = SSL_VERIFY_NONE;
+  if (credentials_->verify_client_ != tls_verify::none) mode = SSL_VERIFY_PEER;
+  if (credentials_->verify_client_ == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  SSL_set_accept_state(library_.get());
+  SSL_set_verify(library_.get(), mode, nullptr);
+  return true;
+}
+
+ANYIO_NET_FN openssl_engine::~openssl_engine() {
+  // Without this the library forgets the session of a connection that ended without close_notify.
+  if (established_ && !broken_) SSL_set_shutdown(library_.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::handshake() {
+  ERR_clear_error();
+  const int returned = SSL_do_handshake(library_.get());
+  if (returned != 1) return outcome(returned);
+  if (!std::exchange(established_, true) && SSL_is_server(library_.get()) == 0 &&
+      SSL_session_reused(library_.get()) == 1 && SSL_version(library_.get()) == TLS1_2_VERSION)
+    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library_.get())));
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n) {
+  ERR_clear_error();
+  n = 0;
+  const int returned = SSL_read_ex(library_.get(), into.data(), into.size(), &n);
+  return returned == 1 ? tls_status::ok : outcome(returned);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::write(const_buffer data, std::size_t& n) {
+  ERR_clear_error();
+  n = 0;
+  const int returned = SSL_write_ex(library_.get(), data.data(), data.size(), &n);
+  return returned == 1 ? tls_status::ok : outcome(returned);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::close() {
+  if (broken_) return tls_status::failed;
+  if (!established_ || (SSL_get_shutdown(library_.get()) & SSL_SENT_SHUTDOWN) != 0) return tls_status::ok;
+  ERR_clear_error();
+  const int returned = SSL_shutdown(library_.get());
+  return returned >= 0 ? tls_status::ok : outcome(returned);
+}
+
+/// After a call that did not succeed.
+ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
+  switch (SSL_get_error(library_.get(), returned)) {
+    case SSL_ERROR_ZERO_RETURN: return tls_status::closed;
+    case SSL_ERROR_WANT_READ:
+      return pipe_.rx_eof && pipe_.rx.empty() ? tls_status::truncated : tls_status::want_input;
+    case SSL_ERROR_WANT_WRITE:
+    case SSL_ERROR_WANT_X509_LOOKUP:
+    case SSL_ERROR_WANT_ASYNC:
+    case SSL_ERROR_WANT_ASYNC_JOB:
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+    case SSL_ERROR_WANT_RETRY_VERIFY: return tls_status::again;
+    default:  // SSL_ERROR_SSL, and SSL_ERROR_SYSCALL with nothing in the queue
+      if (const char* const reason = failure(); !std::exchange(broken_, true)) reason_ = reason;
+      return tls_status::failed;
+  }
+}
+
+/// What the queue of errors says, which is empty afterwards.
+ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
+  const unsigned long code = drain_openssl_errors();
+  if (ERR_GET_LIB(code) != ERR_LIB_SSL) return openssl_words(code);
+  const int reason = ERR_GET_REASON(code);
+  if (reason >= SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255)
+    return alert_reason(reason - SSL_AD_REASON_OFFSET);
+  if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) return verify_reason(SSL_get_verify_result(library_.get()));
+  if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) return tls_reason::none_shown;
+  if (reason == SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC) return tls_reason::bad_record;
+  const OSSL_HANDSHAKE_STATE state = SSL_get_state(library_.get());
+  const bool nothing_came = state == TLS_ST_BEFORE || state == TLS_ST_CW_CLNT_HELLO;
+  if (nothing_came && speaks_of_garbage(reason)) return tls_reason::not_tls;
+  return openssl_words(code);
+}
+
+ANYIO_NET_FN tls_info openssl_engine::info() const {
+  tls_info info;
+  const SSL* const library = library_.get();
+  info.version = SSL_get_version(library);
+  if (const SSL_CIPHER* const cipher = SSL_get_current_cipher(library))
+    info.cipher = SSL_CIPHER_standard_name(cipher);
+  const unsigned char* protocol = nullptr;
+  unsigned int protocol_size = 0;
+  SSL_get0_alpn_selected(library, &protocol, &protocol_size);
+  if (protocol_size != 0) info.alpn.assign(reinterpret_cast<const char*>(protocol), protocol_size);
+  info.server_name = server_name_;
+  if (const X509* const certificate = SSL_get0_peer_certificate(library)) {
+    const int size = i2d_X509(certificate, nullptr);
+    if (size > 0) {
+      info.peer_certificate_der.resize(static_cast<std::size_t>(size));
+      auto* out = reinterpret_cast<unsigned char*>(info.peer_certificate_der.data());
+      i2d_X509(certificate, &out);
+    }
+  }
+  info.server_side = SSL_is_server(library) == 1;
+  info.resumed = SSL_session_reused(library) == 1;
+  return info;
+}
+
+/// A client has a session that it may resume. 1: it is kept.
+ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
+  const openssl_engine& engine = of(connection);
+  if (engine.session_key_.empty()) return 0;
+  engine.credentials_->sessions_.put(engine.session_key_, openssl_session(session));
+  return 1;
+}
+
+/// A server knows what name the client asks for.
+ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert, void*) noexcept {
+  const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
+  if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
+  openssl_engine& engine = of(connection);
+  engine.server_name_ = parse_server_name(name).name;
+  const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
+  if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
+  // Else a main certificate with another kind of key could still be shown.
+  SSL_certs_clear(connection);
+  if (identity->show(connection)) return SSL_TLSEXT_ERR_OK;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/// A server knows what protocols the client speaks.
+ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned char** chosen,
+                                                 unsigned char* chosen_size, const unsigned char* offered,
+                                                 unsigned int offered_size, void*) noexcept {
+  std::span<const unsigned char> own = of(connection).credentials_->protocols_;
+  for (;;) {
+    const std::span<const unsigned char> protocol = take_protocol(own);
+    if (protocol.empty()) return SSL_TLSEXT_ERR_ALERT_FATAL;  // no_application_protocol
+    std::span<const unsigned char> theirs(offered, offered_size);
+    for (;;) {
+      const std::span<const unsigned char> candidate = take_protocol(theirs);
+      if (candidate.empty()) break;
+      if (!std::equal(protocol.begin(), protocol.end(), candidate.begin(), candidate.end())) continue;
+      *chosen = protocol.data();
+      *chosen_size = static_cast<unsigned char>(protocol.size());
+      return SSL_TLSEXT_ERR_OK;
+    }
+  }
+}
+
+// == the context ==
+
+ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
+  ERR_clear_error();
+  const auto refused = [] { return tls_failure("tls", openssl_words(drain_openssl_errors())); };
+  library_.reset(SSL_CTX_new(TLS_method()));
+  SSL_CTX* const library = library_.get();
+  if (library == nullptr) return refused();
+  SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
+  SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  // Nothing of what a stolen key would open later.
+  if (SSL_CTX_set_cipher_list(library, "DEFAULT:!kRSA:!PSK:!SRP") != 1) return refused();
+  const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
+  if (SSL_CTX_set_min_proto_version(library, least) != 1) {
+    ERR_clear_error();
+    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
+  }
+
+  // A server keeps nothing, its tickets hold all; a client's sessions go to `sessions_`.
+  constexpr unsigned char session_context[] = "anyio_net";
+  if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
+  SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_sess_set_new_cb(library, openssl_engine::keep_session);
+  if (SSL_CTX_callback_ctrl(library, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB,
+                            reinterpret_cast<void (*)()>(openssl_engine::choose_certificate)) != 1)
+    return refused();
+
+  verify_ = material.verify;
+  verify_client_ = material.verify_client;
+  X509_STORE* const store = SSL_CTX_get_cert_store(library);
+  // What is given as an authority is one, also without that which stands above it.
+  if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
+  system_trust_wanted_ = !material.ca.given();
+  if (material.ca.given()) {
+    const result<std::vector<openssl_certificate>> authorities = read_certificates(material.ca);
+    if (!authorities) return authorities.error();
+    for (const openssl_certificate& authority : *authorities)
+      if (X509_STORE_add_cert(store, authority.get()) != 1) return refused();
+  }
+
+  protocols_ = encode_protocols(material.alpn);
+  if (!protocols_.empty()) {
+    if (SSL_CTX_set_alpn_protos(library, protocols_.data(), static_cast<unsigned int>(protocols_.size())) !=
+        0)
+      return refused();
+    SSL_CTX_set_alpn_select_cb(library, openssl_engine::choose_protocol, nullptr);
+  }
+
+  has_certificate_ = material.certificate.given();
+  if (has_certificate_) {
+    const result<openssl_identity> identity = read_identity(material);
+    if (!identity) return identity.error();
+    ERR_clear_error();
+    if (!identity->show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+  }
+  return {};
+}
+
+ANYIO_NET_FN void openssl_credentials::trust_system() {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(trust_mutex_);
+#endif
+  if (!std::exchange(system_trust_wanted_, false)) return;
+  X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
+  const std::string text = read_system_trust();
+  std::string_view rest = text;
+  for (;;) {
+    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    if (block.empty()) break;
+    // One that cannot be read is one authority less.
+    if (const openssl_certificate authority = read_certificate(block))
+      X509_STORE_add_cert(store, authority.get());
+  }
+  ERR_clear_error();
+}
+
+/// Null for the main one.
+ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
+    std::string_view server_name) const noexcept {
+  const named_identity* const found = certificate_for(further_, server_name);
+  return found == nullptr ? nullptr : &found->identity;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
+                                                                     std::string_view server_name) {
+  const tls_server_identity server = parse_server_name(server_name);
+  if (verify_ != tls_verify::none) {
+    if (!server.known()) return nullptr;
+    trust_system();
+  }
+  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
+  if (engine->open_client(server)) return engine;
+  engine.reset();
+  ERR_clear_error();
+  return nullptr;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
+  if (!has_certificate_) return nullptr;
+  if (verify_client_ != tls_verify::none) trust_system();
+  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
+  if (engine->open_server()) return engine;
+  engine.reset();
+  ERR_clear_error();
+  return nullptr;
+}
+
+ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
+                                                           const tls_config& config) {
+  std::string name(server_name);
+  const result<tls_material> material = read_further_material(name, config);
+  if (!material) return material.error();
+  result<openssl_identity> identity = read_identity(*material);
+  if (!identity) return identity.error();
+  // Shown on trial, so that what is too weak for the library is refused now.
+  ERR_clear_error();
+  const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
+  if (!trial || !identity->show(trial.get()))
+    return material->certificate.wrong(openssl_words(drain_openssl_errors()));
+  further_.push_back({std::move(name), std::move(*identity)});
+  return {};
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config config) {
+  const result<detail::tls_material> material = detail::read_material(config);
+  if (!material) return material.error();
+  auto credentials = std::make_shared<detail::openssl_credentials>();
+  const result<> opened = credentials->open(*material);
+  if (!opened) credentials.reset();
+  ERR_clear_error();
+  if (!opened) return opened.error();
+  return std::shared_ptr<tls_context>(std::move(credentials));
+}
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif

@@ -69,8 +69,10 @@ class tls_resource final : public stream_resource {
 
   template <class Verb>
   tls_status call(Verb verb);
+  [[nodiscard]] bool engine_failed() const noexcept { return engine_failure_.code() != errc::ok; }
   [[nodiscard]] bool must_pull() const noexcept { return pipe_.starved || incoming_.empty(); }
-  progress pull(error& failure);
+  progress pull(side who, error& failure);
+  progress pull_once(error& failure);
   progress flush(error& failure);
   void flush_soon();
   void say_goodbye();
@@ -88,12 +90,12 @@ class tls_resource final : public stream_resource {
   tls_pipe pipe_;
   std::unique_ptr<tls_engine> engine_;
   relay relays_[2];
-  error read_failure_;   // for good; end of stream too
-  error write_failure_;  // for good
+  error read_failure_;    // for good; end of stream too
+  error write_failure_;   // for good
+  error engine_failure_;  // for good: it must not be called again
   bool standard_compatible_;
   bool established_ = false;
-  bool failed_ = false;            // the engine must not be called again
-  bool goodbye_said_ = false;      // the close_notify is out, or on its way
+  bool goodbye_said_ = false;  // the close_notify is out, or on its way
   bool reader_awaits_flush_ = false;
   bool writer_awaits_input_ = false;
 };
@@ -162,8 +164,8 @@ class tls_stream : public byte_stream {
     return detail::tls_unwrap_operation(
         detail::ref<detail::tls_resource>(static_cast<detail::tls_resource*>(resource_.get())));
   }
-  /// The stream below, which stays this one's. There must be one: not of a stream that was default-constructed
-  /// or unwrapped.
+  /// The stream below, which stays this one's. There must be one: not of a stream that was
+  /// default-constructed or unwrapped.
   [[nodiscard]] byte_stream& transport() const noexcept {
     ANYIO_NET_ASSERT(resource_ && own().transport() != nullptr && "this stream has no transport");
     return *own().transport();
@@ -188,8 +190,8 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
  public:
   static constexpr const char* name = "tls: handshake";
   tls_wrap_operation() = default;
-  tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport, std::shared_ptr<tls_context> context,
-                     const tls_options& options);
+  tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
+                     std::shared_ptr<tls_context> context, const tls_options& options);
   tls_wrap_operation(tls_wrap_operation&&) = default;
   tls_wrap_operation& operator=(tls_wrap_operation&& other) noexcept;
   ~tls_wrap_operation() { left(); }
@@ -223,14 +225,12 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
 };
 
 inline tls_wrap_operation tls_stream::wrap_client(std::unique_ptr<byte_stream> transport,
-                                                  std::shared_ptr<tls_context> context,
-                                                  tls_options options) {
+                                                  std::shared_ptr<tls_context> context, tls_options options) {
   return {true, std::move(transport), std::move(context), options};
 }
 
 inline tls_wrap_operation tls_stream::wrap_server(std::unique_ptr<byte_stream> transport,
-                                                  std::shared_ptr<tls_context> context,
-                                                  tls_options options) {
+                                                  std::shared_ptr<tls_context> context, tls_options options) {
   return {false, std::move(transport), std::move(context), options};
 }
 

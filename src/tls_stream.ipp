@@ -58,8 +58,17 @@ ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
   return false;
 }
 
-/// Reads once from the transport. Done with an error, or with `rx_eof`, when nothing more will come.
-ANYIO_NET_FN progress tls_resource::pull(error& failure) {
+/// Reads once from the transport, for a reader or a writer. Done with an error, or with `rx_eof`, when
+/// nothing more will come.
+ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
+  const progress p = pull_once(failure);
+  // The place was the other's too: unless it is taken again, the other has to look for itself.
+  if (p != progress::waiting && (who == write_side || writer_awaits_input_))
+    wake(who == write_side ? read_side : write_side);
+  return p;
+}
+
+ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
   relay& place = relays_[read_side];
   if (!may_use(place, failure)) return progress::done;
   if (!std::exchange(exhausted[read_side], true)) inner_->exhausted[read_side] = false;
@@ -86,7 +95,10 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   byte_queue& bytes = pipe_.tx;
   if (bytes.empty()) return progress::done;
   relay& place = relays_[write_side];
-  if (!may_use(place, failure)) return progress::done;
+  if (!may_use(place, failure)) {
+    if (reader_awaits_flush_) wake(read_side);
+    return progress::done;
+  }
   if (!std::exchange(exhausted[write_side], true)) inner_->exhausted[write_side] = false;
   result<void> r = error(errc::closed_resource);
   const const_buffer all(bytes.data());
@@ -95,9 +107,11 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   bytes.consume(data.sent());
   if (p == progress::waiting) place.join(*inner_);
   if (p == progress::done && !r.has_value()) {
-    failure = write_failure_ = r.error();
+    failure = r.error();
+    if (!engine_failed()) write_failure_ = failure;  // the first failure is the one to be told
     bytes.consume(bytes.size());
   }
+  if (p != progress::waiting && reader_awaits_flush_) wake(read_side);
   return p;
 }
 
@@ -112,10 +126,9 @@ ANYIO_NET_FN void tls_resource::on_writable(resource& r, bool cancelled) {
   auto& self = static_cast<tls_resource&>(r);
   if (self.gone()) return;
   self.flush_soon();
-  if (!self.reader_awaits_flush_) return;
-  node* const reader = self.waiting(read_side);
-  if (cancelled && reader != nullptr) reader->cancelled = true;
-  if (cancelled || !self.relays_[write_side].waits()) self.wake(read_side);
+  if (!cancelled || !self.reader_awaits_flush_) return;
+  if (node* const reader = self.waiting(read_side)) reader->cancelled = true;
+  self.wake(read_side);
 }
 
 ANYIO_NET_FN void tls_resource::on_readable(resource& r, bool cancelled) {
@@ -133,7 +146,11 @@ ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
     if (!writer_awaits_input_) relays_[read_side].leave();
   } else {
     writer_awaits_input_ = false;
-    if (pipe_.tx.empty()) relays_[write_side].leave();
+    if (pipe_.tx.empty()) {
+      relays_[write_side].leave();
+    } else if (!relays_[write_side].waits() && !gone()) {
+      core().queue(relays_[write_side]);
+    }
   }
 }
 
@@ -148,7 +165,7 @@ tls_status tls_resource::call(Verb verb) {
   const tls_status status = verb(*engine_);
   incoming_.consume(before - pipe_.rx.size());
   pipe_.rx = {};
-  if (status == tls_status::failed) failed_ = true;
+  if (status == tls_status::failed) engine_failure_ = tls_failure("", engine_->last_error());
   return status;
 }
 
@@ -164,12 +181,12 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
         return progress::done;
       case tls_status::again: continue;
       case tls_status::failed:
-        out = tls_failure(tls_wrap_operation::name, engine_->last_error());
+        out = error_access::with_operation(engine_failure_, tls_wrap_operation::name);
         return progress::done;
       case tls_status::want_input:
         if (!must_pull()) continue;
         if (!pipe_.rx_eof) {
-          const progress p = pull(failure);
+          const progress p = pull(read_side, failure);
           if (p != progress::done) return p;
           if (failure == errc::ok) continue;
           out = error_access::with_operation(failure, tls_wrap_operation::name);
@@ -179,7 +196,6 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
       case tls_status::closed:
       case tls_status::truncated: break;
     }
-    failed_ = true;
     const bool told = write_failure_.code() != errc::ok;  // why the peer hears nothing
     out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
                : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
@@ -192,7 +208,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
 /// What ends the reading for good.
 ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
   switch (status) {
-    case tls_status::failed: return tls_failure("receive", engine_->last_error());
+    case tls_status::failed: return engine_failure_;
     case tls_status::closed: return error(errc::end_of_stream, 0, "receive");
     default: break;
   }
@@ -201,11 +217,16 @@ ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
                                    "the connection ended without a close_notify");
 }
 
-/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the failure.
+/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the
+/// failure.
 ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, progress& p, error& failure) {
   p = progress::again;
   if (read_failure_.code() != errc::ok) {
     failure = read_failure_;
+    return tls_status::failed;
+  }
+  if (engine_failed()) {
+    failure = engine_failure_;
     return tls_status::failed;
   }
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
@@ -221,7 +242,7 @@ ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, 
     if (status == tls_status::want_input) {
       if (!must_pull() || engine_->pending()) continue;
       if (!pipe_.rx_eof) {
-        p = pull(failure);
+        p = pull(read_side, failure);
         if (p != progress::done) return tls_status::again;
         if (failure.code() == errc::ok) continue;
         if (failure != errc::closed_resource && failure != errc::busy_resource) read_failure_ = failure;
@@ -265,7 +286,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
     if (write_failure_.code() != errc::ok) return fail(write_failure_);
     // Records go out together, as far as they are small.
-    if (data.done() || pipe_.tx.size() >= tls_record_size) {
+    if (data.done() || pipe_.tx.size() >= tls_record_size || relays_[write_side].waits()) {
       const progress p = flush(failure);
       if (p != progress::done) return p;
       if (failure.code() != errc::ok) return fail(failure);
@@ -273,8 +294,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       out = result<void>();
       return progress::done;
     }
-    if (failed_) return fail(read_failure_);
-    if (relays_[write_side].waits()) return progress::waiting;
+    if (engine_failed()) return fail(engine_failure_);
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
     std::size_t n = 0;
     switch (call([&](tls_engine& e) { return e.write(piece, n); })) {
@@ -283,20 +303,18 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       case tls_status::want_input: {
         flush_soon();
         if (!must_pull()) break;
-        const progress p = pipe_.rx_eof ? progress::done : pull(failure);
+        const progress p = pipe_.rx_eof ? progress::done : pull(write_side, failure);
         if (p == progress::waiting) writer_awaits_input_ = true;
         if (p != progress::done) return p;
         if (pipe_.rx_eof) return fail(errc::broken_resource);
         if (failure.code() != errc::ok) return fail(failure);
-        wake(read_side);  // it may be what a reader waits for
         break;
       }
       case tls_status::closed:
       case tls_status::truncated: flush_soon(); return fail(errc::broken_resource);
       case tls_status::failed:
-        read_failure_ = tls_failure("send", engine_->last_error());
         flush_soon();  // the alert
-        return fail(read_failure_);
+        return fail(engine_failure_);
     }
   }
   return progress::again;
@@ -306,12 +324,12 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 
 /// The close_notify, once, if there is anybody to say it to.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
-  if (!established_ || failed_ || std::exchange(goodbye_said_, true)) return;
+  if (!established_ || engine_failed() || std::exchange(goodbye_said_, true)) return;
   call([](tls_engine& e) { return e.close(); });
 }
 
 ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
-  if (!eof_sent_) {
+  if (!eof_sent_ && !engine_failed()) {
     if (engine_->info().version != "TLSv1.3") {
       // Under TLS 1.2 the peer would have to answer with its own and drop what it had to say.
       out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
@@ -324,6 +342,7 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   error failure = write_failure_;
   const progress p = failure.code() == errc::ok ? flush(failure) : progress::done;
   if (p != progress::done) return p;
+  if (failure.code() == errc::ok) failure = engine_failure_;
   if (failure.code() == errc::ok) {
     out = result<void>();
   } else {
@@ -353,7 +372,16 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
   if (standard_compatible_) say_goodbye();
   error failure;
+  exhausted[write_side] = false;                                            // there may be room again
   if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+  // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
+  // And tickets may lie there that no user knows of.
+  constexpr int reads = 4;
+  for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
+    result<std::size_t> n(errc::cancelled);
+    inner_->exhausted[read_side] = false;
+    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+  }
   relays_[read_side].leave();
   relays_[write_side].leave();
   transport_->close();
@@ -364,7 +392,7 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
     out = error_access::with_operation(e, tls_unwrap_operation::name);
     return progress::done;
   };
-  if (failed_) return fail(read_failure_);
+  if (engine_failed()) return fail(engine_failure_);
   eof_sent_ = true;
   say_goodbye();
   error failure = write_failure_;
@@ -513,10 +541,12 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
     if (socket_stream* const socket = transport_->socket())
       remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
   }
-  resource_ = detail::ref<detail::tls_resource>(
+  const detail::ref<detail::tls_resource> begun(
       new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
-  resource_->remote = remote;
-  if (resource_->make_engine(client_, server_name_)) return true;
+  begun->remote = remote;
+  const bool willing = begun->make_engine(client_, server_name_);  // a context of the user's may throw
+  resource_ = begun;
+  if (willing) return true;
   out = detail::error_access::with_reason(
       error(errc::invalid_argument, 0, name),
       client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
@@ -570,8 +600,7 @@ ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
 }
 
 ANYIO_NET_FN void tls_wrap_operation::refresh() noexcept {
-  if (resource_)
-    resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
+  if (resource_) resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
 }
 
 ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {

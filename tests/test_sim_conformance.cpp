@@ -83,7 +83,7 @@ std::uint64_t run_check(void (*check)(conformance::stage<Face>&), const sim::opt
   session = &world;
   conformance::is_hopeless = [] { return session->network().verdict() != anyio::detail::sim_verdict::none; };
   {
-    conformance::stage<Face> s(world.make_backend(), Maker::make, bulk, Maker::clogging);
+    conformance::stage<Face> s(world.make_backend(), Maker::make, bulk, Maker::clogging, true);
     check(s);
   }
   conformance::is_hopeless = nullptr;

@@ -14,7 +14,8 @@
 //   what a peek tells of descriptors behind what it shows     the kernel looks further than it was asked
 //   sending without a peer through a shut UNIX datagram       ENOTCONN or EPIPE, by the kernel's version
 //   SO_REUSEPORT of UNIX sockets                              refused since Linux 6.13; left out
-//   a socket that is passed through itself                    the kernel collects it; left out
+//   UNIX sockets that are passed through one another          the kernel collects them; only where scripts of
+//                                                             this file know that they are not
 #include "support/system_script.hpp"
 
 #include <doctest/doctest.h>
@@ -62,7 +63,7 @@ system_op receive_from(std::uint8_t slot, std::uint16_t size) {
 system_op shutdown(std::uint8_t slot, std::uint8_t how) { return {call::shutdown, slot, 0, how}; }
 system_op close(std::uint8_t slot) { return {call::close, slot}; }
 system_op pass(std::uint8_t slot, std::uint8_t passed, std::uint16_t size, std::uint8_t count = 1) {
-  return {call::pass, slot, passed, static_cast<std::uint8_t>(count - 1), size};
+  return {call::pass, slot, passed, static_cast<std::uint8_t>(system_op::pass_anything + count - 1), size};
 }
 system_op take(std::uint8_t slot, std::uint8_t into, std::uint16_t size, std::uint8_t room) {
   return {call::take, slot, into, room, size};

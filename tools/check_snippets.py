@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Compiles every C++ snippet of README.md, CONTRIBUTING.md and docs/*.md, so that none of them rots.
 
-A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is left alone.
+A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is left alone, and
+```cpp openssl or ```cpp mbedtls is compiled with that TLS library.
 
 - A block with `int main` is compiled as it is.
 - Any other gets `#include "anyio_net.hpp"` in front. If it defines something at namespace scope (a
   function, a class, a namespace), it stands there; else it is the body of a coroutine,
   `anyio::task<> snippet() { ... }`. Both see `using namespace anyio` and `std::literals`.
+
+A block that follows the line `<!-- copy of FILE -->` must be that file, word for word.
 
   check_snippets.py [FILE...]     CXX and SNIPPET_FLAGS are taken from the environment
 """
@@ -27,6 +30,8 @@ from cpp_text import blank
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^(?P<indent>\s*)```cpp(?P<info>[^\n]*)\n(?P<code>.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
+COPY = re.compile(r"^<!-- copy of (\S+) -->\n+(?:```[^\n]*\n)?", re.MULTILINE)
+TLS_LIBRARIES = {"openssl": "-DANYIO_NET_OPENSSL", "mbedtls": "-DANYIO_NET_MBEDTLS"}
 PRELUDE = '#include "anyio_net.hpp"\nusing namespace anyio;\nusing namespace std::literals;\n'
 STATEMENTS = {"if", "for", "while", "switch", "catch", "return", "co_return", "co_await", "co_yield", "else", "throw"}
 DEFINES = re.compile(r"\s*(?:template\b|struct\b|class\b|enum\b|namespace\b|concept\b|static\s+\w+|extern\b)")
@@ -39,6 +44,7 @@ class Snippet:
     file: Path
     line: int
     code: str
+    flags: tuple[str, ...] = ()
 
 
 def snippets_of(file: Path) -> list[Snippet]:
@@ -46,12 +52,24 @@ def snippets_of(file: Path) -> list[Snippet]:
     text = file.read_text(encoding="utf-8")
     found = []
     for match in FENCE.finditer(text):
-        if "nocompile" in match["info"].split():
+        info = match["info"].split()
+        if "nocompile" in info:
             continue
         indent = match["indent"]
         code = "\n".join(line.removeprefix(indent) for line in match["code"].split("\n"))
-        found.append(Snippet(file, text.count("\n", 0, match.start("code")) + 1, code))
+        flags = tuple(TLS_LIBRARIES[word] for word in info if word in TLS_LIBRARIES)
+        found.append(Snippet(file, text.count("\n", 0, match.start("code")) + 1, code, flags))
     return found
+
+
+def stale_copies(text: str, root: Path) -> list[str]:
+    """The files of which a document's text has a block that says it is a copy, and is not."""
+    stale = []
+    for match in COPY.finditer(text):
+        original = (root / match[1]).read_text(encoding="utf-8")
+        if not text.startswith(original + "```\n", match.end()):
+            stale.append(match[1])
+    return stale
 
 
 def outermost(code: str) -> list[str]:
@@ -110,7 +128,7 @@ def program(snippet: Snippet) -> str:
 def compile_snippet(snippet: Snippet) -> str:
     """What the compiler has against a snippet; empty if nothing."""
     flags = shlex.split(os.environ.get("SNIPPET_FLAGS", ""))
-    command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-w", f"-I{ROOT}", *flags]
+    command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-w", f"-I{ROOT}", *flags, *snippet.flags]
     done = subprocess.run(
         [*command, "-x", "c++", "-"], input=program(snippet), capture_output=True, text=True, check=False
     )
@@ -122,15 +140,19 @@ def main() -> int:
     parser.add_argument("files", nargs="*", type=Path, help="instead of README.md, CONTRIBUTING.md and docs/*.md")
     documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
     files = parser.parse_args().files or documents
-    snippets = [snippet for file in files if file.is_file() for snippet in snippets_of(file)]
+    files = [file for file in files if file.is_file()]
+    snippets = [snippet for file in files for snippet in snippets_of(file)]
+    stale = [(file, path) for file in files for path in stale_copies(file.read_text(encoding="utf-8"), ROOT)]
+    for file, path in stale:
+        print(f"{file}: the copy of {path} differs from it", file=sys.stderr)
     failures = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for snippet, complaint in zip(snippets, pool.map(compile_snippet, snippets)):
             if complaint:
                 failures += 1
                 print(f"{snippet.file}:{snippet.line}: this snippet does not compile:\n{complaint}", file=sys.stderr)
-    print(f"check_snippets: {len(snippets)} snippets, {failures} do not compile")
-    return 1 if failures else 0
+    print(f"check_snippets: {len(snippets)} snippets, {failures} do not compile, {len(stale)} copies are stale")
+    return 1 if failures or stale else 0
 
 
 if __name__ == "__main__":

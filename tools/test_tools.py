@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 from amalgamate import Refusal, includes, join
-from check_snippets import Snippet, is_definition, outermost, program
+from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from cpp_text import blank
 from run_tests import Outcome, environment, judge
 
@@ -238,6 +238,24 @@ class Snippets(unittest.TestCase):
         text = program(Snippet(Path("x.md"), 3, "#define ANYIO_NET_SIM\nint x = 1;"))
         self.assertLess(text.index("ANYIO_NET_SIM"), text.index("anyio_net.hpp"))
         self.assertIn("task<> snippet()", text)
+
+    def test_a_copy_is_its_file_word_for_word(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            (root / "a.hpp").write_text("int a;\n\nint b;\n", encoding="utf-8")
+            page = "# Title\n\n<!-- copy of a.hpp -->\n\n```cpp nocompile\nint a;\n\nint b;\n```\n\nMore.\n"
+            self.assertEqual(stale_copies(page, root), [])
+            self.assertEqual(stale_copies(page.replace("int b", "int c"), root), ["a.hpp"])
+            self.assertEqual(stale_copies(page.replace("int b;\n", ""), root), ["a.hpp"])
+            self.assertEqual(stale_copies(page.replace("int b;\n", "int b;\nint c;\n"), root), ["a.hpp"])
+            self.assertEqual(stale_copies("<!-- copy of a.hpp -->\nNo block.\n", root), ["a.hpp"])
+
+    def test_a_snippet_may_want_a_tls_library(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "page.md"
+            page.write_text("```cpp openssl\na;\n```\n```cpp\nb;\n```\n```cpp nocompile\nc;\n```\n", encoding="utf-8")
+            flags = [snippet.flags for snippet in snippets_of(page)]
+            self.assertEqual(flags, [("-DANYIO_NET_OPENSSL",), ()])
 
 
 if __name__ == "__main__":

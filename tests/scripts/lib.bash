@@ -101,7 +101,7 @@ has_ipv6() { grep -Eqs '^0{31}1 ' /proc/net/if_inet6; }
 
 # The port that an echo server says it listens on.
 printed_port() {
-  eventually grep -q '^listening on port [0-9]*$' "$work/$1"
+  eventually grep -qs '^listening on port [0-9]*$' "$work/$1"
   sed -n 's/^listening on port //p' "$work/$1"
 }
 

@@ -7,11 +7,14 @@
 #   chain             like server, from an intermediate authority, whose certificate follows; leaf: without it
 #   client, stranger  clients, from ca and from other_ca
 #   expired, future, self_signed, client_only, weak, usurped
-#                     like server, but with what their names say; the last was signed by another server
+#                     like server, but with what their names say; the first three may be clients, too, and
+#                     the last was signed by another server
 #   renamed           for elsewhere.example, though its common name is server.example
 #   server_encrypted.key, server_aes.key, server_traditional.key
 #                     the server's key under the password "secret": PKCS#8 with triple DES, which every
 #                     library reads, with AES, and the older form of PEM
+#   server_older.key, rsa_older.key
+#                     keys in their older forms, SEC 1 and PKCS#1
 #   combined, garbage, empty
 #                     a certificate and its key in one file; no certificate, but framed like one; nothing
 #
@@ -52,6 +55,11 @@ basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature, keyEncipherment
 extendedKeyUsage = serverAuth
 subjectAltName = DNS:localhost, DNS:server.example, DNS:*.wild.example, IP:127.0.0.1, IP:::1
+[either_extensions]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth, clientAuth
+subjectAltName = DNS:localhost, DNS:server.example
 [other_extensions]
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = serverAuth
@@ -97,9 +105,9 @@ make leaf "Test Server behind an Intermediate" server_extensions intermediate
 make client "Test Client" client_extensions ca
 make stranger "Test Stranger" client_extensions other_ca
 
-until=20010101000000Z make expired "Expired Test Server" server_extensions ca
-since=20490101000000Z make future "Future Test Server" server_extensions ca
-make self_signed "Test Server on its own" server_extensions self
+until=20010101000000Z make expired "Expired Test Server" either_extensions ca
+since=20490101000000Z make future "Future Test Server" either_extensions ca
+make self_signed "Test Server on its own" either_extensions self
 make client_only "Test Client as a Server" client_extensions ca
 make weak "Weak Test Server" server_extensions ca -newkey rsa:1024
 make usurped "Test Server of a Usurper" server_extensions server
@@ -116,6 +124,8 @@ printf '%s\n' '-----BEGIN CERTIFICATE-----' 'R2FyYmFnZSwgYnV0IHdlbGwgZnJhbWVkLg=
   openssl pkcs8 -topk8 -v2 des3 -in server.key -passout pass:secret -out server_encrypted.key
   openssl pkcs8 -topk8 -v2 aes-256-cbc -in server.key -passout pass:secret -out server_aes.key
   openssl ec -aes256 -in server.key -passout pass:secret -out server_traditional.key
+  openssl ec -in server.key -out server_older.key
+  openssl rsa -traditional -in rsa.key -out rsa_older.key
 } 2>>openssl.log
 
 # What `openssl ca` keeps of each certificate, by serial number.

@@ -53,10 +53,12 @@ struct system_op {
     connected_pair,
     count
   };
+  static constexpr std::uint8_t pass_anything = 128;
+
   call what = call::close;
   std::uint8_t a = 0;  // a slot
   std::uint8_t b = 0;  // another, or a place's host, or a kind or number of something
-  std::uint8_t c = 0;  // a place's port, or a value
+  std::uint8_t c = 0;  // a place's port, or a value; from pass_anything on UNIX sockets may be passed
   std::uint16_t size = 0;
 };
 

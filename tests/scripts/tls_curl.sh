@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# https_server with curl: several requests on a connection, many connections, HEAD, and what must be refused.
+source "$(dirname "$0")/lib.bash"
+source tests/scripts/tls.bash
+need curl
+
+for engine in $engines; do
+  start "server_$engine" "$examples-$engine/https_server" 0 "$certificates/server.pem" "$certificates/server.key"
+  port=$(printed_port "server_$engine")
+  url=https://localhost:$port
+  curl() { command curl --silent --show-error --max-time 20 --noproxy '*' "$@"; }
+  ours() { curl --cacert "$ca" "$@"; }
+
+  ours --http1.1 "$url/" >"$work/page"
+  holds "$work/page" "method: GET"
+  holds "$work/page" "path: /"
+  holds "$work/page" "cipher: TLS_"
+  [[ $engine != openssl ]] || holds "$work/page" "TLS version: TLSv1.3"
+  ours --tls-max 1.2 "$url/pages/one?two=3" >"$work/page"
+  holds "$work/page" "path: /pages/one?two=3"
+  holds "$work/page" "TLS version: TLSv1.2"
+  ours "https://127.0.0.1:$port/" >"$work/page"
+  if has_ipv6; then ours "https://[::1]:$port/" >"$work/page"; fi
+
+  # Three requests, one connection.
+  ours --include --verbose "$url/" "$url/missing" --next --silent --include --cacert "$ca" --head "$url/pages/3" \
+    >"$work/page" 2>"$work/verbose"
+  [[ $(grep -ci 're-using existing' "$work/verbose") == 2 ]] || fail "not one connection: $(cat "$work/verbose")"
+  [[ $(grep -c '^HTTP/1.1 200 OK' "$work/page") == 2 && $(grep -c '^HTTP/1.1 404 ' "$work/page") == 1 ]]
+  [[ $(grep -c '^method' "$work/page") == 1 ]] # none for HEAD
+  holds "$work/verbose" "ALPN: server accepted http/1.1"
+
+  ours --parallel --parallel-max 20 "$url/pages/[1-20]" --output "$work/page_#1" 2>"$work/progress"
+  for i in {1..20}; do holds "$work/page_$i" "path: /pages/$i"; done
+
+  status() { ours --output "$work/page" --write-out '%{http_code}' "$@"; }
+  [[ $(status "$url/") == 200 ]]
+  [[ $(status --http1.0 --no-alpn "$url/") == 200 ]]
+  [[ $(status --head "$url/") == 200 ]]
+  [[ $(status "$url/nothing") == 404 ]]
+  [[ $(status --data 'some=thing' "$url/") == 405 ]]
+  [[ $(status --request DELETE "$url/") == 405 ]]
+  [[ $(status --request 'NO METHOD' "$url/") == 400 ]]
+  [[ $(status --header 'Host:' "$url/") == 400 ]]
+  [[ $(status --header "Much: $(printf %20000s x)" "$url/") == 431 ]]
+
+  must_fail 60 "$work/complaint" curl "$url/"
+  must_fail 60 "$work/complaint" curl --cacert "$certificates/other_ca.pem" "$url/"
+  must_fail 60 "$work/complaint" curl --cacert "$ca" --connect-to "::localhost:$port" "https://elsewhere.example/"
+  must_fail 35 "$work/complaint" ours --tls-max 1.1 --ciphers DEFAULT@SECLEVEL=0 "$url/"
+  # In clear. What curl makes of the answer, an alert and perhaps a reset, is its affair.
+  if curl "http://localhost:$port/" 2>"$work/complaint"; then fail "was answered in clear"; fi
+  eventually grep -q "is not TLS" "$work/server_$engine.err"
+  ours "$url/" >"$work/page"
+done

@@ -98,8 +98,8 @@ $(BUILD)/%.o: %.cpp $(HEADER) Makefile
 
 SIM_MACROS := -DANYIO_NET_SIM
 $(BUILD)/tests/test_tls%.o: MACROS := $(TLS_MACROS)
-$(BUILD)/tests/test_tls_sim%.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
-$(BUILD)/tests/test_sim%.o $(BUILD)/tests/test_fault%.o: MACROS := $(SIM_MACROS)
+$(BUILD)/tests/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
+$(BUILD)/tests/test_sim.o $(BUILD)/tests/test_sim_%.o $(BUILD)/tests/test_fault_%.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/system_script.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
 

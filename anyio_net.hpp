@@ -15999,6 +15999,9 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 #include <mbedtls/pkcs5.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/ssl.h>
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+#include <mbedtls/ssl_internal.h>
+#endif
 #include <mbedtls/x509_crt.h>
 
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
@@ -16045,7 +16048,25 @@ class mbedtls_turn {
 #endif
 };
 
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+/// The connection whose handshake takes a step on this thread.
+inline constinit thread_local const mbedtls_ssl_context* mbedtls_in_handshake = nullptr;
+
+/// 2.28 puts the system's clock before a hello's randomness: the client where that is kept, the server into
+/// the message. There it is out of a simulation's reach, and tells the peer how the clock goes.
+ANYIO_NET_FN bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
+  const mbedtls_ssl_context* const ssl = mbedtls_in_handshake;
+  if (ssl == nullptr || ssl->handshake == nullptr) return false;
+  constexpr std::size_t clock = 4;
+  constexpr std::size_t hello = 6;  // its header and version
+  return into == ssl->handshake->randbytes + clock || into == ssl->out_msg + hello + clock;
+}
+#endif
+
 ANYIO_NET_FN int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+  if (mbedtls_is_behind_clock(into)) draw_random(into - 4, 4);
+#endif
   draw_random(into, size);
   return 0;
 }
@@ -16700,7 +16721,13 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     // Who resumes does not come here, under any version and at neither end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
       peer_certificate_.clear();
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = &ssl_;
+#endif
     const int code = mbedtls_ssl_handshake_step(&ssl_);
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = nullptr;
+#endif
     if (code != 0) return outcome(code);
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }

@@ -365,7 +365,13 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     // Who resumes does not come here, under any version and at neither end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
       peer_certificate_.clear();
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = &ssl_;
+#endif
     const int code = mbedtls_ssl_handshake_step(&ssl_);
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = nullptr;
+#endif
     if (code != 0) return outcome(code);
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }

@@ -322,6 +322,19 @@ TEST_CASE("whoever meets a reset is told ECONNRESET, then and later, though byte
   }
 }
 
+TEST_CASE("a UNIX stream that could not send any more still tells of a reset, then and later") {
+  anyio::loop loop;
+  auto pair = anyio::create_unix_stream_pair().value();
+  CHECK(by_callback::get(pair.first.send("never read")));
+  pair.second.close();
+  CHECK(by_callback::get(pair.first.send("x")).error() == std::errc::broken_pipe);
+  for (int i = 0; i < 3; ++i) {
+    const auto r = by_callback::get(pair.first.receive());
+    CHECK(r.error() == errc::broken_resource);
+    CHECK(r.error() == std::errc::connection_reset);
+  }
+}
+
 // --- accepting
 
 TEST_CASE("accepting pauses while there are no descriptors, without spinning, and loses nobody") {

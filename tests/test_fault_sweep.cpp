@@ -181,6 +181,19 @@ task<> binds_and_connects() {
 
 TEST_CASE("whatever fails: listening and connecting at local names") { sweep_all(binds_and_connects, 100); }
 
+task<> tells_where_it_is() {
+  tcp_listener listener = co_await anyio::create_tcp_listener({.local_host = "localhost"});
+  CHECK(listener.local_port() != 0);
+  CHECK(listener.local_endpoints().size() == 2);
+  CHECK(listener.local_endpoints().back().port == listener.local_port());
+  anyio::udp_socket udp = co_await anyio::create_udp_socket({.family = AF_INET});
+  CHECK(udp.local_endpoint().port != 0);
+}
+
+TEST_CASE("whatever fails: what others connect or send to knows its port, or is not there") {
+  sweep_all(tells_where_it_is, 60);
+}
+
 task<> client_of_server(std::size_t size) {
   tcp_stream s = co_await anyio::connect_tcp("localhost", 8080);
   co_await ask_for_echo(s, pattern(size));

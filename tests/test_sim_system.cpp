@@ -8,7 +8,9 @@
 //   TIME_WAIT                                                 there is none; TCP has SO_REUSEADDR on
 //   Nagle's algorithm                                         there is none; TCP_NODELAY is on
 //   sizes of buffers                                          scripts stay below them
-//   a TCP socket after its connection, bound or connected     nobody does that: it is left out
+//   a TCP socket after its connection, bound or connected     nobody does that: it is left out, and
+//   IPV6_V6ONLY
+//                                                             with it
 //   a second connect of IPv6 UDP, to another family           the kernel mixes both; left out
 //   binding a UNIX datagram socket after it has sent          the kernel gives the later name; left out
 //   what a peek tells of descriptors behind what it shows     the kernel looks further than it was asked

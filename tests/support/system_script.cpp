@@ -409,7 +409,9 @@ class runner {
       case call::listen: return is_tcp && s.connects > 0;
       case call::connect:
         return (is_tcp && s.connects > 1) || (s.kind == socket_kind::udp6 && s.connects > 0);
-      case call::set_option: return o.level == IPPROTO_TCP || (o.name == SO_REUSEPORT && !s.is_ip());
+      case call::set_option:
+        return o.level == IPPROTO_TCP || (o.name == SO_REUSEPORT && !s.is_ip()) ||
+               (o.level == IPPROTO_IPV6 && is_tcp && s.connects > 0);
       default: return false;
     }
   }

@@ -38,7 +38,7 @@ using call = support::system_op::call;
 
 constexpr std::uint8_t tcp4 = 0, tcp6 = 1, udp4 = 2, udp6 = 3, unix_stream = 4, unix_datagram = 5;
 constexpr std::uint8_t loopback = 0, any = 1, mapped = 2, file = 0, abstract = 1;
-constexpr std::uint8_t port_a = 0, port_b = 1, nobody = 2, free_port = 3;
+constexpr std::uint8_t port_a = 0, port_b = 1, nobody = 2;
 constexpr std::uint8_t so_error = 0, v6only = 7, linger = 9, keep_alive = 4;
 constexpr std::uint8_t receiving = 0, sending = 1, both = 2;
 

@@ -8796,7 +8796,7 @@ namespace anyio::inline ANYIO_NET_ABI::sim {
 struct faults {
   double short_io = 0;          ///< a stream takes or gives less than it could, at least a byte
   double would_block = 0;       ///< EAGAIN, though the poller has said or will say that it is ready
-  double interrupted = 0;       ///< EINTR: a wait ends early, a connect goes on by itself
+  double interrupted = 0;       ///< EINTR: a wait ends early
   double reset = 0;             ///< a connection breaks, ECONNRESET
   double drop = 0;              ///< an IP datagram is lost; a TCP segment comes late
   double duplicate = 0;         ///< an IP datagram comes twice
@@ -8812,7 +8812,8 @@ enum class profile : std::uint8_t { linux_, darwin, freebsd };
 
 struct options {
   std::uint64_t seed = 0;
-  /// Every decision is drawn from these bytes instead of the seed; used up = 0 = harmless.
+  /// Every decision is drawn from these bytes instead of the seed; used up = 0 = harmless. They stay the
+  /// caller's, for as long as the run, or a loop on a `fault_backend`, lasts.
   std::span<const std::uint8_t> choices = {};
   sim::faults faults = {};
   sim::profile profile = sim::profile::linux_;

@@ -248,7 +248,27 @@ def tls() -> None:
     write("tls_pair", "large-records", both, [0, 3, 188, 1, 3, 188], both)
 
 
+def sim_system() -> None:
+    # A call is four bytes: what, the slot (and 6 times the number of a size), and two more.
+    # Kinds: 0 TCP, 2 UDP, 4 UNIX stream, 5 UNIX datagram.
+    open_, bind, listen, connect, accept = (lambda a, kind: [0, a, kind, 0]), (lambda a: [4, a, 0, 0]), \
+        (lambda a: [6, a, 0, 1]), (lambda a: [7, a, 0, 0]), (lambda a, into: [9, a, into, 0])
+    send, receive, shut, close = (lambda a: [11, a + 6, 0, 0]), (lambda a: [14, a + 12, 0, 0]), \
+        (lambda a, how: [17, a, 0, how]), (lambda a: [18, a, 0, 0])
+    for name, kind in (("tcp", 0), ("unix-stream", 4)):
+        serve = open_(0, kind) + bind(0) + listen(0) + open_(1, kind) + connect(1) + accept(0, 2)
+        write("sim_system", name + "-both-ways", serve, send(1), receive(2), send(2), receive(1), close(1), receive(2))
+        write("sim_system", name + "-half-close", serve, shut(1, 1), receive(2), send(2), receive(1))
+        write("sim_system", name + "-closed-with-unread-data", serve, send(1), close(2), receive(1), send(1), send(1))
+        write("sim_system", name + "-nobody-listens", open_(0, kind), connect(0), send(0), receive(0))
+    write("sim_system", "udp-refused", open_(0, 2), connect(0), send(0), receive(0), send(0))
+    write("sim_system", "udp-to-itself", open_(0, 2), bind(0), connect(0), send(0), receive(0))
+    write("sim_system", "unix-datagram-queue-full", open_(0, 5), bind(0), open_(1, 5), connect(1), send(1) * 13, receive(0),
+          send(1))
+    write("sim_system", "pair-closed", [3, 0, 1, 0], send(0), close(1), receive(0), send(0))
+
+
 if __name__ == "__main__":
     for make in (api, stream_pair, buffered, address, control, datagram, timers, happy_eyeballs, listener, protocol,
-                 tls):
+                 tls, sim_system):
         make()

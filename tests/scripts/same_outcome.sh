@@ -16,7 +16,7 @@ declare -A builds=(
 )
 if command -v "${CLANGXX:-clang++}" >/dev/null; then
   builds[clang]="${CLANGXX:-clang++} -O0"
-  builds[clang-noexc]="${CLANGXX:-clang++} -O1 -fno-exceptions -fno-rtti"
+  builds[clang-noexc]="${CLANGXX:-clang++} -O0 -fno-exceptions -fno-rtti"
 fi
 
 # outcome PROGRAM BUILD: its output and how it ended, in a file

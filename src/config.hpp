@@ -2,6 +2,9 @@
 //
 // A program may define, before the first include or on the command line:
 //
+//   ANYIO_NET_MBEDTLS          TLS with mbedTLS, 2.28 or 3.2 and later
+//   ANYIO_NET_OPENSSL          TLS with OpenSSL 3
+//   ANYIO_NET_SIM              simulation, and faults on top of any backend
 //   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
 //   ANYIO_NET_ASSERT(x)        what checks a precondition; assert(x) unless defined
 //   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too

@@ -14307,8 +14307,8 @@ ANYIO_NET_FN void helper_job::run(node& n) {
 /// The loop ends; or, on a helper, it is gone already.
 ANYIO_NET_FN void helper_job::abandon(node& n) {
   auto& job = static_cast<helper_job&>(n);
+  if (job.how == &face_in_place) job.turns_ = 0;  // of another, its owner may be looking at it
   job.retire();
-  job.turns_ = 0;
   job.release();
 }
 

@@ -15423,6 +15423,18 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
   return progress::done;
 }
 
+}  // namespace detail
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+// == tls_operations: definitions ==================================================================
+
+// The handshake, and unwrapping, as operations.
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
 // --- unwrapping as an operation
 
 ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
@@ -18368,7 +18380,7 @@ ANYIO_NET_FN std::string sim_network::dump() const {
 
 // == sim_sockets: definitions =====================================================================
 
-// The sockets' calls: addresses, connections, bytes, datagrams, descriptors that are passed.
+// The sockets' calls that come before any byte: addresses, listening, connecting.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -18808,6 +18820,26 @@ ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address,
   write_sim_address(*s, endpoint, remote ? s->remote_path : s->local_path, address, size);
   return 0;
 }
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == sim_messages: definitions ====================================================================
+
+// The sockets' calls that follow: options, bytes, datagrams, descriptors that are passed.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/un.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
 
 // --- options
 

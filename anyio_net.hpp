@@ -19812,9 +19812,14 @@ ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
   return inner_->send_message(fd, shortened_message(m, size).get());
 }
 
-/// An IP datagram, which may be lost, come twice, or come late.
+/// An IP datagram, which may be lost, come twice, or come late. What is larger than an Ethernet packet is
+/// left alone: the system may refuse it, and its sender must hear so.
 ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
+  constexpr std::size_t fits_everywhere = 1472;
   const auto total = static_cast<ssize_t>(total_of(m));
+  const bool in_pieces = m.control_size != 0;  // a part is then a datagram
+  if ((in_pieces ? m.parts.front().iov_len : total_of(m)) > fits_everywhere)
+    return inner_->send_message(fd, m);
   if (chance(faults.drop)) return total;
   if (!held_ && chance(faults.reorder)) {
     held_datagram h{fd, {}, {}, {}};

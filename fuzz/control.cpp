@@ -120,8 +120,9 @@ class exchange {
         in_.flag() ? from_.close() : to_.close();
         break;
       case 11: {  // one that waits, and is given up
-        auto waiting = to_.receive_fds(10, 1 + in_.byte());
-        waiting.start([](const anyio::result<anyio::fd_message>&) {});
+        const std::size_t most = 1 + in_.byte();
+        auto waiting = to_.receive_fds(10, most);
+        waiting.start([this, most](anyio::result<anyio::fd_message> r) { arrived(std::move(r), 10, most); });
         if (in_.flag()) co_await send();
         waiting = {};
         break;
@@ -183,14 +184,20 @@ class exchange {
     const std::size_t most = in_.flag() ? 1 + in_.byte() : 253;
     auto r = co_await anyio::as_result(
         anyio::move_on_after(std::chrono::seconds(0), to_.receive_fds(bytes, most)));
+    if (!r) {
+      arrived(r.error(), bytes, most);
+    } else if (*r) {
+      arrived(std::move(**r), bytes, most);
+    }
+  }
+  void arrived(anyio::result<anyio::fd_message> r, std::size_t bytes, std::size_t most) {
     if (!r && r.error() == anyio::errc::fds_truncated) {
       FUZZ_CHECK(most < 253);
       all_are_taken_ = false;
-      co_return;
+      return;
     }
     check(r);
-    if (!r || !*r) co_return;
-    take(**r, bytes, most);
+    if (r) take(*r, bytes, most);
   }
   void take(anyio::fd_message& m, std::size_t bytes, std::size_t most) {
     FUZZ_CHECK(m.data.size() <= bytes);

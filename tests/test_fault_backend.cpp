@@ -523,6 +523,17 @@ TEST_CASE("datagrams sent as pieces of one message meet the same faults, whole")
   CHECK(arrived({.drop = 1}).empty());
 }
 
+TEST_CASE("a datagram that is too large is refused, not lost or held back") {
+  for (const faults& f : {faults{.reorder = 1}, faults{.drop = 1}}) {
+    anyio::loop loop(with(f));
+    auto receiver = anyio::udp_socket::open(loopback()).value();
+    auto sender = anyio::udp_socket::open(loopback()).value();
+    const auto sent = by_callback::get(sender.send_to(std::string(66000, 'l'), receiver.local_endpoint()));
+    CHECK_FALSE(sent);
+    if (!sent) CHECK(sent.error() == std::errc::message_size);
+  }
+}
+
 TEST_CASE("a datagram that is held back goes before its descriptor is closed") {
   anyio::loop loop(with({.reorder = 1}));
   auto receiver = anyio::udp_socket::open(loopback()).value();

@@ -792,6 +792,16 @@ TEST_CASE("tls engines: a common name does not count beside other names") {
   });
 }
 
+TEST_CASE("tls engines: a certificate without any name is for nobody") {
+  for_every_pair([](const tls_library& c, const tls_library& s) {
+    const tls_context_ptr server = make_context(s, {.certificate = "nameless"});
+    for (const char* name : {"server.example", "127.0.0.1", "::1"}) {
+      tls_link link(make_context(c, {}), name, server);
+      CHECK(client_failure(link) == std::string_view(tls_reason::other_name));
+    }
+  });
+}
+
 TEST_CASE("tls engines: without a name to verify there is no client, unless nothing is verified") {
   using namespace std::string_view_literals;
   const std::string too_long = std::string(250, 'n') + ".org";

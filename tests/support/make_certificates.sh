@@ -10,6 +10,7 @@
 #                     like server, but with what their names say; the first three may be clients, too, and
 #                     the last was signed by another server
 #   renamed           for elsewhere.example, though its common name is server.example
+#   nameless          a server of no name at all
 #   server_encrypted.key, server_aes.key, server_traditional.key
 #                     the server's key under the password "secret": PKCS#8 with triple DES, which every
 #                     library reads, with AES, and the older form of PEM
@@ -44,7 +45,7 @@ policy = any_name
 unique_subject = no
 rand_serial = yes
 [any_name]
-commonName = supplied
+commonName = optional
 
 [authority_extensions]
 basicConstraints = critical, CA:TRUE
@@ -68,6 +69,9 @@ subjectAltName = DNS:other.example, DNS:*.other.example
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = serverAuth
 subjectAltName = DNS:elsewhere.example
+[nameless_extensions]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
 [client_extensions]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -88,7 +92,7 @@ make() {
   local key=("${elliptic[@]}") signer=(-cert "$issuer.pem" -keyfile "$issuer.key")
   if [[ $# != 0 ]]; then key=("$@"); fi
   if [[ $issuer == self ]]; then signer=(-selfsign -keyfile "$name.key"); fi
-  openssl req -config openssl.cnf -new "${key[@]}" -nodes -keyout "$name.key" -subj "/CN=$subject" \
+  openssl req -config openssl.cnf -new "${key[@]}" -nodes -keyout "$name.key" -subj "/${subject:+CN=$subject}" \
     -out request.pem 2>>openssl.log
   openssl ca -config openssl.cnf -batch -notext "${signer[@]}" -startdate "$since" -enddate "$until" \
     -extensions "$extensions" -in request.pem -out "$name.pem" 2>>openssl.log
@@ -112,6 +116,7 @@ make client_only "Test Client as a Server" client_extensions ca
 make weak "Weak Test Server" server_extensions ca -newkey rsa:1024
 make usurped "Test Server of a Usurper" server_extensions server
 make renamed server.example renamed_extensions ca
+make nameless "" nameless_extensions ca
 
 cat leaf.pem intermediate.pem >chain.pem
 cp leaf.key chain.key

@@ -786,13 +786,16 @@ static_assert(std::is_trivially_copyable_v<ip_endpoint>);
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// How interfaces are called. A backend sets both before the first address is parsed or formatted;
-/// without them a scope is a number.
+/// The machine's interfaces: 0 or false if there is none. `out` has 64 bytes, and is ended by NUL.
+std::uint32_t interface_index(const char* name) noexcept;
+bool interface_name(std::uint32_t index, char* out) noexcept;
+
+/// How interfaces are called; without, a scope is a number.
 struct interface_names {
-  std::uint32_t (*index)(const char* name) = nullptr;      // 0: there is none
-  bool (*name)(std::uint32_t index, char* out) = nullptr;  // out: 64 bytes, to be ended by NUL
+  std::uint32_t (*index)(const char* name) noexcept = nullptr;
+  bool (*name)(std::uint32_t index, char* out) noexcept = nullptr;
 };
-inline interface_names interface_lookup{};
+inline constinit interface_names interface_lookup{interface_index, interface_name};
 
 // The BSDs keep a structure's length in its first member, Linux has no such member.
 template <class Storage>
@@ -1085,6 +1088,28 @@ struct resolved {
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
 
+/// Names. The calls block, and are made on a helper thread.
+class name_service {
+ public:
+  virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
+  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
+  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+
+ protected:
+  ~name_service() = default;
+};
+
+/// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
+/// (`wait` returns) when one comes, and `take_signal` tells once that it did.
+class signal_service {
+ public:
+  virtual ~signal_service() = default;
+  /// 0 or a negative errno.
+  virtual int catch_signal(int number) = 0;
+  virtual void release_signal(int number) = 0;
+  virtual bool take_signal(int number) = 0;
+};
+
 }  // namespace detail
 
 /// The seam. `system_backend()` is the machine's; others simulate it or add faults to it.
@@ -1118,6 +1143,9 @@ class backend {
   virtual void wake() = 0;
   /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
   virtual int native_handle() const = 0;
+  /// Eight bytes written to this descriptor end a `wait`, this one or the next: a signal handler can do no
+  /// more. The same for the backend's whole life; -1 if there is none.
+  virtual int wake_descriptor() const { return -1; }
 
   // --- sockets: close-on-exec, non-blocking, never SIGPIPE
   virtual int open_socket(int family, int type, int protocol) = 0;
@@ -1145,6 +1173,8 @@ class backend {
   virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
   virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
   virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
 
@@ -1162,18 +1192,10 @@ class backend {
   virtual int change_mode(const char* path, mode_t mode) = 0;
   virtual int unlink(const char* path) = 0;
 
-  // --- names: blocking, called on a helper thread
-  virtual detail::resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
-  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
-  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
-  /// Whether a socket of this family can be made here at all.
-  virtual bool has_family(int family) = 0;
-
-  // --- signals: from the first `catch_signal` of a number to the last `release_signal`, every loop
-  // that caught it is woken (`wait` returns) when it comes, and `take_signal` tells once that it did
-  virtual int catch_signal(int number) = 0;
-  virtual void release_signal(int number) = 0;
-  virtual bool take_signal(int number) = 0;
+  // --- what few programs need is behind objects of its own: the machine's, which are linked only into
+  // programs that use them, unless this backend has others
+  virtual detail::name_service* names() { return nullptr; }
+  virtual detail::signal_service* signals() { return nullptr; }
 
   // --- helper threads
   /// Whether helper threads may be used. False: what would run on one runs in place.
@@ -1205,6 +1227,15 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 /// The file of the authorities that this system trusts, null if there is none. SSL_CERT_FILE in the
 /// environment goes first.
 [[nodiscard]] const char* trust_file();
+[[nodiscard]] name_service& system_names() noexcept;
+/// Writes to the descriptor from signal handlers; once it is destroyed no longer.
+[[nodiscard]] std::unique_ptr<signal_service> system_signals(int wake_descriptor);
+
+/// The names that a loop on this backend knows.
+[[nodiscard]] inline name_service& names_of(backend& system) {
+  name_service* own = system.names();
+  return own != nullptr ? *own : system_names();
+}
 
 }  // namespace detail
 
@@ -1217,9 +1248,10 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 
 // What POSIX systems have in common behind the seam.
 //
-// Sockets, files, names, paths, signals, the clock and randomness are nearly the same everywhere, and
-// the few differences are settled here, so that a system's own backend adds no more than its poller.
-// This part must not know how a poller waits: to be woken by a signal it has a descriptor to write to.
+// Sockets, files, paths, the clock and randomness are nearly the same everywhere, and the few differences
+// are settled here, so that a system's own backend adds no more than its poller. So are names and signals,
+// which are objects of their own. This part must not know how a poller waits: to be woken by a signal it has
+// a descriptor to write to.
 
 #include <atomic>
 
@@ -1227,10 +1259,6 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 class posix_backend : public backend {
  public:
-  posix_backend();
-  /// The derived class has called `release_signals` before it closed its wake descriptor.
-  ANYIO_NET_FN ~posix_backend() override;
-
   ANYIO_NET_FN time_point now() override;
   ANYIO_NET_FN std::int64_t calendar() override;
   ANYIO_NET_FN std::uint64_t entropy() override;
@@ -1267,32 +1295,14 @@ class posix_backend : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
- protected:
-  /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the
-  /// next; a signal handler does so, hence it stays the same until `release_signals`.
-  virtual int wake_descriptor() = 0;
-
-  /// Releases all that was caught. Afterwards nobody writes to the wake descriptor.
-  void release_signals();
-
  private:
-  static constexpr int signal_limit = 64;  // the highest number that can be caught
-
   std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
   std::atomic<signed char> has_ipv6_{-1};
-  int signal_slot_ = -1;                          // in the table of the process; -1: none yet
-  std::uint32_t signals_caught_[signal_limit]{};  // how many times each number is, at number - 1
 };
 
 /// The bits of poll(2) for readiness bits.
@@ -1336,9 +1346,7 @@ class epoll_backend final : public posix_backend {
   /// From a signal handler too.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
-
- protected:
-  ANYIO_NET_FN int wake_descriptor() override;
+  ANYIO_NET_FN int wake_descriptor() const override;
 
  private:
   epoll_backend() = default;
@@ -1830,7 +1838,8 @@ class loop_core {
   /// Called after each wait, for signals. Null while nobody wants it.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  link raw_descriptors;  // that somebody waits for
+  std::unique_ptr<signal_service> own_signals;  // unless the system has its own
+  link raw_descriptors;                         // that somebody waits for
 
   loop* object = nullptr;
 
@@ -7473,7 +7482,7 @@ struct name_look_up {
   std::string host;
   std::uint16_t port = 0;
   int family = AF_UNSPEC;
-  resolved operator()() const { return system->resolve(host, port, family); }
+  resolved operator()() const { return names_of(*system).resolve(host, port, family); }
 };
 
 /// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.
@@ -9117,7 +9126,7 @@ class sim_network {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-class sim_backend final : public backend {
+class sim_backend final : public backend, private name_service, private signal_service {
  public:
   explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
       : network_(std::move(network)), calendar_(calendar) {}
@@ -9166,19 +9175,22 @@ class sim_backend final : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  private:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
   template <class Outcome>
   Outcome traced(const char* call, int fd, Outcome outcome) {
     network_->trace(call, fd, static_cast<std::int64_t>(outcome));
@@ -9231,7 +9243,7 @@ struct fault_at_call {
   int error_number = 0;        // out: what it failed with
 };
 
-class faulty_backend final : public backend {
+class faulty_backend final : public backend, private name_service, private signal_service {
  public:
   faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
                  const sim::faults& all) noexcept
@@ -9251,6 +9263,7 @@ class faulty_backend final : public backend {
   ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
+  ANYIO_NET_FN int wake_descriptor() const override;
 
   ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
   ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
@@ -9283,13 +9296,9 @@ class faulty_backend final : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
@@ -9314,6 +9323,14 @@ class faulty_backend final : public backend {
     std::string control;
   };
 
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+  [[nodiscard]] signal_service& inner_signals();
   /// The error that this call is to fail with, 0 for none.
   [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
   [[nodiscard]] kind kind_of(int fd);
@@ -9330,6 +9347,7 @@ class faulty_backend final : public backend {
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
+  std::unique_ptr<signal_service> system_signals_;  // made when first needed, if the inner one has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
@@ -9549,10 +9567,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+// Arrays, not pointers: nothing to relocate when a program starts, and less than half the size.
 struct errno_entry {
   int value;
-  const char* name;
-  const char* words;
+  char name[16];
+  char words[36];
 };
 
 // clang-format off
@@ -9627,8 +9646,8 @@ ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
 }
 
 struct errc_entry {
-  const char* name;
-  const char* words;
+  char name[20];
+  char words[56];
 };
 
 inline constexpr errc_entry errc_table[] = {
@@ -9696,20 +9715,35 @@ ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
 }
 
 ANYIO_NET_FN std::string error::message() const {
-  std::string text(operation_);
-  if (!text.empty()) text += ": ";
+  std::string_view pieces[7];
+  std::size_t count = 0;
+  std::size_t size = 0;
+  const auto add = [&](std::string_view piece) {
+    pieces[count++] = piece;
+    size += piece.size();
+  };
+  if (*operation_ != '\0') {
+    add(operation_);
+    add(": ");
+  }
+  char number[16];
   if (os_error_ != 0) {
     const detail::errno_entry* entry = detail::find_errno(os_error_);
-    if (reason_ != nullptr) text.append(reason_).append(", ");
-    text += entry ? std::string(entry->words) : std::generic_category().message(os_error_);
-    text += " (";
-    text += entry ? std::string(entry->name) : "errno " + std::to_string(os_error_);
-    text += ')';
-  } else if (reason_ != nullptr) {
-    text += reason_;
+    if (entry == nullptr) std::snprintf(number, sizeof number, "errno %d", os_error_);
+    if (reason_ != nullptr) {
+      add(reason_);
+      add(", ");
+    }
+    add(entry != nullptr ? entry->words : "unknown error");
+    add(" (");
+    add(entry != nullptr ? entry->name : number);
+    add(")");
   } else {
-    text += detail::errc_table[static_cast<std::size_t>(code_)].words;
+    add(reason_ != nullptr ? reason_ : detail::errc_table[static_cast<std::size_t>(code_)].words);
   }
+  std::string text(size, '\0');
+  char* to = text.data();
+  for (std::size_t i = 0; i < count; ++i) to = std::copy(pieces[i].begin(), pieces[i].end(), to);
   return text;
 }
 
@@ -10151,7 +10185,6 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 #include <climits>
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10187,20 +10220,6 @@ auto system_call(Call call) noexcept {
     if (errno != EINTR) return static_cast<value>(-errno);
   }
 }
-
-ANYIO_NET_FN posix_backend::posix_backend() {
-  // Once in the process, since other threads may read them already.
-  [[maybe_unused]] static const bool names_known = [] {
-    interface_lookup.index = [](const char* name) -> std::uint32_t { return ::if_nametoindex(name); };
-    interface_lookup.name = [](std::uint32_t index, char* out) {
-      static_assert(IF_NAMESIZE <= 64);
-      return ::if_indextoname(index, out) != nullptr;
-    };
-    return true;
-  }();
-}
-
-ANYIO_NET_FN posix_backend::~posix_backend() { ANYIO_NET_ASSERT(signal_slot_ < 0); }
 
 // --- time and chance
 
@@ -10685,9 +10704,17 @@ ANYIO_NET_FN const char* trust_file() {
 // Names on POSIX systems: the resolver, and which families there are.
 
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN std::uint32_t interface_index(const char* name) noexcept { return ::if_nametoindex(name); }
+
+ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
+  static_assert(IF_NAMESIZE <= 64);
+  return ::if_indextoname(index, out) != nullptr;
+}
 
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
 ANYIO_NET_FN const char* resolver_words(int status) noexcept {
@@ -10713,7 +10740,18 @@ ANYIO_NET_FN const char* resolver_words(int status) noexcept {
   }
 }
 
-ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+class posix_names final : public name_service {
+ public:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+};
+
+ANYIO_NET_FN name_service& system_names() noexcept {
+  static constinit posix_names names;
+  return names;
+}
+
+ANYIO_NET_FN resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
@@ -10751,8 +10789,7 @@ ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint1
   return found;
 }
 
-ANYIO_NET_FN int posix_backend::reverse(const ip_endpoint& endpoint, std::string& host,
-                                        std::string& service) {
+ANYIO_NET_FN int posix_names::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
   char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares
@@ -10810,11 +10847,13 @@ ANYIO_NET_FN bool posix_backend::has_family(int family) {
 
 // == backend_posix_signals: definitions ===========================================================
 
-// Signals on POSIX systems: one handler for the process, which wakes every backend that caught the number.
+// Signals on POSIX systems: one handler for the process, which wakes every loop that caught the number.
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// A backend as the signal handler sees it. It counts as free or taken for those who hold the lock;
+inline constexpr int signal_limit = 64;  // the highest number that can be caught
+
+/// A loop as the signal handler sees it. It counts as free or taken for those who hold the lock;
 /// the handler uses `wake_fd` only while a bit is set in `caught`.
 struct signal_slot {
   std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
@@ -10834,14 +10873,14 @@ struct signal_table {
   std::atomic<int> handlers{0};    // how many run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
-  std::uint32_t catchers[64]{};  // backends that catch a number, at number - 1
-  struct sigaction before[64]{};
+  std::uint32_t catchers[signal_limit]{};  // loops that catch a number, at number - 1
+  struct sigaction before[signal_limit]{};
 };
 
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
               "a signal handler needs atomics without locks");
 
-ANYIO_NET_FN signal_table& posix_signals() noexcept {
+ANYIO_NET_FN signal_table& the_signals() noexcept {
   static constinit signal_table table;
   return table;
 }
@@ -10849,8 +10888,8 @@ ANYIO_NET_FN signal_table& posix_signals() noexcept {
 class signal_lock {
  public:
 #if !defined(ANYIO_NET_NO_THREADS)
-  signal_lock() noexcept { ::pthread_mutex_lock(&posix_signals().mutex); }
-  ~signal_lock() { ::pthread_mutex_unlock(&posix_signals().mutex); }
+  signal_lock() noexcept { ::pthread_mutex_lock(&the_signals().mutex); }
+  ~signal_lock() { ::pthread_mutex_unlock(&the_signals().mutex); }
 #else
   signal_lock() noexcept {}
 #endif
@@ -10858,10 +10897,10 @@ class signal_lock {
   signal_lock& operator=(const signal_lock&) = delete;
 };
 
-/// The only handler: notes the number in every backend that catches it, and wakes them.
+/// The only handler: notes the number for every loop that catches it, and wakes them.
 ANYIO_NET_FN void note_signal(int number) noexcept {
   const int saved_errno = errno;
-  signal_table& table = posix_signals();
+  signal_table& table = the_signals();
   table.handlers.fetch_add(1);
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
@@ -10883,36 +10922,56 @@ ANYIO_NET_FN void note_signal(int number) noexcept {
 /// counts itself in and then looks, we first change and then look at the count: with both orders the
 /// same for everyone, one of the two sees the other.
 ANYIO_NET_FN void wait_for_handlers() noexcept {
-  for (int spins = 0; posix_signals().handlers.load() != 0; ++spins) {
+  for (int spins = 0; the_signals().handlers.load() != 0; ++spins) {
     if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
   }
 }
 
-ANYIO_NET_FN int posix_backend::catch_signal(int number) {
+class posix_signals final : public signal_service {
+ public:
+  explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
+  posix_signals(const posix_signals&) = delete;
+  posix_signals& operator=(const posix_signals&) = delete;
+  ANYIO_NET_FN ~posix_signals() override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+ private:
+  int wake_fd_;
+  int slot_ = -1;                         // in the table of the process; -1: none yet
+  std::uint32_t caught_[signal_limit]{};  // how many times each number is, at number - 1
+};
+
+ANYIO_NET_FN std::unique_ptr<signal_service> system_signals(int wake_descriptor) {
+  return std::make_unique<posix_signals>(wake_descriptor);
+}
+
+ANYIO_NET_FN int posix_signals::catch_signal(int number) {
   if (number < 1 || number > signal_limit) return -EINVAL;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  if (signals_caught_[index] != 0) {
-    ++signals_caught_[index];
+  if (caught_[index] != 0) {
+    ++caught_[index];
     return 0;
   }
 
   const signal_lock lock;
-  signal_table& table = posix_signals();
-  if (signal_slot_ < 0) {
-    const int fd = wake_descriptor();
-    if (fd < 0) return fd;
+  signal_table& table = the_signals();
+  if (slot_ < 0) {
+    if (wake_fd_ < 0) return -ENOTSUP;
     int first_free = 0;
     while (first_free < signal_table::slot_count && table.slots[first_free].taken) ++first_free;
     if (first_free == signal_table::slot_count) return -EMFILE;
     table.slots[first_free].taken = true;
-    table.slots[first_free].wake_fd.store(fd);
+    table.slots[first_free].wake_fd.store(wake_fd_);
     if (first_free >= table.slots_used.load()) table.slots_used.store(first_free + 1);
-    signal_slot_ = first_free;
+    slot_ = first_free;
   }
 
-  signal_slot& slot = table.slots[signal_slot_];
+  signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_or(bit);
   if (table.catchers[index] == 0) {
     struct sigaction action {};
@@ -10926,46 +10985,45 @@ ANYIO_NET_FN int posix_backend::catch_signal(int number) {
     }
   }
   ++table.catchers[index];
-  ++signals_caught_[index];
+  ++caught_[index];
   return 0;
 }
 
-ANYIO_NET_FN void posix_backend::release_signal(int number) {
+ANYIO_NET_FN void posix_signals::release_signal(int number) {
   if (number < 1 || number > signal_limit) return;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  if (signals_caught_[index] == 0 || --signals_caught_[index] != 0) return;
+  if (caught_[index] == 0 || --caught_[index] != 0) return;
 
   const signal_lock lock;
-  signal_table& table = posix_signals();
+  signal_table& table = the_signals();
   // The disposition first: there is no moment in which a signal is caught and reaches nobody.
   if (--table.catchers[index] == 0) ::sigaction(number, &table.before[index], nullptr);
-  signal_slot& slot = table.slots[signal_slot_];
+  signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_and(~bit);
   wait_for_handlers();
   slot.pending[word].fetch_and(~bit);
 }
 
-ANYIO_NET_FN bool posix_backend::take_signal(int number) {
-  if (number < 1 || number > signal_limit || signal_slot_ < 0) return false;
+ANYIO_NET_FN bool posix_signals::take_signal(int number) {
+  if (number < 1 || number > signal_limit || slot_ < 0) return false;
   const auto index = static_cast<unsigned>(number - 1);
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  std::atomic<std::uint32_t>& pending = posix_signals().slots[signal_slot_].pending[index / 32];
+  std::atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
 }
 
-ANYIO_NET_FN void posix_backend::release_signals() {
-  if (signal_slot_ < 0) return;
+ANYIO_NET_FN posix_signals::~posix_signals() {
+  if (slot_ < 0) return;
   for (int number = 1; number <= signal_limit; ++number) {
-    std::uint32_t& caught = signals_caught_[number - 1];
+    std::uint32_t& caught = caught_[number - 1];
     if (caught == 0) continue;
     caught = 1;
     release_signal(number);
   }
   const signal_lock lock;
-  posix_signals().slots[signal_slot_].taken = false;
-  signal_slot_ = -1;
+  the_signals().slots[slot_].taken = false;
 }
 
 ANYIO_NET_FN bool posix_backend::uses_threads() const {
@@ -11051,7 +11109,6 @@ ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
 }
 
 ANYIO_NET_FN epoll_backend::~epoll_backend() {
-  release_signals();
   if (wake_fd_ >= 0) ::close(wake_fd_);
   if (poller_ >= 0) ::close(poller_);
 }
@@ -11124,7 +11181,7 @@ ANYIO_NET_FN void epoll_backend::wake() {
 
 ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
 
-ANYIO_NET_FN int epoll_backend::wake_descriptor() { return wake_fd_; }
+ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
 
 }  // namespace detail
 
@@ -11484,6 +11541,7 @@ ANYIO_NET_FN void loop_core::end() {
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
+  own_signals.reset();
   system_.reset();
   lives_.withdraw();
   object = nullptr;
@@ -11678,6 +11736,13 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+/// The loop's, made when it is first needed.
+ANYIO_NET_FN signal_service& signals_of(loop_core& core) {
+  if (signal_service* own = core.system().signals()) return *own;
+  if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
+  return *core.own_signals;
+}
+
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
   static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   distribute(core);                                     // what came before is not for this one
@@ -11689,7 +11754,7 @@ ANYIO_NET_FN int signal_resource::add(int number) {
   if (number < 1 || number > highest) return -EINVAL;
   const std::uint64_t bit = std::uint64_t{1} << (number - 1);
   if ((named_ & bit) != 0) return 0;
-  const int status = core().system().catch_signal(number);
+  const int status = signals_of(core()).catch_signal(number);
   if (status >= 0) named_ |= bit;
   return status;
 }
@@ -11708,7 +11773,7 @@ ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
   for (link* l = all.next; l != &all; l = l->next) named |= static_cast<signal_resource*>(l)->named_;
   std::uint64_t came = 0;
   for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
-    if (core.system().take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
+    if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
   }
   if (came == 0) return;
   for (link* l = all.next; l != &all; l = l->next) {
@@ -11722,7 +11787,7 @@ ANYIO_NET_FN void signal_resource::shut() noexcept {
   unlink();
   if (!core().signal_receivers.linked()) core().after_wait = nullptr;
   for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
-    core().system().release_signal(std::countr_zero(rest) + 1);
+    signals_of(core()).release_signal(std::countr_zero(rest) + 1);
   }
   core().leave(registration_);
 }
@@ -14439,7 +14504,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
 
 ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
   names found;
-  found.status = system->reverse(endpoint, found.host, found.service);
+  found.status = names_of(*system).reverse(endpoint, found.host, found.service);
   return found;
 }
 
@@ -19958,25 +20023,33 @@ ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint
     failed.reason = "the name server does not answer";
     return failed;
   }
-  return inner_->resolve(host, port, family);
+  return names_of(*inner_).resolve(host, port, family);
 }
 
 ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
                                          std::string& service) {
   if (const int failure = failure_of("reverse", errors_of_paths); failure != 0) return failure;
-  return inner_->reverse(endpoint, host, service);
+  return names_of(*inner_).reverse(endpoint, host, service);
 }
 
 ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
 
-ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
-  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
-  return inner_->catch_signal(number);
+ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
+
+ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
+  if (signal_service* own = inner_->signals()) return *own;
+  if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
+  return *system_signals_;
 }
 
-ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_->release_signal(number); }
+ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
+  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
+  return inner_signals().catch_signal(number);
+}
 
-ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_->take_signal(number); }
+ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
+
+ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
 

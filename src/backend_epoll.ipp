@@ -35,7 +35,6 @@ ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
 }
 
 ANYIO_NET_FN epoll_backend::~epoll_backend() {
-  release_signals();
   if (wake_fd_ >= 0) ::close(wake_fd_);
   if (poller_ >= 0) ::close(poller_);
 }
@@ -108,7 +107,7 @@ ANYIO_NET_FN void epoll_backend::wake() {
 
 ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
 
-ANYIO_NET_FN int epoll_backend::wake_descriptor() { return wake_fd_; }
+ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
 
 }  // namespace detail
 

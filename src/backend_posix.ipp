@@ -16,7 +16,6 @@
 #include <type_traits>
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -54,20 +53,6 @@ auto system_call(Call call) noexcept {
     if (errno != EINTR) return static_cast<value>(-errno);
   }
 }
-
-ANYIO_NET_FN posix_backend::posix_backend() {
-  // Once in the process, since other threads may read them already.
-  [[maybe_unused]] static const bool names_known = [] {
-    interface_lookup.index = [](const char* name) -> std::uint32_t { return ::if_nametoindex(name); };
-    interface_lookup.name = [](std::uint32_t index, char* out) {
-      static_assert(IF_NAMESIZE <= 64);
-      return ::if_indextoname(index, out) != nullptr;
-    };
-    return true;
-  }();
-}
-
-ANYIO_NET_FN posix_backend::~posix_backend() { ANYIO_NET_ASSERT(signal_slot_ < 0); }
 
 // --- time and chance
 

@@ -10,12 +10,20 @@
 #include <cstring>
 
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_FN std::uint32_t interface_index(const char* name) noexcept { return ::if_nametoindex(name); }
+
+ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
+  static_assert(IF_NAMESIZE <= 64);
+  return ::if_indextoname(index, out) != nullptr;
+}
 
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
 ANYIO_NET_FN const char* resolver_words(int status) noexcept {
@@ -41,7 +49,18 @@ ANYIO_NET_FN const char* resolver_words(int status) noexcept {
   }
 }
 
-ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+class posix_names final : public name_service {
+ public:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+};
+
+ANYIO_NET_FN name_service& system_names() noexcept {
+  static constinit posix_names names;
+  return names;
+}
+
+ANYIO_NET_FN resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
@@ -79,8 +98,7 @@ ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint1
   return found;
 }
 
-ANYIO_NET_FN int posix_backend::reverse(const ip_endpoint& endpoint, std::string& host,
-                                        std::string& service) {
+ANYIO_NET_FN int posix_names::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
   char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares

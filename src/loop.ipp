@@ -303,6 +303,7 @@ ANYIO_NET_FN void loop_core::end() {
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
+  own_signals.reset();
   system_.reset();
   lives_.withdraw();
   object = nullptr;

@@ -92,6 +92,8 @@
 #define ANYIO_NET_DEFINE 0
 #endif
 #endif
+/// One that runs seldom: made small, which also compiles in less time.
+#define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
 #define ANYIO_NET_ABI v1
@@ -1103,12 +1105,16 @@ class name_service {
 /// (`wait` returns) when one comes, and `take_signal` tells once that it did.
 class signal_service {
  public:
-  virtual ~signal_service() = default;
   /// 0 or a negative errno.
   virtual int catch_signal(int number) = 0;
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
+
+ protected:
+  ~signal_service() = default;
 };
+/// Ended by a function that comes with it: a virtual destructor would be linked into every program.
+using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
 
 }  // namespace detail
 
@@ -1229,7 +1235,7 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
 /// Writes to the descriptor from signal handlers; once it is destroyed no longer.
-[[nodiscard]] std::unique_ptr<signal_service> system_signals(int wake_descriptor);
+[[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
 /// The names that a loop on this backend knows.
 [[nodiscard]] inline name_service& names_of(backend& system) {
@@ -1838,8 +1844,8 @@ class loop_core {
   /// Called after each wait, for signals. Null while nobody wants it.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  std::unique_ptr<signal_service> own_signals;  // unless the system has its own
-  link raw_descriptors;                         // that somebody waits for
+  signal_service_ptr own_signals{nullptr, nullptr};  // unless the system has its own
+  link raw_descriptors;                              // that somebody waits for
 
   loop* object = nullptr;
 
@@ -9347,7 +9353,7 @@ class faulty_backend final : public backend, private name_service, private signa
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
-  std::unique_ptr<signal_service> system_signals_;  // made when first needed, if the inner one has none
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
@@ -9678,12 +9684,12 @@ class error_category final : public std::error_category {
   }
 };
 
-ANYIO_NET_FN void abort_with(const char* what, const error& e) {
+ANYIO_NET_COLD void abort_with(const char* what, const error& e) {
   std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
   std::abort();
 }
 
-ANYIO_NET_FN void throw_error(const error& e) {
+ANYIO_NET_COLD void throw_error(const error& e) {
 #if ANYIO_NET_EXCEPTIONS
   switch (e.code()) {
     case errc::ok: break;
@@ -9714,8 +9720,8 @@ ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
   return index < std::size(detail::errc_table) ? detail::errc_table[index].name : "unknown";
 }
 
-ANYIO_NET_FN std::string error::message() const {
-  std::string_view pieces[7];
+ANYIO_NET_COLD std::string error::message() const {
+  std::string_view pieces[8];  // operation, ": ", reason, ", ", words, " (", name, ")"
   std::size_t count = 0;
   std::size_t size = 0;
   const auto add = [&](std::string_view piece) {
@@ -9781,7 +9787,7 @@ ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::u
 }
 
 // Writes 4 bytes.
-ANYIO_NET_FN bool parse_v4(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v4(std::string_view text, std::byte* out) noexcept {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) {
       if (!text.starts_with('.')) return false;
@@ -9796,7 +9802,7 @@ ANYIO_NET_FN bool parse_v4(std::string_view text, std::byte* out) noexcept {
 }
 
 // One to four hexadecimal digits; writes 2 bytes.
-ANYIO_NET_FN bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
   if (text.empty() || text.size() > 4) return false;
   unsigned value = 0;
   for (const char c : text) {
@@ -9817,7 +9823,7 @@ ANYIO_NET_FN bool parse_v6_group(std::string_view text, std::byte* out) noexcept
 }
 
 // Writes into 16 bytes that are zero.
-ANYIO_NET_FN bool parse_v6(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v6(std::string_view text, std::byte* out) noexcept {
   constexpr std::size_t none = 17;
   std::size_t filled = 0;
   std::size_t gap = none;  // how much is filled where "::" stands
@@ -9853,7 +9859,7 @@ ANYIO_NET_FN bool parse_v6(std::string_view text, std::byte* out) noexcept {
 
 // An all-digit scope is always the number, even where an interface is called so: one text has one
 // meaning, and the digits need no system call.
-ANYIO_NET_FN bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
+ANYIO_NET_COLD bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
   if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
   }
@@ -9926,7 +9932,7 @@ ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
   }
 }
 
-ANYIO_NET_FN void append_scope(std::string& out, std::uint32_t scope) {
+ANYIO_NET_COLD void append_scope(std::string& out, std::uint32_t scope) {
   out += '%';
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
@@ -9947,7 +9953,7 @@ ANYIO_NET_FN int sockaddr_family(const sockaddr* data, socklen_t size) noexcept 
   return family;
 }
 
-ANYIO_NET_FN result<unix_address> make_unix_address(std::string_view path, const char* operation) {
+ANYIO_NET_COLD result<unix_address> make_unix_address(std::string_view path, const char* operation) {
   unix_address address;
   std::memset(&address, 0, sizeof address);
   address.storage.sun_family = AF_UNIX;
@@ -9970,7 +9976,7 @@ ANYIO_NET_FN result<unix_address> make_unix_address(std::string_view path, const
   return address;
 }
 
-ANYIO_NET_FN std::string unix_path(const sockaddr* data, socklen_t size) {
+ANYIO_NET_COLD std::string unix_path(const sockaddr* data, socklen_t size) {
   constexpr std::size_t head = offsetof(sockaddr_un, sun_path);
   if (sockaddr_family(data, size) != AF_UNIX || size <= head) return {};
   const std::size_t room = std::min<std::size_t>(size, sizeof(sockaddr_un)) - head;
@@ -10291,7 +10297,7 @@ ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) 
   return fd < 0 ? fd : prepare_socket(*this, fd);
 }
 
-ANYIO_NET_FN int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
+ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
 #if defined(SOCK_NONBLOCK)
   type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
 #endif
@@ -10305,11 +10311,11 @@ ANYIO_NET_FN int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
   return std::min(first, second);
 }
 
-ANYIO_NET_FN int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+ANYIO_NET_COLD int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
   return system_call([&] { return ::bind(fd, address, size); });
 }
 
-ANYIO_NET_FN int posix_backend::listen(int fd, int backlog) {
+ANYIO_NET_COLD int posix_backend::listen(int fd, int backlog) {
   return system_call([&] { return ::listen(fd, backlog); });
 }
 
@@ -10571,7 +10577,7 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
   return n;
 }
 
-ANYIO_NET_FN int posix_backend::adopt(int fd) {
+ANYIO_NET_COLD int posix_backend::adopt(int fd) {
   const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
   if (flags < 0) return flags;
   if ((flags & O_NONBLOCK) == 0) {
@@ -10596,30 +10602,30 @@ ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
 
 // --- paths
 
-ANYIO_NET_FN file_identity identity_of(const struct stat& s) noexcept {
+ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
           static_cast<std::uint64_t>(s.st_ino)};
 }
 
-ANYIO_NET_FN int posix_backend::identify(const char* path, file_identity& identity) {
+ANYIO_NET_COLD int posix_backend::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_FN int posix_backend::identify(int fd, file_identity& identity) {
+ANYIO_NET_COLD int posix_backend::identify(int fd, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::fstat(fd, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_FN int posix_backend::change_mode(const char* path, mode_t mode) {
+ANYIO_NET_COLD int posix_backend::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
-ANYIO_NET_FN int posix_backend::unlink(const char* path) {
+ANYIO_NET_COLD int posix_backend::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
 }
 
@@ -10641,7 +10647,7 @@ ANYIO_NET_FN void close_descriptor(int fd) noexcept {
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
 /// Appends what is there, at most so much: 0 or a negative errno.
-ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
+ANYIO_NET_COLD int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
     content.resize(size + step);
@@ -10655,7 +10661,7 @@ ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
   }
 }
 
-ANYIO_NET_FN int read_file(const char* path, std::string& content) {
+ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   constexpr std::size_t limit = std::size_t{16} << 20;
   content.clear();
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
@@ -10669,7 +10675,7 @@ ANYIO_NET_FN int read_file(const char* path, std::string& content) {
   return status;
 }
 
-ANYIO_NET_FN std::uint64_t system_entropy() {
+ANYIO_NET_COLD std::uint64_t system_entropy() {
   std::uint64_t value = 0;
   if (::getentropy(&value, sizeof value) == 0) return value;
   // A kernel or a sandbox without the call. A guess would be worse than none.
@@ -10682,7 +10688,7 @@ ANYIO_NET_FN std::uint64_t system_entropy() {
   return value;
 }
 
-ANYIO_NET_FN const char* trust_file() {
+ANYIO_NET_COLD const char* trust_file() {
   static constexpr const char* known[] = {
       "/etc/ssl/certs/ca-certificates.crt",      // Debian, Alpine
       "/etc/pki/tls/certs/ca-bundle.crt",        // Fedora
@@ -10717,7 +10723,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
 }
 
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
-ANYIO_NET_FN const char* resolver_words(int status) noexcept {
+ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
     case EAI_AGAIN: return "temporary failure in name resolution";
@@ -10751,7 +10757,7 @@ ANYIO_NET_FN name_service& system_names() noexcept {
   return names;
 }
 
-ANYIO_NET_FN resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
+ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
@@ -10789,7 +10795,8 @@ ANYIO_NET_FN resolved posix_names::resolve(const std::string& host, std::uint16_
   return found;
 }
 
-ANYIO_NET_FN int posix_names::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
+ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string& host,
+                                        std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
   char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares
@@ -10811,7 +10818,7 @@ ANYIO_NET_FN int posix_names::reverse(const ip_endpoint& endpoint, std::string& 
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
 /// is every address, ::1 first of all.
-ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
+ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
   sockaddr_in6 loopback{};
   loopback.sin6_family = AF_INET6;
   loopback.sin6_addr = in6addr_loopback;
@@ -10826,7 +10833,7 @@ ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
   return found;
 }
 
-ANYIO_NET_FN bool posix_backend::has_family(int family) {
+ANYIO_NET_COLD bool posix_backend::has_family(int family) {
   std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
                                     : family == AF_INET6 ? &has_ipv6_
                                                          : nullptr;
@@ -10932,7 +10939,7 @@ class posix_signals final : public signal_service {
   explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
   posix_signals(const posix_signals&) = delete;
   posix_signals& operator=(const posix_signals&) = delete;
-  ANYIO_NET_FN ~posix_signals() override;
+  ANYIO_NET_FN ~posix_signals();
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -10944,11 +10951,12 @@ class posix_signals final : public signal_service {
   std::uint32_t caught_[signal_limit]{};  // how many times each number is, at number - 1
 };
 
-ANYIO_NET_FN std::unique_ptr<signal_service> system_signals(int wake_descriptor) {
-  return std::make_unique<posix_signals>(wake_descriptor);
+ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
+  return {new posix_signals(wake_descriptor),
+          [](signal_service* s) { delete static_cast<posix_signals*>(s); }};
 }
 
-ANYIO_NET_FN int posix_signals::catch_signal(int number) {
+ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
   if (number < 1 || number > signal_limit) return -EINVAL;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
@@ -10989,7 +10997,7 @@ ANYIO_NET_FN int posix_signals::catch_signal(int number) {
   return 0;
 }
 
-ANYIO_NET_FN void posix_signals::release_signal(int number) {
+ANYIO_NET_COLD void posix_signals::release_signal(int number) {
   if (number < 1 || number > signal_limit) return;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
@@ -11014,7 +11022,7 @@ ANYIO_NET_FN bool posix_signals::take_signal(int number) {
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
 }
 
-ANYIO_NET_FN posix_signals::~posix_signals() {
+ANYIO_NET_COLD posix_signals::~posix_signals() {
   if (slot_ < 0) return;
   for (int number = 1; number <= signal_limit; ++number) {
     std::uint32_t& caught = caught_[number - 1];
@@ -11048,7 +11056,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
   return nullptr;
 }
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument) {
+ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argument) {
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -11067,7 +11075,7 @@ ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument
 
 #else
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+ANYIO_NET_COLD int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
 
 #endif
 
@@ -11098,7 +11106,7 @@ namespace detail {
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
               EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
-ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
+ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
   std::unique_ptr<epoll_backend> made(new epoll_backend);
   made->poller_ = ::epoll_create1(EPOLL_CLOEXEC);
   if (made->poller_ < 0) return nullptr;
@@ -11108,7 +11116,7 @@ ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
   return made;
 }
 
-ANYIO_NET_FN epoll_backend::~epoll_backend() {
+ANYIO_NET_COLD epoll_backend::~epoll_backend() {
   if (wake_fd_ >= 0) ::close(wake_fd_);
   if (poller_ >= 0) ::close(poller_);
 }
@@ -11185,7 +11193,7 @@ ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
 
 }  // namespace detail
 
-ANYIO_NET_FN std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 
@@ -11295,7 +11303,7 @@ ANYIO_NET_FN bool mailbox::post(posted_node& call) {
   return true;
 }
 
-ANYIO_NET_FN loop_core::loop_core(std::unique_ptr<backend> system)
+ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
     : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
   if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
   mail->system = system_.get();
@@ -11487,14 +11495,14 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
   return first->deadline() > time ? first->deadline() - time : duration::zero();
 }
 
-ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
   slots_.reserve(slots_.size() + descriptors);
   recycler::reserve(recycler::descriptors, descriptors);
   recycler::reserve(recycler::operations, started_operations);
   static_cast<void>(buffer());
 }
 
-ANYIO_NET_FN std::string loop_core::dump() {
+ANYIO_NET_COLD std::string loop_core::dump() {
   std::string text;
   const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
   for (const link* list : {&round_, &ready_, &parked_}) {
@@ -11516,7 +11524,7 @@ ANYIO_NET_FN std::string loop_core::dump() {
   return text;
 }
 
-ANYIO_NET_FN void loop_core::end() {
+ANYIO_NET_COLD void loop_core::end() {
   const ref<loop_core> self(this);
   {
     link calls;
@@ -11549,13 +11557,13 @@ ANYIO_NET_FN void loop_core::end() {
 
 }  // namespace detail
 
-ANYIO_NET_FN loop::loop() : loop(system_backend()) {}
+ANYIO_NET_COLD loop::loop() : loop(system_backend()) {}
 
-ANYIO_NET_FN loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
+ANYIO_NET_COLD loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
   core_->object = this;
 }
 
-ANYIO_NET_FN loop::~loop() { core_->end(); }
+ANYIO_NET_COLD loop::~loop() { core_->end(); }
 
 ANYIO_NET_FN loop& loop::current() { return *detail::loop_core::current().object; }
 
@@ -12282,21 +12290,21 @@ ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
       .value_or(ip_endpoint());
 }
 
-ANYIO_NET_FN std::string local_path_of(backend& system, int fd) {
+ANYIO_NET_COLD std::string local_path_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
   return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
 }
 
-ANYIO_NET_FN std::string remote_path_of(backend& system, int fd) {
+ANYIO_NET_COLD std::string remote_path_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
   return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
 }
 
-ANYIO_NET_FN std::shared_ptr<const std::string> shared_path(std::string path) {
+ANYIO_NET_COLD std::shared_ptr<const std::string> shared_path(std::string path) {
   return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
 }
 
@@ -12306,7 +12314,7 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
@@ -12405,8 +12413,8 @@ ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
   return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
 }
 
-ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
-                                                 int count) {
+ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
+                                                   int count) {
   constexpr std::int64_t largest = std::numeric_limits<int>::max();
   if (idle.count() < 1 || interval.count() < 1 || count < 1 || idle.count() > largest ||
       interval.count() > largest)
@@ -12422,14 +12430,14 @@ ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std:
   return set_option(SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
-ANYIO_NET_FN result<tcp_stream> tcp_stream::from_fd(int fd) {
+ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
     return r.error();
   return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
 }
 
-ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
+ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
   if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
@@ -12439,7 +12447,7 @@ ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
                                           "unix_stream");
 }
 
-ANYIO_NET_FN result<peer_credentials> unix_stream::credentials() const {
+ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
   if (!*this) return error(errc::closed_resource, 0, "credentials");
 #if defined(SO_PEERCRED) && defined(__linux__)
   struct {  // struct ucred, which needs _GNU_SOURCE
@@ -13219,14 +13227,14 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN int listener_resource::add(int fd, const ip_endpoint& local) {
+ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
   sockets.push_back({registration{fd, 0}, local});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
 }
 
-ANYIO_NET_FN void listener_resource::shut() noexcept {
+ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
   if (!own_file.is_socket) return;
   file_identity now;
@@ -13286,7 +13294,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
   return outcome::again;
 }
 
-ANYIO_NET_FN void listener_resource::pause(timer& t, node& waiter) {
+ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
   core().wait_for_descriptor(place_);
   core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
@@ -13313,7 +13321,7 @@ ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_r
 }
 
 #if ANYIO_NET_EXCEPTIONS
-ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e) {
+ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr& e) {
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& known) {
@@ -13324,8 +13332,8 @@ ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e
 }
 #endif
 
-ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
-                                                    bool& dual_stack) {
+ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
+                                                      bool& dual_stack) {
   const bool v6 = family != AF_INET && system.has_family(AF_INET6);
   dual_stack = v6 && family == AF_UNSPEC;
   if (v6 || family == AF_INET6) return {ip_endpoint{ip_address::any_v6(), port}};
@@ -13333,8 +13341,8 @@ ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family,
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                   const tcp_listener_options& options) {
+ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                     const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
@@ -13365,8 +13373,8 @@ ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bo
   return fd;
 }
 
-ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
-                                             bool dual_stack, const tcp_listener_options& options) {
+ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
+                                               bool dual_stack, const tcp_listener_options& options) {
   backend& system = core.system();
   error last(errc::os_error, EADDRNOTAVAIL, "bind");
   // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
@@ -13404,8 +13412,8 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
 }
 
 /// The listening socket that `from_fd` was given.
-ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
-                                                           const wanted_socket& wanted) {
+ANYIO_NET_COLD result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
+                                                             const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));
@@ -13417,18 +13425,18 @@ ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int 
 
 }  // namespace detail
 
-ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
+ANYIO_NET_COLD result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
   return detail::listen_tcp(detail::loop_core::current(), {local}, false, options);
 }
 
-ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
+ANYIO_NET_COLD result<tcp_listener> tcp_listener::from_fd(int fd) {
   auto r = detail::adopt_listener(detail::loop_core::current(), fd,
                                   {"tcp_listener", false, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<tcp_listener>(*std::move(r));
 }
 
-ANYIO_NET_FN std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
+ANYIO_NET_COLD std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
   std::vector<ip_endpoint> all;
   if (resource_)
     for (const auto& s : resource_->sockets) all.push_back(s.local);
@@ -13439,21 +13447,21 @@ ANYIO_NET_FN std::uint16_t tcp_listener::local_port() const noexcept {
   return resource_ && !resource_->sockets.empty() ? resource_->sockets.front().local.port : std::uint16_t{0};
 }
 
-ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
+ANYIO_NET_COLD std::vector<int> tcp_listener::native_handles() const {
   std::vector<int> all;
   if (*this)
     for (const auto& s : resource_->sockets) all.push_back(s.place.fd);
   return all;
 }
 
-ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
+ANYIO_NET_COLD result<unix_listener> unix_listener::from_fd(int fd) {
   auto r = detail::adopt_listener(detail::loop_core::current(), fd,
                                   {"unix_listener", true, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<unix_listener>(*std::move(r));
 }
 
-ANYIO_NET_FN std::string unix_listener::local_path() const {
+ANYIO_NET_COLD std::string unix_listener::local_path() const {
   return resource_ && resource_->path ? *resource_->path : std::string();
 }
 

@@ -88,12 +88,16 @@ class name_service {
 /// (`wait` returns) when one comes, and `take_signal` tells once that it did.
 class signal_service {
  public:
-  virtual ~signal_service() = default;
   /// 0 or a negative errno.
   virtual int catch_signal(int number) = 0;
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
+
+ protected:
+  ~signal_service() = default;
 };
+/// Ended by a function that comes with it: a virtual destructor would be linked into every program.
+using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
 
 }  // namespace detail
 
@@ -214,7 +218,7 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
 /// Writes to the descriptor from signal handlers; once it is destroyed no longer.
-[[nodiscard]] std::unique_ptr<signal_service> system_signals(int wake_descriptor);
+[[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
 /// The names that a loop on this backend knows.
 [[nodiscard]] inline name_service& names_of(backend& system) {

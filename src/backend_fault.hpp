@@ -143,7 +143,7 @@ class faulty_backend final : public backend, private name_service, private signa
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
-  std::unique_ptr<signal_service> system_signals_;  // made when first needed, if the inner one has none
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;

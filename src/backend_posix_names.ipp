@@ -26,7 +26,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
 }
 
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
-ANYIO_NET_FN const char* resolver_words(int status) noexcept {
+ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
     case EAI_AGAIN: return "temporary failure in name resolution";
@@ -60,7 +60,7 @@ ANYIO_NET_FN name_service& system_names() noexcept {
   return names;
 }
 
-ANYIO_NET_FN resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
+ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
@@ -98,7 +98,8 @@ ANYIO_NET_FN resolved posix_names::resolve(const std::string& host, std::uint16_
   return found;
 }
 
-ANYIO_NET_FN int posix_names::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
+ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string& host,
+                                        std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
   char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares
@@ -120,7 +121,7 @@ ANYIO_NET_FN int posix_names::reverse(const ip_endpoint& endpoint, std::string& 
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
 /// is every address, ::1 first of all.
-ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
+ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
   sockaddr_in6 loopback{};
   loopback.sin6_family = AF_INET6;
   loopback.sin6_addr = in6addr_loopback;
@@ -135,7 +136,7 @@ ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
   return found;
 }
 
-ANYIO_NET_FN bool posix_backend::has_family(int family) {
+ANYIO_NET_COLD bool posix_backend::has_family(int family) {
   std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
                                     : family == AF_INET6 ? &has_ipv6_
                                                          : nullptr;

@@ -95,7 +95,7 @@ class posix_signals final : public signal_service {
   explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
   posix_signals(const posix_signals&) = delete;
   posix_signals& operator=(const posix_signals&) = delete;
-  ANYIO_NET_FN ~posix_signals() override;
+  ANYIO_NET_FN ~posix_signals();
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -107,11 +107,12 @@ class posix_signals final : public signal_service {
   std::uint32_t caught_[signal_limit]{};  // how many times each number is, at number - 1
 };
 
-ANYIO_NET_FN std::unique_ptr<signal_service> system_signals(int wake_descriptor) {
-  return std::make_unique<posix_signals>(wake_descriptor);
+ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
+  return {new posix_signals(wake_descriptor),
+          [](signal_service* s) { delete static_cast<posix_signals*>(s); }};
 }
 
-ANYIO_NET_FN int posix_signals::catch_signal(int number) {
+ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
   if (number < 1 || number > signal_limit) return -EINVAL;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
@@ -152,7 +153,7 @@ ANYIO_NET_FN int posix_signals::catch_signal(int number) {
   return 0;
 }
 
-ANYIO_NET_FN void posix_signals::release_signal(int number) {
+ANYIO_NET_COLD void posix_signals::release_signal(int number) {
   if (number < 1 || number > signal_limit) return;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
@@ -177,7 +178,7 @@ ANYIO_NET_FN bool posix_signals::take_signal(int number) {
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
 }
 
-ANYIO_NET_FN posix_signals::~posix_signals() {
+ANYIO_NET_COLD posix_signals::~posix_signals() {
   if (slot_ < 0) return;
   for (int number = 1; number <= signal_limit; ++number) {
     std::uint32_t& caught = caught_[number - 1];
@@ -211,7 +212,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
   return nullptr;
 }
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument) {
+ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argument) {
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -230,7 +231,7 @@ ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument
 
 #else
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+ANYIO_NET_COLD int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
 
 #endif
 

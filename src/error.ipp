@@ -123,12 +123,12 @@ class error_category final : public std::error_category {
   }
 };
 
-ANYIO_NET_FN void abort_with(const char* what, const error& e) {
+ANYIO_NET_COLD void abort_with(const char* what, const error& e) {
   std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
   std::abort();
 }
 
-ANYIO_NET_FN void throw_error(const error& e) {
+ANYIO_NET_COLD void throw_error(const error& e) {
 #if ANYIO_NET_EXCEPTIONS
   switch (e.code()) {
     case errc::ok: break;
@@ -159,8 +159,8 @@ ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
   return index < std::size(detail::errc_table) ? detail::errc_table[index].name : "unknown";
 }
 
-ANYIO_NET_FN std::string error::message() const {
-  std::string_view pieces[7];
+ANYIO_NET_COLD std::string error::message() const {
+  std::string_view pieces[8];  // operation, ": ", reason, ", ", words, " (", name, ")"
   std::size_t count = 0;
   std::size_t size = 0;
   const auto add = [&](std::string_view piece) {

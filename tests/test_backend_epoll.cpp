@@ -1116,8 +1116,7 @@ TEST_SUITE("backend_epoll") {
 
    private:
     std::unique_ptr<backend> system_ = anyio::system_backend();
-    std::unique_ptr<anyio::detail::signal_service> signals_ =
-        anyio::detail::system_signals(system_->wake_descriptor());
+    anyio::detail::signal_service_ptr signals_ = anyio::detail::system_signals(system_->wake_descriptor());
   };
 
   TEST_CASE("a signal reaches every backend that caught it, once, and wakes it") {

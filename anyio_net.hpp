@@ -11980,7 +11980,7 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   return false;
 }
 
-ANYIO_NET_FN void send_operation::keep_loan() {
+ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
   if (!gathered_) {
@@ -11995,9 +11995,15 @@ ANYIO_NET_FN void send_operation::keep_loan() {
   if (!lent) return;
   detail::outgoing rest(parts_);
   rest.advance(sent_);
-  std::string owned;
-  for (std::size_t i = 0; i < rest.count(); ++i)
-    owned.append(reinterpret_cast<const char*>(rest.piece(i).data()), rest.piece(i).size());
+  std::size_t size = 0;
+  for (std::size_t i = 0; i < rest.count(); ++i) size += rest.piece(i).size();
+  std::string owned(size, '\0');
+  char* to = owned.data();
+  for (std::size_t i = 0; i < rest.count(); ++i) {
+    const const_buffer piece = rest.piece(i);
+    if (piece.size() != 0) std::memcpy(to, piece.data(), piece.size());
+    to += piece.size();
+  }
   bytes_ = detail::lent_bytes(std::move(owned));
   kept_at_ = sent_;
   gathered_ = false;
@@ -13380,16 +13386,18 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
   // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
   // to choose once.
   for (std::size_t round = 0; round < addresses.size(); ++round) {
+    const std::uint16_t wanted_port = addresses[round].port;
     ref<listener_resource> r(new listener_resource(core));
     r->no_delay = options.no_delay;
     bool in_use = false;
-    std::uint16_t port = addresses.front().port;
-    for (ip_endpoint at : addresses) {
+    std::uint16_t port = wanted_port;
+    for (std::size_t i = 0; i < addresses.size(); ++i) {
+      ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
       result<int> fd = listen_at(system, at, dual_stack, options);
       if (!fd) {
         last = fd.error();
-        const bool chosen_by_kernel = addresses.front().port == 0 && port != 0;
+        const bool chosen_by_kernel = wanted_port == 0 && port != 0;
         if (chosen_by_kernel && last == std::errc::address_in_use) {
           in_use = true;
           break;
@@ -13406,7 +13414,6 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
       }
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
-    std::rotate(addresses.begin(), addresses.begin() + 1, addresses.end());
   }
   return last;
 }

@@ -29,6 +29,7 @@
 namespace bench {
 
 inline constexpr std::size_t stream_buffer = 65536;
+inline constexpr std::size_t echo_buffer = 16384;  // where every connection has one of its own
 inline constexpr std::size_t datagram_buffer = 2048;
 inline constexpr std::size_t batch_count = 64;
 

@@ -10,8 +10,9 @@
 //             flood    sends datagrams as fast as it can, and asks the sink how many it got; udp
 //   WHERE     a port of 127.0.0.1, or a path
 //
-// A tenth comes first, for warming up. Prints one line of JSON: operations, seconds, processor time of the server
-// in all and for each operation in nanoseconds, and the times of operations where one waits for its answer.
+// A tenth comes first, for warming up. Prints one line of JSON: operations, seconds, processor time of the
+// server in all and for each operation in nanoseconds, and the times of operations where one waits for its
+// answer.
 
 #include <algorithm>
 #include <cerrno>
@@ -102,7 +103,8 @@ address server_address() {
   return a;
 }
 
-/// Connected. From a changing address of 127.0.0.0/8 when many are made one after the other: each has its own ports.
+/// Connected. From a changing address of 127.0.0.0/8 when many are made one after the other: each has its own
+/// ports.
 int connect_socket(bool rotate = false) {
   static const address to = server_address();
   static std::uint32_t turn = 0;
@@ -273,7 +275,8 @@ void print(std::uint64_t operations, std::int64_t time, std::int64_t used, const
   if (!times.empty()) {
     std::sort(times.begin(), times.end());
     const auto at = [](double share) {
-      return static_cast<double>(times[static_cast<std::size_t>(share * static_cast<double>(times.size() - 1))]);
+      return static_cast<double>(
+          times[static_cast<std::size_t>(share * static_cast<double>(times.size() - 1))]);
     };
     std::printf(R"(, "p50_us": %.1f, "p99_us": %.1f)", at(0.5) / 1e3, at(0.99) / 1e3);
   }
@@ -404,7 +407,8 @@ void run_flood() {
   const auto flood = [&](const limit& until) {
     std::uint64_t sent = 0;
     do {
-      if (::send(fd, message.data(), message.size(), 0) < 0 && errno != ENOBUFS && errno != ECONNREFUSED) fail("send");
+      if (::send(fd, message.data(), message.size(), 0) < 0 && errno != ENOBUFS && errno != ECONNREFUSED)
+        fail("send");
       sent += each;
     } while (!until.reached(sent));
     return sent;
@@ -418,7 +422,8 @@ void run_flood() {
   const std::uint64_t got = sink_count(query) - before;
   const std::int64_t cost = processor_time() - used;
   char more[64];
-  std::snprintf(more, sizeof more, R"(, "lost": %.4f)", 1 - static_cast<double>(got) / static_cast<double>(sent));
+  std::snprintf(more, sizeof more, R"(, "lost": %.4f)",
+                1 - static_cast<double>(got) / static_cast<double>(sent));
   print(got, time, cost, more);
 }
 

@@ -274,8 +274,8 @@ int main(int argc, char** argv) {
   if (a.kind != "tcp") return bench::unsupported();
   return bench::run_threads(a, [&](std::uint16_t port, auto listening) {
     anyio::loop loop;
-    auto listener = need(anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port},
-                                                   {.reuse_port = a.threads > 1}));
+    auto listener = need(
+        anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port}, {.reuse_port = a.threads > 1}));
     listening(listener.local_port());
     serve<anyio::tcp_stream>(a, listener);
     loop.run();

@@ -136,8 +136,8 @@ int main(int argc, char** argv) {
   if (a.kind != "tcp") return bench::unsupported();
   return bench::run_threads(a, [&](std::uint16_t port, auto listening) {
     anyio::loop loop;
-    auto listener = anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port},
-                                              {.reuse_port = a.threads > 1});
+    auto listener =
+        anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port}, {.reuse_port = a.threads > 1});
     if (!listener) bench::fail("listen");
     listening(listener->local_port());
     anyio::run(serve_tcp(a, std::move(*listener)));

@@ -1,5 +1,5 @@
-// The measure of the others for TLS: epoll(7) and OpenSSL by hand, in the two forms of epoll.cpp. OpenSSL reads
-// ahead, so that a record costs one receive; only the edge form reads on until there is nothing.
+// The measure of the others for TLS: epoll(7) and OpenSSL by hand, in the two forms of epoll.cpp. OpenSSL
+// reads ahead, so that a record costs one receive; only the edge form reads on until there is nothing.
 
 #include "epoll.hpp"
 

@@ -86,7 +86,8 @@ sockaddr_in loopback(std::uint16_t port) {
 // ---- UDP ------------------------------------------------------------------------------------------
 
 std::uint64_t datagrams = 0;
-char batch[20 * 65536];  // what UV_UDP_RECVMMSG asks for: the datagrams that it takes at once, each of any size
+char batch[20 *
+           65536];  // what UV_UDP_RECVMMSG asks for: the datagrams that it takes at once, each of any size
 
 struct late_send {
   uv_udp_send_t request;

@@ -24,6 +24,8 @@ UNITS = [
     ("anyio coroutine, split", "anyio_coroutine", SPLIT, []),
     ("Asio callback", "asio_callback", [], []),
     ("Asio coroutine", "asio_coroutine", [], []),
+    ("Asio callback, all of asio.hpp", "asio_callback", ["-include", "asio.hpp"], []),
+    ("Asio coroutine, all of asio.hpp", "asio_coroutine", ["-include", "asio.hpp"], []),
     ("libuv", "libuv", [], ["-luv"]),
     ("libevent", "libevent", [], ["-levent"]),
 ]

@@ -46,6 +46,17 @@ def first_line(process: subprocess.Popen, seconds: float) -> str:
     return text.decode().strip()
 
 
+def child_of(parent: int) -> int:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue  # it has gone meanwhile
+        if int(text.rpartition(")")[2].split()[1]) == parent:
+            return int(stat.parent.name)
+    raise Failed(f"process {parent} has no child")
+
+
 def end_process(process: subprocess.Popen, pid: int) -> None:
     """Ends the server, which may be a child of the process, and waits for the process."""
     try:
@@ -99,7 +110,7 @@ def running(server: Server, kind: str, wrapper: list[str] | None = None, env: di
                 errors.seek(0)
                 raise Failed(f"{' '.join(command)} does not start:\n{errors.read().decode()}")
             if wrapper and wrapper[0] == "strace":
-                pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+                pid = child_of(pid)
             yield Running(kind, where, pid)
         finally:
             end_process(process, pid)

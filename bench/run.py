@@ -29,6 +29,7 @@ from process import BUILD, ROOT, Failed, Unsupported
 from scenarios import IDLE, QUICK, SCENARIOS, Scenario
 
 PARTS = ["idle", "cost", "micro"]
+PROBLEMS = (Failed, subprocess.SubprocessError, OSError)
 
 
 def say(text: str) -> None:
@@ -82,7 +83,7 @@ class Measurement:
                 except Unsupported as why:
                     out.add(server.label)
                     say(f"{scenario.name}: left out: {why}")
-                except (Failed, subprocess.SubprocessError) as problem:
+                except PROBLEMS as problem:
                     out.add(server.label)
                     self.failed(f"{scenario.name}, {server.label}", problem, problems)
         complete = {label: r for label, r in done.items() if label not in out}
@@ -98,7 +99,7 @@ class Measurement:
                 row["instructions"] = counts.instructions(server, scenario, self.certificates)
             except Unsupported:
                 del result[server.label]
-            except (Failed, subprocess.SubprocessError) as problem:
+            except PROBLEMS as problem:
                 self.failed(f"{scenario.name}, {server.label}, counting", problem, problems)
         return result
 
@@ -126,14 +127,14 @@ class Measurement:
                 result[server.label] = counts.idle(server, self.options.idle_connections)
             except Unsupported as why:
                 say(f"idle: left out: {why}")
-            except (Failed, subprocess.SubprocessError) as problem:
+            except PROBLEMS as problem:
                 self.failed(f"idle, {server.label}", problem, [])
         print(f"\n{self.options.idle_connections} idle connections\n\n{report.idle_table(result)}")
         return result
 
 
 def micro(quick: bool) -> list[dict]:
-    command = [*process.on_core(0), str(BUILD / "micro"), "--benchmark_format=json"]
+    command = [str(BUILD / "micro"), "--benchmark_format=json"]  # on all cores: some have two threads
     command += [f"--benchmark_min_time={0.05 if quick else 0.3}", "--benchmark_repetitions=" + ("1" if quick else "5")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -211,7 +212,7 @@ def main() -> int:
         say(name)
         try:
             results[name] = part()
-        except Failed as problem:
+        except PROBLEMS as problem:
             m.failed(name, problem, [])
             continue
         print(report.cost_table(results[name]) if name == "cost" else report.micro_table(results[name]))

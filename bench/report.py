@@ -156,7 +156,7 @@ def bars(path: Path, title: str, ylabel: str, names: list[str], series: dict[str
     """Groups of bars, by gnuplot."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        lines = ["\t".join(["x", *series])]
+        lines = []
         for i, name in enumerate(names):
             values = ("?" if series[s][i] is None else f"{series[s][i]:.6g}" for s in series)
             lines.append("\t".join([name, *values]))
@@ -165,7 +165,10 @@ def bars(path: Path, title: str, ylabel: str, names: list[str], series: dict[str
         plots = []
         for i, s in enumerate(series):
             colour = (colours or [COLOURS.get(s, "#444444") for s in series])[i]
-            plots.append(f"'{data}' using {i + 2}:xtic(1) title '{s}' linecolor rgb '{colour}'")
+            name = f"title '{s}'" if len(series) > 1 else "notitle"
+            plots.append(f"'{data}' using {i + 2}:xtic(1) {name} linecolor rgb '{colour}'")
+        if ylabel == "ratio":
+            plots.append("1 with lines linecolor rgb '#444444' dashtype 2 notitle")
         script = f"""
 set terminal svg size {width},420 dynamic font 'sans-serif,11' background rgb 'white'
 set output '{path}'
@@ -180,7 +183,7 @@ set boxwidth 0.9
 set grid ytics linecolor rgb '#dddddd'
 set key outside right top
 set xtics rotate by -30 nomirror
-{"set logscale y" if log else "set yrange [0:*]"}
+{"set logscale y; set yrange [10:*]" if log else "set yrange [0:*]"}
 plot {", ".join(plots)}
 """
         subprocess.run(["gnuplot"], input=script, text=True, check=True)
@@ -201,11 +204,13 @@ def plots(results: dict, folder: Path) -> None:
              list(streams), {label: column(label, "ratio") for label in labels})
         bars(folder / "rate.svg", "Throughput, as a multiple of the better epoll loop by hand", "ratio", list(streams),
              {label: column(label, "rate_ratio") for label in labels})
-    for name, title in (("udp-flood-segmented", "UDP one way, 1 KiB datagrams, segmented"), ("tls-echo", "TLS echo")):
+    for name, key, title, unit in (
+        ("udp-flood-segmented", "rate", "UDP one way, 1 KiB datagrams from a sender that segments", "datagrams/s received"),
+        ("tls-echo", "best_ns", "TLS echo", "processor ns/message"),
+    ):
         servers = results["scenarios"].get(name, {}).get("servers")
         if servers:
-            bars(folder / f"{name}.svg", title, "processor ns of the server", list(servers),
-                 {"ns": [s["best_ns"] for s in servers.values()]}, ["#0b6fa4"], log=name.startswith("udp"))
+            bars(folder / f"{name}.svg", title, unit, list(servers), {name: [s[key] for s in servers.values()]}, ["#0b6fa4"])
     if results.get("idle"):
         bars(folder / "idle.svg", "Memory of an idle connection", "bytes", list(results["idle"]),
              {"allocated": [i["allocated"] for i in results["idle"].values()],

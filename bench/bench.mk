@@ -77,13 +77,13 @@ bench-programs: $(BENCH_PROGRAMS) $(BENCH)/micro $(BENCH_CLANG) ## build what `m
 .PHONY: bench
 bench: ## measure everything beside the peers: forty minutes; tables and plots go to bench/results
 	@tools/install_deps.sh bench
-	@$(MAKE) bench-programs
+	@$(MAKE) --silent bench-programs
 	@CXX="$(CXX)" $(PYTHON) bench/run.py $(BENCH_FLAGS)
 
 .PHONY: bench-quick
 bench-quick: ## some of it, a minute once it is built; prints tables
 	@tools/install_deps.sh bench
-	@$(MAKE) $(BENCH_PROGRAMS)
+	@$(MAKE) --silent $(BENCH_PROGRAMS)
 	@CXX="$(CXX)" $(PYTHON) bench/run.py --quick $(BENCH_FLAGS)
 
 FORMATTED += $(wildcard bench/servers/*.cpp bench/servers/*.hpp bench/minimal/*.cpp)

@@ -86,7 +86,7 @@ def counts_table(operation: str, counts: dict[str, dict]) -> str:
         rows.append([
             label,
             f"{sum(calls.values()):.2f} ({by_name})" if calls is not None else "-",
-            f"{c['allocations']:.2f}" if "allocations" in c else "-",
+            f"{max(c['allocations'], 0):.2f}" if "allocations" in c else "-",
             figure(c["instructions"]) if c.get("instructions") is not None else "-",
         ])
     return table(["server", f"system calls/{operation}", "allocations", "instructions in user space"], rows)
@@ -153,7 +153,11 @@ def markdown(results: dict) -> str:
 
 def bars(path: Path, title: str, ylabel: str, names: list[str], series: dict[str, list[float | None]],
          colours: list[str] | None = None, log: bool = False) -> None:
-    """Groups of bars, by gnuplot."""
+    """Groups of bars, by gnuplot; a series without any value is left out."""
+    colours = colours or [COLOURS.get(s, "#444444") for s in series]
+    kept = [s for s in series if any(v is not None for v in series[s])]
+    colours = [c for c, s in zip(colours, series) if s in kept]
+    series = {s: series[s] for s in kept}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         lines = []
@@ -164,9 +168,8 @@ def bars(path: Path, title: str, ylabel: str, names: list[str], series: dict[str
         width = max(640, 130 + len(names) * (14 * len(series) + 24))
         plots = []
         for i, s in enumerate(series):
-            colour = (colours or [COLOURS.get(s, "#444444") for s in series])[i]
             name = f"title '{s}'" if len(series) > 1 else "notitle"
-            plots.append(f"'{data}' using {i + 2}:xtic(1) {name} linecolor rgb '{colour}'")
+            plots.append(f"'{data}' using {i + 2}:xtic(1) {name} linecolor rgb '{colours[i]}'")
         if ylabel == "ratio":
             plots.append("1 with lines linecolor rgb '#444444' dashtype 2 notitle")
         script = f"""

@@ -1,4 +1,4 @@
-// The smallest echo server on epoll(7) by hand that one would put into production, for time to compile and size.
+// The smallest echo server on epoll(7) by hand that is fit for production, for time to compile and size.
 //
 // Every connection is registered once, edge-triggered both ways. A read that did not fill the buffer has
 // emptied the socket, so the next one waits for an edge; not after EPOLLRDHUP and the like, since no other

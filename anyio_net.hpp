@@ -271,6 +271,7 @@ namespace detail {
 // `co_await` opens it. With exceptions on, a result can also carry a foreign exception through the
 // library's own layers; none ever reaches the user's hands so: the edge throws it again.
 
+#include <cstring>
 #include <memory>
 #include <utility>
 #include <variant>
@@ -435,8 +436,21 @@ class [[nodiscard]] result {
     }
   };
 
+  /// What nearly all results of operations are: plain bytes, whichever of the two they hold.
+  static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
+                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
+
   template <class Other>
   void take(Other&& other) {
+    if constexpr (is_plain) {
+      if (other.state_ != state::foreign) [[likely]] {
+        constexpr std::size_t size =
+            sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
+        std::memcpy(static_cast<void*>(&error_), &other.error_, size);
+        state_ = other.state_;
+        return;
+      }
+    }
     switch (other.state_) {
       case state::value: std::construct_at(&value_, std::forward<Other>(other).value_); break;
       case state::error: std::construct_at(&error_, other.error_); break;
@@ -476,6 +490,9 @@ class [[nodiscard]] result {
 #endif
   };
   state state_;
+
+  struct nothing_yet {};
+  explicit result(nothing_yet) noexcept : state_(state::invalid) {}
 };
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -484,8 +501,13 @@ class [[nodiscard]] result {
 
 namespace detail {
 
-/// The library's own view of a result: the foreign exception that it may carry.
+/// The library's own view of a result: the foreign exception that it may carry, and room for one.
 struct result_access {
+  /// To be assigned to before anything else.
+  template <class T>
+  static result<T> room() noexcept {
+    return result<T>(typename result<T>::nothing_yet{});
+  }
 #if ANYIO_NET_EXCEPTIONS
   template <class T>
   static result<T> foreign(std::exception_ptr e) {
@@ -2070,7 +2092,6 @@ class loop {
 // operations.
 
 #include <coroutine>
-#include <cstring>
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
@@ -2454,7 +2475,7 @@ class operation : public node, public operation_tag {
   bool ready_at_once() {
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     attempted = again = false;
-    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(errc::cancelled);
+    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
     const errc e = self().check();
     if (e != errc::ok) {
       out = error(e, 0, self().operation_name());
@@ -2609,7 +2630,7 @@ class operation : public node, public operation_tag {
   template <class F>
   static void run_callback(node& n) {
     auto& op = static_cast<Derived&>(n);
-    result<T> r(errc::cancelled);
+    result<T> r = result_access::room<T>();
     waiter_storage waiter;
     if (!finish(op, r, [&] { waiter = op.slot_.callable; })) return;
     F f = waiter.get<F>();
@@ -2629,7 +2650,7 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   static void run_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
-    result<T> r(errc::cancelled);
+    result<T> r = result_access::room<T>();
     suspended waiter;
     if (!finish(op, r, [&] { waiter = op.slot_.coroutine; })) return;
     if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
@@ -11945,7 +11966,7 @@ namespace detail {
 
 ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
   const mutable_buffer room = core().buffer();
-  result<std::size_t> size(errc::cancelled);
+  result<std::size_t> size = result_access::room<std::size_t>();
   const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
   if (p != progress::done) return p;
   if (size.has_value()) {

@@ -201,7 +201,7 @@ class operation : public node, public operation_tag {
   bool ready_at_once() {
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     attempted = again = false;
-    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(errc::cancelled);
+    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
     const errc e = self().check();
     if (e != errc::ok) {
       out = error(e, 0, self().operation_name());
@@ -356,7 +356,7 @@ class operation : public node, public operation_tag {
   template <class F>
   static void run_callback(node& n) {
     auto& op = static_cast<Derived&>(n);
-    result<T> r(errc::cancelled);
+    result<T> r = result_access::room<T>();
     waiter_storage waiter;
     if (!finish(op, r, [&] { waiter = op.slot_.callable; })) return;
     F f = waiter.get<F>();
@@ -376,7 +376,7 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   static void run_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
-    result<T> r(errc::cancelled);
+    result<T> r = result_access::room<T>();
     suspended waiter;
     if (!finish(op, r, [&] { waiter = op.slot_.coroutine; })) return;
     if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {

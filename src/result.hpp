@@ -8,6 +8,7 @@
 #include "config.hpp"
 #include "error.hpp"
 
+#include <cstring>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -173,8 +174,21 @@ class [[nodiscard]] result {
     }
   };
 
+  /// What nearly all results of operations are: plain bytes, whichever of the two they hold.
+  static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
+                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
+
   template <class Other>
   void take(Other&& other) {
+    if constexpr (is_plain) {
+      if (other.state_ != state::foreign) [[likely]] {
+        constexpr std::size_t size =
+            sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
+        std::memcpy(static_cast<void*>(&error_), &other.error_, size);
+        state_ = other.state_;
+        return;
+      }
+    }
     switch (other.state_) {
       case state::value: std::construct_at(&value_, std::forward<Other>(other).value_); break;
       case state::error: std::construct_at(&error_, other.error_); break;
@@ -214,6 +228,9 @@ class [[nodiscard]] result {
 #endif
   };
   state state_;
+
+  struct nothing_yet {};
+  explicit result(nothing_yet) noexcept : state_(state::invalid) {}
 };
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -222,8 +239,13 @@ class [[nodiscard]] result {
 
 namespace detail {
 
-/// The library's own view of a result: the foreign exception that it may carry.
+/// The library's own view of a result: the foreign exception that it may carry, and room for one.
 struct result_access {
+  /// To be assigned to before anything else.
+  template <class T>
+  static result<T> room() noexcept {
+    return result<T>(typename result<T>::nothing_yet{});
+  }
 #if ANYIO_NET_EXCEPTIONS
   template <class T>
   static result<T> foreign(std::exception_ptr e) {

@@ -13,7 +13,7 @@ namespace detail {
 
 ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
   const mutable_buffer room = core().buffer();
-  result<std::size_t> size(errc::cancelled);
+  result<std::size_t> size = result_access::room<std::size_t>();
   const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
   if (p != progress::done) return p;
   if (size.has_value()) {

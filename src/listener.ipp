@@ -144,7 +144,12 @@ ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bo
   };
   if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
   if (options.reuse_port) {
-    if (int status = set(SOL_SOCKET, SO_REUSEPORT, 1); status < 0) return fail(status, "set_option");
+#if defined(SO_REUSEPORT_LB)
+    constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+#else
+    constexpr int share_port = SO_REUSEPORT;
+#endif
+    if (int status = set(SOL_SOCKET, share_port, 1); status < 0) return fail(status, "set_option");
   }
   if (v6) {
     if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)

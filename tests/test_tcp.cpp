@@ -623,8 +623,10 @@ TEST_CASE("options and keep-alive are set, refused and read") {
   CHECK(p.first.set_option(SOL_SOCKET, -77, 1).error() == errc::os_error);
   CHECK(p.first.get_option(SOL_SOCKET, -77).error() == std::errc::no_protocol_option);
   CHECK(p.first.set_keep_alive(30s, 5s, 4).has_value());
-  CHECK(p.first.get_option(SOL_SOCKET, SO_KEEPALIVE).value_or(0) == 1);
+  CHECK(p.first.get_option(SOL_SOCKET, SO_KEEPALIVE).value_or(0) != 0);
+#if defined(TCP_KEEPIDLE)
   CHECK(p.first.get_option(IPPROTO_TCP, TCP_KEEPIDLE).value_or(0) == 30);
+#endif
   CHECK(p.first.get_option(IPPROTO_TCP, TCP_KEEPINTVL).value_or(0) == 5);
   CHECK(p.first.get_option(IPPROTO_TCP, TCP_KEEPCNT).value_or(0) == 4);
   CHECK(p.first.set_keep_alive(0s, 5s, 4).error() == errc::invalid_argument);

@@ -186,7 +186,8 @@ TEST_CASE("a live socket stays, also one whose backlog is full, and one that doe
   l.close();
 
   anyio::unix_listener full = listen(path, {.backlog = 0});
-  const int client = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  const int client = support::raw_socket(AF_UNIX);
+  CHECK(::fcntl(client, F_SETFL, O_NONBLOCK) == 0);
   sockaddr_un address;
   const socklen_t size = support::unix_name(path, address);
   CHECK(::connect(client, reinterpret_cast<const sockaddr*>(&address), size) == 0);
@@ -416,7 +417,9 @@ TEST_CASE("unnamed ends have empty names") {
 TEST_CASE("what two processes write to one socket is read to its end, though the kernel keeps them apart") {
   anyio::loop loop;
   auto p = anyio::create_unix_stream_pair().value();
+#if defined(SO_PASSCRED)
   CHECK(p.second.set_option(SOL_SOCKET, SO_PASSCRED, 1).has_value());
+#endif
   for (const bool with_fds : {false, true}) {
     CHECK(::send(p.first.native_handle(), "a", 1, 0) == 1);
     const pid_t child = ::fork();

@@ -144,6 +144,7 @@ clean: ## remove what was built
 	@rm -rf build
 
 include fuzz/fuzz.mk
+include tools/cross.mk
 
 # ---- testing --------------------------------------------------------------------------------------
 
@@ -272,4 +273,4 @@ bench-echo: $(HEADER) ## echo servers beside a hand-written epoll loop: some min
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk tools/cross.mk

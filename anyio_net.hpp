@@ -1112,7 +1112,8 @@ class backend {
   /// watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
   virtual void forget(int fd) = 0;
-  /// Watches some `readiness` bits, level-triggered; reports once, then is silent until armed again.
+  /// Watches for reading, writing or both, level-triggered; reports once (some pollers once for each of
+  /// the two), then is silent until armed again.
   /// `again` says that the descriptor is in the poller already.
   virtual int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) = 0;
   /// The `readiness` bits that hold now (any descriptor, also one that is watched), or -errno.
@@ -5271,7 +5272,7 @@ class tcp_stream : public socket_stream {
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;
+  pid_t pid = 0;  // -1 where the system does not tell
   uid_t uid = 0;
   gid_t gid = 0;
 };
@@ -5814,10 +5815,10 @@ class buffered_stream : public byte_stream {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// Binds `fd`, of type SOCK_STREAM or SOCK_DGRAM, to a path or an abstract name, and sets the file's mode.
+/// Binds `fd` to a path or an abstract name, and sets the file's mode.
 /// 0, or a negative errno and in `operation` the step that failed: "bind" or "chmod".
-[[nodiscard]] int bind_unix(backend& system, int fd, int type, std::string_view path,
-                            const std::optional<mode_t>& mode, const char*& operation);
+[[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                            const char*& operation);
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
 
@@ -11274,7 +11275,8 @@ class kqueue_changes {
   int error_of(int filter) const noexcept {
     for (int i = 0; i < receipt_count_; ++i) {
       const struct kevent& receipt = receipts_[i];
-      if (receipt.filter == filter && (receipt.flags & EV_ERROR) != 0) return static_cast<int>(receipt.data);
+      if (static_cast<int>(receipt.filter) == filter && (receipt.flags & EV_ERROR) != 0)
+        return static_cast<int>(receipt.data);
     }
     return 0;
   }
@@ -13483,23 +13485,24 @@ ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// Whether the path is a socket's that nobody holds any more.
-ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address, int type) {
+/// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
+/// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
+/// which the BSDs would call refused; and a listener gets no connection from it.
+ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
   if (system.identify(path, before) < 0 || !before.is_socket) return false;
-  const int probe = system.open_socket(AF_UNIX, type, 0);
+  const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
-  if (status != -ECONNREFUSED)
-    return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
+  if (status != -ECONNREFUSED) return false;
   file_identity after;
   return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;
 }
 
-ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view path,
-                           const std::optional<mode_t>& mode, const char*& operation) {
+ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                           const char*& operation) {
   operation = "bind";
   const result<unix_address> address = make_unix_address(path, operation);
   if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
@@ -13508,7 +13511,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view p
   const std::string file(path);
 
   int status = system.bind(fd, name, address->size);
-  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address, type)) {
+  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = system.unlink(file.c_str());
     if (removed < 0 && removed != -ENOENT) return status;
     status = system.bind(fd, name, address->size);
@@ -13638,7 +13641,13 @@ ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e
 ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                     bool& dual_stack) {
   const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+#if defined(__OpenBSD__)  // a socket is of one family there
+  dual_stack = false;
+  if (v6 && family == AF_UNSPEC)
+    return {ip_endpoint{ip_address::any_v6(), port}, ip_endpoint{ip_address::any_v4(), port}};
+#else
   dual_stack = v6 && family == AF_UNSPEC;
+#endif
   if (v6 || family == AF_INET6) return {ip_endpoint{ip_address::any_v6(), port}};
   return {ip_endpoint{ip_address::any_v4(), port}};
 }
@@ -13788,7 +13797,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   };
   if (fd < 0) return fail(fd, "socket");
   const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
+  if (int status = detail::bind_unix(system, fd, path_, options_.mode, step); status < 0)
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {
@@ -14528,7 +14537,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   unique_fd fd(status);
   if (!options.local_path.empty()) {
     const char* operation = "bind";
-    status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
+    status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
   const auto fail_bound = [&](const char* operation) {  // nothing is left behind
@@ -19220,6 +19229,10 @@ ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address,
 #include <netinet/udp.h>
 #include <sys/un.h>
 
+#if defined(__APPLE__) || defined(__FreeBSD__)
+#include <sys/ucred.h>
+#endif
+
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 // --- options
@@ -19243,6 +19256,15 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
     const int who[3] = {1, 0, 0};  // process, user, group
     *size = std::min<socklen_t>(*size, sizeof who);
     std::memcpy(value, who, *size);
+    return 0;
+  }
+#elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
+  if (!s->is_ip() && level == SOL_LOCAL) {
+    const int process = 1;
+    const xucred who{};
+    const bool is_process = name != LOCAL_PEERCRED;
+    *size = std::min<socklen_t>(*size, is_process ? sizeof process : sizeof who);
+    std::memcpy(value, is_process ? static_cast<const void*>(&process) : &who, *size);
     return 0;
   }
 #endif

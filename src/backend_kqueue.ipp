@@ -51,7 +51,8 @@ class kqueue_changes {
   int error_of(int filter) const noexcept {
     for (int i = 0; i < receipt_count_; ++i) {
       const struct kevent& receipt = receipts_[i];
-      if (receipt.filter == filter && (receipt.flags & EV_ERROR) != 0) return static_cast<int>(receipt.data);
+      if (static_cast<int>(receipt.filter) == filter && (receipt.flags & EV_ERROR) != 0)
+        return static_cast<int>(receipt.data);
     }
     return 0;
   }

@@ -124,7 +124,13 @@ ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e
 ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                     bool& dual_stack) {
   const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+#if defined(__OpenBSD__)  // a socket is of one family there
+  dual_stack = false;
+  if (v6 && family == AF_UNSPEC)
+    return {ip_endpoint{ip_address::any_v6(), port}, ip_endpoint{ip_address::any_v4(), port}};
+#else
   dual_stack = v6 && family == AF_UNSPEC;
+#endif
   if (v6 || family == AF_INET6) return {ip_endpoint{ip_address::any_v6(), port}};
   return {ip_endpoint{ip_address::any_v4(), port}};
 }
@@ -274,7 +280,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   };
   if (fd < 0) return fail(fd, "socket");
   const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
+  if (int status = detail::bind_unix(system, fd, path_, options_.mode, step); status < 0)
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {

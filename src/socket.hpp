@@ -149,7 +149,7 @@ class tcp_stream : public socket_stream {
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;
+  pid_t pid = 0;  // -1 where the system does not tell
   uid_t uid = 0;
   gid_t gid = 0;
 };

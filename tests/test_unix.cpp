@@ -195,6 +195,19 @@ TEST_CASE("a live socket stays, also one whose backlog is full, and one that doe
   CHECK(exists(path));
   ::close(client);
 
+  // Nor is a listener bothered with a connection of one who only asks.
+  anyio::unix_listener unbothered = listen(dir.path("u"));
+  CHECK(refusal(dir.path("u")) == std::errc::address_in_use);
+  CHECK(unbothered.native_handle() >= 0);
+  CHECK(::fcntl(unbothered.native_handle(), F_GETFL) >= 0);
+  CHECK(::accept(unbothered.native_handle(), nullptr, nullptr) < 0);
+  CHECK((errno == EAGAIN || errno == EWOULDBLOCK));
+
+  const int silent = support::raw_unix_socket(dir.path("q"));
+  CHECK(refusal(dir.path("q")) == std::errc::address_in_use);
+  CHECK(exists(dir.path("q")));
+  ::close(silent);
+
   const int datagrams = ::socket(AF_UNIX, SOCK_DGRAM, 0);
   const socklen_t other = support::unix_name(dir.path("d"), address);
   CHECK(::bind(datagrams, reinterpret_cast<const sockaddr*>(&address), other) == 0);

@@ -1413,8 +1413,8 @@ class kqueue_backend final : public posix_backend {
   kqueue_backend();
 
   entry& entry_of(int fd);
-  /// Takes the filters out; whether one was there.
-  bool remove(int fd) noexcept;
+  /// Takes the filters out. One is not there if it has told once, or its descriptor was closed.
+  void remove(int fd) noexcept;
   /// Whether an entry of somebody else's is still in the poller. If its owner has closed it, it is not.
   bool still_there(int fd, const entry& e) noexcept;
   void drain_wake() noexcept;
@@ -11339,16 +11339,14 @@ ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
   return entries_[index];
 }
 
-ANYIO_NET_FN bool kqueue_backend::remove(int fd) noexcept {
+ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
   kqueue_changes changes;
   changes.add(fd, EVFILT_READ, EV_DELETE);
   changes.add(fd, EVFILT_WRITE, EV_DELETE);
 #if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
   changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
 #endif
-  // Nothing is there if it has been closed, or has told once.
-  return changes.apply(poller_) == 0 &&
-         (changes.error_of(EVFILT_READ) == 0 || changes.error_of(EVFILT_WRITE) == 0);
+  static_cast<void>(changes.apply(poller_));
 }
 
 ANYIO_NET_FN bool kqueue_backend::still_there(int fd, const entry& e) noexcept {

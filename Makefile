@@ -145,6 +145,7 @@ clean: ## remove what was built
 
 include fuzz/fuzz.mk
 include tools/cross.mk
+include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
 
@@ -265,12 +266,6 @@ coverage: ## line coverage of src/ by the tests, with g++
 	@build/coverage/run_tests --no-colors
 	@gcovr --root . --filter 'src/' --object-directory build/coverage --print-summary
 
-# ---- measuring ------------------------------------------------------------------------------------
-
-.PHONY: bench-echo
-bench-echo: $(HEADER) ## echo servers beside a hand-written epoll loop: some minutes
-	@CXX="$(CXX)" CC="$(CC)" $(PYTHON) bench/run_echo.py $(BENCH_FLAGS)
-
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk tools/cross.mk
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk tools/cross.mk

@@ -98,6 +98,8 @@
 #define ANYIO_NET_DEFINE 0
 #endif
 #endif
+/// One that runs seldom: made small, which also compiles in less time.
+#define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
 #define ANYIO_NET_ABI v1
@@ -792,13 +794,16 @@ static_assert(std::is_trivially_copyable_v<ip_endpoint>);
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// How interfaces are called. A backend sets both before the first address is parsed or formatted;
-/// without them a scope is a number.
+/// The machine's interfaces: 0 or false if there is none. `out` has 64 bytes, and is ended by NUL.
+std::uint32_t interface_index(const char* name) noexcept;
+bool interface_name(std::uint32_t index, char* out) noexcept;
+
+/// How interfaces are called; without, a scope is a number.
 struct interface_names {
-  std::uint32_t (*index)(const char* name) = nullptr;      // 0: there is none
-  bool (*name)(std::uint32_t index, char* out) = nullptr;  // out: 64 bytes, to be ended by NUL
+  std::uint32_t (*index)(const char* name) noexcept = nullptr;
+  bool (*name)(std::uint32_t index, char* out) noexcept = nullptr;
 };
-inline interface_names interface_lookup{};
+inline constinit interface_names interface_lookup{interface_index, interface_name};
 
 // The BSDs keep a structure's length in its first member, Linux has no such member.
 template <class Storage>
@@ -1091,6 +1096,32 @@ struct resolved {
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
 
+/// Names. The calls block, and are made on a helper thread.
+class name_service {
+ public:
+  virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
+  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
+  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+
+ protected:
+  ~name_service() = default;
+};
+
+/// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
+/// (`wait` returns) when one comes, and `take_signal` tells once that it did.
+class signal_service {
+ public:
+  /// 0 or a negative errno.
+  virtual int catch_signal(int number) = 0;
+  virtual void release_signal(int number) = 0;
+  virtual bool take_signal(int number) = 0;
+
+ protected:
+  ~signal_service() = default;
+};
+/// Ended by a function that comes with it: a virtual destructor would be linked into every program.
+using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
+
 }  // namespace detail
 
 /// The seam. `system_backend()` is the machine's; others simulate it or add faults to it.
@@ -1125,6 +1156,9 @@ class backend {
   virtual void wake() = 0;
   /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
   virtual int native_handle() const = 0;
+  /// Eight bytes written to this descriptor end a `wait`, this one or the next: a signal handler can do no
+  /// more. The same for the backend's whole life; -1 if there is none.
+  virtual int wake_descriptor() const { return -1; }
 
   // --- sockets: close-on-exec, non-blocking, never SIGPIPE
   virtual int open_socket(int family, int type, int protocol) = 0;
@@ -1152,6 +1186,8 @@ class backend {
   virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
   virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
   virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
 
@@ -1169,18 +1205,10 @@ class backend {
   virtual int change_mode(const char* path, mode_t mode) = 0;
   virtual int unlink(const char* path) = 0;
 
-  // --- names: blocking, called on a helper thread
-  virtual detail::resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
-  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
-  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
-  /// Whether a socket of this family can be made here at all.
-  virtual bool has_family(int family) = 0;
-
-  // --- signals: from the first `catch_signal` of a number to the last `release_signal`, every loop
-  // that caught it is woken (`wait` returns) when it comes, and `take_signal` tells once that it did
-  virtual int catch_signal(int number) = 0;
-  virtual void release_signal(int number) = 0;
-  virtual bool take_signal(int number) = 0;
+  // --- what few programs need is behind objects of its own: the machine's, which are linked only into
+  // programs that use them, unless this backend has others
+  virtual detail::name_service* names() { return nullptr; }
+  virtual detail::signal_service* signals() { return nullptr; }
 
   // --- helper threads
   /// Whether helper threads may be used. False: what would run on one runs in place.
@@ -1212,6 +1240,15 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 /// The file of the authorities that this system trusts, null if there is none. SSL_CERT_FILE in the
 /// environment goes first.
 [[nodiscard]] const char* trust_file();
+[[nodiscard]] name_service& system_names() noexcept;
+/// Writes to the descriptor from signal handlers; once it is destroyed no longer.
+[[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
+
+/// The names that a loop on this backend knows.
+[[nodiscard]] inline name_service& names_of(backend& system) {
+  name_service* own = system.names();
+  return own != nullptr ? *own : system_names();
+}
 
 }  // namespace detail
 
@@ -1224,9 +1261,10 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 
 // What POSIX systems have in common behind the seam.
 //
-// Sockets, files, names, paths, signals, the clock and randomness are nearly the same everywhere, and
-// the few differences are settled here, so that a system's own backend adds no more than its poller.
-// This part must not know how a poller waits: to be woken by a signal it has a descriptor to write to.
+// Sockets, files, paths, the clock and randomness are nearly the same everywhere, and the few differences
+// are settled here, so that a system's own backend adds no more than its poller. So are names and signals,
+// which are objects of their own. This part must not know how a poller waits: to be woken by a signal it has
+// a descriptor to write to.
 
 #include <atomic>
 
@@ -1234,10 +1272,6 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 class posix_backend : public backend {
  public:
-  posix_backend();
-  /// The derived class has called `release_signals` before it closed its wake descriptor.
-  ANYIO_NET_FN ~posix_backend() override;
-
   ANYIO_NET_FN time_point now() override;
   ANYIO_NET_FN std::int64_t calendar() override;
   ANYIO_NET_FN std::uint64_t entropy() override;
@@ -1274,32 +1308,14 @@ class posix_backend : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
- protected:
-  /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the
-  /// next; a signal handler does so, hence it stays the same until `release_signals`.
-  virtual int wake_descriptor() = 0;
-
-  /// Releases all that was caught. Afterwards nobody writes to the wake descriptor.
-  void release_signals();
-
  private:
-  static constexpr int signal_limit = 64;  // the highest number that can be caught
-
   std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
   std::atomic<signed char> has_ipv6_{-1};
-  int signal_slot_ = -1;                          // in the table of the process; -1: none yet
-  std::uint32_t signals_caught_[signal_limit]{};  // how many times each number is, at number - 1
 };
 
 /// The bits of poll(2) for readiness bits.
@@ -1343,9 +1359,7 @@ class epoll_backend final : public posix_backend {
   /// From a signal handler too.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
-
- protected:
-  ANYIO_NET_FN int wake_descriptor() override;
+  ANYIO_NET_FN int wake_descriptor() const override;
 
  private:
   epoll_backend() = default;
@@ -1395,10 +1409,8 @@ class kqueue_backend final : public posix_backend {
   /// From a signal handler too.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
+  ANYIO_NET_FN int wake_descriptor() const override;
   ANYIO_NET_FN int close(int fd) override;
-
- protected:
-  ANYIO_NET_FN int wake_descriptor() override;
 
  private:
   enum class kind : unsigned char { none, own, foreign };
@@ -1905,7 +1917,8 @@ class loop_core {
   /// Called after each wait, for signals. Null while nobody wants it.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  link raw_descriptors;  // that somebody waits for
+  signal_service_ptr own_signals{nullptr, nullptr};  // unless the system has its own
+  link raw_descriptors;                              // that somebody waits for
 
   loop* object = nullptr;
 
@@ -7551,7 +7564,7 @@ struct name_look_up {
   std::string host;
   std::uint16_t port = 0;
   int family = AF_UNSPEC;
-  resolved operator()() const { return system->resolve(host, port, family); }
+  resolved operator()() const { return names_of(*system).resolve(host, port, family); }
 };
 
 /// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.
@@ -9195,7 +9208,7 @@ class sim_network {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-class sim_backend final : public backend {
+class sim_backend final : public backend, private name_service, private signal_service {
  public:
   explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
       : network_(std::move(network)), calendar_(calendar) {}
@@ -9244,19 +9257,22 @@ class sim_backend final : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  private:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
   template <class Outcome>
   Outcome traced(const char* call, int fd, Outcome outcome) {
     network_->trace(call, fd, static_cast<std::int64_t>(outcome));
@@ -9309,7 +9325,7 @@ struct fault_at_call {
   int error_number = 0;        // out: what it failed with
 };
 
-class faulty_backend final : public backend {
+class faulty_backend final : public backend, private name_service, private signal_service {
  public:
   faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
                  const sim::faults& all) noexcept
@@ -9329,6 +9345,7 @@ class faulty_backend final : public backend {
   ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
+  ANYIO_NET_FN int wake_descriptor() const override;
 
   ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
   ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
@@ -9361,13 +9378,9 @@ class faulty_backend final : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
@@ -9392,6 +9405,14 @@ class faulty_backend final : public backend {
     std::string control;
   };
 
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+  [[nodiscard]] signal_service& inner_signals();
   /// The error that this call is to fail with, 0 for none.
   [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
   [[nodiscard]] kind kind_of(int fd);
@@ -9408,6 +9429,7 @@ class faulty_backend final : public backend {
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
@@ -9627,10 +9649,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+// Arrays, not pointers: nothing to relocate when a program starts, and less than half the size.
 struct errno_entry {
   int value;
-  const char* name;
-  const char* words;
+  char name[16];
+  char words[36];
 };
 
 // clang-format off
@@ -9705,8 +9728,8 @@ ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
 }
 
 struct errc_entry {
-  const char* name;
-  const char* words;
+  char name[20];
+  char words[56];
 };
 
 inline constexpr errc_entry errc_table[] = {
@@ -9737,12 +9760,12 @@ class error_category final : public std::error_category {
   }
 };
 
-ANYIO_NET_FN void abort_with(const char* what, const error& e) {
+ANYIO_NET_COLD void abort_with(const char* what, const error& e) {
   std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
   std::abort();
 }
 
-ANYIO_NET_FN void throw_error(const error& e) {
+ANYIO_NET_COLD void throw_error(const error& e) {
 #if ANYIO_NET_EXCEPTIONS
   switch (e.code()) {
     case errc::ok: break;
@@ -9773,21 +9796,36 @@ ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
   return index < std::size(detail::errc_table) ? detail::errc_table[index].name : "unknown";
 }
 
-ANYIO_NET_FN std::string error::message() const {
-  std::string text(operation_);
-  if (!text.empty()) text += ": ";
+ANYIO_NET_COLD std::string error::message() const {
+  std::string_view pieces[8];  // operation, ": ", reason, ", ", words, " (", name, ")"
+  std::size_t count = 0;
+  std::size_t size = 0;
+  const auto add = [&](std::string_view piece) {
+    pieces[count++] = piece;
+    size += piece.size();
+  };
+  if (*operation_ != '\0') {
+    add(operation_);
+    add(": ");
+  }
+  char number[16];
   if (os_error_ != 0) {
     const detail::errno_entry* entry = detail::find_errno(os_error_);
-    if (reason_ != nullptr) text.append(reason_).append(", ");
-    text += entry ? std::string(entry->words) : std::generic_category().message(os_error_);
-    text += " (";
-    text += entry ? std::string(entry->name) : "errno " + std::to_string(os_error_);
-    text += ')';
-  } else if (reason_ != nullptr) {
-    text += reason_;
+    if (entry == nullptr) std::snprintf(number, sizeof number, "errno %d", os_error_);
+    if (reason_ != nullptr) {
+      add(reason_);
+      add(", ");
+    }
+    add(entry != nullptr ? entry->words : "unknown error");
+    add(" (");
+    add(entry != nullptr ? entry->name : number);
+    add(")");
   } else {
-    text += detail::errc_table[static_cast<std::size_t>(code_)].words;
+    add(reason_ != nullptr ? reason_ : detail::errc_table[static_cast<std::size_t>(code_)].words);
   }
+  std::string text(size, '\0');
+  char* to = text.data();
+  for (std::size_t i = 0; i < count; ++i) to = std::copy(pieces[i].begin(), pieces[i].end(), to);
   return text;
 }
 
@@ -9825,7 +9863,7 @@ ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::u
 }
 
 // Writes 4 bytes.
-ANYIO_NET_FN bool parse_v4(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v4(std::string_view text, std::byte* out) noexcept {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) {
       if (!text.starts_with('.')) return false;
@@ -9840,7 +9878,7 @@ ANYIO_NET_FN bool parse_v4(std::string_view text, std::byte* out) noexcept {
 }
 
 // One to four hexadecimal digits; writes 2 bytes.
-ANYIO_NET_FN bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
   if (text.empty() || text.size() > 4) return false;
   unsigned value = 0;
   for (const char c : text) {
@@ -9861,7 +9899,7 @@ ANYIO_NET_FN bool parse_v6_group(std::string_view text, std::byte* out) noexcept
 }
 
 // Writes into 16 bytes that are zero.
-ANYIO_NET_FN bool parse_v6(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v6(std::string_view text, std::byte* out) noexcept {
   constexpr std::size_t none = 17;
   std::size_t filled = 0;
   std::size_t gap = none;  // how much is filled where "::" stands
@@ -9897,7 +9935,7 @@ ANYIO_NET_FN bool parse_v6(std::string_view text, std::byte* out) noexcept {
 
 // An all-digit scope is always the number, even where an interface is called so: one text has one
 // meaning, and the digits need no system call.
-ANYIO_NET_FN bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
+ANYIO_NET_COLD bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
   if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
   }
@@ -9970,7 +10008,7 @@ ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
   }
 }
 
-ANYIO_NET_FN void append_scope(std::string& out, std::uint32_t scope) {
+ANYIO_NET_COLD void append_scope(std::string& out, std::uint32_t scope) {
   out += '%';
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
@@ -9991,7 +10029,7 @@ ANYIO_NET_FN int sockaddr_family(const sockaddr* data, socklen_t size) noexcept 
   return family;
 }
 
-ANYIO_NET_FN result<unix_address> make_unix_address(std::string_view path, const char* operation) {
+ANYIO_NET_COLD result<unix_address> make_unix_address(std::string_view path, const char* operation) {
   unix_address address;
   std::memset(&address, 0, sizeof address);
   address.storage.sun_family = AF_UNIX;
@@ -10014,7 +10052,7 @@ ANYIO_NET_FN result<unix_address> make_unix_address(std::string_view path, const
   return address;
 }
 
-ANYIO_NET_FN std::string unix_path(const sockaddr* data, socklen_t size) {
+ANYIO_NET_COLD std::string unix_path(const sockaddr* data, socklen_t size) {
   constexpr std::size_t head = offsetof(sockaddr_un, sun_path);
   if (sockaddr_family(data, size) != AF_UNIX || size <= head) return {};
   const std::size_t room = std::min<std::size_t>(size, sizeof(sockaddr_un)) - head;
@@ -10229,7 +10267,6 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 #include <climits>
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10264,20 +10301,6 @@ auto system_call(Call call) noexcept {
     if (errno != EINTR) return static_cast<value>(-errno);
   }
 }
-
-ANYIO_NET_FN posix_backend::posix_backend() {
-  // Once in the process, since other threads may read them already.
-  [[maybe_unused]] static const bool names_known = [] {
-    interface_lookup.index = [](const char* name) -> std::uint32_t { return ::if_nametoindex(name); };
-    interface_lookup.name = [](std::uint32_t index, char* out) {
-      static_assert(IF_NAMESIZE <= 64);
-      return ::if_indextoname(index, out) != nullptr;
-    };
-    return true;
-  }();
-}
-
-ANYIO_NET_FN posix_backend::~posix_backend() { ANYIO_NET_ASSERT(signal_slot_ < 0); }
 
 // --- time and chance
 
@@ -10344,7 +10367,7 @@ ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) 
   return fd < 0 ? fd : prepare_socket(*this, fd);
 }
 
-ANYIO_NET_FN int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
+ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
 #if defined(SOCK_NONBLOCK)
   type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
 #endif
@@ -10358,11 +10381,11 @@ ANYIO_NET_FN int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
   return std::min(first, second);
 }
 
-ANYIO_NET_FN int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+ANYIO_NET_COLD int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
   return system_call([&] { return ::bind(fd, address, size); });
 }
 
-ANYIO_NET_FN int posix_backend::listen(int fd, int backlog) {
+ANYIO_NET_COLD int posix_backend::listen(int fd, int backlog) {
   return system_call([&] { return ::listen(fd, backlog); });
 }
 
@@ -10624,7 +10647,7 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
   return n;
 }
 
-ANYIO_NET_FN int posix_backend::adopt(int fd) {
+ANYIO_NET_COLD int posix_backend::adopt(int fd) {
 #if defined(F_SETNOSIGPIPE)
   // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
   // connection is gone; what it asks for cannot happen then.
@@ -10657,30 +10680,30 @@ ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
 
 // --- paths
 
-ANYIO_NET_FN file_identity identity_of(const struct stat& s) noexcept {
+ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
           static_cast<std::uint64_t>(s.st_ino)};
 }
 
-ANYIO_NET_FN int posix_backend::identify(const char* path, file_identity& identity) {
+ANYIO_NET_COLD int posix_backend::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_FN int posix_backend::identify(int fd, file_identity& identity) {
+ANYIO_NET_COLD int posix_backend::identify(int fd, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::fstat(fd, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_FN int posix_backend::change_mode(const char* path, mode_t mode) {
+ANYIO_NET_COLD int posix_backend::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
-ANYIO_NET_FN int posix_backend::unlink(const char* path) {
+ANYIO_NET_COLD int posix_backend::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
 }
 
@@ -10706,7 +10729,7 @@ ANYIO_NET_FN void close_descriptor(int fd) noexcept {
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
 /// Appends what is there, at most so much: 0 or a negative errno.
-ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
+ANYIO_NET_COLD int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
     content.resize(size + step);
@@ -10720,7 +10743,7 @@ ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
   }
 }
 
-ANYIO_NET_FN int read_file(const char* path, std::string& content) {
+ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   constexpr std::size_t limit = std::size_t{16} << 20;
   content.clear();
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
@@ -10734,7 +10757,7 @@ ANYIO_NET_FN int read_file(const char* path, std::string& content) {
   return status;
 }
 
-ANYIO_NET_FN std::uint64_t system_entropy() {
+ANYIO_NET_COLD std::uint64_t system_entropy() {
   std::uint64_t value = 0;
 #if defined(ANYIO_NET_KQUEUE) && !defined(__linux__)
   ::arc4random_buf(&value, sizeof value);  // all of these systems have it, and it cannot fail
@@ -10752,7 +10775,7 @@ ANYIO_NET_FN std::uint64_t system_entropy() {
 #endif
 }
 
-ANYIO_NET_FN const char* trust_file() {
+ANYIO_NET_COLD const char* trust_file() {
   static constexpr const char* known[] = {
       "/etc/ssl/certs/ca-certificates.crt",      // Debian, Alpine
       "/etc/pki/tls/certs/ca-bundle.crt",        // Fedora
@@ -10774,12 +10797,20 @@ ANYIO_NET_FN const char* trust_file() {
 // Names on POSIX systems: the resolver, and which families there are.
 
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+ANYIO_NET_FN std::uint32_t interface_index(const char* name) noexcept { return ::if_nametoindex(name); }
+
+ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
+  static_assert(IF_NAMESIZE <= 64);
+  return ::if_indextoname(index, out) != nullptr;
+}
+
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
-ANYIO_NET_FN const char* resolver_words(int status) noexcept {
+ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
     case EAI_AGAIN: return "temporary failure in name resolution";
@@ -10802,7 +10833,18 @@ ANYIO_NET_FN const char* resolver_words(int status) noexcept {
   }
 }
 
-ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+class posix_names final : public name_service {
+ public:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+};
+
+ANYIO_NET_FN name_service& system_names() noexcept {
+  static constinit posix_names names;
+  return names;
+}
+
+ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
@@ -10840,7 +10882,7 @@ ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint1
   return found;
 }
 
-ANYIO_NET_FN int posix_backend::reverse(const ip_endpoint& endpoint, std::string& host,
+ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string& host,
                                         std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
@@ -10863,7 +10905,7 @@ ANYIO_NET_FN int posix_backend::reverse(const ip_endpoint& endpoint, std::string
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
 /// is every address, ::1 first of all.
-ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
+ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
   sockaddr_in6 loopback{};
   loopback.sin6_family = AF_INET6;
   loopback.sin6_addr = in6addr_loopback;
@@ -10878,7 +10920,7 @@ ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
   return found;
 }
 
-ANYIO_NET_FN bool posix_backend::has_family(int family) {
+ANYIO_NET_COLD bool posix_backend::has_family(int family) {
   std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
                                     : family == AF_INET6 ? &has_ipv6_
                                                          : nullptr;
@@ -10899,11 +10941,13 @@ ANYIO_NET_FN bool posix_backend::has_family(int family) {
 
 // == backend_posix_signals: definitions ===========================================================
 
-// Signals on POSIX systems: one handler for the process, which wakes every backend that caught the number.
+// Signals on POSIX systems: one handler for the process, which wakes every loop that caught the number.
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// A backend as the signal handler sees it. It counts as free or taken for those who hold the lock;
+inline constexpr int signal_limit = 64;  // the highest number that can be caught
+
+/// A loop as the signal handler sees it. It counts as free or taken for those who hold the lock;
 /// the handler uses `wake_fd` only while a bit is set in `caught`.
 struct signal_slot {
   std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
@@ -10923,14 +10967,14 @@ struct signal_table {
   std::atomic<int> handlers{0};    // how many run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
-  std::uint32_t catchers[64]{};  // backends that catch a number, at number - 1
-  struct sigaction before[64]{};
+  std::uint32_t catchers[signal_limit]{};  // loops that catch a number, at number - 1
+  struct sigaction before[signal_limit]{};
 };
 
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
               "a signal handler needs atomics without locks");
 
-ANYIO_NET_FN signal_table& posix_signals() noexcept {
+ANYIO_NET_FN signal_table& the_signals() noexcept {
   static constinit signal_table table;
   return table;
 }
@@ -10938,8 +10982,8 @@ ANYIO_NET_FN signal_table& posix_signals() noexcept {
 class signal_lock {
  public:
 #if !defined(ANYIO_NET_NO_THREADS)
-  signal_lock() noexcept { ::pthread_mutex_lock(&posix_signals().mutex); }
-  ~signal_lock() { ::pthread_mutex_unlock(&posix_signals().mutex); }
+  signal_lock() noexcept { ::pthread_mutex_lock(&the_signals().mutex); }
+  ~signal_lock() { ::pthread_mutex_unlock(&the_signals().mutex); }
 #else
   signal_lock() noexcept {}
 #endif
@@ -10947,10 +10991,10 @@ class signal_lock {
   signal_lock& operator=(const signal_lock&) = delete;
 };
 
-/// The only handler: notes the number in every backend that catches it, and wakes them.
+/// The only handler: notes the number for every loop that catches it, and wakes them.
 ANYIO_NET_FN void note_signal(int number) noexcept {
   const int saved_errno = errno;
-  signal_table& table = posix_signals();
+  signal_table& table = the_signals();
   table.handlers.fetch_add(1);
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
@@ -10972,36 +11016,57 @@ ANYIO_NET_FN void note_signal(int number) noexcept {
 /// counts itself in and then looks, we first change and then look at the count: with both orders the
 /// same for everyone, one of the two sees the other.
 ANYIO_NET_FN void wait_for_handlers() noexcept {
-  for (int spins = 0; posix_signals().handlers.load() != 0; ++spins) {
+  for (int spins = 0; the_signals().handlers.load() != 0; ++spins) {
     if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
   }
 }
 
-ANYIO_NET_FN int posix_backend::catch_signal(int number) {
+class posix_signals final : public signal_service {
+ public:
+  explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
+  posix_signals(const posix_signals&) = delete;
+  posix_signals& operator=(const posix_signals&) = delete;
+  ANYIO_NET_FN ~posix_signals();
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+ private:
+  int wake_fd_;
+  int slot_ = -1;                         // in the table of the process; -1: none yet
+  std::uint32_t caught_[signal_limit]{};  // how many times each number is, at number - 1
+};
+
+ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
+  return {new posix_signals(wake_descriptor),
+          [](signal_service* s) { delete static_cast<posix_signals*>(s); }};
+}
+
+ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
   if (number < 1 || number > signal_limit) return -EINVAL;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  if (signals_caught_[index] != 0) {
-    ++signals_caught_[index];
+  if (caught_[index] != 0) {
+    ++caught_[index];
     return 0;
   }
 
   const signal_lock lock;
-  signal_table& table = posix_signals();
-  if (signal_slot_ < 0) {
-    const int fd = wake_descriptor();
-    if (fd < 0) return fd;
+  signal_table& table = the_signals();
+  if (slot_ < 0) {
+    if (wake_fd_ < 0) return -ENOTSUP;
     int first_free = 0;
     while (first_free < signal_table::slot_count && table.slots[first_free].taken) ++first_free;
     if (first_free == signal_table::slot_count) return -EMFILE;
     table.slots[first_free].taken = true;
-    table.slots[first_free].wake_fd.store(fd);
+    table.slots[first_free].wake_fd.store(wake_fd_);
     if (first_free >= table.slots_used.load()) table.slots_used.store(first_free + 1);
-    signal_slot_ = first_free;
+    slot_ = first_free;
   }
 
-  signal_slot& slot = table.slots[signal_slot_];
+  signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_or(bit);
   if (table.catchers[index] == 0) {
     struct sigaction action {};
@@ -11015,46 +11080,45 @@ ANYIO_NET_FN int posix_backend::catch_signal(int number) {
     }
   }
   ++table.catchers[index];
-  ++signals_caught_[index];
+  ++caught_[index];
   return 0;
 }
 
-ANYIO_NET_FN void posix_backend::release_signal(int number) {
+ANYIO_NET_COLD void posix_signals::release_signal(int number) {
   if (number < 1 || number > signal_limit) return;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  if (signals_caught_[index] == 0 || --signals_caught_[index] != 0) return;
+  if (caught_[index] == 0 || --caught_[index] != 0) return;
 
   const signal_lock lock;
-  signal_table& table = posix_signals();
+  signal_table& table = the_signals();
   // The disposition first: there is no moment in which a signal is caught and reaches nobody.
   if (--table.catchers[index] == 0) ::sigaction(number, &table.before[index], nullptr);
-  signal_slot& slot = table.slots[signal_slot_];
+  signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_and(~bit);
   wait_for_handlers();
   slot.pending[word].fetch_and(~bit);
 }
 
-ANYIO_NET_FN bool posix_backend::take_signal(int number) {
-  if (number < 1 || number > signal_limit || signal_slot_ < 0) return false;
+ANYIO_NET_FN bool posix_signals::take_signal(int number) {
+  if (number < 1 || number > signal_limit || slot_ < 0) return false;
   const auto index = static_cast<unsigned>(number - 1);
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  std::atomic<std::uint32_t>& pending = posix_signals().slots[signal_slot_].pending[index / 32];
+  std::atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
 }
 
-ANYIO_NET_FN void posix_backend::release_signals() {
-  if (signal_slot_ < 0) return;
+ANYIO_NET_COLD posix_signals::~posix_signals() {
+  if (slot_ < 0) return;
   for (int number = 1; number <= signal_limit; ++number) {
-    std::uint32_t& caught = signals_caught_[number - 1];
+    std::uint32_t& caught = caught_[number - 1];
     if (caught == 0) continue;
     caught = 1;
     release_signal(number);
   }
   const signal_lock lock;
-  posix_signals().slots[signal_slot_].taken = false;
-  signal_slot_ = -1;
+  the_signals().slots[slot_].taken = false;
 }
 
 ANYIO_NET_FN bool posix_backend::uses_threads() const {
@@ -11079,7 +11143,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
   return nullptr;
 }
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument) {
+ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argument) {
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -11098,7 +11162,7 @@ ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument
 
 #else
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+ANYIO_NET_COLD int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
 
 #endif
 
@@ -11129,7 +11193,7 @@ namespace detail {
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
               EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
-ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
+ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
   std::unique_ptr<epoll_backend> made(new epoll_backend);
   made->poller_ = ::epoll_create1(EPOLL_CLOEXEC);
   if (made->poller_ < 0) return nullptr;
@@ -11139,8 +11203,7 @@ ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
   return made;
 }
 
-ANYIO_NET_FN epoll_backend::~epoll_backend() {
-  release_signals();
+ANYIO_NET_COLD epoll_backend::~epoll_backend() {
   if (wake_fd_ >= 0) ::close(wake_fd_);
   if (poller_ >= 0) ::close(poller_);
 }
@@ -11213,11 +11276,11 @@ ANYIO_NET_FN void epoll_backend::wake() {
 
 ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
 
-ANYIO_NET_FN int epoll_backend::wake_descriptor() { return wake_fd_; }
+ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
 
 }  // namespace detail
 
-ANYIO_NET_FN std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 
@@ -11297,16 +11360,16 @@ ANYIO_NET_FN int refuse_file(int fd) noexcept {
 
 /// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
 /// in different words; a terminal that cannot be watched is not one of them, as it does block.
-ANYIO_NET_FN int filter_refusal(int fd, int error_number) noexcept {
+ANYIO_NET_COLD int filter_refusal(int fd, int error_number) noexcept {
   struct stat status;
   const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
   const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
   return is_device && is_unknown ? -EPERM : -error_number;
 }
 
-ANYIO_NET_FN kqueue_backend::kqueue_backend() : entries_(256), process_(::getpid()) {}
+ANYIO_NET_COLD kqueue_backend::kqueue_backend() : entries_(256), process_(::getpid()) {}
 
-ANYIO_NET_FN std::unique_ptr<kqueue_backend> kqueue_backend::make() {
+ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
   std::unique_ptr<kqueue_backend> made(new kqueue_backend);
   made->poller_ = ::kqueue();
   if (made->poller_ < 0) return nullptr;
@@ -11325,8 +11388,7 @@ ANYIO_NET_FN std::unique_ptr<kqueue_backend> kqueue_backend::make() {
   return made;
 }
 
-ANYIO_NET_FN kqueue_backend::~kqueue_backend() {
-  release_signals();
+ANYIO_NET_COLD kqueue_backend::~kqueue_backend() {
   for (const int fd : wake_fds_)
     if (fd >= 0) ::close(fd);
   // After a fork the number is not the poller's in the child, but anyone's.
@@ -11349,7 +11411,7 @@ ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
   static_cast<void>(changes.apply(poller_));
 }
 
-ANYIO_NET_FN bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
+ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
   // There is no question without a change: what can be taken out was there, and goes in again.
   kqueue_changes out;
   out.add(fd, EVFILT_READ, EV_DELETE);
@@ -11479,11 +11541,11 @@ ANYIO_NET_FN void kqueue_backend::wake() {
 
 ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
 
-ANYIO_NET_FN int kqueue_backend::wake_descriptor() { return wake_fds_[1]; }
+ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
 
 }  // namespace detail
 
-ANYIO_NET_FN std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 
@@ -11593,7 +11655,7 @@ ANYIO_NET_FN bool mailbox::post(posted_node& call) {
   return true;
 }
 
-ANYIO_NET_FN loop_core::loop_core(std::unique_ptr<backend> system)
+ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
     : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
   if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
   mail->system = system_.get();
@@ -11785,14 +11847,14 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
   return first->deadline() > time ? first->deadline() - time : duration::zero();
 }
 
-ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
   slots_.reserve(slots_.size() + descriptors);
   recycler::reserve(recycler::descriptors, descriptors);
   recycler::reserve(recycler::operations, started_operations);
   static_cast<void>(buffer());
 }
 
-ANYIO_NET_FN std::string loop_core::dump() {
+ANYIO_NET_COLD std::string loop_core::dump() {
   std::string text;
   const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
   for (const link* list : {&round_, &ready_, &parked_}) {
@@ -11814,7 +11876,7 @@ ANYIO_NET_FN std::string loop_core::dump() {
   return text;
 }
 
-ANYIO_NET_FN void loop_core::end() {
+ANYIO_NET_COLD void loop_core::end() {
   const ref<loop_core> self(this);
   {
     link calls;
@@ -11839,6 +11901,7 @@ ANYIO_NET_FN void loop_core::end() {
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
+  own_signals.reset();
   system_.reset();
   lives_.withdraw();
   object = nullptr;
@@ -11846,13 +11909,13 @@ ANYIO_NET_FN void loop_core::end() {
 
 }  // namespace detail
 
-ANYIO_NET_FN loop::loop() : loop(system_backend()) {}
+ANYIO_NET_COLD loop::loop() : loop(system_backend()) {}
 
-ANYIO_NET_FN loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
+ANYIO_NET_COLD loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
   core_->object = this;
 }
 
-ANYIO_NET_FN loop::~loop() { core_->end(); }
+ANYIO_NET_COLD loop::~loop() { core_->end(); }
 
 ANYIO_NET_FN loop& loop::current() { return *detail::loop_core::current().object; }
 
@@ -12033,6 +12096,13 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+/// The loop's, made when it is first needed.
+ANYIO_NET_FN signal_service& signals_of(loop_core& core) {
+  if (signal_service* own = core.system().signals()) return *own;
+  if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
+  return *core.own_signals;
+}
+
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
   static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   distribute(core);                                     // what came before is not for this one
@@ -12044,7 +12114,7 @@ ANYIO_NET_FN int signal_resource::add(int number) {
   if (number < 1 || number > highest) return -EINVAL;
   const std::uint64_t bit = std::uint64_t{1} << (number - 1);
   if ((named_ & bit) != 0) return 0;
-  const int status = core().system().catch_signal(number);
+  const int status = signals_of(core()).catch_signal(number);
   if (status >= 0) named_ |= bit;
   return status;
 }
@@ -12063,7 +12133,7 @@ ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
   for (link* l = all.next; l != &all; l = l->next) named |= static_cast<signal_resource*>(l)->named_;
   std::uint64_t came = 0;
   for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
-    if (core.system().take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
+    if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
   }
   if (came == 0) return;
   for (link* l = all.next; l != &all; l = l->next) {
@@ -12077,7 +12147,7 @@ ANYIO_NET_FN void signal_resource::shut() noexcept {
   unlink();
   if (!core().signal_receivers.linked()) core().after_wait = nullptr;
   for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
-    core().system().release_signal(std::countr_zero(rest) + 1);
+    signals_of(core()).release_signal(std::countr_zero(rest) + 1);
   }
   core().leave(registration_);
 }
@@ -12262,7 +12332,7 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   return false;
 }
 
-ANYIO_NET_FN void send_operation::keep_loan() {
+ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
   if (!gathered_) {
@@ -12277,9 +12347,15 @@ ANYIO_NET_FN void send_operation::keep_loan() {
   if (!lent) return;
   detail::outgoing rest(parts_);
   rest.advance(sent_);
-  std::string owned;
-  for (std::size_t i = 0; i < rest.count(); ++i)
-    owned.append(reinterpret_cast<const char*>(rest.piece(i).data()), rest.piece(i).size());
+  std::size_t size = 0;
+  for (std::size_t i = 0; i < rest.count(); ++i) size += rest.piece(i).size();
+  std::string owned(size, '\0');
+  char* to = owned.data();
+  for (std::size_t i = 0; i < rest.count(); ++i) {
+    const const_buffer piece = rest.piece(i);
+    if (piece.size() != 0) std::memcpy(to, piece.data(), piece.size());
+    to += piece.size();
+  }
   bytes_ = detail::lent_bytes(std::move(owned));
   kept_at_ = sent_;
   gathered_ = false;
@@ -12576,21 +12652,21 @@ ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
       .value_or(ip_endpoint());
 }
 
-ANYIO_NET_FN std::string local_path_of(backend& system, int fd) {
+ANYIO_NET_COLD std::string local_path_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
   return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
 }
 
-ANYIO_NET_FN std::string remote_path_of(backend& system, int fd) {
+ANYIO_NET_COLD std::string remote_path_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
   return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
 }
 
-ANYIO_NET_FN std::shared_ptr<const std::string> shared_path(std::string path) {
+ANYIO_NET_COLD std::shared_ptr<const std::string> shared_path(std::string path) {
   return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
 }
 
@@ -12600,7 +12676,7 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
@@ -12699,8 +12775,8 @@ ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
   return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
 }
 
-ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
-                                                 int count) {
+ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
+                                                   int count) {
   constexpr std::int64_t largest = std::numeric_limits<int>::max();
   if (idle.count() < 1 || interval.count() < 1 || count < 1 || idle.count() > largest ||
       interval.count() > largest)
@@ -12720,14 +12796,14 @@ ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std:
 #endif
 }
 
-ANYIO_NET_FN result<tcp_stream> tcp_stream::from_fd(int fd) {
+ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
     return r.error();
   return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
 }
 
-ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
+ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
   if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
@@ -12737,7 +12813,7 @@ ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
                                           "unix_stream");
 }
 
-ANYIO_NET_FN result<peer_credentials> unix_stream::credentials() const {
+ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
   if (!*this) return error(errc::closed_resource, 0, "credentials");
 #if defined(SO_PEERCRED) && defined(__linux__)
   struct {  // struct ucred, which needs _GNU_SOURCE
@@ -13531,14 +13607,14 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN int listener_resource::add(int fd, const ip_endpoint& local) {
+ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
   sockets.push_back({registration{fd, 0}, local});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
 }
 
-ANYIO_NET_FN void listener_resource::shut() noexcept {
+ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
   if (!own_file.is_socket) return;
   file_identity now;
@@ -13598,7 +13674,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
   return outcome::again;
 }
 
-ANYIO_NET_FN void listener_resource::pause(timer& t, node& waiter) {
+ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
   core().wait_for_descriptor(place_);
   core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
@@ -13625,7 +13701,7 @@ ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_r
 }
 
 #if ANYIO_NET_EXCEPTIONS
-ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e) {
+ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr& e) {
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& known) {
@@ -13636,8 +13712,8 @@ ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e
 }
 #endif
 
-ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
-                                                    bool& dual_stack) {
+ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
+                                                      bool& dual_stack) {
   const bool v6 = family != AF_INET && system.has_family(AF_INET6);
 #if defined(__OpenBSD__)  // a socket is of one family there
   dual_stack = false;
@@ -13651,8 +13727,8 @@ ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family,
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                   const tcp_listener_options& options) {
+ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                     const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
@@ -13688,23 +13764,25 @@ ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bo
   return fd;
 }
 
-ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
-                                             bool dual_stack, const tcp_listener_options& options) {
+ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
+                                               bool dual_stack, const tcp_listener_options& options) {
   backend& system = core.system();
   error last(errc::os_error, EADDRNOTAVAIL, "bind");
   // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
   // to choose once.
   for (std::size_t round = 0; round < addresses.size(); ++round) {
+    const std::uint16_t wanted_port = addresses[round].port;
     ref<listener_resource> r(new listener_resource(core));
     r->no_delay = options.no_delay;
     bool in_use = false;
-    std::uint16_t port = addresses.front().port;
-    for (ip_endpoint at : addresses) {
+    std::uint16_t port = wanted_port;
+    for (std::size_t i = 0; i < addresses.size(); ++i) {
+      ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
       result<int> fd = listen_at(system, at, dual_stack, options);
       if (!fd) {
         last = fd.error();
-        const bool chosen_by_kernel = addresses.front().port == 0 && port != 0;
+        const bool chosen_by_kernel = wanted_port == 0 && port != 0;
         if (chosen_by_kernel && last == std::errc::address_in_use) {
           in_use = true;
           break;
@@ -13721,14 +13799,13 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
       }
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
-    std::rotate(addresses.begin(), addresses.begin() + 1, addresses.end());
   }
   return last;
 }
 
 /// The listening socket that `from_fd` was given.
-ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
-                                                           const wanted_socket& wanted) {
+ANYIO_NET_COLD result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
+                                                             const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));
@@ -13740,18 +13817,18 @@ ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int 
 
 }  // namespace detail
 
-ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
+ANYIO_NET_COLD result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
   return detail::listen_tcp(detail::loop_core::current(), {local}, false, options);
 }
 
-ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
+ANYIO_NET_COLD result<tcp_listener> tcp_listener::from_fd(int fd) {
   auto r = detail::adopt_listener(detail::loop_core::current(), fd,
                                   {"tcp_listener", false, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<tcp_listener>(*std::move(r));
 }
 
-ANYIO_NET_FN std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
+ANYIO_NET_COLD std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
   std::vector<ip_endpoint> all;
   if (resource_)
     for (const auto& s : resource_->sockets) all.push_back(s.local);
@@ -13762,21 +13839,21 @@ ANYIO_NET_FN std::uint16_t tcp_listener::local_port() const noexcept {
   return resource_ && !resource_->sockets.empty() ? resource_->sockets.front().local.port : std::uint16_t{0};
 }
 
-ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
+ANYIO_NET_COLD std::vector<int> tcp_listener::native_handles() const {
   std::vector<int> all;
   if (*this)
     for (const auto& s : resource_->sockets) all.push_back(s.place.fd);
   return all;
 }
 
-ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
+ANYIO_NET_COLD result<unix_listener> unix_listener::from_fd(int fd) {
   auto r = detail::adopt_listener(detail::loop_core::current(), fd,
                                   {"unix_listener", true, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<unix_listener>(*std::move(r));
 }
 
-ANYIO_NET_FN std::string unix_listener::local_path() const {
+ANYIO_NET_COLD std::string unix_listener::local_path() const {
   return resource_ && resource_->path ? *resource_->path : std::string();
 }
 
@@ -14827,7 +14904,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
 
 ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
   names found;
-  found.status = system->reverse(endpoint, found.host, found.service);
+  found.status = names_of(*system).reverse(endpoint, found.host, found.service);
   return found;
 }
 
@@ -20359,25 +20436,33 @@ ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint
     failed.reason = "the name server does not answer";
     return failed;
   }
-  return inner_->resolve(host, port, family);
+  return names_of(*inner_).resolve(host, port, family);
 }
 
 ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
                                          std::string& service) {
   if (const int failure = failure_of("reverse", errors_of_paths); failure != 0) return failure;
-  return inner_->reverse(endpoint, host, service);
+  return names_of(*inner_).reverse(endpoint, host, service);
 }
 
 ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
 
-ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
-  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
-  return inner_->catch_signal(number);
+ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
+
+ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
+  if (signal_service* own = inner_->signals()) return *own;
+  if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
+  return *system_signals_;
 }
 
-ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_->release_signal(number); }
+ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
+  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
+  return inner_signals().catch_signal(number);
+}
 
-ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_->take_signal(number); }
+ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
+
+ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
 

@@ -84,7 +84,8 @@ def api() -> None:
 
 def stream_pair() -> None:
     plan = [40, 5, 0, 30, 65, 100, 2, 200, 3, 60, 1, 9] + list(noise(80, 3))
-    kinds = {"memory": 0, "unix-pair": 2, "unix": 3, "tcp4": 4, "tcp6": 5}
+    kinds = {"memory": 0, "unix-pair": 2, "unix": 3, "tcp4": 4, "tcp6": 5,
+             "tls-over-memory": 192, "tls-over-unix": 195, "tls-over-tcp4": 196}
     for name, kind in kinds.items():
         write("stream_pair", name, faulty(0, 0, 0), [kind, 60], plan)
         write("stream_pair", name + "-all-faults", faulty(SHORT | BLOCK | INTERRUPT | DROP | LATENCY, 2, 160),

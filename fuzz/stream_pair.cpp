@@ -1,13 +1,14 @@
-// One flow of bytes each way between two connected ends, TCP, UNIX or memory, by a plan of chunks, under
-// faults. What is received is a prefix of what was sent, at every moment; once the network has healed all of
-// it comes, unless a fault reset the connection; the end comes only after the sender has made one, and
-// behind the last byte.
+// One flow of bytes each way between two connected ends, TCP, UNIX or memory, plain or under TLS (the driver,
+// with an engine that is cheap), by a plan of chunks, under faults. What is received is a prefix of what was
+// sent, at every moment; once the network has healed all of it comes, unless a fault reset the connection;
+// the end comes only after the sender has made one, and behind the last byte.
 #include <array>
 #include <chrono>
 #include <optional>
 #include <vector>
 
 #include "support/world.hpp"
+#include "tests/support/toy_tls.hpp"
 
 namespace {
 
@@ -18,9 +19,14 @@ class transfer {
   transfer(fuzz::input in, bool may_reset) noexcept : in_(in), may_reset_(may_reset) {}
 
   anyio::task<> run() {
-    kind_ = in_.byte() % 6;
+    const unsigned kind = in_.byte();
+    kind_ = kind % 6;
     co_await connect();
     if (a_ == nullptr || b_ == nullptr) co_return;
+    if (kind >= 192) {
+      co_await wrap();
+      if (a_ == nullptr || b_ == nullptr) co_return;
+    }
     anyio::task_group both;
     both.start_soon(write(*a_, flows_[0]));
     both.start_soon(read(*b_, flows_[0]));
@@ -77,6 +83,17 @@ class transfer {
       if (window != 0)
         static_cast<void>(b_->socket()->set_option(SOL_SOCKET, SO_RCVBUF, static_cast<int>(window)));
     }
+  }
+  /// Only a reset makes the handshake fail.
+  anyio::task<> wrap() {
+    const auto context = std::make_shared<support::toy_context>("a.server");
+    auto client = anyio::tls_stream::wrap_client(std::move(a_), context, {.server_name = "a.server"});
+    auto server = anyio::tls_stream::wrap_server(std::move(b_), context, {});
+    auto ends = co_await anyio::as_result(anyio::when_all(std::move(client), std::move(server)));
+    FUZZ_CHECK(ends.has_value() || may_reset_);
+    if (!ends) co_return;
+    a_ = std::make_unique<anyio::tls_stream>(std::move(std::get<0>(*ends)));
+    b_ = std::make_unique<anyio::tls_stream>(std::move(std::get<1>(*ends)));
   }
   anyio::task<> heal_later() {
     co_await anyio::sleep(std::chrono::milliseconds(in_.byte()));

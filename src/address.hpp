@@ -125,13 +125,16 @@ static_assert(std::is_trivially_copyable_v<ip_endpoint>);
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// How interfaces are called. A backend sets both before the first address is parsed or formatted;
-/// without them a scope is a number.
+/// The machine's interfaces: 0 or false if there is none. `out` has 64 bytes, and is ended by NUL.
+std::uint32_t interface_index(const char* name) noexcept;
+bool interface_name(std::uint32_t index, char* out) noexcept;
+
+/// How interfaces are called; without, a scope is a number.
 struct interface_names {
-  std::uint32_t (*index)(const char* name) = nullptr;      // 0: there is none
-  bool (*name)(std::uint32_t index, char* out) = nullptr;  // out: 64 bytes, to be ended by NUL
+  std::uint32_t (*index)(const char* name) noexcept = nullptr;
+  bool (*name)(std::uint32_t index, char* out) noexcept = nullptr;
 };
-inline interface_names interface_lookup{};
+inline constinit interface_names interface_lookup{interface_index, interface_name};
 
 // The BSDs keep a structure's length in its first member, Linux has no such member.
 template <class Storage>

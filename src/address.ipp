@@ -29,7 +29,7 @@ ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::u
 }
 
 // Writes 4 bytes.
-ANYIO_NET_FN bool parse_v4(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v4(std::string_view text, std::byte* out) noexcept {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) {
       if (!text.starts_with('.')) return false;
@@ -44,7 +44,7 @@ ANYIO_NET_FN bool parse_v4(std::string_view text, std::byte* out) noexcept {
 }
 
 // One to four hexadecimal digits; writes 2 bytes.
-ANYIO_NET_FN bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
   if (text.empty() || text.size() > 4) return false;
   unsigned value = 0;
   for (const char c : text) {
@@ -65,7 +65,7 @@ ANYIO_NET_FN bool parse_v6_group(std::string_view text, std::byte* out) noexcept
 }
 
 // Writes into 16 bytes that are zero.
-ANYIO_NET_FN bool parse_v6(std::string_view text, std::byte* out) noexcept {
+ANYIO_NET_COLD bool parse_v6(std::string_view text, std::byte* out) noexcept {
   constexpr std::size_t none = 17;
   std::size_t filled = 0;
   std::size_t gap = none;  // how much is filled where "::" stands
@@ -101,7 +101,7 @@ ANYIO_NET_FN bool parse_v6(std::string_view text, std::byte* out) noexcept {
 
 // An all-digit scope is always the number, even where an interface is called so: one text has one
 // meaning, and the digits need no system call.
-ANYIO_NET_FN bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
+ANYIO_NET_COLD bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
   if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
   }
@@ -174,7 +174,7 @@ ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
   }
 }
 
-ANYIO_NET_FN void append_scope(std::string& out, std::uint32_t scope) {
+ANYIO_NET_COLD void append_scope(std::string& out, std::uint32_t scope) {
   out += '%';
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
@@ -195,7 +195,7 @@ ANYIO_NET_FN int sockaddr_family(const sockaddr* data, socklen_t size) noexcept 
   return family;
 }
 
-ANYIO_NET_FN result<unix_address> make_unix_address(std::string_view path, const char* operation) {
+ANYIO_NET_COLD result<unix_address> make_unix_address(std::string_view path, const char* operation) {
   unix_address address;
   std::memset(&address, 0, sizeof address);
   address.storage.sun_family = AF_UNIX;
@@ -218,7 +218,7 @@ ANYIO_NET_FN result<unix_address> make_unix_address(std::string_view path, const
   return address;
 }
 
-ANYIO_NET_FN std::string unix_path(const sockaddr* data, socklen_t size) {
+ANYIO_NET_COLD std::string unix_path(const sockaddr* data, socklen_t size) {
   constexpr std::size_t head = offsetof(sockaddr_un, sun_path);
   if (sockaddr_family(data, size) != AF_UNIX || size <= head) return {};
   const std::size_t room = std::min<std::size_t>(size, sizeof(sockaddr_un)) - head;

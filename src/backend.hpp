@@ -73,6 +73,32 @@ struct resolved {
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
 
+/// Names. The calls block, and are made on a helper thread.
+class name_service {
+ public:
+  virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
+  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
+  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+
+ protected:
+  ~name_service() = default;
+};
+
+/// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
+/// (`wait` returns) when one comes, and `take_signal` tells once that it did.
+class signal_service {
+ public:
+  /// 0 or a negative errno.
+  virtual int catch_signal(int number) = 0;
+  virtual void release_signal(int number) = 0;
+  virtual bool take_signal(int number) = 0;
+
+ protected:
+  ~signal_service() = default;
+};
+/// Ended by a function that comes with it: a virtual destructor would be linked into every program.
+using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
+
 }  // namespace detail
 
 /// The seam. `system_backend()` is the machine's; others simulate it or add faults to it.
@@ -107,6 +133,9 @@ class backend {
   virtual void wake() = 0;
   /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
   virtual int native_handle() const = 0;
+  /// Eight bytes written to this descriptor end a `wait`, this one or the next: a signal handler can do no
+  /// more. The same for the backend's whole life; -1 if there is none.
+  virtual int wake_descriptor() const { return -1; }
 
   // --- sockets: close-on-exec, non-blocking, never SIGPIPE
   virtual int open_socket(int family, int type, int protocol) = 0;
@@ -134,6 +163,8 @@ class backend {
   virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
   virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
   virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
 
@@ -151,18 +182,10 @@ class backend {
   virtual int change_mode(const char* path, mode_t mode) = 0;
   virtual int unlink(const char* path) = 0;
 
-  // --- names: blocking, called on a helper thread
-  virtual detail::resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
-  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
-  virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
-  /// Whether a socket of this family can be made here at all.
-  virtual bool has_family(int family) = 0;
-
-  // --- signals: from the first `catch_signal` of a number to the last `release_signal`, every loop
-  // that caught it is woken (`wait` returns) when it comes, and `take_signal` tells once that it did
-  virtual int catch_signal(int number) = 0;
-  virtual void release_signal(int number) = 0;
-  virtual bool take_signal(int number) = 0;
+  // --- what few programs need is behind objects of its own: the machine's, which are linked only into
+  // programs that use them, unless this backend has others
+  virtual detail::name_service* names() { return nullptr; }
+  virtual detail::signal_service* signals() { return nullptr; }
 
   // --- helper threads
   /// Whether helper threads may be used. False: what would run on one runs in place.
@@ -194,6 +217,15 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 /// The file of the authorities that this system trusts, null if there is none. SSL_CERT_FILE in the
 /// environment goes first.
 [[nodiscard]] const char* trust_file();
+[[nodiscard]] name_service& system_names() noexcept;
+/// Writes to the descriptor from signal handlers; once it is destroyed no longer.
+[[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
+
+/// The names that a loop on this backend knows.
+[[nodiscard]] inline name_service& names_of(backend& system) {
+  name_service* own = system.names();
+  return own != nullptr ? *own : system_names();
+}
 
 }  // namespace detail
 

@@ -31,9 +31,7 @@ class epoll_backend final : public posix_backend {
   /// From a signal handler too.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
-
- protected:
-  ANYIO_NET_FN int wake_descriptor() override;
+  ANYIO_NET_FN int wake_descriptor() const override;
 
  private:
   epoll_backend() = default;

@@ -24,7 +24,7 @@ namespace detail {
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
               EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
-ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
+ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
   std::unique_ptr<epoll_backend> made(new epoll_backend);
   made->poller_ = ::epoll_create1(EPOLL_CLOEXEC);
   if (made->poller_ < 0) return nullptr;
@@ -34,8 +34,7 @@ ANYIO_NET_FN std::unique_ptr<epoll_backend> epoll_backend::make() {
   return made;
 }
 
-ANYIO_NET_FN epoll_backend::~epoll_backend() {
-  release_signals();
+ANYIO_NET_COLD epoll_backend::~epoll_backend() {
   if (wake_fd_ >= 0) ::close(wake_fd_);
   if (poller_ >= 0) ::close(poller_);
 }
@@ -108,11 +107,11 @@ ANYIO_NET_FN void epoll_backend::wake() {
 
 ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
 
-ANYIO_NET_FN int epoll_backend::wake_descriptor() { return wake_fd_; }
+ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
 
 }  // namespace detail
 
-ANYIO_NET_FN std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 

@@ -39,7 +39,7 @@ struct fault_at_call {
   int error_number = 0;        // out: what it failed with
 };
 
-class faulty_backend final : public backend {
+class faulty_backend final : public backend, private name_service, private signal_service {
  public:
   faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
                  const sim::faults& all) noexcept
@@ -59,6 +59,7 @@ class faulty_backend final : public backend {
   ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
+  ANYIO_NET_FN int wake_descriptor() const override;
 
   ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
   ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
@@ -91,13 +92,9 @@ class faulty_backend final : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
@@ -122,6 +119,14 @@ class faulty_backend final : public backend {
     std::string control;
   };
 
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+  [[nodiscard]] signal_service& inner_signals();
   /// The error that this call is to fail with, 0 for none.
   [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
   [[nodiscard]] kind kind_of(int fd);
@@ -138,6 +143,7 @@ class faulty_backend final : public backend {
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;

@@ -467,25 +467,33 @@ ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint
     failed.reason = "the name server does not answer";
     return failed;
   }
-  return inner_->resolve(host, port, family);
+  return names_of(*inner_).resolve(host, port, family);
 }
 
 ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
                                          std::string& service) {
   if (const int failure = failure_of("reverse", errors_of_paths); failure != 0) return failure;
-  return inner_->reverse(endpoint, host, service);
+  return names_of(*inner_).reverse(endpoint, host, service);
 }
 
 ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
 
-ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
-  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
-  return inner_->catch_signal(number);
+ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
+
+ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
+  if (signal_service* own = inner_->signals()) return *own;
+  if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
+  return *system_signals_;
 }
 
-ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_->release_signal(number); }
+ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
+  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
+  return inner_signals().catch_signal(number);
+}
 
-ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_->take_signal(number); }
+ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
+
+ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
 

@@ -32,10 +32,8 @@ class kqueue_backend final : public posix_backend {
   /// From a signal handler too.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
+  ANYIO_NET_FN int wake_descriptor() const override;
   ANYIO_NET_FN int close(int fd) override;
-
- protected:
-  ANYIO_NET_FN int wake_descriptor() override;
 
  private:
   enum class kind : unsigned char { none, own, foreign };

@@ -73,16 +73,16 @@ ANYIO_NET_FN int refuse_file(int fd) noexcept {
 
 /// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
 /// in different words; a terminal that cannot be watched is not one of them, as it does block.
-ANYIO_NET_FN int filter_refusal(int fd, int error_number) noexcept {
+ANYIO_NET_COLD int filter_refusal(int fd, int error_number) noexcept {
   struct stat status;
   const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
   const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
   return is_device && is_unknown ? -EPERM : -error_number;
 }
 
-ANYIO_NET_FN kqueue_backend::kqueue_backend() : entries_(256), process_(::getpid()) {}
+ANYIO_NET_COLD kqueue_backend::kqueue_backend() : entries_(256), process_(::getpid()) {}
 
-ANYIO_NET_FN std::unique_ptr<kqueue_backend> kqueue_backend::make() {
+ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
   std::unique_ptr<kqueue_backend> made(new kqueue_backend);
   made->poller_ = ::kqueue();
   if (made->poller_ < 0) return nullptr;
@@ -101,8 +101,7 @@ ANYIO_NET_FN std::unique_ptr<kqueue_backend> kqueue_backend::make() {
   return made;
 }
 
-ANYIO_NET_FN kqueue_backend::~kqueue_backend() {
-  release_signals();
+ANYIO_NET_COLD kqueue_backend::~kqueue_backend() {
   for (const int fd : wake_fds_)
     if (fd >= 0) ::close(fd);
   // After a fork the number is not the poller's in the child, but anyone's.
@@ -125,7 +124,7 @@ ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
   static_cast<void>(changes.apply(poller_));
 }
 
-ANYIO_NET_FN bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
+ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
   // There is no question without a change: what can be taken out was there, and goes in again.
   kqueue_changes out;
   out.add(fd, EVFILT_READ, EV_DELETE);
@@ -255,11 +254,11 @@ ANYIO_NET_FN void kqueue_backend::wake() {
 
 ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
 
-ANYIO_NET_FN int kqueue_backend::wake_descriptor() { return wake_fds_[1]; }
+ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
 
 }  // namespace detail
 
-ANYIO_NET_FN std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 

@@ -1,8 +1,9 @@
 // What POSIX systems have in common behind the seam.
 //
-// Sockets, files, names, paths, signals, the clock and randomness are nearly the same everywhere, and
-// the few differences are settled here, so that a system's own backend adds no more than its poller.
-// This part must not know how a poller waits: to be woken by a signal it has a descriptor to write to.
+// Sockets, files, paths, the clock and randomness are nearly the same everywhere, and the few differences
+// are settled here, so that a system's own backend adds no more than its poller. So are names and signals,
+// which are objects of their own. This part must not know how a poller waits: to be woken by a signal it has
+// a descriptor to write to.
 #pragma once
 
 #include "backend.hpp"
@@ -18,10 +19,6 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 class posix_backend : public backend {
  public:
-  posix_backend();
-  /// The derived class has called `release_signals` before it closed its wake descriptor.
-  ANYIO_NET_FN ~posix_backend() override;
-
   ANYIO_NET_FN time_point now() override;
   ANYIO_NET_FN std::int64_t calendar() override;
   ANYIO_NET_FN std::uint64_t entropy() override;
@@ -58,32 +55,14 @@ class posix_backend : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
- protected:
-  /// A non-blocking descriptor, or -errno. Eight bytes written to it end a `wait`, this one or the
-  /// next; a signal handler does so, hence it stays the same until `release_signals`.
-  virtual int wake_descriptor() = 0;
-
-  /// Releases all that was caught. Afterwards nobody writes to the wake descriptor.
-  void release_signals();
-
  private:
-  static constexpr int signal_limit = 64;  // the highest number that can be caught
-
   std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
   std::atomic<signed char> has_ipv6_{-1};
-  int signal_slot_ = -1;                          // in the table of the process; -1: none yet
-  std::uint32_t signals_caught_[signal_limit]{};  // how many times each number is, at number - 1
 };
 
 /// The bits of poll(2) for readiness bits.

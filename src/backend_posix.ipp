@@ -16,7 +16,6 @@
 #include <type_traits>
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -53,20 +52,6 @@ auto system_call(Call call) noexcept {
     if (errno != EINTR) return static_cast<value>(-errno);
   }
 }
-
-ANYIO_NET_FN posix_backend::posix_backend() {
-  // Once in the process, since other threads may read them already.
-  [[maybe_unused]] static const bool names_known = [] {
-    interface_lookup.index = [](const char* name) -> std::uint32_t { return ::if_nametoindex(name); };
-    interface_lookup.name = [](std::uint32_t index, char* out) {
-      static_assert(IF_NAMESIZE <= 64);
-      return ::if_indextoname(index, out) != nullptr;
-    };
-    return true;
-  }();
-}
-
-ANYIO_NET_FN posix_backend::~posix_backend() { ANYIO_NET_ASSERT(signal_slot_ < 0); }
 
 // --- time and chance
 
@@ -133,7 +118,7 @@ ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) 
   return fd < 0 ? fd : prepare_socket(*this, fd);
 }
 
-ANYIO_NET_FN int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
+ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
 #if defined(SOCK_NONBLOCK)
   type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
 #endif
@@ -147,11 +132,11 @@ ANYIO_NET_FN int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
   return std::min(first, second);
 }
 
-ANYIO_NET_FN int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+ANYIO_NET_COLD int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
   return system_call([&] { return ::bind(fd, address, size); });
 }
 
-ANYIO_NET_FN int posix_backend::listen(int fd, int backlog) {
+ANYIO_NET_COLD int posix_backend::listen(int fd, int backlog) {
   return system_call([&] { return ::listen(fd, backlog); });
 }
 
@@ -413,7 +398,7 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
   return n;
 }
 
-ANYIO_NET_FN int posix_backend::adopt(int fd) {
+ANYIO_NET_COLD int posix_backend::adopt(int fd) {
 #if defined(F_SETNOSIGPIPE)
   // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
   // connection is gone; what it asks for cannot happen then.
@@ -446,30 +431,30 @@ ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
 
 // --- paths
 
-ANYIO_NET_FN file_identity identity_of(const struct stat& s) noexcept {
+ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
           static_cast<std::uint64_t>(s.st_ino)};
 }
 
-ANYIO_NET_FN int posix_backend::identify(const char* path, file_identity& identity) {
+ANYIO_NET_COLD int posix_backend::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_FN int posix_backend::identify(int fd, file_identity& identity) {
+ANYIO_NET_COLD int posix_backend::identify(int fd, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::fstat(fd, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_FN int posix_backend::change_mode(const char* path, mode_t mode) {
+ANYIO_NET_COLD int posix_backend::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
-ANYIO_NET_FN int posix_backend::unlink(const char* path) {
+ANYIO_NET_COLD int posix_backend::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
 }
 

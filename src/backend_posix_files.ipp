@@ -25,7 +25,7 @@ ANYIO_NET_FN void close_descriptor(int fd) noexcept {
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
 /// Appends what is there, at most so much: 0 or a negative errno.
-ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
+ANYIO_NET_COLD int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
     content.resize(size + step);
@@ -39,7 +39,7 @@ ANYIO_NET_FN int read_all(int fd, std::string& content, std::size_t limit) {
   }
 }
 
-ANYIO_NET_FN int read_file(const char* path, std::string& content) {
+ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   constexpr std::size_t limit = std::size_t{16} << 20;
   content.clear();
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
@@ -53,7 +53,7 @@ ANYIO_NET_FN int read_file(const char* path, std::string& content) {
   return status;
 }
 
-ANYIO_NET_FN std::uint64_t system_entropy() {
+ANYIO_NET_COLD std::uint64_t system_entropy() {
   std::uint64_t value = 0;
 #if defined(ANYIO_NET_KQUEUE) && !defined(__linux__)
   ::arc4random_buf(&value, sizeof value);  // all of these systems have it, and it cannot fail
@@ -71,7 +71,7 @@ ANYIO_NET_FN std::uint64_t system_entropy() {
 #endif
 }
 
-ANYIO_NET_FN const char* trust_file() {
+ANYIO_NET_COLD const char* trust_file() {
   static constexpr const char* known[] = {
       "/etc/ssl/certs/ca-certificates.crt",      // Debian, Alpine
       "/etc/pki/tls/certs/ca-bundle.crt",        // Fedora

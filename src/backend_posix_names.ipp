@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -17,8 +18,15 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+ANYIO_NET_FN std::uint32_t interface_index(const char* name) noexcept { return ::if_nametoindex(name); }
+
+ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
+  static_assert(IF_NAMESIZE <= 64);
+  return ::if_indextoname(index, out) != nullptr;
+}
+
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
-ANYIO_NET_FN const char* resolver_words(int status) noexcept {
+ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
     case EAI_AGAIN: return "temporary failure in name resolution";
@@ -41,7 +49,18 @@ ANYIO_NET_FN const char* resolver_words(int status) noexcept {
   }
 }
 
-ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+class posix_names final : public name_service {
+ public:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+};
+
+ANYIO_NET_FN name_service& system_names() noexcept {
+  static constinit posix_names names;
+  return names;
+}
+
+ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
@@ -79,7 +98,7 @@ ANYIO_NET_FN resolved posix_backend::resolve(const std::string& host, std::uint1
   return found;
 }
 
-ANYIO_NET_FN int posix_backend::reverse(const ip_endpoint& endpoint, std::string& host,
+ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string& host,
                                         std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
@@ -102,7 +121,7 @@ ANYIO_NET_FN int posix_backend::reverse(const ip_endpoint& endpoint, std::string
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
 /// is every address, ::1 first of all.
-ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
+ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
   sockaddr_in6 loopback{};
   loopback.sin6_family = AF_INET6;
   loopback.sin6_addr = in6addr_loopback;
@@ -117,7 +136,7 @@ ANYIO_NET_FN bool has_ipv6_address(int fd) noexcept {
   return found;
 }
 
-ANYIO_NET_FN bool posix_backend::has_family(int family) {
+ANYIO_NET_COLD bool posix_backend::has_family(int family) {
   std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
                                     : family == AF_INET6 ? &has_ipv6_
                                                          : nullptr;

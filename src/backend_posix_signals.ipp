@@ -1,10 +1,11 @@
-// Signals on POSIX systems: one handler for the process, which wakes every backend that caught the number.
+// Signals on POSIX systems: one handler for the process, which wakes every loop that caught the number.
 #pragma once
 
 #include "backend_posix.hpp"
 
 #include <atomic>
 #include <cerrno>
+#include <memory>
 
 #include <poll.h>
 #include <pthread.h>
@@ -13,7 +14,9 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// A backend as the signal handler sees it. It counts as free or taken for those who hold the lock;
+inline constexpr int signal_limit = 64;  // the highest number that can be caught
+
+/// A loop as the signal handler sees it. It counts as free or taken for those who hold the lock;
 /// the handler uses `wake_fd` only while a bit is set in `caught`.
 struct signal_slot {
   std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
@@ -33,14 +36,14 @@ struct signal_table {
   std::atomic<int> handlers{0};    // how many run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
-  std::uint32_t catchers[64]{};  // backends that catch a number, at number - 1
-  struct sigaction before[64]{};
+  std::uint32_t catchers[signal_limit]{};  // loops that catch a number, at number - 1
+  struct sigaction before[signal_limit]{};
 };
 
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
               "a signal handler needs atomics without locks");
 
-ANYIO_NET_FN signal_table& posix_signals() noexcept {
+ANYIO_NET_FN signal_table& the_signals() noexcept {
   static constinit signal_table table;
   return table;
 }
@@ -48,8 +51,8 @@ ANYIO_NET_FN signal_table& posix_signals() noexcept {
 class signal_lock {
  public:
 #if !defined(ANYIO_NET_NO_THREADS)
-  signal_lock() noexcept { ::pthread_mutex_lock(&posix_signals().mutex); }
-  ~signal_lock() { ::pthread_mutex_unlock(&posix_signals().mutex); }
+  signal_lock() noexcept { ::pthread_mutex_lock(&the_signals().mutex); }
+  ~signal_lock() { ::pthread_mutex_unlock(&the_signals().mutex); }
 #else
   signal_lock() noexcept {}
 #endif
@@ -57,10 +60,10 @@ class signal_lock {
   signal_lock& operator=(const signal_lock&) = delete;
 };
 
-/// The only handler: notes the number in every backend that catches it, and wakes them.
+/// The only handler: notes the number for every loop that catches it, and wakes them.
 ANYIO_NET_FN void note_signal(int number) noexcept {
   const int saved_errno = errno;
-  signal_table& table = posix_signals();
+  signal_table& table = the_signals();
   table.handlers.fetch_add(1);
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
@@ -82,36 +85,57 @@ ANYIO_NET_FN void note_signal(int number) noexcept {
 /// counts itself in and then looks, we first change and then look at the count: with both orders the
 /// same for everyone, one of the two sees the other.
 ANYIO_NET_FN void wait_for_handlers() noexcept {
-  for (int spins = 0; posix_signals().handlers.load() != 0; ++spins) {
+  for (int spins = 0; the_signals().handlers.load() != 0; ++spins) {
     if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
   }
 }
 
-ANYIO_NET_FN int posix_backend::catch_signal(int number) {
+class posix_signals final : public signal_service {
+ public:
+  explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
+  posix_signals(const posix_signals&) = delete;
+  posix_signals& operator=(const posix_signals&) = delete;
+  ANYIO_NET_FN ~posix_signals();
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
+ private:
+  int wake_fd_;
+  int slot_ = -1;                         // in the table of the process; -1: none yet
+  std::uint32_t caught_[signal_limit]{};  // how many times each number is, at number - 1
+};
+
+ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
+  return {new posix_signals(wake_descriptor),
+          [](signal_service* s) { delete static_cast<posix_signals*>(s); }};
+}
+
+ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
   if (number < 1 || number > signal_limit) return -EINVAL;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  if (signals_caught_[index] != 0) {
-    ++signals_caught_[index];
+  if (caught_[index] != 0) {
+    ++caught_[index];
     return 0;
   }
 
   const signal_lock lock;
-  signal_table& table = posix_signals();
-  if (signal_slot_ < 0) {
-    const int fd = wake_descriptor();
-    if (fd < 0) return fd;
+  signal_table& table = the_signals();
+  if (slot_ < 0) {
+    if (wake_fd_ < 0) return -ENOTSUP;
     int first_free = 0;
     while (first_free < signal_table::slot_count && table.slots[first_free].taken) ++first_free;
     if (first_free == signal_table::slot_count) return -EMFILE;
     table.slots[first_free].taken = true;
-    table.slots[first_free].wake_fd.store(fd);
+    table.slots[first_free].wake_fd.store(wake_fd_);
     if (first_free >= table.slots_used.load()) table.slots_used.store(first_free + 1);
-    signal_slot_ = first_free;
+    slot_ = first_free;
   }
 
-  signal_slot& slot = table.slots[signal_slot_];
+  signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_or(bit);
   if (table.catchers[index] == 0) {
     struct sigaction action {};
@@ -125,46 +149,45 @@ ANYIO_NET_FN int posix_backend::catch_signal(int number) {
     }
   }
   ++table.catchers[index];
-  ++signals_caught_[index];
+  ++caught_[index];
   return 0;
 }
 
-ANYIO_NET_FN void posix_backend::release_signal(int number) {
+ANYIO_NET_COLD void posix_signals::release_signal(int number) {
   if (number < 1 || number > signal_limit) return;
   const auto index = static_cast<unsigned>(number - 1);
   const unsigned word = index / 32;
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  if (signals_caught_[index] == 0 || --signals_caught_[index] != 0) return;
+  if (caught_[index] == 0 || --caught_[index] != 0) return;
 
   const signal_lock lock;
-  signal_table& table = posix_signals();
+  signal_table& table = the_signals();
   // The disposition first: there is no moment in which a signal is caught and reaches nobody.
   if (--table.catchers[index] == 0) ::sigaction(number, &table.before[index], nullptr);
-  signal_slot& slot = table.slots[signal_slot_];
+  signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_and(~bit);
   wait_for_handlers();
   slot.pending[word].fetch_and(~bit);
 }
 
-ANYIO_NET_FN bool posix_backend::take_signal(int number) {
-  if (number < 1 || number > signal_limit || signal_slot_ < 0) return false;
+ANYIO_NET_FN bool posix_signals::take_signal(int number) {
+  if (number < 1 || number > signal_limit || slot_ < 0) return false;
   const auto index = static_cast<unsigned>(number - 1);
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  std::atomic<std::uint32_t>& pending = posix_signals().slots[signal_slot_].pending[index / 32];
+  std::atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
 }
 
-ANYIO_NET_FN void posix_backend::release_signals() {
-  if (signal_slot_ < 0) return;
+ANYIO_NET_COLD posix_signals::~posix_signals() {
+  if (slot_ < 0) return;
   for (int number = 1; number <= signal_limit; ++number) {
-    std::uint32_t& caught = signals_caught_[number - 1];
+    std::uint32_t& caught = caught_[number - 1];
     if (caught == 0) continue;
     caught = 1;
     release_signal(number);
   }
   const signal_lock lock;
-  posix_signals().slots[signal_slot_].taken = false;
-  signal_slot_ = -1;
+  the_signals().slots[slot_].taken = false;
 }
 
 ANYIO_NET_FN bool posix_backend::uses_threads() const {
@@ -189,7 +212,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
   return nullptr;
 }
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument) {
+ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argument) {
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -208,7 +231,7 @@ ANYIO_NET_FN int posix_backend::start_thread(void (*body)(void*), void* argument
 
 #else
 
-ANYIO_NET_FN int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+ANYIO_NET_COLD int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
 
 #endif
 

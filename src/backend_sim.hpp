@@ -14,7 +14,7 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-class sim_backend final : public backend {
+class sim_backend final : public backend, private name_service, private signal_service {
  public:
   explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
       : network_(std::move(network)), calendar_(calendar) {}
@@ -63,19 +63,22 @@ class sim_backend final : public backend {
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  private:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+
   template <class Outcome>
   Outcome traced(const char* call, int fd, Outcome outcome) {
     network_->trace(call, fd, static_cast<std::int64_t>(outcome));

@@ -49,6 +49,8 @@
 #define ANYIO_NET_DEFINE 0
 #endif
 #endif
+/// One that runs seldom: made small, which also compiles in less time.
+#define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
 #define ANYIO_NET_ABI v1

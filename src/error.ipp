@@ -3,6 +3,7 @@
 
 #include "error.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -11,10 +12,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+// Arrays, not pointers: nothing to relocate when a program starts, and less than half the size.
 struct errno_entry {
   int value;
-  const char* name;
-  const char* words;
+  char name[16];
+  char words[36];
 };
 
 // clang-format off
@@ -89,8 +91,8 @@ ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
 }
 
 struct errc_entry {
-  const char* name;
-  const char* words;
+  char name[20];
+  char words[56];
 };
 
 inline constexpr errc_entry errc_table[] = {
@@ -121,12 +123,12 @@ class error_category final : public std::error_category {
   }
 };
 
-ANYIO_NET_FN void abort_with(const char* what, const error& e) {
+ANYIO_NET_COLD void abort_with(const char* what, const error& e) {
   std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
   std::abort();
 }
 
-ANYIO_NET_FN void throw_error(const error& e) {
+ANYIO_NET_COLD void throw_error(const error& e) {
 #if ANYIO_NET_EXCEPTIONS
   switch (e.code()) {
     case errc::ok: break;
@@ -157,21 +159,36 @@ ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
   return index < std::size(detail::errc_table) ? detail::errc_table[index].name : "unknown";
 }
 
-ANYIO_NET_FN std::string error::message() const {
-  std::string text(operation_);
-  if (!text.empty()) text += ": ";
+ANYIO_NET_COLD std::string error::message() const {
+  std::string_view pieces[8];  // operation, ": ", reason, ", ", words, " (", name, ")"
+  std::size_t count = 0;
+  std::size_t size = 0;
+  const auto add = [&](std::string_view piece) {
+    pieces[count++] = piece;
+    size += piece.size();
+  };
+  if (*operation_ != '\0') {
+    add(operation_);
+    add(": ");
+  }
+  char number[16];
   if (os_error_ != 0) {
     const detail::errno_entry* entry = detail::find_errno(os_error_);
-    if (reason_ != nullptr) text.append(reason_).append(", ");
-    text += entry ? std::string(entry->words) : std::generic_category().message(os_error_);
-    text += " (";
-    text += entry ? std::string(entry->name) : "errno " + std::to_string(os_error_);
-    text += ')';
-  } else if (reason_ != nullptr) {
-    text += reason_;
+    if (entry == nullptr) std::snprintf(number, sizeof number, "errno %d", os_error_);
+    if (reason_ != nullptr) {
+      add(reason_);
+      add(", ");
+    }
+    add(entry != nullptr ? entry->words : "unknown error");
+    add(" (");
+    add(entry != nullptr ? entry->name : number);
+    add(")");
   } else {
-    text += detail::errc_table[static_cast<std::size_t>(code_)].words;
+    add(reason_ != nullptr ? reason_ : detail::errc_table[static_cast<std::size_t>(code_)].words);
   }
+  std::string text(size, '\0');
+  char* to = text.data();
+  for (std::size_t i = 0; i < count; ++i) to = std::copy(pieces[i].begin(), pieces[i].end(), to);
   return text;
 }
 

@@ -16,14 +16,14 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN int listener_resource::add(int fd, const ip_endpoint& local) {
+ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
   sockets.push_back({registration{fd, 0}, local});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
 }
 
-ANYIO_NET_FN void listener_resource::shut() noexcept {
+ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
   if (!own_file.is_socket) return;
   file_identity now;
@@ -83,7 +83,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
   return outcome::again;
 }
 
-ANYIO_NET_FN void listener_resource::pause(timer& t, node& waiter) {
+ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
   core().wait_for_descriptor(place_);
   core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
@@ -110,7 +110,7 @@ ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_r
 }
 
 #if ANYIO_NET_EXCEPTIONS
-ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e) {
+ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr& e) {
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& known) {
@@ -121,8 +121,8 @@ ANYIO_NET_FN void print_exception(const char* where, const std::exception_ptr& e
 }
 #endif
 
-ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
-                                                    bool& dual_stack) {
+ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
+                                                      bool& dual_stack) {
   const bool v6 = family != AF_INET && system.has_family(AF_INET6);
 #if defined(__OpenBSD__)  // a socket is of one family there
   dual_stack = false;
@@ -136,8 +136,8 @@ ANYIO_NET_FN std::vector<ip_endpoint> any_addresses(backend& system, int family,
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                   const tcp_listener_options& options) {
+ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                     const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
@@ -173,23 +173,25 @@ ANYIO_NET_FN result<int> listen_at(backend& system, const ip_endpoint& local, bo
   return fd;
 }
 
-ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
-                                             bool dual_stack, const tcp_listener_options& options) {
+ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
+                                               bool dual_stack, const tcp_listener_options& options) {
   backend& system = core.system();
   error last(errc::os_error, EADDRNOTAVAIL, "bind");
   // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
   // to choose once.
   for (std::size_t round = 0; round < addresses.size(); ++round) {
+    const std::uint16_t wanted_port = addresses[round].port;
     ref<listener_resource> r(new listener_resource(core));
     r->no_delay = options.no_delay;
     bool in_use = false;
-    std::uint16_t port = addresses.front().port;
-    for (ip_endpoint at : addresses) {
+    std::uint16_t port = wanted_port;
+    for (std::size_t i = 0; i < addresses.size(); ++i) {
+      ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
       result<int> fd = listen_at(system, at, dual_stack, options);
       if (!fd) {
         last = fd.error();
-        const bool chosen_by_kernel = addresses.front().port == 0 && port != 0;
+        const bool chosen_by_kernel = wanted_port == 0 && port != 0;
         if (chosen_by_kernel && last == std::errc::address_in_use) {
           in_use = true;
           break;
@@ -206,14 +208,13 @@ ANYIO_NET_FN result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_end
       }
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
-    std::rotate(addresses.begin(), addresses.begin() + 1, addresses.end());
   }
   return last;
 }
 
 /// The listening socket that `from_fd` was given.
-ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
-                                                           const wanted_socket& wanted) {
+ANYIO_NET_COLD result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
+                                                             const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));
@@ -225,18 +226,18 @@ ANYIO_NET_FN result<ref<listener_resource>> adopt_listener(loop_core& core, int 
 
 }  // namespace detail
 
-ANYIO_NET_FN result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
+ANYIO_NET_COLD result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_listener_options options) {
   return detail::listen_tcp(detail::loop_core::current(), {local}, false, options);
 }
 
-ANYIO_NET_FN result<tcp_listener> tcp_listener::from_fd(int fd) {
+ANYIO_NET_COLD result<tcp_listener> tcp_listener::from_fd(int fd) {
   auto r = detail::adopt_listener(detail::loop_core::current(), fd,
                                   {"tcp_listener", false, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<tcp_listener>(*std::move(r));
 }
 
-ANYIO_NET_FN std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
+ANYIO_NET_COLD std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
   std::vector<ip_endpoint> all;
   if (resource_)
     for (const auto& s : resource_->sockets) all.push_back(s.local);
@@ -247,21 +248,21 @@ ANYIO_NET_FN std::uint16_t tcp_listener::local_port() const noexcept {
   return resource_ && !resource_->sockets.empty() ? resource_->sockets.front().local.port : std::uint16_t{0};
 }
 
-ANYIO_NET_FN std::vector<int> tcp_listener::native_handles() const {
+ANYIO_NET_COLD std::vector<int> tcp_listener::native_handles() const {
   std::vector<int> all;
   if (*this)
     for (const auto& s : resource_->sockets) all.push_back(s.place.fd);
   return all;
 }
 
-ANYIO_NET_FN result<unix_listener> unix_listener::from_fd(int fd) {
+ANYIO_NET_COLD result<unix_listener> unix_listener::from_fd(int fd) {
   auto r = detail::adopt_listener(detail::loop_core::current(), fd,
                                   {"unix_listener", true, SOCK_STREAM, false, true});
   if (!r) return r.error();
   return detail::listener_access::make<unix_listener>(*std::move(r));
 }
 
-ANYIO_NET_FN std::string unix_listener::local_path() const {
+ANYIO_NET_COLD std::string unix_listener::local_path() const {
   return resource_ && resource_->path ? *resource_->path : std::string();
 }
 

@@ -261,7 +261,8 @@ class loop_core {
   /// Called after each wait, for signals. Null while nobody wants it.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  link raw_descriptors;  // that somebody waits for
+  signal_service_ptr own_signals{nullptr, nullptr};  // unless the system has its own
+  link raw_descriptors;                              // that somebody waits for
 
   loop* object = nullptr;
 

@@ -57,7 +57,7 @@ ANYIO_NET_FN bool mailbox::post(posted_node& call) {
   return true;
 }
 
-ANYIO_NET_FN loop_core::loop_core(std::unique_ptr<backend> system)
+ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
     : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
   if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
   mail->system = system_.get();
@@ -249,14 +249,14 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
   return first->deadline() > time ? first->deadline() - time : duration::zero();
 }
 
-ANYIO_NET_FN void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
   slots_.reserve(slots_.size() + descriptors);
   recycler::reserve(recycler::descriptors, descriptors);
   recycler::reserve(recycler::operations, started_operations);
   static_cast<void>(buffer());
 }
 
-ANYIO_NET_FN std::string loop_core::dump() {
+ANYIO_NET_COLD std::string loop_core::dump() {
   std::string text;
   const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
   for (const link* list : {&round_, &ready_, &parked_}) {
@@ -278,7 +278,7 @@ ANYIO_NET_FN std::string loop_core::dump() {
   return text;
 }
 
-ANYIO_NET_FN void loop_core::end() {
+ANYIO_NET_COLD void loop_core::end() {
   const ref<loop_core> self(this);
   {
     link calls;
@@ -303,6 +303,7 @@ ANYIO_NET_FN void loop_core::end() {
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
+  own_signals.reset();
   system_.reset();
   lives_.withdraw();
   object = nullptr;
@@ -310,13 +311,13 @@ ANYIO_NET_FN void loop_core::end() {
 
 }  // namespace detail
 
-ANYIO_NET_FN loop::loop() : loop(system_backend()) {}
+ANYIO_NET_COLD loop::loop() : loop(system_backend()) {}
 
-ANYIO_NET_FN loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
+ANYIO_NET_COLD loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
   core_->object = this;
 }
 
-ANYIO_NET_FN loop::~loop() { core_->end(); }
+ANYIO_NET_COLD loop::~loop() { core_->end(); }
 
 ANYIO_NET_FN loop& loop::current() { return *detail::loop_core::current().object; }
 

@@ -41,7 +41,7 @@ struct name_look_up {
   std::string host;
   std::uint16_t port = 0;
   int family = AF_UNSPEC;
-  resolved operator()() const { return system->resolve(host, port, family); }
+  resolved operator()() const { return names_of(*system).resolve(host, port, family); }
 };
 
 /// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.

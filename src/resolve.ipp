@@ -81,7 +81,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
 
 ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
   names found;
-  found.status = system->reverse(endpoint, found.host, found.service);
+  found.status = names_of(*system).reverse(endpoint, found.host, found.service);
   return found;
 }
 

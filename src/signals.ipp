@@ -10,6 +10,13 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+/// The loop's, made when it is first needed.
+ANYIO_NET_FN signal_service& signals_of(loop_core& core) {
+  if (signal_service* own = core.system().signals()) return *own;
+  if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
+  return *core.own_signals;
+}
+
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
   static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   distribute(core);                                     // what came before is not for this one
@@ -21,7 +28,7 @@ ANYIO_NET_FN int signal_resource::add(int number) {
   if (number < 1 || number > highest) return -EINVAL;
   const std::uint64_t bit = std::uint64_t{1} << (number - 1);
   if ((named_ & bit) != 0) return 0;
-  const int status = core().system().catch_signal(number);
+  const int status = signals_of(core()).catch_signal(number);
   if (status >= 0) named_ |= bit;
   return status;
 }
@@ -40,7 +47,7 @@ ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
   for (link* l = all.next; l != &all; l = l->next) named |= static_cast<signal_resource*>(l)->named_;
   std::uint64_t came = 0;
   for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
-    if (core.system().take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
+    if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
   }
   if (came == 0) return;
   for (link* l = all.next; l != &all; l = l->next) {
@@ -54,7 +61,7 @@ ANYIO_NET_FN void signal_resource::shut() noexcept {
   unlink();
   if (!core().signal_receivers.linked()) core().after_wait = nullptr;
   for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
-    core().system().release_signal(std::countr_zero(rest) + 1);
+    signals_of(core()).release_signal(std::countr_zero(rest) + 1);
   }
   core().leave(registration_);
 }

@@ -207,21 +207,21 @@ ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
       .value_or(ip_endpoint());
 }
 
-ANYIO_NET_FN std::string local_path_of(backend& system, int fd) {
+ANYIO_NET_COLD std::string local_path_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
   return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
 }
 
-ANYIO_NET_FN std::string remote_path_of(backend& system, int fd) {
+ANYIO_NET_COLD std::string remote_path_of(backend& system, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
   return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
 }
 
-ANYIO_NET_FN std::shared_ptr<const std::string> shared_path(std::string path) {
+ANYIO_NET_COLD std::shared_ptr<const std::string> shared_path(std::string path) {
   return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
 }
 
@@ -231,7 +231,7 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-ANYIO_NET_FN result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
@@ -330,8 +330,8 @@ ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
   return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
 }
 
-ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
-                                                 int count) {
+ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval,
+                                                   int count) {
   constexpr std::int64_t largest = std::numeric_limits<int>::max();
   if (idle.count() < 1 || interval.count() < 1 || count < 1 || idle.count() > largest ||
       interval.count() > largest)
@@ -351,14 +351,14 @@ ANYIO_NET_FN result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, std:
 #endif
 }
 
-ANYIO_NET_FN result<tcp_stream> tcp_stream::from_fd(int fd) {
+ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
     return r.error();
   return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
 }
 
-ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
+ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
   if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
@@ -368,7 +368,7 @@ ANYIO_NET_FN result<unix_stream> unix_stream::from_fd(int fd) {
                                           "unix_stream");
 }
 
-ANYIO_NET_FN result<peer_credentials> unix_stream::credentials() const {
+ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
   if (!*this) return error(errc::closed_resource, 0, "credentials");
 #if defined(SO_PEERCRED) && defined(__linux__)
   struct {  // struct ucred, which needs _GNU_SOURCE

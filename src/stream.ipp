@@ -4,6 +4,8 @@
 #include "stream.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <string>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
@@ -46,7 +48,7 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   return false;
 }
 
-ANYIO_NET_FN void send_operation::keep_loan() {
+ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
   if (!gathered_) {
@@ -61,9 +63,15 @@ ANYIO_NET_FN void send_operation::keep_loan() {
   if (!lent) return;
   detail::outgoing rest(parts_);
   rest.advance(sent_);
-  std::string owned;
-  for (std::size_t i = 0; i < rest.count(); ++i)
-    owned.append(reinterpret_cast<const char*>(rest.piece(i).data()), rest.piece(i).size());
+  std::size_t size = 0;
+  for (std::size_t i = 0; i < rest.count(); ++i) size += rest.piece(i).size();
+  std::string owned(size, '\0');
+  char* to = owned.data();
+  for (std::size_t i = 0; i < rest.count(); ++i) {
+    const const_buffer piece = rest.piece(i);
+    if (piece.size() != 0) std::memcpy(to, piece.data(), piece.size());
+    to += piece.size();
+  }
   bytes_ = detail::lent_bytes(std::move(owned));
   kept_at_ = sent_;
   gathered_ = false;

@@ -87,12 +87,12 @@ class fake_interfaces {
 
  private:
   static std::vector<std::string> names() { return {"", "", "eth0", long_name(), "17", "a]b:c%d"}; }
-  static std::uint32_t index(const char* name) {
+  static std::uint32_t index(const char* name) noexcept {
     const auto all = names();
     const auto found = std::find(all.begin() + 2, all.end(), name);
     return found == all.end() ? 0 : static_cast<std::uint32_t>(found - all.begin());
   }
-  static bool name(std::uint32_t index, char* out) {
+  static bool name(std::uint32_t index, char* out) noexcept {
     const auto all = names();
     if (index < 2 || index >= all.size()) return false;
     std::memcpy(out, all[index].c_str(), all[index].size() + 1);

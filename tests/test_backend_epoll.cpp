@@ -46,6 +46,7 @@ using anyio::detail::ready_end;
 using anyio::detail::ready_read;
 using anyio::detail::ready_urgent;
 using anyio::detail::ready_write;
+using anyio::detail::system_names;
 
 constexpr anyio::duration no_limit{-1};
 
@@ -1042,18 +1043,17 @@ TEST_SUITE("backend_epoll") {
   // --- names
 
   TEST_CASE("literals and known names resolve, once each, with the port") {
-    const auto b = anyio::system_backend();
-    auto found = b->resolve("127.0.0.1", 80, AF_UNSPEC);
+    auto found = system_names().resolve("127.0.0.1", 80, AF_UNSPEC);
     CHECK(found.status == 0);
     CHECK(found.reason == nullptr);
     REQUIRE(found.endpoints.size() == 1);
     CHECK(found.endpoints[0].to_string() == "127.0.0.1:80");
 
-    found = b->resolve("::1", 0, AF_UNSPEC);
+    found = system_names().resolve("::1", 0, AF_UNSPEC);
     REQUIRE(found.endpoints.size() == 1);
     CHECK(found.endpoints[0].to_string() == "[::1]:0");
 
-    found = b->resolve("localhost", 443, AF_INET);
+    found = system_names().resolve("localhost", 443, AF_INET);
     REQUIRE(found.status == 0);
     REQUIRE_FALSE(found.endpoints.empty());
     std::sort(found.endpoints.begin(), found.endpoints.end());
@@ -1065,10 +1065,9 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("the scope of an address is kept, and interfaces have names") {
-    const auto b = anyio::system_backend();
     const std::uint32_t index = ::if_nametoindex("lo");
     if (index == 0) return;
-    const auto found = b->resolve("fe80::1%lo", 1, AF_UNSPEC);
+    const auto found = system_names().resolve("fe80::1%lo", 1, AF_UNSPEC);
     REQUIRE(found.endpoints.size() == 1);
     CHECK(found.endpoints[0].address.scope_id() == index);
     const auto parsed = anyio::ip_address::parse("fe80::1%lo");
@@ -1079,12 +1078,11 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("a name that cannot be resolved has a reason") {
-    const auto b = anyio::system_backend();
     const std::pair<const char*, int> failing[] = {
         {"host.invalid", AF_UNSPEC}, {"", AF_UNSPEC}, {"::1", AF_INET}, {"127.0.0.1", AF_INET6}};
     for (const auto& look_up : failing) {
       CAPTURE(look_up.first);
-      const auto found = b->resolve(look_up.first, 80, look_up.second);
+      const auto found = system_names().resolve(look_up.first, 80, look_up.second);
       CHECK(found.status == -ENOENT);
       REQUIRE(found.reason != nullptr);
       CHECK(std::strlen(found.reason) > 0);
@@ -1093,15 +1091,14 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("an address without a name is given as numbers") {
-    const auto b = anyio::system_backend();
     std::string host, service;
     // A scope keeps it from every name server.
     const auto endpoint = anyio::ip_endpoint::parse("[fe80::1234:5678%1]:64999");
     REQUIRE(endpoint.has_value());
-    CHECK(b->reverse(*endpoint, host, service) == 0);
+    CHECK(system_names().reverse(*endpoint, host, service) == 0);
     CHECK(host.starts_with("fe80::1234:5678"));
     CHECK(service == "64999");
-    CHECK(b->reverse(*anyio::ip_endpoint::parse("127.0.0.1:64999"), host, service) == 0);
+    CHECK(system_names().reverse(*anyio::ip_endpoint::parse("127.0.0.1:64999"), host, service) == 0);
     CHECK_FALSE(host.empty());
     CHECK(service == "64999");
   }
@@ -1126,12 +1123,26 @@ TEST_SUITE("backend_epoll") {
 
   // --- signals
 
+  /// A backend, and what a loop on it catches.
+  class catcher {
+   public:
+    int catch_signal(int number) { return signals_->catch_signal(number); }
+    void release_signal(int number) { signals_->release_signal(number); }
+    bool take_signal(int number) { return signals_->take_signal(number); }
+    int wait(std::span<poll_event> events, anyio::duration at_most) { return system_->wait(events, at_most); }
+    int native_handle() const { return system_->native_handle(); }
+
+   private:
+    std::unique_ptr<backend> system_ = anyio::system_backend();
+    anyio::detail::signal_service_ptr signals_ = anyio::detail::system_signals(system_->wake_descriptor());
+  };
+
   TEST_CASE("a signal reaches every backend that caught it, once, and wakes it") {
     set_handler(SIGUSR1, count_foreign_signal);
     foreign_signals = 0;
     {
-      const auto first = anyio::system_backend(), second = anyio::system_backend();
-      const auto other = anyio::system_backend(), none = anyio::system_backend();
+      const auto first = std::make_unique<catcher>(), second = std::make_unique<catcher>();
+      const auto other = std::make_unique<catcher>(), none = std::make_unique<catcher>();
       REQUIRE(first->catch_signal(SIGUSR1) == 0);
       REQUIRE(second->catch_signal(SIGUSR1) == 0);
       REQUIRE(other->catch_signal(SIGUSR2) == 0);
@@ -1170,7 +1181,7 @@ TEST_SUITE("backend_epoll") {
     strange.sa_flags = SA_NODEFER;
     strange.sa_mask = only(SIGHUP);
     REQUIRE(::sigaction(SIGUSR1, &strange, nullptr) == 0);
-    const auto first = anyio::system_backend(), second = anyio::system_backend();
+    const auto first = std::make_unique<catcher>(), second = std::make_unique<catcher>();
     REQUIRE(first->catch_signal(SIGUSR1) == 0);
     REQUIRE(first->catch_signal(SIGUSR1) == 0);  // counted
     REQUIRE(second->catch_signal(SIGUSR1) == 0);
@@ -1201,7 +1212,7 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("what came before a release is not there at the next catch") {
-    const auto b = anyio::system_backend();
+    const auto b = std::make_unique<catcher>();
     REQUIRE(b->catch_signal(SIGUSR1) == 0);
     ::raise(SIGUSR1);
     b->release_signal(SIGUSR1);
@@ -1214,7 +1225,7 @@ TEST_SUITE("backend_epoll") {
   TEST_CASE("an ignored signal is caught and then ignored again") {
     set_handler(SIGUSR1, SIG_IGN);
     {
-      const auto b = anyio::system_backend();
+      const auto b = std::make_unique<catcher>();
       REQUIRE(b->catch_signal(SIGUSR1) == 0);
       ::raise(SIGUSR1);
       CHECK(b->take_signal(SIGUSR1));
@@ -1225,7 +1236,7 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("a number that cannot be caught is refused") {
-    const auto b = anyio::system_backend();
+    const auto b = std::make_unique<catcher>();
     for (const int number : {INT_MIN, -1, 0, SIGKILL, SIGSTOP, 65, 1000, INT_MAX}) {
       CAPTURE(number);
       CHECK(b->catch_signal(number) == -EINVAL);
@@ -1240,7 +1251,7 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("a signal ends a wait on whatever thread it is delivered") {
-    const auto b = anyio::system_backend();
+    const auto b = std::make_unique<catcher>();
     REQUIRE(b->catch_signal(SIGUSR1) == 0);
     std::thread other([] { ::pthread_kill(::pthread_self(), SIGUSR1); });
     poll_event event;
@@ -1257,13 +1268,13 @@ TEST_SUITE("backend_epoll") {
     raised.rlim_cur = std::min<rlim_t>(before.rlim_max, 2048);
     REQUIRE(::setrlimit(RLIMIT_NOFILE, &raised) == 0);
     if (raised.rlim_cur >= 1000) {
-      std::vector<std::unique_ptr<backend>> all;
+      std::vector<std::unique_ptr<catcher>> all;
       for (int i = 0; i < 256; ++i) {
-        all.push_back(anyio::system_backend());
+        all.push_back(std::make_unique<catcher>());
         REQUIRE(all.back() != nullptr);
         REQUIRE(all.back()->catch_signal(SIGUSR1) == 0);
       }
-      const auto late = anyio::system_backend();
+      const auto late = std::make_unique<catcher>();
       CHECK(late->catch_signal(SIGUSR1) == -EMFILE);
       ::raise(SIGUSR1);
       CHECK(std::all_of(all.begin(), all.end(), [](auto& b) { return b->take_signal(SIGUSR1); }));
@@ -1280,7 +1291,7 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("backends come and go while signals arrive on another thread") {
-    const auto witness = anyio::system_backend();
+    const auto witness = std::make_unique<catcher>();
     REQUIRE(witness->catch_signal(SIGUSR1) == 0);
     std::atomic<bool> stop{false};
     std::thread sender([&] {
@@ -1288,7 +1299,7 @@ TEST_SUITE("backend_epoll") {
     });
     for (int i = 0; i < 500; ++i) {
       {
-        const auto b = anyio::system_backend();
+        const auto b = std::make_unique<catcher>();
         REQUIRE(b->catch_signal(SIGUSR1) == 0);
         poll_event event;
         do {

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs what building and testing needs, and only what is missing.
+# Installs what building, testing and measuring needs, and only what is missing.
 #
 #   tools/install_deps.sh test     for `make test`
 #   tools/install_deps.sh check    for `make check`, which needs more
+#   tools/install_deps.sh bench    for `make bench`: the peers, and what counts
 #
 # Uses apt-get, as root or through sudo. When nothing is missing it asks nobody for anything, so it
-# works with no network. Without the optional packages some tests of other programs' peers are skipped.
+# works with no network. Without the optional packages some tests of other programs' peers are skipped,
+# and some figures missing.
 set -euo pipefail
 
 needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
@@ -13,8 +15,12 @@ optional=(socat netcat-openbsd python3-anyio curl)
 case ${1:-test} in
   test) ;;
   check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr) ;;
+  bench)
+    needed=(g++ make python3 libasio-dev libuv1-dev libevent-dev libbenchmark-dev libmbedtls-dev libssl-dev openssl)
+    optional=(strace valgrind gnuplot-nox)
+    ;;
   *)
-    echo "usage: $0 [test|check]" >&2
+    echo "usage: $0 [test|check|bench]" >&2
     exit 2
     ;;
 esac
@@ -67,5 +73,5 @@ if ((${#packages[@]})); then
 fi
 
 for package in $(missing "${optional[@]}"); do
-  install "$package" || echo "install_deps: warning: no $package; tests that need it are skipped" >&2
+  install "$package" || echo "install_deps: warning: no $package; what needs it is left out" >&2
 done

@@ -9,8 +9,8 @@
 
 namespace support {
 
-/// Everything but waiting and signals is the POSIX base's; those two go to a backend of the system's own.
-class custom_backend : public anyio::detail::posix_backend {
+/// Everything but waiting and names is the POSIX base's; those two go to the system's own.
+class custom_backend : public anyio::detail::posix_backend, public anyio::detail::name_service {
  public:
   int watch(int fd, std::uint64_t token) override { return poller_->watch(fd, token); }
   void forget(int fd) override { poller_->forget(fd); }
@@ -22,12 +22,15 @@ class custom_backend : public anyio::detail::posix_backend {
   }
   void wake() override { poller_->wake(); }
   int native_handle() const override { return poller_->native_handle(); }
-  int catch_signal(int number) override { return poller_->catch_signal(number); }
-  void release_signal(int number) override { poller_->release_signal(number); }
-  bool take_signal(int number) override { return poller_->take_signal(number); }
+  int wake_descriptor() const override { return poller_->wake_descriptor(); }
 
- protected:
-  int wake_descriptor() override { return -1; }
+  anyio::detail::name_service* names() override { return this; }
+  anyio::detail::resolved resolve(const std::string& host, std::uint16_t port, int family) override {
+    return anyio::detail::system_names().resolve(host, port, family);
+  }
+  int reverse(const anyio::ip_endpoint& endpoint, std::string& host, std::string& service) override {
+    return anyio::detail::system_names().reverse(endpoint, host, service);
+  }
 
  private:
   std::unique_ptr<anyio::backend> poller_ = anyio::system_backend();

@@ -1,8 +1,8 @@
-// The echo server of the measurement with callbacks: one object a connection, no exceptions needed.
+// The smallest echo server with callbacks, for time to compile and size; no exceptions needed.
 //
-//   anyio_echo_callback       listens on a free port of 127.0.0.1, and prints it
+//   It listens on a free port of 127.0.0.1, and prints it
 
-#include "../anyio_net.hpp"
+#include "../../anyio_net.hpp"
 
 #include <cstdio>
 

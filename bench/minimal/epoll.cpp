@@ -1,10 +1,10 @@
-// The measure of the others: an echo server on epoll(7) by hand, the way one would write it for production.
+// The smallest echo server on epoll(7) by hand that is fit for production, for time to compile and size.
 //
 // Every connection is registered once, edge-triggered both ways. A read that did not fill the buffer has
 // emptied the socket, so the next one waits for an edge; not after EPOLLRDHUP and the like, since no other
 // edge will come. What cannot be sent at once is kept, and nothing is read until it is gone.
 //
-//   epoll_echo            listens on a free port of 127.0.0.1, and prints it
+//   It listens on a free port of 127.0.0.1, and prints it.
 
 #include <cerrno>
 #include <cstdio>

@@ -1,8 +1,8 @@
-// The echo server of the measurement with coroutines.
+// The smallest echo server with coroutines, for time to compile and size.
 //
-//   anyio_echo_coroutine      listens on a free port of 127.0.0.1, and prints it
+//   It listens on a free port of 127.0.0.1, and prints it
 
-#include "../anyio_net.hpp"
+#include "../../anyio_net.hpp"
 
 #include <cstdio>
 

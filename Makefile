@@ -36,6 +36,9 @@ compiler.clang-asan-noexc := $(CLANGXX)
 flags.clang-asan-noexc := $(ASAN) -fno-sanitize=function $(NO_EXCEPTIONS)
 compiler.clang-tsan := $(CLANGXX)
 flags.clang-tsan := -O1 -g1 -fsanitize=thread
+# The kqueue backend, over a kqueue for tests that is made of epoll.
+compiler.kqueue := $(CXX)
+flags.kqueue := -O0 -g1 -DANYIO_NET_KQUEUE -Itests/support/kqueue
 # Coverage is counted by part: the header is then one of includes.
 compiler.coverage := $(CXX)
 flags.coverage := -O0 -g --coverage -Ibuild/include
@@ -47,6 +50,7 @@ endif
 WARNINGS := -Wall -Wextra
 COMPILE = $(COMPILER) -std=c++20 -pthread $(WARNINGS) $(flags.$(MODE)) $(MACROS) -I. -Itests $(CPPFLAGS) $(CXXFLAGS)
 BUILD := build/$(MODE)
+KQUEUE := $(if $(filter kqueue,$(MODE)),$(BUILD)/tests/support/kqueue/kqueue.o)
 
 # The TLS libraries. Tests use both at once, programs one of them.
 ENGINES := mbedtls openssl
@@ -71,10 +75,10 @@ TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FOLDERS := tests tests/support tests/peers examples bench fuzz fuzz/support tools
-FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp))
+FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers examples bench fuzz fuzz/support tools
+FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
-OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp))
+OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp)) $(KQUEUE)
 PROGRAMS := $(patsubst %.cpp,$(BUILD)/%,$(EXAMPLES) $(PEERS))
 # examples/x.cpp is built once for each TLS library: examples-openssl/x
 tls_program = $(BUILD)/$(patsubst %/,%-$2,$(dir $1))/$(basename $(notdir $1))
@@ -107,14 +111,14 @@ $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
 $(BUILD)/run_tests: $(OBJECTS)
 	@$(COMPILE) $^ $(LDFLAGS) $(TLS_LIBS) $(LDLIBS) -o $@
 
-$(PROGRAMS): %: %.o
-	@$(COMPILE) $< $(LDFLAGS) $(LDLIBS) -o $@
+$(PROGRAMS): %: %.o $(KQUEUE)
+	@$(COMPILE) $< $(KQUEUE) $(LDFLAGS) $(LDLIBS) -o $@
 
 define tls_program_rule
-$(call tls_program,$1,$2): $1 $(HEADER) Makefile
+$(call tls_program,$1,$2): $1 $(HEADER) Makefile $(KQUEUE)
 	@mkdir -p $$(@D)
 	@echo "  $(MODE): $1, $2"
-	@$$(COMPILE) $(macro.$2) $1 $$(LDFLAGS) $(libs.$2) $$(LDLIBS) -o $$@
+	@$$(COMPILE) $(macro.$2) $1 $(KQUEUE) $$(LDFLAGS) $(libs.$2) $$(LDLIBS) -o $$@
 endef
 $(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(eval $(call tls_program_rule,$s,$e))))
 
@@ -140,6 +144,7 @@ clean: ## remove what was built
 	@rm -rf build
 
 include fuzz/fuzz.mk
+include tools/cross.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
@@ -263,4 +268,4 @@ coverage: ## line coverage of src/ by the tests, with g++
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk tools/cross.mk

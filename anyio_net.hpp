@@ -55,6 +55,7 @@
 //   ANYIO_NET_MBEDTLS          TLS with mbedTLS, 2.28 or 3.2 and later
 //   ANYIO_NET_OPENSSL          TLS with OpenSSL 3
 //   ANYIO_NET_SIM              simulation, and faults on top of any backend
+//   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
 //   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
 //   ANYIO_NET_ASSERT(x)        what checks a precondition; assert(x) unless defined
 //   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
@@ -73,6 +74,11 @@
 
 #ifndef ANYIO_NET_ASSERT
 #define ANYIO_NET_ASSERT(x) assert(x)
+#endif
+
+#if !defined(ANYIO_NET_KQUEUE) && (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
+                                   defined(__OpenBSD__) || defined(__DragonFly__))
+#define ANYIO_NET_KQUEUE
 #endif
 
 #if defined(__cpp_exceptions)
@@ -1159,7 +1165,8 @@ class backend {
   /// watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
   virtual void forget(int fd) = 0;
-  /// Watches some `readiness` bits, level-triggered; reports once, then is silent until armed again.
+  /// Watches for reading, writing or both, level-triggered; reports once (some pollers once for each of
+  /// the two), then is silent until armed again.
   /// `again` says that the descriptor is in the poller already.
   virtual int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) = 0;
   /// The `readiness` bits that hold now (any descriptor, also one that is watched), or -errno.
@@ -1384,6 +1391,72 @@ class epoll_backend final : public posix_backend {
 
   int poller_ = -1;
   int wake_fd_ = -1;
+  std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
+};
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == backend_kqueue ===============================================================================
+
+// Waiting on the BSDs and macOS: kqueue, and a pipe to be woken by.
+//
+// Descriptors of the library's own are watched once in their life, with EV_CLEAR and both filters; those of
+// others for one event at a time. On other systems ANYIO_NET_KQUEUE chooses it, over a library that brings
+// <sys/event.h>. This part must not know what anyone does with an event.
+
+#if defined(ANYIO_NET_KQUEUE)
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+
+class kqueue_backend final : public posix_backend {
+ public:
+  /// Null if the kernel has no descriptors left.
+  [[nodiscard]] static std::unique_ptr<kqueue_backend> make();
+  ANYIO_NET_FN ~kqueue_backend() override;
+
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  ANYIO_NET_FN void forget(int fd) override;
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  /// From a signal handler too.
+  ANYIO_NET_FN void wake() override;
+  ANYIO_NET_FN int native_handle() const override;
+  ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int close(int fd) override;
+
+ private:
+  enum class kind : unsigned char { none, own, foreign };
+
+  /// What is known of a descriptor, at its number. The token is here and not with the kernel, whose
+  /// room for it is a pointer.
+  struct entry {
+    std::uint64_t token = 0;
+    kind is = kind::none;
+  };
+
+  kqueue_backend();
+
+  entry& entry_of(int fd);
+  /// Takes the filters out. One is not there if it has told once, or its descriptor was closed.
+  void remove(int fd) noexcept;
+  /// Whether an entry of somebody else's is still in the poller. If its owner has closed it, it is not.
+  bool still_there(int fd, const entry& e) noexcept;
+  void drain_wake() noexcept;
+
+  std::vector<entry> entries_;
+  int poller_ = -1;
+  int wake_fds_[2] = {-1, -1};  // read from, written to
+  pid_t process_;
   std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
 };
 
@@ -5132,6 +5205,9 @@ class socket_resource final : public stream_resource {
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
   /// After a read of so much into so much room.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
+#if !defined(__linux__)
+    more_may_follow |= is_unix_;  // there a read stops before a message with descriptors, and does not tell
+#endif
     exhausted[read_side] = size < room && !read_to_end && !more_may_follow;
   }
 
@@ -5230,7 +5306,7 @@ class tcp_stream : public socket_stream {
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;
+  pid_t pid = 0;  // -1 where the system does not tell
   uid_t uid = 0;
   gid_t gid = 0;
 };
@@ -5773,10 +5849,10 @@ class buffered_stream : public byte_stream {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// Binds `fd`, of type SOCK_STREAM or SOCK_DGRAM, to a path or an abstract name, and sets the file's mode.
+/// Binds `fd` to a path or an abstract name, and sets the file's mode.
 /// 0, or a negative errno and in `operation` the step that failed: "bind" or "chmod".
-[[nodiscard]] int bind_unix(backend& system, int fd, int type, std::string_view path,
-                            const std::optional<mode_t>& mode, const char*& operation);
+[[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                            const char*& operation);
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
 
@@ -10215,7 +10291,6 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -10226,10 +10301,10 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-#if defined(MSG_NOSIGNAL)
+#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
 inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = 0;  // SO_NOSIGPIPE is set on each socket instead
+inline constexpr int send_flags = 0;  // `adopt` or SO_NOSIGPIPE settles it for each socket instead
 #endif
 #if defined(MSG_CMSG_CLOEXEC)
 inline constexpr int receive_message_flags = MSG_CMSG_CLOEXEC;
@@ -10295,11 +10370,6 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 
 /// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
 ANYIO_NET_FN int prepare_socket([[maybe_unused]] posix_backend& self, [[maybe_unused]] int fd) noexcept {
-#if defined(SO_NOSIGPIPE) && (defined(__APPLE__) || !defined(MSG_NOSIGNAL))
-  // Fails on macOS if the peer of an accepted connection is gone; what it asks for cannot happen then.
-  const int on = 1;
-  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-#endif
 #if defined(SOCK_NONBLOCK)
   return fd;
 #else
@@ -10513,12 +10583,12 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
 class sigpipe_guard {
  public:
   sigpipe_guard() noexcept {
-    sigset_t pipe;
-    ::sigemptyset(&pipe);
-    ::sigaddset(&pipe, SIGPIPE);
+    sigset_t pipe;  // what changes a set is a macro in some systems
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
     ::pthread_sigmask(SIG_BLOCK, &pipe, &before_);
     // One that is pending already is the program's, and swallows ours; it can be only if it was blocked.
-    was_blocked_ = ::sigismember(&before_, SIGPIPE) == 1;
+    was_blocked_ = sigismember(&before_, SIGPIPE) == 1;
     was_pending_ = was_blocked_ && is_pending();
   }
   sigpipe_guard(const sigpipe_guard&) = delete;
@@ -10531,8 +10601,8 @@ class sigpipe_guard {
   void consume() noexcept {
     if (was_pending_ || !is_pending()) return;
     sigset_t pipe;
-    ::sigemptyset(&pipe);
-    ::sigaddset(&pipe, SIGPIPE);
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
 #if defined(__APPLE__) || defined(__OpenBSD__)
     int number = 0;
     ::sigwait(&pipe, &number);
@@ -10546,9 +10616,9 @@ class sigpipe_guard {
  private:
   static bool is_pending() noexcept {
     sigset_t pending;
-    ::sigemptyset(&pending);
+    sigemptyset(&pending);
     ::sigpending(&pending);
-    return ::sigismember(&pending, SIGPIPE) == 1;
+    return sigismember(&pending, SIGPIPE) == 1;
   }
 
   sigset_t before_{};
@@ -10599,6 +10669,14 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
 }
 
 ANYIO_NET_COLD int posix_backend::adopt(int fd) {
+#if defined(F_SETNOSIGPIPE)
+  // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
+  // connection is gone; what it asks for cannot happen then.
+  (void)::fcntl(fd, F_SETNOSIGPIPE, 1);
+#elif defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
+  const int on = 1;
+  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
   const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
   if (flags < 0) return flags;
   if ((flags & O_NONBLOCK) == 0) {
@@ -10658,6 +10736,10 @@ ANYIO_NET_COLD int posix_backend::unlink(const char* path) {
 
 #include <ctime>
 
+#if defined(__linux__)
+#include <sys/random.h>
+#endif
+
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 ANYIO_NET_FN void close_descriptor(int fd) noexcept {
@@ -10698,6 +10780,10 @@ ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
 
 ANYIO_NET_COLD std::uint64_t system_entropy() {
   std::uint64_t value = 0;
+#if defined(ANYIO_NET_KQUEUE) && !defined(__linux__)
+  ::arc4random_buf(&value, sizeof value);  // all of these systems have it, and it cannot fail
+  return value;
+#else
   if (::getentropy(&value, sizeof value) == 0) return value;
   // A kernel or a sandbox without the call. A guess would be worse than none.
   const int fd = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC);
@@ -10707,6 +10793,7 @@ ANYIO_NET_COLD std::uint64_t system_entropy() {
   if (n != static_cast<ssize_t>(sizeof value))
     abort_with("no source of randomness", error(errc::os_error, error_number, "entropy"));
   return value;
+#endif
 }
 
 ANYIO_NET_COLD const char* trust_file() {
@@ -11006,7 +11093,7 @@ ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
     struct sigaction action {};
     action.sa_handler = note_signal;
     action.sa_flags = SA_RESTART | SA_ONSTACK;
-    ::sigfillset(&action.sa_mask);
+    sigfillset(&action.sa_mask);
     if (::sigaction(number, &action, &table.before[index]) != 0) {
       const int reason = errno;
       slot.caught[word].fetch_and(~bit);
@@ -11215,6 +11302,271 @@ ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
 }  // namespace detail
 
 ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
+
+}  // namespace anyio::inline ANYIO_NET_ABI
+
+#endif
+
+// == backend_kqueue: definitions ==================================================================
+
+// kqueue(2) and pipe(2).
+
+#if defined(ANYIO_NET_KQUEUE)
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <iterator>
+
+#include <fcntl.h>
+#include <sys/event.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Some changes of one descriptor, each with an error of its own.
+class kqueue_changes {
+ public:
+  static constexpr int limit = 3;
+
+  void add(int fd, int filter, int flags, unsigned fflags = 0) noexcept {
+    struct kevent& change = changes_[count_++];
+    // Not EV_SET, which in some systems is an expression that warns.
+    change = {};
+    change.ident = static_cast<decltype(change.ident)>(fd);
+    change.filter = static_cast<decltype(change.filter)>(filter);
+    change.flags = static_cast<decltype(change.flags)>(flags | EV_RECEIPT);
+    change.fflags = fflags;
+  }
+
+  /// Asked for a receipt of every change, the kernel gives nothing else, and goes on after a refused one.
+  /// An interrupted call is begun again: to make a change twice does no harm. 0 or a negative errno.
+  int apply(int poller) noexcept {
+    const timespec at_once{};
+    do {
+      receipt_count_ = ::kevent(poller, changes_, count_, receipts_, count_, &at_once);
+    } while (receipt_count_ < 0 && errno == EINTR);
+    return receipt_count_ < 0 ? -errno : 0;
+  }
+
+  /// 0 or the errno of the change of this filter.
+  int error_of(int filter) const noexcept {
+    for (int i = 0; i < receipt_count_; ++i) {
+      const struct kevent& receipt = receipts_[i];
+      if (static_cast<int>(receipt.filter) == filter && (receipt.flags & EV_ERROR) != 0)
+        return static_cast<int>(receipt.data);
+    }
+    return 0;
+  }
+
+ private:
+  struct kevent changes_[limit];
+  struct kevent receipts_[limit];
+  int count_ = 0;
+  int receipt_count_ = 0;
+};
+
+/// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
+ANYIO_NET_FN int refuse_file(int fd) noexcept {
+  struct stat status;
+  if (::fstat(fd, &status) != 0) return -errno;
+  return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
+}
+
+/// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
+/// in different words; a terminal that cannot be watched is not one of them, as it does block.
+ANYIO_NET_COLD int filter_refusal(int fd, int error_number) noexcept {
+  struct stat status;
+  const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
+  const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
+  return is_device && is_unknown ? -EPERM : -error_number;
+}
+
+ANYIO_NET_COLD kqueue_backend::kqueue_backend() : entries_(256), process_(::getpid()) {}
+
+ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
+  std::unique_ptr<kqueue_backend> made(new kqueue_backend);
+  made->poller_ = ::kqueue();
+  if (made->poller_ < 0) return nullptr;
+  // A child does not inherit it, but a program that replaces this one would.
+  if (::fcntl(made->poller_, F_SETFD, FD_CLOEXEC) < 0) return nullptr;
+#if defined(__APPLE__)
+  if (::pipe(made->wake_fds_) < 0) return nullptr;
+  for (const int fd : made->wake_fds_)
+    if (made->adopt(fd) < 0) return nullptr;
+#else
+  if (::pipe2(made->wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return nullptr;
+#endif
+  kqueue_changes changes;
+  changes.add(made->wake_fds_[0], EVFILT_READ, EV_ADD);
+  if (changes.apply(made->poller_) < 0 || changes.error_of(EVFILT_READ) != 0) return nullptr;
+  return made;
+}
+
+ANYIO_NET_COLD kqueue_backend::~kqueue_backend() {
+  for (const int fd : wake_fds_)
+    if (fd >= 0) ::close(fd);
+  // After a fork the number is not the poller's in the child, but anyone's.
+  if (poller_ >= 0 && process_ == ::getpid()) ::close(poller_);
+}
+
+ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
+  const auto index = static_cast<std::size_t>(fd);
+  if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
+  return entries_[index];
+}
+
+ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
+  kqueue_changes changes;
+  changes.add(fd, EVFILT_READ, EV_DELETE);
+  changes.add(fd, EVFILT_WRITE, EV_DELETE);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+  changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
+#endif
+  static_cast<void>(changes.apply(poller_));
+}
+
+ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
+  // There is no question without a change: what can be taken out was there, and goes in again.
+  kqueue_changes out;
+  out.add(fd, EVFILT_READ, EV_DELETE);
+  out.add(fd, EVFILT_WRITE, EV_DELETE);
+  if (out.apply(poller_) < 0) return false;
+  std::uint32_t interest = 0;
+  if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
+  if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
+  return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
+}
+
+ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
+  if (fd < 0) return -EBADF;
+  entry& e = entry_of(fd);
+  if (e.is == kind::own || (e.is == kind::foreign && still_there(fd, e))) return -EEXIST;
+  if (const int status = refuse_file(fd); status < 0) return status;
+  kqueue_changes changes;
+  changes.add(fd, EVFILT_READ, EV_ADD | EV_CLEAR);
+  changes.add(fd, EVFILT_WRITE, EV_ADD | EV_CLEAR);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+  changes.add(fd, EVFILT_EXCEPT, EV_ADD | EV_CLEAR, NOTE_OOB);  // only some sockets have it
+#endif
+  if (const int status = changes.apply(poller_); status < 0) return status;
+  for (const int filter : {EVFILT_READ, EVFILT_WRITE}) {
+    const int error_number = changes.error_of(filter);
+    // EPIPE: the other end of a pipe is gone already, as the first attempt will tell.
+    if (error_number == 0 || error_number == EPIPE) continue;
+    remove(fd);
+    return filter_refusal(fd, error_number);
+  }
+  e = {token, kind::own};
+  return 0;
+}
+
+ANYIO_NET_FN void kqueue_backend::forget(int fd) {
+  if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
+  entry& e = entries_[static_cast<std::size_t>(fd)];
+  if (e.is == kind::none) return;
+  remove(fd);
+  e.is = kind::none;
+}
+
+ANYIO_NET_FN int kqueue_backend::close(int fd) {
+  // The kernel takes the filters out, duplicates or not.
+  if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
+    entries_[static_cast<std::size_t>(fd)].is = kind::none;
+  return posix_backend::close(fd);
+}
+
+ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  if (fd < 0) return -EBADF;
+  entry& e = entry_of(fd);
+  if (e.is == kind::own) return -EEXIST;
+  if (const int status = refuse_file(fd); status < 0) return status;
+  // Each filter tells once. One that is not wanted any more may be there from before.
+  kqueue_changes changes;
+  const auto change = [&](int filter, std::uint32_t bit) {
+    const bool wanted = (interest & bit) != 0;
+    if (wanted || again || e.is == kind::foreign)
+      changes.add(fd, filter, wanted ? EV_ADD | EV_ONESHOT : EV_DELETE);
+    return wanted;
+  };
+  const bool reads = change(EVFILT_READ, ready_read);
+  const bool writes = change(EVFILT_WRITE, ready_write);
+  if (const int status = changes.apply(poller_); status < 0) return status;
+  e = {token, kind::foreign};
+  const int read_error = reads ? changes.error_of(EVFILT_READ) : 0;
+  const int error_number = read_error != 0 ? read_error : writes ? changes.error_of(EVFILT_WRITE) : 0;
+  if (error_number == 0) return 0;
+  // With the other end of a pipe gone nothing blocks any more.
+  return error_number == EPIPE ? -EPERM : filter_refusal(fd, error_number);
+}
+
+/// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
+ANYIO_NET_FN const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
+  if (at_most < duration::zero()) return nullptr;
+  const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
+  const auto whole = std::chrono::duration_cast<std::chrono::seconds>(limit);
+  out.tv_sec = static_cast<decltype(out.tv_sec)>(whole.count());
+  out.tv_nsec = static_cast<decltype(out.tv_nsec)>((limit - whole).count());
+  return &out;
+}
+
+ANYIO_NET_FN std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
+  const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
+  switch (event.filter) {
+    // With what was sent before the end still to be read, perhaps.
+    case EVFILT_READ: return ready_read | (at_end ? ready_end : 0u);
+    // An end of writing alone is one that this side has made; the other filter tells of a hang-up too.
+    case EVFILT_WRITE: return ready_write;
+    default: return ready_urgent | ready_read;
+  }
+}
+
+ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (events.empty()) return -EINVAL;
+  struct kevent ready[256];
+  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
+  timespec limit;
+  const int n = ::kevent(poller_, nullptr, 0, ready, room, kqueue_timeout(at_most, limit));
+  if (n < 0) return errno == EINTR ? 0 : -errno;
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    const auto index = static_cast<std::size_t>(ready[i].ident);
+    if (index == static_cast<std::size_t>(wake_fds_[0])) {
+      drain_wake();
+    } else if (index < entries_.size() && entries_[index].is != kind::none) {
+      events[static_cast<std::size_t>(count++)] = {entries_[index].token, readiness_of_filter(ready[i])};
+    }
+  }
+  return count;
+}
+
+ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
+  char bytes[512];  // what does not go in here is told of again
+  [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
+  // After the read: who calls `wake` in between is heard now. The other way round its write
+  // would be read away with the flag left set, and no `wake` would ever write again.
+  woken_.exchange(false);
+}
+
+ANYIO_NET_FN void kqueue_backend::wake() {
+  if (woken_.exchange(true)) return;
+  const char one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
+}
+
+ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
+
+ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
+
+}  // namespace detail
+
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 
@@ -12125,6 +12477,10 @@ ANYIO_NET_FN byte_stream::~byte_stream() { close(); }
 
 #include <netinet/tcp.h>
 
+#if defined(__APPLE__) || defined(__FreeBSD__)
+#include <sys/ucred.h>
+#endif
+
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
@@ -12448,13 +12804,17 @@ ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, st
     return error(errc::invalid_argument, 0, "set_keep_alive");
 #if defined(TCP_KEEPIDLE)
   constexpr int idle_option = TCP_KEEPIDLE;
-#else
-  constexpr int idle_option = TCP_KEEPALIVE;  // macOS
+#elif defined(TCP_KEEPALIVE)
+  constexpr int idle_option = TCP_KEEPALIVE;               // macOS
 #endif
+#if defined(TCP_KEEPIDLE) || defined(TCP_KEEPALIVE)
   if (result<> r = set_option(IPPROTO_TCP, idle_option, static_cast<int>(idle.count())); !r) return r;
   if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(interval.count())); !r) return r;
   if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPCNT, count); !r) return r;
   return set_option(SOL_SOCKET, SO_KEEPALIVE, 1);
+#else
+  return error(errc::not_supported, 0, "set_keep_alive");  // OpenBSD has one setting for all connections
+#endif
 }
 
 ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
@@ -12487,6 +12847,19 @@ ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
       resource_->core().system().get_option(native_handle(), SOL_SOCKET, SO_PEERCRED, &who, &size);
   if (status < 0) return error(errc::os_error, -status, "credentials");
   return peer_credentials{who.pid, who.uid, who.gid};
+#elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
+  xucred who{};
+  socklen_t size = sizeof who;
+  const int status =
+      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERCRED, &who, &size);
+  if (status < 0) return error(errc::os_error, -status, "credentials");
+  pid_t process = -1;
+#if defined(LOCAL_PEERPID)
+  size = sizeof process;
+  static_cast<void>(
+      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERPID, &process, &size));
+#endif
+  return peer_credentials{process, who.cr_uid, who.cr_groups[0]};
 #else
   return error(errc::not_supported, 0, "credentials");
 #endif
@@ -12565,7 +12938,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   const std::size_t payload = fds_.size_bytes();
   std::memset(control, 0, CMSG_SPACE(payload));
   cmsghdr header{};
-  header.cmsg_len = CMSG_LEN(payload);
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
   header.cmsg_level = SOL_SOCKET;
   header.cmsg_type = SCM_RIGHTS;
   std::memcpy(control, &header, sizeof header);
@@ -13207,23 +13580,24 @@ ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// Whether the path is a socket's that nobody holds any more.
-ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address, int type) {
+/// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
+/// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
+/// which the BSDs would call refused; and a listener gets no connection from it.
+ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
   if (system.identify(path, before) < 0 || !before.is_socket) return false;
-  const int probe = system.open_socket(AF_UNIX, type, 0);
+  const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
-  if (status != -ECONNREFUSED)
-    return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
+  if (status != -ECONNREFUSED) return false;
   file_identity after;
   return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;
 }
 
-ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view path,
-                           const std::optional<mode_t>& mode, const char*& operation) {
+ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                           const char*& operation) {
   operation = "bind";
   const result<unix_address> address = make_unix_address(path, operation);
   if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
@@ -13232,7 +13606,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view p
   const std::string file(path);
 
   int status = system.bind(fd, name, address->size);
-  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address, type)) {
+  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = system.unlink(file.c_str());
     if (removed < 0 && removed != -ENOENT) return status;
     status = system.bind(fd, name, address->size);
@@ -13362,7 +13736,13 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
   const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+#if defined(__OpenBSD__)  // a socket is of one family there
+  dual_stack = false;
+  if (v6 && family == AF_UNSPEC)
+    return {ip_endpoint{ip_address::any_v6(), port}, ip_endpoint{ip_address::any_v4(), port}};
+#else
   dual_stack = v6 && family == AF_UNSPEC;
+#endif
   if (v6 || family == AF_INET6) return {ip_endpoint{ip_address::any_v6(), port}};
   return {ip_endpoint{ip_address::any_v4(), port}};
 }
@@ -13382,7 +13762,12 @@ ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, 
   };
   if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
   if (options.reuse_port) {
-    if (int status = set(SOL_SOCKET, SO_REUSEPORT, 1); status < 0) return fail(status, "set_option");
+#if defined(SO_REUSEPORT_LB)
+    constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+#else
+    constexpr int share_port = SO_REUSEPORT;
+#endif
+    if (int status = set(SOL_SOCKET, share_port, 1); status < 0) return fail(status, "set_option");
   }
   if (v6) {
     if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
@@ -13508,7 +13893,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   };
   if (fd < 0) return fail(fd, "socket");
   const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
+  if (int status = detail::bind_unix(system, fd, path_, options_.mode, step); status < 0)
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {
@@ -14248,7 +14633,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   unique_fd fd(status);
   if (!options.local_path.empty()) {
     const char* operation = "bind";
-    status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
+    status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
   const auto fail_bound = [&](const char* operation) {  // nothing is left behind
@@ -18940,6 +19325,10 @@ ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address,
 #include <netinet/udp.h>
 #include <sys/un.h>
 
+#if defined(__APPLE__) || defined(__FreeBSD__)
+#include <sys/ucred.h>
+#endif
+
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 // --- options
@@ -18963,6 +19352,15 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
     const int who[3] = {1, 0, 0};  // process, user, group
     *size = std::min<socklen_t>(*size, sizeof who);
     std::memcpy(value, who, *size);
+    return 0;
+  }
+#elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
+  if (!s->is_ip() && level == SOL_LOCAL) {
+    const int process = 1;
+    const xucred who{};
+    const bool is_process = name != LOCAL_PEERCRED;
+    *size = std::min<socklen_t>(*size, is_process ? sizeof process : sizeof who);
+    std::memcpy(value, is_process ? static_cast<const void*>(&process) : &who, *size);
     return 0;
   }
 #endif

@@ -120,7 +120,8 @@ class backend {
   /// watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
   virtual void forget(int fd) = 0;
-  /// Watches some `readiness` bits, level-triggered; reports once, then is silent until armed again.
+  /// Watches for reading, writing or both, level-triggered; reports once (some pollers once for each of
+  /// the two), then is silent until armed again.
   /// `again` says that the descriptor is in the poller already.
   virtual int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) = 0;
   /// The `readiness` bits that hold now (any descriptor, also one that is watched), or -errno.

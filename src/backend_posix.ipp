@@ -20,7 +20,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -32,10 +31,10 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-#if defined(MSG_NOSIGNAL)
+#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
 inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = 0;  // SO_NOSIGPIPE is set on each socket instead
+inline constexpr int send_flags = 0;  // `adopt` or SO_NOSIGPIPE settles it for each socket instead
 #endif
 #if defined(MSG_CMSG_CLOEXEC)
 inline constexpr int receive_message_flags = MSG_CMSG_CLOEXEC;
@@ -101,11 +100,6 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 
 /// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
 ANYIO_NET_FN int prepare_socket([[maybe_unused]] posix_backend& self, [[maybe_unused]] int fd) noexcept {
-#if defined(SO_NOSIGPIPE) && (defined(__APPLE__) || !defined(MSG_NOSIGNAL))
-  // Fails on macOS if the peer of an accepted connection is gone; what it asks for cannot happen then.
-  const int on = 1;
-  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-#endif
 #if defined(SOCK_NONBLOCK)
   return fd;
 #else
@@ -319,12 +313,12 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
 class sigpipe_guard {
  public:
   sigpipe_guard() noexcept {
-    sigset_t pipe;
-    ::sigemptyset(&pipe);
-    ::sigaddset(&pipe, SIGPIPE);
+    sigset_t pipe;  // what changes a set is a macro in some systems
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
     ::pthread_sigmask(SIG_BLOCK, &pipe, &before_);
     // One that is pending already is the program's, and swallows ours; it can be only if it was blocked.
-    was_blocked_ = ::sigismember(&before_, SIGPIPE) == 1;
+    was_blocked_ = sigismember(&before_, SIGPIPE) == 1;
     was_pending_ = was_blocked_ && is_pending();
   }
   sigpipe_guard(const sigpipe_guard&) = delete;
@@ -337,8 +331,8 @@ class sigpipe_guard {
   void consume() noexcept {
     if (was_pending_ || !is_pending()) return;
     sigset_t pipe;
-    ::sigemptyset(&pipe);
-    ::sigaddset(&pipe, SIGPIPE);
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
 #if defined(__APPLE__) || defined(__OpenBSD__)
     int number = 0;
     ::sigwait(&pipe, &number);
@@ -352,9 +346,9 @@ class sigpipe_guard {
  private:
   static bool is_pending() noexcept {
     sigset_t pending;
-    ::sigemptyset(&pending);
+    sigemptyset(&pending);
     ::sigpending(&pending);
-    return ::sigismember(&pending, SIGPIPE) == 1;
+    return sigismember(&pending, SIGPIPE) == 1;
   }
 
   sigset_t before_{};
@@ -405,6 +399,14 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
 }
 
 ANYIO_NET_COLD int posix_backend::adopt(int fd) {
+#if defined(F_SETNOSIGPIPE)
+  // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
+  // connection is gone; what it asks for cannot happen then.
+  (void)::fcntl(fd, F_SETNOSIGPIPE, 1);
+#elif defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
+  const int on = 1;
+  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
   const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
   if (flags < 0) return flags;
   if ((flags & O_NONBLOCK) == 0) {

@@ -8,9 +8,12 @@
 #include <ctime>
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/random.h>
+#endif
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
@@ -52,6 +55,10 @@ ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
 
 ANYIO_NET_COLD std::uint64_t system_entropy() {
   std::uint64_t value = 0;
+#if defined(ANYIO_NET_KQUEUE) && !defined(__linux__)
+  ::arc4random_buf(&value, sizeof value);  // all of these systems have it, and it cannot fail
+  return value;
+#else
   if (::getentropy(&value, sizeof value) == 0) return value;
   // A kernel or a sandbox without the call. A guess would be worse than none.
   const int fd = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC);
@@ -61,6 +68,7 @@ ANYIO_NET_COLD std::uint64_t system_entropy() {
   if (n != static_cast<ssize_t>(sizeof value))
     abort_with("no source of randomness", error(errc::os_error, error_number, "entropy"));
   return value;
+#endif
 }
 
 ANYIO_NET_COLD const char* trust_file() {

@@ -141,7 +141,7 @@ ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
     struct sigaction action {};
     action.sa_handler = note_signal;
     action.sa_flags = SA_RESTART | SA_ONSTACK;
-    ::sigfillset(&action.sa_mask);
+    sigfillset(&action.sa_mask);
     if (::sigaction(number, &action, &table.before[index]) != 0) {
       const int reason = errno;
       slot.caught[word].fetch_and(~bit);

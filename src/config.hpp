@@ -5,6 +5,7 @@
 //   ANYIO_NET_MBEDTLS          TLS with mbedTLS, 2.28 or 3.2 and later
 //   ANYIO_NET_OPENSSL          TLS with OpenSSL 3
 //   ANYIO_NET_SIM              simulation, and faults on top of any backend
+//   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
 //   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
 //   ANYIO_NET_ASSERT(x)        what checks a precondition; assert(x) unless defined
 //   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
@@ -24,6 +25,11 @@
 
 #ifndef ANYIO_NET_ASSERT
 #define ANYIO_NET_ASSERT(x) assert(x)
+#endif
+
+#if !defined(ANYIO_NET_KQUEUE) && (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
+                                   defined(__OpenBSD__) || defined(__DragonFly__))
+#define ANYIO_NET_KQUEUE
 #endif
 
 #if defined(__cpp_exceptions)

@@ -54,7 +54,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   const std::size_t payload = fds_.size_bytes();
   std::memset(control, 0, CMSG_SPACE(payload));
   cmsghdr header{};
-  header.cmsg_len = CMSG_LEN(payload);
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
   header.cmsg_level = SOL_SOCKET;
   header.cmsg_type = SCM_RIGHTS;
   std::memcpy(control, &header, sizeof header);

@@ -124,7 +124,13 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
   const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+#if defined(__OpenBSD__)  // a socket is of one family there
+  dual_stack = false;
+  if (v6 && family == AF_UNSPEC)
+    return {ip_endpoint{ip_address::any_v6(), port}, ip_endpoint{ip_address::any_v4(), port}};
+#else
   dual_stack = v6 && family == AF_UNSPEC;
+#endif
   if (v6 || family == AF_INET6) return {ip_endpoint{ip_address::any_v6(), port}};
   return {ip_endpoint{ip_address::any_v4(), port}};
 }
@@ -144,7 +150,12 @@ ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, 
   };
   if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
   if (options.reuse_port) {
-    if (int status = set(SOL_SOCKET, SO_REUSEPORT, 1); status < 0) return fail(status, "set_option");
+#if defined(SO_REUSEPORT_LB)
+    constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+#else
+    constexpr int share_port = SO_REUSEPORT;
+#endif
+    if (int status = set(SOL_SOCKET, share_port, 1); status < 0) return fail(status, "set_option");
   }
   if (v6) {
     if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
@@ -270,7 +281,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   };
   if (fd < 0) return fail(fd, "socket");
   const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd, SOCK_STREAM, path_, options_.mode, step); status < 0)
+  if (int status = detail::bind_unix(system, fd, path_, options_.mode, step); status < 0)
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {

@@ -14,6 +14,10 @@
 #include <netinet/udp.h>
 #include <sys/un.h>
 
+#if defined(__APPLE__) || defined(__FreeBSD__)
+#include <sys/ucred.h>
+#endif
+
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 // --- options
@@ -37,6 +41,15 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
     const int who[3] = {1, 0, 0};  // process, user, group
     *size = std::min<socklen_t>(*size, sizeof who);
     std::memcpy(value, who, *size);
+    return 0;
+  }
+#elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
+  if (!s->is_ip() && level == SOL_LOCAL) {
+    const int process = 1;
+    const xucred who{};
+    const bool is_process = name != LOCAL_PEERCRED;
+    *size = std::min<socklen_t>(*size, is_process ? sizeof process : sizeof who);
+    std::memcpy(value, is_process ? static_cast<const void*>(&process) : &who, *size);
     return 0;
   }
 #endif

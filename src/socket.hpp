@@ -48,6 +48,9 @@ class socket_resource final : public stream_resource {
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
   /// After a read of so much into so much room.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
+#if !defined(__linux__)
+    more_may_follow |= is_unix_;  // there a read stops before a message with descriptors, and does not tell
+#endif
     exhausted[read_side] = size < room && !read_to_end && !more_may_follow;
   }
 
@@ -146,7 +149,7 @@ class tcp_stream : public socket_stream {
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;
+  pid_t pid = 0;  // -1 where the system does not tell
   uid_t uid = 0;
   gid_t gid = 0;
 };

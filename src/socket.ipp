@@ -11,6 +11,10 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#if defined(__APPLE__) || defined(__FreeBSD__)
+#include <sys/ucred.h>
+#endif
+
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
@@ -334,13 +338,17 @@ ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, st
     return error(errc::invalid_argument, 0, "set_keep_alive");
 #if defined(TCP_KEEPIDLE)
   constexpr int idle_option = TCP_KEEPIDLE;
-#else
-  constexpr int idle_option = TCP_KEEPALIVE;  // macOS
+#elif defined(TCP_KEEPALIVE)
+  constexpr int idle_option = TCP_KEEPALIVE;               // macOS
 #endif
+#if defined(TCP_KEEPIDLE) || defined(TCP_KEEPALIVE)
   if (result<> r = set_option(IPPROTO_TCP, idle_option, static_cast<int>(idle.count())); !r) return r;
   if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(interval.count())); !r) return r;
   if (result<> r = set_option(IPPROTO_TCP, TCP_KEEPCNT, count); !r) return r;
   return set_option(SOL_SOCKET, SO_KEEPALIVE, 1);
+#else
+  return error(errc::not_supported, 0, "set_keep_alive");  // OpenBSD has one setting for all connections
+#endif
 }
 
 ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
@@ -373,6 +381,19 @@ ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
       resource_->core().system().get_option(native_handle(), SOL_SOCKET, SO_PEERCRED, &who, &size);
   if (status < 0) return error(errc::os_error, -status, "credentials");
   return peer_credentials{who.pid, who.uid, who.gid};
+#elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
+  xucred who{};
+  socklen_t size = sizeof who;
+  const int status =
+      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERCRED, &who, &size);
+  if (status < 0) return error(errc::os_error, -status, "credentials");
+  pid_t process = -1;
+#if defined(LOCAL_PEERPID)
+  size = sizeof process;
+  static_cast<void>(
+      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERPID, &process, &size));
+#endif
+  return peer_credentials{process, who.cr_uid, who.cr_groups[0]};
 #else
   return error(errc::not_supported, 0, "credentials");
 #endif

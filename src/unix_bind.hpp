@@ -15,9 +15,9 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// Binds `fd`, of type SOCK_STREAM or SOCK_DGRAM, to a path or an abstract name, and sets the file's mode.
+/// Binds `fd` to a path or an abstract name, and sets the file's mode.
 /// 0, or a negative errno and in `operation` the step that failed: "bind" or "chmod".
-[[nodiscard]] int bind_unix(backend& system, int fd, int type, std::string_view path,
-                            const std::optional<mode_t>& mode, const char*& operation);
+[[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                            const char*& operation);
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

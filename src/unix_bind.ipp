@@ -9,23 +9,24 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// Whether the path is a socket's that nobody holds any more.
-ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address, int type) {
+/// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
+/// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
+/// which the BSDs would call refused; and a listener gets no connection from it.
+ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
   if (system.identify(path, before) < 0 || !before.is_socket) return false;
-  const int probe = system.open_socket(AF_UNIX, type, 0);
+  const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
-  if (status != -ECONNREFUSED)
-    return false;  // EAGAIN is a full backlog, EPROTOTYPE a live one of another type
+  if (status != -ECONNREFUSED) return false;
   file_identity after;
   return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;
 }
 
-ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view path,
-                           const std::optional<mode_t>& mode, const char*& operation) {
+ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                           const char*& operation) {
   operation = "bind";
   const result<unix_address> address = make_unix_address(path, operation);
   if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
@@ -34,7 +35,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, int type, std::string_view p
   const std::string file(path);
 
   int status = system.bind(fd, name, address->size);
-  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address, type)) {
+  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = system.unlink(file.c_str());
     if (removed < 0 && removed != -ENOENT) return status;
     status = system.bind(fd, name, address->size);

@@ -55,7 +55,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   unique_fd fd(status);
   if (!options.local_path.empty()) {
     const char* operation = "bind";
-    status = bind_unix(system, fd.get(), SOCK_DGRAM, options.local_path, options.local_mode, operation);
+    status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
   const auto fail_bound = [&](const char* operation) {  // nothing is left behind

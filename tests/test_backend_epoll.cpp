@@ -1,7 +1,7 @@
-// The system's backend on Linux, call by call, on real descriptors.
+// The system's backend on Linux, call by call, on real descriptors. Over a kqueue too.
 #include "anyio_net.hpp"
 
-#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
+#if defined(__linux__)
 
 #include <doctest/doctest.h>
 
@@ -49,6 +49,16 @@ using anyio::detail::ready_write;
 using anyio::detail::system_names;
 
 constexpr anyio::duration no_limit{-1};
+
+// A kqueue tells of the two directions apart, and does not repeat one when it tells of the other; the end of
+// what can be read is its read filter's alone.
+#if defined(ANYIO_NET_KQUEUE)
+constexpr bool apart = true;
+#else
+constexpr bool apart = false;
+#endif
+/// What an edge of one direction tells when the other holds too.
+constexpr std::uint32_t also(std::uint32_t other) { return apart ? 0 : other; }
 
 /// A descriptor that is closed when the test ends.
 struct owned {
@@ -141,14 +151,21 @@ two connected_tcp(backend& b) {
   return {std::move(client), std::move(server)};
 }
 
-/// What one `wait` that does not block gives, in order of the tokens.
+/// What one `wait` that does not block gives, in order of the tokens; what two events tell of one is joined.
 std::vector<poll_event> events_now(backend& b, std::size_t room = 64) {
   std::vector<poll_event> events(room);
   const int n = b.wait(events, anyio::duration::zero());
   REQUIRE(n >= 0);
   events.resize(static_cast<std::size_t>(n));
   std::sort(events.begin(), events.end(), [](auto& x, auto& y) { return x.token < y.token; });
-  return events;
+  std::vector<poll_event> joined;
+  for (const poll_event& e : events) {
+    if (apart && !joined.empty() && joined.back().token == e.token)
+      joined.back().ready |= e.ready;
+    else
+      joined.push_back(e);
+  }
+  return joined;
 }
 
 /// The readiness bits of the one event there is, 0 if there is none.
@@ -378,7 +395,7 @@ TEST_SUITE("backend_epoll") {
     CHECK(ready_now(*b) == 0);
 
     REQUIRE(b->send(pair.second, "a", 1) == 1);
-    CHECK(ready_now(*b) == (ready_read | ready_write));
+    CHECK(ready_now(*b) == (ready_read | also(ready_write)));
     CHECK(ready_now(*b) == 0);  // unread still, and no edge
     REQUIRE(b->send(pair.second, "b", 1) == 1);
     CHECK((ready_now(*b) & ready_read) != 0);
@@ -411,7 +428,7 @@ TEST_SUITE("backend_epoll") {
     REQUIRE(b->watch(pipe.second, 1) == 0);
     CHECK(ready_now(*b) == 0);
     pipe.first.reset();
-    CHECK((ready_now(*b) & (ready_write | ready_end)) == (ready_write | ready_end));
+    CHECK((ready_now(*b) & (ready_write | ready_end)) == (ready_write | also(ready_end)));
   }
 
   TEST_CASE("out-of-band data is urgent and wakes readers") {
@@ -531,7 +548,7 @@ TEST_SUITE("backend_epoll") {
     REQUIRE(b->watch_once(pair.first, ready_read, 1, false) == 0);
     CHECK(ready_now(*b) == 0);
     pair.second.reset();
-    CHECK(ready_now(*b) == (ready_read | ready_write | ready_end));
+    CHECK(ready_now(*b) == (ready_read | ready_end | also(ready_write)));
     CHECK(ready_now(*b) == 0);
   }
 
@@ -617,9 +634,10 @@ TEST_SUITE("backend_epoll") {
     const int r = b->connect(client, as_sockaddr(address), sizeof address);
     if (r == -EINPROGRESS) {
       REQUIRE(b->watch(client, 1) == 0);
-      poll_event event{};
-      REQUIRE(b->wait({&event, 1}, 10s) == 1);
-      CHECK((event.ready & (ready_read | ready_write | ready_end)) == (ready_read | ready_write | ready_end));
+      poll_event events[2]{};
+      REQUIRE(b->wait(events, 10s) == (apart ? 2 : 1));
+      const std::uint32_t ready = events[0].ready | events[1].ready;
+      CHECK((ready & (ready_read | ready_write | ready_end)) == (ready_read | ready_write | ready_end));
       int reason = 0;
       socklen_t size = sizeof reason;
       CHECK(b->get_option(client, SOL_SOCKET, SO_ERROR, &reason, &size) == 0);

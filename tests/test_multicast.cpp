@@ -82,7 +82,9 @@ TEST_CASE_TEMPLATE("every member of an IPv4 group gets what is sent to it", Face
   CHECK(receives(b, "to all"));
 
   CHECK(b.leave_group(group_v4, lo).has_value());
+#if defined(IP_MULTICAST_ALL)
   CHECK(b.set_option(IPPROTO_IP, IP_MULTICAST_ALL, 0).has_value());  // else Linux gives it what others joined
+#endif
   CHECK(Face::get(sender.send_to("to one", group)).has_value());
   CHECK(receives(a, "to one"));
   CHECK(stays_silent(b));

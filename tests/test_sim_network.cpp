@@ -526,6 +526,11 @@ TEST_CASE("sim network: stale socket files are replaced, live ones are not") {
           auto first = co_await anyio::create_unix_listener("/run/a.sock", {.mode = 0600});
           auto taken = co_await anyio::as_result(anyio::create_unix_listener("/run/a.sock"));
           CHECK(taken.error() == std::errc::address_in_use);
+          // So is one whose backlog is full, which two of the three systems call refused.
+          auto full = co_await anyio::create_unix_listener("/run/full.sock", {.backlog = 0});
+          auto waiting = co_await anyio::connect_unix("/run/full.sock");
+          taken = co_await anyio::as_result(anyio::create_unix_listener("/run/full.sock"));
+          CHECK(taken.error() == std::errc::address_in_use);
           first.close();
           const auto stale = co_await anyio::as_result(anyio::connect_unix("/run/a.sock"));
           CHECK(stale.error() == std::errc::connection_refused);

@@ -623,8 +623,10 @@ TEST_CASE("options and keep-alive are set, refused and read") {
   CHECK(p.first.set_option(SOL_SOCKET, -77, 1).error() == errc::os_error);
   CHECK(p.first.get_option(SOL_SOCKET, -77).error() == std::errc::no_protocol_option);
   CHECK(p.first.set_keep_alive(30s, 5s, 4).has_value());
-  CHECK(p.first.get_option(SOL_SOCKET, SO_KEEPALIVE).value_or(0) == 1);
+  CHECK(p.first.get_option(SOL_SOCKET, SO_KEEPALIVE).value_or(0) != 0);
+#if defined(TCP_KEEPIDLE)
   CHECK(p.first.get_option(IPPROTO_TCP, TCP_KEEPIDLE).value_or(0) == 30);
+#endif
   CHECK(p.first.get_option(IPPROTO_TCP, TCP_KEEPINTVL).value_or(0) == 5);
   CHECK(p.first.get_option(IPPROTO_TCP, TCP_KEEPCNT).value_or(0) == 4);
   CHECK(p.first.set_keep_alive(0s, 5s, 4).error() == errc::invalid_argument);
@@ -632,6 +634,7 @@ TEST_CASE("options and keep-alive are set, refused and read") {
   CHECK(p.first.set_keep_alive(std::chrono::hours(24 * 365 * 100), 5s, 1).error() == errc::invalid_argument);
 }
 
+#if !defined(__FreeBSD__) && !defined(__NetBSD__)  // their kqueue does not tell of it
 TEST_CASE("out-of-band data splits what can be read, and nothing of it waits for another event") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
@@ -654,6 +657,7 @@ TEST_CASE("out-of-band data splits what can be read, and nothing of it waits for
   CHECK(by_callback::get(p.first.send("ef")).has_value());
   CHECK(by_callback::get(p.second.receive()).value_or("") == "ef");
 }
+#endif
 
 TEST_CASE_TEMPLATE("a file is sent from where it is asked for, and ends where it ends", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {

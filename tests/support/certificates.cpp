@@ -1,6 +1,7 @@
 #include "certificates.hpp"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>

@@ -29,7 +29,7 @@ bool threads_may_remain = false;
 namespace {
 
 // The thread sanitizer has a background thread.
-constexpr std::size_t own_threads = ANYIO_NET_TEST_TSAN ? 2 : 1;
+[[maybe_unused]] constexpr std::size_t own_threads = ANYIO_NET_TEST_TSAN ? 2 : 1;
 
 /// The names in a folder, without those that begin with a dot, and without the descriptor that reads it.
 std::vector<std::string> names_in(const char* folder) {

@@ -216,9 +216,23 @@ inline bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 inline bool is_close_on_exec(int fd) { return (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
 inline bool is_non_blocking(int fd) { return (::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
 
+/// A socket made by hand, close-on-exec. Not every system has SOCK_CLOEXEC.
+inline int raw_socket(int family, int type = SOCK_STREAM) {
+  const int fd = ::socket(family, type, 0);
+  if (fd < 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) std::abort();
+  return fd;
+}
+
+/// Makes both ends non-blocking and close-on-exec. Not every system has pipe2.
+inline bool prepare_ends(const int (&fds)[2]) {
+  for (const int fd : fds)
+    if (::fcntl(fd, F_SETFL, O_NONBLOCK) != 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return false;
+  return true;
+}
+
 /// Connects without the library, so that nothing of it runs meanwhile.
 inline int raw_connect(const anyio::ip_endpoint& to) {
-  const int fd = ::socket(to.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int fd = raw_socket(to.address.is_v6() ? AF_INET6 : AF_INET);
   sockaddr_storage address{};
   const socklen_t size = to.to_sockaddr(address);
   if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) != 0) std::abort();
@@ -236,7 +250,7 @@ inline socklen_t unix_name(std::string_view path, sockaddr_un& address) {
 
 /// A socket bound to a path, which listens if it is told to.
 inline int raw_unix_socket(std::string_view path, int backlog = -1) {
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int fd = raw_socket(AF_UNIX);
   sockaddr_un address;
   const socklen_t size = unix_name(path, address);
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) != 0) std::abort();

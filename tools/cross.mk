@@ -1,0 +1,43 @@
+# Compiling for macOS with tools/cross.sh, for the Makefile: needs its variables HEADER, EXAMPLES and PEERS.
+
+CROSS_TARGETS ?= aarch64-macos x86_64-macos
+CROSS := build/cross
+CROSS_FLAGS := -std=c++20 -O0 -g0 -fno-sanitize=undefined -Werror
+CROSS_STRICT := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+CROSS_HEADER_MODES := plain noexc nothreads sim
+cross_mode.plain :=
+cross_mode.noexc := -fno-exceptions -fno-rtti
+cross_mode.nothreads := -DANYIO_NET_NO_THREADS
+cross_mode.sim := -DANYIO_NET_SIM
+CROSS_TESTS := $(filter-out tests/test_tls%,$(wildcard tests/*.cpp)) $(wildcard tests/support/*.cpp)
+# Both ways of compiling: tests for arm64 have all in the header, those for x86-64 in one unit.
+cross_split.x86_64-macos := -DANYIO_NET_SPLIT
+
+.PHONY: cross-macos cross-all
+cross-macos: $(HEADER) ## header, examples and tests compile and link for macOS: ten minutes
+	@MAKE="$(MAKE)" tools/cross.sh $(CROSS_TARGETS)
+
+define cross_rules
+cross-all: $(CROSS_HEADER_MODES:%=$(CROSS)/$1/header-%.o) $(patsubst %.cpp,$(CROSS)/$1/%,$(EXAMPLES) $(PEERS)) \
+  $(CROSS)/$1/run_tests
+
+$(CROSS)/$1/header-%.o: $(HEADER) $(CROSS)/c++
+	@mkdir -p $$(@D)
+	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(CROSS_STRICT) $$(cross_mode.$$*) -I. -c $(CROSS)/header.cpp -o $$@
+
+$(patsubst %.cpp,$(CROSS)/$1/%,$(EXAMPLES) $(PEERS)): $(CROSS)/$1/%: %.cpp $(HEADER) $(CROSS)/c++
+	@mkdir -p $$(@D)
+	@echo "  $1: $$<"
+	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(CROSS_STRICT) -I. $$< -o $$@
+
+$(CROSS)/$1/tests/%.o: tests/%.cpp $(HEADER) $(CROSS)/c++
+	@mkdir -p $$(@D)
+	@echo "  $1: $$<"
+	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(WARNINGS) -DANYIO_NET_SIM $$(cross_split.$1) -I. -Itests \
+	  -I$(CROSS)/include -MMD -MP -c $$< -o $$@
+
+$(CROSS)/$1/run_tests: $(CROSS_TESTS:%.cpp=$(CROSS)/$1/%.o)
+	@$(CROSS)/c++ -target $1 $$^ -o $$@
+endef
+$(foreach t,$(CROSS_TARGETS),$(eval $(call cross_rules,$t)))
+-include $(foreach t,$(CROSS_TARGETS),$(CROSS_TESTS:%.cpp=$(CROSS)/$t/%.d))

@@ -179,8 +179,8 @@ check-rest: ## what CI does after `make test`
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan))
 
 .PHONY: check-long
-check-long: ## all tests in the modes in which CI leaves some out: half an hour
-	@ALL=1 $(RUN) $(call suite,clang) $(call suite,gcc-asan) $(call suite,clang-asan-noexc)
+check-long: ## all tests in the modes in which CI leaves some out, and on kqueue: three quarters of an hour
+	@ALL=1 $(RUN) $(call suite,clang) $(call suite,gcc-asan) $(call suite,clang-asan-noexc) $(call suite,kqueue)
 
 .PHONY: check-seam
 check-seam: ## nothing outside src/backend_* makes a system call

@@ -12,7 +12,7 @@ needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
 optional=(socat netcat-openbsd python3-anyio curl)
 case ${1:-test} in
   test) ;;
-  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr) ;;
+  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace) ;;
   *)
     echo "usage: $0 [test|check]" >&2
     exit 2

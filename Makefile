@@ -170,6 +170,7 @@ check-rest: ## what CI does after `make test`
 	@$(RUN) \
 	  $(call check,nothing asks the system outside the seam,check-seam) \
 	  $(call check,tools do what they say,check-tools) \
+	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,format,check-format) \
 	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-warnings check-snippets check-link" \
@@ -190,6 +191,19 @@ check-seam: ## nothing outside src/backend_* makes a system call
 .PHONY: check-tools
 check-tools: ## the tools' own tests
 	@$(PYTHON) tools/test_tools.py
+
+# The record in bench/cost_record.json is for these flags.
+build/cost/cost: bench/cost.cpp $(HEADER) Makefile
+	@mkdir -p $(@D)
+	@$(CXX) -std=c++20 -O2 -g1 -pthread $(WARNINGS) -I. $< -Wl,-z,now -o $@
+
+.PHONY: check-cost
+check-cost: build/cost/cost ## no hot path takes more instructions, system calls or allocations than recorded
+	@$(PYTHON) tools/check_cost.py $< --jobs $(JOBS)
+
+.PHONY: record-cost
+record-cost: build/cost/cost ## write what the hot paths cost now into bench/cost_record.json
+	@$(PYTHON) tools/check_cost.py $< --jobs $(JOBS) --record
 
 .PHONY: check-format
 check-format: ## sources are formatted

@@ -14,7 +14,7 @@ needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
 optional=(socat netcat-openbsd python3-anyio curl)
 case ${1:-test} in
   test) ;;
-  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr) ;;
+  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace) ;;
   bench)
     needed=(g++ make python3 libasio-dev libuv1-dev libevent-dev libbenchmark-dev libmbedtls-dev libssl-dev openssl)
     optional=(strace valgrind gnuplot-nox)

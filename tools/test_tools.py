@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
+import json
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
+import check_cost
 from amalgamate import Refusal, includes, join
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from cpp_text import blank
@@ -256,6 +262,79 @@ class Snippets(unittest.TestCase):
             page.write_text("```cpp openssl\na;\n```\n```cpp\nb;\n```\n```cpp nocompile\nc;\n```\n", encoding="utf-8")
             flags = [snippet.flags for snippet in snippets_of(page)]
             self.assertEqual(flags, [("-DANYIO_NET_OPENSSL",), ()])
+
+
+class Cost(unittest.TestCase):
+    """Of a made-up scenario."""
+
+    NOW = {"instructions": 1000.0, "system calls": 2.016, "allocations": 0.0}
+    COMPILER = "g++ 12.2.0, x86_64"
+
+    def check(self, *measured: dict[str, float], compiler: str = COMPILER, **recorded: float) -> tuple[int, str]:
+        """The status and the words of a check that measures these figures in turn, the last one again and again."""
+        figures = {**self.NOW, **{name.replace("_", " "): value for name, value in recorded.items()}}
+        times = iter(measured)
+        latest: list[dict[str, float]] = []
+
+        def measure(program: str, scenario: object, by_callgrind: bool) -> tuple[dict[str, float], str]:
+            latest[:] = [next(times, latest[0] if latest else self.NOW)]
+            return {name: n for name, n in latest[0].items() if by_callgrind or name != "instructions"}, "recvfrom 1"
+
+        with tempfile.TemporaryDirectory() as folder:
+            record = Path(folder) / "record.json"
+            record.write_text(json.dumps({"compiler": self.COMPILER, "scenarios": {"echo": figures}}))
+            options = argparse.Namespace(program="", scenarios=[], record_file=record, jobs=1)
+            said = io.StringIO()
+            with mock.patch("check_cost.measure", measure), contextlib.redirect_stdout(said):
+                status = check_cost.check(options, [check_cost.Scenario("echo", 64, "")], compiler)
+            return status, said.getvalue()
+
+    def test_what_is_as_recorded_passes(self) -> None:
+        self.assertEqual(self.check(self.NOW)[0], 0)
+        self.assertEqual(self.check(self.NOW, instructions=960.0)[0], 0)
+
+    def test_a_record_that_is_lower_fails(self) -> None:
+        status, said = self.check(self.NOW, instructions=900.0)
+        self.assertEqual(status, 1)
+        for word in ("900.0", "1000.0", "1.111", "MORE", "record-cost"):
+            self.assertIn(word, said)
+        for recorded in ({"system_calls": 2.0}, {"allocations": -0.01}, {"instructions": 950.0}):
+            self.assertEqual(self.check(self.NOW, **recorded)[0], 1, recorded)
+
+    def test_a_record_that_is_higher_passes_and_is_mentioned(self) -> None:
+        for recorded in ({"instructions": 1100.0}, {"system_calls": 3.0}, {"allocations": 1.0}):
+            status, said = self.check(self.NOW, **recorded)
+            self.assertEqual(status, 0, recorded)
+            self.assertIn("cheaper than recorded: echo", said)
+        self.assertNotIn("cheaper", self.check(self.NOW, instructions=1040.0)[1])
+
+    def test_what_is_too_high_only_once_passes(self) -> None:
+        self.assertEqual(self.check({**self.NOW, "system calls": 2.017 + 0.016}, self.NOW)[0], 0)
+
+    def test_another_compiler(self) -> None:
+        for compiler in ("g++ 13.1.0, x86_64", "clang++ 12.2.0, x86_64", "g++ 12.2.0, aarch64"):
+            status, said = self.check(self.NOW, compiler=compiler, instructions=1.0)
+            self.assertEqual(status, 0, compiler)
+            self.assertIn("instructions skipped", said)
+            self.assertEqual(self.check(self.NOW, compiler=compiler, system_calls=1.0)[0], 1)
+        self.assertEqual(self.check(self.NOW, compiler="g++ 12.3.1 20230101, x86_64", instructions=1.0)[0], 1)
+
+    def test_scenario_and_record_must_agree(self) -> None:
+        verdict = check_cost.compare({}, {"echo": self.NOW})
+        self.assertIn("not in the record", verdict.too_high["echo"])
+
+    def test_calls_between_the_marks(self) -> None:
+        trace = (
+            "7 getppid()   = 1\n7 recvfrom(5, \"\"..., 9) = 9\n8 futex(0x1, <unfinished ...>\n7 clock_gettime(1) = 0\n"
+            "8 <... futex resumed>) = 0\n7 getppid()   = 1\n7 sendto(3, \"getppid(\") = 1\n7 +++ exited with 0 +++\n"
+        )
+        self.assertEqual(check_cost.marked_calls(trace), {"recvfrom": 1, "futex": 1})
+        self.assertRaises(check_cost.Failure, check_cost.marked_calls, "7 recvfrom(5) = 9\n")
+
+    def test_nothing_collected_is_a_failure(self) -> None:
+        self.assertEqual(check_cost.collected("events: Ir\nfn=(1)\n3 4\n\ntotals: 1234\n"), 1234)
+        self.assertRaises(check_cost.Failure, check_cost.collected, "events: Ir\nsummary: 0\n")
+        self.assertRaises(check_cost.Failure, check_cost.collected, "")
 
 
 if __name__ == "__main__":

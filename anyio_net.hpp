@@ -344,10 +344,11 @@ class [[nodiscard]] result {
     if (this != &other) *this = result(other);
     return *this;
   }
-  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
+  [[gnu::always_inline]] result& operator=(result&& other) noexcept(
+      std::is_nothrow_move_constructible_v<stored>) {
     if (this == &other) return *this;
     destroy();
-    if constexpr (std::is_nothrow_move_constructible_v<stored>) {
+    if constexpr (is_plain || std::is_nothrow_move_constructible_v<stored>) {
       take(std::move(other));
     } else {
       const valueless_guard guard{*this};
@@ -447,35 +448,37 @@ class [[nodiscard]] result {
                                    std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
 
   template <class Other>
-  void take(Other&& other) {
-    if constexpr (is_plain) {
-      if (other.state_ != state::foreign) [[likely]] {
-        constexpr std::size_t size =
-            sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
-        std::memcpy(static_cast<void*>(&error_), &other.error_, size);
-        state_ = other.state_;
-        return;
-      }
-    }
-    switch (other.state_) {
-      case state::value: std::construct_at(&value_, std::forward<Other>(other).value_); break;
-      case state::error: std::construct_at(&error_, other.error_); break;
-      case state::foreign:
-#if ANYIO_NET_EXCEPTIONS
-        std::construct_at(&foreign_, other.foreign_);
-#endif
-        break;
-      case state::invalid: break;
+  [[gnu::always_inline]] void take(Other&& other) {
+    if (other.state_ == state::foreign) [[unlikely]] {
+      take_foreign(other);
+    } else if constexpr (is_plain) {
+      constexpr std::size_t size =
+          sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
+      std::memcpy(static_cast<void*>(&error_), &other.error_, size);
+    } else if (other.state_ == state::value) {
+      std::construct_at(&value_, std::forward<Other>(other).value_);
+    } else {
+      std::construct_at(&error_, other.error_);
     }
     state_ = other.state_;
+  }
+  // Out of line, so that all the rest is small enough to be inlined.
+  [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {
+#if ANYIO_NET_EXCEPTIONS
+    std::construct_at(&foreign_, other.foreign_);
+#endif
+  }
+  [[gnu::noinline, gnu::cold]] void drop_foreign() noexcept {
+#if ANYIO_NET_EXCEPTIONS
+    std::destroy_at(&foreign_);
+#endif
   }
   void destroy() noexcept {
     if constexpr (!std::is_trivially_destructible_v<stored>) {
       if (state_ == state::value) std::destroy_at(&value_);
     }
-#if ANYIO_NET_EXCEPTIONS
-    if (state_ == state::foreign) std::destroy_at(&foreign_);
-#endif
+    if (state_ == state::foreign) [[unlikely]]
+      drop_foreign();
   }
   void check() const {
     if (state_ == state::value) [[likely]]
@@ -516,10 +519,9 @@ struct result_access {
   }
 #if ANYIO_NET_EXCEPTIONS
   template <class T>
-  static result<T> foreign(std::exception_ptr e) {
-    result<T> r{anyio::error(errc::os_error)};
-    std::destroy_at(&r.error_);
-    std::construct_at(&r.foreign_, std::move(e));
+  [[gnu::noinline, gnu::cold]] static result<T> foreign(const std::exception_ptr& e) {
+    result<T> r = room<T>();
+    std::construct_at(&r.foreign_, e);
     r.state_ = result<T>::state::foreign;
     return r;
   }
@@ -834,6 +836,9 @@ void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] sockl
   if constexpr (requires { storage.sun_len; }) storage.sun_len = static_cast<std::uint8_t>(size);
 }
 
+/// `ip_endpoint::to_sockaddr`, but for the part of the storage that is not used.
+socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
+
 /// The name of a UNIX socket as the kernel wants it.
 struct unix_address {
   sockaddr_un storage;
@@ -872,7 +877,7 @@ struct recycler_block {
 /// What a thread keeps. Trivial, so that reading it costs no guard; `recycler::guard` frees the lists when
 /// the thread ends.
 struct recycler_cache {
-  static constexpr std::size_t step = 64;
+  static constexpr std::size_t step = 32;
   static constexpr std::size_t largest = 4096;
   static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // a thread keeps at most this much
 
@@ -898,7 +903,7 @@ class recycler {
   /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
   /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
   /// one of the third.
-  static constexpr std::size_t block_size_of[] = {512, 192, 32768};
+  static constexpr std::size_t block_size_of[] = {512, 144, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -985,7 +990,22 @@ class recycler {
   static void close() noexcept;
 };
 
-/// A base for what takes blocks of a pool. What wants more alignment than usual goes past the recycler.
+/// A base for what takes a block of its size, coroutines among it: these two functions are all that a promise
+/// may have, since others would be tried with a coroutine's arguments.
+struct recycled {
+  static void* operator new(std::size_t size) { return recycler::allocate(size); }
+  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
+};
+
+/// What wants more alignment than usual goes past the recycler.
+struct recycled_aligned : recycled {
+  using recycled::operator new;
+  using recycled::operator delete;
+  static void* operator new(std::size_t size, std::align_val_t a) { return ::operator new(size, a); }
+  static void operator delete(void* p, std::align_val_t a) noexcept { ::operator delete(p, a); }
+};
+
+/// A base for what takes blocks of a pool; with more alignment, past the recycler too.
 template <recycler::pool From>
 struct pooled {
   static void* operator new(std::size_t size) { return recycler::allocate(From, size); }
@@ -1572,16 +1592,16 @@ struct node : link {
   bool finished = false;      // its outcome is there, and is about to be taken
   bool attempted = false;     // in vain, by who awaits it: something will queue it
   bool again = false;         // set by an attempt that stopped to let others run: no event will come
+  bool made = false;          // of a resource's operation: not one that was only declared
 
   node() = default;
-  node(node&& other) noexcept : link() {
+  node(node&& other) noexcept : link(), made(other.made) {
     ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
-    static_cast<void>(other);
   }
   node& operator=(node&& other) noexcept {
     ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
-    static_cast<void>(other);
     retire();
+    made = other.made;
     return *this;
   }
   ~node() { retire(); }
@@ -1766,6 +1786,8 @@ class resource : public pooled<recycler::descriptors> {
 
   /// Known to give nothing until the poller says otherwise; an attempt need not ask.
   bool exhausted[2] = {false, false};
+  /// The same for whoever receives from it, in every way: it begins by waiting for the poller.
+  bool poller_tells = false;
   /// No further event may come: read on until the end shows.
   bool read_to_end = false;
 
@@ -2201,7 +2223,7 @@ struct coroutine_face : face {
 };
 
 /// What every coroutine of the library has.
-struct promise_base : node {
+struct promise_base : node, recycled {
   std::coroutine_handle<> handle;
   promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
   waiter_storage waiter;
@@ -2221,9 +2243,6 @@ struct promise_base : node {
   void leave_outer() noexcept {
     if (outer != nullptr) std::exchange(outer, nullptr)->inner = nullptr;
   }
-
-  static void* operator new(std::size_t size) { return recycler::allocate(size); }
-  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
 };
 
 /// The coroutine that runs now, for telling a task from its own inside.
@@ -2371,6 +2390,7 @@ class foreign_awaiter {
 //   loop_core& home()                     where it runs
 //   errc check()                          an error that is there before any attempt
 //   errc enter()                          the same when it begins to wait; then it is known as the waiter
+//   bool in_vain()                        no attempt can succeed before something queues this node
 //   void started()                        begun, and not attempted by the caller: keep what is on loan
 //   void left()                           the outcome is there, or it was withdrawn: no longer the waiter
 //   void withdrawn()                      it was taken back, after `left`
@@ -2514,8 +2534,7 @@ class operation : public node, public operation_tag {
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     begin_waiting(callback_face<F>);
     slot_.callable.put(f);
-    if (early == errc::ok) self().started();
-    core->queue(*this);
+    begin_attempts(false);
   }
   /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
   template <class F>
@@ -2553,11 +2572,12 @@ class operation : public node, public operation_tag {
     if (e != errc::ok) {
       out = error(e, 0, self().operation_name());
     } else {
-      const bool try_now =
-          Derived::immediate || (Derived::attempts_when_awaited && self().home().spend_inline());
+      attempted = self().in_vain();
+      const bool try_now = !attempted && (Derived::immediate ||
+                                          (Derived::attempts_when_awaited && self().home().spend_inline()));
       if (!try_now || !self().attempt(out)) {
         std::destroy_at(&out);
-        attempted = try_now;
+        attempted |= try_now;
         return false;
       }
       self().left();  // as after waiting: it may be used again
@@ -2576,12 +2596,7 @@ class operation : public node, public operation_tag {
     }
     begin_waiting(awaiting_face<Raises>);
     ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
-    if (attempted && !again && early == errc::ok) {
-      core->park(*this);
-    } else {
-      if (early == errc::ok) self().started();
-      core->queue(*this);
-    }
+    begin_attempts(attempted && !again);
     return true;
   }
   result<T> take_outcome() noexcept {
@@ -2626,6 +2641,7 @@ class operation : public node, public operation_tag {
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
   [[nodiscard]] errc check() const noexcept { return errc::ok; }
   [[nodiscard]] errc enter() { return self().check(); }
+  [[nodiscard]] bool in_vain() const noexcept { return false; }
   void started() {}
   void left() noexcept {}
   void withdrawn() noexcept {}
@@ -2647,13 +2663,20 @@ class operation : public node, public operation_tag {
     begin(self().home(), f);
     early = self().enter();
   }
+  void begin_attempts(bool attempted_in_vain) {
+    if (early == errc::ok) {
+      if (!attempted_in_vain) self().started();
+      if (attempted_in_vain || self().in_vain()) return core->park(*this);
+    }
+    core->queue(*this);
+  }
   void become_idle() noexcept {
     self().left();
     retire();
   }
   /// One attempt by the loop. False: it waits on.
   bool poll(result<T>& out) {
-    core->park(*this);
+    if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
     if (early != errc::ok) {
       out = error(early, 0, self().operation_name());
       return true;
@@ -2662,7 +2685,11 @@ class operation : public node, public operation_tag {
     again = false;
     if (try_attempt(out)) return true;
     if (!cancelled) {
-      if (again) core->queue(*this);
+      if (again) {
+        core->queue(*this);
+      } else if (!linked()) {
+        core->park(*this);
+      }
       return false;
     }
     out = error(errc::cancelled, 0, self().operation_name());
@@ -2762,14 +2789,13 @@ class resource_operation : public operation<Derived, T> {
  public:
   resource_operation() = default;
   /// Without a resource, that of a closed stream, it gives `closed_resource`.
-  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)), made_(true) {}
+  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) { this->made = true; }
   resource_operation(resource_operation&& other) noexcept = default;
   resource_operation& operator=(resource_operation&& other) noexcept {
     if (this == &other) return *this;
     leave();
     operation<Derived, T>::operator=(std::move(other));
     resource_ = std::move(other.resource_);
-    made_ = other.made_;
     return *this;
   }
   ~resource_operation() { leave(); }
@@ -2778,7 +2804,7 @@ class resource_operation : public operation<Derived, T> {
   friend class operation<Derived, T>;
 
   [[nodiscard]] errc check() const noexcept {
-    if (!made_) return errc::invalid_argument;
+    if (!this->made) return errc::invalid_argument;
     if (!resource_ || !resource_->open()) return errc::closed_resource;
     return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
                                                                                    : errc::ok;
@@ -2806,7 +2832,6 @@ class resource_operation : public operation<Derived, T> {
   ref<Resource> resource_;
 
  private:
-  bool made_ = false;
   [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
   void leave() noexcept {
     if (!waits()) return;
@@ -4258,11 +4283,14 @@ class outcome_sink {
   ~outcome_sink() = default;
 };
 
+/// A place among the children of a group.
+struct membership : link {};
+
 /// A child: the node stands for it, in the ready list until it begins, and as the owner of what it waits
 /// for after that.
-class group_child : public node, public pooled<recycler::operations> {
+class group_child : public node, public membership {
  public:
-  explicit group_child(task_group& group) : group_(group) { siblings.child = this; }
+  explicit group_child(task_group& group) : group_(group) {}
   virtual ~group_child() = default;
 
   void begin_soon();
@@ -4270,11 +4298,10 @@ class group_child : public node, public pooled<recycler::operations> {
   [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
   [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
 
-  /// Its place among the children of the group.
-  struct membership : link {
-    group_child* child = nullptr;
-  };
-  membership siblings;
+  [[nodiscard]] membership& place() noexcept { return *this; }
+  [[nodiscard]] static group_child& at(link& place) noexcept {
+    return static_cast<group_child&>(static_cast<membership&>(place));
+  }
   bool doomed = false;
 
  protected:
@@ -4299,9 +4326,11 @@ class group_child : public node, public pooled<recycler::operations> {
   task_group& group_;
 };
 
-/// A child that is an operation or a task.
+/// A child that is an operation, which takes a started operation's block, or a task, whose frame is apart.
 template <class Op>
-class operation_child : public group_child {
+class operation_child
+    : public group_child,
+      public std::conditional_t<is_task<Op>, recycled_aligned, pooled<recycler::operations>> {
   using value = typename Op::value_type;
 
  public:
@@ -4334,7 +4363,7 @@ struct no_operation {
   using value_type = void;
 };
 template <>
-class operation_child<no_operation> : public group_child {
+class operation_child<no_operation> : public group_child, public pooled<recycler::operations> {
  protected:
   using group_child::group_child;
 };
@@ -4793,46 +4822,39 @@ void notify_closing(int fd);
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// A view of the caller's bytes, or bytes of one's own, and how far they are used up.
+/// A view of the caller's bytes, or bytes of one's own.
 class lent_bytes {
  public:
   lent_bytes() = default;
   explicit lent_bytes(const_buffer view) noexcept : view_(view) {}
-  explicit lent_bytes(std::string&& text) noexcept : owned_(std::move(text)), view_(owned_), owns_(true) {}
-  lent_bytes(lent_bytes&& other) noexcept { take(other); }
-  lent_bytes& operator=(lent_bytes&& other) noexcept {
-    if (this != &other) take(other);
-    return *this;
-  }
+  /// A text that follows `dropped` bytes which are of no more use.
+  explicit lent_bytes(std::string&& text, std::size_t dropped = 0)
+      : owned_(new owned(std::move(text), dropped)), view_(owned_->text) {}
+  lent_bytes(lent_bytes&& other) noexcept = default;
+  lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
-  /// What is left.
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
-  /// Drops the first `n` bytes; `n` is at most the size of what is left.
-  void advance(std::size_t n) noexcept { view_.remove_prefix(n); }
-  /// Copies what is left, if it lies in the loop's buffer.
-  void keep(const loop_core& loop) {
-    if (owns_ || !loop.in_buffer(view_.data())) return;
-    owned_.assign(reinterpret_cast<const char*>(view_.data()), view_.size());
-    view_ = owned_;
-    owns_ = true;
+  /// How many of the bytes that were lent are no longer in front of these.
+  [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
+  void start_over() noexcept {
+    if (owned_) owned_->dropped = 0;
+  }
+  /// If they lie in the loop's buffer, copies those behind the first `used`.
+  void keep(const loop_core& loop, std::size_t used = 0) {
+    if (owned_ || !loop.in_buffer(view_.data())) return;
+    const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
+    *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
 
  private:
-  // A short string lies inside its object, so a moved one is looked for anew.
-  void take(lent_bytes& other) noexcept {
-    const std::size_t used = other.owns_ ? static_cast<std::size_t>(other.view_.data() - other.begin()) : 0;
-    owns_ = std::exchange(other.owns_, false);
-    view_ = std::exchange(other.view_, const_buffer());
-    owned_ = std::move(other.owned_);
-    if (owns_) view_ = const_buffer(owned_.data() + used, view_.size());
-  }
-  [[nodiscard]] const std::byte* begin() const noexcept {
-    return reinterpret_cast<const std::byte*>(owned_.data());
-  }
-
-  std::string owned_;
+  // In a place of its own, so that who sends the caller's bytes stays small.
+  struct owned : recycled {
+    owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
+    std::string text;
+    std::size_t dropped;
+  };
+  std::unique_ptr<owned> owned_;
   const_buffer view_;
-  bool owns_ = false;
 };
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
@@ -4933,16 +4955,29 @@ class stream_operation : public resource_operation<Derived, T, stream_resource, 
   }
 };
 
+/// The base of those that receive: while the poller has nothing new, they need not try.
+template <class Derived, class T>
+class stream_receive : public stream_operation<Derived, T, read_side> {
+ public:
+  using stream_operation<Derived, T, read_side>::stream_operation;
+
+ protected:
+  friend class operation<Derived, T>;
+
+  [[nodiscard]] bool in_vain() const noexcept {
+    return this->resource_->poller_tells && this->resource_->exhausted[read_side];
+  }
+};
+
 }  // namespace detail
 
 /// Into a buffer of the caller's: how many bytes came, at least one.
-class [[nodiscard]] receive_operation
-    : public detail::stream_operation<receive_operation, std::size_t, detail::read_side> {
+class [[nodiscard]] receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
  public:
   static constexpr const char* name = "receive";
   receive_operation() = default;
   receive_operation(detail::ref<detail::stream_resource> r, mutable_buffer into)
-      : stream_operation(std::move(r)), into_(into) {}
+      : stream_receive(std::move(r)), into_(into) {}
 
  private:
   friend class detail::operation<receive_operation, std::size_t>;
@@ -4964,11 +4999,11 @@ class [[nodiscard]] receive_operation
 
 /// A view of what came, valid until the caller next waits or returns.
 class [[nodiscard]] receive_view_operation
-    : public detail::stream_operation<receive_view_operation, std::string_view, detail::read_side> {
+    : public detail::stream_receive<receive_view_operation, std::string_view> {
  public:
   static constexpr const char* name = "receive_view";
   receive_view_operation() = default;
-  explicit receive_view_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
+  explicit receive_view_operation(detail::ref<detail::stream_resource> r) : stream_receive(std::move(r)) {}
 
  private:
   friend class detail::operation<receive_view_operation, std::string_view>;
@@ -4984,12 +5019,12 @@ class [[nodiscard]] receive_view_operation
 
 /// A string of what came, allocated once it is there.
 class [[nodiscard]] receive_string_operation
-    : public detail::stream_operation<receive_string_operation, std::string, detail::read_side> {
+    : public detail::stream_receive<receive_string_operation, std::string> {
  public:
   static constexpr const char* name = "receive";
   receive_string_operation() = default;
   receive_string_operation(detail::ref<detail::stream_resource> r, std::size_t max_bytes)
-      : stream_operation(std::move(r)), max_bytes_(max_bytes) {}
+      : stream_receive(std::move(r)), max_bytes_(max_bytes) {}
 
  private:
   friend class detail::operation<receive_string_operation, std::string>;
@@ -5027,7 +5062,7 @@ class [[nodiscard]] send_operation
   send_operation(detail::ref<detail::stream_resource> r, std::string&& data)
       : stream_operation(std::move(r)), bytes_(std::move(data)) {}
   send_operation(detail::ref<detail::stream_resource> r, std::span<const const_buffer> parts)
-      : stream_operation(std::move(r)), parts_(parts), gathered_(true) {}
+      : stream_operation(std::move(r)), parts_(parts) {}
 
   /// How many bytes went out, of one that was cancelled or failed too. An operation that was started anew
   /// counts from zero.
@@ -5045,11 +5080,9 @@ class [[nodiscard]] send_operation
   bool transfer(result<void>& out);
 
   detail::lent_bytes bytes_;
-  std::span<const const_buffer> parts_;
+  std::span<const const_buffer> parts_;  // in place of them, if there are any
   std::size_t sent_ = 0;
-  std::size_t kept_at_ = 0;  // bytes_ holds what follows these, since they were on loan
-  error outcome_;
-  bool gathered_ = false;
+  [[no_unique_address]] error outcome_;
   bool over_ = false;     // all happened in `started`, and is yet to be told
   bool restart_ = false;  // the next attempt is the first of a new send
 };
@@ -5080,8 +5113,7 @@ class [[nodiscard]] aclose_operation
  public:
   static constexpr const char* name = "aclose";
   aclose_operation() = default;
-  explicit aclose_operation(detail::ref<detail::stream_resource> r)
-      : stream_operation(std::move(r)), made_(true) {}
+  explicit aclose_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
   aclose_operation(aclose_operation&&) = default;
   aclose_operation& operator=(aclose_operation&& other) noexcept;
   ~aclose_operation();
@@ -5090,14 +5122,13 @@ class [[nodiscard]] aclose_operation
   friend class detail::operation<aclose_operation, void>;
   friend class detail::resource_operation<aclose_operation, void, detail::stream_resource, detail::read_side>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() noexcept;
   bool attempt(result<void>& out);
   void left() noexcept;
   void start_closing() noexcept;
   void abandon() noexcept;
 
-  bool made_ = false;
   bool begun_ = false;
   detail::timer patience_;
 };
@@ -5182,7 +5213,7 @@ namespace detail {
 inline constexpr int calls_of_attempt = 16;
 
 /// A connected stream socket, in the poller from its first moment to its last.
-class socket_resource final : public stream_resource {
+class socket_resource : public stream_resource {
  public:
   /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
   socket_resource(loop_core& core, int fd, bool is_unix, int& status);
@@ -5220,6 +5251,20 @@ class socket_resource final : public stream_resource {
   std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
   bool is_unix_;
   bool ended_ = false;
+};
+
+class tcp_resource final : public socket_resource {
+ public:
+  tcp_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, false, status) {}
+  ip_endpoint local;
+  ip_endpoint remote;
+};
+
+class unix_resource final : public socket_resource {
+ public:
+  unix_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, true, status) {}
+  std::shared_ptr<const std::string> local;  // null: unnamed
+  std::shared_ptr<const std::string> remote;
 };
 
 class socket_access;
@@ -5288,8 +5333,12 @@ class tcp_stream : public socket_stream {
   tcp_stream() = default;
 
   /// Both ends' addresses; they stay after either has gone.
-  [[nodiscard]] ip_endpoint local_endpoint() const noexcept { return local_; }
-  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept { return remote_; }
+  [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
+    return resource_ ? tcp().local : ip_endpoint();
+  }
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
+    return resource_ ? tcp().remote : ip_endpoint();
+  }
   result<> set_no_delay(bool on);
   /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
@@ -5298,10 +5347,10 @@ class tcp_stream : public socket_stream {
 
  private:
   friend class detail::socket_access;
-  tcp_stream(detail::ref<detail::socket_resource> r, ip_endpoint local, ip_endpoint remote) noexcept
-      : socket_stream(std::move(r)), local_(local), remote_(remote) {}
-  ip_endpoint local_;
-  ip_endpoint remote_;
+  explicit tcp_stream(detail::ref<detail::tcp_resource> r) noexcept : socket_stream(std::move(r)) {}
+  [[nodiscard]] const detail::tcp_resource& tcp() const noexcept {
+    return static_cast<const detail::tcp_resource&>(*resource_);
+  }
 };
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
@@ -5320,8 +5369,8 @@ class unix_stream : public socket_stream {
   unix_stream() = default;
 
   /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
-  [[nodiscard]] std::string local_path() const { return local_ ? *local_ : std::string(); }
-  [[nodiscard]] std::string remote_path() const { return remote_ ? *remote_ : std::string(); }
+  [[nodiscard]] std::string local_path() const;
+  [[nodiscard]] std::string remote_path() const;
   [[nodiscard]] result<peer_credentials> credentials() const;
   /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
   /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.
@@ -5334,11 +5383,7 @@ class unix_stream : public socket_stream {
 
  private:
   friend class detail::socket_access;
-  using path = std::shared_ptr<const std::string>;
-  unix_stream(detail::ref<detail::socket_resource> r, path local, path remote) noexcept
-      : socket_stream(std::move(r)), local_(std::move(local)), remote_(std::move(remote)) {}
-  path local_;
-  path remote_;
+  explicit unix_stream(detail::ref<detail::unix_resource> r) noexcept : socket_stream(std::move(r)) {}
 };
 
 /// Two UNIX streams that are connected with each other (socketpair(2)).
@@ -5351,9 +5396,7 @@ class socket_access {
  public:
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint* remote, const char* operation);
-  static tcp_stream wrap_tcp(ref<socket_resource> r, const ip_endpoint& local, const ip_endpoint& remote) {
-    return tcp_stream(std::move(r), local, remote);
-  }
+  static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
   static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
@@ -6411,7 +6454,7 @@ class datagram_resource : public resource {
   registration place_;
   int family_;
   bool connected_;
-  std::unique_ptr<std::byte[]> beyond_;  // follows the loop's buffer, for what is longer
+  std::unique_ptr<std::byte[]> room_;  // of a UNIX socket, whose datagrams are longer than the loop's buffer
 };
 
 /// The base of operations that give a datagram as an object of its own. Derived makes a T of it.
@@ -6537,8 +6580,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   lent_bytes bytes_;
 
  private:
+  [[no_unique_address]] error outcome_;
   bool over_ = false;  // all happened in `started`, and is yet to be told
-  error outcome_;
 };
 
 }  // namespace detail
@@ -7730,7 +7773,7 @@ class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stre
 
   ip_endpoint target_;
   connect_settings settings_;
-  ref<socket_resource> resource_;
+  ref<tcp_resource> resource_;
 };
 
 /// One of several attempts, in a block of its own.
@@ -10167,27 +10210,36 @@ ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data
 
 ANYIO_NET_FN socklen_t ip_endpoint::to_sockaddr(sockaddr_storage& storage) const noexcept {
   std::memset(&storage, 0, sizeof storage);
-  const std::span<const std::byte> bytes = address.bytes();
+  return detail::write_sockaddr(*this, storage);
+}
+
+namespace detail {
+
+ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  const std::byte* const bytes = address.bytes().data();
   socklen_t size = 0;
   if (address.is_v4()) {
     sockaddr_in raw{};
     raw.sin_family = AF_INET;
-    raw.sin_port = htons(port);
-    std::memcpy(&raw.sin_addr, bytes.data(), bytes.size());
+    raw.sin_port = htons(endpoint.port);
+    std::memcpy(&raw.sin_addr, bytes, sizeof raw.sin_addr);
     size = sizeof raw;
     std::memcpy(&storage, &raw, sizeof raw);
   } else {
     sockaddr_in6 raw{};
     raw.sin6_family = AF_INET6;
-    raw.sin6_port = htons(port);
+    raw.sin6_port = htons(endpoint.port);
     raw.sin6_scope_id = address.scope_id();
-    std::memcpy(&raw.sin6_addr, bytes.data(), bytes.size());
+    std::memcpy(&raw.sin6_addr, bytes, sizeof raw.sin6_addr);
     size = sizeof raw;
     std::memcpy(&storage, &raw, sizeof raw);
   }
-  detail::set_sockaddr_size(storage, size);
+  set_sockaddr_size(storage, size);
   return size;
 }
+
+}  // namespace detail
 
 }  // namespace anyio::inline ANYIO_NET_ABI
 
@@ -10469,7 +10521,29 @@ ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
   m.flags = header.msg_flags;
 }
 
+#if defined(__linux__)
+/// A datagram into one piece of room, for which there is a call that costs less than `recvmsg`. With
+/// MSG_TRUNC it gives the whole length of what it cut off (recv(2)).
+ANYIO_NET_FN ssize_t receive_datagram(int fd, message& m) {
+  const ::iovec& room = m.parts.front();
+  socklen_t size = 0;
+  const ssize_t n = system_call([&] {
+    size = m.address_size;
+    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_TRUNC, m.address, &size);
+  });
+  if (n < 0) return n;
+  const bool cut_off = static_cast<std::size_t>(n) > room.iov_len;
+  m.address_size = size;
+  m.flags = cut_off ? MSG_TRUNC : 0;
+  return cut_off ? static_cast<ssize_t>(room.iov_len) : n;
+}
+#endif
+
 ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
+#if defined(__linux__)
+  if (m.address != nullptr && m.parts.size() == 1 && m.control_size == 0 && !m.peek)
+    return receive_datagram(fd, m);
+#endif
   msghdr header{};
   const ssize_t n = system_call([&] {
     header = message_header(m);
@@ -10480,6 +10554,11 @@ ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
 }
 
 ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) {
+  if (m.parts.size() == 1 && m.control_size == 0) {  // costs less than `sendmsg`
+    const ::iovec& part = m.parts.front();
+    return sent_or_error(system_call(
+        [&] { return ::sendto(fd, part.iov_base, part.iov_len, send_flags, m.address, m.address_size); }));
+  }
   const msghdr header = message_header(m);
   return sent_or_error(system_call([&] { return ::sendmsg(fd, &header, send_flags); }));
 }
@@ -12039,7 +12118,7 @@ ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
 }
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
-  children_.insert_before(child->siblings);
+  children_.insert_before(child->place());
   ++size_;
   child->begin_soon();
 }
@@ -12050,22 +12129,22 @@ template <class Keep>
 void task_group::end_children(Keep keep) noexcept {
   detail::link ending;
   for (detail::link* l = children_.next; l != &children_;) {
-    detail::group_child& child = *static_cast<detail::group_child::membership*>(l)->child;
+    detail::group_child& child = detail::group_child::at(*l);
     l = l->next;
     if (keep(child)) continue;
-    child.siblings.unlink();
-    ending.insert_before(child.siblings);
+    child.place().unlink();
+    ending.insert_before(child.place());
     one_less();
   }
   while (ending.linked()) {
-    detail::group_child* child = static_cast<detail::group_child::membership*>(ending.next)->child;
-    child->siblings.unlink();
-    delete child;
+    detail::group_child& child = detail::group_child::at(*ending.next);
+    child.place().unlink();
+    delete &child;
   }
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.siblings.unlink();                                       // its own end is not to be cut short
+  child.place().unlink();                                        // its own end is not to be cut short
   const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
   if (sink_ != nullptr) {
     one_less();
@@ -12338,10 +12417,13 @@ ANYIO_NET_FN errc send_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
-  if (std::exchange(restart_, false)) sent_ = kept_at_ = 0;
+  if (std::exchange(restart_, false)) {
+    sent_ = 0;
+    bytes_.start_over();
+  }
   const const_buffer single = bytes_.data();
-  detail::outgoing data(gathered_ ? parts_ : std::span<const const_buffer>(&single, 1));
-  data.advance(sent_ - kept_at_);
+  detail::outgoing data(parts_.empty() ? std::span<const const_buffer>(&single, 1) : parts_);
+  data.advance(sent_ - bytes_.dropped());
   const std::size_t before = data.sent();
   const detail::progress p = resource_->send(data, out);
   sent_ += data.sent() - before;
@@ -12356,13 +12438,7 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
 ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
-  if (!gathered_) {
-    if (!loop.in_buffer(bytes_.data().data())) return;
-    bytes_.advance(sent_ - kept_at_);
-    kept_at_ = sent_;
-    bytes_.keep(loop);
-    return;
-  }
+  if (parts_.empty()) return bytes_.keep(loop, sent_ - bytes_.dropped());
   bool lent = false;
   for (const const_buffer& part : parts_) lent = lent || loop.in_buffer(part.data());
   if (!lent) return;
@@ -12377,9 +12453,8 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
     if (piece.size() != 0) std::memcpy(to, piece.data(), piece.size());
     to += piece.size();
   }
-  bytes_ = detail::lent_bytes(std::move(owned));
-  kept_at_ = sent_;
-  gathered_ = false;
+  bytes_ = detail::lent_bytes(std::move(owned), sent_);
+  parts_ = {};
 }
 
 ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
@@ -12412,7 +12487,7 @@ ANYIO_NET_FN void send_operation::left() noexcept {
 }
 
 ANYIO_NET_FN errc aclose_operation::enter() noexcept {
-  if (!made_) return errc::invalid_argument;
+  if (!made) return errc::invalid_argument;
   if (!begun_ && resource_ && resource_->open()) start_closing();
   if (begun_) resource_->set_waiting(detail::read_side, this);
   return errc::ok;
@@ -12454,7 +12529,6 @@ ANYIO_NET_FN void aclose_operation::abandon() noexcept {
 ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {
   abandon();
   stream_operation::operator=(std::move(other));
-  made_ = other.made_;
   return *this;
 }
 
@@ -12488,6 +12562,7 @@ namespace detail {
 ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
     : stream_resource(core), is_unix_(is_unix) {
   registration_.fd = fd;
+  poller_tells = true;
   status = core.watch(registration_, *this);
   if (status < 0) registration_.fd = -1;
 }
@@ -12733,12 +12808,12 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
 
 ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                                         const ip_endpoint* remote, const char* operation) {
-  const ip_endpoint here = local ? *local : local_endpoint_of(core.system(), fd);
-  const ip_endpoint there = remote ? *remote : remote_endpoint_of(core.system(), fd);
   int status = 0;
-  ref<socket_resource> r(new socket_resource(core, fd, false, status));
+  ref<tcp_resource> r(new tcp_resource(core, fd, status));
   if (status < 0) return error(errc::os_error, -status, operation);
-  return tcp_stream(std::move(r), here, there);
+  r->local = local ? *local : local_endpoint_of(core.system(), fd);
+  r->remote = remote ? *remote : remote_endpoint_of(core.system(), fd);
+  return tcp_stream(std::move(r));
 }
 
 ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int fd,
@@ -12746,9 +12821,11 @@ ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int f
                                                           std::shared_ptr<const std::string> remote,
                                                           const char* operation) {
   int status = 0;
-  ref<socket_resource> r(new socket_resource(core, fd, true, status));
+  ref<unix_resource> r(new unix_resource(core, fd, status));
   if (status < 0) return error(errc::os_error, -status, operation);
-  return unix_stream(std::move(r), std::move(local), std::move(remote));
+  r->local = std::move(local);
+  r->remote = std::move(remote);
+  return unix_stream(std::move(r));
 }
 
 }  // namespace detail
@@ -12822,6 +12899,16 @@ ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
     return r.error();
   return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
+}
+
+ANYIO_NET_COLD std::string unix_stream::local_path() const {
+  const auto* r = static_cast<const detail::unix_resource*>(resource_.get());
+  return r != nullptr && r->local ? *r->local : std::string();
+}
+
+ANYIO_NET_COLD std::string unix_stream::remote_path() const {
+  const auto* r = static_cast<const detail::unix_resource*>(resource_.get());
+  return r != nullptr && r->remote ? *r->remote : std::string();
 }
 
 ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
@@ -13929,7 +14016,7 @@ ANYIO_NET_FN int datagram_resource::watch(int fd) {
 ANYIO_NET_FN void datagram_resource::shut() noexcept {
   if (core().alive()) core().forget(place_);
   source.reset();
-  beyond_.reset();
+  room_.reset();
 }
 
 ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
@@ -13953,24 +14040,21 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
 
 ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
   // No UDP datagram is longer than the loop's buffer. A UNIX one is as long as the sender's buffer allows,
-  // which with Linux's defaults is less than 416 KiB. The room for the rest of it costs no memory unless
-  // it is used.
-  constexpr std::size_t size_beyond = std::size_t{384} * 1024;
+  // which with Linux's defaults is less than 416 KiB. Room for that costs no memory until it is used.
+  constexpr std::size_t size_of_room = std::size_t{448} * 1024;
   if (exhausted[read_side] && !source) return -EAGAIN;
-  const mutable_buffer first = core().buffer();
-  ::iovec parts[2] = {{first.data(), first.size()}, {}};
-  std::size_t count = 1;
-  if (family_ == AF_UNIX) {
-    if (!beyond_) beyond_.reset(new std::byte[size_beyond]);
-    parts[count++] = {beyond_.get(), size_beyond};
+  mutable_buffer room;
+  if (family_ != AF_UNIX) {
+    room = core().buffer();
+  } else {
+    if (!room_) room_.reset(new std::byte[size_of_room]);
+    room = mutable_buffer(room_.get(), size_of_room);
   }
-  const int status = receive(std::span(parts, count), out);
+  const ::iovec part{room.data(), room.size()};
+  const int status = receive(std::span(&part, 1), out);
   if (status < 0) return status;
   if (out.truncated) return -EMSGSIZE;
-  const std::size_t in_first = std::min(out.size, first.size());
-  text.reserve(out.size);
-  text.assign(reinterpret_cast<const char*>(first.data()), in_first);
-  if (out.size > in_first) text.append(reinterpret_cast<const char*>(beyond_.get()), out.size - in_first);
+  text.assign(reinterpret_cast<const char*>(room.data()), out.size);
   return 0;
 }
 
@@ -14042,11 +14126,11 @@ ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
 
 ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
                                     sockaddr_storage& storage) noexcept {
-  if (family != AF_INET6 || !endpoint.address.is_v4()) return endpoint.to_sockaddr(storage);
+  if (family != AF_INET6 || !endpoint.address.is_v4()) return write_sockaddr(endpoint, storage);
   std::byte mapped[16] = {};
   mapped[10] = mapped[11] = std::byte{0xff};
   std::memcpy(mapped + 12, endpoint.address.bytes().data(), 4);
-  return ip_endpoint{ip_address::v6(mapped), endpoint.port}.to_sockaddr(storage);
+  return write_sockaddr({ip_address::v6(mapped), endpoint.port}, storage);
 }
 
 static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
@@ -14998,7 +15082,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
   // Watched only now: a socket that has never been connected counts as hung up.
   int watched = 0;
-  ref<socket_resource> r(new socket_resource(loop, fd, false, watched));
+  ref<tcp_resource> r(new tcp_resource(loop, fd, watched));
   if (watched < 0) return fail(watched, "connect");
   resource_ = std::move(r);
   resource_->set_waiting(write_side, this);
@@ -15032,8 +15116,9 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   }
   resource_->set_waiting(write_side, nullptr);
   resource_->exhausted[write_side] = false;
-  out = socket_access::wrap_tcp(std::move(resource_), local, target_);
-  resource_ = {};
+  resource_->local = local;
+  resource_->remote = target_;
+  out = socket_access::wrap_tcp(std::move(resource_));
   return true;
 }
 

@@ -15,11 +15,10 @@ bench_libs.libuv := -luv
 bench_source.libevent := libevent
 bench_libs.libevent := -levent
 bench_source.epoll := epoll
-# TLS is in programs of its own, so that the others link nothing that they do not use. g++ 12 warns falsely there,
-# inside the standard library's exception_ptr.
+# TLS is in programs of its own, so that the others link nothing that they do not use.
 define bench_tls
 bench_source.anyio_$1_$2 := anyio_$1
-bench_flags.anyio_$1_$2 := $(macro.$2) -Wno-maybe-uninitialized
+bench_flags.anyio_$1_$2 := $(macro.$2)
 bench_libs.anyio_$1_$2 := $(libs.$2)
 endef
 $(foreach e,$(ENGINES),$(foreach f,callback coroutine,$(eval $(call bench_tls,$f,$e))))

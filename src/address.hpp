@@ -143,6 +143,9 @@ void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] sockl
   if constexpr (requires { storage.sun_len; }) storage.sun_len = static_cast<std::uint8_t>(size);
 }
 
+/// `ip_endpoint::to_sockaddr`, but for the part of the storage that is not used.
+socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
+
 /// The name of a UNIX socket as the kernel wants it.
 struct unix_address {
   sockaddr_un storage;

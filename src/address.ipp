@@ -312,26 +312,35 @@ ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data
 
 ANYIO_NET_FN socklen_t ip_endpoint::to_sockaddr(sockaddr_storage& storage) const noexcept {
   std::memset(&storage, 0, sizeof storage);
-  const std::span<const std::byte> bytes = address.bytes();
+  return detail::write_sockaddr(*this, storage);
+}
+
+namespace detail {
+
+ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  const std::byte* const bytes = address.bytes().data();
   socklen_t size = 0;
   if (address.is_v4()) {
     sockaddr_in raw{};
     raw.sin_family = AF_INET;
-    raw.sin_port = htons(port);
-    std::memcpy(&raw.sin_addr, bytes.data(), bytes.size());
+    raw.sin_port = htons(endpoint.port);
+    std::memcpy(&raw.sin_addr, bytes, sizeof raw.sin_addr);
     size = sizeof raw;
     std::memcpy(&storage, &raw, sizeof raw);
   } else {
     sockaddr_in6 raw{};
     raw.sin6_family = AF_INET6;
-    raw.sin6_port = htons(port);
+    raw.sin6_port = htons(endpoint.port);
     raw.sin6_scope_id = address.scope_id();
-    std::memcpy(&raw.sin6_addr, bytes.data(), bytes.size());
+    std::memcpy(&raw.sin6_addr, bytes, sizeof raw.sin6_addr);
     size = sizeof raw;
     std::memcpy(&storage, &raw, sizeof raw);
   }
-  detail::set_sockaddr_size(storage, size);
+  set_sockaddr_size(storage, size);
   return size;
 }
+
+}  // namespace detail
 
 }  // namespace anyio::inline ANYIO_NET_ABI

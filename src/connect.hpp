@@ -78,7 +78,7 @@ class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stre
 
   ip_endpoint target_;
   connect_settings settings_;
-  ref<socket_resource> resource_;
+  ref<tcp_resource> resource_;
 };
 
 /// One of several attempts, in a block of its own.

@@ -55,7 +55,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
   // Watched only now: a socket that has never been connected counts as hung up.
   int watched = 0;
-  ref<socket_resource> r(new socket_resource(loop, fd, false, watched));
+  ref<tcp_resource> r(new tcp_resource(loop, fd, watched));
   if (watched < 0) return fail(watched, "connect");
   resource_ = std::move(r);
   resource_->set_waiting(write_side, this);
@@ -89,8 +89,9 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   }
   resource_->set_waiting(write_side, nullptr);
   resource_->exhausted[write_side] = false;
-  out = socket_access::wrap_tcp(std::move(resource_), local, target_);
-  resource_ = {};
+  resource_->local = local;
+  resource_->remote = target_;
+  out = socket_access::wrap_tcp(std::move(resource_));
   return true;
 }
 

@@ -53,7 +53,7 @@ struct coroutine_face : face {
 };
 
 /// What every coroutine of the library has.
-struct promise_base : node {
+struct promise_base : node, recycled {
   std::coroutine_handle<> handle;
   promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
   waiter_storage waiter;
@@ -73,9 +73,6 @@ struct promise_base : node {
   void leave_outer() noexcept {
     if (outer != nullptr) std::exchange(outer, nullptr)->inner = nullptr;
   }
-
-  static void* operator new(std::size_t size) { return recycler::allocate(size); }
-  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
 };
 
 /// The coroutine that runs now, for telling a task from its own inside.

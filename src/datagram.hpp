@@ -79,7 +79,7 @@ class datagram_resource : public resource {
   registration place_;
   int family_;
   bool connected_;
-  std::unique_ptr<std::byte[]> beyond_;  // follows the loop's buffer, for what is longer
+  std::unique_ptr<std::byte[]> room_;  // of a UNIX socket, whose datagrams are longer than the loop's buffer
 };
 
 /// The base of operations that give a datagram as an object of its own. Derived makes a T of it.
@@ -205,8 +205,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   lent_bytes bytes_;
 
  private:
+  [[no_unique_address]] error outcome_;
   bool over_ = false;  // all happened in `started`, and is yet to be told
-  error outcome_;
 };
 
 }  // namespace detail

@@ -20,7 +20,7 @@ ANYIO_NET_FN int datagram_resource::watch(int fd) {
 ANYIO_NET_FN void datagram_resource::shut() noexcept {
   if (core().alive()) core().forget(place_);
   source.reset();
-  beyond_.reset();
+  room_.reset();
 }
 
 ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
@@ -44,24 +44,21 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
 
 ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
   // No UDP datagram is longer than the loop's buffer. A UNIX one is as long as the sender's buffer allows,
-  // which with Linux's defaults is less than 416 KiB. The room for the rest of it costs no memory unless
-  // it is used.
-  constexpr std::size_t size_beyond = std::size_t{384} * 1024;
+  // which with Linux's defaults is less than 416 KiB. Room for that costs no memory until it is used.
+  constexpr std::size_t size_of_room = std::size_t{448} * 1024;
   if (exhausted[read_side] && !source) return -EAGAIN;
-  const mutable_buffer first = core().buffer();
-  ::iovec parts[2] = {{first.data(), first.size()}, {}};
-  std::size_t count = 1;
-  if (family_ == AF_UNIX) {
-    if (!beyond_) beyond_.reset(new std::byte[size_beyond]);
-    parts[count++] = {beyond_.get(), size_beyond};
+  mutable_buffer room;
+  if (family_ != AF_UNIX) {
+    room = core().buffer();
+  } else {
+    if (!room_) room_.reset(new std::byte[size_of_room]);
+    room = mutable_buffer(room_.get(), size_of_room);
   }
-  const int status = receive(std::span(parts, count), out);
+  const ::iovec part{room.data(), room.size()};
+  const int status = receive(std::span(&part, 1), out);
   if (status < 0) return status;
   if (out.truncated) return -EMSGSIZE;
-  const std::size_t in_first = std::min(out.size, first.size());
-  text.reserve(out.size);
-  text.assign(reinterpret_cast<const char*>(first.data()), in_first);
-  if (out.size > in_first) text.append(reinterpret_cast<const char*>(beyond_.get()), out.size - in_first);
+  text.assign(reinterpret_cast<const char*>(room.data()), out.size);
   return 0;
 }
 

@@ -8,53 +8,48 @@
 #include "buffer.hpp"
 #include "config.hpp"
 #include "loop.hpp"
+#include "recycler.hpp"
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-/// A view of the caller's bytes, or bytes of one's own, and how far they are used up.
+/// A view of the caller's bytes, or bytes of one's own.
 class lent_bytes {
  public:
   lent_bytes() = default;
   explicit lent_bytes(const_buffer view) noexcept : view_(view) {}
-  explicit lent_bytes(std::string&& text) noexcept : owned_(std::move(text)), view_(owned_), owns_(true) {}
-  lent_bytes(lent_bytes&& other) noexcept { take(other); }
-  lent_bytes& operator=(lent_bytes&& other) noexcept {
-    if (this != &other) take(other);
-    return *this;
-  }
+  /// A text that follows `dropped` bytes which are of no more use.
+  explicit lent_bytes(std::string&& text, std::size_t dropped = 0)
+      : owned_(new owned(std::move(text), dropped)), view_(owned_->text) {}
+  lent_bytes(lent_bytes&& other) noexcept = default;
+  lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
-  /// What is left.
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
-  /// Drops the first `n` bytes; `n` is at most the size of what is left.
-  void advance(std::size_t n) noexcept { view_.remove_prefix(n); }
-  /// Copies what is left, if it lies in the loop's buffer.
-  void keep(const loop_core& loop) {
-    if (owns_ || !loop.in_buffer(view_.data())) return;
-    owned_.assign(reinterpret_cast<const char*>(view_.data()), view_.size());
-    view_ = owned_;
-    owns_ = true;
+  /// How many of the bytes that were lent are no longer in front of these.
+  [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
+  void start_over() noexcept {
+    if (owned_) owned_->dropped = 0;
+  }
+  /// If they lie in the loop's buffer, copies those behind the first `used`.
+  void keep(const loop_core& loop, std::size_t used = 0) {
+    if (owned_ || !loop.in_buffer(view_.data())) return;
+    const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
+    *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
 
  private:
-  // A short string lies inside its object, so a moved one is looked for anew.
-  void take(lent_bytes& other) noexcept {
-    const std::size_t used = other.owns_ ? static_cast<std::size_t>(other.view_.data() - other.begin()) : 0;
-    owns_ = std::exchange(other.owns_, false);
-    view_ = std::exchange(other.view_, const_buffer());
-    owned_ = std::move(other.owned_);
-    if (owns_) view_ = const_buffer(owned_.data() + used, view_.size());
-  }
-  [[nodiscard]] const std::byte* begin() const noexcept {
-    return reinterpret_cast<const std::byte*>(owned_.data());
-  }
-
-  std::string owned_;
+  // In a place of its own, so that who sends the caller's bytes stays small.
+  struct owned : recycled {
+    owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
+    std::string text;
+    std::size_t dropped;
+  };
+  std::unique_ptr<owned> owned_;
   const_buffer view_;
-  bool owns_ = false;
 };
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

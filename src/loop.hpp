@@ -88,6 +88,8 @@ class resource : public pooled<recycler::descriptors> {
 
   /// Known to give nothing until the poller says otherwise; an attempt need not ask.
   bool exhausted[2] = {false, false};
+  /// The same for whoever receives from it, in every way: it begins by waiting for the poller.
+  bool poller_tells = false;
   /// No further event may come: read on until the end shows.
   bool read_to_end = false;
 

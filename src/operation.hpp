@@ -11,6 +11,7 @@
 //   loop_core& home()                     where it runs
 //   errc check()                          an error that is there before any attempt
 //   errc enter()                          the same when it begins to wait; then it is known as the waiter
+//   bool in_vain()                        no attempt can succeed before something queues this node
 //   void started()                        begun, and not attempted by the caller: keep what is on loan
 //   void left()                           the outcome is there, or it was withdrawn: no longer the waiter
 //   void withdrawn()                      it was taken back, after `left`
@@ -167,8 +168,7 @@ class operation : public node, public operation_tag {
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     begin_waiting(callback_face<F>);
     slot_.callable.put(f);
-    if (early == errc::ok) self().started();
-    core->queue(*this);
+    begin_attempts(false);
   }
   /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
   template <class F>
@@ -206,11 +206,12 @@ class operation : public node, public operation_tag {
     if (e != errc::ok) {
       out = error(e, 0, self().operation_name());
     } else {
-      const bool try_now =
-          Derived::immediate || (Derived::attempts_when_awaited && self().home().spend_inline());
+      attempted = self().in_vain();
+      const bool try_now = !attempted && (Derived::immediate ||
+                                          (Derived::attempts_when_awaited && self().home().spend_inline()));
       if (!try_now || !self().attempt(out)) {
         std::destroy_at(&out);
-        attempted = try_now;
+        attempted |= try_now;
         return false;
       }
       self().left();  // as after waiting: it may be used again
@@ -229,12 +230,7 @@ class operation : public node, public operation_tag {
     }
     begin_waiting(awaiting_face<Raises>);
     ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
-    if (attempted && !again && early == errc::ok) {
-      core->park(*this);
-    } else {
-      if (early == errc::ok) self().started();
-      core->queue(*this);
-    }
+    begin_attempts(attempted && !again);
     return true;
   }
   result<T> take_outcome() noexcept {
@@ -279,6 +275,7 @@ class operation : public node, public operation_tag {
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
   [[nodiscard]] errc check() const noexcept { return errc::ok; }
   [[nodiscard]] errc enter() { return self().check(); }
+  [[nodiscard]] bool in_vain() const noexcept { return false; }
   void started() {}
   void left() noexcept {}
   void withdrawn() noexcept {}
@@ -300,13 +297,20 @@ class operation : public node, public operation_tag {
     begin(self().home(), f);
     early = self().enter();
   }
+  void begin_attempts(bool attempted_in_vain) {
+    if (early == errc::ok) {
+      if (!attempted_in_vain) self().started();
+      if (attempted_in_vain || self().in_vain()) return core->park(*this);
+    }
+    core->queue(*this);
+  }
   void become_idle() noexcept {
     self().left();
     retire();
   }
   /// One attempt by the loop. False: it waits on.
   bool poll(result<T>& out) {
-    core->park(*this);
+    if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
     if (early != errc::ok) {
       out = error(early, 0, self().operation_name());
       return true;
@@ -315,7 +319,11 @@ class operation : public node, public operation_tag {
     again = false;
     if (try_attempt(out)) return true;
     if (!cancelled) {
-      if (again) core->queue(*this);
+      if (again) {
+        core->queue(*this);
+      } else if (!linked()) {
+        core->park(*this);
+      }
       return false;
     }
     out = error(errc::cancelled, 0, self().operation_name());
@@ -415,14 +423,13 @@ class resource_operation : public operation<Derived, T> {
  public:
   resource_operation() = default;
   /// Without a resource, that of a closed stream, it gives `closed_resource`.
-  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)), made_(true) {}
+  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) { this->made = true; }
   resource_operation(resource_operation&& other) noexcept = default;
   resource_operation& operator=(resource_operation&& other) noexcept {
     if (this == &other) return *this;
     leave();
     operation<Derived, T>::operator=(std::move(other));
     resource_ = std::move(other.resource_);
-    made_ = other.made_;
     return *this;
   }
   ~resource_operation() { leave(); }
@@ -431,7 +438,7 @@ class resource_operation : public operation<Derived, T> {
   friend class operation<Derived, T>;
 
   [[nodiscard]] errc check() const noexcept {
-    if (!made_) return errc::invalid_argument;
+    if (!this->made) return errc::invalid_argument;
     if (!resource_ || !resource_->open()) return errc::closed_resource;
     return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
                                                                                    : errc::ok;
@@ -459,7 +466,6 @@ class resource_operation : public operation<Derived, T> {
   ref<Resource> resource_;
 
  private:
-  bool made_ = false;
   [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
   void leave() noexcept {
     if (!waits()) return;

@@ -75,16 +75,16 @@ struct node : link {
   bool finished = false;      // its outcome is there, and is about to be taken
   bool attempted = false;     // in vain, by who awaits it: something will queue it
   bool again = false;         // set by an attempt that stopped to let others run: no event will come
+  bool made = false;          // of a resource's operation: not one that was only declared
 
   node() = default;
-  node(node&& other) noexcept : link() {
+  node(node&& other) noexcept : link(), made(other.made) {
     ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
-    static_cast<void>(other);
   }
   node& operator=(node&& other) noexcept {
     ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
-    static_cast<void>(other);
     retire();
+    made = other.made;
     return *this;
   }
   ~node() { retire(); }

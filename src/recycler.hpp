@@ -20,7 +20,7 @@ struct recycler_block {
 /// What a thread keeps. Trivial, so that reading it costs no guard; `recycler::guard` frees the lists when
 /// the thread ends.
 struct recycler_cache {
-  static constexpr std::size_t step = 64;
+  static constexpr std::size_t step = 32;
   static constexpr std::size_t largest = 4096;
   static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // a thread keeps at most this much
 
@@ -46,7 +46,7 @@ class recycler {
   /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
   /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
   /// one of the third.
-  static constexpr std::size_t block_size_of[] = {512, 192, 32768};
+  static constexpr std::size_t block_size_of[] = {512, 144, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -133,7 +133,22 @@ class recycler {
   static void close() noexcept;
 };
 
-/// A base for what takes blocks of a pool. What wants more alignment than usual goes past the recycler.
+/// A base for what takes a block of its size, coroutines among it: these two functions are all that a promise
+/// may have, since others would be tried with a coroutine's arguments.
+struct recycled {
+  static void* operator new(std::size_t size) { return recycler::allocate(size); }
+  static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
+};
+
+/// What wants more alignment than usual goes past the recycler.
+struct recycled_aligned : recycled {
+  using recycled::operator new;
+  using recycled::operator delete;
+  static void* operator new(std::size_t size, std::align_val_t a) { return ::operator new(size, a); }
+  static void operator delete(void* p, std::align_val_t a) noexcept { ::operator delete(p, a); }
+};
+
+/// A base for what takes blocks of a pool; with more alignment, past the recycler too.
 template <recycler::pool From>
 struct pooled {
   static void* operator new(std::size_t size) { return recycler::allocate(From, size); }

@@ -76,10 +76,11 @@ class [[nodiscard]] result {
     if (this != &other) *this = result(other);
     return *this;
   }
-  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
+  [[gnu::always_inline]] result& operator=(result&& other) noexcept(
+      std::is_nothrow_move_constructible_v<stored>) {
     if (this == &other) return *this;
     destroy();
-    if constexpr (std::is_nothrow_move_constructible_v<stored>) {
+    if constexpr (is_plain || std::is_nothrow_move_constructible_v<stored>) {
       take(std::move(other));
     } else {
       const valueless_guard guard{*this};
@@ -179,35 +180,37 @@ class [[nodiscard]] result {
                                    std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
 
   template <class Other>
-  void take(Other&& other) {
-    if constexpr (is_plain) {
-      if (other.state_ != state::foreign) [[likely]] {
-        constexpr std::size_t size =
-            sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
-        std::memcpy(static_cast<void*>(&error_), &other.error_, size);
-        state_ = other.state_;
-        return;
-      }
-    }
-    switch (other.state_) {
-      case state::value: std::construct_at(&value_, std::forward<Other>(other).value_); break;
-      case state::error: std::construct_at(&error_, other.error_); break;
-      case state::foreign:
-#if ANYIO_NET_EXCEPTIONS
-        std::construct_at(&foreign_, other.foreign_);
-#endif
-        break;
-      case state::invalid: break;
+  [[gnu::always_inline]] void take(Other&& other) {
+    if (other.state_ == state::foreign) [[unlikely]] {
+      take_foreign(other);
+    } else if constexpr (is_plain) {
+      constexpr std::size_t size =
+          sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
+      std::memcpy(static_cast<void*>(&error_), &other.error_, size);
+    } else if (other.state_ == state::value) {
+      std::construct_at(&value_, std::forward<Other>(other).value_);
+    } else {
+      std::construct_at(&error_, other.error_);
     }
     state_ = other.state_;
+  }
+  // Out of line, so that all the rest is small enough to be inlined.
+  [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {
+#if ANYIO_NET_EXCEPTIONS
+    std::construct_at(&foreign_, other.foreign_);
+#endif
+  }
+  [[gnu::noinline, gnu::cold]] void drop_foreign() noexcept {
+#if ANYIO_NET_EXCEPTIONS
+    std::destroy_at(&foreign_);
+#endif
   }
   void destroy() noexcept {
     if constexpr (!std::is_trivially_destructible_v<stored>) {
       if (state_ == state::value) std::destroy_at(&value_);
     }
-#if ANYIO_NET_EXCEPTIONS
-    if (state_ == state::foreign) std::destroy_at(&foreign_);
-#endif
+    if (state_ == state::foreign) [[unlikely]]
+      drop_foreign();
   }
   void check() const {
     if (state_ == state::value) [[likely]]
@@ -248,10 +251,9 @@ struct result_access {
   }
 #if ANYIO_NET_EXCEPTIONS
   template <class T>
-  static result<T> foreign(std::exception_ptr e) {
-    result<T> r{anyio::error(errc::os_error)};
-    std::destroy_at(&r.error_);
-    std::construct_at(&r.foreign_, std::move(e));
+  [[gnu::noinline, gnu::cold]] static result<T> foreign(const std::exception_ptr& e) {
+    result<T> r = room<T>();
+    std::construct_at(&r.foreign_, e);
     r.state_ = result<T>::state::foreign;
     return r;
   }

@@ -25,7 +25,7 @@ namespace detail {
 inline constexpr int calls_of_attempt = 16;
 
 /// A connected stream socket, in the poller from its first moment to its last.
-class socket_resource final : public stream_resource {
+class socket_resource : public stream_resource {
  public:
   /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
   socket_resource(loop_core& core, int fd, bool is_unix, int& status);
@@ -63,6 +63,20 @@ class socket_resource final : public stream_resource {
   std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
   bool is_unix_;
   bool ended_ = false;
+};
+
+class tcp_resource final : public socket_resource {
+ public:
+  tcp_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, false, status) {}
+  ip_endpoint local;
+  ip_endpoint remote;
+};
+
+class unix_resource final : public socket_resource {
+ public:
+  unix_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, true, status) {}
+  std::shared_ptr<const std::string> local;  // null: unnamed
+  std::shared_ptr<const std::string> remote;
 };
 
 class socket_access;
@@ -131,8 +145,12 @@ class tcp_stream : public socket_stream {
   tcp_stream() = default;
 
   /// Both ends' addresses; they stay after either has gone.
-  [[nodiscard]] ip_endpoint local_endpoint() const noexcept { return local_; }
-  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept { return remote_; }
+  [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
+    return resource_ ? tcp().local : ip_endpoint();
+  }
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
+    return resource_ ? tcp().remote : ip_endpoint();
+  }
   result<> set_no_delay(bool on);
   /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
@@ -141,10 +159,10 @@ class tcp_stream : public socket_stream {
 
  private:
   friend class detail::socket_access;
-  tcp_stream(detail::ref<detail::socket_resource> r, ip_endpoint local, ip_endpoint remote) noexcept
-      : socket_stream(std::move(r)), local_(local), remote_(remote) {}
-  ip_endpoint local_;
-  ip_endpoint remote_;
+  explicit tcp_stream(detail::ref<detail::tcp_resource> r) noexcept : socket_stream(std::move(r)) {}
+  [[nodiscard]] const detail::tcp_resource& tcp() const noexcept {
+    return static_cast<const detail::tcp_resource&>(*resource_);
+  }
 };
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
@@ -163,8 +181,8 @@ class unix_stream : public socket_stream {
   unix_stream() = default;
 
   /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
-  [[nodiscard]] std::string local_path() const { return local_ ? *local_ : std::string(); }
-  [[nodiscard]] std::string remote_path() const { return remote_ ? *remote_ : std::string(); }
+  [[nodiscard]] std::string local_path() const;
+  [[nodiscard]] std::string remote_path() const;
   [[nodiscard]] result<peer_credentials> credentials() const;
   /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
   /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.
@@ -177,11 +195,7 @@ class unix_stream : public socket_stream {
 
  private:
   friend class detail::socket_access;
-  using path = std::shared_ptr<const std::string>;
-  unix_stream(detail::ref<detail::socket_resource> r, path local, path remote) noexcept
-      : socket_stream(std::move(r)), local_(std::move(local)), remote_(std::move(remote)) {}
-  path local_;
-  path remote_;
+  explicit unix_stream(detail::ref<detail::unix_resource> r) noexcept : socket_stream(std::move(r)) {}
 };
 
 /// Two UNIX streams that are connected with each other (socketpair(2)).
@@ -194,9 +208,7 @@ class socket_access {
  public:
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint* remote, const char* operation);
-  static tcp_stream wrap_tcp(ref<socket_resource> r, const ip_endpoint& local, const ip_endpoint& remote) {
-    return tcp_stream(std::move(r), local, remote);
-  }
+  static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
   static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };

@@ -22,6 +22,7 @@ namespace detail {
 ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
     : stream_resource(core), is_unix_(is_unix) {
   registration_.fd = fd;
+  poller_tells = true;
   status = core.watch(registration_, *this);
   if (status < 0) registration_.fd = -1;
 }
@@ -267,12 +268,12 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
 
 ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                                         const ip_endpoint* remote, const char* operation) {
-  const ip_endpoint here = local ? *local : local_endpoint_of(core.system(), fd);
-  const ip_endpoint there = remote ? *remote : remote_endpoint_of(core.system(), fd);
   int status = 0;
-  ref<socket_resource> r(new socket_resource(core, fd, false, status));
+  ref<tcp_resource> r(new tcp_resource(core, fd, status));
   if (status < 0) return error(errc::os_error, -status, operation);
-  return tcp_stream(std::move(r), here, there);
+  r->local = local ? *local : local_endpoint_of(core.system(), fd);
+  r->remote = remote ? *remote : remote_endpoint_of(core.system(), fd);
+  return tcp_stream(std::move(r));
 }
 
 ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int fd,
@@ -280,9 +281,11 @@ ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int f
                                                           std::shared_ptr<const std::string> remote,
                                                           const char* operation) {
   int status = 0;
-  ref<socket_resource> r(new socket_resource(core, fd, true, status));
+  ref<unix_resource> r(new unix_resource(core, fd, status));
   if (status < 0) return error(errc::os_error, -status, operation);
-  return unix_stream(std::move(r), std::move(local), std::move(remote));
+  r->local = std::move(local);
+  r->remote = std::move(remote);
+  return unix_stream(std::move(r));
 }
 
 }  // namespace detail
@@ -356,6 +359,16 @@ ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
     return r.error();
   return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
+}
+
+ANYIO_NET_COLD std::string unix_stream::local_path() const {
+  const auto* r = static_cast<const detail::unix_resource*>(resource_.get());
+  return r != nullptr && r->local ? *r->local : std::string();
+}
+
+ANYIO_NET_COLD std::string unix_stream::remote_path() const {
+  const auto* r = static_cast<const detail::unix_resource*>(resource_.get());
+  return r != nullptr && r->remote ? *r->remote : std::string();
 }
 
 ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {

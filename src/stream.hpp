@@ -108,16 +108,29 @@ class stream_operation : public resource_operation<Derived, T, stream_resource, 
   }
 };
 
+/// The base of those that receive: while the poller has nothing new, they need not try.
+template <class Derived, class T>
+class stream_receive : public stream_operation<Derived, T, read_side> {
+ public:
+  using stream_operation<Derived, T, read_side>::stream_operation;
+
+ protected:
+  friend class operation<Derived, T>;
+
+  [[nodiscard]] bool in_vain() const noexcept {
+    return this->resource_->poller_tells && this->resource_->exhausted[read_side];
+  }
+};
+
 }  // namespace detail
 
 /// Into a buffer of the caller's: how many bytes came, at least one.
-class [[nodiscard]] receive_operation
-    : public detail::stream_operation<receive_operation, std::size_t, detail::read_side> {
+class [[nodiscard]] receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
  public:
   static constexpr const char* name = "receive";
   receive_operation() = default;
   receive_operation(detail::ref<detail::stream_resource> r, mutable_buffer into)
-      : stream_operation(std::move(r)), into_(into) {}
+      : stream_receive(std::move(r)), into_(into) {}
 
  private:
   friend class detail::operation<receive_operation, std::size_t>;
@@ -139,11 +152,11 @@ class [[nodiscard]] receive_operation
 
 /// A view of what came, valid until the caller next waits or returns.
 class [[nodiscard]] receive_view_operation
-    : public detail::stream_operation<receive_view_operation, std::string_view, detail::read_side> {
+    : public detail::stream_receive<receive_view_operation, std::string_view> {
  public:
   static constexpr const char* name = "receive_view";
   receive_view_operation() = default;
-  explicit receive_view_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
+  explicit receive_view_operation(detail::ref<detail::stream_resource> r) : stream_receive(std::move(r)) {}
 
  private:
   friend class detail::operation<receive_view_operation, std::string_view>;
@@ -159,12 +172,12 @@ class [[nodiscard]] receive_view_operation
 
 /// A string of what came, allocated once it is there.
 class [[nodiscard]] receive_string_operation
-    : public detail::stream_operation<receive_string_operation, std::string, detail::read_side> {
+    : public detail::stream_receive<receive_string_operation, std::string> {
  public:
   static constexpr const char* name = "receive";
   receive_string_operation() = default;
   receive_string_operation(detail::ref<detail::stream_resource> r, std::size_t max_bytes)
-      : stream_operation(std::move(r)), max_bytes_(max_bytes) {}
+      : stream_receive(std::move(r)), max_bytes_(max_bytes) {}
 
  private:
   friend class detail::operation<receive_string_operation, std::string>;
@@ -202,7 +215,7 @@ class [[nodiscard]] send_operation
   send_operation(detail::ref<detail::stream_resource> r, std::string&& data)
       : stream_operation(std::move(r)), bytes_(std::move(data)) {}
   send_operation(detail::ref<detail::stream_resource> r, std::span<const const_buffer> parts)
-      : stream_operation(std::move(r)), parts_(parts), gathered_(true) {}
+      : stream_operation(std::move(r)), parts_(parts) {}
 
   /// How many bytes went out, of one that was cancelled or failed too. An operation that was started anew
   /// counts from zero.
@@ -220,11 +233,9 @@ class [[nodiscard]] send_operation
   bool transfer(result<void>& out);
 
   detail::lent_bytes bytes_;
-  std::span<const const_buffer> parts_;
+  std::span<const const_buffer> parts_;  // in place of them, if there are any
   std::size_t sent_ = 0;
-  std::size_t kept_at_ = 0;  // bytes_ holds what follows these, since they were on loan
-  error outcome_;
-  bool gathered_ = false;
+  [[no_unique_address]] error outcome_;
   bool over_ = false;     // all happened in `started`, and is yet to be told
   bool restart_ = false;  // the next attempt is the first of a new send
 };
@@ -255,8 +266,7 @@ class [[nodiscard]] aclose_operation
  public:
   static constexpr const char* name = "aclose";
   aclose_operation() = default;
-  explicit aclose_operation(detail::ref<detail::stream_resource> r)
-      : stream_operation(std::move(r)), made_(true) {}
+  explicit aclose_operation(detail::ref<detail::stream_resource> r) : stream_operation(std::move(r)) {}
   aclose_operation(aclose_operation&&) = default;
   aclose_operation& operator=(aclose_operation&& other) noexcept;
   ~aclose_operation();
@@ -265,14 +275,13 @@ class [[nodiscard]] aclose_operation
   friend class detail::operation<aclose_operation, void>;
   friend class detail::resource_operation<aclose_operation, void, detail::stream_resource, detail::read_side>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() noexcept;
   bool attempt(result<void>& out);
   void left() noexcept;
   void start_closing() noexcept;
   void abandon() noexcept;
 
-  bool made_ = false;
   bool begun_ = false;
   detail::timer patience_;
 };

@@ -33,10 +33,13 @@ ANYIO_NET_FN errc send_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
-  if (std::exchange(restart_, false)) sent_ = kept_at_ = 0;
+  if (std::exchange(restart_, false)) {
+    sent_ = 0;
+    bytes_.start_over();
+  }
   const const_buffer single = bytes_.data();
-  detail::outgoing data(gathered_ ? parts_ : std::span<const const_buffer>(&single, 1));
-  data.advance(sent_ - kept_at_);
+  detail::outgoing data(parts_.empty() ? std::span<const const_buffer>(&single, 1) : parts_);
+  data.advance(sent_ - bytes_.dropped());
   const std::size_t before = data.sent();
   const detail::progress p = resource_->send(data, out);
   sent_ += data.sent() - before;
@@ -51,13 +54,7 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
 ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
-  if (!gathered_) {
-    if (!loop.in_buffer(bytes_.data().data())) return;
-    bytes_.advance(sent_ - kept_at_);
-    kept_at_ = sent_;
-    bytes_.keep(loop);
-    return;
-  }
+  if (parts_.empty()) return bytes_.keep(loop, sent_ - bytes_.dropped());
   bool lent = false;
   for (const const_buffer& part : parts_) lent = lent || loop.in_buffer(part.data());
   if (!lent) return;
@@ -72,9 +69,8 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
     if (piece.size() != 0) std::memcpy(to, piece.data(), piece.size());
     to += piece.size();
   }
-  bytes_ = detail::lent_bytes(std::move(owned));
-  kept_at_ = sent_;
-  gathered_ = false;
+  bytes_ = detail::lent_bytes(std::move(owned), sent_);
+  parts_ = {};
 }
 
 ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
@@ -107,7 +103,7 @@ ANYIO_NET_FN void send_operation::left() noexcept {
 }
 
 ANYIO_NET_FN errc aclose_operation::enter() noexcept {
-  if (!made_) return errc::invalid_argument;
+  if (!made) return errc::invalid_argument;
   if (!begun_ && resource_ && resource_->open()) start_closing();
   if (begun_) resource_->set_waiting(detail::read_side, this);
   return errc::ok;
@@ -149,7 +145,6 @@ ANYIO_NET_FN void aclose_operation::abandon() noexcept {
 ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {
   abandon();
   stream_operation::operator=(std::move(other));
-  made_ = other.made_;
   return *this;
 }
 

@@ -36,11 +36,14 @@ class outcome_sink {
   ~outcome_sink() = default;
 };
 
+/// A place among the children of a group.
+struct membership : link {};
+
 /// A child: the node stands for it, in the ready list until it begins, and as the owner of what it waits
 /// for after that.
-class group_child : public node, public pooled<recycler::operations> {
+class group_child : public node, public membership {
  public:
-  explicit group_child(task_group& group) : group_(group) { siblings.child = this; }
+  explicit group_child(task_group& group) : group_(group) {}
   virtual ~group_child() = default;
 
   void begin_soon();
@@ -48,11 +51,10 @@ class group_child : public node, public pooled<recycler::operations> {
   [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
   [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
 
-  /// Its place among the children of the group.
-  struct membership : link {
-    group_child* child = nullptr;
-  };
-  membership siblings;
+  [[nodiscard]] membership& place() noexcept { return *this; }
+  [[nodiscard]] static group_child& at(link& place) noexcept {
+    return static_cast<group_child&>(static_cast<membership&>(place));
+  }
   bool doomed = false;
 
  protected:
@@ -77,9 +79,11 @@ class group_child : public node, public pooled<recycler::operations> {
   task_group& group_;
 };
 
-/// A child that is an operation or a task.
+/// A child that is an operation, which takes a started operation's block, or a task, whose frame is apart.
 template <class Op>
-class operation_child : public group_child {
+class operation_child
+    : public group_child,
+      public std::conditional_t<is_task<Op>, recycled_aligned, pooled<recycler::operations>> {
   using value = typename Op::value_type;
 
  public:
@@ -112,7 +116,7 @@ struct no_operation {
   using value_type = void;
 };
 template <>
-class operation_child<no_operation> : public group_child {
+class operation_child<no_operation> : public group_child, public pooled<recycler::operations> {
  protected:
   using group_child::group_child;
 };

@@ -31,7 +31,7 @@ ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
 }
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
-  children_.insert_before(child->siblings);
+  children_.insert_before(child->place());
   ++size_;
   child->begin_soon();
 }
@@ -42,22 +42,22 @@ template <class Keep>
 void task_group::end_children(Keep keep) noexcept {
   detail::link ending;
   for (detail::link* l = children_.next; l != &children_;) {
-    detail::group_child& child = *static_cast<detail::group_child::membership*>(l)->child;
+    detail::group_child& child = detail::group_child::at(*l);
     l = l->next;
     if (keep(child)) continue;
-    child.siblings.unlink();
-    ending.insert_before(child.siblings);
+    child.place().unlink();
+    ending.insert_before(child.place());
     one_less();
   }
   while (ending.linked()) {
-    detail::group_child* child = static_cast<detail::group_child::membership*>(ending.next)->child;
-    child->siblings.unlink();
-    delete child;
+    detail::group_child& child = detail::group_child::at(*ending.next);
+    child.place().unlink();
+    delete &child;
   }
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.siblings.unlink();                                       // its own end is not to be cut short
+  child.place().unlink();                                        // its own end is not to be cut short
   const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
   if (sink_ != nullptr) {
     one_less();

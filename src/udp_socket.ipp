@@ -22,11 +22,11 @@ ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
 
 ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
                                     sockaddr_storage& storage) noexcept {
-  if (family != AF_INET6 || !endpoint.address.is_v4()) return endpoint.to_sockaddr(storage);
+  if (family != AF_INET6 || !endpoint.address.is_v4()) return write_sockaddr(endpoint, storage);
   std::byte mapped[16] = {};
   mapped[10] = mapped[11] = std::byte{0xff};
   std::memcpy(mapped + 12, endpoint.address.bytes().data(), 4);
-  return ip_endpoint{ip_address::v6(mapped), endpoint.port}.to_sockaddr(storage);
+  return write_sockaddr({ip_address::v6(mapped), endpoint.port}, storage);
 }
 
 static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);

@@ -71,8 +71,8 @@ ANYIO_NET_FN loop_core& loop_core::current() {
 }
 
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
-  if (buffer_ == nullptr) buffer_.reset(new std::byte[buffer_size]);
-  return mutable_buffer(buffer_.get(), buffer_size);
+  if (buffer_ == nullptr) buffer_.reset(new room);
+  return mutable_buffer(buffer_->bytes, buffer_size);
 }
 
 ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {

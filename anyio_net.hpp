@@ -17660,6 +17660,11 @@ using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
 using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
 using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
 
+/// ERR_clear_error, which takes its time also when there are none.
+ANYIO_NET_FN void forget_openssl_errors() noexcept {
+  if (ERR_peek_error() != 0) ERR_clear_error();
+}
+
 /// Empties the thread's queue of errors. The TLS library's first entry, else the first of all, 0 if none.
 ANYIO_NET_FN unsigned long drain_openssl_errors() noexcept {
   unsigned long found = 0;
@@ -18044,14 +18049,18 @@ ANYIO_NET_FN tls_status openssl_engine::handshake() {
 }
 
 ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n) {
-  ERR_clear_error();
   n = 0;
+  if (pipe_.rx.empty() && !pipe_.rx_eof && SSL_has_pending(library_.get()) == 0) {  // it would ask in vain
+    pipe_.starved = true;
+    return tls_status::want_input;
+  }
+  forget_openssl_errors();
   const int returned = SSL_read_ex(library_.get(), into.data(), into.size(), &n);
   return returned == 1 ? tls_status::ok : outcome(returned);
 }
 
 ANYIO_NET_FN tls_status openssl_engine::write(const_buffer data, std::size_t& n) {
-  ERR_clear_error();
+  forget_openssl_errors();
   n = 0;
   const int returned = SSL_write_ex(library_.get(), data.data(), data.size(), &n);
   return returned == 1 ? tls_status::ok : outcome(returned);

@@ -446,8 +446,9 @@ ANYIO_NET_FN tls_status openssl_engine::handshake() {
 
 ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n) {
   n = 0;
-  if (pipe_.rx.empty() && !pipe_.rx_eof && SSL_has_pending(library_.get()) == 0) {  // it would ask in vain
-    pipe_.starved = true;
+  const bool ended = pipe_.rx_eof || (SSL_get_shutdown(library_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
+  if (pipe_.rx.empty() && !ended && SSL_has_pending(library_.get()) == 0) {
+    pipe_.starved = true;  // the library would find that out, too, in its time
     return tls_status::want_input;
   }
   forget_openssl_errors();

@@ -1056,10 +1056,10 @@ class byte_queue {
 
 // The seam: everything that the library asks of the world.
 //
-// Sockets, files, the clock, randomness, names and signals go through this one abstract class, and
-// nothing else makes a system call or reads errno. Each call gives a value >= 0 or a negative errno.
-// No call blocks but `wait` (and, on a helper thread, `resolve` and `reverse`). A backend must not
-// know who calls it.
+// Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
+// randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
+// gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
+// `reverse`). A backend must not know who calls it.
 
 #include <chrono>
 #include <vector>
@@ -1118,15 +1118,82 @@ struct resolved {
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
 
-/// Names. The calls block, and are made on a helper thread.
+// --- services: what few programs need. A virtual function is linked into every program that has its class,
+// so these are classes of their own, and none has a virtual destructor.
+
+/// Names. `resolve` and `reverse` block, and are called on a helper thread.
 class name_service {
  public:
   virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
   /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
   virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
 
  protected:
   ~name_service() = default;
+};
+
+/// Descriptors that the library did not open, and files.
+class file_service {
+ public:
+  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  virtual int adopt(int fd) = 0;
+  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
+  virtual int set_close_on_exec(int fd) = 0;
+  virtual int identify(int fd, file_identity& identity) = 0;
+  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
+  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
+  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
+
+ protected:
+  ~file_service() = default;
+};
+
+/// Paths of UNIX sockets.
+class path_service {
+ public:
+  virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
+  virtual int change_mode(const char* path, mode_t mode) = 0;
+  virtual int unlink(const char* path) = 0;
+
+ protected:
+  ~path_service() = default;
+};
+
+/// Many datagrams a call: how many went, or -errno if the first failed.
+class batch_service {
+ public:
+  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) = 0;
+  virtual int send_messages(int fd, std::span<const message> messages) = 0;
+
+ protected:
+  ~batch_service() = default;
+};
+
+/// Helper threads.
+class thread_service {
+ public:
+  /// Whether helper threads may be used. False: what would run on one runs in place.
+  virtual bool uses_threads() const { return true; }
+  /// After how many turns of the loop what runs in place does so, 0 at once.
+  virtual std::size_t turns_before_call() { return 0; }
+  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
+  virtual int start_thread(void (*body)(void*), void* argument) = 0;
+
+ protected:
+  ~thread_service() = default;
+};
+
+/// What certificates and keys need of the world.
+class security_service {
+ public:
+  /// Seconds since 1970, for the dates of certificates.
+  virtual std::int64_t calendar() = 0;
+  virtual std::uint64_t entropy() = 0;
+
+ protected:
+  ~security_service() = default;
 };
 
 /// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
@@ -1154,11 +1221,7 @@ class backend {
   backend& operator=(const backend&) = delete;
   virtual ~backend() = default;
 
-  // --- time and chance
   virtual time_point now() = 0;
-  /// Seconds since 1970, for the dates of certificates.
-  virtual std::int64_t calendar() = 0;
-  virtual std::uint64_t entropy() = 0;
 
   // --- readiness
   /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
@@ -1202,43 +1265,20 @@ class backend {
   virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
   virtual ssize_t receive_message(int fd, detail::message& m) = 0;
   virtual ssize_t send_message(int fd, const detail::message& m) = 0;
-  /// Many datagrams a call: how many went, or -errno if the first failed.
-  virtual int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes) = 0;
-  virtual int send_messages(int fd, std::span<const detail::message> messages) = 0;
-  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
   virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
   virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
-  /// Whether a socket of this family can be made here at all.
-  virtual bool has_family(int family) = 0;
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
 
-  // --- descriptors of other kinds
-  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
-  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
-  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
-  virtual int adopt(int fd) = 0;
-  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
-  virtual int set_close_on_exec(int fd) = 0;
-
-  // --- paths of UNIX sockets
-  virtual int identify(const char* path, detail::file_identity& identity) = 0;  // does not follow links
-  virtual int identify(int fd, detail::file_identity& identity) = 0;
-  virtual int change_mode(const char* path, mode_t mode) = 0;
-  virtual int unlink(const char* path) = 0;
-
-  // --- what few programs need is behind objects of its own: the machine's, which are linked only into
-  // programs that use them, unless this backend has others
+  // --- services of this backend's own; null: whoever needs one names the machine's, which is linked only
+  // into programs that do
   virtual detail::name_service* names() { return nullptr; }
+  virtual detail::file_service* files() { return nullptr; }
+  virtual detail::path_service* paths() { return nullptr; }
+  virtual detail::batch_service* batches() { return nullptr; }
+  virtual detail::thread_service* threads() { return nullptr; }
+  virtual detail::security_service* security() { return nullptr; }
   virtual detail::signal_service* signals() { return nullptr; }
-
-  // --- helper threads
-  /// Whether helper threads may be used. False: what would run on one runs in place.
-  virtual bool uses_threads() const { return true; }
-  /// After how many turns of the loop what runs in place does so, 0 at once.
-  virtual std::size_t turns_before_call() { return 0; }
-  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
-  virtual int start_thread(void (*body)(void*), void* argument) = 0;
 
   // --- memory
   /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made
@@ -1263,14 +1303,24 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 /// environment goes first.
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
+[[nodiscard]] file_service& system_files() noexcept;
+[[nodiscard]] path_service& system_paths() noexcept;
+[[nodiscard]] batch_service& system_batches() noexcept;
+[[nodiscard]] thread_service& system_threads() noexcept;
 /// Writes to the descriptor from signal handlers; once it is destroyed no longer.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
-/// The names that a loop on this backend knows.
-[[nodiscard]] inline name_service& names_of(backend& system) {
-  name_service* own = system.names();
-  return own != nullptr ? *own : system_names();
+// --- the services of a loop on this backend
+
+template <class Service>
+Service& own_or(Service* own, Service& (*machines)() noexcept) {
+  return own != nullptr ? *own : machines();
 }
+[[nodiscard]] inline name_service& names_of(backend& b) { return own_or(b.names(), system_names); }
+[[nodiscard]] inline file_service& files_of(backend& b) { return own_or(b.files(), system_files); }
+[[nodiscard]] inline path_service& paths_of(backend& b) { return own_or(b.paths(), system_paths); }
+[[nodiscard]] inline batch_service& batches_of(backend& b) { return own_or(b.batches(), system_batches); }
+[[nodiscard]] inline thread_service& threads_of(backend& b) { return own_or(b.threads(), system_threads); }
 
 }  // namespace detail
 
@@ -1283,9 +1333,8 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 
 // What POSIX systems have in common behind the seam.
 //
-// Sockets, files, paths, the clock and randomness are nearly the same everywhere, and the few differences
-// are settled here, so that a system's own backend adds no more than its poller. So are names and signals,
-// which are objects of their own. This part must not know how a poller waits: to be woken by a signal it has
+// Sockets, the clock and what the services do are nearly the same everywhere, and the few differences are
+// settled here, so that a system's own backend adds no more than its poller. This part must not know how a poller waits: to be woken by a signal it has
 // a descriptor to write to.
 
 #include <atomic>
@@ -1295,8 +1344,6 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 class posix_backend : public backend {
  public:
   ANYIO_NET_FN time_point now() override;
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
   ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
 
   ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
@@ -1311,34 +1358,58 @@ class posix_backend : public backend {
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
   ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+};
 
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-
+class posix_names : public name_service {
+ public:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN bool uses_threads() const override;
-  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  private:
   std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
   std::atomic<signed char> has_ipv6_{-1};
 };
+
+class posix_files : public file_service {
+ public:
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+};
+
+class posix_paths : public path_service {
+ public:
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+};
+
+class posix_batches : public batch_service {
+ public:
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+};
+
+class posix_threads : public thread_service {
+ public:
+  ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
+};
+
+/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or a
+/// negative errno.
+[[nodiscard]] int adopt_descriptor(int fd) noexcept;
+/// Non-blocking and close-on-exec.
+[[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;
 
 /// The bits of poll(2) for readiness bits.
 [[nodiscard]] short poll_interest(std::uint32_t readiness_bits) noexcept;
@@ -5490,6 +5561,7 @@ class fd_resource final : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
 
+  file_service& files_;
   registration registration_;
   bool ended_ = false;
 };
@@ -5931,6 +6003,8 @@ class listener_resource final : public resource {
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
   file_identity own_file;                   // what to unlink on close; no socket: nothing
+  /// Unlinks it. Null for others, whose programs need no paths linked.
+  void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
   node* server = nullptr;  // who serves, and so alone may accept
   error problem;
@@ -9229,14 +9303,19 @@ class sim_network {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-class sim_backend final : public backend, private name_service, private signal_service {
+class sim_backend final : public backend,
+                          private name_service,
+                          private file_service,
+                          private path_service,
+                          private batch_service,
+                          private thread_service,
+                          private security_service,
+                          private signal_service {
  public:
   explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
       : network_(std::move(network)), calendar_(calendar) {}
 
   ANYIO_NET_FN time_point now() override;
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
 
   ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
   ANYIO_NET_FN void forget(int fd) override;
@@ -9259,36 +9338,45 @@ class sim_backend final : public backend, private name_service, private signal_s
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
   ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN file_service* files() override { return this; }
+  ANYIO_NET_FN path_service* paths() override { return this; }
+  ANYIO_NET_FN batch_service* batches() override { return this; }
+  ANYIO_NET_FN thread_service* threads() override { return this; }
+  ANYIO_NET_FN security_service* security() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
+
+ private:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
   ANYIO_NET_FN int adopt(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
 
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN name_service* names() override { return this; }
-  ANYIO_NET_FN signal_service* signals() override { return this; }
-  ANYIO_NET_FN bool has_family(int family) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
- private:
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN std::int64_t calendar() override;
+  ANYIO_NET_FN std::uint64_t entropy() override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -9346,7 +9434,12 @@ struct fault_at_call {
   int error_number = 0;        // out: what it failed with
 };
 
-class faulty_backend final : public backend, private name_service, private signal_service {
+class faulty_backend final : public backend,
+                             private name_service,
+                             private file_service,
+                             private path_service,
+                             private batch_service,
+                             private signal_service {
  public:
   faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
                  const sim::faults& all) noexcept
@@ -9356,8 +9449,6 @@ class faulty_backend final : public backend, private name_service, private signa
   fault_at_call* one_failure = nullptr;
 
   ANYIO_NET_FN time_point now() override;
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
 
   ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
   ANYIO_NET_FN void forget(int fd) override;
@@ -9380,32 +9471,19 @@ class faulty_backend final : public backend, private name_service, private signa
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
   ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-
   ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN file_service* files() override { return this; }
+  ANYIO_NET_FN path_service* paths() override { return this; }
+  ANYIO_NET_FN batch_service* batches() override { return this; }
+  ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
+  ANYIO_NET_FN security_service* security() override { return inner_->security(); }
   ANYIO_NET_FN signal_service* signals() override { return this; }
-  ANYIO_NET_FN bool has_family(int family) override;
 
-  ANYIO_NET_FN bool uses_threads() const override;
-  ANYIO_NET_FN std::size_t turns_before_call() override;
-  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
   ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
   ANYIO_NET_FN int break_connection(int fd) override;
 
@@ -9428,6 +9506,22 @@ class faulty_backend final : public backend, private name_service, private signa
 
   ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -10323,13 +10417,9 @@ auto system_call(Call call) noexcept {
   }
 }
 
-// --- time and chance
+// --- time
 
 ANYIO_NET_FN time_point posix_backend::now() { return std::chrono::steady_clock::now(); }
-
-ANYIO_NET_FN std::int64_t posix_backend::calendar() { return system_calendar(); }
-
-ANYIO_NET_FN std::uint64_t posix_backend::entropy() { return system_entropy(); }
 
 // --- readiness
 
@@ -10369,23 +10459,27 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 // --- sockets
 
 /// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
-ANYIO_NET_FN int prepare_socket([[maybe_unused]] posix_backend& self, [[maybe_unused]] int fd) noexcept {
+ANYIO_NET_FN int prepare_socket(int fd) noexcept {
 #if defined(SOCK_NONBLOCK)
   return fd;
 #else
-  const int r = self.adopt(fd);
+  const int r = adopt_descriptor(fd);
   if (r >= 0) return fd;
   ::close(fd);
   return r;
 #endif
 }
 
-ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+ANYIO_NET_FN int open_posix_socket(int family, int type, int protocol) noexcept {
 #if defined(SOCK_NONBLOCK)
   type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
 #endif
   const int fd = system_call([&] { return ::socket(family, type, protocol); });
-  return fd < 0 ? fd : prepare_socket(*this, fd);
+  return fd < 0 ? fd : prepare_socket(fd);
+}
+
+ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+  return open_posix_socket(family, type, protocol);
 }
 
 ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
@@ -10394,8 +10488,8 @@ ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2])
 #endif
   const int r = system_call([&] { return ::socketpair(family, type, 0, fds); });
   if (r < 0) return r;
-  const int first = prepare_socket(*this, fds[0]);
-  const int second = prepare_socket(*this, fds[1]);
+  const int first = prepare_socket(fds[0]);
+  const int second = prepare_socket(fds[1]);
   if (first >= 0 && second >= 0) return 0;
   if (first >= 0) ::close(first);
   if (second >= 0) ::close(second);
@@ -10422,7 +10516,7 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
 #else
   const int r = system_call([&] { return ::accept(fd, address, size); });
 #endif
-  return r < 0 ? r : prepare_socket(*this, r);
+  return r < 0 ? r : prepare_socket(r);
 }
 
 ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
@@ -10469,7 +10563,7 @@ ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
   m.flags = header.msg_flags;
 }
 
-ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
+ANYIO_NET_FN ssize_t receive_one(int fd, message& m) noexcept {
   msghdr header{};
   const ssize_t n = system_call([&] {
     header = message_header(m);
@@ -10479,16 +10573,20 @@ ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
   return n;
 }
 
-ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) {
+ANYIO_NET_FN ssize_t send_one(int fd, const message& m) noexcept {
   const msghdr header = message_header(m);
   return sent_or_error(system_call([&] { return ::sendmsg(fd, &header, send_flags); }));
 }
+
+ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) { return receive_one(fd, m); }
+
+ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { return send_one(fd, m); }
 
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__)
 
 inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
 
-ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   mmsghdr headers[messages_per_call];
@@ -10516,7 +10614,7 @@ ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> mess
   return static_cast<int>(done);
 }
 
-ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
   while (done < messages.size()) {
@@ -10536,22 +10634,22 @@ ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> m
 
 #else
 
-ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
-    const ssize_t n = receive_message(fd, messages[i]);
+    const ssize_t n = receive_one(fd, messages[i]);
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     sizes[i] = static_cast<std::size_t>(n);
   }
   return done;
 }
 
-ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
   int done = 0;
   for (const message& m : messages) {
-    const ssize_t n = send_message(fd, m);
+    const ssize_t n = send_one(fd, m);
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     ++done;
   }
@@ -10576,7 +10674,22 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
   return system_call([&] { return ::getpeername(fd, address, size); });
 }
 
-// --- descriptors of other kinds
+// --- services
+
+ANYIO_NET_FN file_service& system_files() noexcept {
+  static constinit posix_files files;
+  return files;
+}
+
+ANYIO_NET_FN path_service& system_paths() noexcept {
+  static constinit posix_paths paths;
+  return paths;
+}
+
+ANYIO_NET_FN batch_service& system_batches() noexcept {
+  static constinit posix_batches batches;
+  return batches;
+}
 
 /// Keeps a SIGPIPE of this thread's own making from being delivered, where no flag of the call does.
 /// The disposition belongs to the whole process, so it stays as it is.
@@ -10626,7 +10739,7 @@ class sigpipe_guard {
   bool was_pending_ = false;
 };
 
-ANYIO_NET_FN ssize_t posix_backend::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
+ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
   sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
   const ssize_t n = system_call([&]() -> ssize_t {
@@ -10655,11 +10768,11 @@ ANYIO_NET_FN ssize_t posix_backend::send_file(int socket, int file, std::uint64_
   return sent_or_error(n);
 }
 
-ANYIO_NET_FN ssize_t posix_backend::read(int fd, void* data, std::size_t size) {
+ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
   return system_call([&] { return ::read(fd, data, size); });
 }
 
-ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
   // More parts than the kernel takes would be refused; a short write is none the worse.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
@@ -10668,7 +10781,7 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
   return n;
 }
 
-ANYIO_NET_COLD int posix_backend::adopt(int fd) {
+ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #if defined(F_SETNOSIGPIPE)
   // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
   // connection is gone; what it asks for cannot happen then.
@@ -10690,7 +10803,9 @@ ANYIO_NET_COLD int posix_backend::adopt(int fd) {
   return r < 0 ? r : 0;
 }
 
-ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
+ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
+
+ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 #if defined(MSG_CMSG_CLOEXEC)
   return 0;
 #else
@@ -10706,25 +10821,25 @@ ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
           static_cast<std::uint64_t>(s.st_ino)};
 }
 
-ANYIO_NET_COLD int posix_backend::identify(const char* path, file_identity& identity) {
+ANYIO_NET_COLD int posix_paths::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_COLD int posix_backend::identify(int fd, file_identity& identity) {
+ANYIO_NET_COLD int posix_files::identify(int fd, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::fstat(fd, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_COLD int posix_backend::change_mode(const char* path, mode_t mode) {
+ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
-ANYIO_NET_COLD int posix_backend::unlink(const char* path) {
+ANYIO_NET_COLD int posix_paths::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
 }
 
@@ -10854,12 +10969,6 @@ ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
   }
 }
 
-class posix_names final : public name_service {
- public:
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-};
-
 ANYIO_NET_FN name_service& system_names() noexcept {
   static constinit posix_names names;
   return names;
@@ -10941,7 +11050,7 @@ ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
   return found;
 }
 
-ANYIO_NET_COLD bool posix_backend::has_family(int family) {
+ANYIO_NET_COLD bool posix_names::has_family(int family) {
   std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
                                     : family == AF_INET6 ? &has_ipv6_
                                                          : nullptr;
@@ -10949,7 +11058,7 @@ ANYIO_NET_COLD bool posix_backend::has_family(int family) {
     const signed char answer = known->load(std::memory_order_relaxed);
     if (answer >= 0) return answer != 0;
   }
-  const int fd = open_socket(family, SOCK_DGRAM, 0);
+  const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
   // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
   const bool has = fd >= 0 && (family != AF_INET6 || has_ipv6_address(fd));
@@ -11142,7 +11251,12 @@ ANYIO_NET_COLD posix_signals::~posix_signals() {
   the_signals().slots[slot_].taken = false;
 }
 
-ANYIO_NET_FN bool posix_backend::uses_threads() const {
+ANYIO_NET_FN thread_service& system_threads() noexcept {
+  static constinit posix_threads threads;
+  return threads;
+}
+
+ANYIO_NET_FN bool posix_threads::uses_threads() const {
 #if defined(ANYIO_NET_NO_THREADS)
   return false;
 #else
@@ -11164,7 +11278,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
   return nullptr;
 }
 
-ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argument) {
+ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -11183,7 +11297,7 @@ ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argume
 
 #else
 
-ANYIO_NET_COLD int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
 
 #endif
 
@@ -11399,7 +11513,7 @@ ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
 #if defined(__APPLE__)
   if (::pipe(made->wake_fds_) < 0) return nullptr;
   for (const int fd : made->wake_fds_)
-    if (made->adopt(fd) < 0) return nullptr;
+    if (adopt_descriptor(fd) < 0) return nullptr;
 #else
   if (::pipe2(made->wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return nullptr;
 #endif
@@ -12623,7 +12737,7 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
     if (sent == count) return progress::done;
     if (exhausted[write_side]) return progress::waiting;
     const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
-    const ssize_t n = core().system().send_file(registration_.fd, file, offset + sent, amount);
+    const ssize_t n = files_of(core().system()).send_file(registration_.fd, file, offset + sent, amount);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -12727,7 +12841,7 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = system.adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
+  if (const int status = files_of(system).adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
   return {};
 }
 
@@ -12912,7 +13026,7 @@ ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* cont
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
-        system.set_close_on_exec(fd);
+        files_of(system).set_close_on_exec(fd);
         fds.emplace_back(fd);
       }
     }
@@ -13061,11 +13175,12 @@ ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
   return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
 }
 
-ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : stream_resource(core) {
+ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
+    : stream_resource(core), files_(files_of(core.system())) {
   registration_.fd = fd;
   status = core.watch(registration_, *this);
   file_identity identity;
-  if (status == -EPERM && core.system().identify(fd, identity) >= 0 && identity.is_character_device) {
+  if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
     static_cast<void>(
         core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
     status = 0;
@@ -13076,7 +13191,7 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : st
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (!ended_) {
     if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n = core().system().read(registration_.fd, into.data(), into.size());
+    const ssize_t n = files_.read(registration_.fd, into.data(), into.size());
     if (n > 0) {
       out = static_cast<std::size_t>(n);
       return progress::done;
@@ -13105,7 +13220,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
     const std::size_t count = std::min(data.count(), parts_of_call);
     for (std::size_t i = 0; i < count; ++i)
       parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
-    const ssize_t n = core().system().write(registration_.fd, std::span<const ::iovec>(parts, count));
+    const ssize_t n = files_.write(registration_.fd, std::span<const ::iovec>(parts, count));
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -13152,7 +13267,7 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
-    status = core.system().adopt(fd);
+    status = detail::files_of(core.system()).adopt(fd);
     if (status < 0) static_cast<void>(r->release());
   }
   if (status < 0) return error(errc::os_error, -status, what);
@@ -13585,14 +13700,14 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 /// which the BSDs would call refused; and a listener gets no connection from it.
 ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
-  if (system.identify(path, before) < 0 || !before.is_socket) return false;
+  if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
   const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
   if (status != -ECONNREFUSED) return false;
   file_identity after;
-  return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
+  return paths_of(system).identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;
 }
 
@@ -13607,14 +13722,14 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
 
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
-    const int removed = system.unlink(file.c_str());
+    const int removed = paths_of(system).unlink(file.c_str());
     if (removed < 0 && removed != -ENOENT) return status;
     status = system.bind(fd, name, address->size);
   }
   if (status < 0 || !is_file || !mode) return status;
   operation = "chmod";
-  status = system.change_mode(file.c_str(), *mode);
-  if (status < 0) system.unlink(file.c_str());  // a call that fails leaves nothing behind
+  status = paths_of(system).change_mode(file.c_str(), *mode);
+  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves nothing behind
   return status;
 }
 
@@ -13637,12 +13752,15 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  if (!own_file.is_socket) return;
+  if (remove_own_file != nullptr) remove_own_file(*this);
+}
+
+ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
   file_identity now;
-  backend& system = core().system();
-  const bool still_own = system.identify(path->c_str(), now) >= 0 && now.is_socket &&
-                         now.device == own_file.device && now.inode == own_file.inode;
-  if (still_own) system.unlink(path->c_str());
+  path_service& paths = paths_of(r.core().system());
+  const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
+                         now.device == r.own_file.device && now.inode == r.own_file.inode;
+  if (still_own) paths.unlink(r.path->c_str());
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
@@ -13735,7 +13853,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
-  const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+  const bool v6 = family != AF_INET && names_of(system).has_family(AF_INET6);
 #if defined(__OpenBSD__)  // a socket is of one family there
   dual_stack = false;
   if (v6 && family == AF_UNSPEC)
@@ -13897,14 +14015,17 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {
-    if (is_file) system.unlink(path_.c_str());
+    if (is_file) detail::paths_of(system).unlink(path_.c_str());
     return fail(status, "listen");
   };
   if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
   if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
-  if (options_.unlink_on_close && is_file) system.identify(path_.c_str(), r->own_file);
+  if (options_.unlink_on_close && is_file) {
+    detail::paths_of(system).identify(path_.c_str(), r->own_file);
+    r->remove_own_file = detail::remove_file_of;
+  }
   out = detail::listener_access::make<unix_listener>(std::move(r));
   return true;
 }
@@ -14346,7 +14467,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
-  const int n = socket.core().system().receive_messages(socket.descriptor(), std::span(messages, wanted),
+  const int n = batches_of(socket.core().system()).receive_messages(socket.descriptor(), std::span(messages, wanted),
                                                         std::span(sizes, wanted));
   if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
     socket.exhausted[read_side] = true;
@@ -14527,7 +14648,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       i += run;
     }
     const int n =
-        socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
+        batches_of(socket.core().system()).send_messages(socket.descriptor(), std::span<const message>(messages, count));
     if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;
@@ -14638,7 +14759,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   }
   const auto fail_bound = [&](const char* operation) {  // nothing is left behind
     const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-    if (is_file) system.unlink(std::string(options.local_path).c_str());
+    if (is_file) paths_of(system).unlink(std::string(options.local_path).c_str());
     return error(errc::os_error, -status, operation);
   };
   if (remote != nullptr) {
@@ -14711,7 +14832,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
 #if !defined(ANYIO_NET_NO_THREADS)
-  if (loop.system().uses_threads()) {
+  if (threads_of(loop.system()).uses_threads()) {
     mail_ = loop.mail;
     waiter_ = &waiter;
     stage_ = stage::under_way;
@@ -14720,7 +14841,7 @@ ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
     return status;
   }
 #endif
-  turns_ = loop.system().turns_before_call();
+  turns_ = threads_of(loop.system()).turns_before_call();
   if (turns_ == 0) {
     work_(*this);
     stage_ = stage::over;
@@ -14809,7 +14930,7 @@ ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   const std::lock_guard lock(mutex_);
   // Under the lock, so that nobody counts on a helper that comes to nothing.
   if (helpers_ < most_helpers) {
-    const int status = system.start_thread([](void*) { serve(); }, nullptr);
+    const int status = threads_of(system).start_thread([](void*) { serve(); }, nullptr);
     if (status == 0) {
       ++helpers_;
     } else if (helpers_ == 0) {
@@ -15287,7 +15408,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     out = names.error();
     return true;
   }
-  if (names->size() > 1 && !loop.system().has_family(AF_INET6))
+  if (names->size() > 1 && !names_of(loop.system()).has_family(AF_INET6))
     std::erase_if(*names, [](const ip_endpoint& e) { return e.address.is_v6(); });
   out = listen_tcp(loop, *std::move(names), false, options_);
   return true;
@@ -15307,7 +15428,7 @@ namespace detail {
 ANYIO_NET_FN void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
   const auto is_missing = [&](const ip_endpoint& e) {
-    return !system.has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
   };
   if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
 }
@@ -16449,12 +16570,17 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 
-ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+/// That of this thread's loop; null: the machine's.
+ANYIO_NET_FN security_service* own_security() {
   loop_core* const loop = loop_core::current_or_null();
+  return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
+}
+
+ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+  security_service* const own = own_security();
   auto* p = static_cast<std::byte*>(into);
   while (size != 0) {
-    const std::uint64_t value =
-        loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
+    const std::uint64_t value = own != nullptr ? own->entropy() : system_entropy();
     const std::size_t n = std::min(size, sizeof value);
     std::memcpy(p, &value, n);
     p += n;
@@ -16463,8 +16589,8 @@ ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
 }
 
 ANYIO_NET_FN std::int64_t calendar_now() {
-  loop_core* const loop = loop_core::current_or_null();
-  return loop != nullptr && loop->alive() ? loop->system().calendar() : system_calendar();
+  security_service* const own = own_security();
+  return own != nullptr ? own->calendar() : system_calendar();
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
@@ -20136,10 +20262,6 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
 
 ANYIO_NET_FN time_point faulty_backend::now() { return inner_->now(); }
 
-ANYIO_NET_FN std::int64_t faulty_backend::calendar() { return inner_->calendar(); }
-
-ANYIO_NET_FN std::uint64_t faulty_backend::entropy() { return inner_->entropy(); }
-
 ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
   if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
   const int status = inner_->watch(fd, token);
@@ -20356,7 +20478,7 @@ ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> mes
                                                   std::span<std::size_t> sizes) {
   std::size_t size = 1;
   if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
-  return inner_->receive_messages(fd, messages, sizes);
+  return batches_of(*inner_).receive_messages(fd, messages, sizes);
 }
 
 ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {
@@ -20373,7 +20495,7 @@ ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64
                                                std::size_t count) {
   if (is_broken(socket)) return -EPIPE;
   if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
-  return inner_->send_file(socket, file, offset, count);
+  return files_of(*inner_).send_file(socket, file, offset, count);
 }
 
 ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
@@ -20412,7 +20534,7 @@ ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) 
   }
   if (denies(fd, ready_read)) return -EAGAIN;
   static_cast<void>(shorten(size));
-  return inner_->read(fd, data, size);
+  return files_of(*inner_).read(fd, data, size);
 }
 
 ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
@@ -20424,30 +20546,30 @@ ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> part
   message m;
   m.parts = parts;
   std::size_t size = total_of(m);
-  return inner_->write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
+  return files_of(*inner_).write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
 }
 
-ANYIO_NET_FN int faulty_backend::adopt(int fd) { return inner_->adopt(fd); }
+ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
 
-ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return inner_->set_close_on_exec(fd); }
+ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
 
 ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
   if (const int failure = failure_of("identify", errors_of_paths); failure != 0) return failure;
-  return inner_->identify(path, identity);
+  return paths_of(*inner_).identify(path, identity);
 }
 
 ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
-  return inner_->identify(fd, identity);
+  return files_of(*inner_).identify(fd, identity);
 }
 
 ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
   if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
-  return inner_->change_mode(path, mode);
+  return paths_of(*inner_).change_mode(path, mode);
 }
 
 ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
   if (const int failure = failure_of("unlink", errors_of_paths); failure != 0) return failure;
-  return inner_->unlink(path);
+  return paths_of(*inner_).unlink(path);
 }
 
 ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
@@ -20466,7 +20588,7 @@ ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::strin
   return names_of(*inner_).reverse(endpoint, host, service);
 }
 
-ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
+ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inner_).has_family(family); }
 
 ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
 
@@ -20484,14 +20606,6 @@ ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
 ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
-
-ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
-
-ANYIO_NET_FN std::size_t faulty_backend::turns_before_call() { return inner_->turns_before_call(); }
-
-ANYIO_NET_FN int faulty_backend::start_thread(void (*body)(void*), void* argument) {
-  return inner_->start_thread(body, argument);
-}
 
 ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
   static_cast<void>(shorten(wanted));

@@ -93,6 +93,8 @@ class listener_resource final : public resource {
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
   file_identity own_file;                   // what to unlink on close; no socket: nothing
+  /// Unlinks it. Null for others, whose programs need no paths linked.
+  void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
   node* server = nullptr;  // who serves, and so alone may accept
   error problem;

@@ -25,12 +25,15 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  if (!own_file.is_socket) return;
+  if (remove_own_file != nullptr) remove_own_file(*this);
+}
+
+ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
   file_identity now;
-  backend& system = core().system();
-  const bool still_own = system.identify(path->c_str(), now) >= 0 && now.is_socket &&
-                         now.device == own_file.device && now.inode == own_file.inode;
-  if (still_own) system.unlink(path->c_str());
+  path_service& paths = paths_of(r.core().system());
+  const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
+                         now.device == r.own_file.device && now.inode == r.own_file.inode;
+  if (still_own) paths.unlink(r.path->c_str());
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
@@ -123,7 +126,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
-  const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+  const bool v6 = family != AF_INET && names_of(system).has_family(AF_INET6);
 #if defined(__OpenBSD__)  // a socket is of one family there
   dual_stack = false;
   if (v6 && family == AF_UNSPEC)
@@ -285,14 +288,17 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {
-    if (is_file) system.unlink(path_.c_str());
+    if (is_file) detail::paths_of(system).unlink(path_.c_str());
     return fail(status, "listen");
   };
   if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
   if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
-  if (options_.unlink_on_close && is_file) system.identify(path_.c_str(), r->own_file);
+  if (options_.unlink_on_close && is_file) {
+    detail::paths_of(system).identify(path_.c_str(), r->own_file);
+    r->remove_own_file = detail::remove_file_of;
+  }
   out = detail::listener_access::make<unix_listener>(std::move(r));
   return true;
 }

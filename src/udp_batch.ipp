@@ -117,7 +117,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
-  const int n = socket.core().system().receive_messages(socket.descriptor(), std::span(messages, wanted),
+  const int n = batches_of(socket.core().system()).receive_messages(socket.descriptor(), std::span(messages, wanted),
                                                         std::span(sizes, wanted));
   if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
     socket.exhausted[read_side] = true;
@@ -298,7 +298,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       i += run;
     }
     const int n =
-        socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
+        batches_of(socket.core().system()).send_messages(socket.descriptor(), std::span<const message>(messages, count));
     if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;

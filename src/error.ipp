@@ -156,6 +156,11 @@ class error_category final : public std::error_category {
   }
 };
 
+ANYIO_NET_COLD void assertion_failed(const char* what, int line) noexcept {
+  std::fprintf(stderr, "anyio_net.hpp:%d: assertion failed: %s\n", line, what);
+  std::abort();
+}
+
 ANYIO_NET_COLD void abort_with(const char* what, const error& e) {
   std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
   std::abort();

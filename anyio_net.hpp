@@ -57,8 +57,8 @@
 //   ANYIO_NET_SIM              simulation, and faults on top of any backend
 //   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
 //   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
-//   ANYIO_NET_ASSERT(x)        what checks a precondition; unless defined it aborts, or with NDEBUG is nothing
-//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_ASSERT(x)        what checks a precondition; unless defined it aborts, or with NDEBUG is
+//   nothing ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
 //   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
 //
 // Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
@@ -1329,8 +1329,8 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 // What POSIX systems have in common behind the seam.
 //
 // Sockets, the clock and what the services do are nearly the same everywhere, and the few differences are
-// settled here, so that a system's own backend adds no more than its poller. This part must not know how a poller waits: to be woken by a signal it has
-// a descriptor to write to.
+// settled here, so that a system's own backend adds no more than its poller. This part must not know how a
+// poller waits: to be woken by a signal it has a descriptor to write to.
 
 #include <atomic>
 
@@ -1400,8 +1400,8 @@ class posix_threads : public thread_service {
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 };
 
-/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or a
-/// negative errno.
+/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or
+/// a negative errno.
 [[nodiscard]] int adopt_descriptor(int fd) noexcept;
 /// Non-blocking and close-on-exec.
 [[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;
@@ -6082,7 +6082,7 @@ class serving final : public outcome_sink {
   serving(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
       : listener_(std::move(listener)),
         handler_(std::move(handler)),
-        on_error_(std::make_shared<OnError>(std::move(on_error))),
+        on_error_(keep(std::move(on_error))),
         options_(options) {
     task_group_access::set_sink(handlers_, *this);
     news_.how = &problem_news::face_of_news;
@@ -6117,6 +6117,8 @@ class serving final : public outcome_sink {
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
  private:
+  static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+
   struct connection_came {
     using internal = void;
     serving* self;
@@ -6178,8 +6180,12 @@ class serving final : public outcome_sink {
 #endif
     report(outcome.error());
   }
+  static std::shared_ptr<OnError> keep(OnError&& on_error) {
+    if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
+    return nullptr;
+  }
   void report([[maybe_unused]] const error& e) {
-    if constexpr (std::is_invocable_v<OnError&, const error&>) {
+    if constexpr (has_handler) {
       const std::shared_ptr<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
@@ -10118,8 +10124,8 @@ ANYIO_NET_FN void append_v6_group(std::string& out, unsigned group) {
 }
 
 ANYIO_NET_FN bool is_v4_mapped(const std::byte* bytes) noexcept {
-  return std::all_of(bytes, bytes + 10, [](std::byte b) { return b == std::byte{0}; }) &&
-         bytes[10] == std::byte{0xff} && bytes[11] == std::byte{0xff};
+  static constexpr unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return std::memcmp(bytes, prefix, sizeof prefix) == 0;
 }
 
 // RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
@@ -12891,7 +12897,8 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = files_of(system).adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
+  if (const int status = files_of(system).adopt(fd); status < 0)
+    return error(errc::os_error, -status, wanted.what);
   return {};
 }
 
@@ -13921,36 +13928,36 @@ ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, 
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
-  const auto fail = [&](int status, const char* operation) {
-    system.close(fd);
-    return error(errc::os_error, -status, operation);
-  };
   const auto set = [&](int level, int name, int value) {
     return system.set_option(fd, level, name, &value, sizeof value);
   };
-  if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
-  if (options.reuse_port) {
 #if defined(SO_REUSEPORT_LB)
-    constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
 #else
-    constexpr int share_port = SO_REUSEPORT;
+  constexpr int share_port = SO_REUSEPORT;
 #endif
-    if (int status = set(SOL_SOCKET, share_port, 1); status < 0) return fail(status, "set_option");
+  const char* step = "set_option";
+  int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
+  if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
+  if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (status >= 0 && options.prepare != nullptr) {
+    step = "prepare";
+    status = options.prepare(fd, options.prepare_data);
+    if (status > 0) status = -status;
   }
-  if (v6) {
-    if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
-      return fail(status, "set_option");
+  if (status >= 0) {
+    step = "bind";
+    sockaddr_storage address{};
+    const socklen_t size = local.to_sockaddr(address);
+    status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size);
   }
-  if (options.prepare != nullptr) {
-    if (int status = options.prepare(fd, options.prepare_data); status != 0)
-      return fail(status < 0 ? status : -status, "prepare");
+  if (status >= 0) {
+    step = "listen";
+    status = system.listen(fd, options.backlog);
   }
-  sockaddr_storage address{};
-  const socklen_t size = local.to_sockaddr(address);
-  if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
-    return fail(status, "bind");
-  if (int status = system.listen(fd, options.backlog); status < 0) return fail(status, "listen");
-  return fd;
+  if (status >= 0) return fd;
+  system.close(fd);
+  return error(errc::os_error, -status, step);
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -14517,8 +14524,9 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
-  const int n = batches_of(socket.core().system()).receive_messages(socket.descriptor(), std::span(messages, wanted),
-                                                        std::span(sizes, wanted));
+  const int n =
+      batches_of(socket.core().system())
+          .receive_messages(socket.descriptor(), std::span(messages, wanted), std::span(sizes, wanted));
   if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
     socket.exhausted[read_side] = true;
     return -EAGAIN;
@@ -14697,8 +14705,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       used += run;
       i += run;
     }
-    const int n =
-        batches_of(socket.core().system()).send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    const int n = batches_of(socket.core().system())
+                      .send_messages(socket.descriptor(), std::span<const message>(messages, count));
     if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;

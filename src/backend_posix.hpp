@@ -1,8 +1,8 @@
 // What POSIX systems have in common behind the seam.
 //
 // Sockets, the clock and what the services do are nearly the same everywhere, and the few differences are
-// settled here, so that a system's own backend adds no more than its poller. This part must not know how a poller waits: to be woken by a signal it has
-// a descriptor to write to.
+// settled here, so that a system's own backend adds no more than its poller. This part must not know how a
+// poller waits: to be woken by a signal it has a descriptor to write to.
 #pragma once
 
 #include "backend.hpp"
@@ -80,8 +80,8 @@ class posix_threads : public thread_service {
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 };
 
-/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or a
-/// negative errno.
+/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or
+/// a negative errno.
 [[nodiscard]] int adopt_descriptor(int fd) noexcept;
 /// Non-blocking and close-on-exec.
 [[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;

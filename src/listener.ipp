@@ -144,36 +144,36 @@ ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, 
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
-  const auto fail = [&](int status, const char* operation) {
-    system.close(fd);
-    return error(errc::os_error, -status, operation);
-  };
   const auto set = [&](int level, int name, int value) {
     return system.set_option(fd, level, name, &value, sizeof value);
   };
-  if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
-  if (options.reuse_port) {
 #if defined(SO_REUSEPORT_LB)
-    constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
 #else
-    constexpr int share_port = SO_REUSEPORT;
+  constexpr int share_port = SO_REUSEPORT;
 #endif
-    if (int status = set(SOL_SOCKET, share_port, 1); status < 0) return fail(status, "set_option");
+  const char* step = "set_option";
+  int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
+  if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
+  if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (status >= 0 && options.prepare != nullptr) {
+    step = "prepare";
+    status = options.prepare(fd, options.prepare_data);
+    if (status > 0) status = -status;
   }
-  if (v6) {
-    if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
-      return fail(status, "set_option");
+  if (status >= 0) {
+    step = "bind";
+    sockaddr_storage address{};
+    const socklen_t size = local.to_sockaddr(address);
+    status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size);
   }
-  if (options.prepare != nullptr) {
-    if (int status = options.prepare(fd, options.prepare_data); status != 0)
-      return fail(status < 0 ? status : -status, "prepare");
+  if (status >= 0) {
+    step = "listen";
+    status = system.listen(fd, options.backlog);
   }
-  sockaddr_storage address{};
-  const socklen_t size = local.to_sockaddr(address);
-  if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
-    return fail(status, "bind");
-  if (int status = system.listen(fd, options.backlog); status < 0) return fail(status, "listen");
-  return fd;
+  if (status >= 0) return fd;
+  system.close(fd);
+  return error(errc::os_error, -status, step);
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,

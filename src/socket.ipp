@@ -261,7 +261,8 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = files_of(system).adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
+  if (const int status = files_of(system).adopt(fd); status < 0)
+    return error(errc::os_error, -status, wanted.what);
   return {};
 }
 

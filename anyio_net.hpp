@@ -4513,8 +4513,7 @@ class task_group {
   friend struct detail::task_group_access;
 
   void add(detail::group_child* child);
-  template <class Keep>
-  void end_children(Keep keep) noexcept;
+  void end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept;
   void end_doomed() noexcept;
   void one_less() noexcept {
     if (--size_ == 0) joining_.wake_all();
@@ -12216,13 +12215,12 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
 
 /// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
 /// the group itself, which a session that its children hold together does.
-template <class Keep>
-void task_group::end_children(Keep keep) noexcept {
+ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
   detail::link ending;
   for (detail::link* l = children_.next; l != &children_;) {
     detail::group_child& child = *static_cast<detail::group_child::membership*>(l)->child;
     l = l->next;
-    if (keep(child)) continue;
+    if (keep(*this, child)) continue;
     child.siblings.unlink();
     ending.insert_before(child.siblings);
     one_less();
@@ -12251,25 +12249,26 @@ ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result
 }
 
 ANYIO_NET_FN void task_group::cancel() noexcept {
-  end_children([this](detail::group_child& child) {
+  end_children([](task_group& group, detail::group_child& child) {
     if (!child.doomed && !child.may_run_now()) return false;
     child.doomed = true;
-    if (!reaper_.pending()) {
-      reaper_.group = this;
-      reaper_.begin(detail::loop_core::current(), reaper::face_of_reaper);
-      reaper_.core->queue(reaper_);
+    reaper& ends = group.reaper_;
+    if (!ends.pending()) {
+      ends.group = &group;
+      ends.begin(detail::loop_core::current(), reaper::face_of_reaper);
+      ends.core->queue(ends);
     }
     return true;
   });
 }
 
 ANYIO_NET_FN void task_group::end_doomed() noexcept {
-  end_children([](const detail::group_child& child) { return !child.doomed; });
+  end_children([](task_group&, detail::group_child& child) { return !child.doomed; });
 }
 
 ANYIO_NET_FN task_group::~task_group() {
   while (children_.linked()) {
-    end_children([](const detail::group_child& child) {
+    end_children([](task_group&, detail::group_child& child) {
       ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
       static_cast<void>(child);
       return false;
@@ -13873,7 +13872,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
 ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
   core().wait_for_descriptor(place_);
-  core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
+  core().arm(t, core().now() + pause_of_accept, waiter);
 }
 
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,

@@ -89,7 +89,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
 ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
   core().wait_for_descriptor(place_);
-  core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
+  core().arm(t, core().now() + pause_of_accept, waiter);
 }
 
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,

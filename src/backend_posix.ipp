@@ -199,7 +199,8 @@ ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
   m.flags = header.msg_flags;
 }
 
-ANYIO_NET_FN ssize_t receive_one(int fd, message& m) noexcept {
+// Part of who calls it: these are the hot paths of UNIX streams and of datagrams.
+[[gnu::always_inline]] inline ssize_t receive_one(int fd, message& m) noexcept {
   msghdr header{};
   const ssize_t n = system_call([&] {
     header = message_header(m);
@@ -209,7 +210,7 @@ ANYIO_NET_FN ssize_t receive_one(int fd, message& m) noexcept {
   return n;
 }
 
-ANYIO_NET_FN ssize_t send_one(int fd, const message& m) noexcept {
+[[gnu::always_inline]] inline ssize_t send_one(int fd, const message& m) noexcept {
   const msghdr header = message_header(m);
   return sent_or_error(system_call([&] { return ::sendmsg(fd, &header, send_flags); }));
 }

@@ -57,14 +57,12 @@
 //   ANYIO_NET_SIM              simulation, and faults on top of any backend
 //   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
 //   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
-//   ANYIO_NET_ASSERT(x)        what checks a precondition; assert(x) unless defined
-//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_ASSERT(x)        what checks a precondition; unless defined it aborts, or with NDEBUG is
+//   nothing ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
 //   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
 //
 // Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
 // inline namespace, so that units that disagree do not share a symbol.
-
-#include <cassert>
 
 #define ANYIO_NET_VERSION 100  // major * 10000 + minor * 100 + patch
 
@@ -72,8 +70,11 @@
 #error "anyio_net.hpp needs C++20 with coroutines: compile with -std=c++20"
 #endif
 
-#ifndef ANYIO_NET_ASSERT
-#define ANYIO_NET_ASSERT(x) assert(x)
+#if !defined(ANYIO_NET_ASSERT) && defined(NDEBUG)
+#define ANYIO_NET_ASSERT(x) static_cast<void>(0)
+#elif !defined(ANYIO_NET_ASSERT)
+// Not assert, which keeps the full name of each function that has one: four kilobytes in a small program.
+#define ANYIO_NET_ASSERT(x) ((x) ? static_cast<void>(0) : anyio::detail::assertion_failed(#x, __LINE__))
 #endif
 
 #if !defined(ANYIO_NET_KQUEUE) && (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
@@ -110,6 +111,11 @@
 #else
 #define ANYIO_NET_ABI v1_no_exceptions_no_threads
 #endif
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+/// Prints "anyio_net.hpp:<line>: assertion failed: <what>" and aborts.
+[[noreturn]] void assertion_failed(const char* what, int line) noexcept;
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
 
 // Units that share no symbol of the library would link even when they disagree. Each setting
 // therefore has an object that is thread-local in one state and not in the other; the linker then
@@ -874,8 +880,9 @@ struct recycler_block {
   recycler_block* next;
 };
 
-/// What a thread keeps. Trivial, so that reading it costs no guard; `recycler::guard` frees the lists when
-/// the thread ends.
+/// What a thread keeps. Trivial, so that reading it costs no guard, and all zero, so that a program's file
+/// does not hold it. The first block that is freed finds no room, which leads to `recycler::refuse`: room is
+/// made then, and `recycler::guard` will free the lists when the thread ends.
 struct recycler_cache {
   static constexpr std::size_t step = 32;
   static constexpr std::size_t largest = 4096;
@@ -883,16 +890,15 @@ struct recycler_cache {
 
   struct pool {
     recycler_block* list = nullptr;
-    std::size_t count = 0;
-    std::size_t limit = 8192;
+    std::size_t room = 0;  // for so many more
   };
+  static constexpr std::size_t kept_small = 8192;
   static constexpr std::size_t kept_large = 16;
 
   recycler_block* lists[largest / step] = {};
-  std::size_t bytes = 0;
-  pool pools[3] = {{}, {}, {nullptr, 0, kept_large}};
-  bool guarded = false;
-  bool closed = false;  // the thread ends: its lists are freed already
+  std::size_t room = 0;  // for so many more bytes
+  pool pools[3] = {};
+  bool guarded = false;  // room was made; there is none any more when the thread ends
 };
 
 /// Blocks by size, and pools of one size each, which nothing else takes from: what `loop::reserve` puts there
@@ -911,19 +917,17 @@ class recycler {
     const std::size_t index = class_of(size);
     if (block* b = cache.lists[index]) {
       cache.lists[index] = b->next;
-      cache.bytes -= class_size(index);
+      cache.room += class_size(index);
       return b;
     }
     return ::operator new(class_size(index));
   }
   static void deallocate(void* memory, std::size_t size) noexcept {
     const std::size_t index = class_of(size);
-    if (size > largest || cache.closed || cache.bytes + class_size(index) > kept_bytes) [[unlikely]]
-      return release(memory);
-    if (!cache.guarded) [[unlikely]]
-      watch_thread();
+    if (size > largest || class_size(index) > cache.room) [[unlikely]]
+      return refuse(memory, size);
     cache.lists[index] = ::new (memory) block{cache.lists[index]};
-    cache.bytes += class_size(index);
+    cache.room -= class_size(index);
   }
 
   [[nodiscard]] static void* allocate(pool from, std::size_t size) {
@@ -931,16 +935,18 @@ class recycler {
     auto& p = cache.pools[from];
     if (block* b = p.list) {
       p.list = b->next;
-      --p.count;
+      ++p.room;
       return b;
     }
     return ::operator new(block_size_of[from]);
   }
   static void deallocate(pool from, void* memory, std::size_t size) noexcept {
     if (size > block_size_of[from]) return deallocate(memory, size);
-    if (cache.closed || cache.pools[from].count >= cache.pools[from].limit) [[unlikely]]
-      return release(memory);
-    keep(from, memory);
+    auto& p = cache.pools[from];
+    if (p.room == 0) [[unlikely]]
+      return refuse(from, memory);
+    p.list = ::new (memory) block{p.list};
+    --p.room;
   }
 
   /// Room for bytes; what has a size class, or is as large as a block for them, is kept when it is freed.
@@ -955,12 +961,7 @@ class recycler {
   }
 
   /// Puts blocks aside, beyond what is kept anyway.
-  static void reserve(pool in, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) {
-      ++cache.pools[in].limit;
-      keep(in, ::operator new(block_size_of[in]));
-    }
-  }
+  static void reserve(pool in, std::size_t count);
 
  private:
   using block = recycler_block;
@@ -978,15 +979,9 @@ class recycler {
   }
   static constexpr std::size_t class_size(std::size_t index) noexcept { return (index + 1) * step; }
 
-  static void keep(pool in, void* memory) noexcept {
-    if (!cache.guarded) [[unlikely]]
-      watch_thread();
-    auto& p = cache.pools[in];
-    p.list = ::new (memory) block{p.list};
-    ++p.count;
-  }
-  static void release(void* memory) noexcept;
-  static void watch_thread() noexcept;
+  static void refuse(void* memory, std::size_t size) noexcept;
+  static void refuse(pool from, void* memory) noexcept;
+  static void make_room() noexcept;
   static void close() noexcept;
 };
 
@@ -1076,10 +1071,10 @@ class byte_queue {
 
 // The seam: everything that the library asks of the world.
 //
-// Sockets, files, the clock, randomness, names and signals go through this one abstract class, and
-// nothing else makes a system call or reads errno. Each call gives a value >= 0 or a negative errno.
-// No call blocks but `wait` (and, on a helper thread, `resolve` and `reverse`). A backend must not
-// know who calls it.
+// Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
+// randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
+// gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
+// `reverse`). A backend must not know who calls it.
 
 #include <chrono>
 #include <vector>
@@ -1138,15 +1133,82 @@ struct resolved {
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
 
-/// Names. The calls block, and are made on a helper thread.
+// --- services: what few programs need. A virtual function is linked into every program that has its class,
+// so these are classes of their own, and none has a virtual destructor.
+
+/// Names. `resolve` and `reverse` block, and are called on a helper thread.
 class name_service {
  public:
   virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
   /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
   virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
 
  protected:
   ~name_service() = default;
+};
+
+/// Descriptors that the library did not open, and files.
+class file_service {
+ public:
+  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  virtual int adopt(int fd) = 0;
+  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
+  virtual int set_close_on_exec(int fd) = 0;
+  virtual int identify(int fd, file_identity& identity) = 0;
+  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
+  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
+  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
+
+ protected:
+  ~file_service() = default;
+};
+
+/// Paths of UNIX sockets.
+class path_service {
+ public:
+  virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
+  virtual int change_mode(const char* path, mode_t mode) = 0;
+  virtual int unlink(const char* path) = 0;
+
+ protected:
+  ~path_service() = default;
+};
+
+/// Many datagrams a call: how many went, or -errno if the first failed.
+class batch_service {
+ public:
+  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) = 0;
+  virtual int send_messages(int fd, std::span<const message> messages) = 0;
+
+ protected:
+  ~batch_service() = default;
+};
+
+/// Helper threads.
+class thread_service {
+ public:
+  /// Whether helper threads may be used. False: what would run on one runs in place.
+  virtual bool uses_threads() const { return true; }
+  /// After how many turns of the loop what runs in place does so, 0 at once.
+  virtual std::size_t turns_before_call() { return 0; }
+  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
+  virtual int start_thread(void (*body)(void*), void* argument) = 0;
+
+ protected:
+  ~thread_service() = default;
+};
+
+/// What certificates and keys need of the world.
+class security_service {
+ public:
+  /// Seconds since 1970, for the dates of certificates.
+  virtual std::int64_t calendar() = 0;
+  virtual std::uint64_t entropy() = 0;
+
+ protected:
+  ~security_service() = default;
 };
 
 /// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
@@ -1174,11 +1236,7 @@ class backend {
   backend& operator=(const backend&) = delete;
   virtual ~backend() = default;
 
-  // --- time and chance
   virtual time_point now() = 0;
-  /// Seconds since 1970, for the dates of certificates.
-  virtual std::int64_t calendar() = 0;
-  virtual std::uint64_t entropy() = 0;
 
   // --- readiness
   /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
@@ -1222,43 +1280,20 @@ class backend {
   virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
   virtual ssize_t receive_message(int fd, detail::message& m) = 0;
   virtual ssize_t send_message(int fd, const detail::message& m) = 0;
-  /// Many datagrams a call: how many went, or -errno if the first failed.
-  virtual int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes) = 0;
-  virtual int send_messages(int fd, std::span<const detail::message> messages) = 0;
-  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
   virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
   virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
-  /// Whether a socket of this family can be made here at all.
-  virtual bool has_family(int family) = 0;
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
 
-  // --- descriptors of other kinds
-  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
-  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
-  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
-  virtual int adopt(int fd) = 0;
-  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
-  virtual int set_close_on_exec(int fd) = 0;
-
-  // --- paths of UNIX sockets
-  virtual int identify(const char* path, detail::file_identity& identity) = 0;  // does not follow links
-  virtual int identify(int fd, detail::file_identity& identity) = 0;
-  virtual int change_mode(const char* path, mode_t mode) = 0;
-  virtual int unlink(const char* path) = 0;
-
-  // --- what few programs need is behind objects of its own: the machine's, which are linked only into
-  // programs that use them, unless this backend has others
+  // --- services of this backend's own; null: whoever needs one names the machine's, which is linked only
+  // into programs that do
   virtual detail::name_service* names() { return nullptr; }
+  virtual detail::file_service* files() { return nullptr; }
+  virtual detail::path_service* paths() { return nullptr; }
+  virtual detail::batch_service* batches() { return nullptr; }
+  virtual detail::thread_service* threads() { return nullptr; }
+  virtual detail::security_service* security() { return nullptr; }
   virtual detail::signal_service* signals() { return nullptr; }
-
-  // --- helper threads
-  /// Whether helper threads may be used. False: what would run on one runs in place.
-  virtual bool uses_threads() const { return true; }
-  /// After how many turns of the loop what runs in place does so, 0 at once.
-  virtual std::size_t turns_before_call() { return 0; }
-  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
-  virtual int start_thread(void (*body)(void*), void* argument) = 0;
 
   // --- memory
   /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made
@@ -1283,14 +1318,24 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 /// environment goes first.
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
+[[nodiscard]] file_service& system_files() noexcept;
+[[nodiscard]] path_service& system_paths() noexcept;
+[[nodiscard]] batch_service& system_batches() noexcept;
+[[nodiscard]] thread_service& system_threads() noexcept;
 /// Writes to the descriptor from signal handlers; once it is destroyed no longer.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
-/// The names that a loop on this backend knows.
-[[nodiscard]] inline name_service& names_of(backend& system) {
-  name_service* own = system.names();
-  return own != nullptr ? *own : system_names();
+// --- the services of a loop on this backend
+
+template <class Service>
+Service& own_or(Service* own, Service& (*machines)() noexcept) {
+  return own != nullptr ? *own : machines();
 }
+[[nodiscard]] inline name_service& names_of(backend& b) { return own_or(b.names(), system_names); }
+[[nodiscard]] inline file_service& files_of(backend& b) { return own_or(b.files(), system_files); }
+[[nodiscard]] inline path_service& paths_of(backend& b) { return own_or(b.paths(), system_paths); }
+[[nodiscard]] inline batch_service& batches_of(backend& b) { return own_or(b.batches(), system_batches); }
+[[nodiscard]] inline thread_service& threads_of(backend& b) { return own_or(b.threads(), system_threads); }
 
 }  // namespace detail
 
@@ -1303,10 +1348,9 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 
 // What POSIX systems have in common behind the seam.
 //
-// Sockets, files, paths, the clock and randomness are nearly the same everywhere, and the few differences
-// are settled here, so that a system's own backend adds no more than its poller. So are names and signals,
-// which are objects of their own. This part must not know how a poller waits: to be woken by a signal it has
-// a descriptor to write to.
+// Sockets, the clock and what the services do are nearly the same everywhere, and the few differences are
+// settled here, so that a system's own backend adds no more than its poller. This part must not know how a
+// poller waits: to be woken by a signal it has a descriptor to write to.
 
 #include <atomic>
 
@@ -1315,8 +1359,6 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 class posix_backend : public backend {
  public:
   ANYIO_NET_FN time_point now() override;
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
   ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
 
   ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
@@ -1331,34 +1373,58 @@ class posix_backend : public backend {
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
   ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+};
 
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-
+class posix_names : public name_service {
+ public:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
   ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN bool uses_threads() const override;
-  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
  private:
   std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
   std::atomic<signed char> has_ipv6_{-1};
 };
+
+class posix_files : public file_service {
+ public:
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+};
+
+class posix_paths : public path_service {
+ public:
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+};
+
+class posix_batches : public batch_service {
+ public:
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+};
+
+class posix_threads : public thread_service {
+ public:
+  ANYIO_NET_FN bool uses_threads() const override;
+  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
+};
+
+/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or
+/// a negative errno.
+[[nodiscard]] int adopt_descriptor(int fd) noexcept;
+/// Non-blocking and close-on-exec.
+[[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;
 
 /// The bits of poll(2) for readiness bits.
 [[nodiscard]] short poll_interest(std::uint32_t readiness_bits) noexcept;
@@ -4480,8 +4546,7 @@ class task_group {
   friend struct detail::task_group_access;
 
   void add(detail::group_child* child);
-  template <class Keep>
-  void end_children(Keep keep) noexcept;
+  void end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept;
   void end_doomed() noexcept;
   void one_less() noexcept {
     if (--size_ == 0) joining_.wake_all();
@@ -5537,6 +5602,7 @@ class fd_resource final : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
 
+  file_service& files_;
   registration registration_;
   bool ended_ = false;
 };
@@ -5978,6 +6044,8 @@ class listener_resource final : public resource {
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
   file_identity own_file;                   // what to unlink on close; no socket: nothing
+  /// Unlinks it. Null for others, whose programs need no paths linked.
+  void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
   node* server = nullptr;  // who serves, and so alone may accept
   error problem;
@@ -6060,7 +6128,7 @@ class serving final : public outcome_sink {
   serving(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
       : listener_(std::move(listener)),
         handler_(std::move(handler)),
-        on_error_(std::make_shared<OnError>(std::move(on_error))),
+        on_error_(keep(std::move(on_error))),
         options_(options) {
     task_group_access::set_sink(handlers_, *this);
     news_.how = &problem_news::face_of_news;
@@ -6095,6 +6163,8 @@ class serving final : public outcome_sink {
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
  private:
+  static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+
   struct connection_came {
     using internal = void;
     serving* self;
@@ -6156,8 +6226,12 @@ class serving final : public outcome_sink {
 #endif
     report(outcome.error());
   }
+  static std::shared_ptr<OnError> keep(OnError&& on_error) {
+    if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
+    return nullptr;
+  }
   void report([[maybe_unused]] const error& e) {
-    if constexpr (std::is_invocable_v<OnError&, const error&>) {
+    if constexpr (has_handler) {
       const std::shared_ptr<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
@@ -9276,14 +9350,19 @@ class sim_network {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-class sim_backend final : public backend, private name_service, private signal_service {
+class sim_backend final : public backend,
+                          private name_service,
+                          private file_service,
+                          private path_service,
+                          private batch_service,
+                          private thread_service,
+                          private security_service,
+                          private signal_service {
  public:
   explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
       : network_(std::move(network)), calendar_(calendar) {}
 
   ANYIO_NET_FN time_point now() override;
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
 
   ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
   ANYIO_NET_FN void forget(int fd) override;
@@ -9306,36 +9385,45 @@ class sim_backend final : public backend, private name_service, private signal_s
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
   ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN file_service* files() override { return this; }
+  ANYIO_NET_FN path_service* paths() override { return this; }
+  ANYIO_NET_FN batch_service* batches() override { return this; }
+  ANYIO_NET_FN thread_service* threads() override { return this; }
+  ANYIO_NET_FN security_service* security() override { return this; }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
+
+ private:
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
   ANYIO_NET_FN int adopt(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
 
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN name_service* names() override { return this; }
-  ANYIO_NET_FN signal_service* signals() override { return this; }
-  ANYIO_NET_FN bool has_family(int family) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
- private:
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN std::int64_t calendar() override;
+  ANYIO_NET_FN std::uint64_t entropy() override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -9393,7 +9481,12 @@ struct fault_at_call {
   int error_number = 0;        // out: what it failed with
 };
 
-class faulty_backend final : public backend, private name_service, private signal_service {
+class faulty_backend final : public backend,
+                             private name_service,
+                             private file_service,
+                             private path_service,
+                             private batch_service,
+                             private signal_service {
  public:
   faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
                  const sim::faults& all) noexcept
@@ -9403,8 +9496,6 @@ class faulty_backend final : public backend, private name_service, private signa
   fault_at_call* one_failure = nullptr;
 
   ANYIO_NET_FN time_point now() override;
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
 
   ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
   ANYIO_NET_FN void forget(int fd) override;
@@ -9427,32 +9518,19 @@ class faulty_backend final : public backend, private name_service, private signa
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
   ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-
   ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN file_service* files() override { return this; }
+  ANYIO_NET_FN path_service* paths() override { return this; }
+  ANYIO_NET_FN batch_service* batches() override { return this; }
+  ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
+  ANYIO_NET_FN security_service* security() override { return inner_->security(); }
   ANYIO_NET_FN signal_service* signals() override { return this; }
-  ANYIO_NET_FN bool has_family(int family) override;
 
-  ANYIO_NET_FN bool uses_threads() const override;
-  ANYIO_NET_FN std::size_t turns_before_call() override;
-  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
   ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
   ANYIO_NET_FN int break_connection(int fd) override;
 
@@ -9475,6 +9553,22 @@ class faulty_backend final : public backend, private name_service, private signa
 
   ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -9717,15 +9811,52 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-// Arrays, not pointers: nothing to relocate when a program starts, and less than half the size.
-struct errno_entry {
-  int value;
-  char name[16];
-  char words[36];
+struct error_text {
+  int number = 0;
+  const char* name = nullptr;
+  const char* words = nullptr;
+};
+
+template <std::size_t Count>
+consteval std::size_t size_of_texts(const error_text (&list)[Count]) {
+  std::size_t size = 0;
+  for (const error_text& t : list)
+    size += std::string_view(t.name).size() + std::string_view(t.words).size() + 2;
+  return size;
+}
+
+/// A list as it is in a program: texts one behind the other, without padding, and no pointers, which would
+/// have to be relocated when it starts.
+template <std::size_t Count, std::size_t Size>
+class error_texts {
+ public:
+  consteval explicit error_texts(const error_text (&list)[Count]) {
+    char* to = texts_;
+    for (std::size_t i = 0; i < Count; ++i) {
+      numbers_[i] = static_cast<std::int16_t>(list[i].number);
+      for (const std::string_view text : {list[i].name, list[i].words})
+        to = std::copy(text.begin(), text.end(), to) + 1;
+    }
+  }
+
+  /// Without texts if the number is not known.
+  [[nodiscard]] error_text find(int number) const noexcept {
+    const char* text = texts_;
+    for (const std::int16_t known : numbers_) {
+      const char* words = text + std::strlen(text) + 1;
+      if (known == number) return {number, text, words};
+      text = words + std::strlen(words) + 1;
+    }
+    return {};
+  }
+
+ private:
+  std::int16_t numbers_[Count] = {};
+  char texts_[Size] = {};
 };
 
 // clang-format off
-inline constexpr errno_entry errno_table[] = {
+inline constexpr error_text errno_list[] = {
     {EPERM, "EPERM", "operation not permitted"},
     {ENOENT, "ENOENT", "no such file"},
     {EINTR, "EINTR", "interrupted"},
@@ -9784,49 +9915,48 @@ inline constexpr errno_entry errno_table[] = {
 };
 // clang-format on
 
-ANYIO_NET_FN const errno_entry* find_errno(int value) noexcept {
-  for (const errno_entry& entry : errno_table)
-    if (entry.value == value) return &entry;
-  return nullptr;
-}
+inline constexpr error_texts<std::size(errno_list), size_of_texts(errno_list)> errno_texts(errno_list);
 
 ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
-  const errno_entry* entry = find_errno(value);
-  return entry ? entry->name : std::string_view();
+  const char* name = errno_texts.find(value).name;
+  return name != nullptr ? name : std::string_view();
 }
 
-struct errc_entry {
-  char name[20];
-  char words[56];
+inline constexpr error_text errc_list[] = {
+    {static_cast<int>(errc::ok), "ok", "success"},
+    {static_cast<int>(errc::end_of_stream), "end_of_stream", "end of stream"},
+    {static_cast<int>(errc::closed_resource), "closed_resource", "closed at this end"},
+    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the other end"},
+    {static_cast<int>(errc::busy_resource), "busy_resource",
+     "another operation is already waiting on this resource"},
+    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all had come"},
+    {static_cast<int>(errc::delimiter_not_found), "delimiter_not_found", "no delimiter within the limit"},
+    {static_cast<int>(errc::timed_out), "timed_out", "timed out"},
+    {static_cast<int>(errc::cancelled), "cancelled", "cancelled"},
+    {static_cast<int>(errc::invalid_argument), "invalid_argument", "invalid argument"},
+    {static_cast<int>(errc::name_resolution), "name_resolution", "name resolution failed"},
+    {static_cast<int>(errc::tls), "tls", "TLS failure"},
+    {static_cast<int>(errc::fds_truncated), "fds_truncated", "more descriptors came than were asked for"},
+    {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
+    {static_cast<int>(errc::deadlock), "deadlock", "everything waits and nothing can come"},
+    {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
-inline constexpr errc_entry errc_table[] = {
-    {"ok", "success"},
-    {"end_of_stream", "end of stream"},
-    {"closed_resource", "closed at this end"},
-    {"broken_resource", "broken by the other end"},
-    {"busy_resource", "another operation is already waiting on this resource"},
-    {"incomplete_read", "the stream ended before all had come"},
-    {"delimiter_not_found", "no delimiter within the limit"},
-    {"timed_out", "timed out"},
-    {"cancelled", "cancelled"},
-    {"invalid_argument", "invalid argument"},
-    {"name_resolution", "name resolution failed"},
-    {"tls", "TLS failure"},
-    {"fds_truncated", "more descriptors came than were asked for"},
-    {"not_supported", "not supported"},
-    {"deadlock", "everything waits and nothing can come"},
-    {"os_error", "system error"},
-};
+inline constexpr error_texts<std::size(errc_list), size_of_texts(errc_list)> errc_texts(errc_list);
 
 class error_category final : public std::error_category {
  public:
   const char* name() const noexcept override { return "anyio"; }
   std::string message(int value) const override {
-    const auto index = static_cast<std::size_t>(value);
-    return index < std::size(errc_table) ? errc_table[index].words : "unknown";
+    const char* words = errc_texts.find(value).words;
+    return words != nullptr ? words : "unknown";
   }
 };
+
+ANYIO_NET_COLD void assertion_failed(const char* what, int line) noexcept {
+  std::fprintf(stderr, "anyio_net.hpp:%d: assertion failed: %s\n", line, what);
+  std::abort();
+}
 
 ANYIO_NET_COLD void abort_with(const char* what, const error& e) {
   std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
@@ -9860,8 +9990,8 @@ ANYIO_NET_COLD void throw_error(const error& e) {
 }  // namespace detail
 
 ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
-  const auto index = static_cast<std::size_t>(code);
-  return index < std::size(detail::errc_table) ? detail::errc_table[index].name : "unknown";
+  const char* name = detail::errc_texts.find(static_cast<int>(code)).name;
+  return name != nullptr ? name : "unknown";
 }
 
 ANYIO_NET_COLD std::string error::message() const {
@@ -9878,18 +10008,18 @@ ANYIO_NET_COLD std::string error::message() const {
   }
   char number[16];
   if (os_error_ != 0) {
-    const detail::errno_entry* entry = detail::find_errno(os_error_);
-    if (entry == nullptr) std::snprintf(number, sizeof number, "errno %d", os_error_);
+    const detail::error_text known = detail::errno_texts.find(os_error_);
+    if (known.name == nullptr) std::snprintf(number, sizeof number, "errno %d", os_error_);
     if (reason_ != nullptr) {
       add(reason_);
       add(", ");
     }
-    add(entry != nullptr ? entry->words : "unknown error");
+    add(known.words != nullptr ? known.words : "unknown error");
     add(" (");
-    add(entry != nullptr ? entry->name : number);
+    add(known.name != nullptr ? known.name : number);
     add(")");
   } else {
-    add(reason_ != nullptr ? reason_ : detail::errc_table[static_cast<std::size_t>(code_)].words);
+    add(reason_ != nullptr ? reason_ : detail::errc_texts.find(static_cast<int>(code_)).words);
   }
   std::string text(size, '\0');
   char* to = text.data();
@@ -10040,8 +10170,8 @@ ANYIO_NET_FN void append_v6_group(std::string& out, unsigned group) {
 }
 
 ANYIO_NET_FN bool is_v4_mapped(const std::byte* bytes) noexcept {
-  return std::all_of(bytes, bytes + 10, [](std::byte b) { return b == std::byte{0}; }) &&
-         bytes[10] == std::byte{0xff} && bytes[11] == std::byte{0xff};
+  static constexpr unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return std::memcmp(bytes, prefix, sizeof prefix) == 0;
 }
 
 // RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
@@ -10253,16 +10383,35 @@ ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_stor
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
-ANYIO_NET_FN void recycler::release(void* memory) noexcept { ::operator delete(memory); }
+ANYIO_NET_COLD void recycler::refuse(void* memory, std::size_t size) noexcept {
+  if (cache.guarded || size > largest) return ::operator delete(memory);
+  make_room();
+  deallocate(memory, size);
+}
 
-ANYIO_NET_FN void recycler::watch_thread() noexcept {
+ANYIO_NET_COLD void recycler::refuse(pool from, void* memory) noexcept {
+  if (cache.guarded) return ::operator delete(memory);
+  make_room();
+  deallocate(from, memory, block_size_of[from]);
+}
+
+ANYIO_NET_COLD void recycler::reserve(pool in, std::size_t count) {
+  if (!cache.guarded) make_room();
+  for (std::size_t i = 0; i < count; ++i)
+    cache.pools[in].list = ::new (::operator new(block_size_of[in])) block{cache.pools[in].list};
+}
+
+/// Once in a thread's life.
+ANYIO_NET_COLD void recycler::make_room() noexcept {
   static thread_local guard at_exit;
-  cache.guarded = true;
   static_cast<void>(at_exit);
+  cache.guarded = true;
+  cache.room = kept_bytes;
+  for (auto& p : cache.pools) p.room = recycler_cache::kept_small;
+  cache.pools[large].room = recycler_cache::kept_large;
 }
 
 ANYIO_NET_FN void recycler::close() noexcept {
-  cache.closed = true;
   const auto free_all = [](block*& list) {
     while (block* b = list) {
       list = b->next;
@@ -10270,10 +10419,10 @@ ANYIO_NET_FN void recycler::close() noexcept {
     }
   };
   for (block*& list : cache.lists) free_all(list);
-  cache.bytes = 0;
+  cache.room = 0;
   for (auto& p : cache.pools) {
     free_all(p.list);
-    p.count = 0;
+    p.room = 0;
   }
 }
 
@@ -10379,13 +10528,9 @@ auto system_call(Call call) noexcept {
   }
 }
 
-// --- time and chance
+// --- time
 
 ANYIO_NET_FN time_point posix_backend::now() { return std::chrono::steady_clock::now(); }
-
-ANYIO_NET_FN std::int64_t posix_backend::calendar() { return system_calendar(); }
-
-ANYIO_NET_FN std::uint64_t posix_backend::entropy() { return system_entropy(); }
 
 // --- readiness
 
@@ -10425,23 +10570,27 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 // --- sockets
 
 /// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
-ANYIO_NET_FN int prepare_socket([[maybe_unused]] posix_backend& self, [[maybe_unused]] int fd) noexcept {
+ANYIO_NET_FN int prepare_socket(int fd) noexcept {
 #if defined(SOCK_NONBLOCK)
   return fd;
 #else
-  const int r = self.adopt(fd);
+  const int r = adopt_descriptor(fd);
   if (r >= 0) return fd;
   ::close(fd);
   return r;
 #endif
 }
 
-ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+ANYIO_NET_FN int open_posix_socket(int family, int type, int protocol) noexcept {
 #if defined(SOCK_NONBLOCK)
   type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
 #endif
   const int fd = system_call([&] { return ::socket(family, type, protocol); });
-  return fd < 0 ? fd : prepare_socket(*this, fd);
+  return fd < 0 ? fd : prepare_socket(fd);
+}
+
+ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+  return open_posix_socket(family, type, protocol);
 }
 
 ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
@@ -10450,8 +10599,8 @@ ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2])
 #endif
   const int r = system_call([&] { return ::socketpair(family, type, 0, fds); });
   if (r < 0) return r;
-  const int first = prepare_socket(*this, fds[0]);
-  const int second = prepare_socket(*this, fds[1]);
+  const int first = prepare_socket(fds[0]);
+  const int second = prepare_socket(fds[1]);
   if (first >= 0 && second >= 0) return 0;
   if (first >= 0) ::close(first);
   if (second >= 0) ::close(second);
@@ -10478,7 +10627,7 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
 #else
   const int r = system_call([&] { return ::accept(fd, address, size); });
 #endif
-  return r < 0 ? r : prepare_socket(*this, r);
+  return r < 0 ? r : prepare_socket(r);
 }
 
 ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
@@ -10543,7 +10692,8 @@ ANYIO_NET_FN ssize_t receive_datagram(int fd, message& m) {
 }
 #endif
 
-ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
+// Part of who calls it: these are the hot paths of UNIX streams and of datagrams.
+[[gnu::always_inline]] inline ssize_t receive_one(int fd, message& m) noexcept {
 #if defined(__linux__)
   if (m.address != nullptr && m.parts.size() == 1 && m.control_size == 0 && !m.peek)
     return receive_datagram(fd, m);
@@ -10557,7 +10707,7 @@ ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
   return n;
 }
 
-ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) {
+[[gnu::always_inline]] inline ssize_t send_one(int fd, const message& m) noexcept {
   if (m.parts.size() == 1 && m.control_size == 0) {  // costs less than `sendmsg`
     const ::iovec& part = m.parts.front();
     return sent_or_error(system_call(
@@ -10567,11 +10717,15 @@ ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) {
   return sent_or_error(system_call([&] { return ::sendmsg(fd, &header, send_flags); }));
 }
 
+ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) { return receive_one(fd, m); }
+
+ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { return send_one(fd, m); }
+
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__)
 
 inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
 
-ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   mmsghdr headers[messages_per_call];
@@ -10599,7 +10753,7 @@ ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> mess
   return static_cast<int>(done);
 }
 
-ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
   while (done < messages.size()) {
@@ -10619,22 +10773,22 @@ ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> m
 
 #else
 
-ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
-    const ssize_t n = receive_message(fd, messages[i]);
+    const ssize_t n = receive_one(fd, messages[i]);
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     sizes[i] = static_cast<std::size_t>(n);
   }
   return done;
 }
 
-ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
   int done = 0;
   for (const message& m : messages) {
-    const ssize_t n = send_message(fd, m);
+    const ssize_t n = send_one(fd, m);
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     ++done;
   }
@@ -10659,7 +10813,22 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
   return system_call([&] { return ::getpeername(fd, address, size); });
 }
 
-// --- descriptors of other kinds
+// --- services
+
+ANYIO_NET_FN file_service& system_files() noexcept {
+  static constinit posix_files files;
+  return files;
+}
+
+ANYIO_NET_FN path_service& system_paths() noexcept {
+  static constinit posix_paths paths;
+  return paths;
+}
+
+ANYIO_NET_FN batch_service& system_batches() noexcept {
+  static constinit posix_batches batches;
+  return batches;
+}
 
 /// Keeps a SIGPIPE of this thread's own making from being delivered, where no flag of the call does.
 /// The disposition belongs to the whole process, so it stays as it is.
@@ -10709,7 +10878,7 @@ class sigpipe_guard {
   bool was_pending_ = false;
 };
 
-ANYIO_NET_FN ssize_t posix_backend::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
+ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
   sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
   const ssize_t n = system_call([&]() -> ssize_t {
@@ -10738,11 +10907,11 @@ ANYIO_NET_FN ssize_t posix_backend::send_file(int socket, int file, std::uint64_
   return sent_or_error(n);
 }
 
-ANYIO_NET_FN ssize_t posix_backend::read(int fd, void* data, std::size_t size) {
+ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
   return system_call([&] { return ::read(fd, data, size); });
 }
 
-ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
   // More parts than the kernel takes would be refused; a short write is none the worse.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
@@ -10751,7 +10920,7 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
   return n;
 }
 
-ANYIO_NET_COLD int posix_backend::adopt(int fd) {
+ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #if defined(F_SETNOSIGPIPE)
   // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
   // connection is gone; what it asks for cannot happen then.
@@ -10773,7 +10942,9 @@ ANYIO_NET_COLD int posix_backend::adopt(int fd) {
   return r < 0 ? r : 0;
 }
 
-ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
+ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
+
+ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 #if defined(MSG_CMSG_CLOEXEC)
   return 0;
 #else
@@ -10789,25 +10960,25 @@ ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
           static_cast<std::uint64_t>(s.st_ino)};
 }
 
-ANYIO_NET_COLD int posix_backend::identify(const char* path, file_identity& identity) {
+ANYIO_NET_COLD int posix_paths::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_COLD int posix_backend::identify(int fd, file_identity& identity) {
+ANYIO_NET_COLD int posix_files::identify(int fd, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::fstat(fd, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_COLD int posix_backend::change_mode(const char* path, mode_t mode) {
+ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
-ANYIO_NET_COLD int posix_backend::unlink(const char* path) {
+ANYIO_NET_COLD int posix_paths::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
 }
 
@@ -10937,12 +11108,6 @@ ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
   }
 }
 
-class posix_names final : public name_service {
- public:
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-};
-
 ANYIO_NET_FN name_service& system_names() noexcept {
   static constinit posix_names names;
   return names;
@@ -11024,7 +11189,7 @@ ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
   return found;
 }
 
-ANYIO_NET_COLD bool posix_backend::has_family(int family) {
+ANYIO_NET_COLD bool posix_names::has_family(int family) {
   std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
                                     : family == AF_INET6 ? &has_ipv6_
                                                          : nullptr;
@@ -11032,7 +11197,7 @@ ANYIO_NET_COLD bool posix_backend::has_family(int family) {
     const signed char answer = known->load(std::memory_order_relaxed);
     if (answer >= 0) return answer != 0;
   }
-  const int fd = open_socket(family, SOCK_DGRAM, 0);
+  const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
   // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
   const bool has = fd >= 0 && (family != AF_INET6 || has_ipv6_address(fd));
@@ -11225,7 +11390,12 @@ ANYIO_NET_COLD posix_signals::~posix_signals() {
   the_signals().slots[slot_].taken = false;
 }
 
-ANYIO_NET_FN bool posix_backend::uses_threads() const {
+ANYIO_NET_FN thread_service& system_threads() noexcept {
+  static constinit posix_threads threads;
+  return threads;
+}
+
+ANYIO_NET_FN bool posix_threads::uses_threads() const {
 #if defined(ANYIO_NET_NO_THREADS)
   return false;
 #else
@@ -11247,7 +11417,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
   return nullptr;
 }
 
-ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argument) {
+ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -11266,7 +11436,7 @@ ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argume
 
 #else
 
-ANYIO_NET_COLD int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
 
 #endif
 
@@ -11482,7 +11652,7 @@ ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
 #if defined(__APPLE__)
   if (::pipe(made->wake_fds_) < 0) return nullptr;
   for (const int fd : made->wake_fds_)
-    if (made->adopt(fd) < 0) return nullptr;
+    if (adopt_descriptor(fd) < 0) return nullptr;
 #else
   if (::pipe2(made->wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return nullptr;
 #endif
@@ -12129,13 +12299,12 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
 
 /// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
 /// the group itself, which a session that its children hold together does.
-template <class Keep>
-void task_group::end_children(Keep keep) noexcept {
+ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
   detail::link ending;
   for (detail::link* l = children_.next; l != &children_;) {
     detail::group_child& child = detail::group_child::at(*l);
     l = l->next;
-    if (keep(child)) continue;
+    if (keep(*this, child)) continue;
     child.place().unlink();
     ending.insert_before(child.place());
     one_less();
@@ -12164,25 +12333,26 @@ ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result
 }
 
 ANYIO_NET_FN void task_group::cancel() noexcept {
-  end_children([this](detail::group_child& child) {
+  end_children([](task_group& group, detail::group_child& child) {
     if (!child.doomed && !child.may_run_now()) return false;
     child.doomed = true;
-    if (!reaper_.pending()) {
-      reaper_.group = this;
-      reaper_.begin(detail::loop_core::current(), reaper::face_of_reaper);
-      reaper_.core->queue(reaper_);
+    reaper& ends = group.reaper_;
+    if (!ends.pending()) {
+      ends.group = &group;
+      ends.begin(detail::loop_core::current(), reaper::face_of_reaper);
+      ends.core->queue(ends);
     }
     return true;
   });
 }
 
 ANYIO_NET_FN void task_group::end_doomed() noexcept {
-  end_children([](const detail::group_child& child) { return !child.doomed; });
+  end_children([](task_group&, detail::group_child& child) { return !child.doomed; });
 }
 
 ANYIO_NET_FN task_group::~task_group() {
   while (children_.linked()) {
-    end_children([](const detail::group_child& child) {
+    end_children([](task_group&, detail::group_child& child) {
       ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
       static_cast<void>(child);
       return false;
@@ -12702,7 +12872,7 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
     if (sent == count) return progress::done;
     if (exhausted[write_side]) return progress::waiting;
     const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
-    const ssize_t n = core().system().send_file(registration_.fd, file, offset + sent, amount);
+    const ssize_t n = files_of(core().system()).send_file(registration_.fd, file, offset + sent, amount);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -12806,7 +12976,8 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = system.adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
+  if (const int status = files_of(system).adopt(fd); status < 0)
+    return error(errc::os_error, -status, wanted.what);
   return {};
 }
 
@@ -13003,7 +13174,7 @@ ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* cont
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
-        system.set_close_on_exec(fd);
+        files_of(system).set_close_on_exec(fd);
         fds.emplace_back(fd);
       }
     }
@@ -13152,11 +13323,12 @@ ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
   return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
 }
 
-ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : stream_resource(core) {
+ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
+    : stream_resource(core), files_(files_of(core.system())) {
   registration_.fd = fd;
   status = core.watch(registration_, *this);
   file_identity identity;
-  if (status == -EPERM && core.system().identify(fd, identity) >= 0 && identity.is_character_device) {
+  if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
     static_cast<void>(
         core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
     status = 0;
@@ -13167,7 +13339,7 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : st
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (!ended_) {
     if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n = core().system().read(registration_.fd, into.data(), into.size());
+    const ssize_t n = files_.read(registration_.fd, into.data(), into.size());
     if (n > 0) {
       out = static_cast<std::size_t>(n);
       return progress::done;
@@ -13196,7 +13368,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
     const std::size_t count = std::min(data.count(), parts_of_call);
     for (std::size_t i = 0; i < count; ++i)
       parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
-    const ssize_t n = core().system().write(registration_.fd, std::span<const ::iovec>(parts, count));
+    const ssize_t n = files_.write(registration_.fd, std::span<const ::iovec>(parts, count));
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -13243,7 +13415,7 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
-    status = core.system().adopt(fd);
+    status = detail::files_of(core.system()).adopt(fd);
     if (status < 0) static_cast<void>(r->release());
   }
   if (status < 0) return error(errc::os_error, -status, what);
@@ -13676,14 +13848,14 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 /// which the BSDs would call refused; and a listener gets no connection from it.
 ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
-  if (system.identify(path, before) < 0 || !before.is_socket) return false;
+  if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
   const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
   if (status != -ECONNREFUSED) return false;
   file_identity after;
-  return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
+  return paths_of(system).identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;
 }
 
@@ -13698,14 +13870,14 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
 
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
-    const int removed = system.unlink(file.c_str());
+    const int removed = paths_of(system).unlink(file.c_str());
     if (removed < 0 && removed != -ENOENT) return status;
     status = system.bind(fd, name, address->size);
   }
   if (status < 0 || !is_file || !mode) return status;
   operation = "chmod";
-  status = system.change_mode(file.c_str(), *mode);
-  if (status < 0) system.unlink(file.c_str());  // a call that fails leaves nothing behind
+  status = paths_of(system).change_mode(file.c_str(), *mode);
+  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves nothing behind
   return status;
 }
 
@@ -13728,12 +13900,15 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  if (!own_file.is_socket) return;
+  if (remove_own_file != nullptr) remove_own_file(*this);
+}
+
+ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
   file_identity now;
-  backend& system = core().system();
-  const bool still_own = system.identify(path->c_str(), now) >= 0 && now.is_socket &&
-                         now.device == own_file.device && now.inode == own_file.inode;
-  if (still_own) system.unlink(path->c_str());
+  path_service& paths = paths_of(r.core().system());
+  const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
+                         now.device == r.own_file.device && now.inode == r.own_file.inode;
+  if (still_own) paths.unlink(r.path->c_str());
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
@@ -13789,7 +13964,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
 ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
   core().wait_for_descriptor(place_);
-  core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
+  core().arm(t, core().now() + pause_of_accept, waiter);
 }
 
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
@@ -13826,7 +14001,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
-  const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+  const bool v6 = family != AF_INET && names_of(system).has_family(AF_INET6);
 #if defined(__OpenBSD__)  // a socket is of one family there
   dual_stack = false;
   if (v6 && family == AF_UNSPEC)
@@ -13844,36 +14019,36 @@ ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, 
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
-  const auto fail = [&](int status, const char* operation) {
-    system.close(fd);
-    return error(errc::os_error, -status, operation);
-  };
   const auto set = [&](int level, int name, int value) {
     return system.set_option(fd, level, name, &value, sizeof value);
   };
-  if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
-  if (options.reuse_port) {
 #if defined(SO_REUSEPORT_LB)
-    constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
 #else
-    constexpr int share_port = SO_REUSEPORT;
+  constexpr int share_port = SO_REUSEPORT;
 #endif
-    if (int status = set(SOL_SOCKET, share_port, 1); status < 0) return fail(status, "set_option");
+  const char* step = "set_option";
+  int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
+  if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
+  if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (status >= 0 && options.prepare != nullptr) {
+    step = "prepare";
+    status = options.prepare(fd, options.prepare_data);
+    if (status > 0) status = -status;
   }
-  if (v6) {
-    if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
-      return fail(status, "set_option");
+  if (status >= 0) {
+    step = "bind";
+    sockaddr_storage address{};
+    const socklen_t size = local.to_sockaddr(address);
+    status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size);
   }
-  if (options.prepare != nullptr) {
-    if (int status = options.prepare(fd, options.prepare_data); status != 0)
-      return fail(status < 0 ? status : -status, "prepare");
+  if (status >= 0) {
+    step = "listen";
+    status = system.listen(fd, options.backlog);
   }
-  sockaddr_storage address{};
-  const socklen_t size = local.to_sockaddr(address);
-  if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
-    return fail(status, "bind");
-  if (int status = system.listen(fd, options.backlog); status < 0) return fail(status, "listen");
-  return fd;
+  if (status >= 0) return fd;
+  system.close(fd);
+  return error(errc::os_error, -status, step);
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -13988,14 +14163,17 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {
-    if (is_file) system.unlink(path_.c_str());
+    if (is_file) detail::paths_of(system).unlink(path_.c_str());
     return fail(status, "listen");
   };
   if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
   if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
-  if (options_.unlink_on_close && is_file) system.identify(path_.c_str(), r->own_file);
+  if (options_.unlink_on_close && is_file) {
+    detail::paths_of(system).identify(path_.c_str(), r->own_file);
+    r->remove_own_file = detail::remove_file_of;
+  }
   out = detail::listener_access::make<unix_listener>(std::move(r));
   return true;
 }
@@ -14434,8 +14612,9 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
-  const int n = socket.core().system().receive_messages(socket.descriptor(), std::span(messages, wanted),
-                                                        std::span(sizes, wanted));
+  const int n =
+      batches_of(socket.core().system())
+          .receive_messages(socket.descriptor(), std::span(messages, wanted), std::span(sizes, wanted));
   if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
     socket.exhausted[read_side] = true;
     return -EAGAIN;
@@ -14614,8 +14793,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       used += run;
       i += run;
     }
-    const int n =
-        socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    const int n = batches_of(socket.core().system())
+                      .send_messages(socket.descriptor(), std::span<const message>(messages, count));
     if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;
@@ -14726,7 +14905,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   }
   const auto fail_bound = [&](const char* operation) {  // nothing is left behind
     const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-    if (is_file) system.unlink(std::string(options.local_path).c_str());
+    if (is_file) paths_of(system).unlink(std::string(options.local_path).c_str());
     return error(errc::os_error, -status, operation);
   };
   if (remote != nullptr) {
@@ -14799,7 +14978,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
 #if !defined(ANYIO_NET_NO_THREADS)
-  if (loop.system().uses_threads()) {
+  if (threads_of(loop.system()).uses_threads()) {
     mail_ = loop.mail;
     waiter_ = &waiter;
     stage_ = stage::under_way;
@@ -14808,7 +14987,7 @@ ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
     return status;
   }
 #endif
-  turns_ = loop.system().turns_before_call();
+  turns_ = threads_of(loop.system()).turns_before_call();
   if (turns_ == 0) {
     work_(*this);
     stage_ = stage::over;
@@ -14897,7 +15076,7 @@ ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   const std::lock_guard lock(mutex_);
   // Under the lock, so that nobody counts on a helper that comes to nothing.
   if (helpers_ < most_helpers) {
-    const int status = system.start_thread([](void*) { serve(); }, nullptr);
+    const int status = threads_of(system).start_thread([](void*) { serve(); }, nullptr);
     if (status == 0) {
       ++helpers_;
     } else if (helpers_ == 0) {
@@ -15376,7 +15555,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     out = names.error();
     return true;
   }
-  if (names->size() > 1 && !loop.system().has_family(AF_INET6))
+  if (names->size() > 1 && !names_of(loop.system()).has_family(AF_INET6))
     std::erase_if(*names, [](const ip_endpoint& e) { return e.address.is_v6(); });
   out = listen_tcp(loop, *std::move(names), false, options_);
   return true;
@@ -15396,7 +15575,7 @@ namespace detail {
 ANYIO_NET_FN void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
   const auto is_missing = [&](const ip_endpoint& e) {
-    return !system.has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
   };
   if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
 }
@@ -16538,12 +16717,17 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 
-ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+/// That of this thread's loop; null: the machine's.
+ANYIO_NET_FN security_service* own_security() {
   loop_core* const loop = loop_core::current_or_null();
+  return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
+}
+
+ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+  security_service* const own = own_security();
   auto* p = static_cast<std::byte*>(into);
   while (size != 0) {
-    const std::uint64_t value =
-        loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
+    const std::uint64_t value = own != nullptr ? own->entropy() : system_entropy();
     const std::size_t n = std::min(size, sizeof value);
     std::memcpy(p, &value, n);
     p += n;
@@ -16552,8 +16736,8 @@ ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
 }
 
 ANYIO_NET_FN std::int64_t calendar_now() {
-  loop_core* const loop = loop_core::current_or_null();
-  return loop != nullptr && loop->alive() ? loop->system().calendar() : system_calendar();
+  security_service* const own = own_security();
+  return own != nullptr ? own->calendar() : system_calendar();
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
@@ -20235,10 +20419,6 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
 
 ANYIO_NET_FN time_point faulty_backend::now() { return inner_->now(); }
 
-ANYIO_NET_FN std::int64_t faulty_backend::calendar() { return inner_->calendar(); }
-
-ANYIO_NET_FN std::uint64_t faulty_backend::entropy() { return inner_->entropy(); }
-
 ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
   if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
   const int status = inner_->watch(fd, token);
@@ -20455,7 +20635,7 @@ ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> mes
                                                   std::span<std::size_t> sizes) {
   std::size_t size = 1;
   if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
-  return inner_->receive_messages(fd, messages, sizes);
+  return batches_of(*inner_).receive_messages(fd, messages, sizes);
 }
 
 ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {
@@ -20472,7 +20652,7 @@ ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64
                                                std::size_t count) {
   if (is_broken(socket)) return -EPIPE;
   if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
-  return inner_->send_file(socket, file, offset, count);
+  return files_of(*inner_).send_file(socket, file, offset, count);
 }
 
 ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
@@ -20511,7 +20691,7 @@ ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) 
   }
   if (denies(fd, ready_read)) return -EAGAIN;
   static_cast<void>(shorten(size));
-  return inner_->read(fd, data, size);
+  return files_of(*inner_).read(fd, data, size);
 }
 
 ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
@@ -20523,30 +20703,30 @@ ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> part
   message m;
   m.parts = parts;
   std::size_t size = total_of(m);
-  return inner_->write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
+  return files_of(*inner_).write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
 }
 
-ANYIO_NET_FN int faulty_backend::adopt(int fd) { return inner_->adopt(fd); }
+ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
 
-ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return inner_->set_close_on_exec(fd); }
+ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
 
 ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
   if (const int failure = failure_of("identify", errors_of_paths); failure != 0) return failure;
-  return inner_->identify(path, identity);
+  return paths_of(*inner_).identify(path, identity);
 }
 
 ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
-  return inner_->identify(fd, identity);
+  return files_of(*inner_).identify(fd, identity);
 }
 
 ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
   if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
-  return inner_->change_mode(path, mode);
+  return paths_of(*inner_).change_mode(path, mode);
 }
 
 ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
   if (const int failure = failure_of("unlink", errors_of_paths); failure != 0) return failure;
-  return inner_->unlink(path);
+  return paths_of(*inner_).unlink(path);
 }
 
 ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
@@ -20565,7 +20745,7 @@ ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::strin
   return names_of(*inner_).reverse(endpoint, host, service);
 }
 
-ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
+ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inner_).has_family(family); }
 
 ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
 
@@ -20583,14 +20763,6 @@ ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
 ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
-
-ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
-
-ANYIO_NET_FN std::size_t faulty_backend::turns_before_call() { return inner_->turns_before_call(); }
-
-ANYIO_NET_FN int faulty_backend::start_thread(void (*body)(void*), void* argument) {
-  return inner_->start_thread(body, argument);
-}
 
 ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
   static_cast<void>(shorten(wanted));

@@ -14,6 +14,10 @@ CXX = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++20", "-pthread", "-I", str(ROOT)]
 SMALL = ["-Os", "-s", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"]
 NO_EXCEPTIONS = ["-fno-exceptions", "-fno-rtti"]
+# What who counts bytes would set for any library: no assertions, no tables for unwinding, which nothing uses without
+# exceptions, and code and constants in one segment, which saves the padding between them.
+SMALLEST = [*NO_EXCEPTIONS, "-DNDEBUG", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables",
+            "-Wl,-z,noseparate-code"]
 ELSEWHERE = {"sys/event.h"}  # headers of other systems
 SPLIT = ["-DANYIO_NET_SPLIT"]
 UNITS = [
@@ -65,10 +69,11 @@ def compile_seconds(source: Path, flags: list[str], times: int) -> float:
     return seconds_to([CXX, *FLAGS, "-O2", *flags, "-c", str(source), "-o", str(BUILD / "cost.o")], times)
 
 
-def size_of(program: str, libraries: list[str], exceptions: bool) -> int | None:
-    if not exceptions and program in ONLY_WITH_EXCEPTIONS:
-        return None
-    flags = [] if exceptions else [*NO_EXCEPTIONS, *WITHOUT_EXCEPTIONS.get(program, [])]
+def size_of(program: str, libraries: list[str], flags: list[str]) -> int | None:
+    if "-fno-exceptions" in flags:
+        if program in ONLY_WITH_EXCEPTIONS:
+            return None
+        flags = [*flags, *WITHOUT_EXCEPTIONS.get(program, [])]
     out = BUILD / f"{program}.small"
     run([CXX, *FLAGS, *SMALL, *flags, str(HERE / "minimal" / f"{program}.cpp"), "-o", str(out), *libraries])
     return out.stat().st_size
@@ -81,8 +86,9 @@ def measure(times: int = 3) -> list[dict]:
         seconds = compile_seconds(HERE / "minimal" / f"{program}.cpp", flags, times)
         row = {"label": label, "compile": seconds, "ratio": round(seconds / base, 2)}
         if not flags:
-            row["size"] = size_of(program, libraries, True)
-            row["size_no_exceptions"] = size_of(program, libraries, False)
+            row["size"] = size_of(program, libraries, [])
+            row["size_no_exceptions"] = size_of(program, libraries, NO_EXCEPTIONS)
+            row["size_smallest"] = size_of(program, libraries, SMALLEST)
         rows.append(row)
     definitions = BUILD / "definitions.cpp"
     definitions.write_text('#define ANYIO_NET_IMPLEMENTATION\n#include "anyio_net.hpp"\n')

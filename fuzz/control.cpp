@@ -141,7 +141,8 @@ class exchange {
   }
   std::uint64_t identity_of(int fd) {
     anyio::detail::file_identity identity;
-    const int status = anyio::detail::loop_core::current().system().identify(fd, identity);
+    anyio::backend& system = anyio::detail::loop_core::current().system();
+    const int status = anyio::detail::files_of(system).identify(fd, identity);
     FUZZ_CHECK(status == 0);
     return identity.inode;
   }

@@ -138,8 +138,8 @@ ANYIO_NET_FN void append_v6_group(std::string& out, unsigned group) {
 }
 
 ANYIO_NET_FN bool is_v4_mapped(const std::byte* bytes) noexcept {
-  return std::all_of(bytes, bytes + 10, [](std::byte b) { return b == std::byte{0}; }) &&
-         bytes[10] == std::byte{0xff} && bytes[11] == std::byte{0xff};
+  static constexpr unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return std::memcmp(bytes, prefix, sizeof prefix) == 0;
 }
 
 // RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".

@@ -1,9 +1,9 @@
 // The seam: everything that the library asks of the world.
 //
-// Sockets, files, the clock, randomness, names and signals go through this one abstract class, and
-// nothing else makes a system call or reads errno. Each call gives a value >= 0 or a negative errno.
-// No call blocks but `wait` (and, on a helper thread, `resolve` and `reverse`). A backend must not
-// know who calls it.
+// Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
+// randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
+// gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
+// `reverse`). A backend must not know who calls it.
 #pragma once
 
 #include "address.hpp"
@@ -73,15 +73,82 @@ struct resolved {
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
 
-/// Names. The calls block, and are made on a helper thread.
+// --- services: what few programs need. A virtual function is linked into every program that has its class,
+// so these are classes of their own, and none has a virtual destructor.
+
+/// Names. `resolve` and `reverse` block, and are called on a helper thread.
 class name_service {
  public:
   virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
   /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
   virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
+  /// Whether a socket of this family can be made here at all.
+  virtual bool has_family(int family) = 0;
 
  protected:
   ~name_service() = default;
+};
+
+/// Descriptors that the library did not open, and files.
+class file_service {
+ public:
+  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  virtual int adopt(int fd) = 0;
+  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
+  virtual int set_close_on_exec(int fd) = 0;
+  virtual int identify(int fd, file_identity& identity) = 0;
+  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
+  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
+  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
+
+ protected:
+  ~file_service() = default;
+};
+
+/// Paths of UNIX sockets.
+class path_service {
+ public:
+  virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
+  virtual int change_mode(const char* path, mode_t mode) = 0;
+  virtual int unlink(const char* path) = 0;
+
+ protected:
+  ~path_service() = default;
+};
+
+/// Many datagrams a call: how many went, or -errno if the first failed.
+class batch_service {
+ public:
+  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) = 0;
+  virtual int send_messages(int fd, std::span<const message> messages) = 0;
+
+ protected:
+  ~batch_service() = default;
+};
+
+/// Helper threads.
+class thread_service {
+ public:
+  /// Whether helper threads may be used. False: what would run on one runs in place.
+  virtual bool uses_threads() const { return true; }
+  /// After how many turns of the loop what runs in place does so, 0 at once.
+  virtual std::size_t turns_before_call() { return 0; }
+  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
+  virtual int start_thread(void (*body)(void*), void* argument) = 0;
+
+ protected:
+  ~thread_service() = default;
+};
+
+/// What certificates and keys need of the world.
+class security_service {
+ public:
+  /// Seconds since 1970, for the dates of certificates.
+  virtual std::int64_t calendar() = 0;
+  virtual std::uint64_t entropy() = 0;
+
+ protected:
+  ~security_service() = default;
 };
 
 /// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
@@ -109,11 +176,7 @@ class backend {
   backend& operator=(const backend&) = delete;
   virtual ~backend() = default;
 
-  // --- time and chance
   virtual time_point now() = 0;
-  /// Seconds since 1970, for the dates of certificates.
-  virtual std::int64_t calendar() = 0;
-  virtual std::uint64_t entropy() = 0;
 
   // --- readiness
   /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
@@ -157,43 +220,20 @@ class backend {
   virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
   virtual ssize_t receive_message(int fd, detail::message& m) = 0;
   virtual ssize_t send_message(int fd, const detail::message& m) = 0;
-  /// Many datagrams a call: how many went, or -errno if the first failed.
-  virtual int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes) = 0;
-  virtual int send_messages(int fd, std::span<const detail::message> messages) = 0;
-  virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
   virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
   virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
-  /// Whether a socket of this family can be made here at all.
-  virtual bool has_family(int family) = 0;
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
 
-  // --- descriptors of other kinds
-  virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
-  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
-  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
-  virtual int adopt(int fd) = 0;
-  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
-  virtual int set_close_on_exec(int fd) = 0;
-
-  // --- paths of UNIX sockets
-  virtual int identify(const char* path, detail::file_identity& identity) = 0;  // does not follow links
-  virtual int identify(int fd, detail::file_identity& identity) = 0;
-  virtual int change_mode(const char* path, mode_t mode) = 0;
-  virtual int unlink(const char* path) = 0;
-
-  // --- what few programs need is behind objects of its own: the machine's, which are linked only into
-  // programs that use them, unless this backend has others
+  // --- services of this backend's own; null: whoever needs one names the machine's, which is linked only
+  // into programs that do
   virtual detail::name_service* names() { return nullptr; }
+  virtual detail::file_service* files() { return nullptr; }
+  virtual detail::path_service* paths() { return nullptr; }
+  virtual detail::batch_service* batches() { return nullptr; }
+  virtual detail::thread_service* threads() { return nullptr; }
+  virtual detail::security_service* security() { return nullptr; }
   virtual detail::signal_service* signals() { return nullptr; }
-
-  // --- helper threads
-  /// Whether helper threads may be used. False: what would run on one runs in place.
-  virtual bool uses_threads() const { return true; }
-  /// After how many turns of the loop what runs in place does so, 0 at once.
-  virtual std::size_t turns_before_call() { return 0; }
-  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
-  virtual int start_thread(void (*body)(void*), void* argument) = 0;
 
   // --- memory
   /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made
@@ -218,14 +258,24 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 /// environment goes first.
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
+[[nodiscard]] file_service& system_files() noexcept;
+[[nodiscard]] path_service& system_paths() noexcept;
+[[nodiscard]] batch_service& system_batches() noexcept;
+[[nodiscard]] thread_service& system_threads() noexcept;
 /// Writes to the descriptor from signal handlers; once it is destroyed no longer.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
-/// The names that a loop on this backend knows.
-[[nodiscard]] inline name_service& names_of(backend& system) {
-  name_service* own = system.names();
-  return own != nullptr ? *own : system_names();
+// --- the services of a loop on this backend
+
+template <class Service>
+Service& own_or(Service* own, Service& (*machines)() noexcept) {
+  return own != nullptr ? *own : machines();
 }
+[[nodiscard]] inline name_service& names_of(backend& b) { return own_or(b.names(), system_names); }
+[[nodiscard]] inline file_service& files_of(backend& b) { return own_or(b.files(), system_files); }
+[[nodiscard]] inline path_service& paths_of(backend& b) { return own_or(b.paths(), system_paths); }
+[[nodiscard]] inline batch_service& batches_of(backend& b) { return own_or(b.batches(), system_batches); }
+[[nodiscard]] inline thread_service& threads_of(backend& b) { return own_or(b.threads(), system_threads); }
 
 }  // namespace detail
 

@@ -39,7 +39,12 @@ struct fault_at_call {
   int error_number = 0;        // out: what it failed with
 };
 
-class faulty_backend final : public backend, private name_service, private signal_service {
+class faulty_backend final : public backend,
+                             private name_service,
+                             private file_service,
+                             private path_service,
+                             private batch_service,
+                             private signal_service {
  public:
   faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
                  const sim::faults& all) noexcept
@@ -49,8 +54,6 @@ class faulty_backend final : public backend, private name_service, private signa
   fault_at_call* one_failure = nullptr;
 
   ANYIO_NET_FN time_point now() override;
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
 
   ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
   ANYIO_NET_FN void forget(int fd) override;
@@ -73,32 +76,19 @@ class faulty_backend final : public backend, private name_service, private signa
   ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
   ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
   ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
   ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-
   ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN file_service* files() override { return this; }
+  ANYIO_NET_FN path_service* paths() override { return this; }
+  ANYIO_NET_FN batch_service* batches() override { return this; }
+  ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
+  ANYIO_NET_FN security_service* security() override { return inner_->security(); }
   ANYIO_NET_FN signal_service* signals() override { return this; }
-  ANYIO_NET_FN bool has_family(int family) override;
 
-  ANYIO_NET_FN bool uses_threads() const override;
-  ANYIO_NET_FN std::size_t turns_before_call() override;
-  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
   ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
   ANYIO_NET_FN int break_connection(int fd) override;
 
@@ -121,6 +111,22 @@ class faulty_backend final : public backend, private name_service, private signa
 
   ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
+                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;

@@ -146,10 +146,6 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
 
 ANYIO_NET_FN time_point faulty_backend::now() { return inner_->now(); }
 
-ANYIO_NET_FN std::int64_t faulty_backend::calendar() { return inner_->calendar(); }
-
-ANYIO_NET_FN std::uint64_t faulty_backend::entropy() { return inner_->entropy(); }
-
 ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
   if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
   const int status = inner_->watch(fd, token);
@@ -366,7 +362,7 @@ ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> mes
                                                   std::span<std::size_t> sizes) {
   std::size_t size = 1;
   if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
-  return inner_->receive_messages(fd, messages, sizes);
+  return batches_of(*inner_).receive_messages(fd, messages, sizes);
 }
 
 ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {
@@ -383,7 +379,7 @@ ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64
                                                std::size_t count) {
   if (is_broken(socket)) return -EPIPE;
   if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
-  return inner_->send_file(socket, file, offset, count);
+  return files_of(*inner_).send_file(socket, file, offset, count);
 }
 
 ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
@@ -422,7 +418,7 @@ ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) 
   }
   if (denies(fd, ready_read)) return -EAGAIN;
   static_cast<void>(shorten(size));
-  return inner_->read(fd, data, size);
+  return files_of(*inner_).read(fd, data, size);
 }
 
 ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
@@ -434,30 +430,30 @@ ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> part
   message m;
   m.parts = parts;
   std::size_t size = total_of(m);
-  return inner_->write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
+  return files_of(*inner_).write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
 }
 
-ANYIO_NET_FN int faulty_backend::adopt(int fd) { return inner_->adopt(fd); }
+ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
 
-ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return inner_->set_close_on_exec(fd); }
+ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
 
 ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
   if (const int failure = failure_of("identify", errors_of_paths); failure != 0) return failure;
-  return inner_->identify(path, identity);
+  return paths_of(*inner_).identify(path, identity);
 }
 
 ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
-  return inner_->identify(fd, identity);
+  return files_of(*inner_).identify(fd, identity);
 }
 
 ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
   if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
-  return inner_->change_mode(path, mode);
+  return paths_of(*inner_).change_mode(path, mode);
 }
 
 ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
   if (const int failure = failure_of("unlink", errors_of_paths); failure != 0) return failure;
-  return inner_->unlink(path);
+  return paths_of(*inner_).unlink(path);
 }
 
 ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
@@ -476,7 +472,7 @@ ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::strin
   return names_of(*inner_).reverse(endpoint, host, service);
 }
 
-ANYIO_NET_FN bool faulty_backend::has_family(int family) { return inner_->has_family(family); }
+ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inner_).has_family(family); }
 
 ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
 
@@ -494,14 +490,6 @@ ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
 ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
-
-ANYIO_NET_FN bool faulty_backend::uses_threads() const { return inner_->uses_threads(); }
-
-ANYIO_NET_FN std::size_t faulty_backend::turns_before_call() { return inner_->turns_before_call(); }
-
-ANYIO_NET_FN int faulty_backend::start_thread(void (*body)(void*), void* argument) {
-  return inner_->start_thread(body, argument);
-}
 
 ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
   static_cast<void>(shorten(wanted));

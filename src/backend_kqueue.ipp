@@ -91,7 +91,7 @@ ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
 #if defined(__APPLE__)
   if (::pipe(made->wake_fds_) < 0) return nullptr;
   for (const int fd : made->wake_fds_)
-    if (made->adopt(fd) < 0) return nullptr;
+    if (adopt_descriptor(fd) < 0) return nullptr;
 #else
   if (::pipe2(made->wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return nullptr;
 #endif

@@ -53,13 +53,9 @@ auto system_call(Call call) noexcept {
   }
 }
 
-// --- time and chance
+// --- time
 
 ANYIO_NET_FN time_point posix_backend::now() { return std::chrono::steady_clock::now(); }
-
-ANYIO_NET_FN std::int64_t posix_backend::calendar() { return system_calendar(); }
-
-ANYIO_NET_FN std::uint64_t posix_backend::entropy() { return system_entropy(); }
 
 // --- readiness
 
@@ -99,23 +95,27 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 // --- sockets
 
 /// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
-ANYIO_NET_FN int prepare_socket([[maybe_unused]] posix_backend& self, [[maybe_unused]] int fd) noexcept {
+ANYIO_NET_FN int prepare_socket(int fd) noexcept {
 #if defined(SOCK_NONBLOCK)
   return fd;
 #else
-  const int r = self.adopt(fd);
+  const int r = adopt_descriptor(fd);
   if (r >= 0) return fd;
   ::close(fd);
   return r;
 #endif
 }
 
-ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+ANYIO_NET_FN int open_posix_socket(int family, int type, int protocol) noexcept {
 #if defined(SOCK_NONBLOCK)
   type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
 #endif
   const int fd = system_call([&] { return ::socket(family, type, protocol); });
-  return fd < 0 ? fd : prepare_socket(*this, fd);
+  return fd < 0 ? fd : prepare_socket(fd);
+}
+
+ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+  return open_posix_socket(family, type, protocol);
 }
 
 ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
@@ -124,8 +124,8 @@ ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2])
 #endif
   const int r = system_call([&] { return ::socketpair(family, type, 0, fds); });
   if (r < 0) return r;
-  const int first = prepare_socket(*this, fds[0]);
-  const int second = prepare_socket(*this, fds[1]);
+  const int first = prepare_socket(fds[0]);
+  const int second = prepare_socket(fds[1]);
   if (first >= 0 && second >= 0) return 0;
   if (first >= 0) ::close(first);
   if (second >= 0) ::close(second);
@@ -152,7 +152,7 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
 #else
   const int r = system_call([&] { return ::accept(fd, address, size); });
 #endif
-  return r < 0 ? r : prepare_socket(*this, r);
+  return r < 0 ? r : prepare_socket(r);
 }
 
 ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
@@ -217,7 +217,8 @@ ANYIO_NET_FN ssize_t receive_datagram(int fd, message& m) {
 }
 #endif
 
-ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
+// Part of who calls it: these are the hot paths of UNIX streams and of datagrams.
+[[gnu::always_inline]] inline ssize_t receive_one(int fd, message& m) noexcept {
 #if defined(__linux__)
   if (m.address != nullptr && m.parts.size() == 1 && m.control_size == 0 && !m.peek)
     return receive_datagram(fd, m);
@@ -231,7 +232,7 @@ ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) {
   return n;
 }
 
-ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) {
+[[gnu::always_inline]] inline ssize_t send_one(int fd, const message& m) noexcept {
   if (m.parts.size() == 1 && m.control_size == 0) {  // costs less than `sendmsg`
     const ::iovec& part = m.parts.front();
     return sent_or_error(system_call(
@@ -241,11 +242,15 @@ ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) {
   return sent_or_error(system_call([&] { return ::sendmsg(fd, &header, send_flags); }));
 }
 
+ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) { return receive_one(fd, m); }
+
+ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { return send_one(fd, m); }
+
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__)
 
 inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
 
-ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   mmsghdr headers[messages_per_call];
@@ -273,7 +278,7 @@ ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> mess
   return static_cast<int>(done);
 }
 
-ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
   while (done < messages.size()) {
@@ -293,22 +298,22 @@ ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> m
 
 #else
 
-ANYIO_NET_FN int posix_backend::receive_messages(int fd, std::span<message> messages,
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
-    const ssize_t n = receive_message(fd, messages[i]);
+    const ssize_t n = receive_one(fd, messages[i]);
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     sizes[i] = static_cast<std::size_t>(n);
   }
   return done;
 }
 
-ANYIO_NET_FN int posix_backend::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
   int done = 0;
   for (const message& m : messages) {
-    const ssize_t n = send_message(fd, m);
+    const ssize_t n = send_one(fd, m);
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     ++done;
   }
@@ -333,7 +338,22 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
   return system_call([&] { return ::getpeername(fd, address, size); });
 }
 
-// --- descriptors of other kinds
+// --- services
+
+ANYIO_NET_FN file_service& system_files() noexcept {
+  static constinit posix_files files;
+  return files;
+}
+
+ANYIO_NET_FN path_service& system_paths() noexcept {
+  static constinit posix_paths paths;
+  return paths;
+}
+
+ANYIO_NET_FN batch_service& system_batches() noexcept {
+  static constinit posix_batches batches;
+  return batches;
+}
 
 /// Keeps a SIGPIPE of this thread's own making from being delivered, where no flag of the call does.
 /// The disposition belongs to the whole process, so it stays as it is.
@@ -383,7 +403,7 @@ class sigpipe_guard {
   bool was_pending_ = false;
 };
 
-ANYIO_NET_FN ssize_t posix_backend::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
+ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
   sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
   const ssize_t n = system_call([&]() -> ssize_t {
@@ -412,11 +432,11 @@ ANYIO_NET_FN ssize_t posix_backend::send_file(int socket, int file, std::uint64_
   return sent_or_error(n);
 }
 
-ANYIO_NET_FN ssize_t posix_backend::read(int fd, void* data, std::size_t size) {
+ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
   return system_call([&] { return ::read(fd, data, size); });
 }
 
-ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
   // More parts than the kernel takes would be refused; a short write is none the worse.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
@@ -425,7 +445,7 @@ ANYIO_NET_FN ssize_t posix_backend::write(int fd, std::span<const ::iovec> parts
   return n;
 }
 
-ANYIO_NET_COLD int posix_backend::adopt(int fd) {
+ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #if defined(F_SETNOSIGPIPE)
   // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
   // connection is gone; what it asks for cannot happen then.
@@ -447,7 +467,9 @@ ANYIO_NET_COLD int posix_backend::adopt(int fd) {
   return r < 0 ? r : 0;
 }
 
-ANYIO_NET_FN int posix_backend::set_close_on_exec([[maybe_unused]] int fd) {
+ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
+
+ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 #if defined(MSG_CMSG_CLOEXEC)
   return 0;
 #else
@@ -463,25 +485,25 @@ ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
           static_cast<std::uint64_t>(s.st_ino)};
 }
 
-ANYIO_NET_COLD int posix_backend::identify(const char* path, file_identity& identity) {
+ANYIO_NET_COLD int posix_paths::identify(const char* path, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::lstat(path, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_COLD int posix_backend::identify(int fd, file_identity& identity) {
+ANYIO_NET_COLD int posix_files::identify(int fd, file_identity& identity) {
   struct stat status;
   const int r = system_call([&] { return ::fstat(fd, &status); });
   if (r >= 0) identity = identity_of(status);
   return r;
 }
 
-ANYIO_NET_COLD int posix_backend::change_mode(const char* path, mode_t mode) {
+ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
-ANYIO_NET_COLD int posix_backend::unlink(const char* path) {
+ANYIO_NET_COLD int posix_paths::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
 }
 

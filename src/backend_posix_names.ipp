@@ -49,12 +49,6 @@ ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
   }
 }
 
-class posix_names final : public name_service {
- public:
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-};
-
 ANYIO_NET_FN name_service& system_names() noexcept {
   static constinit posix_names names;
   return names;
@@ -136,7 +130,7 @@ ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
   return found;
 }
 
-ANYIO_NET_COLD bool posix_backend::has_family(int family) {
+ANYIO_NET_COLD bool posix_names::has_family(int family) {
   std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
                                     : family == AF_INET6 ? &has_ipv6_
                                                          : nullptr;
@@ -144,7 +138,7 @@ ANYIO_NET_COLD bool posix_backend::has_family(int family) {
     const signed char answer = known->load(std::memory_order_relaxed);
     if (answer >= 0) return answer != 0;
   }
-  const int fd = open_socket(family, SOCK_DGRAM, 0);
+  const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
   // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
   const bool has = fd >= 0 && (family != AF_INET6 || has_ipv6_address(fd));

@@ -190,7 +190,12 @@ ANYIO_NET_COLD posix_signals::~posix_signals() {
   the_signals().slots[slot_].taken = false;
 }
 
-ANYIO_NET_FN bool posix_backend::uses_threads() const {
+ANYIO_NET_FN thread_service& system_threads() noexcept {
+  static constinit posix_threads threads;
+  return threads;
+}
+
+ANYIO_NET_FN bool posix_threads::uses_threads() const {
 #if defined(ANYIO_NET_NO_THREADS)
   return false;
 #else
@@ -212,7 +217,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
   return nullptr;
 }
 
-ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argument) {
+ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -231,7 +236,7 @@ ANYIO_NET_COLD int posix_backend::start_thread(void (*body)(void*), void* argume
 
 #else
 
-ANYIO_NET_COLD int posix_backend::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
 
 #endif
 

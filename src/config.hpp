@@ -7,15 +7,13 @@
 //   ANYIO_NET_SIM              simulation, and faults on top of any backend
 //   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
 //   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
-//   ANYIO_NET_ASSERT(x)        what checks a precondition; assert(x) unless defined
-//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_ASSERT(x)        what checks a precondition; unless defined it aborts, or with NDEBUG is
+//   nothing ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
 //   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
 //
 // Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
 // inline namespace, so that units that disagree do not share a symbol.
 #pragma once
-
-#include <cassert>
 
 #define ANYIO_NET_VERSION 100  // major * 10000 + minor * 100 + patch
 
@@ -23,8 +21,11 @@
 #error "anyio_net.hpp needs C++20 with coroutines: compile with -std=c++20"
 #endif
 
-#ifndef ANYIO_NET_ASSERT
-#define ANYIO_NET_ASSERT(x) assert(x)
+#if !defined(ANYIO_NET_ASSERT) && defined(NDEBUG)
+#define ANYIO_NET_ASSERT(x) static_cast<void>(0)
+#elif !defined(ANYIO_NET_ASSERT)
+// Not assert, which keeps the full name of each function that has one: four kilobytes in a small program.
+#define ANYIO_NET_ASSERT(x) ((x) ? static_cast<void>(0) : anyio::detail::assertion_failed(#x, __LINE__))
 #endif
 
 #if !defined(ANYIO_NET_KQUEUE) && (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
@@ -61,6 +62,11 @@
 #else
 #define ANYIO_NET_ABI v1_no_exceptions_no_threads
 #endif
+
+namespace anyio::inline ANYIO_NET_ABI::detail {
+/// Prints "anyio_net.hpp:<line>: assertion failed: <what>" and aborts.
+[[noreturn]] void assertion_failed(const char* what, int line) noexcept;
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
 
 // Units that share no symbol of the library would link even when they disagree. Each setting
 // therefore has an object that is thread-local in one state and not in the other; the linker then

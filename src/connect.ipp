@@ -345,7 +345,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     out = names.error();
     return true;
   }
-  if (names->size() > 1 && !loop.system().has_family(AF_INET6))
+  if (names->size() > 1 && !names_of(loop.system()).has_family(AF_INET6))
     std::erase_if(*names, [](const ip_endpoint& e) { return e.address.is_v6(); });
   out = listen_tcp(loop, *std::move(names), false, options_);
   return true;

@@ -7,20 +7,59 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <iterator>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-// Arrays, not pointers: nothing to relocate when a program starts, and less than half the size.
-struct errno_entry {
-  int value;
-  char name[16];
-  char words[36];
+struct error_text {
+  int number = 0;
+  const char* name = nullptr;
+  const char* words = nullptr;
+};
+
+template <std::size_t Count>
+consteval std::size_t size_of_texts(const error_text (&list)[Count]) {
+  std::size_t size = 0;
+  for (const error_text& t : list)
+    size += std::string_view(t.name).size() + std::string_view(t.words).size() + 2;
+  return size;
+}
+
+/// A list as it is in a program: texts one behind the other, without padding, and no pointers, which would
+/// have to be relocated when it starts.
+template <std::size_t Count, std::size_t Size>
+class error_texts {
+ public:
+  consteval explicit error_texts(const error_text (&list)[Count]) {
+    char* to = texts_;
+    for (std::size_t i = 0; i < Count; ++i) {
+      numbers_[i] = static_cast<std::int16_t>(list[i].number);
+      for (const std::string_view text : {list[i].name, list[i].words})
+        to = std::copy(text.begin(), text.end(), to) + 1;
+    }
+  }
+
+  /// Without texts if the number is not known.
+  [[nodiscard]] error_text find(int number) const noexcept {
+    const char* text = texts_;
+    for (const std::int16_t known : numbers_) {
+      const char* words = text + std::strlen(text) + 1;
+      if (known == number) return {number, text, words};
+      text = words + std::strlen(words) + 1;
+    }
+    return {};
+  }
+
+ private:
+  std::int16_t numbers_[Count] = {};
+  char texts_[Size] = {};
 };
 
 // clang-format off
-inline constexpr errno_entry errno_table[] = {
+inline constexpr error_text errno_list[] = {
     {EPERM, "EPERM", "operation not permitted"},
     {ENOENT, "ENOENT", "no such file"},
     {EINTR, "EINTR", "interrupted"},
@@ -79,49 +118,48 @@ inline constexpr errno_entry errno_table[] = {
 };
 // clang-format on
 
-ANYIO_NET_FN const errno_entry* find_errno(int value) noexcept {
-  for (const errno_entry& entry : errno_table)
-    if (entry.value == value) return &entry;
-  return nullptr;
-}
+inline constexpr error_texts<std::size(errno_list), size_of_texts(errno_list)> errno_texts(errno_list);
 
 ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
-  const errno_entry* entry = find_errno(value);
-  return entry ? entry->name : std::string_view();
+  const char* name = errno_texts.find(value).name;
+  return name != nullptr ? name : std::string_view();
 }
 
-struct errc_entry {
-  char name[20];
-  char words[56];
+inline constexpr error_text errc_list[] = {
+    {static_cast<int>(errc::ok), "ok", "success"},
+    {static_cast<int>(errc::end_of_stream), "end_of_stream", "end of stream"},
+    {static_cast<int>(errc::closed_resource), "closed_resource", "closed at this end"},
+    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the other end"},
+    {static_cast<int>(errc::busy_resource), "busy_resource",
+     "another operation is already waiting on this resource"},
+    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all had come"},
+    {static_cast<int>(errc::delimiter_not_found), "delimiter_not_found", "no delimiter within the limit"},
+    {static_cast<int>(errc::timed_out), "timed_out", "timed out"},
+    {static_cast<int>(errc::cancelled), "cancelled", "cancelled"},
+    {static_cast<int>(errc::invalid_argument), "invalid_argument", "invalid argument"},
+    {static_cast<int>(errc::name_resolution), "name_resolution", "name resolution failed"},
+    {static_cast<int>(errc::tls), "tls", "TLS failure"},
+    {static_cast<int>(errc::fds_truncated), "fds_truncated", "more descriptors came than were asked for"},
+    {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
+    {static_cast<int>(errc::deadlock), "deadlock", "everything waits and nothing can come"},
+    {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
-inline constexpr errc_entry errc_table[] = {
-    {"ok", "success"},
-    {"end_of_stream", "end of stream"},
-    {"closed_resource", "closed at this end"},
-    {"broken_resource", "broken by the other end"},
-    {"busy_resource", "another operation is already waiting on this resource"},
-    {"incomplete_read", "the stream ended before all had come"},
-    {"delimiter_not_found", "no delimiter within the limit"},
-    {"timed_out", "timed out"},
-    {"cancelled", "cancelled"},
-    {"invalid_argument", "invalid argument"},
-    {"name_resolution", "name resolution failed"},
-    {"tls", "TLS failure"},
-    {"fds_truncated", "more descriptors came than were asked for"},
-    {"not_supported", "not supported"},
-    {"deadlock", "everything waits and nothing can come"},
-    {"os_error", "system error"},
-};
+inline constexpr error_texts<std::size(errc_list), size_of_texts(errc_list)> errc_texts(errc_list);
 
 class error_category final : public std::error_category {
  public:
   const char* name() const noexcept override { return "anyio"; }
   std::string message(int value) const override {
-    const auto index = static_cast<std::size_t>(value);
-    return index < std::size(errc_table) ? errc_table[index].words : "unknown";
+    const char* words = errc_texts.find(value).words;
+    return words != nullptr ? words : "unknown";
   }
 };
+
+ANYIO_NET_COLD void assertion_failed(const char* what, int line) noexcept {
+  std::fprintf(stderr, "anyio_net.hpp:%d: assertion failed: %s\n", line, what);
+  std::abort();
+}
 
 ANYIO_NET_COLD void abort_with(const char* what, const error& e) {
   std::fprintf(stderr, "anyio: %s: %s\n", what, e.message().c_str());
@@ -155,8 +193,8 @@ ANYIO_NET_COLD void throw_error(const error& e) {
 }  // namespace detail
 
 ANYIO_NET_FN std::string_view to_string(errc code) noexcept {
-  const auto index = static_cast<std::size_t>(code);
-  return index < std::size(detail::errc_table) ? detail::errc_table[index].name : "unknown";
+  const char* name = detail::errc_texts.find(static_cast<int>(code)).name;
+  return name != nullptr ? name : "unknown";
 }
 
 ANYIO_NET_COLD std::string error::message() const {
@@ -173,18 +211,18 @@ ANYIO_NET_COLD std::string error::message() const {
   }
   char number[16];
   if (os_error_ != 0) {
-    const detail::errno_entry* entry = detail::find_errno(os_error_);
-    if (entry == nullptr) std::snprintf(number, sizeof number, "errno %d", os_error_);
+    const detail::error_text known = detail::errno_texts.find(os_error_);
+    if (known.name == nullptr) std::snprintf(number, sizeof number, "errno %d", os_error_);
     if (reason_ != nullptr) {
       add(reason_);
       add(", ");
     }
-    add(entry != nullptr ? entry->words : "unknown error");
+    add(known.words != nullptr ? known.words : "unknown error");
     add(" (");
-    add(entry != nullptr ? entry->name : number);
+    add(known.name != nullptr ? known.name : number);
     add(")");
   } else {
-    add(reason_ != nullptr ? reason_ : detail::errc_table[static_cast<std::size_t>(code_)].words);
+    add(reason_ != nullptr ? reason_ : detail::errc_texts.find(static_cast<int>(code_)).words);
   }
   std::string text(size, '\0');
   char* to = text.data();

@@ -28,7 +28,7 @@ ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* cont
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
-        system.set_close_on_exec(fd);
+        files_of(system).set_close_on_exec(fd);
         fds.emplace_back(fd);
       }
     }

@@ -34,6 +34,7 @@ class fd_resource final : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
 
+  file_service& files_;
   registration registration_;
   bool ended_ = false;
 };

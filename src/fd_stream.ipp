@@ -20,11 +20,12 @@ ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
   return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
 }
 
-ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : stream_resource(core) {
+ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
+    : stream_resource(core), files_(files_of(core.system())) {
   registration_.fd = fd;
   status = core.watch(registration_, *this);
   file_identity identity;
-  if (status == -EPERM && core.system().identify(fd, identity) >= 0 && identity.is_character_device) {
+  if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
     static_cast<void>(
         core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
     status = 0;
@@ -35,7 +36,7 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status) : st
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (!ended_) {
     if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n = core().system().read(registration_.fd, into.data(), into.size());
+    const ssize_t n = files_.read(registration_.fd, into.data(), into.size());
     if (n > 0) {
       out = static_cast<std::size_t>(n);
       return progress::done;
@@ -64,7 +65,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
     const std::size_t count = std::min(data.count(), parts_of_call);
     for (std::size_t i = 0; i < count; ++i)
       parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
-    const ssize_t n = core().system().write(registration_.fd, std::span<const ::iovec>(parts, count));
+    const ssize_t n = files_.write(registration_.fd, std::span<const ::iovec>(parts, count));
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -111,7 +112,7 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
-    status = core.system().adopt(fd);
+    status = detail::files_of(core.system()).adopt(fd);
     if (status < 0) static_cast<void>(r->release());
   }
   if (status < 0) return error(errc::os_error, -status, what);

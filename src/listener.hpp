@@ -93,6 +93,8 @@ class listener_resource final : public resource {
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
   file_identity own_file;                   // what to unlink on close; no socket: nothing
+  /// Unlinks it. Null for others, whose programs need no paths linked.
+  void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
   node* server = nullptr;  // who serves, and so alone may accept
   error problem;
@@ -175,7 +177,7 @@ class serving final : public outcome_sink {
   serving(ref<listener_resource> listener, Handler&& handler, OnError&& on_error, serve_options options)
       : listener_(std::move(listener)),
         handler_(std::move(handler)),
-        on_error_(std::make_shared<OnError>(std::move(on_error))),
+        on_error_(keep(std::move(on_error))),
         options_(options) {
     task_group_access::set_sink(handlers_, *this);
     news_.how = &problem_news::face_of_news;
@@ -210,6 +212,8 @@ class serving final : public outcome_sink {
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
  private:
+  static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+
   struct connection_came {
     using internal = void;
     serving* self;
@@ -271,8 +275,12 @@ class serving final : public outcome_sink {
 #endif
     report(outcome.error());
   }
+  static std::shared_ptr<OnError> keep(OnError&& on_error) {
+    if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
+    return nullptr;
+  }
   void report([[maybe_unused]] const error& e) {
-    if constexpr (std::is_invocable_v<OnError&, const error&>) {
+    if constexpr (has_handler) {
       const std::shared_ptr<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));

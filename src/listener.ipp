@@ -25,12 +25,15 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  if (!own_file.is_socket) return;
+  if (remove_own_file != nullptr) remove_own_file(*this);
+}
+
+ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
   file_identity now;
-  backend& system = core().system();
-  const bool still_own = system.identify(path->c_str(), now) >= 0 && now.is_socket &&
-                         now.device == own_file.device && now.inode == own_file.inode;
-  if (still_own) system.unlink(path->c_str());
+  path_service& paths = paths_of(r.core().system());
+  const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
+                         now.device == r.own_file.device && now.inode == r.own_file.inode;
+  if (still_own) paths.unlink(r.path->c_str());
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
@@ -86,7 +89,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
 ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
   core().wait_for_descriptor(place_);
-  core().arm(t, detail::add(core().now(), pause_of_accept), waiter);
+  core().arm(t, core().now() + pause_of_accept, waiter);
 }
 
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
@@ -123,7 +126,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
-  const bool v6 = family != AF_INET && system.has_family(AF_INET6);
+  const bool v6 = family != AF_INET && names_of(system).has_family(AF_INET6);
 #if defined(__OpenBSD__)  // a socket is of one family there
   dual_stack = false;
   if (v6 && family == AF_UNSPEC)
@@ -141,36 +144,36 @@ ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, 
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
-  const auto fail = [&](int status, const char* operation) {
-    system.close(fd);
-    return error(errc::os_error, -status, operation);
-  };
   const auto set = [&](int level, int name, int value) {
     return system.set_option(fd, level, name, &value, sizeof value);
   };
-  if (int status = set(SOL_SOCKET, SO_REUSEADDR, 1); status < 0) return fail(status, "set_option");
-  if (options.reuse_port) {
 #if defined(SO_REUSEPORT_LB)
-    constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
 #else
-    constexpr int share_port = SO_REUSEPORT;
+  constexpr int share_port = SO_REUSEPORT;
 #endif
-    if (int status = set(SOL_SOCKET, share_port, 1); status < 0) return fail(status, "set_option");
+  const char* step = "set_option";
+  int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
+  if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
+  if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (status >= 0 && options.prepare != nullptr) {
+    step = "prepare";
+    status = options.prepare(fd, options.prepare_data);
+    if (status > 0) status = -status;
   }
-  if (v6) {
-    if (int status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1); status < 0)
-      return fail(status, "set_option");
+  if (status >= 0) {
+    step = "bind";
+    sockaddr_storage address{};
+    const socklen_t size = local.to_sockaddr(address);
+    status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size);
   }
-  if (options.prepare != nullptr) {
-    if (int status = options.prepare(fd, options.prepare_data); status != 0)
-      return fail(status < 0 ? status : -status, "prepare");
+  if (status >= 0) {
+    step = "listen";
+    status = system.listen(fd, options.backlog);
   }
-  sockaddr_storage address{};
-  const socklen_t size = local.to_sockaddr(address);
-  if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
-    return fail(status, "bind");
-  if (int status = system.listen(fd, options.backlog); status < 0) return fail(status, "listen");
-  return fd;
+  if (status >= 0) return fd;
+  system.close(fd);
+  return error(errc::os_error, -status, step);
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -285,14 +288,17 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
     return fail(status, step);
   const bool is_file = path_.front() != '\0';
   const auto fail_bound = [&](int status) {
-    if (is_file) system.unlink(path_.c_str());
+    if (is_file) detail::paths_of(system).unlink(path_.c_str());
     return fail(status, "listen");
   };
   if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
   if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
-  if (options_.unlink_on_close && is_file) system.identify(path_.c_str(), r->own_file);
+  if (options_.unlink_on_close && is_file) {
+    detail::paths_of(system).identify(path_.c_str(), r->own_file);
+    r->remove_own_file = detail::remove_file_of;
+  }
   out = detail::listener_access::make<unix_listener>(std::move(r));
   return true;
 }

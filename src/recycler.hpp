@@ -17,8 +17,9 @@ struct recycler_block {
   recycler_block* next;
 };
 
-/// What a thread keeps. Trivial, so that reading it costs no guard; `recycler::guard` frees the lists when
-/// the thread ends.
+/// What a thread keeps. Trivial, so that reading it costs no guard, and all zero, so that a program's file
+/// does not hold it. The first block that is freed finds no room, which leads to `recycler::refuse`: room is
+/// made then, and `recycler::guard` will free the lists when the thread ends.
 struct recycler_cache {
   static constexpr std::size_t step = 32;
   static constexpr std::size_t largest = 4096;
@@ -26,16 +27,15 @@ struct recycler_cache {
 
   struct pool {
     recycler_block* list = nullptr;
-    std::size_t count = 0;
-    std::size_t limit = 8192;
+    std::size_t room = 0;  // for so many more
   };
+  static constexpr std::size_t kept_small = 8192;
   static constexpr std::size_t kept_large = 16;
 
   recycler_block* lists[largest / step] = {};
-  std::size_t bytes = 0;
-  pool pools[3] = {{}, {}, {nullptr, 0, kept_large}};
-  bool guarded = false;
-  bool closed = false;  // the thread ends: its lists are freed already
+  std::size_t room = 0;  // for so many more bytes
+  pool pools[3] = {};
+  bool guarded = false;  // room was made; there is none any more when the thread ends
 };
 
 /// Blocks by size, and pools of one size each, which nothing else takes from: what `loop::reserve` puts there
@@ -54,19 +54,17 @@ class recycler {
     const std::size_t index = class_of(size);
     if (block* b = cache.lists[index]) {
       cache.lists[index] = b->next;
-      cache.bytes -= class_size(index);
+      cache.room += class_size(index);
       return b;
     }
     return ::operator new(class_size(index));
   }
   static void deallocate(void* memory, std::size_t size) noexcept {
     const std::size_t index = class_of(size);
-    if (size > largest || cache.closed || cache.bytes + class_size(index) > kept_bytes) [[unlikely]]
-      return release(memory);
-    if (!cache.guarded) [[unlikely]]
-      watch_thread();
+    if (size > largest || class_size(index) > cache.room) [[unlikely]]
+      return refuse(memory, size);
     cache.lists[index] = ::new (memory) block{cache.lists[index]};
-    cache.bytes += class_size(index);
+    cache.room -= class_size(index);
   }
 
   [[nodiscard]] static void* allocate(pool from, std::size_t size) {
@@ -74,16 +72,18 @@ class recycler {
     auto& p = cache.pools[from];
     if (block* b = p.list) {
       p.list = b->next;
-      --p.count;
+      ++p.room;
       return b;
     }
     return ::operator new(block_size_of[from]);
   }
   static void deallocate(pool from, void* memory, std::size_t size) noexcept {
     if (size > block_size_of[from]) return deallocate(memory, size);
-    if (cache.closed || cache.pools[from].count >= cache.pools[from].limit) [[unlikely]]
-      return release(memory);
-    keep(from, memory);
+    auto& p = cache.pools[from];
+    if (p.room == 0) [[unlikely]]
+      return refuse(from, memory);
+    p.list = ::new (memory) block{p.list};
+    --p.room;
   }
 
   /// Room for bytes; what has a size class, or is as large as a block for them, is kept when it is freed.
@@ -98,12 +98,7 @@ class recycler {
   }
 
   /// Puts blocks aside, beyond what is kept anyway.
-  static void reserve(pool in, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) {
-      ++cache.pools[in].limit;
-      keep(in, ::operator new(block_size_of[in]));
-    }
-  }
+  static void reserve(pool in, std::size_t count);
 
  private:
   using block = recycler_block;
@@ -121,15 +116,9 @@ class recycler {
   }
   static constexpr std::size_t class_size(std::size_t index) noexcept { return (index + 1) * step; }
 
-  static void keep(pool in, void* memory) noexcept {
-    if (!cache.guarded) [[unlikely]]
-      watch_thread();
-    auto& p = cache.pools[in];
-    p.list = ::new (memory) block{p.list};
-    ++p.count;
-  }
-  static void release(void* memory) noexcept;
-  static void watch_thread() noexcept;
+  static void refuse(void* memory, std::size_t size) noexcept;
+  static void refuse(pool from, void* memory) noexcept;
+  static void make_room() noexcept;
   static void close() noexcept;
 };
 

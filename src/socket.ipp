@@ -158,7 +158,7 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
     if (sent == count) return progress::done;
     if (exhausted[write_side]) return progress::waiting;
     const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
-    const ssize_t n = core().system().send_file(registration_.fd, file, offset + sent, amount);
+    const ssize_t n = files_of(core().system()).send_file(registration_.fd, file, offset + sent, amount);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -262,7 +262,8 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = system.adopt(fd); status < 0) return error(errc::os_error, -status, wanted.what);
+  if (const int status = files_of(system).adopt(fd); status < 0)
+    return error(errc::os_error, -status, wanted.what);
   return {};
 }
 

@@ -229,8 +229,7 @@ class task_group {
   friend struct detail::task_group_access;
 
   void add(detail::group_child* child);
-  template <class Keep>
-  void end_children(Keep keep) noexcept;
+  void end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept;
   void end_doomed() noexcept;
   void one_less() noexcept {
     if (--size_ == 0) joining_.wake_all();

@@ -38,13 +38,12 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
 
 /// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
 /// the group itself, which a session that its children hold together does.
-template <class Keep>
-void task_group::end_children(Keep keep) noexcept {
+ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
   detail::link ending;
   for (detail::link* l = children_.next; l != &children_;) {
     detail::group_child& child = detail::group_child::at(*l);
     l = l->next;
-    if (keep(child)) continue;
+    if (keep(*this, child)) continue;
     child.place().unlink();
     ending.insert_before(child.place());
     one_less();
@@ -73,25 +72,26 @@ ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result
 }
 
 ANYIO_NET_FN void task_group::cancel() noexcept {
-  end_children([this](detail::group_child& child) {
+  end_children([](task_group& group, detail::group_child& child) {
     if (!child.doomed && !child.may_run_now()) return false;
     child.doomed = true;
-    if (!reaper_.pending()) {
-      reaper_.group = this;
-      reaper_.begin(detail::loop_core::current(), reaper::face_of_reaper);
-      reaper_.core->queue(reaper_);
+    reaper& ends = group.reaper_;
+    if (!ends.pending()) {
+      ends.group = &group;
+      ends.begin(detail::loop_core::current(), reaper::face_of_reaper);
+      ends.core->queue(ends);
     }
     return true;
   });
 }
 
 ANYIO_NET_FN void task_group::end_doomed() noexcept {
-  end_children([](const detail::group_child& child) { return !child.doomed; });
+  end_children([](task_group&, detail::group_child& child) { return !child.doomed; });
 }
 
 ANYIO_NET_FN task_group::~task_group() {
   while (children_.linked()) {
-    end_children([](const detail::group_child& child) {
+    end_children([](task_group&, detail::group_child& child) {
       ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
       static_cast<void>(child);
       return false;

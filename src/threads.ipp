@@ -7,7 +7,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 
 ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
 #if !defined(ANYIO_NET_NO_THREADS)
-  if (loop.system().uses_threads()) {
+  if (threads_of(loop.system()).uses_threads()) {
     mail_ = loop.mail;
     waiter_ = &waiter;
     stage_ = stage::under_way;
@@ -16,7 +16,7 @@ ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
     return status;
   }
 #endif
-  turns_ = loop.system().turns_before_call();
+  turns_ = threads_of(loop.system()).turns_before_call();
   if (turns_ == 0) {
     work_(*this);
     stage_ = stage::over;
@@ -105,7 +105,7 @@ ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   const std::lock_guard lock(mutex_);
   // Under the lock, so that nobody counts on a helper that comes to nothing.
   if (helpers_ < most_helpers) {
-    const int status = system.start_thread([](void*) { serve(); }, nullptr);
+    const int status = threads_of(system).start_thread([](void*) { serve(); }, nullptr);
     if (status == 0) {
       ++helpers_;
     } else if (helpers_ == 0) {

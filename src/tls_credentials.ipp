@@ -193,12 +193,17 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 
-ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+/// That of this thread's loop; null: the machine's.
+ANYIO_NET_FN security_service* own_security() {
   loop_core* const loop = loop_core::current_or_null();
+  return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
+}
+
+ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+  security_service* const own = own_security();
   auto* p = static_cast<std::byte*>(into);
   while (size != 0) {
-    const std::uint64_t value =
-        loop != nullptr && loop->alive() ? loop->system().entropy() : system_entropy();
+    const std::uint64_t value = own != nullptr ? own->entropy() : system_entropy();
     const std::size_t n = std::min(size, sizeof value);
     std::memcpy(p, &value, n);
     p += n;
@@ -207,8 +212,8 @@ ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
 }
 
 ANYIO_NET_FN std::int64_t calendar_now() {
-  loop_core* const loop = loop_core::current_or_null();
-  return loop != nullptr && loop->alive() ? loop->system().calendar() : system_calendar();
+  security_service* const own = own_security();
+  return own != nullptr ? own->calendar() : system_calendar();
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

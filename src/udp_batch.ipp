@@ -117,8 +117,9 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
-  const int n = socket.core().system().receive_messages(socket.descriptor(), std::span(messages, wanted),
-                                                        std::span(sizes, wanted));
+  const int n =
+      batches_of(socket.core().system())
+          .receive_messages(socket.descriptor(), std::span(messages, wanted), std::span(sizes, wanted));
   if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
     socket.exhausted[read_side] = true;
     return -EAGAIN;
@@ -297,8 +298,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       used += run;
       i += run;
     }
-    const int n =
-        socket.core().system().send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    const int n = batches_of(socket.core().system())
+                      .send_messages(socket.descriptor(), std::span<const message>(messages, count));
     if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;

@@ -14,14 +14,14 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 /// which the BSDs would call refused; and a listener gets no connection from it.
 ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
-  if (system.identify(path, before) < 0 || !before.is_socket) return false;
+  if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
   const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (probe < 0) return false;
   const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
   system.close(probe);
   if (status != -ECONNREFUSED) return false;
   file_identity after;
-  return system.identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
+  return paths_of(system).identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
          after.inode == before.inode;
 }
 
@@ -36,14 +36,14 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
 
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
-    const int removed = system.unlink(file.c_str());
+    const int removed = paths_of(system).unlink(file.c_str());
     if (removed < 0 && removed != -ENOENT) return status;
     status = system.bind(fd, name, address->size);
   }
   if (status < 0 || !is_file || !mode) return status;
   operation = "chmod";
-  status = system.change_mode(file.c_str(), *mode);
-  if (status < 0) system.unlink(file.c_str());  // a call that fails leaves nothing behind
+  status = paths_of(system).change_mode(file.c_str(), *mode);
+  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves nothing behind
   return status;
 }
 

@@ -60,7 +60,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   }
   const auto fail_bound = [&](const char* operation) {  // nothing is left behind
     const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-    if (is_file) system.unlink(std::string(options.local_path).c_str());
+    if (is_file) paths_of(system).unlink(std::string(options.local_path).c_str());
     return error(errc::os_error, -status, operation);
   };
   if (remote != nullptr) {

@@ -46,7 +46,11 @@ using anyio::detail::ready_end;
 using anyio::detail::ready_read;
 using anyio::detail::ready_urgent;
 using anyio::detail::ready_write;
+using anyio::detail::system_batches;
+using anyio::detail::system_files;
 using anyio::detail::system_names;
+using anyio::detail::system_paths;
+using anyio::detail::system_threads;
 
 constexpr anyio::duration no_limit{-1};
 
@@ -237,17 +241,14 @@ TEST_SUITE("backend_epoll") {
   }
 
   TEST_CASE("randomness differs from draw to draw") {
-    const auto b = anyio::system_backend();
-    const std::uint64_t first = b->entropy();
-    CHECK(first != b->entropy());
-    CHECK(first != anyio::system_backend()->entropy());
+    CHECK(anyio::detail::system_entropy() != anyio::detail::system_entropy());
   }
 
   TEST_CASE("threads are used unless the build forbids them") {
 #if defined(ANYIO_NET_NO_THREADS)
-    CHECK_FALSE(anyio::system_backend()->uses_threads());
+    CHECK_FALSE(system_threads().uses_threads());
 #else
-    CHECK(anyio::system_backend()->uses_threads());
+    CHECK(system_threads().uses_threads());
 #endif
   }
 
@@ -702,19 +703,19 @@ TEST_SUITE("backend_epoll") {
     CHECK(b->send(-1, &byte, 1) == -EBADF);
     CHECK(b->receive_message(-1, m) == -EBADF);
     CHECK(b->send_message(-1, m) == -EBADF);
-    CHECK(b->receive_messages(-1, {&m, 1}, {&length, 1}) == -EBADF);
-    CHECK(b->send_messages(-1, {&m, 1}) == -EBADF);
-    CHECK(b->send_file(-1, -1, 0, 1) == -EBADF);
+    CHECK(system_batches().receive_messages(-1, {&m, 1}, {&length, 1}) == -EBADF);
+    CHECK(system_batches().send_messages(-1, {&m, 1}) == -EBADF);
+    CHECK(system_files().send_file(-1, -1, 0, 1) == -EBADF);
     CHECK(b->get_option(-1, SOL_SOCKET, SO_ERROR, &length, &size) == -EBADF);
     CHECK(b->set_option(-1, SOL_SOCKET, SO_KEEPALIVE, &length, size) == -EBADF);
     CHECK(b->local_address(-1, as_sockaddr(address), &size) == -EBADF);
     CHECK(b->remote_address(-1, as_sockaddr(address), &size) == -EBADF);
-    CHECK(b->read(-1, &byte, 1) == -EBADF);
-    CHECK(b->write(-1, {&part, 1}) == -EBADF);
-    CHECK(b->adopt(-1) == -EBADF);
-    CHECK(b->identify("/nonexistent/socket", identity) == -ENOENT);
-    CHECK(b->change_mode("/nonexistent/socket", 0600) == -ENOENT);
-    CHECK(b->unlink("/nonexistent/socket") == -ENOENT);
+    CHECK(system_files().read(-1, &byte, 1) == -EBADF);
+    CHECK(system_files().write(-1, {&part, 1}) == -EBADF);
+    CHECK(system_files().adopt(-1) == -EBADF);
+    CHECK(system_paths().identify("/nonexistent/socket", identity) == -ENOENT);
+    CHECK(system_paths().change_mode("/nonexistent/socket", 0600) == -ENOENT);
+    CHECK(system_paths().unlink("/nonexistent/socket") == -ENOENT);
   }
 
   TEST_CASE("running out of descriptors is an error of the call, and no poller can be made") {
@@ -733,7 +734,8 @@ TEST_SUITE("backend_epoll") {
       CHECK(b->accept(listener, nullptr, nullptr) == -EMFILE);
       CHECK(anyio::system_backend() == nullptr);
       // Not the same as a family that is missing, and not remembered as an answer.
-      CHECK(b->has_family(AF_INET));
+      anyio::detail::posix_names names;
+      CHECK(names.has_family(AF_INET));
     }
     const owned accepted(b->accept(listener, nullptr, nullptr));
     CHECK(accepted >= 0);
@@ -785,7 +787,7 @@ TEST_SUITE("backend_epoll") {
     std::memcpy(received, CMSG_DATA(reinterpret_cast<cmsghdr*>(room)), sizeof received);
     for (const int fd : received) {
       CHECK(is_close_on_exec(fd));
-      CHECK(b->set_close_on_exec(fd) == 0);
+      CHECK(system_files().set_close_on_exec(fd) == 0);
       CHECK(is_close_on_exec(fd));
       ::close(fd);
     }
@@ -843,7 +845,7 @@ TEST_SUITE("backend_epoll") {
       messages[i].address = as_sockaddr(to);
       messages[i].address_size = sizeof to;
     }
-    REQUIRE(b->send_messages(sender, messages) == static_cast<int>(count));
+    REQUIRE(system_batches().send_messages(sender, messages) == static_cast<int>(count));
 
     std::vector<std::uint32_t> got(count + 10);
     std::vector<iovec> rooms(got.size());
@@ -856,7 +858,7 @@ TEST_SUITE("backend_epoll") {
       into[i].address = reinterpret_cast<sockaddr*>(&senders[i]);
       into[i].address_size = sizeof senders[i];
     }
-    REQUIRE(b->receive_messages(receiver, into, sizes) == static_cast<int>(count));
+    REQUIRE(system_batches().receive_messages(receiver, into, sizes) == static_cast<int>(count));
     for (std::size_t i = 0; i < count; ++i) {
       CAPTURE(i);
       CHECK(sizes[i] == (i % 7 == 0 ? 0 : sizeof got[i]));
@@ -865,9 +867,9 @@ TEST_SUITE("backend_epoll") {
       CHECK(senders[i].ss_family == AF_INET);
     }
     CHECK(sizes[count] == 99);
-    CHECK(b->receive_messages(receiver, into, sizes) == -EAGAIN);
-    CHECK(b->receive_messages(receiver, {}, {}) == 0);
-    CHECK(b->send_messages(sender, {}) == 0);
+    CHECK(system_batches().receive_messages(receiver, into, sizes) == -EAGAIN);
+    CHECK(system_batches().receive_messages(receiver, {}, {}) == 0);
+    CHECK(system_batches().send_messages(sender, {}) == 0);
   }
 
   TEST_CASE("a batch stops before the one that fails, and reports it when it is the first") {
@@ -885,8 +887,8 @@ TEST_SUITE("backend_epoll") {
         messages[i].address_size = sizeof to;
       }
       const int expected = failing == 0 ? -EMSGSIZE : static_cast<int>(failing);
-      CHECK(b->send_messages(sender, messages) == expected);
-      CHECK(b->send_messages(sender, std::span(messages).subspan(failing)) == -EMSGSIZE);
+      CHECK(system_batches().send_messages(sender, messages) == expected);
+      CHECK(system_batches().send_messages(sender, std::span(messages).subspan(failing)) == -EMSGSIZE);
     }
   }
 
@@ -899,11 +901,11 @@ TEST_SUITE("backend_epoll") {
     const std::string path = directory / "file";
     const owned file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     REQUIRE(::write(file, "0123456789", 10) == 10);
-    CHECK(b->send_file(pair.first, file, 4, 3) == 3);
-    CHECK(b->send_file(pair.first, file, 8, 100) == 2);
-    CHECK(b->send_file(pair.first, file, 10, 100) == 0);
-    CHECK(b->send_file(pair.first, file, 0, 0) == 0);
-    CHECK(b->send_file(pair.first, file, ~std::uint64_t{0}, 1) == -EOVERFLOW);
+    CHECK(system_files().send_file(pair.first, file, 4, 3) == 3);
+    CHECK(system_files().send_file(pair.first, file, 8, 100) == 2);
+    CHECK(system_files().send_file(pair.first, file, 10, 100) == 0);
+    CHECK(system_files().send_file(pair.first, file, 0, 0) == 0);
+    CHECK(system_files().send_file(pair.first, file, ~std::uint64_t{0}, 1) == -EOVERFLOW);
     CHECK(::lseek(file, 0, SEEK_CUR) == 10);
     char buffer[16];
     REQUIRE(b->receive(pair.second, buffer, sizeof buffer) == 5);
@@ -911,7 +913,7 @@ TEST_SUITE("backend_epoll") {
     const std::string block(65536, 'x');
     while (b->send(pair.first, block.data(), block.size()) > 0) {
     }
-    CHECK(b->send_file(pair.first, file, 0, 10) == -EAGAIN);
+    CHECK(system_files().send_file(pair.first, file, 0, 10) == -EAGAIN);
     ::unlink(path.c_str());
   }
 
@@ -919,23 +921,23 @@ TEST_SUITE("backend_epoll") {
     const auto b = anyio::system_backend();
     two pipe = make_pipe();
     char buffer[16];
-    CHECK(b->read(pipe.first, buffer, sizeof buffer) == -EAGAIN);
+    CHECK(system_files().read(pipe.first, buffer, sizeof buffer) == -EAGAIN);
     char text[] = "onetwo";
     const iovec parts[2] = {{text, 3}, {text + 3, 3}};
-    CHECK(b->write(pipe.second, parts) == 6);
-    CHECK(b->read(pipe.first, buffer, sizeof buffer) == 6);
+    CHECK(system_files().write(pipe.second, parts) == 6);
+    CHECK(system_files().read(pipe.first, buffer, sizeof buffer) == 6);
     CHECK(std::string_view(buffer, 6) == "onetwo");
     const std::vector<iovec> many(IOV_MAX + 5, iovec{text, 1});
-    CHECK(b->write(pipe.second, many) == IOV_MAX);
+    CHECK(system_files().write(pipe.second, many) == IOV_MAX);
     const std::string block(65536, 'x');
     const iovec large{const_cast<char*>(block.data()), block.size()};
-    while (b->write(pipe.second, {&large, 1}) > 0) {
+    while (system_files().write(pipe.second, {&large, 1}) > 0) {
     }
-    CHECK(b->write(pipe.second, {&large, 1}) == -EAGAIN);
+    CHECK(system_files().write(pipe.second, {&large, 1}) == -EAGAIN);
     pipe.second.reset();
-    while (b->read(pipe.first, buffer, sizeof buffer) > 0) {
+    while (system_files().read(pipe.first, buffer, sizeof buffer) > 0) {
     }
-    CHECK(b->read(pipe.first, buffer, sizeof buffer) == 0);
+    CHECK(system_files().read(pipe.first, buffer, sizeof buffer) == 0);
   }
 
   TEST_CASE("an adopted descriptor is non-blocking and close-on-exec and keeps its other flags") {
@@ -946,7 +948,7 @@ TEST_SUITE("backend_epoll") {
     REQUIRE(file >= 0);
     REQUIRE_FALSE(is_close_on_exec(file));
     for (int i = 0; i < 2; ++i) {
-      CHECK(b->adopt(file) == 0);
+      CHECK(system_files().adopt(file) == 0);
       CHECK(is_non_blocking(file));
       CHECK(is_close_on_exec(file));
       CHECK((::fcntl(file, F_GETFL) & O_APPEND) != 0);
@@ -969,20 +971,20 @@ TEST_SUITE("backend_epoll") {
     struct stat status {};
     REQUIRE(::lstat(path.c_str(), &status) == 0);
     anyio::detail::file_identity identity;
-    CHECK(b->identify(path.c_str(), identity) == 0);
+    CHECK(system_paths().identify(path.c_str(), identity) == 0);
     CHECK(identity.is_socket);
     CHECK(identity.device == status.st_dev);
     CHECK(identity.inode == status.st_ino);
-    CHECK(b->identify(link.c_str(), identity) == 0);
+    CHECK(system_paths().identify(link.c_str(), identity) == 0);
     CHECK_FALSE(identity.is_socket);
-    CHECK(b->identify(file.c_str(), identity) == 0);
+    CHECK(system_paths().identify(file.c_str(), identity) == 0);
     CHECK_FALSE(identity.is_socket);
 
-    CHECK(b->change_mode(path.c_str(), 0640) == 0);
+    CHECK(system_paths().change_mode(path.c_str(), 0640) == 0);
     REQUIRE(::lstat(path.c_str(), &status) == 0);
     CHECK((status.st_mode & 07777) == 0640);
-    for (const auto& name : {link, file, path}) CHECK(b->unlink(name.c_str()) == 0);
-    CHECK(b->identify(path.c_str(), identity) == -ENOENT);
+    for (const auto& name : {link, file, path}) CHECK(system_paths().unlink(name.c_str()) == 0);
+    CHECK(system_paths().identify(path.c_str(), identity) == -ENOENT);
   }
 
   // --- SIGPIPE
@@ -998,14 +1000,14 @@ TEST_SUITE("backend_epoll") {
     pair.second.reset();
     CHECK(b->send(pair.first, text, 1) == -EPIPE);
     CHECK(b->send_message(pair.first, m) == -EPIPE);
-    CHECK(b->send_messages(pair.first, {&m, 1}) == -EPIPE);
-    CHECK(b->write(pair.first, {&part, 1}) == -EPIPE);
+    CHECK(system_batches().send_messages(pair.first, {&m, 1}) == -EPIPE);
+    CHECK(system_files().write(pair.first, {&part, 1}) == -EPIPE);
     const owned file(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
-    CHECK(b->send_file(pair.first, file, 0, 1) == -EPIPE);
+    CHECK(system_files().send_file(pair.first, file, 0, 1) == -EPIPE);
 
     two pipe = make_pipe();
     pipe.first.reset();
-    CHECK(b->write(pipe.second, {&part, 1}) == -EPIPE);
+    CHECK(system_files().write(pipe.second, {&part, 1}) == -EPIPE);
     sigset_t mask;
     REQUIRE(::pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0);
     CHECK(::sigismember(&mask, SIGPIPE) == 0);
@@ -1024,11 +1026,11 @@ TEST_SUITE("backend_epoll") {
     sigset_t before;
     REQUIRE(::pthread_sigmask(SIG_BLOCK, &pipe_signal, &before) == 0);
 
-    CHECK(b->write(pipe.second, {&part, 1}) == -EPIPE);
+    CHECK(system_files().write(pipe.second, {&part, 1}) == -EPIPE);
     CHECK_FALSE(is_pending(SIGPIPE));
     ::raise(SIGPIPE);
     REQUIRE(is_pending(SIGPIPE));
-    CHECK(b->write(pipe.second, {&part, 1}) == -EPIPE);
+    CHECK(system_files().write(pipe.second, {&part, 1}) == -EPIPE);
     CHECK(is_pending(SIGPIPE));
     sigset_t mask;
     REQUIRE(::pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0);
@@ -1105,11 +1107,12 @@ TEST_SUITE("backend_epoll") {
 
   TEST_CASE("a family is there if an address of it can be used") {
     const auto b = anyio::system_backend();
-    CHECK(b->has_family(AF_UNIX));
-    CHECK_FALSE(b->has_family(9999));
-    CHECK(b->has_family(AF_INET));
-    const bool v6 = b->has_family(AF_INET6);
-    CHECK(b->has_family(AF_INET6) == v6);
+    anyio::detail::posix_names names;
+    CHECK(names.has_family(AF_UNIX));
+    CHECK_FALSE(names.has_family(9999));
+    CHECK(names.has_family(AF_INET));
+    const bool v6 = names.has_family(AF_INET6);
+    CHECK(names.has_family(AF_INET6) == v6);
     owned fd(b->open_socket(AF_INET6, SOCK_STREAM, 0));
     sockaddr_in6 address{};
     address.sin6_family = AF_INET6;
@@ -1118,7 +1121,7 @@ TEST_SUITE("backend_epoll") {
     if (fd < 0) CHECK_FALSE(v6);
     // The answer is remembered: it costs no descriptor.
     descriptors_exhausted none;
-    CHECK(b->has_family(AF_INET6) == v6);
+    CHECK(names.has_family(AF_INET6) == v6);
   }
 
   // --- signals

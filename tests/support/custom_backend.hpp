@@ -9,8 +9,12 @@
 
 namespace support {
 
-/// Everything but waiting and names is the POSIX base's; those two go to the system's own.
-class custom_backend : public anyio::detail::posix_backend, public anyio::detail::name_service {
+/// Everything but waiting is the POSIX bases'; that goes to the system's own.
+class custom_backend : public anyio::detail::posix_backend,
+                       public anyio::detail::posix_names,
+                       public anyio::detail::posix_paths,
+                       public anyio::detail::posix_batches,
+                       public anyio::detail::posix_threads {
  public:
   int watch(int fd, std::uint64_t token) override { return poller_->watch(fd, token); }
   void forget(int fd) override { poller_->forget(fd); }
@@ -25,12 +29,9 @@ class custom_backend : public anyio::detail::posix_backend, public anyio::detail
   int wake_descriptor() const override { return poller_->wake_descriptor(); }
 
   anyio::detail::name_service* names() override { return this; }
-  anyio::detail::resolved resolve(const std::string& host, std::uint16_t port, int family) override {
-    return anyio::detail::system_names().resolve(host, port, family);
-  }
-  int reverse(const anyio::ip_endpoint& endpoint, std::string& host, std::string& service) override {
-    return anyio::detail::system_names().reverse(endpoint, host, service);
-  }
+  anyio::detail::path_service* paths() override { return this; }
+  anyio::detail::batch_service* batches() override { return this; }
+  anyio::detail::thread_service* threads() override { return this; }
 
  private:
   std::unique_ptr<anyio::backend> poller_ = anyio::system_backend();

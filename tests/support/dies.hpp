@@ -8,7 +8,7 @@
 
 namespace support {
 
-/// Whether ANYIO_NET_ASSERT is the plain assert, and on.
+/// Whether ANYIO_NET_ASSERT is on.
 #if defined(NDEBUG)
 inline constexpr bool asserts = false;
 #else

@@ -81,6 +81,9 @@ class scripted_backend : public custom_backend {
       if (const auto r = on_open_socket(family)) return *r;
     return custom_backend::open_socket(family, type, protocol);
   }
+  bool has_family(int family) override {
+    return (!on_open_socket || !on_open_socket(family)) && custom_backend::has_family(family);
+  }
   int bind(int fd, const sockaddr* address, socklen_t size) override {
     if (on_bind && address->sa_family != AF_UNIX)
       if (const auto r = on_bind(*anyio::ip_endpoint::from_sockaddr(address, size))) return *r;

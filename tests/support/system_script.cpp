@@ -66,7 +66,7 @@ class runner {
   runner& operator=(const runner&) = delete;
   ~runner() {
     for (std::size_t i = 0; i < slots_of_script; ++i) close(i);
-    for (std::uint8_t i = 0; i < 3; ++i) system_.unlink(file_path(i).c_str());
+    for (std::uint8_t i = 0; i < 3; ++i) anyio::detail::paths_of(system_).unlink(file_path(i).c_str());
   }
 
   std::string run(const system_op& op) {
@@ -436,7 +436,7 @@ class runner {
         return connected_pair(op.a, op.b, streams[op.c % 3]);
       }
       case call::unlink: {
-        return status_text(system_.unlink(file_path(op.c).c_str()));
+        return status_text(anyio::detail::paths_of(system_).unlink(file_path(op.c).c_str()));
       }
       default: break;
     }

@@ -24,7 +24,8 @@ TOOLS = Path(__file__).resolve().parent
 
 GOOD = {
     "manifest.txt": "# the lowest first\nconfig.hpp\n\nlow.hpp  # a layer\nhigh.hpp\nlow.ipp\nhigh.ipp\n",
-    "config.hpp": "// Macros.\n#pragma once\n\n#include <cassert>\n\n#define ANYIO_NET_VERSION 10203\n",
+    "config.hpp": "// Macros.\n#pragma once\n\n#include <cassert>\n\n#define ANYIO_NET_VERSION_MAJOR 1\n"
+    "#define ANYIO_NET_VERSION_MINOR 2\n#define ANYIO_NET_VERSION_PATCH 3\n",
     "low.hpp": (
         '// Low.\n#pragma once\n\n#include "config.hpp"\n\n#include <cassert>\n#include <string>\n\n'
         "#if 1\n#include <string>\n#endif\n\n/// A contract.\nint low();\n"
@@ -148,7 +149,7 @@ class Refusing(Tree):
         self.refuses("src/high.hpp:1:", "#pragma once")
 
     def test_missing_version(self) -> None:
-        self.edit("config.hpp", "#define ANYIO_NET_VERSION 10203", "")
+        self.edit("config.hpp", "#define ANYIO_NET_VERSION_MINOR 2", "")
         self.refuses("ANYIO_NET_VERSION")
 
 

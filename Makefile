@@ -145,6 +145,7 @@ clean: ## remove what was built
 
 include fuzz/fuzz.mk
 include tools/cross.mk
+include tools/install.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
@@ -282,4 +283,4 @@ coverage: ## line coverage of src/ by the tests, with g++
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk tools/cross.mk
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk $(wildcard tools/*.mk)

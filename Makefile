@@ -170,6 +170,8 @@ check-rest: ## what CI does after `make test`
 	@tools/install_deps.sh check
 	@$(RUN) \
 	  $(call check,nothing asks the system outside the seam,check-seam) \
+	  $(call check,nothing costly is included,check-includes) \
+	  $(call check,the changelog is of this version,check-version) \
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,format,check-format) \
@@ -188,6 +190,15 @@ check-long: ## all tests in the modes in which CI leaves some out, and on kqueue
 check-seam: ## nothing outside src/backend_* makes a system call
 	@$(PYTHON) tools/check_seam.py --self-test
 	@$(PYTHON) tools/check_seam.py
+
+.PHONY: check-includes
+check-includes: ## the header does without iostream, locale, regex and std::function
+	@$(PYTHON) tools/check_includes.py --self-test
+	@$(PYTHON) tools/check_includes.py
+
+.PHONY: check-version
+check-version: ## the changelog's newest entry is for the version that the header states
+	@$(PYTHON) tools/check_version.py
 
 .PHONY: check-tools
 check-tools: ## the tools' own tests

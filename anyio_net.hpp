@@ -4243,8 +4243,6 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
 // of a child ends the others, and `join` raises it. Children begin from the loop, never inside the call
 // that started them. This part must not know sockets.
 
-#include <functional>
-
 namespace anyio::inline ANYIO_NET_ABI {
 
 class task_group;
@@ -4382,11 +4380,9 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); },
-                 args_);
+      this->op_.emplace(std::apply(f_, std::move(args_)));
     } else {
-      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); },
-                 args_);
+      static_cast<void>(std::apply(f_, std::move(args_)));
     }
   }
 
@@ -6064,7 +6060,7 @@ class serving final : public outcome_sink {
     serving* self;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::invoke(self->handler_, std::move(stream));
+      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // whatever is callable
     }
   };
   /// Runs when accepting met a problem that did not end it.
@@ -8453,9 +8449,9 @@ class tls_handler {
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     if constexpr (is_operation<outcome>) {
-      co_await std::invoke(handler_, std::move(stream));
+      co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     } else {
-      static_cast<void>(std::invoke(handler_, std::move(stream)));
+      static_cast<void>(std::apply(handler_, std::forward_as_tuple(std::move(stream))));
     }
   }
 

@@ -146,6 +146,7 @@ clean: ## remove what was built
 include fuzz/fuzz.mk
 include tools/cross.mk
 include tools/install.mk
+include tools/minimal.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
@@ -177,6 +178,7 @@ check-rest: ## what CI does after `make test`
 	  $(call check,format,check-format) \
 	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-warnings check-snippets check-link" \
+	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
 	  $(call suite,clang) $(call suite,gcc-noexc) \
 	  $(call suite,clang-asan) $(call suite,clang-asan-noexc) \

@@ -1110,6 +1110,14 @@ struct message {
   bool peek = false;             // in: leave what is received where it is
 };
 
+/// The control message behind `c`, or null: CMSG_NXTHDR, which in musl compares signed with unsigned.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+inline cmsghdr* next_control(const msghdr& header, cmsghdr* c) noexcept {
+  return CMSG_NXTHDR(const_cast<msghdr*>(&header), c);
+}
+#pragma GCC diagnostic pop
+
 struct file_identity {
   bool is_socket = false;
   bool is_character_device = false;
@@ -14314,7 +14322,7 @@ ANYIO_NET_FN std::size_t segment_of(const message& m) noexcept {
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
     if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != udp_gro_option) continue;
     int size = 0;
     std::memcpy(&size, CMSG_DATA(c), sizeof size);
@@ -19437,7 +19445,7 @@ ANYIO_NET_FN int sim_network::read_passed(const message& m, std::vector<sim_hand
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     constexpr std::size_t most = 253;  // SCM_MAX_FD of Linux

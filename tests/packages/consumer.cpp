@@ -4,9 +4,8 @@
 
 #include <cstdio>
 
-#if ANYIO_NET_VERSION != ANYIO_NET_VERSION_MAJOR * 10000 + ANYIO_NET_VERSION_MINOR * 100 + ANYIO_NET_VERSION_PATCH
-#error "the version's macros disagree"
-#endif
+static_assert(ANYIO_NET_VERSION ==
+              ANYIO_NET_VERSION_MAJOR * 10000 + ANYIO_NET_VERSION_MINOR * 100 + ANYIO_NET_VERSION_PATCH);
 
 namespace {
 

@@ -51,8 +51,8 @@ $(foreach t,$(CROSS_TARGETS),$(eval $(call cross_rules,$t)))
 # musl and libc++; the program runs here, or by qemu. Linked in a step of its own: zig 0.11 crashes else.
 CROSS_MUSL_MODES := plain embedded split-embedded
 cross_musl_mode.plain := -O1
-cross_musl_mode.embedded := $(MINIMAL_EMBEDDED)
-cross_musl_mode.split-embedded := $(MINIMAL_EMBEDDED) -DANYIO_NET_SPLIT
+cross_musl_mode.embedded = $(MINIMAL_EMBEDDED)
+cross_musl_mode.split-embedded = $(MINIMAL_EMBEDDED) -DANYIO_NET_SPLIT
 cross_emulator.arm-linux-musleabihf := qemu-arm
 
 define cross_musl_rules

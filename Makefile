@@ -75,7 +75,8 @@ TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers examples bench fuzz fuzz/support tools
+FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers tests/minimal tests/packages \
+  tests/preload examples bench fuzz fuzz/support tools
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
 OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp)) $(KQUEUE)

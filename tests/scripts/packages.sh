@@ -71,16 +71,18 @@ by_cmake find_package find_package "anyio_net openssl mbedtls" -DCMAKE_PREFIX_PA
 by_cmake add_subdirectory add_subdirectory "anyio_net openssl" -DSOURCE="$source"
 by_cmake fetched_folder FetchContent "mbedtls" -DFETCHCONTENT_SOURCE_DIR_ANYIO_NET="$source"
 
-# What is wanted and cannot be had is told: a version that does not fit, a component that is unknown.
-cannot() { # cannot WORDS CMAKE-LINE
-  local status=0
-  mkdir -p "$work/cannot"
-  printf 'cmake_minimum_required(VERSION 3.21)\nproject(p LANGUAGES CXX)\n%s\n' "$2" >"$work/cannot/CMakeLists.txt"
-  cmake -S "$work/cannot" -B "$work/cannot/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/moved" \
-    >"$work/cannot.log" 2>&1 || status=$?
-  ((status != 0)) || fail "CMake accepts $2"
-  grep -q "$1" "$work/cannot.log" || fail "CMake does not say '$1' of $2: $(cat "$work/cannot.log")"
+# What is wanted and cannot be had is told, also to a project of an old CMake: a version that does not fit, a
+# component that is unknown.
+configures() { # configures CMAKE-LINE
+  mkdir -p "$work/line"
+  printf 'cmake_minimum_required(VERSION 3.5)\nproject(p LANGUAGES CXX)\n%s\n' "$1" >"$work/line/CMakeLists.txt"
+  cmake -S "$work/line" -B "$work/line/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/moved" >"$work/line.log" 2>&1
 }
+cannot() { # cannot WORDS CMAKE-LINE
+  ! configures "$2" || fail "CMake accepts $2"
+  grep -q "$1" "$work/line.log" || fail "CMake does not say '$1' of $2: $(cat "$work/line.log")"
+}
+configures "find_package(anyio_net $version EXACT REQUIRED COMPONENTS openssl OPTIONAL_COMPONENTS gnutls)"
 cannot "version: $version" "find_package(anyio_net 99 REQUIRED)"
 cannot "there is no component gnutls" "find_package(anyio_net REQUIRED COMPONENTS gnutls)"
 

@@ -5,6 +5,7 @@
 source "$(dirname "$0")/lib.bash"
 need "$python"
 [[ $(getconf GNU_LIBC_VERSION 2>/dev/null) ]] || skip "the allocator is for glibc"
+! grep -q __asan_init "$examples/echo_static" || skip "the sanitizer has an allocator of its own"
 
 ${CXX:-g++} -std=c++20 -O1 -Wall -Wextra -shared -fPIC tests/preload/no_allocations.cpp -o "$work/no_allocations.so"
 # As small systems build it, beside the one of the examples.

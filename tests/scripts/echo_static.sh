@@ -53,8 +53,13 @@ def half_close(s):
     s.close()
 
 def sockets_of_server():
-    folder = f"/proc/{pid}/fd/"
-    return sum(os.readlink(folder + fd).startswith("socket:") for fd in os.listdir(folder))
+    folder, count = f"/proc/{pid}/fd/", 0
+    for fd in os.listdir(folder):
+        try:
+            count += os.readlink(folder + fd).startswith("socket:")
+        except FileNotFoundError:
+            pass  # it has been closed meanwhile
+    return count
 
 endings = (socket.socket.close, reset, half_close)
 served = 0

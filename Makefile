@@ -75,7 +75,8 @@ TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers examples bench fuzz fuzz/support tools
+FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers tests/minimal tests/packages \
+  tests/preload examples bench fuzz fuzz/support tools
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
 OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp)) $(KQUEUE)
@@ -145,6 +146,8 @@ clean: ## remove what was built
 
 include fuzz/fuzz.mk
 include tools/cross.mk
+include tools/install.mk
+include tools/minimal.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
@@ -169,11 +172,14 @@ check-rest: ## what CI does after `make test`
 	@tools/install_deps.sh check
 	@$(RUN) \
 	  $(call check,nothing asks the system outside the seam,check-seam) \
+	  $(call check,nothing costly is included,check-includes) \
+	  $(call check,the changelog is of this version,check-version) \
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,format,check-format) \
 	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-warnings check-snippets check-link" \
+	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
 	  $(call suite,clang) $(call suite,gcc-noexc) \
 	  $(call suite,clang-asan) $(call suite,clang-asan-noexc) \
@@ -187,6 +193,15 @@ check-long: ## all tests in the modes in which CI leaves some out, and on kqueue
 check-seam: ## nothing outside src/backend_* makes a system call
 	@$(PYTHON) tools/check_seam.py --self-test
 	@$(PYTHON) tools/check_seam.py
+
+.PHONY: check-includes
+check-includes: ## the header does without iostream, locale, regex and std::function
+	@$(PYTHON) tools/check_includes.py --self-test
+	@$(PYTHON) tools/check_includes.py
+
+.PHONY: check-version
+check-version: ## the changelog's newest entry is for the version that the header states
+	@$(PYTHON) tools/check_version.py
 
 .PHONY: check-tools
 check-tools: ## the tools' own tests
@@ -282,4 +297,4 @@ coverage: ## line coverage of src/ by the tests, with g++
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk tools/cross.mk
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk $(wildcard tools/*.mk)

@@ -64,7 +64,13 @@
 // Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
 // inline namespace, so that units that disagree do not share a symbol.
 
-#define ANYIO_NET_VERSION 100  // major * 10000 + minor * 100 + patch
+// The one place where the version stands: the build files and the packages read it here.
+#define ANYIO_NET_VERSION_MAJOR 0
+#define ANYIO_NET_VERSION_MINOR 1
+#define ANYIO_NET_VERSION_PATCH 0
+/// As one number, for `#if`.
+#define ANYIO_NET_VERSION \
+  (ANYIO_NET_VERSION_MAJOR * 10000 + ANYIO_NET_VERSION_MINOR * 100 + ANYIO_NET_VERSION_PATCH)
 
 #if !defined(__cpp_impl_coroutine) && !defined(__cpp_coroutines)
 #error "anyio_net.hpp needs C++20 with coroutines: compile with -std=c++20"
@@ -1118,6 +1124,14 @@ struct message {
   int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
   bool peek = false;             // in: leave what is received where it is
 };
+
+/// The control message behind `c`, or null: CMSG_NXTHDR, which in musl compares signed with unsigned.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+inline cmsghdr* next_control(const msghdr& header, cmsghdr* c) noexcept {
+  return CMSG_NXTHDR(const_cast<msghdr*>(&header), c);
+}
+#pragma GCC diagnostic pop
 
 struct file_identity {
   bool is_socket = false;
@@ -2229,6 +2243,7 @@ class loop {
 
   /// Makes room for so many connections and started operations; up to these numbers neither allocates
   /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
+  /// A connection's room is free again once its stream and its operations are destroyed or assigned to.
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }
@@ -4332,8 +4347,6 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
 // of a child ends the others, and `join` raises it. Children begin from the loop, never inside the call
 // that started them. This part must not know sockets.
 
-#include <functional>
-
 namespace anyio::inline ANYIO_NET_ABI {
 
 class task_group;
@@ -4475,11 +4488,9 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); },
-                 args_);
+      this->op_.emplace(std::apply(f_, std::move(args_)));
     } else {
-      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); },
-                 args_);
+      static_cast<void>(std::apply(f_, std::move(args_)));
     }
   }
 
@@ -6175,7 +6186,7 @@ class serving final : public outcome_sink {
     serving* self;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::invoke(self->handler_, std::move(stream));
+      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // whatever is callable
     }
   };
   /// Runs when accepting met a problem that did not end it.
@@ -8568,9 +8579,9 @@ class tls_handler {
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     if constexpr (is_operation<outcome>) {
-      co_await std::invoke(handler_, std::move(stream));
+      co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     } else {
-      static_cast<void>(std::invoke(handler_, std::move(stream)));
+      static_cast<void>(std::apply(handler_, std::forward_as_tuple(std::move(stream))));
     }
   }
 
@@ -14578,7 +14589,7 @@ ANYIO_NET_FN std::size_t segment_of(const message& m) noexcept {
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
     if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != udp_gro_option) continue;
     int size = 0;
     std::memcpy(&size, CMSG_DATA(c), sizeof size);
@@ -19718,7 +19729,7 @@ ANYIO_NET_FN int sim_network::read_passed(const message& m, std::vector<sim_hand
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     constexpr std::size_t most = 253;  // SCM_MAX_FD of Linux

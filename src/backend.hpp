@@ -59,6 +59,14 @@ struct message {
   bool peek = false;             // in: leave what is received where it is
 };
 
+/// The control message behind `c`, or null: CMSG_NXTHDR, which in musl compares signed with unsigned.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+inline cmsghdr* next_control(const msghdr& header, cmsghdr* c) noexcept {
+  return CMSG_NXTHDR(const_cast<msghdr*>(&header), c);
+}
+#pragma GCC diagnostic pop
+
 struct file_identity {
   bool is_socket = false;
   bool is_character_device = false;

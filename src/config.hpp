@@ -15,7 +15,13 @@
 // inline namespace, so that units that disagree do not share a symbol.
 #pragma once
 
-#define ANYIO_NET_VERSION 100  // major * 10000 + minor * 100 + patch
+// The one place where the version stands: the build files and the packages read it here.
+#define ANYIO_NET_VERSION_MAJOR 0
+#define ANYIO_NET_VERSION_MINOR 1
+#define ANYIO_NET_VERSION_PATCH 0
+/// As one number, for `#if`.
+#define ANYIO_NET_VERSION \
+  (ANYIO_NET_VERSION_MAJOR * 10000 + ANYIO_NET_VERSION_MINOR * 100 + ANYIO_NET_VERSION_PATCH)
 
 #if !defined(__cpp_impl_coroutine) && !defined(__cpp_coroutines)
 #error "anyio_net.hpp needs C++20 with coroutines: compile with -std=c++20"

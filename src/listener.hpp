@@ -16,12 +16,12 @@
 
 #include <concepts>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -224,7 +224,7 @@ class serving final : public outcome_sink {
     serving* self;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::invoke(self->handler_, std::move(stream));
+      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // whatever is callable
     }
   };
   /// Runs when accepting met a problem that did not end it.

@@ -465,6 +465,7 @@ class loop {
 
   /// Makes room for so many connections and started operations; up to these numbers neither allocates
   /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
+  /// A connection's room is free again once its stream and its operations are destroyed or assigned to.
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }

@@ -124,7 +124,7 @@ ANYIO_NET_FN int sim_network::read_passed(const message& m, std::vector<sim_hand
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     constexpr std::size_t most = 253;  // SCM_MAX_FD of Linux

@@ -11,7 +11,6 @@
 #include "synchronization.hpp"
 #include "task.hpp"
 
-#include <functional>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -158,11 +157,9 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      std::apply([this](auto&... args) { this->op_.emplace(std::invoke(f_, std::forward<Args>(args)...)); },
-                 args_);
+      this->op_.emplace(std::apply(f_, std::move(args_)));
     } else {
-      std::apply([this](auto&... args) { static_cast<void>(std::invoke(f_, std::forward<Args>(args)...)); },
-                 args_);
+      static_cast<void>(std::apply(f_, std::move(args_)));
     }
   }
 

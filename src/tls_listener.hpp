@@ -14,9 +14,9 @@
 
 #include <concepts>
 #include <cstdint>
-#include <functional>
 #include <list>
 #include <memory>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -46,9 +46,9 @@ class tls_handler {
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     if constexpr (is_operation<outcome>) {
-      co_await std::invoke(handler_, std::move(stream));
+      co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     } else {
-      static_cast<void>(std::invoke(handler_, std::move(stream)));
+      static_cast<void>(std::apply(handler_, std::forward_as_tuple(std::move(stream))));
     }
   }
 

@@ -83,7 +83,7 @@ ANYIO_NET_FN std::size_t segment_of(const message& m) noexcept {
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
     if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != udp_gro_option) continue;
     int size = 0;
     std::memcpy(&size, CMSG_DATA(c), sizeof size);

@@ -45,7 +45,7 @@ BANNER = """\
 DIRECTIVE = re.compile(r"\s*#\s*(\w+)")
 INCLUDE = re.compile(r'\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 DEFINE = re.compile(r"\s*#\s*define\s+(\w+)")
-VERSION = re.compile(r"^\s*#\s*define\s+ANYIO_NET_VERSION\s+(\d+)\b", re.MULTILINE)
+VERSION = re.compile(r"^\s*#\s*define\s+ANYIO_NET_VERSION_(MAJOR|MINOR|PATCH)\s+(\d+)\b", re.MULTILINE)
 
 
 class Refusal(Exception):
@@ -190,13 +190,14 @@ def join_part(part: Part, position: dict[str, int], included: set[str], faults: 
 
 
 def version_of(parts: list[Part]) -> str:
-    """major.minor.patch, from ANYIO_NET_VERSION in config.hpp."""
+    """major.minor.patch, from the macros in config.hpp."""
     for part in parts:
-        found = VERSION.search(part.text) if part.name == "config.hpp" else None
-        if found:
-            number = int(found[1])
-            return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
-    raise Refusal(["src/config.hpp:1: has no `#define ANYIO_NET_VERSION number`: add it"])
+        found = dict(VERSION.findall(part.text)) if part.name == "config.hpp" else {}
+        if len(found) == 3:
+            return f"{found['MAJOR']}.{found['MINOR']}.{found['PATCH']}"
+    raise Refusal(
+        ["src/config.hpp:1: lacks one of `#define ANYIO_NET_VERSION_MAJOR number`, _MINOR and _PATCH: add it"]
+    )
 
 
 def join(src: Path) -> str:

@@ -1,6 +1,8 @@
-# Compiling for macOS with tools/cross.sh, for the Makefile: needs its variables HEADER, EXAMPLES and PEERS.
+# Compiling for other systems with tools/cross.sh, for the Makefile: needs its variables HEADER, EXAMPLES and
+# PEERS. For macOS nothing can be run; static programs for Linux with musl are.
 
 CROSS_TARGETS ?= aarch64-macos x86_64-macos
+MUSL_TARGETS ?= x86_64-linux-musl arm-linux-musleabihf
 CROSS := build/cross
 CROSS_FLAGS := -std=c++20 -O0 -g0 -fno-sanitize=undefined -Werror
 CROSS_STRICT := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
@@ -16,6 +18,11 @@ cross_split.x86_64-macos := -DANYIO_NET_SPLIT
 .PHONY: cross-macos cross-all
 cross-macos: $(HEADER) ## header, examples and tests compile and link for macOS: ten minutes
 	@MAKE="$(MAKE)" tools/cross.sh $(CROSS_TARGETS)
+
+.PHONY: cross-musl cross-musl-all
+cross-musl: $(HEADER) ## static programs for musl, x86-64 and 32-bit ARM, compile and run: two minutes
+	@tools/install_deps.sh cross
+	@MAKE="$(MAKE)" tools/cross.sh $(MUSL_TARGETS)
 
 define cross_rules
 cross-all: $(CROSS_HEADER_MODES:%=$(CROSS)/$1/header-%.o) $(patsubst %.cpp,$(CROSS)/$1/%,$(EXAMPLES) $(PEERS)) \
@@ -40,4 +47,38 @@ $(CROSS)/$1/run_tests: $(CROSS_TESTS:%.cpp=$(CROSS)/$1/%.o)
 	@$(CROSS)/c++ -target $1 $$^ -o $$@
 endef
 $(foreach t,$(CROSS_TARGETS),$(eval $(call cross_rules,$t)))
+
+# musl and libc++; the program runs here, or by qemu. Linked in a step of its own: zig 0.11 crashes else.
+CROSS_MUSL_MODES := plain embedded split-embedded
+cross_musl_mode.plain := -O1
+cross_musl_mode.embedded = $(MINIMAL_EMBEDDED)
+cross_musl_mode.split-embedded = $(MINIMAL_EMBEDDED) -DANYIO_NET_SPLIT
+cross_emulator.arm-linux-musleabihf := qemu-arm
+
+define cross_musl_rules
+cross-musl-all: $(CROSS_HEADER_MODES:%=$(CROSS)/$1/header-%.o) $(CROSS_MUSL_MODES:%=$(CROSS)/$1/self_test-%.ok)
+
+$(CROSS)/$1/header-%.o: $(HEADER) $(CROSS)/c++
+	@mkdir -p $$(@D)
+	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(CROSS_STRICT) $$(cross_mode.$$*) -I. -c $(CROSS)/header.cpp -o $$@
+
+$(CROSS)/$1/self_test-%.o: tests/minimal/self_test.cpp $(HEADER) $(CROSS)/c++
+	@mkdir -p $$(@D)
+	@echo "  $1: $$*"
+	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(CROSS_STRICT) $$(cross_musl_mode.$$*) -I. -c $$< -o $$@
+
+$(CROSS)/$1/definitions-%.o: $(HEADER) $(CROSS)/c++
+	@mkdir -p $$(@D)
+	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(CROSS_STRICT) $$(cross_musl_mode.$$*) -DANYIO_NET_IMPLEMENTATION \
+	  -I. -c $(CROSS)/header.cpp -o $$@
+
+$(CROSS)/$1/self_test-split-embedded: $(CROSS)/$1/definitions-split-embedded.o
+$(CROSS_MUSL_MODES:%=$(CROSS)/$1/self_test-%): %: %.o
+	@$(CROSS)/c++ -target $1 -static -s $$^ -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
+
+$(CROSS)/$1/self_test-%.ok: $(CROSS)/$1/self_test-%
+	@tools/run_cross.sh $$< $(cross_emulator.$1)
+	@touch $$@
+endef
+$(foreach t,$(MUSL_TARGETS),$(eval $(call cross_musl_rules,$t)))
 -include $(foreach t,$(CROSS_TARGETS),$(CROSS_TESTS:%.cpp=$(CROSS)/$t/%.d))

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Compiles and links for macOS on Linux: the header with strict warnings in several modes, the examples, the
-# peers and the tests, all without TLS. Nothing of it can be run here.
+# Compiles and links for other systems, all without TLS. For macOS: the header with strict warnings in several
+# modes, the examples, the peers and the tests; nothing of it can be run here. For Linux with musl: the header,
+# and static programs, which are run.
 #
-#   cross.sh [TARGET...]       aarch64-macos and x86_64-macos unless given
+#   cross.sh [TARGET...]       aarch64-macos and x86_64-macos unless given; musl's are x86_64-linux-musl and
+#                              arm-linux-musleabihf, which run by themselves and by qemu-arm
 #
 # The compiler is zig, which brings the systems' headers and a linker: $ZIG, or an npm package that is installed
 # into build/cross. Without it and without a network the check is skipped, with a line that says so.
@@ -14,7 +16,7 @@ folder=build/cross
 targets=${*:-aarch64-macos x86_64-macos}
 
 skip() {
-  echo "cross: skipped, nothing was compiled for macOS: $*"
+  echo "cross: skipped, nothing was compiled for $targets: $*"
   exit 0
 }
 
@@ -46,5 +48,10 @@ END
 chmod +x "$folder/c++.new"
 cmp -s "$folder/c++.new" "$folder/c++" || cp "$folder/c++.new" "$folder/c++"
 
-"${MAKE:-make}" CROSS_TARGETS="$targets" cross-all
-echo "cross: the header, the examples, their peers and the tests are compiled and linked for $targets"
+if [[ $targets == *musl* ]]; then
+  "${MAKE:-make}" MUSL_TARGETS="$targets" cross-musl-all
+  echo "cross: the header and static programs are compiled for $targets"
+else
+  "${MAKE:-make}" CROSS_TARGETS="$targets" cross-all
+  echo "cross: the header, the examples, their peers and the tests are compiled and linked for $targets"
+fi

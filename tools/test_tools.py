@@ -17,6 +17,7 @@ from unittest import mock
 import check_cost
 from amalgamate import Refusal, includes, join
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
+from check_version import faults_of
 from cpp_text import blank
 from run_tests import Outcome, environment, judge
 
@@ -24,7 +25,8 @@ TOOLS = Path(__file__).resolve().parent
 
 GOOD = {
     "manifest.txt": "# the lowest first\nconfig.hpp\n\nlow.hpp  # a layer\nhigh.hpp\nlow.ipp\nhigh.ipp\n",
-    "config.hpp": "// Macros.\n#pragma once\n\n#include <cassert>\n\n#define ANYIO_NET_VERSION 10203\n",
+    "config.hpp": "// Macros.\n#pragma once\n\n#include <cassert>\n\n#define ANYIO_NET_VERSION_MAJOR 1\n"
+    "#define ANYIO_NET_VERSION_MINOR 2\n#define ANYIO_NET_VERSION_PATCH 3\n",
     "low.hpp": (
         '// Low.\n#pragma once\n\n#include "config.hpp"\n\n#include <cassert>\n#include <string>\n\n'
         "#if 1\n#include <string>\n#endif\n\n/// A contract.\nint low();\n"
@@ -148,7 +150,7 @@ class Refusing(Tree):
         self.refuses("src/high.hpp:1:", "#pragma once")
 
     def test_missing_version(self) -> None:
-        self.edit("config.hpp", "#define ANYIO_NET_VERSION 10203", "")
+        self.edit("config.hpp", "#define ANYIO_NET_VERSION_MINOR 2", "")
         self.refuses("ANYIO_NET_VERSION")
 
 
@@ -335,6 +337,23 @@ class Cost(unittest.TestCase):
         self.assertEqual(check_cost.collected("events: Ir\nfn=(1)\n3 4\n\ntotals: 1234\n"), 1234)
         self.assertRaises(check_cost.Failure, check_cost.collected, "events: Ir\nsummary: 0\n")
         self.assertRaises(check_cost.Failure, check_cost.collected, "")
+
+
+class Version(unittest.TestCase):
+    """The changelog's newest entry is for the version."""
+
+    def test_unreleased(self) -> None:
+        text = "## [Unreleased]\n\n### 1.2.3, which mends\n\n## [1.2.2] - 2026-01-31\n"
+        self.assertEqual(faults_of("1.2.3", text, released=False), [])
+        self.assertIn("1.2.3", faults_of("1.2.4", text, released=False)[0])
+        self.assertIn("heading", faults_of("1.2.3", text, released=True)[0])
+
+    def test_released(self) -> None:
+        text = "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-31\n\n## [1.2.2] - 2025-01-31\n"
+        self.assertEqual(faults_of("1.2.3", text, released=True), [])
+        self.assertTrue(faults_of("1.2.2", text, released=False))
+        self.assertTrue(faults_of("1.2.30", text, released=False))
+        self.assertTrue(faults_of("1.2.3", "no entry\n", released=False))
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ class runner {
     header.msg_control = control;
     header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
     for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr && m.control_size != 0;
-         c = CMSG_NXTHDR(&header, c)) {
+         c = anyio::detail::next_control(header, c)) {
       if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
       const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
       for (std::size_t i = 0; i < count; ++i) {

@@ -1,0 +1,28 @@
+# find_package(anyio_net [COMPONENTS openssl mbedtls]); the targets are told in anyio_net-targets.cmake.
+# Lies in <prefix>/share/cmake/anyio_net, wherever the prefix has been moved to.
+cmake_policy(VERSION 3.12...3.31)  # find_package keeps it to this file
+get_filename_component(anyio_net_include_dir "${CMAKE_CURRENT_LIST_DIR}/../../../include" ABSOLUTE)
+set(anyio_net_components ${anyio_net_FIND_COMPONENTS})
+include("${CMAKE_CURRENT_LIST_DIR}/anyio_net-targets.cmake")
+
+set(anyio_net_FOUND TRUE)
+if(NOT TARGET anyio_net::anyio_net)
+  set(anyio_net_FOUND FALSE)
+  set(anyio_net_NOT_FOUND_MESSAGE "threads were not found")
+endif()
+foreach(anyio_net_component IN LISTS anyio_net_components)
+  if(TARGET anyio_net::${anyio_net_component})
+    set(anyio_net_${anyio_net_component}_FOUND TRUE)
+  else()
+    set(anyio_net_${anyio_net_component}_FOUND FALSE)
+    if(anyio_net_FIND_REQUIRED_${anyio_net_component})
+      set(anyio_net_FOUND FALSE)
+      if(DEFINED anyio_net_${anyio_net_component}_missing)
+        set(anyio_net_NOT_FOUND_MESSAGE "${anyio_net_${anyio_net_component}_missing}")
+      else()
+        set(anyio_net_NOT_FOUND_MESSAGE "there is no component ${anyio_net_component}: openssl or mbedtls")
+      endif()
+    endif()
+  endif()
+endforeach()
+unset(anyio_net_component)

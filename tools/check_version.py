@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Fails unless the newest entry of CHANGELOG.md is for the version that src/config.hpp and anyio_net.hpp state.
+
+  check_version.py             the entry may still be unreleased
+  check_version.py --released  it must have its own heading with a day: `## [1.2.3] - 2026-12-31`
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from amalgamate import HEADER, Part, Refusal, version_of
+
+ENTRY = re.compile(r"^##+ \[?(\d+\.\d+\.\d+)\b", re.MULTILINE)
+
+
+def faults_of(version: str, changelog: str, released: bool) -> list[str]:
+    """What disagrees with the version."""
+    newest = ENTRY.search(changelog)
+    if newest is None or newest[1] != version:
+        entry = newest[1] if newest else "none"
+        return [f"CHANGELOG.md: its newest entry is {entry}, and src/config.hpp states {version}"]
+    heading = rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$"
+    if released and not re.search(heading, changelog, re.MULTILINE):
+        return [f"CHANGELOG.md: has no heading `## [{version}] - year-month-day`"]
+    return []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--released", action="store_true", help="the newest entry is that of a release")
+    options = parser.parse_args()
+    root = Path(__file__).resolve().parent.parent
+    try:
+        version = version_of([Part("config.hpp", 1, (root / "src/config.hpp").read_text(encoding="utf-8"))])
+    except Refusal as refusal:
+        print(refusal, file=sys.stderr)
+        return 1
+    faults = faults_of(version, (root / "CHANGELOG.md").read_text(encoding="utf-8"), options.released)
+    if not (root / HEADER).read_text(encoding="utf-8").startswith(f"// {HEADER} {version}:"):
+        faults.append(f"{HEADER}: is not of version {version}: run `make`")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+# Installing the header with what finds it, for the Makefile: needs its variable HEADER. The header is taken as
+# it lies there, so this needs neither Python nor a compiler. CMakeLists.txt installs the same.
+#
+#   make install PREFIX=/usr/local DESTDIR=
+#
+# The layout below the prefix is fixed: the CMake config finds the header by it, also when the prefix is moved.
+
+PREFIX ?= /usr/local
+INSTALL ?= install
+CMAKE_TARGETS := cmake/anyio_net-config.cmake cmake/anyio_net-targets.cmake
+TEMPLATES := $(wildcard cmake/*.in)
+PC_FILES := $(notdir $(patsubst %.in,%,$(filter %.pc.in,$(TEMPLATES))))
+VERSION_NUMBER = $(shell sed -n 's/^#define ANYIO_NET_VERSION_$1 //p' $(HEADER))
+VERSION = $(call VERSION_NUMBER,MAJOR).$(call VERSION_NUMBER,MINOR).$(call VERSION_NUMBER,PATCH)
+# It is written into files that are read elsewhere.
+ABSOLUTE_PREFIX = $(if $(filter /%,$(PREFIX)),$(PREFIX),$(error PREFIX is an absolute path, not '$(PREFIX)'))
+ROOT_OF_INSTALL = $(DESTDIR)$(ABSOLUTE_PREFIX)
+INSTALLED = include/$(HEADER) $(PC_FILES:%=share/pkgconfig/%) $(CMAKE_TARGETS:cmake/%=share/cmake/anyio_net/%) \
+  share/cmake/anyio_net/anyio_net-config-version.cmake share/doc/anyio_net/LICENSE
+
+.PHONY: install
+install: ## the header, for CMake and pkg-config too, into PREFIX (/usr/local), below DESTDIR
+	@$(INSTALL) -d $(foreach d,include share/pkgconfig share/cmake/anyio_net share/doc/anyio_net,"$(ROOT_OF_INSTALL)/$d")
+	@$(INSTALL) -m 644 $(HEADER) "$(ROOT_OF_INSTALL)/include/"
+	@$(INSTALL) -m 644 $(CMAKE_TARGETS) "$(ROOT_OF_INSTALL)/share/cmake/anyio_net/"
+	@$(INSTALL) -m 644 LICENSE "$(ROOT_OF_INSTALL)/share/doc/anyio_net/"
+	@set -e; fill() { \
+	  sed -e 's|@VERSION@|$(VERSION)|' -e 's|@PREFIX@|$(ABSOLUTE_PREFIX)|' "cmake/$$1.in" >"$(ROOT_OF_INSTALL)/$$2/$$1"; \
+	  chmod 644 "$(ROOT_OF_INSTALL)/$$2/$$1"; \
+	}; \
+	fill anyio_net-config-version.cmake share/cmake/anyio_net; \
+	for file in $(PC_FILES); do fill "$$file" share/pkgconfig; done
+	@echo "anyio_net $(VERSION) is installed in $(ROOT_OF_INSTALL)"
+
+.PHONY: uninstall
+uninstall: ## remove what `make install` with the same PREFIX and DESTDIR has installed
+	@rm -f $(foreach f,$(INSTALLED),"$(ROOT_OF_INSTALL)/$f")
+	@rmdir "$(ROOT_OF_INSTALL)/share/cmake/anyio_net" "$(ROOT_OF_INSTALL)/share/doc/anyio_net" 2>/dev/null || true
+
+.PHONY: version
+version: ## print the version
+	@echo $(VERSION)

@@ -57,8 +57,8 @@
 //   ANYIO_NET_SIM              simulation, and faults on top of any backend
 //   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
 //   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
-//   ANYIO_NET_ASSERT(x)        what checks a precondition; unless defined it aborts, or with NDEBUG is
-//   nothing ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_ASSERT(x)        checks a precondition; unless defined it aborts, with NDEBUG it is nothing
+//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
 //   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
 //
 // Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the

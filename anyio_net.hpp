@@ -467,12 +467,18 @@ class [[nodiscard]] result {
       constexpr std::size_t size =
           sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
       std::memcpy(static_cast<void*>(&error_), &other.error_, size);
-    } else if (other.state_ == state::value) {
+    } else {
+      take_object(std::forward<Other>(other));
+    }
+    state_ = other.state_;
+  }
+  template <class Other>
+  void take_object(Other&& other) {
+    if (other.state_ == state::value) {
       std::construct_at(&value_, std::forward<Other>(other).value_);
     } else {
       std::construct_at(&error_, other.error_);
     }
-    state_ = other.state_;
   }
   // Out of line, so that all the rest is small enough to be inlined.
   [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {

@@ -74,7 +74,7 @@ $(BENCH)/malloc_count.so: bench/malloc_count.c bench/bench.mk
 bench-programs: $(BENCH_PROGRAMS) $(BENCH)/micro $(BENCH_CLANG) ## build what `make bench` runs
 
 .PHONY: bench
-bench: ## measure everything beside the peers: forty minutes; tables and plots go to bench/results
+bench: ## measure everything beside the peers: half an hour; tables and plots go to bench/results
 	@tools/install_deps.sh bench
 	@$(MAKE) --silent bench-programs
 	@CXX="$(CXX)" $(PYTHON) bench/run.py $(BENCH_FLAGS)

@@ -6,7 +6,8 @@
   --script FILE              the same, for a script; it ends with 77 when it cannot run here, and counts nothing
   --nested NAME COMMAND      a command that ends with such a line itself: counts what the line says
 
-Steps run in the order given. What a step prints is shown when it fails. A build that fails, a crash,
+Steps run in the order given, but the next suite is built while one runs, since a test program keeps one
+processor busy. What a step prints is shown when it fails. A build that fails, a crash,
 a sanitizer's abort, no test at all and a timeout are failures. The exit status is 1 if any step failed.
 """
 
@@ -19,10 +20,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 DOCTEST_LINE = re.compile(r"\[doctest\] test cases:\s*(\d+) \|\s*(\d+) passed \|\s*(\d+) failed")
 TALLY_LINE = re.compile(r"(\d+) passed, (\d+) failed\s*")
@@ -91,6 +93,9 @@ def end_group(process: subprocess.Popen[Any], number: int) -> None:
         pass
 
 
+running: set[subprocess.Popen[Any]] = set()  # also those of other threads, to be ended when we are
+
+
 def run(command: Sequence[str], timeout: float) -> Outcome:
     """Runs a command in a session of its own and keeps what it prints."""
     with tempfile.TemporaryFile() as output:
@@ -105,6 +110,7 @@ def run(command: Sequence[str], timeout: float) -> Outcome:
             )
         except OSError as error:
             return Outcome(127, f"{command[0]}: {error.strerror}\n")
+        running.add(process)
         status: int | None = None
         try:
             status = process.wait(timeout)
@@ -117,6 +123,7 @@ def run(command: Sequence[str], timeout: float) -> Outcome:
         finally:
             end_group(process, signal.SIGKILL)
             process.wait()
+            running.discard(process)
         output.seek(0)
         return Outcome(status, output.read().decode(errors="replace"))
 
@@ -144,14 +151,33 @@ def judge(outcome: Outcome) -> tuple[Tally, str]:
     return Tally(passed, max(failed, 1)), f"{passed} passed, {max(failed, 1)} failed, {outcome.words}"
 
 
-def run_suite(name: str, build: str, binary: str, timeout: float) -> Tally:
-    started = time.monotonic()
-    built = run(["sh", "-c", build], BUILD_TIMEOUT)
+class Build(threading.Thread):
+    """A build under way."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(daemon=True)
+        self.command = command
+        self.started = time.monotonic()
+        self.seconds = 0.0
+        self.start()
+
+    def run(self) -> None:
+        self.outcome = run(["sh", "-c", self.command], BUILD_TIMEOUT)
+        self.seconds = time.monotonic() - self.started
+
+    def wait(self) -> Outcome:
+        self.join()
+        return self.outcome
+
+
+def run_suite(name: str, build: Build, binary: str, timeout: float, next_build: Callable[[], None]) -> Tally:
+    built = build.wait()
     show(built.output)  # warnings are worth a look
     if built.status != 0:
-        report(name, FAILED, started, f"`{build}` failed: {built.words}")
+        report(name, FAILED, build.started, f"`{build.command}` failed: {built.words}")
         return FAILED
-    print(f"      {name}: built in {time.monotonic() - started:.1f} s", flush=True)
+    print(f"      {name}: built in {build.seconds:.1f} s", flush=True)
+    next_build()
     started = time.monotonic()
     outcome = run([os.path.abspath(binary), "--no-colors"], timeout)
     tally, note = judge(outcome)
@@ -238,10 +264,19 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     total = Tally()
+    steps = options.steps or []
+    builds: dict[int, Build] = {}
+
+    def prepare(step: int) -> None:
+        if step < len(steps) and steps[step][0] == "suite" and step not in builds:
+            builds[step] = Build(steps[step][1][1])
+
     try:
-        for kind, arguments in options.steps or []:
+        for step, (kind, arguments) in enumerate(steps):
             if kind == "suite":
-                total.add(run_suite(*arguments, timeout=options.timeout))
+                prepare(step)
+                name, _, binary = arguments
+                total.add(run_suite(name, builds[step], binary, options.timeout, lambda: prepare(step + 1)))
             elif kind == "check":
                 total.add(run_check(arguments[0], ["sh", "-c", arguments[1]], options.timeout))
             elif kind == "script":
@@ -250,6 +285,8 @@ def main() -> int:
             else:
                 total.add(run_nested(*arguments))
     except KeyboardInterrupt:
+        for process in list(running):
+            end_group(process, signal.SIGTERM)
         print("interrupted")
         total.failed += 1
     print(total, flush=True)

@@ -207,6 +207,19 @@ class Results(unittest.TestCase):
         self.assertEqual(self.run_steps(*good, "--nested", "n", nested + "; false"), (1, "3 passed, 1 failed"))
         self.assertEqual(self.run_steps(*good, "--nested", "n", "exit 3"), (1, "1 passed, 1 failed"))
 
+    def test_next_suite_is_built_while_one_runs(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            first, second = Path(folder, "first"), Path(folder, "second")
+            wait = f'for i in $(seq 500); do [ -e {folder}/built ] && break; sleep 0.02; done; [ -e {folder}/built ]'
+            for path, condition in (first, wait), (second, "true"):
+                path.write_text(f"#!/bin/sh\n{condition} && printf '{self.summary(1, 1, 0).strip()}\\n'\n")
+                path.chmod(0o755)
+            build = f"touch {folder}/built"
+            self.assertEqual(
+                self.run_steps("--suite", "1", "true", str(first), "--suite", "2", build, str(second)),
+                (0, "2 passed, 0 failed"),
+            )
+
     def test_script_that_cannot_run_here(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
             script.write("echo skipped: no such program\nexit 77\n")

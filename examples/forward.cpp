@@ -1,0 +1,91 @@
+// A port forwarder: what connects here is connected with somebody else, both directions, half-closes
+// included.
+//
+//   g++ -std=c++20 -O2 -pthread -I. examples/forward.cpp -o forward
+//   ./forward 8080 example.org:80
+#include "anyio_net.hpp"
+
+#include <charconv>
+#include <csignal>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+using namespace std::chrono_literals;
+
+static constexpr std::string_view help =
+    "usage: forward [HOST:]PORT TARGET_HOST:TARGET_PORT\n"
+    "\n"
+    "Listens on PORT (0: any that is free) of HOST, or of this machine alone, and connects whoever comes "
+    "with\n"
+    "TARGET. Ctrl-C stops taking connections, and ends those there are after two seconds; again ends at "
+    "once.\n"
+    "\n"
+    "exit code: 0 after Ctrl-C, 1 if it cannot listen, 2 for a wrong command line\n";
+
+struct place {
+  std::string host;
+  std::uint16_t port = 0;
+
+  place(std::string_view name, std::uint16_t number) : host(name), port(number) {}
+};
+
+// "host:port", "[::1]:port", or where there is a host to be assumed "port".
+static std::optional<place> parse_place(std::string_view text, std::string_view host) {
+  if (const auto colon = text.rfind(':'); colon != std::string_view::npos) {
+    host = text.substr(0, colon);
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    text.remove_prefix(colon + 1);
+  }
+  std::uint16_t port = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), port);
+  if (host.empty() || failure != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return place(host, port);
+}
+
+// Until the end, which is passed on.
+static anyio::task<> copy(anyio::byte_stream& from, anyio::byte_stream& to) {
+  for (;;) {
+    const auto bytes = co_await as_result(from.receive_view());
+    if (bytes.error() == anyio::errc::end_of_stream) break;
+    if (!bytes) co_await anyio::raise(bytes.error());
+    co_await to.send(*bytes);
+  }
+  co_await to.send_eof();
+}
+
+static anyio::task<> forward(anyio::tcp_stream client, const place& target) {
+  anyio::tcp_stream server = co_await anyio::connect_tcp(target.host, target.port);
+  co_await anyio::when_all(copy(client, server), copy(server, client));
+}
+
+static anyio::task<> program(const place& own, const place& target) {
+  auto interrupts = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
+  auto listener = co_await anyio::create_tcp_listener({.local_host = own.host, .local_port = own.port});
+  for (const auto& local : listener.local_endpoints())
+    std::cout << "listening on " << local.to_string() << std::endl;
+
+  anyio::task_group group;
+  group.start_soon(
+      listener.serve([&](anyio::tcp_stream client) { return forward(std::move(client), target); },
+                     [](const anyio::error& e) { std::cerr << "forward: " << e.message() << '\n'; }));
+  co_await interrupts.receive();
+  listener.close();
+  co_await anyio::when_any(anyio::move_on_after(2s, group.join()), interrupts.receive());
+}
+
+int main(int argc, char** argv) {
+  if (argc == 2 && (argv[1] == std::string_view("--help") || argv[1] == std::string_view("-h")))
+    return std::cout << help, 0;
+  const auto own = argc == 3 ? parse_place(argv[1], "localhost") : std::nullopt;
+  const auto target = argc == 3 ? parse_place(argv[2], "") : std::nullopt;
+  if (!own || !target) return std::cerr << help, 2;
+  try {
+    anyio::run(program(*own, *target));
+  } catch (const anyio::exception& e) {
+    std::cerr << "forward: " << e.what() << '\n';
+    return 1;
+  }
+}

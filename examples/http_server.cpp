@@ -1,0 +1,270 @@
+// An HTTP/1.1 server for the files of a folder (RFC 9110, 9112): connections are kept, requests may follow
+// each other without waiting, and files go out without passing through the program.
+//
+//   g++ -std=c++20 -O2 -pthread -I. examples/http_server.cpp -o http_server
+//   ./http_server . 8080
+#include "anyio_net.hpp"
+
+#include <array>
+#include <charconv>
+#include <csignal>
+#include <ctime>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fcntl.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+using namespace std::chrono_literals;
+
+static constexpr std::string_view help =
+    "usage: http_server FOLDER PORT\n"
+    "\n"
+    "Serves the files below FOLDER to this machine (PORT 0: any that is free); for a folder its index.html. "
+    "What leads\n"
+    "out of it, symbolic links too, is not found. Ctrl-C takes no more connections and ends when none is "
+    "busy.\n"
+    "\n"
+    "exit code: 0 after Ctrl-C, 1 if it cannot serve, 2 for a wrong command line\n";
+
+static constexpr std::size_t longest_head = 16384;
+static constexpr std::uint64_t longest_body = 1 << 20;  // which nobody reads
+static constexpr auto patience = 30s;
+
+// --- requests
+
+struct request {
+  std::string head;  // all lines of it, without the empty one
+  std::string_view method, target, version;
+
+  request() = default;
+  request(const request&) = delete;
+  request& operator=(const request&) = delete;
+
+  // False if it is none.
+  bool parse() {
+    const std::string_view line = std::string_view(head).substr(0, head.find("\r\n"));
+    const auto first = line.find(' ');
+    const auto last = line.rfind(' ');
+    if (first == line.npos || first == last) return false;
+    method = line.substr(0, first);
+    target = line.substr(first + 1, last - first - 1);
+    version = line.substr(last + 1);
+    return !method.empty() && target.starts_with('/') && target.find(' ') == target.npos &&
+           (version == "HTTP/1.1" ? field("Host").has_value() : version == "HTTP/1.0");
+  }
+  [[nodiscard]] std::optional<std::string_view> field(std::string_view name) const {
+    std::string_view rest = head;
+    for (auto end = rest.find("\r\n"); end != rest.npos; end = rest.find("\r\n")) {
+      rest.remove_prefix(end + 2);
+      const std::string_view line = rest.substr(0, rest.find("\r\n"));
+      if (line.size() <= name.size() || line[name.size()] != ':') continue;
+      if (::strncasecmp(line.data(), name.data(), name.size()) != 0) continue;
+      std::string_view value = line.substr(name.size() + 1);
+      while (value.starts_with(' ') || value.starts_with('\t')) value.remove_prefix(1);
+      while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
+      return value;
+    }
+    return std::nullopt;
+  }
+  [[nodiscard]] bool keeps_connection() const {
+    const auto wish = field("Connection");
+    if (version == "HTTP/1.0") return wish && ::strncasecmp(wish->data(), "keep-alive", wish->size()) == 0;
+    return !wish || ::strncasecmp(wish->data(), "close", wish->size()) != 0;
+  }
+  // How much body follows; nothing if that is not said in the one way that is understood here.
+  [[nodiscard]] std::optional<std::uint64_t> body_size() const {
+    if (field("Transfer-Encoding")) return std::nullopt;
+    const auto text = field("Content-Length");
+    if (!text) return 0;
+    std::uint64_t size = 0;
+    const auto [end, failure] = std::from_chars(text->data(), text->data() + text->size(), size);
+    if (failure != std::errc() || end != text->data() + text->size()) return std::nullopt;
+    return size;
+  }
+};
+
+// "%20" and its like; nothing for what is no path inside a folder.
+static std::optional<std::string> path_of(std::string_view target) {
+  std::string path;
+  target = target.substr(1, target.find_first_of("?#") - 1);
+  for (std::size_t i = 0; i < target.size(); ++i) {
+    unsigned code = static_cast<unsigned char>(target[i]);
+    if (code == '%') {
+      const char* digits = target.data() + i + 1;
+      if (i + 2 >= target.size() || std::from_chars(digits, digits + 2, code, 16).ptr != digits + 2)
+        return std::nullopt;
+      i += 2;
+    }
+    if (code == 0) return std::nullopt;
+    path += static_cast<char>(code);
+  }
+  for (std::size_t at = 0; at <= path.size();) {
+    const std::size_t end = std::min(path.find('/', at), path.size());
+    if (std::string_view(path).substr(at, end - at) == "..") return std::nullopt;
+    at = end + 1;
+  }
+  return path;
+}
+
+// --- files
+
+struct file {
+  anyio::unique_fd fd;
+  std::uint64_t size = 0;
+  std::string_view type;
+
+  file() = default;
+};
+
+static std::string_view type_of(std::string_view path) {
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 9> types{
+      {{".html", "text/html"},
+       {".txt", "text/plain"},
+       {".md", "text/plain"},
+       {".css", "text/css"},
+       {".js", "text/javascript"},
+       {".json", "application/json"},
+       {".svg", "image/svg+xml"},
+       {".png", "image/png"},
+       {".jpg", "image/jpeg"}}};
+  for (const auto& [ending, type] : types)
+    if (path.ends_with(ending)) return type;
+  return "application/octet-stream";
+}
+
+// Step by step, and never through a symbolic link.
+static std::optional<file> open_below(int folder, std::string path) {
+  anyio::unique_fd here(::fcntl(folder, F_DUPFD_CLOEXEC, 0));
+  if (path.empty() || path.ends_with('/')) path += "index.html";
+  for (std::size_t at = 0; at < path.size();) {
+    const std::size_t end = std::min(path.find('/', at), path.size());
+    const std::string step = path.substr(at, end - at);
+    const bool last = end == path.size();
+    at = end + 1;
+    if (step.empty() || step == ".") continue;
+    const int kind = last ? O_NONBLOCK : O_DIRECTORY;  // a named pipe would block
+    here = anyio::unique_fd(::openat(here.get(), step.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | kind));
+    if (!here) return std::nullopt;
+  }
+  struct stat about {};
+  if (::fstat(here.get(), &about) != 0 || !S_ISREG(about.st_mode)) return std::nullopt;
+  file f;
+  f.fd = std::move(here);
+  f.size = static_cast<std::uint64_t>(about.st_size);
+  f.type = type_of(path);
+  return f;
+}
+
+// --- answers
+
+static std::string head_of(std::string_view status, std::uint64_t size, std::string_view type, bool keep) {
+  char date[64];
+  const std::time_t now = std::time(nullptr);
+  std::tm broken_down{};
+  ::gmtime_r(&now, &broken_down);
+  std::string head = "HTTP/1.1 ";
+  head.append(status)
+      .append("\r\nDate: ")
+      .append(date, std::strftime(date, sizeof date, "%a, %d %b %Y %T GMT", &broken_down));
+  head.append("\r\nContent-Length: ").append(std::to_string(size)).append("\r\nContent-Type: ").append(type);
+  if (status.starts_with("405")) head.append("\r\nAllow: GET, HEAD");
+  return head.append(keep ? "\r\n\r\n" : "\r\nConnection: close\r\n\r\n");
+}
+
+static anyio::task<> send_words(anyio::tcp_stream& client, std::string_view status, bool with_body,
+                                bool keep) {
+  std::string words(status.substr(4));
+  words += '\n';
+  const std::string head = head_of(status, words.size(), "text/plain", keep);
+  const anyio::const_buffer both[] = {head, with_body ? words : std::string_view()};
+  co_await client.send(both);
+}
+
+static anyio::task<> send_file(anyio::tcp_stream& client, file f, bool keep) {
+  const std::string head = head_of("200 OK", f.size, f.type, keep);
+  co_await client.send(head);
+  const std::uint64_t sent = co_await client.send_file(f.fd.get(), 0, f.size);
+  if (sent != f.size) co_await anyio::raise(anyio::errc::incomplete_read);  // it has become shorter meanwhile
+}
+
+// False: nothing may follow.
+static anyio::task<bool> answer(anyio::tcp_stream& client, anyio::buffered_stream& in, int folder,
+                                std::string head) {
+  request r;
+  r.head = std::move(head);
+  const bool well_formed = r.parse();
+  const auto body = r.body_size();
+  const bool is_head = r.method == "HEAD";
+  const bool keep = well_formed && body && *body <= longest_body && r.keeps_connection();
+  if (!well_formed) {
+    co_await send_words(client, "400 Bad Request", true, false);
+  } else if (!body) {
+    co_await send_words(client, "501 Not Implemented", !is_head, false);
+  } else if (*body > longest_body) {
+    co_await send_words(client, "413 Content Too Large", !is_head, false);
+  } else if (r.method != "GET" && !is_head) {
+    co_await send_words(client, "405 Method Not Allowed", true, keep);
+  } else {
+    const auto path = path_of(r.target);
+    auto found = path ? open_below(folder, *path) : std::nullopt;
+    if (!found) {
+      co_await send_words(client, "404 Not Found", !is_head, keep);
+    } else if (is_head) {
+      co_await client.send(head_of("200 OK", found->size, found->type, keep));
+    } else {
+      co_await send_file(client, *std::move(found), keep);
+    }
+  }
+  if (keep && *body != 0) static_cast<void>(co_await in.receive_exactly(static_cast<std::size_t>(*body)));
+  co_return keep;
+}
+
+static anyio::task<> serve_client(anyio::tcp_stream client, int folder) {
+  anyio::buffered_stream in(client);
+  for (bool keep = true; keep;) {
+    auto head = co_await as_result(anyio::fail_after(patience, in.receive_until("\r\n\r\n", longest_head)));
+    if (head.error() == anyio::errc::delimiter_not_found) {
+      co_await send_words(client, "431 Request Header Fields Too Large", true, false);
+      break;
+    }
+    if (!head) co_return;  // it has gone, or says nothing
+    keep = co_await anyio::fail_after(10 * patience, answer(client, in, folder, *std::move(head)));
+  }
+  co_await client.aclose();  // so that what was sent arrives, whatever else the client sends
+}
+
+static anyio::task<> program(int folder, std::uint16_t port) {
+  auto interrupts = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
+  auto listener = co_await anyio::create_tcp_listener({.local_host = "localhost", .local_port = port});
+  std::cout << "listening on port " << listener.local_port() << std::endl;
+  anyio::task_group group;
+  group.start_soon(
+      listener.serve([folder](anyio::tcp_stream client) { return serve_client(std::move(client), folder); },
+                     [](const anyio::error& e) { std::cerr << "http_server: " << e.message() << '\n'; }));
+  co_await interrupts.receive();
+  listener.close();
+  co_await anyio::when_any(anyio::move_on_after(1s, group.join()), interrupts.receive());
+}
+
+int main(int argc, char** argv) {
+  if (argc == 2 && (argv[1] == std::string_view("--help") || argv[1] == std::string_view("-h")))
+    return std::cout << help, 0;
+  std::uint16_t port = 0;
+  const std::string_view number = argc == 3 ? argv[2] : "";
+  const auto [end, failure] = std::from_chars(number.data(), number.data() + number.size(), port);
+  if (number.empty() || failure != std::errc() || end != number.data() + number.size())
+    return std::cerr << help, 2;
+  const anyio::unique_fd folder(::open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) return std::perror(argv[1]), 1;
+  try {
+    anyio::run(program(folder.get(), port));
+  } catch (const anyio::exception& e) {
+    std::cerr << "http_server: " << e.what() << '\n';
+    return 1;
+  }
+}

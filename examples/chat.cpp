@@ -1,0 +1,116 @@
+// A chat server. Whoever connects says a name and then lines, which all others get. A client that reads too
+// slowly is sent away, so that it cannot hold up the others.
+//
+//   g++ -std=c++20 -O2 -pthread -I. examples/chat.cpp -o chat && ./chat 1234
+//   nc localhost 1234
+#include "anyio_net.hpp"
+
+#include <charconv>
+#include <csignal>
+#include <iostream>
+#include <list>
+#include <string>
+#include <string_view>
+#include <utility>
+
+using namespace std::chrono_literals;
+
+static constexpr std::string_view help =
+    "usage: chat PORT\n"
+    "\n"
+    "A chat for everyone who connects to PORT (0: any that is free) of this machine, with nc for instance: "
+    "the\n"
+    "first line is a name, every other goes to all. Ctrl-C says goodbye and ends it.\n"
+    "\n"
+    "exit code: 0 after Ctrl-C, 1 if it cannot listen, 2 for a wrong command line\n";
+
+static constexpr std::size_t longest_line = 1000;
+static constexpr std::size_t lines_kept = 100;  // for one who does not read
+
+class room {
+ public:
+  // One client's whole stay.
+  anyio::task<> visit(anyio::tcp_stream stream) {
+    anyio::buffered_stream lines(stream);
+    co_await stream.send("name?\n");
+    const std::string name = co_await anyio::fail_after(1min, lines.receive_line(longest_line));
+    visitor here(*this);
+    say(here, "* " + name + " comes in\n");
+    // The first to end ends the others: the one who listens at the end of the stream.
+    const auto left = co_await as_result(
+        anyio::when_any(listen(here, name, lines), read_out(here, stream), here.too_slow.wait()));
+    say(here, "* " + name + " leaves\n");
+    if (!left && left.error() != anyio::errc::end_of_stream) co_await anyio::raise(left.error());
+  }
+
+  void say_to_all(const std::string& line) {
+    for (visitor* v : visitors_) v->hear(line);
+  }
+
+ private:
+  struct visitor {
+    explicit visitor(room& r) : in(r), place(r.visitors_.insert(r.visitors_.end(), this)) {}
+    visitor(const visitor&) = delete;
+    visitor& operator=(const visitor&) = delete;
+    ~visitor() { in.visitors_.erase(place); }
+
+    void hear(const std::string& line) {
+      if (!unheard.try_send(std::string(line))) too_slow.set();
+    }
+
+    room& in;
+    std::list<visitor*>::iterator place;
+    anyio::channel<std::string> unheard{lines_kept};
+    anyio::event too_slow;
+  };
+
+  void say(visitor& who, const std::string& line) {
+    for (visitor* v : visitors_)
+      if (v != &who) v->hear(line);
+  }
+
+  anyio::task<> listen(visitor& who, const std::string& name, anyio::buffered_stream& lines) {
+    for (;;) {
+      const std::string line = co_await lines.receive_line(longest_line);
+      if (!line.empty()) say(who, name + ": " + line + "\n");
+    }
+  }
+
+  static anyio::task<> read_out(visitor& who, anyio::tcp_stream& stream) {
+    for (;;) {
+      const std::string line = co_await who.unheard.receive();
+      co_await stream.send(line);
+    }
+  }
+
+  std::list<visitor*> visitors_;
+};
+
+static anyio::task<> program(std::uint16_t port) {
+  auto interrupts = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
+  auto listener = co_await anyio::create_tcp_listener({.local_host = "localhost", .local_port = port});
+  std::cout << "listening on port " << listener.local_port() << std::endl;
+  room everyone;
+  anyio::task_group group;
+  group.start_soon(
+      listener.serve([&](anyio::tcp_stream client) { return everyone.visit(std::move(client)); },
+                     [](const anyio::error& e) { std::cerr << "chat: " << e.message() << '\n'; }));
+  co_await interrupts.receive();
+  listener.close();
+  everyone.say_to_all("* the chat is closed\n");
+  co_await anyio::move_on_after(100ms, group.join());  // time for that to go out
+}
+
+int main(int argc, char** argv) {
+  const std::string_view word = argc == 2 ? argv[1] : "";
+  if (word == "--help" || word == "-h") return std::cout << help, 0;
+  std::uint16_t port = 0;
+  const auto [end, failure] = std::from_chars(word.data(), word.data() + word.size(), port);
+  if (word.empty() || failure != std::errc() || end != word.data() + word.size()) return std::cerr << help, 2;
+  try {
+    anyio::run(program(port));
+  } catch (const anyio::exception& e) {
+    std::cerr << "chat: " << e.what() << '\n';
+    return 1;
+  }
+}

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The chat with clients of Python's: names, lines for all others, leaving in every way, one that does not read.
+source "$(dirname "$0")/lib.bash"
+need "$python"
+
+"$examples/chat" --help | grep -q '^usage: chat'
+for wrong in '' 'x' '1 2' '99999'; do
+  status=0
+  # shellcheck disable=SC2086
+  "$examples/chat" $wrong >/dev/null 2>&1 || status=$?
+  ((status == 2)) || fail "'$wrong' gives $status"
+done
+
+"$python" - "$examples/chat" <<'PYTHON'
+import signal, socket, struct, subprocess, sys
+
+server = subprocess.Popen([sys.argv[1], "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+port = int(server.stdout.readline().split()[-1])
+
+class Client:
+    def __init__(self, name, receive_buffer=None):
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(20)
+        self.socket.connect(("127.0.0.1", port))
+        self.lines = self.socket.makefile("r", newline="\n")
+        assert self.lines.readline() == "name?\n"
+        self.say(name)
+
+    def say(self, text):
+        self.socket.sendall(text.encode() + b"\n")
+
+    def hears(self, text):
+        line = self.lines.readline()
+        assert line == text + "\n", (line, text)
+
+ann = Client("ann")
+bob = Client("bob")
+ann.hears("* bob comes in")
+eve = Client("eve")
+ann.hears("* eve comes in")
+bob.hears("* eve comes in")
+ann.say("hello")
+bob.hears("ann: hello")
+eve.hears("ann: hello")
+bob.say("two\nlines")
+for c in ann, eve:
+    c.hears("bob: two")
+    c.hears("bob: lines")
+eve.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+eve.lines.close()
+eve.socket.close()  # a reset
+ann.hears("* eve leaves")
+bob.hears("* eve leaves")
+bob.socket.sendall(b"x" * 100000)  # longer than a line may be
+ann.hears("* bob leaves")
+
+lazy = Client("lazy", receive_buffer=2048)
+ann.hears("* lazy comes in")
+for _ in range(200000):  # what lazy does not read must not stop the others: it is sent away
+    ann.say("y" * 900)
+    ann.socket.setblocking(False)
+    try:
+        if ann.socket.recv(100, socket.MSG_PEEK):
+            break
+    except BlockingIOError:
+        pass
+    finally:
+        ann.socket.settimeout(20)
+ann.hears("* lazy leaves")
+
+server.send_signal(signal.SIGINT)
+ann.hears("* the chat is closed")
+assert server.wait(timeout=20) == 0
+assert ann.lines.readline() == ""
+PYTHON

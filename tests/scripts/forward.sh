@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The forwarder between socat and netcat, curl's way of leaving, half-closes, a target that is not there, Ctrl-C.
+# The forwarder between netcat and an echo server: both directions full, half-closes, a target that is not there, Ctrl-C.
 source "$(dirname "$0")/lib.bash"
-need socat "$python"
+need "$python"
 need_netcat
 
 "$examples/forward" --help | grep -q '^usage: forward'
@@ -12,15 +12,14 @@ for wrong in '' '1 2' 'x y:1' '1 :1' '1 host' '99999 host:1' '1 host:1 more'; do
   ((status == 2)) || fail "'$wrong' gives $status"
 done
 
-target=$(free_port)
-start target socat -t 30 "TCP-LISTEN:$target,bind=127.0.0.1,reuseaddr,fork" PIPE
-eventually tcp_listens "$target"
+start target "$examples/echo_coroutine" 0
+target=$(printed_port target)
 start server "$examples/forward" 0 "127.0.0.1:$target"
 eventually grep -qs '127.0.0.1:[0-9]*$' "$work/server"
 port=$(sed -n 's/^listening on 127.0.0.1://p' "$work/server")
 
 random_file 8 "$work/data"
-for n in 1 2 3; do # socat's pipe echoes until the end, which must get through
+for n in 1 2 3; do # it echoes until the end, which must get through
   nc -N 127.0.0.1 "$port" <"$work/data" >"$work/echoed.$n" &
 done
 wait $(jobs -p | tail -n 3)

@@ -206,7 +206,7 @@ void turn_until(anyio::loop& loop, std::size_t goal) {
   });
 }
 
-/// As in bench/anyio_echo_callback.cpp.
+/// As in bench/servers/anyio_callback.cpp.
 template <class Stream>
 class session {
  public:

@@ -179,6 +179,7 @@ check-rest: ## what CI does after `make test`
 	  $(call check,format,check-format) \
 	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-warnings check-snippets check-link" \
+	  $(call check,the reference is made without a warning,reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
 	  $(call suite,clang) $(call suite,gcc-noexc) \
@@ -287,6 +288,12 @@ check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
 .PHONY: check-snippets
 check-snippets: $(HEADER) ## the documents' code compiles
 	@$(PYTHON) tools/check_snippets.py
+
+.PHONY: reference
+reference: ## the API reference by Doxygen, build/reference/html/index.html; a warning is an error
+	@rm -rf build/reference && mkdir -p build/reference
+	@doxygen docs/Doxyfile
+	@echo "build/reference/html/index.html"
 
 .PHONY: coverage
 coverage: ## line coverage of src/ by the tests, with g++

@@ -9,7 +9,7 @@
 
 // == intro ========================================================================================
 
-// anyio_net.hpp: sockets for C++20 in one header. No dependency, Linux with epoll.
+// anyio_net.hpp: sockets for C++20 in one header. No dependency; epoll or kqueue.
 //
 //   #include "anyio_net.hpp"
 //
@@ -30,8 +30,8 @@
 //
 // Everything that can wait is an operation, and an operation is used in one of two ways:
 //
-//   auto n = co_await client.receive(buffer);                       // in a coroutine: the value, or it
-//   raises client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
+//   auto n = co_await client.receive(buffer);  // in a coroutine: the value, or it raises
+//   client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
 //
 // Four rules hold everywhere:
 //
@@ -194,12 +194,15 @@ struct error_access;
 class [[nodiscard]] error {
  public:
   constexpr error() noexcept = default;
+  /// `operation` must be static text; an `os_error` of 0 means that there is none.
   constexpr error(errc code, int os_error = 0, const char* operation = "") noexcept
       : operation_(operation), os_error_(os_error), code_(code) {}
 
+  /// What kind of failure it is, `errc::ok` for none.
   [[nodiscard]] constexpr errc code() const noexcept { return code_; }
   /// The errno behind it, 0 if none.
   [[nodiscard]] constexpr int os_error() const noexcept { return os_error_; }
+  /// What failed: "connect", "bind", "tls: private_key_file".
   [[nodiscard]] constexpr std::string_view operation() const noexcept { return operation_; }
   /// One line that a person can act on: "connect: connection refused (ECONNREFUSED)".
   [[nodiscard]] std::string message() const;
@@ -245,7 +248,9 @@ struct error_access {
 /// What a failed operation throws at its `co_await`; each `errc` has a subclass of its own.
 class exception : public std::runtime_error {
  public:
+  /// Its `what()` is the error's message.
   explicit exception(const anyio::error& e) : std::runtime_error(e.message()), error_(e) {}
+  /// What was raised.
   [[nodiscard]] const anyio::error& error() const noexcept { return error_; }
 
  private:
@@ -324,13 +329,14 @@ class [[nodiscard]] result {
   using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
  public:
-  using value_type = T;
+  using value_type = T;  ///< what it gives
 
   result()
     requires std::is_default_constructible_v<stored>
       : state_(state::value) {
     std::construct_at(&value_);
   }
+  /// A value.
   template <class U = T>
     requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
@@ -338,10 +344,12 @@ class [[nodiscard]] result {
   result(U&& value) : state_(state::value) {
     std::construct_at(&value_, std::forward<U>(value));
   }
+  /// A failure; not of `errc::ok`.
   result(anyio::error e) noexcept : state_(state::error) {
     ANYIO_NET_ASSERT(e.code() != errc::ok);
     std::construct_at(&error_, e);
   }
+  /// A failure without an errno.
   result(errc code) noexcept : result(anyio::error(code)) {}
 
   result(const result& other)
@@ -370,38 +378,46 @@ class [[nodiscard]] result {
   }
   ~result() { destroy(); }
 
+  /// Whether there is a value.
   [[nodiscard]] bool has_value() const noexcept { return state_ == state::value; }
+  /// The same.
   explicit operator bool() const noexcept { return has_value(); }
 
+  /// The value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U& operator*() & noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
+  /// The value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   const U& operator*() const& noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
+  /// The value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U&& operator*() && noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::move(value_);
   }
+  /// Only checks that it did not fail.
   void operator*() const noexcept
     requires std::is_void_v<T>
   {
     ANYIO_NET_ASSERT(has_value());
   }
+  /// The value's members; it must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U* operator->() noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
   }
+  /// The value's members; it must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   const U* operator->() const noexcept {
@@ -409,23 +425,28 @@ class [[nodiscard]] result {
     return std::addressof(value_);
   }
 
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
   decltype(auto) value() & {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
   }
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
   decltype(auto) value() const& {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
   }
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
   T value() && {
     check();
     if constexpr (!std::is_void_v<T>) return std::move(value_);
   }
+  /// The value, or another in place of an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) const& {
     return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
   }
+  /// The value, or another in place of an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) && {
@@ -640,17 +661,23 @@ class mutable_buffer {
   /// Empty.
   constexpr mutable_buffer() noexcept = default;
 
+  /// Room for `size` bytes.
   constexpr mutable_buffer(void* data, std::size_t size) noexcept : data_(data), size_(size) {}
 
+  /// All of an array.
   template <detail::byte_type T, std::size_t n>
   constexpr mutable_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {}
 
+  /// All of a string, a vector, a span and the like.
   template <detail::writable_byte_range T>
   constexpr mutable_buffer(T&& range) noexcept
       : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
 
+  /// Where it begins.
   std::byte* data() const noexcept { return static_cast<std::byte*>(data_); }
+  /// How many bytes it has.
   constexpr std::size_t size() const noexcept { return size_; }
+  /// Whether it has none.
   constexpr bool empty() const noexcept { return size_ == 0; }
 
   /// Drops the first `n` bytes from the view; `n` is at most size().
@@ -679,10 +706,13 @@ class const_buffer {
   /// Empty.
   constexpr const_buffer() noexcept = default;
 
+  /// So many bytes.
   constexpr const_buffer(const void* data, std::size_t size) noexcept : data_(data), size_(size) {}
 
+  /// The same bytes, to be read.
   constexpr const_buffer(mutable_buffer bytes) noexcept : data_(bytes.data_), size_(bytes.size_) {}
 
+  /// All of an array, without the NUL that ends a literal.
   template <class T, std::size_t n>
     requires detail::byte_type<std::remove_const_t<T>>
   constexpr const_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {
@@ -696,12 +726,16 @@ class const_buffer {
     requires(std::same_as<T, const char*> || std::same_as<T, char*>)
   constexpr const_buffer(const T& text) noexcept : data_(text), size_(std::char_traits<char>::length(text)) {}
 
+  /// All of a string, a vector, a span and the like.
   template <detail::byte_range T>
   constexpr const_buffer(T&& range) noexcept
       : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
 
+  /// Where it begins.
   const std::byte* data() const noexcept { return static_cast<const std::byte*>(data_); }
+  /// How many bytes it has.
   constexpr std::size_t size() const noexcept { return size_; }
+  /// Whether it has none.
   constexpr bool empty() const noexcept { return size_ == 0; }
 
   /// Drops the first `n` bytes from the view; `n` is at most size().
@@ -777,7 +811,9 @@ class ip_address {
     return address;
   }
 
+  /// Either of the two: a mapped address is given as the IPv4 address that it stands for.
   [[nodiscard]] constexpr bool is_v4() const noexcept { return !is_v6_; }
+  /// The opposite.
   [[nodiscard]] constexpr bool is_v6() const noexcept { return is_v6_; }
   /// 224.0.0.0/4 or ff00::/8.
   [[nodiscard]] constexpr bool is_multicast() const noexcept {
@@ -808,7 +844,7 @@ static_assert(std::is_trivially_copyable_v<ip_address>);
 
 /// An address and a port.
 struct ip_endpoint {
-  ip_address address{};
+  ip_address address{};    ///< 0.0.0.0 at first
   std::uint16_t port = 0;  ///< in host byte order
 
   /// Reads "127.0.0.1:80", "[::1]:80" or "[fe80::1%eth0]:80". The port is a decimal number up to
@@ -1048,13 +1084,16 @@ class byte_queue {
   [[nodiscard]] std::string_view view() const noexcept {
     return {reinterpret_cast<const char*>(memory_) + begin_, size()};
   }
+  /// How many bytes it holds.
   [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
+  /// Whether it holds none.
   [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
   /// Drops so many, at most `size()`, from the front.
   void consume(std::size_t n) noexcept;
 
   /// Room for at least so many bytes at the end; `commit` says how many were put there.
   [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
+  /// So many of what `prepare` gave now belong to the queue.
   void commit(std::size_t n) noexcept { end_ += n; }
   /// Copies bytes to the front.
   void put_back(const_buffer bytes);
@@ -1062,10 +1101,11 @@ class byte_queue {
   void trim() noexcept {
     if (empty()) release();
   }
+  /// Whether it holds memory, which an idle one need not.
   [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
 
-  static constexpr std::size_t least = 4096;        // the recycler's largest size class
-  static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
+  static constexpr std::size_t least = 4096;        ///< the recycler's largest size class
+  static constexpr std::size_t kept_limit = 65536;  ///< one that has grown beyond is freed once it is empty
 
  private:
   void rearrange(std::size_t front, std::size_t capacity);
@@ -1095,8 +1135,8 @@ class byte_queue {
 
 namespace anyio::inline ANYIO_NET_ABI {
 
-using duration = std::chrono::nanoseconds;
-using time_point = std::chrono::steady_clock::time_point;
+using duration = std::chrono::nanoseconds;                 ///< what members and results are in
+using time_point = std::chrono::steady_clock::time_point;  ///< of the loop's clock, see `now`
 
 namespace detail {
 
@@ -1256,12 +1296,14 @@ class backend {
   backend& operator=(const backend&) = delete;
   virtual ~backend() = default;
 
+  /// The clock of all timers.
   virtual time_point now() = 0;
 
   // --- readiness
   /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
   /// watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
+  /// Ends what `watch` or `watch_once` began, before the descriptor is closed.
   virtual void forget(int fd) = 0;
   /// Watches for reading, writing or both, level-triggered; reports once (some pollers once for each of
   /// the two), then is silent until armed again.
@@ -1281,13 +1323,13 @@ class backend {
   virtual int wake_descriptor() const { return -1; }
 
   // --- sockets: close-on-exec, non-blocking, never SIGPIPE
-  virtual int open_socket(int family, int type, int protocol) = 0;
-  virtual int open_pair(int family, int type, int (&fds)[2]) = 0;
-  virtual int bind(int fd, const sockaddr* address, socklen_t size) = 0;
-  virtual int listen(int fd, int backlog) = 0;
-  virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;
-  virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;
-  virtual int shutdown(int fd, int how) = 0;
+  virtual int open_socket(int family, int type, int protocol) = 0;           ///< socket(2)
+  virtual int open_pair(int family, int type, int (&fds)[2]) = 0;            ///< socketpair(2)
+  virtual int bind(int fd, const sockaddr* address, socklen_t size) = 0;     ///< bind(2)
+  virtual int listen(int fd, int backlog) = 0;                               ///< listen(2)
+  virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;  ///< connect(2)
+  virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;        ///< accept(2)
+  virtual int shutdown(int fd, int how) = 0;                                 ///< shutdown(2)
   /// Breaks a connection in the way that the network could, as far as that can be done here.
   virtual int break_connection(int fd) {
     sockaddr nowhere{};
@@ -1296,14 +1338,15 @@ class backend {
   }
   /// Closes any descriptor. The number is free afterwards, whatever it returns.
   virtual int close(int fd) = 0;
-  virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;
-  virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
-  virtual ssize_t receive_message(int fd, detail::message& m) = 0;
-  virtual ssize_t send_message(int fd, const detail::message& m) = 0;
-  virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
-  virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
-  virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
-  virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;                      ///< recv(2)
+  virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;                   ///< send(2)
+  virtual ssize_t receive_message(int fd, detail::message& m) = 0;                        ///< recvmsg(2)
+  virtual ssize_t send_message(int fd, const detail::message& m) = 0;                     ///< sendmsg(2)
+  virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;  ///< getsockopt(2)
+  virtual int set_option(int fd, int level, int name, const void* value,
+                         socklen_t size) = 0;                                  ///< setsockopt(2)
+  virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;   ///< getsockname(2)
+  virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;  ///< getpeername(2)
 
   // --- services of this backend's own; null: whoever needs one names the machine's, which is linked only
   // into programs that do
@@ -1580,6 +1623,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 class unique_fd {
  public:
   unique_fd() = default;
+  /// Owns it; -1 for none.
   explicit unique_fd(int fd) noexcept : fd_(fd) {}
   unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
   unique_fd& operator=(unique_fd&& other) noexcept {
@@ -1597,6 +1641,7 @@ class unique_fd {
     const int old = std::exchange(fd_, fd);
     if (old >= 0) detail::close_descriptor(old);
   }
+  /// Whether there is one.
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:
@@ -2215,6 +2260,7 @@ class loop {
  public:
   /// epoll on Linux, kqueue on the BSDs and macOS.
   loop();
+  /// On another backend: `system_backend()`, or one that simulates or fails.
   explicit loop(std::unique_ptr<backend> system);
   loop(const loop&) = delete;
   loop& operator=(const loop&) = delete;
@@ -2239,6 +2285,7 @@ class loop {
   /// Zero if something is ready, `duration::max()` if only the descriptor can tell.
   [[nodiscard]] duration time_until_next() const { return core_->time_until_next(); }
 
+  /// What other threads post through; may outlive the loop.
   [[nodiscard]] loop_handle handle() { return loop_handle(core_->mail); }
 
   /// Runs the callable from the loop, after what is ready already. From this loop's thread.
@@ -2495,8 +2542,13 @@ namespace anyio::inline ANYIO_NET_ABI {
 template <class T>
 class task;
 
-/// The mark of operations and tasks. It stands here so that `as_result`, `fail_after` and their like are
-/// found for every one of them without a qualification.
+/// What every operation and task is. It does nothing until it is used, in one of three ways: `co_await` gives
+/// the value or raises the error; `co_await as_result(…)` gives a `result`; `start(callable)` gives the
+/// `result` to the callable, which runs once, from the loop. A named operation is the caller's, who cancels
+/// it by destroying it or by assigning to it; a temporary one that was started is the loop's. While it is
+/// idle it may be moved, and used again.
+///
+/// It stands here so that `as_result`, `fail_after` and their like are found without a qualification.
 struct operation_tag {};
 
 namespace detail {
@@ -3047,6 +3099,7 @@ template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
   return detail::result_operation<T>(std::move(r));
 }
+/// The same of a copy.
 template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
   return detail::result_operation<T>(result<T>(r));
@@ -3139,7 +3192,7 @@ inline constexpr bool is_task<task<T>> = true;
 template <class T = void>
 class [[nodiscard]] task : public operation_tag {
  public:
-  using value_type = T;
+  using value_type = T;  ///< what it gives
   using promise_type = detail::promise<T>;
 
   task() = default;
@@ -3172,6 +3225,7 @@ class [[nodiscard]] task : public operation_tag {
     promise_->begin(detail::loop_core::current(), callback_face<F>);
     promise_->core->queue(*promise_);
   }
+  /// The loop keeps the task and the callable, any that can be moved, until it has ended.
   template <class F>
   void start(F&& f) && {
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
@@ -3422,6 +3476,7 @@ template <class Rep, class Period>
 [[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
   return sleep_operation(detail::to_duration(d));
 }
+/// The same with a point in time, of the loop's clock.
 [[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -3631,16 +3686,19 @@ template <class Rep, class Period, class X>
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                       detail::as_operation(std::forward<X>(x)));
 }
+/// The same with a point in time, of the loop's clock.
 template <class X>
 [[nodiscard]] auto fail_at(time_point deadline, X&& x) {
   return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
 }
-/// The same, but gives an empty optional (false for an x that gives nothing) when the time is over.
+/// x, or an empty optional when the time is over first; of an x that gives nothing true, or false. With no
+/// time at all: what is there at once.
 template <class Rep, class Period, class X>
 [[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
+/// The same with a point in time, of the loop's clock.
 template <class X>
 [[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
@@ -3890,6 +3948,7 @@ template <class... Xs>
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
+/// The same of any number of tasks of one kind: a vector in their order.
 template <class T>
 [[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));
@@ -4004,8 +4063,11 @@ class event {
     set_ = true;
     waiting_.release_all();
   }
+  /// From now on `wait` waits. Who was let on stays so.
   void clear() noexcept { set_ = false; }
+  /// Whether `wait` would go on at once.
   [[nodiscard]] bool is_set() const noexcept { return set_; }
+  /// Waits until it is set.
   [[nodiscard]] event_operation wait();
 
  private:
@@ -4065,6 +4127,7 @@ class [[nodiscard]] permit {
   ~permit() { release(); }
   /// Gives it back now; again is a no-op.
   void release() noexcept;
+  /// Whether there is something to give back.
   explicit operator bool() const noexcept { return semaphore_ != nullptr; }
 
  private:
@@ -4077,11 +4140,13 @@ class [[nodiscard]] permit {
 /// permits and who waits.
 class semaphore {
  public:
+  /// Lets `n` in.
   explicit semaphore(std::size_t n) noexcept : free_(n) {}
   semaphore(const semaphore&) = delete;
   semaphore& operator=(const semaphore&) = delete;
 
   class acquire_operation;
+  /// Waits for its turn, and gives the permit.
   [[nodiscard]] acquire_operation acquire();
   /// Empty if none is free, or others wait.
   [[nodiscard]] std::optional<permit> try_acquire() noexcept {
@@ -4104,6 +4169,7 @@ inline void permit::release() noexcept {
   if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
 }
 
+/// What `semaphore::acquire` gives.
 class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
  public:
   static constexpr const char* name = "acquire";
@@ -4162,7 +4228,9 @@ class channel {
 
   class send_operation;
   class receive_operation;
+  /// Waits for room, or for who takes it. A cancelled one has not been sent.
   [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
+  /// The oldest value. A cancelled one takes none.
   [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
   /// False if it would have to wait, or the channel is closed.
   [[nodiscard]] bool try_send(T value) {
@@ -4170,10 +4238,12 @@ class channel {
     put(std::move(value));
     return true;
   }
+  /// The oldest value if there is one now.
   [[nodiscard]] std::optional<T> try_receive() {
     if (!receivers_.empty()) return std::nullopt;
     return take();
   }
+  /// Ends it: receivers still get what is left. Again is a no-op.
   void close() noexcept {
     closed_ = true;
     senders_.wake_all();
@@ -4226,6 +4296,7 @@ class channel {
 };
 
 template <class T>
+/// What `channel::send` gives.
 class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
  public:
   static constexpr const char* name = "send";
@@ -4291,6 +4362,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
 };
 
 template <class T>
+/// What `channel::receive` gives.
 class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
  public:
   static constexpr const char* name = "receive";
@@ -4580,6 +4652,7 @@ class task_group {
   reaper reaper_;
 };
 
+/// What `task_group::join` gives.
 class [[nodiscard]] task_group::join_operation : public detail::operation<join_operation, void> {
  public:
   static constexpr const char* name = "join";
@@ -4783,6 +4856,7 @@ class signal_receiver {
     return open_all(numbers);
   }
 
+  /// Whether it is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
   /// The number of a signal that came, the lowest first if there are several.
@@ -5398,6 +5472,7 @@ class socket_stream : public byte_stream {
   }
   /// setsockopt(2) and getsockopt(2) of an int.
   result<> set_option(int level, int name, int value);
+  /// getsockopt(2) of an int.
   [[nodiscard]] result<int> get_option(int level, int name) const;
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
   /// gives how many: fewer where the file ends. The file's own offset stays as it is.
@@ -5422,9 +5497,11 @@ class tcp_stream : public socket_stream {
   [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
     return resource_ ? tcp().local : ip_endpoint();
   }
+  /// The other end's address; stays after either has gone.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? tcp().remote : ip_endpoint();
   }
+  /// TCP_NODELAY: whether what is sent goes at once (tcp(7)).
   result<> set_no_delay(bool on);
   /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
@@ -5441,9 +5518,9 @@ class tcp_stream : public socket_stream {
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;  // -1 where the system does not tell
-  uid_t uid = 0;
-  gid_t gid = 0;
+  pid_t pid = 0;  ///< -1 where the system does not tell
+  uid_t uid = 0;  ///< its effective user
+  gid_t gid = 0;  ///< its effective group
 };
 
 class send_fds_operation;
@@ -5456,7 +5533,9 @@ class unix_stream : public socket_stream {
 
   /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
   [[nodiscard]] std::string local_path() const;
+  /// The other end's name, empty for an unnamed socket; stays after either has gone.
   [[nodiscard]] std::string remote_path() const;
+  /// Who the other end is, or was when it connected.
   [[nodiscard]] result<peer_credentials> credentials() const;
   /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
   /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.
@@ -5530,11 +5609,12 @@ inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
 class fd_message {
  public:
   fd_message() = default;
+  /// Takes both.
   fd_message(std::string bytes, std::vector<unique_fd> descriptors)
       : data(std::move(bytes)), fds(std::move(descriptors)) {}
 
-  std::string data;
-  std::vector<unique_fd> fds;
+  std::string data;            ///< the bytes, at least one
+  std::vector<unique_fd> fds;  ///< in the order in which they were sent; closed unless taken
 };
 
 /// What `unix_stream::send_fds` gives.
@@ -5927,7 +6007,9 @@ class [[nodiscard]] receive_until_operation
 class buffered_stream : public byte_stream {
  public:
   buffered_stream() = default;
+  /// Borrows a stream, which must live as long as this one is used.
   explicit buffered_stream(byte_stream& inner);
+  /// Owns a stream.
   explicit buffered_stream(std::unique_ptr<byte_stream> inner);
   buffered_stream(buffered_stream&&) noexcept = default;
   buffered_stream& operator=(buffered_stream&& other) noexcept;
@@ -6000,23 +6082,25 @@ namespace anyio::inline ANYIO_NET_ABI {
 /// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
 /// several addresses, which share one port, also when it is 0.
 struct tcp_listener_options {
-  int family = AF_UNSPEC;
-  std::string_view local_host = {};
-  std::uint16_t local_port = 0;
-  int backlog = 65536;
-  bool reuse_port = false;
-  bool no_delay = true;
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  std::string_view local_host = {};  ///< a name or an address
+  std::uint16_t local_port = 0;      ///< 0: one that is free
+  int backlog = 65536;               ///< how many may wait to be accepted; the system may allow fewer
+  bool reuse_port = false;           ///< SO_REUSEPORT: several listeners share the connections of a port
+  bool no_delay = true;              ///< TCP_NODELAY for what is accepted
   /// Called between socket and bind; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
 };
 
+/// How to listen at a path. A socket file there that nobody listens on any more is replaced.
 struct unix_listener_options {
   std::optional<mode_t> mode = {};  ///< set between bind and listen
-  int backlog = 65536;
-  bool unlink_on_close = false;  ///< removes the listener's own file, and no other
+  int backlog = 65536;              ///< how many may wait to be accepted; the system may allow fewer
+  bool unlink_on_close = false;     ///< removes the listener's own file, and no other
 };
 
+/// How `serve` takes connections.
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
 };
@@ -6750,30 +6834,31 @@ struct udp_options {
   bool reuse_address = false;        ///< SO_REUSEADDR: several sockets get every multicast datagram
   /// Called between `socket` and `bind`; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
 };
 
 /// A datagram, and who sent it. `auto [data, sender] = co_await socket.receive();`
 class udp_packet {
  public:
-  std::string data;
-  ip_endpoint sender;
+  std::string data;    ///< all of its bytes
+  ip_endpoint sender;  ///< where an answer goes
 
   udp_packet() = default;
+  /// Takes both.
   udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
 };
 
 /// A datagram that was received into a buffer.
 struct udp_received {
-  std::size_t size = 0;  ///< how many bytes of it are in the buffer
-  ip_endpoint sender{};
+  std::size_t size = 0;    ///< how many bytes of it are in the buffer
+  ip_endpoint sender{};    ///< where an answer goes
   bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
 };
 
 /// The same where there is but one sender.
 struct received {
-  std::size_t size = 0;
-  bool truncated = false;
+  std::size_t size = 0;    ///< how many bytes of it are in the buffer
+  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
 };
 
 namespace detail {
@@ -6878,6 +6963,7 @@ class ip_datagram_socket : public datagram_socket {
   /// its number as the scope of this address or of the group's; otherwise the system chooses. `os_error`
   /// says why it failed; an address that is no group, or of the other family, is `invalid_argument`.
   result<> join_group(const ip_address& group, const ip_address& interface = {});
+  /// Receives it no longer.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
   /// Through which interface multicast datagrams are sent; given in the same way.
   result<> set_multicast_interface(const ip_address& interface);
@@ -6958,6 +7044,7 @@ class connected_udp_socket : public ip_datagram_socket {
 
   /// Opens and connects one at once. Of the options `local_host` and `family` do not count.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const udp_options& options = {});
+  /// The same from an address of this machine.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const ip_endpoint& local,
                                            const udp_options& options = {});
   /// Takes a connected UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
@@ -6984,6 +7071,7 @@ class connected_udp_socket : public ip_datagram_socket {
 
   /// As `udp_socket::receive_batch` and `send_batch`; all goes to the peer, whatever address stands by it.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
+  /// As `udp_socket::send_batch`, to the peer.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
@@ -7036,13 +7124,13 @@ class udp_batch {
  public:
   /// One datagram: its bytes, which lie in the batch, and who sent it, or to whom it is sent.
   struct entry {
-    std::span<const std::byte> data{};
-    ip_endpoint sender{};
-    bool truncated = false;  ///< it was longer than the batch allows, and the rest of it is lost
+    std::span<const std::byte> data{};  ///< lies in the batch
+    ip_endpoint sender{};               ///< or the receiver, of one to send
+    bool truncated = false;             ///< it was longer than the batch allows, and the rest of it is lost
   };
-  using value_type = entry;
-  using const_iterator = const entry*;
-  using iterator = const_iterator;
+  using value_type = entry;             ///< for ranges
+  using const_iterator = const entry*;  ///< random access
+  using iterator = const_iterator;      ///< entries are changed by `push` alone
 
   /// Room for `count` datagrams of at most `max_size` bytes each.
   explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
@@ -7062,17 +7150,25 @@ class udp_batch {
   /// Copies a datagram in behind the others. False, and nothing changed, when the batch is full or the
   /// datagram longer than it allows. A connected socket needs no address.
   bool push(const_buffer data, const ip_endpoint& to = {});
+  /// Empties it; its memory stays.
   void clear() noexcept { size_ = 0; }
 
+  /// How many datagrams it holds.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  /// Whether it holds none.
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  /// How many datagrams it may hold.
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  /// How many bytes each of them may have.
   [[nodiscard]] std::size_t max_size() const noexcept { return max_size_; }
+  /// The i-th, which must be there.
   [[nodiscard]] const entry& operator[](std::size_t i) const noexcept {
     ANYIO_NET_ASSERT(i < size_);
     return entries()[i];
   }
+  /// The first; valid until the batch changes.
   [[nodiscard]] const_iterator begin() const noexcept { return entries(); }
+  /// Behind the last.
   [[nodiscard]] const_iterator end() const noexcept { return entries() + size_; }
 
  private:
@@ -7221,10 +7317,11 @@ struct unix_datagram_options {
 /// A datagram, and the path of who sent it, empty for one without a name.
 class unix_packet {
  public:
-  std::string data;
-  std::string sender;
+  std::string data;    ///< all of its bytes
+  std::string sender;  ///< where an answer goes
 
   unix_packet() = default;
+  /// Takes both.
   unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
 };
 
@@ -7381,6 +7478,7 @@ class connected_unix_datagram_socket : public datagram_socket {
 
   /// Remembered after closing; empty without one.
   [[nodiscard]] std::string local_path() const;
+  /// The peer's path. Remembered after closing.
   [[nodiscard]] std::string remote_path() const;
 
   /// The next datagram, of any size.
@@ -7708,10 +7806,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 /// What `getnameinfo` gives: numbers as text where no name is known.
 class name_info {
  public:
-  std::string host;
-  std::string service;
+  std::string host;     ///< a name, or the address as text
+  std::string service;  ///< "http", or the port as text
 
   name_info() = default;
+  /// Takes both.
   name_info(std::string h, std::string s) noexcept : host(std::move(h)), service(std::move(s)) {}
 };
 
@@ -7815,14 +7914,15 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 /// `local_host` and `local_port` choose this end, either without the other.
 struct tcp_connect_options {
-  int family = AF_UNSPEC;
-  std::string_view local_host = {};
-  std::uint16_t local_port = 0;
-  std::chrono::milliseconds happy_eyeballs_delay = std::chrono::milliseconds(250);
-  bool no_delay = true;
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  std::string_view local_host = {};  ///< a name or an address of this machine
+  std::uint16_t local_port = 0;      ///< 0: one that is free
+  std::chrono::milliseconds happy_eyeballs_delay =
+      std::chrono::milliseconds(250);  ///< before the next address is tried beside (RFC 8305)
+  bool no_delay = true;                ///< TCP_NODELAY
   /// Called between socket and connect; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
 };
 
 namespace detail {
@@ -8238,8 +8338,8 @@ class tls_info {
   std::string alpn;                  ///< the protocol, empty if none was agreed
   std::string server_name;           ///< what the client asked for (RFC 6066), also at the client
   std::string peer_certificate_der;  ///< empty if the peer showed none
-  bool server_side = false;
-  bool resumed = false;
+  bool server_side = false;          ///< whether this end is the server
+  bool resumed = false;              ///< whether an earlier session was taken up again
 };
 
 /// One connection's end. Its driver makes one call at a time and never calls again after `failed`, nor
@@ -8272,23 +8372,24 @@ enum class tls_verify : std::uint8_t {
   peer,
 };
 
+/// TLS 1.2 (RFC 5246) and 1.3 (RFC 8446).
 enum class tls_version : std::uint8_t { v1_2, v1_3 };
 
 /// Credentials and rules, shared by many connections. Text is PEM; of each pair only one may be given, and a
 /// private key may lie with its certificate. Without `ca_*` the system's authorities are trusted. All is read
 /// before the call that takes it returns.
 struct tls_config {
-  std::string_view ca_file = {};
-  std::string_view ca_pem = {};
-  std::string_view certificate_file = {};  ///< the own one first, then those that lead to the authority
-  std::string_view certificate_pem = {};
-  std::string_view private_key_file = {};
-  std::string_view private_key_pem = {};
-  std::string_view private_key_password = {};
+  std::string_view ca_file = {};                ///< the authorities that are trusted
+  std::string_view ca_pem = {};                 ///< the same as text
+  std::string_view certificate_file = {};       ///< the own one first, then those that lead to the authority
+  std::string_view certificate_pem = {};        ///< the same as text
+  std::string_view private_key_file = {};       ///< of the own certificate
+  std::string_view private_key_pem = {};        ///< the same as text
+  std::string_view private_key_password = {};   ///< for a key that is encrypted
   std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
   tls_verify verify = tls_verify::peer;         ///< of a client: what it asks of the server
   tls_verify verify_client = tls_verify::none;  ///< of a server: what it asks of clients
-  tls_version min_version = tls_version::v1_2;
+  tls_version min_version = tls_version::v1_2;  ///< refuses what is older
 };
 
 /// The hook: credentials that make engines. May be shared by loops in several threads.
@@ -8313,7 +8414,7 @@ struct tls_options {
   /// Whether a close_notify is due from both ends before the connection ends. If not, a missing one is an
   /// end of stream, and none is sent.
   bool standard_compatible = true;
-  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(30);
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(30);  ///< then it is `timed_out`
 };
 
 namespace detail {
@@ -8345,11 +8446,12 @@ class tls_wrap_operation;
 class tls_unwrapped {
  public:
   tls_unwrapped() = default;
+  /// Takes both.
   tls_unwrapped(std::unique_ptr<byte_stream> stream, std::string rest)
       : transport(std::move(stream)), leftover(std::move(rest)) {}
 
-  std::unique_ptr<byte_stream> transport;
-  std::string leftover;
+  std::unique_ptr<byte_stream> transport;  ///< the stream below, open
+  std::string leftover;                    ///< what it gave behind the goodbye, and nobody has received
 };
 
 namespace detail {
@@ -9057,19 +9159,20 @@ struct faults {
   double accept_exhausted = 0;  ///< EMFILE, ENFILE, ENOBUFS or ENOMEM for a new descriptor
   double name_failure = 0;      ///< a look-up fails
   duration latency_min = duration::zero();  ///< one way, between IP addresses
-  duration latency_max = duration::zero();
+  duration latency_max = duration::zero();  ///< drawn from between the two
 };
 
 /// Whose errno values and orders it follows.
 enum class profile : std::uint8_t { linux_, darwin, freebsd };
 
+/// How a run goes. The same seed, or the same choices, give the same run.
 struct options {
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;  ///< of the random numbers that all decisions are drawn from
   /// Every decision is drawn from these bytes instead of the seed; used up = 0 = harmless. They stay the
   /// caller's, for as long as the run, or a loop on a `fault_backend`, lasts.
   std::span<const std::uint8_t> choices = {};
-  sim::faults faults = {};
-  sim::profile profile = sim::profile::linux_;
+  sim::faults faults = {};                       ///< what goes wrong, and how often
+  sim::profile profile = sim::profile::linux_;   ///< whose system it is
   duration time_limit = std::chrono::hours(24);  ///< of virtual time
   std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
   void (*log)(std::string_view line) = nullptr;  ///< hears every call
@@ -9671,6 +9774,7 @@ class report {
   std::size_t leaked_handles = 0;     ///< descriptors that were open after all was destroyed
   std::vector<std::uint8_t> choices;  ///< all decisions; as `options.choices` they repeat the run
 
+  /// Whether the program ended by itself, without an error, and left nothing behind.
   [[nodiscard]] bool ok() const noexcept;
   /// One line: what happened, and the choices in hexadecimal digits, which `parse_choices` reads.
   [[nodiscard]] std::string message() const;

@@ -66,7 +66,9 @@ class ip_address {
     return address;
   }
 
+  /// Either of the two: a mapped address is given as the IPv4 address that it stands for.
   [[nodiscard]] constexpr bool is_v4() const noexcept { return !is_v6_; }
+  /// The opposite.
   [[nodiscard]] constexpr bool is_v6() const noexcept { return is_v6_; }
   /// 224.0.0.0/4 or ff00::/8.
   [[nodiscard]] constexpr bool is_multicast() const noexcept {
@@ -97,7 +99,7 @@ static_assert(std::is_trivially_copyable_v<ip_address>);
 
 /// An address and a port.
 struct ip_endpoint {
-  ip_address address{};
+  ip_address address{};    ///< 0.0.0.0 at first
   std::uint16_t port = 0;  ///< in host byte order
 
   /// Reads "127.0.0.1:80", "[::1]:80" or "[fe80::1%eth0]:80". The port is a decimal number up to

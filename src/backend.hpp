@@ -23,8 +23,8 @@
 
 namespace anyio::inline ANYIO_NET_ABI {
 
-using duration = std::chrono::nanoseconds;
-using time_point = std::chrono::steady_clock::time_point;
+using duration = std::chrono::nanoseconds;                 ///< what members and results are in
+using time_point = std::chrono::steady_clock::time_point;  ///< of the loop's clock, see `now`
 
 namespace detail {
 
@@ -184,12 +184,14 @@ class backend {
   backend& operator=(const backend&) = delete;
   virtual ~backend() = default;
 
+  /// The clock of all timers.
   virtual time_point now() = 0;
 
   // --- readiness
   /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
   /// watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
+  /// Ends what `watch` or `watch_once` began, before the descriptor is closed.
   virtual void forget(int fd) = 0;
   /// Watches for reading, writing or both, level-triggered; reports once (some pollers once for each of
   /// the two), then is silent until armed again.
@@ -209,13 +211,13 @@ class backend {
   virtual int wake_descriptor() const { return -1; }
 
   // --- sockets: close-on-exec, non-blocking, never SIGPIPE
-  virtual int open_socket(int family, int type, int protocol) = 0;
-  virtual int open_pair(int family, int type, int (&fds)[2]) = 0;
-  virtual int bind(int fd, const sockaddr* address, socklen_t size) = 0;
-  virtual int listen(int fd, int backlog) = 0;
-  virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;
-  virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;
-  virtual int shutdown(int fd, int how) = 0;
+  virtual int open_socket(int family, int type, int protocol) = 0;           ///< socket(2)
+  virtual int open_pair(int family, int type, int (&fds)[2]) = 0;            ///< socketpair(2)
+  virtual int bind(int fd, const sockaddr* address, socklen_t size) = 0;     ///< bind(2)
+  virtual int listen(int fd, int backlog) = 0;                               ///< listen(2)
+  virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;  ///< connect(2)
+  virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;        ///< accept(2)
+  virtual int shutdown(int fd, int how) = 0;                                 ///< shutdown(2)
   /// Breaks a connection in the way that the network could, as far as that can be done here.
   virtual int break_connection(int fd) {
     sockaddr nowhere{};
@@ -224,14 +226,15 @@ class backend {
   }
   /// Closes any descriptor. The number is free afterwards, whatever it returns.
   virtual int close(int fd) = 0;
-  virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;
-  virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;
-  virtual ssize_t receive_message(int fd, detail::message& m) = 0;
-  virtual ssize_t send_message(int fd, const detail::message& m) = 0;
-  virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;
-  virtual int set_option(int fd, int level, int name, const void* value, socklen_t size) = 0;
-  virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;
-  virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;                      ///< recv(2)
+  virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;                   ///< send(2)
+  virtual ssize_t receive_message(int fd, detail::message& m) = 0;                        ///< recvmsg(2)
+  virtual ssize_t send_message(int fd, const detail::message& m) = 0;                     ///< sendmsg(2)
+  virtual int get_option(int fd, int level, int name, void* value, socklen_t* size) = 0;  ///< getsockopt(2)
+  virtual int set_option(int fd, int level, int name, const void* value,
+                         socklen_t size) = 0;                                  ///< setsockopt(2)
+  virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;   ///< getsockname(2)
+  virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;  ///< getpeername(2)
 
   // --- services of this backend's own; null: whoever needs one names the machine's, which is linked only
   // into programs that do

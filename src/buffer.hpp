@@ -71,17 +71,23 @@ class mutable_buffer {
   /// Empty.
   constexpr mutable_buffer() noexcept = default;
 
+  /// Room for `size` bytes.
   constexpr mutable_buffer(void* data, std::size_t size) noexcept : data_(data), size_(size) {}
 
+  /// All of an array.
   template <detail::byte_type T, std::size_t n>
   constexpr mutable_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {}
 
+  /// All of a string, a vector, a span and the like.
   template <detail::writable_byte_range T>
   constexpr mutable_buffer(T&& range) noexcept
       : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
 
+  /// Where it begins.
   std::byte* data() const noexcept { return static_cast<std::byte*>(data_); }
+  /// How many bytes it has.
   constexpr std::size_t size() const noexcept { return size_; }
+  /// Whether it has none.
   constexpr bool empty() const noexcept { return size_ == 0; }
 
   /// Drops the first `n` bytes from the view; `n` is at most size().
@@ -110,10 +116,13 @@ class const_buffer {
   /// Empty.
   constexpr const_buffer() noexcept = default;
 
+  /// So many bytes.
   constexpr const_buffer(const void* data, std::size_t size) noexcept : data_(data), size_(size) {}
 
+  /// The same bytes, to be read.
   constexpr const_buffer(mutable_buffer bytes) noexcept : data_(bytes.data_), size_(bytes.size_) {}
 
+  /// All of an array, without the NUL that ends a literal.
   template <class T, std::size_t n>
     requires detail::byte_type<std::remove_const_t<T>>
   constexpr const_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {
@@ -127,12 +136,16 @@ class const_buffer {
     requires(std::same_as<T, const char*> || std::same_as<T, char*>)
   constexpr const_buffer(const T& text) noexcept : data_(text), size_(std::char_traits<char>::length(text)) {}
 
+  /// All of a string, a vector, a span and the like.
   template <detail::byte_range T>
   constexpr const_buffer(T&& range) noexcept
       : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
 
+  /// Where it begins.
   const std::byte* data() const noexcept { return static_cast<const std::byte*>(data_); }
+  /// How many bytes it has.
   constexpr std::size_t size() const noexcept { return size_; }
+  /// Whether it has none.
   constexpr bool empty() const noexcept { return size_ == 0; }
 
   /// Drops the first `n` bytes from the view; `n` is at most size().

@@ -146,7 +146,9 @@ class [[nodiscard]] receive_until_operation
 class buffered_stream : public byte_stream {
  public:
   buffered_stream() = default;
+  /// Borrows a stream, which must live as long as this one is used.
   explicit buffered_stream(byte_stream& inner);
+  /// Owns a stream.
   explicit buffered_stream(std::unique_ptr<byte_stream> inner);
   buffered_stream(buffered_stream&&) noexcept = default;
   buffered_stream& operator=(buffered_stream&& other) noexcept;

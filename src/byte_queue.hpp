@@ -30,13 +30,16 @@ class byte_queue {
   [[nodiscard]] std::string_view view() const noexcept {
     return {reinterpret_cast<const char*>(memory_) + begin_, size()};
   }
+  /// How many bytes it holds.
   [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
+  /// Whether it holds none.
   [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
   /// Drops so many, at most `size()`, from the front.
   void consume(std::size_t n) noexcept;
 
   /// Room for at least so many bytes at the end; `commit` says how many were put there.
   [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
+  /// So many of what `prepare` gave now belong to the queue.
   void commit(std::size_t n) noexcept { end_ += n; }
   /// Copies bytes to the front.
   void put_back(const_buffer bytes);
@@ -44,10 +47,11 @@ class byte_queue {
   void trim() noexcept {
     if (empty()) release();
   }
+  /// Whether it holds memory, which an idle one need not.
   [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
 
-  static constexpr std::size_t least = 4096;        // the recycler's largest size class
-  static constexpr std::size_t kept_limit = 65536;  // one that has grown beyond is freed once it is empty
+  static constexpr std::size_t least = 4096;        ///< the recycler's largest size class
+  static constexpr std::size_t kept_limit = 65536;  ///< one that has grown beyond is freed once it is empty
 
  private:
   void rearrange(std::size_t front, std::size_t capacity);

@@ -211,16 +211,19 @@ template <class Rep, class Period, class X>
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                       detail::as_operation(std::forward<X>(x)));
 }
+/// The same with a point in time, of the loop's clock.
 template <class X>
 [[nodiscard]] auto fail_at(time_point deadline, X&& x) {
   return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
 }
-/// The same, but gives an empty optional (false for an x that gives nothing) when the time is over.
+/// x, or an empty optional when the time is over first; of an x that gives nothing true, or false. With no
+/// time at all: what is there at once.
 template <class Rep, class Period, class X>
 [[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
+/// The same with a point in time, of the loop's clock.
 template <class X>
 [[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
@@ -470,6 +473,7 @@ template <class... Xs>
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
+/// The same of any number of tasks of one kind: a vector in their order.
 template <class T>
 [[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));

@@ -25,14 +25,15 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 /// `local_host` and `local_port` choose this end, either without the other.
 struct tcp_connect_options {
-  int family = AF_UNSPEC;
-  std::string_view local_host = {};
-  std::uint16_t local_port = 0;
-  std::chrono::milliseconds happy_eyeballs_delay = std::chrono::milliseconds(250);
-  bool no_delay = true;
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  std::string_view local_host = {};  ///< a name or an address of this machine
+  std::uint16_t local_port = 0;      ///< 0: one that is free
+  std::chrono::milliseconds happy_eyeballs_delay =
+      std::chrono::milliseconds(250);  ///< before the next address is tried beside (RFC 8305)
+  bool no_delay = true;                ///< TCP_NODELAY
   /// Called between socket and connect; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
 };
 
 namespace detail {

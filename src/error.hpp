@@ -52,12 +52,15 @@ struct error_access;
 class [[nodiscard]] error {
  public:
   constexpr error() noexcept = default;
+  /// `operation` must be static text; an `os_error` of 0 means that there is none.
   constexpr error(errc code, int os_error = 0, const char* operation = "") noexcept
       : operation_(operation), os_error_(os_error), code_(code) {}
 
+  /// What kind of failure it is, `errc::ok` for none.
   [[nodiscard]] constexpr errc code() const noexcept { return code_; }
   /// The errno behind it, 0 if none.
   [[nodiscard]] constexpr int os_error() const noexcept { return os_error_; }
+  /// What failed: "connect", "bind", "tls: private_key_file".
   [[nodiscard]] constexpr std::string_view operation() const noexcept { return operation_; }
   /// One line that a person can act on: "connect: connection refused (ECONNREFUSED)".
   [[nodiscard]] std::string message() const;
@@ -103,7 +106,9 @@ struct error_access {
 /// What a failed operation throws at its `co_await`; each `errc` has a subclass of its own.
 class exception : public std::runtime_error {
  public:
+  /// Its `what()` is the error's message.
   explicit exception(const anyio::error& e) : std::runtime_error(e.message()), error_(e) {}
+  /// What was raised.
   [[nodiscard]] const anyio::error& error() const noexcept { return error_; }
 
  private:

@@ -25,11 +25,12 @@ inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
 class fd_message {
  public:
   fd_message() = default;
+  /// Takes both.
   fd_message(std::string bytes, std::vector<unique_fd> descriptors)
       : data(std::move(bytes)), fds(std::move(descriptors)) {}
 
-  std::string data;
-  std::vector<unique_fd> fds;
+  std::string data;            ///< the bytes, at least one
+  std::vector<unique_fd> fds;  ///< in the order in which they were sent; closed unless taken
 };
 
 /// What `unix_stream::send_fds` gives.

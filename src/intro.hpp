@@ -1,4 +1,4 @@
-// anyio_net.hpp: sockets for C++20 in one header. No dependency, Linux with epoll.
+// anyio_net.hpp: sockets for C++20 in one header. No dependency; epoll or kqueue.
 //
 //   #include "anyio_net.hpp"
 //
@@ -19,8 +19,8 @@
 //
 // Everything that can wait is an operation, and an operation is used in one of two ways:
 //
-//   auto n = co_await client.receive(buffer);                       // in a coroutine: the value, or it
-//   raises client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
+//   auto n = co_await client.receive(buffer);  // in a coroutine: the value, or it raises
+//   client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
 //
 // Four rules hold everywhere:
 //

@@ -32,23 +32,25 @@ namespace anyio::inline ANYIO_NET_ABI {
 /// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
 /// several addresses, which share one port, also when it is 0.
 struct tcp_listener_options {
-  int family = AF_UNSPEC;
-  std::string_view local_host = {};
-  std::uint16_t local_port = 0;
-  int backlog = 65536;
-  bool reuse_port = false;
-  bool no_delay = true;
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  std::string_view local_host = {};  ///< a name or an address
+  std::uint16_t local_port = 0;      ///< 0: one that is free
+  int backlog = 65536;               ///< how many may wait to be accepted; the system may allow fewer
+  bool reuse_port = false;           ///< SO_REUSEPORT: several listeners share the connections of a port
+  bool no_delay = true;              ///< TCP_NODELAY for what is accepted
   /// Called between socket and bind; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
 };
 
+/// How to listen at a path. A socket file there that nobody listens on any more is replaced.
 struct unix_listener_options {
   std::optional<mode_t> mode = {};  ///< set between bind and listen
-  int backlog = 65536;
-  bool unlink_on_close = false;  ///< removes the listener's own file, and no other
+  int backlog = 65536;              ///< how many may wait to be accepted; the system may allow fewer
+  bool unlink_on_close = false;     ///< removes the listener's own file, and no other
 };
 
+/// How `serve` takes connections.
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
 };

@@ -431,6 +431,7 @@ class loop {
  public:
   /// epoll on Linux, kqueue on the BSDs and macOS.
   loop();
+  /// On another backend: `system_backend()`, or one that simulates or fails.
   explicit loop(std::unique_ptr<backend> system);
   loop(const loop&) = delete;
   loop& operator=(const loop&) = delete;
@@ -455,6 +456,7 @@ class loop {
   /// Zero if something is ready, `duration::max()` if only the descriptor can tell.
   [[nodiscard]] duration time_until_next() const { return core_->time_until_next(); }
 
+  /// What other threads post through; may outlive the loop.
   [[nodiscard]] loop_handle handle() { return loop_handle(core_->mail); }
 
   /// Runs the callable from the loop, after what is ready already. From this loop's thread.

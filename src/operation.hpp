@@ -38,8 +38,13 @@ namespace anyio::inline ANYIO_NET_ABI {
 template <class T>
 class task;
 
-/// The mark of operations and tasks. It stands here so that `as_result`, `fail_after` and their like are
-/// found for every one of them without a qualification.
+/// What every operation and task is. It does nothing until it is used, in one of three ways: `co_await` gives
+/// the value or raises the error; `co_await as_result(…)` gives a `result`; `start(callable)` gives the
+/// `result` to the callable, which runs once, from the loop. A named operation is the caller's, who cancels
+/// it by destroying it or by assigning to it; a temporary one that was started is the loop's. While it is
+/// idle it may be moved, and used again.
+///
+/// It stands here so that `as_result`, `fail_after` and their like are found without a qualification.
 struct operation_tag {};
 
 namespace detail {
@@ -590,6 +595,7 @@ template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
   return detail::result_operation<T>(std::move(r));
 }
+/// The same of a copy.
 template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
   return detail::result_operation<T>(result<T>(r));

@@ -26,10 +26,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 /// What `getnameinfo` gives: numbers as text where no name is known.
 class name_info {
  public:
-  std::string host;
-  std::string service;
+  std::string host;     ///< a name, or the address as text
+  std::string service;  ///< "http", or the port as text
 
   name_info() = default;
+  /// Takes both.
   name_info(std::string h, std::string s) noexcept : host(std::move(h)), service(std::move(s)) {}
 };
 

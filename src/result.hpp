@@ -44,13 +44,14 @@ class [[nodiscard]] result {
   using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
  public:
-  using value_type = T;
+  using value_type = T;  ///< what it gives
 
   result()
     requires std::is_default_constructible_v<stored>
       : state_(state::value) {
     std::construct_at(&value_);
   }
+  /// A value.
   template <class U = T>
     requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
@@ -58,10 +59,12 @@ class [[nodiscard]] result {
   result(U&& value) : state_(state::value) {
     std::construct_at(&value_, std::forward<U>(value));
   }
+  /// A failure; not of `errc::ok`.
   result(anyio::error e) noexcept : state_(state::error) {
     ANYIO_NET_ASSERT(e.code() != errc::ok);
     std::construct_at(&error_, e);
   }
+  /// A failure without an errno.
   result(errc code) noexcept : result(anyio::error(code)) {}
 
   result(const result& other)
@@ -90,38 +93,46 @@ class [[nodiscard]] result {
   }
   ~result() { destroy(); }
 
+  /// Whether there is a value.
   [[nodiscard]] bool has_value() const noexcept { return state_ == state::value; }
+  /// The same.
   explicit operator bool() const noexcept { return has_value(); }
 
+  /// The value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U& operator*() & noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
+  /// The value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   const U& operator*() const& noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
+  /// The value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U&& operator*() && noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::move(value_);
   }
+  /// Only checks that it did not fail.
   void operator*() const noexcept
     requires std::is_void_v<T>
   {
     ANYIO_NET_ASSERT(has_value());
   }
+  /// The value's members; it must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U* operator->() noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
   }
+  /// The value's members; it must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   const U* operator->() const noexcept {
@@ -129,23 +140,28 @@ class [[nodiscard]] result {
     return std::addressof(value_);
   }
 
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
   decltype(auto) value() & {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
   }
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
   decltype(auto) value() const& {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
   }
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
   T value() && {
     check();
     if constexpr (!std::is_void_v<T>) return std::move(value_);
   }
+  /// The value, or another in place of an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) const& {
     return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
   }
+  /// The value, or another in place of an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) && {

@@ -88,6 +88,7 @@ class signal_receiver {
     return open_all(numbers);
   }
 
+  /// Whether it is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
   /// The number of a signal that came, the lowest first if there are several.

@@ -47,6 +47,7 @@ class report {
   std::size_t leaked_handles = 0;     ///< descriptors that were open after all was destroyed
   std::vector<std::uint8_t> choices;  ///< all decisions; as `options.choices` they repeat the run
 
+  /// Whether the program ended by itself, without an error, and left nothing behind.
   [[nodiscard]] bool ok() const noexcept;
   /// One line: what happened, and the choices in hexadecimal digits, which `parse_choices` reads.
   [[nodiscard]] std::string message() const;

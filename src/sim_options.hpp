@@ -26,19 +26,20 @@ struct faults {
   double accept_exhausted = 0;  ///< EMFILE, ENFILE, ENOBUFS or ENOMEM for a new descriptor
   double name_failure = 0;      ///< a look-up fails
   duration latency_min = duration::zero();  ///< one way, between IP addresses
-  duration latency_max = duration::zero();
+  duration latency_max = duration::zero();  ///< drawn from between the two
 };
 
 /// Whose errno values and orders it follows.
 enum class profile : std::uint8_t { linux_, darwin, freebsd };
 
+/// How a run goes. The same seed, or the same choices, give the same run.
 struct options {
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;  ///< of the random numbers that all decisions are drawn from
   /// Every decision is drawn from these bytes instead of the seed; used up = 0 = harmless. They stay the
   /// caller's, for as long as the run, or a loop on a `fault_backend`, lasts.
   std::span<const std::uint8_t> choices = {};
-  sim::faults faults = {};
-  sim::profile profile = sim::profile::linux_;
+  sim::faults faults = {};                       ///< what goes wrong, and how often
+  sim::profile profile = sim::profile::linux_;   ///< whose system it is
   duration time_limit = std::chrono::hours(24);  ///< of virtual time
   std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
   void (*log)(std::string_view line) = nullptr;  ///< hears every call

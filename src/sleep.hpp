@@ -55,6 +55,7 @@ template <class Rep, class Period>
 [[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
   return sleep_operation(detail::to_duration(d));
 }
+/// The same with a point in time, of the loop's clock.
 [[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }  // namespace anyio::inline ANYIO_NET_ABI

@@ -124,6 +124,7 @@ class socket_stream : public byte_stream {
   }
   /// setsockopt(2) and getsockopt(2) of an int.
   result<> set_option(int level, int name, int value);
+  /// getsockopt(2) of an int.
   [[nodiscard]] result<int> get_option(int level, int name) const;
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
   /// gives how many: fewer where the file ends. The file's own offset stays as it is.
@@ -148,9 +149,11 @@ class tcp_stream : public socket_stream {
   [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
     return resource_ ? tcp().local : ip_endpoint();
   }
+  /// The other end's address; stays after either has gone.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? tcp().remote : ip_endpoint();
   }
+  /// TCP_NODELAY: whether what is sent goes at once (tcp(7)).
   result<> set_no_delay(bool on);
   /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
@@ -167,9 +170,9 @@ class tcp_stream : public socket_stream {
 
 /// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;  // -1 where the system does not tell
-  uid_t uid = 0;
-  gid_t gid = 0;
+  pid_t pid = 0;  ///< -1 where the system does not tell
+  uid_t uid = 0;  ///< its effective user
+  gid_t gid = 0;  ///< its effective group
 };
 
 class send_fds_operation;
@@ -182,7 +185,9 @@ class unix_stream : public socket_stream {
 
   /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
   [[nodiscard]] std::string local_path() const;
+  /// The other end's name, empty for an unnamed socket; stays after either has gone.
   [[nodiscard]] std::string remote_path() const;
+  /// Who the other end is, or was when it connected.
   [[nodiscard]] result<peer_credentials> credentials() const;
   /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
   /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.

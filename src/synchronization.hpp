@@ -104,8 +104,11 @@ class event {
     set_ = true;
     waiting_.release_all();
   }
+  /// From now on `wait` waits. Who was let on stays so.
   void clear() noexcept { set_ = false; }
+  /// Whether `wait` would go on at once.
   [[nodiscard]] bool is_set() const noexcept { return set_; }
+  /// Waits until it is set.
   [[nodiscard]] event_operation wait();
 
  private:
@@ -165,6 +168,7 @@ class [[nodiscard]] permit {
   ~permit() { release(); }
   /// Gives it back now; again is a no-op.
   void release() noexcept;
+  /// Whether there is something to give back.
   explicit operator bool() const noexcept { return semaphore_ != nullptr; }
 
  private:
@@ -177,11 +181,13 @@ class [[nodiscard]] permit {
 /// permits and who waits.
 class semaphore {
  public:
+  /// Lets `n` in.
   explicit semaphore(std::size_t n) noexcept : free_(n) {}
   semaphore(const semaphore&) = delete;
   semaphore& operator=(const semaphore&) = delete;
 
   class acquire_operation;
+  /// Waits for its turn, and gives the permit.
   [[nodiscard]] acquire_operation acquire();
   /// Empty if none is free, or others wait.
   [[nodiscard]] std::optional<permit> try_acquire() noexcept {
@@ -204,6 +210,7 @@ inline void permit::release() noexcept {
   if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
 }
 
+/// What `semaphore::acquire` gives.
 class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
  public:
   static constexpr const char* name = "acquire";
@@ -262,7 +269,9 @@ class channel {
 
   class send_operation;
   class receive_operation;
+  /// Waits for room, or for who takes it. A cancelled one has not been sent.
   [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
+  /// The oldest value. A cancelled one takes none.
   [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
   /// False if it would have to wait, or the channel is closed.
   [[nodiscard]] bool try_send(T value) {
@@ -270,10 +279,12 @@ class channel {
     put(std::move(value));
     return true;
   }
+  /// The oldest value if there is one now.
   [[nodiscard]] std::optional<T> try_receive() {
     if (!receivers_.empty()) return std::nullopt;
     return take();
   }
+  /// Ends it: receivers still get what is left. Again is a no-op.
   void close() noexcept {
     closed_ = true;
     senders_.wake_all();
@@ -326,6 +337,7 @@ class channel {
 };
 
 template <class T>
+/// What `channel::send` gives.
 class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
  public:
   static constexpr const char* name = "send";
@@ -391,6 +403,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
 };
 
 template <class T>
+/// What `channel::receive` gives.
 class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
  public:
   static constexpr const char* name = "receive";

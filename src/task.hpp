@@ -91,7 +91,7 @@ inline constexpr bool is_task<task<T>> = true;
 template <class T = void>
 class [[nodiscard]] task : public operation_tag {
  public:
-  using value_type = T;
+  using value_type = T;  ///< what it gives
   using promise_type = detail::promise<T>;
 
   task() = default;
@@ -124,6 +124,7 @@ class [[nodiscard]] task : public operation_tag {
     promise_->begin(detail::loop_core::current(), callback_face<F>);
     promise_->core->queue(*promise_);
   }
+  /// The loop keeps the task and the callable, any that can be moved, until it has ended.
   template <class F>
   void start(F&& f) && {
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));

@@ -243,6 +243,7 @@ class task_group {
   reaper reaper_;
 };
 
+/// What `task_group::join` gives.
 class [[nodiscard]] task_group::join_operation : public detail::operation<join_operation, void> {
  public:
   static constexpr const char* name = "join";

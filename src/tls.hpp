@@ -55,8 +55,8 @@ class tls_info {
   std::string alpn;                  ///< the protocol, empty if none was agreed
   std::string server_name;           ///< what the client asked for (RFC 6066), also at the client
   std::string peer_certificate_der;  ///< empty if the peer showed none
-  bool server_side = false;
-  bool resumed = false;
+  bool server_side = false;          ///< whether this end is the server
+  bool resumed = false;              ///< whether an earlier session was taken up again
 };
 
 /// One connection's end. Its driver makes one call at a time and never calls again after `failed`, nor
@@ -89,23 +89,24 @@ enum class tls_verify : std::uint8_t {
   peer,
 };
 
+/// TLS 1.2 (RFC 5246) and 1.3 (RFC 8446).
 enum class tls_version : std::uint8_t { v1_2, v1_3 };
 
 /// Credentials and rules, shared by many connections. Text is PEM; of each pair only one may be given, and a
 /// private key may lie with its certificate. Without `ca_*` the system's authorities are trusted. All is read
 /// before the call that takes it returns.
 struct tls_config {
-  std::string_view ca_file = {};
-  std::string_view ca_pem = {};
-  std::string_view certificate_file = {};  ///< the own one first, then those that lead to the authority
-  std::string_view certificate_pem = {};
-  std::string_view private_key_file = {};
-  std::string_view private_key_pem = {};
-  std::string_view private_key_password = {};
+  std::string_view ca_file = {};                ///< the authorities that are trusted
+  std::string_view ca_pem = {};                 ///< the same as text
+  std::string_view certificate_file = {};       ///< the own one first, then those that lead to the authority
+  std::string_view certificate_pem = {};        ///< the same as text
+  std::string_view private_key_file = {};       ///< of the own certificate
+  std::string_view private_key_pem = {};        ///< the same as text
+  std::string_view private_key_password = {};   ///< for a key that is encrypted
   std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
   tls_verify verify = tls_verify::peer;         ///< of a client: what it asks of the server
   tls_verify verify_client = tls_verify::none;  ///< of a server: what it asks of clients
-  tls_version min_version = tls_version::v1_2;
+  tls_version min_version = tls_version::v1_2;  ///< refuses what is older
 };
 
 /// The hook: credentials that make engines. May be shared by loops in several threads.
@@ -130,7 +131,7 @@ struct tls_options {
   /// Whether a close_notify is due from both ends before the connection ends. If not, a missing one is an
   /// end of stream, and none is sent.
   bool standard_compatible = true;
-  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(30);
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(30);  ///< then it is `timed_out`
 };
 
 namespace detail {

@@ -32,11 +32,12 @@ class tls_wrap_operation;
 class tls_unwrapped {
  public:
   tls_unwrapped() = default;
+  /// Takes both.
   tls_unwrapped(std::unique_ptr<byte_stream> stream, std::string rest)
       : transport(std::move(stream)), leftover(std::move(rest)) {}
 
-  std::unique_ptr<byte_stream> transport;
-  std::string leftover;
+  std::unique_ptr<byte_stream> transport;  ///< the stream below, open
+  std::string leftover;                    ///< what it gave behind the goodbye, and nobody has received
 };
 
 namespace detail {

@@ -30,13 +30,13 @@ class udp_batch {
  public:
   /// One datagram: its bytes, which lie in the batch, and who sent it, or to whom it is sent.
   struct entry {
-    std::span<const std::byte> data{};
-    ip_endpoint sender{};
-    bool truncated = false;  ///< it was longer than the batch allows, and the rest of it is lost
+    std::span<const std::byte> data{};  ///< lies in the batch
+    ip_endpoint sender{};               ///< or the receiver, of one to send
+    bool truncated = false;             ///< it was longer than the batch allows, and the rest of it is lost
   };
-  using value_type = entry;
-  using const_iterator = const entry*;
-  using iterator = const_iterator;
+  using value_type = entry;             ///< for ranges
+  using const_iterator = const entry*;  ///< random access
+  using iterator = const_iterator;      ///< entries are changed by `push` alone
 
   /// Room for `count` datagrams of at most `max_size` bytes each.
   explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
@@ -56,17 +56,25 @@ class udp_batch {
   /// Copies a datagram in behind the others. False, and nothing changed, when the batch is full or the
   /// datagram longer than it allows. A connected socket needs no address.
   bool push(const_buffer data, const ip_endpoint& to = {});
+  /// Empties it; its memory stays.
   void clear() noexcept { size_ = 0; }
 
+  /// How many datagrams it holds.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  /// Whether it holds none.
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  /// How many datagrams it may hold.
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  /// How many bytes each of them may have.
   [[nodiscard]] std::size_t max_size() const noexcept { return max_size_; }
+  /// The i-th, which must be there.
   [[nodiscard]] const entry& operator[](std::size_t i) const noexcept {
     ANYIO_NET_ASSERT(i < size_);
     return entries()[i];
   }
+  /// The first; valid until the batch changes.
   [[nodiscard]] const_iterator begin() const noexcept { return entries(); }
+  /// Behind the last.
   [[nodiscard]] const_iterator end() const noexcept { return entries() + size_; }
 
  private:

@@ -30,30 +30,31 @@ struct udp_options {
   bool reuse_address = false;        ///< SO_REUSEADDR: several sockets get every multicast datagram
   /// Called between `socket` and `bind`; gives 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
 };
 
 /// A datagram, and who sent it. `auto [data, sender] = co_await socket.receive();`
 class udp_packet {
  public:
-  std::string data;
-  ip_endpoint sender;
+  std::string data;    ///< all of its bytes
+  ip_endpoint sender;  ///< where an answer goes
 
   udp_packet() = default;
+  /// Takes both.
   udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
 };
 
 /// A datagram that was received into a buffer.
 struct udp_received {
-  std::size_t size = 0;  ///< how many bytes of it are in the buffer
-  ip_endpoint sender{};
+  std::size_t size = 0;    ///< how many bytes of it are in the buffer
+  ip_endpoint sender{};    ///< where an answer goes
   bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
 };
 
 /// The same where there is but one sender.
 struct received {
-  std::size_t size = 0;
-  bool truncated = false;
+  std::size_t size = 0;    ///< how many bytes of it are in the buffer
+  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
 };
 
 namespace detail {
@@ -158,6 +159,7 @@ class ip_datagram_socket : public datagram_socket {
   /// its number as the scope of this address or of the group's; otherwise the system chooses. `os_error`
   /// says why it failed; an address that is no group, or of the other family, is `invalid_argument`.
   result<> join_group(const ip_address& group, const ip_address& interface = {});
+  /// Receives it no longer.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
   /// Through which interface multicast datagrams are sent; given in the same way.
   result<> set_multicast_interface(const ip_address& interface);
@@ -238,6 +240,7 @@ class connected_udp_socket : public ip_datagram_socket {
 
   /// Opens and connects one at once. Of the options `local_host` and `family` do not count.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const udp_options& options = {});
+  /// The same from an address of this machine.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const ip_endpoint& local,
                                            const udp_options& options = {});
   /// Takes a connected UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
@@ -264,6 +267,7 @@ class connected_udp_socket : public ip_datagram_socket {
 
   /// As `udp_socket::receive_batch` and `send_batch`; all goes to the peer, whatever address stands by it.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
+  /// As `udp_socket::send_batch`, to the peer.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:

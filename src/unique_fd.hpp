@@ -12,6 +12,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 class unique_fd {
  public:
   unique_fd() = default;
+  /// Owns it; -1 for none.
   explicit unique_fd(int fd) noexcept : fd_(fd) {}
   unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
   unique_fd& operator=(unique_fd&& other) noexcept {
@@ -29,6 +30,7 @@ class unique_fd {
     const int old = std::exchange(fd_, fd);
     if (old >= 0) detail::close_descriptor(old);
   }
+  /// Whether there is one.
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:

@@ -33,10 +33,11 @@ struct unix_datagram_options {
 /// A datagram, and the path of who sent it, empty for one without a name.
 class unix_packet {
  public:
-  std::string data;
-  std::string sender;
+  std::string data;    ///< all of its bytes
+  std::string sender;  ///< where an answer goes
 
   unix_packet() = default;
+  /// Takes both.
   unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
 };
 
@@ -193,6 +194,7 @@ class connected_unix_datagram_socket : public datagram_socket {
 
   /// Remembered after closing; empty without one.
   [[nodiscard]] std::string local_path() const;
+  /// The peer's path. Remembered after closing.
   [[nodiscard]] std::string remote_path() const;
 
   /// The next datagram, of any size.

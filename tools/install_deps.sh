@@ -15,7 +15,7 @@ needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
 optional=(socat netcat-openbsd python3-anyio curl dnsmasq-base wrk)
 case ${1:-test} in
   test) ;;
-  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf git) ;;
+  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf doxygen git) ;;
   cross)
     needed=(g++ make python3 doctest-dev)
     optional=(qemu-user)

@@ -19,6 +19,7 @@ from amalgamate import Refusal, includes, join
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
 from cpp_text import blank
+from reference_filter import seen_by_users
 from run_tests import Outcome, environment, judge
 
 TOOLS = Path(__file__).resolve().parent
@@ -367,6 +368,40 @@ class Version(unittest.TestCase):
         self.assertTrue(faults_of("1.2.2", text, released=False))
         self.assertTrue(faults_of("1.2.30", text, released=False))
         self.assertTrue(faults_of("1.2.3", "no entry\n", released=False))
+
+
+class Reference(unittest.TestCase):
+    PART = """namespace anyio::inline ANYIO_NET_ABI {
+class [[nodiscard]] read_operation
+    : public detail::operation<read_operation, int> {
+ public:
+  read_operation(int fd);
+  int sent() const;
+  // --- for the parts of the library
+  int inner();
+ private:
+};
+class stream {
+ public:
+  stream(stream&& other);
+  ANYIO_NET_FN ~stream();
+  explicit stream(detail::kind k);
+};
+inline int free() {
+  const detail::kind k(1);
+}
+"""
+
+    def test_what_users_see(self) -> None:
+        lines = seen_by_users(self.PART).splitlines()
+        self.assertEqual(len(lines), len(self.PART.splitlines()))
+        self.assertEqual(lines[0], "namespace anyio {")
+        self.assertIn("public operation_tag {", " ".join(lines[1:3]))
+        hidden = [line.removeprefix("/** @private */").strip() for line in lines if "@private" in line]
+        self.assertEqual(hidden, ["read_operation(int fd);", "stream(stream&& other);", "explicit stream(detail::kind k);"])
+        self.assertEqual(lines[6:9], ["/** @cond */", "  int inner();", "/** @endcond */  private:"])
+        self.assertEqual(lines[13], "  ~stream();")
+        self.assertEqual(lines[17], "  const detail::kind k(1);")
 
 
 if __name__ == "__main__":

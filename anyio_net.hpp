@@ -1239,7 +1239,9 @@ class path_service {
 /// Many datagrams a call: how many went, or -errno if the first failed.
 class batch_service {
  public:
-  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) = 0;
+  /// `emptied`: nothing more is there, and the poller will tell when something comes.
+  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                               bool& emptied) = 0;
   virtual int send_messages(int fd, std::span<const message> messages) = 0;
 
  protected:
@@ -1472,8 +1474,8 @@ class posix_paths : public path_service {
 
 class posix_batches : public batch_service {
  public:
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                                    bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 };
 
@@ -7203,6 +7205,7 @@ class batch_source final : public datagram_source {
 
  private:
   static constexpr std::size_t per_call = 32;
+  static constexpr std::size_t fewest_expected = 4;
   static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
   static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
   static constexpr std::size_t most_segments = 64;
@@ -7232,8 +7235,9 @@ class batch_source final : public datagram_source {
   std::unique_ptr<std::byte[]> memory_;  // per_call pieces, if the kernel may give them
   std::size_t first_ = 0;                // of the pieces that are left over
   std::size_t count_ = 0;
-  std::size_t segment_limit_ = 0;  // datagrams up to this size may be sent as one piece
-  int deferred_ = 0;               // an error that came behind what was handed over
+  std::size_t expected_ = per_call;  // how many to make room for: what does not come costs time all the same
+  std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
+  int deferred_ = 0;                 // an error that came behind what was handed over
   bool asked_for_pieces_ = false;
   bool asked_for_segments_ = false;
   piece pieces_[per_call];
@@ -9534,8 +9538,8 @@ class sim_backend final : public backend,
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                                    bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN bool uses_threads() const override;
@@ -9686,8 +9690,8 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                                    bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
@@ -10847,7 +10851,7 @@ ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { ret
 inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
 
 ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes) {
+                                                 std::span<std::size_t> sizes, bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
@@ -10861,8 +10865,10 @@ ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> mess
       return static_cast<int>(
           ::recvmmsg(fd, headers, static_cast<unsigned>(room), receive_message_flags, nullptr));
     });
-    // What fails inside a call the kernel keeps and reports at the next. What the first of a later call
-    // meets is dropped here: it can only be an ICMP notice, which nobody may rely on, or lasts.
+    // What fails inside a call the kernel keeps and reports at the next; the poller tells of it, since it
+    // came after the call had begun. What the first of a later call meets is dropped here: it can only be an
+    // ICMP notice, which nobody may rely on, or lasts.
+    emptied = n == -EAGAIN || (n >= 0 && static_cast<std::size_t>(n) < room);
     if (n < 0) return done != 0 ? static_cast<int>(done) : n;
     for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
       take_header(headers[i].msg_hdr, messages[done + i]);
@@ -10895,11 +10901,12 @@ ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> m
 #else
 
 ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes) {
+                                                 std::span<std::size_t> sizes, bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
     const ssize_t n = receive_one(fd, messages[i]);
+    emptied = n == -EAGAIN;
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     sizes[i] = static_cast<std::size_t>(n);
   }
@@ -14733,13 +14740,13 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
-  const int n =
-      batches_of(socket.core().system())
-          .receive_messages(socket.descriptor(), std::span(messages, wanted), std::span(sizes, wanted));
-  if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
-    socket.exhausted[read_side] = true;
-    return -EAGAIN;
-  }
+  bool emptied = false;
+  const int n = batches_of(socket.core().system())
+                    .receive_messages(socket.descriptor(), std::span(messages, wanted),
+                                      std::span(sizes, wanted), emptied);
+  const bool nothing = n == -EAGAIN || n == -EWOULDBLOCK || n == 0;
+  if (emptied || nothing) socket.exhausted[read_side] = true;
+  if (nothing) return -EAGAIN;
   for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
     piece& p = pieces_[i];
     p.size = sizes[i];
@@ -14817,7 +14824,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
   if (deferred_ != 0) return std::exchange(deferred_, 0);
   if (!asked_for_pieces_) ask_for_pieces(socket);
   for (std::size_t have = 0;;) {
-    const std::size_t wanted = std::min(batch.capacity_ - have, per_call);
+    const std::size_t wanted = std::min(batch.capacity_ - have, expected_);
     const int n = fetch(socket, wanted, batch.slot(have), batch.max_size_);
     if (n < 0) {
       if (have == 0) return n;
@@ -14826,6 +14833,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
     }
     if (have == 0) batch.clear();
     const auto count = static_cast<std::size_t>(n);
+    expected_ = std::clamp(2 * count, fewest_expected, per_call);
     if (std::any_of(pieces_, pieces_ + count, [](const piece& p) { return p.segment != 0; })) {
       keep_pieces(count, batch.slot(have), batch.max_size_);
       fill(batch);
@@ -20285,10 +20293,11 @@ ANYIO_NET_FN ssize_t sim_backend::send_message(int fd, const message& m) {
 }
 
 ANYIO_NET_FN int sim_backend::receive_messages(int fd, std::span<message> messages,
-                                               std::span<std::size_t> sizes) {
+                                               std::span<std::size_t> sizes, bool& emptied) {
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
     const ssize_t n = receive_message(fd, messages[i]);
+    emptied = n == -EAGAIN;
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     sizes[i] = static_cast<std::size_t>(n);
   }
@@ -20753,10 +20762,10 @@ ANYIO_NET_FN void faulty_backend::release_held(int fd) {
 }
 
 ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> messages,
-                                                  std::span<std::size_t> sizes) {
+                                                  std::span<std::size_t> sizes, bool& emptied) {
   std::size_t size = 1;
   if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
-  return batches_of(*inner_).receive_messages(fd, messages, sizes);
+  return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
 }
 
 ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {

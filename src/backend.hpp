@@ -127,7 +127,9 @@ class path_service {
 /// Many datagrams a call: how many went, or -errno if the first failed.
 class batch_service {
  public:
-  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes) = 0;
+  /// `emptied`: nothing more is there, and the poller will tell when something comes.
+  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                               bool& emptied) = 0;
   virtual int send_messages(int fd, std::span<const message> messages) = 0;
 
  protected:

@@ -359,10 +359,10 @@ ANYIO_NET_FN void faulty_backend::release_held(int fd) {
 }
 
 ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> messages,
-                                                  std::span<std::size_t> sizes) {
+                                                  std::span<std::size_t> sizes, bool& emptied) {
   std::size_t size = 1;
   if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
-  return batches_of(*inner_).receive_messages(fd, messages, sizes);
+  return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
 }
 
 ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {

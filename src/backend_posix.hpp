@@ -69,8 +69,8 @@ class posix_paths : public path_service {
 
 class posix_batches : public batch_service {
  public:
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                                    bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 };
 

@@ -251,7 +251,7 @@ ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { ret
 inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
 
 ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes) {
+                                                 std::span<std::size_t> sizes, bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
@@ -265,8 +265,10 @@ ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> mess
       return static_cast<int>(
           ::recvmmsg(fd, headers, static_cast<unsigned>(room), receive_message_flags, nullptr));
     });
-    // What fails inside a call the kernel keeps and reports at the next. What the first of a later call
-    // meets is dropped here: it can only be an ICMP notice, which nobody may rely on, or lasts.
+    // What fails inside a call the kernel keeps and reports at the next; the poller tells of it, since it
+    // came after the call had begun. What the first of a later call meets is dropped here: it can only be an
+    // ICMP notice, which nobody may rely on, or lasts.
+    emptied = n == -EAGAIN || (n >= 0 && static_cast<std::size_t>(n) < room);
     if (n < 0) return done != 0 ? static_cast<int>(done) : n;
     for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
       take_header(headers[i].msg_hdr, messages[done + i]);
@@ -299,11 +301,12 @@ ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> m
 #else
 
 ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes) {
+                                                 std::span<std::size_t> sizes, bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
     const ssize_t n = receive_one(fd, messages[i]);
+    emptied = n == -EAGAIN;
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     sizes[i] = static_cast<std::size_t>(n);
   }

@@ -78,8 +78,8 @@ class sim_backend final : public backend,
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages,
-                                    std::span<std::size_t> sizes) override;
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                                    bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 
   ANYIO_NET_FN bool uses_threads() const override;

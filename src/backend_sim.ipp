@@ -114,10 +114,11 @@ ANYIO_NET_FN ssize_t sim_backend::send_message(int fd, const message& m) {
 }
 
 ANYIO_NET_FN int sim_backend::receive_messages(int fd, std::span<message> messages,
-                                               std::span<std::size_t> sizes) {
+                                               std::span<std::size_t> sizes, bool& emptied) {
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
     const ssize_t n = receive_message(fd, messages[i]);
+    emptied = n == -EAGAIN;
     if (n < 0) return done != 0 ? done : static_cast<int>(n);
     sizes[i] = static_cast<std::size_t>(n);
   }

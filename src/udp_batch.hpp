@@ -109,6 +109,7 @@ class batch_source final : public datagram_source {
 
  private:
   static constexpr std::size_t per_call = 32;
+  static constexpr std::size_t fewest_expected = 4;
   static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
   static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
   static constexpr std::size_t most_segments = 64;
@@ -138,8 +139,9 @@ class batch_source final : public datagram_source {
   std::unique_ptr<std::byte[]> memory_;  // per_call pieces, if the kernel may give them
   std::size_t first_ = 0;                // of the pieces that are left over
   std::size_t count_ = 0;
-  std::size_t segment_limit_ = 0;  // datagrams up to this size may be sent as one piece
-  int deferred_ = 0;               // an error that came behind what was handed over
+  std::size_t expected_ = per_call;  // how many to make room for: what does not come costs time all the same
+  std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
+  int deferred_ = 0;                 // an error that came behind what was handed over
   bool asked_for_pieces_ = false;
   bool asked_for_segments_ = false;
   piece pieces_[per_call];

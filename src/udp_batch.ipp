@@ -117,13 +117,13 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
-  const int n =
-      batches_of(socket.core().system())
-          .receive_messages(socket.descriptor(), std::span(messages, wanted), std::span(sizes, wanted));
-  if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
-    socket.exhausted[read_side] = true;
-    return -EAGAIN;
-  }
+  bool emptied = false;
+  const int n = batches_of(socket.core().system())
+                    .receive_messages(socket.descriptor(), std::span(messages, wanted),
+                                      std::span(sizes, wanted), emptied);
+  const bool nothing = n == -EAGAIN || n == -EWOULDBLOCK || n == 0;
+  if (emptied || nothing) socket.exhausted[read_side] = true;
+  if (nothing) return -EAGAIN;
   for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
     piece& p = pieces_[i];
     p.size = sizes[i];
@@ -201,7 +201,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
   if (deferred_ != 0) return std::exchange(deferred_, 0);
   if (!asked_for_pieces_) ask_for_pieces(socket);
   for (std::size_t have = 0;;) {
-    const std::size_t wanted = std::min(batch.capacity_ - have, per_call);
+    const std::size_t wanted = std::min(batch.capacity_ - have, expected_);
     const int n = fetch(socket, wanted, batch.slot(have), batch.max_size_);
     if (n < 0) {
       if (have == 0) return n;
@@ -210,6 +210,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
     }
     if (have == 0) batch.clear();
     const auto count = static_cast<std::size_t>(n);
+    expected_ = std::clamp(2 * count, fewest_expected, per_call);
     if (std::any_of(pieces_, pieces_ + count, [](const piece& p) { return p.segment != 0; })) {
       keep_pieces(count, batch.slot(have), batch.max_size_);
       fill(batch);

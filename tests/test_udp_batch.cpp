@@ -53,9 +53,10 @@ class test_backend : public support::custom_backend {
     if (level == IPPROTO_UDP && !has_pieces) return -ENOPROTOOPT;
     return custom_backend::get_option(fd, level, name, value, size);
   }
-  int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes) override {
+  int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes,
+                       bool& emptied) override {
     ++receive_calls;
-    const int n = custom_backend::receive_messages(fd, messages, sizes);
+    const int n = custom_backend::receive_messages(fd, messages, sizes, emptied);
     for (int i = 0; i < n; ++i) pieces_received += messages[static_cast<std::size_t>(i)].control_size != 0;
     return n;
   }
@@ -388,6 +389,39 @@ TEST_CASE_TEMPLATE("a refusal is raised once by a batch, and survived", Face, by
   Face::start(c->receive_batch(in), w);
   support::settle();
   CHECK(!w.done());
+}
+
+TEST_CASE("the system is asked for what is likely to be there, and not again before something comes") {
+  fixture f(false);
+  udp_socket a = open_udp();
+  udp_socket b = open_udp();
+  CHECK(b.set_option(SOL_SOCKET, SO_RCVBUF, 1 << 20).has_value());
+  udp_batch out(64);
+  udp_batch in(64);
+  CHECK(out.push("one", b.local_endpoint()));
+  CHECK(by_callback::get(a.send_batch(out)).value_or(0) == 1);
+  CHECK(by_callback::get(b.receive_batch(in)).value_or(0) == 1);
+
+  const int calls = f.system->receive_calls;
+  waiting<std::size_t> w;
+  by_callback::start(b.receive_batch(in), w);
+  support::settle();
+  CHECK(!w.done());
+#if defined(__linux__)
+  CHECK(f.system->receive_calls == calls);
+#endif
+  CHECK(by_callback::get(a.send_batch(out)).value_or(0) == 1);
+  CHECK(w.get().value_or(0) == 1);
+
+  // Room for few at first, and for more each time that it does not do.
+  out.clear();
+  std::vector<std::string> sent;
+  for (int i = 0; i < 64; ++i) sent.push_back(numbered(i, 5));
+  for (const std::string& s : sent) CHECK(out.push(s, b.local_endpoint()));
+  CHECK(by_callback::get(a.send_batch(out)).value_or(0) == 64);
+  CHECK(by_callback::get(b.receive_batch(in)).value_or(0) == 64);
+  CHECK(f.system->receive_calls <= calls + 7);
+  for (std::size_t i = 0; i < in.size(); ++i) CHECK(text(in[i].data) == sent[i]);
 }
 
 TEST_CASE("a send that has to wait goes on where it was") {

@@ -7,6 +7,7 @@ PYTHON ?= python3
 CLANGXX ?= clang++
 CLANG_FORMAT ?= clang-format-16
 CLANG_TIDY ?= clang-tidy
+CLANG19XX ?= clang++-19
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MODE ?= gcc
 
@@ -39,6 +40,13 @@ flags.clang-tsan := -O1 -g1 -fsanitize=thread
 # The kqueue backend, over a kqueue for tests that is made of epoll.
 compiler.kqueue := $(CXX)
 flags.kqueue := -O0 -g1 -DANYIO_NET_KQUEUE -Itests/support/kqueue
+# A younger compiler, another standard library, and later standards; the last -std counts.
+compiler.libcxx := $(CLANG19XX)
+flags.libcxx := -O0 -g1 -stdlib=libc++
+compiler.libcxx-26 := $(CLANG19XX)
+flags.libcxx-26 := -O2 -g1 -stdlib=libc++ -std=gnu++26 -DANYIO_NET_SPLIT
+compiler.gcc-23 := $(CXX)
+flags.gcc-23 := -O1 -g1 -std=c++23
 # Coverage is counted by part: the header is then one of includes.
 compiler.coverage := $(CXX)
 flags.coverage := -O0 -g --coverage -Ibuild/include

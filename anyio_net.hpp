@@ -494,7 +494,7 @@ class [[nodiscard]] result {
     state_ = other.state_;
   }
   template <class Other>
-  void take_object(Other&& other) {
+  [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {
       std::construct_at(&value_, std::forward<Other>(other).value_);
     } else {
@@ -1444,7 +1444,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 };
 
-class posix_names : public name_service {
+class posix_names final : public name_service {
  public:
   ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
@@ -1455,7 +1455,7 @@ class posix_names : public name_service {
   std::atomic<signed char> has_ipv6_{-1};
 };
 
-class posix_files : public file_service {
+class posix_files final : public file_service {
  public:
   ANYIO_NET_FN int adopt(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
@@ -1465,21 +1465,21 @@ class posix_files : public file_service {
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
 };
 
-class posix_paths : public path_service {
+class posix_paths final : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 };
 
-class posix_batches : public batch_service {
+class posix_batches final : public batch_service {
  public:
   ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                     bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 };
 
-class posix_threads : public thread_service {
+class posix_threads final : public thread_service {
  public:
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
@@ -1872,9 +1872,9 @@ constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
     using seconds = std::chrono::duration<long double>;
     const long double s = std::chrono::duration_cast<seconds>(d).count();
     constexpr long double limit = 9.2e9L;  // a little less than 2^63 nanoseconds
-    if (!(s == s)) return duration::zero();
     if (s >= limit) return duration::max();
     if (s <= -limit) return duration::min();
+    if (!(s < limit)) return duration::zero();  // not a number
     if constexpr (std::is_floating_point_v<Rep>) {
       const long double ns = s * 1e9L;  // rounded up, never early
       const auto whole = static_cast<std::int64_t>(ns);
@@ -2352,7 +2352,7 @@ struct waiter_storage {
   }
   template <class W>
   [[nodiscard]] W get() const noexcept {
-    return *std::launder(reinterpret_cast<const W*>(bytes));
+    return *std::launder(static_cast<const W*>(static_cast<const void*>(bytes)));
   }
 };
 
@@ -2422,7 +2422,7 @@ class stand_in : public promise_base {
 
 /// The owner of what a coroutine of another kind waits for: nobody can tell what it is a part of.
 alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
-inline node* unknown_owner() noexcept { return reinterpret_cast<node*>(unknown_owner_place); }
+inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
 /// Said by a coroutine as its last act before it suspends.
 inline void hand_on(const promise_base& self, step s) {
@@ -4017,7 +4017,7 @@ class wait_line {
   }
   [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
   [[nodiscard]] wait_place* first() noexcept {
-    return empty() ? nullptr : static_cast<wait_place*>(head_.next);
+    return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
   }
   /// Lets the first try.
   void wake_first() noexcept {
@@ -4025,7 +4025,7 @@ class wait_line {
   }
   void wake_all() noexcept {
     for (link* l = head_.next; l != &head_; l = l->next) {
-      node* n = static_cast<wait_place*>(l)->waiter;
+      node* n = static_cast<wait_place&>(*l).waiter;
       n->core->queue(*n);
     }
   }
@@ -4043,7 +4043,7 @@ class wait_line {
 
  private:
   void let_all_on(wait_place::state s) noexcept {
-    while (wait_place* p = first()) let_on(*p, s);
+    while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
   }
   link head_;
 };
@@ -7176,7 +7176,9 @@ class udp_batch {
  private:
   friend class detail::batch_source;
 
-  [[nodiscard]] entry* entries() const noexcept { return reinterpret_cast<entry*>(block_.get()); }
+  [[nodiscard]] entry* entries() const noexcept {
+    return static_cast<entry*>(static_cast<void*>(block_.get()));
+  }
   /// Where the bytes of the i-th datagram belong.
   [[nodiscard]] std::byte* slot(std::size_t i) const noexcept {
     return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
@@ -10169,10 +10171,10 @@ ANYIO_NET_FN std::error_code make_error_code(error e) noexcept {
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 // The functions of <cctype> depend on the locale.
-ANYIO_NET_FN bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
 // Takes a decimal number of at most `max` off the front of `text`.
-ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
+inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
   std::uint64_t value = 0;
   std::size_t digits = 0;
   for (; digits < text.size() && is_decimal_digit(text[digits]); ++digits) {
@@ -10186,7 +10188,7 @@ ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::u
 }
 
 // Writes 4 bytes.
-ANYIO_NET_COLD bool parse_v4(std::string_view text, std::byte* out) noexcept {
+[[gnu::cold]] inline bool parse_v4(std::string_view text, std::byte* out) noexcept {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) {
       if (!text.starts_with('.')) return false;
@@ -10201,7 +10203,7 @@ ANYIO_NET_COLD bool parse_v4(std::string_view text, std::byte* out) noexcept {
 }
 
 // One to four hexadecimal digits; writes 2 bytes.
-ANYIO_NET_COLD bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
+[[gnu::cold]] inline bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
   if (text.empty() || text.size() > 4) return false;
   unsigned value = 0;
   for (const char c : text) {
@@ -10222,7 +10224,7 @@ ANYIO_NET_COLD bool parse_v6_group(std::string_view text, std::byte* out) noexce
 }
 
 // Writes into 16 bytes that are zero.
-ANYIO_NET_COLD bool parse_v6(std::string_view text, std::byte* out) noexcept {
+[[gnu::cold]] inline bool parse_v6(std::string_view text, std::byte* out) noexcept {
   constexpr std::size_t none = 17;
   std::size_t filled = 0;
   std::size_t gap = none;  // how much is filled where "::" stands
@@ -10258,7 +10260,7 @@ ANYIO_NET_COLD bool parse_v6(std::string_view text, std::byte* out) noexcept {
 
 // An all-digit scope is always the number, even where an interface is called so: one text has one
 // meaning, and the digits need no system call.
-ANYIO_NET_COLD bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
+[[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
   if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
   }
@@ -10271,7 +10273,7 @@ ANYIO_NET_COLD bool parse_scope(std::string_view text, std::uint32_t& scope) noe
   return scope != 0;
 }
 
-ANYIO_NET_FN void append_decimal(std::string& out, std::uint32_t number) {
+inline void append_decimal(std::string& out, std::uint32_t number) {
   char digits[10];
   char* first = std::end(digits);
   do {
@@ -10281,26 +10283,26 @@ ANYIO_NET_FN void append_decimal(std::string& out, std::uint32_t number) {
   out.append(first, std::end(digits));
 }
 
-ANYIO_NET_FN void append_v4(std::string& out, const std::byte* bytes) {
+inline void append_v4(std::string& out, const std::byte* bytes) {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) out += '.';
     append_decimal(out, std::to_integer<std::uint32_t>(bytes[i]));
   }
 }
 
-ANYIO_NET_FN void append_v6_group(std::string& out, unsigned group) {
+inline void append_v6_group(std::string& out, unsigned group) {
   int shift = 12;
   while (shift != 0 && (group >> shift) == 0) shift -= 4;
   for (; shift >= 0; shift -= 4) out += "0123456789abcdef"[(group >> shift) & 15];
 }
 
-ANYIO_NET_FN bool is_v4_mapped(const std::byte* bytes) noexcept {
+inline bool is_v4_mapped(const std::byte* bytes) noexcept {
   static constexpr unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
   return std::memcmp(bytes, prefix, sizeof prefix) == 0;
 }
 
 // RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
-ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
+inline void append_v6(std::string& out, const std::byte* bytes) {
   if (is_v4_mapped(bytes)) {
     out += "::ffff:";
     append_v4(out, bytes + 12);
@@ -10331,7 +10333,7 @@ ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
   }
 }
 
-ANYIO_NET_COLD void append_scope(std::string& out, std::uint32_t scope) {
+[[gnu::cold]] inline void append_scope(std::string& out, std::uint32_t scope) {
   out += '%';
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
@@ -10345,7 +10347,7 @@ ANYIO_NET_COLD void append_scope(std::string& out, std::uint32_t scope) {
 }
 
 // The family, or AF_UNSPEC if `size` does not reach it.
-ANYIO_NET_FN int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
+inline int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
   decltype(data->sa_family) family = AF_UNSPEC;
   if (data == nullptr || size < offsetof(sockaddr, sa_family) + sizeof family) return AF_UNSPEC;
   std::memcpy(&family, reinterpret_cast<const char*>(data) + offsetof(sockaddr, sa_family), sizeof family);
@@ -10695,7 +10697,7 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 // --- sockets
 
 /// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
-ANYIO_NET_FN int prepare_socket(int fd) noexcept {
+inline int prepare_socket(int fd) noexcept {
 #if defined(SOCK_NONBLOCK)
   return fd;
 #else
@@ -10782,7 +10784,7 @@ ANYIO_NET_FN ssize_t posix_backend::send(int fd, const void* data, std::size_t s
 }
 
 /// The header that `sendmsg` and `recvmsg` take. Neither writes through what a message holds as const.
-ANYIO_NET_FN msghdr message_header(const message& m) noexcept {
+inline msghdr message_header(const message& m) noexcept {
   msghdr header{};  // musl and the BSDs have members and padding of their own
   header.msg_name = m.address;
   header.msg_namelen = m.address != nullptr ? m.address_size : 0;
@@ -10793,7 +10795,7 @@ ANYIO_NET_FN msghdr message_header(const message& m) noexcept {
   return header;
 }
 
-ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
+inline void take_header(const msghdr& header, message& m) noexcept {
   m.address_size = m.address != nullptr ? header.msg_namelen : 0;
   m.control_size = static_cast<std::size_t>(header.msg_controllen);
   m.flags = header.msg_flags;
@@ -10802,7 +10804,7 @@ ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
 #if defined(__linux__)
 /// A datagram into one piece of room, for which there is a call that costs less than `recvmsg`. With
 /// MSG_TRUNC it gives the whole length of what it cut off (recv(2)).
-ANYIO_NET_FN ssize_t receive_datagram(int fd, message& m) {
+inline ssize_t receive_datagram(int fd, message& m) {
   const ::iovec& room = m.parts.front();
   socklen_t size = 0;
   const ssize_t n = system_call([&] {
@@ -11083,7 +11085,7 @@ ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 
 // --- paths
 
-ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
+[[gnu::cold]] inline file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
           static_cast<std::uint64_t>(s.st_ino)};
 }
@@ -11132,7 +11134,7 @@ ANYIO_NET_FN void close_descriptor(int fd) noexcept {
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
 /// Appends what is there, at most so much: 0 or a negative errno.
-ANYIO_NET_COLD int read_all(int fd, std::string& content, std::size_t limit) {
+[[gnu::cold]] inline int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
     content.resize(size + step);
@@ -11213,7 +11215,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
 }
 
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
-ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
+[[gnu::cold]] inline const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
     case EAI_AGAIN: return "temporary failure in name resolution";
@@ -11302,7 +11304,7 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
 /// is every address, ::1 first of all.
-ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
+[[gnu::cold]] inline bool has_ipv6_address(int fd) noexcept {
   sockaddr_in6 loopback{};
   loopback.sin6_family = AF_INET6;
   loopback.sin6_addr = in6addr_loopback;
@@ -11359,7 +11361,10 @@ struct signal_table {
   static constexpr int slot_count = 256;
 
 #if !defined(ANYIO_NET_NO_THREADS)
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wzero-as-null-pointer-constant"  // in glibc's macro
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;              // taken by all but the handler
+#pragma GCC diagnostic pop
 #endif
   std::atomic<int> handlers{0};    // how many run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
@@ -11371,7 +11376,7 @@ struct signal_table {
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
               "a signal handler needs atomics without locks");
 
-ANYIO_NET_FN signal_table& the_signals() noexcept {
+inline signal_table& the_signals() noexcept {
   static constinit signal_table table;
   return table;
 }
@@ -11389,7 +11394,7 @@ class signal_lock {
 };
 
 /// The only handler: notes the number for every loop that catches it, and wakes them.
-ANYIO_NET_FN void note_signal(int number) noexcept {
+inline void note_signal(int number) noexcept {
   const int saved_errno = errno;
   signal_table& table = the_signals();
   table.handlers.fetch_add(1);
@@ -11412,7 +11417,7 @@ ANYIO_NET_FN void note_signal(int number) noexcept {
 /// Returns when no handler runs that may have seen an older state of the table. The handler first
 /// counts itself in and then looks, we first change and then look at the count: with both orders the
 /// same for everyone, one of the two sees the other.
-ANYIO_NET_FN void wait_for_handlers() noexcept {
+inline void wait_for_handlers() noexcept {
   for (int spins = 0; the_signals().handlers.load() != 0; ++spins) {
     if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
   }
@@ -11642,7 +11647,7 @@ ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::
 
 /// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
 /// is none. One that epoll cannot express ends early, after 24 days.
-ANYIO_NET_FN int epoll_timeout(duration at_most) noexcept {
+inline int epoll_timeout(duration at_most) noexcept {
   if (at_most < duration::zero()) return -1;
   const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
   if (whole.count() >= INT_MAX) return INT_MAX;
@@ -11754,7 +11759,7 @@ class kqueue_changes {
 };
 
 /// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
-ANYIO_NET_FN int refuse_file(int fd) noexcept {
+inline int refuse_file(int fd) noexcept {
   struct stat status;
   if (::fstat(fd, &status) != 0) return -errno;
   return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
@@ -11762,7 +11767,7 @@ ANYIO_NET_FN int refuse_file(int fd) noexcept {
 
 /// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
 /// in different words; a terminal that cannot be watched is not one of them, as it does block.
-ANYIO_NET_COLD int filter_refusal(int fd, int error_number) noexcept {
+[[gnu::cold]] inline int filter_refusal(int fd, int error_number) noexcept {
   struct stat status;
   const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
   const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
@@ -11888,7 +11893,7 @@ ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std:
 }
 
 /// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
-ANYIO_NET_FN const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
+inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
   if (at_most < duration::zero()) return nullptr;
   const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
   const auto whole = std::chrono::duration_cast<std::chrono::seconds>(limit);
@@ -11897,7 +11902,7 @@ ANYIO_NET_FN const timespec* kqueue_timeout(duration at_most, timespec& out) noe
   return &out;
 }
 
-ANYIO_NET_FN std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
+inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
   const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
   switch (event.filter) {
     // With what was sent before the end still to be read, perhaps.
@@ -12499,7 +12504,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// The loop's, made when it is first needed.
-ANYIO_NET_FN signal_service& signals_of(loop_core& core) {
+inline signal_service& signals_of(loop_core& core) {
   if (signal_service* own = core.system().signals()) return *own;
   if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
   return *core.own_signals;
@@ -12532,16 +12537,16 @@ ANYIO_NET_FN int signal_resource::take() {
 ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
   const link& all = core.signal_receivers;
   std::uint64_t named = 0;
-  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<signal_resource*>(l)->named_;
+  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<const signal_resource&>(*l).named_;
   std::uint64_t came = 0;
   for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
     if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
   }
   if (came == 0) return;
   for (link* l = all.next; l != &all; l = l->next) {
-    auto* receiver = static_cast<signal_resource*>(l);
-    receiver->came_ |= came & receiver->named_;
-    if (receiver->came_ != 0) receiver->wake(read_side);
+    auto& receiver = static_cast<signal_resource&>(*l);
+    receiver.came_ |= came & receiver.named_;
+    if (receiver.came_ != 0) receiver.wake(read_side);
   }
 }
 
@@ -12585,8 +12590,8 @@ namespace detail {
 
 ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexcept {
   for (link* l = core.raw_descriptors.next; l != &core.raw_descriptors; l = l->next) {
-    auto* raw = static_cast<raw_descriptor*>(l);
-    if (raw->descriptor() == fd) return raw;
+    auto& raw = static_cast<raw_descriptor&>(*l);
+    if (raw.descriptor() == fd) return &raw;
   }
   return nullptr;
 }
@@ -13287,7 +13292,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
-ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
+inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
   std::vector<unique_fd> fds;
   const auto* bytes = static_cast<const unsigned char*>(control);
   std::size_t offset = 0;
@@ -13446,7 +13451,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
-ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
+inline error fd_failure(ssize_t status, const char* operation) noexcept {
   const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
   return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
 }
@@ -13974,7 +13979,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 /// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
 /// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
 /// which the BSDs would call refused; and a listener gets no connection from it.
-ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
+inline bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
   if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
   const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -14031,7 +14036,7 @@ ANYIO_NET_COLD void listener_resource::shut() noexcept {
   if (remove_own_file != nullptr) remove_own_file(*this);
 }
 
-ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
+[[gnu::cold]] inline void remove_file_of(const listener_resource& r) {
   file_identity now;
   path_service& paths = paths_of(r.core().system());
   const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
@@ -14040,7 +14045,7 @@ ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
-ANYIO_NET_FN bool concerns_one_connection(int e) {
+inline bool concerns_one_connection(int e) {
   switch (e) {
     case ECONNABORTED:
     case ECONNRESET:
@@ -14142,8 +14147,8 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                     const tcp_listener_options& options) {
+[[gnu::cold]] inline result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                           const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
@@ -14219,8 +14224,8 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
 }
 
 /// The listening socket that `from_fd` was given.
-ANYIO_NET_COLD result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
-                                                             const wanted_socket& wanted) {
+[[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
+                                                                   const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));
@@ -14337,7 +14342,7 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
   if (exhausted[read_side]) return -EAGAIN;
   message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
   const ssize_t n = core().system().receive_message(place_.fd, m);
-  if (n == -EAGAIN || n == -EWOULDBLOCK) {
+  if (n == -EAGAIN) {
     exhausted[read_side] = true;
     return -EAGAIN;
   }
@@ -14380,7 +14385,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
   }
   // What a full queue of a UNIX socket is to the BSDs and macOS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
-  if (n == -EAGAIN || n == -EWOULDBLOCK || queue_is_full) {
+  if (n == -EAGAIN || queue_is_full) {
     exhausted[write_side] = true;
     return -EAGAIN;
   }
@@ -14549,9 +14554,9 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) 
 
 namespace detail {
 
-ANYIO_NET_FN bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
+inline bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
 
-ANYIO_NET_FN in_addr to_in_addr(const ip_address& a) noexcept {
+inline in_addr to_in_addr(const ip_address& a) noexcept {
   in_addr raw;
   std::memcpy(&raw, a.bytes().data(), sizeof raw);
   return raw;
@@ -14702,7 +14707,7 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
 // --- receiving
 
 /// The size of the datagrams in a piece, from the message's control part; 0 if there is none.
-ANYIO_NET_FN std::size_t segment_of(const message& m) noexcept {
+inline std::size_t segment_of(const message& m) noexcept {
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
@@ -14744,7 +14749,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   const int n = batches_of(socket.core().system())
                     .receive_messages(socket.descriptor(), std::span(messages, wanted),
                                       std::span(sizes, wanted), emptied);
-  const bool nothing = n == -EAGAIN || n == -EWOULDBLOCK || n == 0;
+  const bool nothing = n == -EAGAIN || n == 0;
   if (emptied || nothing) socket.exhausted[read_side] = true;
   if (nothing) return -EAGAIN;
   for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
@@ -14873,7 +14878,7 @@ ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::s
 }
 
 /// Whether a piece may have failed because it was one; a limit is then found for the socket.
-ANYIO_NET_FN bool refuses_pieces(int status) noexcept {
+inline bool refuses_pieces(int status) noexcept {
   return status == -EINVAL || status == -EMSGSIZE || status == -EIO || status == -EOPNOTSUPP ||
          status == -ENOPROTOOPT;
 }
@@ -14924,7 +14929,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
     }
     const int n = batches_of(socket.core().system())
                       .send_messages(socket.descriptor(), std::span<const message>(messages, count));
-    if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
+    if (n == -EAGAIN || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;
     }
@@ -15250,7 +15255,7 @@ ANYIO_NET_FN void helper_pool::serve() {
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// `localhost` or a name under it. The root's dot is off already.
-ANYIO_NET_FN bool is_localhost(std::string_view name) noexcept {
+inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
   if (name.size() < local.size()) return false;
   const std::string_view end = name.substr(name.size() - local.size());
@@ -15537,7 +15542,7 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
 }
 
 /// RFC 8305, section 4: the families take turns, beginning with that of the first address.
-ANYIO_NET_FN void interleave_families(std::vector<ip_endpoint>& all) {
+inline void interleave_families(std::vector<ip_endpoint>& all) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     const bool wanted = !all[i - 1].address.is_v6();
     const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);
@@ -15701,7 +15706,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// Of several, leaves out the family that this machine has not.
-ANYIO_NET_FN void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+inline void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
   const auto is_missing = [&](const ip_endpoint& e) {
     return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
@@ -15709,13 +15714,11 @@ ANYIO_NET_FN void drop_missing_families(backend& system, std::vector<ip_endpoint
   if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
 }
 
-ANYIO_NET_FN bool is_ip_family(int family) noexcept {
+inline bool is_ip_family(int family) noexcept {
   return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
 }
 
-ANYIO_NET_FN ip_address any_address(bool v6) noexcept {
-  return v6 ? ip_address::any_v6() : ip_address::any_v4();
-}
+inline ip_address any_address(bool v6) noexcept { return v6 ? ip_address::any_v6() : ip_address::any_v4(); }
 
 ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
   const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
@@ -15855,7 +15858,7 @@ struct kept_text {
 
 /// The same text for as long as the program runs; null when too many different ones have been met, as they
 /// are when somebody else's words are in them.
-ANYIO_NET_FN const char* keep_text(std::string_view text) {
+inline const char* keep_text(std::string_view text) {
   constexpr std::size_t most = 512;
   static kept_text* first = nullptr;
   static std::size_t count = 0;
@@ -16664,7 +16667,7 @@ ANYIO_NET_FN void connect_tls_operation::left() noexcept {
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// Overwrites a secret; the compiler cannot leave it out.
-ANYIO_NET_FN void wipe(std::string& secret) noexcept {
+inline void wipe(std::string& secret) noexcept {
   secret.resize(secret.capacity());  // a short one that was moved away still lies here
   volatile char* p = secret.data();
   for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
@@ -16678,8 +16681,8 @@ ANYIO_NET_FN tls_material::~tls_material() {
 }
 
 /// One pair of fields, of which one may be given.
-ANYIO_NET_FN result<> read_text(tls_text& out, std::string_view file, const char* file_field,
-                                std::string_view pem, const char* pem_field) {
+inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
+                          const char* pem_field) {
   if (!file.empty() && !pem.empty())
     return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
                                      "it is given as a file and as a text");
@@ -16799,7 +16802,7 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
 /// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
 /// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
 /// another notation.
-ANYIO_NET_FN bool is_host_name(std::string_view name) noexcept {
+inline bool is_host_name(std::string_view name) noexcept {
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   const auto allowed = [&](char c) {
     return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
@@ -16847,7 +16850,7 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
 }
 
 /// That of this thread's loop; null: the machine's.
-ANYIO_NET_FN security_service* own_security() {
+inline security_service* own_security() {
   loop_core* const loop = loop_core::current_or_null();
   return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
 }
@@ -16958,7 +16961,7 @@ inline constinit thread_local const mbedtls_ssl_context* mbedtls_in_handshake = 
 
 /// 2.28 puts the system's clock before a hello's randomness: the client where that is kept, the server into
 /// the message. There it is out of a simulation's reach, and tells the peer how the clock goes.
-ANYIO_NET_FN bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
+inline bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
   const mbedtls_ssl_context* const ssl = mbedtls_in_handshake;
   if (ssl == nullptr || ssl->handshake == nullptr) return false;
   constexpr std::size_t clock = 4;
@@ -16967,7 +16970,7 @@ ANYIO_NET_FN bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
 }
 #endif
 
-ANYIO_NET_FN int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
+inline int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
 #if MBEDTLS_VERSION_NUMBER < 0x03000000
   if (mbedtls_is_behind_clock(into)) draw_random(into - 4, 4);
 #endif
@@ -16976,7 +16979,7 @@ ANYIO_NET_FN int mbedtls_draw(void*, unsigned char* into, std::size_t size) noex
 }
 
 /// The library's words for one of its codes, or the number.
-ANYIO_NET_FN std::string mbedtls_words(int code) {
+inline std::string mbedtls_words(int code) {
 #if defined(MBEDTLS_ERROR_C)
   if (const char* words = mbedtls_high_level_strerr(code); words != nullptr) return words;
   if (const char* words = mbedtls_low_level_strerr(code); words != nullptr) return words;
@@ -16989,7 +16992,7 @@ ANYIO_NET_FN std::string mbedtls_words(int code) {
 }
 
 /// Seconds since 1970.
-ANYIO_NET_FN std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
+inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
   const auto day = std::chrono::year(time.year) / std::chrono::month(static_cast<unsigned>(time.mon)) /
                    std::chrono::day(static_cast<unsigned>(time.day));
   const std::int64_t days = std::chrono::sys_days(day).time_since_epoch().count();
@@ -16998,7 +17001,7 @@ ANYIO_NET_FN std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcep
 
 /// Whether a certificate is for a server, by the entries of its kind, or, without names there, by the common
 /// name: as OpenSSL has it. 2.28 compares no addresses, and has a rule of its own for wildcards.
-ANYIO_NET_FN bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
+inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
   constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
   constexpr int address_entry = 0x87;
   const auto text_of = [](const mbedtls_x509_buf& b) {
@@ -17026,7 +17029,7 @@ ANYIO_NET_FN bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_
 
 /// What is wrong with the peer's certificate, null if nothing is. Of several faults, the one that tells a
 /// person most.
-ANYIO_NET_FN const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
+inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
   const auto has = [flags](std::uint32_t any_of) { return (flags & any_of) != 0; };
   if (flags == 0xffffffffU) return tls_reason::unverified;
   if (has(MBEDTLS_X509_BADCERT_MISSING)) return tls_reason::none_shown;
@@ -17047,7 +17050,7 @@ ANYIO_NET_FN const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) 
 // Reading certificates and keys.
 
 /// All certificates of a text, into a list that is empty. Null, or what is wrong.
-ANYIO_NET_FN const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
+inline const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
   constexpr std::string_view begin = "-----BEGIN CERTIFICATE-----";
   std::size_t announced = 0;
   for (std::size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + begin.size()))
@@ -17061,8 +17064,8 @@ ANYIO_NET_FN const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const
   return announced == 0 ? nullptr : tls_reason::bad_certificate;
 }
 
-ANYIO_NET_FN int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, std::size_t size,
-                                  const std::string& password) {
+inline int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, std::size_t size,
+                            const std::string& password) {
   const auto* secret = password.empty() ? nullptr : reinterpret_cast<const unsigned char*>(password.data());
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   return mbedtls_pk_parse_key(&key, text, size, secret, password.size(), mbedtls_draw, nullptr);
@@ -17084,7 +17087,7 @@ struct mbedtls_pbes2 {
 };
 
 /// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). False if it is anything but PBES2 with AES-CBC.
-ANYIO_NET_FN bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
+inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
   constexpr int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
   const auto is = [](const mbedtls_asn1_buf& oid, std::string_view bytes) {
     return std::string_view(reinterpret_cast<const char*>(oid.p), oid.len) == bytes;
@@ -17129,8 +17132,8 @@ ANYIO_NET_FN bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, cons
 }
 
 /// Decrypts PBES2 to DER; empty if that fails.
-ANYIO_NET_FN std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
-                                                              const std::string& password) {
+inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
+                                                        const std::string& password) {
   std::array<unsigned char, 32> secret = {};
   std::vector<unsigned char> plain(encrypted.data.len + 16);
   std::size_t size = 0;
@@ -17162,7 +17165,7 @@ ANYIO_NET_FN std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes
 }
 
 /// Reads a key that is encrypted as OpenSSL 3 does it, which 2.28 cannot. Null, or what is wrong.
-ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
+inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
   mbedtls_pem_context pem;
   mbedtls_pem_init(&pem);
   std::size_t used = 0;
@@ -17953,7 +17956,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN void free_certificates(STACK_OF(X509) * certificates) noexcept {
+inline void free_certificates(STACK_OF(X509) * certificates) noexcept {
   sk_X509_pop_free(certificates, X509_free);
 }
 
@@ -17974,12 +17977,12 @@ using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
 using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
 
 /// ERR_clear_error, which takes its time also when there are none.
-ANYIO_NET_FN void forget_openssl_errors() noexcept {
+inline void forget_openssl_errors() noexcept {
   if (ERR_peek_error() != 0) ERR_clear_error();
 }
 
 /// Empties the thread's queue of errors. The TLS library's first entry, else the first of all, 0 if none.
-ANYIO_NET_FN unsigned long drain_openssl_errors() noexcept {
+inline unsigned long drain_openssl_errors() noexcept {
   unsigned long found = 0;
   while (const unsigned long code = ERR_get_error()) {
     const bool better = ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_LIB(found) != ERR_LIB_SSL;
@@ -17989,7 +17992,7 @@ ANYIO_NET_FN unsigned long drain_openssl_errors() noexcept {
 }
 
 /// The library's own words; static text.
-ANYIO_NET_FN const char* openssl_words(unsigned long code) noexcept {
+inline const char* openssl_words(unsigned long code) noexcept {
   const char* const words = ERR_reason_error_string(code);
   return words != nullptr ? words : "the TLS library does not say why";
 }
@@ -17998,7 +18001,7 @@ ANYIO_NET_FN const char* openssl_words(unsigned long code) noexcept {
 
 /// Takes the next block of a PEM text whose label ends so, with all before it. Empty if there is none.
 /// Block by block, so that a damaged one is not taken for another kind.
-ANYIO_NET_FN std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
+inline std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
   constexpr std::string_view opening = "-----BEGIN ";
   for (;;) {
     text.remove_prefix(std::min(text.find(opening), text.size()));
@@ -18025,7 +18028,7 @@ struct openssl_password {
 };
 
 /// Null if the block is none.
-ANYIO_NET_FN openssl_certificate read_certificate(std::string_view block) noexcept {
+inline openssl_certificate read_certificate(std::string_view block) noexcept {
   ERR_clear_error();
   openssl_certificate certificate;
   if (block.size() <= INT_MAX) {
@@ -18037,7 +18040,7 @@ ANYIO_NET_FN openssl_certificate read_certificate(std::string_view block) noexce
   return certificate;
 }
 
-ANYIO_NET_FN result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
+inline result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
   std::vector<openssl_certificate> certificates;
   std::string_view rest = from.text;
   for (;;) {
@@ -18051,7 +18054,7 @@ ANYIO_NET_FN result<std::vector<openssl_certificate>> read_certificates(const tl
   return certificates;
 }
 
-ANYIO_NET_FN result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
+inline result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
   std::string_view rest = from.text;
   const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
   if (block.empty()) return from.wrong(tls_reason::no_private_key);
@@ -18083,7 +18086,7 @@ struct openssl_identity {
   }
 };
 
-ANYIO_NET_FN result<openssl_identity> read_identity(const tls_material& material) {
+inline result<openssl_identity> read_identity(const tls_material& material) {
   result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
   if (!certificates) return certificates.error();
   result<openssl_key> key = read_private_key(material.private_key, material.password);
@@ -18105,7 +18108,7 @@ ANYIO_NET_FN result<openssl_identity> read_identity(const tls_material& material
 }
 
 /// Protocols as they stand in a message (RFC 7301, section 3.1).
-ANYIO_NET_FN std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
+inline std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
   std::vector<unsigned char> encoded;
   for (const std::string& protocol : protocols) {
     encoded.push_back(static_cast<unsigned char>(protocol.size()));
@@ -18115,7 +18118,7 @@ ANYIO_NET_FN std::vector<unsigned char> encode_protocols(const std::vector<std::
 }
 
 /// Takes the first protocol of an encoded list; empty if there is none or it is cut short.
-ANYIO_NET_FN std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
+inline std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
   if (encoded.empty() || encoded[0] >= encoded.size()) return {};
   const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
   encoded = encoded.subspan(1 + protocol.size());
@@ -18124,7 +18127,7 @@ ANYIO_NET_FN std::span<const unsigned char> take_protocol(std::span<const unsign
 
 // == failures ==
 
-ANYIO_NET_FN const char* verify_reason(long verdict) noexcept {
+inline const char* verify_reason(long verdict) noexcept {
   switch (verdict) {
     case X509_V_ERR_CERT_HAS_EXPIRED: return tls_reason::expired;
     case X509_V_ERR_CERT_NOT_YET_VALID: return tls_reason::not_yet_valid;
@@ -18146,7 +18149,7 @@ ANYIO_NET_FN const char* verify_reason(long verdict) noexcept {
 }
 
 /// Whether this is how the library takes something else than TLS in a first record.
-ANYIO_NET_FN bool speaks_of_garbage(int reason) noexcept {
+inline bool speaks_of_garbage(int reason) noexcept {
   switch (reason) {
     case SSL_R_WRONG_VERSION_NUMBER:
     case SSL_R_HTTP_REQUEST:
@@ -19197,7 +19200,7 @@ ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
 ANYIO_NET_FN int sim_network::unlink(const char* path) { return files_.erase(path) != 0 ? 0 : -ENOENT; }
 
 /// Names are the same in capitals and with the root's dot.
-ANYIO_NET_FN std::string plain_name(std::string_view name) {
+inline std::string plain_name(std::string_view name) {
   if (name.ends_with('.')) name.remove_suffix(1);
   std::string plain(name);
   for (char& c : plain)
@@ -19295,7 +19298,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 // --- addresses
 
 /// The name by which a UNIX socket is found. Abstract names are another set for each type.
-ANYIO_NET_FN std::string place_of(const std::string& path, int type) {
+inline std::string place_of(const std::string& path, int type) {
   std::string place = path;
   if (!path.empty() && path.front() == '\0') place += type == SOCK_STREAM ? 's' : 'd';
   return place;
@@ -19310,8 +19313,8 @@ ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr*
   return endpoint.has_value();
 }
 
-ANYIO_NET_FN void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
-                                    sockaddr* into, socklen_t* size) {
+inline void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
+                              sockaddr* into, socklen_t* size) {
   sockaddr_storage storage{};
   socklen_t needed = 0;
   if (!s.is_ip()) {
@@ -19338,12 +19341,10 @@ ANYIO_NET_FN void write_sim_address(const sim_socket& s, const ip_endpoint& endp
   *size = needed;
 }
 
-ANYIO_NET_FN bool is_any(const ip_address& a) {
-  return a == ip_address::any_v4() || a == ip_address::any_v6();
-}
+inline bool is_any(const ip_address& a) { return a == ip_address::any_v4() || a == ip_address::any_v6(); }
 
 /// Whether a socket bound there takes what is sent to this address.
-ANYIO_NET_FN bool covers(const sim_socket& s, const ip_address& target) {
+inline bool covers(const sim_socket& s, const ip_address& target) {
   if (s.local.address == target) return true;
   if (!is_any(s.local.address)) return false;
   if (s.family == AF_INET) return target.is_v4();
@@ -19534,7 +19535,7 @@ ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::strin
 }
 
 /// Who sends to no address in particular sends to itself.
-ANYIO_NET_FN ip_address own_address(const sim_socket& s, const ip_address& any) {
+inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
   if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
   return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
@@ -19658,7 +19659,7 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
 }
 
 /// Nothing more will go either way on this connection, of which Linux then forgets the other end.
-ANYIO_NET_FN bool is_over(const sim_socket& s) {
+inline bool is_over(const sim_socket& s) {
   return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
 }
 
@@ -19746,7 +19747,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 // --- options
 
 /// What a kind of socket has no options of. There is neither GRO nor GSO here.
-ANYIO_NET_FN int option_refusal(const sim_socket& s, int level, bool gets) {
+inline int option_refusal(const sim_socket& s, int level, bool gets) {
   if (level == SOL_SOCKET) return 0;
   if (!s.is_ip()) return -EOPNOTSUPP;
   if (level == IPPROTO_UDP && s.type == SOCK_DGRAM) return -ENOPROTOOPT;
@@ -19790,7 +19791,7 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
 }
 
 /// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
-ANYIO_NET_FN int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
+inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
   ip_address group;
   bool joins = false;
   if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
@@ -19869,16 +19870,16 @@ ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, messa
   const std::size_t count = std::min(room, passed.size());
   if (passed.size() > count) m.flags |= MSG_CTRUNC;
   if (count != 0) {
-    msghdr header{};
-    header.msg_control = m.control;
-    header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-    cmsghdr* const c = CMSG_FIRSTHDR(&header);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(count * sizeof(int)));
-    for (std::size_t i = 0; i < count; ++i) {
+    cmsghdr header{};
+    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(count * sizeof(int)));
+    header.cmsg_level = SOL_SOCKET;
+    header.cmsg_type = SCM_RIGHTS;
+    std::byte* place = static_cast<std::byte*>(m.control);
+    std::memcpy(place, &header, sizeof header);
+    place += CMSG_LEN(0);
+    for (std::size_t i = 0; i < count; ++i, place += sizeof(int)) {
       const int fd = add(passed[i]);
-      std::memcpy(CMSG_DATA(c) + i * sizeof fd, &fd, sizeof fd);
+      std::memcpy(place, &fd, sizeof fd);
     }
     m.control_size = std::min<std::size_t>(m.control_size, CMSG_SPACE(count * sizeof(int)));
   } else {
@@ -19889,7 +19890,7 @@ ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, messa
 
 // --- bytes
 
-ANYIO_NET_FN std::size_t gather(const message& m, std::size_t most, std::string& out) {
+inline std::size_t gather(const message& m, std::size_t most, std::string& out) {
   for (const ::iovec& part : m.parts) {
     const std::size_t n = std::min(part.iov_len, most - out.size());
     out.append(static_cast<const char*>(part.iov_base), n);
@@ -19897,14 +19898,14 @@ ANYIO_NET_FN std::size_t gather(const message& m, std::size_t most, std::string&
   return out.size();
 }
 
-ANYIO_NET_FN std::size_t size_of_parts(const message& m) {
+inline std::size_t size_of_parts(const message& m) {
   std::size_t total = 0;
   for (const ::iovec& part : m.parts) total += part.iov_len;
   return total;
 }
 
 /// Copies to the parts of a message, behind so many bytes that are there.
-ANYIO_NET_FN void scatter(const message& m, std::size_t offset, std::string_view bytes) {
+inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
   for (const ::iovec& part : m.parts) {
     if (offset >= part.iov_len) {
       offset -= part.iov_len;
@@ -20670,7 +20671,7 @@ ANYIO_NET_FN ssize_t faulty_backend::send(int fd, const void* data, std::size_t 
   return inner_->send(fd, data, size);
 }
 
-ANYIO_NET_FN std::size_t total_of(const message& m) noexcept {
+inline std::size_t total_of(const message& m) noexcept {
   std::size_t total = 0;
   for (const ::iovec& part : m.parts) total += part.iov_len;
   return total;
@@ -20946,7 +20947,7 @@ ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
 
 /// What goes wrong above the network. What is lost is lost on the way, which each link may have its own
 /// chance of.
-ANYIO_NET_FN sim::faults faults_above(sim::faults f) noexcept {
+inline sim::faults faults_above(sim::faults f) noexcept {
   f.drop = 0;
   return f;
 }

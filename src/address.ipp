@@ -12,10 +12,10 @@
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 // The functions of <cctype> depend on the locale.
-ANYIO_NET_FN bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
 // Takes a decimal number of at most `max` off the front of `text`.
-ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
+inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
   std::uint64_t value = 0;
   std::size_t digits = 0;
   for (; digits < text.size() && is_decimal_digit(text[digits]); ++digits) {
@@ -29,7 +29,7 @@ ANYIO_NET_FN bool take_decimal(std::string_view& text, std::uint32_t max, std::u
 }
 
 // Writes 4 bytes.
-ANYIO_NET_COLD bool parse_v4(std::string_view text, std::byte* out) noexcept {
+[[gnu::cold]] inline bool parse_v4(std::string_view text, std::byte* out) noexcept {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) {
       if (!text.starts_with('.')) return false;
@@ -44,7 +44,7 @@ ANYIO_NET_COLD bool parse_v4(std::string_view text, std::byte* out) noexcept {
 }
 
 // One to four hexadecimal digits; writes 2 bytes.
-ANYIO_NET_COLD bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
+[[gnu::cold]] inline bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
   if (text.empty() || text.size() > 4) return false;
   unsigned value = 0;
   for (const char c : text) {
@@ -65,7 +65,7 @@ ANYIO_NET_COLD bool parse_v6_group(std::string_view text, std::byte* out) noexce
 }
 
 // Writes into 16 bytes that are zero.
-ANYIO_NET_COLD bool parse_v6(std::string_view text, std::byte* out) noexcept {
+[[gnu::cold]] inline bool parse_v6(std::string_view text, std::byte* out) noexcept {
   constexpr std::size_t none = 17;
   std::size_t filled = 0;
   std::size_t gap = none;  // how much is filled where "::" stands
@@ -101,7 +101,7 @@ ANYIO_NET_COLD bool parse_v6(std::string_view text, std::byte* out) noexcept {
 
 // An all-digit scope is always the number, even where an interface is called so: one text has one
 // meaning, and the digits need no system call.
-ANYIO_NET_COLD bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
+[[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
   if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
   }
@@ -114,7 +114,7 @@ ANYIO_NET_COLD bool parse_scope(std::string_view text, std::uint32_t& scope) noe
   return scope != 0;
 }
 
-ANYIO_NET_FN void append_decimal(std::string& out, std::uint32_t number) {
+inline void append_decimal(std::string& out, std::uint32_t number) {
   char digits[10];
   char* first = std::end(digits);
   do {
@@ -124,26 +124,26 @@ ANYIO_NET_FN void append_decimal(std::string& out, std::uint32_t number) {
   out.append(first, std::end(digits));
 }
 
-ANYIO_NET_FN void append_v4(std::string& out, const std::byte* bytes) {
+inline void append_v4(std::string& out, const std::byte* bytes) {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) out += '.';
     append_decimal(out, std::to_integer<std::uint32_t>(bytes[i]));
   }
 }
 
-ANYIO_NET_FN void append_v6_group(std::string& out, unsigned group) {
+inline void append_v6_group(std::string& out, unsigned group) {
   int shift = 12;
   while (shift != 0 && (group >> shift) == 0) shift -= 4;
   for (; shift >= 0; shift -= 4) out += "0123456789abcdef"[(group >> shift) & 15];
 }
 
-ANYIO_NET_FN bool is_v4_mapped(const std::byte* bytes) noexcept {
+inline bool is_v4_mapped(const std::byte* bytes) noexcept {
   static constexpr unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
   return std::memcmp(bytes, prefix, sizeof prefix) == 0;
 }
 
 // RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
-ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
+inline void append_v6(std::string& out, const std::byte* bytes) {
   if (is_v4_mapped(bytes)) {
     out += "::ffff:";
     append_v4(out, bytes + 12);
@@ -174,7 +174,7 @@ ANYIO_NET_FN void append_v6(std::string& out, const std::byte* bytes) {
   }
 }
 
-ANYIO_NET_COLD void append_scope(std::string& out, std::uint32_t scope) {
+[[gnu::cold]] inline void append_scope(std::string& out, std::uint32_t scope) {
   out += '%';
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
@@ -188,7 +188,7 @@ ANYIO_NET_COLD void append_scope(std::string& out, std::uint32_t scope) {
 }
 
 // The family, or AF_UNSPEC if `size` does not reach it.
-ANYIO_NET_FN int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
+inline int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
   decltype(data->sa_family) family = AF_UNSPEC;
   if (data == nullptr || size < offsetof(sockaddr, sa_family) + sizeof family) return AF_UNSPEC;
   std::memcpy(&family, reinterpret_cast<const char*>(data) + offsetof(sockaddr, sa_family), sizeof family);

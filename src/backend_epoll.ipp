@@ -71,7 +71,7 @@ ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::
 
 /// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
 /// is none. One that epoll cannot express ends early, after 24 days.
-ANYIO_NET_FN int epoll_timeout(duration at_most) noexcept {
+inline int epoll_timeout(duration at_most) noexcept {
   if (at_most < duration::zero()) return -1;
   const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
   if (whole.count() >= INT_MAX) return INT_MAX;

@@ -267,7 +267,7 @@ ANYIO_NET_FN ssize_t faulty_backend::send(int fd, const void* data, std::size_t 
   return inner_->send(fd, data, size);
 }
 
-ANYIO_NET_FN std::size_t total_of(const message& m) noexcept {
+inline std::size_t total_of(const message& m) noexcept {
   std::size_t total = 0;
   for (const ::iovec& part : m.parts) total += part.iov_len;
   return total;

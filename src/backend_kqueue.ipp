@@ -65,7 +65,7 @@ class kqueue_changes {
 };
 
 /// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
-ANYIO_NET_FN int refuse_file(int fd) noexcept {
+inline int refuse_file(int fd) noexcept {
   struct stat status;
   if (::fstat(fd, &status) != 0) return -errno;
   return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
@@ -73,7 +73,7 @@ ANYIO_NET_FN int refuse_file(int fd) noexcept {
 
 /// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
 /// in different words; a terminal that cannot be watched is not one of them, as it does block.
-ANYIO_NET_COLD int filter_refusal(int fd, int error_number) noexcept {
+[[gnu::cold]] inline int filter_refusal(int fd, int error_number) noexcept {
   struct stat status;
   const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
   const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
@@ -199,7 +199,7 @@ ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std:
 }
 
 /// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
-ANYIO_NET_FN const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
+inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
   if (at_most < duration::zero()) return nullptr;
   const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
   const auto whole = std::chrono::duration_cast<std::chrono::seconds>(limit);
@@ -208,7 +208,7 @@ ANYIO_NET_FN const timespec* kqueue_timeout(duration at_most, timespec& out) noe
   return &out;
 }
 
-ANYIO_NET_FN std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
+inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
   const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
   switch (event.filter) {
     // With what was sent before the end still to be read, perhaps.

@@ -39,7 +39,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 };
 
-class posix_names : public name_service {
+class posix_names final : public name_service {
  public:
   ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
@@ -50,7 +50,7 @@ class posix_names : public name_service {
   std::atomic<signed char> has_ipv6_{-1};
 };
 
-class posix_files : public file_service {
+class posix_files final : public file_service {
  public:
   ANYIO_NET_FN int adopt(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
@@ -60,21 +60,21 @@ class posix_files : public file_service {
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
 };
 
-class posix_paths : public path_service {
+class posix_paths final : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
 };
 
-class posix_batches : public batch_service {
+class posix_batches final : public batch_service {
  public:
   ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                     bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
 };
 
-class posix_threads : public thread_service {
+class posix_threads final : public thread_service {
  public:
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;

@@ -95,7 +95,7 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 // --- sockets
 
 /// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
-ANYIO_NET_FN int prepare_socket(int fd) noexcept {
+inline int prepare_socket(int fd) noexcept {
 #if defined(SOCK_NONBLOCK)
   return fd;
 #else
@@ -182,7 +182,7 @@ ANYIO_NET_FN ssize_t posix_backend::send(int fd, const void* data, std::size_t s
 }
 
 /// The header that `sendmsg` and `recvmsg` take. Neither writes through what a message holds as const.
-ANYIO_NET_FN msghdr message_header(const message& m) noexcept {
+inline msghdr message_header(const message& m) noexcept {
   msghdr header{};  // musl and the BSDs have members and padding of their own
   header.msg_name = m.address;
   header.msg_namelen = m.address != nullptr ? m.address_size : 0;
@@ -193,7 +193,7 @@ ANYIO_NET_FN msghdr message_header(const message& m) noexcept {
   return header;
 }
 
-ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
+inline void take_header(const msghdr& header, message& m) noexcept {
   m.address_size = m.address != nullptr ? header.msg_namelen : 0;
   m.control_size = static_cast<std::size_t>(header.msg_controllen);
   m.flags = header.msg_flags;
@@ -202,7 +202,7 @@ ANYIO_NET_FN void take_header(const msghdr& header, message& m) noexcept {
 #if defined(__linux__)
 /// A datagram into one piece of room, for which there is a call that costs less than `recvmsg`. With
 /// MSG_TRUNC it gives the whole length of what it cut off (recv(2)).
-ANYIO_NET_FN ssize_t receive_datagram(int fd, message& m) {
+inline ssize_t receive_datagram(int fd, message& m) {
   const ::iovec& room = m.parts.front();
   socklen_t size = 0;
   const ssize_t n = system_call([&] {
@@ -483,7 +483,7 @@ ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 
 // --- paths
 
-ANYIO_NET_COLD file_identity identity_of(const struct stat& s) noexcept {
+[[gnu::cold]] inline file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
           static_cast<std::uint64_t>(s.st_ino)};
 }

@@ -25,7 +25,7 @@ ANYIO_NET_FN void close_descriptor(int fd) noexcept {
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
 /// Appends what is there, at most so much: 0 or a negative errno.
-ANYIO_NET_COLD int read_all(int fd, std::string& content, std::size_t limit) {
+[[gnu::cold]] inline int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
     content.resize(size + step);

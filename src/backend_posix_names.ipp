@@ -26,7 +26,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
 }
 
 /// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
-ANYIO_NET_COLD const char* resolver_words(int status) noexcept {
+[[gnu::cold]] inline const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
     case EAI_AGAIN: return "temporary failure in name resolution";
@@ -115,7 +115,7 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
 /// is every address, ::1 first of all.
-ANYIO_NET_COLD bool has_ipv6_address(int fd) noexcept {
+[[gnu::cold]] inline bool has_ipv6_address(int fd) noexcept {
   sockaddr_in6 loopback{};
   loopback.sin6_family = AF_INET6;
   loopback.sin6_addr = in6addr_loopback;

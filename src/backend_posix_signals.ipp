@@ -31,7 +31,10 @@ struct signal_table {
   static constexpr int slot_count = 256;
 
 #if !defined(ANYIO_NET_NO_THREADS)
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wzero-as-null-pointer-constant"  // in glibc's macro
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;              // taken by all but the handler
+#pragma GCC diagnostic pop
 #endif
   std::atomic<int> handlers{0};    // how many run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
@@ -43,7 +46,7 @@ struct signal_table {
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
               "a signal handler needs atomics without locks");
 
-ANYIO_NET_FN signal_table& the_signals() noexcept {
+inline signal_table& the_signals() noexcept {
   static constinit signal_table table;
   return table;
 }
@@ -61,7 +64,7 @@ class signal_lock {
 };
 
 /// The only handler: notes the number for every loop that catches it, and wakes them.
-ANYIO_NET_FN void note_signal(int number) noexcept {
+inline void note_signal(int number) noexcept {
   const int saved_errno = errno;
   signal_table& table = the_signals();
   table.handlers.fetch_add(1);
@@ -84,7 +87,7 @@ ANYIO_NET_FN void note_signal(int number) noexcept {
 /// Returns when no handler runs that may have seen an older state of the table. The handler first
 /// counts itself in and then looks, we first change and then look at the count: with both orders the
 /// same for everyone, one of the two sees the other.
-ANYIO_NET_FN void wait_for_handlers() noexcept {
+inline void wait_for_handlers() noexcept {
   for (int spins = 0; the_signals().handlers.load() != 0; ++spins) {
     if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
   }

@@ -198,7 +198,7 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
 }
 
 /// RFC 8305, section 4: the families take turns, beginning with that of the first address.
-ANYIO_NET_FN void interleave_families(std::vector<ip_endpoint>& all) {
+inline void interleave_families(std::vector<ip_endpoint>& all) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     const bool wanted = !all[i - 1].address.is_v6();
     const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);

@@ -42,7 +42,7 @@ struct waiter_storage {
   }
   template <class W>
   [[nodiscard]] W get() const noexcept {
-    return *std::launder(reinterpret_cast<const W*>(bytes));
+    return *std::launder(static_cast<const W*>(static_cast<const void*>(bytes)));
   }
 };
 
@@ -112,7 +112,7 @@ class stand_in : public promise_base {
 
 /// The owner of what a coroutine of another kind waits for: nobody can tell what it is a part of.
 alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
-inline node* unknown_owner() noexcept { return reinterpret_cast<node*>(unknown_owner_place); }
+inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
 /// Said by a coroutine as its last act before it suspends.
 inline void hand_on(const promise_base& self, step s) {

@@ -31,7 +31,7 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
   if (exhausted[read_side]) return -EAGAIN;
   message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
   const ssize_t n = core().system().receive_message(place_.fd, m);
-  if (n == -EAGAIN || n == -EWOULDBLOCK) {
+  if (n == -EAGAIN) {
     exhausted[read_side] = true;
     return -EAGAIN;
   }
@@ -74,7 +74,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
   }
   // What a full queue of a UNIX socket is to the BSDs and macOS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
-  if (n == -EAGAIN || n == -EWOULDBLOCK || queue_is_full) {
+  if (n == -EAGAIN || queue_is_full) {
     exhausted[write_side] = true;
     return -EAGAIN;
   }

@@ -11,7 +11,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// Of several, leaves out the family that this machine has not.
-ANYIO_NET_FN void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+inline void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
   const auto is_missing = [&](const ip_endpoint& e) {
     return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
@@ -19,13 +19,11 @@ ANYIO_NET_FN void drop_missing_families(backend& system, std::vector<ip_endpoint
   if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
 }
 
-ANYIO_NET_FN bool is_ip_family(int family) noexcept {
+inline bool is_ip_family(int family) noexcept {
   return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
 }
 
-ANYIO_NET_FN ip_address any_address(bool v6) noexcept {
-  return v6 ? ip_address::any_v6() : ip_address::any_v4();
-}
+inline ip_address any_address(bool v6) noexcept { return v6 ? ip_address::any_v6() : ip_address::any_v4(); }
 
 ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
   const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();

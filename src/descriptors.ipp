@@ -11,8 +11,8 @@ namespace detail {
 
 ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexcept {
   for (link* l = core.raw_descriptors.next; l != &core.raw_descriptors; l = l->next) {
-    auto* raw = static_cast<raw_descriptor*>(l);
-    if (raw->descriptor() == fd) return raw;
+    auto& raw = static_cast<raw_descriptor&>(*l);
+    if (raw.descriptor() == fd) return &raw;
   }
   return nullptr;
 }

@@ -13,7 +13,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
-ANYIO_NET_FN std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
+inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
   std::vector<unique_fd> fds;
   const auto* bytes = static_cast<const unsigned char*>(control);
   std::size_t offset = 0;

@@ -15,7 +15,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
-ANYIO_NET_FN error fd_failure(ssize_t status, const char* operation) noexcept {
+inline error fd_failure(ssize_t status, const char* operation) noexcept {
   const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
   return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
 }

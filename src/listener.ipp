@@ -28,7 +28,7 @@ ANYIO_NET_COLD void listener_resource::shut() noexcept {
   if (remove_own_file != nullptr) remove_own_file(*this);
 }
 
-ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
+[[gnu::cold]] inline void remove_file_of(const listener_resource& r) {
   file_identity now;
   path_service& paths = paths_of(r.core().system());
   const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
@@ -37,7 +37,7 @@ ANYIO_NET_COLD void remove_file_of(const listener_resource& r) {
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
-ANYIO_NET_FN bool concerns_one_connection(int e) {
+inline bool concerns_one_connection(int e) {
   switch (e) {
     case ECONNABORTED:
     case ECONNRESET:
@@ -139,8 +139,8 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-ANYIO_NET_COLD result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                     const tcp_listener_options& options) {
+[[gnu::cold]] inline result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                           const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
   const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   if (fd < 0) return error(errc::os_error, -fd, "socket");
@@ -216,8 +216,8 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
 }
 
 /// The listening socket that `from_fd` was given.
-ANYIO_NET_COLD result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
-                                                             const wanted_socket& wanted) {
+[[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
+                                                                   const wanted_socket& wanted) {
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));

@@ -41,9 +41,9 @@ constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
     using seconds = std::chrono::duration<long double>;
     const long double s = std::chrono::duration_cast<seconds>(d).count();
     constexpr long double limit = 9.2e9L;  // a little less than 2^63 nanoseconds
-    if (!(s == s)) return duration::zero();
     if (s >= limit) return duration::max();
     if (s <= -limit) return duration::min();
+    if (!(s < limit)) return duration::zero();  // not a number
     if constexpr (std::is_floating_point_v<Rep>) {
       const long double ns = s * 1e9L;  // rounded up, never early
       const auto whole = static_cast<std::int64_t>(ns);

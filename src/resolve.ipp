@@ -10,7 +10,7 @@
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// `localhost` or a name under it. The root's dot is off already.
-ANYIO_NET_FN bool is_localhost(std::string_view name) noexcept {
+inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
   if (name.size() < local.size()) return false;
   const std::string_view end = name.substr(name.size() - local.size());

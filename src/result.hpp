@@ -209,7 +209,7 @@ class [[nodiscard]] result {
     state_ = other.state_;
   }
   template <class Other>
-  void take_object(Other&& other) {
+  [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {
       std::construct_at(&value_, std::forward<Other>(other).value_);
     } else {

@@ -11,7 +11,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 /// The loop's, made when it is first needed.
-ANYIO_NET_FN signal_service& signals_of(loop_core& core) {
+inline signal_service& signals_of(loop_core& core) {
   if (signal_service* own = core.system().signals()) return *own;
   if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
   return *core.own_signals;
@@ -44,16 +44,16 @@ ANYIO_NET_FN int signal_resource::take() {
 ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
   const link& all = core.signal_receivers;
   std::uint64_t named = 0;
-  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<signal_resource*>(l)->named_;
+  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<const signal_resource&>(*l).named_;
   std::uint64_t came = 0;
   for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
     if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
   }
   if (came == 0) return;
   for (link* l = all.next; l != &all; l = l->next) {
-    auto* receiver = static_cast<signal_resource*>(l);
-    receiver->came_ |= came & receiver->named_;
-    if (receiver->came_ != 0) receiver->wake(read_side);
+    auto& receiver = static_cast<signal_resource&>(*l);
+    receiver.came_ |= came & receiver.named_;
+    if (receiver.came_ != 0) receiver.wake(read_side);
   }
 }
 

@@ -31,7 +31,7 @@ ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
 
 /// What goes wrong above the network. What is lost is lost on the way, which each link may have its own
 /// chance of.
-ANYIO_NET_FN sim::faults faults_above(sim::faults f) noexcept {
+inline sim::faults faults_above(sim::faults f) noexcept {
   f.drop = 0;
   return f;
 }

@@ -23,7 +23,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 // --- options
 
 /// What a kind of socket has no options of. There is neither GRO nor GSO here.
-ANYIO_NET_FN int option_refusal(const sim_socket& s, int level, bool gets) {
+inline int option_refusal(const sim_socket& s, int level, bool gets) {
   if (level == SOL_SOCKET) return 0;
   if (!s.is_ip()) return -EOPNOTSUPP;
   if (level == IPPROTO_UDP && s.type == SOCK_DGRAM) return -ENOPROTOOPT;
@@ -67,7 +67,7 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
 }
 
 /// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
-ANYIO_NET_FN int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
+inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
   ip_address group;
   bool joins = false;
   if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
@@ -146,16 +146,16 @@ ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, messa
   const std::size_t count = std::min(room, passed.size());
   if (passed.size() > count) m.flags |= MSG_CTRUNC;
   if (count != 0) {
-    msghdr header{};
-    header.msg_control = m.control;
-    header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-    cmsghdr* const c = CMSG_FIRSTHDR(&header);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(count * sizeof(int)));
-    for (std::size_t i = 0; i < count; ++i) {
+    cmsghdr header{};
+    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(count * sizeof(int)));
+    header.cmsg_level = SOL_SOCKET;
+    header.cmsg_type = SCM_RIGHTS;
+    std::byte* place = static_cast<std::byte*>(m.control);
+    std::memcpy(place, &header, sizeof header);
+    place += CMSG_LEN(0);
+    for (std::size_t i = 0; i < count; ++i, place += sizeof(int)) {
       const int fd = add(passed[i]);
-      std::memcpy(CMSG_DATA(c) + i * sizeof fd, &fd, sizeof fd);
+      std::memcpy(place, &fd, sizeof fd);
     }
     m.control_size = std::min<std::size_t>(m.control_size, CMSG_SPACE(count * sizeof(int)));
   } else {
@@ -166,7 +166,7 @@ ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, messa
 
 // --- bytes
 
-ANYIO_NET_FN std::size_t gather(const message& m, std::size_t most, std::string& out) {
+inline std::size_t gather(const message& m, std::size_t most, std::string& out) {
   for (const ::iovec& part : m.parts) {
     const std::size_t n = std::min(part.iov_len, most - out.size());
     out.append(static_cast<const char*>(part.iov_base), n);
@@ -174,14 +174,14 @@ ANYIO_NET_FN std::size_t gather(const message& m, std::size_t most, std::string&
   return out.size();
 }
 
-ANYIO_NET_FN std::size_t size_of_parts(const message& m) {
+inline std::size_t size_of_parts(const message& m) {
   std::size_t total = 0;
   for (const ::iovec& part : m.parts) total += part.iov_len;
   return total;
 }
 
 /// Copies to the parts of a message, behind so many bytes that are there.
-ANYIO_NET_FN void scatter(const message& m, std::size_t offset, std::string_view bytes) {
+inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
   for (const ::iovec& part : m.parts) {
     if (offset >= part.iov_len) {
       offset -= part.iov_len;

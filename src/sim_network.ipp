@@ -512,7 +512,7 @@ ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
 ANYIO_NET_FN int sim_network::unlink(const char* path) { return files_.erase(path) != 0 ? 0 : -ENOENT; }
 
 /// Names are the same in capitals and with the root's dot.
-ANYIO_NET_FN std::string plain_name(std::string_view name) {
+inline std::string plain_name(std::string_view name) {
   if (name.ends_with('.')) name.remove_suffix(1);
   std::string plain(name);
   for (char& c : plain)

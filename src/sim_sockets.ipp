@@ -18,7 +18,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 // --- addresses
 
 /// The name by which a UNIX socket is found. Abstract names are another set for each type.
-ANYIO_NET_FN std::string place_of(const std::string& path, int type) {
+inline std::string place_of(const std::string& path, int type) {
   std::string place = path;
   if (!path.empty() && path.front() == '\0') place += type == SOCK_STREAM ? 's' : 'd';
   return place;
@@ -33,8 +33,8 @@ ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr*
   return endpoint.has_value();
 }
 
-ANYIO_NET_FN void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
-                                    sockaddr* into, socklen_t* size) {
+inline void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
+                              sockaddr* into, socklen_t* size) {
   sockaddr_storage storage{};
   socklen_t needed = 0;
   if (!s.is_ip()) {
@@ -61,12 +61,10 @@ ANYIO_NET_FN void write_sim_address(const sim_socket& s, const ip_endpoint& endp
   *size = needed;
 }
 
-ANYIO_NET_FN bool is_any(const ip_address& a) {
-  return a == ip_address::any_v4() || a == ip_address::any_v6();
-}
+inline bool is_any(const ip_address& a) { return a == ip_address::any_v4() || a == ip_address::any_v6(); }
 
 /// Whether a socket bound there takes what is sent to this address.
-ANYIO_NET_FN bool covers(const sim_socket& s, const ip_address& target) {
+inline bool covers(const sim_socket& s, const ip_address& target) {
   if (s.local.address == target) return true;
   if (!is_any(s.local.address)) return false;
   if (s.family == AF_INET) return target.is_v4();
@@ -257,7 +255,7 @@ ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::strin
 }
 
 /// Who sends to no address in particular sends to itself.
-ANYIO_NET_FN ip_address own_address(const sim_socket& s, const ip_address& any) {
+inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
   if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
   return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
@@ -381,7 +379,7 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
 }
 
 /// Nothing more will go either way on this connection, of which Linux then forgets the other end.
-ANYIO_NET_FN bool is_over(const sim_socket& s) {
+inline bool is_over(const sim_socket& s) {
   return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
 }
 

@@ -56,7 +56,7 @@ class wait_line {
   }
   [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
   [[nodiscard]] wait_place* first() noexcept {
-    return empty() ? nullptr : static_cast<wait_place*>(head_.next);
+    return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
   }
   /// Lets the first try.
   void wake_first() noexcept {
@@ -64,7 +64,7 @@ class wait_line {
   }
   void wake_all() noexcept {
     for (link* l = head_.next; l != &head_; l = l->next) {
-      node* n = static_cast<wait_place*>(l)->waiter;
+      node* n = static_cast<wait_place&>(*l).waiter;
       n->core->queue(*n);
     }
   }
@@ -82,7 +82,7 @@ class wait_line {
 
  private:
   void let_all_on(wait_place::state s) noexcept {
-    while (wait_place* p = first()) let_on(*p, s);
+    while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
   }
   link head_;
 };

@@ -21,7 +21,7 @@ struct kept_text {
 
 /// The same text for as long as the program runs; null when too many different ones have been met, as they
 /// are when somebody else's words are in them.
-ANYIO_NET_FN const char* keep_text(std::string_view text) {
+inline const char* keep_text(std::string_view text) {
   constexpr std::size_t most = 512;
   static kept_text* first = nullptr;
   static std::size_t count = 0;

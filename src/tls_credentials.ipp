@@ -11,7 +11,7 @@
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 /// Overwrites a secret; the compiler cannot leave it out.
-ANYIO_NET_FN void wipe(std::string& secret) noexcept {
+inline void wipe(std::string& secret) noexcept {
   secret.resize(secret.capacity());  // a short one that was moved away still lies here
   volatile char* p = secret.data();
   for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
@@ -25,8 +25,8 @@ ANYIO_NET_FN tls_material::~tls_material() {
 }
 
 /// One pair of fields, of which one may be given.
-ANYIO_NET_FN result<> read_text(tls_text& out, std::string_view file, const char* file_field,
-                                std::string_view pem, const char* pem_field) {
+inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
+                          const char* pem_field) {
   if (!file.empty() && !pem.empty())
     return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
                                      "it is given as a file and as a text");
@@ -146,7 +146,7 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
 /// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
 /// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
 /// another notation.
-ANYIO_NET_FN bool is_host_name(std::string_view name) noexcept {
+inline bool is_host_name(std::string_view name) noexcept {
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   const auto allowed = [&](char c) {
     return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
@@ -194,7 +194,7 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
 }
 
 /// That of this thread's loop; null: the machine's.
-ANYIO_NET_FN security_service* own_security() {
+inline security_service* own_security() {
   loop_core* const loop = loop_core::current_or_null();
   return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
 }

@@ -88,7 +88,7 @@ inline constinit thread_local const mbedtls_ssl_context* mbedtls_in_handshake = 
 
 /// 2.28 puts the system's clock before a hello's randomness: the client where that is kept, the server into
 /// the message. There it is out of a simulation's reach, and tells the peer how the clock goes.
-ANYIO_NET_FN bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
+inline bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
   const mbedtls_ssl_context* const ssl = mbedtls_in_handshake;
   if (ssl == nullptr || ssl->handshake == nullptr) return false;
   constexpr std::size_t clock = 4;
@@ -97,7 +97,7 @@ ANYIO_NET_FN bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
 }
 #endif
 
-ANYIO_NET_FN int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
+inline int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
 #if MBEDTLS_VERSION_NUMBER < 0x03000000
   if (mbedtls_is_behind_clock(into)) draw_random(into - 4, 4);
 #endif
@@ -106,7 +106,7 @@ ANYIO_NET_FN int mbedtls_draw(void*, unsigned char* into, std::size_t size) noex
 }
 
 /// The library's words for one of its codes, or the number.
-ANYIO_NET_FN std::string mbedtls_words(int code) {
+inline std::string mbedtls_words(int code) {
 #if defined(MBEDTLS_ERROR_C)
   if (const char* words = mbedtls_high_level_strerr(code); words != nullptr) return words;
   if (const char* words = mbedtls_low_level_strerr(code); words != nullptr) return words;
@@ -119,7 +119,7 @@ ANYIO_NET_FN std::string mbedtls_words(int code) {
 }
 
 /// Seconds since 1970.
-ANYIO_NET_FN std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
+inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
   const auto day = std::chrono::year(time.year) / std::chrono::month(static_cast<unsigned>(time.mon)) /
                    std::chrono::day(static_cast<unsigned>(time.day));
   const std::int64_t days = std::chrono::sys_days(day).time_since_epoch().count();
@@ -128,7 +128,7 @@ ANYIO_NET_FN std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcep
 
 /// Whether a certificate is for a server, by the entries of its kind, or, without names there, by the common
 /// name: as OpenSSL has it. 2.28 compares no addresses, and has a rule of its own for wildcards.
-ANYIO_NET_FN bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
+inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
   constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
   constexpr int address_entry = 0x87;
   const auto text_of = [](const mbedtls_x509_buf& b) {
@@ -156,7 +156,7 @@ ANYIO_NET_FN bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_
 
 /// What is wrong with the peer's certificate, null if nothing is. Of several faults, the one that tells a
 /// person most.
-ANYIO_NET_FN const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
+inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
   const auto has = [flags](std::uint32_t any_of) { return (flags & any_of) != 0; };
   if (flags == 0xffffffffU) return tls_reason::unverified;
   if (has(MBEDTLS_X509_BADCERT_MISSING)) return tls_reason::none_shown;
@@ -177,7 +177,7 @@ ANYIO_NET_FN const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) 
 // Reading certificates and keys.
 
 /// All certificates of a text, into a list that is empty. Null, or what is wrong.
-ANYIO_NET_FN const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
+inline const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
   constexpr std::string_view begin = "-----BEGIN CERTIFICATE-----";
   std::size_t announced = 0;
   for (std::size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + begin.size()))
@@ -191,8 +191,8 @@ ANYIO_NET_FN const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const
   return announced == 0 ? nullptr : tls_reason::bad_certificate;
 }
 
-ANYIO_NET_FN int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, std::size_t size,
-                                  const std::string& password) {
+inline int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, std::size_t size,
+                            const std::string& password) {
   const auto* secret = password.empty() ? nullptr : reinterpret_cast<const unsigned char*>(password.data());
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   return mbedtls_pk_parse_key(&key, text, size, secret, password.size(), mbedtls_draw, nullptr);
@@ -214,7 +214,7 @@ struct mbedtls_pbes2 {
 };
 
 /// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). False if it is anything but PBES2 with AES-CBC.
-ANYIO_NET_FN bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
+inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
   constexpr int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
   const auto is = [](const mbedtls_asn1_buf& oid, std::string_view bytes) {
     return std::string_view(reinterpret_cast<const char*>(oid.p), oid.len) == bytes;
@@ -259,8 +259,8 @@ ANYIO_NET_FN bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, cons
 }
 
 /// Decrypts PBES2 to DER; empty if that fails.
-ANYIO_NET_FN std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
-                                                              const std::string& password) {
+inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
+                                                        const std::string& password) {
   std::array<unsigned char, 32> secret = {};
   std::vector<unsigned char> plain(encrypted.data.len + 16);
   std::size_t size = 0;
@@ -292,7 +292,7 @@ ANYIO_NET_FN std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes
 }
 
 /// Reads a key that is encrypted as OpenSSL 3 does it, which 2.28 cannot. Null, or what is wrong.
-ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
+inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
   mbedtls_pem_context pem;
   mbedtls_pem_init(&pem);
   std::size_t used = 0;

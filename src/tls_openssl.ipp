@@ -36,7 +36,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN void free_certificates(STACK_OF(X509) * certificates) noexcept {
+inline void free_certificates(STACK_OF(X509) * certificates) noexcept {
   sk_X509_pop_free(certificates, X509_free);
 }
 
@@ -57,12 +57,12 @@ using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
 using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
 
 /// ERR_clear_error, which takes its time also when there are none.
-ANYIO_NET_FN void forget_openssl_errors() noexcept {
+inline void forget_openssl_errors() noexcept {
   if (ERR_peek_error() != 0) ERR_clear_error();
 }
 
 /// Empties the thread's queue of errors. The TLS library's first entry, else the first of all, 0 if none.
-ANYIO_NET_FN unsigned long drain_openssl_errors() noexcept {
+inline unsigned long drain_openssl_errors() noexcept {
   unsigned long found = 0;
   while (const unsigned long code = ERR_get_error()) {
     const bool better = ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_LIB(found) != ERR_LIB_SSL;
@@ -72,7 +72,7 @@ ANYIO_NET_FN unsigned long drain_openssl_errors() noexcept {
 }
 
 /// The library's own words; static text.
-ANYIO_NET_FN const char* openssl_words(unsigned long code) noexcept {
+inline const char* openssl_words(unsigned long code) noexcept {
   const char* const words = ERR_reason_error_string(code);
   return words != nullptr ? words : "the TLS library does not say why";
 }
@@ -81,7 +81,7 @@ ANYIO_NET_FN const char* openssl_words(unsigned long code) noexcept {
 
 /// Takes the next block of a PEM text whose label ends so, with all before it. Empty if there is none.
 /// Block by block, so that a damaged one is not taken for another kind.
-ANYIO_NET_FN std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
+inline std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
   constexpr std::string_view opening = "-----BEGIN ";
   for (;;) {
     text.remove_prefix(std::min(text.find(opening), text.size()));
@@ -108,7 +108,7 @@ struct openssl_password {
 };
 
 /// Null if the block is none.
-ANYIO_NET_FN openssl_certificate read_certificate(std::string_view block) noexcept {
+inline openssl_certificate read_certificate(std::string_view block) noexcept {
   ERR_clear_error();
   openssl_certificate certificate;
   if (block.size() <= INT_MAX) {
@@ -120,7 +120,7 @@ ANYIO_NET_FN openssl_certificate read_certificate(std::string_view block) noexce
   return certificate;
 }
 
-ANYIO_NET_FN result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
+inline result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
   std::vector<openssl_certificate> certificates;
   std::string_view rest = from.text;
   for (;;) {
@@ -134,7 +134,7 @@ ANYIO_NET_FN result<std::vector<openssl_certificate>> read_certificates(const tl
   return certificates;
 }
 
-ANYIO_NET_FN result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
+inline result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
   std::string_view rest = from.text;
   const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
   if (block.empty()) return from.wrong(tls_reason::no_private_key);
@@ -166,7 +166,7 @@ struct openssl_identity {
   }
 };
 
-ANYIO_NET_FN result<openssl_identity> read_identity(const tls_material& material) {
+inline result<openssl_identity> read_identity(const tls_material& material) {
   result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
   if (!certificates) return certificates.error();
   result<openssl_key> key = read_private_key(material.private_key, material.password);
@@ -188,7 +188,7 @@ ANYIO_NET_FN result<openssl_identity> read_identity(const tls_material& material
 }
 
 /// Protocols as they stand in a message (RFC 7301, section 3.1).
-ANYIO_NET_FN std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
+inline std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
   std::vector<unsigned char> encoded;
   for (const std::string& protocol : protocols) {
     encoded.push_back(static_cast<unsigned char>(protocol.size()));
@@ -198,7 +198,7 @@ ANYIO_NET_FN std::vector<unsigned char> encode_protocols(const std::vector<std::
 }
 
 /// Takes the first protocol of an encoded list; empty if there is none or it is cut short.
-ANYIO_NET_FN std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
+inline std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
   if (encoded.empty() || encoded[0] >= encoded.size()) return {};
   const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
   encoded = encoded.subspan(1 + protocol.size());
@@ -207,7 +207,7 @@ ANYIO_NET_FN std::span<const unsigned char> take_protocol(std::span<const unsign
 
 // == failures ==
 
-ANYIO_NET_FN const char* verify_reason(long verdict) noexcept {
+inline const char* verify_reason(long verdict) noexcept {
   switch (verdict) {
     case X509_V_ERR_CERT_HAS_EXPIRED: return tls_reason::expired;
     case X509_V_ERR_CERT_NOT_YET_VALID: return tls_reason::not_yet_valid;
@@ -229,7 +229,7 @@ ANYIO_NET_FN const char* verify_reason(long verdict) noexcept {
 }
 
 /// Whether this is how the library takes something else than TLS in a first record.
-ANYIO_NET_FN bool speaks_of_garbage(int reason) noexcept {
+inline bool speaks_of_garbage(int reason) noexcept {
   switch (reason) {
     case SSL_R_WRONG_VERSION_NUMBER:
     case SSL_R_HTTP_REQUEST:

@@ -80,7 +80,9 @@ class udp_batch {
  private:
   friend class detail::batch_source;
 
-  [[nodiscard]] entry* entries() const noexcept { return reinterpret_cast<entry*>(block_.get()); }
+  [[nodiscard]] entry* entries() const noexcept {
+    return static_cast<entry*>(static_cast<void*>(block_.get()));
+  }
   /// Where the bytes of the i-th datagram belong.
   [[nodiscard]] std::byte* slot(std::size_t i) const noexcept {
     return block_.get() + capacity_ * sizeof(entry) + i * max_size_;

@@ -79,7 +79,7 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
 // --- receiving
 
 /// The size of the datagrams in a piece, from the message's control part; 0 if there is none.
-ANYIO_NET_FN std::size_t segment_of(const message& m) noexcept {
+inline std::size_t segment_of(const message& m) noexcept {
   msghdr header{};
   header.msg_control = m.control;
   header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
@@ -121,7 +121,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   const int n = batches_of(socket.core().system())
                     .receive_messages(socket.descriptor(), std::span(messages, wanted),
                                       std::span(sizes, wanted), emptied);
-  const bool nothing = n == -EAGAIN || n == -EWOULDBLOCK || n == 0;
+  const bool nothing = n == -EAGAIN || n == 0;
   if (emptied || nothing) socket.exhausted[read_side] = true;
   if (nothing) return -EAGAIN;
   for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
@@ -250,7 +250,7 @@ ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::s
 }
 
 /// Whether a piece may have failed because it was one; a limit is then found for the socket.
-ANYIO_NET_FN bool refuses_pieces(int status) noexcept {
+inline bool refuses_pieces(int status) noexcept {
   return status == -EINVAL || status == -EMSGSIZE || status == -EIO || status == -EOPNOTSUPP ||
          status == -ENOPROTOOPT;
 }
@@ -301,7 +301,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
     }
     const int n = batches_of(socket.core().system())
                       .send_messages(socket.descriptor(), std::span<const message>(messages, count));
-    if (n == -EAGAIN || n == -EWOULDBLOCK || n == 0) {
+    if (n == -EAGAIN || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;
     }

@@ -135,9 +135,9 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) 
 
 namespace detail {
 
-ANYIO_NET_FN bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
+inline bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
 
-ANYIO_NET_FN in_addr to_in_addr(const ip_address& a) noexcept {
+inline in_addr to_in_addr(const ip_address& a) noexcept {
   in_addr raw;
   std::memcpy(&raw, a.bytes().data(), sizeof raw);
   return raw;

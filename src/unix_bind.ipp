@@ -12,7 +12,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 /// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
 /// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
 /// which the BSDs would call refused; and a listener gets no connection from it.
-ANYIO_NET_FN bool is_stale(backend& system, const char* path, const unix_address& address) {
+inline bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
   if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
   const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);

@@ -17920,14 +17920,9 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config con
 
 #endif
 
-// == tls_openssl: definitions =====================================================================
+// == tls_openssl_keys: definitions ================================================================
 
-// OpenSSL 3 behind the hook.
-//
-// The library reads and writes through a BIO over the pipe, which never refuses what goes out, and answers
-// "later" also when nothing will follow: an end without close_notify is the engine's to tell, since the
-// library would break the connection for it, also for writing. Its queue of errors belongs to the thread,
-// so it is emptied before every call and left empty after a failure.
+// Certificates and keys for OpenSSL 3, and its queue of errors.
 
 #if defined(ANYIO_NET_OPENSSL)
 
@@ -17937,24 +17932,16 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config con
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
-#include <openssl/x509_vfy.h>
-#include <openssl/x509v3.h>
 
 #include <algorithm>
 #include <climits>
 #include <cstring>
 #include <memory>
-#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
+namespace anyio::inline ANYIO_NET_ABI::detail {
 
 inline void free_certificates(STACK_OF(X509) * certificates) noexcept {
   sk_X509_pop_free(certificates, X509_free);
@@ -18106,6 +18093,42 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
   }
   return identity;
 }
+
+}  // namespace anyio::inline ANYIO_NET_ABI::detail
+
+#endif
+
+// == tls_openssl: definitions =====================================================================
+
+// OpenSSL 3 behind the hook.
+//
+// The library reads and writes through a BIO over the pipe, which never refuses what goes out, and answers
+// "later" also when nothing will follow: an end without close_notify is the engine's to tell, since the
+// library would break the connection for it, also for writing. Its queue of errors belongs to the thread,
+// so it is emptied before every call and left empty after a failure.
+
+#if defined(ANYIO_NET_OPENSSL)
+
+#include <openssl/bio.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio::inline ANYIO_NET_ABI {
+
+namespace detail {
 
 /// Protocols as they stand in a message (RFC 7301, section 3.1).
 inline std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {

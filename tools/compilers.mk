@@ -54,8 +54,9 @@ strict_word = $(word $1,$(subst -, ,$2))
 strict_flags = -std=$(call strict_word,2,$1) -O2 \
   $(foreach o,$(wordlist 3,9,$(subst -, ,$1)),$(strict_option.$o)) -Werror $(strict_warnings.$(call strict_word,1,$1)) \
   -I. $(strict_output.$(call strict_word,1,$1))
+strict_probe := -include version -fsyntax-only -x c++ /dev/null
 # Runs a compiler, $1, with all of a configuration, $2, and the rest, $3; one that is not here says so.
-strict_run = if $1 -include version -fsyntax-only -x c++ /dev/null >/dev/null 2>&1; \
+strict_run = if $1 $(strict_probe) >/dev/null 2>&1; \
   then $1 $(call strict_flags,$2) $3 && touch $@; \
   else echo "skipped: $(@:$(STRICT)/%.ok=%): cannot run $1"; fi
 strict = $(call strict_run,$(strict_compiler.$(call strict_word,1,$1)),$1,$2)
@@ -111,5 +112,12 @@ $(STRICT)/parts/%.ok: src/% $(PARTS)
 .PHONY: compilers
 compilers: ## all compilers, standards and kinds of build, and all tests with libc++ and later standards: an hour
 	@tools/install_deps.sh compilers
+	@$(MAKE) compilers-run
+
+# Apart, since make expands a recipe before its first line has installed anything.
+.PHONY: compilers-run
+compilers-run:
+	@$(if $(libcxx_runs),,echo "skipped: tests with libc++: cannot run $(strict_compiler.libcxx)")
 	@$(RUN) $(call check,every configuration without a warning,compilers-strict) \
-	  $(call suite,libcxx) $(call suite,libcxx-26) $(call suite,gcc-23)
+	  $(if $(libcxx_runs),$(call suite,libcxx) $(call suite,libcxx-26)) $(call suite,gcc-23)
+libcxx_runs = $(shell $(strict_compiler.libcxx) $(strict_probe) >/dev/null 2>&1 && echo yes)

@@ -7,7 +7,8 @@
   --nested NAME COMMAND      a command that ends with such a line itself: counts what the line says
 
 Steps run in the order given, but the next suite is built while one runs, since a test program keeps one
-processor busy. What a step prints is shown when it fails. A build that fails, a crash,
+processor busy. What a step prints is shown when it fails,
+and of one that passes the lines that begin with `skipped: `. A build that fails, a crash,
 a sanitizer's abort, no test at all and a timeout are failures. The exit status is 1 if any step failed.
 """
 
@@ -191,6 +192,7 @@ def run_check(name: str, command: Sequence[str], timeout: float, can_skip: bool 
     started = time.monotonic()
     outcome = run(command, timeout)
     if outcome.status == 0:
+        show("".join(line for line in outcome.output.splitlines(True) if line.startswith("skipped: ")))
         report(name, PASSED, started, "passed")
         return PASSED
     if can_skip and outcome.status == SKIP_STATUS:

@@ -20,7 +20,7 @@ from check_snippets import Snippet, is_definition, outermost, program, snippets_
 from check_version import faults_of
 from cpp_text import blank
 from reference_filter import seen_by_users
-from run_tests import Outcome, environment, judge
+from run_tests import Outcome, environment, judge, run_check
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -220,6 +220,13 @@ class Results(unittest.TestCase):
                 self.run_steps("--suite", "1", "true", str(first), "--suite", "2", build, str(second)),
                 (0, "2 passed, 0 failed"),
             )
+
+    def test_what_a_check_skipped_is_told(self) -> None:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            tally = run_check("c", ["sh", "-c", "echo noise; echo skipped: a part"], 60)
+        self.assertEqual((tally.passed, tally.failed), (1, 0))
+        self.assertIn("skipped: a part\n", said.getvalue())
+        self.assertNotIn("noise", said.getvalue())
 
     def test_script_that_cannot_run_here(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:

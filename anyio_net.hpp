@@ -7,6 +7,12 @@
 // Copyright (c) 2026 the anyio_net authors. The licence's text is in LICENSE.
 #pragma once
 
+// g++ would say of each parameter that it shadows what a program's globals are called: `bytes`, `port`.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
 // == intro ========================================================================================
 
 // anyio_net.hpp: sockets for C++20 in one header. No dependency; epoll or kqueue.
@@ -21165,3 +21171,7 @@ ANYIO_NET_FN void raise(int signal) {
 #endif
 
 #endif  // ANYIO_NET_DEFINE
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

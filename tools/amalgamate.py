@@ -40,6 +40,18 @@ BANNER = """\
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the anyio_net authors. The licence's text is in LICENSE.
 #pragma once
+
+// g++ would say of each parameter that it shadows what a program's globals are called: `bytes`, `port`.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+"""
+ENDING = """\
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 """
 
 DIRECTIVE = re.compile(r"\s*#\s*(\w+)")
@@ -219,7 +231,7 @@ def join(src: Path) -> str:
         lines += ["", f"#endif  // {MACRO_PREFIX}DEFINE"]
     if faults:
         raise Refusal(faults)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + ENDING
 
 
 def includes(src: Path, target: Path) -> str:

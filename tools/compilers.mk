@@ -2,7 +2,7 @@
 # variables HEADER, CXX, CLANGXX, CLANG19XX, the programs and the TLS macros.
 #
 # A configuration is named compiler-standard, and -noexc, -nothreads or a level like -O1 after it. In each the
-# header is compiled with all definitions, both TLS engines and simulation; programs instantiate the templates.
+# header is compiled with all definitions, both TLS engines and simulation, below a program's globals; programs instantiate the templates.
 
 STRICT := build/strict
 strict_compiler.gcc := $(CXX)
@@ -64,7 +64,7 @@ strict = $(call strict_run,$(strict_compiler.$(call strict_word,1,$1)),$1,$2)
 .PRECIOUS: $(STRICT)/%.hpp.ok
 $(STRICT)/%/$(HEADER).ok: $(HEADER) tools/compilers.mk
 	@mkdir -p $(@D)
-	@echo '#include "$(HEADER)"' >$(@:.ok=.cpp)
+	@{ echo 'extern int bytes, error, options, port, value;'; echo '#include "$(HEADER)"'; } >$(@:.ok=.cpp)
 	@$(call strict,$*,-DANYIO_NET_SPLIT -DANYIO_NET_IMPLEMENTATION $(TLS_MACROS) $(SIM_MACROS) $(@:.ok=.cpp))
 
 # Programs may leave out what a library may not: declarations of all functions, and they return with a comma.

@@ -12781,7 +12781,7 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
   char* to = owned.data();
   for (std::size_t i = 0; i < rest.count(); ++i) {
     const const_buffer piece = rest.piece(i);
-    if (piece.size() != 0) std::memcpy(to, piece.data(), piece.size());
+    if (!piece.empty()) std::memcpy(to, piece.data(), piece.size());
     to += piece.size();
   }
   bytes_ = detail::lent_bytes(std::move(owned), sent_);
@@ -21113,11 +21113,11 @@ ANYIO_NET_FN std::string report::message() const {
   return line;
 }
 
-ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view text) {
+ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view digits) {
   std::vector<std::uint8_t> bytes;
   unsigned value = 0;
   bool half = false;
-  for (const char c : text) {
+  for (const char c : digits) {
     unsigned digit = 0;
     if (c >= '0' && c <= '9') {
       digit = static_cast<unsigned>(c - '0');

@@ -149,11 +149,11 @@ ANYIO_NET_FN std::string report::message() const {
   return line;
 }
 
-ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view text) {
+ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view digits) {
   std::vector<std::uint8_t> bytes;
   unsigned value = 0;
   bool half = false;
-  for (const char c : text) {
+  for (const char c : digits) {
     unsigned digit = 0;
     if (c >= '0' && c <= '9') {
       digit = static_cast<unsigned>(c - '0');

@@ -66,7 +66,7 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
   char* to = owned.data();
   for (std::size_t i = 0; i < rest.count(); ++i) {
     const const_buffer piece = rest.piece(i);
-    if (piece.size() != 0) std::memcpy(to, piece.data(), piece.size());
+    if (!piece.empty()) std::memcpy(to, piece.data(), piece.size());
     to += piece.size();
   }
   bytes_ = detail::lent_bytes(std::move(owned), sent_);

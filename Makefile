@@ -27,7 +27,7 @@ flags.gcc := -O0 -g1
 compiler.clang := $(CLANGXX)
 flags.clang := -O2 -g1 -DANYIO_NET_SPLIT
 compiler.gcc-noexc := $(CXX)
-flags.gcc-noexc := -O1 -g1 -DANYIO_NET_SPLIT $(NO_EXCEPTIONS)
+flags.gcc-noexc := -O1 -g1 -Werror -DANYIO_NET_SPLIT $(NO_EXCEPTIONS)
 compiler.clang-asan := $(CLANGXX)
 # clang 14 cannot check function types of coroutines that several units share.
 flags.clang-asan := $(ASAN) -fno-sanitize=function
@@ -42,11 +42,11 @@ compiler.kqueue := $(CXX)
 flags.kqueue := -O0 -g1 -DANYIO_NET_KQUEUE -Itests/support/kqueue
 # A younger compiler, another standard library, and later standards; the last -std counts.
 compiler.libcxx := $(CLANG19XX)
-flags.libcxx := -O0 -g1 -stdlib=libc++
+flags.libcxx := -O0 -g1 -Werror -stdlib=libc++
 compiler.libcxx-26 := $(CLANG19XX)
-flags.libcxx-26 := -O2 -g1 -stdlib=libc++ -std=gnu++26 -DANYIO_NET_SPLIT
+flags.libcxx-26 := -O2 -g1 -Werror -stdlib=libc++ -std=gnu++26 -DANYIO_NET_SPLIT
 compiler.gcc-23 := $(CXX)
-flags.gcc-23 := -O1 -g1 -std=c++23
+flags.gcc-23 := -O1 -g1 -Werror -std=c++23
 # Coverage is counted by part: the header is then one of includes.
 compiler.coverage := $(CXX)
 flags.coverage := -O0 -g --coverage -Ibuild/include
@@ -156,6 +156,7 @@ include fuzz/fuzz.mk
 include tools/cross.mk
 include tools/install.mk
 include tools/minimal.mk
+include tools/compilers.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ check-rest: ## what CI does after `make test`
 	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,format,check-format) \
 	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
-	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-warnings check-snippets check-link" \
+	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-compilers check-snippets check-link" \
 	  $(call check,the reference is made without a warning,reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
@@ -243,44 +244,6 @@ check-parts: $(PARTS:src/%=build/parts/%.ok) ## each part includes what it uses
 build/parts/%.ok: src/% $(PARTS)
 	@mkdir -p $(@D)
 	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) -fsyntax-only -I. -x c++ -
-	@touch $@
-
-# The strictest warnings, of two compilers; the examples instantiate the templates.
-STRICT := -std=c++20 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. -c -o /dev/null
-STRICT_MODES := gcc clang gcc-noexc clang-noexc gcc-nothreads clang-nothreads gcc-tls clang-tls clang-tls-noexc \
-  gcc-sim clang-sim-noexc
-strict.gcc := $(CXX)
-strict.clang := $(CLANGXX)
-strict.gcc-noexc := $(CXX) -fno-exceptions -fno-rtti
-strict.clang-noexc := $(CLANGXX) -fno-exceptions -fno-rtti
-strict.gcc-nothreads := $(CXX) -DANYIO_NET_NO_THREADS
-strict.clang-nothreads := $(CLANGXX) -DANYIO_NET_NO_THREADS
-strict.gcc-tls := $(CXX) $(TLS_MACROS) -DANYIO_NET_NO_THREADS
-strict.clang-tls := $(CLANGXX) $(TLS_MACROS)
-strict.clang-tls-noexc := $(CLANGXX) -fno-exceptions -fno-rtti $(TLS_MACROS)
-strict.gcc-sim := $(CXX) $(SIM_MACROS)
-strict.clang-sim-noexc := $(CLANGXX) -fno-exceptions -fno-rtti $(SIM_MACROS) -DANYIO_NET_NO_THREADS
-
-.PHONY: check-warnings
-check-warnings: $(STRICT_MODES:%=build/strict/%.ok) ## no warnings
-check-warnings: $(patsubst %.cpp,build/strict/%.ok,$(EXAMPLES) $(PEERS) $(TLS_SOURCES))
-
-$(patsubst %.cpp,build/strict/%.ok,$(EXAMPLES) $(PEERS)): build/strict/%.ok: %.cpp $(HEADER)
-	@mkdir -p $(@D)
-	@$(strict.gcc) $(STRICT) $<
-	@$(strict.clang) $(STRICT) -fsyntax-only $<
-	@touch $@
-
-# By one library each.
-$(patsubst %.cpp,build/strict/%.ok,$(TLS_SOURCES)): build/strict/%.ok: %.cpp $(HEADER)
-	@mkdir -p $(@D)
-	@$(strict.gcc) $(macro.mbedtls) $(STRICT) $<
-	@$(strict.clang) $(macro.openssl) $(STRICT) -fsyntax-only $<
-	@touch $@
-
-build/strict/%.ok: $(HEADER)
-	@mkdir -p $(@D)
-	@echo '#include "$(HEADER)"' | $(strict.$*) $(STRICT) -x c++ -
 	@touch $@
 
 .PHONY: check-link

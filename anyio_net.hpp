@@ -493,6 +493,7 @@ class [[nodiscard]] result {
     }
     state_ = other.state_;
   }
+  // Out of line: g++ 12 at -O1 would warn in users' programs of members that the state guards.
   template <class Other>
   [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {
@@ -1444,18 +1445,21 @@ class posix_backend : public backend {
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 };
 
-class posix_names final : public name_service {
+class posix_names : public name_service {
  public:
   ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
   ANYIO_NET_FN bool has_family(int family) override;
+
+ protected:
+  ~posix_names() = default;
 
  private:
   std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
   std::atomic<signed char> has_ipv6_{-1};
 };
 
-class posix_files final : public file_service {
+class posix_files : public file_service {
  public:
   ANYIO_NET_FN int adopt(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
@@ -1463,26 +1467,38 @@ class posix_files final : public file_service {
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+
+ protected:
+  ~posix_files() = default;
 };
 
-class posix_paths final : public path_service {
+class posix_paths : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+
+ protected:
+  ~posix_paths() = default;
 };
 
-class posix_batches final : public batch_service {
+class posix_batches : public batch_service {
  public:
   ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                     bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+
+ protected:
+  ~posix_batches() = default;
 };
 
-class posix_threads final : public thread_service {
+class posix_threads : public thread_service {
  public:
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
+
+ protected:
+  ~posix_threads() = default;
 };
 
 /// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or
@@ -4310,7 +4326,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     detail::operation<send_operation, void>::operator=(std::move(other));
     channel_ = other.channel_;
     value_.reset();  // no assignment: a value need only be movable
-    if (other.value_) value_.emplace(*std::move(other.value_));
+    if (other.value_) std::construct_at(&value_, std::move(other.value_));
     return *this;
   }
   ~send_operation() { this->withdraw(); }
@@ -10946,17 +10962,20 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
 // --- services
 
 ANYIO_NET_FN file_service& system_files() noexcept {
-  static constinit posix_files files;
+  struct own final : posix_files {};
+  static constinit own files;
   return files;
 }
 
 ANYIO_NET_FN path_service& system_paths() noexcept {
-  static constinit posix_paths paths;
+  struct own final : posix_paths {};
+  static constinit own paths;
   return paths;
 }
 
 ANYIO_NET_FN batch_service& system_batches() noexcept {
-  static constinit posix_batches batches;
+  struct own final : posix_batches {};
+  static constinit own batches;
   return batches;
 }
 
@@ -11239,7 +11258,8 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
 }
 
 ANYIO_NET_FN name_service& system_names() noexcept {
-  static constinit posix_names names;
+  struct own final : posix_names {};
+  static constinit own names;
   return names;
 }
 
@@ -11361,10 +11381,7 @@ struct signal_table {
   static constexpr int slot_count = 256;
 
 #if !defined(ANYIO_NET_NO_THREADS)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wzero-as-null-pointer-constant"  // in glibc's macro
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;              // taken by all but the handler
-#pragma GCC diagnostic pop
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
 #endif
   std::atomic<int> handlers{0};    // how many run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
@@ -11524,7 +11541,8 @@ ANYIO_NET_COLD posix_signals::~posix_signals() {
 }
 
 ANYIO_NET_FN thread_service& system_threads() noexcept {
-  static constinit posix_threads threads;
+  struct own final : posix_threads {};
+  static constinit own threads;
   return threads;
 }
 
@@ -20581,7 +20599,7 @@ ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
 }
 
 ANYIO_NET_FN void faulty_backend::forget(int fd) {
-  if (held_ && held_->fd == fd) release_held(fd);  // its owner may close it
+  release_held(fd);  // its owner may close it
   watched_.erase(fd);
   inner_->forget(fd);
 }
@@ -20671,7 +20689,7 @@ ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
 }
 
 ANYIO_NET_FN int faulty_backend::close(int fd) {
-  if (held_ && held_->fd == fd) release_held(fd);
+  release_held(fd);
   watched_.erase(fd);
   return inner_->close(fd);
 }
@@ -20763,12 +20781,13 @@ ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
   }
   const ssize_t n = inner_->send_message(fd, m);
   if (n >= 0 && chance(faults.duplicate)) inner_->send_message(fd, m);
-  if (held_ && held_->fd == fd) release_held(fd);
+  release_held(fd);
   return n;
 }
 
-/// Sends what was held back, behind what came after it.
+/// Sends what was held back of this descriptor, behind what came after it.
 ANYIO_NET_FN void faulty_backend::release_held(int fd) {
+  if (!held_ || held_->fd != fd) return;
   held_datagram h = std::move(*held_);
   held_.reset();
   const ::iovec part{h.data.data(), h.data.size()};

@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
   anyio::loop loop;
   anyio::tcp_listener listener = open_or_exit(port);  // port 0 is the same for all from here on
   std::latch all_listen(static_cast<std::ptrdiff_t>(count));
-  std::vector<std::jthread> threads;
+  std::vector<std::thread> threads;
   for (std::size_t number = 1; number < count; ++number) {
     threads.emplace_back([number, shared = listener.local_port(), &all_listen] {
       anyio::loop own;
@@ -57,4 +57,5 @@ int main(int argc, char** argv) {
   all_listen.arrive_and_wait();
   std::cout << "port " << listener.local_port() << ", " << count << " threads" << std::endl;
   serve_on(listener, 0);
+  for (std::thread& t : threads) t.join();
 }

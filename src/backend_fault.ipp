@@ -154,7 +154,7 @@ ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
 }
 
 ANYIO_NET_FN void faulty_backend::forget(int fd) {
-  if (held_ && held_->fd == fd) release_held(fd);  // its owner may close it
+  release_held(fd);  // its owner may close it
   watched_.erase(fd);
   inner_->forget(fd);
 }
@@ -244,7 +244,7 @@ ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
 }
 
 ANYIO_NET_FN int faulty_backend::close(int fd) {
-  if (held_ && held_->fd == fd) release_held(fd);
+  release_held(fd);
   watched_.erase(fd);
   return inner_->close(fd);
 }
@@ -336,12 +336,13 @@ ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
   }
   const ssize_t n = inner_->send_message(fd, m);
   if (n >= 0 && chance(faults.duplicate)) inner_->send_message(fd, m);
-  if (held_ && held_->fd == fd) release_held(fd);
+  release_held(fd);
   return n;
 }
 
-/// Sends what was held back, behind what came after it.
+/// Sends what was held back of this descriptor, behind what came after it.
 ANYIO_NET_FN void faulty_backend::release_held(int fd) {
+  if (!held_ || held_->fd != fd) return;
   held_datagram h = std::move(*held_);
   held_.reset();
   const ::iovec part{h.data.data(), h.data.size()};

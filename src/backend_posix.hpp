@@ -39,18 +39,21 @@ class posix_backend : public backend {
   ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
 };
 
-class posix_names final : public name_service {
+class posix_names : public name_service {
  public:
   ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
   ANYIO_NET_FN bool has_family(int family) override;
+
+ protected:
+  ~posix_names() = default;
 
  private:
   std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
   std::atomic<signed char> has_ipv6_{-1};
 };
 
-class posix_files final : public file_service {
+class posix_files : public file_service {
  public:
   ANYIO_NET_FN int adopt(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
@@ -58,26 +61,38 @@ class posix_files final : public file_service {
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
   ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+
+ protected:
+  ~posix_files() = default;
 };
 
-class posix_paths final : public path_service {
+class posix_paths : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+
+ protected:
+  ~posix_paths() = default;
 };
 
-class posix_batches final : public batch_service {
+class posix_batches : public batch_service {
  public:
   ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                     bool& emptied) override;
   ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+
+ protected:
+  ~posix_batches() = default;
 };
 
-class posix_threads final : public thread_service {
+class posix_threads : public thread_service {
  public:
   ANYIO_NET_FN bool uses_threads() const override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
+
+ protected:
+  ~posix_threads() = default;
 };
 
 /// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or

@@ -344,17 +344,20 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
 // --- services
 
 ANYIO_NET_FN file_service& system_files() noexcept {
-  static constinit posix_files files;
+  struct own final : posix_files {};
+  static constinit own files;
   return files;
 }
 
 ANYIO_NET_FN path_service& system_paths() noexcept {
-  static constinit posix_paths paths;
+  struct own final : posix_paths {};
+  static constinit own paths;
   return paths;
 }
 
 ANYIO_NET_FN batch_service& system_batches() noexcept {
-  static constinit posix_batches batches;
+  struct own final : posix_batches {};
+  static constinit own batches;
   return batches;
 }
 

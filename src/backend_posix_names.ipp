@@ -50,7 +50,8 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
 }
 
 ANYIO_NET_FN name_service& system_names() noexcept {
-  static constinit posix_names names;
+  struct own final : posix_names {};
+  static constinit own names;
   return names;
 }
 

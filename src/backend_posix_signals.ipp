@@ -31,10 +31,7 @@ struct signal_table {
   static constexpr int slot_count = 256;
 
 #if !defined(ANYIO_NET_NO_THREADS)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wzero-as-null-pointer-constant"  // in glibc's macro
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;              // taken by all but the handler
-#pragma GCC diagnostic pop
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
 #endif
   std::atomic<int> handlers{0};    // how many run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
@@ -194,7 +191,8 @@ ANYIO_NET_COLD posix_signals::~posix_signals() {
 }
 
 ANYIO_NET_FN thread_service& system_threads() noexcept {
-  static constinit posix_threads threads;
+  struct own final : posix_threads {};
+  static constinit own threads;
   return threads;
 }
 

@@ -208,6 +208,7 @@ class [[nodiscard]] result {
     }
     state_ = other.state_;
   }
+  // Out of line: g++ 12 at -O1 would warn in users' programs of members that the state guards.
   template <class Other>
   [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -349,7 +350,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     detail::operation<send_operation, void>::operator=(std::move(other));
     channel_ = other.channel_;
     value_.reset();  // no assignment: a value need only be movable
-    if (other.value_) value_.emplace(*std::move(other.value_));
+    if (other.value_) std::construct_at(&value_, std::move(other.value_));
     return *this;
   }
   ~send_operation() { this->withdraw(); }

@@ -3,6 +3,7 @@
 #
 #   tools/install_deps.sh test     for `make test`
 #   tools/install_deps.sh check    for `make check`, which needs more
+#   tools/install_deps.sh compilers  for `make compilers`: those that `make check` can do without
 #   tools/install_deps.sh cross    for `make cross-musl`: what runs ARM's programs
 #   tools/install_deps.sh bench    for `make bench`: the peers, and what counts
 #
@@ -15,7 +16,14 @@ needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
 optional=(socat netcat-openbsd python3-anyio curl dnsmasq-base wrk)
 case ${1:-test} in
   test) ;;
-  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf doxygen git) ;;
+  check)
+    needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf doxygen git)
+    optional+=(clang-19 libc++-19-dev libc++abi-19-dev)
+    ;;
+  compilers)
+    needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl clang)
+    optional=(clang-19 libc++-19-dev libc++abi-19-dev)
+    ;;
   cross)
     needed=(g++ make python3 doctest-dev)
     optional=(qemu-user)
@@ -25,7 +33,7 @@ case ${1:-test} in
     optional=(strace valgrind gnuplot-nox)
     ;;
   *)
-    echo "usage: $0 [test|check|cross|bench]" >&2
+    echo "usage: $0 [test|check|compilers|cross|bench]" >&2
     exit 2
     ;;
 esac

@@ -89,7 +89,7 @@ strict_programs = $(foreach c,$1,$(STRICT_SOURCES:%=$(STRICT)/$c/%.ok))
 # CI compiles each program by the oldest and by the newest, and has both standard libraries.
 STRICT_CI := gcc-c++20 gcc-c++23-noexc-O1 gcc-c++20-noexc-nothreads clang-c++20 clang-c++2b-noexc clang-c++20-nothreads \
   clang19-c++23-noexc clang19-gnu++26 libcxx-c++20-noexc libcxx-gnu++26
-STRICT_CI_PROGRAMS := gcc-c++20 libcxx-gnu++26
+STRICT_CI_PROGRAMS := gcc-c++20-O1 libcxx-gnu++26
 
 STRICT_ALL := $(foreach c,gcc clang clang19 libcxx,$(strict_standards.$c:%=$c-%))
 STRICT_LONG := $(STRICT_ALL) $(STRICT_ALL:%=%-noexc) $(STRICT_ALL:%=%-nothreads) \

@@ -3,7 +3,7 @@
 #
 #   tools/install_deps.sh test     for `make test`
 #   tools/install_deps.sh check    for `make check`, which needs more
-#   tools/install_deps.sh cross    for `make cross-musl`: what runs ARM's programs
+#   tools/install_deps.sh cross [PACKAGE...]   what runs other processors' programs, and compilers for them
 #   tools/install_deps.sh bench    for `make bench`: the peers, and what counts
 #
 # Uses apt-get, as root or through sudo. When nothing is missing it asks nobody for anything, so it
@@ -15,17 +15,20 @@ needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
 optional=(socat netcat-openbsd python3-anyio curl dnsmasq-base wrk)
 case ${1:-test} in
   test) ;;
-  check) needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf doxygen git) ;;
+  check)
+    optional+=(qemu-user g++-s390x-linux-gnu)
+    needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf doxygen git)
+    ;;
   cross)
     needed=(g++ make python3 doctest-dev)
-    optional=(qemu-user)
+    optional=(qemu-user "${@:2}")
     ;;
   bench)
     needed=(g++ make python3 libasio-dev libuv1-dev libevent-dev libbenchmark-dev libmbedtls-dev libssl-dev openssl)
     optional=(strace valgrind gnuplot-nox)
     ;;
   *)
-    echo "usage: $0 [test|check|cross|bench]" >&2
+    echo "usage: $0 [test|check|cross [PACKAGE...]|bench]" >&2
     exit 2
     ;;
 esac

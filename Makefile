@@ -51,7 +51,7 @@ triplet.aarch64 := aarch64-linux-gnu
 triplet.riscv64 := riscv64-linux-gnu
 define processor_mode
 compiler.$1 := $(triplet.$1)-g++
-flags.$1 := -O0 -g1 -DANYIO_NET_SPLIT -isystem build/doctest
+flags.$1 := -O0 -g1 -Wno-psabi -DANYIO_NET_SPLIT -isystem build/doctest
 emulate.$1 := tools/emulate.sh qemu-$1 /usr/$(triplet.$1)
 strict.$1 := $(triplet.$1)-g++
 strict.$1-noexc := $(triplet.$1)-g++ -fno-exceptions -fno-rtti
@@ -213,7 +213,8 @@ check-rest: ## what CI does after `make test`
 	  $(call check,the reference is made without a warning,reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
-	  $(call suite,clang) $(call suite,gcc-noexc) \
+	  $(call cross_check,s390x,fuzz corpora,fuzz-replay-s390x REPLAY_RANDOM=0) \
+	  $(call suite,clang) $(call suite,gcc-noexc) $(call cross_suite,s390x) \
 	  $(call suite,clang-asan) $(call suite,clang-asan-noexc) \
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan))
 

@@ -51,6 +51,19 @@ flags.gcc-23 := -O1 -g1 -Werror -std=c++23
 compiler.coverage := $(CXX)
 flags.coverage := -O0 -g --coverage -Ibuild/include
 
+# Other processors, for which Debian's compilers cross-compile and whose programs qemu runs: tools/cross.mk.
+PROCESSORS := s390x arm aarch64 riscv64
+triplet.s390x := s390x-linux-gnu
+triplet.arm := arm-linux-gnueabihf
+triplet.aarch64 := aarch64-linux-gnu
+triplet.riscv64 := riscv64-linux-gnu
+define processor_mode
+compiler.$1 := $(triplet.$1)-g++
+flags.$1 := -O0 -g1 -Wno-psabi -DANYIO_NET_SPLIT -isystem build/doctest
+emulate.$1 := tools/emulate.sh qemu-$1 /usr/$(triplet.$1)
+endef
+$(foreach p,$(PROCESSORS),$(eval $(call processor_mode,$p)))
+
 COMPILER := $(compiler.$(MODE))
 ifeq ($(COMPILER),)
 $(error MODE is one of $(patsubst compiler.%,%,$(filter compiler.%,$(.VARIABLES))), not $(MODE))
@@ -60,8 +73,8 @@ COMPILE = $(COMPILER) -std=c++20 -pthread $(WARNINGS) $(flags.$(MODE)) $(MACROS)
 BUILD := build/$(MODE)
 KQUEUE := $(if $(filter kqueue,$(MODE)),$(BUILD)/tests/support/kqueue/kqueue.o)
 
-# The TLS libraries. Tests use both at once, programs one of them.
-ENGINES := mbedtls openssl
+# The TLS libraries. Tests use both at once, programs one of them. Other processors' are not to be had here.
+ENGINES := $(if $(filter $(PROCESSORS),$(MODE)),,mbedtls openssl)
 macro.mbedtls := -DANYIO_NET_MBEDTLS
 libs.mbedtls := -lmbedtls -lmbedx509 -lmbedcrypto
 macro.openssl := -DANYIO_NET_OPENSSL
@@ -79,6 +92,13 @@ THREAD_TESTS := $(wildcard tests/test_threads*.cpp tests/test_post*.cpp tests/te
 LONG_TESTS := $(wildcard tests/test_tls*.cpp tests/test_sim*.cpp tests/test_fault*.cpp)
 LONG_TESTS := $(if $(ALL),,$(if $(filter clang gcc-asan clang-asan-noexc,$(MODE)),$(LONG_TESTS)))
 TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(filter-out $(LONG_TESTS),$(wildcard tests/*.cpp)))
+# Of another processor CI runs what meets addresses, messages and numbers of the system; `make cross` runs all.
+PROCESSOR_TESTS := address again api_options backend_epoll buffer byte_queue conformance_memory conformance_tcp4 \
+  conformance_tcp6 conformance_unix datagram_connect error fd_passing multicast resolve signals sim_network \
+  sim_system udp_batch unix unix_datagram
+TESTS := $(if $(ALL),$(TESTS),$(if $(filter $(PROCESSORS),$(MODE)),$(PROCESSOR_TESTS:%=tests/test_%.cpp),$(TESTS)))
+ENGINE_TESTS = $(shell grep -l 'support/\(tls_engines\|certificates\)[.]hpp' tests/*.cpp)
+TESTS := $(if $(ENGINES),$(TESTS),$(filter-out $(ENGINE_TESTS),$(TESTS)))
 TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls_*.cpp $d/starttls*.cpp $d/net_cat.cpp))
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
@@ -119,6 +139,7 @@ $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
 
 $(BUILD)/run_tests: $(OBJECTS)
 	@$(COMPILE) $^ $(LDFLAGS) $(TLS_LIBS) $(LDLIBS) -o $@
+	@$(if $(emulate.$(MODE)),$(emulate.$(MODE)) $@)
 
 $(PROGRAMS): %: %.o $(KQUEUE)
 	@$(COMPILE) $< $(KQUEUE) $(LDFLAGS) $(LDLIBS) -o $@
@@ -130,6 +151,12 @@ $(call tls_program,$1,$2): $1 $(HEADER) Makefile $(KQUEUE)
 	@$$(COMPILE) $(macro.$2) $1 $(KQUEUE) $$(LDFLAGS) $(libs.$2) $$(LDLIBS) -o $$@
 endef
 $(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(eval $(call tls_program_rule,$s,$e))))
+
+# Cross compilers see nothing of this system's own headers; doctest is one file.
+build/doctest/doctest/doctest.h:
+	@mkdir -p $(@D)
+	@cp "$$(echo '#include <doctest/doctest.h>' | $(CXX) -x c++ -M - | tr ' ' '\n' | grep 'doctest[.]h$$')" $@
+$(if $(emulate.$(MODE)),$(OBJECTS): | build/doctest/doctest/doctest.h)
 
 .PRECIOUS: $(BUILD)/%.o
 .DELETE_ON_ERROR:
@@ -191,7 +218,8 @@ check-rest: ## what CI does after `make test`
 	  $(call check,the reference is made without a warning,reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
-	  $(call suite,clang) $(call suite,gcc-noexc) \
+	  $(call cross_check,s390x,fuzz corpora,fuzz-replay-s390x REPLAY_RANDOM=0) \
+	  $(call suite,clang) $(call suite,gcc-noexc) $(call cross_suite,s390x) \
 	  $(call suite,clang-asan) $(call suite,clang-asan-noexc) \
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan))
 

@@ -23,10 +23,19 @@ fuzz_engine.fuzz-afl := build/fuzz-afl/standalone_main.o
 fuzz_compiler.fuzz-coverage := $(CLANGXX)
 fuzz_flags.fuzz-coverage := -O1 -g1 -fprofile-instr-generate -fcoverage-mapping -Ibuild/include
 fuzz_engine.fuzz-coverage := build/fuzz-coverage/standalone_main.o
-FUZZ_WAYS := fuzz fuzz-gcc fuzz-clang fuzz-afl fuzz-coverage
+# Other processors, without mbedTLS.
+define fuzz_processor
+fuzz_compiler.fuzz-$1 := $(compiler.$1)
+fuzz_flags.fuzz-$1 := $(flags.$1)
+fuzz_engine.fuzz-$1 := build/fuzz-$1/standalone_main.o
+fuzz_emulate.fuzz-$1 := $(emulate.$1)
+endef
+$(foreach p,$(PROCESSORS),$(eval $(call fuzz_processor,$p)))
+FUZZ_WAYS := fuzz fuzz-gcc fuzz-clang fuzz-afl fuzz-coverage $(PROCESSORS:%=fuzz-%)
+fuzz_tls = $(if $(fuzz_emulate.$1),,$($2.mbedtls))
 
 fuzz_compile = $(fuzz_compiler.$1) -std=c++20 -pthread $(WARNINGS) $(fuzz_flags.$1) -DANYIO_NET_SIM \
-  -DANYIO_NET_SPLIT -DANYIO_NET_MBEDTLS -I. -Ifuzz $(CPPFLAGS) $(CXXFLAGS)
+  -DANYIO_NET_SPLIT $(call fuzz_tls,$1,macro) -I. -Ifuzz $(CPPFLAGS) $(CXXFLAGS)
 
 define fuzz_rules
 build/$1/%.o: fuzz/%.cpp $(HEADER) $(FUZZ_SUPPORT)
@@ -38,7 +47,8 @@ build/$1/%.o: fuzz/support/%.cpp $(HEADER)
 	@echo "  $1: $$<"
 	@$$(call fuzz_compile,$1) -c $$< -o $$@
 $(FUZZ_TARGETS:%=build/$1/%): build/$1/%: build/$1/%.o build/$1/implementation.o $(filter %.o,$(fuzz_engine.$1))
-	@$$(call fuzz_compile,$1) $$(filter %.o,$$^) $(filter -%,$(fuzz_engine.$1)) $$(LDFLAGS) $$(libs.mbedtls) $$(LDLIBS) -o $$@
+	@$$(call fuzz_compile,$1) $$(filter %.o,$$^) $(filter -%,$(fuzz_engine.$1)) $$(LDFLAGS) $(call fuzz_tls,$1,libs) $$(LDLIBS) -o $$@
+	@$(if $(fuzz_emulate.$1),$(fuzz_emulate.$1) $$@)
 endef
 $(foreach w,$(FUZZ_WAYS),$(eval $(call fuzz_rules,$w)))
 $(patsubst %,build/fuzz-coverage/%.o,$(FUZZ_TARGETS) implementation standalone_main): build/include/$(HEADER)
@@ -57,6 +67,11 @@ fuzz-replay: fuzz-replay-gcc fuzz-replay-clang ## replay all corpora under sanit
 .PHONY: fuzz-replay-gcc fuzz-replay-clang
 fuzz-replay-gcc fuzz-replay-clang: fuzz-replay-%: $(FUZZ_TARGETS:%=build/fuzz-\%/%)
 	@fuzz/replay.sh build/fuzz-$* $(FUZZ_TARGETS)
+
+FUZZ_PLAIN_TARGETS := $(filter-out tls_%,$(FUZZ_TARGETS))
+.PHONY: $(PROCESSORS:%=fuzz-replay-%)
+$(PROCESSORS:%=fuzz-replay-%): fuzz-replay-%: $(FUZZ_PLAIN_TARGETS:%=build/fuzz-\%/%)
+	@fuzz/replay.sh build/fuzz-$* $(FUZZ_PLAIN_TARGETS)
 
 .PHONY: fuzz-afl
 fuzz-afl: ## a short run of one target by AFL++, if it is installed

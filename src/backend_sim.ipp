@@ -15,6 +15,7 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
 
 ANYIO_NET_FN std::int64_t sim_backend::calendar() {
+  if (calendar_ == 0) calendar_ = system_calendar();
   return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(network_->elapsed()).count();
 }
 

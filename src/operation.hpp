@@ -209,6 +209,10 @@ class operation : public node, public operation_tag {
     result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
     const errc e = self().check();
     if (e != errc::ok) {
+      if (!may_refuse_at_once()) {
+        std::destroy_at(&out);
+        return false;
+      }
       out = error(e, 0, self().operation_name());
     } else {
       attempted = self().in_vain();
@@ -297,6 +301,11 @@ class operation : public node, public operation_tag {
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
   const Derived& self() const noexcept { return static_cast<const Derived&>(*this); }
 
+  /// Who tries again and again what is refused must not starve whoever it waits for.
+  [[nodiscard]] bool may_refuse_at_once() const {
+    loop_core* const here = loop_core::current_or_null();
+    return here == nullptr || here->spend_await() || &self().home() != here;
+  }
   void begin_waiting(const face& f) {
     finished = false;
     begin(self().home(), f);

@@ -43,7 +43,9 @@ struct options {
   duration time_limit = std::chrono::hours(24);  ///< of virtual time
   std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
   void (*log)(std::string_view line) = nullptr;  ///< hears every call
-  std::int64_t calendar = 1'800'000'000;  ///< when the run begins, in seconds since 1970, for certificates
+  /// When the run begins, in seconds since 1970. Only a certificate's dates are measured by it. 0: today,
+  /// so that what is valid outside is valid inside.
+  std::int64_t calendar = 0;
 };
 
 }  // namespace anyio::inline ANYIO_NET_ABI::sim

@@ -39,7 +39,7 @@ using namespace std::string_literals;
 
 // ---- errors and results ---------------------------------------------------------------------------
 
-static_assert(std::is_trivially_copyable_v<error> && sizeof(error) <= 3 * sizeof(void*));
+static_assert(std::is_trivially_copyable_v<error> && sizeof(error) <= 2 * sizeof(void*) + 8);
 static_assert(std::is_default_constructible_v<result<>> && std::is_same_v<result<>, result<void>>);
 static_assert(std::is_convertible_v<errc, result<int>> && std::is_convertible_v<error, result<int>>);
 static_assert(std::is_convertible_v<int, result<int>> && !std::is_convertible_v<result<int>, bool>);

@@ -395,4 +395,33 @@ TEST_CASE("an idle connection holds no buffer") {
   if (support::counts_allocations) CHECK(scope.bytes() < 200 * 1000 + 70000);
 }
 
+task<> try_until(anyio::byte_stream& stream, const bool& stop, std::size_t size, errc expected) {
+  char buffer[1];
+  while (!stop) {
+    const auto r = co_await anyio::as_result(stream.receive(anyio::mutable_buffer(buffer, size)));
+    CHECK(r.error() == expected);
+  }
+}
+
+TEST_CASE("what is refused at once, again and again, does not starve the loop") {
+  anyio::loop loop;
+  auto pair = anyio::create_unix_stream_pair().value();
+  char buffer[1];
+  auto first = pair.first.receive(buffer);
+  first.start([](result<std::size_t> r) { CHECK(r.has_value()); });
+  anyio::tcp_stream closed;
+  bool stop = false;
+  anyio::task_group tries;
+  tries.start_soon(try_until(pair.first, stop, 1, errc::busy_resource));
+  tries.start_soon(try_until(closed, stop, 1, errc::closed_resource));
+  tries.start_soon(try_until(closed, stop, 0, errc::invalid_argument));
+  anyio::sleep(1ms).start([&](result<>) { stop = true; });
+  const auto finish = [&]() -> task<> {
+    co_await tries.join();
+    co_await pair.second.send("x");
+  };
+  anyio::run(finish());
+  loop.run();
+}
+
 }  // namespace

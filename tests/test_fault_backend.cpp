@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "support/custom_backend.hpp"
+#include "support/emulator.hpp"
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
 #include "support/temp_dir.hpp"
@@ -505,6 +506,7 @@ TEST_CASE("datagrams are never cut, and would-blocks and interruptions lose none
 }
 
 TEST_CASE("datagrams sent as pieces of one message meet the same faults, whole") {
+  if (support::emulator_has(support::emulator_fault::udp_control)) return;
   const auto arrived = [](const faults& f) {
     anyio::loop loop(with(f));
     auto receiver = anyio::udp_socket::open(loopback()).value();

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "support/custom_backend.hpp"
+#include "support/emulator.hpp"
 #include "support/gate.hpp"
 #include "support/leftovers.hpp"
 
@@ -463,8 +464,10 @@ int run_alone(const char* first, const char* name) {
   char self[4096];
   const auto size = ::readlink("/proc/self/exe", self, sizeof self);
   CHECK(size > 0);
+  std::string program(self, size > 0 ? static_cast<std::size_t>(size) : 0);
+  if (support::emulated_program() != nullptr) program = support::emulated_program();
   std::string command(first);
-  command.append(" exec '").append(self, size > 0 ? static_cast<std::size_t>(size) : 0);
+  command.append(" exec '").append(program);
   command.append("' --no-skip --test-case='*").append(name).append("' > /dev/null");
   const int status = std::system(command.c_str());
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -488,6 +491,7 @@ TEST_CASE("without room for a thread a call fails (the child)" * doctest::skip()
 }
 
 TEST_CASE("a call for which no thread can be started fails with os_error and EAGAIN") {
+  if (support::emulator_has(support::emulator_fault::memory_limits)) return;
   const int status =
       run_alone("ulimit -s 4000000 && ulimit -v 3000000 || exit 77;", "a call fails (the child)");
   if (status == 77) {

@@ -631,7 +631,7 @@ TEST_CASE("tls driver: both directions carry 8 MiB at once through a small pipe"
   group.start_soon(send_all(b, back));
   group.start_soon(receive_all(a, at_a, back.size()));
   group.start_soon(receive_all(b, at_b, there.size()));
-  CHECK(by_coroutine::get(anyio::fail_after(60s, group.join())).has_value());
+  CHECK(by_coroutine::get(anyio::fail_after(10min, group.join())).has_value());
   CHECK((at_a == back));
   CHECK((at_b == there));
 }

@@ -96,6 +96,22 @@ TEST_CASE("tls in a simulation: certificates expire by the run's calendar") {
   });
 }
 
+TEST_CASE("tls in a simulation: the calendar begins today, unless the options say a date") {
+  std::int64_t told = 0;
+  const auto look = [&]() -> task<> {
+    co_await anyio::sleep(2h);
+    told = anyio::detail::calendar_now();
+  };
+  sim::options o;
+  const auto before = static_cast<std::int64_t>(std::time(nullptr));
+  CHECK(sim::run(o, look).ok());
+  CHECK(told >= before + 2 * 3600);
+  CHECK(told <= static_cast<std::int64_t>(std::time(nullptr)) + 2 * 3600);
+  o.calendar = 1'000'000'000;
+  CHECK(sim::run(o, look).ok());
+  CHECK(told == 1'000'000'000 + 2 * 3600);
+}
+
 #if defined(ANYIO_NET_MBEDTLS)
 
 task<> say_hello(std::string& hello) {

@@ -1,8 +1,9 @@
 # The header under each compiler and standard, and a strong list of warnings, for the Makefile: needs its
-# variables HEADER, CXX, CLANGXX, CLANG19XX, the programs and the TLS macros.
+# variables HEADER, CXX, CLANGXX, CLANG19XX, PROCESSORS, the programs and the TLS macros.
 #
 # A configuration is named compiler-standard, and -noexc, -nothreads or a level like -O1 after it. In each the
-# header is compiled with all definitions, both TLS engines and simulation, below a program's globals; programs instantiate the templates.
+# header is compiled with all definitions, both TLS engines and simulation, below a program's globals; programs
+# instantiate the templates.
 
 STRICT := build/strict
 strict_compiler.gcc := $(CXX)
@@ -49,6 +50,14 @@ strict_output.gcc := -c -o /dev/null
 strict_output.clang := -fsyntax-only
 strict_output.clang19 := -fsyntax-only
 strict_output.libcxx := -fsyntax-only
+# Cross compilers are g++ too, and have no TLS library.
+define strict_processor
+strict_compiler.$1 := $(compiler.$1) -Wno-psabi
+strict_warnings.$1 := $(STRICT_GCC)
+strict_output.$1 := $(strict_output.gcc)
+endef
+$(foreach p,$(PROCESSORS),$(eval $(call strict_processor,$p)))
+strict_engines = $(if $(filter $(PROCESSORS),$(call strict_word,1,$1)),,$(TLS_MACROS))
 
 strict_word = $(word $1,$(subst -, ,$2))
 strict_flags = -std=$(call strict_word,2,$1) -O2 \
@@ -65,7 +74,7 @@ strict = $(call strict_run,$(strict_compiler.$(call strict_word,1,$1)),$1,$2)
 $(STRICT)/%/$(HEADER).ok: $(HEADER) tools/compilers.mk
 	@mkdir -p $(@D)
 	@{ echo 'extern int bytes, error, options, port, value;'; echo '#include "$(HEADER)"'; } >$(@:.ok=.cpp)
-	@$(call strict,$*,-DANYIO_NET_SPLIT -DANYIO_NET_IMPLEMENTATION $(TLS_MACROS) $(SIM_MACROS) $(@:.ok=.cpp))
+	@$(call strict,$*,-DANYIO_NET_SPLIT -DANYIO_NET_IMPLEMENTATION $(call strict_engines,$*) $(SIM_MACROS) $(@:.ok=.cpp))
 
 # Programs may leave out what a library may not: declarations of all functions, and they return with a comma.
 STRICT_PROGRAM := -Wno-missing-declarations

@@ -1,5 +1,24 @@
-# Compiling for other systems with tools/cross.sh, for the Makefile: needs its variables HEADER, EXAMPLES and
-# PEERS. For macOS nothing can be run; static programs for Linux with musl are.
+# Compiling for other processors and systems, for the Makefile: needs its variables HEADER, EXAMPLES, PEERS
+# and PROCESSORS. Debian's compilers make what qemu runs; tools/cross.sh has one for macOS, of which nothing
+# can be run, and for static programs with musl, which are run.
+
+# Each processor is a mode, in which all tests run that need no TLS library. Without its compiler or without
+# qemu it is left out, with a line that says so.
+cross_need = command -v $(compiler.$1) >/dev/null && command -v qemu-$1 >/dev/null || \
+  { echo '$(compiler.$1) or qemu-$1 is missing'; exit 77; };
+cross_suite = --suite "tests, $1 by qemu" "$(call cross_need,$1) $(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
+cross_check = --check "$2, $1" "$(call cross_need,$1) $(MAKE) $3"
+cross_steps = $(call cross_check,$1,no warnings,$(call strict_header,$1-c++20 $1-c++20-noexc $1-c++20-nothreads)) \
+  $(call cross_suite,$1) $(call cross_check,$1,fuzz corpora,fuzz-replay-$1)
+
+.PHONY: cross $(PROCESSORS:%=cross-%)
+cross: ## all tests on other processors, by qemu: s390x, arm, aarch64, riscv64; cross-arm is one; an hour
+	@tools/install_deps.sh cross $(foreach p,$(PROCESSORS),g++-$(triplet.$p))
+	@ALL=1 $(RUN) --timeout 3000 $(foreach p,$(PROCESSORS),$(call cross_steps,$p))
+
+$(PROCESSORS:%=cross-%): cross-%:
+	@tools/install_deps.sh cross g++-$(triplet.$*)
+	@ALL=1 $(RUN) --timeout 3000 $(call cross_steps,$*)
 
 CROSS_TARGETS ?= aarch64-macos x86_64-macos
 MUSL_TARGETS ?= x86_64-linux-musl arm-linux-musleabihf

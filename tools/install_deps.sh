@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring needs, and only what is missing.
 #
-#   tools/install_deps.sh test     for `make test`
-#   tools/install_deps.sh check    for `make check`, which needs more
-#   tools/install_deps.sh compilers  for `make compilers`: those that `make check` can do without
-#   tools/install_deps.sh cross    for `make cross-musl`: what runs ARM's programs
-#   tools/install_deps.sh bench    for `make bench`: the peers, and what counts
+#   tools/install_deps.sh test                 for `make test`
+#   tools/install_deps.sh check                for `make check`, which needs more
+#   tools/install_deps.sh compilers            for `make compilers`: those that `make check` can do without
+#   tools/install_deps.sh cross [PACKAGE...]   what runs other processors' programs, and compilers for them
+#   tools/install_deps.sh bench                for `make bench`: the peers, and what counts
 #
 # Uses apt-get, as root or through sudo. When nothing is missing it asks nobody for anything, so it
 # works with no network. Without the optional packages some tests of other programs' peers are skipped,
@@ -18,7 +18,7 @@ case ${1:-test} in
   test) ;;
   check)
     needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf doxygen git)
-    optional+=(clang-19 libc++-19-dev libc++abi-19-dev)
+    optional+=(clang-19 libc++-19-dev libc++abi-19-dev qemu-user g++-s390x-linux-gnu)
     ;;
   compilers)
     needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl clang)
@@ -26,14 +26,14 @@ case ${1:-test} in
     ;;
   cross)
     needed=(g++ make python3 doctest-dev)
-    optional=(qemu-user)
+    optional=(qemu-user "${@:2}")
     ;;
   bench)
     needed=(g++ make python3 libasio-dev libuv1-dev libevent-dev libbenchmark-dev libmbedtls-dev libssl-dev openssl)
     optional=(strace valgrind gnuplot-nox)
     ;;
   *)
-    echo "usage: $0 [test|check|compilers|cross|bench]" >&2
+    echo "usage: $0 [test|check|compilers|cross [PACKAGE...]|bench]" >&2
     exit 2
     ;;
 esac

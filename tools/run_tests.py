@@ -3,13 +3,15 @@
 
   --suite NAME BUILD BINARY  run the command BUILD, then the doctest program BINARY: counts its cases
   --check NAME COMMAND       a command that succeeds or fails: counts one
-  --script FILE              the same, for a script; it ends with 77 when it cannot run here, and counts nothing
+  --script FILE              the same, for a script
   --nested NAME COMMAND      a command that ends with such a line itself: counts what the line says
 
 Steps run in the order given, but the next suite is built while one runs, since a test program keeps one
 processor busy. What a step prints is shown when it fails,
 and of one that passes the lines that begin with `skipped: `. A build that fails, a crash,
 a sanitizer's abort, no test at all and a timeout are failures. The exit status is 1 if any step failed.
+A check, a script or a BUILD that ends with 77 cannot run here: that is said, and counts nothing. Of a suite
+that passes, the lines are shown that begin with `emulator:`; they say what is left out.
 """
 
 from __future__ import annotations
@@ -174,6 +176,10 @@ class Build(threading.Thread):
 def run_suite(name: str, build: Build, binary: str, timeout: float, next_build: Callable[[], None]) -> Tally:
     built = build.wait()
     show(built.output)  # warnings are worth a look
+    if built.status == SKIP_STATUS:
+        next_build()
+        report(name, SKIPPED, build.started, "skipped")
+        return SKIPPED
     if built.status != 0:
         report(name, FAILED, build.started, f"`{build.command}` failed: {built.words}")
         return FAILED
@@ -182,20 +188,20 @@ def run_suite(name: str, build: Build, binary: str, timeout: float, next_build: 
     started = time.monotonic()
     outcome = run([os.path.abspath(binary), "--no-colors"], timeout)
     tally, note = judge(outcome)
-    if tally.failed:
-        show(outcome.output)
+    lines = outcome.output.splitlines(keepends=True)
+    show("".join(line for line in lines if tally.failed or line.startswith("emulator:")))
     report(name, tally, started, note)
     return tally
 
 
-def run_check(name: str, command: Sequence[str], timeout: float, can_skip: bool = False) -> Tally:
+def run_check(name: str, command: Sequence[str], timeout: float) -> Tally:
     started = time.monotonic()
     outcome = run(command, timeout)
     if outcome.status == 0:
         show("".join(line for line in outcome.output.splitlines(True) if line.startswith("skipped: ")))
         report(name, PASSED, started, "passed")
         return PASSED
-    if can_skip and outcome.status == SKIP_STATUS:
+    if outcome.status == SKIP_STATUS:
         report(name, SKIPPED, started, outcome.output.strip() or "skipped")
         return SKIPPED
     show(outcome.output)
@@ -283,7 +289,7 @@ def main() -> int:
                 total.add(run_check(arguments[0], ["sh", "-c", arguments[1]], options.timeout))
             elif kind == "script":
                 name, command = Path(arguments[0]).name, ["bash", arguments[0]]
-                total.add(run_check(name, command, options.timeout, can_skip=True))
+                total.add(run_check(name, command, options.timeout))
             else:
                 total.add(run_nested(*arguments))
     except KeyboardInterrupt:

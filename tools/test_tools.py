@@ -234,7 +234,12 @@ class Results(unittest.TestCase):
             script.flush()
             good = ["--check", "good", "true"]
             self.assertEqual(self.run_steps(*good, "--script", script.name), (0, "1 passed, 0 failed"))
-        self.assertEqual(self.run_steps("--check", "no script", "exit 77"), (1, "0 passed, 1 failed"))
+
+    def test_what_cannot_run_here_counts_nothing(self) -> None:
+        good = ["--check", "good", "true"]
+        self.assertEqual(self.run_steps(*good, "--check", "skipped", "exit 77"), (0, "1 passed, 0 failed"))
+        self.assertEqual(self.run_steps(*good, "--suite", "s", "exit 77", "no/such"), (0, "1 passed, 0 failed"))
+        self.assertEqual(self.run_steps("--suite", "s", "exit 77", "no/such"), (1, "0 passed, 0 failed"))
 
 
 class Snippets(unittest.TestCase):

@@ -1,6 +1,8 @@
 // How scripts are run, and how results are told.
 #include "system_script.hpp"
 
+#include "emulator.hpp"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -469,7 +471,11 @@ class runner {
         const int fds[] = {passed.fd, passed.fd, passed.fd};
         return send(s, size, nullptr, std::span(fds).first(1 + op.c % system_op::pass_anything % 3));
       }
-      case call::take: return take(s, op.b, size, op.c % 4);
+      case call::take: {
+        const std::size_t room = op.c % 4;
+        if (room != 0 && emulator_has(emulator_fault::cut_descriptors)) return take(s, op.b, size, 3);
+        return take(s, op.b, size, room);
+      }
       case call::set_option: return set_option(s, options[op.b % std::size(options)], op.c % 2);
       case call::get_option: return get_option(s, options[op.b % std::size(options)]);
       case call::local_address: return own_address(s, false);

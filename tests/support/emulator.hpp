@@ -41,10 +41,14 @@ bool in_child(F f) {
 }
 
 inline bool signal_64() {
+#if defined(SIGRTMAX)
   return in_child([] {
     ::signal(SIGRTMAX, [](int) {});
     return ::raise(SIGRTMAX) != 0;
   });
+#else
+  return false;
+#endif
 }
 
 /// Two datagrams of one byte, sent as pieces of one message, are one of two bytes.

@@ -4332,8 +4332,8 @@ class channel {
   detail::wait_line receivers_;
 };
 
-template <class T>
 /// What `channel::send` gives.
+template <class T>
 class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
  public:
   static constexpr const char* name = "send";
@@ -4398,8 +4398,8 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   detail::wait_place place_;
 };
 
-template <class T>
 /// What `channel::receive` gives.
+template <class T>
 class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
  public:
   static constexpr const char* name = "receive";

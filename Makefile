@@ -103,7 +103,7 @@ TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers tests/minimal tests/packages \
+FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers tests/cases tests/minimal tests/packages \
   tests/preload examples bench fuzz fuzz/support tools
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
@@ -183,6 +183,7 @@ include fuzz/fuzz.mk
 include tools/cross.mk
 include tools/install.mk
 include tools/minimal.mk
+include tools/cases.mk
 include tools/compilers.mk
 include bench/bench.mk
 
@@ -217,6 +218,7 @@ check-rest: ## what CI does after `make test`
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-compilers check-snippets check-link" \
 	  $(call check,the reference is made without a warning,reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
+	  $(call check,programs of faults that others have met,check-cases) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
 	  $(call cross_check,s390x,fuzz corpora,fuzz-replay-s390x REPLAY_RANDOM=0) \
 	  $(call suite,clang) $(call suite,gcc-noexc) $(call cross_suite,s390x) \

@@ -5646,11 +5646,11 @@ inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
 class fd_message {
  public:
   fd_message() = default;
-  /// Takes both.
+  /// Constructs a message from its bytes and its descriptors.
   fd_message(std::string bytes, std::vector<unique_fd> descriptors)
       : data(std::move(bytes)), fds(std::move(descriptors)) {}
 
-  std::string data;            ///< the bytes, at least one
+  std::string data;            ///< the bytes; empty only if `max_bytes` was 0
   std::vector<unique_fd> fds;  ///< in the order in which they were sent; closed unless taken
 };
 

@@ -1,0 +1,30 @@
+# The programs of tests/cases, for the Makefile: needs its variables HEADER, CXX and CLANGXX. Each is built with
+# g++ and clang and run. The definitions of the library are a unit of their own, compiled once.
+
+CASES := $(basename $(notdir $(wildcard tests/cases/*.cpp)))
+CASES_BUILD := build/cases
+CASES_FLAGS := -std=c++20 -pthread -O1 -g1 -Wall -Wextra -Werror -DANYIO_NET_SPLIT -I. -Itests
+cases_compiler.gcc := $(CXX)
+cases_compiler.clang := $(CLANGXX)
+
+.PHONY: check-cases
+check-cases: $(foreach c,gcc clang,$(CASES:%=$(CASES_BUILD)/$c/%.ok)) ## small programs, one for each fault that others have met, with g++ and clang
+
+define cases_rules
+.PRECIOUS: $(CASES_BUILD)/$1/%
+$(CASES_BUILD)/$1/definitions.o: $(HEADER) tools/cases.mk
+	@mkdir -p $$(@D)
+	@echo "  $1: the definitions for tests/cases"
+	@echo '#include "$(HEADER)"' | $(cases_compiler.$1) $(CASES_FLAGS) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $$@
+
+$(CASES_BUILD)/$1/%: tests/cases/%.cpp tests/cases/case.hpp tests/support/faces.hpp $(CASES_BUILD)/$1/definitions.o
+	@echo "  $1: $$<"
+	@$(cases_compiler.$1) $(CASES_FLAGS) $$< $(CASES_BUILD)/$1/definitions.o -o $$@
+
+$(CASES_BUILD)/$1/%.ok: $(CASES_BUILD)/$1/%
+	@timeout 120 $$< >$$<.out 2>&1; status=$$$$?; \
+	  if [ $$$$status = 77 ]; then echo "skipped: tests/cases/$$*.cpp: this machine cannot show it"; \
+	  elif [ $$$$status != 0 ]; then cat $$<.out; echo "$$<: ended with $$$$status"; exit 1; fi
+	@touch $$@
+endef
+$(foreach c,gcc clang,$(eval $(call cases_rules,$c)))

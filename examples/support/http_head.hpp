@@ -97,7 +97,8 @@ class head {
   }
   [[nodiscard]] std::size_t count(std::string_view name) const {
     std::size_t n = 0;
-    for (const auto& [key, value] : fields_) n += same(key, name) ? 1 : 0;
+    for (const auto& [key, value] : fields_)
+      if (same(key, name)) ++n;
     return n;
   }
   /// What stands between the commas of all fields of that name.

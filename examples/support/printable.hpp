@@ -28,8 +28,8 @@ inline std::size_t printable_size(std::string_view text) {
   return code >= first[size - 2] && code <= 0x10ffff && !surrogate && !turns_direction ? size : 0;
 }
 
-/// The text with \x1b and the like for all that is not printable; several lines of it keep their ends and
-/// tabs.
+/// The text with a hexadecimal escape for each byte that is not printable. With `lines`, tabs and ends of
+/// lines stay.
 inline std::string printable(std::string_view text, bool lines = false) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::string out;

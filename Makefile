@@ -102,9 +102,10 @@ TESTS := $(if $(ENGINES),$(TESTS),$(filter-out $(ENGINE_TESTS),$(TESTS)))
 TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls_*.cpp $d/starttls*.cpp $d/net_cat.cpp))
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
+EXAMPLE_SUPPORT := $(wildcard examples/support/*.hpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers tests/cases tests/minimal tests/packages \
-  tests/preload examples bench fuzz fuzz/support tools
+FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers tests/cases tests/minimal \
+  tests/packages tests/preload examples examples/support bench fuzz fuzz/support tools
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
 OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp)) $(KQUEUE)
@@ -145,7 +146,7 @@ $(PROGRAMS): %: %.o $(KQUEUE)
 	@$(COMPILE) $< $(KQUEUE) $(LDFLAGS) $(LDLIBS) -o $@
 
 define tls_program_rule
-$(call tls_program,$1,$2): $1 $(HEADER) Makefile $(KQUEUE)
+$(call tls_program,$1,$2): $1 $(EXAMPLE_SUPPORT) $(HEADER) Makefile $(KQUEUE)
 	@mkdir -p $$(@D)
 	@echo "  $(MODE): $1, $2"
 	@$$(COMPILE) $(macro.$2) $1 $(KQUEUE) $$(LDFLAGS) $(libs.$2) $$(LDLIBS) -o $$@

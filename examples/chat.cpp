@@ -13,6 +13,9 @@
 #include <string_view>
 #include <utility>
 
+#include "support/complaints.hpp"
+#include "support/printable.hpp"
+
 using namespace std::chrono_literals;
 
 static constexpr std::string_view help =
@@ -20,10 +23,12 @@ static constexpr std::string_view help =
     "\n"
     "A chat for everyone who connects to PORT (0: any that is free) of this machine, with nc for instance: "
     "the\n"
-    "first line is a name, every other goes to all. Ctrl-C says goodbye and ends it.\n"
+    "first line is a name that nobody else there has, every other goes to all. Ctrl-C says goodbye and ends "
+    "it.\n"
     "\n"
     "exit code: 0 after Ctrl-C, 1 if it cannot listen, 2 for a wrong command line\n";
 
+static constexpr std::size_t longest_name = 100;
 static constexpr std::size_t longest_line = 1000;
 static constexpr std::size_t lines_kept = 100;  // for one who does not read
 
@@ -32,13 +37,18 @@ class room {
   // One client's whole stay.
   anyio::task<> visit(anyio::tcp_stream stream) {
     anyio::buffered_stream lines(stream);
-    co_await stream.send("name?\n");
-    const std::string name = co_await anyio::fail_after(1min, lines.receive_line(longest_line));
-    visitor here(*this);
+    const auto deadline = anyio::now() + 1min;
+    std::string name;
+    while (!is_free(name)) {
+      co_await anyio::fail_at(deadline,
+                              stream.send(name.empty() ? "name?\n" : "that name is taken\nname?\n"));
+      name = printable(co_await anyio::fail_at(deadline, lines.receive_line(longest_name)));
+    }
+    visitor here(*this, name);
     say(here, "* " + name + " comes in\n");
     // The first to end ends the others: the one who listens at the end of the stream.
     const auto left = co_await as_result(
-        anyio::when_any(listen(here, name, lines), read_out(here, stream), here.too_slow.wait()));
+        anyio::when_any(listen(here, lines), read_out(here, stream), here.too_slow.wait()));
     say(here, "* " + name + " leaves\n");
     if (!left && left.error() != anyio::errc::end_of_stream) co_await anyio::raise(left.error());
   }
@@ -49,7 +59,8 @@ class room {
 
  private:
   struct visitor {
-    explicit visitor(room& r) : in(r), place(r.visitors_.insert(r.visitors_.end(), this)) {}
+    visitor(room& r, const std::string& n)
+        : in(r), name(n), place(r.visitors_.insert(r.visitors_.end(), this)) {}
     visitor(const visitor&) = delete;
     visitor& operator=(const visitor&) = delete;
     ~visitor() { in.visitors_.erase(place); }
@@ -59,20 +70,27 @@ class room {
     }
 
     room& in;
+    const std::string& name;
     std::list<visitor*>::iterator place;
     anyio::channel<std::string> unheard{lines_kept};
     anyio::event too_slow;
   };
+
+  bool is_free(const std::string& name) const {
+    for (const visitor* v : visitors_)
+      if (v->name == name) return false;
+    return !name.empty();
+  }
 
   void say(visitor& who, const std::string& line) {
     for (visitor* v : visitors_)
       if (v != &who) v->hear(line);
   }
 
-  anyio::task<> listen(visitor& who, const std::string& name, anyio::buffered_stream& lines) {
+  anyio::task<> listen(visitor& who, anyio::buffered_stream& lines) {
     for (;;) {
       const std::string line = co_await lines.receive_line(longest_line);
-      if (!line.empty()) say(who, name + ": " + line + "\n");
+      if (!line.empty()) say(who, who.name + ": " + printable(line) + "\n");
     }
   }
 
@@ -91,10 +109,10 @@ static anyio::task<> program(std::uint16_t port) {
   auto listener = co_await anyio::create_tcp_listener({.local_host = "localhost", .local_port = port});
   std::cout << "listening on port " << listener.local_port() << std::endl;
   room everyone;
+  complaints complain("chat");
   anyio::task_group group;
-  group.start_soon(
-      listener.serve([&](anyio::tcp_stream client) { return everyone.visit(std::move(client)); },
-                     [](const anyio::error& e) { std::cerr << "chat: " << e.message() << '\n'; }));
+  group.start_soon(listener.serve([&](anyio::tcp_stream client) { return everyone.visit(std::move(client)); },
+                                  [&](const anyio::error& e) { complain(e); }));
   co_await interrupts.receive();
   listener.close();
   everyone.say_to_all("* the chat is closed\n");

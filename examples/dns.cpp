@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "support/printable.hpp"
+
 using namespace std::chrono_literals;
 
 static constexpr std::string_view help =
@@ -182,7 +184,7 @@ static int print(std::string_view message) {
     const std::string text = text_of(from, type, size);
     from.go_to(start);
     from.take(size);
-    if (from.good()) std::cout << owner << ' ' << text << '\n';
+    if (from.good()) std::cout << printable(owner + ' ' + text) << '\n';
   }
   if (!from.good()) return std::cerr << "dns: the answer is not well formed\n", 1;
   if (answers == 0) return std::cerr << "dns: the name has no such record\n", 1;

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <utility>
 
+#include "support/complaints.hpp"
+
 using namespace std::chrono_literals;
 
 static constexpr std::string_view help =
@@ -67,10 +69,11 @@ static anyio::task<> program(const place& own, const place& target) {
   for (const auto& local : listener.local_endpoints())
     std::cout << "listening on " << local.to_string() << std::endl;
 
+  complaints complain("forward");
   anyio::task_group group;
   group.start_soon(
       listener.serve([&](anyio::tcp_stream client) { return forward(std::move(client), target); },
-                     [](const anyio::error& e) { std::cerr << "forward: " << e.message() << '\n'; }));
+                     [&](const anyio::error& e) { complain(e); }));
   co_await interrupts.receive();
   listener.close();
   co_await anyio::when_any(anyio::move_on_after(2s, group.join()), interrupts.receive());

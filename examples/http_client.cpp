@@ -5,11 +5,7 @@
 //   ./http_client http://localhost:8080/
 #include "anyio_net.hpp"
 
-#include <strings.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
@@ -21,33 +17,25 @@
 #include <variant>
 #include <vector>
 
+#include "support/http_answer.hpp"
+#include "support/printable.hpp"
+
 using namespace std::chrono_literals;
 
 static constexpr std::string_view help =
-    "usage: http_client [--head] [--output FILE] URL\n"
+    "usage: http_client [--head] [--output FILE] [--max-bytes N] [--max-time SECONDS] URL\n"
     "\n"
     "Writes the page at URL, which begins with http://, to standard output or FILE; with --head what the "
     "server\n"
     "says of it. FILE is there only once the page is whole. Follows ten redirections at most. Gives up when\n"
-    "nothing comes for half a minute.\n"
+    "nothing comes for half a minute, when the page is longer than N bytes (1 GiB), or when all takes longer "
+    "than\n"
+    "so many seconds (an hour). A terminal gets no control characters but ends of lines and tabs.\n"
     "\n"
     "exit code: 0 with the page, 1 without (standard error says why), 2 for a wrong command line, 130 after\n"
     "Ctrl-C\n";
 
-static constexpr auto patience = 30s;
-static constexpr std::size_t longest_head = 65536;
 static constexpr int most_redirections = 10;
-
-static bool begins_with(std::string_view text, std::string_view prefix) {  // in upper or lower case
-  return text.size() >= prefix.size() && ::strncasecmp(text.data(), prefix.data(), prefix.size()) == 0;
-}
-
-static std::optional<std::uint64_t> number(std::string_view digits, int base = 10) {
-  std::uint64_t n = 0;
-  const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), n, base);
-  const bool all = end == digits.data() + digits.size();
-  return failure == std::errc() && all ? std::optional(n) : std::nullopt;
-}
 
 // --- places
 
@@ -61,7 +49,7 @@ struct url {
 
 static std::optional<url> parse_url(std::string_view text) {
   static constexpr std::string_view scheme = "http://";
-  if (!begins_with(text, scheme)) return std::nullopt;
+  if (!http::begins_with(text, scheme)) return std::nullopt;
   text.remove_prefix(scheme.size());
   text = text.substr(0, text.find('#'));
   // What would end a line of the request early, or is not to be sent as it is.
@@ -77,7 +65,7 @@ static std::optional<url> parse_url(std::string_view text) {
   std::string_view host = u.authority;
   const std::size_t colon = host.rfind(':');
   if (colon != host.npos && host.find(']', colon) == host.npos) {
-    const auto port = number(host.substr(colon + 1));
+    const auto port = http::number(host.substr(colon + 1));
     if (!port || *port == 0 || *port > 65535) return std::nullopt;
     u.port = static_cast<std::uint16_t>(*port);
     host = host.substr(0, colon);
@@ -102,144 +90,45 @@ static std::optional<url> follow(const url& here, std::string_view location) {
   return parse_url("http://" + here.authority + target + std::string(location));
 }
 
-// --- answers
-
-// The server does not speak HTTP as it should.
-static anyio::error malformed(const char* what) { return {anyio::errc::broken_resource, EPROTO, what}; }
-
-struct answer {
-  std::string head;
-  std::uint64_t status = 0;
-
-  answer() = default;
-
-  bool parse() {
-    const auto code =
-        begins_with(head, "HTTP/1.") && head.size() >= 12 ? number(head.substr(9, 3)) : std::nullopt;
-    status = code.value_or(0);
-    return status >= 100;
-  }
-
-  [[nodiscard]] std::string_view first_line() const {
-    return std::string_view(head).substr(0, head.find("\r\n"));
-  }
-
-  [[nodiscard]] std::optional<std::string_view> field(std::string_view name) const {
-    std::string_view rest = head;
-    for (auto end = rest.find("\r\n"); end != rest.npos; end = rest.find("\r\n")) {
-      rest.remove_prefix(end + 2);
-      std::string_view line = rest.substr(0, rest.find("\r\n"));
-      if (!begins_with(line, name) || line.size() == name.size() || line[name.size()] != ':') continue;
-      line.remove_prefix(name.size() + 1);
-      while (line.starts_with(' ') || line.starts_with('\t')) line.remove_prefix(1);
-      while (line.ends_with(' ') || line.ends_with('\t')) line.remove_suffix(1);
-      return line;
-    }
-    return std::nullopt;
-  }
-};
-
-// Where a page goes. It may block, and nothing else is done meanwhile.
-static anyio::result<> write_all(std::FILE* out, std::string_view bytes) {
-  if (std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size()) return {};
-  return anyio::error(anyio::errc::os_error, errno, "write");
-}
-
-static anyio::task<> copy_exactly(anyio::buffered_stream& in, std::uint64_t size, std::FILE* out) {
-  while (size != 0) {
-    const auto piece = static_cast<std::size_t>(std::min<std::uint64_t>(size, 65536));
-    const std::string bytes = co_await anyio::fail_after(patience, in.receive(piece));
-    co_await write_all(out, bytes);
-    size -= bytes.size();
-  }
-}
-
-static anyio::task<> copy_chunks(anyio::buffered_stream& in, std::FILE* out) {
-  for (;;) {
-    const std::string line = co_await anyio::fail_after(patience, in.receive_line(longest_head));
-    const std::string_view digits = std::string_view(line).substr(0, line.find_first_of("; \t"));
-    const auto size = number(digits, 16);
-    if (!size) co_await anyio::raise(malformed("the size of a chunk"));
-    if (*size == 0) break;
-    co_await copy_exactly(in, *size, out);
-    const std::string end = co_await anyio::fail_after(patience, in.receive_line(longest_head));
-    if (!end.empty()) co_await anyio::raise(malformed("the end of a chunk"));
-  }
-  for (std::string trailer = "?"; !trailer.empty();)
-    trailer = co_await anyio::fail_after(patience, in.receive_line(longest_head));
-}
-
-static anyio::task<> copy_to_end(anyio::buffered_stream& in, std::FILE* out) {
-  for (;;) {
-    const auto bytes = co_await anyio::as_result(anyio::fail_after(patience, in.receive()));
-    if (bytes.error() == anyio::errc::end_of_stream) co_return;
-    co_await write_all(out, co_await bytes);
-  }
-}
-
-static anyio::task<> copy_body(const answer& a, anyio::buffered_stream& in, std::FILE* out) {
-  const auto coding = a.field("Transfer-Encoding");
-  const auto length = a.field("Content-Length");
-  if (a.status == 204 || a.status == 205) co_return;
-  if (coding) {
-    if (!begins_with(*coding, "chunked") || coding->size() != 7)
-      co_await anyio::raise(malformed("the Transfer-Encoding"));
-    co_await copy_chunks(in, out);
-  } else if (length) {
-    const auto size = number(*length);
-    if (!size) co_await anyio::raise(malformed("the Content-Length"));
-    co_await copy_exactly(in, *size, out);
-  } else {
-    co_await copy_to_end(in, out);
-  }
-}
-
 // --- one page
 
 struct settings {
   bool head_only = false;
   std::string output;
+  std::uint64_t max_bytes = 1 << 30;
+  std::chrono::seconds max_time = 1h;
   url place;
 
   settings() = default;
 };
 
-// The head that answers, after those that only say that more is to come.
-static anyio::task<answer> receive_answer(anyio::buffered_stream& in) {
-  answer a;
-  do {
-    a.head = co_await anyio::fail_after(patience, in.receive_until("\r\n\r\n", longest_head));
-    if (!a.parse()) co_await anyio::raise(malformed("the status line"));
-  } while (a.status < 200);
-  co_return a;
-}
-
 // The exit code, or where to go on.
 static anyio::task<std::variant<int, url>> fetch(const url& u, const settings& s, std::FILE* out) {
-  anyio::tcp_stream server = co_await anyio::fail_after(patience, anyio::connect_tcp(u.host, u.port));
+  anyio::tcp_stream server = co_await anyio::fail_after(http::patience, anyio::connect_tcp(u.host, u.port));
   std::string request = s.head_only ? "HEAD " : "GET ";
   request.append(u.target).append(" HTTP/1.1\r\nHost: ").append(u.authority);
   request.append("\r\nUser-Agent: anyio_net\r\nAccept: */*\r\nConnection: close\r\n\r\n");
-  co_await anyio::fail_after(patience, server.send(request));
+  co_await anyio::fail_after(http::patience, server.send(request));
 
   anyio::buffered_stream in(server);
-  const answer a = co_await receive_answer(in);
+  const http::answer a = co_await http::receive_answer(in);
   const auto location = a.field("Location");
-  if (a.status / 100 == 3 && location) {
+  if (a.status() / 100 == 3 && location) {
     auto next = follow(u, *location);
     if (next) co_return *std::move(next);
-    std::cerr << "http_client: cannot go on to " << *location << '\n';
+    std::cerr << "http_client: cannot go on to " << printable(*location) << '\n';
     co_return 1;
   }
-  if (a.status / 100 != 2) {
-    std::cerr << "http_client: the server answered " << a.first_line() << '\n';
+  if (a.status() / 100 != 2) {
+    std::cerr << "http_client: the server answered " << printable(a.first_line()) << '\n';
     co_return 1;
   }
+  http::page page(out, s.max_bytes);
   if (s.head_only) {
-    co_await write_all(out, a.head + "\r\n\r\n");
+    co_await page.write(a.text() + "\r\n\r\n");
     co_return 0;
   }
-  const auto copied = co_await anyio::as_result(copy_body(a, in, out));
+  const auto copied = co_await anyio::as_result(http::receive_page(a, in, page));
   if (copied.error() == anyio::errc::end_of_stream || copied.error() == anyio::errc::incomplete_read) {
     std::cerr << "http_client: the server closed the connection before the page was whole\n";
     co_return 1;
@@ -262,7 +151,8 @@ static anyio::task<int> fetch_all(const settings& s, std::FILE* out) {
 
 static anyio::task<int> until_interrupted(const settings& s, std::FILE* out) {
   anyio::signal_receiver signals = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
-  const auto outcome = co_await anyio::when_any(fetch_all(s, out), signals.receive());
+  const auto outcome =
+      co_await anyio::when_any(anyio::fail_after(s.max_time, fetch_all(s, out)), signals.receive());
   co_return outcome.index() == 0 ? std::get<0>(outcome) : 128 + std::get<1>(outcome);
 }
 
@@ -272,7 +162,7 @@ static int run(const settings& s, std::FILE* out) {
     if (std::fflush(out) == 0) return code;
     std::perror("http_client: write");
   } catch (const anyio::exception& e) {
-    std::cerr << "http_client: " << e.what() << '\n';
+    std::cerr << "http_client: " << printable(e.what()) << '\n';
   }
   return 1;
 }
@@ -302,10 +192,17 @@ int main(int argc, char** argv) {
   std::optional<url> place;
   for (std::size_t i = 0; i < words.size(); ++i) {
     const bool last = i + 1 == words.size();
+    const auto next = http::number(last ? "" : words[i + 1]);
     if (words[i] == "--head") {
       s.head_only = true;
     } else if (words[i] == "--output" && !last) {
       s.output = words[++i];
+    } else if (words[i] == "--max-bytes" && next) {
+      s.max_bytes = *next;
+      ++i;
+    } else if (words[i] == "--max-time" && next && *next < 1'000'000) {
+      s.max_time = std::chrono::seconds(*next);
+      ++i;
     } else if (last) {
       place = parse_url(words[i]);
     } else {

@@ -16,8 +16,10 @@
 #include <utility>
 
 #include <fcntl.h>
-#include <strings.h>
 #include <sys/stat.h>
+
+#include "support/complaints.hpp"
+#include "support/http_head.hpp"
 
 using namespace std::chrono_literals;
 
@@ -35,63 +37,12 @@ static constexpr std::size_t longest_head = 16384;
 static constexpr std::uint64_t longest_body = 1 << 20;  // which nobody reads
 static constexpr auto patience = 30s;
 
-// --- requests
-
-struct request {
-  std::string head;  // all lines of it, without the empty one
-  std::string_view method, target, version;
-
-  request() = default;
-  request(const request&) = delete;
-  request& operator=(const request&) = delete;
-
-  // False if it is none.
-  bool parse() {
-    const std::string_view line = std::string_view(head).substr(0, head.find("\r\n"));
-    const auto first = line.find(' ');
-    const auto last = line.rfind(' ');
-    if (first == line.npos || first == last) return false;
-    method = line.substr(0, first);
-    target = line.substr(first + 1, last - first - 1);
-    version = line.substr(last + 1);
-    return !method.empty() && target.starts_with('/') && target.find(' ') == target.npos &&
-           (version == "HTTP/1.1" ? field("Host").has_value() : version == "HTTP/1.0");
-  }
-  [[nodiscard]] std::optional<std::string_view> field(std::string_view name) const {
-    std::string_view rest = head;
-    for (auto end = rest.find("\r\n"); end != rest.npos; end = rest.find("\r\n")) {
-      rest.remove_prefix(end + 2);
-      const std::string_view line = rest.substr(0, rest.find("\r\n"));
-      if (line.size() <= name.size() || line[name.size()] != ':') continue;
-      if (::strncasecmp(line.data(), name.data(), name.size()) != 0) continue;
-      std::string_view value = line.substr(name.size() + 1);
-      while (value.starts_with(' ') || value.starts_with('\t')) value.remove_prefix(1);
-      while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
-      return value;
-    }
-    return std::nullopt;
-  }
-  [[nodiscard]] bool keeps_connection() const {
-    const auto wish = field("Connection");
-    if (version == "HTTP/1.0") return wish && ::strncasecmp(wish->data(), "keep-alive", wish->size()) == 0;
-    return !wish || ::strncasecmp(wish->data(), "close", wish->size()) != 0;
-  }
-  // How much body follows; nothing if that is not said in the one way that is understood here.
-  [[nodiscard]] std::optional<std::uint64_t> body_size() const {
-    if (field("Transfer-Encoding")) return std::nullopt;
-    const auto text = field("Content-Length");
-    if (!text) return 0;
-    std::uint64_t size = 0;
-    const auto [end, failure] = std::from_chars(text->data(), text->data() + text->size(), size);
-    if (failure != std::errc() || end != text->data() + text->size()) return std::nullopt;
-    return size;
-  }
-};
+// --- files
 
 // "%20" and its like; nothing for what is no path inside a folder.
 static std::optional<std::string> path_of(std::string_view target) {
   std::string path;
-  target = target.substr(1, target.find_first_of("?#") - 1);
+  target = target.substr(1, target.find('?') - 1);
   for (std::size_t i = 0; i < target.size(); ++i) {
     unsigned code = static_cast<unsigned char>(target[i]);
     if (code == '%') {
@@ -110,8 +61,6 @@ static std::optional<std::string> path_of(std::string_view target) {
   }
   return path;
 }
-
-// --- files
 
 struct file {
   anyio::unique_fd fd;
@@ -162,7 +111,8 @@ static std::optional<file> open_below(int folder, std::string path) {
 
 // --- answers
 
-static std::string head_of(std::string_view status, std::uint64_t size, std::string_view type, bool keep) {
+static std::string head_of(std::string_view status, std::uint64_t size, std::string_view type,
+                           std::string_view connection) {
   char date[64];
   const std::time_t now = std::time(nullptr);
   std::tm broken_down{};
@@ -173,54 +123,70 @@ static std::string head_of(std::string_view status, std::uint64_t size, std::str
       .append(date, std::strftime(date, sizeof date, "%a, %d %b %Y %T GMT", &broken_down));
   head.append("\r\nContent-Length: ").append(std::to_string(size)).append("\r\nContent-Type: ").append(type);
   if (status.starts_with("405")) head.append("\r\nAllow: GET, HEAD");
-  return head.append(keep ? "\r\n\r\n" : "\r\nConnection: close\r\n\r\n");
+  if (!connection.empty()) head.append("\r\nConnection: ").append(connection);
+  return head.append("\r\n\r\n");
+}
+
+// What is said of the connection: nothing if it stays, as is usual since HTTP/1.1.
+static std::string_view connection_of(const http::request& r, bool keep) {
+  return !keep ? "close" : r.is_http_1_0() ? "keep-alive" : "";
 }
 
 static anyio::task<> send_words(anyio::tcp_stream& client, std::string_view status, bool with_body,
-                                bool keep) {
+                                std::string_view connection) {
   std::string words(status.substr(4));
   words += '\n';
-  const std::string head = head_of(status, words.size(), "text/plain", keep);
+  const std::string head = head_of(status, words.size(), "text/plain", connection);
   const anyio::const_buffer both[] = {head, with_body ? words : std::string_view()};
   co_await client.send(both);
 }
 
-static anyio::task<> send_file(anyio::tcp_stream& client, file f, bool keep) {
-  const std::string head = head_of("200 OK", f.size, f.type, keep);
+static anyio::task<> send_file(anyio::tcp_stream& client, file f, std::string_view connection) {
+  const std::string head = head_of("200 OK", f.size, f.type, connection);
   co_await client.send(head);
   const std::uint64_t sent = co_await client.send_file(f.fd.get(), 0, f.size);
   if (sent != f.size) co_await anyio::raise(anyio::errc::incomplete_read);  // it has become shorter meanwhile
 }
 
+// The status of a request that is not looked at any further; else nothing.
+static std::string_view refusal_of(const http::request& r, int status) {
+  if (status == 400) return "400 Bad Request";
+  if (status == 505) return "505 HTTP Version Not Supported";
+  if (status != 0 || r.body_coding() != http::coding::none) return "501 Not Implemented";
+  if (r.body_size().value_or(0) > longest_body) return "413 Content Too Large";
+  return {};
+}
+
 // False: nothing may follow.
 static anyio::task<bool> answer(anyio::tcp_stream& client, anyio::buffered_stream& in, int folder,
-                                std::string head) {
-  request r;
-  r.head = std::move(head);
-  const bool well_formed = r.parse();
-  const auto body = r.body_size();
-  const bool is_head = r.method == "HEAD";
-  const bool keep = well_formed && body && *body <= longest_body && r.keeps_connection();
-  if (!well_formed) {
-    co_await send_words(client, "400 Bad Request", true, false);
-  } else if (!body) {
-    co_await send_words(client, "501 Not Implemented", !is_head, false);
-  } else if (*body > longest_body) {
-    co_await send_words(client, "413 Content Too Large", !is_head, false);
-  } else if (r.method != "GET" && !is_head) {
-    co_await send_words(client, "405 Method Not Allowed", true, keep);
+                                std::string_view head) {
+  http::request r;
+  const int status = r.read(head);
+  const std::string_view refusal = refusal_of(r, status);
+  const bool is_head = r.method() == "HEAD";
+  if (!refusal.empty()) {
+    co_await send_words(client, refusal, !is_head, "close");
+    co_return false;
+  }
+  // A client that waits to be asked for its body may leave it out now, and nobody knows what follows.
+  std::uint64_t body = r.body_size().value_or(0);
+  const bool keep = r.keeps_connection() && (body == 0 || r.count("Expect") == 0);
+  const std::string_view connection = connection_of(r, keep);
+  if (r.method() != "GET" && !is_head) {
+    co_await send_words(client, "405 Method Not Allowed", true, connection);
   } else {
-    const auto path = path_of(r.target);
+    const auto path = path_of(r.target());
     auto found = path ? open_below(folder, *path) : std::nullopt;
     if (!found) {
-      co_await send_words(client, "404 Not Found", !is_head, keep);
+      co_await send_words(client, "404 Not Found", !is_head, connection);
     } else if (is_head) {
-      co_await client.send(head_of("200 OK", found->size, found->type, keep));
+      co_await client.send(head_of("200 OK", found->size, found->type, connection));
     } else {
-      co_await send_file(client, *std::move(found), keep);
+      co_await send_file(client, *std::move(found), connection);
     }
   }
-  if (keep && *body != 0) static_cast<void>(co_await in.receive_exactly(static_cast<std::size_t>(*body)));
+  while (keep && body != 0)
+    body -= (co_await in.receive(static_cast<std::size_t>(std::min<std::uint64_t>(body, 65536)))).size();
   co_return keep;
 }
 
@@ -229,23 +195,25 @@ static anyio::task<> serve_client(anyio::tcp_stream client, int folder) {
   for (bool keep = true; keep;) {
     auto head = co_await as_result(anyio::fail_after(patience, in.receive_until("\r\n\r\n", longest_head)));
     if (head.error() == anyio::errc::delimiter_not_found) {
-      co_await send_words(client, "431 Request Header Fields Too Large", true, false);
+      co_await anyio::fail_after(patience,
+                                 send_words(client, "431 Request Header Fields Too Large", true, "close"));
       break;
     }
     if (!head) co_return;  // it has gone, or says nothing
-    keep = co_await anyio::fail_after(10 * patience, answer(client, in, folder, *std::move(head)));
+    keep = co_await anyio::fail_after(10 * patience, answer(client, in, folder, *head));
   }
-  co_await client.aclose();  // so that what was sent arrives, whatever else the client sends
+  co_await client.aclose();  // so that what was sent arrives: for a second, what else comes is dropped
 }
 
 static anyio::task<> program(int folder, std::uint16_t port) {
   auto interrupts = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
   auto listener = co_await anyio::create_tcp_listener({.local_host = "localhost", .local_port = port});
   std::cout << "listening on port " << listener.local_port() << std::endl;
+  complaints complain("http_server");
   anyio::task_group group;
   group.start_soon(
       listener.serve([folder](anyio::tcp_stream client) { return serve_client(std::move(client), folder); },
-                     [](const anyio::error& e) { std::cerr << "http_server: " << e.message() << '\n'; }));
+                     [&complain](const anyio::error& e) { complain(e); }));
   co_await interrupts.receive();
   listener.close();
   co_await anyio::when_any(anyio::move_on_after(1s, group.join()), interrupts.receive());

@@ -8,14 +8,14 @@
 // or -DANYIO_NET_MBEDTLS and -lmbedtls -lmbedx509 -lmbedcrypto.
 #include "anyio_net.hpp"
 
-#include <strings.h>
-
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <optional>
 #include <string>
 #include <string_view>
+
+#include "support/complaints.hpp"
+#include "support/http_head.hpp"
 
 using namespace std::chrono_literals;
 
@@ -27,69 +27,48 @@ constexpr auto make_context = anyio::mbedtls_context;
 #error "no TLS library: compile with -DANYIO_NET_OPENSSL or -DANYIO_NET_MBEDTLS"
 #endif
 
-/// A field of a head, if it is there.
-std::optional<std::string_view> field(std::string_view head, std::string_view name) {
-  while (head.find("\r\n") != head.npos) {
-    head.remove_prefix(head.find("\r\n") + 2);
-    std::string_view line = head.substr(0, head.find("\r\n"));
-    if (line.size() <= name.size() || line[name.size()] != ':') continue;
-    if (::strncasecmp(line.data(), name.data(), name.size()) != 0) continue;
-    line.remove_prefix(name.size() + 1);
-    while (line.starts_with(' ') || line.starts_with('\t')) line.remove_prefix(1);
-    while (line.ends_with(' ') || line.ends_with('\t')) line.remove_suffix(1);
-    return line;
-  }
-  return {};
-}
-
 /// What goes back, and whether another request may follow.
 struct answer {
   std::string text;
   bool keep = false;
 };
 
-answer compose(std::string_view status, std::string_view page, bool with_body, bool keep) {
-  answer a{"HTTP/1.1 ", keep};
+answer compose(std::string_view status, std::string_view page, bool with_body, std::string_view connection) {
+  answer a{"HTTP/1.1 ", connection != "close"};
   a.text.append(status);
   a.text.append("\r\nContent-Type: text/plain\r\nContent-Length: ").append(std::to_string(page.size()));
   if (status.starts_with("405")) a.text.append("\r\nAllow: GET, HEAD");
-  a.text.append(keep ? "\r\n\r\n" : "\r\nConnection: close\r\n\r\n");
+  if (!connection.empty()) a.text.append("\r\nConnection: ").append(connection);
+  a.text.append("\r\n\r\n");
   if (with_body) a.text.append(page);
   return a;
 }
 
 answer answer_to(std::string_view head, const anyio::tls_info& tls) {
-  const std::string_view line = head.substr(0, head.find("\r\n"));
-  const auto first = line.find(' ');
-  const auto last = line.rfind(' ');
-  if (first == line.npos || first == last) return compose("400 Bad Request", "", true, false);
-  const std::string_view method = line.substr(0, first);
-  const std::string_view target = line.substr(first + 1, last - first - 1);
-  const std::string_view version = line.substr(last + 1);
-  const bool current = version == "HTTP/1.1";
-  if (method.empty() || !target.starts_with('/') || target.find(' ') != target.npos ||
-      (!current && version != "HTTP/1.0") || (current && !field(head, "Host"))) {
-    return compose("400 Bad Request", "", true, false);
-  }
+  http::request r;
+  const int refused = r.read(head);
+  const bool is_head = r.method() == "HEAD";
+  if (refused == 505) return compose("505 HTTP Version Not Supported", "", true, "close");
+  if (refused == 501) return compose("501 Not Implemented", "", true, "close");
+  if (refused != 0) return compose("400 Bad Request", "", true, "close");
 
   // Nobody reads bodies here, so nothing can follow one.
-  const auto connection = field(head, "Connection");
-  const bool has_body = field(head, "Content-Length") || field(head, "Transfer-Encoding");
-  const bool keep = current && !has_body && (!connection || *connection == "keep-alive");
-  const bool is_head = method == "HEAD";
-  if (method != "GET" && !is_head)
-    return compose("405 Method Not Allowed", "only GET and HEAD\n", true, keep);
-  if (target != "/" && !target.starts_with("/pages/"))
-    return compose("404 Not Found", "no such page\n", !is_head, keep);
+  const bool has_body = r.body_size().value_or(0) != 0 || r.body_coding() != http::coding::none;
+  const bool keep = !has_body && r.keeps_connection();
+  const std::string_view connection = !keep ? "close" : r.is_http_1_0() ? "keep-alive" : "";
+  if (r.method() != "GET" && !is_head)
+    return compose("405 Method Not Allowed", "only GET and HEAD\n", true, connection);
+  if (r.target() != "/" && !r.target().starts_with("/pages/"))
+    return compose("404 Not Found", "no such page\n", !is_head, connection);
 
   std::string page;
   for (const std::string_view piece :
-       {std::string_view("method: "), method, std::string_view("\npath: "), target,
-        std::string_view("\nTLS version: "), std::string_view(tls.version), std::string_view("\ncipher: "),
-        std::string_view(tls.cipher), std::string_view("\n")}) {
+       {std::string_view("method: "), std::string_view(r.method()), std::string_view("\npath: "),
+        std::string_view(r.target()), std::string_view("\nTLS version: "), std::string_view(tls.version),
+        std::string_view("\ncipher: "), std::string_view(tls.cipher), std::string_view("\n")}) {
     page.append(piece);
   }
-  return compose("200 OK", page, !is_head, keep);
+  return compose("200 OK", page, !is_head, connection);
 }
 
 anyio::task<> talk(anyio::tls_stream client) {
@@ -99,7 +78,8 @@ anyio::task<> talk(anyio::tls_stream client) {
     const auto head = co_await anyio::as_result(anyio::fail_after(30s, in.receive_until("\r\n\r\n", 16384)));
     // A client may leave as it likes, since a request that was cut short has no end and is not answered.
     if (!head && head.error() != anyio::errc::delimiter_not_found) break;
-    answer a = head ? answer_to(*head, tls) : compose("431 Request Header Fields Too Large", "", true, false);
+    answer a =
+        head ? answer_to(*head, tls) : compose("431 Request Header Fields Too Large", "", true, "close");
     more = a.keep;
     co_await anyio::fail_after(30s, client.send(a.text));
   }
@@ -115,8 +95,9 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
   std::printf("listening on port %d\n", listener.listener().local_port());
   std::fflush(stdout);
   // Failed handshakes come here, too.
-  const auto complain = [](const anyio::error& e) { std::fprintf(stderr, "%s\n", e.message().c_str()); };
-  co_await listener.serve(talk, complain, {.max_connections = 1000});
+  complaints complain("https_server");
+  co_await listener.serve(talk, [&complain](const anyio::error& e) { complain(e); },
+                          {.max_connections = 1000});
 }
 
 int main(int argc, char** argv) {

@@ -11,6 +11,8 @@
 
 #include <unistd.h>
 
+#include "support/complaints.hpp"
+
 static constexpr int first_descriptor = 3;
 
 // How many were passed to this process, and not to one that started it.
@@ -38,10 +40,11 @@ static anyio::task<> serve(anyio::unix_listener listener) {
 // A datagram cannot be sent back to everyone: a UNIX sender may have no name, or be gone.
 template <class Socket>
 static anyio::task<> answer(Socket socket) {
+  complaints complain("socket_activation");
   for (;;) {
     const auto [data, sender] = co_await socket.receive();
     const auto sent = co_await as_result(socket.send_to(data, sender));
-    if (!sent) std::cerr << sent.error().message() << '\n';
+    if (!sent) complain(sent.error());
   }
 }
 

@@ -19,6 +19,9 @@
 #include <string_view>
 #include <vector>
 
+#include "support/complaints.hpp"
+#include "support/printable.hpp"
+
 using namespace std::chrono_literals;
 
 #if defined(ANYIO_NET_OPENSSL)
@@ -51,8 +54,6 @@ struct conversation {
   std::unique_ptr<anyio::byte_stream> stream;
   anyio::buffered_stream lines;
 };
-
-void complain(const anyio::error& e) { std::fprintf(stderr, "starttls: %s\n", e.message().c_str()); }
 
 // ---- server -------------------------------------------------------------------------------------------
 
@@ -95,7 +96,8 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
   std::printf("listening on port %d\n", listener.local_port());
   std::fflush(stdout);
   const auto handler = [&context](anyio::tcp_stream client) { return talk(std::move(client), context); };
-  co_await listener.serve(handler, complain);
+  complaints complain("starttls");
+  co_await listener.serve(handler, [&complain](const anyio::error& e) { complain(e); });
 }
 
 // ---- client -------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ anyio::task<> visit(std::string host, std::uint16_t port, std::string ca, std::s
   std::printf("%s %s\n", tls.info().version.c_str(), tls.info().cipher.c_str());
   c.give_stream(std::move(tls));
   const auto greeting = co_await ask(c, "EHLO localhost", "250");  // what was said in clear does not count
-  std::fputs(greeting.c_str(), stdout);
+  std::fputs(printable(greeting, true).c_str(), stdout);
   co_await ask(c, "QUIT", "221");
   co_await c.stream->aclose();
 }
@@ -149,6 +151,6 @@ int main(int argc, char** argv) {
         anyio::run(anyio::as_result(anyio::fail_after(1min, visit(words[1], port, words[3], words[4]))));
   }
   if (outcome) return 0;
-  complain(outcome.error());
+  std::fprintf(stderr, "starttls: %s\n", outcome.error().message().c_str());
   return 1;
 }

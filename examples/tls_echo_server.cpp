@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "support/complaints.hpp"
+
 #if defined(ANYIO_NET_OPENSSL)
 constexpr auto make_context = anyio::openssl_context;
 #elif defined(ANYIO_NET_MBEDTLS)
@@ -25,8 +27,6 @@ anyio::task<> echo(anyio::tls_stream client) {
   for (;;) co_await client.send(co_await client.receive_view());
 }
 
-void complain(const anyio::error& e) { std::fprintf(stderr, "%s\n", e.message().c_str()); }
-
 anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key, std::string client_ca) {
   anyio::tls_config config = {.certificate_file = certificate, .private_key_file = key};
   if (!client_ca.empty()) {
@@ -38,7 +38,8 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
   anyio::tls_listener listener(std::move(tcp), context);
   std::printf("listening on port %d\n", listener.listener().local_port());
   std::fflush(stdout);
-  co_await listener.serve(echo, complain);
+  complaints complain("tls_echo_server");
+  co_await listener.serve(echo, [&complain](const anyio::error& e) { complain(e); });
 }
 
 int main(int argc, char** argv) {
@@ -49,6 +50,6 @@ int main(int argc, char** argv) {
   const auto port = std::uint16_t(std::atoi(argv[1]));
   const auto ended = anyio::run(anyio::as_result(serve(port, argv[2], argv[3], argc == 5 ? argv[4] : "")));
   if (ended) return 0;
-  complain(ended.error());
+  std::fprintf(stderr, "tls_echo_server: %s\n", ended.error().message().c_str());
   return 1;
 }

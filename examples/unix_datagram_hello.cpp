@@ -5,14 +5,15 @@
 //   ./unix_datagram_hello [path]
 #include "anyio_net.hpp"
 
-#include <iostream>
+#include "support/complaints.hpp"
 
 anyio::task<> hello(std::string path) {
+  complaints complain("unix_datagram_hello");
   auto unix_dg = co_await anyio::create_unix_datagram_socket({.local_path = path});
   for (;;) {
     auto [packet, sender] = co_await unix_dg.receive();
     auto sent = co_await anyio::as_result(unix_dg.send_to("Hello, " + packet, sender));
-    if (!sent) std::cerr << sent.error().message() << '\n';
+    if (!sent) complain(sent.error());
   }
 }
 

@@ -3,7 +3,7 @@
 FUZZ_SECONDS ?= 8
 FUZZ_LONG_SECONDS ?= 120
 FUZZ_TARGETS ?= $(patsubst fuzz/%.cpp,%,$(sort $(wildcard fuzz/*.cpp)))
-FUZZ_SUPPORT := $(wildcard fuzz/support/*.hpp)
+FUZZ_SUPPORT := $(wildcard fuzz/support/*.hpp) $(EXAMPLE_SUPPORT)
 
 # Each way of building has a folder of its own, and a main or an engine.
 FUZZ_SANITIZERS := -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all

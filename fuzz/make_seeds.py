@@ -226,6 +226,43 @@ def protocol() -> None:
     write("protocol_bug", "no-faults", [0, 5, 1, 0, 9, 0, 0, 1, 0, 7])
 
 
+def http() -> None:
+    get, host, end = "GET / HTTP/1.1\r\n", "Host: x\r\n", "\r\n"
+    post, zero, chunked = "POST / HTTP/1.1\r\n" + host, "Content-Length: 0\r\n", "Transfer-Encoding: chunked\r\n"
+    for name, text in {
+        "two-requests": (get + host + end) * 2,
+        "body-between": post + "Content-Length: 3\r\n\r\nabc" + get + host + end,
+        "old-kept": "GET / HTTP/1.0\r\nConnection: x, Keep-Alive\r\n\r\n" + get + host + end,
+        "closes": get + host + "Connection: x\r\nConnection: Close\r\n\r\n" + get + host + end,
+        "whole-address": "GET HTTP://[::1]:80?query HTTP/1.1\r\n" + host + end,
+        "asterisk": "OPTIONS * HTTP/1.1\r\n" + host + end,
+        "connect": "CONNECT x:80 HTTP/1.1\r\n" + host + end,
+        "empty-line-first": "\r\n" + get + host + end,
+        "two-lengths": post + zero + zero + end,
+        "length-and-chunks": post + zero + chunked + end,
+        "chunks": post + chunked + end,
+        "chunks-not-last": post + "Transfer-Encoding: chunked, gzip\r\n\r\n",
+        "blank-before-colon": post + "Content-Length : 0\r\n\r\n",
+        "line-goes-on": post + "X: y\r\n\tz\r\n\r\n",
+        "two-hosts": get + host + host + end,
+        "lone-cr": get + host + "X: a\rContent-Length: 1\r\n\r\n",
+        "lone-lf": get + host + "X: a\nContent-Length: 1\r\n\r\n",
+        "nul": get + host + "X: a\0b\r\n\r\n",
+        "version-2": "GET / HTTP/2.0\r\n" + host + end,
+        "answer": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX:\r\n y",
+        "answer-no-reason": "HTTP/1.0 404",
+        "chunk": "1aF;name=value",
+    }.items():
+        write("http_head", name, [0], text)
+    write("http_head", "in-pieces", [128], (get + host + end) * 2, [1, 2], noise(60))
+    for name, text in {
+        "plain": "one line", "lines": "a\tb\r\nc\n", "escape": "\x1b]0;x\x07", "controls-of-8-bits": "a\u009b\u009d",
+        "characters": "\u00e9\u20ac\U0001f600", "turned": "\u202eabc\u2066", "surrogate": b"\xed\xa0\x80",
+        "too-long": b"\xc0\x9b\xe0\x82\x9b\xf0\x80\x82\x9b", "beyond": b"\xf4\x90\x80\x80\xff\x9b", "cut-off": b"a\xe2\x82",
+    }.items():
+        write("printable", name, [0], text)
+
+
 def tls() -> None:
     write("tls_client", "nothing", [0])
     write("tls_client", "fatal-alert", [0], bytes.fromhex("15030300020228"))
@@ -271,5 +308,5 @@ def sim_system() -> None:
 
 if __name__ == "__main__":
     for make in (api, stream_pair, buffered, address, control, datagram, timers, happy_eyeballs, listener, protocol,
-                 tls, sim_system):
+                 http, tls, sim_system):
         make()

@@ -87,7 +87,7 @@ strict_program.clang19 := $(strict_program.clang)
 strict_program.libcxx := $(strict_program.clang)
 STRICT_SOURCES := $(EXAMPLES) $(PEERS) $(TLS_SOURCES)
 define strict_rule
-$(STRICT)/$1/%.cpp.ok: %.cpp $(HEADER) tools/compilers.mk
+$(STRICT)/$1/%.cpp.ok: %.cpp $(EXAMPLE_SUPPORT) $(HEADER) tools/compilers.mk
 	@mkdir -p $$(@D)
 	@$$(call strict,$1,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$1)) \
 	  $$(if $$(filter $(TLS_SOURCES),$$<),$(strict_engine.$(call strict_word,1,$1))) $$<)

@@ -194,6 +194,19 @@ class Pages(http.server.BaseHTTPRequestHandler):
     def get_odd_length(self):
         self.head(200, content_length="-1")
 
+    def get_odd_head(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok")
+
+    def get_odd_interim(self):
+        for _ in range(11):
+            self.send_response_only(103)
+            self.end_headers()
+        self.get_length()
+
+    def get_odd_trailers(self):
+        self.head(200, Transfer_Encoding="chunked")
+        self.wfile.write(b"2\r\nok\r\n0\r\n" + b"Trailer: 1\r\n" * 10000 + b"\r\n")
+
     def get_missing(self):
         self.head(404, content_length="0")
 

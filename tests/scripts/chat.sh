@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The chat with clients of Python's: names, lines for all others, leaving in every way, one that does not read.
+# The chat with clients of Python's: names, lines for all others, leaving in every way, one that does not
+# read, text that a terminal would obey, a log that is not flooded.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 
@@ -11,10 +12,10 @@ for wrong in '' 'x' '1 2' '99999'; do
   ((status == 2)) || fail "'$wrong' gives $status"
 done
 
-"$python" - "$examples/chat" <<'PYTHON'
-import signal, socket, struct, subprocess, sys
+"$python" - "$examples/chat" "$work/complaints" <<'PYTHON'
+import signal, socket, struct, subprocess, sys, time
 
-server = subprocess.Popen([sys.argv[1], "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+server = subprocess.Popen([sys.argv[1], "0"], stdout=subprocess.PIPE, stderr=open(sys.argv[2], "w"), text=True)
 port = int(server.stdout.readline().split()[-1])
 
 class Client:
@@ -55,6 +56,40 @@ ann.hears("* eve leaves")
 bob.hears("* eve leaves")
 bob.socket.sendall(b"x" * 100000)  # longer than a line may be
 ann.hears("* bob leaves")
+
+# A name is there once, and neither it nor a line has a control character in it.
+other = Client("ann")
+other.hears("that name is taken")
+other.hears("name?")
+other.say("")
+other.hears("name?")
+other.say("\x1b[2J\u009bAnn")
+ann.hears(r"* \x1b[2J\xc2\x9bAnn comes in")
+other.say("\x1b]0;é\x07\u202e\t")
+ann.hears(r"\x1b[2J\xc2\x9bAnn: \x1b]0;é\x07\xe2\x80\xae\x09")
+ann.say("\rbob: hello")
+other.hears(r"ann: \x0dbob: hello")
+other.lines.close()
+other.socket.close()
+ann.hears(r"* \x1b[2J\xc2\x9bAnn leaves")
+
+# However many fail, the log gets some lines a second, and in the end how many there were.
+begin = time.monotonic()
+def fail():
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(b"x" * 200)  # longer than a name may be
+        try:
+            while s.recv(100):
+                pass
+        except ConnectionResetError:
+            pass
+for _ in range(200):
+    fail()
+deadline = begin + 15
+while "left out" not in (text := open(sys.argv[2]).read()):
+    assert time.monotonic() < deadline, text
+    fail()
+assert len(text.splitlines()) <= 11 * (time.monotonic() - begin + 2), text
 
 lazy = Client("lazy", receive_buffer=2048)
 ann.hears("* lazy comes in")

@@ -61,6 +61,9 @@ def answer(question, records, count=1, flags=0x8180):
 good = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + bytes([192, 0, 2, 1])
 right = (0, "x.test. 192.0.2.1\n")
 assert ask(lambda q: [answer(q, good)]) == right
+# Text of others does not reach a terminal as it is.
+text = b"\xc0\x0c" + struct.pack(">HHIH", 16, 1, 60, 9) + b"\x08\x1b]0;\xc2\x9bx\n"
+assert ask(lambda q: [answer(q, text)]) == (0, 'x.test. "\\x1b]0;\\xc2\\x9bx\\x0a"\n')
 # Forged ones are passed over: another number, another name, a question, nothing.
 assert ask(lambda q: [b"\0\0" + answer(q, good)[2:] if q[:2] != b"\0\0" else b"\1\1", answer(q, good).replace(b"\1x", b"\1y", 1),
                       q, b"", answer(q, good)]) == right

@@ -7,7 +7,8 @@ need "$python"
 client=$examples/http_client
 "$client" --help | grep -q '^usage: http_client'
 for wrong in '' 'localhost' 'https://localhost/' 'http://' 'http://:80/' 'http://localhost:/' 'http://localhost:65536/' \
-  'http://user@localhost/' '--output' '--output f' 'http://a/ http://b/' '--none http://a/'; do
+  'http://user@localhost/' '--output' '--output f' 'http://a/ http://b/' '--none http://a/' '--max-time x http://a/' \
+  '--max-bytes -1 http://a/' '--max-bytes'; do
   status=0
   # shellcheck disable=SC2086
   "$client" $wrong >"$work/out" 2>/dev/null || status=$?
@@ -72,6 +73,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path == "/continue":
             self.raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + head
                      + b"Content-Length:  2 \r\n\r\nok")
+        elif path == "/folded":
+            self.raw(b"HTTP/1.1 200\r\nX: y\r\n\tz\r\nContent-Length:\r\n  2\r\n\r\nok")
+        elif path == "/colours":
+            self.raw(*(b"%c" % c for c in head + b"\r\na\x1b]0;x\x07\t\xc3\xa9\xc2\x9b31m\x9b\xff\r\n\xe2\x82\xac\rb\n"))
+        elif path == "/drips":
+            self.raw(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            try:
+                while True:
+                    self.raw(b"1;" + b"x" * 1000 + b"\r\nx\r\n")
+            except OSError:
+                pass
         elif path == "/bytewise":
             self.raw(*(b"%c" % c for c in head + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"))
         elif path == "/none":
@@ -116,6 +128,19 @@ answers = {
     "/wrong/coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
     "/wrong/size": chunked + b"x\r\n",
     "/wrong/end": chunked + b"2\r\nokno\r\n",
+    "/wrong/extension": chunked + b"2;" + b"x" * 100000 + b"\r\nok\r\n0\r\n\r\n",
+    "/wrong/blank": chunked + b"2 x\r\nok\r\n0\r\n\r\n",
+    "/wrong/trailers": chunked + b"2\r\nok\r\n0\r\n" + b"X: y\r\n" * 20000 + b"\r\n",
+    "/wrong/trailer": chunked + b"2\r\nok\r\n0\r\nX : y\r\n\r\n",
+    "/wrong/interim": b"HTTP/1.1 100 Continue\r\n\r\n" * 11 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "/wrong/switch": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    "/wrong/lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+    "/wrong/field": b"HTTP/1.1 200 OK\r\nX : y\r\nContent-Length: 2\r\n\r\nok",
+    "/wrong/control": b"HTTP/1.1 200 OK\r\nX: \x1b[2J\r\nContent-Length: 2\r\n\r\nok",
+    "/wrong/reason": b"HTTP/1.1 404 \x1b[2J\r\nContent-Length: 0\r\n\r\n",
+    "/wrong/old": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "/odd/reason": b"HTTP/1.1 404 \xc2\x9b2J \xc3\xa9 \x9b\r\nContent-Length: 0\r\n\r\n",
+    "/odd/place": b"HTTP/1.1 302 Found\r\nLocation: mailto:\xc2\x9b2J\r\nContent-Length: 0\r\n\r\n",
     "/wrong/head": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000 + b"\r\n",
 }
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -139,17 +164,18 @@ done
 get "$url/large" >"$work/piped"
 same "$work/large" "$work/piped"
 [[ $(get "$url/continue") == ok ]]
+[[ $(get "$url/folded") == ok ]]
 [[ $(get "$url/bytewise") == ok ]]
 [[ -z $(get "$url/none") ]]
 for kind in absolute host path query beside; do
   [[ $(get "$url/a/b/redirect?$kind") == "/?$kind 127.0.0.1:$port" ]] || fail "redirected by $kind"
 done
 
-# refuses URL WORDS: nothing is left of the file that was asked for, an old one stays, and WORDS are said.
+# refuses URL WORDS [OPTION…]: nothing is left of the file that was asked for, an old one stays, and WORDS are said.
 refuses() {
   local status=0
   echo old >"$work/kept"
-  get --output "$work/kept" "$1" 2>"$work/said" || status=$?
+  get --output "$work/kept" "${@:3}" "$1" 2>"$work/said" || status=$?
   ((status == 1)) || fail "$1 gives $status"
   grep -q -- "$2" "$work/said" || fail "of $1 is said: $(cat "$work/said")"
   [[ $(cat "$work/kept") == old && ! -e $work/kept.part ]] || fail "$1 leaves half a file"
@@ -169,8 +195,44 @@ refuses "$url/wrong/huge" 'the Content-Length'
 refuses "$url/wrong/coding" 'the Transfer-Encoding'
 refuses "$url/wrong/size" 'the size of a chunk'
 refuses "$url/wrong/end" 'the end of a chunk'
+refuses "$url/wrong/extension" 'delimiter'
+refuses "$url/wrong/blank" 'the size of a chunk'
+refuses "$url/wrong/trailers" 'delimiter'
+refuses "$url/wrong/trailer" 'the trailers'
+refuses "$url/wrong/interim" 'too many answers'
+refuses "$url/wrong/switch" 'a change of protocols'
+refuses "$url/wrong/lengths" 'the Content-Length'
+refuses "$url/wrong/field" 'a header field'
+refuses "$url/wrong/control" 'a header field'
+refuses "$url/wrong/reason" 'the status line'
+refuses "$url/wrong/old" 'the Transfer-Encoding'
+# What a server says may not reach a terminal as it is.
+refuses "$url/odd/reason" 'HTTP/1.1 404 \\xc2\\x9b2J é \\x9b$'
+refuses "$url/odd/place" 'cannot go on to mailto:\\xc2\\x9b2J$'
+for kind in large large-chunked large-to-end; do refuses "$url/$kind" 'the page: ' --max-bytes 16777215; done
+get --output "$work/got" --max-bytes 16777216 "$url/large"
+same "$work/large" "$work/got"
+refuses "$url/drips" 'timed out' --max-time 1
 refuses http://127.0.0.1:1/ 'ECONNREFUSED'
 refuses http://no.such.name.invalid/ 'getaddrinfo'
+
+"$python" - "$client" "$url/colours" <<'PYTHON'
+import os, pty, subprocess, sys
+
+page = b"a\x1b]0;x\x07\t\xc3\xa9\xc2\x9b31m\x9b\xff\r\n\xe2\x82\xac\rb\n"
+assert subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, timeout=20, check=True).stdout == page
+terminal, end = pty.openpty()
+client = subprocess.Popen(sys.argv[1:], stdout=end)
+os.close(end)
+shown = b""
+try:
+    while piece := os.read(terminal, 1000):
+        shown += piece
+except OSError:
+    pass  # how Linux says that nobody writes any more
+assert client.wait(timeout=20) == 0
+assert shown.replace(b"\r", b"") == rb"a\x1b]0;x\x07" + "\té".encode() + rb"\xc2\x9b31m\x9b\xff" + "\n€".encode() + b"\\x0db\n", shown
+PYTHON
 
 status=0
 get --output "$work/none/file" "$url" 2>"$work/said" || status=$?

@@ -56,11 +56,65 @@ answers() { # what comes for these bytes: the status lines, in order
 req='GET / HTTP/1.1\r\nHost: x\r\n\r\n'
 [[ $(answers "$req$req$req") == '200 200 200' ]] || fail "pipelining"
 [[ $(answers "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n$req") == 200 ]] || fail "close is not kept to"
-[[ $(answers 'GET / HTTP/1.1\r\n\r\n') == 400 ]] || fail "no Host"
-[[ $(answers "rubbish\r\n\r\n$req") == 400 ]] || fail "rubbish"
-[[ $(answers "GET / HTTP/2.0\r\nHost: x\r\n\r\n$req") == 400 ]] || fail "another version"
-[[ $(answers "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n$req") == 501 ]] || fail "chunked"
-[[ $(answers "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1x\r\n\r\n$req") == 501 ]] || fail "length"
+# Each of these is refused, and what follows it is not answered (RFC 9112).
+for line in 'rubbish' 'GET /' 'GET / HTTP/1.1 ' 'GET  / HTTP/1.1' 'GET / HTTP/1.1x' 'GET / HTTP/1' 'GET / http/1.1' \
+  'GET / x HTTP/1.1' ' / HTTP/1.1' 'G@T / HTTP/1.1' 'GET /\t HTTP/1.1' 'GET /\x7f HTTP/1.1' 'GET /\0 HTTP/1.1' \
+  'GET x HTTP/1.1' 'GET * HTTP/1.1' 'GET http:// HTTP/1.1' 'GET http:///x HTTP/1.1' 'GET http://me@x/ HTTP/1.1' \
+  'GET ftp://x/ HTTP/1.1' 'CONNECT /x HTTP/1.1'; do
+  [[ $(answers "$line\r\nHost: x\r\n\r\n$req") == 400 ]] || fail "first line: $line"
+done
+for fields in 'X: y' 'Host: x\r\nHost: x' 'Host: x\r\nhost: y' 'Host : x' 'Host: x y' 'Host: me@x' 'Host: x/' 'Host: x:y' \
+  ' Host: x' 'Host: x\r\n more' 'Host: x\r\n\tmore' 'Host: x\r\nX' 'Host: x\r\n: y' 'Host: x\r\nX y: z' 'Host: x\r\nX(: y' \
+  'Host: x\r\nX\t: y' 'Host: x\r\nX: a\rb' 'Host: x\r\nX: a\nb' 'Host: x\r\nX: a\0b' 'Host: x\r\nX: \x1b[2J'; do
+  [[ $(answers "GET / HTTP/1.1\r\n$fields\r\n\r\n$req") == 400 ]] || fail "fields: $fields"
+done
+[[ $(answers "GET / HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n$req") == 400 ]] || fail "two Hosts by HTTP/1.0"
+for fields in 'Content-Length: 0\r\nContent-Length: 0' 'Content-Length: 1\r\ncontent-length: 2' 'Content-Length: 0, 0' \
+  'Content-Length : 0' 'Content-Length:' 'Content-Length: 1x' 'Content-Length: -1' 'Content-Length: +1' \
+  'Content-Length: 0x1' 'Content-Length: 1 1' 'Content-Length: 99999999999999999999999' 'Content-Length: 0\r\n 1' \
+  'Transfer-Encoding: chunked\r\nContent-Length: 5' 'Content-Length: 5\r\nTransfer-Encoding: chunked' \
+  'Transfer-Encoding : chunked' 'Transfer-Encoding: xchunked' 'Transfer-Encoding: chunked, gzip' 'Transfer-Encoding:' \
+  'Transfer-Encoding: chunked, chunked' 'Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked'; do
+  [[ $(answers "POST / HTTP/1.1\r\nHost: x\r\n$fields\r\n\r\n0\r\n\r\n$req") == 400 ]] || fail "length: $fields"
+done
+[[ $(answers "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n$req") == 400 ]] || fail "chunked by HTTP/1.0"
+for fields in 'Transfer-Encoding: chunked' 'Transfer-Encoding: Chunked' 'Transfer-Encoding: gzip, chunked'; do
+  [[ $(answers "POST / HTTP/1.1\r\nHost: x\r\n$fields\r\n\r\n0\r\n\r\n$req") == 501 ]] || fail "$fields"
+done
+for version in 0.9 2.0; do
+  [[ $(answers "GET / HTTP/$version\r\nHost: x\r\n\r\n$req") == 505 ]] || fail "version $version"
+done
+# And each of these is answered, as is what follows it.
+for line in 'GET http://x/ HTTP/1.1' 'GET HTTP://[::1]:80 HTTP/1.1' 'GET https://other.example?x HTTP/1.1' '\r\nGET / HTTP/1.1' \
+  'GET / HTTP/1.2'; do
+  [[ $(answers "$line\r\nHost: x\r\n\r\n$req") == '200 200' ]] || fail "first line: $line"
+done
+for fields in 'Host:' 'Host: [::1]:80' 'Host: x:' 'hOST:\tx:80\t ' 'Host: x\r\nX:' 'Host: x\r\nX: \xfc\tz' \
+  'Host: x\r\nContent-Length: 0' 'Host: x\r\nConnection: Keep-Alive, closed' 'Host: x\r\nConnection:'; do
+  [[ $(answers "GET / HTTP/1.1\r\n$fields\r\n\r\n$req") == '200 200' ]] || fail "fields: $fields"
+done
+[[ $(answers "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n$req") == '405 200' ]] || fail "OPTIONS"
+[[ $(answers "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc$req") == '405 200' ]] || fail "a body"
+# A client that waits for "100 Continue" has not sent its body when it gets another answer.
+[[ $(answers "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n$req") == 405 ]] || fail "Expect"
+for fields in 'Connection: close' 'Connection: Close' 'Connection: x, CLOSE' 'Connection: close, keep-alive' \
+  'Connection: x\r\nConnection: close'; do
+  [[ $(answers "GET / HTTP/1.1\r\nHost: x\r\n$fields\r\n\r\n$req") == 200 ]] || fail "$fields"
+done
+for fields in 'X: y' 'Connection: k' 'Connection: close' 'Connection: keep-alive, close'; do
+  [[ $(answers "GET / HTTP/1.0\r\n$fields\r\n\r\n$req") == 200 ]] || fail "HTTP/1.0: $fields"
+done
+for fields in 'Connection: keep-alive' 'Connection: x, Keep-Alive' 'Connection: x\r\nConnection: keep-alive'; do
+  [[ $(answers "GET / HTTP/1.0\r\n$fields\r\n\r\n$req") == '200 200' ]] || fail "HTTP/1.0: $fields"
+done
+connection() { # what the answer to this request says of the connection
+  printf "$1" | timeout 20 nc -N 127.0.0.1 "$port" | tr -d '\r' | sed -n 's/^Connection: //p' | paste -sd' '
+}
+for path in / /none; do
+  [[ $(connection "GET $path HTTP/1.0\r\nConnection: keep-alive\r\n\r\n") == keep-alive ]] || fail "HTTP/1.0 is not kept"
+  [[ $(connection "HEAD $path HTTP/1.0\r\n\r\n") == close ]] || fail "HTTP/1.0 is kept"
+  [[ -z $(connection "GET $path HTTP/1.1\r\nHost: x\r\n\r\n") ]] || fail "HTTP/1.1 says what is usual"
+done
 [[ $(answers "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n") == 413 ]] || fail "too long a body"
 [[ $(answers "GET / HTTP/1.1\r\nHost: $(printf 'x%.0s' {1..20000})\r\n\r\n") == 431 ]] || fail "too long a head"
 

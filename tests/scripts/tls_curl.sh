@@ -2,7 +2,7 @@
 # https_server with curl: several requests on a connection, many connections, HEAD, and what must be refused.
 source "$(dirname "$0")/lib.bash"
 source tests/scripts/tls.bash
-need curl
+need curl "$python"
 
 for engine in $engines; do
   start "server_$engine" "$examples-$engine/https_server" 0 "$certificates/server.pem" "$certificates/server.key"
@@ -43,6 +43,46 @@ for engine in $engines; do
   [[ $(status --request 'NO METHOD' "$url/") == 400 ]]
   [[ $(status --header 'Host:' "$url/") == 400 ]]
   [[ $(status --header "Much: $(printf %20000s x)" "$url/") == 431 ]]
+
+  # Requests as no curl writes them: which are answered, and what is said of the connection (RFC 9112).
+  "$python" - "$port" "$ca" <<'PYTHON'
+import re, socket, ssl, sys
+
+context = ssl.create_default_context(cafile=sys.argv[2])
+
+def answers(head):
+    """The statuses for a head with a plain request behind it, and what the first answer's Connection is."""
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as tcp:
+        with context.wrap_socket(tcp, server_hostname="localhost") as tls:
+            tls.sendall(head.encode("latin-1") + b"\r\n\r\nGET /pages/2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            text = b""
+            while piece := tls.recv(65536):
+                text += piece
+    said = re.search(rb"\r\nConnection: (\S*)", text.split(b"\r\n\r\n")[0])
+    return [int(s) for s in re.findall(rb"HTTP/1\.1 (\d+) ", text)], said[1].decode() if said else ""
+
+def check(head, statuses, connection="close"):
+    got = answers(head)
+    assert got == (statuses, connection), (head, got)
+
+check("GET / HTTP/1.1\r\nHost: x", [200, 200], "")
+check("GET http://x HTTP/1.1\r\nHost: x\r\nContent-Length: 0", [200, 200], "")
+check("GET HTTPS://x/pages/1 HTTP/1.1\r\nHost: x\r\nConnection: Keep-Alive, x", [200, 200], "")
+check("GET / HTTP/1.1\r\nHost: x\r\nConnection: x, Close", [200])
+check("GET / HTTP/1.0", [200])
+check("GET / HTTP/1.0\r\nConnection: keep-alive", [200, 200], "keep-alive")
+check("GET /none HTTP/1.0\r\nConnection: x, Keep-Alive", [404, 200], "keep-alive")
+check("OPTIONS * HTTP/1.1\r\nHost: x", [405, 200], "")
+check("GET / HTTP/2.0\r\nHost: x", [505])
+check("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked", [501])
+check("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked", [405])
+for fields in ("Host: y", "Content-Length: 0\r\nContent-Length: 0", "Content-Length: 1\r\nContent-Length: 2",
+               "Content-Length: +0", "Content-Length : 0", "X : y", " X: y", "X: a\rb", "X: a\nb", "X: a\0b", "X\t: y",
+               "Content-Length: 0\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked, gzip"):
+    check("GET / HTTP/1.1\r\nHost: x\r\n" + fields, [400])
+for line in ("G@T / HTTP/1.1", "GET / HTTP/1.1x", "GET x HTTP/1.1", "GET * HTTP/1.1", "GET http://me@x/ HTTP/1.1", "GET /"):
+    check(line + "\r\nHost: x", [400])
+PYTHON
 
   must_fail 60 "$work/complaint" curl "$url/"
   must_fail 60 "$work/complaint" curl --cacert "$certificates/other_ca.pem" "$url/"

@@ -45,13 +45,15 @@ for engine in $engines; do
     "$client" --ca "$ca" localhost "$pages" "/$page" >"$work/answer"
     same "$work/body" "$work/answer"
   done
-  for page in half_length half_rest half_chunk odd_chunk odd_length missing; do
+  for page in half_length half_rest half_chunk odd_chunk odd_length odd_head odd_interim odd_trailers missing; do
     must_fail 1 "$work/complaint" "$client" --ca "$ca" localhost "$pages" "/$page"
     case $page in
       half_rest) holds "$work/complaint" "without a close_notify" ;;
       half_*) holds "$work/complaint" "end of stream" ;;
       odd_chunk) holds "$work/complaint" "a chunk" ;;
-      odd_length) holds "$work/complaint" "Content-Length" ;;
+      odd_length | odd_head) holds "$work/complaint" "Content-Length" ;;
+      odd_interim) holds "$work/complaint" "too many answers" ;;
+      odd_trailers) holds "$work/complaint" "no delimiter" ;;
       missing) holds "$work/complaint" "status 404" ;;
     esac
   done

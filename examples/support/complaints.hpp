@@ -1,0 +1,39 @@
+// A server's complaints on standard error: ten lines in a second at most, and how many were left out. Those
+// who can make a server complain as often as they like could fill the disk that holds its log.
+#pragma once
+
+#include "anyio_net.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "printable.hpp"
+
+class complaints {
+ public:
+  explicit complaints(std::string_view program) : program_(program) {}
+
+  void operator()(const anyio::error& e) {
+    const auto now = anyio::now();
+    if (now - since_ >= std::chrono::seconds(1)) {
+      if (count_ > most) say(std::to_string(count_ - most) + " complaints were left out");
+      since_ = now;
+      count_ = 0;
+    }
+    if (++count_ <= most) say(printable(e.message()));
+  }
+
+ private:
+  static constexpr std::size_t most = 10;
+
+  void say(const std::string& words) const {
+    std::fprintf(stderr, "%s: %s\n", program_.c_str(), words.c_str());
+  }
+
+  std::string program_;
+  anyio::time_point since_;
+  std::size_t count_ = 0;
+};

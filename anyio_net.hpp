@@ -2219,8 +2219,8 @@ class loop_core {
   std::uint32_t turn_milliseconds_ = 0;
   std::uint32_t references_ = 0;
   std::uint32_t work_ = 0;  // of this turn
-  std::uint32_t end_of_share_ = 0;
   std::uint32_t next_look_ = work_between_looks;
+  std::uint32_t end_of_share_ = 0;
   std::uint32_t await_budget_ = 0;
   std::uint32_t buffer_lent_ = 0;  // in which share
   bool running_ = false;
@@ -15068,6 +15068,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   std::size_t runs[per_call];
   sockaddr_storage addresses[per_call];
   control_room control[per_call];
+  const std::size_t before = sent;
   while (sent < batch.size()) {
     if (socket.exhausted[write_side]) return -EAGAIN;
     std::size_t count = 0;
@@ -15120,7 +15121,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       continue;
     }
     for (int i = 0; i < n; ++i) sent += runs[i];
-    if (sent < batch.size() && socket.core().share_spent()) return 1;
+    if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
   }
   return 0;
 }

@@ -366,8 +366,8 @@ class loop_core {
   std::uint32_t turn_milliseconds_ = 0;
   std::uint32_t references_ = 0;
   std::uint32_t work_ = 0;  // of this turn
-  std::uint32_t end_of_share_ = 0;
   std::uint32_t next_look_ = work_between_looks;
+  std::uint32_t end_of_share_ = 0;
   std::uint32_t await_budget_ = 0;
   std::uint32_t buffer_lent_ = 0;  // in which share
   bool running_ = false;

@@ -268,6 +268,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   std::size_t runs[per_call];
   sockaddr_storage addresses[per_call];
   control_room control[per_call];
+  const std::size_t before = sent;
   while (sent < batch.size()) {
     if (socket.exhausted[write_side]) return -EAGAIN;
     std::size_t count = 0;
@@ -320,7 +321,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       continue;
     }
     for (int i = 0; i < n; ++i) sent += runs[i];
-    if (sent < batch.size() && socket.core().share_spent()) return 1;
+    if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
   }
   return 0;
 }

@@ -2181,6 +2181,7 @@ class loop_core {
   };
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   static constexpr int rounds_of_turn = 32;
+  static constexpr int timers_of_turn = 1024;
   // Work is counted in units of about 20 ns: a turn may take some 1.3 ms, and each node that runs in it 10
   // µs. Where the work is another's, the clock tells.
   static constexpr std::uint32_t work_of_turn = 65536;
@@ -12268,7 +12269,13 @@ ANYIO_NET_FN void loop_core::poll(duration at_most) {
   work_ = 0;
   next_look_ = work_between_looks;
   for (int i = 0; i < count; ++i) dispatch(events[i]);
-  while (node* due = timers_.pop_due(time)) queue(*due);  // behind what is ready: a result that is there wins
+  // Behind what is ready: a result that is there wins. And no more than a turn runs, so that what is ready
+  // next has not to wait for all of them.
+  for (int i = 0; i < timers_of_turn; ++i) {
+    node* const due = timers_.pop_due(time);
+    if (due == nullptr) break;
+    queue(*due);
+  }
   take_mail();
   if (after_wait != nullptr) after_wait(*this);
 }
@@ -13976,7 +13983,7 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
   }
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -14003,7 +14010,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     filled_ += n;
   };
   for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -14065,7 +14072,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
     }
     searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
     if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }

@@ -328,6 +328,7 @@ class loop_core {
   };
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   static constexpr int rounds_of_turn = 32;
+  static constexpr int timers_of_turn = 1024;
   // Work is counted in units of about 20 ns: a turn may take some 1.3 ms, and each node that runs in it 10
   // µs. Where the work is another's, the clock tells.
   static constexpr std::uint32_t work_of_turn = 65536;

@@ -163,7 +163,13 @@ ANYIO_NET_FN void loop_core::poll(duration at_most) {
   work_ = 0;
   next_look_ = work_between_looks;
   for (int i = 0; i < count; ++i) dispatch(events[i]);
-  while (node* due = timers_.pop_due(time)) queue(*due);  // behind what is ready: a result that is there wins
+  // Behind what is ready: a result that is there wins. And no more than a turn runs, so that what is ready
+  // next has not to wait for all of them.
+  for (int i = 0; i < timers_of_turn; ++i) {
+    node* const due = timers_.pop_due(time);
+    if (due == nullptr) break;
+    queue(*due);
+  }
   take_mail();
   if (after_wait != nullptr) after_wait(*this);
 }

@@ -12286,14 +12286,15 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
 }
 
 /// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
-/// takes time, too.
+/// takes time, too. Who is slow in all things, under a debugger say, still has half of a turn.
 ANYIO_NET_FN bool loop_core::turn_is_over() {
   constexpr std::chrono::milliseconds enough(1), most(4);
   if (stopped_ || work_ >= work_of_turn) return true;
   const time_point time = now();
   const duration ran = time - turn_began_;
   const timer* first = timers_.first();
-  if (ran >= most || (ran >= enough && first != nullptr && first->deadline() <= time)) {
+  const bool due = first != nullptr && first->deadline() <= time;
+  if (due ? ran >= enough : ran >= most && work_ >= work_of_turn / 2) {
     work_ = next_look_ = work_of_turn;
     return true;
   }

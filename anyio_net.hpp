@@ -1868,8 +1868,8 @@ inline void timer::cancel() noexcept {
 
 // The event loop: what is ready, what waits, timers, descriptors, posted calls.
 //
-// A turn asks the poller once, then runs the ready list in rounds until it is empty or a budget is
-// spent, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
+// A turn asks the poller once, then runs the ready list in rounds until it is empty or so much work is
+// done, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
 // `loop_core` is what streams and operations hold, and it outlives the loop while any of them does.
 // This part must not know coroutines, callbacks or protocols.
 
@@ -2066,17 +2066,35 @@ class loop_core {
   }
   /// Whether what is ready may still be handed over at once; else it takes its turn.
   [[nodiscard]] bool spend_inline() noexcept {
-    return running_ && inline_budget_ != 0 && inline_budget_-- != 0;
+    if (!running_ || share_spent()) return false;
+    work_ += work_of_inline;
+    return true;
   }
   /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
   [[nodiscard]] bool spend_await() noexcept {
-    return !running_ || (await_budget_ != 0 && await_budget_-- != 0);
+    if (!running_) return true;
+    if (await_budget_ == 0) return false;
+    --await_budget_;
+    work_ += work_of_await;
+    return true;
   }
+  /// Counts work that was done: system calls, or what takes as long, and bytes that were moved.
+  void count_work(std::size_t bytes, std::size_t calls = 1) noexcept {
+    work_ += static_cast<std::uint32_t>(calls * work_of_call + bytes / bytes_of_unit);
+  }
+  /// Whether what runs now has done its share; an attempt that could go on takes another turn.
+  [[nodiscard]] bool share_spent() const noexcept { return work_ >= end_of_share_; }
+  /// A larger transfer is made in several calls.
+  static constexpr std::size_t most_of_call = std::size_t{256} * 1024;
 
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
   /// The loop's own room for what is received; whatever is read next overwrites it.
   [[nodiscard]] mutable_buffer buffer();
+  /// Whether what runs now was given the buffer, so that a view of it may be about.
+  [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
+  /// Keeps what lies in the buffer; the loop reads into another one then.
+  [[nodiscard]] std::shared_ptr<const void> share_buffer() const noexcept { return buffer_; }
   [[nodiscard]] bool in_buffer(const void* p) const noexcept {
     const auto* byte = static_cast<const std::byte*>(p);
     return buffer_ != nullptr && byte >= buffer_->bytes && byte < buffer_->bytes + buffer_size;
@@ -2103,7 +2121,10 @@ class loop_core {
   void step();
   /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
   void run(const bool* done = nullptr);
-  void stop() noexcept { stopped_ = true; }
+  void stop() noexcept {
+    stopped_ = true;
+    next_look_ = 0;
+  }
   void reserve(std::size_t descriptors, std::size_t started_operations);
   [[nodiscard]] duration time_until_next();
   [[nodiscard]] std::string dump();
@@ -2160,11 +2181,21 @@ class loop_core {
   };
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   static constexpr int rounds_of_turn = 32;
-  static constexpr int completions_of_turn = 1024;
-  static constexpr std::uint32_t inline_budget_of_node = 32;
-  static constexpr std::uint32_t await_budget_of_node = 1024;
+  static constexpr int timers_of_turn = 1024;
+  // Work is counted in units of about 20 ns: a turn may take some 1.3 ms, and each node that runs in it 10
+  // µs. Where the work is another's, the clock tells.
+  static constexpr std::uint32_t work_of_turn = 65536;
+  static constexpr std::uint32_t work_between_looks = 4096;  // at the clock
+  static constexpr std::uint32_t work_of_completion = 64;
+  static constexpr std::uint32_t share_of_node = 512;
+  static constexpr std::uint32_t work_of_inline = 32;
+  static constexpr std::uint32_t work_of_await = 4;
+  static constexpr std::uint32_t work_of_call = 96;
+  static constexpr std::uint32_t bytes_of_unit = 128;
+  static constexpr std::uint32_t await_budget_of_node = 128;
 
-  bool run_ready(const bool* done, int limit = completions_of_turn);
+  bool run_ready(const bool* done);
+  bool turn_is_over();
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
@@ -2183,12 +2214,16 @@ class loop_core {
   struct alignas(64) room {
     std::byte bytes[buffer_size];
   };
-  std::unique_ptr<room> buffer_;
+  std::shared_ptr<room> buffer_;
   std::size_t pending_ = 0;
+  time_point turn_began_{};
   std::uint32_t turn_milliseconds_ = 0;
   std::uint32_t references_ = 0;
-  std::uint32_t inline_budget_ = 0;
+  std::uint32_t work_ = 0;  // of this turn
+  std::uint32_t next_look_ = work_between_looks;
+  std::uint32_t end_of_share_ = 0;
   std::uint32_t await_budget_ = 0;
+  std::uint32_t buffer_lent_ = 0;  // in which share
   bool running_ = false;
   bool stopped_ = false;
 };
@@ -5031,6 +5066,7 @@ class lent_bytes {
   lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
+  void set_view(const_buffer view) noexcept { view_ = view; }
   /// How many of the bytes that were lent are no longer in front of these.
   [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
   void start_over() noexcept {
@@ -5042,6 +5078,11 @@ class lent_bytes {
     const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
     *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
+  /// Keeps the loop's buffer as it is, in place of a copy of what lies there.
+  void keep_buffer(const loop_core& loop) {
+    if (!owned_) owned_.reset(new owned(std::string(), 0));
+    if (!owned_->buffer) owned_->buffer = loop.share_buffer();
+  }
 
  private:
   // In a place of its own, so that who sends the caller's bytes stays small.
@@ -5049,6 +5090,7 @@ class lent_bytes {
     owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;
     std::size_t dropped;
+    std::shared_ptr<const void> buffer;
   };
   std::unique_ptr<owned> owned_;
   const_buffer view_;
@@ -5064,6 +5106,8 @@ class lent_bytes {
 // stream's resource through a few virtual verbs, and waits there as its reader or its writer. This part
 // must not know names, listeners, or any particular kind of stream.
 
+#include <sys/uio.h>
+
 namespace anyio::inline ANYIO_NET_ABI {
 
 class socket_stream;
@@ -5075,9 +5119,15 @@ struct stream_access;
 /// Pieces to send in order, and how far it has come.
 class outgoing {
  public:
-  explicit outgoing(std::span<const const_buffer> parts) noexcept : parts_(parts) { skip_empty(); }
+  /// From so many bytes of the first piece on.
+  explicit outgoing(std::span<const const_buffer> parts, std::size_t offset = 0) noexcept
+      : parts_(parts), offset_(offset) {
+    pass();
+  }
 
   [[nodiscard]] bool done() const noexcept { return parts_.empty(); }
+  /// Enough pieces were passed for one attempt; then there may be nothing at the front.
+  [[nodiscard]] bool rests() const noexcept { return !done() && offset_ >= parts_.front().size(); }
   /// What is left of the first piece, not empty unless done.
   [[nodiscard]] const_buffer front() const noexcept {
     return const_buffer(parts_.front().data() + offset_, parts_.front().size() - offset_);
@@ -5085,28 +5135,32 @@ class outgoing {
   [[nodiscard]] std::size_t count() const noexcept { return parts_.size(); }
   /// The n-th piece that is left.
   [[nodiscard]] const_buffer piece(std::size_t n) const noexcept { return n == 0 ? front() : parts_[n]; }
+  /// The pieces that are left, as many as one call takes.
+  static constexpr std::size_t parts_of_call = 64;
+  std::span<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
   void advance(std::size_t n) noexcept {
     sent_ += n;
-    while (!parts_.empty() && n >= parts_.front().size() - offset_) {
-      n -= parts_.front().size() - offset_;
-      parts_ = parts_.subspan(1);
-      offset_ = 0;
-    }
     offset_ += n;
-    skip_empty();
+    pass();
   }
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+  /// Where another attempt goes on: the pieces that are left, and how many bytes of them went.
+  [[nodiscard]] std::span<const const_buffer> parts() const noexcept { return parts_; }
+  [[nodiscard]] std::size_t offset() const noexcept { return offset_; }
 
  private:
-  void skip_empty() noexcept {
-    while (!parts_.empty() && offset_ == parts_.front().size()) {
+  /// Drops what is behind, pieces that are empty too: there may be millions of them.
+  void pass() noexcept {
+    while (rests() && patience_ != 0) {
+      --patience_;
+      offset_ -= parts_.front().size();
       parts_ = parts_.subspan(1);
-      offset_ = 0;
     }
   }
   std::span<const const_buffer> parts_;
   std::size_t offset_ = 0;
   std::size_t sent_ = 0;
+  std::uint32_t patience_ = 1024;
 };
 
 /// How far a verb of a stream came.
@@ -5135,6 +5189,10 @@ class stream_resource : public resource {
   [[nodiscard]] bool eof_sent() const noexcept { return eof_sent_; }
 
  protected:
+  /// Counts a system call that moved so many bytes, or failed.
+  void count_call(ssize_t n) noexcept { core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0); }
+  static constexpr std::size_t work_of_part = 256;  // gathered; as if it were so many bytes
+
   bool eof_sent_ = false;
 };
 
@@ -5275,9 +5333,13 @@ class [[nodiscard]] send_operation
   void started();
   void left() noexcept;
   bool transfer(result<void>& out);
+  detail::progress transfer_parts(result<void>& out);
+  [[nodiscard]] detail::outgoing rest_of_parts() const noexcept;
 
   detail::lent_bytes bytes_;
-  std::span<const const_buffer> parts_;  // in place of them, if there are any
+  // In place of them, if there are any. Then the view says where the next attempt begins, or nothing: with
+  // which of the pieces, and how many bytes of it went.
+  std::span<const const_buffer> parts_;
   std::size_t sent_ = 0;
   [[no_unique_address]] error outcome_;
   bool over_ = false;     // all happened in `started`, and is yet to be told
@@ -7059,8 +7121,8 @@ class udp_socket : public ip_datagram_socket {
   template <detail::string_rvalue S>
   [[nodiscard]] send_to_host_operation send_to(S&& data, std::string_view host, std::uint16_t port);
 
-  /// Receives many datagrams a call, in place of what the batch held: at least one, as many as are there and
-  /// fit. The batch must stay until it has completed.
+  /// Receives many datagrams a call, in place of what the batch held: at least one, and as many as are there
+  /// and fit, up to some 256. The batch must stay until it has completed.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
   /// if one failed; an error when that is the first. The batch stays as it is.
@@ -7237,12 +7299,13 @@ class batch_source final : public datagram_source {
   ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
   /// 0 when at least one came.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
-  /// Sends on from the `sent`-th. 0 when all are sent.
+  /// Sends on from the `sent`-th. 0 when all are sent, 1 when others are to have a turn first.
   int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
 
  private:
   static constexpr std::size_t per_call = 32;
   static constexpr std::size_t fewest_expected = 4;
+  static constexpr std::size_t most_of_attempt = 256;
   static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
   static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
   static constexpr std::size_t most_segments = 64;
@@ -10661,7 +10724,6 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 #include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #if defined(__linux__)
@@ -12115,7 +12177,9 @@ ANYIO_NET_FN loop_core& loop_core::current() {
 }
 
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
-  if (buffer_ == nullptr) buffer_.reset(new room);
+  if (buffer_ == nullptr || buffer_.use_count() != 1) buffer_.reset(new room);
+  buffer_lent_ = end_of_share_;
+  await_budget_ = await_budget_of_node;  // a task that is handed a view of it begins at once
   return mutable_buffer(buffer_->bytes, buffer_size);
 }
 
@@ -12201,8 +12265,17 @@ ANYIO_NET_FN void loop_core::poll(duration at_most) {
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();
   turn_milliseconds_ = static_cast<std::uint32_t>(time.time_since_epoch() / std::chrono::milliseconds(1));
+  turn_began_ = time;
+  work_ = 0;
+  next_look_ = work_between_looks;
   for (int i = 0; i < count; ++i) dispatch(events[i]);
-  while (node* due = timers_.pop_due(time)) queue(*due);  // behind what is ready: a result that is there wins
+  // Behind what is ready: a result that is there wins. And no more than a turn runs, so that what is ready
+  // next has not to wait for all of them.
+  for (int i = 0; i < timers_of_turn; ++i) {
+    node* const due = timers_.pop_due(time);
+    if (due == nullptr) break;
+    queue(*due);
+  }
   take_mail();
   if (after_wait != nullptr) after_wait(*this);
 }
@@ -12212,7 +12285,23 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
   ready_.splice(round_);
 }
 
-ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
+/// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
+/// takes time, too.
+ANYIO_NET_FN bool loop_core::turn_is_over() {
+  constexpr std::chrono::milliseconds enough(1), most(4);
+  if (stopped_ || work_ >= work_of_turn) return true;
+  const time_point time = now();
+  const duration ran = time - turn_began_;
+  const timer* first = timers_.first();
+  if (ran >= most || (ran >= enough && first != nullptr && first->deadline() <= time)) {
+    work_ = next_look_ = work_of_turn;
+    return true;
+  }
+  next_look_ = std::min(work_ + work_between_looks, work_of_turn);
+  return false;
+}
+
+ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
   struct round_scope {
     loop_core& core;
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
@@ -12221,17 +12310,16 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
     }  // what was not reached, for stop() or an exception, stays in front
   };
   bool ran = false;
-  int completions = 0;
   for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
     const round_scope scope(*this);
     while (round_.linked()) {
-      if (stopped_ || completions == limit || (done != nullptr && *done)) return ran;
+      if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
-      inline_budget_ = inline_budget_of_node;
+      work_ += work_of_completion;
+      end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;
       ran = true;
-      ++completions;
       n.how->run(n);
     }
   }
@@ -12265,7 +12353,9 @@ ANYIO_NET_FN bool loop_core::turn(duration at_most) {
 ANYIO_NET_FN void loop_core::step() {
   const running_scope scope(*this);
   if (!ready_.linked()) poll(time_until_next());
-  run_ready(nullptr, 1);
+  next_look_ = work_of_turn;
+  work_ = work_of_turn - 1;  // room for one
+  run_ready(nullptr);
 }
 
 ANYIO_NET_FN void loop_core::run(const bool* done) {
@@ -12338,7 +12428,7 @@ ANYIO_NET_COLD void loop_core::end() {
       call.how->abandon(call);
     }
   }
-  stopped_ = true;  // if it runs
+  stop();  // if it runs
   leave_round();
   while (ready_.linked() || parked_.linked()) {
     auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
@@ -12741,6 +12831,17 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+ANYIO_NET_FN std::span<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
+  std::size_t room = loop_core::most_of_call;
+  std::size_t n = 0;
+  for (; n < parts_of_call && n < count() && room != 0; ++n) {
+    const const_buffer bytes = piece(n);
+    into[n] = {const_cast<std::byte*>(bytes.data()), std::min(bytes.size(), room)};
+    room -= into[n].iov_len;
+  }
+  return {into, n};
+}
+
 ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
   const mutable_buffer room = core().buffer();
   result<std::size_t> size = result_access::room<std::size_t>();
@@ -12766,13 +12867,17 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   if (std::exchange(restart_, false)) {
     sent_ = 0;
     bytes_.start_over();
+    if (!parts_.empty()) bytes_.set_view({});
   }
-  const const_buffer single = bytes_.data();
-  detail::outgoing data(parts_.empty() ? std::span<const const_buffer>(&single, 1) : parts_);
-  data.advance(sent_ - bytes_.dropped());
-  const std::size_t before = data.sent();
-  const detail::progress p = resource_->send(data, out);
-  sent_ += data.sent() - before;
+  detail::progress p;
+  if (parts_.empty()) {
+    const const_buffer single = bytes_.data();
+    detail::outgoing data({&single, 1}, sent_ - bytes_.dropped());
+    p = resource_->send(data, out);
+    sent_ += data.sent();
+  } else {
+    p = transfer_parts(out);
+  }
   if (settle(p)) {
     restart_ = true;
     return true;
@@ -12781,17 +12886,38 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   return false;
 }
 
+ANYIO_NET_FN detail::progress send_operation::transfer_parts(result<void>& out) {
+  detail::outgoing data = rest_of_parts();
+  const detail::progress p = data.rests() ? detail::progress::again : resource_->send(data, out);
+  sent_ += data.sent();
+  bytes_.set_view(const_buffer(data.parts().data(), data.offset()));
+  return p;
+}
+
+ANYIO_NET_FN detail::outgoing send_operation::rest_of_parts() const noexcept {
+  const const_buffer place = bytes_.data();
+  if (place.data() == nullptr) return detail::outgoing(parts_);
+  const auto* first = static_cast<const const_buffer*>(static_cast<const void*>(place.data()));
+  return detail::outgoing({first, parts_.data() + parts_.size()}, place.size());
+}
+
+// A view that the caller was given before now is no longer good, so only what was lent just now is looked
+// for, and among few pieces: with many, or much to copy, the whole buffer is kept.
 ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
   if (parts_.empty()) return bytes_.keep(loop, sent_ - bytes_.dropped());
+  if (!loop.buffer_was_lent()) return;
+  const detail::outgoing rest = rest_of_parts();
+  if (rest.rests() || rest.count() > detail::outgoing::parts_of_call) return bytes_.keep_buffer(loop);
   bool lent = false;
-  for (const const_buffer& part : parts_) lent = lent || loop.in_buffer(part.data());
-  if (!lent) return;
-  detail::outgoing rest(parts_);
-  rest.advance(sent_);
   std::size_t size = 0;
-  for (std::size_t i = 0; i < rest.count(); ++i) size += rest.piece(i).size();
+  for (std::size_t i = 0; i < rest.count(); ++i) {
+    lent = lent || loop.in_buffer(rest.piece(i).data());
+    size += rest.piece(i).size();
+  }
+  if (!lent) return;
+  if (size > detail::loop_core::buffer_size) return bytes_.keep_buffer(loop);
   std::string owned(size, '\0');
   char* to = owned.data();
   for (std::size_t i = 0; i < rest.count(); ++i) {
@@ -12949,9 +13075,11 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
   }
   if (exhausted[read_side]) return progress::waiting;
   bool more_may_follow;
-  const ssize_t n = read_some(into.data(), into.size(), more_may_follow);
+  const std::size_t size = std::min(into.size(), loop_core::most_of_call);
+  const ssize_t n = read_some(into.data(), size, more_may_follow);
+  count_call(n);
   if (n > 0) {
-    note_read(static_cast<std::size_t>(n), into.size(), more_may_follow);
+    note_read(static_cast<std::size_t>(n), size, more_may_follow);
     out = static_cast<std::size_t>(n);
     return progress::done;
   }
@@ -12964,25 +13092,24 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
 }
 
 ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
-  constexpr std::size_t parts_of_call = 64;
   if (data.done()) {
     out = result<void>();
     return progress::done;
   }
   if (exhausted[write_side]) return progress::waiting;
-  for (int call = 0; call < calls_of_attempt; ++call) {
+  do {
     ssize_t n;
     if (data.count() == 1) {
-      n = core().system().send(registration_.fd, data.front().data(), data.front().size());
+      n = core().system().send(registration_.fd, data.front().data(),
+                               std::min(data.front().size(), loop_core::most_of_call));
     } else {
-      ::iovec parts[parts_of_call];
-      const std::size_t count = std::min(data.count(), parts_of_call);
-      for (std::size_t i = 0; i < count; ++i)
-        parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
+      ::iovec parts[outgoing::parts_of_call];
       message m;
-      m.parts = std::span<const ::iovec>(parts, count);
+      m.parts = data.gather(parts);
+      core().count_work(m.parts.size() * work_of_part, 0);
       n = core().system().send_message(registration_.fd, m);
     }
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -12996,7 +13123,7 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       out = result<void>();
       return progress::done;
     }
-  }
+  } while (!data.rests() && !core().share_spent());
   return progress::again;
 }
 
@@ -13022,9 +13149,10 @@ ANYIO_NET_FN progress socket_resource::finish() {
   if (ended_ || broken_ != 0) return progress::done;
   if (exhausted[read_side]) return progress::waiting;
   const mutable_buffer room = core().buffer();
-  for (int call = 0; call < calls_of_attempt; ++call) {
+  do {
     bool more_may_follow;
     const ssize_t n = read_some(room.data(), room.size(), more_may_follow);
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[read_side] = true;
       return progress::waiting;
@@ -13032,19 +13160,20 @@ ANYIO_NET_FN progress socket_resource::finish() {
     if (n <= 0) return progress::done;
     discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
     if (discarded_ > discard_limit) return progress::done;
-  }
+  } while (!core().share_spent());
   return progress::again;
 }
 
 ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset, std::uint64_t count,
                                                  std::uint64_t& sent, result<void>& out) {
-  constexpr std::uint64_t bytes_of_call = std::uint64_t{1} << 20;
+  constexpr std::uint64_t bytes_of_call = loop_core::most_of_call;
   out = result<void>();
-  for (int call = 0; call < calls_of_attempt; ++call) {
+  do {
     if (sent == count) return progress::done;
     if (exhausted[write_side]) return progress::waiting;
     const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
     const ssize_t n = files_of(core().system()).send_file(registration_.fd, file, offset + sent, amount);
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -13059,7 +13188,7 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
     }
     if (n == 0) return progress::done;  // the file ends here
     sent += static_cast<std::uint64_t>(n);
-  }
+  } while (!core().share_spent());
   return progress::again;
 }
 
@@ -13383,6 +13512,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   m.parts = std::span<const ::iovec>(&part, 1);
   m.control = control;
   m.control_size = CMSG_SPACE(payload);
+  resource_->core().count_work(message_.size());
   return resource_->core().system().send_message(resource_->descriptor(), m);
 }
 
@@ -13433,6 +13563,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   m.control = control;
   m.control_size = sizeof control;
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     resource_->exhausted[detail::read_side] = true;
     return false;
@@ -13511,7 +13642,9 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (!ended_) {
     if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n = files_.read(registration_.fd, into.data(), into.size());
+    const ssize_t n =
+        files_.read(registration_.fd, into.data(), std::min(into.size(), loop_core::most_of_call));
+    count_call(n);
     if (n > 0) {
       out = static_cast<std::size_t>(n);
       return progress::done;
@@ -13531,16 +13664,13 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
 }
 
 ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
-  constexpr std::size_t parts_of_call = 64;
-  constexpr int calls_of_turn = 16;
   if (!data.done() && exhausted[write_side]) return progress::waiting;
-  for (int call = 0; !data.done(); ++call) {
-    if (call == calls_of_turn) return progress::again;
-    ::iovec parts[parts_of_call];
-    const std::size_t count = std::min(data.count(), parts_of_call);
-    for (std::size_t i = 0; i < count; ++i)
-      parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
-    const ssize_t n = files_.write(registration_.fd, std::span<const ::iovec>(parts, count));
+  while (!data.done()) {
+    ::iovec room[outgoing::parts_of_call];
+    const std::span<const ::iovec> parts = data.gather(room);
+    core().count_work(parts.size() * work_of_part, 0);
+    const ssize_t n = files_.write(registration_.fd, parts);
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -13550,6 +13680,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
       return progress::done;
     }
     data.advance(static_cast<std::size_t>(n));
+    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
   out = result<void>();
   return progress::done;
@@ -13609,7 +13740,8 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
-  const std::size_t total = core().system().transfer(std::min(size_, into.size()));
+  const std::size_t total = core().system().transfer(std::min({size_, into.size(), loop_core::most_of_call}));
+  core().count_work(total, 0);
   const std::size_t before_wrap = std::min(total, capacity_ - first_);
   std::memcpy(into.data(), ring_.get() + first_, before_wrap);
   if (total != before_wrap) std::memcpy(into.data() + before_wrap, ring_.get(), total - before_wrap);
@@ -13621,7 +13753,8 @@ ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
 
 ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
   if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
-  const std::size_t room = std::min(capacity_ - size_, bytes.size());
+  const std::size_t room = std::min({capacity_ - size_, bytes.size(), loop_core::most_of_call});
+  core().count_work(room + work_of_part, 0);
   const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
   const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);
   const std::size_t before_wrap = std::min(total, capacity_ - end);
@@ -13665,6 +13798,7 @@ ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
     const std::size_t n = peer_->put(data.front());
     if (n == 0) return progress::waiting;
     data.advance(n);
+    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
   out = result<void>();
   return progress::done;
@@ -13849,7 +13983,7 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
   }
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -13876,7 +14010,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     filled_ += n;
   };
   for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -13938,7 +14072,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
     }
     searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
     if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -14105,12 +14239,16 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
+/// What a connection takes until its handler has it.
+inline constexpr std::size_t calls_of_accept = 3;
+
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
   if (exhausted[read_side]) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
     const listening_socket& s = sockets[next_ % sockets.size()];
     a.remote_size = sizeof a.remote;
+    core().count_work(0, calls_of_accept);
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;
@@ -14381,6 +14519,7 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
   if (exhausted[read_side]) return -EAGAIN;
   message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
   const ssize_t n = core().system().receive_message(place_.fd, m);
+  core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     exhausted[read_side] = true;
     return -EAGAIN;
@@ -14414,6 +14553,7 @@ ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out
 
 ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, socklen_t size) {
   if (exhausted[write_side]) return -EAGAIN;
+  core().count_work(data.size());
   ssize_t n = 0;
   if (to == nullptr) {
     n = core().system().send(place_.fd, data.data(), data.size());
@@ -14791,15 +14931,19 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   const bool nothing = n == -EAGAIN || n == 0;
   if (emptied || nothing) socket.exhausted[read_side] = true;
   if (nothing) return -EAGAIN;
+  std::size_t bytes = 0;
   for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
     piece& p = pieces_[i];
     p.size = sizes[i];
+    bytes += p.size;
     p.segment = memory_ ? segment_of(messages[i]) : 0;
     if (p.segment >= p.size) p.segment = 0;
     p.used = 0;
     p.from_size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
+  // Half of what takes a call of its own is the message's.
+  socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
   return n;
 }
 
@@ -14891,7 +15035,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
       batch.append(size, endpoint_of(one), pieces_[i].truncated || pieces_[i].size > size);
     }
     have += count;
-    if (count < wanted || have == batch.capacity_) return 0;
+    if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
   }
 }
 
@@ -14931,6 +15075,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   std::size_t runs[per_call];
   sockaddr_storage addresses[per_call];
   control_room control[per_call];
+  const std::size_t before = sent;
   while (sent < batch.size()) {
     if (socket.exhausted[write_side]) return -EAGAIN;
     std::size_t count = 0;
@@ -14968,6 +15113,9 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
     }
     const int n = batches_of(socket.core().system())
                       .send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < used; ++i) bytes += parts[i].iov_len;
+    socket.core().count_work(bytes, count);
     if (n == -EAGAIN || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;
@@ -14980,6 +15128,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       continue;
     }
     for (int i = 0; i < n; ++i) sent += runs[i];
+    if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
   }
   return 0;
 }
@@ -15012,7 +15161,8 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
     return true;
   }
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
-  if (status == -EAGAIN) return false;
+  again = status == 1;
+  if (again || status == -EAGAIN) return false;
   if (status < 0 && sent_ == 0) {
     out = resource_->failure(status, name);
   } else {
@@ -15940,6 +16090,8 @@ namespace detail {
 
 /// Engine calls of one attempt; then others have a turn.
 inline constexpr int tls_calls_of_attempt = 16;
+/// What a step of a handshake costs, in system calls: some hundreds of microseconds.
+inline constexpr std::size_t calls_of_handshake = 128;
 /// Plaintext that goes into one record (RFC 8446, section 5.1).
 inline constexpr std::size_t tls_record_size = 16384;
 /// Room for what the transport has: as much as the recycler keeps, and what must be free behind a record that
@@ -16087,10 +16239,14 @@ ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
 template <class Verb>
 tls_status tls_resource::call(Verb verb) {
   const std::size_t before = incoming_.size();
+  const std::size_t to_go = pipe_.tx.size();
   pipe_.rx = incoming_.data();
   pipe_.starved = false;
   const tls_status status = verb(*engine_);
-  incoming_.consume(before - pipe_.rx.size());
+  const std::size_t used = before - pipe_.rx.size();
+  constexpr std::size_t price = 8;  // of a byte, beside one that is only moved
+  core().count_work(price * (used + pipe_.tx.size() - to_go));
+  incoming_.consume(used);
   pipe_.rx = {};
   if (status == tls_status::failed) engine_failure_ = tls_failure("", engine_->last_error());
   return status;
@@ -16100,6 +16256,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   error failure;
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
     const tls_status status = call([](tls_engine& e) { return e.handshake(); });
+    core().count_work(0, calls_of_handshake);
     flush_soon();
     switch (status) {
       case tls_status::ok:
@@ -16225,7 +16382,10 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
     std::size_t n = 0;
     switch (call([&](tls_engine& e) { return e.write(piece, n); })) {
-      case tls_status::ok: data.advance(n); break;
+      case tls_status::ok:
+        data.advance(n);
+        if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
+        break;
       case tls_status::again: break;
       case tls_status::want_input: {
         flush_soon();
@@ -16299,8 +16459,10 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
   if (standard_compatible_) say_goodbye();
   error failure;
-  exhausted[write_side] = false;                                            // there may be room again
-  if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+  exhausted[write_side] = false;  // there may be room again
+  if (inner_->open() && write_failure_.code() == errc::ok) {
+    for (int i = 0; i < 1024 && flush(failure) == progress::again;) ++i;  // as far as it goes without waiting
+  }
   // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
   // And tickets may lie there that no user knows of.
   constexpr int reads = 4;

@@ -146,7 +146,7 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
   }
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -173,7 +173,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     filled_ += n;
   };
   for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -235,7 +235,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
     }
     searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
     if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
-    if (reads == reads_of_attempt) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }

@@ -31,6 +31,7 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
   if (exhausted[read_side]) return -EAGAIN;
   message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
   const ssize_t n = core().system().receive_message(place_.fd, m);
+  core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     exhausted[read_side] = true;
     return -EAGAIN;
@@ -64,6 +65,7 @@ ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out
 
 ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, socklen_t size) {
   if (exhausted[write_side]) return -EAGAIN;
+  core().count_work(data.size());
   ssize_t n = 0;
   if (to == nullptr) {
     n = core().system().send(place_.fd, data.data(), data.size());

@@ -65,6 +65,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   m.parts = std::span<const ::iovec>(&part, 1);
   m.control = control;
   m.control_size = CMSG_SPACE(payload);
+  resource_->core().count_work(message_.size());
   return resource_->core().system().send_message(resource_->descriptor(), m);
 }
 
@@ -115,6 +116,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   m.control = control;
   m.control_size = sizeof control;
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     resource_->exhausted[detail::read_side] = true;
     return false;

@@ -36,7 +36,9 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (!ended_) {
     if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n = files_.read(registration_.fd, into.data(), into.size());
+    const ssize_t n =
+        files_.read(registration_.fd, into.data(), std::min(into.size(), loop_core::most_of_call));
+    count_call(n);
     if (n > 0) {
       out = static_cast<std::size_t>(n);
       return progress::done;
@@ -56,16 +58,13 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
 }
 
 ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
-  constexpr std::size_t parts_of_call = 64;
-  constexpr int calls_of_turn = 16;
   if (!data.done() && exhausted[write_side]) return progress::waiting;
-  for (int call = 0; !data.done(); ++call) {
-    if (call == calls_of_turn) return progress::again;
-    ::iovec parts[parts_of_call];
-    const std::size_t count = std::min(data.count(), parts_of_call);
-    for (std::size_t i = 0; i < count; ++i)
-      parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
-    const ssize_t n = files_.write(registration_.fd, std::span<const ::iovec>(parts, count));
+  while (!data.done()) {
+    ::iovec room[outgoing::parts_of_call];
+    const std::span<const ::iovec> parts = data.gather(room);
+    core().count_work(parts.size() * work_of_part, 0);
+    const ssize_t n = files_.write(registration_.fd, parts);
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -75,6 +74,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
       return progress::done;
     }
     data.advance(static_cast<std::size_t>(n));
+    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
   out = result<void>();
   return progress::done;

@@ -29,6 +29,7 @@ class lent_bytes {
   lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
+  void set_view(const_buffer view) noexcept { view_ = view; }
   /// How many of the bytes that were lent are no longer in front of these.
   [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
   void start_over() noexcept {
@@ -40,6 +41,11 @@ class lent_bytes {
     const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
     *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
+  /// Keeps the loop's buffer as it is, in place of a copy of what lies there.
+  void keep_buffer(const loop_core& loop) {
+    if (!owned_) owned_.reset(new owned(std::string(), 0));
+    if (!owned_->buffer) owned_->buffer = loop.share_buffer();
+  }
 
  private:
   // In a place of its own, so that who sends the caller's bytes stays small.
@@ -47,6 +53,7 @@ class lent_bytes {
     owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;
     std::size_t dropped;
+    std::shared_ptr<const void> buffer;
   };
   std::unique_ptr<owned> owned_;
   const_buffer view_;

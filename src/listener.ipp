@@ -58,12 +58,16 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
+/// What a connection takes until its handler has it.
+inline constexpr std::size_t calls_of_accept = 3;
+
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
   if (exhausted[read_side]) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
     const listening_socket& s = sockets[next_ % sockets.size()];
     a.remote_size = sizeof a.remote;
+    core().count_work(0, calls_of_accept);
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;

@@ -1,7 +1,7 @@
 // The event loop: what is ready, what waits, timers, descriptors, posted calls.
 //
-// A turn asks the poller once, then runs the ready list in rounds until it is empty or a budget is
-// spent, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
+// A turn asks the poller once, then runs the ready list in rounds until it is empty or so much work is
+// done, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
 // `loop_core` is what streams and operations hold, and it outlives the loop while any of them does.
 // This part must not know coroutines, callbacks or protocols.
 #pragma once
@@ -213,17 +213,35 @@ class loop_core {
   }
   /// Whether what is ready may still be handed over at once; else it takes its turn.
   [[nodiscard]] bool spend_inline() noexcept {
-    return running_ && inline_budget_ != 0 && inline_budget_-- != 0;
+    if (!running_ || share_spent()) return false;
+    work_ += work_of_inline;
+    return true;
   }
   /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
   [[nodiscard]] bool spend_await() noexcept {
-    return !running_ || (await_budget_ != 0 && await_budget_-- != 0);
+    if (!running_) return true;
+    if (await_budget_ == 0) return false;
+    --await_budget_;
+    work_ += work_of_await;
+    return true;
   }
+  /// Counts work that was done: system calls, or what takes as long, and bytes that were moved.
+  void count_work(std::size_t bytes, std::size_t calls = 1) noexcept {
+    work_ += static_cast<std::uint32_t>(calls * work_of_call + bytes / bytes_of_unit);
+  }
+  /// Whether what runs now has done its share; an attempt that could go on takes another turn.
+  [[nodiscard]] bool share_spent() const noexcept { return work_ >= end_of_share_; }
+  /// A larger transfer is made in several calls.
+  static constexpr std::size_t most_of_call = std::size_t{256} * 1024;
 
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
   /// The loop's own room for what is received; whatever is read next overwrites it.
   [[nodiscard]] mutable_buffer buffer();
+  /// Whether what runs now was given the buffer, so that a view of it may be about.
+  [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
+  /// Keeps what lies in the buffer; the loop reads into another one then.
+  [[nodiscard]] std::shared_ptr<const void> share_buffer() const noexcept { return buffer_; }
   [[nodiscard]] bool in_buffer(const void* p) const noexcept {
     const auto* byte = static_cast<const std::byte*>(p);
     return buffer_ != nullptr && byte >= buffer_->bytes && byte < buffer_->bytes + buffer_size;
@@ -250,7 +268,10 @@ class loop_core {
   void step();
   /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
   void run(const bool* done = nullptr);
-  void stop() noexcept { stopped_ = true; }
+  void stop() noexcept {
+    stopped_ = true;
+    next_look_ = 0;
+  }
   void reserve(std::size_t descriptors, std::size_t started_operations);
   [[nodiscard]] duration time_until_next();
   [[nodiscard]] std::string dump();
@@ -307,11 +328,21 @@ class loop_core {
   };
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   static constexpr int rounds_of_turn = 32;
-  static constexpr int completions_of_turn = 1024;
-  static constexpr std::uint32_t inline_budget_of_node = 32;
-  static constexpr std::uint32_t await_budget_of_node = 1024;
+  static constexpr int timers_of_turn = 1024;
+  // Work is counted in units of about 20 ns: a turn may take some 1.3 ms, and each node that runs in it 10
+  // µs. Where the work is another's, the clock tells.
+  static constexpr std::uint32_t work_of_turn = 65536;
+  static constexpr std::uint32_t work_between_looks = 4096;  // at the clock
+  static constexpr std::uint32_t work_of_completion = 64;
+  static constexpr std::uint32_t share_of_node = 512;
+  static constexpr std::uint32_t work_of_inline = 32;
+  static constexpr std::uint32_t work_of_await = 4;
+  static constexpr std::uint32_t work_of_call = 96;
+  static constexpr std::uint32_t bytes_of_unit = 128;
+  static constexpr std::uint32_t await_budget_of_node = 128;
 
-  bool run_ready(const bool* done, int limit = completions_of_turn);
+  bool run_ready(const bool* done);
+  bool turn_is_over();
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
@@ -330,12 +361,16 @@ class loop_core {
   struct alignas(64) room {
     std::byte bytes[buffer_size];
   };
-  std::unique_ptr<room> buffer_;
+  std::shared_ptr<room> buffer_;
   std::size_t pending_ = 0;
+  time_point turn_began_{};
   std::uint32_t turn_milliseconds_ = 0;
   std::uint32_t references_ = 0;
-  std::uint32_t inline_budget_ = 0;
+  std::uint32_t work_ = 0;  // of this turn
+  std::uint32_t next_look_ = work_between_looks;
+  std::uint32_t end_of_share_ = 0;
   std::uint32_t await_budget_ = 0;
+  std::uint32_t buffer_lent_ = 0;  // in which share
   bool running_ = false;
   bool stopped_ = false;
 };

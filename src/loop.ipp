@@ -71,7 +71,9 @@ ANYIO_NET_FN loop_core& loop_core::current() {
 }
 
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
-  if (buffer_ == nullptr) buffer_.reset(new room);
+  if (buffer_ == nullptr || buffer_.use_count() != 1) buffer_.reset(new room);
+  buffer_lent_ = end_of_share_;
+  await_budget_ = await_budget_of_node;  // a task that is handed a view of it begins at once
   return mutable_buffer(buffer_->bytes, buffer_size);
 }
 
@@ -157,8 +159,17 @@ ANYIO_NET_FN void loop_core::poll(duration at_most) {
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();
   turn_milliseconds_ = static_cast<std::uint32_t>(time.time_since_epoch() / std::chrono::milliseconds(1));
+  turn_began_ = time;
+  work_ = 0;
+  next_look_ = work_between_looks;
   for (int i = 0; i < count; ++i) dispatch(events[i]);
-  while (node* due = timers_.pop_due(time)) queue(*due);  // behind what is ready: a result that is there wins
+  // Behind what is ready: a result that is there wins. And no more than a turn runs, so that what is ready
+  // next has not to wait for all of them.
+  for (int i = 0; i < timers_of_turn; ++i) {
+    node* const due = timers_.pop_due(time);
+    if (due == nullptr) break;
+    queue(*due);
+  }
   take_mail();
   if (after_wait != nullptr) after_wait(*this);
 }
@@ -168,7 +179,23 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
   ready_.splice(round_);
 }
 
-ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
+/// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
+/// takes time, too.
+ANYIO_NET_FN bool loop_core::turn_is_over() {
+  constexpr std::chrono::milliseconds enough(1), most(4);
+  if (stopped_ || work_ >= work_of_turn) return true;
+  const time_point time = now();
+  const duration ran = time - turn_began_;
+  const timer* first = timers_.first();
+  if (ran >= most || (ran >= enough && first != nullptr && first->deadline() <= time)) {
+    work_ = next_look_ = work_of_turn;
+    return true;
+  }
+  next_look_ = std::min(work_ + work_between_looks, work_of_turn);
+  return false;
+}
+
+ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
   struct round_scope {
     loop_core& core;
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
@@ -177,17 +204,16 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done, int limit) {
     }  // what was not reached, for stop() or an exception, stays in front
   };
   bool ran = false;
-  int completions = 0;
   for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
     const round_scope scope(*this);
     while (round_.linked()) {
-      if (stopped_ || completions == limit || (done != nullptr && *done)) return ran;
+      if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
-      inline_budget_ = inline_budget_of_node;
+      work_ += work_of_completion;
+      end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;
       ran = true;
-      ++completions;
       n.how->run(n);
     }
   }
@@ -221,7 +247,9 @@ ANYIO_NET_FN bool loop_core::turn(duration at_most) {
 ANYIO_NET_FN void loop_core::step() {
   const running_scope scope(*this);
   if (!ready_.linked()) poll(time_until_next());
-  run_ready(nullptr, 1);
+  next_look_ = work_of_turn;
+  work_ = work_of_turn - 1;  // room for one
+  run_ready(nullptr);
 }
 
 ANYIO_NET_FN void loop_core::run(const bool* done) {
@@ -294,7 +322,7 @@ ANYIO_NET_COLD void loop_core::end() {
       call.how->abandon(call);
     }
   }
-  stopped_ = true;  // if it runs
+  stop();  // if it runs
   leave_round();
   while (ready_.linked() || parked_.linked()) {
     auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);

@@ -12,7 +12,8 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
-  const std::size_t total = core().system().transfer(std::min(size_, into.size()));
+  const std::size_t total = core().system().transfer(std::min({size_, into.size(), loop_core::most_of_call}));
+  core().count_work(total, 0);
   const std::size_t before_wrap = std::min(total, capacity_ - first_);
   std::memcpy(into.data(), ring_.get() + first_, before_wrap);
   if (total != before_wrap) std::memcpy(into.data() + before_wrap, ring_.get(), total - before_wrap);
@@ -24,7 +25,8 @@ ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
 
 ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
   if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
-  const std::size_t room = std::min(capacity_ - size_, bytes.size());
+  const std::size_t room = std::min({capacity_ - size_, bytes.size(), loop_core::most_of_call});
+  core().count_work(room + work_of_part, 0);
   const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
   const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);
   const std::size_t before_wrap = std::min(total, capacity_ - end);
@@ -68,6 +70,7 @@ ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
     const std::size_t n = peer_->put(data.front());
     if (n == 0) return progress::waiting;
     data.advance(n);
+    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
   out = result<void>();
   return progress::done;

@@ -63,9 +63,11 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
   }
   if (exhausted[read_side]) return progress::waiting;
   bool more_may_follow;
-  const ssize_t n = read_some(into.data(), into.size(), more_may_follow);
+  const std::size_t size = std::min(into.size(), loop_core::most_of_call);
+  const ssize_t n = read_some(into.data(), size, more_may_follow);
+  count_call(n);
   if (n > 0) {
-    note_read(static_cast<std::size_t>(n), into.size(), more_may_follow);
+    note_read(static_cast<std::size_t>(n), size, more_may_follow);
     out = static_cast<std::size_t>(n);
     return progress::done;
   }
@@ -78,25 +80,24 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
 }
 
 ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
-  constexpr std::size_t parts_of_call = 64;
   if (data.done()) {
     out = result<void>();
     return progress::done;
   }
   if (exhausted[write_side]) return progress::waiting;
-  for (int call = 0; call < calls_of_attempt; ++call) {
+  do {
     ssize_t n;
     if (data.count() == 1) {
-      n = core().system().send(registration_.fd, data.front().data(), data.front().size());
+      n = core().system().send(registration_.fd, data.front().data(),
+                               std::min(data.front().size(), loop_core::most_of_call));
     } else {
-      ::iovec parts[parts_of_call];
-      const std::size_t count = std::min(data.count(), parts_of_call);
-      for (std::size_t i = 0; i < count; ++i)
-        parts[i] = {const_cast<std::byte*>(data.piece(i).data()), data.piece(i).size()};
+      ::iovec parts[outgoing::parts_of_call];
       message m;
-      m.parts = std::span<const ::iovec>(parts, count);
+      m.parts = data.gather(parts);
+      core().count_work(m.parts.size() * work_of_part, 0);
       n = core().system().send_message(registration_.fd, m);
     }
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -110,7 +111,7 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       out = result<void>();
       return progress::done;
     }
-  }
+  } while (!data.rests() && !core().share_spent());
   return progress::again;
 }
 
@@ -136,9 +137,10 @@ ANYIO_NET_FN progress socket_resource::finish() {
   if (ended_ || broken_ != 0) return progress::done;
   if (exhausted[read_side]) return progress::waiting;
   const mutable_buffer room = core().buffer();
-  for (int call = 0; call < calls_of_attempt; ++call) {
+  do {
     bool more_may_follow;
     const ssize_t n = read_some(room.data(), room.size(), more_may_follow);
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[read_side] = true;
       return progress::waiting;
@@ -146,19 +148,20 @@ ANYIO_NET_FN progress socket_resource::finish() {
     if (n <= 0) return progress::done;
     discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
     if (discarded_ > discard_limit) return progress::done;
-  }
+  } while (!core().share_spent());
   return progress::again;
 }
 
 ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset, std::uint64_t count,
                                                  std::uint64_t& sent, result<void>& out) {
-  constexpr std::uint64_t bytes_of_call = std::uint64_t{1} << 20;
+  constexpr std::uint64_t bytes_of_call = loop_core::most_of_call;
   out = result<void>();
-  for (int call = 0; call < calls_of_attempt; ++call) {
+  do {
     if (sent == count) return progress::done;
     if (exhausted[write_side]) return progress::waiting;
     const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
     const ssize_t n = files_of(core().system()).send_file(registration_.fd, file, offset + sent, amount);
+    count_call(n);
     if (n == -EAGAIN) {
       exhausted[write_side] = true;
       return progress::waiting;
@@ -173,7 +176,7 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
     }
     if (n == 0) return progress::done;  // the file ends here
     sent += static_cast<std::uint64_t>(n);
-  }
+  } while (!core().share_spent());
   return progress::again;
 }
 

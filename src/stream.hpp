@@ -20,6 +20,8 @@
 #include <string_view>
 #include <utility>
 
+#include <sys/uio.h>
+
 namespace anyio::inline ANYIO_NET_ABI {
 
 class socket_stream;
@@ -31,9 +33,15 @@ struct stream_access;
 /// Pieces to send in order, and how far it has come.
 class outgoing {
  public:
-  explicit outgoing(std::span<const const_buffer> parts) noexcept : parts_(parts) { skip_empty(); }
+  /// From so many bytes of the first piece on.
+  explicit outgoing(std::span<const const_buffer> parts, std::size_t offset = 0) noexcept
+      : parts_(parts), offset_(offset) {
+    pass();
+  }
 
   [[nodiscard]] bool done() const noexcept { return parts_.empty(); }
+  /// Enough pieces were passed for one attempt; then there may be nothing at the front.
+  [[nodiscard]] bool rests() const noexcept { return !done() && offset_ >= parts_.front().size(); }
   /// What is left of the first piece, not empty unless done.
   [[nodiscard]] const_buffer front() const noexcept {
     return const_buffer(parts_.front().data() + offset_, parts_.front().size() - offset_);
@@ -41,28 +49,32 @@ class outgoing {
   [[nodiscard]] std::size_t count() const noexcept { return parts_.size(); }
   /// The n-th piece that is left.
   [[nodiscard]] const_buffer piece(std::size_t n) const noexcept { return n == 0 ? front() : parts_[n]; }
+  /// The pieces that are left, as many as one call takes.
+  static constexpr std::size_t parts_of_call = 64;
+  std::span<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
   void advance(std::size_t n) noexcept {
     sent_ += n;
-    while (!parts_.empty() && n >= parts_.front().size() - offset_) {
-      n -= parts_.front().size() - offset_;
-      parts_ = parts_.subspan(1);
-      offset_ = 0;
-    }
     offset_ += n;
-    skip_empty();
+    pass();
   }
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+  /// Where another attempt goes on: the pieces that are left, and how many bytes of them went.
+  [[nodiscard]] std::span<const const_buffer> parts() const noexcept { return parts_; }
+  [[nodiscard]] std::size_t offset() const noexcept { return offset_; }
 
  private:
-  void skip_empty() noexcept {
-    while (!parts_.empty() && offset_ == parts_.front().size()) {
+  /// Drops what is behind, pieces that are empty too: there may be millions of them.
+  void pass() noexcept {
+    while (rests() && patience_ != 0) {
+      --patience_;
+      offset_ -= parts_.front().size();
       parts_ = parts_.subspan(1);
-      offset_ = 0;
     }
   }
   std::span<const const_buffer> parts_;
   std::size_t offset_ = 0;
   std::size_t sent_ = 0;
+  std::uint32_t patience_ = 1024;
 };
 
 /// How far a verb of a stream came.
@@ -91,6 +103,10 @@ class stream_resource : public resource {
   [[nodiscard]] bool eof_sent() const noexcept { return eof_sent_; }
 
  protected:
+  /// Counts a system call that moved so many bytes, or failed.
+  void count_call(ssize_t n) noexcept { core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0); }
+  static constexpr std::size_t work_of_part = 256;  // gathered; as if it were so many bytes
+
   bool eof_sent_ = false;
 };
 
@@ -231,9 +247,13 @@ class [[nodiscard]] send_operation
   void started();
   void left() noexcept;
   bool transfer(result<void>& out);
+  detail::progress transfer_parts(result<void>& out);
+  [[nodiscard]] detail::outgoing rest_of_parts() const noexcept;
 
   detail::lent_bytes bytes_;
-  std::span<const const_buffer> parts_;  // in place of them, if there are any
+  // In place of them, if there are any. Then the view says where the next attempt begins, or nothing: with
+  // which of the pieces, and how many bytes of it went.
+  std::span<const const_buffer> parts_;
   std::size_t sent_ = 0;
   [[no_unique_address]] error outcome_;
   bool over_ = false;     // all happened in `started`, and is yet to be told

@@ -11,6 +11,17 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
+ANYIO_NET_FN std::span<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
+  std::size_t room = loop_core::most_of_call;
+  std::size_t n = 0;
+  for (; n < parts_of_call && n < count() && room != 0; ++n) {
+    const const_buffer bytes = piece(n);
+    into[n] = {const_cast<std::byte*>(bytes.data()), std::min(bytes.size(), room)};
+    room -= into[n].iov_len;
+  }
+  return {into, n};
+}
+
 ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
   const mutable_buffer room = core().buffer();
   result<std::size_t> size = result_access::room<std::size_t>();
@@ -36,13 +47,17 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   if (std::exchange(restart_, false)) {
     sent_ = 0;
     bytes_.start_over();
+    if (!parts_.empty()) bytes_.set_view({});
   }
-  const const_buffer single = bytes_.data();
-  detail::outgoing data(parts_.empty() ? std::span<const const_buffer>(&single, 1) : parts_);
-  data.advance(sent_ - bytes_.dropped());
-  const std::size_t before = data.sent();
-  const detail::progress p = resource_->send(data, out);
-  sent_ += data.sent() - before;
+  detail::progress p;
+  if (parts_.empty()) {
+    const const_buffer single = bytes_.data();
+    detail::outgoing data({&single, 1}, sent_ - bytes_.dropped());
+    p = resource_->send(data, out);
+    sent_ += data.sent();
+  } else {
+    p = transfer_parts(out);
+  }
   if (settle(p)) {
     restart_ = true;
     return true;
@@ -51,17 +66,38 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   return false;
 }
 
+ANYIO_NET_FN detail::progress send_operation::transfer_parts(result<void>& out) {
+  detail::outgoing data = rest_of_parts();
+  const detail::progress p = data.rests() ? detail::progress::again : resource_->send(data, out);
+  sent_ += data.sent();
+  bytes_.set_view(const_buffer(data.parts().data(), data.offset()));
+  return p;
+}
+
+ANYIO_NET_FN detail::outgoing send_operation::rest_of_parts() const noexcept {
+  const const_buffer place = bytes_.data();
+  if (place.data() == nullptr) return detail::outgoing(parts_);
+  const auto* first = static_cast<const const_buffer*>(static_cast<const void*>(place.data()));
+  return detail::outgoing({first, parts_.data() + parts_.size()}, place.size());
+}
+
+// A view that the caller was given before now is no longer good, so only what was lent just now is looked
+// for, and among few pieces: with many, or much to copy, the whole buffer is kept.
 ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
   if (parts_.empty()) return bytes_.keep(loop, sent_ - bytes_.dropped());
+  if (!loop.buffer_was_lent()) return;
+  const detail::outgoing rest = rest_of_parts();
+  if (rest.rests() || rest.count() > detail::outgoing::parts_of_call) return bytes_.keep_buffer(loop);
   bool lent = false;
-  for (const const_buffer& part : parts_) lent = lent || loop.in_buffer(part.data());
-  if (!lent) return;
-  detail::outgoing rest(parts_);
-  rest.advance(sent_);
   std::size_t size = 0;
-  for (std::size_t i = 0; i < rest.count(); ++i) size += rest.piece(i).size();
+  for (std::size_t i = 0; i < rest.count(); ++i) {
+    lent = lent || loop.in_buffer(rest.piece(i).data());
+    size += rest.piece(i).size();
+  }
+  if (!lent) return;
+  if (size > detail::loop_core::buffer_size) return bytes_.keep_buffer(loop);
   std::string owned(size, '\0');
   char* to = owned.data();
   for (std::size_t i = 0; i < rest.count(); ++i) {

@@ -13,6 +13,8 @@ namespace detail {
 
 /// Engine calls of one attempt; then others have a turn.
 inline constexpr int tls_calls_of_attempt = 16;
+/// What a step of a handshake costs, in system calls: some hundreds of microseconds.
+inline constexpr std::size_t calls_of_handshake = 128;
 /// Plaintext that goes into one record (RFC 8446, section 5.1).
 inline constexpr std::size_t tls_record_size = 16384;
 /// Room for what the transport has: as much as the recycler keeps, and what must be free behind a record that
@@ -160,10 +162,14 @@ ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
 template <class Verb>
 tls_status tls_resource::call(Verb verb) {
   const std::size_t before = incoming_.size();
+  const std::size_t to_go = pipe_.tx.size();
   pipe_.rx = incoming_.data();
   pipe_.starved = false;
   const tls_status status = verb(*engine_);
-  incoming_.consume(before - pipe_.rx.size());
+  const std::size_t used = before - pipe_.rx.size();
+  constexpr std::size_t price = 8;  // of a byte, beside one that is only moved
+  core().count_work(price * (used + pipe_.tx.size() - to_go));
+  incoming_.consume(used);
   pipe_.rx = {};
   if (status == tls_status::failed) engine_failure_ = tls_failure("", engine_->last_error());
   return status;
@@ -173,6 +179,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   error failure;
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
     const tls_status status = call([](tls_engine& e) { return e.handshake(); });
+    core().count_work(0, calls_of_handshake);
     flush_soon();
     switch (status) {
       case tls_status::ok:
@@ -298,7 +305,10 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
     std::size_t n = 0;
     switch (call([&](tls_engine& e) { return e.write(piece, n); })) {
-      case tls_status::ok: data.advance(n); break;
+      case tls_status::ok:
+        data.advance(n);
+        if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
+        break;
       case tls_status::again: break;
       case tls_status::want_input: {
         flush_soon();
@@ -372,8 +382,10 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
   if (standard_compatible_) say_goodbye();
   error failure;
-  exhausted[write_side] = false;                                            // there may be room again
-  if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+  exhausted[write_side] = false;  // there may be room again
+  if (inner_->open() && write_failure_.code() == errc::ok) {
+    for (int i = 0; i < 1024 && flush(failure) == progress::again;) ++i;  // as far as it goes without waiting
+  }
   // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
   // And tickets may lie there that no user knows of.
   constexpr int reads = 4;

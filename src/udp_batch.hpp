@@ -106,12 +106,13 @@ class batch_source final : public datagram_source {
   ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
   /// 0 when at least one came.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
-  /// Sends on from the `sent`-th. 0 when all are sent.
+  /// Sends on from the `sent`-th. 0 when all are sent, 1 when others are to have a turn first.
   int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
 
  private:
   static constexpr std::size_t per_call = 32;
   static constexpr std::size_t fewest_expected = 4;
+  static constexpr std::size_t most_of_attempt = 256;
   static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
   static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
   static constexpr std::size_t most_segments = 64;

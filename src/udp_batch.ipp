@@ -124,15 +124,19 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   const bool nothing = n == -EAGAIN || n == 0;
   if (emptied || nothing) socket.exhausted[read_side] = true;
   if (nothing) return -EAGAIN;
+  std::size_t bytes = 0;
   for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
     piece& p = pieces_[i];
     p.size = sizes[i];
+    bytes += p.size;
     p.segment = memory_ ? segment_of(messages[i]) : 0;
     if (p.segment >= p.size) p.segment = 0;
     p.used = 0;
     p.from_size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
+  // Half of what takes a call of its own is the message's.
+  socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
   return n;
 }
 
@@ -224,7 +228,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
       batch.append(size, endpoint_of(one), pieces_[i].truncated || pieces_[i].size > size);
     }
     have += count;
-    if (count < wanted || have == batch.capacity_) return 0;
+    if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
   }
 }
 
@@ -264,6 +268,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   std::size_t runs[per_call];
   sockaddr_storage addresses[per_call];
   control_room control[per_call];
+  const std::size_t before = sent;
   while (sent < batch.size()) {
     if (socket.exhausted[write_side]) return -EAGAIN;
     std::size_t count = 0;
@@ -301,6 +306,9 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
     }
     const int n = batches_of(socket.core().system())
                       .send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < used; ++i) bytes += parts[i].iov_len;
+    socket.core().count_work(bytes, count);
     if (n == -EAGAIN || n == 0) {
       socket.exhausted[write_side] = true;
       return -EAGAIN;
@@ -313,6 +321,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       continue;
     }
     for (int i = 0; i < n; ++i) sent += runs[i];
+    if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
   }
   return 0;
 }
@@ -345,7 +354,8 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
     return true;
   }
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
-  if (status == -EAGAIN) return false;
+  again = status == 1;
+  if (again || status == -EAGAIN) return false;
   if (status < 0 && sent_ == 0) {
     out = resource_->failure(status, name);
   } else {

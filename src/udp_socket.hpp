@@ -218,8 +218,8 @@ class udp_socket : public ip_datagram_socket {
   template <detail::string_rvalue S>
   [[nodiscard]] send_to_host_operation send_to(S&& data, std::string_view host, std::uint16_t port);
 
-  /// Receives many datagrams a call, in place of what the batch held: at least one, as many as are there and
-  /// fit. The batch must stay until it has completed.
+  /// Receives many datagrams a call, in place of what the batch held: at least one, and as many as are there
+  /// and fit, up to some 256. The batch must stay until it has completed.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
   /// if one failed; an error when that is the first. The batch stays as it is.

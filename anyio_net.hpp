@@ -6361,7 +6361,11 @@ class serving final : public outcome_sink {
     return options_.max_connections != 0 && connections >= options_.max_connections;
   }
   static void established(void* self) {
-    if (auto& server = *static_cast<serving*>(self); server.full_) server.accept_next();
+    auto& server = *static_cast<serving*>(self);
+    if (server.full_) return server.accept_next();
+    if (!server.accept_.pending() || !server.is_full()) return;
+    server.accept_ = {};
+    server.full_ = true;
   }
   void accepted(result<Stream>&& r) {
     if (r.has_value()) {

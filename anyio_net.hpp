@@ -8385,6 +8385,9 @@ class tls_pipe {
   bool starved = false;
   /// What is to go out. The engine appends, at any call and also when that fails; it is never refused.
   byte_queue tx;
+  /// So many bytes at the end of `tx` need not go before what follows them. Set by a server's engine when its
+  /// handshake is complete, for tickets: they would reset the connection of a client that has sent and left.
+  std::size_t may_wait = 0;
 };
 
 /// How a verb of an engine ended.
@@ -16095,6 +16098,7 @@ ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
 /// Sends what the engine left to be sent.
 ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   byte_queue& bytes = pipe_.tx;
+  pipe_.may_wait = 0;
   if (bytes.empty()) return progress::done;
   relay& place = relays_[write_side];
   if (!may_use(place, failure)) {
@@ -16120,7 +16124,7 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
 /// The same for a call that is not to wait for it: what does not go now goes in the background.
 ANYIO_NET_FN void tls_resource::flush_soon() {
   error failure;  // kept for who sends; what has come may still be read
-  if (relays_[write_side].waits()) return;
+  if (relays_[write_side].waits() || pipe_.tx.size() == pipe_.may_wait) return;
   if (flush(failure) == progress::again) core().queue(relays_[write_side]);
 }
 
@@ -16378,11 +16382,12 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
   // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
   // And tickets may lie there that no user knows of.
-  constexpr int reads = 4;
+  constexpr int reads = 64;
+  std::byte room[tls_least_room];
   for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
     result<std::size_t> n(errc::cancelled);
     inner_->exhausted[read_side] = false;
-    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+    if (inner_->receive(room, n) != progress::done || !n.has_value()) break;
   }
   relays_[read_side].leave();
   relays_[write_side].leave();
@@ -17762,6 +17767,7 @@ ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
 
 ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
+  const std::size_t before = pipe_.tx.size();
   while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
     // Who resumes does not come here, under any version and at neither end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
@@ -17777,6 +17783,8 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }
   complete_ = true;
+  // What a server says after the client's last message are tickets.
+  if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
   // Under TLS 1.3 what resumes comes later.
   if (!server_side_ && is_version("TLSv1.2")) keep_session();
   return tls_status::ok;
@@ -18535,11 +18543,17 @@ ANYIO_NET_FN openssl_engine::~openssl_engine() {
 
 ANYIO_NET_FN tls_status openssl_engine::handshake() {
   ERR_clear_error();
-  const int returned = SSL_do_handshake(library_.get());
+  const std::size_t before = pipe_.tx.size();
+  SSL* const library = library_.get();
+  const int returned = SSL_do_handshake(library);
   if (returned != 1) return outcome(returned);
-  if (!std::exchange(established_, true) && SSL_is_server(library_.get()) == 0 &&
-      SSL_session_reused(library_.get()) == 1 && SSL_version(library_.get()) == TLS1_2_VERSION)
-    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library_.get())));
+  if (std::exchange(established_, true)) return tls_status::ok;
+  if (SSL_is_server(library) == 1) {
+    // What it says after the client's last message are tickets.
+    if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
+  } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
+    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
+  }
   return tls_status::ok;
 }
 

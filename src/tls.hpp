@@ -33,6 +33,9 @@ class tls_pipe {
   bool starved = false;
   /// What is to go out. The engine appends, at any call and also when that fails; it is never refused.
   byte_queue tx;
+  /// So many bytes at the end of `tx` need not go before what follows them. Set by a server's engine when its
+  /// handshake is complete, for tickets: they would reset the connection of a client that has sent and left.
+  std::size_t may_wait = 0;
 };
 
 /// How a verb of an engine ended.

@@ -388,6 +388,7 @@ ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
 
 ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
+  const std::size_t before = pipe_.tx.size();
   while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
     // Who resumes does not come here, under any version and at neither end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
@@ -403,6 +404,8 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }
   complete_ = true;
+  // What a server says after the client's last message are tickets.
+  if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
   // Under TLS 1.3 what resumes comes later.
   if (!server_side_ && is_version("TLSv1.2")) keep_session();
   return tls_status::ok;

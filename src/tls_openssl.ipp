@@ -299,11 +299,17 @@ ANYIO_NET_FN openssl_engine::~openssl_engine() {
 
 ANYIO_NET_FN tls_status openssl_engine::handshake() {
   ERR_clear_error();
-  const int returned = SSL_do_handshake(library_.get());
+  const std::size_t before = pipe_.tx.size();
+  SSL* const library = library_.get();
+  const int returned = SSL_do_handshake(library);
   if (returned != 1) return outcome(returned);
-  if (!std::exchange(established_, true) && SSL_is_server(library_.get()) == 0 &&
-      SSL_session_reused(library_.get()) == 1 && SSL_version(library_.get()) == TLS1_2_VERSION)
-    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library_.get())));
+  if (std::exchange(established_, true)) return tls_status::ok;
+  if (SSL_is_server(library) == 1) {
+    // What it says after the client's last message are tickets.
+    if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
+  } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
+    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
+  }
   return tls_status::ok;
 }
 

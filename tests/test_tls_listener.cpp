@@ -243,6 +243,12 @@ TEST_CASE_TEMPLATE("tls serve: handshakes have ten seconds, unless the options s
   CHECK(code<Face>(stalled.receive()) == errc::end_of_stream);
   CHECK(anyio::now() - before >= 9s);
   CHECK(anyio::now() - before <= 11s);
+
+  auto silent = tcp_listener::open(loopback()).value();
+  const auto at = anyio::now();
+  CHECK(code<Face>(anyio::connect_tls("127.0.0.1", silent.local_port(), toy_client())) == errc::timed_out);
+  CHECK(anyio::now() - at >= 9s);
+  CHECK(anyio::now() - at <= 11s);
 }
 
 TEST_CASE_TEMPLATE("tls serve: with a limit of their own, handshakes that stall take no connection's place",

@@ -18271,6 +18271,7 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 

@@ -5430,7 +5430,9 @@ class byte_stream {
   /// Closes so that the other end gets all that was sent: what it still sends is discarded, for at most a
   /// second. Never fails because of the other end. What waits on this stream ends with `closed_resource`.
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
-  /// Closes at once; again is a no-op. What waits ends with `closed_resource`.
+  /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`. What was sent
+  /// may be lost if the peer sends something that is not received, as TLS 1.3 servers do by themselves:
+  /// `aclose` loses nothing.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -6202,6 +6204,10 @@ struct unix_listener_options {
 /// How `serve` takes connections.
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
+  /// Of a `tls_listener`: the most TLS connections that are not established yet; at the limit accepting
+  /// pauses. With it handshakes do not count in `max_connections`; 0: they do, and have no limit of their
+  /// own.
+  std::size_t max_handshakes = 0;
 };
 
 namespace detail {
@@ -6321,6 +6327,10 @@ concept takes_exceptions =
     !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
 #endif
 
+/// The base of a handler whose connections are none at first. It counts those that are established, and tells
+/// who serves of each.
+struct handshaking {};
+
 /// What a server keeps while it serves. It has a place of its own, since its handlers refer to it.
 template <class Stream, class Handler, class OnError>
 class serving final : public outcome_sink {
@@ -6331,6 +6341,7 @@ class serving final : public outcome_sink {
         on_error_(keep(std::move(on_error))),
         options_(options) {
     task_group_access::set_sink(handlers_, *this);
+    if constexpr (has_handshakes) handler_.serve_with(options_, &serving::established, this);
     news_.how = &problem_news::face_of_news;
     news_.self = this;
   }
@@ -6364,6 +6375,7 @@ class serving final : public outcome_sink {
 
  private:
   static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+  static constexpr bool has_handshakes = std::derived_from<Handler, handshaking>;
 
   struct connection_came {
     using internal = void;
@@ -6395,11 +6407,29 @@ class serving final : public outcome_sink {
   };
 
   void accept_next() {
-    full_ = options_.max_connections != 0 && handlers_.size() >= options_.max_connections;
+    full_ = is_full();
     if (full_ && listener_->open()) return;
     full_ = false;
     accept_ = accept_operation<Stream>(listener_, &news_);
     accept_.start(connection_came{this});
+  }
+  [[nodiscard]] bool is_full() const noexcept {
+    std::size_t connections = handlers_.size();
+    if constexpr (has_handshakes) {
+      if (options_.max_handshakes != 0) {
+        const std::size_t handshakes = connections - handler_.established();
+        if (handshakes >= options_.max_handshakes) return true;
+        connections -= handshakes;
+      }
+    }
+    return options_.max_connections != 0 && connections >= options_.max_connections;
+  }
+  static void established(void* self) {
+    auto& server = *static_cast<serving*>(self);
+    if (server.full_) return server.accept_next();
+    if (!server.accept_.pending() || !server.is_full()) return;
+    server.accept_ = {};
+    server.full_ = true;
   }
   void accepted(result<Stream>&& r) {
     if (r.has_value()) {
@@ -8420,6 +8450,9 @@ class tls_pipe {
   bool starved = false;
   /// What is to go out. The engine appends, at any call and also when that fails; it is never refused.
   byte_queue tx;
+  /// So many bytes at the end of `tx` need not go before what follows them. Set by a server's engine when its
+  /// handshake is complete, for tickets: they would reset the connection of a client that has sent and left.
+  std::size_t may_wait = 0;
 };
 
 /// How a verb of an engine ended.
@@ -8480,8 +8513,8 @@ enum class tls_verify : std::uint8_t {
 enum class tls_version : std::uint8_t { v1_2, v1_3 };
 
 /// Credentials and rules, shared by many connections. Text is PEM; of each pair only one may be given, and a
-/// private key may lie with its certificate. Without `ca_*` the system's authorities are trusted. All is read
-/// before the call that takes it returns.
+/// private key may lie with its certificate. Without `ca_*` a client trusts the system's authorities. All is
+/// read before the call that takes it returns; copies of keys and passwords are overwritten after use.
 struct tls_config {
   std::string_view ca_file = {};                ///< the authorities that are trusted
   std::string_view ca_pem = {};                 ///< the same as text
@@ -8492,7 +8525,9 @@ struct tls_config {
   std::string_view private_key_password = {};   ///< for a key that is encrypted
   std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
   tls_verify verify = tls_verify::peer;         ///< of a client: what it asks of the server
-  tls_verify verify_client = tls_verify::none;  ///< of a server: what it asks of clients
+  /// Of a server: what it asks of clients. Needs `ca_*` (`invalid_argument` without): the system's
+  /// authorities sign for anybody.
+  tls_verify verify_client = tls_verify::none;
   tls_version min_version = tls_version::v1_2;  ///< refuses what is older
 };
 
@@ -8501,7 +8536,8 @@ class tls_context {
  public:
   virtual ~tls_context() = default;
 
-  /// An engine for a client. The name is for SNI and to verify, an address only to verify. Null if there is
+  /// An engine for a client. The name is for SNI and to verify, an address only to verify; certificates name
+  /// both in subjectAltName, their common name does not count (RFC 9525). Null if there is
   /// no name, or an impossible one, and the server is to be verified.
   virtual std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) = 0;
   /// An engine for a server. Null without a certificate.
@@ -8518,7 +8554,7 @@ struct tls_options {
   /// Whether a close_notify is due from both ends before the connection ends. If not, a missing one is an
   /// end of stream, and none is sent.
   bool standard_compatible = true;
-  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(30);  ///< then it is `timed_out`
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);  ///< then it is `timed_out`
 };
 
 namespace detail {
@@ -8658,6 +8694,10 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
 /// too. What is wrong with a record is `tls`, and ends the stream. `send_eof` sends a close_notify under TLS
 /// 1.3, and is `not_supported` under 1.2. `close`, `aclose` and the destructor send one, `close` and the
 /// destructor without waiting, and close the stream below.
+///
+/// `close` and the destructor can lose what `send` has taken if the peer sends anything after that, and under
+/// TLS 1.3 servers send tickets of their own accord (a `tls_listener` of this library only with its data):
+/// the kernel resets a connection on which something comes after close. `aclose` loses nothing.
 class tls_stream : public byte_stream {
  public:
   tls_stream() = default;
@@ -8780,16 +8820,28 @@ struct tls_server_settings {
 
 /// A handler of TLS streams as one of TCP streams.
 template <class Handler>
-class tls_handler {
+class tls_handler : public handshaking {
   using outcome = std::invoke_result_t<Handler&, tls_stream>;
 
  public:
   tls_handler(tls_server_settings settings, Handler&& handler)
       : settings_(std::move(settings)), handler_(std::move(handler)) {}
 
-  // Whoever serves keeps this where it is.
+  // Whoever serves keeps this where it is from here on.
+  void serve_with(const serve_options& options, void (*one_more)(void* server), void* server) {
+    one_more_ = one_more;
+    server_ = server;
+    if (options.max_handshakes != 0 && options.max_connections != 0)
+      places_ = std::make_unique<semaphore>(options.max_connections);
+  }
+  /// How many connections are established, of those that this was called with.
+  [[nodiscard]] std::size_t established() const noexcept { return established_; }
+
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
+    permit place;  // handshakes that end together can be more than there is room for
+    if (places_ != nullptr) place = co_await places_->acquire();
+    const counted here(*this);
     if constexpr (is_operation<outcome>) {
       co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     } else {
@@ -8798,8 +8850,26 @@ class tls_handler {
   }
 
  private:
+  class counted {
+   public:
+    explicit counted(tls_handler& by) : by_(by) {
+      ++by_.established_;
+      by_.one_more_(by_.server_);
+    }
+    counted(const counted&) = delete;
+    counted& operator=(const counted&) = delete;
+    ~counted() { --by_.established_; }  // who serves hears of the end of the whole
+
+   private:
+    tls_handler& by_;
+  };
+
   tls_server_settings settings_;
   Handler handler_;
+  std::unique_ptr<semaphore> places_;
+  void (*one_more_)(void* server) = nullptr;
+  void* server_ = nullptr;
+  std::size_t established_ = 0;
 };
 
 /// What accepting one by one keeps: handshakes under way, and streams that nobody has taken yet. No new
@@ -8897,7 +8967,12 @@ class tls_listener {
   /// when a wait is cancelled is for the next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
-  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count as connections.
+  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count in
+  /// `max_connections`, so that peers who stall can fill it until their `handshake_timeout` is over. With
+  /// `max_handshakes` in the options they have a limit of their own instead, which should be many times
+  /// larger than the handshakes that honest peers have under way; a connection that is established while
+  /// there are `max_connections` of them counts as a handshake still, and its handler begins once another
+  /// ends.
   template <class Handler>
     requires std::invocable<std::decay_t<Handler>&, tls_stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
@@ -9075,6 +9150,7 @@ inline constexpr const char* unverified = "the peer's certificate cannot be veri
 inline constexpr const char* none_shown = "the peer showed no certificate";
 inline constexpr const char* not_tls = "what the peer sent is not TLS";
 inline constexpr const char* bad_record = "a record was damaged on its way";
+inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
 }  // namespace tls_reason
 
 /// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
@@ -9091,7 +9167,7 @@ struct tls_server_identity {
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
 /// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
 [[nodiscard]] std::string session_key(const tls_server_identity& server);
-/// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
+/// Whether a name, in which the first label may be "*", covers a host (RFC 9525, section 6.3).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 
 /// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
@@ -11239,6 +11315,14 @@ ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::i
 [[gnu::cold]] inline int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
+    if (content.capacity() < size + step) {
+      // What is given up is overwritten, since it may be a secret.
+      std::string larger;
+      larger.reserve(2 * size + step);
+      larger = content;
+      for (volatile char& c : content) c = 0;
+      content.swap(larger);
+    }
     content.resize(size + step);
     const ssize_t n = ::read(fd, content.data() + size, step);
     const int error_number = errno;
@@ -16172,6 +16256,7 @@ ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
 /// Sends what the engine left to be sent.
 ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   byte_queue& bytes = pipe_.tx;
+  pipe_.may_wait = 0;
   if (bytes.empty()) return progress::done;
   relay& place = relays_[write_side];
   if (!may_use(place, failure)) {
@@ -16197,7 +16282,7 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
 /// The same for a call that is not to wait for it: what does not go now goes in the background.
 ANYIO_NET_FN void tls_resource::flush_soon() {
   error failure;  // kept for who sends; what has come may still be read
-  if (relays_[write_side].waits()) return;
+  if (relays_[write_side].waits() || pipe_.tx.size() == pipe_.may_wait) return;
   if (flush(failure) == progress::again) core().queue(relays_[write_side]);
 }
 
@@ -16465,11 +16550,12 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   }
   // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
   // And tickets may lie there that no user knows of.
-  constexpr int reads = 4;
+  constexpr int reads = 64;
+  std::byte room[tls_least_room];
   for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
     result<std::size_t> n(errc::cancelled);
     inner_->exhausted[read_side] = false;
-    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+    if (inner_->receive(room, n) != progress::done || !n.has_value()) break;
   }
   relays_[read_side].leave();
   relays_[write_side].leave();
@@ -16878,6 +16964,7 @@ inline void wipe(std::string& secret) noexcept {
 ANYIO_NET_FN tls_material::~tls_material() {
   wipe(private_key.text);
   wipe(certificate.text);  // which may hold the key, too
+  wipe(ca.text);           // likewise
   wipe(password);
 }
 
@@ -16892,10 +16979,11 @@ inline result<> read_text(tls_text& out, std::string_view file, const char* file
     out.text = pem;
   } else if (!file.empty()) {
     out.field = file_field;
-    const std::string path(file);
+    std::string path(file);
     const bool has_nul = path.find('\0') != std::string::npos;
-    if (const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text); status < 0)
-      return error(errc::tls, -status, file_field);
+    const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
+    wipe(path);  // a key's text, where somebody took the wrong field
+    if (status < 0) return error(errc::tls, -status, file_field);
   }
   return {};
 }
@@ -16918,6 +17006,9 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
   if (m.private_key.given() && !m.certificate.given())
     return refuse(m.private_key.field, "a private key without a certificate");
   if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
+  if (config.verify_client != tls_verify::none && !m.ca.given())
+    return refuse("tls: verify_client",
+                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
   m.password = config.private_key_password;
   for (const std::string_view protocol : config.alpn) {
     if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
@@ -16940,7 +17031,9 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
   if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
   if (server_name.ends_with('.')) server_name.pop_back();
-  result<tls_material> m = read_material(config);
+  tls_config further = config;
+  further.verify_client = tls_verify::none;  // it is the context that asks clients
+  result<tls_material> m = read_material(further);
   if (!m) return m.error();
   if (!m->certificate.given()) return refuse("there is no certificate");
   return m;
@@ -17046,7 +17139,8 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   };
   if (!pattern.starts_with("*.")) return same(pattern, host);
   const std::size_t dot = host.find('.');
-  const bool label = dot != 0 && dot != std::string_view::npos;
+  // The wildcard stands for letters, digits and hyphens, as OpenSSL has it.
+  const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 
@@ -17200,31 +17294,22 @@ inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
   return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
 }
 
-/// Whether a certificate is for a server, by the entries of its kind, or, without names there, by the common
-/// name: as OpenSSL has it. 2.28 compares no addresses, and has a rule of its own for wildcards.
+/// Whether a certificate is for a server, by the entries of its subjectAltName only (RFC 9525, section 6).
+/// 2.28 compares no addresses, goes on to the common name, and has a rule of its own for wildcards.
 inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
   constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
   constexpr int address_entry = 0x87;
-  const auto text_of = [](const mbedtls_x509_buf& b) {
-    return std::string_view(reinterpret_cast<const char*>(b.p), b.len);
-  };
-  bool named = false;
   for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next) {
-    const std::string_view entry = text_of(s->buf);
+    const std::string_view entry(reinterpret_cast<const char*>(s->buf.p), s->buf.len);
     if (server.address) {
       const std::span<const std::byte> bytes = server.address->bytes();
       if (s->buf.tag == address_entry && entry.size() == bytes.size() &&
           std::memcmp(entry.data(), bytes.data(), bytes.size()) == 0)
         return true;
-    } else if (s->buf.tag == name_entry) {
-      named = true;
-      if (covers_name(entry, server.name)) return true;
+    } else if (s->buf.tag == name_entry && covers_name(entry, server.name)) {
+      return true;
     }
   }
-  if (server.address || named) return false;
-  for (const mbedtls_x509_name* n = &certificate.subject; n != nullptr; n = n->next)
-    if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0 && covers_name(text_of(n->val), server.name))
-      return true;
   return false;
 }
 
@@ -17357,10 +17442,8 @@ inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& enc
   mbedtls_cipher_free(&cipher);
   mbedtls_md_free(&hash);
   mbedtls_platform_zeroize(secret.data(), secret.size());
-  if (!opened) {
-    mbedtls_platform_zeroize(plain.data(), plain.size());
-    size = 0;
-  }
+  if (!opened) size = 0;
+  mbedtls_platform_zeroize(plain.data() + size, plain.size() - size);
   plain.resize(size);
   return plain;
 }
@@ -17619,6 +17702,10 @@ class mbedtls_engine final : public tls_engine {
     return mbedtls_ssl_get_version(&ssl_) == version;
   }
   [[nodiscard]] int alert() const noexcept;
+  [[nodiscard]] bool begins_record() const noexcept;
+  [[nodiscard]] bool warned() const noexcept;
+  /// By warnings: as many as OpenSSL does not take, either.
+  [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
 
   [[nodiscard]] bool is_foreign() const noexcept;
   [[nodiscard]] std::string session_key() const;
@@ -17639,6 +17726,7 @@ class mbedtls_engine final : public tls_engine {
   int failure_ = 0;
   std::size_t begun_ = 0;  // how many of the first bytes have come
   std::array<unsigned char, 5> head_ = {};
+  unsigned warnings_ = 0;  // one after the other
   const bool server_side_;
   bool self_signed_ = false;
   bool resumed_ = true;  // until certificates are exchanged
@@ -17677,6 +17765,9 @@ ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::s
   const std::size_t n = std::min(size, pipe.rx.size());
   if (n < size) pipe.starved = true;
   if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
+  // The library passes warnings over, and goes on to the next record.
+  if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
+  if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
   std::memcpy(into, pipe.rx.data(), n);
   pipe.rx = pipe.rx.subspan(n);
   const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
@@ -17735,6 +17826,24 @@ ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
   return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
 #else
   return ssl_.in_msg[1];
+#endif
+}
+
+/// Whether the library has nothing of the record that it asks for.
+ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
+#else
+  return ssl_.in_left == 0;
+#endif
+}
+
+/// Whether the last record was an alert. It did not end the connection, so it was a warning.
+ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_msgtype) == MBEDTLS_SSL_MSG_ALERT;
+#else
+  return ssl_.in_msgtype == MBEDTLS_SSL_MSG_ALERT;
 #endif
 }
 
@@ -17801,6 +17910,7 @@ ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
 ANYIO_NET_FN void mbedtls_engine::alert_failure() {
   // What it says under TLS 1.3 cannot be told from data here, and there it is not silent.
   if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
+  if (is_flooded()) return send_alert(MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
   send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
 }
 
@@ -17825,6 +17935,7 @@ ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
 
 ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
+  const std::size_t before = pipe_.tx.size();
   while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
     // Who resumes does not come here, under any version and at neither end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
@@ -17840,6 +17951,8 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }
   complete_ = true;
+  // What a server says after the client's last message are tickets.
+  if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
   // Under TLS 1.3 what resumes comes later.
   if (!server_side_ && is_version("TLSv1.2")) keep_session();
   return tls_status::ok;
@@ -17909,6 +18022,7 @@ ANYIO_NET_FN tls_info mbedtls_engine::info() const {
 ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
   if (failure_ == 0) return {};
   if (is_foreign()) return tls_reason::not_tls;
+  if (is_flooded()) return tls_reason::many_warnings;
   switch (failure_) {
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
     case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
@@ -17939,9 +18053,15 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
   mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
   mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
+  // No finite-field group: one replayed hello of a client would cost the server a long computation (D(HE)at,
+  // CVE-2002-20001).
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   mbedtls_ssl_conf_min_tls_version(
       &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+  static constexpr std::uint16_t groups[] = {
+      MBEDTLS_SSL_IANA_TLS_GROUP_X25519, MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
+      MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
+  mbedtls_ssl_conf_groups(&config, groups);
 #else
   static_cast<void>(least);
   mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
@@ -17957,16 +18077,10 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
 #if defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
     MBEDTLS_ECP_DP_SECP384R1,
 #endif
-#if defined(MBEDTLS_ECP_DP_SECP521R1_ENABLED)
-    MBEDTLS_ECP_DP_SECP521R1,
-#endif
     MBEDTLS_ECP_DP_NONE
   };
   mbedtls_ssl_conf_curves(&config, curves);
 #endif
-#endif
-#if defined(MBEDTLS_DHM_C)
-  mbedtls_ssl_conf_dhm_min_bitlen(&config, 2048);
 #endif
 #if defined(MBEDTLS_SSL_RENEGOTIATION)
   mbedtls_ssl_conf_renegotiation(&config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
@@ -18020,15 +18134,17 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   protocols_ = std::move(material.alpn);
   for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
   protocol_list_.push_back(nullptr);
-  // Neither what is broken, nor what needs another kind of secret, nor what a stolen key opens later.
+  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
+  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
+  // with SHA-256 has one with GCM: RFC 5289 brought both.
   for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
-    constexpr std::string_view unwanted[] = {"RC4",   "DES",   "NULL",     "MD5",      "PSK",
-                                             "JPAKE", "CCM-8", "TLS-RSA-", "TLS-ECDH-"};
-    const char* name = mbedtls_ssl_get_ciphersuite_name(*id);
-    const auto in_name = [name](std::string_view word) {
-      return std::string_view(name).find(word) != std::string_view::npos;
-    };
-    if (std::none_of(std::begin(unwanted), std::end(unwanted), in_name)) ciphers_.push_back(*id);
+    const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
+    const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
+    const bool agreed = name.starts_with("TLS-ECDHE-ECDSA-") || name.starts_with("TLS-ECDHE-RSA-") ||
+                        name.starts_with("TLS1-3-");
+    const bool sealed = in_name("-CHACHA20-POLY1305-") ||
+                        (in_name("-AES-") && (in_name("-GCM-") || in_name("-CCM")) && !in_name("-CCM-8"));
+    if (agreed && sealed) ciphers_.push_back(*id);
   }
   ciphers_.push_back(0);
 
@@ -18048,8 +18164,6 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
                                       : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
                                                                                : MBEDTLS_SSL_VERIFY_REQUIRED);
-  // The system's authorities are too many to be told to each client.
-  if (system_trust_) mbedtls_ssl_conf_cert_req_ca_list(&server_, MBEDTLS_SSL_CERT_REQ_CA_LIST_DISABLED);
   mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
   if (const int code = offer_tickets(); code != 0) return failed(code);
   return {};
@@ -18087,7 +18201,6 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& p
 ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
   const mbedtls_turn turn;
   if (!has_certificate_) return nullptr;
-  if (verify_client_ != tls_verify::none) need_authorities();
   auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
   if (!engine->set_up(server_)) return nullptr;
   return engine;
@@ -18320,6 +18433,7 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -18370,6 +18484,23 @@ inline const char* verify_reason(long verdict) noexcept {
     case X509_V_ERR_INVALID_PURPOSE: return tls_reason::other_purpose;
     default: return tls_reason::unverified;
   }
+}
+
+/// Chooses how keys are agreed. No finite-field group: one replayed hello of a client would cost the server a
+/// long computation (D(HE)at, CVE-2002-20001).
+inline bool choose_groups(SSL_CTX* library) {
+  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as that library has it
+  // by default. Older ones know neither the group nor the asterisk.
+  if (SSL_CTX_set1_groups_list(library, "*X25519MLKEM768:*X25519:P-256:P-384") == 1) return true;
+  std::string known;  // a provider may lack some: that of FIPS 140 has no X25519
+  constexpr const char* wanted[] = {"X25519", "P-256", "P-384"};
+  for (const char* const group : wanted) {
+    if (SSL_CTX_set1_groups_list(library, group) != 1) continue;
+    if (!known.empty()) known += ':';
+    known += group;
+  }
+  ERR_clear_error();
+  return SSL_CTX_set1_groups_list(library, known.c_str()) == 1;
 }
 
 /// Whether this is how the library takes something else than TLS in a first record.
@@ -18544,7 +18675,8 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
     server_name_ = server.name;
-    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    // By subjectAltName only (RFC 9525, section 6), in which "*" stands for a whole label.
+    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     // Here and below what the library's macro does, without its old-style cast.
     if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
       return false;
@@ -18580,11 +18712,17 @@ ANYIO_NET_FN openssl_engine::~openssl_engine() {
 
 ANYIO_NET_FN tls_status openssl_engine::handshake() {
   ERR_clear_error();
-  const int returned = SSL_do_handshake(library_.get());
+  const std::size_t before = pipe_.tx.size();
+  SSL* const library = library_.get();
+  const int returned = SSL_do_handshake(library);
   if (returned != 1) return outcome(returned);
-  if (!std::exchange(established_, true) && SSL_is_server(library_.get()) == 0 &&
-      SSL_session_reused(library_.get()) == 1 && SSL_version(library_.get()) == TLS1_2_VERSION)
-    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library_.get())));
+  if (std::exchange(established_, true)) return tls_status::ok;
+  if (SSL_is_server(library) == 1) {
+    // What it says after the client's last message are tickets.
+    if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
+  } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
+    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
+  }
   return tls_status::ok;
 }
 
@@ -18643,6 +18781,7 @@ ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
   if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) return verify_reason(SSL_get_verify_result(library_.get()));
   if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) return tls_reason::none_shown;
   if (reason == SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC) return tls_reason::bad_record;
+  if (reason == SSL_R_TOO_MANY_WARN_ALERTS) return tls_reason::many_warnings;
   const OSSL_HANDSHAKE_STATE state = SSL_get_state(library_.get());
   const bool nothing_came = state == TLS_ST_BEFORE || state == TLS_ST_CW_CLNT_HELLO;
   if (nothing_came && speaks_of_garbage(reason)) return tls_reason::not_tls;
@@ -18727,8 +18866,11 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // Nothing of what a stolen key would open later.
-  if (SSL_CTX_set_cipher_list(library, "DEFAULT:!kRSA:!PSK:!SRP") != 1) return refused();
+  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
+  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
+  // with SHA-256 has one with GCM: RFC 5289 brought both.
+  constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
+  if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
   if (SSL_CTX_set_min_proto_version(library, least) != 1) {
     ERR_clear_error();
@@ -18816,7 +18958,6 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& p
 
 ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
   if (!has_certificate_) return nullptr;
-  if (verify_client_ != tls_verify::none) trust_system();
   auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
   if (engine->open_server()) return engine;
   engine.reset();

@@ -28,6 +28,14 @@ ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::i
 [[gnu::cold]] inline int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
+    if (content.capacity() < size + step) {
+      // What is given up is overwritten, since it may be a secret.
+      std::string larger;
+      larger.reserve(2 * size + step);
+      larger = content;
+      for (volatile char& c : content) c = 0;
+      content.swap(larger);
+    }
     content.resize(size + step);
     const ssize_t n = ::read(fd, content.data() + size, step);
     const int error_number = errno;

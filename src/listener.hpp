@@ -53,6 +53,10 @@ struct unix_listener_options {
 /// How `serve` takes connections.
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
+  /// Of a `tls_listener`: the most TLS connections that are not established yet; at the limit accepting
+  /// pauses. With it handshakes do not count in `max_connections`; 0: they do, and have no limit of their
+  /// own.
+  std::size_t max_handshakes = 0;
 };
 
 namespace detail {
@@ -172,6 +176,10 @@ concept takes_exceptions =
     !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
 #endif
 
+/// The base of a handler whose connections are none at first. It counts those that are established, and tells
+/// who serves of each.
+struct handshaking {};
+
 /// What a server keeps while it serves. It has a place of its own, since its handlers refer to it.
 template <class Stream, class Handler, class OnError>
 class serving final : public outcome_sink {
@@ -182,6 +190,7 @@ class serving final : public outcome_sink {
         on_error_(keep(std::move(on_error))),
         options_(options) {
     task_group_access::set_sink(handlers_, *this);
+    if constexpr (has_handshakes) handler_.serve_with(options_, &serving::established, this);
     news_.how = &problem_news::face_of_news;
     news_.self = this;
   }
@@ -215,6 +224,7 @@ class serving final : public outcome_sink {
 
  private:
   static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+  static constexpr bool has_handshakes = std::derived_from<Handler, handshaking>;
 
   struct connection_came {
     using internal = void;
@@ -246,11 +256,29 @@ class serving final : public outcome_sink {
   };
 
   void accept_next() {
-    full_ = options_.max_connections != 0 && handlers_.size() >= options_.max_connections;
+    full_ = is_full();
     if (full_ && listener_->open()) return;
     full_ = false;
     accept_ = accept_operation<Stream>(listener_, &news_);
     accept_.start(connection_came{this});
+  }
+  [[nodiscard]] bool is_full() const noexcept {
+    std::size_t connections = handlers_.size();
+    if constexpr (has_handshakes) {
+      if (options_.max_handshakes != 0) {
+        const std::size_t handshakes = connections - handler_.established();
+        if (handshakes >= options_.max_handshakes) return true;
+        connections -= handshakes;
+      }
+    }
+    return options_.max_connections != 0 && connections >= options_.max_connections;
+  }
+  static void established(void* self) {
+    auto& server = *static_cast<serving*>(self);
+    if (server.full_) return server.accept_next();
+    if (!server.accept_.pending() || !server.is_full()) return;
+    server.accept_ = {};
+    server.full_ = true;
   }
   void accepted(result<Stream>&& r) {
     if (r.has_value()) {

@@ -33,6 +33,9 @@ class tls_pipe {
   bool starved = false;
   /// What is to go out. The engine appends, at any call and also when that fails; it is never refused.
   byte_queue tx;
+  /// So many bytes at the end of `tx` need not go before what follows them. Set by a server's engine when its
+  /// handshake is complete, for tickets: they would reset the connection of a client that has sent and left.
+  std::size_t may_wait = 0;
 };
 
 /// How a verb of an engine ended.
@@ -93,8 +96,8 @@ enum class tls_verify : std::uint8_t {
 enum class tls_version : std::uint8_t { v1_2, v1_3 };
 
 /// Credentials and rules, shared by many connections. Text is PEM; of each pair only one may be given, and a
-/// private key may lie with its certificate. Without `ca_*` the system's authorities are trusted. All is read
-/// before the call that takes it returns.
+/// private key may lie with its certificate. Without `ca_*` a client trusts the system's authorities. All is
+/// read before the call that takes it returns; copies of keys and passwords are overwritten after use.
 struct tls_config {
   std::string_view ca_file = {};                ///< the authorities that are trusted
   std::string_view ca_pem = {};                 ///< the same as text
@@ -105,7 +108,9 @@ struct tls_config {
   std::string_view private_key_password = {};   ///< for a key that is encrypted
   std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
   tls_verify verify = tls_verify::peer;         ///< of a client: what it asks of the server
-  tls_verify verify_client = tls_verify::none;  ///< of a server: what it asks of clients
+  /// Of a server: what it asks of clients. Needs `ca_*` (`invalid_argument` without): the system's
+  /// authorities sign for anybody.
+  tls_verify verify_client = tls_verify::none;
   tls_version min_version = tls_version::v1_2;  ///< refuses what is older
 };
 
@@ -114,7 +119,8 @@ class tls_context {
  public:
   virtual ~tls_context() = default;
 
-  /// An engine for a client. The name is for SNI and to verify, an address only to verify. Null if there is
+  /// An engine for a client. The name is for SNI and to verify, an address only to verify; certificates name
+  /// both in subjectAltName, their common name does not count (RFC 9525). Null if there is
   /// no name, or an impossible one, and the server is to be verified.
   virtual std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) = 0;
   /// An engine for a server. Null without a certificate.
@@ -131,7 +137,7 @@ struct tls_options {
   /// Whether a close_notify is due from both ends before the connection ends. If not, a missing one is an
   /// end of stream, and none is sent.
   bool standard_compatible = true;
-  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(30);  ///< then it is `timed_out`
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);  ///< then it is `timed_out`
 };
 
 namespace detail {

@@ -86,6 +86,7 @@ inline constexpr const char* unverified = "the peer's certificate cannot be veri
 inline constexpr const char* none_shown = "the peer showed no certificate";
 inline constexpr const char* not_tls = "what the peer sent is not TLS";
 inline constexpr const char* bad_record = "a record was damaged on its way";
+inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
 }  // namespace tls_reason
 
 /// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
@@ -102,7 +103,7 @@ struct tls_server_identity {
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
 /// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
 [[nodiscard]] std::string session_key(const tls_server_identity& server);
-/// Whether a name, in which the first label may be "*", covers a host (RFC 6125, section 6.4).
+/// Whether a name, in which the first label may be "*", covers a host (RFC 9525, section 6.3).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 
 /// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.

@@ -21,6 +21,7 @@ inline void wipe(std::string& secret) noexcept {
 ANYIO_NET_FN tls_material::~tls_material() {
   wipe(private_key.text);
   wipe(certificate.text);  // which may hold the key, too
+  wipe(ca.text);           // likewise
   wipe(password);
 }
 
@@ -35,10 +36,11 @@ inline result<> read_text(tls_text& out, std::string_view file, const char* file
     out.text = pem;
   } else if (!file.empty()) {
     out.field = file_field;
-    const std::string path(file);
+    std::string path(file);
     const bool has_nul = path.find('\0') != std::string::npos;
-    if (const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text); status < 0)
-      return error(errc::tls, -status, file_field);
+    const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
+    wipe(path);  // a key's text, where somebody took the wrong field
+    if (status < 0) return error(errc::tls, -status, file_field);
   }
   return {};
 }
@@ -61,6 +63,9 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
   if (m.private_key.given() && !m.certificate.given())
     return refuse(m.private_key.field, "a private key without a certificate");
   if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
+  if (config.verify_client != tls_verify::none && !m.ca.given())
+    return refuse("tls: verify_client",
+                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
   m.password = config.private_key_password;
   for (const std::string_view protocol : config.alpn) {
     if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
@@ -83,7 +88,9 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
   if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
   if (server_name.ends_with('.')) server_name.pop_back();
-  result<tls_material> m = read_material(config);
+  tls_config further = config;
+  further.verify_client = tls_verify::none;  // it is the context that asks clients
+  result<tls_material> m = read_material(further);
   if (!m) return m.error();
   if (!m->certificate.given()) return refuse("there is no certificate");
   return m;
@@ -189,7 +196,8 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   };
   if (!pattern.starts_with("*.")) return same(pattern, host);
   const std::size_t dot = host.find('.');
-  const bool label = dot != 0 && dot != std::string_view::npos;
+  // The wildcard stands for letters, digits and hyphens, as OpenSSL has it.
+  const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 

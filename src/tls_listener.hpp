@@ -8,11 +8,13 @@
 #include "config.hpp"
 #include "listener.hpp"
 #include "operation.hpp"
+#include "synchronization.hpp"
 #include "task.hpp"
 #include "tls.hpp"
 #include "tls_stream.hpp"
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -35,16 +37,28 @@ struct tls_server_settings {
 
 /// A handler of TLS streams as one of TCP streams.
 template <class Handler>
-class tls_handler {
+class tls_handler : public handshaking {
   using outcome = std::invoke_result_t<Handler&, tls_stream>;
 
  public:
   tls_handler(tls_server_settings settings, Handler&& handler)
       : settings_(std::move(settings)), handler_(std::move(handler)) {}
 
-  // Whoever serves keeps this where it is.
+  // Whoever serves keeps this where it is from here on.
+  void serve_with(const serve_options& options, void (*one_more)(void* server), void* server) {
+    one_more_ = one_more;
+    server_ = server;
+    if (options.max_handshakes != 0 && options.max_connections != 0)
+      places_ = std::make_unique<semaphore>(options.max_connections);
+  }
+  /// How many connections are established, of those that this was called with.
+  [[nodiscard]] std::size_t established() const noexcept { return established_; }
+
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
+    permit place;  // handshakes that end together can be more than there is room for
+    if (places_ != nullptr) place = co_await places_->acquire();
+    const counted here(*this);
     if constexpr (is_operation<outcome>) {
       co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     } else {
@@ -53,8 +67,26 @@ class tls_handler {
   }
 
  private:
+  class counted {
+   public:
+    explicit counted(tls_handler& by) : by_(by) {
+      ++by_.established_;
+      by_.one_more_(by_.server_);
+    }
+    counted(const counted&) = delete;
+    counted& operator=(const counted&) = delete;
+    ~counted() { --by_.established_; }  // who serves hears of the end of the whole
+
+   private:
+    tls_handler& by_;
+  };
+
   tls_server_settings settings_;
   Handler handler_;
+  std::unique_ptr<semaphore> places_;
+  void (*one_more_)(void* server) = nullptr;
+  void* server_ = nullptr;
+  std::size_t established_ = 0;
 };
 
 /// What accepting one by one keeps: handshakes under way, and streams that nobody has taken yet. No new
@@ -152,7 +184,12 @@ class tls_listener {
   /// when a wait is cancelled is for the next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
-  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count as connections.
+  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count in
+  /// `max_connections`, so that peers who stall can fill it until their `handshake_timeout` is over. With
+  /// `max_handshakes` in the options they have a limit of their own instead, which should be many times
+  /// larger than the handshakes that honest peers have under way; a connection that is established while
+  /// there are `max_connections` of them counts as a handshake still, and its handler begins once another
+  /// ends.
   template <class Handler>
     requires std::invocable<std::decay_t<Handler>&, tls_stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {

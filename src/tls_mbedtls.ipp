@@ -155,6 +155,10 @@ class mbedtls_engine final : public tls_engine {
     return mbedtls_ssl_get_version(&ssl_) == version;
   }
   [[nodiscard]] int alert() const noexcept;
+  [[nodiscard]] bool begins_record() const noexcept;
+  [[nodiscard]] bool warned() const noexcept;
+  /// By warnings: as many as OpenSSL does not take, either.
+  [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
 
   [[nodiscard]] bool is_foreign() const noexcept;
   [[nodiscard]] std::string session_key() const;
@@ -175,6 +179,7 @@ class mbedtls_engine final : public tls_engine {
   int failure_ = 0;
   std::size_t begun_ = 0;  // how many of the first bytes have come
   std::array<unsigned char, 5> head_ = {};
+  unsigned warnings_ = 0;  // one after the other
   const bool server_side_;
   bool self_signed_ = false;
   bool resumed_ = true;  // until certificates are exchanged
@@ -213,6 +218,9 @@ ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::s
   const std::size_t n = std::min(size, pipe.rx.size());
   if (n < size) pipe.starved = true;
   if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
+  // The library passes warnings over, and goes on to the next record.
+  if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
+  if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
   std::memcpy(into, pipe.rx.data(), n);
   pipe.rx = pipe.rx.subspan(n);
   const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
@@ -271,6 +279,24 @@ ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
   return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
 #else
   return ssl_.in_msg[1];
+#endif
+}
+
+/// Whether the library has nothing of the record that it asks for.
+ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
+#else
+  return ssl_.in_left == 0;
+#endif
+}
+
+/// Whether the last record was an alert. It did not end the connection, so it was a warning.
+ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_msgtype) == MBEDTLS_SSL_MSG_ALERT;
+#else
+  return ssl_.in_msgtype == MBEDTLS_SSL_MSG_ALERT;
 #endif
 }
 
@@ -337,6 +363,7 @@ ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
 ANYIO_NET_FN void mbedtls_engine::alert_failure() {
   // What it says under TLS 1.3 cannot be told from data here, and there it is not silent.
   if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
+  if (is_flooded()) return send_alert(MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
   send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
 }
 
@@ -361,6 +388,7 @@ ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
 
 ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
+  const std::size_t before = pipe_.tx.size();
   while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
     // Who resumes does not come here, under any version and at neither end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
@@ -376,6 +404,8 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }
   complete_ = true;
+  // What a server says after the client's last message are tickets.
+  if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
   // Under TLS 1.3 what resumes comes later.
   if (!server_side_ && is_version("TLSv1.2")) keep_session();
   return tls_status::ok;
@@ -445,6 +475,7 @@ ANYIO_NET_FN tls_info mbedtls_engine::info() const {
 ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
   if (failure_ == 0) return {};
   if (is_foreign()) return tls_reason::not_tls;
+  if (is_flooded()) return tls_reason::many_warnings;
   switch (failure_) {
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
     case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
@@ -475,9 +506,15 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
   mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
   mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
+  // No finite-field group: one replayed hello of a client would cost the server a long computation (D(HE)at,
+  // CVE-2002-20001).
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   mbedtls_ssl_conf_min_tls_version(
       &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+  static constexpr std::uint16_t groups[] = {
+      MBEDTLS_SSL_IANA_TLS_GROUP_X25519, MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
+      MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
+  mbedtls_ssl_conf_groups(&config, groups);
 #else
   static_cast<void>(least);
   mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
@@ -493,16 +530,10 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
 #if defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
     MBEDTLS_ECP_DP_SECP384R1,
 #endif
-#if defined(MBEDTLS_ECP_DP_SECP521R1_ENABLED)
-    MBEDTLS_ECP_DP_SECP521R1,
-#endif
     MBEDTLS_ECP_DP_NONE
   };
   mbedtls_ssl_conf_curves(&config, curves);
 #endif
-#endif
-#if defined(MBEDTLS_DHM_C)
-  mbedtls_ssl_conf_dhm_min_bitlen(&config, 2048);
 #endif
 #if defined(MBEDTLS_SSL_RENEGOTIATION)
   mbedtls_ssl_conf_renegotiation(&config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
@@ -556,15 +587,17 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   protocols_ = std::move(material.alpn);
   for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
   protocol_list_.push_back(nullptr);
-  // Neither what is broken, nor what needs another kind of secret, nor what a stolen key opens later.
+  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
+  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
+  // with SHA-256 has one with GCM: RFC 5289 brought both.
   for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
-    constexpr std::string_view unwanted[] = {"RC4",   "DES",   "NULL",     "MD5",      "PSK",
-                                             "JPAKE", "CCM-8", "TLS-RSA-", "TLS-ECDH-"};
-    const char* name = mbedtls_ssl_get_ciphersuite_name(*id);
-    const auto in_name = [name](std::string_view word) {
-      return std::string_view(name).find(word) != std::string_view::npos;
-    };
-    if (std::none_of(std::begin(unwanted), std::end(unwanted), in_name)) ciphers_.push_back(*id);
+    const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
+    const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
+    const bool agreed = name.starts_with("TLS-ECDHE-ECDSA-") || name.starts_with("TLS-ECDHE-RSA-") ||
+                        name.starts_with("TLS1-3-");
+    const bool sealed = in_name("-CHACHA20-POLY1305-") ||
+                        (in_name("-AES-") && (in_name("-GCM-") || in_name("-CCM")) && !in_name("-CCM-8"));
+    if (agreed && sealed) ciphers_.push_back(*id);
   }
   ciphers_.push_back(0);
 
@@ -584,8 +617,6 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
                                       : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
                                                                                : MBEDTLS_SSL_VERIFY_REQUIRED);
-  // The system's authorities are too many to be told to each client.
-  if (system_trust_) mbedtls_ssl_conf_cert_req_ca_list(&server_, MBEDTLS_SSL_CERT_REQ_CA_LIST_DISABLED);
   mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
   if (const int code = offer_tickets(); code != 0) return failed(code);
   return {};
@@ -623,7 +654,6 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& p
 ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
   const mbedtls_turn turn;
   if (!has_certificate_) return nullptr;
-  if (verify_client_ != tls_verify::none) need_authorities();
   auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
   if (!engine->set_up(server_)) return nullptr;
   return engine;

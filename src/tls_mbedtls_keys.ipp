@@ -126,31 +126,22 @@ inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
   return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
 }
 
-/// Whether a certificate is for a server, by the entries of its kind, or, without names there, by the common
-/// name: as OpenSSL has it. 2.28 compares no addresses, and has a rule of its own for wildcards.
+/// Whether a certificate is for a server, by the entries of its subjectAltName only (RFC 9525, section 6).
+/// 2.28 compares no addresses, goes on to the common name, and has a rule of its own for wildcards.
 inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
   constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
   constexpr int address_entry = 0x87;
-  const auto text_of = [](const mbedtls_x509_buf& b) {
-    return std::string_view(reinterpret_cast<const char*>(b.p), b.len);
-  };
-  bool named = false;
   for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next) {
-    const std::string_view entry = text_of(s->buf);
+    const std::string_view entry(reinterpret_cast<const char*>(s->buf.p), s->buf.len);
     if (server.address) {
       const std::span<const std::byte> bytes = server.address->bytes();
       if (s->buf.tag == address_entry && entry.size() == bytes.size() &&
           std::memcmp(entry.data(), bytes.data(), bytes.size()) == 0)
         return true;
-    } else if (s->buf.tag == name_entry) {
-      named = true;
-      if (covers_name(entry, server.name)) return true;
+    } else if (s->buf.tag == name_entry && covers_name(entry, server.name)) {
+      return true;
     }
   }
-  if (server.address || named) return false;
-  for (const mbedtls_x509_name* n = &certificate.subject; n != nullptr; n = n->next)
-    if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0 && covers_name(text_of(n->val), server.name))
-      return true;
   return false;
 }
 
@@ -283,10 +274,8 @@ inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& enc
   mbedtls_cipher_free(&cipher);
   mbedtls_md_free(&hash);
   mbedtls_platform_zeroize(secret.data(), secret.size());
-  if (!opened) {
-    mbedtls_platform_zeroize(plain.data(), plain.size());
-    size = 0;
-  }
+  if (!opened) size = 0;
+  mbedtls_platform_zeroize(plain.data() + size, plain.size() - size);
   plain.resize(size);
   return plain;
 }

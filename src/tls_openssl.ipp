@@ -21,6 +21,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -71,6 +72,23 @@ inline const char* verify_reason(long verdict) noexcept {
     case X509_V_ERR_INVALID_PURPOSE: return tls_reason::other_purpose;
     default: return tls_reason::unverified;
   }
+}
+
+/// Chooses how keys are agreed. No finite-field group: one replayed hello of a client would cost the server a
+/// long computation (D(HE)at, CVE-2002-20001).
+inline bool choose_groups(SSL_CTX* library) {
+  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as that library has it
+  // by default. Older ones know neither the group nor the asterisk.
+  if (SSL_CTX_set1_groups_list(library, "*X25519MLKEM768:*X25519:P-256:P-384") == 1) return true;
+  std::string known;  // a provider may lack some: that of FIPS 140 has no X25519
+  constexpr const char* wanted[] = {"X25519", "P-256", "P-384"};
+  for (const char* const group : wanted) {
+    if (SSL_CTX_set1_groups_list(library, group) != 1) continue;
+    if (!known.empty()) known += ':';
+    known += group;
+  }
+  ERR_clear_error();
+  return SSL_CTX_set1_groups_list(library, known.c_str()) == 1;
 }
 
 /// Whether this is how the library takes something else than TLS in a first record.
@@ -245,7 +263,8 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
     server_name_ = server.name;
-    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    // By subjectAltName only (RFC 9525, section 6), in which "*" stands for a whole label.
+    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     // Here and below what the library's macro does, without its old-style cast.
     if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
       return false;
@@ -281,11 +300,17 @@ ANYIO_NET_FN openssl_engine::~openssl_engine() {
 
 ANYIO_NET_FN tls_status openssl_engine::handshake() {
   ERR_clear_error();
-  const int returned = SSL_do_handshake(library_.get());
+  const std::size_t before = pipe_.tx.size();
+  SSL* const library = library_.get();
+  const int returned = SSL_do_handshake(library);
   if (returned != 1) return outcome(returned);
-  if (!std::exchange(established_, true) && SSL_is_server(library_.get()) == 0 &&
-      SSL_session_reused(library_.get()) == 1 && SSL_version(library_.get()) == TLS1_2_VERSION)
-    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library_.get())));
+  if (std::exchange(established_, true)) return tls_status::ok;
+  if (SSL_is_server(library) == 1) {
+    // What it says after the client's last message are tickets.
+    if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
+  } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
+    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
+  }
   return tls_status::ok;
 }
 
@@ -344,6 +369,7 @@ ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
   if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) return verify_reason(SSL_get_verify_result(library_.get()));
   if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) return tls_reason::none_shown;
   if (reason == SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC) return tls_reason::bad_record;
+  if (reason == SSL_R_TOO_MANY_WARN_ALERTS) return tls_reason::many_warnings;
   const OSSL_HANDSHAKE_STATE state = SSL_get_state(library_.get());
   const bool nothing_came = state == TLS_ST_BEFORE || state == TLS_ST_CW_CLNT_HELLO;
   if (nothing_came && speaks_of_garbage(reason)) return tls_reason::not_tls;
@@ -428,8 +454,11 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // Nothing of what a stolen key would open later.
-  if (SSL_CTX_set_cipher_list(library, "DEFAULT:!kRSA:!PSK:!SRP") != 1) return refused();
+  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
+  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
+  // with SHA-256 has one with GCM: RFC 5289 brought both.
+  constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
+  if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
   if (SSL_CTX_set_min_proto_version(library, least) != 1) {
     ERR_clear_error();
@@ -517,7 +546,6 @@ ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& p
 
 ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
   if (!has_certificate_) return nullptr;
-  if (verify_client_ != tls_verify::none) trust_system();
   auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
   if (engine->open_server()) return engine;
   engine.reset();

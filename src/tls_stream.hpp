@@ -140,6 +140,10 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
 /// too. What is wrong with a record is `tls`, and ends the stream. `send_eof` sends a close_notify under TLS
 /// 1.3, and is `not_supported` under 1.2. `close`, `aclose` and the destructor send one, `close` and the
 /// destructor without waiting, and close the stream below.
+///
+/// `close` and the destructor can lose what `send` has taken if the peer sends anything after that, and under
+/// TLS 1.3 servers send tickets of their own accord (a `tls_listener` of this library only with its data):
+/// the kernel resets a connection on which something comes after close. `aclose` loses nothing.
 class tls_stream : public byte_stream {
  public:
   tls_stream() = default;

@@ -95,6 +95,7 @@ ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
 /// Sends what the engine left to be sent.
 ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   byte_queue& bytes = pipe_.tx;
+  pipe_.may_wait = 0;
   if (bytes.empty()) return progress::done;
   relay& place = relays_[write_side];
   if (!may_use(place, failure)) {
@@ -120,7 +121,7 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
 /// The same for a call that is not to wait for it: what does not go now goes in the background.
 ANYIO_NET_FN void tls_resource::flush_soon() {
   error failure;  // kept for who sends; what has come may still be read
-  if (relays_[write_side].waits()) return;
+  if (relays_[write_side].waits() || pipe_.tx.size() == pipe_.may_wait) return;
   if (flush(failure) == progress::again) core().queue(relays_[write_side]);
 }
 
@@ -388,11 +389,12 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
   }
   // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
   // And tickets may lie there that no user knows of.
-  constexpr int reads = 4;
+  constexpr int reads = 64;
+  std::byte room[tls_least_room];
   for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
     result<std::size_t> n(errc::cancelled);
     inner_->exhausted[read_side] = false;
-    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+    if (inner_->receive(room, n) != progress::done || !n.has_value()) break;
   }
   relays_[read_side].leave();
   relays_[write_side].leave();

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <sys/socket.h>
 
+#include <cerrno>
 #include <chrono>
 #include <memory>
 #include <stdexcept>
@@ -77,6 +78,84 @@ TEST_CASE("tls again: what was sent arrives although tickets lie unread when the
       CHECK(anyio::run(anyio::as_result(sends_and_is_gone(client, server, strict))));
       CHECK(anyio::run(anyio::as_result(sends_much_and_is_gone(client, server, strict))));
     }
+  });
+}
+
+/// A client that sends, and closes before the server has seen the end of its handshake.
+task<> sends_and_is_gone_at_once(const tls_library& client, const tls_library& server, std::size_t size,
+                                 bool strict) {
+  anyio::tls_options options;
+  options.standard_compatible = strict;
+  const auto here = anyio::ip_endpoint{anyio::ip_address::loopback_v4(), 0};
+  anyio::tls_listener listener(anyio::tcp_listener::open(here).value(), server_of(server), options);
+  const std::string bytes(size, 'x');
+  std::string received;
+  const auto serve = [&]() -> task<> {
+    tls_stream stream = co_await listener.accept();
+    for (;;) {
+      auto some = co_await anyio::as_result(stream.receive());
+      if (!some) {
+        CHECK(some.error() == errc::end_of_stream);
+        break;
+      }
+      received += *some;
+    }
+  };
+  const auto connect = [&]() -> task<> {
+    tls_stream stream = co_await anyio::connect_tls("127.0.0.1", listener.listener().local_port(),
+                                                    client_of(client), options);
+    co_await stream.send(bytes);
+    if (strict) stream.close();
+  };
+  co_await anyio::when_all(serve, connect);
+  CHECK((received == bytes));
+}
+
+TEST_CASE(
+    "tls again: what was sent arrives although the server's tickets would come after the client has gone") {
+  support::for_every_pair([](const tls_library& client, const tls_library& server) {
+    for (const std::size_t size : {std::size_t{1000}, std::size_t{200'000}, std::size_t{1'000'000}}) {
+      for (const bool strict : {true, false}) {
+        CAPTURE(size);
+        CAPTURE(strict);
+        CHECK(anyio::run(anyio::as_result(sends_and_is_gone_at_once(client, server, size, strict))));
+      }
+    }
+  });
+}
+
+task<> sends_and_reads_little(const tls_library& client, const tls_library& server) {
+  const auto here = anyio::ip_endpoint{anyio::ip_address::loopback_v4(), 0};
+  anyio::tls_listener listener(anyio::tcp_listener::open(here).value(), server_of(server));
+  anyio::tcp_connect_options roomy;
+  roomy.prepare = [](int fd, void*) {
+    const int size = 200'000;
+    return ::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) == 0 ? 0 : errno;
+  };
+  auto streams = co_await anyio::when_all(
+      listener.accept(),
+      anyio::connect_tls("127.0.0.1", listener.listener().local_port(), client_of(client), {}, roomy));
+  const std::string answer(150'000, 'a'), bytes(400'000, 'x');
+  co_await std::get<0>(streams).send(answer);
+  char first[1];
+  CHECK(co_await std::get<1>(streams).receive(first) == 1);
+  co_await std::get<1>(streams).send(bytes);
+  std::get<1>(streams).close();
+  std::string received;
+  for (;;) {
+    auto some = co_await anyio::as_result(std::get<0>(streams).receive());
+    if (!some) {
+      CHECK(some.error() == errc::end_of_stream);
+      break;
+    }
+    received += *some;
+  }
+  CHECK((received == bytes));
+}
+
+TEST_CASE("tls again: what was sent arrives although much lies unread when the client closes") {
+  support::for_every_pair([](const tls_library& client, const tls_library& server) {
+    CHECK(anyio::run(anyio::as_result(sends_and_reads_little(client, server))));
   });
 }
 

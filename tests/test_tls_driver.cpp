@@ -250,6 +250,76 @@ TEST_CASE("tls driver: an engine whose close fails is not called again") {
   CHECK(w.engine.closes == 1);
 }
 
+TEST_CASE("tls driver: what may wait at the handshake's end goes out before whatever follows it") {
+  const auto wrapped = [](world& w, std::string_view before) {
+    w.engine.handshake = [&w, before] {
+      w.engine.pipe->tx.append(before);
+      w.engine.pipe->tx.append("(ticket)");
+      w.engine.pipe->may_wait = 8;
+      return tls_status::ok;
+    };
+    auto r = w.wrap();
+    CHECK(r);
+    if (r) w.stream = *std::move(r);
+  };
+  {
+    world w(65536, false);
+    wrapped(w, "");
+    w.feed("data");
+    CHECK(by_callback::get(w.stream.receive()).value_or("") == "data");
+    CHECK(w.at_peer() == "");
+    CHECK(by_callback::get(w.stream.send("x")).has_value());
+    CHECK(w.at_peer() == "(ticket)x");
+  }
+  {
+    world w(65536, false);
+    wrapped(w, "");
+    CHECK(code<by_callback>(anyio::fail_after(0ms, w.stream.receive())) == errc::timed_out);
+    w.stream.close();
+    CHECK(w.at_peer() == "(ticket)!");
+  }
+  {
+    world w(65536, false);
+    wrapped(w, "");
+    CHECK(by_callback::get(w.stream.send_eof()).has_value());
+    CHECK(w.at_peer() == "(ticket)!");
+  }
+  {
+    world w(65536, false);
+    wrapped(w, "");
+    w.engine.read = [&](mutable_buffer into, std::size_t& n) {
+      w.engine.pipe->tx.append(w.engine.pipe->rx.empty() ? "" : "(reply)");
+      return w.engine.read_plainly(into, n);
+    };
+    w.feed("data");
+    CHECK(by_callback::get(w.stream.receive()).value_or("") == "data");
+    CHECK(w.at_peer() == "(ticket)(reply)");
+  }
+  world w(65536, false);
+  wrapped(w, "hello");
+  CHECK(w.at_peer() == "hello(ticket)");
+}
+
+TEST_CASE("tls driver: what may wait, and what follows it, goes out to the last byte through a small pipe") {
+  world w(8, false);
+  w.engine.handshake = [&w] {
+    w.engine.pipe->tx.append("(ticket)");
+    w.engine.pipe->may_wait = 8;
+    return tls_status::ok;
+  };
+  w.engine.read = [&](mutable_buffer into, std::size_t& n) {
+    w.engine.pipe->tx.append(w.engine.pipe->rx.empty() ? "" : "12345678");
+    return w.engine.read_plainly(into, n);
+  };
+  auto r = w.wrap();
+  CHECK(r);
+  if (!r) return;
+  w.stream = *std::move(r);
+  w.feed("data");
+  CHECK(by_callback::get(w.stream.receive()).value_or("") == "data");
+  CHECK(w.at_peer() == "(ticket)12345678");
+}
+
 TEST_CASE("tls driver: what a read leaves to be sent goes out, with whatever it gives") {
   world w;
   w.engine.read = [&](mutable_buffer into, std::size_t& n) {

@@ -750,6 +750,7 @@ TEST_CASE("tls engines: a client goes on only if the certificate is for the name
       {"::1", true, ""},
       {"0:0:0::0:1", true, ""},
       {"a.b.wild.example", false, "a.b.wild.example"},
+      {"a_b.wild.example", false, "a_b.wild.example"},
       {"wild.example", false, "wild.example"},
       {"x.server.example", false, "x.server.example"},
       {"server.example.com", false, "server.example.com"},
@@ -789,6 +790,34 @@ TEST_CASE("tls engines: a common name does not count beside other names") {
     CHECK(right.handshake());
     tls_link address(make_context(c, {}), "127.0.0.1", server);
     CHECK(client_failure(address) == std::string_view(tls_reason::other_name));
+  });
+}
+
+TEST_CASE("tls engines: a common name does not count without other names either (RFC 9525)") {
+  for_every_pair([](const tls_library& c, const tls_library& s) {
+    for (const auto& [certificate, name] :
+         {std::pair("common_name", "server.example"), std::pair("common_address", "127.0.0.1"),
+          std::pair("mail", "server.example")}) {
+      CAPTURE(certificate);
+      tls_link link(make_context(c, {}), name, make_context(s, {.certificate = certificate}));
+      CHECK(client_failure(link) == std::string_view(tls_reason::other_name));
+    }
+  });
+}
+
+TEST_CASE("tls engines: a wildcard stands for the whole first label, of a name that has two more") {
+  for_every_pair([](const tls_library& c, const tls_library& s) {
+    const tls_context_ptr client = make_context(c, {});
+    const tls_context_ptr server = make_context(s, {.certificate = "wildcards"});
+    tls_link right(client, "x.deep.w.example", server);
+    CHECK(right.handshake());
+    for (const char* name :
+         {"localhost", "x.top", "wide.part.example", "w.part.example", "a.b.mid.example", "a.b.two.example",
+          "b.two.example", "x.y.deep.w.example", "deep.w.example", "127.0.0.1"}) {
+      CAPTURE(name);
+      tls_link link(client, name, server);
+      CHECK(client_failure(link) == std::string_view(tls_reason::other_name));
+    }
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -227,6 +228,145 @@ TEST_CASE_TEMPLATE("tls serve: handshakes count as connections, and have their t
   CHECK(seen.size() == 1);
   CHECK((!seen.empty() && seen.front() == errc::timed_out));
   if (r) CHECK(ask(*r, "third") == "third");
+}
+
+TEST_CASE_TEMPLATE("tls serve: handshakes have ten seconds, unless the options say otherwise", Face,
+                   by_callback, by_coroutine) {
+  static_assert(tls_options().handshake_timeout == 10s);
+  support::scripted_loop scripted;
+  scripted.system.virtual_time = true;
+  server s;
+  waiting<void> serving;
+  Face::start(s.listener.serve(echo), serving);
+  tcp_stream stalled = s.stranger();
+  const auto before = anyio::now();
+  CHECK(code<Face>(stalled.receive()) == errc::end_of_stream);
+  CHECK(anyio::now() - before >= 9s);
+  CHECK(anyio::now() - before <= 11s);
+
+  auto silent = tcp_listener::open(loopback()).value();
+  const auto at = anyio::now();
+  CHECK(code<Face>(anyio::connect_tls("127.0.0.1", silent.local_port(), toy_client())) == errc::timed_out);
+  CHECK(anyio::now() - at >= 9s);
+  CHECK(anyio::now() - at <= 11s);
+}
+
+TEST_CASE_TEMPLATE("tls serve: with a limit of their own, handshakes that stall take no connection's place",
+                   Face, by_callback, by_coroutine) {
+  anyio::loop loop;
+  server s;
+  waiting<void> serving;
+  Face::start(s.listener.serve(echo, {.max_connections = 2, .max_handshakes = 300}), serving);
+  std::vector<tcp_stream> stalled;
+  for (int i = 0; i < 290; ++i) stalled.push_back(s.stranger());
+  settle();
+  tls_stream one = s.client(), two = s.client();
+  CHECK(ask(one, "one") == "one");
+  CHECK(ask(two, "two") == "two");
+
+  // The connections are as many as they may be: accepting pauses, also if a handshake ends.
+  waiting<tls_stream> third;
+  by_callback::start(s.connect(), third);
+  stalled.pop_back();
+  settle();
+  CHECK(!third.done());
+  CHECK(ask(one, "still") == "still");
+  one.close();
+  auto r = third.get();
+  CHECK(r);
+  if (r) CHECK(ask(*r, "three") == "three");
+}
+
+TEST_CASE_TEMPLATE(
+    "tls serve: at max_handshakes accepting pauses until one succeeds, fails, or has had its time", Face,
+    by_callback, by_coroutine) {
+  support::scripted_loop scripted;
+  server s;
+  std::vector<anyio::error> seen;
+  waiting<void> serving;
+  Face::start(
+      s.listener.serve(echo, [&seen](const anyio::error& e) { seen.push_back(e); }, {.max_handshakes = 3}),
+      serving);
+  tcp_stream fails = s.stranger(), succeeds = s.stranger(), stalls = s.stranger();
+  std::vector<tcp_stream> more;
+  settle();
+  for (int i = 0; i < 3; ++i) {
+    CAPTURE(i);
+    waiting<tls_stream> next;
+    by_callback::start(s.connect(), next);
+    settle();
+    CHECK(!next.done());
+    if (i == 0) CHECK(by_callback::get(fails.send("garbage")));
+    if (i == 1) CHECK(by_callback::get(succeeds.send(support::toy_client_hello())));
+    scripted.system.virtual_time = i == 2;
+    const auto before = anyio::now();
+    auto r = next.get();
+    CHECK(r);
+    CHECK((anyio::now() - before >= 5s) == (i == 2));
+    CHECK(anyio::now() - before <= 11s);
+    scripted.system.virtual_time = false;
+    if (r) CHECK(ask(*r, "x") == "x");
+    more.push_back(s.stranger());  // in the place that was free
+    settle();
+  }
+  CHECK(seen.size() == 2);  // garbage, and the first that had its time
+}
+
+task<> count_me(tls_stream client, int& now, int& most) {
+  most = std::max(most, ++now);
+  static_cast<void>(co_await anyio::as_result(client.send(co_await client.receive())));
+  static_cast<void>(co_await anyio::as_result(client.receive()));
+  --now;
+}
+
+TEST_CASE_TEMPLATE("tls serve: handshakes that end together are still no more connections than there may be",
+                   Face, by_callback, by_coroutine) {
+  anyio::loop loop;
+  server s;
+  int now = 0, most = 0;
+  waiting<void> serving;
+  Face::start(s.listener.serve([&](tls_stream c) { return count_me(std::move(c), now, most); },
+                               {.max_connections = 2, .max_handshakes = 8}),
+              serving);
+  std::vector<tcp_stream> slow;
+  for (int i = 0; i < 8; ++i) slow.push_back(s.stranger());
+  settle();
+  CHECK(now == 0);
+  for (tcp_stream& c : slow) CHECK(by_callback::get(c.send(support::toy_client_hello())));
+  for (tcp_stream& c : slow) CHECK(by_callback::get(c.receive()).value_or("") == support::toy_server_hello());
+  settle();
+  CHECK(now == 2);
+  waiting<tls_stream> ninth;  // those that wait for their handler are handshakes still: 6 of 8
+  by_callback::start(s.connect(), ninth);
+  settle();
+  CHECK(!ninth.done());
+  for (std::size_t i = 0; i < slow.size(); ++i) {
+    tcp_stream& c = slow[i];
+    const std::string words = support::toy_bytes(support::toy_record::data, "x");
+    CHECK(by_callback::get(c.send(words)));
+    CHECK(by_callback::get(c.receive()).value_or("") == words);
+    c.close();
+    settle();
+    CHECK(now == (i == 7 ? 1 : 2));
+  }
+  CHECK(ninth.get().has_value());
+  CHECK(most == 2);
+  s.listener.close();
+  settle();
+}
+
+TEST_CASE("tls serve: a thousand that stall keep nobody out") {
+  anyio::loop loop;
+  for (const anyio::serve_options options :
+       {anyio::serve_options{}, anyio::serve_options{.max_connections = 1, .max_handshakes = 2000}}) {
+    server s;
+    waiting<void> serving;
+    by_callback::start(s.listener.serve(echo, options), serving);
+    std::vector<tcp_stream> stalled;
+    for (int i = 0; i < 1000; ++i) stalled.push_back(s.stranger());
+    tls_stream good = s.client();
+    CHECK(ask(good, "x") == "x");
+  }
 }
 
 TEST_CASE("tls serve: destroying it ends handlers and handshakes") {

@@ -7,6 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <string_view>
+
+#if defined(__linux__)
+#include <malloc.h>
+#endif
 
 namespace support {
 namespace {
@@ -15,6 +20,8 @@ constinit std::atomic<std::int64_t> live{0};
 constinit thread_local std::size_t count = 0;
 constinit thread_local std::size_t bytes = 0;
 constinit thread_local bool forbidden = false;
+constinit thread_local std::string_view watched;
+constinit thread_local bool watched_seen = false;
 
 // Nothing here may allocate.
 [[noreturn]] void refuse(std::size_t size) {
@@ -54,6 +61,12 @@ constinit thread_local bool forbidden = false;
 
 [[maybe_unused]] void release(void* memory) noexcept {
   if (memory == nullptr) return;
+#if defined(__linux__)
+  if (!watched.empty()) {
+    const std::string_view freed(static_cast<const char*>(memory), ::malloc_usable_size(memory));
+    if (freed.find(watched) != freed.npos) watched_seen = true;
+  }
+#endif
   live.fetch_sub(1, std::memory_order_relaxed);
   std::free(memory);
 }
@@ -68,6 +81,13 @@ std::size_t allocation_scope::bytes() const { return support::bytes - bytes_befo
 
 fail_allocations::fail_allocations(bool on) : before_(forbidden) { forbidden = on; }
 fail_allocations::~fail_allocations() { forbidden = before_; }
+
+watch_freed::watch_freed(std::string_view text) {
+  watched = text;
+  watched_seen = false;
+}
+watch_freed::~watch_freed() { watched = {}; }
+bool watch_freed::seen() const { return watched_seen; }
 
 std::int64_t live_allocations() { return live.load(std::memory_order_relaxed); }
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #if defined(__SANITIZE_THREAD__)
 #define ANYIO_NET_TEST_TSAN 1
@@ -45,6 +46,16 @@ class fail_allocations {
 
  private:
   bool before_;
+};
+
+/// While it lives, looks whether this thread gives memory back that holds a text. On Linux only.
+class watch_freed {
+ public:
+  explicit watch_freed(std::string_view text);
+  ~watch_freed();
+  watch_freed(const watch_freed&) = delete;
+  watch_freed& operator=(const watch_freed&) = delete;
+  [[nodiscard]] bool seen() const;
 };
 
 /// Allocations of the whole program that are not freed yet.

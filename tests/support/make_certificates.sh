@@ -11,6 +11,11 @@
 #                     the last was signed by another server
 #   renamed           for elsewhere.example, though its common name is server.example
 #   nameless          a server of no name at all
+#   common_name, common_address
+#                     servers that only their common names call server.example and 127.0.0.1
+#   mail              the first of them with a subjectAltName that is no host's
+#   wildcards         for names with an asterisk in all kinds of places, of which "*.deep.w.example" is good, and
+#                     for the *name* 127.0.0.1
 #   server_encrypted.key, server_aes.key, server_traditional.key
 #                     the server's key under the password "secret": PKCS#8 with triple DES, which every
 #                     library reads, with AES, and the older form of PEM
@@ -72,6 +77,14 @@ subjectAltName = DNS:elsewhere.example
 [nameless_extensions]
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = serverAuth
+[mail_extensions]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
+subjectAltName = email:admin@server.example, URI:https://server.example/
+[wildcard_extensions]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:*, DNS:*.top, DNS:w*.part.example, DNS:*w.part.example, DNS:a.*.mid.example, DNS:*.*.two.example, DNS:*.deep.w.example, DNS:127.0.0.1
 [client_extensions]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -117,6 +130,10 @@ make weak "Weak Test Server" server_extensions ca -newkey rsa:1024
 make usurped "Test Server of a Usurper" server_extensions server
 make renamed server.example renamed_extensions ca
 make nameless "" nameless_extensions ca
+make common_name server.example nameless_extensions ca
+make common_address 127.0.0.1 nameless_extensions ca
+make mail server.example mail_extensions ca
+make wildcards "Test Server of Asterisks" wildcard_extensions ca
 
 cat leaf.pem intermediate.pem >chain.pem
 cp leaf.key chain.key

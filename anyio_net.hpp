@@ -900,6 +900,15 @@ void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] sockl
 /// `ip_endpoint::to_sockaddr`, but for the part of the storage that is not used.
 socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
 
+/// Whether it is IPv4 in the clothes of IPv6: "::ffff:127.0.0.1" (RFC 4291, section 2.5.5.2).
+[[nodiscard]] bool is_mapped(const ip_address& address) noexcept;
+/// That IPv4 address; any other as it is.
+[[nodiscard]] ip_address unmapped(const ip_address& address) noexcept;
+/// Of an IPv4 address the mapped one; any other as it is.
+[[nodiscard]] ip_address mapped(const ip_address& address) noexcept;
+/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
+socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
+
 /// The name of a UNIX socket as the kernel wants it.
 struct unix_address {
   sockaddr_un storage;
@@ -1191,6 +1200,7 @@ struct file_identity {
   bool is_character_device = false;
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
+  bool is_fifo = false;
 };
 
 /// What a look-up gives: endpoints, or why there are none. `reason` is static text.
@@ -1219,8 +1229,10 @@ class name_service {
 /// Descriptors that the library did not open, and files.
 class file_service {
  public:
-  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  /// Makes it non-blocking and close-on-exec. 1 if it was blocking before, 0 if not, or a negative errno.
   virtual int adopt(int fd) = 0;
+  /// Takes back that it is non-blocking.
+  virtual int make_blocking(int fd) = 0;
   /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
   virtual int set_close_on_exec(int fd) = 0;
   virtual int identify(int fd, file_identity& identity) = 0;
@@ -1237,7 +1249,12 @@ class path_service {
  public:
   virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
   virtual int change_mode(const char* path, mode_t mode) = 0;
+  /// The mode, less the umask, that the file will have which binding this socket makes. Where the system
+  /// cannot do that it has no effect.
+  virtual void prepare_mode(int /*fd*/, mode_t /*mode*/) {}
   virtual int unlink(const char* path) = 0;
+  /// The path from the root on, which another working folder leaves as it is; as given if that is not known.
+  virtual std::string absolute(const std::string& path) { return path; }
 
  protected:
   ~path_service() = default;
@@ -1468,6 +1485,7 @@ class posix_names : public name_service {
 class posix_files : public file_service {
  public:
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -1482,7 +1500,9 @@ class posix_paths : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+  ANYIO_NET_FN std::string absolute(const std::string& path) override;
 
  protected:
   ~posix_paths() = default;
@@ -1507,8 +1527,8 @@ class posix_threads : public thread_service {
   ~posix_threads() = default;
 };
 
-/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or
-/// a negative errno.
+/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 1 if
+/// it was blocking before, 0 if not, or a negative errno.
 [[nodiscard]] int adopt_descriptor(int fd) noexcept;
 /// Non-blocking and close-on-exec.
 [[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;
@@ -5368,7 +5388,9 @@ class byte_stream {
   /// Closes so that the other end gets all that was sent: what it still sends is discarded, for at most a
   /// second. Never fails because of the other end. What waits on this stream ends with `closed_resource`.
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
-  /// Closes at once; again is a no-op. What waits ends with `closed_resource`.
+  /// Closes at once; again is a no-op. What waits ends with `closed_resource`. A socket to which the program
+  /// has given SO_LINGER with a time blocks in here, and the loop with it, until its data has gone or that
+  /// time is over (socket(7)): the destructor, too.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -5425,7 +5447,9 @@ class socket_resource : public stream_resource {
   /// Adds to `sent` what went.
   progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
                      result<void>& out);
-  int release() noexcept;
+  int release(bool restore) noexcept;
+  /// Who made the socket left it blocking.
+  bool was_blocking = false;
 
   // --- for descriptor passing
   /// What a failed or empty read means; takes the errno of it, 0 for an end.
@@ -5502,7 +5526,10 @@ class socket_stream : public byte_stream {
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
   /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
-  [[nodiscard]] int release() noexcept;
+  ///
+  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
+  /// one that was blocking when `from_fd` took it over is blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
   /// What waits makes one more attempt, then ends with `cancelled`; the stream stays usable.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
@@ -5542,7 +5569,8 @@ class tcp_stream : public socket_stream {
   result<> set_no_delay(bool on);
   /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
-  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's.
+  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's. One that was reset
+  /// meanwhile gives what came before, then `broken_resource`; its remote endpoint is not known.
   [[nodiscard]] static result<tcp_stream> from_fd(int fd);
 
  private:
@@ -5593,12 +5621,21 @@ class unix_stream : public socket_stream {
 
 namespace detail {
 
+/// What `adopt_socket` found out.
+struct adopted_socket {
+  bool was_blocking = false;
+  int broken = 0;  // the errno that ended the connection, which the kernel tells once
+};
+
 /// For the parts that make sockets. On failure the descriptor stays the caller's.
 class socket_access {
  public:
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint* remote, const char* operation);
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
+  /// For `from_fd`: what is to be remembered of the descriptor's past.
+  template <class Stream>
+  static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
   static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
@@ -5612,7 +5649,7 @@ struct wanted_socket {
   bool listening = false;
 };
 /// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
-[[nodiscard]] result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
+[[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
 
 /// 0 or a negative errno, for sockets of which others are told where they are.
 [[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
@@ -5731,14 +5768,16 @@ class fd_resource final : public stream_resource {
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   progress finish() override { return progress::done; }
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  int release() noexcept;
+  int release(bool restore) noexcept;
+  /// Who opened it left it blocking.
+  bool was_blocking = false;
 
  private:
+  [[nodiscard]] bool is_fifo();
   void shut() noexcept override { core().forget(registration_); }
 
   file_service& files_;
   registration registration_;
-  bool ended_ = false;
 };
 
 }  // namespace detail
@@ -5748,18 +5787,26 @@ class fd_resource final : public stream_resource {
 /// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
 /// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be
 /// half-closed: `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+///
+/// A FIFO ends when its last writer has closed it, not before its first one has opened it. The end of a FIFO
+/// or a terminal need not be the last: each later receive asks again, and waits or gives bytes if somebody
+/// has opened the other side since, or the user of the terminal types on after the end-of-file character.
 class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
   /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
-  /// description (fcntl(2)), and stays so.
+  /// description (fcntl(2)): for standard input and output of a terminal that is the shell, too. It stays so,
+  /// also when this stream is closed; see `release`.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
   /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
-  [[nodiscard]] int release() noexcept;
+  ///
+  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
+  /// one that was blocking when `from_fd` took it over is blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
   [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
 
  private:
@@ -6119,13 +6166,16 @@ namespace anyio::inline ANYIO_NET_ABI {
 /// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
 /// several addresses, which share one port, also when it is 0.
 struct tcp_listener_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket takes IPv4 connections at it.
+  int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address
   std::uint16_t local_port = 0;      ///< 0: one that is free
   int backlog = 65536;               ///< how many may wait to be accepted; the system may allow fewer
   bool reuse_port = false;           ///< SO_REUSEPORT: several listeners share the connections of a port
   bool no_delay = true;              ///< TCP_NODELAY for what is accepted
-  /// Called between socket and bind; gives 0 or an errno.
+  /// Called between socket and bind; gives 0 or an errno. With IP_TRANSPARENT set here, or before `from_fd`,
+  /// an accepted stream tells the address to which its peer connected.
   int (*prepare)(int fd, void* data) = nullptr;
   void* prepare_data = nullptr;  ///< what `prepare` is given
 };
@@ -6134,7 +6184,7 @@ struct tcp_listener_options {
 struct unix_listener_options {
   std::optional<mode_t> mode = {};  ///< set between bind and listen
   int backlog = 65536;              ///< how many may wait to be accepted; the system may allow fewer
-  bool unlink_on_close = false;     ///< removes the listener's own file, and no other
+  bool unlink_on_close = false;     ///< removes its own file and no other, also after chdir(2)
 };
 
 /// How `serve` takes connections.
@@ -6150,6 +6200,7 @@ class listener_resource final : public resource {
   struct listening_socket {
     registration place;
     ip_endpoint local;
+    bool transparent;  // takes connections to any address (IP_TRANSPARENT in ip(7))
   };
   struct accepted {
     int fd = -1;
@@ -6163,7 +6214,7 @@ class listener_resource final : public resource {
   ~listener_resource() override { close(); }
 
   /// Takes over a listening descriptor, unless it cannot be watched: 0 or a negative errno.
-  [[nodiscard]] int add(int fd, const ip_endpoint& local);
+  [[nodiscard]] int add(int fd, const ip_endpoint& local, bool transparent = false);
   outcome accept(accepted& a, error& why);
   void pause(timer& t, node& waiter);
   [[nodiscard]] bool paused() const noexcept { return place_.linked(); }
@@ -6181,7 +6232,8 @@ class listener_resource final : public resource {
 
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
-  file_identity own_file;                   // what to unlink on close; no socket: nothing
+  std::string own_path;                     // of the file to unlink on close, whatever the folder is then
+  file_identity own_file;                   // no socket: nothing
   /// Unlinks it. Null for others, whose programs need no paths linked.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
@@ -6864,7 +6916,7 @@ class send_to_host_operation;
 /// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
 /// without a host, are IPv6 only.
 struct udp_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6, as in `tcp_connect_options`
   std::string_view local_host = {};  ///< a name or an address
   std::uint16_t local_port = 0;      ///< 0: one that is free; counts without `local_host` too
   bool reuse_port = false;           ///< SO_REUSEPORT: several sockets share the datagrams of a port
@@ -6908,9 +6960,6 @@ class udp_resource final : public datagram_resource {
 };
 
 [[nodiscard]] ip_endpoint endpoint_of(const arrival& a) noexcept;
-
-/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
-socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
 
 struct udp_access;
 
@@ -7002,7 +7051,8 @@ class ip_datagram_socket : public datagram_socket {
   result<> join_group(const ip_address& group, const ip_address& interface = {});
   /// Receives it no longer.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
-  /// Through which interface multicast datagrams are sent; given in the same way.
+  /// Through which interface multicast datagrams are sent; given in the same way. A socket for both families
+  /// has one for each.
   result<> set_multicast_interface(const ip_address& interface);
   /// Whether sockets on this machine get the multicast datagrams that this one sends.
   result<> set_multicast_loop(bool on);
@@ -7063,7 +7113,8 @@ class udp_socket : public ip_datagram_socket {
   /// fit. The batch must stay until it has completed.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
-  /// if one failed; an error when that is the first. The batch stays as it is.
+  /// if one failed; an error when that is the first. The batch stays as it is. Of an operation that is
+  /// cancelled, times out or finds the socket closed, `sent()` tells how many went.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
@@ -7352,7 +7403,9 @@ struct unix_datagram_options {
   /// Where it can be reached; without one, it can be answered by nobody. A stale socket file there, one that
   /// refuses, is removed; closing leaves the file behind.
   std::string_view local_path = {};
-  std::optional<mode_t> local_mode = {};  ///< set right after binding; not for an abstract name
+  /// The file's mode, not of an abstract name. On Linux the file has no other bits from the first moment;
+  /// elsewhere the mode is set right after binding.
+  std::optional<mode_t> local_mode = {};
 };
 
 /// A datagram, and the path of who sent it, empty for one without a name.
@@ -9567,6 +9620,7 @@ class sim_backend final : public backend,
   ANYIO_NET_FN bool has_family(int family) override;
 
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -9719,6 +9773,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN bool has_family(int family) override;
 
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -9727,7 +9782,9 @@ class faulty_backend final : public backend,
 
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+  ANYIO_NET_FN std::string absolute(const std::string& path) override;
 
   ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                     bool& emptied) override;
@@ -10675,11 +10732,7 @@ ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data
     std::byte bytes[16];
     std::memcpy(bytes, &raw.sin6_addr, sizeof bytes);
     ip_endpoint endpoint{ip_address::v6(bytes, raw.sin6_scope_id), ntohs(raw.sin6_port)};
-    if (detail::is_v4_mapped(bytes)) {
-      std::uint32_t number = 0;
-      for (int i = 12; i < 16; ++i) number = number << 8 | std::to_integer<std::uint32_t>(bytes[i]);
-      endpoint.address = ip_address::v4(number);
-    }
+    if (detail::is_v4_mapped(bytes)) endpoint.address = detail::unmapped(endpoint.address);
     return endpoint;
   }
   return error(errc::invalid_argument, 0, "ip_endpoint");
@@ -10714,6 +10767,32 @@ ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_stor
   }
   set_sockaddr_size(storage, size);
   return size;
+}
+
+ANYIO_NET_FN bool is_mapped(const ip_address& address) noexcept {
+  return address.is_v6() && is_v4_mapped(address.bytes().data());
+}
+
+ANYIO_NET_COLD ip_address unmapped(const ip_address& address) noexcept {
+  if (!is_mapped(address)) return address;
+  std::uint32_t number = 0;
+  for (const std::byte b : address.bytes().last(4)) number = number << 8 | std::to_integer<std::uint32_t>(b);
+  return ip_address::v4(number);
+}
+
+ANYIO_NET_COLD ip_address mapped(const ip_address& address) noexcept {
+  if (address.is_v6()) return address;
+  std::byte bytes[16] = {};
+  bytes[10] = bytes[11] = std::byte{0xff};
+  std::memcpy(bytes + 12, address.bytes().data(), 4);
+  return ip_address::v6(bytes);
+}
+
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
+                                    sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  if (address.is_v6() == (family == AF_INET6)) return write_sockaddr(endpoint, storage);
+  return write_sockaddr({family == AF_INET6 ? mapped(address) : unmapped(address), endpoint.port}, storage);
 }
 
 }  // namespace detail
@@ -11280,18 +11359,24 @@ ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #endif
   const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
   if (flags < 0) return flags;
-  if ((flags & O_NONBLOCK) == 0) {
+  const int was_blocking = (flags & O_NONBLOCK) == 0 ? 1 : 0;
+  if (was_blocking != 0) {
     const int r = system_call([&] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
     if (r < 0) return r;
   }
   const int descriptor_flags = system_call([&] { return ::fcntl(fd, F_GETFD); });
   if (descriptor_flags < 0) return descriptor_flags;
-  if ((descriptor_flags & FD_CLOEXEC) != 0) return 0;
+  if ((descriptor_flags & FD_CLOEXEC) != 0) return was_blocking;
   const int r = system_call([&] { return ::fcntl(fd, F_SETFD, descriptor_flags | FD_CLOEXEC); });
-  return r < 0 ? r : 0;
+  return r < 0 ? r : was_blocking;
 }
 
 ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
+
+ANYIO_NET_COLD int posix_files::make_blocking(int fd) {
+  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
+  return flags < 0 ? flags : system_call([&] { return ::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK); });
+}
 
 ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 #if defined(MSG_CMSG_CLOEXEC)
@@ -11306,7 +11391,7 @@ ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 
 [[gnu::cold]] inline file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
-          static_cast<std::uint64_t>(s.st_ino)};
+          static_cast<std::uint64_t>(s.st_ino), S_ISFIFO(s.st_mode)};
 }
 
 ANYIO_NET_COLD int posix_paths::identify(const char* path, file_identity& identity) {
@@ -11327,8 +11412,22 @@ ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
+ANYIO_NET_COLD void posix_paths::prepare_mode([[maybe_unused]] int fd, [[maybe_unused]] mode_t mode) {
+#if defined(__linux__)  // bind copies it from the socket's own inode; elsewhere a socket has none
+  static_cast<void>(system_call([&] { return ::fchmod(fd, mode); }));
+#endif
+}
+
 ANYIO_NET_COLD int posix_paths::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
+}
+
+ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
+  char folder[PATH_MAX];
+  if (path.starts_with('/') || ::getcwd(folder, sizeof folder) == nullptr || *folder != '/') return path;
+  std::string all = folder;
+  if (!all.ends_with('/')) all += '/';
+  return all + path;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
@@ -13242,11 +13341,12 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
   return progress::again;
 }
 
-ANYIO_NET_FN int socket_resource::release() noexcept {
+ANYIO_NET_COLD int socket_resource::release(bool restore) noexcept {
   if (gone()) return -1;
   const int fd = registration_.fd;
   core().forget(registration_, false);
   close();
+  if (restore && was_blocking) static_cast<void>(files_of(core().system()).make_blocking(fd));
   return fd;
 }
 
@@ -13297,7 +13397,21 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+/// What a stream socket without a peer has to tell: 1 for bytes of a connection that is gone, -errno for what
+/// ended it, or for what says that there never was one. Nothing is taken but that errno.
+[[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
+  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connect
+  char byte;
+  const ::iovec part{&byte, 1};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.peek = true;
+  const ssize_t n = system.receive_message(fd, m);
+  return n == 0 ? -ENOTCONN : n;  // an attempt to connect that failed ends so, too
+}
+
+ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+  adopted_socket adopted;
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
@@ -13318,8 +13432,12 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
   if (wanted.connected) {
     size = sizeof address;
     if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
-        status < 0)
-      return refuse(-status, "the socket is not connected");
+        status < 0) {
+      const ssize_t past = wanted.type == SOCK_STREAM ? look_for_past(system, fd) : status;
+      if (past < 0 && past != -ECONNRESET)
+        return refuse(static_cast<int>(-past), "the socket is not connected");
+      if (past < 0) adopted.broken = ECONNRESET;
+    }
   }
   if (wanted.listening) {
     int listens = 0;
@@ -13327,9 +13445,19 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = files_of(system).adopt(fd); status < 0)
-    return error(errc::os_error, -status, wanted.what);
-  return {};
+  const int status = files_of(system).adopt(fd);
+  if (status < 0) return error(errc::os_error, -status, wanted.what);
+  adopted.was_blocking = status > 0;
+  return adopted;
+}
+
+template <class Stream>
+result<Stream> socket_access::with_past(result<Stream>&& s, const adopted_socket& past) {
+  if (!s.has_value()) return std::move(s);
+  socket_resource& r = *s->resource();
+  r.was_blocking = past.was_blocking;
+  if (past.broken != 0) static_cast<void>(r.end_of_reading(past.broken, ""));
+  return std::move(s);
 }
 
 ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
@@ -13375,7 +13503,9 @@ ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
   return true;
 }
 
-ANYIO_NET_FN int socket_stream::release() noexcept { return resource_ ? resource()->release() : -1; }
+ANYIO_NET_FN int socket_stream::release(bool restore) noexcept {
+  return resource_ ? resource()->release(restore) : -1;
+}
 
 ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t offset, std::uint64_t count) {
   return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
@@ -13422,9 +13552,10 @@ ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, st
 
 ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
-  if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
-    return r.error();
-  return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
+  const auto past = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true});
+  if (!past) return past.error();
+  return detail::socket_access::with_past(
+      detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream"), *past);
 }
 
 ANYIO_NET_COLD std::string unix_stream::local_path() const {
@@ -13440,11 +13571,13 @@ ANYIO_NET_COLD std::string unix_stream::remote_path() const {
 ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
-  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
-    return r.error();
-  return detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
-                                          detail::shared_path(detail::remote_path_of(system, fd)),
-                                          "unix_stream");
+  const auto past = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true});
+  if (!past) return past.error();
+  return detail::socket_access::with_past(
+      detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
+                                       detail::shared_path(detail::remote_path_of(system, fd)),
+                                       "unix_stream"),
+      *past);
 }
 
 ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
@@ -13687,25 +13820,31 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
   if (status < 0) registration_.fd = -1;
 }
 
+ANYIO_NET_COLD bool fd_resource::is_fifo() {
+  file_identity identity;
+  return files_.identify(registration_.fd, identity) >= 0 && identity.is_fifo;
+}
+
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (!ended_) {
-    if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n = files_.read(registration_.fd, into.data(), into.size());
-    if (n > 0) {
-      out = static_cast<std::size_t>(n);
-      return progress::done;
-    }
-    if (n == -EAGAIN) {
-      exhausted[read_side] = true;
-      return progress::waiting;
-    }
-    if (n < 0 && n != -EIO) {
-      out = fd_failure(n, "receive");
-      return progress::done;
-    }
-    ended_ = true;  // EIO: the other side of the terminal is closed
+  if (exhausted[read_side]) return progress::waiting;
+  const auto read = [&] { return files_.read(registration_.fd, into.data(), into.size()); };
+  ssize_t n = read();
+  if (n == 0 && is_fifo()) {
+    // One that was never hung up has had no writer yet, which reads as an end, too. One that was may have
+    // bytes of a writer who has come and gone since the read.
+    const int bits = read_to_end ? int{ready_end} : core().system().poll_now(registration_.fd, ready_read);
+    n = bits >= 0 && (static_cast<std::uint32_t>(bits) & ready_end) == 0 ? -EAGAIN : read();
   }
-  out = error(errc::end_of_stream, 0, "receive");
+  if (n > 0) {
+    out = static_cast<std::size_t>(n);
+  } else if (n == -EAGAIN) {
+    exhausted[read_side] = true;
+    return progress::waiting;
+  } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
+    out = error(errc::end_of_stream, 0, "receive");
+  } else {
+    out = fd_failure(n, "receive");
+  }
   return progress::done;
 }
 
@@ -13739,11 +13878,12 @@ ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
   return progress::done;
 }
 
-ANYIO_NET_FN int fd_resource::release() noexcept {
+ANYIO_NET_COLD int fd_resource::release(bool restore) noexcept {
   if (gone()) return -1;
   const int fd = registration_.fd;
   core().forget(registration_, false);
   close();
+  if (restore && was_blocking) static_cast<void>(files_.make_blocking(fd));
   return fd;
 }
 
@@ -13767,14 +13907,15 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
-    if (status < 0) static_cast<void>(r->release());
+    r->was_blocking = status > 0;
+    if (status < 0) static_cast<void>(r->release(false));
   }
   if (status < 0) return error(errc::os_error, -status, what);
   return fd_stream(r);
 }
 
-ANYIO_NET_FN int fd_stream::release() noexcept {
-  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release() : -1;
+ANYIO_NET_FN int fd_stream::release(bool restore) noexcept {
+  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release(restore) : -1;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -14219,6 +14360,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
   const bool is_file = !path.empty() && path.front() != '\0';
   const std::string file(path);
 
+  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // nobody gets in before chmod
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = paths_of(system).unlink(file.c_str());
@@ -14242,8 +14384,8 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local});
+ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
+  sockets.push_back({registration{fd, 0}, local, transparent});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -14257,9 +14399,9 @@ ANYIO_NET_COLD void listener_resource::shut() noexcept {
 [[gnu::cold]] inline void remove_file_of(const listener_resource& r) {
   file_identity now;
   path_service& paths = paths_of(r.core().system());
-  const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
-                         now.device == r.own_file.device && now.inode == r.own_file.inode;
-  if (still_own) paths.unlink(r.path->c_str());
+  const bool still_own = r.own_file.is_socket && paths.identify(r.own_path.c_str(), now) >= 0 &&
+                         now.is_socket && now.device == r.own_file.device && now.inode == r.own_file.inode;
+  if (still_own) paths.unlink(r.own_path.c_str());
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
@@ -14293,7 +14435,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;
-      a.local = s.local;
+      a.local = s.transparent ? ip_endpoint() : s.local;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
@@ -14328,6 +14470,7 @@ ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_re
   const ip_endpoint remote =
       ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
           .value_or(ip_endpoint());
+  // Of connections to any address the kernel knows which.
   const bool any = a.local.address == ip_address::any_v4() || a.local.address == ip_address::any_v6();
   return socket_access::make_tcp(loop, a.fd, any ? nullptr : &a.local, &remote, "accept");
 }
@@ -14349,6 +14492,21 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
   }
 }
 #endif
+
+/// Whether connections to addresses that are not its own come to a listening socket.
+[[gnu::cold]] inline bool is_transparent([[maybe_unused]] backend& system, [[maybe_unused]] int fd,
+                                         [[maybe_unused]] const ip_endpoint& local) {
+#if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)
+  const bool v6 = local.address.is_v6();
+  int on = 0;
+  socklen_t size = sizeof on;
+  return system.get_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on,
+                           &size) >= 0 &&
+         on != 0;
+#else
+  return false;
+#endif
+}
 
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
@@ -14381,7 +14539,8 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
   const char* step = "set_option";
   int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
   if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
-  if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (status >= 0 && v6)
+    status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
   if (status >= 0 && options.prepare != nullptr) {
     step = "prepare";
     status = options.prepare(fd, options.prepare_data);
@@ -14430,7 +14589,8 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
       ip_endpoint local;
       int status = read_local_endpoint(system, *fd, local);
       port = local.port;
-      if (status >= 0) status = r->add(*fd, local);
+      const bool transparent = options.prepare != nullptr && is_transparent(system, *fd, local);
+      if (status >= 0) status = r->add(*fd, local, transparent);
       if (status < 0) {
         system.close(*fd);
         return error(errc::os_error, -status, "listen");
@@ -14445,9 +14605,11 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
 [[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
                                                                    const wanted_socket& wanted) {
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
+  if (auto adopted = adopt_socket(system, fd, wanted); !adopted) return adopted.error();
   ref<listener_resource> r(new listener_resource(core));
-  if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
+  const ip_endpoint local = wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd);
+  const bool transparent = !wanted.is_unix && is_transparent(system, fd, local);
+  if (int status = r->add(fd, local, transparent); status < 0)
     return error(errc::os_error, -status, wanted.what);
   if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   return r;
@@ -14522,6 +14684,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   r->path = detail::shared_path(path_);
   if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
   if (options_.unlink_on_close && is_file) {
+    r->own_path = detail::paths_of(system).absolute(path_);
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
   }
@@ -14657,15 +14820,6 @@ ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
   return r ? *r : ip_endpoint();
 }
 
-ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
-                                    sockaddr_storage& storage) noexcept {
-  if (family != AF_INET6 || !endpoint.address.is_v4()) return write_sockaddr(endpoint, storage);
-  std::byte mapped[16] = {};
-  mapped[10] = mapped[11] = std::byte{0xff};
-  std::memcpy(mapped + 12, endpoint.address.bytes().data(), 4);
-  return write_sockaddr({ip_address::v6(mapped), endpoint.port}, storage);
-}
-
 static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
 
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
@@ -14684,7 +14838,12 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   const auto enable = [&](int level, int name) {
     return system.set_option(fd.get(), level, name, &on, sizeof on);
   };
-  if (family == AF_INET6) status = enable(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (family == AF_INET6) {
+    const bool mapped =
+        (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
+    const int v6_only = mapped ? 0 : 1;
+    status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
+  }
   if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
   if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
   if (status < 0) return failed(status, "setsockopt");
@@ -14708,7 +14867,7 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
   status = read_local_endpoint(system, fd.get(), made->local);
   if (status < 0) return failed(status, "bind");
-  if (remote != nullptr) made->remote = *remote;
+  if (remote != nullptr) made->remote = {unmapped(remote->address), remote->port};
   status = made->watch(fd.get());
   if (status < 0) return failed(status, "watch");
   static_cast<void>(fd.release());
@@ -14718,7 +14877,7 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
+  if (auto r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
@@ -14814,23 +14973,29 @@ ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, c
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
   constexpr const char* operation = "set_multicast_interface";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+  const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
+  if (for_v4) {  // of a socket for both families, too
     const in_addr address = detail::to_in_addr(interface);
     return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
   }
+  if (resource_->family() == AF_INET) return error(errc::invalid_argument, 0, operation);
   const unsigned index = interface.scope_id();
-  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  if (detail::is_given(interface)) {
+    if (index == 0) return error(errc::invalid_argument, 0, operation);
+  } else {  // of both families, if the socket takes both
+    const in_addr any{};
+    static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
+  }
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
   constexpr const char* operation = "set_multicast_loop";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    const unsigned char value = on ? 1 : 0;  // some systems take no other size
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &value, sizeof value, operation);
-  }
+  // A socket for both families has two settings; one for IPv6 only may refuse the other.
+  const unsigned char byte = on ? 1 : 0;  // some systems take no other size
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
   const unsigned value = on ? 1 : 0;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
 }
@@ -14839,10 +15004,9 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
   constexpr const char* operation = "set_multicast_hops";
   if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    const auto value = static_cast<unsigned char>(hops);
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &value, sizeof value, operation);
-  }
+  const auto byte = static_cast<unsigned char>(hops);
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
 }
 
@@ -15277,7 +15441,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int
                                                                              const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
+  if (auto r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
   made->local = local_path_of(system, fd);
   if (connected) made->remote = remote_path_of(system, fd);
@@ -20591,6 +20755,8 @@ ANYIO_NET_FN ssize_t sim_backend::write(int fd, std::span<const ::iovec> parts) 
 
 ANYIO_NET_FN int sim_backend::adopt(int fd) { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
 
+ANYIO_NET_FN int sim_backend::make_blocking(int) { return 0; }
+
 ANYIO_NET_FN int sim_backend::set_close_on_exec(int) { return 0; }
 
 // --- paths, names, signals, threads
@@ -21082,6 +21248,8 @@ ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> part
 
 ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
 
+ANYIO_NET_FN int faulty_backend::make_blocking(int fd) { return files_of(*inner_).make_blocking(fd); }
+
 ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
 
 ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
@@ -21096,6 +21264,14 @@ ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
 ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
   if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
   return paths_of(*inner_).change_mode(path, mode);
+}
+
+ANYIO_NET_FN void faulty_backend::prepare_mode(int fd, mode_t mode) {
+  paths_of(*inner_).prepare_mode(fd, mode);
+}
+
+ANYIO_NET_FN std::string faulty_backend::absolute(const std::string& path) {
+  return paths_of(*inner_).absolute(path);
 }
 
 ANYIO_NET_FN int faulty_backend::unlink(const char* path) {

@@ -7363,6 +7363,10 @@ class [[nodiscard]] send_batch_operation
   send_batch_operation(detail::ref<detail::datagram_resource> r, const udp_batch& batch) noexcept
       : resource_operation(std::move(r)), batch_(&batch) {}
 
+  /// How many datagrams went, of one that was cancelled, timed out, closed or failed too. An operation that
+  /// was started anew counts from zero.
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+
  private:
   friend class detail::operation<send_batch_operation, std::size_t>;
   friend class detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
@@ -7371,10 +7375,11 @@ class [[nodiscard]] send_batch_operation
   bool attempt(result<std::size_t>& out);
   void left() noexcept {
     resource_operation::left();
-    sent_ = 0;
+    restart_ = true;
   }
   const udp_batch* batch_ = nullptr;
   std::size_t sent_ = 0;
+  bool restart_ = false;  // the next attempt is the first of a new send
 };
 
 inline receive_batch_operation udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
@@ -7910,6 +7915,12 @@ class name_info {
 
 namespace detail {
 
+/// Of several addresses leaves out those of a family that this machine lacks, unless it lacks all of them.
+void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
+/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4, mapped or not, or
+/// neither.
+[[nodiscard]] bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept;
+
 /// A blocking look-up of a name; it may outlast its loop.
 struct name_look_up {
   std::shared_ptr<backend> system;
@@ -7979,7 +7990,8 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
 ///
 /// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
 /// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
-/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6.
+/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an IPv4-mapped
+/// address ("::ffff:127.0.0.1") is of AF_INET6.
 ///
 /// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
 /// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or
@@ -8008,7 +8020,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 /// `local_host` and `local_port` choose this end, either without the other.
 struct tcp_connect_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
+  int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address of this machine
   std::uint16_t local_port = 0;      ///< 0: one that is free
   std::chrono::milliseconds happy_eyeballs_delay =
@@ -8193,7 +8207,8 @@ class [[nodiscard]] create_tcp_listener_operation
 }  // namespace detail
 
 /// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
-/// the first one tried. Names resolve off this thread.
+/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
+/// this thread.
 [[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
                                                                tcp_connect_options options = {}) {
   return {host, port, options};
@@ -11622,17 +11637,17 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 }
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
-/// is every address, ::1 first of all.
-[[gnu::cold]] inline bool has_ipv6_address(int fd) noexcept {
-  sockaddr_in6 loopback{};
-  loopback.sin6_family = AF_INET6;
-  loopback.sin6_addr = in6addr_loopback;
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), sizeof loopback) == 0) return true;
+/// is every address, ::1 first of all. A machine without IPv4 has no address of that.
+[[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
+  sockaddr_storage loopback{};
+  const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+  const socklen_t size = ip_endpoint{own, 0}.to_sockaddr(loopback);
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), size) == 0) return true;
   ifaddrs* list = nullptr;
   if (::getifaddrs(&list) != 0) return false;
   bool found = false;
   for (const ifaddrs* entry = list; entry != nullptr && !found; entry = entry->ifa_next) {
-    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == AF_INET6;
+    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == family;
   }
   ::freeifaddrs(list);
   return found;
@@ -11649,7 +11664,7 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
   const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
   // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
-  const bool has = fd >= 0 && (family != AF_INET6 || has_ipv6_address(fd));
+  const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
   if (fd >= 0) ::close(fd);
   if (known != nullptr) known->store(has ? 1 : 0, std::memory_order_relaxed);
   return has;
@@ -15354,6 +15369,7 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
     out = closed();
     return true;
   }
+  if (std::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   if (status == -EAGAIN) return false;
   if (status < 0 && sent_ == 0) {
@@ -15361,7 +15377,6 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
   } else {
     out = sent_;
   }
-  sent_ = 0;
   return true;
 }
 
@@ -15636,6 +15651,18 @@ ANYIO_NET_FN void helper_pool::serve() {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+  if (all.size() < 2) return;
+  const auto is_missing = [&](const ip_endpoint& e) {
+    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+  };
+  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+}
+
+ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
+  return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
+}
+
 /// `localhost` or a name under it. The root's dot is off already.
 inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
@@ -15701,6 +15728,9 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
     const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
     out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
   } else {
+    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
+    if (family_ == AF_INET6)
+      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
     out = std::move(answer->endpoints);
   }
   return true;
@@ -15763,13 +15793,20 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
     if (int status = system.set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
+  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
+    const int off = 0;
+    if (int status = system.set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
+      return fail(status, "set_option");
+  }
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
   }
   sockaddr_storage address{};
   if (settings_.local) {
-    const socklen_t size = settings_.local->to_sockaddr(address);
+    ip_endpoint local = *settings_.local;
+    if (is_mapped(target_.address)) local.address = mapped(local.address);
+    const socklen_t size = local.to_sockaddr(address);
     const int on = 1;
     if (settings_.local->port != 0) system.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
@@ -15809,14 +15846,15 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
     return true;
   }
   const ip_endpoint local = local_endpoint_of(system, fd);
-  if (local == target_) {  // simultaneous open with itself: nobody listens there
+  const ip_endpoint remote{unmapped(target_.address), target_.port};
+  if (local == remote) {  // simultaneous open with itself: nobody listens there
     out = error(errc::os_error, ECONNREFUSED, name);
     return true;
   }
   resource_->set_waiting(write_side, nullptr);
   resource_->exhausted[write_side] = false;
   resource_->local = local;
-  resource_->remote = target_;
+  resource_->remote = remote;
   out = socket_access::wrap_tcp(std::move(resource_));
   return true;
 }
@@ -15920,6 +15958,8 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
     return look_up(stage::name, host_, port_, family, out);
   }
   targets_ = *std::move(r);
+  // Else the error of all could be that of an address which nobody can reach here.
+  drop_missing_families(loop_core::current().system(), targets_);
   return begin_race(out);
 }
 
@@ -15955,10 +15995,8 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
     // Without an address of the family the attempt fails, as binding to one of the other would.
-    const auto same_family = [&](const ip_endpoint& e) {
-      return e.address.is_v6() == target.address.is_v6();
-    };
-    const auto found = std::find_if(locals_.begin(), locals_.end(), same_family);
+    const auto found = std::find_if(locals_.begin(), locals_.end(),
+                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
     settings.local =
@@ -16071,8 +16109,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     out = names.error();
     return true;
   }
-  if (names->size() > 1 && !names_of(loop.system()).has_family(AF_INET6))
-    std::erase_if(*names, [](const ip_endpoint& e) { return e.address.is_v6(); });
+  drop_missing_families(loop.system(), *names);
   out = listen_tcp(loop, *std::move(names), false, options_);
   return true;
 }
@@ -16086,15 +16123,6 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
-
-/// Of several, leaves out the family that this machine has not.
-inline void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
-  if (all.size() < 2) return;
-  const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
-  };
-  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
-}
 
 inline bool is_ip_family(int family) noexcept {
   return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
@@ -16174,10 +16202,8 @@ ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation:
     if (locals_.empty()) {
       r = connected_udp_socket::open(remote, options_);
     } else {
-      const auto same_family = [&](const ip_endpoint& e) {
-        return e.address.is_v6() == remote.address.is_v6();
-      };
-      const auto local = std::find_if(locals_.begin(), locals_.end(), same_family);
+      const auto local = std::find_if(locals_.begin(), locals_.end(),
+                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
       if (local == locals_.end()) {
         r = error(errc::os_error, EAFNOSUPPORT, "bind");
       } else {
@@ -17207,7 +17233,7 @@ ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name)
   if (server_name.ends_with('.')) server_name.remove_suffix(1);
   const std::string_view host = server_name.substr(0, server_name.find('%'));
   if (result<ip_address> address = ip_address::parse(host)) {
-    identity.address = *address;
+    identity.address = unmapped(*address);  // certificates are for IPv4 addresses, however they are written
   } else if (is_host_name(server_name)) {
     identity.name = server_name;
   }

@@ -356,11 +356,16 @@ ANYIO_NET_COLD ip_address mapped(const ip_address& address) noexcept {
   return ip_address::v6(bytes);
 }
 
+[[gnu::cold]] inline socklen_t fill_other_family(const ip_endpoint& endpoint,
+                                                 sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  return write_sockaddr({address.is_v4() ? mapped(address) : unmapped(address), endpoint.port}, storage);
+}
+
 ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
                                     sockaddr_storage& storage) noexcept {
-  const ip_address& address = endpoint.address;
-  if (address.is_v6() == (family == AF_INET6)) return write_sockaddr(endpoint, storage);
-  return write_sockaddr({family == AF_INET6 ? mapped(address) : unmapped(address), endpoint.port}, storage);
+  if (endpoint.address.is_v6() != (family == AF_INET6)) return fill_other_family(endpoint, storage);
+  return write_sockaddr(endpoint, storage);
 }
 
 }  // namespace detail

@@ -66,10 +66,11 @@ class listener_resource final : public resource {
   struct listening_socket {
     registration place;
     ip_endpoint local;
-    bool transparent;  // takes connections to any address (IP_TRANSPARENT in ip(7))
+    bool any_address;  // it takes connections to others, too: of each the kernel knows which
   };
   struct accepted {
     int fd = -1;
+    bool any_address = false;
     ip_endpoint local;
     sockaddr_storage remote;
     socklen_t remote_size = 0;

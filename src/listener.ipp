@@ -17,7 +17,8 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
-  sockets.push_back({registration{fd, 0}, local, transparent});
+  const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
+  sockets.push_back({registration{fd, 0}, local, any || transparent});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -67,7 +68,8 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;
-      a.local = s.transparent ? ip_endpoint() : s.local;
+      a.local = s.local;
+      a.any_address = s.any_address;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
@@ -102,9 +104,7 @@ ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_re
   const ip_endpoint remote =
       ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
           .value_or(ip_endpoint());
-  // Of connections to any address the kernel knows which.
-  const bool any = a.local.address == ip_address::any_v4() || a.local.address == ip_address::any_v6();
-  return socket_access::make_tcp(loop, a.fd, any ? nullptr : &a.local, &remote, "accept");
+  return socket_access::make_tcp(loop, a.fd, a.any_address ? nullptr : &a.local, &remote, "accept");
 }
 
 ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
@@ -125,7 +125,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 }
 #endif
 
-/// Whether connections to addresses that are not its own come to a listening socket.
+/// Whether connections to addresses that are not its own come to a listening socket (ip(7)).
 [[gnu::cold]] inline bool is_transparent([[maybe_unused]] backend& system, [[maybe_unused]] int fd,
                                          [[maybe_unused]] const ip_endpoint& local) {
 #if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)

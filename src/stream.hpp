@@ -324,9 +324,10 @@ class byte_stream {
   /// Closes so that the other end gets all that was sent: what it still sends is discarded, for at most a
   /// second. Never fails because of the other end. What waits on this stream ends with `closed_resource`.
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
-  /// Closes at once; again is a no-op. What waits ends with `closed_resource`. A socket to which the program
-  /// has given SO_LINGER with a time blocks in here, and the loop with it, until its data has gone or that
-  /// time is over (socket(7)): the destructor, too.
+  /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`.
+  ///
+  /// If the program has set SO_LINGER with a time, this and the destructor block the loop until the data has
+  /// gone or the time is over (socket(7)).
   void close() noexcept {
     if (resource_) resource_->close();
   }

@@ -900,6 +900,15 @@ void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] sockl
 /// `ip_endpoint::to_sockaddr`, but for the part of the storage that is not used.
 socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
 
+/// Whether it is IPv4 in the clothes of IPv6: "::ffff:127.0.0.1" (RFC 4291, section 2.5.5.2).
+[[nodiscard]] bool is_mapped(const ip_address& address) noexcept;
+/// That IPv4 address; any other as it is.
+[[nodiscard]] ip_address unmapped(const ip_address& address) noexcept;
+/// Of an IPv4 address the mapped one; any other as it is.
+[[nodiscard]] ip_address mapped(const ip_address& address) noexcept;
+/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
+socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
+
 /// The name of a UNIX socket as the kernel wants it.
 struct unix_address {
   sockaddr_un storage;
@@ -1191,6 +1200,7 @@ struct file_identity {
   bool is_character_device = false;
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
+  bool is_fifo = false;
 };
 
 /// What a look-up gives: endpoints, or why there are none. `reason` is static text.
@@ -1219,8 +1229,10 @@ class name_service {
 /// Descriptors that the library did not open, and files.
 class file_service {
  public:
-  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  /// Makes it non-blocking and close-on-exec. 1 if it was blocking before, 0 if not, or a negative errno.
   virtual int adopt(int fd) = 0;
+  /// Takes back that it is non-blocking.
+  virtual int make_blocking(int fd) = 0;
   /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
   virtual int set_close_on_exec(int fd) = 0;
   virtual int identify(int fd, file_identity& identity) = 0;
@@ -1237,7 +1249,12 @@ class path_service {
  public:
   virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
   virtual int change_mode(const char* path, mode_t mode) = 0;
+  /// The mode, less the umask, that the file will have which binding this socket makes. Where the system
+  /// cannot do that it has no effect.
+  virtual void prepare_mode(int /*fd*/, mode_t /*mode*/) {}
   virtual int unlink(const char* path) = 0;
+  /// The path from the root on, which another working folder leaves as it is; as given if that is not known.
+  virtual std::string absolute(const std::string& path) { return path; }
 
  protected:
   ~path_service() = default;
@@ -1468,6 +1485,7 @@ class posix_names : public name_service {
 class posix_files : public file_service {
  public:
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -1482,7 +1500,9 @@ class posix_paths : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+  ANYIO_NET_FN std::string absolute(const std::string& path) override;
 
  protected:
   ~posix_paths() = default;
@@ -1507,8 +1527,8 @@ class posix_threads : public thread_service {
   ~posix_threads() = default;
 };
 
-/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or
-/// a negative errno.
+/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 1 if
+/// it was blocking before, 0 if not, or a negative errno.
 [[nodiscard]] int adopt_descriptor(int fd) noexcept;
 /// Non-blocking and close-on-exec.
 [[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;
@@ -5432,7 +5452,8 @@ class byte_stream {
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
   /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`. What was sent
   /// may be lost if the peer sends something that is not received, as TLS 1.3 servers do by themselves:
-  /// `aclose` loses nothing.
+  /// `aclose` loses nothing. A socket to which the program has given SO_LINGER with a time blocks in here,
+  /// and the loop with it, until its data has gone or that time is over (socket(7)): the destructor, too.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -5489,7 +5510,9 @@ class socket_resource : public stream_resource {
   /// Adds to `sent` what went.
   progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
                      result<void>& out);
-  int release() noexcept;
+  int release(bool restore) noexcept;
+  /// Who made the socket left it blocking.
+  bool was_blocking = false;
 
   // --- for descriptor passing
   /// What a failed or empty read means; takes the errno of it, 0 for an end.
@@ -5566,7 +5589,10 @@ class socket_stream : public byte_stream {
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
   /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
-  [[nodiscard]] int release() noexcept;
+  ///
+  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
+  /// one that was blocking when `from_fd` took it over is blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
   /// What waits makes one more attempt, then ends with `cancelled`; the stream stays usable.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
@@ -5606,7 +5632,8 @@ class tcp_stream : public socket_stream {
   result<> set_no_delay(bool on);
   /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
-  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's.
+  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's. One that was reset
+  /// meanwhile gives what came before, then `broken_resource`; its remote endpoint is not known.
   [[nodiscard]] static result<tcp_stream> from_fd(int fd);
 
  private:
@@ -5657,12 +5684,21 @@ class unix_stream : public socket_stream {
 
 namespace detail {
 
+/// What `adopt_socket` found out.
+struct adopted_socket {
+  bool was_blocking = false;
+  int broken = 0;  // the errno that ended the connection, which the kernel tells once
+};
+
 /// For the parts that make sockets. On failure the descriptor stays the caller's.
 class socket_access {
  public:
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint* remote, const char* operation);
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
+  /// For `from_fd`: what is to be remembered of the descriptor's past.
+  template <class Stream>
+  static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
   static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
@@ -5676,7 +5712,7 @@ struct wanted_socket {
   bool listening = false;
 };
 /// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
-[[nodiscard]] result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
+[[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
 
 /// 0 or a negative errno, for sockets of which others are told where they are.
 [[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
@@ -5795,14 +5831,16 @@ class fd_resource final : public stream_resource {
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   progress finish() override { return progress::done; }
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  int release() noexcept;
+  int release(bool restore) noexcept;
+  /// Who opened it left it blocking.
+  bool was_blocking = false;
 
  private:
+  [[nodiscard]] bool is_fifo();
   void shut() noexcept override { core().forget(registration_); }
 
   file_service& files_;
   registration registration_;
-  bool ended_ = false;
 };
 
 }  // namespace detail
@@ -5812,18 +5850,26 @@ class fd_resource final : public stream_resource {
 /// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
 /// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be
 /// half-closed: `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+///
+/// A FIFO ends when its last writer has closed it, not before its first one has opened it. The end of a FIFO
+/// or a terminal need not be the last: each later receive asks again, and waits or gives bytes if somebody
+/// has opened the other side since, or the user of the terminal types on after the end-of-file character.
 class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
   /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
-  /// description (fcntl(2)), and stays so.
+  /// description (fcntl(2)): for standard input and output of a terminal that is the shell, too. It stays so,
+  /// also when this stream is closed; see `release`.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
   /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
-  [[nodiscard]] int release() noexcept;
+  ///
+  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
+  /// one that was blocking when `from_fd` took it over is blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
   [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
 
  private:
@@ -6183,13 +6229,16 @@ namespace anyio::inline ANYIO_NET_ABI {
 /// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
 /// several addresses, which share one port, also when it is 0.
 struct tcp_listener_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket takes IPv4 connections at it.
+  int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address
   std::uint16_t local_port = 0;      ///< 0: one that is free
   int backlog = 65536;               ///< how many may wait to be accepted; the system may allow fewer
   bool reuse_port = false;           ///< SO_REUSEPORT: several listeners share the connections of a port
   bool no_delay = true;              ///< TCP_NODELAY for what is accepted
-  /// Called between socket and bind; gives 0 or an errno.
+  /// Called between socket and bind; gives 0 or an errno. With IP_TRANSPARENT set here, or before `from_fd`,
+  /// an accepted stream tells the address to which its peer connected.
   int (*prepare)(int fd, void* data) = nullptr;
   void* prepare_data = nullptr;  ///< what `prepare` is given
 };
@@ -6198,7 +6247,7 @@ struct tcp_listener_options {
 struct unix_listener_options {
   std::optional<mode_t> mode = {};  ///< set between bind and listen
   int backlog = 65536;              ///< how many may wait to be accepted; the system may allow fewer
-  bool unlink_on_close = false;     ///< removes the listener's own file, and no other
+  bool unlink_on_close = false;     ///< removes its own file and no other, also after chdir(2)
 };
 
 /// How `serve` takes connections.
@@ -6218,9 +6267,11 @@ class listener_resource final : public resource {
   struct listening_socket {
     registration place;
     ip_endpoint local;
+    bool any_address;  // it takes connections to others, too: of each the kernel knows which
   };
   struct accepted {
     int fd = -1;
+    bool any_address = false;
     ip_endpoint local;
     sockaddr_storage remote;
     socklen_t remote_size = 0;
@@ -6231,7 +6282,7 @@ class listener_resource final : public resource {
   ~listener_resource() override { close(); }
 
   /// Takes over a listening descriptor, unless it cannot be watched: 0 or a negative errno.
-  [[nodiscard]] int add(int fd, const ip_endpoint& local);
+  [[nodiscard]] int add(int fd, const ip_endpoint& local, bool transparent = false);
   outcome accept(accepted& a, error& why);
   void pause(timer& t, node& waiter);
   [[nodiscard]] bool paused() const noexcept { return place_.linked(); }
@@ -6249,7 +6300,8 @@ class listener_resource final : public resource {
 
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
-  file_identity own_file;                   // what to unlink on close; no socket: nothing
+  std::string own_path;                     // of the file to unlink on close, whatever the folder is then
+  file_identity own_file;                   // no socket: nothing
   /// Unlinks it. Null for others, whose programs need no paths linked.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
@@ -6956,7 +7008,7 @@ class send_to_host_operation;
 /// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
 /// without a host, are IPv6 only.
 struct udp_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6, as in `tcp_connect_options`
   std::string_view local_host = {};  ///< a name or an address
   std::uint16_t local_port = 0;      ///< 0: one that is free; counts without `local_host` too
   bool reuse_port = false;           ///< SO_REUSEPORT: several sockets share the datagrams of a port
@@ -7000,9 +7052,6 @@ class udp_resource final : public datagram_resource {
 };
 
 [[nodiscard]] ip_endpoint endpoint_of(const arrival& a) noexcept;
-
-/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
-socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
 
 struct udp_access;
 
@@ -7094,7 +7143,8 @@ class ip_datagram_socket : public datagram_socket {
   result<> join_group(const ip_address& group, const ip_address& interface = {});
   /// Receives it no longer.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
-  /// Through which interface multicast datagrams are sent; given in the same way.
+  /// Through which interface multicast datagrams are sent; given in the same way. A socket for both families
+  /// has one for each.
   result<> set_multicast_interface(const ip_address& interface);
   /// Whether sockets on this machine get the multicast datagrams that this one sends.
   result<> set_multicast_loop(bool on);
@@ -7155,7 +7205,8 @@ class udp_socket : public ip_datagram_socket {
   /// and fit, up to some 256. The batch must stay until it has completed.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
-  /// if one failed; an error when that is the first. The batch stays as it is.
+  /// if one failed; an error when that is the first. The batch stays as it is. Of an operation that is
+  /// cancelled, times out or finds the socket closed, `sent()` tells how many went.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
@@ -7405,6 +7456,10 @@ class [[nodiscard]] send_batch_operation
   send_batch_operation(detail::ref<detail::datagram_resource> r, const udp_batch& batch) noexcept
       : resource_operation(std::move(r)), batch_(&batch) {}
 
+  /// How many datagrams went, of one that was cancelled, timed out, closed or failed too. An operation that
+  /// was started anew counts from zero.
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+
  private:
   friend class detail::operation<send_batch_operation, std::size_t>;
   friend class detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
@@ -7413,10 +7468,11 @@ class [[nodiscard]] send_batch_operation
   bool attempt(result<std::size_t>& out);
   void left() noexcept {
     resource_operation::left();
-    sent_ = 0;
+    restart_ = true;
   }
   const udp_batch* batch_ = nullptr;
   std::size_t sent_ = 0;
+  bool restart_ = false;  // the next attempt is the first of a new send
 };
 
 inline receive_batch_operation udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
@@ -7445,7 +7501,9 @@ struct unix_datagram_options {
   /// Where it can be reached; without one, it can be answered by nobody. A stale socket file there, one that
   /// refuses, is removed; closing leaves the file behind.
   std::string_view local_path = {};
-  std::optional<mode_t> local_mode = {};  ///< set right after binding; not for an abstract name
+  /// The file's mode, not of an abstract name. On Linux the file has no other bits from the first moment;
+  /// elsewhere the mode is set right after binding.
+  std::optional<mode_t> local_mode = {};
 };
 
 /// A datagram, and the path of who sent it, empty for one without a name.
@@ -7950,6 +8008,12 @@ class name_info {
 
 namespace detail {
 
+/// Of several addresses leaves out those of a family that this machine lacks, unless it lacks all of them.
+void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
+/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4, mapped or not, or
+/// neither.
+[[nodiscard]] bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept;
+
 /// A blocking look-up of a name; it may outlast its loop.
 struct name_look_up {
   std::shared_ptr<backend> system;
@@ -8019,7 +8083,8 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
 ///
 /// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
 /// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
-/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6.
+/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an IPv4-mapped
+/// address ("::ffff:127.0.0.1") is of AF_INET6.
 ///
 /// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
 /// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or
@@ -8048,7 +8113,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 /// `local_host` and `local_port` choose this end, either without the other.
 struct tcp_connect_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
+  int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address of this machine
   std::uint16_t local_port = 0;      ///< 0: one that is free
   std::chrono::milliseconds happy_eyeballs_delay =
@@ -8233,7 +8300,8 @@ class [[nodiscard]] create_tcp_listener_operation
 }  // namespace detail
 
 /// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
-/// the first one tried. Names resolve off this thread.
+/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
+/// this thread.
 [[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
                                                                tcp_connect_options options = {}) {
   return {host, port, options};
@@ -9706,6 +9774,7 @@ class sim_backend final : public backend,
   ANYIO_NET_FN bool has_family(int family) override;
 
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -9858,6 +9927,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN bool has_family(int family) override;
 
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -9866,7 +9936,9 @@ class faulty_backend final : public backend,
 
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+  ANYIO_NET_FN std::string absolute(const std::string& path) override;
 
   ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                     bool& emptied) override;
@@ -10215,6 +10287,185 @@ inline constexpr error_text errno_list[] = {
     {EALREADY, "EALREADY", "already in progress"},
     {EINPROGRESS, "EINPROGRESS", "in progress"},
     {ECANCELED, "ECANCELED", "cancelled"},
+    {ESRCH, "ESRCH", "no such process"},
+    {E2BIG, "E2BIG", "argument list too long"},
+    {ENOEXEC, "ENOEXEC", "not an executable"},
+    {ECHILD, "ECHILD", "no child processes"},
+    {EXDEV, "EXDEV", "cross-device link"},
+    {ETXTBSY, "ETXTBSY", "executable is in use"},
+    {EMLINK, "EMLINK", "too many links"},
+    {EDOM, "EDOM", "argument out of domain"},
+    {EDEADLK, "EDEADLK", "would deadlock"},
+    {ENOLCK, "ENOLCK", "no locks available"},
+    {ENOTEMPTY, "ENOTEMPTY", "directory not empty"},
+    {EILSEQ, "EILSEQ", "invalid byte sequence"},
+    {EIDRM, "EIDRM", "identifier removed"},
+    {ENOMSG, "ENOMSG", "no message of that type"},
+    {EBADMSG, "EBADMSG", "bad message"},
+    {EDQUOT, "EDQUOT", "disk quota exceeded"},
+    {ESTALE, "ESTALE", "stale file handle"},
+    {EOWNERDEAD, "EOWNERDEAD", "owner died"},
+    {ENOTRECOVERABLE, "ENOTRECOVERABLE", "state not recoverable"},
+#if ENOTSUP != EOPNOTSUPP
+    {ENOTSUP, "ENOTSUP", "not supported"},
+#endif
+#if defined(EDEADLOCK) && EDEADLOCK != EDEADLK
+    {EDEADLOCK, "EDEADLOCK", "file locking deadlock"},
+#endif
+#if defined(ENOTBLK)
+    {ENOTBLK, "ENOTBLK", "block device required"},
+#endif
+#if defined(EREMOTE)
+    {EREMOTE, "EREMOTE", "object is remote"},
+#endif
+#if defined(EUSERS)
+    {EUSERS, "EUSERS", "too many users"},
+#endif
+#if defined(ESOCKTNOSUPPORT)
+    {ESOCKTNOSUPPORT, "ESOCKTNOSUPPORT", "socket type not supported"},
+#endif
+#if defined(EPFNOSUPPORT)
+    {EPFNOSUPPORT, "EPFNOSUPPORT", "protocol family not supported"},
+#endif
+#if defined(ESHUTDOWN)
+    {ESHUTDOWN, "ESHUTDOWN", "socket has been shut down"},
+#endif
+#if defined(ETOOMANYREFS)
+    {ETOOMANYREFS, "ETOOMANYREFS", "too many descriptors in flight"},
+#endif
+#if defined(EMULTIHOP)
+    {EMULTIHOP, "EMULTIHOP", "multihop attempted"},
+#endif
+#if defined(ENOLINK)
+    {ENOLINK, "ENOLINK", "link has been severed"},
+#endif
+#if defined(ENODATA)
+    {ENODATA, "ENODATA", "no data available"},
+#endif
+#if defined(ENOSR)
+    {ENOSR, "ENOSR", "out of streams resources"},
+#endif
+#if defined(ENOSTR)
+    {ENOSTR, "ENOSTR", "not a stream"},
+#endif
+#if defined(ETIME)
+    {ETIME, "ETIME", "timer expired"},
+#endif
+#if defined(EBADRPC)
+    {EBADRPC, "EBADRPC", "RPC structure is bad"},
+#endif
+#if defined(ERPCMISMATCH)
+    {ERPCMISMATCH, "ERPCMISMATCH", "RPC version is wrong"},
+#endif
+#if defined(EPROGUNAVAIL)
+    {EPROGUNAVAIL, "EPROGUNAVAIL", "RPC program not available"},
+#endif
+#if defined(EPROGMISMATCH)
+    {EPROGMISMATCH, "EPROGMISMATCH", "RPC program version is wrong"},
+#endif
+#if defined(EPROCUNAVAIL)
+    {EPROCUNAVAIL, "EPROCUNAVAIL", "bad procedure for RPC program"},
+#endif
+#if defined(EPROCLIM)
+    {EPROCLIM, "EPROCLIM", "too many processes"},
+#endif
+#if defined(EFTYPE)
+    {EFTYPE, "EFTYPE", "inappropriate file type"},
+#endif
+#if defined(EAUTH)
+    {EAUTH, "EAUTH", "authentication error"},
+#endif
+#if defined(ENEEDAUTH)
+    {ENEEDAUTH, "ENEEDAUTH", "authentication required"},
+#endif
+#if defined(ENOATTR) && !defined(__linux__)
+    {ENOATTR, "ENOATTR", "attribute not found"},
+#endif
+#if defined(EDOOFUS)
+    {EDOOFUS, "EDOOFUS", "programming error"},
+#endif
+#if defined(ENOTCAPABLE)
+    {ENOTCAPABLE, "ENOTCAPABLE", "capabilities insufficient"},
+#endif
+#if defined(ECAPMODE)
+    {ECAPMODE, "ECAPMODE", "not permitted in capability mode"},
+#endif
+#if defined(EINTEGRITY)
+    {EINTEGRITY, "EINTEGRITY", "integrity check failed"},
+#endif
+#if defined(EPWROFF)
+    {EPWROFF, "EPWROFF", "device power is off"},
+#endif
+#if defined(EDEVERR)
+    {EDEVERR, "EDEVERR", "device error"},
+#endif
+#if defined(EBADEXEC)
+    {EBADEXEC, "EBADEXEC", "bad executable"},
+#endif
+#if defined(EBADARCH)
+    {EBADARCH, "EBADARCH", "executable for another processor"},
+#endif
+#if defined(ESHLIBVERS)
+    {ESHLIBVERS, "ESHLIBVERS", "shared library version mismatch"},
+#endif
+#if defined(EBADMACHO)
+    {EBADMACHO, "EBADMACHO", "malformed Mach-O file"},
+#endif
+#if defined(ENOPOLICY)
+    {ENOPOLICY, "ENOPOLICY", "no such policy"},
+#endif
+#if defined(EQFULL)
+    {EQFULL, "EQFULL", "output queue is full"},
+#endif
+#if defined(ENOTACQUIRED)
+    {ENOTACQUIRED, "ENOTACQUIRED", "lock not acquired"},
+#endif
+#if defined(__linux__)
+    {ECHRNG, "ECHRNG", "channel number out of range"},
+    {EL2NSYNC, "EL2NSYNC", "level 2 not synchronized"},
+    {EL3HLT, "EL3HLT", "level 3 halted"},
+    {EL3RST, "EL3RST", "level 3 reset"},
+    {ELNRNG, "ELNRNG", "link number out of range"},
+    {EUNATCH, "EUNATCH", "protocol driver not attached"},
+    {ENOCSI, "ENOCSI", "no CSI structure available"},
+    {EL2HLT, "EL2HLT", "level 2 halted"},
+    {EBADE, "EBADE", "invalid exchange"},
+    {EBADR, "EBADR", "invalid request descriptor"},
+    {EXFULL, "EXFULL", "exchange full"},
+    {ENOANO, "ENOANO", "no anode"},
+    {EBADRQC, "EBADRQC", "invalid request code"},
+    {EBADSLT, "EBADSLT", "invalid slot"},
+    {EBFONT, "EBFONT", "bad font file format"},
+    {ENONET, "ENONET", "machine is not on the network"},
+    {ENOPKG, "ENOPKG", "package not installed"},
+    {EADV, "EADV", "advertise error"},
+    {ESRMNT, "ESRMNT", "srmount error"},
+    {ECOMM, "ECOMM", "communication error on send"},
+    {EDOTDOT, "EDOTDOT", "RFS specific error"},
+    {ENOTUNIQ, "ENOTUNIQ", "name not unique on the network"},
+    {EBADFD, "EBADFD", "file descriptor in bad state"},
+    {EREMCHG, "EREMCHG", "remote address changed"},
+    {ELIBACC, "ELIBACC", "cannot access a shared library"},
+    {ELIBBAD, "ELIBBAD", "corrupted shared library"},
+    {ELIBSCN, "ELIBSCN", "corrupted .lib section"},
+    {ELIBMAX, "ELIBMAX", "too many shared libraries"},
+    {ELIBEXEC, "ELIBEXEC", "cannot execute a shared library"},
+    {ERESTART, "ERESTART", "system call should be restarted"},
+    {ESTRPIPE, "ESTRPIPE", "streams pipe error"},
+    {EUCLEAN, "EUCLEAN", "file system needs cleaning"},
+    {ENOTNAM, "ENOTNAM", "not a XENIX named type file"},
+    {ENAVAIL, "ENAVAIL", "no XENIX semaphores available"},
+    {EISNAM, "EISNAM", "is a named type file"},
+    {EREMOTEIO, "EREMOTEIO", "remote input/output error"},
+    {ENOMEDIUM, "ENOMEDIUM", "no medium found"},
+    {EMEDIUMTYPE, "EMEDIUMTYPE", "wrong medium type"},
+    {ENOKEY, "ENOKEY", "required key not available"},
+    {EKEYEXPIRED, "EKEYEXPIRED", "key has expired"},
+    {EKEYREVOKED, "EKEYREVOKED", "key has been revoked"},
+    {EKEYREJECTED, "EKEYREJECTED", "key was rejected by service"},
+    {ERFKILL, "ERFKILL", "blocked by a radio switch"},
+    {EHWPOISON, "EHWPOISON", "memory page has a hardware error"},
+#endif
 };
 // clang-format on
 
@@ -10635,11 +10886,7 @@ ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data
     std::byte bytes[16];
     std::memcpy(bytes, &raw.sin6_addr, sizeof bytes);
     ip_endpoint endpoint{ip_address::v6(bytes, raw.sin6_scope_id), ntohs(raw.sin6_port)};
-    if (detail::is_v4_mapped(bytes)) {
-      std::uint32_t number = 0;
-      for (int i = 12; i < 16; ++i) number = number << 8 | std::to_integer<std::uint32_t>(bytes[i]);
-      endpoint.address = ip_address::v4(number);
-    }
+    if (detail::is_v4_mapped(bytes)) endpoint.address = detail::unmapped(endpoint.address);
     return endpoint;
   }
   return error(errc::invalid_argument, 0, "ip_endpoint");
@@ -10674,6 +10921,37 @@ ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_stor
   }
   set_sockaddr_size(storage, size);
   return size;
+}
+
+ANYIO_NET_FN bool is_mapped(const ip_address& address) noexcept {
+  return address.is_v6() && is_v4_mapped(address.bytes().data());
+}
+
+ANYIO_NET_COLD ip_address unmapped(const ip_address& address) noexcept {
+  if (!is_mapped(address)) return address;
+  std::uint32_t number = 0;
+  for (const std::byte b : address.bytes().last(4)) number = number << 8 | std::to_integer<std::uint32_t>(b);
+  return ip_address::v4(number);
+}
+
+ANYIO_NET_COLD ip_address mapped(const ip_address& address) noexcept {
+  if (address.is_v6()) return address;
+  std::byte bytes[16] = {};
+  bytes[10] = bytes[11] = std::byte{0xff};
+  std::memcpy(bytes + 12, address.bytes().data(), 4);
+  return ip_address::v6(bytes);
+}
+
+[[gnu::cold]] inline socklen_t fill_other_family(const ip_endpoint& endpoint,
+                                                 sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  return write_sockaddr({address.is_v4() ? mapped(address) : unmapped(address), endpoint.port}, storage);
+}
+
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
+                                    sockaddr_storage& storage) noexcept {
+  if (endpoint.address.is_v6() != (family == AF_INET6)) return fill_other_family(endpoint, storage);
+  return write_sockaddr(endpoint, storage);
 }
 
 }  // namespace detail
@@ -11239,18 +11517,24 @@ ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #endif
   const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
   if (flags < 0) return flags;
-  if ((flags & O_NONBLOCK) == 0) {
+  const int was_blocking = (flags & O_NONBLOCK) == 0 ? 1 : 0;
+  if (was_blocking != 0) {
     const int r = system_call([&] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
     if (r < 0) return r;
   }
   const int descriptor_flags = system_call([&] { return ::fcntl(fd, F_GETFD); });
   if (descriptor_flags < 0) return descriptor_flags;
-  if ((descriptor_flags & FD_CLOEXEC) != 0) return 0;
+  if ((descriptor_flags & FD_CLOEXEC) != 0) return was_blocking;
   const int r = system_call([&] { return ::fcntl(fd, F_SETFD, descriptor_flags | FD_CLOEXEC); });
-  return r < 0 ? r : 0;
+  return r < 0 ? r : was_blocking;
 }
 
 ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
+
+ANYIO_NET_COLD int posix_files::make_blocking(int fd) {
+  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
+  return flags < 0 ? flags : system_call([&] { return ::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK); });
+}
 
 ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 #if defined(MSG_CMSG_CLOEXEC)
@@ -11265,7 +11549,7 @@ ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 
 [[gnu::cold]] inline file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
-          static_cast<std::uint64_t>(s.st_ino)};
+          static_cast<std::uint64_t>(s.st_ino), S_ISFIFO(s.st_mode)};
 }
 
 ANYIO_NET_COLD int posix_paths::identify(const char* path, file_identity& identity) {
@@ -11286,8 +11570,22 @@ ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
+ANYIO_NET_COLD void posix_paths::prepare_mode([[maybe_unused]] int fd, [[maybe_unused]] mode_t mode) {
+#if defined(__linux__)  // bind copies it from the socket's own inode; elsewhere a socket has none
+  static_cast<void>(system_call([&] { return ::fchmod(fd, mode); }));
+#endif
+}
+
 ANYIO_NET_COLD int posix_paths::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
+}
+
+ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
+  char folder[PATH_MAX];
+  if (path.starts_with('/') || ::getcwd(folder, sizeof folder) == nullptr || *folder != '/') return path;
+  std::string all = folder;
+  if (!all.ends_with('/')) all += '/';
+  return all + path;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
@@ -11490,17 +11788,17 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 }
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
-/// is every address, ::1 first of all.
-[[gnu::cold]] inline bool has_ipv6_address(int fd) noexcept {
-  sockaddr_in6 loopback{};
-  loopback.sin6_family = AF_INET6;
-  loopback.sin6_addr = in6addr_loopback;
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), sizeof loopback) == 0) return true;
+/// is every address, ::1 first of all. A machine without IPv4 has no address of that.
+[[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
+  sockaddr_storage loopback{};
+  const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+  const socklen_t size = ip_endpoint{own, 0}.to_sockaddr(loopback);
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), size) == 0) return true;
   ifaddrs* list = nullptr;
   if (::getifaddrs(&list) != 0) return false;
   bool found = false;
   for (const ifaddrs* entry = list; entry != nullptr && !found; entry = entry->ifa_next) {
-    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == AF_INET6;
+    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == family;
   }
   ::freeifaddrs(list);
   return found;
@@ -11517,7 +11815,7 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
   const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
   // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
-  const bool has = fd >= 0 && (family != AF_INET6 || has_ipv6_address(fd));
+  const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
   if (fd >= 0) ::close(fd);
   if (known != nullptr) known->store(has ? 1 : 0, std::memory_order_relaxed);
   return has;
@@ -13276,11 +13574,12 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
   return progress::again;
 }
 
-ANYIO_NET_FN int socket_resource::release() noexcept {
+ANYIO_NET_COLD int socket_resource::release(bool restore) noexcept {
   if (gone()) return -1;
   const int fd = registration_.fd;
   core().forget(registration_, false);
   close();
+  if (restore && was_blocking) static_cast<void>(files_of(core().system()).make_blocking(fd));
   return fd;
 }
 
@@ -13331,7 +13630,21 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+/// What a stream socket without a peer has to tell: 1 for bytes of a connection that is gone, -errno for what
+/// ended it, or for what says that there never was one. Nothing is taken but that errno.
+[[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
+  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connect
+  char byte;
+  const ::iovec part{&byte, 1};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.peek = true;
+  const ssize_t n = system.receive_message(fd, m);
+  return n == 0 ? -ENOTCONN : n;  // an attempt to connect that failed ends so, too
+}
+
+ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+  adopted_socket adopted;
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
@@ -13352,8 +13665,12 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
   if (wanted.connected) {
     size = sizeof address;
     if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
-        status < 0)
-      return refuse(-status, "the socket is not connected");
+        status < 0) {
+      const ssize_t past = wanted.type == SOCK_STREAM ? look_for_past(system, fd) : status;
+      if (past < 0 && past != -ECONNRESET)
+        return refuse(static_cast<int>(-past), "the socket is not connected");
+      if (past < 0) adopted.broken = ECONNRESET;
+    }
   }
   if (wanted.listening) {
     int listens = 0;
@@ -13361,9 +13678,19 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = files_of(system).adopt(fd); status < 0)
-    return error(errc::os_error, -status, wanted.what);
-  return {};
+  const int status = files_of(system).adopt(fd);
+  if (status < 0) return error(errc::os_error, -status, wanted.what);
+  adopted.was_blocking = status > 0;
+  return adopted;
+}
+
+template <class Stream>
+result<Stream> socket_access::with_past(result<Stream>&& s, const adopted_socket& past) {
+  if (!s.has_value()) return std::move(s);
+  socket_resource& r = *s->resource();
+  r.was_blocking = past.was_blocking;
+  if (past.broken != 0) static_cast<void>(r.end_of_reading(past.broken, ""));
+  return std::move(s);
 }
 
 ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
@@ -13409,7 +13736,9 @@ ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
   return true;
 }
 
-ANYIO_NET_FN int socket_stream::release() noexcept { return resource_ ? resource()->release() : -1; }
+ANYIO_NET_FN int socket_stream::release(bool restore) noexcept {
+  return resource_ ? resource()->release(restore) : -1;
+}
 
 ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t offset, std::uint64_t count) {
   return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
@@ -13456,9 +13785,10 @@ ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, st
 
 ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
-  if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
-    return r.error();
-  return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
+  const auto past = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true});
+  if (!past) return past.error();
+  return detail::socket_access::with_past(
+      detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream"), *past);
 }
 
 ANYIO_NET_COLD std::string unix_stream::local_path() const {
@@ -13474,11 +13804,13 @@ ANYIO_NET_COLD std::string unix_stream::remote_path() const {
 ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
-  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
-    return r.error();
-  return detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
-                                          detail::shared_path(detail::remote_path_of(system, fd)),
-                                          "unix_stream");
+  const auto past = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true});
+  if (!past) return past.error();
+  return detail::socket_access::with_past(
+      detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
+                                       detail::shared_path(detail::remote_path_of(system, fd)),
+                                       "unix_stream"),
+      *past);
 }
 
 ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
@@ -13723,27 +14055,36 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
   if (status < 0) registration_.fd = -1;
 }
 
+ANYIO_NET_COLD bool fd_resource::is_fifo() {
+  file_identity identity;
+  return files_.identify(registration_.fd, identity) >= 0 && identity.is_fifo;
+}
+
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (!ended_) {
-    if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n =
+  if (exhausted[read_side]) return progress::waiting;
+  const auto read = [&] {
+    const ssize_t size =
         files_.read(registration_.fd, into.data(), std::min(into.size(), loop_core::most_of_call));
-    count_call(n);
-    if (n > 0) {
-      out = static_cast<std::size_t>(n);
-      return progress::done;
-    }
-    if (n == -EAGAIN) {
-      exhausted[read_side] = true;
-      return progress::waiting;
-    }
-    if (n < 0 && n != -EIO) {
-      out = fd_failure(n, "receive");
-      return progress::done;
-    }
-    ended_ = true;  // EIO: the other side of the terminal is closed
+    count_call(size);
+    return size;
+  };
+  ssize_t n = read();
+  if (n == 0 && is_fifo()) {
+    // One that was never hung up has had no writer yet, which reads as an end, too. One that was may have
+    // bytes of a writer who has come and gone since the read.
+    const int bits = read_to_end ? int{ready_end} : core().system().poll_now(registration_.fd, ready_read);
+    n = bits >= 0 && (static_cast<std::uint32_t>(bits) & ready_end) == 0 ? -EAGAIN : read();
   }
-  out = error(errc::end_of_stream, 0, "receive");
+  if (n > 0) {
+    out = static_cast<std::size_t>(n);
+  } else if (n == -EAGAIN) {
+    exhausted[read_side] = true;
+    return progress::waiting;
+  } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
+    out = error(errc::end_of_stream, 0, "receive");
+  } else {
+    out = fd_failure(n, "receive");
+  }
   return progress::done;
 }
 
@@ -13775,11 +14116,12 @@ ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
   return progress::done;
 }
 
-ANYIO_NET_FN int fd_resource::release() noexcept {
+ANYIO_NET_COLD int fd_resource::release(bool restore) noexcept {
   if (gone()) return -1;
   const int fd = registration_.fd;
   core().forget(registration_, false);
   close();
+  if (restore && was_blocking) static_cast<void>(files_.make_blocking(fd));
   return fd;
 }
 
@@ -13803,14 +14145,15 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
-    if (status < 0) static_cast<void>(r->release());
+    r->was_blocking = status > 0;
+    if (status < 0) static_cast<void>(r->release(false));
   }
   if (status < 0) return error(errc::os_error, -status, what);
   return fd_stream(r);
 }
 
-ANYIO_NET_FN int fd_stream::release() noexcept {
-  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release() : -1;
+ANYIO_NET_FN int fd_stream::release(bool restore) noexcept {
+  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release(restore) : -1;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI
@@ -14258,6 +14601,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
   const bool is_file = !path.empty() && path.front() != '\0';
   const std::string file(path);
 
+  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // nobody gets in before chmod
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = paths_of(system).unlink(file.c_str());
@@ -14281,8 +14625,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local});
+ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
+  const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
+  sockets.push_back({registration{fd, 0}, local, any || transparent});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -14296,9 +14641,9 @@ ANYIO_NET_COLD void listener_resource::shut() noexcept {
 [[gnu::cold]] inline void remove_file_of(const listener_resource& r) {
   file_identity now;
   path_service& paths = paths_of(r.core().system());
-  const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
-                         now.device == r.own_file.device && now.inode == r.own_file.inode;
-  if (still_own) paths.unlink(r.path->c_str());
+  const bool still_own = r.own_file.is_socket && paths.identify(r.own_path.c_str(), now) >= 0 &&
+                         now.is_socket && now.device == r.own_file.device && now.inode == r.own_file.inode;
+  if (still_own) paths.unlink(r.own_path.c_str());
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
@@ -14337,6 +14682,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
+      a.any_address = s.any_address;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
@@ -14371,8 +14717,7 @@ ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_re
   const ip_endpoint remote =
       ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
           .value_or(ip_endpoint());
-  const bool any = a.local.address == ip_address::any_v4() || a.local.address == ip_address::any_v6();
-  return socket_access::make_tcp(loop, a.fd, any ? nullptr : &a.local, &remote, "accept");
+  return socket_access::make_tcp(loop, a.fd, a.any_address ? nullptr : &a.local, &remote, "accept");
 }
 
 ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
@@ -14392,6 +14737,21 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
   }
 }
 #endif
+
+/// Whether connections to addresses that are not its own come to a listening socket (ip(7)).
+[[gnu::cold]] inline bool is_transparent([[maybe_unused]] backend& system, [[maybe_unused]] int fd,
+                                         [[maybe_unused]] const ip_endpoint& local) {
+#if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)
+  const bool v6 = local.address.is_v6();
+  int on = 0;
+  socklen_t size = sizeof on;
+  return system.get_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on,
+                           &size) >= 0 &&
+         on != 0;
+#else
+  return false;
+#endif
+}
 
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
@@ -14424,7 +14784,8 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
   const char* step = "set_option";
   int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
   if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
-  if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (status >= 0 && v6)
+    status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
   if (status >= 0 && options.prepare != nullptr) {
     step = "prepare";
     status = options.prepare(fd, options.prepare_data);
@@ -14473,7 +14834,8 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
       ip_endpoint local;
       int status = read_local_endpoint(system, *fd, local);
       port = local.port;
-      if (status >= 0) status = r->add(*fd, local);
+      const bool transparent = options.prepare != nullptr && is_transparent(system, *fd, local);
+      if (status >= 0) status = r->add(*fd, local, transparent);
       if (status < 0) {
         system.close(*fd);
         return error(errc::os_error, -status, "listen");
@@ -14488,9 +14850,11 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
 [[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
                                                                    const wanted_socket& wanted) {
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
+  if (auto adopted = adopt_socket(system, fd, wanted); !adopted) return adopted.error();
   ref<listener_resource> r(new listener_resource(core));
-  if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
+  const ip_endpoint local = wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd);
+  const bool transparent = !wanted.is_unix && is_transparent(system, fd, local);
+  if (int status = r->add(fd, local, transparent); status < 0)
     return error(errc::os_error, -status, wanted.what);
   if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   return r;
@@ -14565,6 +14929,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   r->path = detail::shared_path(path_);
   if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
   if (options_.unlink_on_close && is_file) {
+    r->own_path = detail::paths_of(system).absolute(path_);
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
   }
@@ -14702,15 +15067,6 @@ ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
   return r ? *r : ip_endpoint();
 }
 
-ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
-                                    sockaddr_storage& storage) noexcept {
-  if (family != AF_INET6 || !endpoint.address.is_v4()) return write_sockaddr(endpoint, storage);
-  std::byte mapped[16] = {};
-  mapped[10] = mapped[11] = std::byte{0xff};
-  std::memcpy(mapped + 12, endpoint.address.bytes().data(), 4);
-  return write_sockaddr({ip_address::v6(mapped), endpoint.port}, storage);
-}
-
 static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
 
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
@@ -14729,7 +15085,12 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   const auto enable = [&](int level, int name) {
     return system.set_option(fd.get(), level, name, &on, sizeof on);
   };
-  if (family == AF_INET6) status = enable(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (family == AF_INET6) {
+    const bool mapped =
+        (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
+    const int v6_only = mapped ? 0 : 1;
+    status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
+  }
   if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
   if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
   if (status < 0) return failed(status, "setsockopt");
@@ -14753,7 +15114,7 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
   status = read_local_endpoint(system, fd.get(), made->local);
   if (status < 0) return failed(status, "bind");
-  if (remote != nullptr) made->remote = *remote;
+  if (remote != nullptr) made->remote = {unmapped(remote->address), remote->port};
   status = made->watch(fd.get());
   if (status < 0) return failed(status, "watch");
   static_cast<void>(fd.release());
@@ -14763,7 +15124,7 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
+  if (auto r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
@@ -14859,23 +15220,29 @@ ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, c
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
   constexpr const char* operation = "set_multicast_interface";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+  const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
+  if (for_v4) {  // of a socket for both families, too
     const in_addr address = detail::to_in_addr(interface);
     return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
   }
+  if (resource_->family() == AF_INET) return error(errc::invalid_argument, 0, operation);
   const unsigned index = interface.scope_id();
-  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  if (detail::is_given(interface)) {
+    if (index == 0) return error(errc::invalid_argument, 0, operation);
+  } else {  // of both families, if the socket takes both
+    const in_addr any{};
+    static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
+  }
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
   constexpr const char* operation = "set_multicast_loop";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    const unsigned char value = on ? 1 : 0;  // some systems take no other size
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &value, sizeof value, operation);
-  }
+  // A socket for both families has two settings; one for IPv6 only may refuse the other.
+  const unsigned char byte = on ? 1 : 0;  // some systems take no other size
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
   const unsigned value = on ? 1 : 0;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
 }
@@ -14884,10 +15251,9 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
   constexpr const char* operation = "set_multicast_hops";
   if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    const auto value = static_cast<unsigned char>(hops);
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &value, sizeof value, operation);
-  }
+  const auto byte = static_cast<unsigned char>(hops);
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
 }
 
@@ -15244,6 +15610,7 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
     out = closed();
     return true;
   }
+  if (std::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;
   if (again || status == -EAGAIN) return false;
@@ -15252,7 +15619,6 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
   } else {
     out = sent_;
   }
-  sent_ = 0;
   return true;
 }
 
@@ -15332,7 +15698,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int
                                                                              const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
+  if (auto r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
   made->local = local_path_of(system, fd);
   if (connected) made->remote = remote_path_of(system, fd);
@@ -15527,6 +15893,18 @@ ANYIO_NET_FN void helper_pool::serve() {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+  if (all.size() < 2) return;
+  const auto is_missing = [&](const ip_endpoint& e) {
+    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+  };
+  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+}
+
+ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
+  return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
+}
+
 /// `localhost` or a name under it. The root's dot is off already.
 inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
@@ -15592,6 +15970,9 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
     const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
     out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
   } else {
+    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
+    if (family_ == AF_INET6)
+      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
     out = std::move(answer->endpoints);
   }
   return true;
@@ -15654,13 +16035,20 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
     if (int status = system.set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
+  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
+    const int off = 0;
+    if (int status = system.set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
+      return fail(status, "set_option");
+  }
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
   }
   sockaddr_storage address{};
   if (settings_.local) {
-    const socklen_t size = settings_.local->to_sockaddr(address);
+    ip_endpoint local = *settings_.local;
+    if (is_mapped(target_.address)) local.address = mapped(local.address);
+    const socklen_t size = local.to_sockaddr(address);
     const int on = 1;
     if (settings_.local->port != 0) system.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
@@ -15700,14 +16088,15 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
     return true;
   }
   const ip_endpoint local = local_endpoint_of(system, fd);
-  if (local == target_) {  // simultaneous open with itself: nobody listens there
+  const ip_endpoint remote{unmapped(target_.address), target_.port};
+  if (local == remote) {  // simultaneous open with itself: nobody listens there
     out = error(errc::os_error, ECONNREFUSED, name);
     return true;
   }
   resource_->set_waiting(write_side, nullptr);
   resource_->exhausted[write_side] = false;
   resource_->local = local;
-  resource_->remote = target_;
+  resource_->remote = remote;
   out = socket_access::wrap_tcp(std::move(resource_));
   return true;
 }
@@ -15811,6 +16200,8 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
     return look_up(stage::name, host_, port_, family, out);
   }
   targets_ = *std::move(r);
+  // Else the error of all could be that of an address which nobody can reach here.
+  drop_missing_families(loop_core::current().system(), targets_);
   return begin_race(out);
 }
 
@@ -15846,10 +16237,8 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
     // Without an address of the family the attempt fails, as binding to one of the other would.
-    const auto same_family = [&](const ip_endpoint& e) {
-      return e.address.is_v6() == target.address.is_v6();
-    };
-    const auto found = std::find_if(locals_.begin(), locals_.end(), same_family);
+    const auto found = std::find_if(locals_.begin(), locals_.end(),
+                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
     settings.local =
@@ -15962,8 +16351,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     out = names.error();
     return true;
   }
-  if (names->size() > 1 && !names_of(loop.system()).has_family(AF_INET6))
-    std::erase_if(*names, [](const ip_endpoint& e) { return e.address.is_v6(); });
+  drop_missing_families(loop.system(), *names);
   out = listen_tcp(loop, *std::move(names), false, options_);
   return true;
 }
@@ -15977,15 +16365,6 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
-
-/// Of several, leaves out the family that this machine has not.
-inline void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
-  if (all.size() < 2) return;
-  const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
-  };
-  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
-}
 
 inline bool is_ip_family(int family) noexcept {
   return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
@@ -16065,10 +16444,8 @@ ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation:
     if (locals_.empty()) {
       r = connected_udp_socket::open(remote, options_);
     } else {
-      const auto same_family = [&](const ip_endpoint& e) {
-        return e.address.is_v6() == remote.address.is_v6();
-      };
-      const auto local = std::find_if(locals_.begin(), locals_.end(), same_family);
+      const auto local = std::find_if(locals_.begin(), locals_.end(),
+                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
       if (local == locals_.end()) {
         r = error(errc::os_error, EAFNOSUPPORT, "bind");
       } else {
@@ -17119,7 +17496,7 @@ ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name)
   if (server_name.ends_with('.')) server_name.remove_suffix(1);
   const std::string_view host = server_name.substr(0, server_name.find('%'));
   if (result<ip_address> address = ip_address::parse(host)) {
-    identity.address = *address;
+    identity.address = unmapped(*address);  // certificates are for IPv4 addresses, however they are written
   } else if (is_host_name(server_name)) {
     identity.name = server_name;
   }
@@ -20715,6 +21092,8 @@ ANYIO_NET_FN ssize_t sim_backend::write(int fd, std::span<const ::iovec> parts) 
 
 ANYIO_NET_FN int sim_backend::adopt(int fd) { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
 
+ANYIO_NET_FN int sim_backend::make_blocking(int) { return 0; }
+
 ANYIO_NET_FN int sim_backend::set_close_on_exec(int) { return 0; }
 
 // --- paths, names, signals, threads
@@ -21206,6 +21585,8 @@ ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> part
 
 ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
 
+ANYIO_NET_FN int faulty_backend::make_blocking(int fd) { return files_of(*inner_).make_blocking(fd); }
+
 ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
 
 ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
@@ -21220,6 +21601,14 @@ ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
 ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
   if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
   return paths_of(*inner_).change_mode(path, mode);
+}
+
+ANYIO_NET_FN void faulty_backend::prepare_mode(int fd, mode_t mode) {
+  paths_of(*inner_).prepare_mode(fd, mode);
+}
+
+ANYIO_NET_FN std::string faulty_backend::absolute(const std::string& path) {
+  return paths_of(*inner_).absolute(path);
 }
 
 ANYIO_NET_FN int faulty_backend::unlink(const char* path) {

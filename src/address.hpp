@@ -148,6 +148,15 @@ void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] sockl
 /// `ip_endpoint::to_sockaddr`, but for the part of the storage that is not used.
 socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
 
+/// Whether it is IPv4 in the clothes of IPv6: "::ffff:127.0.0.1" (RFC 4291, section 2.5.5.2).
+[[nodiscard]] bool is_mapped(const ip_address& address) noexcept;
+/// That IPv4 address; any other as it is.
+[[nodiscard]] ip_address unmapped(const ip_address& address) noexcept;
+/// Of an IPv4 address the mapped one; any other as it is.
+[[nodiscard]] ip_address mapped(const ip_address& address) noexcept;
+/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
+socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
+
 /// The name of a UNIX socket as the kernel wants it.
 struct unix_address {
   sockaddr_un storage;

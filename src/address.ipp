@@ -300,11 +300,7 @@ ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data
     std::byte bytes[16];
     std::memcpy(bytes, &raw.sin6_addr, sizeof bytes);
     ip_endpoint endpoint{ip_address::v6(bytes, raw.sin6_scope_id), ntohs(raw.sin6_port)};
-    if (detail::is_v4_mapped(bytes)) {
-      std::uint32_t number = 0;
-      for (int i = 12; i < 16; ++i) number = number << 8 | std::to_integer<std::uint32_t>(bytes[i]);
-      endpoint.address = ip_address::v4(number);
-    }
+    if (detail::is_v4_mapped(bytes)) endpoint.address = detail::unmapped(endpoint.address);
     return endpoint;
   }
   return error(errc::invalid_argument, 0, "ip_endpoint");
@@ -339,6 +335,37 @@ ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_stor
   }
   set_sockaddr_size(storage, size);
   return size;
+}
+
+ANYIO_NET_FN bool is_mapped(const ip_address& address) noexcept {
+  return address.is_v6() && is_v4_mapped(address.bytes().data());
+}
+
+ANYIO_NET_COLD ip_address unmapped(const ip_address& address) noexcept {
+  if (!is_mapped(address)) return address;
+  std::uint32_t number = 0;
+  for (const std::byte b : address.bytes().last(4)) number = number << 8 | std::to_integer<std::uint32_t>(b);
+  return ip_address::v4(number);
+}
+
+ANYIO_NET_COLD ip_address mapped(const ip_address& address) noexcept {
+  if (address.is_v6()) return address;
+  std::byte bytes[16] = {};
+  bytes[10] = bytes[11] = std::byte{0xff};
+  std::memcpy(bytes + 12, address.bytes().data(), 4);
+  return ip_address::v6(bytes);
+}
+
+[[gnu::cold]] inline socklen_t fill_other_family(const ip_endpoint& endpoint,
+                                                 sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  return write_sockaddr({address.is_v4() ? mapped(address) : unmapped(address), endpoint.port}, storage);
+}
+
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
+                                    sockaddr_storage& storage) noexcept {
+  if (endpoint.address.is_v6() != (family == AF_INET6)) return fill_other_family(endpoint, storage);
+  return write_sockaddr(endpoint, storage);
 }
 
 }  // namespace detail

@@ -72,6 +72,7 @@ struct file_identity {
   bool is_character_device = false;
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
+  bool is_fifo = false;
 };
 
 /// What a look-up gives: endpoints, or why there are none. `reason` is static text.
@@ -100,8 +101,10 @@ class name_service {
 /// Descriptors that the library did not open, and files.
 class file_service {
  public:
-  /// Makes it non-blocking and close-on-exec. 0 or a negative errno.
+  /// Makes it non-blocking and close-on-exec. 1 if it was blocking before, 0 if not, or a negative errno.
   virtual int adopt(int fd) = 0;
+  /// Takes back that it is non-blocking.
+  virtual int make_blocking(int fd) = 0;
   /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
   virtual int set_close_on_exec(int fd) = 0;
   virtual int identify(int fd, file_identity& identity) = 0;
@@ -118,7 +121,12 @@ class path_service {
  public:
   virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
   virtual int change_mode(const char* path, mode_t mode) = 0;
+  /// The mode, less the umask, that the file will have which binding this socket makes. Where the system
+  /// cannot do that it has no effect.
+  virtual void prepare_mode(int /*fd*/, mode_t /*mode*/) {}
   virtual int unlink(const char* path) = 0;
+  /// The path from the root on, which another working folder leaves as it is; as given if that is not known.
+  virtual std::string absolute(const std::string& path) { return path; }
 
  protected:
   ~path_service() = default;

@@ -114,6 +114,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN bool has_family(int family) override;
 
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -122,7 +123,9 @@ class faulty_backend final : public backend,
 
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+  ANYIO_NET_FN std::string absolute(const std::string& path) override;
 
   ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                     bool& emptied) override;

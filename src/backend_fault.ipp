@@ -436,6 +436,8 @@ ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> part
 
 ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
 
+ANYIO_NET_FN int faulty_backend::make_blocking(int fd) { return files_of(*inner_).make_blocking(fd); }
+
 ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
 
 ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
@@ -450,6 +452,14 @@ ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
 ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
   if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
   return paths_of(*inner_).change_mode(path, mode);
+}
+
+ANYIO_NET_FN void faulty_backend::prepare_mode(int fd, mode_t mode) {
+  paths_of(*inner_).prepare_mode(fd, mode);
+}
+
+ANYIO_NET_FN std::string faulty_backend::absolute(const std::string& path) {
+  return paths_of(*inner_).absolute(path);
 }
 
 ANYIO_NET_FN int faulty_backend::unlink(const char* path) {

@@ -56,6 +56,7 @@ class posix_names : public name_service {
 class posix_files : public file_service {
  public:
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
@@ -70,7 +71,9 @@ class posix_paths : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
   ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
   ANYIO_NET_FN int unlink(const char* path) override;
+  ANYIO_NET_FN std::string absolute(const std::string& path) override;
 
  protected:
   ~posix_paths() = default;
@@ -95,8 +98,8 @@ class posix_threads : public thread_service {
   ~posix_threads() = default;
 };
 
-/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 0 or
-/// a negative errno.
+/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 1 if
+/// it was blocking before, 0 if not, or a negative errno.
 [[nodiscard]] int adopt_descriptor(int fd) noexcept;
 /// Non-blocking and close-on-exec.
 [[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;

@@ -462,18 +462,24 @@ ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #endif
   const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
   if (flags < 0) return flags;
-  if ((flags & O_NONBLOCK) == 0) {
+  const int was_blocking = (flags & O_NONBLOCK) == 0 ? 1 : 0;
+  if (was_blocking != 0) {
     const int r = system_call([&] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
     if (r < 0) return r;
   }
   const int descriptor_flags = system_call([&] { return ::fcntl(fd, F_GETFD); });
   if (descriptor_flags < 0) return descriptor_flags;
-  if ((descriptor_flags & FD_CLOEXEC) != 0) return 0;
+  if ((descriptor_flags & FD_CLOEXEC) != 0) return was_blocking;
   const int r = system_call([&] { return ::fcntl(fd, F_SETFD, descriptor_flags | FD_CLOEXEC); });
-  return r < 0 ? r : 0;
+  return r < 0 ? r : was_blocking;
 }
 
 ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
+
+ANYIO_NET_COLD int posix_files::make_blocking(int fd) {
+  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
+  return flags < 0 ? flags : system_call([&] { return ::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK); });
+}
 
 ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 #if defined(MSG_CMSG_CLOEXEC)
@@ -488,7 +494,7 @@ ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
 
 [[gnu::cold]] inline file_identity identity_of(const struct stat& s) noexcept {
   return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
-          static_cast<std::uint64_t>(s.st_ino)};
+          static_cast<std::uint64_t>(s.st_ino), S_ISFIFO(s.st_mode)};
 }
 
 ANYIO_NET_COLD int posix_paths::identify(const char* path, file_identity& identity) {
@@ -509,8 +515,22 @@ ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
   return system_call([&] { return ::chmod(path, mode); });
 }
 
+ANYIO_NET_COLD void posix_paths::prepare_mode([[maybe_unused]] int fd, [[maybe_unused]] mode_t mode) {
+#if defined(__linux__)  // bind copies it from the socket's own inode; elsewhere a socket has none
+  static_cast<void>(system_call([&] { return ::fchmod(fd, mode); }));
+#endif
+}
+
 ANYIO_NET_COLD int posix_paths::unlink(const char* path) {
   return system_call([&] { return ::unlink(path); });
+}
+
+ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
+  char folder[PATH_MAX];
+  if (path.starts_with('/') || ::getcwd(folder, sizeof folder) == nullptr || *folder != '/') return path;
+  std::string all = folder;
+  if (!all.ends_with('/')) all += '/';
+  return all + path;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

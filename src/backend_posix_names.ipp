@@ -115,17 +115,17 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 }
 
 /// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
-/// is every address, ::1 first of all.
-[[gnu::cold]] inline bool has_ipv6_address(int fd) noexcept {
-  sockaddr_in6 loopback{};
-  loopback.sin6_family = AF_INET6;
-  loopback.sin6_addr = in6addr_loopback;
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), sizeof loopback) == 0) return true;
+/// is every address, ::1 first of all. A machine without IPv4 has no address of that.
+[[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
+  sockaddr_storage loopback{};
+  const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+  const socklen_t size = ip_endpoint{own, 0}.to_sockaddr(loopback);
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), size) == 0) return true;
   ifaddrs* list = nullptr;
   if (::getifaddrs(&list) != 0) return false;
   bool found = false;
   for (const ifaddrs* entry = list; entry != nullptr && !found; entry = entry->ifa_next) {
-    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == AF_INET6;
+    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == family;
   }
   ::freeifaddrs(list);
   return found;
@@ -142,7 +142,7 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
   const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
   // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
-  const bool has = fd >= 0 && (family != AF_INET6 || has_ipv6_address(fd));
+  const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
   if (fd >= 0) ::close(fd);
   if (known != nullptr) known->store(has ? 1 : 0, std::memory_order_relaxed);
   return has;

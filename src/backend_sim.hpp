@@ -68,6 +68,7 @@ class sim_backend final : public backend,
   ANYIO_NET_FN bool has_family(int family) override;
 
   ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;

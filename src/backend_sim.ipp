@@ -170,6 +170,8 @@ ANYIO_NET_FN ssize_t sim_backend::write(int fd, std::span<const ::iovec> parts) 
 
 ANYIO_NET_FN int sim_backend::adopt(int fd) { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
 
+ANYIO_NET_FN int sim_backend::make_blocking(int) { return 0; }
+
 ANYIO_NET_FN int sim_backend::set_close_on_exec(int) { return 0; }
 
 // --- paths, names, signals, threads

@@ -25,7 +25,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 /// `local_host` and `local_port` choose this end, either without the other.
 struct tcp_connect_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
+  int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address of this machine
   std::uint16_t local_port = 0;      ///< 0: one that is free
   std::chrono::milliseconds happy_eyeballs_delay =
@@ -210,7 +212,8 @@ class [[nodiscard]] create_tcp_listener_operation
 }  // namespace detail
 
 /// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
-/// the first one tried. Names resolve off this thread.
+/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
+/// this thread.
 [[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
                                                                tcp_connect_options options = {}) {
   return {host, port, options};

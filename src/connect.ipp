@@ -37,13 +37,20 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
     if (int status = system.set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
+  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
+    const int off = 0;
+    if (int status = system.set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
+      return fail(status, "set_option");
+  }
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
   }
   sockaddr_storage address{};
   if (settings_.local) {
-    const socklen_t size = settings_.local->to_sockaddr(address);
+    ip_endpoint local = *settings_.local;
+    if (is_mapped(target_.address)) local.address = mapped(local.address);
+    const socklen_t size = local.to_sockaddr(address);
     const int on = 1;
     if (settings_.local->port != 0) system.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
@@ -83,14 +90,15 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
     return true;
   }
   const ip_endpoint local = local_endpoint_of(system, fd);
-  if (local == target_) {  // simultaneous open with itself: nobody listens there
+  const ip_endpoint remote{unmapped(target_.address), target_.port};
+  if (local == remote) {  // simultaneous open with itself: nobody listens there
     out = error(errc::os_error, ECONNREFUSED, name);
     return true;
   }
   resource_->set_waiting(write_side, nullptr);
   resource_->exhausted[write_side] = false;
   resource_->local = local;
-  resource_->remote = target_;
+  resource_->remote = remote;
   out = socket_access::wrap_tcp(std::move(resource_));
   return true;
 }
@@ -194,6 +202,8 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
     return look_up(stage::name, host_, port_, family, out);
   }
   targets_ = *std::move(r);
+  // Else the error of all could be that of an address which nobody can reach here.
+  drop_missing_families(loop_core::current().system(), targets_);
   return begin_race(out);
 }
 
@@ -229,10 +239,8 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
     // Without an address of the family the attempt fails, as binding to one of the other would.
-    const auto same_family = [&](const ip_endpoint& e) {
-      return e.address.is_v6() == target.address.is_v6();
-    };
-    const auto found = std::find_if(locals_.begin(), locals_.end(), same_family);
+    const auto found = std::find_if(locals_.begin(), locals_.end(),
+                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
     settings.local =
@@ -345,8 +353,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     out = names.error();
     return true;
   }
-  if (names->size() > 1 && !names_of(loop.system()).has_family(AF_INET6))
-    std::erase_if(*names, [](const ip_endpoint& e) { return e.address.is_v6(); });
+  drop_missing_families(loop.system(), *names);
   out = listen_tcp(loop, *std::move(names), false, options_);
   return true;
 }

@@ -10,15 +10,6 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Of several, leaves out the family that this machine has not.
-inline void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
-  if (all.size() < 2) return;
-  const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
-  };
-  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
-}
-
 inline bool is_ip_family(int family) noexcept {
   return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
 }
@@ -97,10 +88,8 @@ ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation:
     if (locals_.empty()) {
       r = connected_udp_socket::open(remote, options_);
     } else {
-      const auto same_family = [&](const ip_endpoint& e) {
-        return e.address.is_v6() == remote.address.is_v6();
-      };
-      const auto local = std::find_if(locals_.begin(), locals_.end(), same_family);
+      const auto local = std::find_if(locals_.begin(), locals_.end(),
+                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
       if (local == locals_.end()) {
         r = error(errc::os_error, EAFNOSUPPORT, "bind");
       } else {

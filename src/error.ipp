@@ -115,6 +115,185 @@ inline constexpr error_text errno_list[] = {
     {EALREADY, "EALREADY", "already in progress"},
     {EINPROGRESS, "EINPROGRESS", "in progress"},
     {ECANCELED, "ECANCELED", "cancelled"},
+    {ESRCH, "ESRCH", "no such process"},
+    {E2BIG, "E2BIG", "argument list too long"},
+    {ENOEXEC, "ENOEXEC", "not an executable"},
+    {ECHILD, "ECHILD", "no child processes"},
+    {EXDEV, "EXDEV", "cross-device link"},
+    {ETXTBSY, "ETXTBSY", "executable is in use"},
+    {EMLINK, "EMLINK", "too many links"},
+    {EDOM, "EDOM", "argument out of domain"},
+    {EDEADLK, "EDEADLK", "would deadlock"},
+    {ENOLCK, "ENOLCK", "no locks available"},
+    {ENOTEMPTY, "ENOTEMPTY", "directory not empty"},
+    {EILSEQ, "EILSEQ", "invalid byte sequence"},
+    {EIDRM, "EIDRM", "identifier removed"},
+    {ENOMSG, "ENOMSG", "no message of that type"},
+    {EBADMSG, "EBADMSG", "bad message"},
+    {EDQUOT, "EDQUOT", "disk quota exceeded"},
+    {ESTALE, "ESTALE", "stale file handle"},
+    {EOWNERDEAD, "EOWNERDEAD", "owner died"},
+    {ENOTRECOVERABLE, "ENOTRECOVERABLE", "state not recoverable"},
+#if ENOTSUP != EOPNOTSUPP
+    {ENOTSUP, "ENOTSUP", "not supported"},
+#endif
+#if defined(EDEADLOCK) && EDEADLOCK != EDEADLK
+    {EDEADLOCK, "EDEADLOCK", "file locking deadlock"},
+#endif
+#if defined(ENOTBLK)
+    {ENOTBLK, "ENOTBLK", "block device required"},
+#endif
+#if defined(EREMOTE)
+    {EREMOTE, "EREMOTE", "object is remote"},
+#endif
+#if defined(EUSERS)
+    {EUSERS, "EUSERS", "too many users"},
+#endif
+#if defined(ESOCKTNOSUPPORT)
+    {ESOCKTNOSUPPORT, "ESOCKTNOSUPPORT", "socket type not supported"},
+#endif
+#if defined(EPFNOSUPPORT)
+    {EPFNOSUPPORT, "EPFNOSUPPORT", "protocol family not supported"},
+#endif
+#if defined(ESHUTDOWN)
+    {ESHUTDOWN, "ESHUTDOWN", "socket has been shut down"},
+#endif
+#if defined(ETOOMANYREFS)
+    {ETOOMANYREFS, "ETOOMANYREFS", "too many descriptors in flight"},
+#endif
+#if defined(EMULTIHOP)
+    {EMULTIHOP, "EMULTIHOP", "multihop attempted"},
+#endif
+#if defined(ENOLINK)
+    {ENOLINK, "ENOLINK", "link has been severed"},
+#endif
+#if defined(ENODATA)
+    {ENODATA, "ENODATA", "no data available"},
+#endif
+#if defined(ENOSR)
+    {ENOSR, "ENOSR", "out of streams resources"},
+#endif
+#if defined(ENOSTR)
+    {ENOSTR, "ENOSTR", "not a stream"},
+#endif
+#if defined(ETIME)
+    {ETIME, "ETIME", "timer expired"},
+#endif
+#if defined(EBADRPC)
+    {EBADRPC, "EBADRPC", "RPC structure is bad"},
+#endif
+#if defined(ERPCMISMATCH)
+    {ERPCMISMATCH, "ERPCMISMATCH", "RPC version is wrong"},
+#endif
+#if defined(EPROGUNAVAIL)
+    {EPROGUNAVAIL, "EPROGUNAVAIL", "RPC program not available"},
+#endif
+#if defined(EPROGMISMATCH)
+    {EPROGMISMATCH, "EPROGMISMATCH", "RPC program version is wrong"},
+#endif
+#if defined(EPROCUNAVAIL)
+    {EPROCUNAVAIL, "EPROCUNAVAIL", "bad procedure for RPC program"},
+#endif
+#if defined(EPROCLIM)
+    {EPROCLIM, "EPROCLIM", "too many processes"},
+#endif
+#if defined(EFTYPE)
+    {EFTYPE, "EFTYPE", "inappropriate file type"},
+#endif
+#if defined(EAUTH)
+    {EAUTH, "EAUTH", "authentication error"},
+#endif
+#if defined(ENEEDAUTH)
+    {ENEEDAUTH, "ENEEDAUTH", "authentication required"},
+#endif
+#if defined(ENOATTR) && !defined(__linux__)
+    {ENOATTR, "ENOATTR", "attribute not found"},
+#endif
+#if defined(EDOOFUS)
+    {EDOOFUS, "EDOOFUS", "programming error"},
+#endif
+#if defined(ENOTCAPABLE)
+    {ENOTCAPABLE, "ENOTCAPABLE", "capabilities insufficient"},
+#endif
+#if defined(ECAPMODE)
+    {ECAPMODE, "ECAPMODE", "not permitted in capability mode"},
+#endif
+#if defined(EINTEGRITY)
+    {EINTEGRITY, "EINTEGRITY", "integrity check failed"},
+#endif
+#if defined(EPWROFF)
+    {EPWROFF, "EPWROFF", "device power is off"},
+#endif
+#if defined(EDEVERR)
+    {EDEVERR, "EDEVERR", "device error"},
+#endif
+#if defined(EBADEXEC)
+    {EBADEXEC, "EBADEXEC", "bad executable"},
+#endif
+#if defined(EBADARCH)
+    {EBADARCH, "EBADARCH", "executable for another processor"},
+#endif
+#if defined(ESHLIBVERS)
+    {ESHLIBVERS, "ESHLIBVERS", "shared library version mismatch"},
+#endif
+#if defined(EBADMACHO)
+    {EBADMACHO, "EBADMACHO", "malformed Mach-O file"},
+#endif
+#if defined(ENOPOLICY)
+    {ENOPOLICY, "ENOPOLICY", "no such policy"},
+#endif
+#if defined(EQFULL)
+    {EQFULL, "EQFULL", "output queue is full"},
+#endif
+#if defined(ENOTACQUIRED)
+    {ENOTACQUIRED, "ENOTACQUIRED", "lock not acquired"},
+#endif
+#if defined(__linux__)
+    {ECHRNG, "ECHRNG", "channel number out of range"},
+    {EL2NSYNC, "EL2NSYNC", "level 2 not synchronized"},
+    {EL3HLT, "EL3HLT", "level 3 halted"},
+    {EL3RST, "EL3RST", "level 3 reset"},
+    {ELNRNG, "ELNRNG", "link number out of range"},
+    {EUNATCH, "EUNATCH", "protocol driver not attached"},
+    {ENOCSI, "ENOCSI", "no CSI structure available"},
+    {EL2HLT, "EL2HLT", "level 2 halted"},
+    {EBADE, "EBADE", "invalid exchange"},
+    {EBADR, "EBADR", "invalid request descriptor"},
+    {EXFULL, "EXFULL", "exchange full"},
+    {ENOANO, "ENOANO", "no anode"},
+    {EBADRQC, "EBADRQC", "invalid request code"},
+    {EBADSLT, "EBADSLT", "invalid slot"},
+    {EBFONT, "EBFONT", "bad font file format"},
+    {ENONET, "ENONET", "machine is not on the network"},
+    {ENOPKG, "ENOPKG", "package not installed"},
+    {EADV, "EADV", "advertise error"},
+    {ESRMNT, "ESRMNT", "srmount error"},
+    {ECOMM, "ECOMM", "communication error on send"},
+    {EDOTDOT, "EDOTDOT", "RFS specific error"},
+    {ENOTUNIQ, "ENOTUNIQ", "name not unique on the network"},
+    {EBADFD, "EBADFD", "file descriptor in bad state"},
+    {EREMCHG, "EREMCHG", "remote address changed"},
+    {ELIBACC, "ELIBACC", "cannot access a shared library"},
+    {ELIBBAD, "ELIBBAD", "corrupted shared library"},
+    {ELIBSCN, "ELIBSCN", "corrupted .lib section"},
+    {ELIBMAX, "ELIBMAX", "too many shared libraries"},
+    {ELIBEXEC, "ELIBEXEC", "cannot execute a shared library"},
+    {ERESTART, "ERESTART", "system call should be restarted"},
+    {ESTRPIPE, "ESTRPIPE", "streams pipe error"},
+    {EUCLEAN, "EUCLEAN", "file system needs cleaning"},
+    {ENOTNAM, "ENOTNAM", "not a XENIX named type file"},
+    {ENAVAIL, "ENAVAIL", "no XENIX semaphores available"},
+    {EISNAM, "EISNAM", "is a named type file"},
+    {EREMOTEIO, "EREMOTEIO", "remote input/output error"},
+    {ENOMEDIUM, "ENOMEDIUM", "no medium found"},
+    {EMEDIUMTYPE, "EMEDIUMTYPE", "wrong medium type"},
+    {ENOKEY, "ENOKEY", "required key not available"},
+    {EKEYEXPIRED, "EKEYEXPIRED", "key has expired"},
+    {EKEYREVOKED, "EKEYREVOKED", "key has been revoked"},
+    {EKEYREJECTED, "EKEYREJECTED", "key was rejected by service"},
+    {ERFKILL, "ERFKILL", "blocked by a radio switch"},
+    {EHWPOISON, "EHWPOISON", "memory page has a hardware error"},
+#endif
 };
 // clang-format on
 

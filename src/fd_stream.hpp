@@ -29,14 +29,16 @@ class fd_resource final : public stream_resource {
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   progress finish() override { return progress::done; }
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  int release() noexcept;
+  int release(bool restore) noexcept;
+  /// Who opened it left it blocking.
+  bool was_blocking = false;
 
  private:
+  [[nodiscard]] bool is_fifo();
   void shut() noexcept override { core().forget(registration_); }
 
   file_service& files_;
   registration registration_;
-  bool ended_ = false;
 };
 
 }  // namespace detail
@@ -46,18 +48,26 @@ class fd_resource final : public stream_resource {
 /// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
 /// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be
 /// half-closed: `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+///
+/// A FIFO ends when its last writer has closed it, not before its first one has opened it. The end of a FIFO
+/// or a terminal need not be the last: each later receive asks again, and waits or gives bytes if somebody
+/// has opened the other side since, or the user of the terminal types on after the end-of-file character.
 class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
   /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
-  /// description (fcntl(2)), and stays so.
+  /// description (fcntl(2)): for standard input and output of a terminal that is the shell, too. It stays so,
+  /// also when this stream is closed; see `release`.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
   /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
-  [[nodiscard]] int release() noexcept;
+  ///
+  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
+  /// one that was blocking when `from_fd` took it over is blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
   [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
 
  private:

@@ -33,27 +33,36 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
   if (status < 0) registration_.fd = -1;
 }
 
+ANYIO_NET_COLD bool fd_resource::is_fifo() {
+  file_identity identity;
+  return files_.identify(registration_.fd, identity) >= 0 && identity.is_fifo;
+}
+
 ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (!ended_) {
-    if (exhausted[read_side]) return progress::waiting;
-    const ssize_t n =
+  if (exhausted[read_side]) return progress::waiting;
+  const auto read = [&] {
+    const ssize_t size =
         files_.read(registration_.fd, into.data(), std::min(into.size(), loop_core::most_of_call));
-    count_call(n);
-    if (n > 0) {
-      out = static_cast<std::size_t>(n);
-      return progress::done;
-    }
-    if (n == -EAGAIN) {
-      exhausted[read_side] = true;
-      return progress::waiting;
-    }
-    if (n < 0 && n != -EIO) {
-      out = fd_failure(n, "receive");
-      return progress::done;
-    }
-    ended_ = true;  // EIO: the other side of the terminal is closed
+    count_call(size);
+    return size;
+  };
+  ssize_t n = read();
+  if (n == 0 && is_fifo()) {
+    // One that was never hung up has had no writer yet, which reads as an end, too. One that was may have
+    // bytes of a writer who has come and gone since the read.
+    const int bits = read_to_end ? int{ready_end} : core().system().poll_now(registration_.fd, ready_read);
+    n = bits >= 0 && (static_cast<std::uint32_t>(bits) & ready_end) == 0 ? -EAGAIN : read();
   }
-  out = error(errc::end_of_stream, 0, "receive");
+  if (n > 0) {
+    out = static_cast<std::size_t>(n);
+  } else if (n == -EAGAIN) {
+    exhausted[read_side] = true;
+    return progress::waiting;
+  } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
+    out = error(errc::end_of_stream, 0, "receive");
+  } else {
+    out = fd_failure(n, "receive");
+  }
   return progress::done;
 }
 
@@ -85,11 +94,12 @@ ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
   return progress::done;
 }
 
-ANYIO_NET_FN int fd_resource::release() noexcept {
+ANYIO_NET_COLD int fd_resource::release(bool restore) noexcept {
   if (gone()) return -1;
   const int fd = registration_.fd;
   core().forget(registration_, false);
   close();
+  if (restore && was_blocking) static_cast<void>(files_.make_blocking(fd));
   return fd;
 }
 
@@ -113,14 +123,15 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
-    if (status < 0) static_cast<void>(r->release());
+    r->was_blocking = status > 0;
+    if (status < 0) static_cast<void>(r->release(false));
   }
   if (status < 0) return error(errc::os_error, -status, what);
   return fd_stream(r);
 }
 
-ANYIO_NET_FN int fd_stream::release() noexcept {
-  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release() : -1;
+ANYIO_NET_FN int fd_stream::release(bool restore) noexcept {
+  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release(restore) : -1;
 }
 
 }  // namespace anyio::inline ANYIO_NET_ABI

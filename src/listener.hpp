@@ -32,13 +32,16 @@ namespace anyio::inline ANYIO_NET_ABI {
 /// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
 /// several addresses, which share one port, also when it is 0.
 struct tcp_listener_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6: addresses of this family alone
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket takes IPv4 connections at it.
+  int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address
   std::uint16_t local_port = 0;      ///< 0: one that is free
   int backlog = 65536;               ///< how many may wait to be accepted; the system may allow fewer
   bool reuse_port = false;           ///< SO_REUSEPORT: several listeners share the connections of a port
   bool no_delay = true;              ///< TCP_NODELAY for what is accepted
-  /// Called between socket and bind; gives 0 or an errno.
+  /// Called between socket and bind; gives 0 or an errno. With IP_TRANSPARENT set here, or before `from_fd`,
+  /// an accepted stream tells the address to which its peer connected.
   int (*prepare)(int fd, void* data) = nullptr;
   void* prepare_data = nullptr;  ///< what `prepare` is given
 };
@@ -47,7 +50,7 @@ struct tcp_listener_options {
 struct unix_listener_options {
   std::optional<mode_t> mode = {};  ///< set between bind and listen
   int backlog = 65536;              ///< how many may wait to be accepted; the system may allow fewer
-  bool unlink_on_close = false;     ///< removes the listener's own file, and no other
+  bool unlink_on_close = false;     ///< removes its own file and no other, also after chdir(2)
 };
 
 /// How `serve` takes connections.
@@ -67,9 +70,11 @@ class listener_resource final : public resource {
   struct listening_socket {
     registration place;
     ip_endpoint local;
+    bool any_address;  // it takes connections to others, too: of each the kernel knows which
   };
   struct accepted {
     int fd = -1;
+    bool any_address = false;
     ip_endpoint local;
     sockaddr_storage remote;
     socklen_t remote_size = 0;
@@ -80,7 +85,7 @@ class listener_resource final : public resource {
   ~listener_resource() override { close(); }
 
   /// Takes over a listening descriptor, unless it cannot be watched: 0 or a negative errno.
-  [[nodiscard]] int add(int fd, const ip_endpoint& local);
+  [[nodiscard]] int add(int fd, const ip_endpoint& local, bool transparent = false);
   outcome accept(accepted& a, error& why);
   void pause(timer& t, node& waiter);
   [[nodiscard]] bool paused() const noexcept { return place_.linked(); }
@@ -98,7 +103,8 @@ class listener_resource final : public resource {
 
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
-  file_identity own_file;                   // what to unlink on close; no socket: nothing
+  std::string own_path;                     // of the file to unlink on close, whatever the folder is then
+  file_identity own_file;                   // no socket: nothing
   /// Unlinks it. Null for others, whose programs need no paths linked.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;

@@ -16,8 +16,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local});
+ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
+  const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
+  sockets.push_back({registration{fd, 0}, local, any || transparent});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -31,9 +32,9 @@ ANYIO_NET_COLD void listener_resource::shut() noexcept {
 [[gnu::cold]] inline void remove_file_of(const listener_resource& r) {
   file_identity now;
   path_service& paths = paths_of(r.core().system());
-  const bool still_own = r.own_file.is_socket && paths.identify(r.path->c_str(), now) >= 0 && now.is_socket &&
-                         now.device == r.own_file.device && now.inode == r.own_file.inode;
-  if (still_own) paths.unlink(r.path->c_str());
+  const bool still_own = r.own_file.is_socket && paths.identify(r.own_path.c_str(), now) >= 0 &&
+                         now.is_socket && now.device == r.own_file.device && now.inode == r.own_file.inode;
+  if (still_own) paths.unlink(r.own_path.c_str());
 }
 
 /// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
@@ -72,6 +73,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
+      a.any_address = s.any_address;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
@@ -106,8 +108,7 @@ ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_re
   const ip_endpoint remote =
       ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
           .value_or(ip_endpoint());
-  const bool any = a.local.address == ip_address::any_v4() || a.local.address == ip_address::any_v6();
-  return socket_access::make_tcp(loop, a.fd, any ? nullptr : &a.local, &remote, "accept");
+  return socket_access::make_tcp(loop, a.fd, a.any_address ? nullptr : &a.local, &remote, "accept");
 }
 
 ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
@@ -127,6 +128,21 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
   }
 }
 #endif
+
+/// Whether connections to addresses that are not its own come to a listening socket (ip(7)).
+[[gnu::cold]] inline bool is_transparent([[maybe_unused]] backend& system, [[maybe_unused]] int fd,
+                                         [[maybe_unused]] const ip_endpoint& local) {
+#if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)
+  const bool v6 = local.address.is_v6();
+  int on = 0;
+  socklen_t size = sizeof on;
+  return system.get_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on,
+                           &size) >= 0 &&
+         on != 0;
+#else
+  return false;
+#endif
+}
 
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
@@ -159,7 +175,8 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
   const char* step = "set_option";
   int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
   if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
-  if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (status >= 0 && v6)
+    status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
   if (status >= 0 && options.prepare != nullptr) {
     step = "prepare";
     status = options.prepare(fd, options.prepare_data);
@@ -208,7 +225,8 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
       ip_endpoint local;
       int status = read_local_endpoint(system, *fd, local);
       port = local.port;
-      if (status >= 0) status = r->add(*fd, local);
+      const bool transparent = options.prepare != nullptr && is_transparent(system, *fd, local);
+      if (status >= 0) status = r->add(*fd, local, transparent);
       if (status < 0) {
         system.close(*fd);
         return error(errc::os_error, -status, "listen");
@@ -223,9 +241,11 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
 [[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
                                                                    const wanted_socket& wanted) {
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
+  if (auto adopted = adopt_socket(system, fd, wanted); !adopted) return adopted.error();
   ref<listener_resource> r(new listener_resource(core));
-  if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
+  const ip_endpoint local = wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd);
+  const bool transparent = !wanted.is_unix && is_transparent(system, fd, local);
+  if (int status = r->add(fd, local, transparent); status < 0)
     return error(errc::os_error, -status, wanted.what);
   if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   return r;
@@ -300,6 +320,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   r->path = detail::shared_path(path_);
   if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
   if (options_.unlink_on_close && is_file) {
+    r->own_path = detail::paths_of(system).absolute(path_);
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
   }

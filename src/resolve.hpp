@@ -36,6 +36,12 @@ class name_info {
 
 namespace detail {
 
+/// Of several addresses leaves out those of a family that this machine lacks, unless it lacks all of them.
+void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
+/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4, mapped or not, or
+/// neither.
+[[nodiscard]] bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept;
+
 /// A blocking look-up of a name; it may outlast its loop.
 struct name_look_up {
   std::shared_ptr<backend> system;
@@ -105,7 +111,8 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
 ///
 /// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
 /// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
-/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6.
+/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an IPv4-mapped
+/// address ("::ffff:127.0.0.1") is of AF_INET6.
 ///
 /// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
 /// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or

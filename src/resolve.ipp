@@ -9,6 +9,18 @@
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+  if (all.size() < 2) return;
+  const auto is_missing = [&](const ip_endpoint& e) {
+    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+  };
+  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+}
+
+ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
+  return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
+}
+
 /// `localhost` or a name under it. The root's dot is off already.
 inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
@@ -74,6 +86,9 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
     const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
     out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
   } else {
+    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
+    if (family_ == AF_INET6)
+      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
     out = std::move(answer->endpoints);
   }
   return true;

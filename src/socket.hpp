@@ -40,7 +40,9 @@ class socket_resource : public stream_resource {
   /// Adds to `sent` what went.
   progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
                      result<void>& out);
-  int release() noexcept;
+  int release(bool restore) noexcept;
+  /// Who made the socket left it blocking.
+  bool was_blocking = false;
 
   // --- for descriptor passing
   /// What a failed or empty read means; takes the errno of it, 0 for an end.
@@ -117,7 +119,10 @@ class socket_stream : public byte_stream {
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
   /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
-  [[nodiscard]] int release() noexcept;
+  ///
+  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
+  /// one that was blocking when `from_fd` took it over is blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
   /// What waits makes one more attempt, then ends with `cancelled`; the stream stays usable.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
@@ -157,7 +162,8 @@ class tcp_stream : public socket_stream {
   result<> set_no_delay(bool on);
   /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
-  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's.
+  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's. One that was reset
+  /// meanwhile gives what came before, then `broken_resource`; its remote endpoint is not known.
   [[nodiscard]] static result<tcp_stream> from_fd(int fd);
 
  private:
@@ -208,12 +214,21 @@ class unix_stream : public socket_stream {
 
 namespace detail {
 
+/// What `adopt_socket` found out.
+struct adopted_socket {
+  bool was_blocking = false;
+  int broken = 0;  // the errno that ended the connection, which the kernel tells once
+};
+
 /// For the parts that make sockets. On failure the descriptor stays the caller's.
 class socket_access {
  public:
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint* remote, const char* operation);
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
+  /// For `from_fd`: what is to be remembered of the descriptor's past.
+  template <class Stream>
+  static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
   static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
@@ -227,7 +242,7 @@ struct wanted_socket {
   bool listening = false;
 };
 /// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
-[[nodiscard]] result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
+[[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
 
 /// 0 or a negative errno, for sockets of which others are told where they are.
 [[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);

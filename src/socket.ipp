@@ -180,11 +180,12 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
   return progress::again;
 }
 
-ANYIO_NET_FN int socket_resource::release() noexcept {
+ANYIO_NET_COLD int socket_resource::release(bool restore) noexcept {
   if (gone()) return -1;
   const int fd = registration_.fd;
   core().forget(registration_, false);
   close();
+  if (restore && was_blocking) static_cast<void>(files_of(core().system()).make_blocking(fd));
   return fd;
 }
 
@@ -235,7 +236,21 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+/// What a stream socket without a peer has to tell: 1 for bytes of a connection that is gone, -errno for what
+/// ended it, or for what says that there never was one. Nothing is taken but that errno.
+[[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
+  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connect
+  char byte;
+  const ::iovec part{&byte, 1};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.peek = true;
+  const ssize_t n = system.receive_message(fd, m);
+  return n == 0 ? -ENOTCONN : n;  // an attempt to connect that failed ends so, too
+}
+
+ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+  adopted_socket adopted;
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
@@ -256,8 +271,12 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
   if (wanted.connected) {
     size = sizeof address;
     if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
-        status < 0)
-      return refuse(-status, "the socket is not connected");
+        status < 0) {
+      const ssize_t past = wanted.type == SOCK_STREAM ? look_for_past(system, fd) : status;
+      if (past < 0 && past != -ECONNRESET)
+        return refuse(static_cast<int>(-past), "the socket is not connected");
+      if (past < 0) adopted.broken = ECONNRESET;
+    }
   }
   if (wanted.listening) {
     int listens = 0;
@@ -265,9 +284,19 @@ ANYIO_NET_COLD result<> adopt_socket(backend& system, int fd, const wanted_socke
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
       return refuse(0, "the socket does not listen");
   }
-  if (const int status = files_of(system).adopt(fd); status < 0)
-    return error(errc::os_error, -status, wanted.what);
-  return {};
+  const int status = files_of(system).adopt(fd);
+  if (status < 0) return error(errc::os_error, -status, wanted.what);
+  adopted.was_blocking = status > 0;
+  return adopted;
+}
+
+template <class Stream>
+result<Stream> socket_access::with_past(result<Stream>&& s, const adopted_socket& past) {
+  if (!s.has_value()) return std::move(s);
+  socket_resource& r = *s->resource();
+  r.was_blocking = past.was_blocking;
+  if (past.broken != 0) static_cast<void>(r.end_of_reading(past.broken, ""));
+  return std::move(s);
 }
 
 ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
@@ -313,7 +342,9 @@ ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
   return true;
 }
 
-ANYIO_NET_FN int socket_stream::release() noexcept { return resource_ ? resource()->release() : -1; }
+ANYIO_NET_FN int socket_stream::release(bool restore) noexcept {
+  return resource_ ? resource()->release(restore) : -1;
+}
 
 ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t offset, std::uint64_t count) {
   return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
@@ -360,9 +391,10 @@ ANYIO_NET_COLD result<> tcp_stream::set_keep_alive(std::chrono::seconds idle, st
 
 ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
-  if (result<> r = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true}); !r)
-    return r.error();
-  return detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream");
+  const auto past = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true});
+  if (!past) return past.error();
+  return detail::socket_access::with_past(
+      detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream"), *past);
 }
 
 ANYIO_NET_COLD std::string unix_stream::local_path() const {
@@ -378,11 +410,13 @@ ANYIO_NET_COLD std::string unix_stream::remote_path() const {
 ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   backend& system = core.system();
-  if (result<> r = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true}); !r)
-    return r.error();
-  return detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
-                                          detail::shared_path(detail::remote_path_of(system, fd)),
-                                          "unix_stream");
+  const auto past = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true});
+  if (!past) return past.error();
+  return detail::socket_access::with_past(
+      detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
+                                       detail::shared_path(detail::remote_path_of(system, fd)),
+                                       "unix_stream"),
+      *past);
 }
 
 ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {

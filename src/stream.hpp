@@ -346,7 +346,8 @@ class byte_stream {
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
   /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`. What was sent
   /// may be lost if the peer sends something that is not received, as TLS 1.3 servers do by themselves:
-  /// `aclose` loses nothing.
+  /// `aclose` loses nothing. A socket to which the program has given SO_LINGER with a time blocks in here,
+  /// and the loop with it, until its data has gone or that time is over (socket(7)): the destructor, too.
   void close() noexcept {
     if (resource_) resource_->close();
   }

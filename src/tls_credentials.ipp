@@ -176,7 +176,7 @@ ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name)
   if (server_name.ends_with('.')) server_name.remove_suffix(1);
   const std::string_view host = server_name.substr(0, server_name.find('%'));
   if (result<ip_address> address = ip_address::parse(host)) {
-    identity.address = *address;
+    identity.address = unmapped(*address);  // certificates are for IPv4 addresses, however they are written
   } else if (is_host_name(server_name)) {
     identity.name = server_name;
   }

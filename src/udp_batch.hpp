@@ -182,6 +182,10 @@ class [[nodiscard]] send_batch_operation
   send_batch_operation(detail::ref<detail::datagram_resource> r, const udp_batch& batch) noexcept
       : resource_operation(std::move(r)), batch_(&batch) {}
 
+  /// How many datagrams went, of one that was cancelled, timed out, closed or failed too. An operation that
+  /// was started anew counts from zero.
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+
  private:
   friend class detail::operation<send_batch_operation, std::size_t>;
   friend class detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
@@ -190,10 +194,11 @@ class [[nodiscard]] send_batch_operation
   bool attempt(result<std::size_t>& out);
   void left() noexcept {
     resource_operation::left();
-    sent_ = 0;
+    restart_ = true;
   }
   const udp_batch* batch_ = nullptr;
   std::size_t sent_ = 0;
+  bool restart_ = false;  // the next attempt is the first of a new send
 };
 
 inline receive_batch_operation udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }

@@ -353,6 +353,7 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
     out = closed();
     return true;
   }
+  if (std::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;
   if (again || status == -EAGAIN) return false;
@@ -361,7 +362,6 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
   } else {
     out = sent_;
   }
-  sent_ = 0;
   return true;
 }
 

@@ -23,7 +23,7 @@ class send_to_host_operation;
 /// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
 /// without a host, are IPv6 only.
 struct udp_options {
-  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6
+  int family = AF_UNSPEC;            ///< AF_INET or AF_INET6, as in `tcp_connect_options`
   std::string_view local_host = {};  ///< a name or an address
   std::uint16_t local_port = 0;      ///< 0: one that is free; counts without `local_host` too
   bool reuse_port = false;           ///< SO_REUSEPORT: several sockets share the datagrams of a port
@@ -67,9 +67,6 @@ class udp_resource final : public datagram_resource {
 };
 
 [[nodiscard]] ip_endpoint endpoint_of(const arrival& a) noexcept;
-
-/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
-socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
 
 struct udp_access;
 
@@ -161,7 +158,8 @@ class ip_datagram_socket : public datagram_socket {
   result<> join_group(const ip_address& group, const ip_address& interface = {});
   /// Receives it no longer.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
-  /// Through which interface multicast datagrams are sent; given in the same way.
+  /// Through which interface multicast datagrams are sent; given in the same way. A socket for both families
+  /// has one for each.
   result<> set_multicast_interface(const ip_address& interface);
   /// Whether sockets on this machine get the multicast datagrams that this one sends.
   result<> set_multicast_loop(bool on);
@@ -222,7 +220,8 @@ class udp_socket : public ip_datagram_socket {
   /// and fit, up to some 256. The batch must stay until it has completed.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
-  /// if one failed; an error when that is the first. The batch stays as it is.
+  /// if one failed; an error when that is the first. The batch stays as it is. Of an operation that is
+  /// cancelled, times out or finds the socket closed, `sent()` tells how many went.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:

@@ -20,15 +20,6 @@ ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
   return r ? *r : ip_endpoint();
 }
 
-ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
-                                    sockaddr_storage& storage) noexcept {
-  if (family != AF_INET6 || !endpoint.address.is_v4()) return write_sockaddr(endpoint, storage);
-  std::byte mapped[16] = {};
-  mapped[10] = mapped[11] = std::byte{0xff};
-  std::memcpy(mapped + 12, endpoint.address.bytes().data(), 4);
-  return write_sockaddr({ip_address::v6(mapped), endpoint.port}, storage);
-}
-
 static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
 
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
@@ -47,7 +38,12 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   const auto enable = [&](int level, int name) {
     return system.set_option(fd.get(), level, name, &on, sizeof on);
   };
-  if (family == AF_INET6) status = enable(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (family == AF_INET6) {
+    const bool mapped =
+        (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
+    const int v6_only = mapped ? 0 : 1;
+    status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
+  }
   if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
   if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
   if (status < 0) return failed(status, "setsockopt");
@@ -71,7 +67,7 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
   ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
   status = read_local_endpoint(system, fd.get(), made->local);
   if (status < 0) return failed(status, "bind");
-  if (remote != nullptr) made->remote = *remote;
+  if (remote != nullptr) made->remote = {unmapped(remote->address), remote->port};
   status = made->watch(fd.get());
   if (status < 0) return failed(status, "watch");
   static_cast<void>(fd.release());
@@ -81,7 +77,7 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local
 ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
+  if (auto r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
@@ -177,23 +173,29 @@ ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, c
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
   constexpr const char* operation = "set_multicast_interface";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+  const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
+  if (for_v4) {  // of a socket for both families, too
     const in_addr address = detail::to_in_addr(interface);
     return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
   }
+  if (resource_->family() == AF_INET) return error(errc::invalid_argument, 0, operation);
   const unsigned index = interface.scope_id();
-  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  if (detail::is_given(interface)) {
+    if (index == 0) return error(errc::invalid_argument, 0, operation);
+  } else {  // of both families, if the socket takes both
+    const in_addr any{};
+    static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
+  }
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
   constexpr const char* operation = "set_multicast_loop";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    const unsigned char value = on ? 1 : 0;  // some systems take no other size
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &value, sizeof value, operation);
-  }
+  // A socket for both families has two settings; one for IPv6 only may refuse the other.
+  const unsigned char byte = on ? 1 : 0;  // some systems take no other size
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
   const unsigned value = on ? 1 : 0;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
 }
@@ -202,10 +204,9 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
   constexpr const char* operation = "set_multicast_hops";
   if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
   if (!*this) return error(errc::closed_resource, 0, operation);
-  if (resource_->family() == AF_INET) {
-    const auto value = static_cast<unsigned char>(hops);
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &value, sizeof value, operation);
-  }
+  const auto byte = static_cast<unsigned char>(hops);
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
 }
 

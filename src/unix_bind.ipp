@@ -34,6 +34,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
   const bool is_file = !path.empty() && path.front() != '\0';
   const std::string file(path);
 
+  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // nobody gets in before chmod
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = paths_of(system).unlink(file.c_str());

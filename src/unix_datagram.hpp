@@ -27,7 +27,9 @@ struct unix_datagram_options {
   /// Where it can be reached; without one, it can be answered by nobody. A stale socket file there, one that
   /// refuses, is removed; closing leaves the file behind.
   std::string_view local_path = {};
-  std::optional<mode_t> local_mode = {};  ///< set right after binding; not for an abstract name
+  /// The file's mode, not of an abstract name. On Linux the file has no other bits from the first moment;
+  /// elsewhere the mode is set right after binding.
+  std::optional<mode_t> local_mode = {};
 };
 
 /// A datagram, and the path of who sent it, empty for one without a name.

@@ -80,7 +80,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int
                                                                              const char* what) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  if (result<> r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
+  if (auto r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
   made->local = local_path_of(system, fd);
   if (connected) made->remote = remote_path_of(system, fd);

@@ -960,11 +960,15 @@ TEST_SUITE("backend_epoll") {
     REQUIRE(file >= 0);
     REQUIRE_FALSE(is_close_on_exec(file));
     for (int i = 0; i < 2; ++i) {
-      CHECK(system_files().adopt(file) == 0);
+      CHECK(system_files().adopt(file) == (i == 0 ? 1 : 0));  // it was blocking
       CHECK(is_non_blocking(file));
       CHECK(is_close_on_exec(file));
       CHECK((::fcntl(file, F_GETFL) & O_APPEND) != 0);
     }
+    CHECK(system_files().make_blocking(file) == 0);
+    CHECK_FALSE(is_non_blocking(file));
+    CHECK((::fcntl(file, F_GETFL) & O_APPEND) != 0);
+    CHECK(system_files().make_blocking(-1) == -EBADF);
     ::unlink(path.c_str());
   }
 

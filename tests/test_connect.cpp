@@ -161,6 +161,48 @@ TEST_CASE("this end's address and port are bound, each with or without the other
   CHECK(client.remote_endpoint().address == v4);
 }
 
+TEST_CASE_TEMPLATE("an IPv4-mapped address goes through an IPv6 socket, and both ends are IPv4", Face,
+                   by_callback, by_coroutine) {
+  support::scripted_loop s;
+  if (!s.system.has_family(AF_INET6)) return;
+  s.system.on_resolve = [](const std::string&, std::uint16_t port, int family) {
+    anyio::detail::resolved found;
+    if (family == AF_INET6) found.endpoints.push_back({v4, port});  // how resolvers tell what is mapped
+    return found;
+  };
+  tcp_listener l = tcp_listener::open(loopback()).value();
+  const std::uint16_t port = l.local_port();
+  const auto reaches = [&](auto op) {
+    result<tcp_stream> client = Face::get(std::move(op));
+    CHECK_MESSAGE(client.has_value(), client.error().message());
+    if (!client) return;
+    CHECK(client->remote_endpoint() == loopback(port));
+    CHECK(client->local_endpoint().address == v4);
+    sockaddr_storage own{};
+    socklen_t size = sizeof own;
+    CHECK(::getsockname(client->native_handle(), reinterpret_cast<sockaddr*>(&own), &size) == 0);
+    CHECK(own.ss_family == AF_INET6);
+    tcp_stream server = Face::get(l.accept()).value();
+    CHECK(server.remote_endpoint() == client->local_endpoint());
+  };
+  const ip_endpoint mapped{ip_address::parse("::ffff:127.0.0.1").value(), port};
+  for (const int family : {AF_UNSPEC, AF_INET6}) {
+    reaches(anyio::connect_tcp("::ffff:127.0.0.1", port, {.family = family}));
+    reaches(anyio::connect_tcp(mapped, {.family = family}));
+    for (const char* local : {"127.0.0.1", "::ffff:127.0.0.1"})
+      reaches(anyio::connect_tcp(mapped, {.local_host = local}));
+  }
+  reaches(anyio::connect_tcp("mapped.example", port, {.family = AF_INET6}));
+  CHECK(Face::get(anyio::connect_tcp("::ffff:127.0.0.1", port, {.family = AF_INET})).error() ==
+        errc::name_resolution);
+  CHECK(Face::get(anyio::connect_tcp(mapped, {.family = AF_INET})).error() ==
+        std::errc::address_family_not_supported);
+  // To itself is a refusal here, too.
+  const std::uint16_t nobody = free_port();
+  CHECK(Face::get(anyio::connect_tcp("::ffff:127.0.0.1", nobody, {.local_port = nobody})).error() ==
+        std::errc::connection_refused);
+}
+
 TEST_CASE("a connection to itself is a refusal, since nobody listens there") {
   anyio::loop loop;
   const std::uint16_t port = free_port();

@@ -142,6 +142,52 @@ TEST_CASE_TEMPLATE("a local host is an address, localhost or a name", Face, by_c
   CHECK(Face::get(create_udp_socket(local("192.0.2.77"))).error().os_error() == EADDRNOTAVAIL);
 }
 
+TEST_CASE_TEMPLATE("an IPv4-mapped address goes through an IPv6 socket, and the endpoints are IPv4", Face,
+                   by_callback, by_coroutine) {
+  fixture f;
+  const ip_address v4 = ip_address::loopback_v4();
+  const ip_endpoint mapped{*ip_address::parse("::ffff:127.0.0.1"), 0};
+  for (const int each : {AF_UNSPEC, AF_INET6}) {
+    udp_options options = local("::ffff:127.0.0.1");
+    options.family = each;
+    result<udp_socket> server = Face::get(create_udp_socket(options));
+    CHECK_MESSAGE(server.has_value(), server.error().message());
+    if (!server) return;
+    CHECK(server->local_endpoint().address == v4);
+    const std::uint16_t port = server->local_endpoint().port;
+    options = family(each);
+    result<connected_udp_socket> client =
+        Face::get(create_connected_udp_socket("::ffff:127.0.0.1", port, options));
+    CHECK_MESSAGE(client.has_value(), client.error().message());
+    if (!client) return;
+    CHECK(client->remote_endpoint() == ip_endpoint{v4, port});
+    CHECK(client->local_endpoint().address == v4);
+    CHECK(Face::get(client->send("over")).has_value());
+    const result<udp_packet> got = Face::get(server->receive());
+    CHECK((got && got->data == "over" && got->sender == client->local_endpoint()));
+    CHECK(Face::get(server->send_to("back", client->local_endpoint())).has_value());
+    CHECK(Face::get(client->receive()).value_or("") == "back");
+    // From an IPv4 address of this machine; and from an IPv4 socket to such an address.
+    options.local_host = each == AF_INET6 ? "::ffff:127.0.0.2" : "127.0.0.2";
+    const auto bound = Face::get(create_connected_udp_socket({mapped.address, port}, options));
+    CHECK((bound && bound->local_endpoint().address == ip_address::v4(0x7f000002)));
+    udp_socket plain = udp_socket::open({v4, 0}).value();
+    CHECK(Face::get(plain.send_to("plain", ip_endpoint{mapped.address, port})).has_value());
+    CHECK(Face::get(plain.send_to("plain", "::ffff:127.0.0.1", port)).has_value());
+    for (int i = 0; i < 2; ++i) {
+      const result<udp_packet> from_plain = Face::get(server->receive());
+      CHECK((from_plain && from_plain->sender == plain.local_endpoint()));
+    }
+  }
+  udp_options four = local("::ffff:127.0.0.1");
+  four.family = AF_INET;
+  CHECK(Face::get(create_udp_socket(four)).error() == errc::name_resolution);
+  CHECK(Face::get(create_connected_udp_socket("::ffff:127.0.0.1", 9, family(AF_INET))).error() ==
+        errc::name_resolution);
+  CHECK(Face::get(create_connected_udp_socket({mapped.address, 9}, family(AF_INET))).error().os_error() ==
+        EAFNOSUPPORT);
+}
+
 TEST_CASE_TEMPLATE("connecting takes a host or an endpoint", Face, by_callback, by_coroutine) {
   fixture f;
   for (const bool threads : {false, true}) {

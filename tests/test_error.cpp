@@ -7,6 +7,8 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstring>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -67,6 +69,33 @@ TEST_CASE("a message is one line that a person can act on") {
   CHECK(unknown.find("ioctl: ") == 0);
   CHECK(unknown.find("4242") != std::string::npos);
   CHECK(unknown.find('\n') == std::string::npos);
+}
+
+TEST_CASE("every errno that the system knows has its name, and words of its own") {
+  std::set<std::string> seen;
+  for (int number = 1; number < 1024; ++number) {
+    CAPTURE(number);
+    const std::string name(anyio::detail::errno_name(number));
+    const std::string message = error(errc::os_error, number, "ioctl").message();
+#if defined(__GLIBC__) && defined(_GNU_SOURCE)
+#if __GLIBC_PREREQ(2, 32)
+    const char* const known = ::strerrorname_np(number);
+    CHECK(name == (known != nullptr ? known : ""));
+#endif
+#endif
+    const std::string_view words = std::strerror(number);
+    const bool is_known = words.find("nknown error") == words.npos && words.find("No error") == words.npos;
+    CHECK(!name.empty() == is_known);
+    if (name.empty()) {
+      CHECK(message == "ioctl: unknown error (errno " + std::to_string(number) + ")");
+      continue;
+    }
+    CHECK(name.front() == 'E');
+    CHECK(message.find("ioctl: ") == 0);
+    CHECK(message.find("unknown") == message.npos);
+    CHECK(message.find(" (" + name + ")") != message.npos);
+    CHECK(seen.insert(message.substr(0, message.find(" ("))).second);
+  }
 }
 
 TEST_CASE("an error compares with errc by code and with std::errc by its errno") {

@@ -6,7 +6,10 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +23,8 @@
 #include <unistd.h>
 
 #include "conformance.hpp"
+#include "support/custom_backend.hpp"
+#include "support/faces.hpp"
 #include "support/temp_dir.hpp"
 
 namespace {
@@ -309,6 +314,132 @@ TEST_CASE("fd stream: a fifo") {
   CHECK(outcome(in.receive()).error() == errc::end_of_stream);
 }
 
+/// A loop on a backend that does something when it is asked whether a FIFO is hung up, and the FIFO's reader.
+struct fifo_fixture {
+  class asked_backend : public support::custom_backend {
+   public:
+    std::function<void()> on_poll_now;
+    int poll_now(int fd, std::uint32_t interest) override {
+      if (on_poll_now) std::exchange(on_poll_now, nullptr)();
+      return custom_backend::poll_now(fd, interest);
+    }
+  };
+
+  fifo_fixture() {
+    auto made = std::make_unique<asked_backend>();
+    system = made.get();
+    l.emplace(std::move(made));
+    CHECK(::mkfifo(path.c_str(), 0600) == 0);
+    in = adopt(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  }
+  int open_writer() const { return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC); }
+  /// A writer who comes, writes and goes.
+  void visit(std::string_view text) const {
+    const int fd = open_writer();
+    CHECK(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+    ::close(fd);
+  }
+
+  asked_backend* system;
+  std::optional<loop> l;
+  support::temp_dir folder;
+  std::string path = folder.path("fifo");
+  fd_stream in;
+};
+
+TEST_CASE_TEMPLATE("fd stream: a fifo has not ended before its first writer has come", Face,
+                   support::by_callback, support::by_coroutine) {
+  fifo_fixture f;
+  support::waiting<std::string> got;
+  Face::start(f.in.receive(), got);
+  support::settle();
+  CHECK(!got.done());
+  const int writer = f.open_writer();
+  support::settle();
+  CHECK(!got.done());
+  SUBCASE("who writes") {
+    CHECK(::write(writer, "hello", 5) == 5);
+    CHECK(got.get().value_or("") == "hello");
+  }
+  SUBCASE("who writes nothing") {
+    ::close(writer);
+    CHECK(got.get().error() == errc::end_of_stream);
+    return;
+  }
+  ::close(writer);
+  CHECK(Face::get(f.in.receive()).error() == errc::end_of_stream);
+}
+
+TEST_CASE_TEMPLATE("fd stream: the end of a fifo is told until another writer comes", Face,
+                   support::by_callback, support::by_coroutine) {
+  fifo_fixture f;
+  for (int round = 0; round < 3; ++round) {
+    f.visit("one");
+    CHECK(Face::get(f.in.receive()).value_or("") == "one");
+    for (int i = 0; i < 3; ++i) CHECK(Face::get(f.in.receive()).error() == errc::end_of_stream);
+    CHECK(Face::get(f.in.receive_view()).error() == errc::end_of_stream);
+
+    // Who opens it without a word is waited for, as is the next, who comes before that one has gone.
+    const int writer = f.open_writer();
+    support::waiting<std::string> got;
+    Face::start(f.in.receive(), got);
+    support::settle();
+    CHECK(!got.done());
+    const int next = f.open_writer();
+    ::close(writer);
+    support::settle();
+    CHECK(!got.done());
+    CHECK(::write(next, "two", 3) == 3);
+    CHECK(got.get().value_or("") == "two");
+    ::close(next);
+    CHECK(Face::get(f.in.receive()).error() == errc::end_of_stream);
+  }
+}
+
+TEST_CASE("fd stream: a writer of a fifo who is quicker than the question loses nothing") {
+  fifo_fixture f;
+  SUBCASE("and has gone already") {
+    f.system->on_poll_now = [&] { f.visit("quick"); };
+    CHECK(outcome(f.in.receive()).value_or("") == "quick");
+    CHECK(outcome(f.in.receive()).error() == errc::end_of_stream);
+  }
+  SUBCASE("and stays: an event will tell") {
+    int writer = -1;
+    f.system->on_poll_now = [&] { writer = f.open_writer(); };
+    inbox<std::string> got;
+    auto op = f.in.receive();
+    op.start(got.callback());
+    turn(*f.l);
+    CHECK(writer >= 0);
+    CHECK(!got.value);
+    CHECK(::write(writer, "late", 4) == 4);
+    turn(*f.l);
+    CHECK(got.value);
+    CHECK(got.value->value_or("") == "late");
+    ::close(writer);
+  }
+}
+
+TEST_CASE("fd stream: release leaves a descriptor as it is, or makes it block again") {
+  int fds[2];
+  CHECK(::pipe(fds) == 0);
+  const int both_ways[] = {fds[0], fds[1]};
+  loop l;
+  for (const int fd : both_ways) {
+    CHECK(adopt(fd).release() == fd);
+    CHECK(is_non_blocking(fd));
+    CHECK(::fcntl(fd, F_SETFL, 0) == 0);
+    CHECK(adopt(fd).release(true) == fd);
+    CHECK(!is_non_blocking(fd));
+    // One that was non-blocking before stays so.
+    CHECK(::fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+    CHECK(adopt(fd).release(true) == fd);
+    CHECK(is_non_blocking(fd));
+    ::close(fd);
+  }
+  CHECK(fd_stream().release(true) == -1);
+}
+
 TEST_CASE("fd stream: a raw terminal carries bytes both ways") {
   terminal_fixture t(true);
   const std::string data = conformance::pattern(50000);
@@ -330,11 +461,34 @@ TEST_CASE("fd stream: a terminal gives line after line") {
   CHECK(all == "one\ntwo\nthree\n");
 }
 
-TEST_CASE("fd stream: ^D ends a terminal's input, again and again") {
+TEST_CASE("fd stream: each ^D ends a terminal's input once, and what is typed after it is read on") {
   terminal_fixture t(false);
-  CHECK(outcome(t.master.send("\x04")));
-  CHECK(outcome(t.slave.receive()).error() == errc::end_of_stream);
-  CHECK(outcome(t.slave.receive()).error() == errc::end_of_stream);
+  for (int i = 0; i < 2; ++i) {
+    CHECK(outcome(t.master.send("\x04")));
+    CHECK(outcome(t.slave.receive()).error() == errc::end_of_stream);
+  }
+  support::waiting<std::string> got;
+  support::by_callback::start(t.slave.receive(), got);
+  support::settle();
+  CHECK(!got.done());
+  CHECK(outcome(t.master.send("more\n")));
+  CHECK(got.get().value_or("") == "more\n");
+}
+
+TEST_CASE("fd stream: a terminal whose other side is opened again goes on") {
+  terminal_fixture t(true);
+  const std::string name = ::ptsname(t.master.native_handle());
+  t.slave.close();
+  for (int i = 0; i < 2; ++i) CHECK(outcome(t.master.receive()).error() == errc::end_of_stream);
+  fd_stream slave = adopt(::open(name.c_str(), O_RDWR | O_NOCTTY));
+  support::waiting<std::string> got;
+  support::by_callback::start(t.master.receive(), got);
+  support::settle();
+  CHECK(!got.done());
+  CHECK(outcome(slave.send("back")));
+  CHECK(got.get().value_or("") == "back");
+  CHECK(outcome(t.master.send("to you\n")));
+  CHECK(anyio::run(slave.receive()) == "to you\n");
 }
 
 TEST_CASE("fd stream: a terminal whose other side is closed has ended") {

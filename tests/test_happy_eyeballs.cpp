@@ -155,17 +155,43 @@ TEST_CASE_TEMPLATE("when all fail it is the error of the first one tried, whiche
   CHECK(e == std::errc::connection_refused);
 }
 
-TEST_CASE("a family that the system lacks fails that attempt alone") {
+TEST_CASE_TEMPLATE("of several addresses those of a family that the system lacks are left out", Face,
+                   by_callback, by_coroutine) {
   world w({"2001:db8::1", "10.0.0.1"});
-  w.scripted.system.on_open_socket = [](int family) -> std::optional<int> {
-    if (family == AF_INET6) return -EAFNOSUPPORT;
+  int missing = AF_INET6;
+  w.scripted.system.on_open_socket = [&](int family) -> std::optional<int> {
+    if (family == missing) return -EAFNOSUPPORT;
     return std::nullopt;
   };
   w.answers["10.0.0.1"] = 0;
-  CHECK(w.connect().has_value());
+  CHECK(w.connect<Face>().has_value());
   CHECK(w.elapsed() == 0ms);
-  w.answers["10.0.0.1"] = -ECONNREFUSED;
-  CHECK(w.connect().error() == std::errc::address_family_not_supported);
+  w.answers = {{"10.0.0.1", -ECONNREFUSED}, {"127.0.0.1", -ECONNREFUSED}};
+  CHECK(w.connect<Face>().error() == std::errc::connection_refused);
+  CHECK(w.order() == names{"10.0.0.1"});
+  w.attempts.clear();
+  CHECK(Face::get(anyio::connect_tcp("localhost", 80)).error() == std::errc::connection_refused);
+  CHECK(w.order() == names{"127.0.0.1"});
+  // Where it was bound to makes no difference.
+  w.attempts.clear();
+  CHECK(Face::get(anyio::connect_tcp("localhost", 80, {.local_host = "localhost"})).error() ==
+        std::errc::connection_refused);
+  CHECK(w.order() == names{"127.0.0.1"});
+
+  missing = AF_INET;
+  w.addresses = {"10.0.0.1", "2001:db8::1"};
+  w.answers = {{"2001:db8::1", -ECONNREFUSED}, {"::1", -ECONNREFUSED}};
+  CHECK(w.connect<Face>().error() == std::errc::connection_refused);
+  CHECK(w.order() == names{"2001:db8::1"});
+  w.attempts.clear();
+  CHECK(Face::get(anyio::connect_tcp("localhost", 80)).error() == std::errc::connection_refused);
+  CHECK(w.order() == names{"::1"});
+
+  // Nobody is left out of a single address, or if nothing would be left.
+  for (const names& only : {names{"10.0.0.1"}, names{"10.0.0.1", "10.0.0.2"}}) {
+    w.addresses = only;
+    CHECK(w.connect<Face>().error() == std::errc::address_family_not_supported);
+  }
 }
 
 TEST_CASE("of two that win together one is given, and the other is closed") {

@@ -6,6 +6,8 @@
 #include <netinet/tcp.h>
 #include <sys/resource.h>
 
+#include <cstring>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -231,6 +233,95 @@ TEST_CASE("the options' family chooses among a name's addresses, and a system wi
   CHECK(e == std::errc::address_family_not_supported);
   CHECK(create({.family = AF_INET6}).error() == std::errc::address_family_not_supported);
 }
+
+TEST_CASE_TEMPLATE("a listener at an IPv4-mapped address takes IPv4", Face, by_callback, by_coroutine) {
+  anyio::loop loop;
+  for (const int family : {AF_UNSPEC, AF_INET6}) {
+    auto made = Face::get(anyio::create_tcp_listener({.family = family, .local_host = "::ffff:127.0.0.1"}));
+    CHECK_MESSAGE(made.has_value(), made.error().message());
+    if (!made) return;
+    const ip_endpoint at = loopback(made->local_port());
+    CHECK(made->local_endpoints() == std::vector<ip_endpoint>{at});
+    tcp_stream client = connect(at).value();
+    tcp_stream server = Face::get(made->accept()).value();
+    CHECK(server.local_endpoint() == at);
+    CHECK(server.remote_endpoint() == client.local_endpoint());
+    CHECK(!connect({v6, at.port}).has_value());
+  }
+  const ip_endpoint mapped{ip_address::parse("::ffff:127.0.0.1").value(), 0};
+  CHECK(tcp_listener::open(mapped).has_value());
+  CHECK(create({.family = AF_INET, .local_host = "::ffff:127.0.0.1"}).error() == errc::name_resolution);
+}
+
+TEST_CASE("localhost without IPv4 is IPv6") {
+  support::scripted_loop s;
+  s.system.on_open_socket = [](int family) -> std::optional<int> {
+    if (family == AF_INET) return -EAFNOSUPPORT;
+    return std::nullopt;
+  };
+  tcp_listener local = create({.local_host = "localhost"}).value();
+  CHECK(local.local_endpoints() == std::vector<ip_endpoint>{{v6, local.local_port()}});
+}
+
+#if defined(IP_TRANSPARENT)
+TEST_CASE_TEMPLATE("of what a transparent listener accepts the kernel is asked for this end's address", Face,
+                   by_callback, by_coroutine) {
+  // The option needs a privilege, so the system is one that has given it to every socket.
+  struct diverting final : support::custom_backend {
+    bool transparent = true;
+    int questions = 0;
+    std::optional<ip_endpoint> wanted;  // where a client believes to be connected
+    int get_option(int fd, int level, int name, void* value, socklen_t* size) override {
+      const bool asked =
+          level == IPPROTO_IP ? name == IP_TRANSPARENT : level == IPPROTO_IPV6 && name == IPV6_TRANSPARENT;
+      if (!asked) return custom_backend::get_option(fd, level, name, value, size);
+      *static_cast<int*>(value) = transparent;
+      return 0;
+    }
+    int local_address(int fd, sockaddr* address, socklen_t* size) override {
+      ++questions;
+      if (!wanted) return custom_backend::local_address(fd, address, size);
+      sockaddr_storage storage{};
+      *size = wanted->to_sockaddr(storage);
+      std::memcpy(address, &storage, *size);
+      return 0;
+    }
+  };
+  auto owned = std::make_unique<diverting>();
+  diverting& system = *owned;
+  anyio::loop loop(std::move(owned));
+  const ip_endpoint elsewhere{ip_address::v4(0x0a090909), 80};
+  const auto prepare = [](int, void*) { return 0; };
+  for (const ip_address& at : {v4, v6}) {
+    const auto accepts = [&](result<tcp_listener> made) {
+      tcp_listener l = std::move(made).value();
+      system.wanted.reset();
+      const int client = support::raw_connect(l.local_endpoints().front());
+      system.wanted = elsewhere;
+      system.questions = 0;
+      const ip_endpoint here = Face::get(l.accept()).value().local_endpoint();
+      ::close(client);
+      system.wanted.reset();
+      CHECK(l.local_endpoints().front().address == at);
+      CHECK(here == (system.questions == 0 ? l.local_endpoints().front() : elsewhere));
+      return system.questions;
+    };
+    const ip_endpoint any_port{at, 0};
+    const auto adopted = [&] {
+      tcp_listener l = tcp_listener::open(any_port).value();
+      return tcp_listener::from_fd(::dup(l.native_handles().front()));
+    };
+    system.transparent = true;
+    CHECK(accepts(tcp_listener::open(any_port, {.prepare = prepare})) == 1);
+    CHECK(accepts(adopted()) == 1);
+    // Ordinary ones cost no call.
+    CHECK(accepts(tcp_listener::open(any_port)) == 0);
+    system.transparent = false;
+    CHECK(accepts(tcp_listener::open(any_port, {.prepare = prepare})) == 0);
+    CHECK(accepts(adopted()) == 0);
+  }
+}
+#endif
 
 TEST_CASE("a port that another address has in use makes the kernel choose anew, starting with that address") {
   support::scripted_loop s;

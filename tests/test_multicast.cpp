@@ -157,6 +157,44 @@ TEST_CASE("hops and loop are set for the socket's family") {
   CHECK(v6.get_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP).value_or(1) == 0);
 }
 
+TEST_CASE("a socket for both families has a multicast interface, hops and loop for each") {
+  if (support::emulator_has(support::emulator_fault::udp_multicast)) return;
+  loop l;
+  udp_options both;
+  both.prepare = [](int fd, void*) {
+    const int off = 0;
+    return ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 ? 0 : errno;
+  };
+  result<udp_socket> s = udp_socket::open({ip_address::any_v6(), 0}, both);
+  CHECK(s.has_value());
+  if (!s) return;
+  const ip_address lo = ip_address::loopback_v4();
+  const auto interface_v4 = [&] {
+    in_addr chosen{};
+    socklen_t size = sizeof chosen;
+    CHECK(::getsockopt(s->native_handle(), IPPROTO_IP, IP_MULTICAST_IF, &chosen, &size) == 0);
+    return ip_address::v4(ntohl(chosen.s_addr));
+  };
+  CHECK(s->set_multicast_interface(lo).has_value());
+  CHECK(interface_v4() == lo);
+  CHECK(s->set_multicast_hops(7).has_value());
+  CHECK(s->get_option(IPPROTO_IP, IP_MULTICAST_TTL).value_or(0) == 7);
+  CHECK(s->get_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS).value_or(0) == 7);
+  CHECK(s->set_multicast_loop(false).has_value());
+  CHECK(s->get_option(IPPROTO_IP, IP_MULTICAST_LOOP).value_or(1) == 0);
+  CHECK(s->get_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP).value_or(1) == 0);
+  CHECK(s->set_multicast_loop(true).has_value());
+  CHECK(s->join_group(group_v4, lo).has_value());
+  CHECK(run(as_result(s->send_to("to both", ip_endpoint{group_v4, s->local_endpoint().port}))).has_value());
+  CHECK(receives(*s, "to both"));
+  CHECK(s->set_multicast_interface(ip_address()).has_value());
+  CHECK(interface_v4() == ip_address::any_v4());
+  // An address of IPv6 needs the interface's number; a socket of IPv4 takes none of IPv6.
+  CHECK(s->set_multicast_interface(ip_address::loopback_v6()).error() == errc::invalid_argument);
+  udp_socket v4 = open_shared({ip_address::any_v4(), 0});
+  CHECK(v4.set_multicast_interface(ip_address::loopback_v6()).error() == errc::invalid_argument);
+}
+
 TEST_CASE("broadcast has to be allowed first") {
   loop l;
   udp_socket s = open_shared({ip_address::any_v4(), 0});

@@ -138,6 +138,16 @@ TEST_CASE_FIXTURE(fixture, "an address of another family than asked for is name_
   CHECK(names->asked.arrived() == 0);
 }
 
+TEST_CASE_FIXTURE(fixture, "an IPv4-mapped address is one of IPv6 where that is asked for") {
+  const ip_endpoint v4{ip_address::v4(0x01020304), 80};
+  names->set("mapped.example", {v4});  // as resolvers tell it, whatever they were asked
+  CHECK(text("mapped.example", AF_INET6) == "[::ffff:1.2.3.4]:80");
+  CHECK(text("mapped.example") == "1.2.3.4:80");
+  CHECK(text("::ffff:1.2.3.4") == "[::ffff:1.2.3.4]:80");
+  CHECK(text("::ffff:1.2.3.4", AF_INET6) == "[::ffff:1.2.3.4]:80");
+  CHECK(look_up("::ffff:1.2.3.4", AF_INET).error() == errc::name_resolution);
+}
+
 TEST_CASE_FIXTURE(fixture, "a family that is no internet's is os_error with EAFNOSUPPORT") {
   const auto r = look_up("localhost", AF_UNIX);
   CHECK(r.error() == errc::os_error);

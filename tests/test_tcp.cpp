@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include <csignal>
@@ -584,6 +585,61 @@ TEST_CASE("release gives the descriptor up, open, and ends what waits") {
   CHECK(by_callback::get(again.receive()).value_or("") == "x");
 }
 
+TEST_CASE("release leaves a descriptor as it is, or makes it block again if it was taken over so") {
+  anyio::loop loop;
+  auto p = connected<support::tcp>();
+  int fd = p.second.release(true);
+  CHECK(support::is_non_blocking(fd));  // the library's own was never otherwise
+  CHECK(::fcntl(fd, F_SETFL, 0) == 0);
+  fd = anyio::tcp_stream::from_fd(fd).value().release();
+  CHECK(support::is_non_blocking(fd));
+  CHECK(::fcntl(fd, F_SETFL, 0) == 0);
+  fd = anyio::tcp_stream::from_fd(fd).value().release(true);
+  CHECK(!support::is_non_blocking(fd));
+  ::close(fd);
+  int fds[2];
+  CHECK(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+  for (const int end : fds) {
+    CHECK(anyio::unix_stream::from_fd(end).value().release(true) == end);
+    CHECK(!support::is_non_blocking(end));
+    ::close(end);
+  }
+  CHECK(anyio::tcp_stream().release(true) == -1);
+}
+
+TEST_CASE_TEMPLATE(
+    "from_fd takes over a connection that was reset: its bytes are delivered, then it is broken", Face,
+    by_callback, by_coroutine) {
+  anyio::loop loop;
+  for (const char* bytes : {"last words", ""}) {
+    CAPTURE(bytes);
+    auto p = connected<support::tcp>();
+    CHECK(by_callback::get(p.first.send(bytes)).has_value());
+    const anyio::ip_endpoint local = p.second.local_endpoint();
+    const int fd = p.second.release();
+    support::reset(p.first);
+    pollfd hung_up{fd, 0, 0};
+    CHECK(::poll(&hung_up, 1, 10000) == 1);
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    CHECK(::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0);
+    result<anyio::tcp_stream> taken = anyio::tcp_stream::from_fd(fd);
+    CHECK(taken.has_value());
+    if (!taken) {
+      ::close(fd);
+      continue;
+    }
+    CHECK(taken->local_endpoint() == local);
+    std::string got;
+    for (int i = 0; i < 2; ++i) {
+      const anyio::error e = drain<Face>(*taken, got);
+      CHECK(e == errc::broken_resource);
+      CHECK(e == std::errc::connection_reset);
+    }
+    CHECK(got == bytes);
+  }
+}
+
 TEST_CASE("endpoints are remembered after either end has gone") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
@@ -728,6 +784,25 @@ TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves
   refused(::socket(AF_INET, SOCK_DGRAM, 0), "type");
   anyio::tcp_listener l = anyio::tcp_listener::open(support::loopback()).value();
   refused(::dup(l.native_handles().front()), "not connected");
+  const int waits = support::raw_connect(l.local_endpoints().front());
+  refused(::dup(l.native_handles().front()), "not connected");
+  ::close(waits);
+  // An attempt to connect that failed was no connection, whether anybody has read its error or not.
+  const anyio::ip_endpoint nobody =
+      anyio::tcp_listener::open(support::loopback()).value().local_endpoints()[0];
+  for (const bool reads_error : {false, true}) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(::fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+    sockaddr_storage address{};
+    const socklen_t size = nobody.to_sockaddr(address);
+    static_cast<void>(::connect(fd, reinterpret_cast<const sockaddr*>(&address), size));
+    pollfd failed{fd, POLLOUT, 0};
+    CHECK(::poll(&failed, 1, 10000) == 1);
+    int e = 0;
+    socklen_t size_of_e = sizeof e;
+    if (reads_error) CHECK(::getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &size_of_e) == 0);
+    refused(fd, "not connected");
+  }
   const result<anyio::tcp_stream> closed = anyio::tcp_stream::from_fd(1000);
   CHECK(closed.error() == errc::invalid_argument);
   CHECK(closed.error().os_error() == EBADF);

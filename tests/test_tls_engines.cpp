@@ -749,6 +749,8 @@ TEST_CASE("tls engines: a client goes on only if the certificate is for the name
       {"127.0.0.1", true, ""},
       {"::1", true, ""},
       {"0:0:0::0:1", true, ""},
+      {"::ffff:127.0.0.1", true, ""},
+      {"::FFFF:7f00:1", true, ""},
       {"a.b.wild.example", false, "a.b.wild.example"},
       {"a_b.wild.example", false, "a_b.wild.example"},
       {"wild.example", false, "wild.example"},
@@ -762,6 +764,7 @@ TEST_CASE("tls engines: a client goes on only if the certificate is for the name
       {"127.0.0.10", false, ""},
       {"::2", false, ""},
       {"::127.0.0.1", false, ""},
+      {"::ffff:127.0.0.2", false, ""},
   };
   for_every_pair([&](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});

@@ -446,6 +446,102 @@ TEST_CASE("a send that has to wait goes on where it was") {
   CHECK(receive_all(b, in, 10) == sent);
 }
 
+namespace {
+task<std::size_t> finish(send_batch_operation& op) { co_return co_await op; }
+
+/// Keeps what an operation tells when it ends with its coroutine.
+struct noted {
+  noted(send_batch_operation&& o, std::size_t& out) : op(std::move(o)), sent(out) {}
+  noted(const noted&) = delete;
+  noted& operator=(const noted&) = delete;
+  ~noted() { sent = op.sent(); }
+  send_batch_operation op;
+  std::size_t& sent;
+};
+task<std::size_t> finish_noted(udp_socket& s, udp_batch& batch, std::size_t& sent) {
+  noted n(s.send_batch(batch), sent);
+  co_return co_await n.op;
+}
+}  // namespace
+
+TEST_CASE_TEMPLATE("a batch that did not go whole tells how many went", Face, by_callback, by_coroutine) {
+  // The third call and those after it find no room.
+  class full_backend final : public test_backend {
+   public:
+    int calls_left = 0;
+    int send_messages(int fd, std::span<const detail::message> messages) override {
+      return calls_left == 0 ? -EAGAIN : (--calls_left, test_backend::send_messages(fd, messages));
+    }
+  };
+  auto made = std::make_unique<full_backend>();
+  full_backend& system = *made;
+  system.has_pieces = false;
+  system.most_sent = 3;
+  loop l(std::move(made));
+  udp_socket a = open_udp();
+  udp_socket b = open_udp();
+  udp_batch out(10);
+  for (int i = 0; i < 10; ++i) CHECK(out.push(numbered(i, 5), b.local_endpoint()));
+  send_batch_operation op;
+  CHECK(op.sent() == 0);
+  op = a.send_batch(out);
+  const auto start = [&](waiting<std::size_t>& w) {
+    system.calls_left = 2;
+    Face::start(finish(op), w);
+    support::settle();
+    CHECK(!w.done());
+    CHECK(op.sent() == 6);
+  };
+  SUBCASE("when it is cancelled") {
+    waiting<std::size_t> w;
+    start(w);
+    a.cancel();
+    CHECK(w.get().error() == errc::cancelled);
+    CHECK(op.sent() == 6);
+  }
+  SUBCASE("to its callback") {
+    system.calls_left = 2;
+    std::size_t told = 0;
+    op.start([&](const result<std::size_t>& r) { told = r.error() == errc::cancelled ? op.sent() : 0; });
+    support::settle();
+    a.cancel();
+    support::settle();
+    CHECK(told == 6);
+  }
+  SUBCASE("when time is over") {
+    system.calls_left = 2;
+    std::size_t sent = 0;
+    CHECK(Face::get(fail_after(1ms, finish_noted(a, out, sent))).error() == errc::timed_out);
+    CHECK(sent == 6);
+  }
+  SUBCASE("when the socket is closed") {
+    waiting<std::size_t> w;
+    start(w);
+    a.close();
+    CHECK(w.get().error() == errc::closed_resource);
+    CHECK(op.sent() == 6);
+    return;
+  }
+  SUBCASE("when an error ends it") {
+    waiting<std::size_t> w;
+    start(w);
+    system.calls_left = 1;
+    system.send_status = -EPERM;
+    a.cancel();  // its one more attempt
+    CHECK(w.get().value_or(0) == 6);
+    CHECK(op.sent() == 6);
+  }
+  // Begun anew it counts from zero, and sends all.
+  waiting<std::size_t> w;
+  Face::start(finish(op), w);
+  support::settle();
+  CHECK(op.sent() == 0);
+  system.calls_left = 4;
+  a.cancel();  // its one more attempt
+  CHECK(w.get().value_or(0) == 10);
+  CHECK(op.sent() == 10);
+}
+
 TEST_CASE("where pieces are refused datagrams go one by one") {
   for (const int status : {-EINVAL, -EIO, -EMSGSIZE, -EOPNOTSUPP}) {
     fixture f(true);

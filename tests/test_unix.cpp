@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
@@ -308,6 +309,50 @@ TEST_CASE("unlink_on_close removes the listener's own file, and no other") {
   gone.close();
   anyio::unix_listener abstract = listen("\0anyio.unlink"s, {.unlink_on_close = true});
   abstract.close();
+}
+
+TEST_CASE("unlink_on_close finds its file from another folder, and no other of that name") {
+  anyio::loop loop;
+  const support::temp_dir dir, other;
+  struct folder_guard {
+    std::string before = std::filesystem::current_path();
+    ~folder_guard() { CHECK(::chdir(before.c_str()) == 0); }
+  } guard;
+  CHECK(::chdir(dir.path().c_str()) == 0);
+  CHECK(::mkdir("deep", 0700) == 0);
+  for (const char* name : {"s", "./deep/s"}) {
+    CAPTURE(name);
+    CHECK(::chdir(dir.path().c_str()) == 0);
+    anyio::unix_listener l = listen(name, {.unlink_on_close = true});
+    CHECK(l.local_path() == name);
+    CHECK(::chdir(other.path().c_str()) == 0);
+    static_cast<void>(::mkdir("deep", 0700));
+    const anyio::unix_listener namesake = listen(name);
+    l.close();
+    CHECK(!exists(dir.path(name)));
+    CHECK(exists(other.path(name)));
+  }
+  // A path that fits only from its folder: binding takes it as it was given.
+  CHECK(::chdir(dir.path().c_str()) == 0);
+  const std::string long_name(90, 'f');
+  CHECK(::mkdir(long_name.c_str(), 0700) == 0);
+  CHECK(::chdir(long_name.c_str()) == 0);
+  anyio::unix_listener l = listen("s", {.unlink_on_close = true});
+  CHECK(exists(dir.path(long_name + "/s")));
+  CHECK(::chdir("/") == 0);
+  l.close();
+  CHECK(!exists(dir.path(long_name + "/s")));
+  // A folder that is gone has no path any more; then the path is what it was.
+  CHECK(::mkdir(dir.path("gone").c_str(), 0700) == 0);
+  CHECK(::chdir(dir.path("gone").c_str()) == 0);
+  anyio::unix_listener up = listen(dir.path("t"), {.unlink_on_close = true});
+  CHECK(::rmdir(dir.path("gone").c_str()) == 0);
+  CHECK(anyio::detail::system_paths().absolute("x") == "x");
+  CHECK(anyio::detail::system_paths().absolute("/x") == "/x");
+  CHECK(::chdir("/") == 0);
+  CHECK(anyio::detail::system_paths().absolute("x") == "/x");
+  up.close();
+  CHECK(!exists(dir.path("t")));
 }
 
 TEST_CASE("the loop's end removes the file of a listener that is to unlink it") {

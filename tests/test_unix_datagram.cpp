@@ -329,6 +329,48 @@ TEST_CASE("the mode is set on the file, and left alone by an abstract name") {
 #endif
 }
 
+#if defined(__linux__)
+TEST_CASE("a file is never more open than its mode, from the moment in which it is made") {
+  struct watching final : support::custom_backend {
+    std::string path;
+    mode_t at_bind = 0;
+    int bind(int fd, const sockaddr* address, socklen_t size) override {
+      const int status = custom_backend::bind(fd, address, size);
+      struct stat made;
+      if (status == 0 && ::lstat(path.c_str(), &made) == 0) at_bind = made.st_mode & 0777;
+      return status;
+    }
+  };
+  auto owned = std::make_unique<watching>();
+  watching& system = *owned;
+  loop l(std::move(owned));
+  temp_dir dir;
+  system.path = dir.path("s");
+  struct umask_guard {
+    mode_t before = ::umask(0);
+    ~umask_guard() { ::umask(before); }
+  } guard;
+  for (const mode_t mask : {mode_t{0}, mode_t{022}}) {
+    ::umask(mask);
+    for (const mode_t mode : {mode_t{0600}, mode_t{0666}, mode_t{0}}) {
+      CAPTURE(mode);
+      unix_datagram_options options;
+      options.local_path = system.path;
+      options.local_mode = mode;
+      CHECK(run(as_result(create_unix_datagram_socket(options))).has_value());
+      CHECK(system.at_bind == (mode & ~mask));
+      struct stat status;
+      CHECK(::stat(system.path.c_str(), &status) == 0);
+      CHECK((status.st_mode & 0777) == mode);
+      CHECK(::unlink(system.path.c_str()) == 0);
+      CHECK(run(as_result(create_unix_listener(system.path, {.mode = mode}))).has_value());
+      CHECK(system.at_bind == (mode & ~mask));
+      CHECK(::unlink(system.path.c_str()) == 0);
+    }
+  }
+}
+#endif
+
 TEST_CASE("closing leaves the file behind") {
   loop l;
   temp_dir dir;

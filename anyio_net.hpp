@@ -2054,8 +2054,8 @@ struct mailbox : link {
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                                 // of posted nodes
-  backend* system = nullptr;                  // null once the loop is gone
+  link calls;                                   // of posted nodes
+  backend* system = nullptr;                    // null once the loop is gone
   std::uint32_t forks_of_owner = forks_so_far;  // of the process whose loop it is
   bool post(posted_node& call);
   /// False, and nothing is done, once the loop is gone.
@@ -2368,13 +2368,13 @@ class loop {
   }
 
   /// In the child of fork(2): makes a loop that the child inherited usable there. It gets a poller and a wake
-  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go on,
-  /// from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
+  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go
+  /// on, from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
   ///
-  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do what
-  /// they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a helper
-  /// thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins in the
-  /// child. `native_handle()` may change. Aborts if no poller can be made.
+  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do
+  /// what they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a
+  /// helper thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins
+  /// in the child. `native_handle()` may change. Aborts if no poller can be made.
   ///
   /// Without it, a child may destroy and close what it inherited, which releases only the child's descriptors
   /// and memory, and use loops of its own; to run the inherited loop aborts.
@@ -4834,7 +4834,8 @@ auto run(X&& x) {
   using T = typename std::remove_reference_t<reference>::value_type;
 
   std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running() || core->inherited())
+  if (detail::loop_core* core = detail::loop_core::current_or_null();
+      core == nullptr || core->running() || core->inherited())
     own.emplace();
   const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 
@@ -12399,7 +12400,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
   if (inherited()) [[unlikely]]  // it would take the parent's events
-    abort_with("loop", error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
+    abort_with("loop",
+               error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();

@@ -1144,6 +1144,7 @@ class byte_queue {
 // gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
 // `reverse`). A backend must not know who calls it.
 
+#include <cerrno>
 #include <chrono>
 #include <vector>
 
@@ -1305,6 +1306,8 @@ class signal_service {
   virtual int catch_signal(int number) = 0;
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
+  /// From now on it is woken through this descriptor.
+  virtual void wake_by(int) {}
 
  protected:
   ~signal_service() = default;
@@ -1345,8 +1348,11 @@ class backend {
   /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
   virtual int native_handle() const = 0;
   /// Eight bytes written to this descriptor end a `wait`, this one or the next: a signal handler can do no
-  /// more. The same for the backend's whole life; -1 if there is none.
+  /// more. It changes only in `after_fork`; -1 if there is none.
   virtual int wake_descriptor() const { return -1; }
+  /// In the child of fork(2): gives up the poller that the parent uses, and makes one that watches nothing.
+  /// 0 or a negative errno. Not called for a backend without `native_handle`, which shares nothing.
+  virtual int after_fork() { return -ENOTSUP; }
 
   // --- sockets: close-on-exec, non-blocking, never SIGPIPE
   virtual int open_socket(int family, int type, int protocol) = 0;           ///< socket(2)
@@ -1394,6 +1400,12 @@ namespace detail {
 
 // --- the machine's own, for what belongs to no loop
 
+/// How many times fork(2) was called on the way to this process, once there is a loop: it tells a child from
+/// its parent. Written only in a child that was just made, which has one thread.
+inline constinit std::uint32_t forks_so_far = 0;
+/// From now on each fork(2) calls the first before it, then the second in the parent and the third in the
+/// child (pthread_atfork(3)). Null for none.
+void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 void close_descriptor(int fd) noexcept;
 /// Numbers from here on are a simulation's, whose close this thread has while it runs there.
 inline constexpr int first_simulated_descriptor = 1 << 30;
@@ -1411,7 +1423,8 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] path_service& system_paths() noexcept;
 [[nodiscard]] batch_service& system_batches() noexcept;
 [[nodiscard]] thread_service& system_threads() noexcept;
-/// Writes to the descriptor from signal handlers; once it is destroyed no longer.
+/// Writes to the descriptor from signal handlers; no longer once it is destroyed, and not in the child of a
+/// fork before `wake_by` names a descriptor of the child's own.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
 // --- the services of a loop on this backend
@@ -1575,9 +1588,14 @@ class epoll_backend final : public posix_backend {
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int after_fork() override;
 
  private:
   epoll_backend() = default;
+
+  /// Makes the two descriptors. 0 or a negative errno.
+  int open() noexcept;
+  void close_own() noexcept;
 
   /// Adds or, if it is there already, changes; `change_first` says what is more likely.
   int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept;
@@ -1625,6 +1643,7 @@ class kqueue_backend final : public posix_backend {
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int after_fork() override;
   ANYIO_NET_FN int close(int fd) override;
 
  private:
@@ -1637,8 +1656,11 @@ class kqueue_backend final : public posix_backend {
     kind is = kind::none;
   };
 
-  kqueue_backend();
+  kqueue_backend() : entries_(256) {}
 
+  /// Makes the descriptors. 0 or a negative errno.
+  int open() noexcept;
+  void close_own() noexcept;
   entry& entry_of(int fd);
   /// Takes the filters out. One is not there if it has told once, or its descriptor was closed.
   void remove(int fd) noexcept;
@@ -1649,7 +1671,7 @@ class kqueue_backend final : public posix_backend {
   std::vector<entry> entries_;
   int poller_ = -1;
   int wake_fds_[2] = {-1, -1};  // read from, written to
-  pid_t process_;
+  pid_t process_ = 0;
   std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
 };
 
@@ -1965,6 +1987,8 @@ class resource : public pooled<recycler::descriptors> {
   bool poller_tells = false;
   /// No further event may come: read on until the end shows.
   bool read_to_end = false;
+  /// Each wait puts it into the poller again; else it is there as long as it is open.
+  bool entered_by_waits = false;
 
  protected:
   /// Releases what it holds of the system. Called once.
@@ -2039,14 +2063,23 @@ struct posted_node : node {
   virtual ~posted_node() = default;
 };
 
-/// What handles on other threads share with the loop.
-struct mailbox {
+/// What handles on other threads share with the loop. All mailboxes of the process are in a list, so that
+/// fork(2) finds none of them locked.
+struct mailbox : link {
+  mailbox();
+  mailbox(const mailbox&) = delete;
+  mailbox& operator=(const mailbox&) = delete;
+  ~mailbox();
+
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                 // of posted nodes
-  backend* system = nullptr;  // null once the loop is gone
+  link calls;                                 // of posted nodes
+  backend* system = nullptr;                  // null once the loop is gone
+  std::uint32_t forks_of_owner = forks_so_far;  // of the process whose loop it is
   bool post(posted_node& call);
+  /// False, and nothing is done, once the loop is gone.
+  bool offer(posted_node& call);
 };
 
 class loop_core {
@@ -2065,6 +2098,11 @@ class loop_core {
   [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
+  /// Whether this process is a child that got the loop by fork(2), and the poller is the parent's.
+  [[nodiscard]] bool inherited() const noexcept {
+    return mail->forks_of_owner != forks_so_far && alive() && system_->native_handle() >= 0;
+  }
+  void after_fork();
   [[nodiscard]] time_point now() { return system_->now(); }
 
   /// To the end of the ready list, from wherever it is.
@@ -2128,6 +2166,10 @@ class loop_core {
   void leave(registration& r) noexcept;
   /// Whether some resource is in the poller with this descriptor. Looks at all of them.
   [[nodiscard]] bool watches(int fd) const noexcept;
+  /// Takes it out of the poller, unless that is the parent's.
+  void unwatch(int fd) noexcept {
+    if (!inherited()) system_->forget(fd);
+  }
   /// Stops watching, and closes unless told otherwise.
   void forget(registration& r, bool close_it = true) noexcept;
   /// Wakes a reader once this loop has closed a descriptor, for those who ran out of them.
@@ -2379,6 +2421,19 @@ class loop {
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }
+
+  /// In the child of fork(2): makes a loop that the child inherited usable there. It gets a poller and a wake
+  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go on,
+  /// from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
+  ///
+  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do what
+  /// they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a helper
+  /// thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins in the
+  /// child. `native_handle()` may change. Aborts if no poller can be made.
+  ///
+  /// Without it, a child may destroy and close what it inherited, which releases only the child's descriptors
+  /// and memory, and use loops of its own; to run the inherited loop aborts.
+  void after_fork() { core_->after_fork(); }
 
   /// What waits: descriptor, operation, age in seconds, one per line.
   [[nodiscard]] std::string dump() const { return core_->dump(); }
@@ -4825,7 +4880,8 @@ struct withdraw_at_end<Op&> {
 /// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
 ///
 /// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
-/// still waits then is destroyed with it.
+/// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
+/// `after_fork`.
 template <class X>
 auto run(X&& x) {
   using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
@@ -4833,7 +4889,7 @@ auto run(X&& x) {
   using T = typename std::remove_reference_t<reference>::value_type;
 
   std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running())
+  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running() || core->inherited())
     own.emplace();
   const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 
@@ -4993,6 +5049,7 @@ class raw_descriptor final : public resource, public link {
  public:
   raw_descriptor(loop_core& core, int fd) : resource(core) {
     registration_.fd = fd;
+    entered_by_waits = true;
     core.raw_descriptors.insert_before(*this);
   }
   ~raw_descriptor() override { close(); }
@@ -7492,8 +7549,6 @@ inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) {
 // drained queue only to who is connected to it, so a send also tries again by itself, after pauses of 1 to
 // 20 ms. This part must not know what is sent.
 
-#include <cerrno>
-
 namespace anyio::inline ANYIO_NET_ABI {
 
 /// How to open a UNIX datagram socket.
@@ -7788,6 +7843,8 @@ class helper_job : public posted_node {
   [[nodiscard]] int begin(loop_core& loop, node& waiter);
   [[nodiscard]] bool begun() const noexcept { return stage_ != stage::idle; }
   [[nodiscard]] bool over() const noexcept { return stage_ == stage::over; }
+  /// The helper that was making the call is not in this process, a forked child.
+  [[nodiscard]] bool lost() const noexcept { return stage_ == stage::lost; }
   /// Nobody waits for the outcome any more. False: the call is being made, and the job is lost to it.
   [[nodiscard]] bool withdraw() noexcept;
   /// One owner less.
@@ -7795,12 +7852,9 @@ class helper_job : public posted_node {
 
  private:
   friend class helper_pool;
-  enum class stage : std::uint8_t { idle, under_way, over };
+  enum class stage : std::uint8_t { idle, under_way, over, lost };
 
   void acquire() noexcept { ++owners_; }
-  /// On a helper. Afterwards the job is the loop's.
-  void perform();
-
   /// The call is made here, at a moment that the system chooses.
   static void run_in_place(node& n);
   static void run(node& n);
@@ -7816,6 +7870,7 @@ class helper_job : public posted_node {
   std::size_t turns_ = 0;  // until a call in place
   std::shared_ptr<mailbox> mail_;
   stage stage_ = stage::idle;
+  stage next_stage_ = stage::over;  // when it is back from the helpers
 #if !defined(ANYIO_NET_NO_THREADS)
   std::atomic<unsigned> owners_{1};
   bool queued_ = false;  // under the pool's mutex
@@ -7826,7 +7881,8 @@ class helper_job : public posted_node {
 
 #if !defined(ANYIO_NET_NO_THREADS)
 
-/// The helper threads of the process.
+/// The helper threads of the process. A forked child has none of them: there the jobs go back to their loops,
+/// which learn of it if they run again after `loop::after_fork`.
 class helper_pool {
  public:
   static constexpr std::size_t most_helpers = 16;
@@ -7840,10 +7896,14 @@ class helper_pool {
   [[nodiscard]] bool take_back(helper_job& job) noexcept;
 
  private:
+  helper_pool();
   static void serve();
+  static void part_from_parent();
+  static void give_back(helper_job& job, helper_job::stage then);
 
   std::mutex mutex_;
   link queue_;  // empty when there is no helper
+  link performed_;
   std::size_t helpers_ = 0;
 };
 
@@ -7888,6 +7948,12 @@ class helper_call {
         out = error(errc::os_error, -status, name);
         return true;
       }
+    }
+    if (job_->lost()) {  // what it was about to write is left alone
+      withdraw();
+      out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
+                                      "the helper thread is in the parent of this process");
+      return true;
     }
     if (!job_->over()) return false;
     out = std::move(job_->outcome);
@@ -9876,6 +9942,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int after_fork() override;
 
   ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
   ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
@@ -9947,6 +10014,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
   ANYIO_NET_FN bool take_signal(int number) override;
+  ANYIO_NET_FN void wake_by(int wake_descriptor) override;
 
   [[nodiscard]] signal_service& inner_signals();
   /// The error that this call is to fail with, 0 for none.
@@ -11602,6 +11670,11 @@ ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+ANYIO_NET_COLD void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) {
+  if (const int e = ::pthread_atfork(before, in_parent, in_child); e != 0)
+    abort_with("at_fork", error(errc::os_error, e, "pthread_atfork"));
+}
+
 ANYIO_NET_FN void close_descriptor(int fd) noexcept {
   if (fd >= first_simulated_descriptor && close_simulated != nullptr) return close_simulated(fd);
   static_cast<void>(::close(fd));
@@ -11836,7 +11909,7 @@ inline constexpr int signal_limit = 64;  // the highest number that can be caugh
 struct signal_slot {
   std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
   std::atomic<std::uint32_t> pending[2]{};  // we know has them lock-free
-  std::atomic<int> wake_fd{0};
+  std::atomic<int> wake_fd{0};              // -1: the parent's, which is not to be woken
   bool taken = false;
 };
 
@@ -11852,6 +11925,7 @@ struct signal_table {
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
   std::uint32_t catchers[signal_limit]{};  // loops that catch a number, at number - 1
+  sigset_t before_fork{};                  // the forking thread's mask
   struct sigaction before[signal_limit]{};
 };
 
@@ -11863,14 +11937,22 @@ inline signal_table& the_signals() noexcept {
   return table;
 }
 
+inline void lock_signals() noexcept {
+#if !defined(ANYIO_NET_NO_THREADS)
+  ::pthread_mutex_lock(&the_signals().mutex);
+#endif
+}
+
+inline void unlock_signals() noexcept {
+#if !defined(ANYIO_NET_NO_THREADS)
+  ::pthread_mutex_unlock(&the_signals().mutex);
+#endif
+}
+
 class signal_lock {
  public:
-#if !defined(ANYIO_NET_NO_THREADS)
-  signal_lock() noexcept { ::pthread_mutex_lock(&the_signals().mutex); }
-  ~signal_lock() { ::pthread_mutex_unlock(&the_signals().mutex); }
-#else
-  signal_lock() noexcept {}
-#endif
+  signal_lock() noexcept { lock_signals(); }
+  ~signal_lock() { unlock_signals(); }
   signal_lock(const signal_lock&) = delete;
   signal_lock& operator=(const signal_lock&) = delete;
 };
@@ -11890,7 +11972,8 @@ inline void note_signal(int number) noexcept {
     slot.pending[word].fetch_or(bit);
     const std::uint64_t one = 1;
     // Full means that the wake-up is there already.
-    [[maybe_unused]] const ssize_t n = ::write(slot.wake_fd.load(), &one, sizeof one);
+    const int fd = slot.wake_fd.load();
+    [[maybe_unused]] const ssize_t n = fd < 0 ? 0 : ::write(fd, &one, sizeof one);
   }
   table.handlers.fetch_sub(1);
   errno = saved_errno;
@@ -11905,6 +11988,38 @@ inline void wait_for_handlers() noexcept {
   }
 }
 
+// A fork is made with the table unlocked by others and with all signals blocked, so that no handler of the
+// child wakes the parent. What came before the fork is the parent's, as with pending signals (fork(2)).
+[[gnu::cold]] inline void prepare_signals_for_fork() noexcept {
+  sigset_t all;
+  sigfillset(&all);
+  lock_signals();
+  ::pthread_sigmask(SIG_SETMASK, &all, &the_signals().before_fork);
+}
+
+[[gnu::cold]] inline void release_signals_after_fork() noexcept {
+  const sigset_t before = the_signals().before_fork;
+  unlock_signals();
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+[[gnu::cold]] inline void part_signals_from_parent() noexcept {
+  signal_table& table = the_signals();
+  table.handlers.store(0);  // those of other threads, which are not in the child
+  const int used = table.slots_used.load();
+  for (int i = 0; i < used; ++i) {
+    table.slots[i].wake_fd.store(-1);
+    for (auto& word : table.slots[i].pending) word.store(0);
+  }
+  release_signals_after_fork();
+}
+
+[[gnu::cold]] inline void part_signals_at_fork() {
+  static const bool done =
+      (at_fork(prepare_signals_for_fork, release_signals_after_fork, part_signals_from_parent), true);
+  static_cast<void>(done);
+}
+
 class posix_signals final : public signal_service {
  public:
   explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
@@ -11915,6 +12030,7 @@ class posix_signals final : public signal_service {
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
   ANYIO_NET_FN bool take_signal(int number) override;
+  ANYIO_NET_FN void wake_by(int wake_descriptor) override;
 
  private:
   int wake_fd_;
@@ -11937,6 +12053,7 @@ ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
     return 0;
   }
 
+  part_signals_at_fork();
   const signal_lock lock;
   signal_table& table = the_signals();
   if (slot_ < 0) {
@@ -11991,6 +12108,13 @@ ANYIO_NET_FN bool posix_signals::take_signal(int number) {
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
   std::atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
+}
+
+ANYIO_NET_COLD void posix_signals::wake_by(int wake_descriptor) {
+  wake_fd_ = wake_descriptor;
+  if (slot_ < 0) return;
+  const signal_lock lock;
+  the_signals().slots[slot_].wake_fd.store(wake_fd_);
 }
 
 ANYIO_NET_COLD posix_signals::~posix_signals() {
@@ -12069,6 +12193,7 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return 
 #include <chrono>
 #include <climits>
 #include <iterator>
+#include <utility>
 
 #include <poll.h>
 #include <sys/epoll.h>
@@ -12085,17 +12210,29 @@ static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI &&
 
 ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
   std::unique_ptr<epoll_backend> made(new epoll_backend);
-  made->poller_ = ::epoll_create1(EPOLL_CLOEXEC);
-  if (made->poller_ < 0) return nullptr;
-  made->wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (made->wake_fd_ < 0) return nullptr;
-  if (made->control(made->wake_fd_, EPOLLIN, wake_token, false) < 0) return nullptr;
-  return made;
+  return made->open() < 0 ? nullptr : std::move(made);
 }
 
-ANYIO_NET_COLD epoll_backend::~epoll_backend() {
+ANYIO_NET_COLD int epoll_backend::open() noexcept {
+  poller_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (poller_ < 0) return -errno;
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) return -errno;
+  return control(wake_fd_, EPOLLIN, wake_token, false);
+}
+
+ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
   if (wake_fd_ >= 0) ::close(wake_fd_);
   if (poller_ >= 0) ::close(poller_);
+  poller_ = wake_fd_ = -1;
+}
+
+ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
+
+ANYIO_NET_COLD int epoll_backend::after_fork() {
+  close_own();  // first, so that there are two numbers left
+  woken_.store(false);
+  return open();
 }
 
 ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,
@@ -12187,6 +12324,7 @@ ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_
 #include <chrono>
 #include <cstddef>
 #include <iterator>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/event.h>
@@ -12257,32 +12395,44 @@ inline int refuse_file(int fd) noexcept {
   return is_device && is_unknown ? -EPERM : -error_number;
 }
 
-ANYIO_NET_COLD kqueue_backend::kqueue_backend() : entries_(256), process_(::getpid()) {}
-
 ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
   std::unique_ptr<kqueue_backend> made(new kqueue_backend);
-  made->poller_ = ::kqueue();
-  if (made->poller_ < 0) return nullptr;
-  // A child does not inherit it, but a program that replaces this one would.
-  if (::fcntl(made->poller_, F_SETFD, FD_CLOEXEC) < 0) return nullptr;
-#if defined(__APPLE__)
-  if (::pipe(made->wake_fds_) < 0) return nullptr;
-  for (const int fd : made->wake_fds_)
-    if (adopt_descriptor(fd) < 0) return nullptr;
-#else
-  if (::pipe2(made->wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return nullptr;
-#endif
-  kqueue_changes changes;
-  changes.add(made->wake_fds_[0], EVFILT_READ, EV_ADD);
-  if (changes.apply(made->poller_) < 0 || changes.error_of(EVFILT_READ) != 0) return nullptr;
-  return made;
+  return made->open() < 0 ? nullptr : std::move(made);
 }
 
-ANYIO_NET_COLD kqueue_backend::~kqueue_backend() {
+ANYIO_NET_COLD int kqueue_backend::open() noexcept {
+  process_ = ::getpid();
+  poller_ = ::kqueue();
+  if (poller_ < 0) return -errno;
+  // A child does not inherit it, but a program that replaces this one would.
+  if (::fcntl(poller_, F_SETFD, FD_CLOEXEC) < 0) return -errno;
+#if defined(__APPLE__)
+  if (::pipe(wake_fds_) < 0) return -errno;
   for (const int fd : wake_fds_)
-    if (fd >= 0) ::close(fd);
+    if (const int status = adopt_descriptor(fd); status < 0) return status;
+#else
+  if (::pipe2(wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return -errno;
+#endif
+  kqueue_changes changes;
+  changes.add(wake_fds_[0], EVFILT_READ, EV_ADD);
+  const int status = changes.apply(poller_);
+  return status < 0 ? status : -changes.error_of(EVFILT_READ);
+}
+
+ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
+  for (int& fd : wake_fds_)
+    if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
   // After a fork the number is not the poller's in the child, but anyone's.
-  if (poller_ >= 0 && process_ == ::getpid()) ::close(poller_);
+  if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+}
+
+ANYIO_NET_COLD kqueue_backend::~kqueue_backend() { close_own(); }
+
+ANYIO_NET_COLD int kqueue_backend::after_fork() {
+  close_own();
+  for (entry& e : entries_) e.is = kind::none;
+  woken_.store(false);
+  return open();
 }
 
 ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
@@ -12528,20 +12678,71 @@ ANYIO_NET_FN void resource::cancel() noexcept {
   }
 }
 
-ANYIO_NET_FN bool mailbox::post(posted_node& call) {
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::unique_lock lock(mutex);
-#endif
-  if (system == nullptr) {
-#if !defined(ANYIO_NET_NO_THREADS)
-    lock.unlock();  // what the callable's destructor does may post again
-#endif
-    call.how->abandon(call);
-    return false;
+/// The mailboxes of the process, and the count of forks. Never destroyed: handles may be, after `main`.
+struct mailboxes {
+  [[nodiscard]] static mailboxes& instance() {
+    static mailboxes& list = *new mailboxes;
+    return list;
   }
+
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex mutex;
+  link all;
+
+  mailboxes() { at_fork(lock_all, unlock_all, in_child); }
+
+  static void lock_all() {
+    mailboxes& list = instance();
+    list.mutex.lock();
+    for (link* l = list.all.next; l != &list.all; l = l->next) static_cast<mailbox*>(l)->mutex.lock();
+  }
+  static void unlock_all() {
+    mailboxes& list = instance();
+    for (link* l = list.all.next; l != &list.all; l = l->next) static_cast<mailbox*>(l)->mutex.unlock();
+    list.mutex.unlock();
+  }
+  static void in_child() {
+    unlock_all();
+    ++forks_so_far;
+  }
+#else
+  mailboxes() {
+    at_fork(nullptr, nullptr, [] { ++forks_so_far; });
+  }
+#endif
+};
+
+ANYIO_NET_COLD mailbox::mailbox() {
+  [[maybe_unused]] mailboxes& list = mailboxes::instance();
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(list.mutex);
+  list.all.insert_before(*this);
+#endif
+}
+
+ANYIO_NET_COLD mailbox::~mailbox() {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mailboxes::instance().mutex);
+  unlink();
+#endif
+}
+
+ANYIO_NET_FN bool mailbox::post(posted_node& call) {
+  if (offer(call)) return true;
+  call.how->abandon(call);  // without the lock: what the callable's destructor does may post again
+  return false;
+}
+
+ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mutex);
+#endif
+  if (system == nullptr) return false;
   const bool first = !calls.linked();
   calls.insert_before(call);
-  if (first) system->wake();  // under the lock, since the loop may end right after it
+  // Under the lock, since the loop may end right after it. `after_fork` wakes a loop of which this process
+  // must not touch the poller.
+  if (first && (forks_of_owner == forks_so_far || system->native_handle() < 0)) system->wake();
   return true;
 }
 
@@ -12601,7 +12802,7 @@ ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
 ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   if (r.fd < 0) return;
   leave(r);
-  system_->forget(r.fd);
+  unwatch(r.fd);
   const int fd = std::exchange(r.fd, -1);
   if (!close_it) return;
   system_->close(fd);
@@ -12643,6 +12844,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 }
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
+  if (inherited()) [[unlikely]]  // it would take the parent's events
+    abort_with("loop", error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();
@@ -12763,6 +12966,29 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
   if (first == nullptr) return duration::max();
   const time_point time = now();
   return first->deadline() > time ? first->deadline() - time : duration::zero();
+}
+
+ANYIO_NET_COLD void loop_core::after_fork() {
+  if (!inherited()) return;
+  if (const int status = system_->after_fork(); status < 0)
+    abort_with("after_fork", error(errc::os_error, -status, "poller"));
+  mail->forks_of_owner = forks_so_far;
+  signal_service* const signals = system_->signals() != nullptr ? system_->signals() : own_signals.get();
+  if (signals != nullptr) signals->wake_by(system_->wake_descriptor());
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    resource* const owner = slots_[i].owner;
+    if (owner == nullptr) continue;
+    const int fd = slots_[i].fd;
+    int status = 0;
+    if (fd >= 0 && !owner->entered_by_waits)
+      status = system_->watch(fd, std::uint64_t{slots_[i].generation} << 32 | i);
+    if (status < 0 && status != -EPERM) {  // EPERM: a device that is always ready
+      ref<resource>(owner)->close();
+    } else {
+      owner->ready(ready_read | ready_write);
+    }
+  }
+  system_->wake();  // to look for calls and signals
 }
 
 ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
@@ -13122,6 +13348,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
   node* other = waiting(s == read_side ? write_side : read_side);
   if (other == nullptr) return close();
   // The event may have been spent on the one who left. If it cannot be had again, the other one finds out.
+  if (core().inherited()) return;
   if (entered_ && arm() < 0) core().queue(*other);
 }
 
@@ -13130,7 +13357,7 @@ ANYIO_NET_FN void raw_descriptor::shut() noexcept {
   if (!std::exchange(entered_, false)) return;
   core().leave(registration_);
   // An owner that closed it unannounced may have left the number to a stream of this loop.
-  if (!core().watches(registration_.fd)) core().system().forget(registration_.fd);
+  if (!core().watches(registration_.fd)) core().unwatch(registration_.fd);
 }
 
 }  // namespace detail
@@ -14635,7 +14862,8 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  if (remove_own_file != nullptr) remove_own_file(*this);
+  // Not in a forked child: the parent goes on listening there.
+  if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }
 
 [[gnu::cold]] inline void remove_file_of(const listener_resource& r) {
@@ -15797,6 +16025,7 @@ ANYIO_NET_FN bool helper_job::withdraw() noexcept {
     return true;
   }
 #if !defined(ANYIO_NET_NO_THREADS)
+  if (stage_ == stage::lost) return false;
   if (stage_ == stage::under_way) {
     if (!helper_pool::instance().take_back(*this)) return false;
     release();
@@ -15812,18 +16041,12 @@ ANYIO_NET_FN void helper_job::release() noexcept {
   if (--owners_ == 0) delete this;
 }
 
-ANYIO_NET_FN void helper_job::perform() {
-  work_(*this);
-  const std::shared_ptr<mailbox> mail = mail_;  // once posted, the job may be gone before post returns
-  mail->post(*this);
-}
-
 /// On the loop's thread.
 ANYIO_NET_FN void helper_job::run(node& n) {
   auto& job = static_cast<helper_job&>(n);
   job.retire();
   job.how = &face_of_job;
-  job.stage_ = stage::over;
+  job.stage_ = std::exchange(job.next_stage_, stage::over);
   if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
     waiter->core->queue(*waiter);
   }
@@ -15843,6 +16066,30 @@ ANYIO_NET_FN void helper_job::abandon(node& n) {
 ANYIO_NET_FN helper_pool& helper_pool::instance() {
   static helper_pool& pool = *new helper_pool;
   return pool;
+}
+
+ANYIO_NET_COLD helper_pool::helper_pool() {
+  at_fork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); }, part_from_parent);
+}
+
+ANYIO_NET_COLD void helper_pool::give_back(helper_job& job, helper_job::stage then) {
+  job.unlink();
+  job.queued_ = false;
+  job.next_stage_ = then;
+  static_cast<void>(job.mail_->offer(job));
+}
+
+ANYIO_NET_COLD void helper_pool::part_from_parent() {
+  helper_pool& pool = instance();
+  pool.helpers_ = 0;
+  while (pool.queue_.linked())
+    give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
+  while (pool.performed_.linked()) {
+    auto& job = static_cast<helper_job&>(*pool.performed_.next);
+    job.acquire();  // never destroyed: the helper was amid the call
+    give_back(job, helper_job::stage::lost);
+  }
+  pool.mutex_.unlock();
 }
 
 ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
@@ -15871,13 +16118,23 @@ ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
 
 ANYIO_NET_FN void helper_pool::serve() {
   helper_pool& pool = instance();
+  const std::uint32_t forks = forks_so_far;
   std::unique_lock lock(pool.mutex_);
   while (pool.queue_.linked()) {
     auto& job = static_cast<helper_job&>(*pool.queue_.next);
     job.unlink();
     job.queued_ = false;
+    pool.performed_.insert_before(job);
     lock.unlock();
-    job.perform();
+    job.work_(job);
+    if (forks != forks_so_far) return;  // the call has forked, and this is the child
+    lock.lock();
+    job.unlink();
+    // Under the lock, so that a fork finds it in one place; then it may be gone before this returns.
+    const std::shared_ptr<mailbox> mail = job.mail_;
+    if (mail->offer(job)) continue;
+    lock.unlock();
+    job.how->abandon(job);
     lock.lock();
   }
   --pool.helpers_;
@@ -16919,6 +17176,11 @@ ANYIO_NET_FN progress tls_resource::finish() {
 
 ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
+  if (core().inherited()) {           // the connection is the parent's, who sends and reads on
+    relays_[read_side].leave();
+    relays_[write_side].leave();
+    return transport_->close();
+  }
   if (standard_compatible_) say_goodbye();
   error failure;
   exhausted[write_side] = false;  // there may be room again
@@ -21636,6 +21898,11 @@ ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inne
 
 ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
 
+ANYIO_NET_FN int faulty_backend::after_fork() {
+  held_.reset();  // the parent sends it
+  return inner_->after_fork();
+}
+
 ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
   if (signal_service* own = inner_->signals()) return *own;
   if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
@@ -21650,6 +21917,11 @@ ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
 ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
+
+ANYIO_NET_FN void faulty_backend::wake_by(int wake_descriptor) {
+  signal_service* const own = inner_->signals();
+  if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
+}
 
 ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
   static_cast<void>(shorten(wanted));

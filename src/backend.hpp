@@ -9,6 +9,7 @@
 #include "address.hpp"
 #include "config.hpp"
 
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -177,6 +178,8 @@ class signal_service {
   virtual int catch_signal(int number) = 0;
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
+  /// From now on it is woken through this descriptor.
+  virtual void wake_by(int) {}
 
  protected:
   ~signal_service() = default;
@@ -217,8 +220,11 @@ class backend {
   /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
   virtual int native_handle() const = 0;
   /// Eight bytes written to this descriptor end a `wait`, this one or the next: a signal handler can do no
-  /// more. The same for the backend's whole life; -1 if there is none.
+  /// more. It changes only in `after_fork`; -1 if there is none.
   virtual int wake_descriptor() const { return -1; }
+  /// In the child of fork(2): gives up the poller that the parent uses, and makes one that watches nothing.
+  /// 0 or a negative errno. Not called for a backend without `native_handle`, which shares nothing.
+  virtual int after_fork() { return -ENOTSUP; }
 
   // --- sockets: close-on-exec, non-blocking, never SIGPIPE
   virtual int open_socket(int family, int type, int protocol) = 0;           ///< socket(2)
@@ -266,6 +272,12 @@ namespace detail {
 
 // --- the machine's own, for what belongs to no loop
 
+/// How many times fork(2) was called on the way to this process, once there is a loop: it tells a child from
+/// its parent. Written only in a child that was just made, which has one thread.
+inline constinit std::uint32_t forks_so_far = 0;
+/// From now on each fork(2) calls the first before it, then the second in the parent and the third in the
+/// child (pthread_atfork(3)). Null for none.
+void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 void close_descriptor(int fd) noexcept;
 /// Numbers from here on are a simulation's, whose close this thread has while it runs there.
 inline constexpr int first_simulated_descriptor = 1 << 30;
@@ -283,7 +295,8 @@ inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] path_service& system_paths() noexcept;
 [[nodiscard]] batch_service& system_batches() noexcept;
 [[nodiscard]] thread_service& system_threads() noexcept;
-/// Writes to the descriptor from signal handlers; once it is destroyed no longer.
+/// Writes to the descriptor from signal handlers; no longer once it is destroyed, and not in the child of a
+/// fork before `wake_by` names a descriptor of the child's own.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
 // --- the services of a loop on this backend

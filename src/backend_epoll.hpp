@@ -32,9 +32,14 @@ class epoll_backend final : public posix_backend {
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int after_fork() override;
 
  private:
   epoll_backend() = default;
+
+  /// Makes the two descriptors. 0 or a negative errno.
+  int open() noexcept;
+  void close_own() noexcept;
 
   /// Adds or, if it is there already, changes; `change_first` says what is more likely.
   int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept;

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <climits>
 #include <iterator>
+#include <utility>
 
 #include <poll.h>
 #include <sys/epoll.h>
@@ -26,17 +27,29 @@ static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI &&
 
 ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
   std::unique_ptr<epoll_backend> made(new epoll_backend);
-  made->poller_ = ::epoll_create1(EPOLL_CLOEXEC);
-  if (made->poller_ < 0) return nullptr;
-  made->wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (made->wake_fd_ < 0) return nullptr;
-  if (made->control(made->wake_fd_, EPOLLIN, wake_token, false) < 0) return nullptr;
-  return made;
+  return made->open() < 0 ? nullptr : std::move(made);
 }
 
-ANYIO_NET_COLD epoll_backend::~epoll_backend() {
+ANYIO_NET_COLD int epoll_backend::open() noexcept {
+  poller_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (poller_ < 0) return -errno;
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) return -errno;
+  return control(wake_fd_, EPOLLIN, wake_token, false);
+}
+
+ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
   if (wake_fd_ >= 0) ::close(wake_fd_);
   if (poller_ >= 0) ::close(poller_);
+  poller_ = wake_fd_ = -1;
+}
+
+ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
+
+ANYIO_NET_COLD int epoll_backend::after_fork() {
+  close_own();  // first, so that there are two numbers left
+  woken_.store(false);
+  return open();
 }
 
 ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,

@@ -63,6 +63,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int after_fork() override;
 
   ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
   ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
@@ -134,6 +135,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
   ANYIO_NET_FN bool take_signal(int number) override;
+  ANYIO_NET_FN void wake_by(int wake_descriptor) override;
 
   [[nodiscard]] signal_service& inner_signals();
   /// The error that this call is to fail with, 0 for none.

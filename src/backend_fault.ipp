@@ -487,6 +487,11 @@ ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inne
 
 ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
 
+ANYIO_NET_FN int faulty_backend::after_fork() {
+  held_.reset();  // the parent sends it
+  return inner_->after_fork();
+}
+
 ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
   if (signal_service* own = inner_->signals()) return *own;
   if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
@@ -501,6 +506,11 @@ ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
 ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
 
 ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
+
+ANYIO_NET_FN void faulty_backend::wake_by(int wake_descriptor) {
+  signal_service* const own = inner_->signals();
+  if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
+}
 
 ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
   static_cast<void>(shorten(wanted));

@@ -33,6 +33,7 @@ class kqueue_backend final : public posix_backend {
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int after_fork() override;
   ANYIO_NET_FN int close(int fd) override;
 
  private:
@@ -45,8 +46,11 @@ class kqueue_backend final : public posix_backend {
     kind is = kind::none;
   };
 
-  kqueue_backend();
+  kqueue_backend() : entries_(256) {}
 
+  /// Makes the descriptors. 0 or a negative errno.
+  int open() noexcept;
+  void close_own() noexcept;
   entry& entry_of(int fd);
   /// Takes the filters out. One is not there if it has told once, or its descriptor was closed.
   void remove(int fd) noexcept;
@@ -57,7 +61,7 @@ class kqueue_backend final : public posix_backend {
   std::vector<entry> entries_;
   int poller_ = -1;
   int wake_fds_[2] = {-1, -1};  // read from, written to
-  pid_t process_;
+  pid_t process_ = 0;
   std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
 };
 

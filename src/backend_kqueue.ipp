@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <iterator>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/event.h>
@@ -80,32 +81,44 @@ inline int refuse_file(int fd) noexcept {
   return is_device && is_unknown ? -EPERM : -error_number;
 }
 
-ANYIO_NET_COLD kqueue_backend::kqueue_backend() : entries_(256), process_(::getpid()) {}
-
 ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
   std::unique_ptr<kqueue_backend> made(new kqueue_backend);
-  made->poller_ = ::kqueue();
-  if (made->poller_ < 0) return nullptr;
-  // A child does not inherit it, but a program that replaces this one would.
-  if (::fcntl(made->poller_, F_SETFD, FD_CLOEXEC) < 0) return nullptr;
-#if defined(__APPLE__)
-  if (::pipe(made->wake_fds_) < 0) return nullptr;
-  for (const int fd : made->wake_fds_)
-    if (adopt_descriptor(fd) < 0) return nullptr;
-#else
-  if (::pipe2(made->wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return nullptr;
-#endif
-  kqueue_changes changes;
-  changes.add(made->wake_fds_[0], EVFILT_READ, EV_ADD);
-  if (changes.apply(made->poller_) < 0 || changes.error_of(EVFILT_READ) != 0) return nullptr;
-  return made;
+  return made->open() < 0 ? nullptr : std::move(made);
 }
 
-ANYIO_NET_COLD kqueue_backend::~kqueue_backend() {
+ANYIO_NET_COLD int kqueue_backend::open() noexcept {
+  process_ = ::getpid();
+  poller_ = ::kqueue();
+  if (poller_ < 0) return -errno;
+  // A child does not inherit it, but a program that replaces this one would.
+  if (::fcntl(poller_, F_SETFD, FD_CLOEXEC) < 0) return -errno;
+#if defined(__APPLE__)
+  if (::pipe(wake_fds_) < 0) return -errno;
   for (const int fd : wake_fds_)
-    if (fd >= 0) ::close(fd);
+    if (const int status = adopt_descriptor(fd); status < 0) return status;
+#else
+  if (::pipe2(wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return -errno;
+#endif
+  kqueue_changes changes;
+  changes.add(wake_fds_[0], EVFILT_READ, EV_ADD);
+  const int status = changes.apply(poller_);
+  return status < 0 ? status : -changes.error_of(EVFILT_READ);
+}
+
+ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
+  for (int& fd : wake_fds_)
+    if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
   // After a fork the number is not the poller's in the child, but anyone's.
-  if (poller_ >= 0 && process_ == ::getpid()) ::close(poller_);
+  if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+}
+
+ANYIO_NET_COLD kqueue_backend::~kqueue_backend() { close_own(); }
+
+ANYIO_NET_COLD int kqueue_backend::after_fork() {
+  close_own();
+  for (entry& e : entries_) e.is = kind::none;
+  woken_.store(false);
+  return open();
 }
 
 ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {

@@ -8,6 +8,7 @@
 #include <ctime>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +17,11 @@
 #endif
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
+
+ANYIO_NET_COLD void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) {
+  if (const int e = ::pthread_atfork(before, in_parent, in_child); e != 0)
+    abort_with("at_fork", error(errc::os_error, e, "pthread_atfork"));
+}
 
 ANYIO_NET_FN void close_descriptor(int fd) noexcept {
   if (fd >= first_simulated_descriptor && close_simulated != nullptr) return close_simulated(fd);

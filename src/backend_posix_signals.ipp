@@ -21,7 +21,7 @@ inline constexpr int signal_limit = 64;  // the highest number that can be caugh
 struct signal_slot {
   std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
   std::atomic<std::uint32_t> pending[2]{};  // we know has them lock-free
-  std::atomic<int> wake_fd{0};
+  std::atomic<int> wake_fd{0};              // -1: the parent's, which is not to be woken
   bool taken = false;
 };
 
@@ -37,6 +37,7 @@ struct signal_table {
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
   std::uint32_t catchers[signal_limit]{};  // loops that catch a number, at number - 1
+  sigset_t before_fork{};                  // the forking thread's mask
   struct sigaction before[signal_limit]{};
 };
 
@@ -48,14 +49,22 @@ inline signal_table& the_signals() noexcept {
   return table;
 }
 
+inline void lock_signals() noexcept {
+#if !defined(ANYIO_NET_NO_THREADS)
+  ::pthread_mutex_lock(&the_signals().mutex);
+#endif
+}
+
+inline void unlock_signals() noexcept {
+#if !defined(ANYIO_NET_NO_THREADS)
+  ::pthread_mutex_unlock(&the_signals().mutex);
+#endif
+}
+
 class signal_lock {
  public:
-#if !defined(ANYIO_NET_NO_THREADS)
-  signal_lock() noexcept { ::pthread_mutex_lock(&the_signals().mutex); }
-  ~signal_lock() { ::pthread_mutex_unlock(&the_signals().mutex); }
-#else
-  signal_lock() noexcept {}
-#endif
+  signal_lock() noexcept { lock_signals(); }
+  ~signal_lock() { unlock_signals(); }
   signal_lock(const signal_lock&) = delete;
   signal_lock& operator=(const signal_lock&) = delete;
 };
@@ -75,7 +84,8 @@ inline void note_signal(int number) noexcept {
     slot.pending[word].fetch_or(bit);
     const std::uint64_t one = 1;
     // Full means that the wake-up is there already.
-    [[maybe_unused]] const ssize_t n = ::write(slot.wake_fd.load(), &one, sizeof one);
+    const int fd = slot.wake_fd.load();
+    [[maybe_unused]] const ssize_t n = fd < 0 ? 0 : ::write(fd, &one, sizeof one);
   }
   table.handlers.fetch_sub(1);
   errno = saved_errno;
@@ -90,6 +100,38 @@ inline void wait_for_handlers() noexcept {
   }
 }
 
+// A fork is made with the table unlocked by others and with all signals blocked, so that no handler of the
+// child wakes the parent. What came before the fork is the parent's, as with pending signals (fork(2)).
+[[gnu::cold]] inline void prepare_signals_for_fork() noexcept {
+  sigset_t all;
+  sigfillset(&all);
+  lock_signals();
+  ::pthread_sigmask(SIG_SETMASK, &all, &the_signals().before_fork);
+}
+
+[[gnu::cold]] inline void release_signals_after_fork() noexcept {
+  const sigset_t before = the_signals().before_fork;
+  unlock_signals();
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+[[gnu::cold]] inline void part_signals_from_parent() noexcept {
+  signal_table& table = the_signals();
+  table.handlers.store(0);  // those of other threads, which are not in the child
+  const int used = table.slots_used.load();
+  for (int i = 0; i < used; ++i) {
+    table.slots[i].wake_fd.store(-1);
+    for (auto& word : table.slots[i].pending) word.store(0);
+  }
+  release_signals_after_fork();
+}
+
+[[gnu::cold]] inline void part_signals_at_fork() {
+  static const bool done =
+      (at_fork(prepare_signals_for_fork, release_signals_after_fork, part_signals_from_parent), true);
+  static_cast<void>(done);
+}
+
 class posix_signals final : public signal_service {
  public:
   explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
@@ -100,6 +142,7 @@ class posix_signals final : public signal_service {
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
   ANYIO_NET_FN bool take_signal(int number) override;
+  ANYIO_NET_FN void wake_by(int wake_descriptor) override;
 
  private:
   int wake_fd_;
@@ -122,6 +165,7 @@ ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
     return 0;
   }
 
+  part_signals_at_fork();
   const signal_lock lock;
   signal_table& table = the_signals();
   if (slot_ < 0) {
@@ -176,6 +220,13 @@ ANYIO_NET_FN bool posix_signals::take_signal(int number) {
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
   std::atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
+}
+
+ANYIO_NET_COLD void posix_signals::wake_by(int wake_descriptor) {
+  wake_fd_ = wake_descriptor;
+  if (slot_ < 0) return;
+  const signal_lock lock;
+  the_signals().slots[slot_].wake_fd.store(wake_fd_);
 }
 
 ANYIO_NET_COLD posix_signals::~posix_signals() {

@@ -25,6 +25,7 @@ class raw_descriptor final : public resource, public link {
  public:
   raw_descriptor(loop_core& core, int fd) : resource(core) {
     registration_.fd = fd;
+    entered_by_waits = true;
     core.raw_descriptors.insert_before(*this);
   }
   ~raw_descriptor() override { close(); }

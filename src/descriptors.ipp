@@ -32,6 +32,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
   node* other = waiting(s == read_side ? write_side : read_side);
   if (other == nullptr) return close();
   // The event may have been spent on the one who left. If it cannot be had again, the other one finds out.
+  if (core().inherited()) return;
   if (entered_ && arm() < 0) core().queue(*other);
 }
 
@@ -40,7 +41,7 @@ ANYIO_NET_FN void raw_descriptor::shut() noexcept {
   if (!std::exchange(entered_, false)) return;
   core().leave(registration_);
   // An owner that closed it unannounced may have left the number to a stream of this loop.
-  if (!core().watches(registration_.fd)) core().system().forget(registration_.fd);
+  if (!core().watches(registration_.fd)) core().unwatch(registration_.fd);
 }
 
 }  // namespace detail

@@ -26,7 +26,8 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  if (remove_own_file != nullptr) remove_own_file(*this);
+  // Not in a forked child: the parent goes on listening there.
+  if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }
 
 [[gnu::cold]] inline void remove_file_of(const listener_resource& r) {

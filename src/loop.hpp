@@ -92,6 +92,8 @@ class resource : public pooled<recycler::descriptors> {
   bool poller_tells = false;
   /// No further event may come: read on until the end shows.
   bool read_to_end = false;
+  /// Each wait puts it into the poller again; else it is there as long as it is open.
+  bool entered_by_waits = false;
 
  protected:
   /// Releases what it holds of the system. Called once.
@@ -166,14 +168,23 @@ struct posted_node : node {
   virtual ~posted_node() = default;
 };
 
-/// What handles on other threads share with the loop.
-struct mailbox {
+/// What handles on other threads share with the loop. All mailboxes of the process are in a list, so that
+/// fork(2) finds none of them locked.
+struct mailbox : link {
+  mailbox();
+  mailbox(const mailbox&) = delete;
+  mailbox& operator=(const mailbox&) = delete;
+  ~mailbox();
+
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                 // of posted nodes
-  backend* system = nullptr;  // null once the loop is gone
+  link calls;                                 // of posted nodes
+  backend* system = nullptr;                  // null once the loop is gone
+  std::uint32_t forks_of_owner = forks_so_far;  // of the process whose loop it is
   bool post(posted_node& call);
+  /// False, and nothing is done, once the loop is gone.
+  bool offer(posted_node& call);
 };
 
 class loop_core {
@@ -192,6 +203,11 @@ class loop_core {
   [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
+  /// Whether this process is a child that got the loop by fork(2), and the poller is the parent's.
+  [[nodiscard]] bool inherited() const noexcept {
+    return mail->forks_of_owner != forks_so_far && alive() && system_->native_handle() >= 0;
+  }
+  void after_fork();
   [[nodiscard]] time_point now() { return system_->now(); }
 
   /// To the end of the ready list, from wherever it is.
@@ -255,6 +271,10 @@ class loop_core {
   void leave(registration& r) noexcept;
   /// Whether some resource is in the poller with this descriptor. Looks at all of them.
   [[nodiscard]] bool watches(int fd) const noexcept;
+  /// Takes it out of the poller, unless that is the parent's.
+  void unwatch(int fd) noexcept {
+    if (!inherited()) system_->forget(fd);
+  }
   /// Stops watching, and closes unless told otherwise.
   void forget(registration& r, bool close_it = true) noexcept;
   /// Wakes a reader once this loop has closed a descriptor, for those who ran out of them.
@@ -506,6 +526,19 @@ class loop {
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }
+
+  /// In the child of fork(2): makes a loop that the child inherited usable there. It gets a poller and a wake
+  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go on,
+  /// from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
+  ///
+  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do what
+  /// they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a helper
+  /// thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins in the
+  /// child. `native_handle()` may change. Aborts if no poller can be made.
+  ///
+  /// Without it, a child may destroy and close what it inherited, which releases only the child's descriptors
+  /// and memory, and use loops of its own; to run the inherited loop aborts.
+  void after_fork() { core_->after_fork(); }
 
   /// What waits: descriptor, operation, age in seconds, one per line.
   [[nodiscard]] std::string dump() const { return core_->dump(); }

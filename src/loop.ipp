@@ -4,6 +4,7 @@
 #include "loop.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 
 namespace anyio::inline ANYIO_NET_ABI {
@@ -40,20 +41,71 @@ ANYIO_NET_FN void resource::cancel() noexcept {
   }
 }
 
-ANYIO_NET_FN bool mailbox::post(posted_node& call) {
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::unique_lock lock(mutex);
-#endif
-  if (system == nullptr) {
-#if !defined(ANYIO_NET_NO_THREADS)
-    lock.unlock();  // what the callable's destructor does may post again
-#endif
-    call.how->abandon(call);
-    return false;
+/// The mailboxes of the process, and the count of forks. Never destroyed: handles may be, after `main`.
+struct mailboxes {
+  [[nodiscard]] static mailboxes& instance() {
+    static mailboxes& list = *new mailboxes;
+    return list;
   }
+
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex mutex;
+  link all;
+
+  mailboxes() { at_fork(lock_all, unlock_all, in_child); }
+
+  static void lock_all() {
+    mailboxes& list = instance();
+    list.mutex.lock();
+    for (link* l = list.all.next; l != &list.all; l = l->next) static_cast<mailbox*>(l)->mutex.lock();
+  }
+  static void unlock_all() {
+    mailboxes& list = instance();
+    for (link* l = list.all.next; l != &list.all; l = l->next) static_cast<mailbox*>(l)->mutex.unlock();
+    list.mutex.unlock();
+  }
+  static void in_child() {
+    unlock_all();
+    ++forks_so_far;
+  }
+#else
+  mailboxes() {
+    at_fork(nullptr, nullptr, [] { ++forks_so_far; });
+  }
+#endif
+};
+
+ANYIO_NET_COLD mailbox::mailbox() {
+  [[maybe_unused]] mailboxes& list = mailboxes::instance();
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(list.mutex);
+  list.all.insert_before(*this);
+#endif
+}
+
+ANYIO_NET_COLD mailbox::~mailbox() {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mailboxes::instance().mutex);
+  unlink();
+#endif
+}
+
+ANYIO_NET_FN bool mailbox::post(posted_node& call) {
+  if (offer(call)) return true;
+  call.how->abandon(call);  // without the lock: what the callable's destructor does may post again
+  return false;
+}
+
+ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mutex);
+#endif
+  if (system == nullptr) return false;
   const bool first = !calls.linked();
   calls.insert_before(call);
-  if (first) system->wake();  // under the lock, since the loop may end right after it
+  // Under the lock, since the loop may end right after it. `after_fork` wakes a loop of which this process
+  // must not touch the poller.
+  if (first && (forks_of_owner == forks_so_far || system->native_handle() < 0)) system->wake();
   return true;
 }
 
@@ -113,7 +165,7 @@ ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
 ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   if (r.fd < 0) return;
   leave(r);
-  system_->forget(r.fd);
+  unwatch(r.fd);
   const int fd = std::exchange(r.fd, -1);
   if (!close_it) return;
   system_->close(fd);
@@ -155,6 +207,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 }
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
+  if (inherited()) [[unlikely]]  // it would take the parent's events
+    abort_with("loop", error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();
@@ -275,6 +329,29 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
   if (first == nullptr) return duration::max();
   const time_point time = now();
   return first->deadline() > time ? first->deadline() - time : duration::zero();
+}
+
+ANYIO_NET_COLD void loop_core::after_fork() {
+  if (!inherited()) return;
+  if (const int status = system_->after_fork(); status < 0)
+    abort_with("after_fork", error(errc::os_error, -status, "poller"));
+  mail->forks_of_owner = forks_so_far;
+  signal_service* const signals = system_->signals() != nullptr ? system_->signals() : own_signals.get();
+  if (signals != nullptr) signals->wake_by(system_->wake_descriptor());
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    resource* const owner = slots_[i].owner;
+    if (owner == nullptr) continue;
+    const int fd = slots_[i].fd;
+    int status = 0;
+    if (fd >= 0 && !owner->entered_by_waits)
+      status = system_->watch(fd, std::uint64_t{slots_[i].generation} << 32 | i);
+    if (status < 0 && status != -EPERM) {  // EPERM: a device that is always ready
+      ref<resource>(owner)->close();
+    } else {
+      owner->ready(ready_read | ready_write);
+    }
+  }
+  system_->wake();  // to look for calls and signals
 }
 
 ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {

@@ -43,7 +43,8 @@ struct withdraw_at_end<Op&> {
 /// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
 ///
 /// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
-/// still waits then is destroyed with it.
+/// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
+/// `after_fork`.
 template <class X>
 auto run(X&& x) {
   using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
@@ -51,7 +52,7 @@ auto run(X&& x) {
   using T = typename std::remove_reference_t<reference>::value_type;
 
   std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running())
+  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running() || core->inherited())
     own.emplace();
   const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 

@@ -14,6 +14,7 @@
 #include "result.hpp"
 #include "timers.hpp"
 
+#include <cerrno>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
@@ -42,6 +43,8 @@ class helper_job : public posted_node {
   [[nodiscard]] int begin(loop_core& loop, node& waiter);
   [[nodiscard]] bool begun() const noexcept { return stage_ != stage::idle; }
   [[nodiscard]] bool over() const noexcept { return stage_ == stage::over; }
+  /// The helper that was making the call is not in this process, a forked child.
+  [[nodiscard]] bool lost() const noexcept { return stage_ == stage::lost; }
   /// Nobody waits for the outcome any more. False: the call is being made, and the job is lost to it.
   [[nodiscard]] bool withdraw() noexcept;
   /// One owner less.
@@ -49,12 +52,9 @@ class helper_job : public posted_node {
 
  private:
   friend class helper_pool;
-  enum class stage : std::uint8_t { idle, under_way, over };
+  enum class stage : std::uint8_t { idle, under_way, over, lost };
 
   void acquire() noexcept { ++owners_; }
-  /// On a helper. Afterwards the job is the loop's.
-  void perform();
-
   /// The call is made here, at a moment that the system chooses.
   static void run_in_place(node& n);
   static void run(node& n);
@@ -70,6 +70,7 @@ class helper_job : public posted_node {
   std::size_t turns_ = 0;  // until a call in place
   std::shared_ptr<mailbox> mail_;
   stage stage_ = stage::idle;
+  stage next_stage_ = stage::over;  // when it is back from the helpers
 #if !defined(ANYIO_NET_NO_THREADS)
   std::atomic<unsigned> owners_{1};
   bool queued_ = false;  // under the pool's mutex
@@ -80,7 +81,8 @@ class helper_job : public posted_node {
 
 #if !defined(ANYIO_NET_NO_THREADS)
 
-/// The helper threads of the process.
+/// The helper threads of the process. A forked child has none of them: there the jobs go back to their loops,
+/// which learn of it if they run again after `loop::after_fork`.
 class helper_pool {
  public:
   static constexpr std::size_t most_helpers = 16;
@@ -94,10 +96,14 @@ class helper_pool {
   [[nodiscard]] bool take_back(helper_job& job) noexcept;
 
  private:
+  helper_pool();
   static void serve();
+  static void part_from_parent();
+  static void give_back(helper_job& job, helper_job::stage then);
 
   std::mutex mutex_;
   link queue_;  // empty when there is no helper
+  link performed_;
   std::size_t helpers_ = 0;
 };
 
@@ -142,6 +148,12 @@ class helper_call {
         out = error(errc::os_error, -status, name);
         return true;
       }
+    }
+    if (job_->lost()) {  // what it was about to write is left alone
+      withdraw();
+      out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
+                                      "the helper thread is in the parent of this process");
+      return true;
     }
     if (!job_->over()) return false;
     out = std::move(job_->outcome);

@@ -53,6 +53,7 @@ ANYIO_NET_FN bool helper_job::withdraw() noexcept {
     return true;
   }
 #if !defined(ANYIO_NET_NO_THREADS)
+  if (stage_ == stage::lost) return false;
   if (stage_ == stage::under_way) {
     if (!helper_pool::instance().take_back(*this)) return false;
     release();
@@ -68,18 +69,12 @@ ANYIO_NET_FN void helper_job::release() noexcept {
   if (--owners_ == 0) delete this;
 }
 
-ANYIO_NET_FN void helper_job::perform() {
-  work_(*this);
-  const std::shared_ptr<mailbox> mail = mail_;  // once posted, the job may be gone before post returns
-  mail->post(*this);
-}
-
 /// On the loop's thread.
 ANYIO_NET_FN void helper_job::run(node& n) {
   auto& job = static_cast<helper_job&>(n);
   job.retire();
   job.how = &face_of_job;
-  job.stage_ = stage::over;
+  job.stage_ = std::exchange(job.next_stage_, stage::over);
   if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
     waiter->core->queue(*waiter);
   }
@@ -99,6 +94,30 @@ ANYIO_NET_FN void helper_job::abandon(node& n) {
 ANYIO_NET_FN helper_pool& helper_pool::instance() {
   static helper_pool& pool = *new helper_pool;
   return pool;
+}
+
+ANYIO_NET_COLD helper_pool::helper_pool() {
+  at_fork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); }, part_from_parent);
+}
+
+ANYIO_NET_COLD void helper_pool::give_back(helper_job& job, helper_job::stage then) {
+  job.unlink();
+  job.queued_ = false;
+  job.next_stage_ = then;
+  static_cast<void>(job.mail_->offer(job));
+}
+
+ANYIO_NET_COLD void helper_pool::part_from_parent() {
+  helper_pool& pool = instance();
+  pool.helpers_ = 0;
+  while (pool.queue_.linked())
+    give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
+  while (pool.performed_.linked()) {
+    auto& job = static_cast<helper_job&>(*pool.performed_.next);
+    job.acquire();  // never destroyed: the helper was amid the call
+    give_back(job, helper_job::stage::lost);
+  }
+  pool.mutex_.unlock();
 }
 
 ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
@@ -127,13 +146,23 @@ ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
 
 ANYIO_NET_FN void helper_pool::serve() {
   helper_pool& pool = instance();
+  const std::uint32_t forks = forks_so_far;
   std::unique_lock lock(pool.mutex_);
   while (pool.queue_.linked()) {
     auto& job = static_cast<helper_job&>(*pool.queue_.next);
     job.unlink();
     job.queued_ = false;
+    pool.performed_.insert_before(job);
     lock.unlock();
-    job.perform();
+    job.work_(job);
+    if (forks != forks_so_far) return;  // the call has forked, and this is the child
+    lock.lock();
+    job.unlink();
+    // Under the lock, so that a fork finds it in one place; then it may be gone before this returns.
+    const std::shared_ptr<mailbox> mail = job.mail_;
+    if (mail->offer(job)) continue;
+    lock.unlock();
+    job.how->abandon(job);
     lock.lock();
   }
   --pool.helpers_;

@@ -381,6 +381,11 @@ ANYIO_NET_FN progress tls_resource::finish() {
 
 ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
+  if (core().inherited()) {           // the connection is the parent's, who sends and reads on
+    relays_[read_side].leave();
+    relays_[write_side].leave();
+    return transport_->close();
+  }
   if (standard_compatible_) say_goodbye();
   error failure;
   exhausted[write_side] = false;  // there may be room again

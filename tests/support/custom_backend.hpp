@@ -27,6 +27,7 @@ class custom_backend : public anyio::detail::posix_backend,
   void wake() override { poller_->wake(); }
   int native_handle() const override { return poller_->native_handle(); }
   int wake_descriptor() const override { return poller_->wake_descriptor(); }
+  int after_fork() override { return poller_->after_fork(); }
 
   anyio::detail::name_service* names() override { return this; }
   anyio::detail::path_service* paths() override { return this; }

@@ -1133,8 +1133,10 @@ class byte_queue {
 // Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
 // randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
 // gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
-// `reverse`). A backend must not know who calls it.
+// `reverse`), even if O_NONBLOCK, which belongs to the open file, was cleared by somebody who shares it; only
+// `accept` and `connect` need `keep_non_blocking` for that. A backend must not know who calls it.
 
+#include <cerrno>
 #include <chrono>
 #include <vector>
 
@@ -1199,6 +1201,11 @@ struct resolved {
   int status = 0;                // 0, or a negative errno (a plain resolver failure: -ENOENT)
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
+
+/// Whether a call failed because the system is short of memory, which passes.
+[[nodiscard]] constexpr bool is_shortage(ssize_t status) noexcept {
+  return status == -ENOBUFS || status == -ENOMEM;
+}
 
 // --- services: what few programs need. A virtual function is linked into every program that has its class,
 // so these are classes of their own, and none has a virtual destructor.
@@ -1338,7 +1345,10 @@ class backend {
   virtual int listen(int fd, int backlog) = 0;                               ///< listen(2)
   virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;  ///< connect(2)
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;        ///< accept(2)
-  virtual int shutdown(int fd, int how) = 0;                                 ///< shutdown(2)
+  /// Makes the descriptor non-blocking again if another process that shares it has made it blocking. For
+  /// calls that have no flag for it.
+  virtual void keep_non_blocking(int) {}
+  virtual int shutdown(int fd, int how) = 0;  ///< shutdown(2)
   /// Breaks a connection in the way that the network could, as far as that can be done here.
   virtual int break_connection(int fd) {
     sockaddr nowhere{};
@@ -1439,6 +1449,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN int listen(int fd, int backlog) override;
   ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
   ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN void keep_non_blocking(int fd) override;
   ANYIO_NET_FN int shutdown(int fd, int how) override;
   ANYIO_NET_FN int close(int fd) override;
   ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
@@ -6150,6 +6161,8 @@ class listener_resource final : public resource {
   struct listening_socket {
     registration place;
     ip_endpoint local;
+    std::uint32_t known = 0;     // so many calls will not block
+    std::uint32_t in_a_row = 0;  // accepted since there were none
   };
   struct accepted {
     int fd = -1;
@@ -7342,8 +7355,6 @@ inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) {
 // Unlike UDP these lose nothing: when the receiver's queue is full a send waits. The kernel tells of a
 // drained queue only to who is connected to it, so a send also tries again by itself, after pauses of 1 to
 // 20 ms. This part must not know what is sent.
-
-#include <cerrno>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
@@ -9675,6 +9686,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN int listen(int fd, int backlog) override;
   ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
   ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN void keep_non_blocking(int fd) override;
   ANYIO_NET_FN int shutdown(int fd, int how) override;
   ANYIO_NET_FN int close(int fd) override;
   ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
@@ -10666,19 +10678,21 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 
 #if defined(__linux__)
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #endif
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+// MSG_DONTWAIT everywhere: O_NONBLOCK belongs to the open file, and whoever shares it may clear it.
 #if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
-inline constexpr int send_flags = MSG_NOSIGNAL;
+inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = 0;  // `adopt` or SO_NOSIGPIPE settles it for each socket instead
+inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt` or SO_NOSIGPIPE settles SIGPIPE for each socket
 #endif
 #if defined(MSG_CMSG_CLOEXEC)
-inline constexpr int receive_message_flags = MSG_CMSG_CLOEXEC;
+inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 #else
-inline constexpr int receive_message_flags = 0;
+inline constexpr int receive_message_flags = MSG_DONTWAIT;
 #endif
 
 /// The result of a system call, or -errno; begun again as long as signals interrupt it.
@@ -10794,6 +10808,14 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
   return r < 0 ? r : prepare_socket(r);
 }
 
+/// For calls without a flag like MSG_DONTWAIT. Asks first, since others see the flag change.
+inline void restore_non_blocking(int fd) noexcept {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) static_cast<void>(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+}
+
+ANYIO_NET_FN void posix_backend::keep_non_blocking(int fd) { restore_non_blocking(fd); }
+
 ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
   return system_call([&] { return ::shutdown(fd, how); });
 }
@@ -10804,7 +10826,7 @@ ANYIO_NET_FN int posix_backend::close(int fd) {
 }
 
 ANYIO_NET_FN ssize_t posix_backend::receive(int fd, void* data, std::size_t size) {
-  return system_call([&] { return ::recv(fd, data, size, 0); });
+  return system_call([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
 }
 
 /// macOS says EPROTOTYPE when the connection breaks while bytes are handed over.
@@ -10846,7 +10868,7 @@ inline ssize_t receive_datagram(int fd, message& m) {
   socklen_t size = 0;
   const ssize_t n = system_call([&] {
     size = m.address_size;
-    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_TRUNC, m.address, &size);
+    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_DONTWAIT | MSG_TRUNC, m.address, &size);
   });
   if (n < 0) return n;
   const bool cut_off = static_cast<std::size_t>(n) > room.iov_len;
@@ -11050,6 +11072,7 @@ class sigpipe_guard {
 
 ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
+  restore_non_blocking(socket);
   sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
   const ssize_t n = system_call([&]() -> ssize_t {
 #if defined(__linux__)
@@ -11077,7 +11100,41 @@ ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t 
   return sent_or_error(n);
 }
 
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+/// Calls that do not block, whatever O_NONBLOCK is: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes know it
+/// since Linux 6.5, terminals do not.
+class nowait_calls {
+ public:
+  /// The result of the call, unless the descriptor does not know it: then `refused` is true.
+  static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
+    constexpr int nowait = 8;  // RWF_NOWAIT, which not every C library has
+    refused = !known.load(std::memory_order_relaxed);
+    if (refused) return -EOPNOTSUPP;
+    const ssize_t n = system_call(
+        [&] { return static_cast<ssize_t>(::syscall(number, fd, parts, long{count}, -1L, -1L, nowait)); });
+    refused = n == -EOPNOTSUPP || n == -ENOSYS || n == -EINVAL;
+    if (refused && n != -EINVAL) learn(fd);
+    return n;
+  }
+
+ private:
+  /// A pipe that does not know it: no descriptor of this kernel does.
+  [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
+    struct stat status;
+    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
+  }
+  static inline constinit std::atomic<bool> known{true};
+};
+#endif
+
 ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  const ::iovec part{data, size};
+  bool refused;
+  const ssize_t n = nowait_calls::make(SYS_preadv2, fd, &part, 1, refused);
+  if (!refused) return n;
+#endif
+  restore_non_blocking(fd);
   return system_call([&] { return ::read(fd, data, size); });
 }
 
@@ -11085,7 +11142,15 @@ ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) 
   // More parts than the kernel takes would be refused; a short write is none the worse.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
-  const ssize_t n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  bool refused = true;
+  ssize_t n = 0;
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  n = nowait_calls::make(SYS_pwritev2, fd, parts.data(), count, refused);
+#endif
+  if (refused) {
+    restore_non_blocking(fd);
+    n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  }
   if (n == -EPIPE) guard.consume();
   return n;
 }
@@ -14064,7 +14129,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local});
+  sockets.push_back({registration{fd, 0}, local, 0, 0});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -14105,20 +14170,43 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
+/// accept(2) has no flag like MSG_DONTWAIT, and O_NONBLOCK may have been cleared by whoever shares the
+/// socket, so it is restored before each call, unless a connection is known to wait. A system that tells how
+/// many do spares the check for all of them. Gives for how many calls this look is good.
+[[gnu::noinline]] inline std::uint32_t look_before_accept(backend& system,
+                                                          const listener_resource::listening_socket& s) {
+  system.keep_non_blocking(s.place.fd);
+#if defined(__linux__) && defined(TCP_INFO)
+  const bool is_tcp = s.local.port != 0;
+  if (is_tcp && s.in_a_row >= 2) {  // a single connection is not worth the question
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (system.get_option(s.place.fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0)
+      return std::max<std::uint32_t>(info.tcpi_unacked, 1);  // of a listening socket: its queue
+  }
+#endif
+  return 1;
+}
+
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
   if (exhausted[read_side]) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
-    const listening_socket& s = sockets[next_ % sockets.size()];
+    listening_socket& s = sockets[next_ % sockets.size()];
+    if (s.known == 0) s.known = look_before_accept(core().system(), s);
     a.remote_size = sizeof a.remote;
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
+      --s.known;
+      ++s.in_a_row;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
+    s.known = 0;
     if (fd == -EAGAIN) {
+      s.in_a_row = 0;
       ++next_;
       if (++empty < sockets.size()) continue;
       exhausted[read_side] = true;
@@ -15423,6 +15511,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
+    system.keep_non_blocking(fd);  // connect(2) has no flag for it
   }
   sockaddr_storage address{};
   if (settings_.local) {
@@ -20701,6 +20790,8 @@ ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* si
   if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
   return inner_->accept(fd, address, size);
 }
+
+ANYIO_NET_FN void faulty_backend::keep_non_blocking(int fd) { inner_->keep_non_blocking(fd); }
 
 ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
   if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {

@@ -63,6 +63,8 @@ class listener_resource final : public resource {
   struct listening_socket {
     registration place;
     ip_endpoint local;
+    std::uint32_t known = 0;     // so many calls will not block
+    std::uint32_t in_a_row = 0;  // accepted since there were none
   };
   struct accepted {
     int fd = -1;

@@ -17,7 +17,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local});
+  sockets.push_back({registration{fd, 0}, local, 0, 0});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -58,20 +58,43 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
+/// accept(2) has no flag like MSG_DONTWAIT, and O_NONBLOCK may have been cleared by whoever shares the
+/// socket, so it is restored before each call, unless a connection is known to wait. A system that tells how
+/// many do spares the check for all of them. Gives for how many calls this look is good.
+[[gnu::noinline]] inline std::uint32_t look_before_accept(backend& system,
+                                                          const listener_resource::listening_socket& s) {
+  system.keep_non_blocking(s.place.fd);
+#if defined(__linux__) && defined(TCP_INFO)
+  const bool is_tcp = s.local.port != 0;
+  if (is_tcp && s.in_a_row >= 2) {  // a single connection is not worth the question
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (system.get_option(s.place.fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0)
+      return std::max<std::uint32_t>(info.tcpi_unacked, 1);  // of a listening socket: its queue
+  }
+#endif
+  return 1;
+}
+
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
   if (exhausted[read_side]) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
-    const listening_socket& s = sockets[next_ % sockets.size()];
+    listening_socket& s = sockets[next_ % sockets.size()];
+    if (s.known == 0) s.known = look_before_accept(core().system(), s);
     a.remote_size = sizeof a.remote;
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
+      --s.known;
+      ++s.in_a_row;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
+    s.known = 0;
     if (fd == -EAGAIN) {
+      s.in_a_row = 0;
       ++next_;
       if (++empty < sockets.size()) continue;
       exhausted[read_side] = true;

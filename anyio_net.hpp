@@ -964,7 +964,7 @@ class recycler {
   /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
   /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
   /// one of the third.
-  static constexpr std::size_t block_size_of[] = {512, 144, 32768};
+  static constexpr std::size_t block_size_of[] = {512, 152, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -1973,7 +1973,8 @@ class resource : public pooled<recycler::descriptors> {
   bool closing_ = false;
 };
 
-/// A resource that waits for this loop to close a descriptor, because there were none left.
+/// A resource that waits for this loop to close a descriptor, because there were none left, or for the system
+/// to have memory again.
 struct starved : link {
   resource* waiter = nullptr;
 };
@@ -2108,6 +2109,10 @@ class loop_core {
     s.unlink();
     starved_.insert_before(s);
   }
+  /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
+  /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
+  /// attempts behind it fail.
+  void wait_for_memory(starved& s) noexcept;
 
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
@@ -2161,6 +2166,22 @@ class loop_core {
   friend class resource;
   friend struct node;
 
+  /// Those who wait for memory, all for one timer, and the node that it runs.
+  struct shortage final : node {
+    explicit shortage(loop_core& c) noexcept : loop(c) { how = &face_of_shortage; }
+    static void run(node& n);
+    static void abandon(node& n) { n.unlink(); }
+    static node* owner(node&) { return nullptr; }
+    static description describe(node&) { return {"wait for memory"}; }
+    static constexpr face face_of_shortage{run, abandon, owner, describe};
+
+    loop_core& loop;
+    link waiting;
+    timer pause;
+    std::uint32_t milliseconds = 0;
+    std::uint32_t ended = 0;  // the turn in which the last pause did
+  };
+
   struct slot {
     resource* owner = nullptr;
     std::uint32_t generation = 0;
@@ -2190,6 +2211,7 @@ class loop_core {
   std::vector<slot> slots_;
   std::uint32_t free_slot_ = no_slot;
   link starved_;
+  shortage shortage_{*this};
   /// Aligned: the kernel copies to it faster.
   struct alignas(64) room {
     std::byte bytes[buffer_size];
@@ -5344,7 +5366,8 @@ class [[nodiscard]] aclose_operation
 /// A stream of bytes in both directions: anything in this library that sends and receives them.
 ///
 /// One task may receive and one may send at a time. Destroying it closes it at once. A default-constructed
-/// or moved-from stream is closed.
+/// or moved-from stream is closed. While the system is short of memory (ENOBUFS, ENOMEM) an operation waits,
+/// with pauses that grow.
 class byte_stream {
  public:
   byte_stream(byte_stream&&) noexcept = default;
@@ -5442,6 +5465,11 @@ class socket_resource : public stream_resource {
   /// What a failed or empty read means; takes the errno of it, 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// After a call that failed for want of memory: nothing has happened to the connection.
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_);
+    return progress::waiting;
+  }
   /// After a read of so much into so much room.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -5453,8 +5481,10 @@ class socket_resource : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  void note_cause(int error_number) noexcept;
 
   registration registration_;
+  starved short_of_memory_;
   int broken_ = 0;               // the first errno that broke it
   std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
   bool is_unix_;
@@ -5523,7 +5553,8 @@ class socket_stream : public byte_stream {
   /// getsockopt(2) of an int.
   [[nodiscard]] result<int> get_option(int level, int name) const;
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
-  /// gives how many: fewer where the file ends. The file's own offset stays as it is.
+  /// gives how many: fewer where the file ends. The file's own offset stays as it is. An error of the file is
+  /// `os_error` and leaves the stream as it is.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
 
@@ -5746,9 +5777,14 @@ class fd_resource final : public stream_resource {
 
  private:
   void shut() noexcept override { core().forget(registration_); }
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_);
+    return progress::waiting;
+  }
 
   file_service& files_;
   registration registration_;
+  starved short_of_memory_;
   bool ended_ = false;
 };
 
@@ -5765,7 +5801,7 @@ class fd_stream : public byte_stream {
 
   /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
-  /// description (fcntl(2)), and stays so.
+  /// description (fcntl(2)), and stays so; if somebody makes it blocking, it may be made non-blocking again.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
@@ -6816,7 +6852,9 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
 }  // namespace detail
 
 /// What every datagram socket has. One task may receive and one may send at a time; a default-constructed
-/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket.
+/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket. A shortage of
+/// memory in the system is `os_error` with ENOBUFS or ENOMEM; only a full queue of a UNIX socket, which is
+/// ENOBUFS on macOS and the BSDs, is waited for.
 class datagram_socket {
  public:
   datagram_socket(datagram_socket&&) noexcept = default;
@@ -12233,6 +12271,28 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   }
 }
 
+ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s) noexcept {
+  s.unlink();
+  shortage_.waiting.insert_before(s);
+  if (shortage_.pause.armed()) return;
+  const bool failed_again = shortage_.ended == turn_milliseconds_;
+  shortage_.milliseconds = failed_again ? std::clamp(shortage_.milliseconds * 2, 1u, 256u) : 1;
+  arm(shortage_.pause, add(now(), std::chrono::milliseconds(shortage_.milliseconds)), shortage_);
+}
+
+ANYIO_NET_COLD void loop_core::shortage::run(node& n) {
+  auto& self = static_cast<shortage&>(n);
+  self.ended = self.loop.turn_milliseconds_;
+  link waiting;
+  waiting.splice(self.waiting);
+  while (waiting.linked()) {
+    auto& s = static_cast<starved&>(*waiting.next);
+    s.unlink();
+    s.waiter->wake(read_side);
+    s.waiter->wake(write_side);
+  }
+}
+
 ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
   const auto index = static_cast<std::uint32_t>(event.token);
   if (index >= slots_.size()) return;
@@ -12973,6 +13033,7 @@ namespace detail {
 ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
     : stream_resource(core), is_unix_(is_unix) {
   registration_.fd = fd;
+  short_of_memory_.waiter = this;
   poller_tells = true;
   status = core.watch(registration_, *this);
   if (status < 0) registration_.fd = -1;
@@ -12990,11 +13051,23 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   return n;
 }
 
+/// Keeps the errno of a call that failed as what broke the connection, unless that is known already. ENOTCONN
+/// and EPIPE may say only that the connection is gone; then SO_ERROR has the reason.
+ANYIO_NET_COLD void socket_resource::note_cause(int error_number) noexcept {
+  const auto says_nothing = [this](int e) { return e == 0 || e == ENOTCONN || (is_unix_ && e == EPIPE); };
+  if (!says_nothing(broken_)) return;
+  if (error_number == ENOTCONN || error_number == EPIPE) {
+    int why = 0;
+    socklen_t size = sizeof why;
+    const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
+    if (asked >= 0 && why != 0) error_number = why;
+  }
+  if (broken_ == 0 || !says_nothing(error_number)) broken_ = error_number;
+}
+
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
-  // EPIPE of a UNIX socket says no more than that the other end has closed.
-  const bool says_nothing = broken_ == 0 || (is_unix_ && broken_ == EPIPE);
-  if (error_number != 0 && says_nothing && !ended_) broken_ = error_number;
-  const bool closed_in_order = is_unix_ && broken_ == EPIPE && error_number == 0;
+  if (error_number != 0 && !ended_) note_cause(error_number);
+  const bool closed_in_order = is_unix_ && (broken_ == EPIPE || broken_ == ENOTCONN) && error_number == 0;
   if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
     return error(errc::end_of_stream, 0, operation);
@@ -13003,7 +13076,7 @@ ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char*
 }
 
 ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char* operation) noexcept {
-  if (broken_ == 0) broken_ = error_number;
+  note_cause(error_number);
   return error(errc::broken_resource, broken_, operation);
 }
 
@@ -13024,6 +13097,7 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
     exhausted[read_side] = true;
     return progress::waiting;
   }
+  if (is_shortage(n)) return wait_for_memory();
   out = end_of_reading(static_cast<int>(-n), "receive");
   return progress::done;
 }
@@ -13053,6 +13127,7 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       return progress::waiting;
     }
     if (n < 0) {
+      if (is_shortage(n)) return wait_for_memory();
       out = end_of_writing(static_cast<int>(-n), "send");
       return progress::done;
     }
@@ -13069,6 +13144,7 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
   if (!eof_sent_) {
     const int status = core().system().shutdown(registration_.fd, SHUT_WR);
     if (status < 0) {
+      if (is_shortage(status)) return wait_for_memory();
       out = end_of_writing(-status, "send_eof");
       return progress::done;
     }
@@ -13081,8 +13157,10 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
 ANYIO_NET_FN progress socket_resource::finish() {
   constexpr std::uint32_t discard_limit = 16 * 1024;  // KiB
   if (!eof_sent_) {
+    const int status = core().system().shutdown(registration_.fd, SHUT_WR);
+    if (is_shortage(status)) return wait_for_memory();
     eof_sent_ = true;
-    if (core().system().shutdown(registration_.fd, SHUT_WR) < 0) return progress::done;
+    if (status < 0) return progress::done;
   }
   if (ended_ || broken_ != 0) return progress::done;
   if (exhausted[read_side]) return progress::waiting;
@@ -13094,11 +13172,51 @@ ANYIO_NET_FN progress socket_resource::finish() {
       exhausted[read_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n <= 0) return progress::done;
     discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
     if (discarded_ > discard_limit) return progress::done;
   }
   return progress::again;
+}
+
+/// Whether an errno of sendfile(2) is about the file. All else is about the connection: a list of what breaks
+/// those would never be complete, and what is not on it would make a broken one look complete.
+[[gnu::cold]] inline bool concerns_file(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EBADMSG:  // a checksum of the file system
+    case EFAULT:
+    case EINVAL:
+    case EIO:
+    case EISDIR:
+    case ENODEV:
+    case ENOSYS:
+    case ENXIO:
+    case EOPNOTSUPP:
+    case EOVERFLOW:
+    case EPERM:
+    case ESPIPE:
+    case ESTALE:
+#if defined(ENOTSUP) && ENOTSUP != EOPNOTSUPP
+    case ENOTSUP:
+#endif
+#if defined(EFTYPE)
+    case EFTYPE:
+#endif
+#if defined(EINTEGRITY)  // FreeBSD
+    case EINTEGRITY:
+#endif
+#if defined(EUCLEAN)  // Linux: a file system that is damaged, a medium with errors, a key that is missing
+    case EUCLEAN:
+    case ENODATA:
+    case EREMOTEIO:
+    case ENOKEY:
+#endif
+      return true;
+    default: return false;
+  }
 }
 
 ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset, std::uint64_t count,
@@ -13115,11 +13233,10 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
       return progress::waiting;
     }
     if (n < 0) {
-      // What is wrong with the file leaves the stream as it is.
-      const bool stream = n == -EPIPE || n == -ECONNRESET || n == -ETIMEDOUT || n == -ENOTCONN;
-      out = stream ? end_of_writing(static_cast<int>(-n), "send_file")
-                   : error(n == -EOPNOTSUPP ? errc::not_supported : errc::os_error, static_cast<int>(-n),
-                           "send_file");
+      if (is_shortage(n)) return wait_for_memory();
+      const int e = static_cast<int>(-n);
+      out = concerns_file(e) ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, "send_file")
+                             : end_of_writing(e, "send_file");
       return progress::done;
     }
     if (n == 0) return progress::done;  // the file ends here
@@ -13395,7 +13512,17 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
+#if defined(__linux__)
+inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
+#endif
+
+/// Room for received control data: as many descriptors as come at once, and what sockets add by their
+/// options. Without room for that the kernel would tell of truncated descriptors. A security label
+/// (SCM_SECURITY) is the longest; it may take a page.
+inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
+
+/// Takes every descriptor that was sent out of received control data into owned ones, closes those that the
+/// kernel itself adds, and ignores the rest. Malformed data ends it.
 inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
   std::vector<unique_fd> fds;
   const auto* bytes = static_cast<const unsigned char*>(control);
@@ -13405,6 +13532,15 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
     std::memcpy(&header, bytes + offset, sizeof header);
     const std::size_t length = header.cmsg_len;
     if (length < CMSG_LEN(0) || length > size - offset) break;
+#if defined(__linux__)
+    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
+        length >= CMSG_LEN(sizeof(int))) {
+      int fd;
+      std::memcpy(&fd, bytes + offset + CMSG_LEN(0), sizeof fd);
+      if (fd >= 0) close_descriptor(fd);
+    }
+#endif
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
       const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
       fds.reserve(fds.size() + count);
@@ -13420,6 +13556,24 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
     offset += step;
   }
   return fds;
+}
+
+/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
+[[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case EMFILE:
+    case EMSGSIZE:
+    case ENFILE:
+    case EOPNOTSUPP:
+    case EPERM:
+    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
+      return true;
+    default: return false;
+  }
 }
 
 }  // namespace detail
@@ -13463,12 +13617,15 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
       resource_->exhausted[detail::write_side] = true;
       return false;
     }
+    if (detail::is_shortage(n)) {
+      static_cast<void>(resource_->wait_for_memory());
+      return false;
+    }
     if (n < 0) {
       const int e = static_cast<int>(-n);
-      const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
-      out = broken ? resource_->end_of_writing(e, name)
-                   : error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e,
-                           name);  // a bad descriptor, say
+      out = detail::concerns_descriptors(e)
+                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
+                : resource_->end_of_writing(e, name);
       return true;
     }
     sent_ = static_cast<std::size_t>(n);
@@ -13491,7 +13648,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   detail::loop_core& loop = resource_->core();
   const mutable_buffer room = loop.buffer();
   const std::size_t size = std::min(max_bytes_, room.size());
-  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int)) + 256];
+  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
   const ::iovec part{room.data(), size};
   detail::message m;
   m.parts = std::span<const ::iovec>(&part, 1);
@@ -13500,6 +13657,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   if (n == -EAGAIN) {
     resource_->exhausted[detail::read_side] = true;
+    return false;
+  }
+  if (detail::is_shortage(n)) {
+    static_cast<void>(resource_->wait_for_memory());
     return false;
   }
   if (n < 0) {
@@ -13522,6 +13683,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
     if (there == -EAGAIN) {
       resource_->exhausted[detail::read_side] = true;
+      return false;
+    }
+    if (detail::is_shortage(there)) {
+      static_cast<void>(resource_->wait_for_memory());
       return false;
     }
     if (there <= 0) {
@@ -13563,6 +13728,7 @@ inline error fd_failure(ssize_t status, const char* operation) noexcept {
 ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
     : stream_resource(core), files_(files_of(core.system())) {
   registration_.fd = fd;
+  short_of_memory_.waiter = this;
   status = core.watch(registration_, *this);
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
@@ -13585,6 +13751,7 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
       exhausted[read_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n < 0 && n != -EIO) {
       out = fd_failure(n, "receive");
       return progress::done;
@@ -13610,6 +13777,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
       exhausted[write_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n < 0) {
       out = fd_failure(n, "send");
       return progress::done;

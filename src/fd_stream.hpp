@@ -33,9 +33,14 @@ class fd_resource final : public stream_resource {
 
  private:
   void shut() noexcept override { core().forget(registration_); }
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_);
+    return progress::waiting;
+  }
 
   file_service& files_;
   registration registration_;
+  starved short_of_memory_;
   bool ended_ = false;
 };
 
@@ -52,7 +57,7 @@ class fd_stream : public byte_stream {
 
   /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
-  /// description (fcntl(2)), and stays so.
+  /// description (fcntl(2)), and stays so; if somebody makes it blocking, it may be made non-blocking again.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }

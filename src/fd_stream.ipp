@@ -23,6 +23,7 @@ inline error fd_failure(ssize_t status, const char* operation) noexcept {
 ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
     : stream_resource(core), files_(files_of(core.system())) {
   registration_.fd = fd;
+  short_of_memory_.waiter = this;
   status = core.watch(registration_, *this);
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
@@ -45,6 +46,7 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
       exhausted[read_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n < 0 && n != -EIO) {
       out = fd_failure(n, "receive");
       return progress::done;
@@ -70,6 +72,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
       exhausted[write_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n < 0) {
       out = fd_failure(n, "send");
       return progress::done;

@@ -109,7 +109,8 @@ class resource : public pooled<recycler::descriptors> {
   bool closing_ = false;
 };
 
-/// A resource that waits for this loop to close a descriptor, because there were none left.
+/// A resource that waits for this loop to close a descriptor, because there were none left, or for the system
+/// to have memory again.
 struct starved : link {
   resource* waiter = nullptr;
 };
@@ -244,6 +245,10 @@ class loop_core {
     s.unlink();
     starved_.insert_before(s);
   }
+  /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
+  /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
+  /// attempts behind it fail.
+  void wait_for_memory(starved& s) noexcept;
 
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
@@ -297,6 +302,22 @@ class loop_core {
   friend class resource;
   friend struct node;
 
+  /// Those who wait for memory, all for one timer, and the node that it runs.
+  struct shortage final : node {
+    explicit shortage(loop_core& c) noexcept : loop(c) { how = &face_of_shortage; }
+    static void run(node& n);
+    static void abandon(node& n) { n.unlink(); }
+    static node* owner(node&) { return nullptr; }
+    static description describe(node&) { return {"wait for memory"}; }
+    static constexpr face face_of_shortage{run, abandon, owner, describe};
+
+    loop_core& loop;
+    link waiting;
+    timer pause;
+    std::uint32_t milliseconds = 0;
+    std::uint32_t ended = 0;  // the turn in which the last pause did
+  };
+
   struct slot {
     resource* owner = nullptr;
     std::uint32_t generation = 0;
@@ -326,6 +347,7 @@ class loop_core {
   std::vector<slot> slots_;
   std::uint32_t free_slot_ = no_slot;
   link starved_;
+  shortage shortage_{*this};
   /// Aligned: the kernel copies to it faster.
   struct alignas(64) room {
     std::byte bytes[buffer_size];

@@ -5481,6 +5481,7 @@ class socket_resource : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
 
   registration registration_;
@@ -6197,8 +6198,6 @@ class listener_resource final : public resource {
   struct listening_socket {
     registration place;
     ip_endpoint local;
-    std::uint32_t known = 0;     // so many calls will not block
-    std::uint32_t in_a_row = 0;  // accepted since there were none
   };
   struct accepted {
     int fd = -1;
@@ -6239,9 +6238,12 @@ class listener_resource final : public resource {
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
+  void look(const listening_socket& s);
 
   std::size_t next_ = 0;
-  std::uint32_t in_a_row_ = 0;
+  std::uint32_t in_a_row_ = 0;  // accepted since a call found none
+  std::uint32_t known_ = 0;     // connections that were counted, and wait
+  std::uint32_t looks_ = 0;
   starved place_;
 };
 
@@ -13051,22 +13053,25 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   return n;
 }
 
-/// Keeps the errno of a call that failed as what broke the connection, unless that is known already. ENOTCONN
-/// and EPIPE may say only that the connection is gone; then SO_ERROR has the reason.
+/// The errno of a call that failed, unless it says only that the connection is gone: then SO_ERROR has the
+/// reason.
+ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
+  if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
+  int why = 0;
+  socklen_t size = sizeof why;
+  const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
+  return asked >= 0 && why != 0 ? why : error_number;
+}
+
+/// Keeps what broke the connection. ENOTCONN, and EPIPE of a UNIX socket, give way to an errno that says
+/// more.
 ANYIO_NET_COLD void socket_resource::note_cause(int error_number) noexcept {
   const auto says_nothing = [this](int e) { return e == 0 || e == ENOTCONN || (is_unix_ && e == EPIPE); };
-  if (!says_nothing(broken_)) return;
-  if (error_number == ENOTCONN || error_number == EPIPE) {
-    int why = 0;
-    socklen_t size = sizeof why;
-    const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
-    if (asked >= 0 && why != 0) error_number = why;
-  }
-  if (broken_ == 0 || !says_nothing(error_number)) broken_ = error_number;
+  if (broken_ == 0 || (says_nothing(broken_) && !says_nothing(error_number))) broken_ = error_number;
 }
 
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
-  if (error_number != 0 && !ended_) note_cause(error_number);
+  if (error_number != 0 && !ended_) note_cause(cause_of(error_number));
   const bool closed_in_order = is_unix_ && (broken_ == EPIPE || broken_ == ENOTCONN) && error_number == 0;
   if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
@@ -13076,7 +13081,7 @@ ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char*
 }
 
 ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char* operation) noexcept {
-  note_cause(error_number);
+  note_cause(cause_of(error_number));
   return error(errc::broken_resource, broken_, operation);
 }
 
@@ -13128,6 +13133,11 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
     }
     if (n < 0) {
       if (is_shortage(n)) return wait_for_memory();
+      if (is_unix_ && n == -EPIPE) {  // the other end has closed; whoever receives hears whether in order
+        note_cause(EPIPE);
+        out = error(errc::broken_resource, broken_, "send");
+        return progress::done;
+      }
       out = end_of_writing(static_cast<int>(-n), "send");
       return progress::done;
     }
@@ -14297,7 +14307,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local, 0, 0});
+  sockets.push_back({registration{fd, 0}, local});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -14338,48 +14348,56 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
-/// accept(2) has no flag like MSG_DONTWAIT, and O_NONBLOCK may have been cleared by whoever shares the
-/// socket, so it is restored before each call, unless a connection is known to wait. A system that tells how
-/// many do spares the check for all of them. Gives for how many calls this look is good.
-[[gnu::noinline]] inline std::uint32_t look_before_accept(backend& system,
-                                                          const listener_resource::listening_socket& s) {
-  system.keep_non_blocking(s.place.fd);
+/// How many connections wait on a listening TCP socket; 0 where the system does not tell.
+inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
 #if defined(__linux__) && defined(TCP_INFO)
-  const bool is_tcp = s.local.port != 0;
-  if (is_tcp && s.in_a_row >= 2) {  // a single connection is not worth the question
-    tcp_info info{};
-    socklen_t size = sizeof info;
-    if (system.get_option(s.place.fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0)
-      return std::max<std::uint32_t>(info.tcpi_unacked, 1);  // of a listening socket: its queue
-  }
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (system.get_option(fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0) return info.tcpi_unacked;
 #endif
-  return 1;
+  return 0;
+}
+
+/// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
+/// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
+/// instead: that many calls find one, and the poller tells of those that come later.
+ANYIO_NET_FN void listener_resource::look(const listening_socket& s) {
+  constexpr std::uint32_t looks_of_check = 16;
+  const bool is_tcp = s.local.port != 0;
+  if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
+    known_ = waiting_connections(core().system(), s.place.fd);
+    exhausted[read_side] = known_ >= 2;
+    // Another process may take some of them: then the flag matters.
+    if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
+    if (known_ < 2) known_ = in_a_row_ = 0;
+  }
+  core().system().keep_non_blocking(s.place.fd);
 }
 
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
-  if (exhausted[read_side]) return outcome::waiting;
+  if (exhausted[read_side] && known_ == 0) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
-    listening_socket& s = sockets[next_ % sockets.size()];
-    if (s.known == 0) s.known = look_before_accept(core().system(), s);
+    const listening_socket& s = sockets[next_ % sockets.size()];
+    if (known_ == 0) look(s);
     a.remote_size = sizeof a.remote;
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
-      --s.known;
-      ++s.in_a_row;
+      if (known_ != 0) --known_;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
-    s.known = 0;
+    known_ = 0;
     if (fd == -EAGAIN) {
-      s.in_a_row = 0;
+      in_a_row_ = 0;
       ++next_;
       if (++empty < sockets.size()) continue;
       exhausted[read_side] = true;
       return outcome::waiting;
     }
+    exhausted[read_side] = false;
     why = error(errc::os_error, -fd, "accept");
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;

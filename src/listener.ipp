@@ -17,7 +17,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local, 0, 0});
+  sockets.push_back({registration{fd, 0}, local});
   const int status = core().watch(sockets.back().place, *this);
   if (status < 0) sockets.pop_back();
   return status;
@@ -58,48 +58,56 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
-/// accept(2) has no flag like MSG_DONTWAIT, and O_NONBLOCK may have been cleared by whoever shares the
-/// socket, so it is restored before each call, unless a connection is known to wait. A system that tells how
-/// many do spares the check for all of them. Gives for how many calls this look is good.
-[[gnu::noinline]] inline std::uint32_t look_before_accept(backend& system,
-                                                          const listener_resource::listening_socket& s) {
-  system.keep_non_blocking(s.place.fd);
+/// How many connections wait on a listening TCP socket; 0 where the system does not tell.
+inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
 #if defined(__linux__) && defined(TCP_INFO)
-  const bool is_tcp = s.local.port != 0;
-  if (is_tcp && s.in_a_row >= 2) {  // a single connection is not worth the question
-    tcp_info info{};
-    socklen_t size = sizeof info;
-    if (system.get_option(s.place.fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0)
-      return std::max<std::uint32_t>(info.tcpi_unacked, 1);  // of a listening socket: its queue
-  }
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (system.get_option(fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0) return info.tcpi_unacked;
 #endif
-  return 1;
+  return 0;
+}
+
+/// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
+/// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
+/// instead: that many calls find one, and the poller tells of those that come later.
+ANYIO_NET_FN void listener_resource::look(const listening_socket& s) {
+  constexpr std::uint32_t looks_of_check = 16;
+  const bool is_tcp = s.local.port != 0;
+  if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
+    known_ = waiting_connections(core().system(), s.place.fd);
+    exhausted[read_side] = known_ >= 2;
+    // Another process may take some of them: then the flag matters.
+    if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
+    if (known_ < 2) known_ = in_a_row_ = 0;
+  }
+  core().system().keep_non_blocking(s.place.fd);
 }
 
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
-  if (exhausted[read_side]) return outcome::waiting;
+  if (exhausted[read_side] && known_ == 0) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
-    listening_socket& s = sockets[next_ % sockets.size()];
-    if (s.known == 0) s.known = look_before_accept(core().system(), s);
+    const listening_socket& s = sockets[next_ % sockets.size()];
+    if (known_ == 0) look(s);
     a.remote_size = sizeof a.remote;
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
-      --s.known;
-      ++s.in_a_row;
+      if (known_ != 0) --known_;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
-    s.known = 0;
+    known_ = 0;
     if (fd == -EAGAIN) {
-      s.in_a_row = 0;
+      in_a_row_ = 0;
       ++next_;
       if (++empty < sockets.size()) continue;
       exhausted[read_side] = true;
       return outcome::waiting;
     }
+    exhausted[read_side] = false;
     why = error(errc::os_error, -fd, "accept");
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;

@@ -62,6 +62,7 @@ class socket_resource : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
 
   registration registration_;

@@ -40,22 +40,25 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   return n;
 }
 
-/// Keeps the errno of a call that failed as what broke the connection, unless that is known already. ENOTCONN
-/// and EPIPE may say only that the connection is gone; then SO_ERROR has the reason.
+/// The errno of a call that failed, unless it says only that the connection is gone: then SO_ERROR has the
+/// reason.
+ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
+  if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
+  int why = 0;
+  socklen_t size = sizeof why;
+  const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
+  return asked >= 0 && why != 0 ? why : error_number;
+}
+
+/// Keeps what broke the connection. ENOTCONN, and EPIPE of a UNIX socket, give way to an errno that says
+/// more.
 ANYIO_NET_COLD void socket_resource::note_cause(int error_number) noexcept {
   const auto says_nothing = [this](int e) { return e == 0 || e == ENOTCONN || (is_unix_ && e == EPIPE); };
-  if (!says_nothing(broken_)) return;
-  if (error_number == ENOTCONN || error_number == EPIPE) {
-    int why = 0;
-    socklen_t size = sizeof why;
-    const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
-    if (asked >= 0 && why != 0) error_number = why;
-  }
-  if (broken_ == 0 || !says_nothing(error_number)) broken_ = error_number;
+  if (broken_ == 0 || (says_nothing(broken_) && !says_nothing(error_number))) broken_ = error_number;
 }
 
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
-  if (error_number != 0 && !ended_) note_cause(error_number);
+  if (error_number != 0 && !ended_) note_cause(cause_of(error_number));
   const bool closed_in_order = is_unix_ && (broken_ == EPIPE || broken_ == ENOTCONN) && error_number == 0;
   if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
@@ -65,7 +68,7 @@ ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char*
 }
 
 ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char* operation) noexcept {
-  note_cause(error_number);
+  note_cause(cause_of(error_number));
   return error(errc::broken_resource, broken_, operation);
 }
 
@@ -117,6 +120,11 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
     }
     if (n < 0) {
       if (is_shortage(n)) return wait_for_memory();
+      if (is_unix_ && n == -EPIPE) {  // the other end has closed; whoever receives hears whether in order
+        note_cause(EPIPE);
+        out = error(errc::broken_resource, broken_, "send");
+        return progress::done;
+      }
       out = end_of_writing(static_cast<int>(-n), "send");
       return progress::done;
     }

@@ -2112,7 +2112,7 @@ class loop_core {
   /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
   /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
   /// attempts behind it fail.
-  void wait_for_memory(starved& s) noexcept;
+  void wait_for_memory(starved& s, resource& waiter) noexcept;
 
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
@@ -5467,7 +5467,7 @@ class socket_resource : public stream_resource {
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
   /// After a call that failed for want of memory: nothing has happened to the connection.
   progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_);
+    core().wait_for_memory(short_of_memory_, *this);
     return progress::waiting;
   }
   /// After a read of so much into so much room.
@@ -5779,7 +5779,7 @@ class fd_resource final : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
   progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_);
+    core().wait_for_memory(short_of_memory_, *this);
     return progress::waiting;
   }
 
@@ -11147,11 +11147,12 @@ class nowait_calls {
  public:
   /// The result of the call, unless the descriptor does not know it: then `refused` is true.
   static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
-    constexpr int nowait = 8;  // RWF_NOWAIT, which not every C library has
+    constexpr long nowait = 8;  // RWF_NOWAIT, which not every C library has
     refused = !known.load(std::memory_order_relaxed);
     if (refused) return -EOPNOTSUPP;
-    const ssize_t n = system_call(
-        [&] { return static_cast<ssize_t>(::syscall(number, fd, parts, long{count}, -1L, -1L, nowait)); });
+    const ssize_t n = system_call([&] {
+      return static_cast<ssize_t>(::syscall(number, long{fd}, parts, long{count}, -1L, -1L, nowait));
+    });
     refused = n == -EOPNOTSUPP || n == -ENOSYS || n == -EINVAL;
     if (refused && n != -EINVAL) learn(fd);
     return n;
@@ -12273,7 +12274,8 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   }
 }
 
-ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s) noexcept {
+ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noexcept {
+  s.waiter = &waiter;
   s.unlink();
   shortage_.waiting.insert_before(s);
   if (shortage_.pause.armed()) return;
@@ -13035,7 +13037,6 @@ namespace detail {
 ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
     : stream_resource(core), is_unix_(is_unix) {
   registration_.fd = fd;
-  short_of_memory_.waiter = this;
   poller_tells = true;
   status = core.watch(registration_, *this);
   if (status < 0) registration_.fd = -1;
@@ -13738,7 +13739,6 @@ inline error fd_failure(ssize_t status, const char* operation) noexcept {
 ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
     : stream_resource(core), files_(files_of(core.system())) {
   registration_.fd = fd;
-  short_of_memory_.waiter = this;
   status = core.watch(registration_, *this);
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {

@@ -456,11 +456,12 @@ class nowait_calls {
  public:
   /// The result of the call, unless the descriptor does not know it: then `refused` is true.
   static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
-    constexpr int nowait = 8;  // RWF_NOWAIT, which not every C library has
+    constexpr long nowait = 8;  // RWF_NOWAIT, which not every C library has
     refused = !known.load(std::memory_order_relaxed);
     if (refused) return -EOPNOTSUPP;
-    const ssize_t n = system_call(
-        [&] { return static_cast<ssize_t>(::syscall(number, fd, parts, long{count}, -1L, -1L, nowait)); });
+    const ssize_t n = system_call([&] {
+      return static_cast<ssize_t>(::syscall(number, long{fd}, parts, long{count}, -1L, -1L, nowait));
+    });
     refused = n == -EOPNOTSUPP || n == -ENOSYS || n == -EINVAL;
     if (refused && n != -EINVAL) learn(fd);
     return n;

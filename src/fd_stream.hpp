@@ -34,7 +34,7 @@ class fd_resource final : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
   progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_);
+    core().wait_for_memory(short_of_memory_, *this);
     return progress::waiting;
   }
 

@@ -23,7 +23,6 @@ inline error fd_failure(ssize_t status, const char* operation) noexcept {
 ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
     : stream_resource(core), files_(files_of(core.system())) {
   registration_.fd = fd;
-  short_of_memory_.waiter = this;
   status = core.watch(registration_, *this);
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {

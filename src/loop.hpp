@@ -248,7 +248,7 @@ class loop_core {
   /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
   /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
   /// attempts behind it fail.
-  void wait_for_memory(starved& s) noexcept;
+  void wait_for_memory(starved& s, resource& waiter) noexcept;
 
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.

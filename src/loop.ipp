@@ -124,7 +124,8 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   }
 }
 
-ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s) noexcept {
+ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noexcept {
+  s.waiter = &waiter;
   s.unlink();
   shortage_.waiting.insert_before(s);
   if (shortage_.pause.armed()) return;

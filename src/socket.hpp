@@ -48,7 +48,7 @@ class socket_resource : public stream_resource {
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
   /// After a call that failed for want of memory: nothing has happened to the connection.
   progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_);
+    core().wait_for_memory(short_of_memory_, *this);
     return progress::waiting;
   }
   /// After a read of so much into so much room.

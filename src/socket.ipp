@@ -22,7 +22,6 @@ namespace detail {
 ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
     : stream_resource(core), is_unix_(is_unix) {
   registration_.fd = fd;
-  short_of_memory_.waiter = this;
   poller_tells = true;
   status = core.watch(registration_, *this);
   if (status < 0) registration_.fd = -1;

@@ -103,7 +103,7 @@ class listener_resource final : public resource {
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
-  [[gnu::noinline]] void look(const listening_socket& s);  // `accept` is hot, this is not
+  void look(const listening_socket& s);
 
   std::size_t next_ = 0;
   std::uint32_t in_a_row_ = 0;  // accepted since a call found none

@@ -71,7 +71,7 @@ inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[may
 /// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
 /// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
 /// instead: that many calls find one, and the poller tells of those that come later.
-ANYIO_NET_FN void listener_resource::look(const listening_socket& s) {
+ANYIO_NET_COLD void listener_resource::look(const listening_socket& s) {
   constexpr std::uint32_t looks_of_check = 16;
   const bool is_tcp = s.local.port != 0;
   if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {

@@ -973,7 +973,7 @@ class recycler {
   /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
   /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
   /// one of the third.
-  static constexpr std::size_t block_size_of[] = {512, 144, 32768};
+  static constexpr std::size_t block_size_of[] = {512, 152, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -1142,7 +1142,8 @@ class byte_queue {
 // Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
 // randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
 // gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
-// `reverse`). A backend must not know who calls it.
+// `reverse`), even if O_NONBLOCK, which belongs to the open file, was cleared by somebody who shares it; only
+// `accept` and `connect` need `keep_non_blocking` for that. A backend must not know who calls it.
 
 #include <cerrno>
 #include <chrono>
@@ -1210,6 +1211,11 @@ struct resolved {
   int status = 0;                // 0, or a negative errno (a plain resolver failure: -ENOENT)
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
+
+/// Whether a call failed because the system is short of memory, which passes.
+[[nodiscard]] constexpr bool is_shortage(ssize_t status) noexcept {
+  return status == -ENOBUFS || status == -ENOMEM;
+}
 
 // --- services: what few programs need. A virtual function is linked into every program that has its class,
 // so these are classes of their own, and none has a virtual destructor.
@@ -1361,7 +1367,10 @@ class backend {
   virtual int listen(int fd, int backlog) = 0;                               ///< listen(2)
   virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;  ///< connect(2)
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;        ///< accept(2)
-  virtual int shutdown(int fd, int how) = 0;                                 ///< shutdown(2)
+  /// Makes the descriptor non-blocking again if another process that shares it has made it blocking. For
+  /// calls that have no flag for it.
+  virtual void keep_non_blocking(int) {}
+  virtual int shutdown(int fd, int how) = 0;  ///< shutdown(2)
   /// Breaks a connection in the way that the network could, as far as that can be done here.
   virtual int break_connection(int fd) {
     sockaddr nowhere{};
@@ -1469,6 +1478,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN int listen(int fd, int backlog) override;
   ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
   ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN void keep_non_blocking(int fd) override;
   ANYIO_NET_FN int shutdown(int fd, int how) override;
   ANYIO_NET_FN int close(int fd) override;
   ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
@@ -2006,7 +2016,8 @@ class resource : public pooled<recycler::descriptors> {
   bool closing_ = false;
 };
 
-/// A resource that waits for this loop to close a descriptor, because there were none left.
+/// A resource that waits for this loop to close a descriptor, because there were none left, or for the system
+/// to have memory again.
 struct starved : link {
   resource* waiter = nullptr;
 };
@@ -2074,8 +2085,8 @@ struct mailbox : link {
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                                 // of posted nodes
-  backend* system = nullptr;                  // null once the loop is gone
+  link calls;                                   // of posted nodes
+  backend* system = nullptr;                    // null once the loop is gone
   std::uint32_t forks_of_owner = forks_so_far;  // of the process whose loop it is
   bool post(posted_node& call);
   /// False, and nothing is done, once the loop is gone.
@@ -2177,6 +2188,10 @@ class loop_core {
     s.unlink();
     starved_.insert_before(s);
   }
+  /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
+  /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
+  /// attempts behind it fail.
+  void wait_for_memory(starved& s, resource& waiter) noexcept;
 
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
@@ -2233,6 +2248,22 @@ class loop_core {
   friend class resource;
   friend struct node;
 
+  /// Those who wait for memory, all for one timer, and the node that it runs.
+  struct shortage final : node {
+    explicit shortage(loop_core& c) noexcept : loop(c) { how = &face_of_shortage; }
+    static void run(node& n);
+    static void abandon(node& n) { n.unlink(); }
+    static node* owner(node&) { return nullptr; }
+    static description describe(node&) { return {"wait for memory"}; }
+    static constexpr face face_of_shortage{run, abandon, owner, describe};
+
+    loop_core& loop;
+    link waiting;
+    timer pause;
+    std::uint32_t milliseconds = 0;
+    std::uint32_t ended = 0;  // the turn in which the last pause did
+  };
+
   struct slot {
     resource* owner = nullptr;
     std::uint32_t generation = 0;
@@ -2272,6 +2303,7 @@ class loop_core {
   std::vector<slot> slots_;
   std::uint32_t free_slot_ = no_slot;
   link starved_;
+  shortage shortage_{*this};
   /// Aligned: the kernel copies to it faster.
   struct alignas(64) room {
     std::byte bytes[buffer_size];
@@ -2423,13 +2455,13 @@ class loop {
   }
 
   /// In the child of fork(2): makes a loop that the child inherited usable there. It gets a poller and a wake
-  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go on,
-  /// from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
+  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go
+  /// on, from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
   ///
-  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do what
-  /// they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a helper
-  /// thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins in the
-  /// child. `native_handle()` may change. Aborts if no poller can be made.
+  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do
+  /// what they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a
+  /// helper thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins
+  /// in the child. `native_handle()` may change. Aborts if no poller can be made.
   ///
   /// Without it, a child may destroy and close what it inherited, which releases only the child's descriptors
   /// and memory, and use loops of its own; to run the inherited loop aborts.
@@ -4889,7 +4921,8 @@ auto run(X&& x) {
   using T = typename std::remove_reference_t<reference>::value_type;
 
   std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running() || core->inherited())
+  if (detail::loop_core* core = detail::loop_core::current_or_null();
+      core == nullptr || core->running() || core->inherited())
     own.emplace();
   const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 
@@ -5472,7 +5505,8 @@ class [[nodiscard]] aclose_operation
 /// A stream of bytes in both directions: anything in this library that sends and receives them.
 ///
 /// One task may receive and one may send at a time. Destroying it closes it at once. A default-constructed
-/// or moved-from stream is closed.
+/// or moved-from stream is closed. While the system is short of memory (ENOBUFS, ENOMEM) an operation waits,
+/// with pauses that grow.
 class byte_stream {
  public:
   byte_stream(byte_stream&&) noexcept = default;
@@ -5575,6 +5609,11 @@ class socket_resource : public stream_resource {
   /// What a failed or empty read means; takes the errno of it, 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// After a call that failed for want of memory: nothing has happened to the connection.
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_, *this);
+    return progress::waiting;
+  }
   /// After a read of so much into so much room.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -5586,8 +5625,11 @@ class socket_resource : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  [[nodiscard]] int cause_of(int error_number) noexcept;
+  void note_cause(int error_number) noexcept;
 
   registration registration_;
+  starved short_of_memory_;
   int broken_ = 0;               // the first errno that broke it
   std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
   bool is_unix_;
@@ -5659,7 +5701,8 @@ class socket_stream : public byte_stream {
   /// getsockopt(2) of an int.
   [[nodiscard]] result<int> get_option(int level, int name) const;
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
-  /// gives how many: fewer where the file ends. The file's own offset stays as it is.
+  /// gives how many: fewer where the file ends. The file's own offset stays as it is. An error of the file is
+  /// `os_error` and leaves the stream as it is.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
 
@@ -5895,9 +5938,14 @@ class fd_resource final : public stream_resource {
  private:
   [[nodiscard]] bool is_fifo();
   void shut() noexcept override { core().forget(registration_); }
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_, *this);
+    return progress::waiting;
+  }
 
   file_service& files_;
   registration registration_;
+  starved short_of_memory_;
 };
 
 }  // namespace detail
@@ -5918,7 +5966,7 @@ class fd_stream : public byte_stream {
   /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
   /// description (fcntl(2)): for standard input and output of a terminal that is the shell, too. It stays so,
-  /// also when this stream is closed; see `release`.
+  /// also when this stream is closed (see `release`), and may be made so again if somebody makes it blocking.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
@@ -6367,9 +6415,12 @@ class listener_resource final : public resource {
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
+  void look(const listening_socket& s);
 
   std::size_t next_ = 0;
-  std::uint32_t in_a_row_ = 0;
+  std::uint32_t in_a_row_ = 0;  // accepted since a call found none
+  std::uint32_t known_ = 0;     // connections that were counted, and wait
+  std::uint32_t looks_ = 0;
   starved place_;
 };
 
@@ -7004,7 +7055,9 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
 }  // namespace detail
 
 /// What every datagram socket has. One task may receive and one may send at a time; a default-constructed
-/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket.
+/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket. A shortage of
+/// memory in the system is `os_error` with ENOBUFS or ENOMEM; only a full queue of a UNIX socket, which is
+/// ENOBUFS on macOS and the BSDs, is waited for.
 class datagram_socket {
  public:
   datagram_socket(datagram_socket&&) noexcept = default;
@@ -9950,6 +10003,7 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN int listen(int fd, int backlog) override;
   ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
   ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN void keep_non_blocking(int fd) override;
   ANYIO_NET_FN int shutdown(int fd, int how) override;
   ANYIO_NET_FN int close(int fd) override;
   ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
@@ -11150,19 +11204,21 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 
 #if defined(__linux__)
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #endif
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+// MSG_DONTWAIT everywhere: O_NONBLOCK belongs to the open file, and whoever shares it may clear it.
 #if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
-inline constexpr int send_flags = MSG_NOSIGNAL;
+inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = 0;  // `adopt` or SO_NOSIGPIPE settles it for each socket instead
+inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt` or SO_NOSIGPIPE settles SIGPIPE for each socket
 #endif
 #if defined(MSG_CMSG_CLOEXEC)
-inline constexpr int receive_message_flags = MSG_CMSG_CLOEXEC;
+inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 #else
-inline constexpr int receive_message_flags = 0;
+inline constexpr int receive_message_flags = MSG_DONTWAIT;
 #endif
 
 /// The result of a system call, or -errno; begun again as long as signals interrupt it.
@@ -11278,6 +11334,14 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
   return r < 0 ? r : prepare_socket(r);
 }
 
+/// For calls without a flag like MSG_DONTWAIT. Asks first, since others see the flag change.
+inline void restore_non_blocking(int fd) noexcept {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) static_cast<void>(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+}
+
+ANYIO_NET_FN void posix_backend::keep_non_blocking(int fd) { restore_non_blocking(fd); }
+
 ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
   return system_call([&] { return ::shutdown(fd, how); });
 }
@@ -11288,7 +11352,7 @@ ANYIO_NET_FN int posix_backend::close(int fd) {
 }
 
 ANYIO_NET_FN ssize_t posix_backend::receive(int fd, void* data, std::size_t size) {
-  return system_call([&] { return ::recv(fd, data, size, 0); });
+  return system_call([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
 }
 
 /// macOS says EPROTOTYPE when the connection breaks while bytes are handed over.
@@ -11330,7 +11394,7 @@ inline ssize_t receive_datagram(int fd, message& m) {
   socklen_t size = 0;
   const ssize_t n = system_call([&] {
     size = m.address_size;
-    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_TRUNC, m.address, &size);
+    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_DONTWAIT | MSG_TRUNC, m.address, &size);
   });
   if (n < 0) return n;
   const bool cut_off = static_cast<std::size_t>(n) > room.iov_len;
@@ -11534,6 +11598,7 @@ class sigpipe_guard {
 
 ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
+  restore_non_blocking(socket);
   sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
   const ssize_t n = system_call([&]() -> ssize_t {
 #if defined(__linux__)
@@ -11561,7 +11626,42 @@ ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t 
   return sent_or_error(n);
 }
 
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+/// Calls that do not block, whatever O_NONBLOCK is: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes know it
+/// since Linux 6.5, terminals do not.
+class nowait_calls {
+ public:
+  /// The result of the call, unless the descriptor does not know it: then `refused` is true.
+  static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
+    constexpr long nowait = 8;  // RWF_NOWAIT, which not every C library has
+    refused = !known.load(std::memory_order_relaxed);
+    if (refused) return -EOPNOTSUPP;
+    const ssize_t n = system_call([&] {
+      return static_cast<ssize_t>(::syscall(number, long{fd}, parts, long{count}, -1L, -1L, nowait));
+    });
+    refused = n == -EOPNOTSUPP || n == -ENOSYS || n == -EINVAL;
+    if (refused && n != -EINVAL) learn(fd);
+    return n;
+  }
+
+ private:
+  /// A pipe that does not know it: no descriptor of this kernel does.
+  [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
+    struct stat status;
+    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
+  }
+  static inline constinit std::atomic<bool> known{true};
+};
+#endif
+
 ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  const ::iovec part{data, size};
+  bool refused;
+  const ssize_t n = nowait_calls::make(SYS_preadv2, fd, &part, 1, refused);
+  if (!refused) return n;
+#endif
+  restore_non_blocking(fd);
   return system_call([&] { return ::read(fd, data, size); });
 }
 
@@ -11569,7 +11669,15 @@ ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) 
   // More parts than the kernel takes would be refused; a short write is none the worse.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
-  const ssize_t n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  bool refused = true;
+  ssize_t n = 0;
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  n = nowait_calls::make(SYS_pwritev2, fd, parts.data(), count, refused);
+#endif
+  if (refused) {
+    restore_non_blocking(fd);
+    n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  }
   if (n == -EPIPE) guard.consume();
   return n;
 }
@@ -12815,6 +12923,29 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   }
 }
 
+ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noexcept {
+  s.waiter = &waiter;
+  s.unlink();
+  shortage_.waiting.insert_before(s);
+  if (shortage_.pause.armed()) return;
+  const bool failed_again = shortage_.ended == turn_milliseconds_;
+  shortage_.milliseconds = failed_again ? std::clamp(shortage_.milliseconds * 2, 1u, 256u) : 1;
+  arm(shortage_.pause, add(now(), std::chrono::milliseconds(shortage_.milliseconds)), shortage_);
+}
+
+ANYIO_NET_COLD void loop_core::shortage::run(node& n) {
+  auto& self = static_cast<shortage&>(n);
+  self.ended = self.loop.turn_milliseconds_;
+  link waiting;
+  waiting.splice(self.waiting);
+  while (waiting.linked()) {
+    auto& s = static_cast<starved&>(*waiting.next);
+    s.unlink();
+    s.waiter->wake(read_side);
+    s.waiter->wake(write_side);
+  }
+}
+
 ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
   const auto index = static_cast<std::uint32_t>(event.token);
   if (index >= slots_.size()) return;
@@ -12845,7 +12976,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
   if (inherited()) [[unlikely]]  // it would take the parent's events
-    abort_with("loop", error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
+    abort_with("loop",
+               error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();
@@ -13660,11 +13792,26 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   return n;
 }
 
+/// The errno of a call that failed, unless it says only that the connection is gone: then SO_ERROR has the
+/// reason.
+ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
+  if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
+  int why = 0;
+  socklen_t size = sizeof why;
+  const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
+  return asked >= 0 && why != 0 ? why : error_number;
+}
+
+/// Keeps what broke the connection. ENOTCONN, and EPIPE of a UNIX socket, give way to an errno that says
+/// more.
+ANYIO_NET_COLD void socket_resource::note_cause(int error_number) noexcept {
+  const auto says_nothing = [this](int e) { return e == 0 || e == ENOTCONN || (is_unix_ && e == EPIPE); };
+  if (broken_ == 0 || (says_nothing(broken_) && !says_nothing(error_number))) broken_ = error_number;
+}
+
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
-  // EPIPE of a UNIX socket says no more than that the other end has closed.
-  const bool says_nothing = broken_ == 0 || (is_unix_ && broken_ == EPIPE);
-  if (error_number != 0 && says_nothing && !ended_) broken_ = error_number;
-  const bool closed_in_order = is_unix_ && broken_ == EPIPE && error_number == 0;
+  if (error_number != 0 && !ended_) note_cause(cause_of(error_number));
+  const bool closed_in_order = is_unix_ && (broken_ == EPIPE || broken_ == ENOTCONN) && error_number == 0;
   if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
     return error(errc::end_of_stream, 0, operation);
@@ -13673,7 +13820,7 @@ ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char*
 }
 
 ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char* operation) noexcept {
-  if (broken_ == 0) broken_ = error_number;
+  note_cause(cause_of(error_number));
   return error(errc::broken_resource, broken_, operation);
 }
 
@@ -13696,6 +13843,7 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
     exhausted[read_side] = true;
     return progress::waiting;
   }
+  if (is_shortage(n)) return wait_for_memory();
   out = end_of_reading(static_cast<int>(-n), "receive");
   return progress::done;
 }
@@ -13724,6 +13872,12 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       return progress::waiting;
     }
     if (n < 0) {
+      if (is_shortage(n)) return wait_for_memory();
+      if (is_unix_ && n == -EPIPE) {  // the other end has closed; whoever receives hears whether in order
+        note_cause(EPIPE);
+        out = error(errc::broken_resource, broken_, "send");
+        return progress::done;
+      }
       out = end_of_writing(static_cast<int>(-n), "send");
       return progress::done;
     }
@@ -13740,6 +13894,7 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
   if (!eof_sent_) {
     const int status = core().system().shutdown(registration_.fd, SHUT_WR);
     if (status < 0) {
+      if (is_shortage(status)) return wait_for_memory();
       out = end_of_writing(-status, "send_eof");
       return progress::done;
     }
@@ -13752,8 +13907,10 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
 ANYIO_NET_FN progress socket_resource::finish() {
   constexpr std::uint32_t discard_limit = 16 * 1024;  // KiB
   if (!eof_sent_) {
+    const int status = core().system().shutdown(registration_.fd, SHUT_WR);
+    if (is_shortage(status)) return wait_for_memory();
     eof_sent_ = true;
-    if (core().system().shutdown(registration_.fd, SHUT_WR) < 0) return progress::done;
+    if (status < 0) return progress::done;
   }
   if (ended_ || broken_ != 0) return progress::done;
   if (exhausted[read_side]) return progress::waiting;
@@ -13766,11 +13923,51 @@ ANYIO_NET_FN progress socket_resource::finish() {
       exhausted[read_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n <= 0) return progress::done;
     discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
     if (discarded_ > discard_limit) return progress::done;
   } while (!core().share_spent());
   return progress::again;
+}
+
+/// Whether an errno of sendfile(2) is about the file. All else is about the connection: a list of what breaks
+/// those would never be complete, and what is not on it would make a broken one look complete.
+[[gnu::cold]] inline bool concerns_file(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EBADMSG:  // a checksum of the file system
+    case EFAULT:
+    case EINVAL:
+    case EIO:
+    case EISDIR:
+    case ENODEV:
+    case ENOSYS:
+    case ENXIO:
+    case EOPNOTSUPP:
+    case EOVERFLOW:
+    case EPERM:
+    case ESPIPE:
+    case ESTALE:
+#if defined(ENOTSUP) && ENOTSUP != EOPNOTSUPP
+    case ENOTSUP:
+#endif
+#if defined(EFTYPE)
+    case EFTYPE:
+#endif
+#if defined(EINTEGRITY)  // FreeBSD
+    case EINTEGRITY:
+#endif
+#if defined(EUCLEAN)  // Linux: a file system that is damaged, a medium with errors, a key that is missing
+    case EUCLEAN:
+    case ENODATA:
+    case EREMOTEIO:
+    case ENOKEY:
+#endif
+      return true;
+    default: return false;
+  }
 }
 
 ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset, std::uint64_t count,
@@ -13788,11 +13985,10 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
       return progress::waiting;
     }
     if (n < 0) {
-      // What is wrong with the file leaves the stream as it is.
-      const bool stream = n == -EPIPE || n == -ECONNRESET || n == -ETIMEDOUT || n == -ENOTCONN;
-      out = stream ? end_of_writing(static_cast<int>(-n), "send_file")
-                   : error(n == -EOPNOTSUPP ? errc::not_supported : errc::os_error, static_cast<int>(-n),
-                           "send_file");
+      if (is_shortage(n)) return wait_for_memory();
+      const int e = static_cast<int>(-n);
+      out = concerns_file(e) ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, "send_file")
+                             : end_of_writing(e, "send_file");
       return progress::done;
     }
     if (n == 0) return progress::done;  // the file ends here
@@ -14102,7 +14298,17 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
+#if defined(__linux__)
+inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
+#endif
+
+/// Room for received control data: as many descriptors as come at once, and what sockets add by their
+/// options. Without room for that the kernel would tell of truncated descriptors. A security label
+/// (SCM_SECURITY) is the longest; it may take a page.
+inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
+
+/// Takes every descriptor that was sent out of received control data into owned ones, closes those that the
+/// kernel itself adds, and ignores the rest. Malformed data ends it.
 inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
   std::vector<unique_fd> fds;
   const auto* bytes = static_cast<const unsigned char*>(control);
@@ -14112,6 +14318,15 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
     std::memcpy(&header, bytes + offset, sizeof header);
     const std::size_t length = header.cmsg_len;
     if (length < CMSG_LEN(0) || length > size - offset) break;
+#if defined(__linux__)
+    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
+        length >= CMSG_LEN(sizeof(int))) {
+      int fd;
+      std::memcpy(&fd, bytes + offset + CMSG_LEN(0), sizeof fd);
+      if (fd >= 0) close_descriptor(fd);
+    }
+#endif
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
       const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
       fds.reserve(fds.size() + count);
@@ -14127,6 +14342,24 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
     offset += step;
   }
   return fds;
+}
+
+/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
+[[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case EMFILE:
+    case EMSGSIZE:
+    case ENFILE:
+    case EOPNOTSUPP:
+    case EPERM:
+    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
+      return true;
+    default: return false;
+  }
 }
 
 }  // namespace detail
@@ -14171,12 +14404,15 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
       resource_->exhausted[detail::write_side] = true;
       return false;
     }
+    if (detail::is_shortage(n)) {
+      static_cast<void>(resource_->wait_for_memory());
+      return false;
+    }
     if (n < 0) {
       const int e = static_cast<int>(-n);
-      const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
-      out = broken ? resource_->end_of_writing(e, name)
-                   : error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e,
-                           name);  // a bad descriptor, say
+      out = detail::concerns_descriptors(e)
+                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
+                : resource_->end_of_writing(e, name);
       return true;
     }
     sent_ = static_cast<std::size_t>(n);
@@ -14199,7 +14435,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   detail::loop_core& loop = resource_->core();
   const mutable_buffer room = loop.buffer();
   const std::size_t size = std::min(max_bytes_, room.size());
-  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int)) + 256];
+  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
   const ::iovec part{room.data(), size};
   detail::message m;
   m.parts = std::span<const ::iovec>(&part, 1);
@@ -14209,6 +14445,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     resource_->exhausted[detail::read_side] = true;
+    return false;
+  }
+  if (detail::is_shortage(n)) {
+    static_cast<void>(resource_->wait_for_memory());
     return false;
   }
   if (n < 0) {
@@ -14231,6 +14471,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
     if (there == -EAGAIN) {
       resource_->exhausted[detail::read_side] = true;
+      return false;
+    }
+    if (detail::is_shortage(there)) {
+      static_cast<void>(resource_->wait_for_memory());
       return false;
     }
     if (there <= 0) {
@@ -14307,6 +14551,8 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
   } else if (n == -EAGAIN) {
     exhausted[read_side] = true;
     return progress::waiting;
+  } else if (is_shortage(n)) {
+    return wait_for_memory();
   } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
     out = error(errc::end_of_stream, 0, "receive");
   } else {
@@ -14327,6 +14573,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
       exhausted[write_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n < 0) {
       out = fd_failure(n, "send");
       return progress::done;
@@ -14899,11 +15146,38 @@ inline bool concerns_one_connection(int e) {
 /// What a connection takes until its handler has it.
 inline constexpr std::size_t calls_of_accept = 3;
 
+/// How many connections wait on a listening TCP socket; 0 where the system does not tell.
+inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
+#if defined(__linux__) && defined(TCP_INFO)
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (system.get_option(fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0) return info.tcpi_unacked;
+#endif
+  return 0;
+}
+
+/// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
+/// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
+/// instead: that many calls find one, and the poller tells of those that come later.
+ANYIO_NET_FN void listener_resource::look(const listening_socket& s) {
+  constexpr std::uint32_t looks_of_check = 16;
+  const bool is_tcp = s.local.port != 0;
+  if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
+    known_ = waiting_connections(core().system(), s.place.fd);
+    exhausted[read_side] = known_ >= 2;
+    // Another process may take some of them: then the flag matters.
+    if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
+    if (known_ < 2) known_ = in_a_row_ = 0;
+  }
+  core().system().keep_non_blocking(s.place.fd);
+}
+
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
-  if (exhausted[read_side]) return outcome::waiting;
+  if (exhausted[read_side] && known_ == 0) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
     const listening_socket& s = sockets[next_ % sockets.size()];
+    if (known_ == 0) look(s);
     a.remote_size = sizeof a.remote;
     core().count_work(0, calls_of_accept);
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
@@ -14911,15 +15185,19 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
       a.fd = fd;
       a.local = s.local;
       a.any_address = s.any_address;
+      if (known_ != 0) --known_;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
+    known_ = 0;
     if (fd == -EAGAIN) {
+      in_a_row_ = 0;
       ++next_;
       if (++empty < sockets.size()) continue;
       exhausted[read_side] = true;
       return outcome::waiting;
     }
+    exhausted[read_side] = false;
     why = error(errc::os_error, -fd, "accept");
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;
@@ -15535,6 +15813,11 @@ struct control_room {
   alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
 };
 
+/// Room for one such message behind those that options of the socket add: times, a mark, a count of drops.
+struct receive_control_room {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
+};
+
 ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
   if (!socket.source) socket.source = std::make_unique<batch_source>();
   return static_cast<batch_source&>(*socket.source);
@@ -15584,7 +15867,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   message messages[per_call];
   ::iovec parts[per_call][2];
   std::size_t sizes[per_call];
-  control_room control[per_call];
+  receive_control_room control[per_call];
   if (socket.exhausted[read_side]) return -EAGAIN;
   wanted = std::min(wanted, per_call);
   const std::size_t slot_size = std::min(stride, room);
@@ -16300,6 +16583,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
+    system.keep_non_blocking(fd);  // connect(2) has no flag for it
   }
   sockaddr_storage address{};
   if (settings_.local) {
@@ -21645,6 +21929,8 @@ ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* si
   if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
   return inner_->accept(fd, address, size);
 }
+
+ANYIO_NET_FN void faulty_backend::keep_non_blocking(int fd) { inner_->keep_non_blocking(fd); }
 
 ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
   if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {

@@ -3,7 +3,8 @@
 // Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
 // randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
 // gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
-// `reverse`). A backend must not know who calls it.
+// `reverse`), even if O_NONBLOCK, which belongs to the open file, was cleared by somebody who shares it; only
+// `accept` and `connect` need `keep_non_blocking` for that. A backend must not know who calls it.
 #pragma once
 
 #include "address.hpp"
@@ -82,6 +83,11 @@ struct resolved {
   int status = 0;                // 0, or a negative errno (a plain resolver failure: -ENOENT)
   const char* reason = nullptr;  // the resolver's words for a failure of its own
 };
+
+/// Whether a call failed because the system is short of memory, which passes.
+[[nodiscard]] constexpr bool is_shortage(ssize_t status) noexcept {
+  return status == -ENOBUFS || status == -ENOMEM;
+}
 
 // --- services: what few programs need. A virtual function is linked into every program that has its class,
 // so these are classes of their own, and none has a virtual destructor.
@@ -233,7 +239,10 @@ class backend {
   virtual int listen(int fd, int backlog) = 0;                               ///< listen(2)
   virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;  ///< connect(2)
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;        ///< accept(2)
-  virtual int shutdown(int fd, int how) = 0;                                 ///< shutdown(2)
+  /// Makes the descriptor non-blocking again if another process that shares it has made it blocking. For
+  /// calls that have no flag for it.
+  virtual void keep_non_blocking(int) {}
+  virtual int shutdown(int fd, int how) = 0;  ///< shutdown(2)
   /// Breaks a connection in the way that the network could, as far as that can be done here.
   virtual int break_connection(int fd) {
     sockaddr nowhere{};

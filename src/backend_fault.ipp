@@ -235,6 +235,8 @@ ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* si
   return inner_->accept(fd, address, size);
 }
 
+ANYIO_NET_FN void faulty_backend::keep_non_blocking(int fd) { inner_->keep_non_blocking(fd); }
+
 ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
   if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
     break_here(fd);

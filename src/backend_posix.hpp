@@ -27,6 +27,7 @@ class posix_backend : public backend {
   ANYIO_NET_FN int listen(int fd, int backlog) override;
   ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
   ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN void keep_non_blocking(int fd) override;
   ANYIO_NET_FN int shutdown(int fd, int how) override;
   ANYIO_NET_FN int close(int fd) override;
   ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;

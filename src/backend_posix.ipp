@@ -27,19 +27,21 @@
 
 #if defined(__linux__)
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #endif
 
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
+// MSG_DONTWAIT everywhere: O_NONBLOCK belongs to the open file, and whoever shares it may clear it.
 #if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
-inline constexpr int send_flags = MSG_NOSIGNAL;
+inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = 0;  // `adopt` or SO_NOSIGPIPE settles it for each socket instead
+inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt` or SO_NOSIGPIPE settles SIGPIPE for each socket
 #endif
 #if defined(MSG_CMSG_CLOEXEC)
-inline constexpr int receive_message_flags = MSG_CMSG_CLOEXEC;
+inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 #else
-inline constexpr int receive_message_flags = 0;
+inline constexpr int receive_message_flags = MSG_DONTWAIT;
 #endif
 
 /// The result of a system call, or -errno; begun again as long as signals interrupt it.
@@ -155,6 +157,14 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
   return r < 0 ? r : prepare_socket(r);
 }
 
+/// For calls without a flag like MSG_DONTWAIT. Asks first, since others see the flag change.
+inline void restore_non_blocking(int fd) noexcept {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) static_cast<void>(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+}
+
+ANYIO_NET_FN void posix_backend::keep_non_blocking(int fd) { restore_non_blocking(fd); }
+
 ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
   return system_call([&] { return ::shutdown(fd, how); });
 }
@@ -165,7 +175,7 @@ ANYIO_NET_FN int posix_backend::close(int fd) {
 }
 
 ANYIO_NET_FN ssize_t posix_backend::receive(int fd, void* data, std::size_t size) {
-  return system_call([&] { return ::recv(fd, data, size, 0); });
+  return system_call([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
 }
 
 /// macOS says EPROTOTYPE when the connection breaks while bytes are handed over.
@@ -207,7 +217,7 @@ inline ssize_t receive_datagram(int fd, message& m) {
   socklen_t size = 0;
   const ssize_t n = system_call([&] {
     size = m.address_size;
-    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_TRUNC, m.address, &size);
+    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_DONTWAIT | MSG_TRUNC, m.address, &size);
   });
   if (n < 0) return n;
   const bool cut_off = static_cast<std::size_t>(n) > room.iov_len;
@@ -411,6 +421,7 @@ class sigpipe_guard {
 
 ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
+  restore_non_blocking(socket);
   sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
   const ssize_t n = system_call([&]() -> ssize_t {
 #if defined(__linux__)
@@ -438,7 +449,42 @@ ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t 
   return sent_or_error(n);
 }
 
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+/// Calls that do not block, whatever O_NONBLOCK is: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes know it
+/// since Linux 6.5, terminals do not.
+class nowait_calls {
+ public:
+  /// The result of the call, unless the descriptor does not know it: then `refused` is true.
+  static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
+    constexpr long nowait = 8;  // RWF_NOWAIT, which not every C library has
+    refused = !known.load(std::memory_order_relaxed);
+    if (refused) return -EOPNOTSUPP;
+    const ssize_t n = system_call([&] {
+      return static_cast<ssize_t>(::syscall(number, long{fd}, parts, long{count}, -1L, -1L, nowait));
+    });
+    refused = n == -EOPNOTSUPP || n == -ENOSYS || n == -EINVAL;
+    if (refused && n != -EINVAL) learn(fd);
+    return n;
+  }
+
+ private:
+  /// A pipe that does not know it: no descriptor of this kernel does.
+  [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
+    struct stat status;
+    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
+  }
+  static inline constinit std::atomic<bool> known{true};
+};
+#endif
+
 ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  const ::iovec part{data, size};
+  bool refused;
+  const ssize_t n = nowait_calls::make(SYS_preadv2, fd, &part, 1, refused);
+  if (!refused) return n;
+#endif
+  restore_non_blocking(fd);
   return system_call([&] { return ::read(fd, data, size); });
 }
 
@@ -446,7 +492,15 @@ ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) 
   // More parts than the kernel takes would be refused; a short write is none the worse.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
-  const ssize_t n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  bool refused = true;
+  ssize_t n = 0;
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  n = nowait_calls::make(SYS_pwritev2, fd, parts.data(), count, refused);
+#endif
+  if (refused) {
+    restore_non_blocking(fd);
+    n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  }
   if (n == -EPIPE) guard.consume();
   return n;
 }

@@ -45,6 +45,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
+    system.keep_non_blocking(fd);  // connect(2) has no flag for it
   }
   sockaddr_storage address{};
   if (settings_.local) {

@@ -212,7 +212,9 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
 }  // namespace detail
 
 /// What every datagram socket has. One task may receive and one may send at a time; a default-constructed
-/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket.
+/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket. A shortage of
+/// memory in the system is `os_error` with ENOBUFS or ENOMEM; only a full queue of a UNIX socket, which is
+/// ENOBUFS on macOS and the BSDs, is waited for.
 class datagram_socket {
  public:
   datagram_socket(datagram_socket&&) noexcept = default;

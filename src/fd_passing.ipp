@@ -12,7 +12,17 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
+#if defined(__linux__)
+inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
+#endif
+
+/// Room for received control data: as many descriptors as come at once, and what sockets add by their
+/// options. Without room for that the kernel would tell of truncated descriptors. A security label
+/// (SCM_SECURITY) is the longest; it may take a page.
+inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
+
+/// Takes every descriptor that was sent out of received control data into owned ones, closes those that the
+/// kernel itself adds, and ignores the rest. Malformed data ends it.
 inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
   std::vector<unique_fd> fds;
   const auto* bytes = static_cast<const unsigned char*>(control);
@@ -22,6 +32,15 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
     std::memcpy(&header, bytes + offset, sizeof header);
     const std::size_t length = header.cmsg_len;
     if (length < CMSG_LEN(0) || length > size - offset) break;
+#if defined(__linux__)
+    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
+        length >= CMSG_LEN(sizeof(int))) {
+      int fd;
+      std::memcpy(&fd, bytes + offset + CMSG_LEN(0), sizeof fd);
+      if (fd >= 0) close_descriptor(fd);
+    }
+#endif
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
       const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
       fds.reserve(fds.size() + count);
@@ -37,6 +56,24 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
     offset += step;
   }
   return fds;
+}
+
+/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
+[[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case EMFILE:
+    case EMSGSIZE:
+    case ENFILE:
+    case EOPNOTSUPP:
+    case EPERM:
+    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
+      return true;
+    default: return false;
+  }
 }
 
 }  // namespace detail
@@ -81,12 +118,15 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
       resource_->exhausted[detail::write_side] = true;
       return false;
     }
+    if (detail::is_shortage(n)) {
+      static_cast<void>(resource_->wait_for_memory());
+      return false;
+    }
     if (n < 0) {
       const int e = static_cast<int>(-n);
-      const bool broken = e == EPIPE || e == ECONNRESET || e == ENOTCONN;
-      out = broken ? resource_->end_of_writing(e, name)
-                   : error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e,
-                           name);  // a bad descriptor, say
+      out = detail::concerns_descriptors(e)
+                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
+                : resource_->end_of_writing(e, name);
       return true;
     }
     sent_ = static_cast<std::size_t>(n);
@@ -109,7 +149,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   detail::loop_core& loop = resource_->core();
   const mutable_buffer room = loop.buffer();
   const std::size_t size = std::min(max_bytes_, room.size());
-  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int)) + 256];
+  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
   const ::iovec part{room.data(), size};
   detail::message m;
   m.parts = std::span<const ::iovec>(&part, 1);
@@ -119,6 +159,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     resource_->exhausted[detail::read_side] = true;
+    return false;
+  }
+  if (detail::is_shortage(n)) {
+    static_cast<void>(resource_->wait_for_memory());
     return false;
   }
   if (n < 0) {
@@ -141,6 +185,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
     if (there == -EAGAIN) {
       resource_->exhausted[detail::read_side] = true;
+      return false;
+    }
+    if (detail::is_shortage(there)) {
+      static_cast<void>(resource_->wait_for_memory());
       return false;
     }
     if (there <= 0) {

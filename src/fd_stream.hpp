@@ -36,9 +36,14 @@ class fd_resource final : public stream_resource {
  private:
   [[nodiscard]] bool is_fifo();
   void shut() noexcept override { core().forget(registration_); }
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_, *this);
+    return progress::waiting;
+  }
 
   file_service& files_;
   registration registration_;
+  starved short_of_memory_;
 };
 
 }  // namespace detail
@@ -59,7 +64,7 @@ class fd_stream : public byte_stream {
   /// Takes over a descriptor that is no socket, no regular file and no directory;
   /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
   /// description (fcntl(2)): for standard input and output of a terminal that is the shell, too. It stays so,
-  /// also when this stream is closed; see `release`.
+  /// also when this stream is closed (see `release`), and may be made so again if somebody makes it blocking.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
   /// The descriptor, still this stream's; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }

@@ -58,6 +58,8 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
   } else if (n == -EAGAIN) {
     exhausted[read_side] = true;
     return progress::waiting;
+  } else if (is_shortage(n)) {
+    return wait_for_memory();
   } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
     out = error(errc::end_of_stream, 0, "receive");
   } else {
@@ -78,6 +80,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
       exhausted[write_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n < 0) {
       out = fd_failure(n, "send");
       return progress::done;

@@ -113,9 +113,12 @@ class listener_resource final : public resource {
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
+  void look(const listening_socket& s);
 
   std::size_t next_ = 0;
-  std::uint32_t in_a_row_ = 0;
+  std::uint32_t in_a_row_ = 0;  // accepted since a call found none
+  std::uint32_t known_ = 0;     // connections that were counted, and wait
+  std::uint32_t looks_ = 0;
   starved place_;
 };
 

@@ -63,11 +63,38 @@ inline bool concerns_one_connection(int e) {
 /// What a connection takes until its handler has it.
 inline constexpr std::size_t calls_of_accept = 3;
 
+/// How many connections wait on a listening TCP socket; 0 where the system does not tell.
+inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
+#if defined(__linux__) && defined(TCP_INFO)
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (system.get_option(fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0) return info.tcpi_unacked;
+#endif
+  return 0;
+}
+
+/// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
+/// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
+/// instead: that many calls find one, and the poller tells of those that come later.
+ANYIO_NET_FN void listener_resource::look(const listening_socket& s) {
+  constexpr std::uint32_t looks_of_check = 16;
+  const bool is_tcp = s.local.port != 0;
+  if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
+    known_ = waiting_connections(core().system(), s.place.fd);
+    exhausted[read_side] = known_ >= 2;
+    // Another process may take some of them: then the flag matters.
+    if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
+    if (known_ < 2) known_ = in_a_row_ = 0;
+  }
+  core().system().keep_non_blocking(s.place.fd);
+}
+
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
-  if (exhausted[read_side]) return outcome::waiting;
+  if (exhausted[read_side] && known_ == 0) return outcome::waiting;
   std::size_t empty = 0;
   for (int call = 0; call < calls_of_attempt; ++call) {
     const listening_socket& s = sockets[next_ % sockets.size()];
+    if (known_ == 0) look(s);
     a.remote_size = sizeof a.remote;
     core().count_work(0, calls_of_accept);
     const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
@@ -75,15 +102,19 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
       a.fd = fd;
       a.local = s.local;
       a.any_address = s.any_address;
+      if (known_ != 0) --known_;
       if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
       return outcome::connection;
     }
+    known_ = 0;
     if (fd == -EAGAIN) {
+      in_a_row_ = 0;
       ++next_;
       if (++empty < sockets.size()) continue;
       exhausted[read_side] = true;
       return outcome::waiting;
     }
+    exhausted[read_side] = false;
     why = error(errc::os_error, -fd, "accept");
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;

@@ -111,7 +111,8 @@ class resource : public pooled<recycler::descriptors> {
   bool closing_ = false;
 };
 
-/// A resource that waits for this loop to close a descriptor, because there were none left.
+/// A resource that waits for this loop to close a descriptor, because there were none left, or for the system
+/// to have memory again.
 struct starved : link {
   resource* waiter = nullptr;
 };
@@ -179,8 +180,8 @@ struct mailbox : link {
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                                 // of posted nodes
-  backend* system = nullptr;                  // null once the loop is gone
+  link calls;                                   // of posted nodes
+  backend* system = nullptr;                    // null once the loop is gone
   std::uint32_t forks_of_owner = forks_so_far;  // of the process whose loop it is
   bool post(posted_node& call);
   /// False, and nothing is done, once the loop is gone.
@@ -282,6 +283,10 @@ class loop_core {
     s.unlink();
     starved_.insert_before(s);
   }
+  /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
+  /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
+  /// attempts behind it fail.
+  void wait_for_memory(starved& s, resource& waiter) noexcept;
 
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
@@ -338,6 +343,22 @@ class loop_core {
   friend class resource;
   friend struct node;
 
+  /// Those who wait for memory, all for one timer, and the node that it runs.
+  struct shortage final : node {
+    explicit shortage(loop_core& c) noexcept : loop(c) { how = &face_of_shortage; }
+    static void run(node& n);
+    static void abandon(node& n) { n.unlink(); }
+    static node* owner(node&) { return nullptr; }
+    static description describe(node&) { return {"wait for memory"}; }
+    static constexpr face face_of_shortage{run, abandon, owner, describe};
+
+    loop_core& loop;
+    link waiting;
+    timer pause;
+    std::uint32_t milliseconds = 0;
+    std::uint32_t ended = 0;  // the turn in which the last pause did
+  };
+
   struct slot {
     resource* owner = nullptr;
     std::uint32_t generation = 0;
@@ -377,6 +398,7 @@ class loop_core {
   std::vector<slot> slots_;
   std::uint32_t free_slot_ = no_slot;
   link starved_;
+  shortage shortage_{*this};
   /// Aligned: the kernel copies to it faster.
   struct alignas(64) room {
     std::byte bytes[buffer_size];
@@ -528,13 +550,13 @@ class loop {
   }
 
   /// In the child of fork(2): makes a loop that the child inherited usable there. It gets a poller and a wake
-  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go on,
-  /// from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
+  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go
+  /// on, from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
   ///
-  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do what
-  /// they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a helper
-  /// thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins in the
-  /// child. `native_handle()` may change. Aborts if no poller can be made.
+  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do
+  /// what they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a
+  /// helper thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins
+  /// in the child. `native_handle()` may change. Aborts if no poller can be made.
   ///
   /// Without it, a child may destroy and close what it inherited, which releases only the child's descriptors
   /// and memory, and use loops of its own; to run the inherited loop aborts.

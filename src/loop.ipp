@@ -178,6 +178,29 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   }
 }
 
+ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noexcept {
+  s.waiter = &waiter;
+  s.unlink();
+  shortage_.waiting.insert_before(s);
+  if (shortage_.pause.armed()) return;
+  const bool failed_again = shortage_.ended == turn_milliseconds_;
+  shortage_.milliseconds = failed_again ? std::clamp(shortage_.milliseconds * 2, 1u, 256u) : 1;
+  arm(shortage_.pause, add(now(), std::chrono::milliseconds(shortage_.milliseconds)), shortage_);
+}
+
+ANYIO_NET_COLD void loop_core::shortage::run(node& n) {
+  auto& self = static_cast<shortage&>(n);
+  self.ended = self.loop.turn_milliseconds_;
+  link waiting;
+  waiting.splice(self.waiting);
+  while (waiting.linked()) {
+    auto& s = static_cast<starved&>(*waiting.next);
+    s.unlink();
+    s.waiter->wake(read_side);
+    s.waiter->wake(write_side);
+  }
+}
+
 ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
   const auto index = static_cast<std::uint32_t>(event.token);
   if (index >= slots_.size()) return;
@@ -208,7 +231,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
   if (inherited()) [[unlikely]]  // it would take the parent's events
-    abort_with("loop", error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
+    abort_with("loop",
+               error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();

@@ -46,7 +46,7 @@ class recycler {
   /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
   /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
   /// one of the third.
-  static constexpr std::size_t block_size_of[] = {512, 144, 32768};
+  static constexpr std::size_t block_size_of[] = {512, 152, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]

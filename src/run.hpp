@@ -52,7 +52,8 @@ auto run(X&& x) {
   using T = typename std::remove_reference_t<reference>::value_type;
 
   std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null(); core == nullptr || core->running() || core->inherited())
+  if (detail::loop_core* core = detail::loop_core::current_or_null();
+      core == nullptr || core->running() || core->inherited())
     own.emplace();
   const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 

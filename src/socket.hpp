@@ -48,6 +48,11 @@ class socket_resource : public stream_resource {
   /// What a failed or empty read means; takes the errno of it, 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// After a call that failed for want of memory: nothing has happened to the connection.
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_, *this);
+    return progress::waiting;
+  }
   /// After a read of so much into so much room.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -59,8 +64,11 @@ class socket_resource : public stream_resource {
  private:
   void shut() noexcept override { core().forget(registration_); }
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  [[nodiscard]] int cause_of(int error_number) noexcept;
+  void note_cause(int error_number) noexcept;
 
   registration registration_;
+  starved short_of_memory_;
   int broken_ = 0;               // the first errno that broke it
   std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
   bool is_unix_;
@@ -132,7 +140,8 @@ class socket_stream : public byte_stream {
   /// getsockopt(2) of an int.
   [[nodiscard]] result<int> get_option(int level, int name) const;
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
-  /// gives how many: fewer where the file ends. The file's own offset stays as it is.
+  /// gives how many: fewer where the file ends. The file's own offset stays as it is. An error of the file is
+  /// `os_error` and leaves the stream as it is.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
 

@@ -39,11 +39,26 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   return n;
 }
 
+/// The errno of a call that failed, unless it says only that the connection is gone: then SO_ERROR has the
+/// reason.
+ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
+  if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
+  int why = 0;
+  socklen_t size = sizeof why;
+  const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
+  return asked >= 0 && why != 0 ? why : error_number;
+}
+
+/// Keeps what broke the connection. ENOTCONN, and EPIPE of a UNIX socket, give way to an errno that says
+/// more.
+ANYIO_NET_COLD void socket_resource::note_cause(int error_number) noexcept {
+  const auto says_nothing = [this](int e) { return e == 0 || e == ENOTCONN || (is_unix_ && e == EPIPE); };
+  if (broken_ == 0 || (says_nothing(broken_) && !says_nothing(error_number))) broken_ = error_number;
+}
+
 ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char* operation) noexcept {
-  // EPIPE of a UNIX socket says no more than that the other end has closed.
-  const bool says_nothing = broken_ == 0 || (is_unix_ && broken_ == EPIPE);
-  if (error_number != 0 && says_nothing && !ended_) broken_ = error_number;
-  const bool closed_in_order = is_unix_ && broken_ == EPIPE && error_number == 0;
+  if (error_number != 0 && !ended_) note_cause(cause_of(error_number));
+  const bool closed_in_order = is_unix_ && (broken_ == EPIPE || broken_ == ENOTCONN) && error_number == 0;
   if (broken_ == 0 || ended_ || closed_in_order) {
     ended_ = true;
     return error(errc::end_of_stream, 0, operation);
@@ -52,7 +67,7 @@ ANYIO_NET_FN error socket_resource::end_of_reading(int error_number, const char*
 }
 
 ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char* operation) noexcept {
-  if (broken_ == 0) broken_ = error_number;
+  note_cause(cause_of(error_number));
   return error(errc::broken_resource, broken_, operation);
 }
 
@@ -75,6 +90,7 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
     exhausted[read_side] = true;
     return progress::waiting;
   }
+  if (is_shortage(n)) return wait_for_memory();
   out = end_of_reading(static_cast<int>(-n), "receive");
   return progress::done;
 }
@@ -103,6 +119,12 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       return progress::waiting;
     }
     if (n < 0) {
+      if (is_shortage(n)) return wait_for_memory();
+      if (is_unix_ && n == -EPIPE) {  // the other end has closed; whoever receives hears whether in order
+        note_cause(EPIPE);
+        out = error(errc::broken_resource, broken_, "send");
+        return progress::done;
+      }
       out = end_of_writing(static_cast<int>(-n), "send");
       return progress::done;
     }
@@ -119,6 +141,7 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
   if (!eof_sent_) {
     const int status = core().system().shutdown(registration_.fd, SHUT_WR);
     if (status < 0) {
+      if (is_shortage(status)) return wait_for_memory();
       out = end_of_writing(-status, "send_eof");
       return progress::done;
     }
@@ -131,8 +154,10 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
 ANYIO_NET_FN progress socket_resource::finish() {
   constexpr std::uint32_t discard_limit = 16 * 1024;  // KiB
   if (!eof_sent_) {
+    const int status = core().system().shutdown(registration_.fd, SHUT_WR);
+    if (is_shortage(status)) return wait_for_memory();
     eof_sent_ = true;
-    if (core().system().shutdown(registration_.fd, SHUT_WR) < 0) return progress::done;
+    if (status < 0) return progress::done;
   }
   if (ended_ || broken_ != 0) return progress::done;
   if (exhausted[read_side]) return progress::waiting;
@@ -145,11 +170,51 @@ ANYIO_NET_FN progress socket_resource::finish() {
       exhausted[read_side] = true;
       return progress::waiting;
     }
+    if (is_shortage(n)) return wait_for_memory();
     if (n <= 0) return progress::done;
     discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
     if (discarded_ > discard_limit) return progress::done;
   } while (!core().share_spent());
   return progress::again;
+}
+
+/// Whether an errno of sendfile(2) is about the file. All else is about the connection: a list of what breaks
+/// those would never be complete, and what is not on it would make a broken one look complete.
+[[gnu::cold]] inline bool concerns_file(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EBADMSG:  // a checksum of the file system
+    case EFAULT:
+    case EINVAL:
+    case EIO:
+    case EISDIR:
+    case ENODEV:
+    case ENOSYS:
+    case ENXIO:
+    case EOPNOTSUPP:
+    case EOVERFLOW:
+    case EPERM:
+    case ESPIPE:
+    case ESTALE:
+#if defined(ENOTSUP) && ENOTSUP != EOPNOTSUPP
+    case ENOTSUP:
+#endif
+#if defined(EFTYPE)
+    case EFTYPE:
+#endif
+#if defined(EINTEGRITY)  // FreeBSD
+    case EINTEGRITY:
+#endif
+#if defined(EUCLEAN)  // Linux: a file system that is damaged, a medium with errors, a key that is missing
+    case EUCLEAN:
+    case ENODATA:
+    case EREMOTEIO:
+    case ENOKEY:
+#endif
+      return true;
+    default: return false;
+  }
 }
 
 ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset, std::uint64_t count,
@@ -167,11 +232,10 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
       return progress::waiting;
     }
     if (n < 0) {
-      // What is wrong with the file leaves the stream as it is.
-      const bool stream = n == -EPIPE || n == -ECONNRESET || n == -ETIMEDOUT || n == -ENOTCONN;
-      out = stream ? end_of_writing(static_cast<int>(-n), "send_file")
-                   : error(n == -EOPNOTSUPP ? errc::not_supported : errc::os_error, static_cast<int>(-n),
-                           "send_file");
+      if (is_shortage(n)) return wait_for_memory();
+      const int e = static_cast<int>(-n);
+      out = concerns_file(e) ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, "send_file")
+                             : end_of_writing(e, "send_file");
       return progress::done;
     }
     if (n == 0) return progress::done;  // the file ends here

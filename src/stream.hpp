@@ -309,7 +309,8 @@ class [[nodiscard]] aclose_operation
 /// A stream of bytes in both directions: anything in this library that sends and receives them.
 ///
 /// One task may receive and one may send at a time. Destroying it closes it at once. A default-constructed
-/// or moved-from stream is closed.
+/// or moved-from stream is closed. While the system is short of memory (ENOBUFS, ENOMEM) an operation waits,
+/// with pauses that grow.
 class byte_stream {
  public:
   byte_stream(byte_stream&&) noexcept = default;

@@ -50,6 +50,11 @@ struct control_room {
   alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
 };
 
+/// Room for one such message behind those that options of the socket add: times, a mark, a count of drops.
+struct receive_control_room {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
+};
+
 ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
   if (!socket.source) socket.source = std::make_unique<batch_source>();
   return static_cast<batch_source&>(*socket.source);
@@ -99,7 +104,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   message messages[per_call];
   ::iovec parts[per_call][2];
   std::size_t sizes[per_call];
-  control_room control[per_call];
+  receive_control_room control[per_call];
   if (socket.exhausted[read_side]) return -EAGAIN;
   wanted = std::min(wanted, per_call);
   const std::size_t slot_size = std::min(stride, room);

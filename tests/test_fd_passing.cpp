@@ -7,14 +7,19 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <cerrno>
+#include <cstring>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
+#include "support/temp_dir.hpp"
 
 namespace {
 
@@ -235,6 +240,187 @@ TEST_CASE("descriptors that do not fit into the process are fds_truncated, with 
   CHECK(open_count() == before);
   CHECK(by_callback::get(p.first.send("next")).has_value());
   CHECK(by_callback::get(p.second.receive()).value_or("") == "next");
+}
+
+#if defined(__linux__)
+/// Control messages that a scripted kernel adds to what is received.
+class adding_backend final : public support::scripted_backend {
+ public:
+  std::string before, behind;  // what really came
+  std::size_t room = 0;        // that was offered
+  ssize_t receive_message(int fd, anyio::detail::message& m) override {
+    room = m.control_size;
+    const ssize_t n = scripted_backend::receive_message(fd, m);
+    if (n < 0 || m.control == nullptr) return n;
+    std::string all = before + std::string(static_cast<const char*>(m.control), m.control_size) + behind;
+    if (all.size() > room) {
+      all.resize(room);
+      m.flags |= MSG_CTRUNC;
+    }
+    std::memcpy(m.control, all.data(), all.size());
+    m.control_size = all.size();
+    return n;
+  }
+};
+
+std::string control_message(int type, std::string_view data) {
+  std::string text(CMSG_SPACE(data.size()), '\0');
+  cmsghdr header{};
+  header.cmsg_len = CMSG_LEN(data.size());
+  header.cmsg_level = SOL_SOCKET;
+  header.cmsg_type = type;
+  std::memcpy(text.data(), &header, sizeof header);
+  std::memcpy(text.data() + CMSG_LEN(0), data.data(), data.size());
+  return text;
+}
+std::string of_number(int n) { return std::string(reinterpret_cast<const char*>(&n), sizeof n); }
+
+constexpr int pidfd_message = 4;  // SCM_PIDFD
+constexpr int pass_pidfd = 76;    // SO_PASSPIDFD
+
+TEST_CASE_TEMPLATE("control messages of other kinds are ignored, and descriptors in them closed", Face,
+                   by_callback, by_coroutine) {
+  auto made = std::make_unique<adding_backend>();
+  adding_backend& system = *made;
+  const anyio::loop loop(std::move(made));
+  pair p = connected();
+  const std::size_t before = open_count();
+  const unique_fd file = make_file();
+  const int fds[] = {file.get(), file.get()};
+  // A label as long as it may be, credentials, and a descriptor of a process on either side.
+  const std::string label = control_message(3, std::string(4095, 'l'));
+  const std::string credentials = control_message(SCM_CREDENTIALS, std::string(12, 'c'));
+  for (const bool with_descriptors : {true, false}) {
+    for (const int in_front : {1, 0}) {
+      const int pidfd = ::dup(file.get());
+      const std::string process = control_message(pidfd_message, of_number(pidfd));
+      system.before = credentials + label + (in_front != 0 ? process : std::string());
+      system.behind = in_front == 0 ? process : std::string();
+      CHECK((with_descriptors ? Face::get(p.first.send_fds("x", fds)) : Face::get(p.first.send("x")))
+                .has_value());
+      auto r = Face::get(p.second.receive_fds(10, 2));
+      CHECK(r.has_value());
+      CHECK(r.value().data == "x");
+      CHECK(r.value().fds.size() == (with_descriptors ? 2 : 0));
+      for (const unique_fd& fd : r.value().fds) CHECK(file_of(fd.get()) == file_of(file.get()));
+      CHECK(!support::is_open(pidfd));
+    }
+  }
+  // The most that can come.
+  system.before = credentials + label;
+  system.behind = control_message(pidfd_message, of_number(::dup(file.get())));
+  const std::vector<int> most(253, file.get());
+  CHECK(Face::get(p.first.send_fds("x", most)).has_value());
+  {
+    auto r = Face::get(p.second.receive_fds(10, 253));
+    CHECK(r.has_value());
+    CHECK(r.value().fds.size() == 253);
+  }
+  // No descriptor, for want of one, but an errno.
+  system.before.clear();
+  system.behind = control_message(pidfd_message, of_number(-EMFILE));
+  CHECK(Face::get(p.first.send("x")).has_value());
+  CHECK(Face::get(p.second.receive_fds(10, 2)).has_value());
+  // More than were asked for.
+  system.behind = control_message(pidfd_message, of_number(::dup(file.get())));
+  CHECK(Face::get(p.first.send_fds("x", fds)).has_value());
+  CHECK(Face::get(p.second.receive_fds(10, 1)).error() == errc::fds_truncated);
+  CHECK(open_count() == before + 1);
+}
+
+TEST_CASE_TEMPLATE("descriptors of processes, which the kernel adds, do not stay open", Face, by_callback,
+                   by_coroutine) {
+  anyio::loop loop;
+  const auto passes_pidfd = [](int fd) {
+    const int on = 1;
+    return ::setsockopt(fd, SOL_SOCKET, pass_pidfd, &on, sizeof on) == 0;
+  };
+  const support::temp_dir dir;
+  auto listener = by_coroutine::get(anyio::create_unix_listener(dir.path() + "/s")).value();
+  if (!passes_pidfd(listener.native_handle())) {
+    MESSAGE("this kernel has no SO_PASSPIDFD");
+    return;
+  }
+  const auto exchange = [](anyio::unix_stream& from, anyio::unix_stream& to) {
+    const unique_fd file = make_file();
+    const int fds[] = {file.get()};
+    const std::size_t before = open_count();
+    for (int i = 0; i < 5; ++i) {
+      CHECK(Face::get(from.send("plain")).has_value());
+      CHECK(Face::get(to.receive_fds(10, 1)).value().data == "plain");
+      CHECK(Face::get(from.send("look")).has_value());
+      CHECK(Face::get(to.receive_fds(0, 1)).has_value());
+      CHECK(Face::get(to.receive()).value_or("") == "look");
+      CHECK(Face::get(from.send_fds("with", fds)).has_value());
+      auto r = Face::get(to.receive_fds(10, 1));
+      CHECK(r.value().data == "with");
+      CHECK(r.value().fds.size() == 1);
+      r = errc::cancelled;
+      CHECK(Face::get(from.send_fds("closed", fds)).has_value());
+      CHECK(Face::get(to.receive()).value_or("") == "closed");
+    }
+    CHECK(open_count() == before);
+  };
+  waiting<anyio::unix_stream> connecting;
+  by_callback::start(anyio::connect_unix(dir.path() + "/s"), connecting);
+  auto accepted = Face::get(listener.accept()).value();
+  auto client = connecting.get().value();
+  exchange(client, accepted);
+  exchange(accepted, client);
+  pair p = connected();
+  CHECK(passes_pidfd(p.second.native_handle()));
+  const int on = 1;
+  CHECK(::setsockopt(p.second.native_handle(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
+  exchange(p.first, p.second);
+
+  const std::string path = dir.path() + "/d";
+  auto server = Face::get(anyio::create_unix_datagram_socket({.local_path = path})).value();
+  CHECK(passes_pidfd(server.native_handle()));
+  auto sender = Face::get(anyio::create_connected_unix_datagram_socket(path)).value();
+  const std::size_t before = open_count();
+  for (int i = 0; i < 5; ++i) {
+    CHECK(Face::get(sender.send("one")).has_value());
+    CHECK(Face::get(server.receive()).value().data == "one");
+  }
+  CHECK(open_count() == before);
+}
+#endif
+
+TEST_CASE_TEMPLATE("only an errno of the descriptors leaves a send_fds without a broken stream", Face,
+                   by_callback, by_coroutine) {
+  class failing final : public support::scripted_backend {
+   public:
+    int error_number = 0;
+    ssize_t send_message(int fd, const anyio::detail::message& m) override {
+      return error_number != 0 ? -error_number : scripted_backend::send_message(fd, m);
+    }
+  };
+  auto made = std::make_unique<failing>();
+  failing& system = *made;
+  const anyio::loop loop(std::move(made));
+  const int fds[] = {0};
+  for (const int e : {EBADF, EINVAL, ETOOMANYREFS, EMSGSIZE, EPERM}) {
+    CAPTURE(e);
+    pair p = connected();
+    system.error_number = e;
+    const anyio::error failed = Face::get(p.first.send_fds("x", fds)).error();
+    system.error_number = 0;
+    CHECK(failed == errc::os_error);
+    CHECK(failed.os_error() == e);
+    CHECK(Face::get(p.first.send_fds("x", fds)).has_value());
+    CHECK(Face::get(p.second.receive_fds(1, 1)).has_value());
+  }
+  for (const int e : {ECONNABORTED, ETIMEDOUT, ENETDOWN, ECONNRESET}) {
+    CAPTURE(e);
+    pair p = connected();
+    system.error_number = e;
+    const anyio::error failed = Face::get(p.first.send_fds("x", fds)).error();
+    system.error_number = 0;
+    CHECK(failed == errc::broken_resource);
+    CHECK(failed.os_error() == e);
+    p.second.close();
+    CHECK(Face::get(p.first.receive()).error() == failed.code());
+  }
 }
 
 TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes, and reads on behind them",

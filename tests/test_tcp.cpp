@@ -8,9 +8,13 @@
 #include <sys/ioctl.h>
 
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -372,6 +376,167 @@ TEST_CASE("bytes that came before a reset are delivered first, then it is broken
   p.second.close();
   CHECK(by_coroutine::get(p.second.receive()).error() == errc::closed_resource);
   CHECK(by_coroutine::get(p.second.send("x")).error() == errc::closed_resource);
+}
+
+TEST_CASE_TEMPLATE("a send_eof after a reset tells of the reset, and leaves it to whoever asks later", Face,
+                   by_callback, by_coroutine) {
+  const auto is_reset = [](const anyio::error& e) {
+    return e == errc::broken_resource && e.os_error() == ECONNRESET;
+  };
+  for (const bool bytes_before : {false, true}) {
+    CAPTURE(bytes_before);
+    anyio::loop loop;
+    auto p = connected<support::tcp>();
+    if (bytes_before) CHECK(Face::get(p.first.send("before")).has_value());
+    support::reset(p.first);
+    CHECK(is_reset(Face::get(p.second.send_eof()).error()));
+    CHECK(is_reset(Face::get(p.second.send_eof()).error()));
+    std::string got;
+    CHECK(is_reset(drain<Face>(p.second, got)));
+    CHECK(is_reset(drain<Face>(p.second, got)));
+    CHECK(got == (bytes_before ? "before" : ""));
+    CHECK(is_reset(Face::get(p.second.send("x")).error()));
+    std::FILE* file = std::tmpfile();
+    std::fputs("text", file);
+    std::fflush(file);
+    CHECK(is_reset(Face::get(p.second.send_file(::fileno(file), 0, 4)).error()));
+    std::fclose(file);
+    CHECK(Face::get(p.second.aclose()).has_value());
+  }
+}
+
+TEST_CASE("a send_eof beside a receive that waits leaves the reset to both") {
+  anyio::loop loop;
+  auto p = connected<support::tcp>();
+  waiting<std::string> receiving;
+  by_coroutine::start(p.second.receive(), receiving);
+  support::settle();
+  support::reset(p.first);
+  // Begun before the loop hears of the reset.
+  const anyio::error e = by_callback::get(p.second.send_eof()).error();
+  CHECK(e == errc::broken_resource);
+  CHECK(e.os_error() == ECONNRESET);
+  CHECK(receiving.get().error() == std::errc::connection_reset);
+
+  auto q = connected<support::tcp>();
+  support::reset(q.first);
+  const anyio::error both =
+      by_callback::get(anyio::when_all(q.second.send_eof(), q.second.receive())).error();
+  CHECK(both == errc::broken_resource);
+  CHECK(both.os_error() == ECONNRESET);
+  CHECK(by_callback::get(q.second.receive()).error() == std::errc::connection_reset);
+}
+
+TEST_CASE("a file that goes out after a reset tells of the reset") {
+  anyio::loop loop;
+  auto p = connected<support::tcp>();
+  support::reset(p.first);
+  std::FILE* file = std::tmpfile();
+  std::fputs("text", file);
+  std::fflush(file);
+  CHECK(by_callback::get(p.second.send_file(::fileno(file), 0, 4)).error() == std::errc::connection_reset);
+  CHECK(by_callback::get(p.second.receive()).error() == std::errc::connection_reset);
+  std::fclose(file);
+}
+
+/// Calls of one name fail with an errno, the connection being as it was.
+class failing_backend final : public support::scripted_backend, private anyio::detail::posix_files {
+ public:
+  int send_file_error = 0;
+  int shutdown_error = 0;
+  int receive_error = 0;
+  int shutdown(int fd, int how) override {
+    return shutdown_error != 0 ? -shutdown_error : scripted_backend::shutdown(fd, how);
+  }
+  ssize_t receive(int fd, void* data, std::size_t size) override {
+    return receive_error != 0 ? -receive_error : scripted_backend::receive(fd, data, size);
+  }
+  anyio::detail::file_service* files() override { return this; }
+
+ private:
+  ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {
+    return send_file_error != 0 ? -send_file_error : posix_files::send_file(socket, file, offset, count);
+  }
+};
+struct failing_loop {
+  failing_loop() : failing_loop(std::make_unique<failing_backend>()) {}
+  failing_backend& system;
+  anyio::loop loop;
+
+ private:
+  explicit failing_loop(std::unique_ptr<failing_backend> b) : system(*b), loop(std::move(b)) {}
+};
+
+TEST_CASE_TEMPLATE("what breaks a connection while a file goes out is not taken for an error of the file",
+                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+  using face = typename Way::face;
+  for (const int e : {ECONNABORTED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN, ETIMEDOUT, ECONNRESET,
+                      ECONNREFUSED, EPIPE, EPROTO, ENOTCONN}) {
+    CAPTURE(e);
+    failing_loop s;
+    auto p = connected<typename Way::kind>();
+    CHECK(face::get(p.second.send("before")).has_value());
+    s.system.send_file_error = e;
+    const anyio::error failed = face::get(p.first.send_file(0, 0, 5)).error();
+    CHECK(failed == errc::broken_resource);
+    CHECK(failed.os_error() == e);
+    CHECK(failed.operation() == std::string_view("send_file"));
+    s.system.send_file_error = 0;
+    CHECK(face::get(p.first.receive()).value_or("") == "before");
+    p.second.close();
+    const anyio::error end = face::get(p.first.receive()).error();
+    // EPIPE and ENOTCONN of a UNIX socket are what an orderly close leads to.
+    const bool orderly =
+        std::is_same_v<typename Way::kind, support::unix_pair> && (e == EPIPE || e == ENOTCONN);
+    CHECK(end == (orderly ? errc::end_of_stream : errc::broken_resource));
+    CHECK(end.os_error() == (orderly ? 0 : e));
+  }
+}
+
+TEST_CASE_TEMPLATE("an error of the file leaves the stream as it is", Way, tcp_callback, tcp_coroutine,
+                   unix_callback, unix_coroutine) {
+  using face = typename Way::face;
+  failing_loop s;
+  auto p = connected<typename Way::kind>();
+  for (const int e : {EBADF, EINVAL, EIO, EOVERFLOW, ESPIPE, EISDIR, EACCES, EPERM, ENXIO, ENODEV, ESTALE}) {
+    CAPTURE(e);
+    s.system.send_file_error = e;
+    const anyio::error failed = face::get(p.first.send_file(0, 0, 5)).error();
+    CHECK(failed == errc::os_error);
+    CHECK(failed.os_error() == e);
+  }
+  s.system.send_file_error = EOPNOTSUPP;
+  CHECK(face::get(p.first.send_file(0, 0, 5)).error() == errc::not_supported);
+  s.system.send_file_error = 0;
+  // The real ones: not open, a directory, a pipe.
+  const int directory = ::open("/", O_RDONLY | O_CLOEXEC);
+  int pipe_fds[2];
+  CHECK(::pipe(pipe_fds) == 0);
+  for (const int fd : {-1, directory, pipe_fds[0]})
+    CHECK(face::get(p.first.send_file(fd, 0, 5)).error() == errc::os_error);
+  for (const int fd : {directory, pipe_fds[0], pipe_fds[1]}) ::close(fd);
+  CHECK(face::get(p.first.send("goes on")).has_value());
+  CHECK(face::get(p.second.receive()).value_or("") == "goes on");
+  CHECK(face::get(p.second.send_eof()).has_value());
+  CHECK(face::get(p.first.receive()).error() == errc::end_of_stream);
+}
+
+TEST_CASE("an errno that does not name the cause gives way to one that does") {
+  failing_loop s;
+  auto p = connected<support::tcp>();
+  s.system.shutdown_error = ENOTCONN;
+  CHECK(by_callback::get(p.second.send_eof()).error() == std::errc::not_connected);
+  s.system.receive_error = ETIMEDOUT;
+  CHECK(by_callback::get(p.second.receive()).error() == std::errc::timed_out);
+  s.system.receive_error = ECONNRESET;
+  CHECK(by_callback::get(p.second.receive()).error() == std::errc::timed_out);
+  CHECK(by_callback::get(p.second.send_eof()).error() == std::errc::timed_out);
+
+  // An end of a UNIX stream is one, whatever a send_eof was told.
+  auto q = connected<support::unix_pair>();
+  q.first.close();
+  CHECK(by_callback::get(q.second.send_eof()).error() == std::errc::not_connected);
+  CHECK(by_callback::get(q.second.receive()).error() == errc::end_of_stream);
 }
 
 TEST_CASE("a reset wakes a receive that waits and a send that waits") {

@@ -230,6 +230,35 @@ TEST_CASE_TEMPLATE("a row of equal datagrams arrives one by one", Pieces, with_p
   }
 }
 
+#if defined(__linux__)
+TEST_CASE_TEMPLATE("options that add control messages do not hide where datagrams of a piece end", Face,
+                   by_callback, by_coroutine) {
+  if (support::emulator_has(support::emulator_fault::udp_control)) return;
+  fixture f(true);
+  udp_socket a = open_udp();
+  udp_socket b = open_udp();
+  constexpr int received_by_software = 1 << 3 | 1 << 4;  // SOF_TIMESTAMPING_RX_SOFTWARE, _SOFTWARE
+  CHECK(b.set_option(SOL_SOCKET, SO_TIMESTAMP, 1).has_value());
+  CHECK(b.set_option(SOL_SOCKET, SO_TIMESTAMPING, received_by_software).has_value());
+  CHECK(b.set_option(SOL_SOCKET, SO_RXQ_OVFL, 1).has_value());
+  CHECK(b.set_option(IPPROTO_IP, IP_PKTINFO, 1).has_value());
+  udp_batch in(64);
+  waiting<std::size_t> w;
+  Face::start(b.receive_batch(in), w);
+  support::settle();
+  udp_batch out(30, 1000);
+  std::vector<std::string> sent;
+  for (int i = 0; i < 30; ++i) sent.push_back(numbered(i, 1000));
+  for (const std::string& one : sent) CHECK(out.push(one, b.local_endpoint()));
+  CHECK(Face::get(a.send_batch(out)).value_or(0) == 30);
+  std::vector<std::string> got;
+  CHECK(w.get().value_or(0) >= 1);
+  for (const auto& [data, sender, truncated] : in) got.push_back(text(data));
+  for (const std::string& one : receive_all(b, in, 30 - got.size())) got.push_back(one);
+  CHECK(got == sent);
+}
+#endif
+
 TEST_CASE_TEMPLATE("a datagram longer than the batch allows is cut, and told", Pieces, with_pieces,
                    without_pieces) {
   fixture f(Pieces::value);

@@ -436,6 +436,30 @@ TEST_CASE("a connection whose other end left unread input behind is broken once,
   }
 }
 
+TEST_CASE_TEMPLATE("a send to an end that left unread input behind does not hide the reset", Face,
+                   by_callback, by_coroutine) {
+  const auto is_reset = [](const anyio::error& e) {
+    return e == errc::broken_resource && e.os_error() == ECONNRESET;
+  };
+  const anyio::unique_fd file(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
+  const int fds[] = {file.get()};
+  for (const int way : {0, 1, 2}) {
+    CAPTURE(way);
+    anyio::loop loop;
+    auto p = anyio::create_unix_stream_pair().value();
+    CHECK(Face::get(p.first.send("never read")).has_value());
+    CHECK(Face::get(p.second.send("read")).has_value());
+    p.second.close();
+    if (way == 0) CHECK(Face::get(p.first.send("x")).error() == errc::broken_resource);
+    if (way == 1) CHECK(is_reset(Face::get(p.first.send_file(file.get(), 0, 5)).error()));
+    if (way == 2) CHECK(is_reset(Face::get(p.first.send_fds("x", fds)).error()));
+    CHECK(Face::get(p.first.receive()).value_or("") == "read");
+    CHECK(is_reset(Face::get(p.first.receive()).error()));
+    CHECK(is_reset(Face::get(p.first.receive()).error()));
+    CHECK(Face::get(p.first.aclose()).has_value());
+  }
+}
+
 TEST_CASE("from_fd refuses what is no connected UNIX stream socket, and leaves it open") {
   anyio::loop loop;
   const support::temp_dir dir;

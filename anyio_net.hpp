@@ -9215,7 +9215,9 @@ struct options {
   sim::faults faults = {};                       ///< what goes wrong, and how often
   sim::profile profile = sim::profile::linux_;   ///< whose system it is
   duration time_limit = std::chrono::hours(24);  ///< of virtual time
-  std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
+  /// Calls of the simulated system. A hundredth of them, but at least 100'000, may follow one another while
+  /// nothing is sent, received or accepted and no virtual time passes: more of them, and the program spins.
+  std::uint64_t step_limit = 10'000'000;
   void (*log)(std::string_view line) = nullptr;  ///< hears every call
   /// When the run begins, in seconds since 1970. Only a certificate's dates are measured by it. 0: today,
   /// so that what is valid outside is valid inside.
@@ -9334,7 +9336,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
 };
 
 /// Why a run ends before its program does.
-enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over };
+enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over, spins };
 
 class sim_network {
  public:
@@ -9448,7 +9450,7 @@ class sim_network {
   int bind_any(const sim_handle& s);
   int bind_path(const sim_handle& s, const std::string& path);
   [[nodiscard]] bool is_taken(const sim_socket& s, const ip_endpoint& at) const;
-  [[nodiscard]] sim_handle listener_at(const ip_endpoint& at) const;
+  [[nodiscard]] sim_handle listener_at(const ip_endpoint& at);
   [[nodiscard]] std::vector<sim_handle> receivers_of(const ip_endpoint& target,
                                                      const ip_endpoint& from) const;
   [[nodiscard]] sim_handle at_path(const std::string& place) const;
@@ -9468,7 +9470,10 @@ class sim_network {
   time_point now_;
   duration time_limit_;
   std::uint64_t step_limit_;
+  std::uint64_t spin_limit_;
   std::uint64_t steps_ = 0;
+  std::uint64_t idle_steps_ = 0;  // since time passed, or something was sent, received or accepted
+  std::size_t next_listener_ = 0;
   std::uint64_t hash_ = 0xcbf29ce484222325;
   void (*log_)(std::string_view);
   sim_verdict verdict_ = sim_verdict::none;
@@ -18772,6 +18777,7 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       now_(sim_beginning),
       time_limit_(options.time_limit),
       step_limit_(options.step_limit),
+      spin_limit_(std::max<std::uint64_t>(100'000, options.step_limit / 100)),
       log_(options.log),
       profile_(options.profile),
       everywhere_(options.faults) {}
@@ -18794,6 +18800,7 @@ ANYIO_NET_FN void sim_network::trace(const char* call, int fd, std::int64_t outc
   add(static_cast<std::uint64_t>(outcome));
   add(static_cast<std::uint64_t>(now_.time_since_epoch().count()));
   if (++steps_ >= step_limit_) end(sim_verdict::steps_over);
+  if (++idle_steps_ >= spin_limit_) end(sim_verdict::spins);
   if (log_ == nullptr) return;
   std::string line = std::to_string(elapsed().count()) + " ns: " + call;
   if (fd >= 0) line += " fd " + std::to_string(fd);
@@ -18815,6 +18822,7 @@ ANYIO_NET_FN bool sim_network::advance(time_point deadline) {
     end(sim_verdict::time_over);
     return false;
   }
+  if (next > now_) idle_steps_ = 0;
   now_ = std::max(now_, next);
   while (!coming_.empty() && coming_.begin()->first <= now_) {
     arrival a = std::move(coming_.begin()->second);
@@ -19527,22 +19535,22 @@ ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handl
   b->peer = a;
 }
 
-ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) const {
-  sim_handle found;
-  std::size_t least = static_cast<std::size_t>(-1);
+ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
+  std::vector<sim_handle> found;
+  bool special = false;
   for (const auto& place : ports_) {
     const sim_handle s = place.lock();
     if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
       continue;
     if (!covers(*s, at.address)) continue;
-    // The more special one first; of several that share a port the one with the least to do.
-    const std::size_t load = s->accepted.size() * 2 + (is_any(s->local.address) ? 1000000 : 0);
-    if (load < least) {
-      least = load;
-      found = s;
-    }
+    const bool is_special = !is_any(s->local.address);
+    if (special && !is_special) continue;
+    if (is_special && !special) found.clear();  // the more special one goes first
+    special = is_special;
+    found.push_back(s);
   }
-  return found;
+  // Those that share a port take turns.
+  return found.empty() ? nullptr : found[found.size() == 1 ? 0 : next_listener_++ % found.size()];
 }
 
 /// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
@@ -19717,6 +19725,7 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
   s->accepted.pop_front();
   if (connection->reset && profile_ != sim::profile::linux_) return -ECONNABORTED;
   write_sim_address(*connection, connection->remote, connection->remote_path, address, size);
+  idle_steps_ = 0;
   return add(connection);
 }
 
@@ -19995,8 +20004,10 @@ ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
   std::vector<sim_handle> passed;
   if (const int status = read_passed(m, passed); status < 0) return status;
   if (!passed.empty() && s->is_ip()) return -EINVAL;
-  return s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed))
-                                : send_datagram(s, m, std::move(passed));
+  const ssize_t n =
+      s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed)) : send_datagram(s, m, std::move(passed));
+  if (n > 0) idle_steps_ = 0;
+  return n;
 }
 
 ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
@@ -20046,8 +20057,10 @@ ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
   m.flags = 0;
-  return s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control)
-                                : receive_datagram(*s, m, takes_control);
+  const ssize_t n =
+      s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control) : receive_datagram(*s, m, takes_control);
+  if (n > 0 && !m.peek) idle_steps_ = 0;
+  return n;
 }
 
 ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool takes_control) {
@@ -20132,10 +20145,15 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     }
     const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
     if (rank < best) continue;
+    const bool shares = s->option(SOL_SOCKET, SO_REUSEPORT) != 0 && rank == best &&
+                        found.front()->option(SOL_SOCKET, SO_REUSEPORT) != 0;
     best = rank;
-    found.assign(1, s);  // the last one that was bound
+    if (!shares) found.clear();  // the last one that was bound has it
+    found.push_back(s);
   }
-  return found;
+  if (best < 0 || found.size() < 2) return found;
+  // Of those that share a port each has its senders, so that all that one sends goes to one.
+  return {found[from.port % found.size()]};
 }
 
 ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
@@ -21048,6 +21066,9 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
       return fail(errc::deadlock, "everything waits, and nothing is on its way");
     case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
     case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+    case sim_verdict::spins:
+      return fail(errc::timed_out,
+                  "the program spins: it calls on and on, and no byte moves and no time passes");
     case sim_verdict::none: break;  // an exception, or the program has ended its loop
   }
 }

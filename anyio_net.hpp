@@ -556,6 +556,22 @@ class [[nodiscard]] result {
 
 namespace detail {
 
+/// Calls what may throw from a place where nothing may, such as a C library's callback or a destructor. False
+/// if it threw.
+template <class F>
+bool call_without_throwing(F&& f) noexcept {
+#if ANYIO_NET_EXCEPTIONS
+  try {
+    f();
+  } catch (...) {
+    return false;
+  }
+#else
+  f();
+#endif
+  return true;
+}
+
 /// The library's own view of a result: the foreign exception that it may carry, and room for one.
 struct result_access {
   /// To be assigned to before anything else.
@@ -1015,8 +1031,19 @@ class recycler {
     return size == block_size_of[large] ? deallocate(large, memory, size) : deallocate(memory, size);
   }
 
-  /// Puts blocks aside, beyond what is kept anyway.
-  static void reserve(pool in, std::size_t count);
+  /// Blocks to be put aside, beyond what is kept anyway. Until they are, they are freed with this.
+  class reservation {
+   public:
+    reservation(pool in, std::size_t count);
+    reservation(const reservation&) = delete;
+    reservation& operator=(const reservation&) = delete;
+    ~reservation() { free_all(blocks_); }
+    void put_aside() noexcept;
+
+   private:
+    const pool in_;
+    recycler_block* blocks_ = nullptr;
+  };
 
  private:
   using block = recycler_block;
@@ -1037,6 +1064,7 @@ class recycler {
   static void refuse(void* memory, std::size_t size) noexcept;
   static void refuse(pool from, void* memory) noexcept;
   static void make_room() noexcept;
+  static void free_all(block*& list) noexcept;
   static void close() noexcept;
 };
 
@@ -2045,6 +2073,28 @@ class loop_core {
   [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
+
+  /// What a call holds that ends only once something has completed: loops that run around it cannot go on
+  /// meanwhile. `runner` stands for the call, as the owner of what it waits for; null: it waits until the
+  /// loop is idle.
+  class waiting_scope {
+   public:
+    explicit waiting_scope(loop_core& core, const node* runner = nullptr) noexcept;
+    waiting_scope(const waiting_scope&) = delete;
+    waiting_scope& operator=(const waiting_scope&) = delete;
+    ~waiting_scope();
+
+   private:
+    ref<loop_core> core_;
+    const waiting_scope* const before_;
+    const node* const runner_before_;
+    friend class loop_core;
+  };
+  /// Whether such a call keeps this loop from going on.
+  [[nodiscard]] bool blocked() const noexcept { return blocked_by_ != nullptr; }
+  /// The loop whose call waits for what `root` is the last owner of, and in vain, since it keeps this loop
+  /// from going on; null if none does. Without a root, which is not known then, any such call.
+  [[nodiscard]] loop_core* stranding(const node* root) const noexcept;
   [[nodiscard]] time_point now() { return system_->now(); }
 
   /// To the end of the ready list, from wherever it is.
@@ -2101,7 +2151,7 @@ class loop_core {
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
   void step();
-  /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
+  /// Until `done` holds, or nothing waits and nothing is posted. Or until `stop`.
   void run(const bool* done = nullptr);
   void stop() noexcept { stopped_ = true; }
   void reserve(std::size_t descriptors, std::size_t started_operations);
@@ -2164,6 +2214,7 @@ class loop_core {
   static constexpr std::uint32_t inline_budget_of_node = 32;
   static constexpr std::uint32_t await_budget_of_node = 1024;
 
+  [[noreturn]] static void refuse_to_run();
   bool run_ready(const bool* done, int limit = completions_of_turn);
   void leave_round() noexcept;
   void poll(duration at_most);
@@ -2191,6 +2242,9 @@ class loop_core {
   std::uint32_t await_budget_ = 0;
   bool running_ = false;
   bool stopped_ = false;
+  const waiting_scope* waits_ = nullptr;       // a call on this loop that ends only at some event
+  const node* runner_ = nullptr;               // that call, as an owner
+  const waiting_scope* blocked_by_ = nullptr;  // such a call on another
 };
 
 inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
@@ -2293,9 +2347,11 @@ class loop {
   /// This thread's loop: the one that runs, else the one made last that still lives. There must be one.
   [[nodiscard]] static loop& current();
 
-  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again.
+  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again, but neither from
+  /// inside itself nor from inside `run_once`: that is an assert, and else raises `invalid_argument` (without
+  /// exceptions: prints it and aborts). Loops may run inside one another; see `anyio::run`.
   void run() { core_->run(); }
-  /// One turn, which waits no longer than this; true if something ran.
+  /// One turn, which waits no longer than this; true if something ran. Not from inside itself, as `run`.
   template <class Rep, class Period>
   bool run_once(std::chrono::duration<Rep, Period> at_most) {
     return core_->turn(detail::to_duration(at_most));
@@ -2320,7 +2376,8 @@ class loop {
 
   /// Makes room for so many connections and started operations; up to these numbers neither allocates
   /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
-  /// A connection's room is free again once its stream and its operations are destroyed or assigned to.
+  /// A connection's room is free again once its stream and its operations are destroyed or assigned to. If
+  /// there is not so much memory it raises `std::bad_alloc`, and all is as before.
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }
@@ -2458,6 +2515,9 @@ inline void hand_on(const promise_base& self, step s) {
 /// Whether `whole` is what runs now, or waits for it at some remove. `if_unknown` is the answer where a
 /// coroutine of another kind stands between.
 [[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
+
+/// The loop that waits for this node and keeps its own from running, null in the usual case.
+[[nodiscard]] loop_core* stranding_loop(node& n);
 
 template <class P>
 inline constexpr bool is_own_promise = std::is_base_of_v<promise_base, P>;
@@ -2628,8 +2688,9 @@ class detached : public pooled<recycler::operations> {
 
  public:
   static void start(Op&& op, F&& f) {
-    auto* block = new detached(std::move(op), std::move(f));
-    block->op_.start(completion{block});
+    std::unique_ptr<detached> block(new detached(std::move(op), std::move(f)));
+    block->op_.start(completion{block.get()});
+    static_cast<void>(block.release());
   }
 
  private:
@@ -2703,9 +2764,8 @@ class operation : public node, public operation_tag {
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
-    begin_waiting(callback_face<F>);
     slot_.callable.put(f);
-    begin_attempts(false);
+    begin_all(callback_face<F>, false);
   }
   /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
   template <class F>
@@ -2750,7 +2810,7 @@ class operation : public node, public operation_tag {
       attempted = self().in_vain();
       const bool try_now = !attempted && (Derived::immediate ||
                                           (Derived::attempts_when_awaited && self().home().spend_inline()));
-      if (!try_now || !self().attempt(out)) {
+      if (!try_now || !attempt_by_caller(out)) {
         std::destroy_at(&out);
         attempted |= try_now;
         return false;
@@ -2769,9 +2829,8 @@ class operation : public node, public operation_tag {
         return true;
       }
     }
-    begin_waiting(awaiting_face<Raises>);
     ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
-    begin_attempts(attempted && !again);
+    begin_all(awaiting_face<Raises>, attempted && !again);
     return true;
   }
   result<T> take_outcome() noexcept {
@@ -2786,7 +2845,7 @@ class operation : public node, public operation_tag {
       out = error(e, 0, self().operation_name());
       return true;
     }
-    if (!self().attempt(out)) return false;
+    if (self().home().blocked() || !attempt_by_caller(out)) return false;
     self().left();
     return true;
   }
@@ -2838,10 +2897,42 @@ class operation : public node, public operation_tag {
     loop_core* const here = loop_core::current_or_null();
     return here == nullptr || here->spend_await() || &self().home() != here;
   }
+  /// Begins to wait. What is thrown by it is the caller's, and leaves the operation idle.
+  void begin_all(const face& f, bool attempted_in_vain) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      begin_waiting(f);
+      begin_attempts(attempted_in_vain);
+    } catch (...) {
+      give_up();
+      throw;
+    }
+#else
+    begin_waiting(f);
+    begin_attempts(attempted_in_vain);
+#endif
+  }
+  [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
   void begin_waiting(const face& f) {
     finished = false;
     begin(self().home(), f);
+    if (core->blocked() && is_stranded(f)) [[unlikely]]
+      return;
     early = self().enter();
+  }
+  /// Whether a loop would wait for it in vain: then that one tells, at once.
+  [[gnu::cold, gnu::noinline]] bool is_stranded(const face& f) {
+    loop_core* const waits = stranding_loop(*this);
+    if (waits == nullptr) return false;
+    retire();
+    begin(*waits, f);
+    early = errc::invalid_argument;
+    return true;
+  }
+  [[nodiscard, gnu::cold, gnu::noinline]] error early_error() const noexcept {
+    const error e(early, 0, self().operation_name());
+    if (core == &self().home()) return e;
+    return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");
   }
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {
@@ -2858,7 +2949,7 @@ class operation : public node, public operation_tag {
   bool poll(result<T>& out) {
     if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
     if (early != errc::ok) {
-      out = error(early, 0, self().operation_name());
+      out = early_error();
       return true;
     }
     if (cancelled) self().refresh();
@@ -2874,6 +2965,20 @@ class operation : public node, public operation_tag {
     }
     out = error(errc::cancelled, 0, self().operation_name());
     return true;
+  }
+
+  /// An attempt while nobody waits. What is thrown ends it, as an outcome would.
+  bool attempt_by_caller(result<T>& out) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      return self().attempt(out);
+    } catch (...) {
+      self().left();
+      throw;
+    }
+#else
+    return self().attempt(out);
+#endif
   }
 
   /// What is thrown by the moves of a user's type is as if thrown at the co_await.
@@ -4540,7 +4645,15 @@ class operation_child
  protected:
   explicit operation_child(task_group& group) : group_child(group) {}
   void begin_child() override {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      op_->start(done{this});
+    } catch (...) {
+      return completed(result_access::foreign<void>(std::current_exception()));
+    }
+#else
     op_->start(done{this});
+#endif
     loop_core::current().advance_last();  // so one sleep(0) of others is enough for a child to begin
   }
   std::optional<Op> op_;
@@ -4681,6 +4794,7 @@ class task_group {
 
   detail::promise_base* host_;  // the coroutine that made the group, while place_ is linked
   detail::link place_;
+  detail::ref<detail::loop_core> loop_;  // on which the children began
   detail::outcome_sink* sink_ = nullptr;
   detail::link children_;
   std::size_t size_ = 0;
@@ -4699,6 +4813,10 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
  private:
   friend class detail::operation<join_operation, void>;
 
+  [[nodiscard]] detail::loop_core& home() const {
+    const bool waits = group_ != nullptr && group_->size_ != 0 && !place_.ended();
+    return waits && group_->loop_->alive() ? *group_->loop_ : detail::loop_core::current();
+  }
   [[nodiscard]] errc check() const noexcept { return group_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
     if (group_) group_->joining_.join(place_, *this);
@@ -4746,10 +4864,12 @@ struct run_done {
   using internal = void;
   std::optional<result<T>>* outcome;
   bool* done;
+  node* runner = nullptr;  // stands for who waits
   void operator()(result<T>&& r) const {
     outcome->emplace(std::move(r));
     *done = true;
   }
+  [[nodiscard]] node* owner() const noexcept { return runner; }
 };
 
 /// An exception of others may leave the loop before a caller's own operation is through, which then is
@@ -4771,6 +4891,11 @@ struct withdraw_at_end<Op&> {
 ///
 /// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
 /// still waits then is destroyed with it.
+///
+/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
+/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
+/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
+/// callback is all right.
 template <class X>
 auto run(X&& x) {
   using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
@@ -4794,11 +4919,18 @@ auto run(X&& x) {
     };
     reference op = make();
     [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
-    op.start(detail::run_done<T>{&outcome, &done});
-    while (!done && core->alive()) core->run(&done);
+    detail::node runner;
+    const detail::loop_core::waiting_scope waits(*core, &runner);
+    op.start(detail::run_done<T>{&outcome, &done, &runner});
+    do core->run(&done);
+    while (!done && core->alive() && !core->idle());
   }
-  if (!done) {  // the loop ended meanwhile
-    const error ended(errc::closed_resource, 0, "run");
+  if (!done) {
+    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
+    const error ended =
+        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                                          "the operation belongs to a loop that does not run")
+                      : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
       outcome.emplace(T(ended));
     } else {
@@ -5138,6 +5270,22 @@ class stream_resource : public resource {
   bool eof_sent_ = false;
 };
 
+/// Holds bytes that are out of a stream and not yet handed over. If an exception comes between, for want of
+/// memory, the stream is closed: nobody may go on behind the gap.
+class received_bytes {
+ public:
+  explicit received_bytes(resource& from) noexcept : from_(&from) {}
+  received_bytes(const received_bytes&) = delete;
+  received_bytes& operator=(const received_bytes&) = delete;
+  ~received_bytes() {
+    if (from_ != nullptr) from_->close();
+  }
+  void handed_over() noexcept { from_ = nullptr; }
+
+ private:
+  resource* from_;
+};
+
 /// The base of operations on streams: turns progress into an attempt.
 template <class Derived, class T, side Side>
 class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
@@ -5239,7 +5387,9 @@ class [[nodiscard]] receive_string_operation
     result<std::string_view> view(errc::cancelled);
     if (!settle(resource_->receive_view(max_bytes_, view))) return false;
     if (view.has_value()) {
+      detail::received_bytes bytes(*resource_);
       out = std::string(*view);
+      bytes.handed_over();
     } else {
       out = view.error();
     }
@@ -5345,7 +5495,8 @@ class byte_stream {
 
   /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
+  /// The same as a string, of at most 64 KiB; allocates only once bytes are there. If there is no memory for
+  /// it, they are lost, and the stream is closed.
   [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
@@ -6103,6 +6254,23 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 [[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
                             const char*& operation);
 
+/// Removes the file of a name that was bound, unless it is kept: a call that fails leaves nothing behind.
+class bound_file {
+ public:
+  /// Null: there is no file. The text must stay.
+  bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
+  bound_file(const bound_file&) = delete;
+  bound_file& operator=(const bound_file&) = delete;
+  ~bound_file() {
+    if (path_ != nullptr) paths_of(system_).unlink(path_);
+  }
+  void keep() noexcept { path_ = nullptr; }
+
+ private:
+  backend& system_;
+  const char* path_;
+};
+
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
 
 // == listener =====================================================================================
@@ -6340,14 +6508,34 @@ class serving final : public outcome_sink {
     accept_.start(connection_came{this});
   }
   void accepted(result<Stream>&& r) {
+#if ANYIO_NET_EXCEPTIONS
+    // Memory ran out for this connection, which is closed; it is told of as what leaves a handler is.
+    if (result<void> lost = begin_handler(r); !lost.has_value()) {
+      accept_next();
+      return report(std::move(lost));
+    }
+    if (r.has_value()) return accept_next();
+#else
     if (r.has_value()) {
       handlers_.start_soon(call_handler{this}, *std::move(r));
       return accept_next();
     }
+#endif
     stopped_ = true;
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
+#if ANYIO_NET_EXCEPTIONS
+  result<void> begin_handler(result<Stream>& r) {
+    if (result_access::is_foreign(r)) return result_access::failure<void>(r);
+    try {
+      if (r.has_value()) handlers_.start_soon(call_handler{this}, *std::move(r));
+    } catch (...) {
+      return result_access::foreign<void>(std::current_exception());
+    }
+    return {};
+  }
+#endif
   /// The last that anyone does here: what it calls may end everything but itself.
   void report(result<void>&& outcome) {
     if (outcome.has_value()) return;
@@ -6590,10 +6778,10 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
     case listener_resource::outcome::fatal: out = problem; return true;
     case listener_resource::outcome::exhausted: break;
     case listener_resource::outcome::connection: {
+      unique_fd fd(a.fd);
       out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));
-      if (out.has_value()) return true;
-      problem = out.error();
-      detail::close_descriptor(a.fd);  // it cannot be watched: memory has run out
+      if (out.has_value()) return static_cast<void>(fd.release()), true;
+      problem = out.error();  // it cannot be watched: memory has run out
       break;
     }
   }
@@ -8078,6 +8266,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   link attempts_;
   timer head_start_;
   error first_failure_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
   result<tcp_stream>* won_ = nullptr;
 };
 
@@ -10564,10 +10753,25 @@ ANYIO_NET_COLD void recycler::refuse(pool from, void* memory) noexcept {
   deallocate(from, memory, block_size_of[from]);
 }
 
-ANYIO_NET_COLD void recycler::reserve(pool in, std::size_t count) {
+ANYIO_NET_COLD recycler::reservation::reservation(pool in, std::size_t count) : in_(in) {
+  // What cannot be had at all is refused at once, instead of when the machine has nothing left.
+  constexpr std::size_t most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+  const std::size_t size = block_size_of[in];
+  ::operator delete(::operator new(count > most / size ? most : count * size));
+  struct list {
+    block* first = nullptr;
+    ~list() { free_all(first); }
+  } made;
+  for (std::size_t i = 0; i < count; ++i) made.first = ::new (::operator new(size)) block{made.first};
+  blocks_ = std::exchange(made.first, nullptr);
+}
+
+ANYIO_NET_COLD void recycler::reservation::put_aside() noexcept {
   if (!cache.guarded) make_room();
-  for (std::size_t i = 0; i < count; ++i)
-    cache.pools[in].list = ::new (::operator new(block_size_of[in])) block{cache.pools[in].list};
+  while (block* b = blocks_) {
+    blocks_ = b->next;
+    cache.pools[in_].list = ::new (static_cast<void*>(b)) block{cache.pools[in_].list};
+  }
 }
 
 /// Once in a thread's life.
@@ -10580,13 +10784,14 @@ ANYIO_NET_COLD void recycler::make_room() noexcept {
   cache.pools[large].room = recycler_cache::kept_large;
 }
 
+ANYIO_NET_FN void recycler::free_all(block*& list) noexcept {
+  while (block* b = list) {
+    list = b->next;
+    ::operator delete(b);
+  }
+}
+
 ANYIO_NET_FN void recycler::close() noexcept {
-  const auto free_all = [](block*& list) {
-    while (block* b = list) {
-      list = b->next;
-      ::operator delete(b);
-    }
-  };
   for (block*& list : cache.lists) free_all(list);
   cache.room = 0;
   for (auto& p : cache.pools) {
@@ -11196,15 +11401,14 @@ ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::i
 ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   constexpr std::size_t limit = std::size_t{16} << 20;
   content.clear();
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -errno;
+  const unique_fd fd(::open(path, O_RDONLY | O_CLOEXEC));
+  if (!fd) return -errno;
   struct stat s;
-  const bool sized = ::fstat(fd, &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
+  const bool sized =
+      ::fstat(fd.get(), &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
   if (sized)
     content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy is left of a secret
-  const int status = read_all(fd, content, limit);
-  ::close(fd);
-  return status;
+  return read_all(fd.get(), content, limit);
 }
 
 ANYIO_NET_COLD std::uint64_t system_entropy() {
@@ -11310,6 +11514,7 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
     found.reason = resolver_words(status);
     return found;
   }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(list, [](addrinfo* a) { ::freeaddrinfo(a); });
   for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(entry->ai_addr, entry->ai_addrlen);
@@ -11319,7 +11524,6 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
       found.endpoints.push_back(with_port);
     }
   }
-  ::freeaddrinfo(list);
   if (found.endpoints.empty()) {
     found.status = -ENOENT;
     found.reason = "no internet address is known for the name";
@@ -11595,6 +11799,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
 }
 
 ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
+  std::unique_ptr<thread_body> given(new thread_body{body, argument});
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -11602,12 +11807,11 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  auto* given = new thread_body{body, argument};
   pthread_t id;
-  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given);
+  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given.get());
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (e != 0) delete given;
+  if (e == 0) static_cast<void>(given.release());  // the thread's
   return -e;
 }
 
@@ -12126,8 +12330,8 @@ ANYIO_NET_FN mutable_buffer loop_core::buffer() {
 
 ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
   if (free_slot_ == no_slot) {
-    free_slot_ = static_cast<std::uint32_t>(slots_.size());
     slots_.push_back(slot{nullptr, 0, {no_slot}});
+    free_slot_ = static_cast<std::uint32_t>(slots_.size() - 1);
   }
   r.index = free_slot_;
   slot& s = slots_[r.index];
@@ -12151,9 +12355,18 @@ ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
+  struct place {
+    loop_core& core;
+    registration& r;
+    bool kept = false;
+    ~place() {
+      if (!kept) core.leave(r);
+    }
+  };
   const std::uint64_t token = enter(r, owner);
+  place entered{*this, r};  // a backend may throw
   const int status = system_->watch(r.fd, token);
-  if (status < 0) leave(r);
+  entered.kept = status >= 0;
   return status;
 }
 
@@ -12249,6 +12462,7 @@ struct loop_core::running_scope {
 
   explicit running_scope(loop_core& c) : core(&c), runs(c) {
     ANYIO_NET_ASSERT(!c.running_ && "a loop cannot be run from inside itself");
+    if (c.running_) refuse_to_run();
     c.running_ = true;
     c.stopped_ = false;
   }
@@ -12256,6 +12470,45 @@ struct loop_core::running_scope {
   running_scope& operator=(const running_scope&) = delete;
   ~running_scope() { core->running_ = false; }
 };
+
+[[noreturn]] ANYIO_NET_COLD void loop_core::refuse_to_run() {
+  const error e = error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                            "a loop cannot be run from inside itself");
+#if ANYIO_NET_EXCEPTIONS
+  throw_error(e);
+#else
+  abort_with("loop", e);
+#endif
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node* runner) noexcept
+    : core_(&core),
+      before_(std::exchange(core.waits_, this)),
+      runner_before_(std::exchange(core.runner_, runner)) {
+  for (const claim* c = latest; c != nullptr; c = c->earlier) {
+    loop_core& outer = *c->core;
+    if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;
+    outer.blocked_by_ = this;
+    outer.inline_budget_ = 0;  // an attempt that is not followed by a wait would do half of the work
+  }
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::~waiting_scope() {
+  core_->waits_ = before_;
+  core_->runner_ = runner_before_;
+  for (const claim* c = latest; c != nullptr; c = c->earlier)
+    if (c->core->blocked_by_ == this) c->core->blocked_by_ = nullptr;
+}
+
+ANYIO_NET_COLD loop_core* loop_core::stranding(const node* root) const noexcept {
+  for (const claim* c = latest; c != nullptr && c->core != this; c = c->earlier) {
+    const loop_core& inner = *c->core;
+    if (inner.waits_ == nullptr) continue;
+    const bool until_idle = inner.runner_ == nullptr;
+    if (root == nullptr || (until_idle ? root->core == &inner : root == inner.runner_)) return c->core;
+  }
+  return nullptr;
+}
 
 ANYIO_NET_FN bool loop_core::turn(duration at_most) {
   const running_scope scope(*this);
@@ -12275,9 +12528,11 @@ ANYIO_NET_FN void loop_core::step() {
 
 ANYIO_NET_FN void loop_core::run(const bool* done) {
   const running_scope scope(*this);
+  std::optional<waiting_scope> until_idle;
+  if (done == nullptr) until_idle.emplace(*this);
   for (;;) {
     run_ready(done);
-    if (stopped_ || (done != nullptr ? *done : idle())) return;
+    if (stopped_ || (done != nullptr && *done) || idle()) return;
     poll(time_until_next());
   }
 }
@@ -12299,10 +12554,14 @@ ANYIO_NET_FN duration loop_core::time_until_next() {
 }
 
 ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+  // All of it or nothing.
+  recycler::reservation places(recycler::descriptors, descriptors);
+  recycler::reservation blocks(recycler::operations, started_operations);
+  std::unique_ptr<room> new_buffer(buffer_ == nullptr ? new room : nullptr);
   slots_.reserve(slots_.size() + descriptors);
-  recycler::reserve(recycler::descriptors, descriptors);
-  recycler::reserve(recycler::operations, started_operations);
-  static_cast<void>(buffer());
+  if (new_buffer != nullptr) buffer_ = std::move(new_buffer);
+  places.put_aside();
+  blocks.put_aside();
 }
 
 ANYIO_NET_COLD std::string loop_core::dump() {
@@ -12429,6 +12688,18 @@ ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
   p.handle.destroy();
 }
 
+ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
+  node* root = &n;
+  while (root != nullptr && root->how != nullptr) {
+    node* const owner = root->how->owner(*root);
+    if (owner == nullptr) break;
+    root = owner == unknown_owner() ? nullptr : owner;
+  }
+  loop_core* const waits = n.core->stranding(root);
+  ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
+  return waits;
+}
+
 ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {
   for (node* n = active; n != nullptr; n = n->how != nullptr ? n->how->owner(*n) : nullptr) {
     if (n == &whole) return true;
@@ -12470,8 +12741,8 @@ ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
   children_.insert_before(child->place());
-  ++size_;
   child->begin_soon();
+  if (size_++ == 0) loop_ = detail::ref(child->core);
 }
 
 /// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
@@ -12555,8 +12826,8 @@ inline signal_service& signals_of(loop_core& core) {
 }
 
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
-  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   distribute(core);                                     // what came before is not for this one
+  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   core.signal_receivers.insert_before(*this);
   core.after_wait = distribute;
 }
@@ -12641,8 +12912,9 @@ ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexc
 }
 
 ANYIO_NET_FN int raw_descriptor::arm() {
-  const bool again = std::exchange(entered_, true);
+  const bool again = entered_;
   if (!again) token_ = core().enter(registration_, *this);
+  entered_ = true;
   std::uint32_t interest = 0;
   if (waiting(read_side) != nullptr) interest |= ready_read;
   if (waiting(write_side) != nullptr) interest |= ready_write;
@@ -13309,19 +13581,16 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
   int fds[2];
   if (const int status = core.system().open_pair(AF_UNIX, SOCK_STREAM, fds); status < 0)
     return error(errc::os_error, -status, "create_unix_stream_pair");
+  unique_fd one(fds[0]);
+  unique_fd other(fds[1]);
   result<unix_stream> first =
-      detail::socket_access::make_unix(core, fds[0], nullptr, nullptr, "create_unix_stream_pair");
-  if (!first) {
-    core.system().close(fds[0]);
-    core.system().close(fds[1]);
-    return first.error();
-  }
+      detail::socket_access::make_unix(core, one.get(), nullptr, nullptr, "create_unix_stream_pair");
+  if (!first) return first.error();
+  static_cast<void>(one.release());
   result<unix_stream> second =
-      detail::socket_access::make_unix(core, fds[1], nullptr, nullptr, "create_unix_stream_pair");
-  if (!second) {
-    core.system().close(fds[1]);
-    return second.error();
-  }
+      detail::socket_access::make_unix(core, other.get(), nullptr, nullptr, "create_unix_stream_pair");
+  if (!second) return second.error();
+  static_cast<void>(other.release());
   return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
 }
 
@@ -13335,9 +13604,11 @@ namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Takes every descriptor out of received control data into owned ones. Malformed data ends it.
-inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
-  std::vector<unique_fd> fds;
+/// Takes every descriptor out of received control data into owned ones, as far as there is room made for
+/// them; the others are closed. Malformed data ends it. False if some were closed.
+[[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
+                                           std::vector<unique_fd>& fds) {
+  bool all = true;
   const auto* bytes = static_cast<const unsigned char*>(control);
   std::size_t offset = 0;
   while (size - offset >= sizeof(cmsghdr)) {
@@ -13347,19 +13618,23 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
     if (length < CMSG_LEN(0) || length > size - offset) break;
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
       const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
-      fds.reserve(fds.size() + count);
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
+        unique_fd owned(fd);
         files_of(system).set_close_on_exec(fd);
-        fds.emplace_back(fd);
+        if (fds.size() == fds.capacity()) {
+          all = false;
+        } else {
+          fds.push_back(std::move(owned));
+        }
       }
     }
     const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
     if (step >= size - offset) break;
     offset += step;
   }
-  return fds;
+  return all;
 }
 
 }  // namespace detail
@@ -13437,6 +13712,8 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   m.parts = std::span<const ::iovec>(&part, 1);
   m.control = control;
   m.control_size = sizeof control;
+  std::vector<unique_fd> fds;
+  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   if (n == -EAGAIN) {
     resource_->exhausted[detail::read_side] = true;
@@ -13446,9 +13723,9 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     out = resource_->end_of_reading(static_cast<int>(-n), name);
     return true;
   }
-  std::vector<unique_fd> fds = detail::take_descriptors(loop.system(), control, m.control_size);
+  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
   const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (fds.size() > max_fds_ || truncated) {
+  if (!all || fds.size() > max_fds_ || truncated) {
     out = error(errc::fds_truncated, 0, name);
     return true;
   }
@@ -13471,8 +13748,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   }
   // Control data, also of other kinds, ends a read early, so more may lie behind it.
   resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  detail::received_bytes bytes(*resource_);
   out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
                    std::move(fds));
+  bytes.handed_over();
   return true;
 }
 
@@ -13911,12 +14190,15 @@ ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
 }
 
 ANYIO_NET_FN void receive_exactly_operation::put_back() {
-  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), std::exchange(filled_, 0)));
+  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), filled_));
+  filled_ = 0;
 }
 
 ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
   resource_operation::left();
-  put_back();
+  if (call_without_throwing([this] { put_back(); })) return;
+  filled_ = 0;
+  resource_->close();  // nobody may go on behind the gap
 }
 
 ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
@@ -14069,9 +14351,10 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local) {
-  sockets.push_back({registration{fd, 0}, local});
-  const int status = core().watch(sockets.back().place, *this);
-  if (status < 0) sockets.pop_back();
+  sockets.reserve(sockets.size() + 1);  // only what is watched stands there, since `shut` forgets it
+  registration place{fd, 0};
+  const int status = core().watch(place, *this);
+  if (status >= 0) sockets.push_back({place, local});
   return status;
 }
 
@@ -14191,13 +14474,13 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-[[gnu::cold]] inline result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                           const tcp_listener_options& options) {
+[[gnu::cold]] inline result<unique_fd> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                                 const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
-  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-  if (fd < 0) return error(errc::os_error, -fd, "socket");
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
+  if (!fd) return error(errc::os_error, -fd.get(), "socket");
   const auto set = [&](int level, int name, int value) {
-    return system.set_option(fd, level, name, &value, sizeof value);
+    return system.set_option(fd.get(), level, name, &value, sizeof value);
   };
 #if defined(SO_REUSEPORT_LB)
   constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
@@ -14210,22 +14493,21 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
   if (status >= 0 && v6) status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
   if (status >= 0 && options.prepare != nullptr) {
     step = "prepare";
-    status = options.prepare(fd, options.prepare_data);
+    status = options.prepare(fd.get(), options.prepare_data);
     if (status > 0) status = -status;
   }
   if (status >= 0) {
     step = "bind";
     sockaddr_storage address{};
     const socklen_t size = local.to_sockaddr(address);
-    status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size);
+    status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   }
   if (status >= 0) {
     step = "listen";
-    status = system.listen(fd, options.backlog);
+    status = system.listen(fd.get(), options.backlog);
   }
-  if (status >= 0) return fd;
-  system.close(fd);
-  return error(errc::os_error, -status, step);
+  if (status < 0) return error(errc::os_error, -status, step);
+  return fd;
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -14243,7 +14525,7 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
     for (std::size_t i = 0; i < addresses.size(); ++i) {
       ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
-      result<int> fd = listen_at(system, at, dual_stack, options);
+      result<unique_fd> fd = listen_at(system, at, dual_stack, options);
       if (!fd) {
         last = fd.error();
         const bool chosen_by_kernel = wanted_port == 0 && port != 0;
@@ -14254,13 +14536,11 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
         return last;
       }
       ip_endpoint local;
-      int status = read_local_endpoint(system, *fd, local);
+      int status = read_local_endpoint(system, fd->get(), local);
       port = local.port;
-      if (status >= 0) status = r->add(*fd, local);
-      if (status < 0) {
-        system.close(*fd);
-        return error(errc::os_error, -status, "listen");
-      }
+      if (status >= 0) status = r->add(fd->get(), local);
+      if (status < 0) return error(errc::os_error, -status, "listen");
+      static_cast<void>(fd->release());
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
   }
@@ -14273,9 +14553,9 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
   backend& system = core.system();
   if (result<> r = adopt_socket(system, fd, wanted); !r) return r.error();
   ref<listener_resource> r(new listener_resource(core));
+  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   if (int status = r->add(fd, wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd)); status < 0)
     return error(errc::os_error, -status, wanted.what);
-  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   return r;
 }
 
@@ -14328,25 +14608,23 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
     out = address.error();
     return true;
   }
-  const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
   const auto fail = [&](int status, const char* failed) {
-    if (fd >= 0) system.close(fd);
     out = error(errc::os_error, -status, failed);
     return true;
   };
-  if (fd < 0) return fail(fd, "socket");
-  const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd, path_, options_.mode, step); status < 0)
-    return fail(status, step);
-  const bool is_file = path_.front() != '\0';
-  const auto fail_bound = [&](int status) {
-    if (is_file) detail::paths_of(system).unlink(path_.c_str());
-    return fail(status, "listen");
-  };
-  if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
-  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
+  unique_fd fd(system.open_socket(AF_UNIX, SOCK_STREAM, 0));
+  if (!fd) return fail(fd.get(), "socket");
+  const char* step = "bind";
+  if (int status = detail::bind_unix(system, fd.get(), path_, options_.mode, step); status < 0)
+    return fail(status, step);
+  const bool is_file = path_.front() != '\0';
+  detail::bound_file file(system, is_file ? path_.c_str() : nullptr);
+  if (int status = system.listen(fd.get(), options_.backlog); status < 0) return fail(status, "listen");
+  if (int status = r->add(fd.get(), ip_endpoint()); status < 0) return fail(status, "listen");
+  static_cast<void>(fd.release());
+  file.keep();
   if (options_.unlink_on_close && is_file) {
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
@@ -14366,9 +14644,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN int datagram_resource::watch(int fd) {
-  place_.fd = fd;
-  const int status = core().watch(place_, *this);
-  if (status < 0) place_.fd = -1;
+  registration place{fd, 0};
+  const int status = core().watch(place, *this);
+  if (status >= 0) place_ = place;  // only what is watched is forgotten by `shut`
   return status;
 }
 
@@ -15073,6 +15351,9 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   const result<unix_address> own = make_unix_address(options.local_path, "bind");
   if (!own) return own.error();
 
+  ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
+  made->local = options.local_path;
+  if (remote != nullptr) made->remote = *remote;
   int status = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (status < 0) return error(errc::os_error, -status, "socket");
   unique_fd fd(status);
@@ -15081,21 +15362,16 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
     status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
-  const auto fail_bound = [&](const char* operation) {  // nothing is left behind
-    const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-    if (is_file) paths_of(system).unlink(std::string(options.local_path).c_str());
-    return error(errc::os_error, -status, operation);
-  };
+  const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
+  bound_file file(system, is_file ? made->local.c_str() : nullptr);
   if (remote != nullptr) {
     status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
-    if (status < 0) return fail_bound("connect");
+    if (status < 0) return error(errc::os_error, -status, "connect");
   }
-  ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
-  made->local = options.local_path;
-  if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
-  if (status < 0) return fail_bound("watch");
+  if (status < 0) return error(errc::os_error, -status, "watch");
   static_cast<void>(fd.release());
+  file.keep();
   return made;
 }
 
@@ -15410,41 +15686,38 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
   const bool v6 = target_.address.is_v6();
-  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-  if (fd < 0) {
-    out = error(errc::os_error, -fd, "socket");
-    return true;
-  }
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
   const auto fail = [&](int status, const char* step) {
-    system.close(fd);
     out = error(errc::os_error, -status, step);
     return true;
   };
+  if (!fd) return fail(fd.get(), "socket");
   if (settings_.no_delay) {
     const int on = 1;
-    if (int status = system.set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
+    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
   if (settings_.prepare != nullptr) {
-    if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
+    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
   }
   sockaddr_storage address{};
   if (settings_.local) {
     const socklen_t size = settings_.local->to_sockaddr(address);
     const int on = 1;
-    if (settings_.local->port != 0) system.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
+    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
       return fail(status, "bind");
   }
   address = {};
   const socklen_t size = target_.to_sockaddr(address);
-  const int status = system.connect(fd, reinterpret_cast<sockaddr*>(&address), size);
+  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
   // Watched only now: a socket that has never been connected counts as hung up.
   int watched = 0;
-  ref<tcp_resource> r(new tcp_resource(loop, fd, watched));
+  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
   if (watched < 0) return fail(watched, "connect");
+  static_cast<void>(fd.release());
   resource_ = std::move(r);
   resource_->set_waiting(write_side, this);
   return status < 0 ? false : finish_connect(out);
@@ -15540,7 +15813,8 @@ ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
       if (!target_) return look_up(stage::name, host_, port_, family_, out);
       return begin_race(out);
     case stage::local_name:
-    case stage::name: return false;
+    case stage::name:
+      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
     case stage::race: return go_on(out);
   }
   return false;
@@ -15557,17 +15831,14 @@ ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& hos
 }
 
 ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
-  result<tcp_stream> out(errc::cancelled);
-  if (!self->take_names(std::move(r), out)) return;
-  self->won_ = &out;
+  self->arrived_ = &r;
   self->run_now();
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
                                                     result<tcp_stream>& out) {
   if (!r.has_value()) {
-    out = r.error();
-    stage_ = stage::race;
+    out = result_access::failure<tcp_stream>(r);
     return true;
   }
   if (stage_ == stage::local_name) {
@@ -15653,7 +15924,7 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp
   const bool first = which.is_first;
   delete &which;
   --running_;
-  if (r.has_value()) {
+  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
     won_ = &r;
   } else {
     // Of the first one tried, if that failed; it may still run when a later one has failed already.
@@ -15730,7 +16001,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     }
   }
   if (!names.has_value()) {
-    out = names.error();
+    out = result_access::failure<tcp_listener>(names);
     return true;
   }
   if (names->size() > 1 && !names_of(loop.system()).has_family(AF_INET6))
@@ -16302,18 +16573,20 @@ ANYIO_NET_FN progress tls_resource::finish() {
 
 ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
-  if (standard_compatible_) say_goodbye();
-  error failure;
-  exhausted[write_side] = false;                                            // there may be room again
-  if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
-  // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
-  // And tickets may lie there that no user knows of.
-  constexpr int reads = 4;
-  for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
-    result<std::size_t> n(errc::cancelled);
-    inner_->exhausted[read_side] = false;
-    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
-  }
+  static_cast<void>(call_without_throwing([this] {
+    if (standard_compatible_) say_goodbye();
+    error failure;
+    exhausted[write_side] = false;                                            // there may be room again
+    if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+    // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
+    // And tickets may lie there that no user knows of.
+    constexpr int reads = 4;
+    for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
+      result<std::size_t> n(errc::cancelled);
+      inner_->exhausted[read_side] = false;
+      if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+    }
+  }));
   relays_[read_side].leave();
   relays_[write_side].leave();
   transport_->close();
@@ -16345,9 +16618,10 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
   if (!held_.empty())
     return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
   if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
+  std::string rest(incoming_.view());
   relays_[read_side].leave();
   relays_[write_side].leave();
-  out = tls_unwrapped(std::move(transport_), std::string(incoming_.view()));
+  out = tls_unwrapped(std::move(transport_), std::move(rest));
   incoming_.consume(incoming_.size());
   close();
   return progress::done;
@@ -16598,14 +16872,21 @@ ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
 }
 
 ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
+  const error no_memory(errc::os_error, ENOMEM, "accept");
   if (!r.has_value()) {
-    failure_ = r.error();
+    failure_ = result_access::is_foreign(r) ? no_memory : r.error();
     return wake(read_side);
   }
-  auto* const begun = new shaking;
-  begun->op = settings_.wrap(*std::move(r));
-  handshakes_.insert_before(*begun);
-  begun->op.start(handshake_ended{this, begun});
+  const bool begins = call_without_throwing([&] {
+    std::unique_ptr<shaking> begun(new shaking);
+    begun->op = settings_.wrap(*std::move(r));
+    begun->op.start(handshake_ended{this, begun.get()});
+    handshakes_.insert_before(*begun.release());
+  });
+  if (!begins) {
+    failure_ = no_memory;
+    return wake(read_side);
+  }
   if (waiting(read_side) == nullptr) return;
   accept_ = accept_operation<tcp_stream>(listener_);
   accept_.start(connection_came{this});
@@ -16614,7 +16895,8 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
 ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
   forget(which);
   if (!r.has_value()) return;
-  ready_.push_back(*std::move(r));
+  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
+    failure_ = error(errc::os_error, ENOMEM, "accept");
   wake(read_side);
 }
 
@@ -16683,7 +16965,7 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
 ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
                                                          result<tls_stream>& out) {
   if (!connection.has_value()) {
-    out = connection.error();
+    out = result_access::failure<tls_stream>(connection);
     return true;
   }
   options_.server_name = server_name_;
@@ -17510,7 +17792,8 @@ ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std
   constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
   if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
     engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
-  engine.pipe_.tx.append(const_buffer(data, size));
+  if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
   return static_cast<int>(size);
 }
 
@@ -17548,7 +17831,9 @@ ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificat
     *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
   }
 #if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
-  engine.peer_certificate_.assign(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  const std::string_view raw(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  if (!call_without_throwing([&] { engine.peer_certificate_.assign(raw); }))
+    return MBEDTLS_ERR_X509_ALLOC_FAILED;
 #endif
   return 0;
 }
@@ -17560,7 +17845,9 @@ ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_c
 #else
   auto& engine = *static_cast<mbedtls_engine*>(ssl->p_bio);
 #endif
-  engine.asked_for_ = parse_server_name({reinterpret_cast<const char*>(name), size}).name;
+  const std::string_view asked(reinterpret_cast<const char*>(name), size);
+  if (!call_without_throwing([&] { engine.asked_for_ = parse_server_name(asked).name; }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
   mbedtls_certificate* c = static_cast<mbedtls_credentials*>(credentials)->further(engine.asked_for_);
   return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
 }
@@ -17606,8 +17893,12 @@ ANYIO_NET_FN void mbedtls_engine::offer_session() {
 }
 
 ANYIO_NET_FN void mbedtls_engine::keep_session() {
-  mbedtls_ssl_session session;
-  mbedtls_ssl_session_init(&session);
+  struct library_session {
+    mbedtls_ssl_session value;
+    library_session() noexcept { mbedtls_ssl_session_init(&value); }
+    ~library_session() { mbedtls_ssl_session_free(&value); }
+  } held;
+  mbedtls_ssl_session& session = held.value;
   if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
     std::size_t size = 0;
     mbedtls_kept_session kept;
@@ -17618,7 +17909,6 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
                                  &size) == 0)
       credentials_->sessions().put(session_key(), std::move(kept));
   }
-  mbedtls_ssl_session_free(&session);
 }
 
 /// A certificate that a client need not show must not be wrong, either. The library goes on with it, so it
@@ -17942,10 +18232,10 @@ ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view serv
   std::string name(server_name);
   result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  mbedtls_certificate& added = further_.emplace_back();
-  added.name = std::move(name);
-  result<> r = added.read(*material);
-  if (!r) further_.pop_back();
+  std::list<mbedtls_certificate> added(1);  // the library refers to where it is
+  added.front().name = std::move(name);
+  result<> r = added.front().read(*material);
+  if (r) further_.splice(further_.end(), added);
   return r;
 }
 
@@ -18271,7 +18561,7 @@ class openssl_credentials final : public tls_context,
 };
 
 /// One connection. The library calls its static functions back; from there no exception may come, so that a
-/// failed allocation ends the program.
+/// failed allocation is told to the library.
 class openssl_engine final : public tls_engine {
  public:
   openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
@@ -18351,8 +18641,11 @@ ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexc
 ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
   BIO_clear_retry_flags(bio);
   if (size <= 0) return 0;
-  static_cast<tls_pipe*>(BIO_get_data(bio))->tx.append(const_buffer(data, static_cast<std::size_t>(size)));
-  return size;
+  byte_queue& tx = static_cast<tls_pipe*>(BIO_get_data(bio))->tx;
+  const const_buffer bytes(data, static_cast<std::size_t>(size));
+  if (call_without_throwing([&] { tx.append(bytes); })) return size;
+  ERR_raise(ERR_LIB_BIO, ERR_R_MALLOC_FAILURE);
+  return -1;
 }
 
 ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void*) noexcept {
@@ -18520,8 +18813,10 @@ ANYIO_NET_FN tls_info openssl_engine::info() const {
 ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
   const openssl_engine& engine = of(connection);
   if (engine.session_key_.empty()) return 0;
-  engine.credentials_->sessions_.put(engine.session_key_, openssl_session(session));
-  return 1;
+  openssl_session kept(session);
+  static_cast<void>(call_without_throwing(
+      [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
+  return 1;  // or freed: it is this function's in either case
 }
 
 /// A server knows what name the client asks for.
@@ -18529,7 +18824,10 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
   const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
   openssl_engine& engine = of(connection);
-  engine.server_name_ = parse_server_name(name).name;
+  if (!call_without_throwing([&] { engine.server_name_ = parse_server_name(name).name; })) {
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  }
   const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
   // Else a main certificate with another kind of key could still be shown.
@@ -18622,7 +18920,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
 #if !defined(ANYIO_NET_NO_THREADS)
   const std::lock_guard lock(trust_mutex_);
 #endif
-  if (!std::exchange(system_trust_wanted_, false)) return;
+  if (!system_trust_wanted_) return;
   X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
   const std::string text = read_system_trust();
   std::string_view rest = text;
@@ -18634,6 +18932,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
       X509_STORE_add_cert(store, authority.get());
   }
   ERR_clear_error();
+  system_trust_wanted_ = false;
 }
 
 /// Null for the main one.

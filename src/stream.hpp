@@ -94,6 +94,22 @@ class stream_resource : public resource {
   bool eof_sent_ = false;
 };
 
+/// Holds bytes that are out of a stream and not yet handed over. If an exception comes between, for want of
+/// memory, the stream is closed: nobody may go on behind the gap.
+class received_bytes {
+ public:
+  explicit received_bytes(resource& from) noexcept : from_(&from) {}
+  received_bytes(const received_bytes&) = delete;
+  received_bytes& operator=(const received_bytes&) = delete;
+  ~received_bytes() {
+    if (from_ != nullptr) from_->close();
+  }
+  void handed_over() noexcept { from_ = nullptr; }
+
+ private:
+  resource* from_;
+};
+
 /// The base of operations on streams: turns progress into an attempt.
 template <class Derived, class T, side Side>
 class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
@@ -195,7 +211,9 @@ class [[nodiscard]] receive_string_operation
     result<std::string_view> view(errc::cancelled);
     if (!settle(resource_->receive_view(max_bytes_, view))) return false;
     if (view.has_value()) {
+      detail::received_bytes bytes(*resource_);
       out = std::string(*view);
+      bytes.handed_over();
     } else {
       out = view.error();
     }
@@ -301,7 +319,8 @@ class byte_stream {
 
   /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
+  /// The same as a string, of at most 64 KiB; allocates only once bytes are there. If there is no memory for
+  /// it, they are lost, and the stream is closed.
   [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }

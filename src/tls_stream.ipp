@@ -370,18 +370,20 @@ ANYIO_NET_FN progress tls_resource::finish() {
 
 ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
-  if (standard_compatible_) say_goodbye();
-  error failure;
-  exhausted[write_side] = false;                                            // there may be room again
-  if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
-  // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
-  // And tickets may lie there that no user knows of.
-  constexpr int reads = 4;
-  for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
-    result<std::size_t> n(errc::cancelled);
-    inner_->exhausted[read_side] = false;
-    if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
-  }
+  static_cast<void>(call_without_throwing([this] {
+    if (standard_compatible_) say_goodbye();
+    error failure;
+    exhausted[write_side] = false;                                            // there may be room again
+    if (inner_->open() && write_failure_.code() == errc::ok) flush(failure);  // once, without waiting
+    // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
+    // And tickets may lie there that no user knows of.
+    constexpr int reads = 4;
+    for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
+      result<std::size_t> n(errc::cancelled);
+      inner_->exhausted[read_side] = false;
+      if (inner_->receive(incoming_.prepare(tls_least_room), n) != progress::done || !n.has_value()) break;
+    }
+  }));
   relays_[read_side].leave();
   relays_[write_side].leave();
   transport_->close();
@@ -413,9 +415,10 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
   if (!held_.empty())
     return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
   if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
+  std::string rest(incoming_.view());
   relays_[read_side].leave();
   relays_[write_side].leave();
-  out = tls_unwrapped(std::move(transport_), std::string(incoming_.view()));
+  out = tls_unwrapped(std::move(transport_), std::move(rest));
   incoming_.consume(incoming_.size());
   close();
   return progress::done;

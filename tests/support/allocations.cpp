@@ -15,6 +15,8 @@ constinit std::atomic<std::int64_t> live{0};
 constinit thread_local std::size_t count = 0;
 constinit thread_local std::size_t bytes = 0;
 constinit thread_local bool forbidden = false;
+constinit thread_local std::size_t until_failure = 0;  // 0: none
+constinit thread_local bool never_fails = false;
 
 // Nothing here may allocate.
 [[noreturn]] void refuse(std::size_t size) {
@@ -29,6 +31,7 @@ constinit thread_local bool forbidden = false;
 [[maybe_unused]] void* allocate(std::size_t size, std::size_t alignment) noexcept {
   if (forbidden) refuse(size);
   void* memory = nullptr;
+  if (until_failure != 0 && !never_fails && --until_failure == 0) return memory;
   if (alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__) {
     memory = std::malloc(size != 0 ? size : 1);
   } else if (::posix_memalign(&memory, alignment, size != 0 ? size : 1) != 0) {
@@ -68,6 +71,13 @@ std::size_t allocation_scope::bytes() const { return support::bytes - bytes_befo
 
 fail_allocations::fail_allocations(bool on) : before_(forbidden) { forbidden = on; }
 fail_allocations::~fail_allocations() { forbidden = before_; }
+
+fail_nth_allocation::fail_nth_allocation(std::size_t n) { until_failure = n; }
+fail_nth_allocation::~fail_nth_allocation() { until_failure = 0; }
+bool fail_nth_allocation::reached() const { return until_failure == 0; }
+
+allow_allocations::allow_allocations() : before_(never_fails) { never_fails = true; }
+allow_allocations::~allow_allocations() { never_fails = before_; }
 
 std::int64_t live_allocations() { return live.load(std::memory_order_relaxed); }
 

@@ -4922,8 +4922,9 @@ auto run(X&& x) {
     detail::node runner;
     const detail::loop_core::waiting_scope waits(*core, &runner);
     op.start(detail::run_done<T>{&outcome, &done, &runner});
-    do core->run(&done);
-    while (!done && core->alive() && !core->idle());
+    do {
+      core->run(&done);
+    } while (!done && core->alive() && !core->idle());
   }
   if (!done) {
     ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");

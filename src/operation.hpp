@@ -323,8 +323,9 @@ class operation : public node, public operation_tag {
   [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
   void begin_waiting(const face& f) {
     finished = false;
-    begin(self().home(), f);
-    if (core->blocked() && is_stranded(f)) [[unlikely]]
+    loop_core& on = self().home();
+    begin(on, f);
+    if (on.blocked() && is_stranded(f)) [[unlikely]]
       return;
     early = self().enter();
   }
@@ -337,7 +338,7 @@ class operation : public node, public operation_tag {
     early = errc::invalid_argument;
     return true;
   }
-  [[nodiscard, gnu::cold, gnu::noinline]] error early_error() const noexcept {
+  [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
     if (core == &self().home()) return e;
     return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");

@@ -5497,8 +5497,8 @@ class byte_stream {
 
   /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// The same as a string, of at most 64 KiB; allocates only once bytes are there. If there is no memory for
-  /// it, they are lost, and the stream is closed.
+  /// Receives a string of at least one byte and at most 64 KiB, which is allocated only once bytes are there.
+  /// If there is no memory for it, they are lost, and the stream is closed.
   [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }

@@ -556,6 +556,22 @@ class [[nodiscard]] result {
 
 namespace detail {
 
+/// Calls what may throw from a place where nothing may, such as a C library's callback or a destructor. False
+/// if it threw.
+template <class F>
+bool call_without_throwing(F&& f) noexcept {
+#if ANYIO_NET_EXCEPTIONS
+  try {
+    f();
+  } catch (...) {
+    return false;
+  }
+#else
+  f();
+#endif
+  return true;
+}
+
 /// The library's own view of a result: the foreign exception that it may carry, and room for one.
 struct result_access {
   /// To be assigned to before anything else.
@@ -1024,8 +1040,19 @@ class recycler {
     return size == block_size_of[large] ? deallocate(large, memory, size) : deallocate(memory, size);
   }
 
-  /// Puts blocks aside, beyond what is kept anyway.
-  static void reserve(pool in, std::size_t count);
+  /// Blocks to be put aside, beyond what is kept anyway. Until they are, they are freed with this.
+  class reservation {
+   public:
+    reservation(pool in, std::size_t count);
+    reservation(const reservation&) = delete;
+    reservation& operator=(const reservation&) = delete;
+    ~reservation() { free_all(blocks_); }
+    void put_aside() noexcept;
+
+   private:
+    const pool in_;
+    recycler_block* blocks_ = nullptr;
+  };
 
  private:
   using block = recycler_block;
@@ -1046,6 +1073,7 @@ class recycler {
   static void refuse(void* memory, std::size_t size) noexcept;
   static void refuse(pool from, void* memory) noexcept;
   static void make_room() noexcept;
+  static void free_all(block*& list) noexcept;
   static void close() noexcept;
 };
 
@@ -2114,6 +2142,28 @@ class loop_core {
     return mail->forks_of_owner != forks_so_far && alive() && system_->native_handle() >= 0;
   }
   void after_fork();
+
+  /// What a call holds that ends only once something has completed: loops that run around it cannot go on
+  /// meanwhile. `runner` stands for the call, as the owner of what it waits for; null: it waits until the
+  /// loop is idle.
+  class waiting_scope {
+   public:
+    explicit waiting_scope(loop_core& core, const node* runner = nullptr) noexcept;
+    waiting_scope(const waiting_scope&) = delete;
+    waiting_scope& operator=(const waiting_scope&) = delete;
+    ~waiting_scope();
+
+   private:
+    ref<loop_core> core_;
+    const waiting_scope* const before_;
+    const node* const runner_before_;
+    friend class loop_core;
+  };
+  /// Whether such a call keeps this loop from going on.
+  [[nodiscard]] bool blocked() const noexcept { return blocked_by_ != nullptr; }
+  /// The loop whose call waits for what `root` is the last owner of, and in vain, since it keeps this loop
+  /// from going on; null if none does. Without a root, which is not known then, any such call.
+  [[nodiscard]] loop_core* stranding(const node* root) const noexcept;
   [[nodiscard]] time_point now() { return system_->now(); }
 
   /// To the end of the ready list, from wherever it is.
@@ -2196,7 +2246,7 @@ class loop_core {
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
   void step();
-  /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
+  /// Until `done` holds, or nothing waits and nothing is posted. Or until `stop`.
   void run(const bool* done = nullptr);
   void stop() noexcept {
     stopped_ = true;
@@ -2287,6 +2337,7 @@ class loop_core {
   static constexpr std::uint32_t bytes_of_unit = 128;
   static constexpr std::uint32_t await_budget_of_node = 128;
 
+  [[noreturn]] static void refuse_to_run();
   bool run_ready(const bool* done);
   bool turn_is_over();
   void leave_round() noexcept;
@@ -2320,6 +2371,9 @@ class loop_core {
   std::uint32_t buffer_lent_ = 0;  // in which share
   bool running_ = false;
   bool stopped_ = false;
+  const waiting_scope* waits_ = nullptr;       // a call on this loop that ends only at some event
+  const node* runner_ = nullptr;               // that call, as an owner
+  const waiting_scope* blocked_by_ = nullptr;  // such a call on another
 };
 
 inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
@@ -2422,9 +2476,11 @@ class loop {
   /// This thread's loop: the one that runs, else the one made last that still lives. There must be one.
   [[nodiscard]] static loop& current();
 
-  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again.
+  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again, but neither from
+  /// inside itself nor from inside `run_once`: that is an assert, and else raises `invalid_argument` (without
+  /// exceptions: prints it and aborts). Loops may run inside one another; see `anyio::run`.
   void run() { core_->run(); }
-  /// One turn, which waits no longer than this; true if something ran.
+  /// One turn, which waits no longer than this; true if something ran. Not from inside itself, as `run`.
   template <class Rep, class Period>
   bool run_once(std::chrono::duration<Rep, Period> at_most) {
     return core_->turn(detail::to_duration(at_most));
@@ -2449,7 +2505,8 @@ class loop {
 
   /// Makes room for so many connections and started operations; up to these numbers neither allocates
   /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
-  /// A connection's room is free again once its stream and its operations are destroyed or assigned to.
+  /// A connection's room is free again once its stream and its operations are destroyed or assigned to. If
+  /// there is not so much memory it raises `std::bad_alloc`, and all is as before.
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }
@@ -2600,6 +2657,9 @@ inline void hand_on(const promise_base& self, step s) {
 /// Whether `whole` is what runs now, or waits for it at some remove. `if_unknown` is the answer where a
 /// coroutine of another kind stands between.
 [[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
+
+/// The loop that waits for this node and keeps its own from running, null in the usual case.
+[[nodiscard]] loop_core* stranding_loop(node& n);
 
 template <class P>
 inline constexpr bool is_own_promise = std::is_base_of_v<promise_base, P>;
@@ -2770,8 +2830,9 @@ class detached : public pooled<recycler::operations> {
 
  public:
   static void start(Op&& op, F&& f) {
-    auto* block = new detached(std::move(op), std::move(f));
-    block->op_.start(completion{block});
+    std::unique_ptr<detached> block(new detached(std::move(op), std::move(f)));
+    block->op_.start(completion{block.get()});
+    static_cast<void>(block.release());
   }
 
  private:
@@ -2845,9 +2906,8 @@ class operation : public node, public operation_tag {
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
-    begin_waiting(callback_face<F>);
     slot_.callable.put(f);
-    begin_attempts(false);
+    begin_all(callback_face<F>, false);
   }
   /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
   template <class F>
@@ -2892,7 +2952,7 @@ class operation : public node, public operation_tag {
       attempted = self().in_vain();
       const bool try_now = !attempted && (Derived::immediate ||
                                           (Derived::attempts_when_awaited && self().home().spend_inline()));
-      if (!try_now || !self().attempt(out)) {
+      if (!try_now || !attempt_by_caller(out)) {
         std::destroy_at(&out);
         attempted |= try_now;
         return false;
@@ -2911,9 +2971,8 @@ class operation : public node, public operation_tag {
         return true;
       }
     }
-    begin_waiting(awaiting_face<Raises>);
     ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
-    begin_attempts(attempted && !again);
+    begin_all(awaiting_face<Raises>, attempted && !again);
     return true;
   }
   result<T> take_outcome() noexcept {
@@ -2928,7 +2987,7 @@ class operation : public node, public operation_tag {
       out = error(e, 0, self().operation_name());
       return true;
     }
-    if (!self().attempt(out)) return false;
+    if (self().home().blocked() || !attempt_by_caller(out)) return false;
     self().left();
     return true;
   }
@@ -2980,10 +3039,43 @@ class operation : public node, public operation_tag {
     loop_core* const here = loop_core::current_or_null();
     return here == nullptr || here->spend_await() || &self().home() != here;
   }
+  /// Begins to wait. What is thrown by it is the caller's, and leaves the operation idle.
+  void begin_all(const face& f, bool attempted_in_vain) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      begin_waiting(f);
+      begin_attempts(attempted_in_vain);
+    } catch (...) {
+      give_up();
+      throw;
+    }
+#else
+    begin_waiting(f);
+    begin_attempts(attempted_in_vain);
+#endif
+  }
+  [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
   void begin_waiting(const face& f) {
     finished = false;
-    begin(self().home(), f);
+    loop_core& on = self().home();
+    begin(on, f);
+    if (on.blocked() && is_stranded(f)) [[unlikely]]
+      return;
     early = self().enter();
+  }
+  /// Whether a loop would wait for it in vain: then that one tells, at once.
+  [[gnu::cold, gnu::noinline]] bool is_stranded(const face& f) {
+    loop_core* const waits = stranding_loop(*this);
+    if (waits == nullptr) return false;
+    retire();
+    begin(*waits, f);
+    early = errc::invalid_argument;
+    return true;
+  }
+  [[nodiscard]] error early_error() const noexcept {
+    const error e(early, 0, self().operation_name());
+    if (core == &self().home()) return e;
+    return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");
   }
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {
@@ -3000,7 +3092,7 @@ class operation : public node, public operation_tag {
   bool poll(result<T>& out) {
     if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
     if (early != errc::ok) {
-      out = error(early, 0, self().operation_name());
+      out = early_error();
       return true;
     }
     if (cancelled) self().refresh();
@@ -3016,6 +3108,20 @@ class operation : public node, public operation_tag {
     }
     out = error(errc::cancelled, 0, self().operation_name());
     return true;
+  }
+
+  /// An attempt while nobody waits. What is thrown ends it, as an outcome would.
+  bool attempt_by_caller(result<T>& out) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      return self().attempt(out);
+    } catch (...) {
+      self().left();
+      throw;
+    }
+#else
+    return self().attempt(out);
+#endif
   }
 
   /// What is thrown by the moves of a user's type is as if thrown at the co_await.
@@ -4682,7 +4788,15 @@ class operation_child
  protected:
   explicit operation_child(task_group& group) : group_child(group) {}
   void begin_child() override {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      op_->start(done{this});
+    } catch (...) {
+      return completed(result_access::foreign<void>(std::current_exception()));
+    }
+#else
     op_->start(done{this});
+#endif
     loop_core::current().advance_last();  // so one sleep(0) of others is enough for a child to begin
   }
   std::optional<Op> op_;
@@ -4823,6 +4937,7 @@ class task_group {
 
   detail::promise_base* host_;  // the coroutine that made the group, while place_ is linked
   detail::link place_;
+  detail::ref<detail::loop_core> loop_;  // on which the children began
   detail::outcome_sink* sink_ = nullptr;
   detail::link children_;
   std::size_t size_ = 0;
@@ -4841,6 +4956,10 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
  private:
   friend class detail::operation<join_operation, void>;
 
+  [[nodiscard]] detail::loop_core& home() const {
+    const bool waits = group_ != nullptr && group_->size_ != 0 && !place_.ended();
+    return waits && group_->loop_->alive() ? *group_->loop_ : detail::loop_core::current();
+  }
   [[nodiscard]] errc check() const noexcept { return group_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
     if (group_) group_->joining_.join(place_, *this);
@@ -4888,10 +5007,12 @@ struct run_done {
   using internal = void;
   std::optional<result<T>>* outcome;
   bool* done;
+  node* runner = nullptr;  // stands for who waits
   void operator()(result<T>&& r) const {
     outcome->emplace(std::move(r));
     *done = true;
   }
+  [[nodiscard]] node* owner() const noexcept { return runner; }
 };
 
 /// An exception of others may leave the loop before a caller's own operation is through, which then is
@@ -4914,6 +5035,11 @@ struct withdraw_at_end<Op&> {
 /// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
 /// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
 /// `after_fork`.
+///
+/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
+/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
+/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
+/// callback is all right.
 template <class X>
 auto run(X&& x) {
   using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
@@ -4938,11 +5064,19 @@ auto run(X&& x) {
     };
     reference op = make();
     [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
-    op.start(detail::run_done<T>{&outcome, &done});
-    while (!done && core->alive()) core->run(&done);
+    detail::node runner;
+    const detail::loop_core::waiting_scope waits(*core, &runner);
+    op.start(detail::run_done<T>{&outcome, &done, &runner});
+    do {
+      core->run(&done);
+    } while (!done && core->alive() && !core->idle());
   }
-  if (!done) {  // the loop ended meanwhile
-    const error ended(errc::closed_resource, 0, "run");
+  if (!done) {
+    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
+    const error ended =
+        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                                          "the operation belongs to a loop that does not run")
+                      : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
       outcome.emplace(T(ended));
     } else {
@@ -5306,6 +5440,22 @@ class stream_resource : public resource {
   bool eof_sent_ = false;
 };
 
+/// Holds bytes that are out of a stream and not yet handed over. If an exception comes between, for want of
+/// memory, the stream is closed: nobody may go on behind the gap.
+class received_bytes {
+ public:
+  explicit received_bytes(resource& from) noexcept : from_(&from) {}
+  received_bytes(const received_bytes&) = delete;
+  received_bytes& operator=(const received_bytes&) = delete;
+  ~received_bytes() {
+    if (from_ != nullptr) from_->close();
+  }
+  void handed_over() noexcept { from_ = nullptr; }
+
+ private:
+  resource* from_;
+};
+
 /// The base of operations on streams: turns progress into an attempt.
 template <class Derived, class T, side Side>
 class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
@@ -5407,7 +5557,9 @@ class [[nodiscard]] receive_string_operation
     result<std::string_view> view(errc::cancelled);
     if (!settle(resource_->receive_view(max_bytes_, view))) return false;
     if (view.has_value()) {
+      detail::received_bytes bytes(*resource_);
       out = std::string(*view);
+      bytes.handed_over();
     } else {
       out = view.error();
     }
@@ -5518,7 +5670,8 @@ class byte_stream {
 
   /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
+  /// Receives a string of at least one byte and at most 64 KiB, which is allocated only once bytes are there.
+  /// If there is no memory for it, they are lost, and the stream is closed.
   [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
@@ -5543,8 +5696,10 @@ class byte_stream {
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
   /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`. What was sent
   /// may be lost if the peer sends something that is not received, as TLS 1.3 servers do by themselves:
-  /// `aclose` loses nothing. A socket to which the program has given SO_LINGER with a time blocks in here,
-  /// and the loop with it, until its data has gone or that time is over (socket(7)): the destructor, too.
+  /// `aclose` loses nothing.
+  ///
+  /// If the program has set SO_LINGER with a time, this and the destructor block the loop until the data has
+  /// gone or the time is over (socket(7)).
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -6318,6 +6473,23 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 [[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
                             const char*& operation);
 
+/// Removes the file of a name that was bound, unless it is kept: a call that fails leaves nothing behind.
+class bound_file {
+ public:
+  /// Null: there is no file. The text must stay.
+  bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
+  bound_file(const bound_file&) = delete;
+  bound_file& operator=(const bound_file&) = delete;
+  ~bound_file() {
+    if (path_ != nullptr) paths_of(system_).unlink(path_);
+  }
+  void keep() noexcept { path_ = nullptr; }
+
+ private:
+  backend& system_;
+  const char* path_;
+};
+
 }  // namespace anyio::inline ANYIO_NET_ABI::detail
 
 // == listener =====================================================================================
@@ -6592,14 +6764,34 @@ class serving final : public outcome_sink {
     server.full_ = true;
   }
   void accepted(result<Stream>&& r) {
+#if ANYIO_NET_EXCEPTIONS
+    // Memory ran out for this connection, which is closed; it is told of as what leaves a handler is.
+    if (result<void> lost = begin_handler(r); !lost.has_value()) {
+      accept_next();
+      return report(std::move(lost));
+    }
+    if (r.has_value()) return accept_next();
+#else
     if (r.has_value()) {
       handlers_.start_soon(call_handler{this}, *std::move(r));
       return accept_next();
     }
+#endif
     stopped_ = true;
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
+#if ANYIO_NET_EXCEPTIONS
+  result<void> begin_handler(result<Stream>& r) {
+    if (result_access::is_foreign(r)) return result_access::failure<void>(r);
+    try {
+      if (r.has_value()) handlers_.start_soon(call_handler{this}, *std::move(r));
+    } catch (...) {
+      return result_access::foreign<void>(std::current_exception());
+    }
+    return {};
+  }
+#endif
   /// The last that anyone does here: what it calls may end everything but itself.
   void report(result<void>&& outcome) {
     if (outcome.has_value()) return;
@@ -6842,10 +7034,10 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
     case listener_resource::outcome::fatal: out = problem; return true;
     case listener_resource::outcome::exhausted: break;
     case listener_resource::outcome::connection: {
+      unique_fd fd(a.fd);
       out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));
-      if (out.has_value()) return true;
-      problem = out.error();
-      detail::close_descriptor(a.fd);  // it cannot be watched: memory has run out
+      if (out.has_value()) return static_cast<void>(fd.release()), true;
+      problem = out.error();  // it cannot be watched: memory has run out
       break;
     }
   }
@@ -8357,6 +8549,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   link attempts_;
   timer head_start_;
   error first_failure_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
   result<tcp_stream>* won_ = nullptr;
 };
 
@@ -8807,6 +9000,8 @@ class tls_resource final : public stream_resource {
   ip_endpoint remote;
 
  private:
+  /// What an end that does not wait can do for what was sent.
+  void end_without_waiting();
   ANYIO_NET_FN void shut() noexcept override;
 
   template <class Verb>
@@ -9541,7 +9736,9 @@ struct options {
   sim::faults faults = {};                       ///< what goes wrong, and how often
   sim::profile profile = sim::profile::linux_;   ///< whose system it is
   duration time_limit = std::chrono::hours(24);  ///< of virtual time
-  std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
+  /// Calls of the simulated system. A hundredth of them, but at least 100'000, may follow one another while
+  /// nothing is sent, received or accepted and no virtual time passes: more of them, and the program spins.
+  std::uint64_t step_limit = 10'000'000;
   void (*log)(std::string_view line) = nullptr;  ///< hears every call
   /// When the run begins, in seconds since 1970. Only a certificate's dates are measured by it. 0: today,
   /// so that what is valid outside is valid inside.
@@ -9660,7 +9857,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
 };
 
 /// Why a run ends before its program does.
-enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over };
+enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over, spins };
 
 class sim_network {
  public:
@@ -9774,7 +9971,7 @@ class sim_network {
   int bind_any(const sim_handle& s);
   int bind_path(const sim_handle& s, const std::string& path);
   [[nodiscard]] bool is_taken(const sim_socket& s, const ip_endpoint& at) const;
-  [[nodiscard]] sim_handle listener_at(const ip_endpoint& at) const;
+  [[nodiscard]] sim_handle listener_at(const ip_endpoint& at);
   [[nodiscard]] std::vector<sim_handle> receivers_of(const ip_endpoint& target,
                                                      const ip_endpoint& from) const;
   [[nodiscard]] sim_handle at_path(const std::string& place) const;
@@ -9794,7 +9991,10 @@ class sim_network {
   time_point now_;
   duration time_limit_;
   std::uint64_t step_limit_;
+  std::uint64_t spin_limit_;
   std::uint64_t steps_ = 0;
+  std::uint64_t idle_steps_ = 0;  // since time passed, or something was sent, received or accepted
+  std::size_t next_listener_ = 0;
   std::uint64_t hash_ = 0xcbf29ce484222325;
   void (*log_)(std::string_view);
   sim_verdict verdict_ = sim_verdict::none;
@@ -11098,10 +11298,25 @@ ANYIO_NET_COLD void recycler::refuse(pool from, void* memory) noexcept {
   deallocate(from, memory, block_size_of[from]);
 }
 
-ANYIO_NET_COLD void recycler::reserve(pool in, std::size_t count) {
+ANYIO_NET_COLD recycler::reservation::reservation(pool in, std::size_t count) : in_(in) {
+  // What cannot be had at all is refused at once, instead of when the machine has nothing left.
+  constexpr std::size_t most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+  const std::size_t size = block_size_of[in];
+  ::operator delete(::operator new(count > most / size ? most : count * size));
+  struct list {
+    block* first = nullptr;
+    ~list() { free_all(first); }
+  } made;
+  for (std::size_t i = 0; i < count; ++i) made.first = ::new (::operator new(size)) block{made.first};
+  blocks_ = std::exchange(made.first, nullptr);
+}
+
+ANYIO_NET_COLD void recycler::reservation::put_aside() noexcept {
   if (!cache.guarded) make_room();
-  for (std::size_t i = 0; i < count; ++i)
-    cache.pools[in].list = ::new (::operator new(block_size_of[in])) block{cache.pools[in].list};
+  while (block* b = blocks_) {
+    blocks_ = b->next;
+    cache.pools[in_].list = ::new (static_cast<void*>(b)) block{cache.pools[in_].list};
+  }
 }
 
 /// Once in a thread's life.
@@ -11114,13 +11329,14 @@ ANYIO_NET_COLD void recycler::make_room() noexcept {
   cache.pools[large].room = recycler_cache::kept_large;
 }
 
+ANYIO_NET_FN void recycler::free_all(block*& list) noexcept {
+  while (block* b = list) {
+    list = b->next;
+    ::operator delete(b);
+  }
+}
+
 ANYIO_NET_FN void recycler::close() noexcept {
-  const auto free_all = [](block*& list) {
-    while (block* b = list) {
-      list = b->next;
-      ::operator delete(b);
-    }
-  };
   for (block*& list : cache.lists) free_all(list);
   cache.room = 0;
   for (auto& p : cache.pools) {
@@ -11816,15 +12032,14 @@ ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::i
 ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   constexpr std::size_t limit = std::size_t{16} << 20;
   content.clear();
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -errno;
+  const unique_fd fd(::open(path, O_RDONLY | O_CLOEXEC));
+  if (!fd) return -errno;
   struct stat s;
-  const bool sized = ::fstat(fd, &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
+  const bool sized =
+      ::fstat(fd.get(), &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
   if (sized)
     content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy is left of a secret
-  const int status = read_all(fd, content, limit);
-  ::close(fd);
-  return status;
+  return read_all(fd.get(), content, limit);
 }
 
 ANYIO_NET_COLD std::uint64_t system_entropy() {
@@ -11930,6 +12145,7 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
     found.reason = resolver_words(status);
     return found;
   }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(list, [](addrinfo* a) { ::freeaddrinfo(a); });
   for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(entry->ai_addr, entry->ai_addrlen);
@@ -11939,7 +12155,6 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
       found.endpoints.push_back(with_port);
     }
   }
-  ::freeaddrinfo(list);
   if (found.endpoints.empty()) {
     found.status = -ENOENT;
     found.reason = "no internet address is known for the name";
@@ -12266,6 +12481,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
 }
 
 ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
+  std::unique_ptr<thread_body> given(new thread_body{body, argument});
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -12273,12 +12489,11 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  auto* given = new thread_body{body, argument};
   pthread_t id;
-  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given);
+  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given.get());
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (e != 0) delete given;
+  if (e == 0) static_cast<void>(given.release());  // the thread's
   return -e;
 }
 
@@ -12876,8 +13091,8 @@ ANYIO_NET_FN mutable_buffer loop_core::buffer() {
 
 ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
   if (free_slot_ == no_slot) {
-    free_slot_ = static_cast<std::uint32_t>(slots_.size());
     slots_.push_back(slot{nullptr, 0, {no_slot}});
+    free_slot_ = static_cast<std::uint32_t>(slots_.size() - 1);
   }
   r.index = free_slot_;
   slot& s = slots_[r.index];
@@ -12901,9 +13116,18 @@ ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
+  struct place {
+    loop_core& core;
+    registration& r;
+    bool kept = false;
+    ~place() {
+      if (!kept) core.leave(r);
+    }
+  };
   const std::uint64_t token = enter(r, owner);
+  place entered{*this, r};  // a backend may throw
   const int status = system_->watch(r.fd, token);
-  if (status < 0) leave(r);
+  entered.kept = status >= 0;
   return status;
 }
 
@@ -13003,14 +13227,15 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
 }
 
 /// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
-/// takes time, too.
+/// takes time, too. Who is slow in all things, under a debugger say, still has half of a turn.
 ANYIO_NET_FN bool loop_core::turn_is_over() {
   constexpr std::chrono::milliseconds enough(1), most(4);
   if (stopped_ || work_ >= work_of_turn) return true;
   const time_point time = now();
   const duration ran = time - turn_began_;
   const timer* first = timers_.first();
-  if (ran >= most || (ran >= enough && first != nullptr && first->deadline() <= time)) {
+  const bool due = first != nullptr && first->deadline() <= time;
+  if (due ? ran >= enough : ran >= most && work_ >= work_of_turn / 2) {
     work_ = next_look_ = work_of_turn;
     return true;
   }
@@ -13049,6 +13274,7 @@ struct loop_core::running_scope {
 
   explicit running_scope(loop_core& c) : core(&c), runs(c) {
     ANYIO_NET_ASSERT(!c.running_ && "a loop cannot be run from inside itself");
+    if (c.running_) refuse_to_run();
     c.running_ = true;
     c.stopped_ = false;
   }
@@ -13056,6 +13282,45 @@ struct loop_core::running_scope {
   running_scope& operator=(const running_scope&) = delete;
   ~running_scope() { core->running_ = false; }
 };
+
+[[noreturn]] ANYIO_NET_COLD void loop_core::refuse_to_run() {
+  const error e = error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                            "a loop cannot be run from inside itself");
+#if ANYIO_NET_EXCEPTIONS
+  throw_error(e);
+#else
+  abort_with("loop", e);
+#endif
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node* runner) noexcept
+    : core_(&core),
+      before_(std::exchange(core.waits_, this)),
+      runner_before_(std::exchange(core.runner_, runner)) {
+  for (const claim* c = latest; c != nullptr; c = c->earlier) {
+    loop_core& outer = *c->core;
+    if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;
+    outer.blocked_by_ = this;
+    outer.end_of_share_ = outer.work_;  // an attempt that is not followed by a wait would do half of the work
+  }
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::~waiting_scope() {
+  core_->waits_ = before_;
+  core_->runner_ = runner_before_;
+  for (const claim* c = latest; c != nullptr; c = c->earlier)
+    if (c->core->blocked_by_ == this) c->core->blocked_by_ = nullptr;
+}
+
+ANYIO_NET_COLD loop_core* loop_core::stranding(const node* root) const noexcept {
+  for (const claim* c = latest; c != nullptr && c->core != this; c = c->earlier) {
+    const loop_core& inner = *c->core;
+    if (inner.waits_ == nullptr) continue;
+    const bool until_idle = inner.runner_ == nullptr;
+    if (root == nullptr || (until_idle ? root->core == &inner : root == inner.runner_)) return c->core;
+  }
+  return nullptr;
+}
 
 ANYIO_NET_FN bool loop_core::turn(duration at_most) {
   const running_scope scope(*this);
@@ -13077,9 +13342,11 @@ ANYIO_NET_FN void loop_core::step() {
 
 ANYIO_NET_FN void loop_core::run(const bool* done) {
   const running_scope scope(*this);
+  std::optional<waiting_scope> until_idle;
+  if (done == nullptr) until_idle.emplace(*this);
   for (;;) {
     run_ready(done);
-    if (stopped_ || (done != nullptr ? *done : idle())) return;
+    if (stopped_ || (done != nullptr && *done) || idle()) return;
     poll(time_until_next());
   }
 }
@@ -13124,10 +13391,14 @@ ANYIO_NET_COLD void loop_core::after_fork() {
 }
 
 ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+  // All of it or nothing.
+  recycler::reservation places(recycler::descriptors, descriptors);
+  recycler::reservation blocks(recycler::operations, started_operations);
+  std::unique_ptr<room> new_buffer(buffer_ == nullptr ? new room : nullptr);
   slots_.reserve(slots_.size() + descriptors);
-  recycler::reserve(recycler::descriptors, descriptors);
-  recycler::reserve(recycler::operations, started_operations);
-  static_cast<void>(buffer());
+  if (new_buffer != nullptr) buffer_ = std::move(new_buffer);
+  places.put_aside();
+  blocks.put_aside();
 }
 
 ANYIO_NET_COLD std::string loop_core::dump() {
@@ -13254,6 +13525,18 @@ ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
   p.handle.destroy();
 }
 
+ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
+  node* root = &n;
+  while (root != nullptr && root->how != nullptr) {
+    node* const owner = root->how->owner(*root);
+    if (owner == nullptr) break;
+    root = owner == unknown_owner() ? nullptr : owner;
+  }
+  loop_core* const waits = n.core->stranding(root);
+  ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
+  return waits;
+}
+
 ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {
   for (node* n = active; n != nullptr; n = n->how != nullptr ? n->how->owner(*n) : nullptr) {
     if (n == &whole) return true;
@@ -13295,8 +13578,8 @@ ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
   children_.insert_before(child->place());
-  ++size_;
   child->begin_soon();
+  if (size_++ == 0) loop_ = detail::ref(child->core);
 }
 
 /// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
@@ -13380,8 +13663,8 @@ inline signal_service& signals_of(loop_core& core) {
 }
 
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
-  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   distribute(core);                                     // what came before is not for this one
+  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   core.signal_receivers.insert_before(*this);
   core.after_wait = distribute;
 }
@@ -13466,8 +13749,9 @@ ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexc
 }
 
 ANYIO_NET_FN int raw_descriptor::arm() {
-  const bool again = std::exchange(entered_, true);
+  const bool again = entered_;
   if (!again) token_ = core().enter(registration_, *this);
+  entered_ = true;
   std::uint32_t interest = 0;
   if (waiting(read_side) != nullptr) interest |= ready_read;
   if (waiting(write_side) != nullptr) interest |= ready_write;
@@ -14272,19 +14556,16 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
   int fds[2];
   if (const int status = core.system().open_pair(AF_UNIX, SOCK_STREAM, fds); status < 0)
     return error(errc::os_error, -status, "create_unix_stream_pair");
+  unique_fd one(fds[0]);
+  unique_fd other(fds[1]);
   result<unix_stream> first =
-      detail::socket_access::make_unix(core, fds[0], nullptr, nullptr, "create_unix_stream_pair");
-  if (!first) {
-    core.system().close(fds[0]);
-    core.system().close(fds[1]);
-    return first.error();
-  }
+      detail::socket_access::make_unix(core, one.get(), nullptr, nullptr, "create_unix_stream_pair");
+  if (!first) return first.error();
+  static_cast<void>(one.release());
   result<unix_stream> second =
-      detail::socket_access::make_unix(core, fds[1], nullptr, nullptr, "create_unix_stream_pair");
-  if (!second) {
-    core.system().close(fds[1]);
-    return second.error();
-  }
+      detail::socket_access::make_unix(core, other.get(), nullptr, nullptr, "create_unix_stream_pair");
+  if (!second) return second.error();
+  static_cast<void>(other.release());
   return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
 }
 
@@ -14307,10 +14588,12 @@ inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library
 /// (SCM_SECURITY) is the longest; it may take a page.
 inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
 
-/// Takes every descriptor that was sent out of received control data into owned ones, closes those that the
-/// kernel itself adds, and ignores the rest. Malformed data ends it.
-inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
-  std::vector<unique_fd> fds;
+/// Takes every descriptor that was sent out of received control data into owned ones, as far as there is room
+/// made for them, and closes the others and those that the kernel itself adds. The rest is ignored; malformed
+/// data ends it. False if some that were sent were closed.
+[[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
+                                           std::vector<unique_fd>& fds) {
+  bool all = true;
   const auto* bytes = static_cast<const unsigned char*>(control);
   std::size_t offset = 0;
   while (size - offset >= sizeof(cmsghdr)) {
@@ -14329,19 +14612,23 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
 #endif
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
       const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
-      fds.reserve(fds.size() + count);
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
+        unique_fd owned(fd);
         files_of(system).set_close_on_exec(fd);
-        fds.emplace_back(fd);
+        if (fds.size() == fds.capacity()) {
+          all = false;
+        } else {
+          fds.push_back(std::move(owned));
+        }
       }
     }
     const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
     if (step >= size - offset) break;
     offset += step;
   }
-  return fds;
+  return all;
 }
 
 /// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
@@ -14441,6 +14728,8 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   m.parts = std::span<const ::iovec>(&part, 1);
   m.control = control;
   m.control_size = sizeof control;
+  std::vector<unique_fd> fds;
+  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
@@ -14455,9 +14744,9 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     out = resource_->end_of_reading(static_cast<int>(-n), name);
     return true;
   }
-  std::vector<unique_fd> fds = detail::take_descriptors(loop.system(), control, m.control_size);
+  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
   const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (fds.size() > max_fds_ || truncated) {
+  if (!all || fds.size() > max_fds_ || truncated) {
     out = error(errc::fds_truncated, 0, name);
     return true;
   }
@@ -14484,8 +14773,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   }
   // Control data, also of other kinds, ends a read early, so more may lie behind it.
   resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  detail::received_bytes bytes(*resource_);
   out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
                    std::move(fds));
+  bytes.handed_over();
   return true;
 }
 
@@ -14941,12 +15232,15 @@ ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
 }
 
 ANYIO_NET_FN void receive_exactly_operation::put_back() {
-  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), std::exchange(filled_, 0)));
+  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), filled_));
+  filled_ = 0;
 }
 
 ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
   resource_operation::left();
-  put_back();
+  if (call_without_throwing([this] { put_back(); })) return;
+  filled_ = 0;
+  resource_->close();  // nobody may go on behind the gap
 }
 
 ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
@@ -15101,9 +15395,10 @@ namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
   const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
-  sockets.push_back({registration{fd, 0}, local, any || transparent});
-  const int status = core().watch(sockets.back().place, *this);
-  if (status < 0) sockets.pop_back();
+  sockets.reserve(sockets.size() + 1);  // only what is watched stands there, since `shut` forgets it
+  registration place{fd, 0};
+  const int status = core().watch(place, *this);
+  if (status >= 0) sockets.push_back({place, local, any || transparent});
   return status;
 }
 
@@ -15159,7 +15454,7 @@ inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[may
 /// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
 /// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
 /// instead: that many calls find one, and the poller tells of those that come later.
-ANYIO_NET_FN void listener_resource::look(const listening_socket& s) {
+ANYIO_NET_COLD void listener_resource::look(const listening_socket& s) {
   constexpr std::uint32_t looks_of_check = 16;
   const bool is_tcp = s.local.port != 0;
   if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
@@ -15274,13 +15569,13 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-[[gnu::cold]] inline result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                           const tcp_listener_options& options) {
+[[gnu::cold]] inline result<unique_fd> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                                 const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
-  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-  if (fd < 0) return error(errc::os_error, -fd, "socket");
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
+  if (!fd) return error(errc::os_error, -fd.get(), "socket");
   const auto set = [&](int level, int name, int value) {
-    return system.set_option(fd, level, name, &value, sizeof value);
+    return system.set_option(fd.get(), level, name, &value, sizeof value);
   };
 #if defined(SO_REUSEPORT_LB)
   constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
@@ -15294,22 +15589,21 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
     status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
   if (status >= 0 && options.prepare != nullptr) {
     step = "prepare";
-    status = options.prepare(fd, options.prepare_data);
+    status = options.prepare(fd.get(), options.prepare_data);
     if (status > 0) status = -status;
   }
   if (status >= 0) {
     step = "bind";
     sockaddr_storage address{};
     const socklen_t size = local.to_sockaddr(address);
-    status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size);
+    status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   }
   if (status >= 0) {
     step = "listen";
-    status = system.listen(fd, options.backlog);
+    status = system.listen(fd.get(), options.backlog);
   }
-  if (status >= 0) return fd;
-  system.close(fd);
-  return error(errc::os_error, -status, step);
+  if (status < 0) return error(errc::os_error, -status, step);
+  return fd;
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -15327,7 +15621,7 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
     for (std::size_t i = 0; i < addresses.size(); ++i) {
       ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
-      result<int> fd = listen_at(system, at, dual_stack, options);
+      result<unique_fd> fd = listen_at(system, at, dual_stack, options);
       if (!fd) {
         last = fd.error();
         const bool chosen_by_kernel = wanted_port == 0 && port != 0;
@@ -15338,14 +15632,12 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
         return last;
       }
       ip_endpoint local;
-      int status = read_local_endpoint(system, *fd, local);
+      int status = read_local_endpoint(system, fd->get(), local);
       port = local.port;
-      const bool transparent = options.prepare != nullptr && is_transparent(system, *fd, local);
-      if (status >= 0) status = r->add(*fd, local, transparent);
-      if (status < 0) {
-        system.close(*fd);
-        return error(errc::os_error, -status, "listen");
-      }
+      const bool transparent = options.prepare != nullptr && is_transparent(system, fd->get(), local);
+      if (status >= 0) status = r->add(fd->get(), local, transparent);
+      if (status < 0) return error(errc::os_error, -status, "listen");
+      static_cast<void>(fd->release());
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
   }
@@ -15358,11 +15650,11 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
   backend& system = core.system();
   if (auto adopted = adopt_socket(system, fd, wanted); !adopted) return adopted.error();
   ref<listener_resource> r(new listener_resource(core));
+  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   const ip_endpoint local = wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd);
   const bool transparent = !wanted.is_unix && is_transparent(system, fd, local);
   if (int status = r->add(fd, local, transparent); status < 0)
     return error(errc::os_error, -status, wanted.what);
-  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   return r;
 }
 
@@ -15415,27 +15707,25 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
     out = address.error();
     return true;
   }
-  const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
   const auto fail = [&](int status, const char* failed) {
-    if (fd >= 0) system.close(fd);
     out = error(errc::os_error, -status, failed);
     return true;
   };
-  if (fd < 0) return fail(fd, "socket");
-  const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd, path_, options_.mode, step); status < 0)
-    return fail(status, step);
-  const bool is_file = path_.front() != '\0';
-  const auto fail_bound = [&](int status) {
-    if (is_file) detail::paths_of(system).unlink(path_.c_str());
-    return fail(status, "listen");
-  };
-  if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
-  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
+  const bool is_file = path_.front() != '\0';
+  if (options_.unlink_on_close && is_file) r->own_path = detail::paths_of(system).absolute(path_);
+  unique_fd fd(system.open_socket(AF_UNIX, SOCK_STREAM, 0));
+  if (!fd) return fail(fd.get(), "socket");
+  const char* step = "bind";
+  if (int status = detail::bind_unix(system, fd.get(), path_, options_.mode, step); status < 0)
+    return fail(status, step);
+  detail::bound_file file(system, is_file ? path_.c_str() : nullptr);
+  if (int status = system.listen(fd.get(), options_.backlog); status < 0) return fail(status, "listen");
+  if (int status = r->add(fd.get(), ip_endpoint()); status < 0) return fail(status, "listen");
+  static_cast<void>(fd.release());
+  file.keep();
   if (options_.unlink_on_close && is_file) {
-    r->own_path = detail::paths_of(system).absolute(path_);
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
   }
@@ -15454,9 +15744,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN int datagram_resource::watch(int fd) {
-  place_.fd = fd;
-  const int status = core().watch(place_, *this);
-  if (status < 0) place_.fd = -1;
+  registration place{fd, 0};
+  const int status = core().watch(place, *this);
+  if (status >= 0) place_ = place;  // only what is watched is forgotten by `shut`
   return status;
 }
 
@@ -16179,6 +16469,9 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   const result<unix_address> own = make_unix_address(options.local_path, "bind");
   if (!own) return own.error();
 
+  ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
+  made->local = options.local_path;
+  if (remote != nullptr) made->remote = *remote;
   int status = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (status < 0) return error(errc::os_error, -status, "socket");
   unique_fd fd(status);
@@ -16187,21 +16480,16 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
     status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
-  const auto fail_bound = [&](const char* operation) {  // nothing is left behind
-    const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-    if (is_file) paths_of(system).unlink(std::string(options.local_path).c_str());
-    return error(errc::os_error, -status, operation);
-  };
+  const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
+  bound_file file(system, is_file ? made->local.c_str() : nullptr);
   if (remote != nullptr) {
     status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
-    if (status < 0) return fail_bound("connect");
+    if (status < 0) return error(errc::os_error, -status, "connect");
   }
-  ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
-  made->local = options.local_path;
-  if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
-  if (status < 0) return fail_bound("watch");
+  if (status < 0) return error(errc::os_error, -status, "watch");
   static_cast<void>(fd.release());
+  file.keep();
   return made;
 }
 
@@ -16560,30 +16848,26 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
   const bool v6 = target_.address.is_v6();
-  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-  if (fd < 0) {
-    out = error(errc::os_error, -fd, "socket");
-    return true;
-  }
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
   const auto fail = [&](int status, const char* step) {
-    system.close(fd);
     out = error(errc::os_error, -status, step);
     return true;
   };
+  if (!fd) return fail(fd.get(), "socket");
   if (settings_.no_delay) {
     const int on = 1;
-    if (int status = system.set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
+    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
   if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
     const int off = 0;
-    if (int status = system.set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
+    if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
       return fail(status, "set_option");
   }
   if (settings_.prepare != nullptr) {
-    if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
+    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
-    system.keep_non_blocking(fd);  // connect(2) has no flag for it
+    system.keep_non_blocking(fd.get());  // connect(2) has no flag for it
   }
   sockaddr_storage address{};
   if (settings_.local) {
@@ -16591,18 +16875,19 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
     if (is_mapped(target_.address)) local.address = mapped(local.address);
     const socklen_t size = local.to_sockaddr(address);
     const int on = 1;
-    if (settings_.local->port != 0) system.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
+    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
       return fail(status, "bind");
   }
   address = {};
   const socklen_t size = target_.to_sockaddr(address);
-  const int status = system.connect(fd, reinterpret_cast<sockaddr*>(&address), size);
+  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
   // Watched only now: a socket that has never been connected counts as hung up.
   int watched = 0;
-  ref<tcp_resource> r(new tcp_resource(loop, fd, watched));
+  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
   if (watched < 0) return fail(watched, "connect");
+  static_cast<void>(fd.release());
   resource_ = std::move(r);
   resource_->set_waiting(write_side, this);
   return status < 0 ? false : finish_connect(out);
@@ -16699,7 +16984,8 @@ ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
       if (!target_) return look_up(stage::name, host_, port_, family_, out);
       return begin_race(out);
     case stage::local_name:
-    case stage::name: return false;
+    case stage::name:
+      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
     case stage::race: return go_on(out);
   }
   return false;
@@ -16716,17 +17002,14 @@ ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& hos
 }
 
 ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
-  result<tcp_stream> out(errc::cancelled);
-  if (!self->take_names(std::move(r), out)) return;
-  self->won_ = &out;
+  self->arrived_ = &r;
   self->run_now();
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
                                                     result<tcp_stream>& out) {
   if (!r.has_value()) {
-    out = r.error();
-    stage_ = stage::race;
+    out = result_access::failure<tcp_stream>(r);
     return true;
   }
   if (stage_ == stage::local_name) {
@@ -16812,7 +17095,7 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp
   const bool first = which.is_first;
   delete &which;
   --running_;
-  if (r.has_value()) {
+  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
     won_ = &r;
   } else {
     // Of the first one tried, if that failed; it may still run when a later one has failed already.
@@ -16889,7 +17172,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     }
   }
   if (!names.has_value()) {
-    out = names.error();
+    out = result_access::failure<tcp_listener>(names);
     return true;
   }
   drop_missing_families(loop.system(), *names);
@@ -17458,18 +17741,13 @@ ANYIO_NET_FN progress tls_resource::finish() {
   return p;
 }
 
-ANYIO_NET_FN void tls_resource::shut() noexcept {
-  if (transport_ == nullptr) return;  // unwrapped
-  if (core().inherited()) {           // the connection is the parent's, who sends and reads on
-    relays_[read_side].leave();
-    relays_[write_side].leave();
-    return transport_->close();
-  }
+ANYIO_NET_COLD void tls_resource::end_without_waiting() {
   if (standard_compatible_) say_goodbye();
   error failure;
   exhausted[write_side] = false;  // there may be room again
   if (inner_->open() && write_failure_.code() == errc::ok) {
-    for (int i = 0; i < 1024 && flush(failure) == progress::again;) ++i;  // as far as it goes without waiting
+    for (int i = 0; i < 1024 && flush(failure) == progress::again; ++i) {  // as far as it goes
+    }
   }
   // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
   // And tickets may lie there that no user knows of.
@@ -17480,6 +17758,12 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
     inner_->exhausted[read_side] = false;
     if (inner_->receive(room, n) != progress::done || !n.has_value()) break;
   }
+}
+
+ANYIO_NET_FN void tls_resource::shut() noexcept {
+  if (transport_ == nullptr) return;  // unwrapped
+  // In a forked child the connection is the parent's, who sends and reads on.
+  if (!core().inherited()) static_cast<void>(call_without_throwing([this] { end_without_waiting(); }));
   relays_[read_side].leave();
   relays_[write_side].leave();
   transport_->close();
@@ -17511,9 +17795,10 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
   if (!held_.empty())
     return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
   if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
+  std::string rest(incoming_.view());
   relays_[read_side].leave();
   relays_[write_side].leave();
-  out = tls_unwrapped(std::move(transport_), std::string(incoming_.view()));
+  out = tls_unwrapped(std::move(transport_), std::move(rest));
   incoming_.consume(incoming_.size());
   close();
   return progress::done;
@@ -17764,14 +18049,21 @@ ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
 }
 
 ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
+  const error no_memory(errc::os_error, ENOMEM, "accept");
   if (!r.has_value()) {
-    failure_ = r.error();
+    failure_ = result_access::is_foreign(r) ? no_memory : r.error();
     return wake(read_side);
   }
-  auto* const begun = new shaking;
-  begun->op = settings_.wrap(*std::move(r));
-  handshakes_.insert_before(*begun);
-  begun->op.start(handshake_ended{this, begun});
+  const bool begins = call_without_throwing([&] {
+    std::unique_ptr<shaking> begun(new shaking);
+    begun->op = settings_.wrap(*std::move(r));
+    begun->op.start(handshake_ended{this, begun.get()});
+    handshakes_.insert_before(*begun.release());
+  });
+  if (!begins) {
+    failure_ = no_memory;
+    return wake(read_side);
+  }
   if (waiting(read_side) == nullptr) return;
   accept_ = accept_operation<tcp_stream>(listener_);
   accept_.start(connection_came{this});
@@ -17780,7 +18072,8 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
 ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
   forget(which);
   if (!r.has_value()) return;
-  ready_.push_back(*std::move(r));
+  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
+    failure_ = error(errc::os_error, ENOMEM, "accept");
   wake(read_side);
 }
 
@@ -17849,7 +18142,7 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
 ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
                                                          result<tls_stream>& out) {
   if (!connection.has_value()) {
-    out = connection.error();
+    out = result_access::failure<tls_stream>(connection);
     return true;
   }
   options_.server_name = server_name_;
@@ -18678,7 +18971,8 @@ ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std
   constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
   if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
     engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
-  engine.pipe_.tx.append(const_buffer(data, size));
+  if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
   return static_cast<int>(size);
 }
 
@@ -18719,7 +19013,9 @@ ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificat
     *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
   }
 #if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
-  engine.peer_certificate_.assign(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  const std::string_view raw(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  if (!call_without_throwing([&] { engine.peer_certificate_.assign(raw); }))
+    return MBEDTLS_ERR_X509_ALLOC_FAILED;
 #endif
   return 0;
 }
@@ -18731,7 +19027,9 @@ ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_c
 #else
   auto& engine = *static_cast<mbedtls_engine*>(ssl->p_bio);
 #endif
-  engine.asked_for_ = parse_server_name({reinterpret_cast<const char*>(name), size}).name;
+  const std::string_view asked(reinterpret_cast<const char*>(name), size);
+  if (!call_without_throwing([&] { engine.asked_for_ = parse_server_name(asked).name; }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
   mbedtls_certificate* c = static_cast<mbedtls_credentials*>(credentials)->further(engine.asked_for_);
   return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
 }
@@ -18795,8 +19093,12 @@ ANYIO_NET_FN void mbedtls_engine::offer_session() {
 }
 
 ANYIO_NET_FN void mbedtls_engine::keep_session() {
-  mbedtls_ssl_session session;
-  mbedtls_ssl_session_init(&session);
+  struct library_session {
+    mbedtls_ssl_session value;
+    library_session() noexcept { mbedtls_ssl_session_init(&value); }
+    ~library_session() { mbedtls_ssl_session_free(&value); }
+  } held;
+  mbedtls_ssl_session& session = held.value;
   if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
     std::size_t size = 0;
     mbedtls_kept_session kept;
@@ -18807,7 +19109,6 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
                                  &size) == 0)
       credentials_->sessions().put(session_key(), std::move(kept));
   }
-  mbedtls_ssl_session_free(&session);
 }
 
 /// A certificate that a client need not show must not be wrong, either. The library goes on with it, so it
@@ -19135,10 +19436,10 @@ ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view serv
   std::string name(server_name);
   result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  mbedtls_certificate& added = further_.emplace_back();
-  added.name = std::move(name);
-  result<> r = added.read(*material);
-  if (!r) further_.pop_back();
+  std::list<mbedtls_certificate> added(1);  // the library refers to where it is
+  added.front().name = std::move(name);
+  result<> r = added.front().read(*material);
+  if (r) further_.splice(further_.end(), added);
   return r;
 }
 
@@ -19482,7 +19783,7 @@ class openssl_credentials final : public tls_context,
 };
 
 /// One connection. The library calls its static functions back; from there no exception may come, so that a
-/// failed allocation ends the program.
+/// failed allocation is told to the library.
 class openssl_engine final : public tls_engine {
  public:
   openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
@@ -19562,8 +19863,11 @@ ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexc
 ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
   BIO_clear_retry_flags(bio);
   if (size <= 0) return 0;
-  static_cast<tls_pipe*>(BIO_get_data(bio))->tx.append(const_buffer(data, static_cast<std::size_t>(size)));
-  return size;
+  byte_queue& tx = static_cast<tls_pipe*>(BIO_get_data(bio))->tx;
+  const const_buffer bytes(data, static_cast<std::size_t>(size));
+  if (call_without_throwing([&] { tx.append(bytes); })) return size;
+  ERR_raise(ERR_LIB_BIO, ERR_R_MALLOC_FAILURE);
+  return -1;
 }
 
 ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void*) noexcept {
@@ -19739,8 +20043,10 @@ ANYIO_NET_FN tls_info openssl_engine::info() const {
 ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
   const openssl_engine& engine = of(connection);
   if (engine.session_key_.empty()) return 0;
-  engine.credentials_->sessions_.put(engine.session_key_, openssl_session(session));
-  return 1;
+  openssl_session kept(session);
+  static_cast<void>(call_without_throwing(
+      [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
+  return 1;  // or freed: it is this function's in either case
 }
 
 /// A server knows what name the client asks for.
@@ -19748,7 +20054,10 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
   const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
   openssl_engine& engine = of(connection);
-  engine.server_name_ = parse_server_name(name).name;
+  if (!call_without_throwing([&] { engine.server_name_ = parse_server_name(name).name; })) {
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  }
   const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
   // Else a main certificate with another kind of key could still be shown.
@@ -19844,7 +20153,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
 #if !defined(ANYIO_NET_NO_THREADS)
   const std::lock_guard lock(trust_mutex_);
 #endif
-  if (!std::exchange(system_trust_wanted_, false)) return;
+  if (!system_trust_wanted_) return;
   X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
   const std::string text = read_system_trust();
   std::string_view rest = text;
@@ -19856,6 +20165,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
       X509_STORE_add_cert(store, authority.get());
   }
   ERR_clear_error();
+  system_trust_wanted_ = false;
 }
 
 /// Null for the main one.
@@ -19998,6 +20308,7 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       now_(sim_beginning),
       time_limit_(options.time_limit),
       step_limit_(options.step_limit),
+      spin_limit_(std::max<std::uint64_t>(100'000, options.step_limit / 100)),
       log_(options.log),
       profile_(options.profile),
       everywhere_(options.faults) {}
@@ -20020,6 +20331,7 @@ ANYIO_NET_FN void sim_network::trace(const char* call, int fd, std::int64_t outc
   add(static_cast<std::uint64_t>(outcome));
   add(static_cast<std::uint64_t>(now_.time_since_epoch().count()));
   if (++steps_ >= step_limit_) end(sim_verdict::steps_over);
+  if (++idle_steps_ >= spin_limit_) end(sim_verdict::spins);
   if (log_ == nullptr) return;
   std::string line = std::to_string(elapsed().count()) + " ns: " + call;
   if (fd >= 0) line += " fd " + std::to_string(fd);
@@ -20041,6 +20353,7 @@ ANYIO_NET_FN bool sim_network::advance(time_point deadline) {
     end(sim_verdict::time_over);
     return false;
   }
+  if (next > now_) idle_steps_ = 0;
   now_ = std::max(now_, next);
   while (!coming_.empty() && coming_.begin()->first <= now_) {
     arrival a = std::move(coming_.begin()->second);
@@ -20753,22 +21066,22 @@ ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handl
   b->peer = a;
 }
 
-ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) const {
-  sim_handle found;
-  std::size_t least = static_cast<std::size_t>(-1);
+ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
+  std::vector<sim_handle> found;
+  bool special = false;
   for (const auto& place : ports_) {
     const sim_handle s = place.lock();
     if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
       continue;
     if (!covers(*s, at.address)) continue;
-    // The more special one first; of several that share a port the one with the least to do.
-    const std::size_t load = s->accepted.size() * 2 + (is_any(s->local.address) ? 1000000 : 0);
-    if (load < least) {
-      least = load;
-      found = s;
-    }
+    const bool is_special = !is_any(s->local.address);
+    if (special && !is_special) continue;
+    if (is_special && !special) found.clear();  // the more special one goes first
+    special = is_special;
+    found.push_back(s);
   }
-  return found;
+  // Those that share a port take turns.
+  return found.empty() ? nullptr : found[found.size() == 1 ? 0 : next_listener_++ % found.size()];
 }
 
 /// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
@@ -20943,6 +21256,7 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
   s->accepted.pop_front();
   if (connection->reset && profile_ != sim::profile::linux_) return -ECONNABORTED;
   write_sim_address(*connection, connection->remote, connection->remote_path, address, size);
+  idle_steps_ = 0;
   return add(connection);
 }
 
@@ -21221,8 +21535,10 @@ ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
   std::vector<sim_handle> passed;
   if (const int status = read_passed(m, passed); status < 0) return status;
   if (!passed.empty() && s->is_ip()) return -EINVAL;
-  return s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed))
-                                : send_datagram(s, m, std::move(passed));
+  const ssize_t n =
+      s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed)) : send_datagram(s, m, std::move(passed));
+  if (n > 0) idle_steps_ = 0;
+  return n;
 }
 
 ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
@@ -21272,8 +21588,10 @@ ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
   m.flags = 0;
-  return s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control)
-                                : receive_datagram(*s, m, takes_control);
+  const ssize_t n =
+      s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control) : receive_datagram(*s, m, takes_control);
+  if (n > 0 && !m.peek) idle_steps_ = 0;
+  return n;
 }
 
 ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool takes_control) {
@@ -21358,10 +21676,15 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     }
     const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
     if (rank < best) continue;
+    const bool shares = s->option(SOL_SOCKET, SO_REUSEPORT) != 0 && rank == best &&
+                        found.front()->option(SOL_SOCKET, SO_REUSEPORT) != 0;
     best = rank;
-    found.assign(1, s);  // the last one that was bound
+    if (!shares) found.clear();  // the last one that was bound has it
+    found.push_back(s);
   }
-  return found;
+  if (best < 0 || found.size() < 2) return found;
+  // Of those that share a port each has its senders, so that all that one sends goes to one.
+  return {found[from.port % found.size()]};
 }
 
 ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
@@ -21718,12 +22041,12 @@ inline constexpr int errors_of_connect[] = {ECONNREFUSED, ETIMEDOUT, ENETUNREACH
 inline constexpr int errors_of_connect_unix[] = {ECONNREFUSED, ENOENT, EACCES, EAGAIN};
 inline constexpr int errors_of_connected[] = {ECONNREFUSED, ETIMEDOUT, ECONNRESET, EHOSTUNREACH};
 inline constexpr int errors_of_accept[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EAGAIN};
-inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN};
-inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN};
+inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN, ENOMEM};
+inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN, ENOBUFS};
 inline constexpr int errors_of_datagram_in[] = {ECONNREFUSED, EAGAIN};
 inline constexpr int errors_of_datagram_out[] = {ECONNREFUSED, ENOBUFS, EPERM, EAGAIN};
-inline constexpr int errors_of_reading[] = {EIO, EAGAIN};
-inline constexpr int errors_of_writing[] = {EPIPE, EIO, EAGAIN};
+inline constexpr int errors_of_reading[] = {EIO, EAGAIN, ENOMEM};
+inline constexpr int errors_of_writing[] = {EPIPE, EIO, EAGAIN, ENOMEM};
 inline constexpr int errors_of_watch[] = {ENOMEM, ENOSPC};
 inline constexpr int errors_of_memory[] = {ENOMEM};
 inline constexpr int errors_of_options[] = {ENOPROTOOPT, EINVAL};
@@ -21822,7 +22145,7 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
   if (const int failure = what == kind::other ? 0 : failure_of(name, legal); failure != 0) {
     if (failure == -EAGAIN) {
       owe(fd, direction);
-    } else if (stream) {
+    } else if (stream && !is_shortage(failure)) {
       break_here(fd);
     }
     return failure;
@@ -22298,6 +22621,9 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
       return fail(errc::deadlock, "everything waits, and nothing is on its way");
     case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
     case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+    case sim_verdict::spins:
+      return fail(errc::timed_out,
+                  "the program spins: it calls on and on, and no byte moves and no time passes");
     case sim_verdict::none: break;  // an exception, or the program has ended its loop
   }
 }

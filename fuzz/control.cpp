@@ -16,7 +16,7 @@
 
 // Not declared in a header: only receiving descriptors needs it.
 namespace anyio::inline ANYIO_NET_ABI::detail {
-std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size);
+bool take_descriptors(backend& system, void* control, std::size_t size, std::vector<unique_fd>& fds);
 }
 
 namespace {
@@ -63,7 +63,9 @@ void check_raw(fuzz::input in) {
   const auto exact = std::make_unique<std::uint8_t[]>(control.size());
   std::copy(control.begin(), control.end(), exact.get());
   auto& system = anyio::detail::loop_core::current().system();
-  std::vector<anyio::unique_fd> owned = anyio::detail::take_descriptors(system, exact.get(), control.size());
+  std::vector<anyio::unique_fd> owned;
+  owned.reserve(control.size() / sizeof(int));
+  FUZZ_CHECK(anyio::detail::take_descriptors(system, exact.get(), control.size(), owned));
   std::vector<int> numbers;
   for (anyio::unique_fd& fd : owned)
     numbers.push_back(fd.release());  // they mean nothing, and are not closed

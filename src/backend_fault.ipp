@@ -23,12 +23,12 @@ inline constexpr int errors_of_connect[] = {ECONNREFUSED, ETIMEDOUT, ENETUNREACH
 inline constexpr int errors_of_connect_unix[] = {ECONNREFUSED, ENOENT, EACCES, EAGAIN};
 inline constexpr int errors_of_connected[] = {ECONNREFUSED, ETIMEDOUT, ECONNRESET, EHOSTUNREACH};
 inline constexpr int errors_of_accept[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EAGAIN};
-inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN};
-inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN};
+inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN, ENOMEM};
+inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN, ENOBUFS};
 inline constexpr int errors_of_datagram_in[] = {ECONNREFUSED, EAGAIN};
 inline constexpr int errors_of_datagram_out[] = {ECONNREFUSED, ENOBUFS, EPERM, EAGAIN};
-inline constexpr int errors_of_reading[] = {EIO, EAGAIN};
-inline constexpr int errors_of_writing[] = {EPIPE, EIO, EAGAIN};
+inline constexpr int errors_of_reading[] = {EIO, EAGAIN, ENOMEM};
+inline constexpr int errors_of_writing[] = {EPIPE, EIO, EAGAIN, ENOMEM};
 inline constexpr int errors_of_watch[] = {ENOMEM, ENOSPC};
 inline constexpr int errors_of_memory[] = {ENOMEM};
 inline constexpr int errors_of_options[] = {ENOPROTOOPT, EINVAL};
@@ -127,7 +127,7 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
   if (const int failure = what == kind::other ? 0 : failure_of(name, legal); failure != 0) {
     if (failure == -EAGAIN) {
       owe(fd, direction);
-    } else if (stream) {
+    } else if (stream && !is_shortage(failure)) {
       break_here(fd);
     }
     return failure;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backend_posix.hpp"
+#include "unique_fd.hpp"
 
 #include <cerrno>
 #include <cstdlib>
@@ -56,15 +57,14 @@ ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::i
 ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   constexpr std::size_t limit = std::size_t{16} << 20;
   content.clear();
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -errno;
+  const unique_fd fd(::open(path, O_RDONLY | O_CLOEXEC));
+  if (!fd) return -errno;
   struct stat s;
-  const bool sized = ::fstat(fd, &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
+  const bool sized =
+      ::fstat(fd.get(), &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
   if (sized)
     content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy is left of a secret
-  const int status = read_all(fd, content, limit);
-  ::close(fd);
-  return status;
+  return read_all(fd.get(), content, limit);
 }
 
 ANYIO_NET_COLD std::uint64_t system_entropy() {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -76,6 +77,7 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
     found.reason = resolver_words(status);
     return found;
   }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(list, [](addrinfo* a) { ::freeaddrinfo(a); });
   for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(entry->ai_addr, entry->ai_addrlen);
@@ -85,7 +87,6 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
       found.endpoints.push_back(with_port);
     }
   }
-  ::freeaddrinfo(list);
   if (found.endpoints.empty()) {
     found.status = -ENOENT;
     found.reason = "no internet address is known for the name";

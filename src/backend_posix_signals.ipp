@@ -270,6 +270,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
 }
 
 ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
+  std::unique_ptr<thread_body> given(new thread_body{body, argument});
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -277,12 +278,11 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  auto* given = new thread_body{body, argument};
   pthread_t id;
-  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given);
+  const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given.get());
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (e != 0) delete given;
+  if (e == 0) static_cast<void>(given.release());  // the thread's
   return -e;
 }
 

@@ -203,12 +203,15 @@ ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
 }
 
 ANYIO_NET_FN void receive_exactly_operation::put_back() {
-  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), std::exchange(filled_, 0)));
+  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), filled_));
+  filled_ = 0;
 }
 
 ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
   resource_operation::left();
-  put_back();
+  if (call_without_throwing([this] { put_back(); })) return;
+  filled_ = 0;
+  resource_->close();  // nobody may go on behind the gap
 }
 
 ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(

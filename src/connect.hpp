@@ -150,6 +150,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   link attempts_;
   timer head_start_;
   error first_failure_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
   result<tcp_stream>* won_ = nullptr;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "connect.hpp"
+#include "unique_fd.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -22,30 +23,26 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
   const bool v6 = target_.address.is_v6();
-  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-  if (fd < 0) {
-    out = error(errc::os_error, -fd, "socket");
-    return true;
-  }
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
   const auto fail = [&](int status, const char* step) {
-    system.close(fd);
     out = error(errc::os_error, -status, step);
     return true;
   };
+  if (!fd) return fail(fd.get(), "socket");
   if (settings_.no_delay) {
     const int on = 1;
-    if (int status = system.set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
+    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
   if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
     const int off = 0;
-    if (int status = system.set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
+    if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
       return fail(status, "set_option");
   }
   if (settings_.prepare != nullptr) {
-    if (int status = settings_.prepare(fd, settings_.prepare_data); status != 0)
+    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
-    system.keep_non_blocking(fd);  // connect(2) has no flag for it
+    system.keep_non_blocking(fd.get());  // connect(2) has no flag for it
   }
   sockaddr_storage address{};
   if (settings_.local) {
@@ -53,18 +50,19 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
     if (is_mapped(target_.address)) local.address = mapped(local.address);
     const socklen_t size = local.to_sockaddr(address);
     const int on = 1;
-    if (settings_.local->port != 0) system.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (int status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size); status < 0)
+    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
       return fail(status, "bind");
   }
   address = {};
   const socklen_t size = target_.to_sockaddr(address);
-  const int status = system.connect(fd, reinterpret_cast<sockaddr*>(&address), size);
+  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
   // Watched only now: a socket that has never been connected counts as hung up.
   int watched = 0;
-  ref<tcp_resource> r(new tcp_resource(loop, fd, watched));
+  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
   if (watched < 0) return fail(watched, "connect");
+  static_cast<void>(fd.release());
   resource_ = std::move(r);
   resource_->set_waiting(write_side, this);
   return status < 0 ? false : finish_connect(out);
@@ -161,7 +159,8 @@ ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
       if (!target_) return look_up(stage::name, host_, port_, family_, out);
       return begin_race(out);
     case stage::local_name:
-    case stage::name: return false;
+    case stage::name:
+      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
     case stage::race: return go_on(out);
   }
   return false;
@@ -178,17 +177,14 @@ ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& hos
 }
 
 ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
-  result<tcp_stream> out(errc::cancelled);
-  if (!self->take_names(std::move(r), out)) return;
-  self->won_ = &out;
+  self->arrived_ = &r;
   self->run_now();
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
                                                     result<tcp_stream>& out) {
   if (!r.has_value()) {
-    out = r.error();
-    stage_ = stage::race;
+    out = result_access::failure<tcp_stream>(r);
     return true;
   }
   if (stage_ == stage::local_name) {
@@ -274,7 +270,7 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp
   const bool first = which.is_first;
   delete &which;
   --running_;
-  if (r.has_value()) {
+  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
     won_ = &r;
   } else {
     // Of the first one tried, if that failed; it may still run when a later one has failed already.
@@ -351,7 +347,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     }
   }
   if (!names.has_value()) {
-    out = names.error();
+    out = result_access::failure<tcp_listener>(names);
     return true;
   }
   drop_missing_families(loop.system(), *names);

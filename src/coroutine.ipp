@@ -54,6 +54,18 @@ ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
   p.handle.destroy();
 }
 
+ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
+  node* root = &n;
+  while (root != nullptr && root->how != nullptr) {
+    node* const owner = root->how->owner(*root);
+    if (owner == nullptr) break;
+    root = owner == unknown_owner() ? nullptr : owner;
+  }
+  loop_core* const waits = n.core->stranding(root);
+  ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
+  return waits;
+}
+
 ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {
   for (node* n = active; n != nullptr; n = n->how != nullptr ? n->how->owner(*n) : nullptr) {
     if (n == &whole) return true;

@@ -11,9 +11,9 @@ namespace anyio::inline ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN int datagram_resource::watch(int fd) {
-  place_.fd = fd;
-  const int status = core().watch(place_, *this);
-  if (status < 0) place_.fd = -1;
+  registration place{fd, 0};
+  const int status = core().watch(place, *this);
+  if (status >= 0) place_ = place;  // only what is watched is forgotten by `shut`
   return status;
 }
 

@@ -18,8 +18,9 @@ ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexc
 }
 
 ANYIO_NET_FN int raw_descriptor::arm() {
-  const bool again = std::exchange(entered_, true);
+  const bool again = entered_;
   if (!again) token_ = core().enter(registration_, *this);
+  entered_ = true;
   std::uint32_t interest = 0;
   if (waiting(read_side) != nullptr) interest |= ready_read;
   if (waiting(write_side) != nullptr) interest |= ready_write;

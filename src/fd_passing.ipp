@@ -21,10 +21,12 @@ inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library
 /// (SCM_SECURITY) is the longest; it may take a page.
 inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
 
-/// Takes every descriptor that was sent out of received control data into owned ones, closes those that the
-/// kernel itself adds, and ignores the rest. Malformed data ends it.
-inline std::vector<unique_fd> take_descriptors(backend& system, void* control, std::size_t size) {
-  std::vector<unique_fd> fds;
+/// Takes every descriptor that was sent out of received control data into owned ones, as far as there is room
+/// made for them, and closes the others and those that the kernel itself adds. The rest is ignored; malformed
+/// data ends it. False if some that were sent were closed.
+[[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
+                                           std::vector<unique_fd>& fds) {
+  bool all = true;
   const auto* bytes = static_cast<const unsigned char*>(control);
   std::size_t offset = 0;
   while (size - offset >= sizeof(cmsghdr)) {
@@ -43,19 +45,23 @@ inline std::vector<unique_fd> take_descriptors(backend& system, void* control, s
 #endif
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
       const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
-      fds.reserve(fds.size() + count);
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
+        unique_fd owned(fd);
         files_of(system).set_close_on_exec(fd);
-        fds.emplace_back(fd);
+        if (fds.size() == fds.capacity()) {
+          all = false;
+        } else {
+          fds.push_back(std::move(owned));
+        }
       }
     }
     const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
     if (step >= size - offset) break;
     offset += step;
   }
-  return fds;
+  return all;
 }
 
 /// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
@@ -155,6 +161,8 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   m.parts = std::span<const ::iovec>(&part, 1);
   m.control = control;
   m.control_size = sizeof control;
+  std::vector<unique_fd> fds;
+  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
@@ -169,9 +177,9 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     out = resource_->end_of_reading(static_cast<int>(-n), name);
     return true;
   }
-  std::vector<unique_fd> fds = detail::take_descriptors(loop.system(), control, m.control_size);
+  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
   const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (fds.size() > max_fds_ || truncated) {
+  if (!all || fds.size() > max_fds_ || truncated) {
     out = error(errc::fds_truncated, 0, name);
     return true;
   }
@@ -198,8 +206,10 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   }
   // Control data, also of other kinds, ends a read early, so more may lie behind it.
   resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  detail::received_bytes bytes(*resource_);
   out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
                    std::move(fds));
+  bytes.handed_over();
   return true;
 }
 

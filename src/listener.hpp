@@ -13,6 +13,7 @@
 #include "operation.hpp"
 #include "socket.hpp"
 #include "task_group.hpp"
+#include "unique_fd.hpp"
 
 #include <concepts>
 #include <cstdint>
@@ -290,14 +291,34 @@ class serving final : public outcome_sink {
     server.full_ = true;
   }
   void accepted(result<Stream>&& r) {
+#if ANYIO_NET_EXCEPTIONS
+    // Memory ran out for this connection, which is closed; it is told of as what leaves a handler is.
+    if (result<void> lost = begin_handler(r); !lost.has_value()) {
+      accept_next();
+      return report(std::move(lost));
+    }
+    if (r.has_value()) return accept_next();
+#else
     if (r.has_value()) {
       handlers_.start_soon(call_handler{this}, *std::move(r));
       return accept_next();
     }
+#endif
     stopped_ = true;
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
+#if ANYIO_NET_EXCEPTIONS
+  result<void> begin_handler(result<Stream>& r) {
+    if (result_access::is_foreign(r)) return result_access::failure<void>(r);
+    try {
+      if (r.has_value()) handlers_.start_soon(call_handler{this}, *std::move(r));
+    } catch (...) {
+      return result_access::foreign<void>(std::current_exception());
+    }
+    return {};
+  }
+#endif
   /// The last that anyone does here: what it calls may end everything but itself.
   void report(result<void>&& outcome) {
     if (outcome.has_value()) return;
@@ -540,10 +561,10 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
     case listener_resource::outcome::fatal: out = problem; return true;
     case listener_resource::outcome::exhausted: break;
     case listener_resource::outcome::connection: {
+      unique_fd fd(a.fd);
       out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));
-      if (out.has_value()) return true;
-      problem = out.error();
-      detail::close_descriptor(a.fd);  // it cannot be watched: memory has run out
+      if (out.has_value()) return static_cast<void>(fd.release()), true;
+      problem = out.error();  // it cannot be watched: memory has run out
       break;
     }
   }

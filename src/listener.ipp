@@ -2,6 +2,7 @@
 #pragma once
 
 #include "listener.hpp"
+#include "unique_fd.hpp"
 #include "unix_bind.hpp"
 
 #include <algorithm>
@@ -18,9 +19,10 @@ namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
   const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
-  sockets.push_back({registration{fd, 0}, local, any || transparent});
-  const int status = core().watch(sockets.back().place, *this);
-  if (status < 0) sockets.pop_back();
+  sockets.reserve(sockets.size() + 1);  // only what is watched stands there, since `shut` forgets it
+  registration place{fd, 0};
+  const int status = core().watch(place, *this);
+  if (status >= 0) sockets.push_back({place, local, any || transparent});
   return status;
 }
 
@@ -76,7 +78,7 @@ inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[may
 /// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
 /// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
 /// instead: that many calls find one, and the poller tells of those that come later.
-ANYIO_NET_FN void listener_resource::look(const listening_socket& s) {
+ANYIO_NET_COLD void listener_resource::look(const listening_socket& s) {
   constexpr std::uint32_t looks_of_check = 16;
   const bool is_tcp = s.local.port != 0;
   if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
@@ -191,13 +193,13 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 }
 
 /// A listening socket at one address: the descriptor, or the error.
-[[gnu::cold]] inline result<int> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                           const tcp_listener_options& options) {
+[[gnu::cold]] inline result<unique_fd> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                                 const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
-  const int fd = system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-  if (fd < 0) return error(errc::os_error, -fd, "socket");
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
+  if (!fd) return error(errc::os_error, -fd.get(), "socket");
   const auto set = [&](int level, int name, int value) {
-    return system.set_option(fd, level, name, &value, sizeof value);
+    return system.set_option(fd.get(), level, name, &value, sizeof value);
   };
 #if defined(SO_REUSEPORT_LB)
   constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
@@ -211,22 +213,21 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
     status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
   if (status >= 0 && options.prepare != nullptr) {
     step = "prepare";
-    status = options.prepare(fd, options.prepare_data);
+    status = options.prepare(fd.get(), options.prepare_data);
     if (status > 0) status = -status;
   }
   if (status >= 0) {
     step = "bind";
     sockaddr_storage address{};
     const socklen_t size = local.to_sockaddr(address);
-    status = system.bind(fd, reinterpret_cast<sockaddr*>(&address), size);
+    status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   }
   if (status >= 0) {
     step = "listen";
-    status = system.listen(fd, options.backlog);
+    status = system.listen(fd.get(), options.backlog);
   }
-  if (status >= 0) return fd;
-  system.close(fd);
-  return error(errc::os_error, -status, step);
+  if (status < 0) return error(errc::os_error, -status, step);
+  return fd;
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -244,7 +245,7 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
     for (std::size_t i = 0; i < addresses.size(); ++i) {
       ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
-      result<int> fd = listen_at(system, at, dual_stack, options);
+      result<unique_fd> fd = listen_at(system, at, dual_stack, options);
       if (!fd) {
         last = fd.error();
         const bool chosen_by_kernel = wanted_port == 0 && port != 0;
@@ -255,14 +256,12 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
         return last;
       }
       ip_endpoint local;
-      int status = read_local_endpoint(system, *fd, local);
+      int status = read_local_endpoint(system, fd->get(), local);
       port = local.port;
-      const bool transparent = options.prepare != nullptr && is_transparent(system, *fd, local);
-      if (status >= 0) status = r->add(*fd, local, transparent);
-      if (status < 0) {
-        system.close(*fd);
-        return error(errc::os_error, -status, "listen");
-      }
+      const bool transparent = options.prepare != nullptr && is_transparent(system, fd->get(), local);
+      if (status >= 0) status = r->add(fd->get(), local, transparent);
+      if (status < 0) return error(errc::os_error, -status, "listen");
+      static_cast<void>(fd->release());
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
   }
@@ -275,11 +274,11 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
   backend& system = core.system();
   if (auto adopted = adopt_socket(system, fd, wanted); !adopted) return adopted.error();
   ref<listener_resource> r(new listener_resource(core));
+  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   const ip_endpoint local = wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd);
   const bool transparent = !wanted.is_unix && is_transparent(system, fd, local);
   if (int status = r->add(fd, local, transparent); status < 0)
     return error(errc::os_error, -status, wanted.what);
-  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
   return r;
 }
 
@@ -332,27 +331,25 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
     out = address.error();
     return true;
   }
-  const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
   const auto fail = [&](int status, const char* failed) {
-    if (fd >= 0) system.close(fd);
     out = error(errc::os_error, -status, failed);
     return true;
   };
-  if (fd < 0) return fail(fd, "socket");
-  const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd, path_, options_.mode, step); status < 0)
-    return fail(status, step);
-  const bool is_file = path_.front() != '\0';
-  const auto fail_bound = [&](int status) {
-    if (is_file) detail::paths_of(system).unlink(path_.c_str());
-    return fail(status, "listen");
-  };
-  if (int status = system.listen(fd, options_.backlog); status < 0) return fail_bound(status);
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
-  if (int status = r->add(fd, ip_endpoint()); status < 0) return fail_bound(status);
+  const bool is_file = path_.front() != '\0';
+  if (options_.unlink_on_close && is_file) r->own_path = detail::paths_of(system).absolute(path_);
+  unique_fd fd(system.open_socket(AF_UNIX, SOCK_STREAM, 0));
+  if (!fd) return fail(fd.get(), "socket");
+  const char* step = "bind";
+  if (int status = detail::bind_unix(system, fd.get(), path_, options_.mode, step); status < 0)
+    return fail(status, step);
+  detail::bound_file file(system, is_file ? path_.c_str() : nullptr);
+  if (int status = system.listen(fd.get(), options_.backlog); status < 0) return fail(status, "listen");
+  if (int status = r->add(fd.get(), ip_endpoint()); status < 0) return fail(status, "listen");
+  static_cast<void>(fd.release());
+  file.keep();
   if (options_.unlink_on_close && is_file) {
-    r->own_path = detail::paths_of(system).absolute(path_);
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
   }

@@ -209,6 +209,28 @@ class loop_core {
     return mail->forks_of_owner != forks_so_far && alive() && system_->native_handle() >= 0;
   }
   void after_fork();
+
+  /// What a call holds that ends only once something has completed: loops that run around it cannot go on
+  /// meanwhile. `runner` stands for the call, as the owner of what it waits for; null: it waits until the
+  /// loop is idle.
+  class waiting_scope {
+   public:
+    explicit waiting_scope(loop_core& core, const node* runner = nullptr) noexcept;
+    waiting_scope(const waiting_scope&) = delete;
+    waiting_scope& operator=(const waiting_scope&) = delete;
+    ~waiting_scope();
+
+   private:
+    ref<loop_core> core_;
+    const waiting_scope* const before_;
+    const node* const runner_before_;
+    friend class loop_core;
+  };
+  /// Whether such a call keeps this loop from going on.
+  [[nodiscard]] bool blocked() const noexcept { return blocked_by_ != nullptr; }
+  /// The loop whose call waits for what `root` is the last owner of, and in vain, since it keeps this loop
+  /// from going on; null if none does. Without a root, which is not known then, any such call.
+  [[nodiscard]] loop_core* stranding(const node* root) const noexcept;
   [[nodiscard]] time_point now() { return system_->now(); }
 
   /// To the end of the ready list, from wherever it is.
@@ -291,7 +313,7 @@ class loop_core {
   bool turn(duration at_most);
   /// Waits for something to be ready, and runs one completion. For tests.
   void step();
-  /// Until `done` holds; without one until nothing waits and nothing is posted. Or until `stop`.
+  /// Until `done` holds, or nothing waits and nothing is posted. Or until `stop`.
   void run(const bool* done = nullptr);
   void stop() noexcept {
     stopped_ = true;
@@ -382,6 +404,7 @@ class loop_core {
   static constexpr std::uint32_t bytes_of_unit = 128;
   static constexpr std::uint32_t await_budget_of_node = 128;
 
+  [[noreturn]] static void refuse_to_run();
   bool run_ready(const bool* done);
   bool turn_is_over();
   void leave_round() noexcept;
@@ -415,6 +438,9 @@ class loop_core {
   std::uint32_t buffer_lent_ = 0;  // in which share
   bool running_ = false;
   bool stopped_ = false;
+  const waiting_scope* waits_ = nullptr;       // a call on this loop that ends only at some event
+  const node* runner_ = nullptr;               // that call, as an owner
+  const waiting_scope* blocked_by_ = nullptr;  // such a call on another
 };
 
 inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
@@ -517,9 +543,11 @@ class loop {
   /// This thread's loop: the one that runs, else the one made last that still lives. There must be one.
   [[nodiscard]] static loop& current();
 
-  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again.
+  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again, but neither from
+  /// inside itself nor from inside `run_once`: that is an assert, and else raises `invalid_argument` (without
+  /// exceptions: prints it and aborts). Loops may run inside one another; see `anyio::run`.
   void run() { core_->run(); }
-  /// One turn, which waits no longer than this; true if something ran.
+  /// One turn, which waits no longer than this; true if something ran. Not from inside itself, as `run`.
   template <class Rep, class Period>
   bool run_once(std::chrono::duration<Rep, Period> at_most) {
     return core_->turn(detail::to_duration(at_most));
@@ -544,7 +572,8 @@ class loop {
 
   /// Makes room for so many connections and started operations; up to these numbers neither allocates
   /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
-  /// A connection's room is free again once its stream and its operations are destroyed or assigned to.
+  /// A connection's room is free again once its stream and its operations are destroyed or assigned to. If
+  /// there is not so much memory it raises `std::bad_alloc`, and all is as before.
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }

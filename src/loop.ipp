@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <optional>
 
 namespace anyio::inline ANYIO_NET_ABI {
 
@@ -131,8 +132,8 @@ ANYIO_NET_FN mutable_buffer loop_core::buffer() {
 
 ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
   if (free_slot_ == no_slot) {
-    free_slot_ = static_cast<std::uint32_t>(slots_.size());
     slots_.push_back(slot{nullptr, 0, {no_slot}});
+    free_slot_ = static_cast<std::uint32_t>(slots_.size() - 1);
   }
   r.index = free_slot_;
   slot& s = slots_[r.index];
@@ -156,9 +157,18 @@ ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
+  struct place {
+    loop_core& core;
+    registration& r;
+    bool kept = false;
+    ~place() {
+      if (!kept) core.leave(r);
+    }
+  };
   const std::uint64_t token = enter(r, owner);
+  place entered{*this, r};  // a backend may throw
   const int status = system_->watch(r.fd, token);
-  if (status < 0) leave(r);
+  entered.kept = status >= 0;
   return status;
 }
 
@@ -258,14 +268,15 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
 }
 
 /// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
-/// takes time, too.
+/// takes time, too. Who is slow in all things, under a debugger say, still has half of a turn.
 ANYIO_NET_FN bool loop_core::turn_is_over() {
   constexpr std::chrono::milliseconds enough(1), most(4);
   if (stopped_ || work_ >= work_of_turn) return true;
   const time_point time = now();
   const duration ran = time - turn_began_;
   const timer* first = timers_.first();
-  if (ran >= most || (ran >= enough && first != nullptr && first->deadline() <= time)) {
+  const bool due = first != nullptr && first->deadline() <= time;
+  if (due ? ran >= enough : ran >= most && work_ >= work_of_turn / 2) {
     work_ = next_look_ = work_of_turn;
     return true;
   }
@@ -304,6 +315,7 @@ struct loop_core::running_scope {
 
   explicit running_scope(loop_core& c) : core(&c), runs(c) {
     ANYIO_NET_ASSERT(!c.running_ && "a loop cannot be run from inside itself");
+    if (c.running_) refuse_to_run();
     c.running_ = true;
     c.stopped_ = false;
   }
@@ -311,6 +323,45 @@ struct loop_core::running_scope {
   running_scope& operator=(const running_scope&) = delete;
   ~running_scope() { core->running_ = false; }
 };
+
+[[noreturn]] ANYIO_NET_COLD void loop_core::refuse_to_run() {
+  const error e = error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                            "a loop cannot be run from inside itself");
+#if ANYIO_NET_EXCEPTIONS
+  throw_error(e);
+#else
+  abort_with("loop", e);
+#endif
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node* runner) noexcept
+    : core_(&core),
+      before_(std::exchange(core.waits_, this)),
+      runner_before_(std::exchange(core.runner_, runner)) {
+  for (const claim* c = latest; c != nullptr; c = c->earlier) {
+    loop_core& outer = *c->core;
+    if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;
+    outer.blocked_by_ = this;
+    outer.end_of_share_ = outer.work_;  // an attempt that is not followed by a wait would do half of the work
+  }
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::~waiting_scope() {
+  core_->waits_ = before_;
+  core_->runner_ = runner_before_;
+  for (const claim* c = latest; c != nullptr; c = c->earlier)
+    if (c->core->blocked_by_ == this) c->core->blocked_by_ = nullptr;
+}
+
+ANYIO_NET_COLD loop_core* loop_core::stranding(const node* root) const noexcept {
+  for (const claim* c = latest; c != nullptr && c->core != this; c = c->earlier) {
+    const loop_core& inner = *c->core;
+    if (inner.waits_ == nullptr) continue;
+    const bool until_idle = inner.runner_ == nullptr;
+    if (root == nullptr || (until_idle ? root->core == &inner : root == inner.runner_)) return c->core;
+  }
+  return nullptr;
+}
 
 ANYIO_NET_FN bool loop_core::turn(duration at_most) {
   const running_scope scope(*this);
@@ -332,9 +383,11 @@ ANYIO_NET_FN void loop_core::step() {
 
 ANYIO_NET_FN void loop_core::run(const bool* done) {
   const running_scope scope(*this);
+  std::optional<waiting_scope> until_idle;
+  if (done == nullptr) until_idle.emplace(*this);
   for (;;) {
     run_ready(done);
-    if (stopped_ || (done != nullptr ? *done : idle())) return;
+    if (stopped_ || (done != nullptr && *done) || idle()) return;
     poll(time_until_next());
   }
 }
@@ -379,10 +432,14 @@ ANYIO_NET_COLD void loop_core::after_fork() {
 }
 
 ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+  // All of it or nothing.
+  recycler::reservation places(recycler::descriptors, descriptors);
+  recycler::reservation blocks(recycler::operations, started_operations);
+  std::unique_ptr<room> new_buffer(buffer_ == nullptr ? new room : nullptr);
   slots_.reserve(slots_.size() + descriptors);
-  recycler::reserve(recycler::descriptors, descriptors);
-  recycler::reserve(recycler::operations, started_operations);
-  static_cast<void>(buffer());
+  if (new_buffer != nullptr) buffer_ = std::move(new_buffer);
+  places.put_aside();
+  blocks.put_aside();
 }
 
 ANYIO_NET_COLD std::string loop_core::dump() {

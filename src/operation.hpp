@@ -96,8 +96,9 @@ class detached : public pooled<recycler::operations> {
 
  public:
   static void start(Op&& op, F&& f) {
-    auto* block = new detached(std::move(op), std::move(f));
-    block->op_.start(completion{block});
+    std::unique_ptr<detached> block(new detached(std::move(op), std::move(f)));
+    block->op_.start(completion{block.get()});
+    static_cast<void>(block.release());
   }
 
  private:
@@ -171,9 +172,8 @@ class operation : public node, public operation_tag {
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
-    begin_waiting(callback_face<F>);
     slot_.callable.put(f);
-    begin_attempts(false);
+    begin_all(callback_face<F>, false);
   }
   /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
   template <class F>
@@ -218,7 +218,7 @@ class operation : public node, public operation_tag {
       attempted = self().in_vain();
       const bool try_now = !attempted && (Derived::immediate ||
                                           (Derived::attempts_when_awaited && self().home().spend_inline()));
-      if (!try_now || !self().attempt(out)) {
+      if (!try_now || !attempt_by_caller(out)) {
         std::destroy_at(&out);
         attempted |= try_now;
         return false;
@@ -237,9 +237,8 @@ class operation : public node, public operation_tag {
         return true;
       }
     }
-    begin_waiting(awaiting_face<Raises>);
     ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
-    begin_attempts(attempted && !again);
+    begin_all(awaiting_face<Raises>, attempted && !again);
     return true;
   }
   result<T> take_outcome() noexcept {
@@ -254,7 +253,7 @@ class operation : public node, public operation_tag {
       out = error(e, 0, self().operation_name());
       return true;
     }
-    if (!self().attempt(out)) return false;
+    if (self().home().blocked() || !attempt_by_caller(out)) return false;
     self().left();
     return true;
   }
@@ -306,10 +305,43 @@ class operation : public node, public operation_tag {
     loop_core* const here = loop_core::current_or_null();
     return here == nullptr || here->spend_await() || &self().home() != here;
   }
+  /// Begins to wait. What is thrown by it is the caller's, and leaves the operation idle.
+  void begin_all(const face& f, bool attempted_in_vain) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      begin_waiting(f);
+      begin_attempts(attempted_in_vain);
+    } catch (...) {
+      give_up();
+      throw;
+    }
+#else
+    begin_waiting(f);
+    begin_attempts(attempted_in_vain);
+#endif
+  }
+  [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
   void begin_waiting(const face& f) {
     finished = false;
-    begin(self().home(), f);
+    loop_core& on = self().home();
+    begin(on, f);
+    if (on.blocked() && is_stranded(f)) [[unlikely]]
+      return;
     early = self().enter();
+  }
+  /// Whether a loop would wait for it in vain: then that one tells, at once.
+  [[gnu::cold, gnu::noinline]] bool is_stranded(const face& f) {
+    loop_core* const waits = stranding_loop(*this);
+    if (waits == nullptr) return false;
+    retire();
+    begin(*waits, f);
+    early = errc::invalid_argument;
+    return true;
+  }
+  [[nodiscard]] error early_error() const noexcept {
+    const error e(early, 0, self().operation_name());
+    if (core == &self().home()) return e;
+    return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");
   }
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {
@@ -326,7 +358,7 @@ class operation : public node, public operation_tag {
   bool poll(result<T>& out) {
     if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
     if (early != errc::ok) {
-      out = error(early, 0, self().operation_name());
+      out = early_error();
       return true;
     }
     if (cancelled) self().refresh();
@@ -342,6 +374,20 @@ class operation : public node, public operation_tag {
     }
     out = error(errc::cancelled, 0, self().operation_name());
     return true;
+  }
+
+  /// An attempt while nobody waits. What is thrown ends it, as an outcome would.
+  bool attempt_by_caller(result<T>& out) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      return self().attempt(out);
+    } catch (...) {
+      self().left();
+      throw;
+    }
+#else
+    return self().attempt(out);
+#endif
   }
 
   /// What is thrown by the moves of a user's type is as if thrown at the co_await.

@@ -97,8 +97,19 @@ class recycler {
     return size == block_size_of[large] ? deallocate(large, memory, size) : deallocate(memory, size);
   }
 
-  /// Puts blocks aside, beyond what is kept anyway.
-  static void reserve(pool in, std::size_t count);
+  /// Blocks to be put aside, beyond what is kept anyway. Until they are, they are freed with this.
+  class reservation {
+   public:
+    reservation(pool in, std::size_t count);
+    reservation(const reservation&) = delete;
+    reservation& operator=(const reservation&) = delete;
+    ~reservation() { free_all(blocks_); }
+    void put_aside() noexcept;
+
+   private:
+    const pool in_;
+    recycler_block* blocks_ = nullptr;
+  };
 
  private:
   using block = recycler_block;
@@ -119,6 +130,7 @@ class recycler {
   static void refuse(void* memory, std::size_t size) noexcept;
   static void refuse(pool from, void* memory) noexcept;
   static void make_room() noexcept;
+  static void free_all(block*& list) noexcept;
   static void close() noexcept;
 };
 

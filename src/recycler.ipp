@@ -3,6 +3,9 @@
 
 #include "recycler.hpp"
 
+#include <limits>
+#include <utility>
+
 namespace anyio::inline ANYIO_NET_ABI::detail {
 
 ANYIO_NET_COLD void recycler::refuse(void* memory, std::size_t size) noexcept {
@@ -17,10 +20,25 @@ ANYIO_NET_COLD void recycler::refuse(pool from, void* memory) noexcept {
   deallocate(from, memory, block_size_of[from]);
 }
 
-ANYIO_NET_COLD void recycler::reserve(pool in, std::size_t count) {
+ANYIO_NET_COLD recycler::reservation::reservation(pool in, std::size_t count) : in_(in) {
+  // What cannot be had at all is refused at once, instead of when the machine has nothing left.
+  constexpr std::size_t most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+  const std::size_t size = block_size_of[in];
+  ::operator delete(::operator new(count > most / size ? most : count * size));
+  struct list {
+    block* first = nullptr;
+    ~list() { free_all(first); }
+  } made;
+  for (std::size_t i = 0; i < count; ++i) made.first = ::new (::operator new(size)) block{made.first};
+  blocks_ = std::exchange(made.first, nullptr);
+}
+
+ANYIO_NET_COLD void recycler::reservation::put_aside() noexcept {
   if (!cache.guarded) make_room();
-  for (std::size_t i = 0; i < count; ++i)
-    cache.pools[in].list = ::new (::operator new(block_size_of[in])) block{cache.pools[in].list};
+  while (block* b = blocks_) {
+    blocks_ = b->next;
+    cache.pools[in_].list = ::new (static_cast<void*>(b)) block{cache.pools[in_].list};
+  }
 }
 
 /// Once in a thread's life.
@@ -33,13 +51,14 @@ ANYIO_NET_COLD void recycler::make_room() noexcept {
   cache.pools[large].room = recycler_cache::kept_large;
 }
 
+ANYIO_NET_FN void recycler::free_all(block*& list) noexcept {
+  while (block* b = list) {
+    list = b->next;
+    ::operator delete(b);
+  }
+}
+
 ANYIO_NET_FN void recycler::close() noexcept {
-  const auto free_all = [](block*& list) {
-    while (block* b = list) {
-      list = b->next;
-      ::operator delete(b);
-    }
-  };
   for (block*& list : cache.lists) free_all(list);
   cache.room = 0;
   for (auto& p : cache.pools) {

@@ -265,6 +265,22 @@ class [[nodiscard]] result {
 
 namespace detail {
 
+/// Calls what may throw from a place where nothing may, such as a C library's callback or a destructor. False
+/// if it threw.
+template <class F>
+bool call_without_throwing(F&& f) noexcept {
+#if ANYIO_NET_EXCEPTIONS
+  try {
+    f();
+  } catch (...) {
+    return false;
+  }
+#else
+  f();
+#endif
+  return true;
+}
+
 /// The library's own view of a result: the foreign exception that it may carry, and room for one.
 struct result_access {
   /// To be assigned to before anything else.

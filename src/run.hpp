@@ -19,10 +19,12 @@ struct run_done {
   using internal = void;
   std::optional<result<T>>* outcome;
   bool* done;
+  node* runner = nullptr;  // stands for who waits
   void operator()(result<T>&& r) const {
     outcome->emplace(std::move(r));
     *done = true;
   }
+  [[nodiscard]] node* owner() const noexcept { return runner; }
 };
 
 /// An exception of others may leave the loop before a caller's own operation is through, which then is
@@ -45,6 +47,11 @@ struct withdraw_at_end<Op&> {
 /// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
 /// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
 /// `after_fork`.
+///
+/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
+/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
+/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
+/// callback is all right.
 template <class X>
 auto run(X&& x) {
   using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
@@ -69,11 +76,19 @@ auto run(X&& x) {
     };
     reference op = make();
     [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
-    op.start(detail::run_done<T>{&outcome, &done});
-    while (!done && core->alive()) core->run(&done);
+    detail::node runner;
+    const detail::loop_core::waiting_scope waits(*core, &runner);
+    op.start(detail::run_done<T>{&outcome, &done, &runner});
+    do {
+      core->run(&done);
+    } while (!done && core->alive() && !core->idle());
   }
-  if (!done) {  // the loop ended meanwhile
-    const error ended(errc::closed_resource, 0, "run");
+  if (!done) {
+    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
+    const error ended =
+        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                                          "the operation belongs to a loop that does not run")
+                      : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
       outcome.emplace(T(ended));
     } else {

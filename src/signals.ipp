@@ -18,8 +18,8 @@ inline signal_service& signals_of(loop_core& core) {
 }
 
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
-  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   distribute(core);                                     // what came before is not for this one
+  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
   core.signal_receivers.insert_before(*this);
   core.after_wait = distribute;
 }

@@ -68,6 +68,9 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
       return fail(errc::deadlock, "everything waits, and nothing is on its way");
     case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
     case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+    case sim_verdict::spins:
+      return fail(errc::timed_out,
+                  "the program spins: it calls on and on, and no byte moves and no time passes");
     case sim_verdict::none: break;  // an exception, or the program has ended its loop
   }
 }

@@ -209,8 +209,10 @@ ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
   std::vector<sim_handle> passed;
   if (const int status = read_passed(m, passed); status < 0) return status;
   if (!passed.empty() && s->is_ip()) return -EINVAL;
-  return s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed))
-                                : send_datagram(s, m, std::move(passed));
+  const ssize_t n =
+      s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed)) : send_datagram(s, m, std::move(passed));
+  if (n > 0) idle_steps_ = 0;
+  return n;
 }
 
 ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
@@ -260,8 +262,10 @@ ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
   m.flags = 0;
-  return s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control)
-                                : receive_datagram(*s, m, takes_control);
+  const ssize_t n =
+      s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control) : receive_datagram(*s, m, takes_control);
+  if (n > 0 && !m.peek) idle_steps_ = 0;
+  return n;
 }
 
 ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool takes_control) {
@@ -346,10 +350,15 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     }
     const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
     if (rank < best) continue;
+    const bool shares = s->option(SOL_SOCKET, SO_REUSEPORT) != 0 && rank == best &&
+                        found.front()->option(SOL_SOCKET, SO_REUSEPORT) != 0;
     best = rank;
-    found.assign(1, s);  // the last one that was bound
+    if (!shares) found.clear();  // the last one that was bound has it
+    found.push_back(s);
   }
-  return found;
+  if (best < 0 || found.size() < 2) return found;
+  // Of those that share a port each has its senders, so that all that one sends goes to one.
+  return {found[from.port % found.size()]};
 }
 
 ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,

@@ -111,7 +111,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
 };
 
 /// Why a run ends before its program does.
-enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over };
+enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over, spins };
 
 class sim_network {
  public:
@@ -225,7 +225,7 @@ class sim_network {
   int bind_any(const sim_handle& s);
   int bind_path(const sim_handle& s, const std::string& path);
   [[nodiscard]] bool is_taken(const sim_socket& s, const ip_endpoint& at) const;
-  [[nodiscard]] sim_handle listener_at(const ip_endpoint& at) const;
+  [[nodiscard]] sim_handle listener_at(const ip_endpoint& at);
   [[nodiscard]] std::vector<sim_handle> receivers_of(const ip_endpoint& target,
                                                      const ip_endpoint& from) const;
   [[nodiscard]] sim_handle at_path(const std::string& place) const;
@@ -245,7 +245,10 @@ class sim_network {
   time_point now_;
   duration time_limit_;
   std::uint64_t step_limit_;
+  std::uint64_t spin_limit_;
   std::uint64_t steps_ = 0;
+  std::uint64_t idle_steps_ = 0;  // since time passed, or something was sent, received or accepted
+  std::size_t next_listener_ = 0;
   std::uint64_t hash_ = 0xcbf29ce484222325;
   void (*log_)(std::string_view);
   sim_verdict verdict_ = sim_verdict::none;

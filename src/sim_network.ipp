@@ -22,6 +22,7 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       now_(sim_beginning),
       time_limit_(options.time_limit),
       step_limit_(options.step_limit),
+      spin_limit_(std::max<std::uint64_t>(100'000, options.step_limit / 100)),
       log_(options.log),
       profile_(options.profile),
       everywhere_(options.faults) {}
@@ -44,6 +45,7 @@ ANYIO_NET_FN void sim_network::trace(const char* call, int fd, std::int64_t outc
   add(static_cast<std::uint64_t>(outcome));
   add(static_cast<std::uint64_t>(now_.time_since_epoch().count()));
   if (++steps_ >= step_limit_) end(sim_verdict::steps_over);
+  if (++idle_steps_ >= spin_limit_) end(sim_verdict::spins);
   if (log_ == nullptr) return;
   std::string line = std::to_string(elapsed().count()) + " ns: " + call;
   if (fd >= 0) line += " fd " + std::to_string(fd);
@@ -65,6 +67,7 @@ ANYIO_NET_FN bool sim_network::advance(time_point deadline) {
     end(sim_verdict::time_over);
     return false;
   }
+  if (next > now_) idle_steps_ = 0;
   now_ = std::max(now_, next);
   while (!coming_.empty() && coming_.begin()->first <= now_) {
     arrival a = std::move(coming_.begin()->second);

@@ -41,7 +41,9 @@ struct options {
   sim::faults faults = {};                       ///< what goes wrong, and how often
   sim::profile profile = sim::profile::linux_;   ///< whose system it is
   duration time_limit = std::chrono::hours(24);  ///< of virtual time
-  std::uint64_t step_limit = 10'000'000;         ///< calls of the simulated system
+  /// Calls of the simulated system. A hundredth of them, but at least 100'000, may follow one another while
+  /// nothing is sent, received or accepted and no virtual time passes: more of them, and the program spins.
+  std::uint64_t step_limit = 10'000'000;
   void (*log)(std::string_view line) = nullptr;  ///< hears every call
   /// When the run begins, in seconds since 1970. Only a certificate's dates are measured by it. 0: today,
   /// so that what is valid outside is valid inside.

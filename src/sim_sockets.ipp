@@ -185,22 +185,22 @@ ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handl
   b->peer = a;
 }
 
-ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) const {
-  sim_handle found;
-  std::size_t least = static_cast<std::size_t>(-1);
+ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
+  std::vector<sim_handle> found;
+  bool special = false;
   for (const auto& place : ports_) {
     const sim_handle s = place.lock();
     if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
       continue;
     if (!covers(*s, at.address)) continue;
-    // The more special one first; of several that share a port the one with the least to do.
-    const std::size_t load = s->accepted.size() * 2 + (is_any(s->local.address) ? 1000000 : 0);
-    if (load < least) {
-      least = load;
-      found = s;
-    }
+    const bool is_special = !is_any(s->local.address);
+    if (special && !is_special) continue;
+    if (is_special && !special) found.clear();  // the more special one goes first
+    special = is_special;
+    found.push_back(s);
   }
-  return found;
+  // Those that share a port take turns.
+  return found.empty() ? nullptr : found[found.size() == 1 ? 0 : next_listener_++ % found.size()];
 }
 
 /// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
@@ -375,6 +375,7 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
   s->accepted.pop_front();
   if (connection->reset && profile_ != sim::profile::linux_) return -ECONNABORTED;
   write_sim_address(*connection, connection->remote, connection->remote_path, address, size);
+  idle_steps_ = 0;
   return add(connection);
 }
 

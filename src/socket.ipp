@@ -2,6 +2,7 @@
 #pragma once
 
 #include "socket.hpp"
+#include "unique_fd.hpp"
 
 #include <cerrno>
 #include <limits>
@@ -519,19 +520,16 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
   int fds[2];
   if (const int status = core.system().open_pair(AF_UNIX, SOCK_STREAM, fds); status < 0)
     return error(errc::os_error, -status, "create_unix_stream_pair");
+  unique_fd one(fds[0]);
+  unique_fd other(fds[1]);
   result<unix_stream> first =
-      detail::socket_access::make_unix(core, fds[0], nullptr, nullptr, "create_unix_stream_pair");
-  if (!first) {
-    core.system().close(fds[0]);
-    core.system().close(fds[1]);
-    return first.error();
-  }
+      detail::socket_access::make_unix(core, one.get(), nullptr, nullptr, "create_unix_stream_pair");
+  if (!first) return first.error();
+  static_cast<void>(one.release());
   result<unix_stream> second =
-      detail::socket_access::make_unix(core, fds[1], nullptr, nullptr, "create_unix_stream_pair");
-  if (!second) {
-    core.system().close(fds[1]);
-    return second.error();
-  }
+      detail::socket_access::make_unix(core, other.get(), nullptr, nullptr, "create_unix_stream_pair");
+  if (!second) return second.error();
+  static_cast<void>(other.release());
   return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
 }
 

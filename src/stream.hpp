@@ -110,6 +110,22 @@ class stream_resource : public resource {
   bool eof_sent_ = false;
 };
 
+/// Holds bytes that are out of a stream and not yet handed over. If an exception comes between, for want of
+/// memory, the stream is closed: nobody may go on behind the gap.
+class received_bytes {
+ public:
+  explicit received_bytes(resource& from) noexcept : from_(&from) {}
+  received_bytes(const received_bytes&) = delete;
+  received_bytes& operator=(const received_bytes&) = delete;
+  ~received_bytes() {
+    if (from_ != nullptr) from_->close();
+  }
+  void handed_over() noexcept { from_ = nullptr; }
+
+ private:
+  resource* from_;
+};
+
 /// The base of operations on streams: turns progress into an attempt.
 template <class Derived, class T, side Side>
 class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
@@ -211,7 +227,9 @@ class [[nodiscard]] receive_string_operation
     result<std::string_view> view(errc::cancelled);
     if (!settle(resource_->receive_view(max_bytes_, view))) return false;
     if (view.has_value()) {
+      detail::received_bytes bytes(*resource_);
       out = std::string(*view);
+      bytes.handed_over();
     } else {
       out = view.error();
     }
@@ -322,7 +340,8 @@ class byte_stream {
 
   /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// The same as a string, of at most 64 KiB; allocates only once bytes are there.
+  /// Receives a string of at least one byte and at most 64 KiB, which is allocated only once bytes are there.
+  /// If there is no memory for it, they are lost, and the stream is closed.
   [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
@@ -347,8 +366,10 @@ class byte_stream {
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
   /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`. What was sent
   /// may be lost if the peer sends something that is not received, as TLS 1.3 servers do by themselves:
-  /// `aclose` loses nothing. A socket to which the program has given SO_LINGER with a time blocks in here,
-  /// and the loop with it, until its data has gone or that time is over (socket(7)): the destructor, too.
+  /// `aclose` loses nothing.
+  ///
+  /// If the program has set SO_LINGER with a time, this and the destructor block the loop until the data has
+  /// gone or the time is over (socket(7)).
   void close() noexcept {
     if (resource_) resource_->close();
   }

@@ -94,7 +94,15 @@ class operation_child
  protected:
   explicit operation_child(task_group& group) : group_child(group) {}
   void begin_child() override {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      op_->start(done{this});
+    } catch (...) {
+      return completed(result_access::foreign<void>(std::current_exception()));
+    }
+#else
     op_->start(done{this});
+#endif
     loop_core::current().advance_last();  // so one sleep(0) of others is enough for a child to begin
   }
   std::optional<Op> op_;
@@ -235,6 +243,7 @@ class task_group {
 
   detail::promise_base* host_;  // the coroutine that made the group, while place_ is linked
   detail::link place_;
+  detail::ref<detail::loop_core> loop_;  // on which the children began
   detail::outcome_sink* sink_ = nullptr;
   detail::link children_;
   std::size_t size_ = 0;
@@ -253,6 +262,10 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
  private:
   friend class detail::operation<join_operation, void>;
 
+  [[nodiscard]] detail::loop_core& home() const {
+    const bool waits = group_ != nullptr && group_->size_ != 0 && !place_.ended();
+    return waits && group_->loop_->alive() ? *group_->loop_ : detail::loop_core::current();
+  }
   [[nodiscard]] errc check() const noexcept { return group_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
     if (group_) group_->joining_.join(place_, *this);

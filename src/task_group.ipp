@@ -32,8 +32,8 @@ ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
   children_.insert_before(child->place());
-  ++size_;
   child->begin_soon();
+  if (size_++ == 0) loop_ = detail::ref(child->core);
 }
 
 /// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy

@@ -31,7 +31,7 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
 ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
                                                          result<tls_stream>& out) {
   if (!connection.has_value()) {
-    out = connection.error();
+    out = result_access::failure<tls_stream>(connection);
     return true;
   }
   options_.server_name = server_name_;

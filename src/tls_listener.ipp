@@ -3,6 +3,8 @@
 
 #include "tls_listener.hpp"
 
+#include <cerrno>
+
 namespace anyio::inline ANYIO_NET_ABI {
 
 namespace detail {
@@ -44,14 +46,21 @@ ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
 }
 
 ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
+  const error no_memory(errc::os_error, ENOMEM, "accept");
   if (!r.has_value()) {
-    failure_ = r.error();
+    failure_ = result_access::is_foreign(r) ? no_memory : r.error();
     return wake(read_side);
   }
-  auto* const begun = new shaking;
-  begun->op = settings_.wrap(*std::move(r));
-  handshakes_.insert_before(*begun);
-  begun->op.start(handshake_ended{this, begun});
+  const bool begins = call_without_throwing([&] {
+    std::unique_ptr<shaking> begun(new shaking);
+    begun->op = settings_.wrap(*std::move(r));
+    begun->op.start(handshake_ended{this, begun.get()});
+    handshakes_.insert_before(*begun.release());
+  });
+  if (!begins) {
+    failure_ = no_memory;
+    return wake(read_side);
+  }
   if (waiting(read_side) == nullptr) return;
   accept_ = accept_operation<tcp_stream>(listener_);
   accept_.start(connection_came{this});
@@ -60,7 +69,8 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
 ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
   forget(which);
   if (!r.has_value()) return;
-  ready_.push_back(*std::move(r));
+  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
+    failure_ = error(errc::os_error, ENOMEM, "accept");
   wake(read_side);
 }
 

@@ -208,7 +208,8 @@ ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std
   constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
   if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
     engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
-  engine.pipe_.tx.append(const_buffer(data, size));
+  if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
   return static_cast<int>(size);
 }
 
@@ -249,7 +250,9 @@ ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificat
     *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
   }
 #if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
-  engine.peer_certificate_.assign(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  const std::string_view raw(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  if (!call_without_throwing([&] { engine.peer_certificate_.assign(raw); }))
+    return MBEDTLS_ERR_X509_ALLOC_FAILED;
 #endif
   return 0;
 }
@@ -261,7 +264,9 @@ ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_c
 #else
   auto& engine = *static_cast<mbedtls_engine*>(ssl->p_bio);
 #endif
-  engine.asked_for_ = parse_server_name({reinterpret_cast<const char*>(name), size}).name;
+  const std::string_view asked(reinterpret_cast<const char*>(name), size);
+  if (!call_without_throwing([&] { engine.asked_for_ = parse_server_name(asked).name; }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
   mbedtls_certificate* c = static_cast<mbedtls_credentials*>(credentials)->further(engine.asked_for_);
   return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
 }
@@ -325,8 +330,12 @@ ANYIO_NET_FN void mbedtls_engine::offer_session() {
 }
 
 ANYIO_NET_FN void mbedtls_engine::keep_session() {
-  mbedtls_ssl_session session;
-  mbedtls_ssl_session_init(&session);
+  struct library_session {
+    mbedtls_ssl_session value;
+    library_session() noexcept { mbedtls_ssl_session_init(&value); }
+    ~library_session() { mbedtls_ssl_session_free(&value); }
+  } held;
+  mbedtls_ssl_session& session = held.value;
   if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
     std::size_t size = 0;
     mbedtls_kept_session kept;
@@ -337,7 +346,6 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
                                  &size) == 0)
       credentials_->sessions().put(session_key(), std::move(kept));
   }
-  mbedtls_ssl_session_free(&session);
 }
 
 /// A certificate that a client need not show must not be wrong, either. The library goes on with it, so it
@@ -665,10 +673,10 @@ ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view serv
   std::string name(server_name);
   result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  mbedtls_certificate& added = further_.emplace_back();
-  added.name = std::move(name);
-  result<> r = added.read(*material);
-  if (!r) further_.pop_back();
+  std::list<mbedtls_certificate> added(1);  // the library refers to where it is
+  added.front().name = std::move(name);
+  result<> r = added.front().read(*material);
+  if (r) further_.splice(further_.end(), added);
   return r;
 }
 

@@ -147,7 +147,7 @@ class openssl_credentials final : public tls_context,
 };
 
 /// One connection. The library calls its static functions back; from there no exception may come, so that a
-/// failed allocation ends the program.
+/// failed allocation is told to the library.
 class openssl_engine final : public tls_engine {
  public:
   openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
@@ -227,8 +227,11 @@ ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexc
 ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
   BIO_clear_retry_flags(bio);
   if (size <= 0) return 0;
-  static_cast<tls_pipe*>(BIO_get_data(bio))->tx.append(const_buffer(data, static_cast<std::size_t>(size)));
-  return size;
+  byte_queue& tx = static_cast<tls_pipe*>(BIO_get_data(bio))->tx;
+  const const_buffer bytes(data, static_cast<std::size_t>(size));
+  if (call_without_throwing([&] { tx.append(bytes); })) return size;
+  ERR_raise(ERR_LIB_BIO, ERR_R_MALLOC_FAILURE);
+  return -1;
 }
 
 ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void*) noexcept {
@@ -404,8 +407,10 @@ ANYIO_NET_FN tls_info openssl_engine::info() const {
 ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
   const openssl_engine& engine = of(connection);
   if (engine.session_key_.empty()) return 0;
-  engine.credentials_->sessions_.put(engine.session_key_, openssl_session(session));
-  return 1;
+  openssl_session kept(session);
+  static_cast<void>(call_without_throwing(
+      [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
+  return 1;  // or freed: it is this function's in either case
 }
 
 /// A server knows what name the client asks for.
@@ -413,7 +418,10 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
   const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
   openssl_engine& engine = of(connection);
-  engine.server_name_ = parse_server_name(name).name;
+  if (!call_without_throwing([&] { engine.server_name_ = parse_server_name(name).name; })) {
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  }
   const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
   // Else a main certificate with another kind of key could still be shown.
@@ -509,7 +517,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
 #if !defined(ANYIO_NET_NO_THREADS)
   const std::lock_guard lock(trust_mutex_);
 #endif
-  if (!std::exchange(system_trust_wanted_, false)) return;
+  if (!system_trust_wanted_) return;
   X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
   const std::string text = read_system_trust();
   std::string_view rest = text;
@@ -521,6 +529,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
       X509_STORE_add_cert(store, authority.get());
   }
   ERR_clear_error();
+  system_trust_wanted_ = false;
 }
 
 /// Null for the main one.

@@ -66,6 +66,8 @@ class tls_resource final : public stream_resource {
   ip_endpoint remote;
 
  private:
+  /// What an end that does not wait can do for what was sent.
+  void end_without_waiting();
   ANYIO_NET_FN void shut() noexcept override;
 
   template <class Verb>

@@ -379,18 +379,13 @@ ANYIO_NET_FN progress tls_resource::finish() {
   return p;
 }
 
-ANYIO_NET_FN void tls_resource::shut() noexcept {
-  if (transport_ == nullptr) return;  // unwrapped
-  if (core().inherited()) {           // the connection is the parent's, who sends and reads on
-    relays_[read_side].leave();
-    relays_[write_side].leave();
-    return transport_->close();
-  }
+ANYIO_NET_COLD void tls_resource::end_without_waiting() {
   if (standard_compatible_) say_goodbye();
   error failure;
   exhausted[write_side] = false;  // there may be room again
   if (inner_->open() && write_failure_.code() == errc::ok) {
-    for (int i = 0; i < 1024 && flush(failure) == progress::again;) ++i;  // as far as it goes without waiting
+    for (int i = 0; i < 1024 && flush(failure) == progress::again; ++i) {  // as far as it goes
+    }
   }
   // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
   // And tickets may lie there that no user knows of.
@@ -401,6 +396,12 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
     inner_->exhausted[read_side] = false;
     if (inner_->receive(room, n) != progress::done || !n.has_value()) break;
   }
+}
+
+ANYIO_NET_FN void tls_resource::shut() noexcept {
+  if (transport_ == nullptr) return;  // unwrapped
+  // In a forked child the connection is the parent's, who sends and reads on.
+  if (!core().inherited()) static_cast<void>(call_without_throwing([this] { end_without_waiting(); }));
   relays_[read_side].leave();
   relays_[write_side].leave();
   transport_->close();
@@ -432,9 +433,10 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
   if (!held_.empty())
     return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
   if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
+  std::string rest(incoming_.view());
   relays_[read_side].leave();
   relays_[write_side].leave();
-  out = tls_unwrapped(std::move(transport_), std::string(incoming_.view()));
+  out = tls_unwrapped(std::move(transport_), std::move(rest));
   incoming_.consume(incoming_.size());
   close();
   return progress::done;

@@ -20,4 +20,21 @@ namespace anyio::inline ANYIO_NET_ABI::detail {
 [[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
                             const char*& operation);
 
+/// Removes the file of a name that was bound, unless it is kept: a call that fails leaves nothing behind.
+class bound_file {
+ public:
+  /// Null: there is no file. The text must stay.
+  bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
+  bound_file(const bound_file&) = delete;
+  bound_file& operator=(const bound_file&) = delete;
+  ~bound_file() {
+    if (path_ != nullptr) paths_of(system_).unlink(path_);
+  }
+  void keep() noexcept { path_ = nullptr; }
+
+ private:
+  backend& system_;
+  const char* path_;
+};
+
 }  // namespace anyio::inline ANYIO_NET_ABI::detail

@@ -50,6 +50,9 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   const result<unix_address> own = make_unix_address(options.local_path, "bind");
   if (!own) return own.error();
 
+  ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
+  made->local = options.local_path;
+  if (remote != nullptr) made->remote = *remote;
   int status = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
   if (status < 0) return error(errc::os_error, -status, "socket");
   unique_fd fd(status);
@@ -58,21 +61,16 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
     status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
     if (status < 0) return error(errc::os_error, -status, operation);
   }
-  const auto fail_bound = [&](const char* operation) {  // nothing is left behind
-    const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-    if (is_file) paths_of(system).unlink(std::string(options.local_path).c_str());
-    return error(errc::os_error, -status, operation);
-  };
+  const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
+  bound_file file(system, is_file ? made->local.c_str() : nullptr);
   if (remote != nullptr) {
     status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
-    if (status < 0) return fail_bound("connect");
+    if (status < 0) return error(errc::os_error, -status, "connect");
   }
-  ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
-  made->local = options.local_path;
-  if (remote != nullptr) made->remote = *remote;
   status = made->watch(fd.get());
-  if (status < 0) return fail_bound("watch");
+  if (status < 0) return error(errc::os_error, -status, "watch");
   static_cast<void>(fd.release());
+  file.keep();
   return made;
 }
 

@@ -36,7 +36,7 @@ TEST_CASE("what is too large is not kept") {
 TEST_CASE("blocks of a pool are for the pool alone") {
   constexpr std::size_t size = recycler::block_size_of[recycler::operations];
   std::vector<void*> others;
-  recycler::reserve(recycler::operations, 100);
+  recycler::reservation(recycler::operations, 100).put_aside();
   for (int i = 0; i < 200; ++i) others.push_back(recycler::allocate(size));
   {
     support::fail_allocations none;
@@ -91,7 +91,7 @@ TEST_CASE("a thread keeps a limited amount, and frees it when it ends") {
     const auto held = support::live_allocations();
     for (void* b : blocks) recycler::deallocate(b, 1024);
     if (support::counts_allocations) CHECK(support::live_allocations() < held - 10'000);
-    recycler::reserve(recycler::descriptors, 100);
+    recycler::reservation(recycler::descriptors, 100).put_aside();
   }).join();
   if (support::counts_allocations) CHECK(support::live_allocations() <= before + 50);
 }

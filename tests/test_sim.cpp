@@ -243,6 +243,52 @@ TEST_CASE("sim: virtual time and steps have limits") {
   CHECK(!spinning.dump.empty());
 }
 
+task<> spins() {
+  for (;;) co_await anyio::sleep(0s);
+}
+
+task<> asks_in_vain() {
+  for (;;) static_cast<void>(co_await anyio::as_result(anyio::connect_tcp("127.0.0.1", 9)));
+}
+
+TEST_CASE("sim: a program that spins is told of, long before the limit of steps") {
+  for (const auto program : {spins, asks_in_vain}) {
+    std::size_t calls = 0;
+    static std::size_t* counted = nullptr;
+    counted = &calls;
+    sim::options o;
+    o.log = [](std::string_view) { ++*counted; };
+    const sim::report r = sim::run(o, program);
+    CHECK((r.failure && r.failure->code() == errc::timed_out));
+    CHECK(r.message().find("spins") != std::string::npos);
+    CHECK(!r.dump.empty());
+    CHECK(calls <= 100'100);
+  }
+}
+
+task<> works_at_one_instant() {
+  auto pair = anyio::create_unix_stream_pair().value();
+  for (int i = 0; i < 60'000; ++i) {  // calls that find nothing lie between those that move something
+    co_await pair.first.send("x");
+    static_cast<void>(co_await pair.second.receive());
+    co_await anyio::sleep(0s);
+  }
+}
+
+task<> waits_often() {
+  for (int i = 0; i < 60'000; ++i) {
+    co_await anyio::sleep(0s);
+    co_await anyio::sleep(1ns);
+  }
+}
+
+TEST_CASE("sim: much work does not count as spinning, nor does waiting") {
+  const sim::report work = sim::run({}, works_at_one_instant);
+  CHECK(work.ok());
+  CHECK(work.virtual_time == 0s);
+  CHECK(sim::run({}, waits_often).ok());
+}
+
 TEST_CASE("sim: a program that stops its loop has not come to its end") {
   const sim::report r = sim::run({}, []() -> task<> {
     anyio::loop::current().stop();

@@ -206,6 +206,69 @@ TEST_CASE("sim network: connecting where nobody listens is refused") {
   });
 }
 
+task<> count_accepted(tcp_listener& l, int& count) {
+  for (;;) {
+    static_cast<void>(co_await l.accept());
+    ++count;
+  }
+}
+
+task<> count_received(anyio::udp_socket& s, int& count) {
+  for (;;) {
+    static_cast<void>(co_await s.receive());
+    ++count;
+  }
+}
+
+TEST_CASE("sim network: listeners that share a port take turns") {
+  check([]() -> task<> {
+    for (const char* host : {"127.0.0.1", "::1"}) {
+      const ip_endpoint at{address(host), 80};
+      auto one = tcp_listener::open(at, {.reuse_port = true}).value();
+      auto two = tcp_listener::open(at, {.reuse_port = true}).value();
+      int counts[2] = {};
+      anyio::task_group accepting;
+      accepting.start_soon(count_accepted(one, counts[0]));
+      accepting.start_soon(count_accepted(two, counts[1]));
+      for (int i = 0; i < 6; ++i) {
+        auto s = co_await anyio::connect_tcp(at);
+        co_await anyio::sleep(1ms);
+      }
+      CHECK(counts[0] == 3);
+      CHECK(counts[1] == 3);
+      // One that is gone gets none.
+      accepting.cancel();
+      two.close();
+      auto s = co_await anyio::connect_tcp(at);
+      static_cast<void>(co_await one.accept());
+    }
+  });
+}
+
+TEST_CASE("sim network: UDP sockets that share a port each have their senders") {
+  check([]() -> task<> {
+    const ip_endpoint at{ip_address::loopback_v4(), 5000};
+    auto one = anyio::udp_socket::open(at, {.reuse_port = true}).value();
+    auto two = anyio::udp_socket::open(at, {.reuse_port = true}).value();
+    int counts[2] = {};
+    anyio::task_group receiving;
+    receiving.start_soon(count_received(one, counts[0]));
+    receiving.start_soon(count_received(two, counts[1]));
+    for (int i = 0; i < 6; ++i) {
+      auto s = anyio::connected_udp_socket::open(at).value();
+      const int before[2] = {counts[0], counts[1]};
+      for (int n = 0; n < 3; ++n) co_await s.send("x");
+      co_await anyio::sleep(1ms);
+      const int to_one = counts[0] - before[0];
+      CHECK((to_one == 0 || to_one == 3));  // all of a sender's to one socket
+      CHECK(counts[0] + counts[1] == 3 * (i + 1));
+    }
+    CHECK(counts[0] != 0);
+    CHECK(counts[1] != 0);
+    receiving.cancel();
+  });
+}
+
 TEST_CASE("sim network: a dual-stack listener takes both families") {
   check([]() -> task<> {
     auto l = co_await anyio::create_tcp_listener();

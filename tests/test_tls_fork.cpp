@@ -105,9 +105,8 @@ TEST_CASE("a child that destroys a handshake leaves the parent's as it was") {
       const auto server_context = support::make_context(library, {.certificate = "server"});
       auto p = anyio::run(support::tcp::pair());
       waiting<tls_stream> connecting;
-      auto shaking =
-          std::make_optional(tls_stream::wrap_client(std::make_unique<anyio::tcp_stream>(std::move(p.first)),
-                                                     client_context, options("localhost")));
+      auto shaking = std::make_optional(tls_stream::wrap_client(
+          std::make_unique<anyio::tcp_stream>(std::move(p.first)), client_context, options("localhost")));
       std::optional<anyio::result<tls_stream>> connected;
       shaking->start([&](anyio::result<tls_stream> r) { connected.emplace(std::move(r)); });
       support::settle();
@@ -137,8 +136,7 @@ TEST_CASE("a child whose parent ends talks on over TLS after after_fork") {
             const bool sent = by_callback::get(c.client.send("x")).has_value();
             const bool got = w.get().value_or("") == "x";
             c.client.close();
-            return sent && got &&
-                   by_callback::get(c.server.receive()).error() == anyio::errc::end_of_stream;
+            return sent && got && by_callback::get(c.server.receive()).error() == anyio::errc::end_of_stream;
           }) == 0);
   });
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "support/allocation_sweep.hpp"
 #include "support/tls_engines.hpp"
 
 namespace {
@@ -111,6 +112,95 @@ TEST_CASE("tls in a simulation: the calendar begins today, unless the options sa
   CHECK(sim::run(o, look).ok());
   CHECK(told == 1'000'000'000 + 2 * 3600);
 }
+
+#if ANYIO_NET_EXCEPTIONS && ANYIO_NET_TEST_TSAN == 0
+
+using context = std::shared_ptr<anyio::tls_context>;
+
+struct ignored {
+  void operator()(const anyio::error&) const {}
+  void operator()(const std::exception_ptr&) const {}
+};
+
+task<> ask_for_echo(std::uint16_t port, context client) {
+  tls_stream stream = co_await anyio::connect_tls("localhost", port, client);
+  const std::string sent(100, 'x');
+  co_await stream.send(sent);
+  std::string back;
+  while (back.size() < sent.size()) back += co_await stream.receive();
+  static_cast<void>(stream.info());
+  co_await stream.aclose();
+}
+
+task<> serve_two(context server, context client) {
+  anyio::tls_listener listener(co_await anyio::create_tcp_listener(), server);
+  const std::uint16_t port = listener.listener().local_port();
+  anyio::task_group serving;
+  serving.start_soon(listener.serve(echo, ignored()));
+  co_await ask_for_echo(port, client);
+  co_await ask_for_echo(port, client);  // resumes the session
+  listener.close();
+  co_await serving.join();
+}
+
+task<> accept_and_unwrap(anyio::tls_listener& listener) {
+  tls_stream stream = co_await listener.accept();
+  listener.close();
+  co_await stream.send("hello");
+  auto plain = co_await stream.unwrap();
+  co_await plain.transport->send("plain");
+}
+
+task<> connect_and_unwrap(std::uint16_t port, context client) {
+  tls_stream stream = co_await anyio::connect_tls("localhost", port, client);
+  while ((co_await stream.receive()).empty()) {
+  }
+  auto plain = co_await stream.unwrap();
+  static_cast<void>(co_await anyio::as_result(plain.transport->receive()));
+}
+
+task<> unwrap_both(context server, context client) {
+  anyio::tls_listener listener(co_await anyio::create_tcp_listener(), server);
+  const std::uint16_t port = listener.listener().local_port();
+  // Where memory ran out for one connection, `accept` may go on to wait for another.
+  co_await anyio::fail_after(1s,
+                             anyio::when_all(accept_and_unwrap(listener), connect_and_unwrap(port, client)));
+}
+
+TEST_CASE("tls in a simulation: each allocation fails once") {
+  support::for_every_library([](const tls_library& library) {
+    for (const auto program : {serve_two, unwrap_both}) {
+      const std::size_t runs = support::sweep_allocations(
+          library.name.data(), {},
+          [&library, program](std::unique_ptr<anyio::backend> system, support::failing_run& run) {
+            anyio::loop loop(std::move(system));
+            const context server = support::make_context(library, {.certificate = "server"});
+            const context client = support::make_context(library, {});
+            run.attempt([&] { run.run_to_end(program(server, client)); });
+            run.try_out_loop();
+          });
+      CHECK(runs >= 20);
+    }
+  });
+}
+
+TEST_CASE("tls: each allocation of making a context fails once") {
+  support::for_every_library([](const tls_library& library) {
+    const std::size_t runs = support::sweep_allocations(
+        library.name.data(), {},
+        [&library](std::unique_ptr<anyio::backend> system, support::failing_run& run) {
+          anyio::loop loop(std::move(system));
+          run.attempt([&] {
+            const context server = support::make_context(library, {.certificate = "server"});
+            const context client = support::make_context(library, {});
+          });
+          run.try_out_loop();
+        });
+    CHECK(runs >= 10);
+  });
+}
+
+#endif
 
 #if defined(ANYIO_NET_MBEDTLS)
 

@@ -220,6 +220,18 @@ anyio::task<> all(std::string_view folder) {
   expect(in_time.has_value(), "all that coroutines do");
 }
 
+#if defined(NDEBUG)
+/// Without assertions what would wait for ever is an error.
+void run_inside() {
+  anyio::loop outer;
+  auto pair = anyio::create_unix_stream_pair().value();
+  anyio::errc code = anyio::errc::ok;
+  outer.post([&] { code = anyio::run(anyio::as_result(pair.first.receive())).error().code(); });
+  outer.run();
+  expect(code == anyio::errc::invalid_argument, "an operation of the loop around");
+}
+#endif
+
 }  // namespace
 
 int main() {
@@ -228,6 +240,9 @@ int main() {
   if (::mkdtemp(folder.data()) == nullptr) return std::perror("mkdtemp"), 1;
   tcp_by_callbacks();
   anyio::run(all(folder));
+#if defined(NDEBUG)
+  run_inside();
+#endif
   if (::rmdir(folder.c_str()) != 0) return std::perror("rmdir"), 1;
   if (failures == 0) std::printf("ok\n");
   return failures == 0 ? 0 : 1;

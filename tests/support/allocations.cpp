@@ -22,6 +22,8 @@ constinit thread_local std::size_t bytes = 0;
 constinit thread_local bool forbidden = false;
 constinit thread_local std::string_view watched;
 constinit thread_local bool watched_seen = false;
+constinit thread_local std::size_t until_failure = 0;  // 0: none
+constinit thread_local bool never_fails = false;
 
 // Nothing here may allocate.
 [[noreturn]] void refuse(std::size_t size) {
@@ -36,6 +38,7 @@ constinit thread_local bool watched_seen = false;
 [[maybe_unused]] void* allocate(std::size_t size, std::size_t alignment) noexcept {
   if (forbidden) refuse(size);
   void* memory = nullptr;
+  if (until_failure != 0 && !never_fails && --until_failure == 0) return memory;
   if (alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__) {
     memory = std::malloc(size != 0 ? size : 1);
   } else if (::posix_memalign(&memory, alignment, size != 0 ? size : 1) != 0) {
@@ -88,6 +91,12 @@ watch_freed::watch_freed(std::string_view text) {
 }
 watch_freed::~watch_freed() { watched = {}; }
 bool watch_freed::seen() const { return watched_seen; }
+fail_nth_allocation::fail_nth_allocation(std::size_t n) { until_failure = n; }
+fail_nth_allocation::~fail_nth_allocation() { until_failure = 0; }
+bool fail_nth_allocation::reached() const { return until_failure == 0; }
+
+allow_allocations::allow_allocations() : before_(never_fails) { never_fails = true; }
+allow_allocations::~allow_allocations() { never_fails = before_; }
 
 std::int64_t live_allocations() { return live.load(std::memory_order_relaxed); }
 

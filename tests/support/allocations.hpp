@@ -58,6 +58,28 @@ class watch_freed {
   [[nodiscard]] bool seen() const;
 };
 
+/// While it lives, the n-th allocation of this thread, counted from 1, fails: `std::bad_alloc`.
+class fail_nth_allocation {
+ public:
+  explicit fail_nth_allocation(std::size_t n);
+  ~fail_nth_allocation();
+  fail_nth_allocation(const fail_nth_allocation&) = delete;
+  fail_nth_allocation& operator=(const fail_nth_allocation&) = delete;
+  bool reached() const;  ///< whether it has failed
+};
+
+/// While it lives, allocations of this thread neither fail by `fail_nth_allocation` nor count there.
+class allow_allocations {
+ public:
+  allow_allocations();
+  ~allow_allocations();
+  allow_allocations(const allow_allocations&) = delete;
+  allow_allocations& operator=(const allow_allocations&) = delete;
+
+ private:
+  bool before_;
+};
+
 /// Allocations of the whole program that are not freed yet.
 std::int64_t live_allocations();
 

@@ -137,21 +137,38 @@ class detached : public pooled<recycler::operations> {
   F f_;
 };
 
+/// In a coroutine that awaits an operation. The operation need not lie in the coroutine: if the coroutine is
+/// destroyed as it waits, it withdraws the operation; and an operation that ends its waiting in another way
+/// takes back the pointer to it.
+template <class Op>
+class waiting_for {
+ public:
+  explicit waiting_for(Op& op) noexcept : op_(&op) {}
+  waiting_for(const waiting_for&) = delete;
+  waiting_for& operator=(const waiting_for&) = delete;
+  ~waiting_for() {
+    if (op_ != nullptr) op().withdraw();
+  }
+
+ protected:
+  [[nodiscard]] Op& op() const noexcept { return static_cast<Op&>(*op_); }
+  /// For the last time: what the coroutine does next may destroy the operation.
+  [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*std::exchange(op_, nullptr)); }
+  node* op_;
+};
+
 /// What `co_await` of an operation is.
 template <class Op>
-class [[nodiscard]] awaiter {
+class [[nodiscard]] awaiter : waiting_for<Op> {
  public:
-  explicit awaiter(Op& op) noexcept : op_(op) {}
+  using waiting_for<Op>::waiting_for;
 
-  bool await_ready() { return op_.await_ready(); }
+  bool await_ready() { return this->op().await_ready(); }
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h) {
-    return op_.await_suspend(h);
+    return this->op().await_suspend(h, &this->op_);
   }
-  decltype(auto) await_resume() { return op_.await_resume(); }
-
- private:
-  Op& op_;
+  decltype(auto) await_resume() { return this->take_op().await_resume(); }
 };
 
 /// The base of operations. T is what it gives.
@@ -162,7 +179,12 @@ class operation : public node, public operation_tag {
 
   operation() = default;
   operation(operation&&) noexcept = default;
-  operation& operator=(operation&&) noexcept = default;
+  operation& operator=(operation&& other) noexcept {
+    forget_awaiter();
+    node::operator=(std::move(other));
+    return *this;
+  }
+  ~operation() { forget_awaiter(); }
 
   /// Starts it; the callable takes a `result<T>` and runs from the loop, once, unless this operation is
   /// destroyed or assigned to before.
@@ -173,6 +195,7 @@ class operation : public node, public operation_tag {
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     slot_.callable.put(f);
+    awaited = false;
     begin_all(callback_face<F>, false);
   }
   /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
@@ -185,12 +208,13 @@ class operation : public node, public operation_tag {
   awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
 
   bool await_ready() { return ready_at_once<true>(); }
+  /// `place`, if there is one, is where the coroutine keeps a pointer to this.
   template <class P>
-  bool await_suspend(std::coroutine_handle<P> h) {
+  bool await_suspend(std::coroutine_handle<P> h, node** place = nullptr) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
                   "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
                   "in a coroutine of another type write co_await anyio::as_result(...)");
-    return suspend<true>(h);
+    return suspend<true>(h, place);
   }
   T await_resume() {
     result<T> r = take_outcome();
@@ -230,14 +254,15 @@ class operation : public node, public operation_tag {
     return false;
   }
   template <bool Raises, class P>
-  bool suspend(std::coroutine_handle<P> h) {
+  bool suspend(std::coroutine_handle<P> h, node** place) {
     if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
       if (finished) {
         hand_on(h.promise(), {step::raise, &h.promise(), take_outcome().error()});
         return true;
       }
     }
-    ::new (static_cast<void*>(&slot_.coroutine)) suspended(suspended::from(h));
+    ::new (static_cast<void*>(&slot_.coroutine)) waiter{suspended::from(h), place};
+    awaited = true;
     begin_all(awaiting_face<Raises>, attempted && !again);
     return true;
   }
@@ -260,6 +285,7 @@ class operation : public node, public operation_tag {
   /// Takes it back, if it waits; it may be started again.
   void withdraw() noexcept {
     if (!pending()) return;
+    forget_awaiter();
     become_idle();
     self().withdrawn();
   }
@@ -349,6 +375,10 @@ class operation : public node, public operation_tag {
       if (attempted_in_vain || self().in_vain()) return core->park(*this);
     }
     core->queue(*this);
+  }
+  /// A coroutine that awaits this will not hear of it.
+  void forget_awaiter() noexcept {
+    if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
   }
   void become_idle() noexcept {
     self().left();
@@ -445,16 +475,22 @@ class operation : public node, public operation_tag {
   static void run_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
     result<T> r = result_access::room<T>();
-    suspended waiter;
-    if (!finish(op, r, [&] { waiter = op.slot_.coroutine; })) return;
+    suspended coroutine;
+    if (!finish(op, r, [&] { coroutine = op.slot_.coroutine.coroutine; })) return;
     if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
-      if (!r.has_value()) return drive({step::raise, waiter.promise, r.error()});
+      if (!r.has_value()) return drive({step::raise, coroutine.promise, r.error()});
     }
     ::new (static_cast<void*>(&op.slot_.outcome)) result<T>(std::move(r));
-    waiter.resume();
+    coroutine.resume();
   }
-  static void abandon_awaiting(node& n) { static_cast<Derived&>(n).become_idle(); }
-  static node* owner_of_awaiting(node& n) { return static_cast<Derived&>(n).slot_.coroutine.owner(); }
+  static void abandon_awaiting(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    op.forget_awaiter();
+    op.become_idle();
+  }
+  static node* owner_of_awaiting(node& n) {
+    return static_cast<Derived&>(n).slot_.coroutine.coroutine.owner();
+  }
   static description describe(node& n) {
     const auto& op = static_cast<const Derived&>(n);
     return {op.operation_name(), op.descriptor()};
@@ -465,6 +501,10 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   static constexpr face awaiting_face{run_awaiting<Raises>, abandon_awaiting, owner_of_awaiting, describe};
 
+  struct waiter {
+    suspended coroutine;
+    node** place;  // the coroutine's pointer to this, null if it keeps none
+  };
   // A value, and who waits for it, are never there at the same time.
   union slot {
     slot() noexcept {}
@@ -472,7 +512,7 @@ class operation : public node, public operation_tag {
     slot& operator=(const slot&) noexcept { return *this; }
     ~slot() {}
     waiter_storage callable;
-    suspended coroutine;
+    waiter coroutine;
     result<T> outcome;
   } slot_;
 };
@@ -554,23 +594,20 @@ class [[nodiscard]] result_operation : public operation<result_operation<T>, T> 
 
 /// Awaits an operation without raising.
 template <class Op>
-class [[nodiscard]] result_awaiter {
+class [[nodiscard]] result_awaiter : waiting_for<Op> {
  public:
-  explicit result_awaiter(Op& op) noexcept : op_(op) {}
+  using waiting_for<Op>::waiting_for;
 
-  bool await_ready() { return op_.template ready_at_once<false>(); }
+  bool await_ready() { return this->op().template ready_at_once<false>(); }
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h) {
-    return op_.template suspend<false>(h);
+    return this->op().template suspend<false>(h, &this->op_);
   }
   auto await_resume() {
-    auto r = op_.take_outcome();
+    auto r = this->take_op().take_outcome();
     result_access::rethrow_foreign(r);
     return r;
   }
-
- private:
-  Op& op_;
 };
 
 /// An operation or a task whose failure is a value. Op may be a reference.

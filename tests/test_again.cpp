@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "support/faces.hpp"
 #include "support/temp_dir.hpp"
 
 namespace {
@@ -63,6 +64,25 @@ task<> fail_to_connect_twice() {
     CHECK(mismatch.error() == std::errc::address_family_not_supported);
   }
 }
+
+// Operations that lie outside the coroutine that awaits them.
+
+task<> raising(anyio::receive_string_operation& op) { static_cast<void>(co_await op); }
+task<> as_value(anyio::receive_string_operation& op) { static_cast<void>(co_await as_result(op)); }
+
+struct reader {
+  anyio::loop loop;
+  std::pair<anyio::unix_stream, anyio::unix_stream> pair = anyio::create_unix_stream_pair().value();
+  anyio::receive_string_operation op = pair.first.receive();
+  task<> running;
+
+  /// Begins to wait in a coroutine.
+  void wait(task<> (*how)(anyio::receive_string_operation&)) {
+    running = how(op);
+    running.start([](anyio::result<>) {});
+    support::settle();
+  }
+};
 
 }  // namespace
 
@@ -143,4 +163,48 @@ TEST_CASE("a permit that is assigned over is given back") {
   CHECK(first.try_acquire().has_value());
   CHECK_FALSE(second.try_acquire().has_value());
   CHECK_FALSE(static_cast<bool>(b));
+}
+
+TEST_CASE("a coroutine that is destroyed takes back the operation that it awaits, wherever that lies") {
+  for (const auto how : {raising, as_value}) {
+    reader r;
+    r.wait(how);
+    r.running = {};
+    anyio::run(r.pair.second.send("hello"));
+    CHECK(anyio::run(r.op) == "hello");
+    // A time limit destroys it, too.
+    const auto limited = anyio::run(as_result(anyio::fail_after(std::chrono::seconds(0), how(r.op))));
+    CHECK(limited.error() == errc::timed_out);
+    anyio::run(r.pair.second.send("again"));
+    CHECK(anyio::run(r.op) == "again");
+  }
+}
+
+TEST_CASE("a coroutine that is destroyed leaves an operation alone that went before it") {
+  for (const auto how : {raising, as_value}) {
+    reader r;
+    auto op = std::make_unique<anyio::receive_string_operation>(r.pair.first.receive());
+    r.running = how(*op);
+    r.running.start([](anyio::result<>) {});
+    support::settle();
+    op.reset();
+    r.running = {};
+    anyio::run(r.pair.second.send("hello"));
+    CHECK(anyio::run(r.op) == "hello");
+  }
+}
+
+TEST_CASE("a coroutine that is destroyed leaves an operation alone that somebody else has started since") {
+  for (const auto how : {raising, as_value}) {
+    reader r;
+    r.wait(how);
+    r.op = r.pair.first.receive();
+    std::string got;
+    r.op.start(
+        [text = &got](anyio::result<std::string> bytes) { *text = std::move(bytes).value_or("failed"); });
+    r.running = {};
+    anyio::run(r.pair.second.send("hello"));
+    support::settle();
+    CHECK(got == "hello");
+  }
 }

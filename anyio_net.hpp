@@ -1827,6 +1827,7 @@ struct node : link {
   bool finished = false;      // its outcome is there, and is about to be taken
   bool attempted = false;     // in vain, by who awaits it: something will queue it
   bool again = false;         // set by an attempt that stopped to let others run: no event will come
+  bool queued = false;        // is in the ready list, if it is in a list
   bool awaited = false;       // by a coroutine, while pending: not by a callable
   bool made = false;          // of a resource's operation: not one that was only declared
 
@@ -2171,6 +2172,7 @@ class loop_core {
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);
+    n.queued = true;
   }
   /// What was queued last runs next: who begins it has had its turn already.
   void advance_last() noexcept {
@@ -2183,6 +2185,7 @@ class loop_core {
   void park(node& n) noexcept {
     n.unlink();
     parked_.insert_before(n);
+    n.queued = false;
   }
   /// Whether what is ready may still be handed over at once; else it takes its turn.
   [[nodiscard]] bool spend_inline() noexcept {
@@ -2382,7 +2385,8 @@ inline bool resource::open() const noexcept { return open_ && !closing_ && core_
 inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
 
 inline void resource::wake(side s) noexcept {
-  if (node* n = waiting_[s]) core_.queue(*n);
+  node* const n = waiting_[s];
+  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // it keeps its place among what is ready
 }
 
 inline void resource::ready(std::uint32_t bits) noexcept {
@@ -2401,6 +2405,7 @@ inline void node::begin(loop_core& on, const face& f) noexcept {
   how = &f;
   core = &on;
   cancelled = false;
+  queued = false;
   since = on.turn_milliseconds_;
   ++on.pending_;
 }
@@ -13296,6 +13301,7 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
       if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
+      n.queued = false;
       work_ += work_of_completion;
       end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;
@@ -13432,9 +13438,10 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   // All of it or nothing.
   recycler::reservation places(recycler::descriptors, descriptors);
   recycler::reservation blocks(recycler::operations, started_operations);
-  std::unique_ptr<room> new_buffer(buffer_ == nullptr ? new room : nullptr);
+  std::shared_ptr<room> new_buffer(buffer_);
+  if (new_buffer == nullptr) new_buffer.reset(new room);
   slots_.reserve(slots_.size() + descriptors);
-  if (new_buffer != nullptr) buffer_ = std::move(new_buffer);
+  buffer_ = std::move(new_buffer);
   places.put_aside();
   blocks.put_aside();
 }
@@ -15028,6 +15035,7 @@ ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
     const std::size_t n = peer_->put(data.front());
     if (n == 0) return progress::waiting;
     data.advance(n);
+    if (!data.done() && peer_->size_ == peer_->capacity_) return progress::waiting;
     if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
   out = result<void>();

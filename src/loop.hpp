@@ -237,6 +237,7 @@ class loop_core {
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);
+    n.queued = true;
   }
   /// What was queued last runs next: who begins it has had its turn already.
   void advance_last() noexcept {
@@ -249,6 +250,7 @@ class loop_core {
   void park(node& n) noexcept {
     n.unlink();
     parked_.insert_before(n);
+    n.queued = false;
   }
   /// Whether what is ready may still be handed over at once; else it takes its turn.
   [[nodiscard]] bool spend_inline() noexcept {
@@ -448,7 +450,8 @@ inline bool resource::open() const noexcept { return open_ && !closing_ && core_
 inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
 
 inline void resource::wake(side s) noexcept {
-  if (node* n = waiting_[s]) core_.queue(*n);
+  node* const n = waiting_[s];
+  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // it keeps its place among what is ready
 }
 
 inline void resource::ready(std::uint32_t bits) noexcept {
@@ -467,6 +470,7 @@ inline void node::begin(loop_core& on, const face& f) noexcept {
   how = &f;
   core = &on;
   cancelled = false;
+  queued = false;
   since = on.turn_milliseconds_;
   ++on.pending_;
 }

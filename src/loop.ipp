@@ -299,6 +299,7 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
       if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
+      n.queued = false;
       work_ += work_of_completion;
       end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;
@@ -435,9 +436,10 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   // All of it or nothing.
   recycler::reservation places(recycler::descriptors, descriptors);
   recycler::reservation blocks(recycler::operations, started_operations);
-  std::unique_ptr<room> new_buffer(buffer_ == nullptr ? new room : nullptr);
+  std::shared_ptr<room> new_buffer(buffer_);
+  if (new_buffer == nullptr) new_buffer.reset(new room);
   slots_.reserve(slots_.size() + descriptors);
-  if (new_buffer != nullptr) buffer_ = std::move(new_buffer);
+  buffer_ = std::move(new_buffer);
   places.put_aside();
   blocks.put_aside();
 }

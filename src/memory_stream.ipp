@@ -70,6 +70,7 @@ ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
     const std::size_t n = peer_->put(data.front());
     if (n == 0) return progress::waiting;
     data.advance(n);
+    if (!data.done() && peer_->size_ == peer_->capacity_) return progress::waiting;
     if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
   out = result<void>();

@@ -75,6 +75,7 @@ struct node : link {
   bool finished = false;      // its outcome is there, and is about to be taken
   bool attempted = false;     // in vain, by who awaits it: something will queue it
   bool again = false;         // set by an attempt that stopped to let others run: no event will come
+  bool queued = false;        // is in the ready list, if it is in a list
   bool awaited = false;       // by a coroutine, while pending: not by a callable
   bool made = false;          // of a resource's operation: not one that was only declared
 

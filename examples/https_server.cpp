@@ -97,7 +97,7 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
   // Failed handshakes come here, too.
   complaints complain("https_server");
   co_await listener.serve(talk, [&complain](const anyio::error& e) { complain(e); },
-                          {.max_connections = 1000});
+                          {.max_connections = 1000, .max_handshakes = 1000});
 }
 
 int main(int argc, char** argv) {

@@ -26,6 +26,7 @@
 #endif
 
 #include "support/allocations.hpp"
+#include "support/child.hpp"
 #include "support/dies.hpp"
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
@@ -47,23 +48,9 @@ using anyio::loop;
 using anyio::result;
 using support::by_callback;
 using support::by_coroutine;
+using support::in_child;
 using support::loopback;
 using support::waiting;
-
-/// Calls `body` in a forked child, and gives the child's status: 0 if the body was true, its signal if it
-/// was ended by one. One that hangs is ended, in a time that no other child comes near.
-template <class Body>
-int in_child(Body body) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::signal(SIGALRM, SIG_DFL);
-    ::alarm(30);
-    ::_exit(body() ? 0 : 1);
-  }
-  int status = 1;
-  CHECK(::waitpid(child, &status, 0) == child);
-  return status;
-}
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 

@@ -25,6 +25,7 @@
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
 #include "support/temp_dir.hpp"
+#include "support/ways.hpp"
 
 namespace {
 
@@ -33,7 +34,12 @@ using anyio::errc;
 using anyio::result;
 using support::by_callback;
 using support::by_coroutine;
+using support::tcp_callback;
+using support::tcp_coroutine;
+using support::unix_callback;
+using support::unix_coroutine;
 using support::waiting;
+using support::way;
 
 /// A hang would last for ever: this ends the program instead.
 class hang_guard {
@@ -55,16 +61,6 @@ class hang_guard {
 };
 
 void make_blocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK); }
-
-template <class Kind, class Face>
-struct way {
-  using kind = Kind;
-  using face = Face;
-};
-using tcp_callback = way<support::tcp, by_callback>;
-using tcp_coroutine = way<support::tcp, by_coroutine>;
-using unix_callback = way<support::unix_pair, by_callback>;
-using unix_coroutine = way<support::unix_pair, by_coroutine>;
 
 TEST_CASE_TEMPLATE("a blocking stream socket receives and sends without blocking the loop", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {

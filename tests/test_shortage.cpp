@@ -17,6 +17,7 @@
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
 #include "support/toy_streams.hpp"
+#include "support/ways.hpp"
 
 namespace {
 
@@ -25,6 +26,10 @@ using anyio::errc;
 using anyio::result;
 using support::by_callback;
 using support::by_coroutine;
+using support::tcp_callback;
+using support::tcp_coroutine;
+using support::unix_callback;
+using support::unix_coroutine;
 using support::waiting;
 
 /// Fails the calls of one name as often as it is told to.
@@ -100,16 +105,6 @@ struct short_loop {
 };
 
 constexpr std::size_t for_ever = static_cast<std::size_t>(-1);
-
-template <class Kind, class Face>
-struct way {
-  using kind = Kind;
-  using face = Face;
-};
-using tcp_callback = way<support::tcp, by_callback>;
-using tcp_coroutine = way<support::tcp, by_coroutine>;
-using unix_callback = way<support::unix_pair, by_callback>;
-using unix_coroutine = way<support::unix_pair, by_coroutine>;
 
 TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shortage is never its end", Way,
                    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {

@@ -22,6 +22,7 @@
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
 #include "support/temp_dir.hpp"
+#include "support/ways.hpp"
 
 namespace {
 
@@ -31,22 +32,16 @@ using anyio::result;
 using anyio::task;
 using support::by_callback;
 using support::by_coroutine;
+using support::tcp_callback;
+using support::tcp_coroutine;
+using support::unix_callback;
+using support::unix_coroutine;
 using support::waiting;
 
 template <class Kind>
 auto connected() {
   return by_coroutine::get(Kind::pair()).value();
 }
-
-template <class Kind, class Face>
-struct way {
-  using kind = Kind;
-  using face = Face;
-};
-using tcp_callback = way<support::tcp, by_callback>;
-using tcp_coroutine = way<support::tcp, by_coroutine>;
-using unix_callback = way<support::unix_pair, by_callback>;
-using unix_coroutine = way<support::unix_pair, by_coroutine>;
 
 /// Receives until an error, which is given, and keeps what came.
 template <class Face, class Stream>

@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "support/child.hpp"
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
 #include "support/tls_engines.hpp"
@@ -22,20 +23,8 @@ using anyio::loop;
 using anyio::tls_stream;
 using support::by_callback;
 using support::by_coroutine;
+using support::in_child;
 using support::waiting;
-
-template <class Body>
-int in_child(Body body) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::signal(SIGALRM, SIG_DFL);
-    ::alarm(30);
-    ::_exit(body() ? 0 : 1);
-  }
-  int status = 1;
-  CHECK(::waitpid(child, &status, 0) == child);
-  return status;
-}
 
 bool is_readable(int fd) {
   pollfd entry{fd, POLLIN, 0};

@@ -1,7 +1,21 @@
-# What a developer does, and CI: `make help` lists it.
+# What people do here; `make help` lists the rest.
 #
-# Tests are built in modes (compiler and flags), each in its own folder: `make build/gcc/run_tests`,
-# or for another mode `make MODE=clang-asan build/clang-asan/run_tests`.
+#   make               join the parts in src/ into anyio_net.hpp
+#   make demo          build examples/demo.cpp and run it: needs only a compiler
+#   make programs      build the examples, into build/gcc/examples
+#   make test          install what is missing, build and run all tests
+#   make check         all that CI does
+#   make check-cost    compare the cost of the hot paths with the record
+#   make fuzz          run all fuzz targets, some seconds each
+#   make bench         measure against other libraries
+#   make format        format all sources, before a commit
+#   make install       install header, CMake and pkg-config files; PREFIX says where
+#
+# A mode is a compiler with flags, and has a folder of its own under build/. To run the tests of one:
+#
+#   make MODE=clang-asan build/clang-asan/run_tests && build/clang-asan/run_tests
+#
+# Sections: modes, files, building, testing. fuzz/fuzz.mk, bench/bench.mk and tools/*.mk hold the rest.
 
 PYTHON ?= python3
 CLANGXX ?= clang++
@@ -49,7 +63,7 @@ compiler.gcc-23 := $(CXX)
 flags.gcc-23 := -O1 -g1 -Werror -std=c++23
 # Coverage is counted by part: the header is then one of includes.
 compiler.coverage := $(CXX)
-flags.coverage := -O0 -g --coverage -Ibuild/include
+flags.coverage := -O0 -g --coverage -Ibuild/include -Isrc
 
 # Other processors, for which Debian's compilers cross-compile and whose programs qemu runs: tools/cross.mk.
 PROCESSORS := s390x arm aarch64 riscv64
@@ -86,26 +100,27 @@ TLS_LIBS := $(foreach e,$(ENGINES),$(libs.$e))
 
 HEADER := anyio_net.hpp
 JOIN := tools/amalgamate.py tools/cpp_text.py
-PARTS := $(wildcard src/*.hpp src/*.ipp)
-THREAD_TESTS := $(wildcard tests/test_threads*.cpp tests/test_post*.cpp tests/test_resolve*.cpp)
+PARTS := $(wildcard src/*/*.[hi]pp src/*/*/*.[hi]pp)
+ALL_TESTS := $(wildcard tests/*/test_*.cpp)
+THREAD_TESTS := $(wildcard tests/*/test_threads*.cpp tests/*/test_post*.cpp tests/*/test_resolve*.cpp)
 # What takes long runs in three modes (gcc, gcc-noexc, clang-asan), and in the others by `make check-long`.
-LONG_TESTS := $(wildcard tests/test_tls*.cpp tests/test_sim*.cpp tests/test_fault*.cpp)
+LONG_TESTS := $(wildcard tests/tls/*.cpp tests/simulation/*.cpp)
 LONG_TESTS := $(if $(ALL),,$(if $(filter clang gcc-asan clang-asan-noexc,$(MODE)),$(LONG_TESTS)))
-TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(filter-out $(LONG_TESTS),$(wildcard tests/*.cpp)))
+TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(filter-out $(LONG_TESTS),$(ALL_TESTS)))
 # Of another processor CI runs what meets addresses, messages and numbers of the system; `make cross` runs all.
-PROCESSOR_TESTS := address again api_options backend_epoll buffer byte_queue conformance_memory conformance_tcp4 \
+PROCESSOR_TESTS := address again api_options epoll_backend buffer byte_queue conformance_memory conformance_tcp4 \
   conformance_tcp6 conformance_unix datagram_connect error fd_passing multicast resolve signals sim_network \
   sim_system udp_batch unix unix_datagram
-TESTS := $(if $(ALL),$(TESTS),$(if $(filter $(PROCESSORS),$(MODE)),$(PROCESSOR_TESTS:%=tests/test_%.cpp),$(TESTS)))
-ENGINE_TESTS = $(shell grep -l 'support/\(tls_engines\|certificates\)[.]hpp' tests/*.cpp)
+TESTS := $(if $(ALL),$(TESTS),$(if $(filter $(PROCESSORS),$(MODE)),$(wildcard $(PROCESSOR_TESTS:%=tests/*/test_%.cpp)),$(TESTS)))
+ENGINE_TESTS = $(shell grep -l 'support/\(tls_engines\|certificates\)[.]hpp' $(ALL_TESTS))
 TESTS := $(if $(ENGINES),$(TESTS),$(filter-out $(ENGINE_TESTS),$(TESTS)))
 TLS_SOURCES := $(wildcard $(foreach d,examples tests/peers,$d/https_*.cpp $d/tls_*.cpp $d/starttls*.cpp $d/net_cat.cpp))
 EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 EXAMPLE_SUPPORT := $(wildcard examples/support/*.hpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-FOLDERS := tests tests/support tests/support/kqueue tests/support/kqueue/sys tests/peers tests/cases tests/minimal \
-  tests/packages tests/preload examples examples/support bench fuzz fuzz/support tools
+FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/support/kqueue tests/support/kqueue/sys \
+  tests/peers tests/cases tests/minimal tests/packages tests/preload examples examples/support bench fuzz fuzz/support tools
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
 OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp)) $(KQUEUE)
@@ -132,9 +147,9 @@ $(BUILD)/%.o: %.cpp $(HEADER) Makefile
 	@$(COMPILE) -MMD -MP -c $< -o $@
 
 SIM_MACROS := -DANYIO_NET_SIM
-$(BUILD)/tests/test_tls%.o: MACROS := $(TLS_MACROS)
-$(BUILD)/tests/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
-$(BUILD)/tests/test_sim.o $(BUILD)/tests/test_sim_%.o $(BUILD)/tests/test_fault_%.o: MACROS := $(SIM_MACROS)
+$(BUILD)/tests/tls/%.o: MACROS := $(TLS_MACROS)
+$(BUILD)/tests/tls/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
+$(BUILD)/tests/simulation/%.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/system_script.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
 
@@ -231,7 +246,7 @@ check-long: ## all tests in the modes in which CI leaves some out, and on kqueue
 	@ALL=1 $(RUN) $(call suite,clang) $(call suite,gcc-asan) $(call suite,clang-asan-noexc) $(call suite,kqueue)
 
 .PHONY: check-seam
-check-seam: ## nothing outside src/backend_* makes a system call
+check-seam: ## nothing outside the seam, in src/system, makes a system call
 	@$(PYTHON) tools/check_seam.py --self-test
 	@$(PYTHON) tools/check_seam.py
 
@@ -274,7 +289,7 @@ check-parts: $(PARTS:src/%=build/parts/%.ok) ## each part includes what it uses
 
 build/parts/%.ok: src/% $(PARTS)
 	@mkdir -p $(@D)
-	@echo '#include "src/$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) -fsyntax-only -I. -x c++ -
+	@echo '#include "$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) -fsyntax-only -Isrc -x c++ -
 	@touch $@
 
 .PHONY: check-link
@@ -284,7 +299,7 @@ check-link: $(HEADER) ## units that disagree on a layout do not link
 .PHONY: check-tidy
 check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
 	@echo '#include "$(HEADER)"' >build/tidy.cpp
-	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -I. $(TLS_MACROS) $(SIM_MACROS) \
+	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -Isrc -I. $(TLS_MACROS) $(SIM_MACROS) \
 	  -Xclang -analyzer-opt-analyze-headers
 
 .PHONY: check-snippets

@@ -13,7 +13,7 @@
 #pragma GCC diagnostic ignored "-Wshadow"
 #endif
 
-// == intro ========================================================================================
+// == base/intro.hpp ===============================================================================
 
 // anyio_net.hpp: sockets for C++20 in one header. No dependency; epoll or kqueue.
 //
@@ -52,7 +52,7 @@
 // is in layers: errors and bytes first, then the loop, operations and tasks, then streams, listeners and
 // datagrams, and the definitions at the end.
 
-// == config =======================================================================================
+// == base/config.hpp ==============================================================================
 
 // Every macro of the library, in one place.
 //
@@ -124,10 +124,10 @@
 #define ANYIO_NET_ABI v1_no_exceptions_no_threads
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 /// Prints "anyio_net.hpp:<line>: assertion failed: <what>" and aborts.
 [[noreturn]] void assertion_failed(const char* what, int line) noexcept;
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 // Units that share no symbol of the library would link even when they disagree. Each setting
 // therefore has an object that is thread-local in one state and not in the other; the linker then
@@ -147,7 +147,7 @@ __attribute__((used)) inline thread_local char ANYIO_NET_NO_THREADS_must_agree;
 }
 #endif
 
-// == error ========================================================================================
+// == base/error.hpp ===============================================================================
 
 // What can go wrong, as a value.
 //
@@ -165,7 +165,7 @@ __attribute__((used)) inline thread_local char ANYIO_NET_NO_THREADS_must_agree;
 #include <stdexcept>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// The kinds of failure that a program can tell apart.
 enum class errc : std::uint8_t {
@@ -290,9 +290,9 @@ namespace detail {
 [[noreturn]] void abort_with(const char* what, const error& e);
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == result =======================================================================================
+// == base/result.hpp ==============================================================================
 
 // A value or the error in its place.
 //
@@ -309,7 +309,7 @@ namespace detail {
 #include <exception>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 template <class T>
 class result;
@@ -614,168 +614,9 @@ struct result_access {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == buffer =======================================================================================
-
-// Views of bytes, as they are given to and taken from streams: a pointer and a size, made implicitly
-// from whatever holds bytes, so that no caller casts and every operation has one signature. They own
-// nothing and know nothing of system calls, streams or who will read them.
-
-#include <concepts>
-#include <cstddef>
-#include <span>
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-class const_buffer;
-class mutable_buffer;
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-// Exactly the types that may alias any object, so that a view of them is a view of memory. Not
-// signed char or char8_t: nobody stores received bytes there.
-template <class T>
-concept byte_type = std::same_as<T, char> || std::same_as<T, unsigned char> || std::same_as<T, std::byte>;
-
-template <class T>
-concept byte_pointer = std::is_pointer_v<T> && byte_type<std::remove_const_t<std::remove_pointer_t<T>>>;
-
-// A container or view: data() and size(). The two buffers are left out, or a non-const lvalue of one
-// would prefer the constructor template to the copy constructor.
-template <class T>
-concept byte_range = !std::same_as<std::remove_cvref_t<T>, const_buffer> &&
-                     !std::same_as<std::remove_cvref_t<T>, mutable_buffer> && requires(T& range) {
-                       { range.data() } -> byte_pointer;
-                       { range.size() } -> std::convertible_to<std::size_t>;
-                     };
-
-// What may be written to: data() points to non-const, and the bytes outlive the expression, because
-// the argument is an lvalue or only a view of them.
-template <class T>
-concept writable_byte_range =
-    byte_range<T> && !std::is_const_v<std::remove_pointer_t<decltype(std::declval<T&>().data())>> &&
-    (std::is_lvalue_reference_v<T> || std::ranges::enable_borrowed_range<std::remove_cvref_t<T>>);
-
-/// For the overload of a send that keeps a `std::string` given as an rvalue:
-///
-///     auto send(const_buffer bytes);
-///     auto send(std::span<const const_buffer> parts);
-///     template <detail::string_rvalue S> auto send(S&& text);   // text is a std::string&&
-///
-/// A plain `send(std::string&&)` would make `send("text")` ambiguous, since a literal converts to a
-/// string as well as it does to a buffer. This one takes nothing but a non-const rvalue.
-template <class T>
-concept string_rvalue = std::same_as<T, std::string>;
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-/// Bytes to be written to: a pointer and a size. Does not own them; whoever makes one keeps the bytes
-/// alive until the operation that it was given to has completed or been destroyed.
-///
-/// Made implicitly from non-const lvalues of `std::string`, `std::vector`, `std::array` and arrays, and
-/// from any `std::span`, of `char`, `unsigned char` or `std::byte`; always the whole of it.
-class mutable_buffer {
- public:
-  /// Empty.
-  constexpr mutable_buffer() noexcept = default;
-
-  /// Room for `size` bytes.
-  constexpr mutable_buffer(void* data, std::size_t size) noexcept : data_(data), size_(size) {}
-
-  /// All of an array.
-  template <detail::byte_type T, std::size_t n>
-  constexpr mutable_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {}
-
-  /// All of a string, a vector, a span and the like.
-  template <detail::writable_byte_range T>
-  constexpr mutable_buffer(T&& range) noexcept
-      : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
-
-  /// Where it begins.
-  std::byte* data() const noexcept { return static_cast<std::byte*>(data_); }
-  /// How many bytes it has.
-  constexpr std::size_t size() const noexcept { return size_; }
-  /// Whether it has none.
-  constexpr bool empty() const noexcept { return size_ == 0; }
-
-  /// Drops the first `n` bytes from the view; `n` is at most size().
-  void remove_prefix(std::size_t n) noexcept {
-    ANYIO_NET_ASSERT(n <= size_);
-    data_ = data() + n;
-    size_ -= n;
-  }
-
- private:
-  friend class const_buffer;
-
-  void* data_ = nullptr;  // void: a constant expression may not cast to std::byte*, but may forget the type
-  std::size_t size_ = 0;
-};
-
-/// Bytes to be read: a pointer and a size. Does not own them; whoever makes one keeps the bytes alive
-/// until the operation that it was given to has completed or been destroyed.
-///
-/// Made implicitly from `std::string_view`, `std::string`, `std::vector`, `std::array`, arrays and
-/// `std::span` of `char`, `unsigned char` or `std::byte`, and from a mutable_buffer. A `const char[N]`
-/// counts without its last element if that is NUL, which is what a literal means (NULs inside are
-/// kept), a `const char*` up to its NUL. Everything else is taken whole, a non-const `char[N]` too.
-class const_buffer {
- public:
-  /// Empty.
-  constexpr const_buffer() noexcept = default;
-
-  /// So many bytes.
-  constexpr const_buffer(const void* data, std::size_t size) noexcept : data_(data), size_(size) {}
-
-  /// The same bytes, to be read.
-  constexpr const_buffer(mutable_buffer bytes) noexcept : data_(bytes.data_), size_(bytes.size_) {}
-
-  /// All of an array, without the NUL that ends a literal.
-  template <class T, std::size_t n>
-    requires detail::byte_type<std::remove_const_t<T>>
-  constexpr const_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {
-    if constexpr (std::same_as<T, const char>) {
-      if (array[n - 1] == '\0') --size_;
-    }
-  }
-
-  /// Up to the NUL, which must be there; `text` is not null. A template, or arrays would come here.
-  template <class T>
-    requires(std::same_as<T, const char*> || std::same_as<T, char*>)
-  constexpr const_buffer(const T& text) noexcept : data_(text), size_(std::char_traits<char>::length(text)) {}
-
-  /// All of a string, a vector, a span and the like.
-  template <detail::byte_range T>
-  constexpr const_buffer(T&& range) noexcept
-      : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
-
-  /// Where it begins.
-  const std::byte* data() const noexcept { return static_cast<const std::byte*>(data_); }
-  /// How many bytes it has.
-  constexpr std::size_t size() const noexcept { return size_; }
-  /// Whether it has none.
-  constexpr bool empty() const noexcept { return size_ == 0; }
-
-  /// Drops the first `n` bytes from the view; `n` is at most size().
-  void remove_prefix(std::size_t n) noexcept {
-    ANYIO_NET_ASSERT(n <= size_);
-    data_ = data() + n;
-    size_ -= n;
-  }
-
- private:
-  const void* data_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == address ======================================================================================
+// == base/address.hpp =============================================================================
 
 // Addresses as values: internet addresses and endpoints, parsed, formatted and moved in and out of
 // the kernel's structures, and the names of UNIX sockets. All of it is pure, the same under every
@@ -783,11 +624,13 @@ class const_buffer {
 // network interfaces, which only the system knows, come through two functions that the backend sets.
 
 #include <compare>
+#include <cstddef>
+#include <span>
 
 #include <sys/socket.h>
 #include <sys/un.h>
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// An IPv4 or IPv6 address; the latter with a scope, which says what interface a link-local address
 /// belongs to. Ordered: IPv4 before IPv6, then by bytes, then by scope.
@@ -891,9 +734,9 @@ struct ip_endpoint {
 
 static_assert(std::is_trivially_copyable_v<ip_endpoint>);
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// The machine's interfaces: 0 or false if there is none. `out` has 64 bytes, and is ended by NUL.
 std::uint32_t interface_index(const char* name) noexcept;
@@ -942,9 +785,166 @@ struct unix_address {
 /// end with NUL. Empty for an unnamed socket and for any other family.
 [[nodiscard]] std::string unix_path(const sockaddr* data, socklen_t size);
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == recycler =====================================================================================
+// == base/buffer.hpp ==============================================================================
+
+// Views of bytes, as they are given to and taken from streams: a pointer and a size, made implicitly
+// from whatever holds bytes, so that no caller casts and every operation has one signature. They own
+// nothing and know nothing of system calls, streams or who will read them.
+
+#include <concepts>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+class const_buffer;
+class mutable_buffer;
+
+}}  // namespace anyio
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// Exactly the types that may alias any object, so that a view of them is a view of memory. Not
+// signed char or char8_t: nobody stores received bytes there.
+template <class T>
+concept byte_type = std::same_as<T, char> || std::same_as<T, unsigned char> || std::same_as<T, std::byte>;
+
+template <class T>
+concept byte_pointer = std::is_pointer_v<T> && byte_type<std::remove_const_t<std::remove_pointer_t<T>>>;
+
+// A container or view: data() and size(). The two buffers are left out, or a non-const lvalue of one
+// would prefer the constructor template to the copy constructor.
+template <class T>
+concept byte_range = !std::same_as<std::remove_cvref_t<T>, const_buffer> &&
+                     !std::same_as<std::remove_cvref_t<T>, mutable_buffer> && requires(T& range) {
+                       { range.data() } -> byte_pointer;
+                       { range.size() } -> std::convertible_to<std::size_t>;
+                     };
+
+// What may be written to: data() points to non-const, and the bytes outlive the expression, because
+// the argument is an lvalue or only a view of them.
+template <class T>
+concept writable_byte_range =
+    byte_range<T> && !std::is_const_v<std::remove_pointer_t<decltype(std::declval<T&>().data())>> &&
+    (std::is_lvalue_reference_v<T> || std::ranges::enable_borrowed_range<std::remove_cvref_t<T>>);
+
+/// For the overload of a send that keeps a `std::string` given as an rvalue:
+///
+///     auto send(const_buffer bytes);
+///     auto send(std::span<const const_buffer> parts);
+///     template <detail::string_rvalue S> auto send(S&& text);   // text is a std::string&&
+///
+/// A plain `send(std::string&&)` would make `send("text")` ambiguous, since a literal converts to a
+/// string as well as it does to a buffer. This one takes nothing but a non-const rvalue.
+template <class T>
+concept string_rvalue = std::same_as<T, std::string>;
+
+}}}  // namespace anyio::detail
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// Bytes to be written to: a pointer and a size. Does not own them; whoever makes one keeps the bytes
+/// alive until the operation that it was given to has completed or been destroyed.
+///
+/// Made implicitly from non-const lvalues of `std::string`, `std::vector`, `std::array` and arrays, and
+/// from any `std::span`, of `char`, `unsigned char` or `std::byte`; always the whole of it.
+class mutable_buffer {
+ public:
+  /// Empty.
+  constexpr mutable_buffer() noexcept = default;
+
+  /// Room for `size` bytes.
+  constexpr mutable_buffer(void* data, std::size_t size) noexcept : data_(data), size_(size) {}
+
+  /// All of an array.
+  template <detail::byte_type T, std::size_t n>
+  constexpr mutable_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {}
+
+  /// All of a string, a vector, a span and the like.
+  template <detail::writable_byte_range T>
+  constexpr mutable_buffer(T&& range) noexcept
+      : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
+
+  /// Where it begins.
+  std::byte* data() const noexcept { return static_cast<std::byte*>(data_); }
+  /// How many bytes it has.
+  constexpr std::size_t size() const noexcept { return size_; }
+  /// Whether it has none.
+  constexpr bool empty() const noexcept { return size_ == 0; }
+
+  /// Drops the first `n` bytes from the view; `n` is at most size().
+  void remove_prefix(std::size_t n) noexcept {
+    ANYIO_NET_ASSERT(n <= size_);
+    data_ = data() + n;
+    size_ -= n;
+  }
+
+ private:
+  friend class const_buffer;
+
+  void* data_ = nullptr;  // void: a constant expression may not cast to std::byte*, but may forget the type
+  std::size_t size_ = 0;
+};
+
+/// Bytes to be read: a pointer and a size. Does not own them; whoever makes one keeps the bytes alive
+/// until the operation that it was given to has completed or been destroyed.
+///
+/// Made implicitly from `std::string_view`, `std::string`, `std::vector`, `std::array`, arrays and
+/// `std::span` of `char`, `unsigned char` or `std::byte`, and from a mutable_buffer. A `const char[N]`
+/// counts without its last element if that is NUL, which is what a literal means (NULs inside are
+/// kept), a `const char*` up to its NUL. Everything else is taken whole, a non-const `char[N]` too.
+class const_buffer {
+ public:
+  /// Empty.
+  constexpr const_buffer() noexcept = default;
+
+  /// So many bytes.
+  constexpr const_buffer(const void* data, std::size_t size) noexcept : data_(data), size_(size) {}
+
+  /// The same bytes, to be read.
+  constexpr const_buffer(mutable_buffer bytes) noexcept : data_(bytes.data_), size_(bytes.size_) {}
+
+  /// All of an array, without the NUL that ends a literal.
+  template <class T, std::size_t n>
+    requires detail::byte_type<std::remove_const_t<T>>
+  constexpr const_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {
+    if constexpr (std::same_as<T, const char>) {
+      if (array[n - 1] == '\0') --size_;
+    }
+  }
+
+  /// Up to the NUL, which must be there; `text` is not null. A template, or arrays would come here.
+  template <class T>
+    requires(std::same_as<T, const char*> || std::same_as<T, char*>)
+  constexpr const_buffer(const T& text) noexcept : data_(text), size_(std::char_traits<char>::length(text)) {}
+
+  /// All of a string, a vector, a span and the like.
+  template <detail::byte_range T>
+  constexpr const_buffer(T&& range) noexcept
+      : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
+
+  /// Where it begins.
+  const std::byte* data() const noexcept { return static_cast<const std::byte*>(data_); }
+  /// How many bytes it has.
+  constexpr std::size_t size() const noexcept { return size_; }
+  /// Whether it has none.
+  constexpr bool empty() const noexcept { return size_ == 0; }
+
+  /// Drops the first `n` bytes from the view; `n` is at most size().
+  void remove_prefix(std::size_t n) noexcept {
+    ANYIO_NET_ASSERT(n <= size_);
+    data_ = data() + n;
+    size_ -= n;
+  }
+
+ private:
+  const void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}}  // namespace anyio
+
+// == base/recycler.hpp ============================================================================
 
 // Memory that goes round: blocks of a few sizes, kept per thread for the next one who asks.
 //
@@ -954,7 +954,7 @@ struct unix_address {
 
 #include <new>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 struct recycler_block {
   recycler_block* next;
@@ -1101,16 +1101,16 @@ struct pooled {
   static void operator delete(void* p, std::align_val_t a) noexcept { ::operator delete(p, a); }
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == byte_queue ===================================================================================
+// == base/byte_queue.hpp ==========================================================================
 
 // Bytes in order: put in at the end, taken from the front.
 //
 // The room for them is made when bytes come and goes back to the recycler when none are left, so that whoever
 // waits holds no memory. This part must not know where the bytes come from.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// A queue of bytes in one piece of memory. Takes as much as there is memory for.
 class byte_queue {
@@ -1161,9 +1161,9 @@ class byte_queue {
   std::size_t end_ = 0;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == backend ======================================================================================
+// == system/backend.hpp ===========================================================================
 
 // The seam: everything that the library asks of the world.
 //
@@ -1179,7 +1179,7 @@ class byte_queue {
 
 #include <sys/types.h>
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 using duration = std::chrono::nanoseconds;                 ///< what members and results are in
 using time_point = std::chrono::steady_clock::time_point;  ///< of the loop's clock, see `now`
@@ -1481,9 +1481,9 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 /// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).
 [[nodiscard]] std::unique_ptr<backend> system_backend();
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == backend_posix ================================================================================
+// == system/posix_backend.hpp =====================================================================
 
 // What POSIX systems have in common behind the seam.
 //
@@ -1493,7 +1493,7 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 
 #include <atomic>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class posix_backend : public backend {
  public:
@@ -1591,9 +1591,9 @@ class posix_threads : public thread_service {
 /// next call tells what it is; the end of what the peer sends leaves writers alone.
 [[nodiscard]] std::uint32_t readiness_of_poll(unsigned events) noexcept;
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == backend_epoll ================================================================================
+// == system/epoll_backend.hpp =====================================================================
 
 // Waiting on Linux: epoll, and an eventfd to be woken by.
 //
@@ -1607,7 +1607,7 @@ class posix_threads : public thread_service {
 #include <memory>
 #include <span>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class epoll_backend final : public posix_backend {
  public:
@@ -1643,11 +1643,11 @@ class epoll_backend final : public posix_backend {
   std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 #endif
 
-// == backend_kqueue ===============================================================================
+// == system/kqueue_backend.hpp ====================================================================
 
 // Waiting on the BSDs and macOS: kqueue, and a pipe to be woken by.
 //
@@ -1665,7 +1665,7 @@ class epoll_backend final : public posix_backend {
 
 #include <sys/types.h>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class kqueue_backend final : public posix_backend {
  public:
@@ -1713,15 +1713,15 @@ class kqueue_backend final : public posix_backend {
   std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 #endif
 
-// == unique_fd ====================================================================================
+// == system/unique_fd.hpp =========================================================================
 
 // A descriptor with an owner.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// Owns a descriptor of any kind, and closes it when destroyed.
 class unique_fd {
@@ -1752,9 +1752,9 @@ class unique_fd {
   int fd_ = -1;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == ready_list ===================================================================================
+// == loop/ready_list.hpp ==========================================================================
 
 // What waits, and the lists it waits in.
 //
@@ -1763,7 +1763,7 @@ class unique_fd {
 // in O(1) wherever it is. Its face says how it is run and to whom it is handed over. This part must
 // not know what an operation does.
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class loop_core;
 struct node;
@@ -1848,9 +1848,9 @@ struct node : link {
   void retire() noexcept;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == timers =======================================================================================
+// == loop/timers.hpp ==============================================================================
 
 // Deadlines in order.
 //
@@ -1859,7 +1859,7 @@ struct node : link {
 // not read a clock: time is what the loop says it is. (Fredman, Sedgewick, Sleator, Tarjan: The
 // pairing heap, 1986.)
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class timer_heap;
 
@@ -1944,9 +1944,9 @@ inline void timer::cancel() noexcept {
   if (heap_) heap_->remove(*this);
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == loop =========================================================================================
+// == loop/loop.hpp ================================================================================
 
 // The event loop: what is ready, what waits, timers, descriptors, posted calls.
 //
@@ -1961,7 +1961,7 @@ inline void timer::cancel() noexcept {
 #include <mutex>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class loop;
 
@@ -2541,9 +2541,9 @@ class loop {
 /// The clock of this thread's loop, the only one to use with `*_at` and `*_until`.
 [[nodiscard]] time_point now();
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == coroutine ====================================================================================
+// == operation/coroutine.hpp ======================================================================
 
 // Coroutines, run by a driver.
 //
@@ -2555,7 +2555,7 @@ class loop {
 
 #include <coroutine>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 struct promise_base;
 
@@ -2747,9 +2747,9 @@ class foreign_awaiter {
   resumption resumption_;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == operation ====================================================================================
+// == operation/operation.hpp ======================================================================
 
 // Operations, and the two ways to use one.
 //
@@ -2773,7 +2773,7 @@ class foreign_awaiter {
 
 #include <exception>
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 template <class T>
 class task;
@@ -3433,9 +3433,9 @@ template <class T>
   return detail::result_operation<T>(result<T>(r));
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == task =========================================================================================
+// == operation/task.hpp ===========================================================================
 
 // Tasks: coroutines that are operations.
 //
@@ -3444,7 +3444,7 @@ template <class T>
 // there are no exceptions a raised error ends the frame before anybody hears of it. This part must not
 // know sockets.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -3747,69 +3747,9 @@ task<T> promise_common<T>::get_return_object() noexcept {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == sleep ========================================================================================
-
-// Waiting for a time.
-//
-// It must not read a clock: the loop has the time, virtual in a simulation.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-/// What `sleep` and `sleep_until` give.
-class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
- public:
-  static constexpr const char* name = "sleep";
-  sleep_operation() = default;
-  explicit sleep_operation(duration d) : amount_(d), kind_(kind::amount) {}
-  explicit sleep_operation(time_point deadline) : deadline_(deadline), kind_(kind::deadline) {}
-
- private:
-  friend class detail::operation<sleep_operation, void>;
-  // From the loop: even a sleep of no time lets others run.
-  static constexpr bool attempts_when_awaited = false;
-  enum class kind : std::uint8_t { none, amount, deadline };
-
-  [[nodiscard]] errc check() const noexcept {
-    return kind_ == kind::none ? errc::invalid_argument : errc::ok;
-  }
-  bool attempt(result<void>& out) {
-    started();
-    if (timer_.armed() || deadline_ == time_point::max()) return false;
-    out = result<void>();
-    return true;
-  }
-  void started() {
-    if (std::exchange(begun_, true)) return;
-    detail::loop_core& loop = detail::loop_core::current();
-    const time_point time = loop.now();
-    if (kind_ == kind::amount) deadline_ = detail::add(time, amount_);
-    if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
-  }
-  void left() noexcept {
-    timer_.cancel();
-    begun_ = false;
-  }
-
-  duration amount_{};
-  time_point deadline_{};
-  kind kind_ = kind::none;
-  bool begun_ = false;
-  detail::timer timer_;
-};
-
-/// Completes when so much time has passed, never before. Zero or less still lets others run.
-template <class Rep, class Period>
-[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
-  return sleep_operation(detail::to_duration(d));
-}
-/// The same with a point in time, of the loop's clock.
-[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == combinators ==================================================================================
+// == operation/combinators.hpp ====================================================================
 
 // Operations made of operations: time limits, all of several, one of several.
 //
@@ -3821,7 +3761,7 @@ template <class Rep, class Period>
 #include <optional>
 #include <tuple>
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -4291,9 +4231,363 @@ template <class... Xs>
       detail::as_operation(std::forward<Xs>(xs))...);
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == synchronization ==============================================================================
+// == operation/descriptors.hpp ====================================================================
+
+// Waiting for descriptors that belong to others.
+//
+// Their owner may close one and use its number again at any time, so nothing of it stays in the poller
+// beyond a wait: first a look at what is ready now, then an entry for one event, level-triggered, which is
+// taken out again on completion or withdrawal. A reader and a writer share the entry. This part must not
+// know what a descriptor is.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+class wait_operation;
+
+namespace detail {
+
+/// A descriptor of somebody else's that is waited for.
+class raw_descriptor final : public resource, public link {
+ public:
+  raw_descriptor(loop_core& core, int fd) : resource(core) {
+    registration_.fd = fd;
+    entered_by_waits = true;
+    core.raw_descriptors.insert_before(*this);
+  }
+  ~raw_descriptor() override { close(); }
+
+  /// Null if nobody waits for it.
+  [[nodiscard]] static raw_descriptor* find(loop_core& core, int fd) noexcept;
+
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
+  /// Has the poller tell once of what is waited for now. 0 or a negative errno.
+  [[nodiscard]] int arm();
+  /// Somebody does not wait any more; the entry serves the other one, or ends with the last.
+  void left(side s) noexcept;
+
+ private:
+  ANYIO_NET_FN void shut() noexcept override;
+
+  registration registration_;
+  std::uint64_t token_ = 0;
+  bool entered_ = false;
+};
+
+}  // namespace detail
+
+/// What `wait_readable` and `wait_writable` give.
+class [[nodiscard]] wait_operation : public detail::operation<wait_operation, void> {
+ public:
+  static constexpr const char* name = "wait";
+  wait_operation() = default;
+  wait_operation(int fd, detail::side s) noexcept : fd_(fd), side_(s) {}
+  wait_operation(wait_operation&& other) noexcept = default;
+  wait_operation& operator=(wait_operation&& other) noexcept;
+  ~wait_operation() { leave(); }
+
+ private:
+  friend class detail::operation<wait_operation, void>;
+
+  [[nodiscard]] const char* operation_name() const noexcept {
+    return side_ == detail::read_side ? "wait_readable" : "wait_writable";
+  }
+  [[nodiscard]] errc check() const noexcept { return fd_ < 0 ? errc::invalid_argument : errc::ok; }
+  [[nodiscard]] errc enter();
+  bool attempt(result<void>& out);
+  void left() noexcept { leave(); }
+  [[nodiscard]] int descriptor() const noexcept { return fd_; }
+
+  /// Whether another waits for the same, or the descriptor belongs to a stream of this loop.
+  [[nodiscard]] bool busy(detail::loop_core& loop) const noexcept;
+  void join(detail::loop_core& loop);
+  void leave() noexcept;
+
+  int fd_ = -1;
+  detail::side side_ = detail::read_side;
+  detail::ref<detail::raw_descriptor> place_;  // while it waits
+};
+
+/// Completes when a read from the descriptor would not block: ready now is ready, and so is a regular
+/// file, an end of stream or an error. The descriptor stays the caller's, who calls `notify_closing`
+/// before closing it while somebody waits.
+///
+/// One reader and one writer may wait for a descriptor at a time: `busy_resource` else, and for the
+/// descriptor of a stream of this loop. `invalid_argument` if negative, `os_error` with EBADF if not open.
+[[nodiscard]] inline wait_operation wait_readable(int fd) { return {fd, detail::read_side}; }
+/// The same for a write.
+[[nodiscard]] inline wait_operation wait_writable(int fd) { return {fd, detail::write_side}; }
+
+/// Ends what waits for the descriptor on this thread's loop with `closed_resource`; from here on the loop
+/// does not touch it. Does not close it.
+void notify_closing(int fd);
+
+}}  // namespace anyio
+
+// == operation/run.hpp ============================================================================
+
+// From a plain function into the loop and back.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class T>
+struct run_done {
+  using internal = void;
+  std::optional<result<T>>* outcome;
+  bool* done;
+  node* runner = nullptr;  // stands for who waits
+  void operator()(result<T>&& r) const {
+    outcome->emplace(std::move(r));
+    *done = true;
+  }
+  [[nodiscard]] node* owner() const noexcept { return runner; }
+};
+
+/// An exception of others may leave the loop before a caller's own operation is through, which then is
+/// taken back: it refers to the frame that is left.
+template <class Op>
+struct withdraw_at_end {
+  Op& op;
+};
+template <class Op>
+struct withdraw_at_end<Op&> {
+  Op& op;
+  ~withdraw_at_end() { op.withdraw(); }
+};
+
+}  // namespace detail
+
+/// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
+/// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
+///
+/// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
+/// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
+/// `after_fork`.
+///
+/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
+/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
+/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
+/// callback is all right.
+template <class X>
+auto run(X&& x) {
+  using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
+                                       detail::operation_of_t<X>>;
+  using T = typename std::remove_reference_t<reference>::value_type;
+
+  std::optional<loop> own;
+  if (detail::loop_core* core = detail::loop_core::current_or_null();
+      core == nullptr || core->running() || core->inherited())
+    own.emplace();
+  const detail::ref<detail::loop_core> core(&detail::loop_core::current());
+
+  std::optional<result<T>> outcome;
+  bool done = false;
+  {
+    auto make = [&]() -> reference {
+      if constexpr (std::is_lvalue_reference_v<reference>) {
+        return x;
+      } else {
+        return detail::as_operation(std::forward<X>(x));
+      }
+    };
+    reference op = make();
+    [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
+    detail::node runner;
+    const detail::loop_core::waiting_scope waits(*core, &runner);
+    op.start(detail::run_done<T>{&outcome, &done, &runner});
+    do {
+      core->run(&done);
+    } while (!done && core->alive() && !core->idle());
+  }
+  if (!done) {
+    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
+    const error ended =
+        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                                          "the operation belongs to a loop that does not run")
+                      : error(errc::closed_resource, 0, "run");
+    if constexpr (detail::is_result<T>) {
+      outcome.emplace(T(ended));
+    } else {
+      outcome.emplace(ended);
+    }
+  }
+#if !ANYIO_NET_EXCEPTIONS
+  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
+#endif
+  return std::move(*outcome).value();
+}
+
+}}  // namespace anyio
+
+// == operation/signals.hpp ========================================================================
+
+// Signals as something to receive.
+//
+// The handler behind the seam only notes a signal and wakes the loops that asked for it; here each loop
+// hands it to every receiver that named it, once for all that came in the meantime, as the kernel does.
+// This part must not know what a handler may do.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// The signals of one receiver; a set is a mask with a bit for each number, at number - 1.
+class signal_resource final : public resource, public link {
+ public:
+  static constexpr int highest = 64;
+
+  explicit signal_resource(loop_core& core);
+  ~signal_resource() override { close(); }
+
+  /// Names one more signal. 0 or a negative errno.
+  [[nodiscard]] int add(int number);
+  /// The lowest that came; 0 if none did.
+  [[nodiscard]] int take();
+
+ private:
+  /// Hands what came to the receivers of the loop.
+  static void distribute(loop_core& core);
+  ANYIO_NET_FN void shut() noexcept override;
+
+  registration registration_;
+  std::uint64_t named_ = 0;
+  std::uint64_t came_ = 0;
+};
+
+/// What `signal_receiver::receive` gives.
+class [[nodiscard]] receive_signal_operation
+    : public resource_operation<receive_signal_operation, int, signal_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_signal";
+  receive_signal_operation() = default;
+  explicit receive_signal_operation(ref<signal_resource> r) noexcept : resource_operation(std::move(r)) {}
+
+ private:
+  friend class operation<receive_signal_operation, int>;
+
+  bool attempt(result<int>& out) {
+    if (!resource_->open()) {
+      out = closed();
+      return true;
+    }
+    const int number = resource_->take();
+    if (number != 0) out = number;
+    return number != 0;
+  }
+};
+
+}  // namespace detail
+
+/// Receives the signals that it names, from its opening to its end, instead of what the process did with
+/// them before. Every receiver of any loop that named a signal gets it; when the last of them is closed,
+/// the disposition from before is back.
+///
+/// Signals of a kind that come faster than they are received count as one (sigaction(2)). A receiver that
+/// nobody waits on does not keep `run()` going.
+class signal_receiver {
+ public:
+  signal_receiver() = default;
+  signal_receiver(signal_receiver&&) noexcept = default;
+  signal_receiver& operator=(signal_receiver&& other) noexcept;
+  ~signal_receiver() { close(); }
+
+  /// For this thread's loop. `invalid_argument` with EINVAL for a number that is none, or that cannot be
+  /// caught.
+  template <std::convertible_to<int>... Numbers>
+  [[nodiscard]] static result<signal_receiver> open(int first, Numbers... others) {
+    const int numbers[] = {first, static_cast<int>(others)...};
+    return open_all(numbers);
+  }
+
+  /// Whether it is open.
+  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
+
+  /// The number of a signal that came, the lowest first if there are several.
+  [[nodiscard]] detail::receive_signal_operation receive() {
+    return detail::receive_signal_operation(resource_);
+  }
+  /// What waits makes one more attempt, then ends with `cancelled`.
+  void cancel() noexcept {
+    if (resource_) resource_->cancel();
+  }
+  /// What waits ends with `closed_resource`; what came and was not received is dropped. Again is a no-op.
+  void close() noexcept {
+    if (resource_) resource_->close();
+  }
+
+ private:
+  explicit signal_receiver(detail::ref<detail::signal_resource> r) noexcept : resource_(std::move(r)) {}
+  [[nodiscard]] static result<signal_receiver> open_all(std::span<const int> numbers);
+
+  detail::ref<detail::signal_resource> resource_;
+};
+
+}}  // namespace anyio
+
+// == operation/sleep.hpp ==========================================================================
+
+// Waiting for a time.
+//
+// It must not read a clock: the loop has the time, virtual in a simulation.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// What `sleep` and `sleep_until` give.
+class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
+ public:
+  static constexpr const char* name = "sleep";
+  sleep_operation() = default;
+  explicit sleep_operation(duration d) : amount_(d), kind_(kind::amount) {}
+  explicit sleep_operation(time_point deadline) : deadline_(deadline), kind_(kind::deadline) {}
+
+ private:
+  friend class detail::operation<sleep_operation, void>;
+  // From the loop: even a sleep of no time lets others run.
+  static constexpr bool attempts_when_awaited = false;
+  enum class kind : std::uint8_t { none, amount, deadline };
+
+  [[nodiscard]] errc check() const noexcept {
+    return kind_ == kind::none ? errc::invalid_argument : errc::ok;
+  }
+  bool attempt(result<void>& out) {
+    started();
+    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    out = result<void>();
+    return true;
+  }
+  void started() {
+    if (std::exchange(begun_, true)) return;
+    detail::loop_core& loop = detail::loop_core::current();
+    const time_point time = loop.now();
+    if (kind_ == kind::amount) deadline_ = detail::add(time, amount_);
+    if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
+  }
+  void left() noexcept {
+    timer_.cancel();
+    begun_ = false;
+  }
+
+  duration amount_{};
+  time_point deadline_{};
+  kind kind_ = kind::none;
+  bool begun_ = false;
+  detail::timer timer_;
+};
+
+/// Completes when so much time has passed, never before. Zero or less still lets others run.
+template <class Rep, class Period>
+[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
+  return sleep_operation(detail::to_duration(d));
+}
+/// The same with a point in time, of the loop's clock.
+[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
+
+}}  // namespace anyio
+
+// == operation/synchronization.hpp ================================================================
 
 // What tasks of one loop wait for from each other: events, semaphores, channels.
 //
@@ -4301,7 +4595,7 @@ template <class... Xs>
 // it takes is taken at that moment, so nothing is lost by one that is cancelled on the way. None of
 // these may be used from another thread.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -4743,9 +5037,9 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
   detail::wait_place place_;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == task_group ===================================================================================
+// == operation/task_group.hpp =====================================================================
 
 // Children of one scope.
 //
@@ -4753,7 +5047,7 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
 // of a child ends the others, and `join` raises it. Children begin from the loop, never inside the call
 // that started them. This part must not know sockets.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class task_group;
 
@@ -5035,303 +5329,322 @@ struct task_group_access {
 
 inline task_group::join_operation task_group::join() { return join_operation(*this); }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == run ==========================================================================================
+// == operation/threads.hpp ========================================================================
 
-// From a plain function into the loop and back.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-template <class T>
-struct run_done {
-  using internal = void;
-  std::optional<result<T>>* outcome;
-  bool* done;
-  node* runner = nullptr;  // stands for who waits
-  void operator()(result<T>&& r) const {
-    outcome->emplace(std::move(r));
-    *done = true;
-  }
-  [[nodiscard]] node* owner() const noexcept { return runner; }
-};
-
-/// An exception of others may leave the loop before a caller's own operation is through, which then is
-/// taken back: it refers to the frame that is left.
-template <class Op>
-struct withdraw_at_end {
-  Op& op;
-};
-template <class Op>
-struct withdraw_at_end<Op&> {
-  Op& op;
-  ~withdraw_at_end() { op.withdraw(); }
-};
-
-}  // namespace detail
-
-/// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
-/// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
-///
-/// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
-/// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
-/// `after_fork`.
-///
-/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
-/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
-/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
-/// callback is all right.
-template <class X>
-auto run(X&& x) {
-  using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
-                                       detail::operation_of_t<X>>;
-  using T = typename std::remove_reference_t<reference>::value_type;
-
-  std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null();
-      core == nullptr || core->running() || core->inherited())
-    own.emplace();
-  const detail::ref<detail::loop_core> core(&detail::loop_core::current());
-
-  std::optional<result<T>> outcome;
-  bool done = false;
-  {
-    auto make = [&]() -> reference {
-      if constexpr (std::is_lvalue_reference_v<reference>) {
-        return x;
-      } else {
-        return detail::as_operation(std::forward<X>(x));
-      }
-    };
-    reference op = make();
-    [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
-    detail::node runner;
-    const detail::loop_core::waiting_scope waits(*core, &runner);
-    op.start(detail::run_done<T>{&outcome, &done, &runner});
-    do {
-      core->run(&done);
-    } while (!done && core->alive() && !core->idle());
-  }
-  if (!done) {
-    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
-    const error ended =
-        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
-                                                          "the operation belongs to a loop that does not run")
-                      : error(errc::closed_resource, 0, "run");
-    if constexpr (detail::is_result<T>) {
-      outcome.emplace(T(ended));
-    } else {
-      outcome.emplace(ended);
-    }
-  }
-#if !ANYIO_NET_EXCEPTIONS
-  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
-#endif
-  return std::move(*outcome).value();
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == signals ======================================================================================
-
-// Signals as something to receive.
+// Calls that block, off the loop's thread.
 //
-// The handler behind the seam only notes a signal and wakes the loops that asked for it; here each loop
-// hands it to every receiver that named it, once for all that came in the meantime, as the kernel does.
-// This part must not know what a handler may do.
+// Name look-ups, and what users hand to `to_thread::run_sync`, run on a few helper threads that the whole
+// process shares: started when there is a call for them, gone when there is none. A call whose operation
+// was withdrawn is abandoned, not joined, so everything that it needs belongs to it. Where the system has
+// no threads, or must not use them, a call runs in place. This part must not know what is called.
 
-namespace anyio::inline ANYIO_NET_ABI {
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <atomic>
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// The signals of one receiver; a set is a mask with a bit for each number, at number - 1.
-class signal_resource final : public resource, public link {
+class helper_pool;
+
+/// A blocking call and its outcome. It goes from its loop to the helpers' queue, to a helper, to the mail of
+/// the loop and back. Counted: by the operation that wants the outcome, and by the place where it is.
+/// All but `work_` and the count belong to the loop's thread while it is not with the helpers.
+class helper_job : public posted_node {
  public:
-  static constexpr int highest = 64;
+  explicit helper_job(void (*work)(helper_job&)) noexcept : work_(work) { how = &face_of_job; }
 
-  explicit signal_resource(loop_core& core);
-  ~signal_resource() override { close(); }
-
-  /// Names one more signal. 0 or a negative errno.
-  [[nodiscard]] int add(int number);
-  /// The lowest that came; 0 if none did.
-  [[nodiscard]] int take();
+  /// Has the call made, and the waiter queued afterwards; in place, the outcome is there at once.
+  /// 0, or a negative errno if there is no helper and none can be started.
+  [[nodiscard]] int begin(loop_core& loop, node& waiter);
+  [[nodiscard]] bool begun() const noexcept { return stage_ != stage::idle; }
+  [[nodiscard]] bool over() const noexcept { return stage_ == stage::over; }
+  /// The helper that was making the call is not in this process, a forked child.
+  [[nodiscard]] bool lost() const noexcept { return stage_ == stage::lost; }
+  /// Nobody waits for the outcome any more. False: the call is being made, and the job is lost to it.
+  [[nodiscard]] bool withdraw() noexcept;
+  /// One owner less.
+  void release() noexcept;
 
  private:
-  /// Hands what came to the receivers of the loop.
-  static void distribute(loop_core& core);
-  ANYIO_NET_FN void shut() noexcept override;
+  friend class helper_pool;
+  enum class stage : std::uint8_t { idle, under_way, over, lost };
 
-  registration registration_;
-  std::uint64_t named_ = 0;
-  std::uint64_t came_ = 0;
+  void acquire() noexcept { ++owners_; }
+  /// The call is made here, at a moment that the system chooses.
+  static void run_in_place(node& n);
+  static void run(node& n);
+  static void abandon(node& n);
+  static node* owner(node&) { return nullptr; }
+  static description describe(node&) { return {"helper thread"}; }
+  static constexpr face face_of_job{run, abandon, owner, describe};
+  static constexpr face face_in_place{run_in_place, abandon, owner, describe};
+
+  void (*work_)(helper_job&);
+  node* waiter_ = nullptr;
+  timer turn_;
+  std::size_t turns_ = 0;  // until a call in place
+  std::shared_ptr<mailbox> mail_;
+  stage stage_ = stage::idle;
+  stage next_stage_ = stage::over;  // when it is back from the helpers
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::atomic<unsigned> owners_{1};
+  bool queued_ = false;  // under the pool's mutex
+#else
+  unsigned owners_ = 1;
+#endif
 };
 
-/// What `signal_receiver::receive` gives.
-class [[nodiscard]] receive_signal_operation
-    : public resource_operation<receive_signal_operation, int, signal_resource, read_side> {
+#if !defined(ANYIO_NET_NO_THREADS)
+
+/// The helper threads of the process. A forked child has none of them: there the jobs go back to their loops,
+/// which learn of it if they run again after `loop::after_fork`.
+class helper_pool {
  public:
-  static constexpr const char* name = "receive_signal";
-  receive_signal_operation() = default;
-  explicit receive_signal_operation(ref<signal_resource> r) noexcept : resource_operation(std::move(r)) {}
+  static constexpr std::size_t most_helpers = 16;
+
+  /// Never destroyed, since an abandoned helper may still run when the process exits.
+  [[nodiscard]] static helper_pool& instance();
+
+  /// 0, or a negative errno if there is no helper and none can be started.
+  [[nodiscard]] int submit(backend& system, helper_job& job);
+  /// True, and the job is out of the queue, if no helper has begun it.
+  [[nodiscard]] bool take_back(helper_job& job) noexcept;
 
  private:
-  friend class operation<receive_signal_operation, int>;
+  helper_pool();
+  static void serve();
+  static void part_from_parent();
+  static void give_back(helper_job& job, helper_job::stage then);
 
-  bool attempt(result<int>& out) {
-    if (!resource_->open()) {
-      out = closed();
+  std::mutex mutex_;
+  link queue_;  // empty when there is no helper
+  link performed_;
+  std::size_t helpers_ = 0;
+};
+
+#endif
+
+/// A callable that an operation has called on a helper thread. Moves only while idle.
+template <class F>
+class helper_call {
+  static constexpr auto call = [](F& f) -> decltype(auto) {
+    if constexpr (std::is_invocable_v<F&>) {
+      return f();
+    } else {
+      return std::move(f)();
+    }
+  };
+
+ public:
+  using value_type = std::decay_t<std::invoke_result_t<decltype(call), F&>>;
+
+  helper_call() = default;
+  explicit helper_call(F&& f) : job_(new job(std::move(f))) {}
+  helper_call(helper_call&& other) noexcept : job_(std::exchange(other.job_, nullptr)) {}
+  helper_call& operator=(helper_call&& other) noexcept {
+    if (this == &other) return *this;
+    withdraw();
+    if (job_ != nullptr) job_->release();
+    job_ = std::exchange(other.job_, nullptr);
+    return *this;
+  }
+  ~helper_call() {
+    withdraw();
+    if (job_ != nullptr) job_->release();
+  }
+
+  /// Whether there is something to call.
+  explicit operator bool() const noexcept { return job_ != nullptr; }
+
+  /// Begins the call, or looks after it: true when the outcome is there. Else the waiter will be queued.
+  bool attempt(loop_core& loop, node& waiter, const char* name, result<value_type>& out) {
+    if (!job_->begun()) {
+      if (const int status = job_->begin(loop, waiter); status < 0) {
+        out = error(errc::os_error, -status, name);
+        return true;
+      }
+    }
+    if (job_->lost()) {  // what it was about to write is left alone
+      withdraw();
+      out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
+                                      "the helper thread is in the parent of this process");
       return true;
     }
-    const int number = resource_->take();
-    if (number != 0) out = number;
-    return number != 0;
+    if (!job_->over()) return false;
+    out = std::move(job_->outcome);
+    return true;
   }
-};
-
-}  // namespace detail
-
-/// Receives the signals that it names, from its opening to its end, instead of what the process did with
-/// them before. Every receiver of any loop that named a signal gets it; when the last of them is closed,
-/// the disposition from before is back.
-///
-/// Signals of a kind that come faster than they are received count as one (sigaction(2)). A receiver that
-/// nobody waits on does not keep `run()` going.
-class signal_receiver {
- public:
-  signal_receiver() = default;
-  signal_receiver(signal_receiver&&) noexcept = default;
-  signal_receiver& operator=(signal_receiver&& other) noexcept;
-  ~signal_receiver() { close(); }
-
-  /// For this thread's loop. `invalid_argument` with EINVAL for a number that is none, or that cannot be
-  /// caught.
-  template <std::convertible_to<int>... Numbers>
-  [[nodiscard]] static result<signal_receiver> open(int first, Numbers... others) {
-    const int numbers[] = {first, static_cast<int>(others)...};
-    return open_all(numbers);
-  }
-
-  /// Whether it is open.
-  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
-
-  /// The number of a signal that came, the lowest first if there are several.
-  [[nodiscard]] detail::receive_signal_operation receive() {
-    return detail::receive_signal_operation(resource_);
-  }
-  /// What waits makes one more attempt, then ends with `cancelled`.
-  void cancel() noexcept {
-    if (resource_) resource_->cancel();
-  }
-  /// What waits ends with `closed_resource`; what came and was not received is dropped. Again is a no-op.
-  void close() noexcept {
-    if (resource_) resource_->close();
+  /// Back to where it can begin again; a call that is being made is abandoned, and nothing is left.
+  void withdraw() noexcept {
+    if (job_ == nullptr || !job_->begun() || job_->withdraw()) return;
+    std::exchange(job_, nullptr)->release();
   }
 
  private:
-  explicit signal_receiver(detail::ref<detail::signal_resource> r) noexcept : resource_(std::move(r)) {}
-  [[nodiscard]] static result<signal_receiver> open_all(std::span<const int> numbers);
+  struct job final : helper_job {
+    explicit job(F&& f) : helper_job(work), callable(std::move(f)) {}
 
-  detail::ref<detail::signal_resource> resource_;
+    static void work(helper_job& base) {
+      auto& self = static_cast<job&>(base);
+#if ANYIO_NET_EXCEPTIONS
+      try {
+        self.make_call();
+      } catch (const exception& e) {
+        self.outcome = e.error();
+      } catch (...) {
+        self.outcome = result_access::foreign<value_type>(std::current_exception());
+      }
+#else
+      self.make_call();
+#endif
+    }
+    void make_call() {
+      if constexpr (std::is_void_v<value_type>) {
+        call(callable);
+        outcome = result<void>();
+      } else {
+        outcome = result<value_type>(call(callable));
+      }
+    }
+
+    F callable;
+    result<value_type> outcome{errc::cancelled};
+  };
+
+  job* job_ = nullptr;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+#if !defined(ANYIO_NET_NO_THREADS)
 
-// == descriptors ==================================================================================
+/// What `to_thread::run_sync` gives.
+template <class F>
+class [[nodiscard]] run_sync_operation
+    : public operation<run_sync_operation<F>, typename helper_call<F>::value_type> {
+  using value = typename helper_call<F>::value_type;
 
-// Waiting for descriptors that belong to others.
+ public:
+  static constexpr const char* name = "run_sync";
+  run_sync_operation() = default;
+  explicit run_sync_operation(F&& f) : call_(std::move(f)) {}
+
+ private:
+  friend class operation<run_sync_operation, value>;
+  static constexpr bool attempts_when_awaited = false;  // in place, too, it is the loop that makes the call
+
+  [[nodiscard]] errc check() const noexcept { return call_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<value>& out) { return this->pending() && call_.attempt(*this->core, *this, name, out); }
+  void left() noexcept { call_.withdraw(); }
+
+  helper_call<F> call_;
+};
+
+#endif
+
+}  // namespace detail
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+namespace to_thread {
+
+/// Calls `callable`, any that can be moved, on a helper thread, and gives what it returns; what it throws is
+/// raised here unchanged. At most 16 calls are made at a time in the process, name look-ups included; more
+/// wait their turn. Fails with `os_error` if the first helper cannot be started.
+///
+/// Cancelled, a call that has not begun is dropped, and one that is being made is abandoned: it goes on to
+/// its end, its outcome is discarded, and the callable is destroyed later, on the loop's thread or, if the
+/// loop is gone, on the helper. What it refers to must live so long, beyond `main` even.
+///
+/// In a simulation the call is made in place.
+template <class F>
+[[nodiscard]] auto run_sync(F&& callable) {
+  return detail::run_sync_operation<std::decay_t<F>>(std::decay_t<F>(std::forward<F>(callable)));
+}
+
+}  // namespace to_thread
+
+#endif
+
+}}  // namespace anyio
+
+// == stream/relay.hpp =============================================================================
+
+// How a stream that stands on another one waits: for the operation that waits on the outer stream, on the
+// inner one.
 //
-// Their owner may close one and use its number again at any time, so nothing of it stays in the poller
-// beyond a wait: first a look at what is ready now, then an entry for one event, level-triggered, which is
-// taken out again on completion or withdrawal. A reader and a writer share the entry. This part must not
-// know what a descriptor is.
+// The outer stream's verb calls the inner one's; when that has to wait, the relay takes the reader's or the
+// writer's place there. Once woken it runs the outer operation on the spot, which tries again: nothing taken
+// from the inner stream ever lies about without an owner, and a cancelled wait is a place that is given up.
+// This part must not know what the outer stream makes of the bytes.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-class wait_operation;
-
-namespace detail {
-
-/// A descriptor of somebody else's that is waited for.
-class raw_descriptor final : public resource, public link {
+/// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
+class relay final : public node {
  public:
-  raw_descriptor(loop_core& core, int fd) : resource(core) {
-    registration_.fd = fd;
-    entered_by_waits = true;
-    core.raw_descriptors.insert_before(*this);
+  /// What an outer stream does when it is woken, whether or not somebody waits there.
+  using hook = void (*)(resource& outer, bool cancelled);
+
+  /// With a hook it keeps its place until it is told to leave.
+  relay(resource& outer, side s, hook woken = nullptr) noexcept : outer_(outer), woken_(woken), side_(s) {
+    how = &face_of_relay;
   }
-  ~raw_descriptor() override { close(); }
+  ~relay() { leave(); }
+  relay(const relay&) = delete;
+  relay& operator=(const relay&) = delete;
 
-  /// Null if nobody waits for it.
-  [[nodiscard]] static raw_descriptor* find(loop_core& core, int fd) noexcept;
-
-  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  /// Has the poller tell once of what is waited for now. 0 or a negative errno.
-  [[nodiscard]] int arm();
-  /// Somebody does not wait any more; the entry serves the other one, or ends with the last.
-  void left(side s) noexcept;
+  /// Whether another operation waits on the inner stream.
+  [[nodiscard]] bool is_taken(const resource& inner) const noexcept {
+    const node* waiter = inner.waiting(side_);
+    return waiter != nullptr && waiter != this;
+  }
+  [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
+  /// Waits on the inner stream, which the outer one keeps alive.
+  void join(resource& inner) noexcept {
+    leave();
+    inner_ = &inner;
+    inner.set_waiting(side_, this);
+  }
+  /// Gives up the place, if there is one.
+  void leave() noexcept {
+    unlink();
+    cancelled = false;
+    resource* const inner = std::exchange(inner_, nullptr);
+    if (inner != nullptr && inner->waiting(side_) == this) inner->set_waiting(side_, nullptr);
+  }
 
  private:
-  ANYIO_NET_FN void shut() noexcept override;
-
-  registration registration_;
-  std::uint64_t token_ = 0;
-  bool entered_ = false;
-};
-
-}  // namespace detail
-
-/// What `wait_readable` and `wait_writable` give.
-class [[nodiscard]] wait_operation : public detail::operation<wait_operation, void> {
- public:
-  static constexpr const char* name = "wait";
-  wait_operation() = default;
-  wait_operation(int fd, detail::side s) noexcept : fd_(fd), side_(s) {}
-  wait_operation(wait_operation&& other) noexcept = default;
-  wait_operation& operator=(wait_operation&& other) noexcept;
-  ~wait_operation() { leave(); }
-
- private:
-  friend class detail::operation<wait_operation, void>;
-
-  [[nodiscard]] const char* operation_name() const noexcept {
-    return side_ == detail::read_side ? "wait_readable" : "wait_writable";
+  static void run(node& n) {
+    auto& self = static_cast<relay&>(n);
+    const ref<resource> alive(&self.outer_);
+    const bool was_cancelled = self.cancelled;
+    self.leave();
+    if (self.woken_ != nullptr) self.woken_(self.outer_, was_cancelled);
+    node* const waiter = self.outer_.waiting(self.side_);
+    if (waiter == nullptr) return;
+    if (was_cancelled) waiter->cancelled = true;
+    waiter->how->run(*waiter);
+    // Cancelled: its last attempt joined again.
+    if (self.outer_.waiting(self.side_) == nullptr) self.outer_.withdrawn(self.side_);
   }
-  [[nodiscard]] errc check() const noexcept { return fd_ < 0 ? errc::invalid_argument : errc::ok; }
-  [[nodiscard]] errc enter();
-  bool attempt(result<void>& out);
-  void left() noexcept { leave(); }
-  [[nodiscard]] int descriptor() const noexcept { return fd_; }
+  static void abandon(node& n) { n.unlink(); }
+  static node* owner(node&) { return nullptr; }
+  static description describe(node& n) { return {"relay", static_cast<relay&>(n).outer_.descriptor()}; }
+  static constexpr face face_of_relay{run, abandon, owner, describe};
 
-  /// Whether another waits for the same, or the descriptor belongs to a stream of this loop.
-  [[nodiscard]] bool busy(detail::loop_core& loop) const noexcept;
-  void join(detail::loop_core& loop);
-  void leave() noexcept;
-
-  int fd_ = -1;
-  detail::side side_ = detail::read_side;
-  detail::ref<detail::raw_descriptor> place_;  // while it waits
+  resource& outer_;
+  resource* inner_ = nullptr;  // while it has a place there
+  hook woken_;
+  side side_;
 };
 
-/// Completes when a read from the descriptor would not block: ready now is ready, and so is a regular
-/// file, an end of stream or an error. The descriptor stays the caller's, who calls `notify_closing`
-/// before closing it while somebody waits.
-///
-/// One reader and one writer may wait for a descriptor at a time: `busy_resource` else, and for the
-/// descriptor of a stream of this loop. `invalid_argument` if negative, `os_error` with EBADF if not open.
-[[nodiscard]] inline wait_operation wait_readable(int fd) { return {fd, detail::read_side}; }
-/// The same for a write.
-[[nodiscard]] inline wait_operation wait_writable(int fd) { return {fd, detail::write_side}; }
+}}}  // namespace anyio::detail
 
-/// Ends what waits for the descriptor on this thread's loop with `closed_resource`; from here on the loop
-/// does not touch it. Does not close it.
-void notify_closing(int fd);
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == lent_bytes ===================================================================================
+// == stream/lent_bytes.hpp ========================================================================
 
 // Bytes to be sent, the caller's or one's own.
 //
@@ -5339,7 +5652,7 @@ void notify_closing(int fd);
 // the loop's buffer, which the next receive overwrites, it copies as soon as it has to wait. This part must
 // not know how bytes are sent.
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// A view of the caller's bytes, or bytes of one's own.
 class lent_bytes {
@@ -5383,9 +5696,9 @@ class lent_bytes {
   const_buffer view_;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == stream =======================================================================================
+// == stream/stream.hpp ============================================================================
 
 // Byte streams: what every one of them can do, and the operations that do it.
 //
@@ -5395,7 +5708,7 @@ class lent_bytes {
 
 #include <sys/uio.h>
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class socket_stream;
 
@@ -5766,9 +6079,187 @@ struct stream_access {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == socket =======================================================================================
+// == stream/buffered.hpp ==========================================================================
+
+// Reading by length and by delimiter, over any byte stream.
+//
+// What was read ahead lies in a buffer of the stream's own, made when bytes come and given back when it is
+// empty and small. An operation takes from there first, and then through the inner stream's own verbs, so
+// that a cancelled one leaves every byte where the next finds it. This part must not know sockets.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+class buffered_stream;
+
+namespace detail {
+
+class buffered_resource final : public stream_resource {
+ public:
+  /// `object` is the inner stream, of which `owned` may be the owner.
+  buffered_resource(ref<stream_resource> inner, byte_stream& object,
+                    std::unique_ptr<byte_stream> owned) noexcept;
+  ANYIO_NET_FN ~buffered_resource() override;
+
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
+  void withdrawn(side s) noexcept override { relays_[s].leave(); }
+  [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
+
+  /// Reads once from the inner stream into the buffer, at most so many bytes.
+  progress fill(std::size_t at_most, result<std::size_t>& out);
+  /// The same past the buffer.
+  progress fill_directly(mutable_buffer into, result<std::size_t>& out);
+  /// Closes without touching the inner stream, unless that is its own.
+  void let_go() noexcept;
+  [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
+
+  byte_queue bytes;
+
+ private:
+  ANYIO_NET_FN void shut() noexcept override;
+  template <class T, class Verb>
+  progress pass(side s, const char* name, result<T>& out, Verb verb);
+
+  ref<stream_resource> inner_;
+  byte_stream& object_;
+  std::unique_ptr<byte_stream> owned_;
+  relay relays_[2];
+  bool let_go_ = false;
+};
+
+/// How many reads from the inner stream one attempt may make.
+inline constexpr int reads_of_attempt = 16;
+
+/// Why a read ended that wanted more.
+[[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
+
+/// A string of exactly so many bytes.
+class [[nodiscard]] receive_exactly_string_operation
+    : public resource_operation<receive_exactly_string_operation, std::string, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_exactly";
+  receive_exactly_string_operation() = default;
+  receive_exactly_string_operation(ref<buffered_resource> r, std::size_t size) noexcept
+      : resource_operation(std::move(r)), size_(size) {}
+
+ private:
+  friend class operation<receive_exactly_string_operation, std::string>;
+  bool attempt(result<std::string>& out);
+  std::size_t size_ = 0;
+};
+
+/// The same into the caller's buffer. What lies there already goes back when it does not complete.
+class [[nodiscard]] receive_exactly_operation
+    : public resource_operation<receive_exactly_operation, void, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_exactly";
+  receive_exactly_operation() = default;
+  receive_exactly_operation(ref<buffered_resource> r, mutable_buffer into) noexcept
+      : resource_operation(std::move(r)), into_(into) {}
+  receive_exactly_operation(receive_exactly_operation&&) = default;
+  receive_exactly_operation& operator=(receive_exactly_operation&& other) noexcept;
+  ~receive_exactly_operation();
+
+ private:
+  friend class operation<receive_exactly_operation, void>;
+  bool attempt(result<void>& out);
+  bool fail(error e, result<void>& out);
+  void left() noexcept;
+  void put_back();
+
+  mutable_buffer into_;
+  std::size_t filled_ = 0;
+};
+
+/// What comes before a delimiter.
+class [[nodiscard]] receive_until_operation
+    : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_until";
+  receive_until_operation() = default;
+  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes,
+                          bool line)
+      : resource_operation(std::move(r)), delimiter_(delimiter), max_bytes_(max_bytes), line_(line) {}
+
+ private:
+  friend class operation<receive_until_operation, std::string>;
+  friend class resource_operation<receive_until_operation, std::string, buffered_resource, read_side>;
+  [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
+  [[nodiscard]] errc check() const noexcept {
+    return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::string>& out);
+  bool fail(error e, result<std::string>& out);
+  void left() noexcept;
+
+  std::string delimiter_;
+  std::size_t max_bytes_ = 0;
+  std::size_t searched_ = 0;  // no delimiter begins before
+  bool line_ = false;
+};
+
+}  // namespace detail
+
+/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads
+/// through it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream
+/// too.
+///
+/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream
+/// may be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns
+/// it.
+class buffered_stream : public byte_stream {
+ public:
+  buffered_stream() = default;
+  /// Borrows a stream, which must live as long as this one is used.
+  explicit buffered_stream(byte_stream& inner);
+  /// Owns a stream.
+  explicit buffered_stream(std::unique_ptr<byte_stream> inner);
+  buffered_stream(buffered_stream&&) noexcept = default;
+  buffered_stream& operator=(buffered_stream&& other) noexcept;
+  ANYIO_NET_FN ~buffered_stream() override;
+
+  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
+  /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
+  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) {
+    return {own(), size};
+  }
+  /// The same into a buffer; large reads go past the stream's own.
+  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) {
+    return {own(), into};
+  }
+  /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
+  /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
+  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty
+  /// delimiter or a `max_bytes` of 0 is `invalid_argument`.
+  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter,
+                                                              std::size_t max_bytes) {
+    return {own(), delimiter, max_bytes, false};
+  }
+  /// A line up to LF, which is not given, nor is one CR before it.
+  [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
+    return {own(), "\n", max_bytes, true};
+  }
+  /// Copies bytes behind those that are buffered, as if they had been received.
+  void feed_data(const_buffer data);
+  /// What is buffered; valid until the next read or `feed_data`.
+  [[nodiscard]] std::string_view buffer() const noexcept;
+  [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
+
+ private:
+  [[nodiscard]] detail::ref<detail::buffered_resource> own() const noexcept {
+    return detail::ref<detail::buffered_resource>(static_cast<detail::buffered_resource*>(resource_.get()));
+  }
+  void let_go() noexcept;
+};
+
+}}  // namespace anyio
+
+// == stream/socket.hpp ============================================================================
 
 // Stream sockets: TCP and UNIX.
 //
@@ -5776,7 +6267,7 @@ struct stream_access {
 // poller told of an end, an error or urgent data, after which no further edge may come: then it reads until
 // the kernel has no more. This part must not know names, or how a connection comes about.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -6023,9 +6514,9 @@ struct wanted_socket {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == fd_passing ===================================================================================
+// == stream/fd_passing.hpp ========================================================================
 
 // Descriptors over UNIX streams.
 //
@@ -6034,7 +6525,7 @@ struct wanted_socket {
 // is always offered for as many as the kernel passes at once, so that none can leak. This part must not
 // know how a connection came about.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
@@ -6104,16 +6595,16 @@ class [[nodiscard]] receive_fds_operation
   std::size_t max_fds_ = 0;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == fd_stream ====================================================================================
+// == stream/fd_stream.hpp =========================================================================
 
 // Pipes, terminals and character devices as byte streams.
 //
 // They are read and written until the kernel says that there is no more: a terminal gives a line at a time,
 // so a short read says nothing. This part must not know sockets.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -6179,82 +6670,9 @@ class fd_stream : public byte_stream {
   explicit fd_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == relay ========================================================================================
-
-// How a stream that stands on another one waits: for the operation that waits on the outer stream, on the
-// inner one.
-//
-// The outer stream's verb calls the inner one's; when that has to wait, the relay takes the reader's or the
-// writer's place there. Once woken it runs the outer operation on the spot, which tries again: nothing taken
-// from the inner stream ever lies about without an owner, and a cancelled wait is a place that is given up.
-// This part must not know what the outer stream makes of the bytes.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-/// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
-class relay final : public node {
- public:
-  /// What an outer stream does when it is woken, whether or not somebody waits there.
-  using hook = void (*)(resource& outer, bool cancelled);
-
-  /// With a hook it keeps its place until it is told to leave.
-  relay(resource& outer, side s, hook woken = nullptr) noexcept : outer_(outer), woken_(woken), side_(s) {
-    how = &face_of_relay;
-  }
-  ~relay() { leave(); }
-  relay(const relay&) = delete;
-  relay& operator=(const relay&) = delete;
-
-  /// Whether another operation waits on the inner stream.
-  [[nodiscard]] bool is_taken(const resource& inner) const noexcept {
-    const node* waiter = inner.waiting(side_);
-    return waiter != nullptr && waiter != this;
-  }
-  [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
-  /// Waits on the inner stream, which the outer one keeps alive.
-  void join(resource& inner) noexcept {
-    leave();
-    inner_ = &inner;
-    inner.set_waiting(side_, this);
-  }
-  /// Gives up the place, if there is one.
-  void leave() noexcept {
-    unlink();
-    cancelled = false;
-    resource* const inner = std::exchange(inner_, nullptr);
-    if (inner != nullptr && inner->waiting(side_) == this) inner->set_waiting(side_, nullptr);
-  }
-
- private:
-  static void run(node& n) {
-    auto& self = static_cast<relay&>(n);
-    const ref<resource> alive(&self.outer_);
-    const bool was_cancelled = self.cancelled;
-    self.leave();
-    if (self.woken_ != nullptr) self.woken_(self.outer_, was_cancelled);
-    node* const waiter = self.outer_.waiting(self.side_);
-    if (waiter == nullptr) return;
-    if (was_cancelled) waiter->cancelled = true;
-    waiter->how->run(*waiter);
-    // Cancelled: its last attempt joined again.
-    if (self.outer_.waiting(self.side_) == nullptr) self.outer_.withdrawn(self.side_);
-  }
-  static void abandon(node& n) { n.unlink(); }
-  static node* owner(node&) { return nullptr; }
-  static description describe(node& n) { return {"relay", static_cast<relay&>(n).outer_.descriptor()}; }
-  static constexpr face face_of_relay{run, abandon, owner, describe};
-
-  resource& outer_;
-  resource* inner_ = nullptr;  // while it has a place there
-  hook woken_;
-  side side_;
-};
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == memory_stream ================================================================================
+// == stream/memory_stream.hpp =====================================================================
 
 // Two connected ends in memory, for tests of what runs over a byte stream.
 //
@@ -6263,7 +6681,7 @@ class relay final : public node {
 // that they may be sent on and outlive the stream. This part must not know the system: nothing here can
 // fail but by the other end.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -6321,221 +6739,9 @@ class memory_stream : public byte_stream {
 /// received by the other end; an idle stream holds no memory for them.
 [[nodiscard]] std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity = 65536);
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == buffered =====================================================================================
-
-// Reading by length and by delimiter, over any byte stream.
-//
-// What was read ahead lies in a buffer of the stream's own, made when bytes come and given back when it is
-// empty and small. An operation takes from there first, and then through the inner stream's own verbs, so
-// that a cancelled one leaves every byte where the next finds it. This part must not know sockets.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-class buffered_stream;
-
-namespace detail {
-
-class buffered_resource final : public stream_resource {
- public:
-  /// `object` is the inner stream, of which `owned` may be the owner.
-  buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                    std::unique_ptr<byte_stream> owned) noexcept;
-  ANYIO_NET_FN ~buffered_resource() override;
-
-  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
-  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
-  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
-  ANYIO_NET_FN progress send_eof(result<void>& out) override;
-  ANYIO_NET_FN progress finish() override;
-  void withdrawn(side s) noexcept override { relays_[s].leave(); }
-  [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
-
-  /// Reads once from the inner stream into the buffer, at most so many bytes.
-  progress fill(std::size_t at_most, result<std::size_t>& out);
-  /// The same past the buffer.
-  progress fill_directly(mutable_buffer into, result<std::size_t>& out);
-  /// Closes without touching the inner stream, unless that is its own.
-  void let_go() noexcept;
-  [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
-
-  byte_queue bytes;
-
- private:
-  ANYIO_NET_FN void shut() noexcept override;
-  template <class T, class Verb>
-  progress pass(side s, const char* name, result<T>& out, Verb verb);
-
-  ref<stream_resource> inner_;
-  byte_stream& object_;
-  std::unique_ptr<byte_stream> owned_;
-  relay relays_[2];
-  bool let_go_ = false;
-};
-
-/// How many reads from the inner stream one attempt may make.
-inline constexpr int reads_of_attempt = 16;
-
-/// Why a read ended that wanted more.
-[[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
-
-/// A string of exactly so many bytes.
-class [[nodiscard]] receive_exactly_string_operation
-    : public resource_operation<receive_exactly_string_operation, std::string, buffered_resource, read_side> {
- public:
-  static constexpr const char* name = "receive_exactly";
-  receive_exactly_string_operation() = default;
-  receive_exactly_string_operation(ref<buffered_resource> r, std::size_t size) noexcept
-      : resource_operation(std::move(r)), size_(size) {}
-
- private:
-  friend class operation<receive_exactly_string_operation, std::string>;
-  bool attempt(result<std::string>& out);
-  std::size_t size_ = 0;
-};
-
-/// The same into the caller's buffer. What lies there already goes back when it does not complete.
-class [[nodiscard]] receive_exactly_operation
-    : public resource_operation<receive_exactly_operation, void, buffered_resource, read_side> {
- public:
-  static constexpr const char* name = "receive_exactly";
-  receive_exactly_operation() = default;
-  receive_exactly_operation(ref<buffered_resource> r, mutable_buffer into) noexcept
-      : resource_operation(std::move(r)), into_(into) {}
-  receive_exactly_operation(receive_exactly_operation&&) = default;
-  receive_exactly_operation& operator=(receive_exactly_operation&& other) noexcept;
-  ~receive_exactly_operation();
-
- private:
-  friend class operation<receive_exactly_operation, void>;
-  bool attempt(result<void>& out);
-  bool fail(error e, result<void>& out);
-  void left() noexcept;
-  void put_back();
-
-  mutable_buffer into_;
-  std::size_t filled_ = 0;
-};
-
-/// What comes before a delimiter.
-class [[nodiscard]] receive_until_operation
-    : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
- public:
-  static constexpr const char* name = "receive_until";
-  receive_until_operation() = default;
-  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes,
-                          bool line)
-      : resource_operation(std::move(r)), delimiter_(delimiter), max_bytes_(max_bytes), line_(line) {}
-
- private:
-  friend class operation<receive_until_operation, std::string>;
-  friend class resource_operation<receive_until_operation, std::string, buffered_resource, read_side>;
-  [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
-  [[nodiscard]] errc check() const noexcept {
-    return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
-  }
-  bool attempt(result<std::string>& out);
-  bool fail(error e, result<std::string>& out);
-  void left() noexcept;
-
-  std::string delimiter_;
-  std::size_t max_bytes_ = 0;
-  std::size_t searched_ = 0;  // no delimiter begins before
-  bool line_ = false;
-};
-
-}  // namespace detail
-
-/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads
-/// through it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream
-/// too.
-///
-/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream
-/// may be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns
-/// it.
-class buffered_stream : public byte_stream {
- public:
-  buffered_stream() = default;
-  /// Borrows a stream, which must live as long as this one is used.
-  explicit buffered_stream(byte_stream& inner);
-  /// Owns a stream.
-  explicit buffered_stream(std::unique_ptr<byte_stream> inner);
-  buffered_stream(buffered_stream&&) noexcept = default;
-  buffered_stream& operator=(buffered_stream&& other) noexcept;
-  ANYIO_NET_FN ~buffered_stream() override;
-
-  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
-  /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
-  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) {
-    return {own(), size};
-  }
-  /// The same into a buffer; large reads go past the stream's own.
-  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) {
-    return {own(), into};
-  }
-  /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
-  /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
-  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty
-  /// delimiter or a `max_bytes` of 0 is `invalid_argument`.
-  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter,
-                                                              std::size_t max_bytes) {
-    return {own(), delimiter, max_bytes, false};
-  }
-  /// A line up to LF, which is not given, nor is one CR before it.
-  [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
-    return {own(), "\n", max_bytes, true};
-  }
-  /// Copies bytes behind those that are buffered, as if they had been received.
-  void feed_data(const_buffer data);
-  /// What is buffered; valid until the next read or `feed_data`.
-  [[nodiscard]] std::string_view buffer() const noexcept;
-  [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
-
- private:
-  [[nodiscard]] detail::ref<detail::buffered_resource> own() const noexcept {
-    return detail::ref<detail::buffered_resource>(static_cast<detail::buffered_resource*>(resource_.get()));
-  }
-  void let_go() noexcept;
-};
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == unix_bind ====================================================================================
-
-// Giving a UNIX socket its name in the file system.
-//
-// A socket file outlives its socket and stands in the way of the next one. Whoever binds removes such a
-// stale file, and nothing else ever: only a socket, and only one on which a probing connect is refused.
-// Shared by listeners and datagram sockets. It must not know who binds, or why.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-/// Binds `fd` to a path or an abstract name, and sets the file's mode.
-/// 0, or a negative errno and in `operation` the step that failed: "bind" or "chmod".
-[[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
-                            const char*& operation);
-
-/// Removes the file of a name that was bound, unless it is kept: a call that fails leaves nothing behind.
-class bound_file {
- public:
-  /// Null: there is no file. The text must stay.
-  bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
-  bound_file(const bound_file&) = delete;
-  bound_file& operator=(const bound_file&) = delete;
-  ~bound_file() {
-    if (path_ != nullptr) paths_of(system_).unlink(path_);
-  }
-  void keep() noexcept { path_ = nullptr; }
-
- private:
-  backend& system_;
-  const char* path_;
-};
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == listener =====================================================================================
+// == connection/listener.hpp ======================================================================
 
 // Listeners: accepting, and serving.
 //
@@ -6544,7 +6750,7 @@ class bound_file {
 // waiting connections without end. Serving keeps its handlers apart: what leaves one ends that connection
 // alone. This part must not know how names resolve.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
 /// several addresses, which share one port, also when it is 0.
@@ -7089,9 +7295,385 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
   return false;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == datagram =====================================================================================
+// == connection/resolve.hpp =======================================================================
+
+// From names to addresses and back.
+//
+// What needs no asking is answered at once: addresses in text, and `localhost`, which RFC 6761 keeps on
+// this machine whatever the resolver says. The rest blocks, and so goes to a helper thread. This part must
+// not know what the addresses are for.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// What `getnameinfo` gives: numbers as text where no name is known.
+class name_info {
+ public:
+  std::string host;     ///< a name, or the address as text
+  std::string service;  ///< "http", or the port as text
+
+  name_info() = default;
+  /// Takes both.
+  name_info(std::string h, std::string s) noexcept : host(std::move(h)), service(std::move(s)) {}
+};
+
+namespace detail {
+
+/// Of several addresses leaves out those of a family that this machine lacks, unless it lacks all of them.
+void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
+/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4, mapped or not, or
+/// neither.
+[[nodiscard]] bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept;
+
+/// A blocking look-up of a name; it may outlast its loop.
+struct name_look_up {
+  std::shared_ptr<backend> system;
+  std::string host;
+  std::uint16_t port = 0;
+  int family = AF_UNSPEC;
+  resolved operator()() const { return names_of(*system).resolve(host, port, family); }
+};
+
+/// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.
+class [[nodiscard]] resolve_operation : public operation<resolve_operation, std::vector<ip_endpoint>> {
+ public:
+  static constexpr const char* name = "getaddrinfo";
+  resolve_operation() = default;
+  resolve_operation(std::string host, std::uint16_t port, int family)
+      : host_(std::move(host)), port_(port), family_(family), given_(true) {}
+
+ private:
+  friend class operation<resolve_operation, std::vector<ip_endpoint>>;
+
+  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<std::vector<ip_endpoint>>& out);
+  /// What can be told without asking anybody.
+  bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
+  void left() noexcept { call_ = {}; }
+
+  std::string host_;
+  std::uint16_t port_ = 0;
+  int family_ = AF_UNSPEC;
+  bool given_ = false;
+  helper_call<name_look_up> call_;
+};
+
+struct address_look_up {
+  std::shared_ptr<backend> system;
+  ip_endpoint endpoint;
+  struct names {
+    int status = 0;
+    std::string host;
+    std::string service;
+  };
+  names operator()() const;
+};
+
+/// What `getnameinfo` gives.
+class [[nodiscard]] reverse_operation : public operation<reverse_operation, name_info> {
+ public:
+  static constexpr const char* name = "getnameinfo";
+  reverse_operation() = default;
+  explicit reverse_operation(const ip_endpoint& endpoint) : endpoint_(endpoint), given_(true) {}
+
+ private:
+  friend class operation<reverse_operation, name_info>;
+
+  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<name_info>& out);
+  void left() noexcept { call_ = {}; }
+
+  ip_endpoint endpoint_;
+  bool given_ = false;
+  helper_call<address_look_up> call_;
+};
+
+}  // namespace detail
+
+/// The addresses of a host, at least one, each with the port, in the order of the resolver (RFC 6724).
+///
+/// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
+/// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
+/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an IPv4-mapped
+/// address ("::ffff:127.0.0.1") is of AF_INET6.
+///
+/// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
+/// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or
+/// other than ASCII in it (give the `xn--` form); `os_error` for the system's own, EAFNOSUPPORT among them.
+[[nodiscard]] inline detail::resolve_operation getaddrinfo(std::string_view host, std::uint16_t port,
+                                                           int family = AF_UNSPEC) {
+  return detail::resolve_operation(std::string(host), port, family);
+}
+
+/// Host and service of an endpoint by name; numbers where no name is known.
+[[nodiscard]] inline detail::reverse_operation getnameinfo(const ip_endpoint& endpoint) {
+  return detail::reverse_operation(endpoint);
+}
+
+}}  // namespace anyio
+
+// == connection/connect.hpp =======================================================================
+
+// How connections come about: names, happy eyeballs, UNIX paths.
+//
+// Addresses are tried as RFC 8305 says: families interleaved in the resolver's order, the next one when the
+// one before has failed or has had its head start, the first to connect wins and the others are closed. This
+// part must not know TLS.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// `local_host` and `local_port` choose this end, either without the other.
+struct tcp_connect_options {
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
+  int family = AF_UNSPEC;
+  std::string_view local_host = {};  ///< a name or an address of this machine
+  std::uint16_t local_port = 0;      ///< 0: one that is free
+  std::chrono::milliseconds happy_eyeballs_delay =
+      std::chrono::milliseconds(250);  ///< before the next address is tried beside (RFC 8305)
+  bool no_delay = true;                ///< TCP_NODELAY
+  /// Called between socket and connect; gives 0 or an errno.
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
+};
+
+namespace detail {
+
+/// What an attempt needs of the options.
+struct connect_settings {
+  std::optional<ip_endpoint> local;
+  bool no_delay = true;
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;
+};
+
+/// Connects to one address.
+class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_attempt() = default;
+  connect_attempt(const ip_endpoint& target, const connect_settings& settings)
+      : target_(target), settings_(settings) {}
+  connect_attempt(connect_attempt&&) = default;
+  connect_attempt& operator=(connect_attempt&& other) noexcept {
+    left();
+    operation::operator=(std::move(other));
+    target_ = other.target_;
+    settings_ = other.settings_;
+    return *this;
+  }
+  ~connect_attempt() { left(); }
+
+ private:
+  friend class operation<connect_attempt, tcp_stream>;
+
+  bool attempt(result<tcp_stream>& out);
+  bool begin_connect(result<tcp_stream>& out);
+  bool finish_connect(result<tcp_stream>& out);
+  void left() noexcept {
+    if (!resource_) return;
+    if (resource_->waiting(write_side) == this) resource_->set_waiting(write_side, nullptr);
+    resource_->close();
+    resource_ = {};
+  }
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+
+  ip_endpoint target_;
+  connect_settings settings_;
+  ref<tcp_resource> resource_;
+};
+
+/// One of several attempts, in a block of its own.
+struct racing_attempt : link, pooled<recycler::operations> {
+  explicit racing_attempt(connect_attempt&& o) : op(std::move(o)) {}
+  connect_attempt op;
+  bool is_first = false;
+};
+
+/// What `connect_tcp` gives.
+class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_tcp_operation() = default;
+  connect_tcp_operation(std::string_view host, std::uint16_t port, const tcp_connect_options& options);
+  connect_tcp_operation(const ip_endpoint& target, const tcp_connect_options& options);
+  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() {
+    *this = std::move(other);
+  }
+  connect_tcp_operation& operator=(connect_tcp_operation&& other) noexcept;
+  ~connect_tcp_operation() { left(); }
+
+ private:
+  friend class operation<connect_tcp_operation, tcp_stream>;
+
+  struct names_came {
+    using internal = void;
+    connect_tcp_operation* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const;
+    node* owner() const noexcept { return self; }
+  };
+  struct attempt_ended {
+    using internal = void;
+    connect_tcp_operation* self;
+    racing_attempt* which;
+    void operator()(result<tcp_stream>&& r) const { self->ended(*which, std::move(r)); }
+    node* owner() const noexcept { return self; }
+  };
+  enum class stage : std::uint8_t { fresh, local_name, name, race };
+
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tcp_stream>& out);
+  bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
+  bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
+  bool begin_race(result<tcp_stream>& out);
+  bool go_on(result<tcp_stream>& out);
+  void start_next();
+  void ended(racing_attempt& which, result<tcp_stream>&& r);
+  void left() noexcept;
+
+  std::string host_;
+  std::string local_host_;
+  std::optional<ip_endpoint> target_;
+  std::uint16_t port_ = 0;
+  std::uint16_t local_port_ = 0;
+  int family_ = AF_UNSPEC;
+  duration delay_{};
+  connect_settings settings_;
+  bool made_ = false;
+  stage stage_ = stage::fresh;
+  std::unique_ptr<resolve_operation> names_;
+  std::vector<ip_endpoint> locals_;
+  std::vector<ip_endpoint> targets_;
+  std::size_t next_ = 0;
+  std::size_t running_ = 0;
+  link attempts_;
+  timer head_start_;
+  error first_failure_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+  result<tcp_stream>* won_ = nullptr;
+};
+
+/// What `connect_unix` gives.
+class [[nodiscard]] connect_unix_operation : public operation<connect_unix_operation, unix_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_unix_operation() = default;
+  explicit connect_unix_operation(std::string_view path) : path_(path) {}
+
+ private:
+  friend class operation<connect_unix_operation, unix_stream>;
+
+  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
+  bool attempt(result<unix_stream>& out);
+  void left() noexcept {
+    pause_.cancel();
+    fd_.reset();
+  }
+  void refresh() noexcept { pause_.cancel(); }
+
+  std::string path_;
+  unique_fd fd_;
+  timer pause_;
+  duration next_pause_{};
+};
+
+/// What `create_tcp_listener` gives.
+class [[nodiscard]] create_tcp_listener_operation
+    : public operation<create_tcp_listener_operation, tcp_listener> {
+ public:
+  static constexpr const char* name = "create_tcp_listener";
+  create_tcp_listener_operation() = default;
+  explicit create_tcp_listener_operation(const tcp_listener_options& options)
+      : host_(options.local_host), options_(options), made_(true) {}
+
+ private:
+  friend class operation<create_tcp_listener_operation, tcp_listener>;
+
+  struct names_came {
+    using internal = void;
+    create_tcp_listener_operation* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tcp_listener>& out);
+  void left() noexcept { names_.reset(); }
+
+  std::string host_;
+  tcp_listener_options options_;
+  bool made_ = false;
+  std::optional<resolve_operation> names_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
+/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
+/// this thread.
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
+                                                               tcp_connect_options options = {}) {
+  return {host, port, options};
+}
+/// Connects to an address.
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target,
+                                                               tcp_connect_options options = {}) {
+  return {target, options};
+}
+
+/// Connects to a UNIX listener; a leading NUL is Linux's abstract namespace. While the listener's backlog is
+/// full it tries again, with growing pauses.
+[[nodiscard]] inline detail::connect_unix_operation connect_unix(std::string_view path) {
+  return detail::connect_unix_operation(path);
+}
+
+/// Listens for TCP connections on the addresses that the options say.
+[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
+    tcp_listener_options options = {}) {
+  return detail::create_tcp_listener_operation(options);
+}
+
+}}  // namespace anyio
+
+// == connection/unix_bind.hpp =====================================================================
+
+// Giving a UNIX socket its name in the file system.
+//
+// A socket file outlives its socket and stands in the way of the next one. Whoever binds removes such a
+// stale file, and nothing else ever: only a socket, and only one on which a probing connect is refused.
+// Shared by listeners and datagram sockets. It must not know who binds, or why.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Binds `fd` to a path or an abstract name, and sets the file's mode.
+/// 0, or a negative errno and in `operation` the step that failed: "bind" or "chmod".
+[[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                            const char*& operation);
+
+/// Removes the file of a name that was bound, unless it is kept: a call that fails leaves nothing behind.
+class bound_file {
+ public:
+  /// Null: there is no file. The text must stay.
+  bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
+  bound_file(const bound_file&) = delete;
+  bound_file& operator=(const bound_file&) = delete;
+  ~bound_file() {
+    if (path_ != nullptr) paths_of(system_).unlink(path_);
+  }
+  void keep() noexcept { path_ = nullptr; }
+
+ private:
+  backend& system_;
+  const char* path_;
+};
+
+}}}  // namespace anyio::detail
+
+// == datagram/datagram.hpp ========================================================================
 
 // Datagram sockets: what UDP and UNIX ones have in common.
 //
@@ -7099,7 +7681,7 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
 // read ahead, so a receive that is cancelled loses none. Both sides wait for the poller's next edge once a
 // call had nothing to give. This part must not know families of addresses or names.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -7334,16 +7916,16 @@ class datagram_socket {
   detail::ref<detail::datagram_resource> resource_;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == udp_socket ===================================================================================
+// == datagram/udp_socket.hpp ======================================================================
 
 // UDP: sockets that send to anybody, and sockets with one peer.
 //
 // Addresses here are numbers; opening one takes no waiting. Creating sockets and sending by host name come
 // in a later part, as do batches. This part must not know names.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class udp_batch;
 class receive_batch_operation;
@@ -7626,9 +8208,179 @@ struct udp_access {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == udp_batch ====================================================================================
+// == datagram/datagram_connect.hpp ================================================================
+
+// UDP by host name: creating sockets, and sending to a name.
+//
+// A look-up that needs no asking, an address in text or `localhost`, is answered at once; the rest of what
+// is done here takes no waiting. This part must not know how names resolve.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Look-ups, one after another, as a part of an operation that derives from Derived's base: Derived has
+/// `look_up_ended()`, which is called when an answer has come later.
+template <class Derived>
+class host_look_up {
+ protected:
+  /// True when the answer is there; else asks, if that has not been done, and will tell.
+  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      asked_ = false;
+      return true;
+    }
+    if (asked_) return false;
+    child_ = resolve_operation(host, port, family);
+    if (child_.attempt_for_parent(out)) return true;
+    asked_ = true;
+    child_.start(answered{this});
+    return false;
+  }
+  void withdraw_question() noexcept {
+    asked_ = false;
+    arrived_ = nullptr;
+    child_.withdraw();
+  }
+
+ private:
+  struct answered {
+    using internal = void;
+    host_look_up* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      static_cast<Derived*>(self)->look_up_ended();
+    }
+    node* owner() const noexcept { return static_cast<Derived*>(self); }
+  };
+
+  resolve_operation child_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+  bool asked_ = false;
+};
+
+/// What `create_udp_socket` gives.
+class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
+                                                  private host_look_up<create_udp_socket_operation> {
+ public:
+  static constexpr const char* name = "create_udp_socket";
+  create_udp_socket_operation() = default;
+  explicit create_udp_socket_operation(const udp_options& options)
+      : options_(options), local_host_(options.local_host) {}
+
+ private:
+  friend class operation<create_udp_socket_operation, udp_socket>;
+  friend class host_look_up<create_udp_socket_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<udp_socket>& out);
+  void left() noexcept { withdraw_question(); }
+  void look_up_ended() { run_now(); }
+
+  udp_options options_;  // but for local_host
+  std::string local_host_;
+};
+
+/// What `create_connected_udp_socket` gives.
+class [[nodiscard]] create_connected_udp_socket_operation
+    : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
+      private host_look_up<create_connected_udp_socket_operation> {
+ public:
+  static constexpr const char* name = "create_connected_udp_socket";
+  create_connected_udp_socket_operation() = default;
+  create_connected_udp_socket_operation(std::string_view host, std::uint16_t port, const udp_options& options)
+      : options_(options),
+        local_host_(options.local_host),
+        remote_host_(host),
+        remote_{{}, port},
+        made_(true) {}
+  create_connected_udp_socket_operation(const ip_endpoint& remote, const udp_options& options)
+      : options_(options), local_host_(options.local_host), remote_(remote), made_(true), has_remote_(true) {}
+
+ private:
+  friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
+  friend class host_look_up<create_connected_udp_socket_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<connected_udp_socket>& out);
+  result<connected_udp_socket> connect(const std::vector<ip_endpoint>& remotes) const;
+  void left() noexcept;
+  void look_up_ended() { run_now(); }
+
+  udp_options options_;  // but for local_host
+  std::string local_host_;
+  std::string remote_host_;
+  ip_endpoint remote_;
+  std::vector<ip_endpoint> locals_;
+  bool made_ = false;
+  bool has_remote_ = false;
+  bool local_is_known_ = false;
+};
+
+}  // namespace detail
+
+/// What `udp_socket::send_to(data, host, port)` gives. The look-up counts as sending: a second send is
+/// `busy_resource`.
+class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
+                                             private detail::host_look_up<send_to_host_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_to_host_operation() = default;
+  send_to_host_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                         std::string_view host, std::uint16_t port)
+      : datagram_send(std::move(r), std::move(bytes)), host_(host), to_{{}, port} {}
+
+ private:
+  friend class detail::operation<send_to_host_operation, void>;
+  friend class detail::datagram_send<send_to_host_operation>;
+  friend class detail::host_look_up<send_to_host_operation>;
+
+  bool transfer(result<void>& out);
+  void left() noexcept {
+    datagram_send::left();
+    withdraw_question();
+    is_known_ = false;
+  }
+  void look_up_ended() { run_now(); }
+
+  std::string host_;
+  ip_endpoint to_;
+  bool is_known_ = false;
+};
+
+inline send_to_host_operation udp_socket::send_to(const_buffer data, std::string_view host,
+                                                  std::uint16_t port) {
+  return {resource_, detail::lent_bytes(data), host, port};
+}
+template <detail::string_rvalue S>
+send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std::uint16_t port) {
+  return {resource_, detail::lent_bytes(std::move(data)), host, port};
+}
+
+/// Opens a UDP socket and binds it. A family or a local host is required, else it is `invalid_argument`. Of
+/// several addresses of the local host it takes the first that this machine has.
+[[nodiscard]] inline detail::create_udp_socket_operation create_udp_socket(const udp_options& options) {
+  return detail::create_udp_socket_operation(options);
+}
+
+/// Opens a UDP socket and connects it to a host, by name or by address in text: to the first of its addresses
+/// to which there is a way.
+[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
+    std::string_view remote_host, std::uint16_t remote_port, const udp_options& options = {}) {
+  return {remote_host, remote_port, options};
+}
+/// The same to an address.
+[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
+    const ip_endpoint& remote, const udp_options& options = {}) {
+  return {remote, options};
+}
+
+}}  // namespace anyio
+
+// == datagram/udp_batch.hpp =======================================================================
 
 // Many UDP datagrams a system call.
 //
@@ -7638,7 +8390,7 @@ struct udp_access {
 // piece and a batch had no room for stays with the socket until the next receive. This part must not know
 // names.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 class batch_source;
@@ -7827,9 +8579,9 @@ inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& ba
 }
 inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == unix_datagram ================================================================================
+// == datagram/unix_datagram.hpp ===================================================================
 
 // UNIX datagram sockets.
 //
@@ -7837,7 +8589,7 @@ inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) {
 // drained queue only to who is connected to it, so a send also tries again by itself, after pauses of 1 to
 // 20 ms. This part must not know what is sent.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// How to open a UNIX datagram socket.
 struct unix_datagram_options {
@@ -8097,761 +8849,9 @@ create_connected_unix_datagram_socket(std::string_view remote_path,
   return {&remote_path, options};
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == threads ======================================================================================
-
-// Calls that block, off the loop's thread.
-//
-// Name look-ups, and what users hand to `to_thread::run_sync`, run on a few helper threads that the whole
-// process shares: started when there is a call for them, gone when there is none. A call whose operation
-// was withdrawn is abandoned, not joined, so everything that it needs belongs to it. Where the system has
-// no threads, or must not use them, a call runs in place. This part must not know what is called.
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <atomic>
-#include <mutex>
-#endif
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-class helper_pool;
-
-/// A blocking call and its outcome. It goes from its loop to the helpers' queue, to a helper, to the mail of
-/// the loop and back. Counted: by the operation that wants the outcome, and by the place where it is.
-/// All but `work_` and the count belong to the loop's thread while it is not with the helpers.
-class helper_job : public posted_node {
- public:
-  explicit helper_job(void (*work)(helper_job&)) noexcept : work_(work) { how = &face_of_job; }
-
-  /// Has the call made, and the waiter queued afterwards; in place, the outcome is there at once.
-  /// 0, or a negative errno if there is no helper and none can be started.
-  [[nodiscard]] int begin(loop_core& loop, node& waiter);
-  [[nodiscard]] bool begun() const noexcept { return stage_ != stage::idle; }
-  [[nodiscard]] bool over() const noexcept { return stage_ == stage::over; }
-  /// The helper that was making the call is not in this process, a forked child.
-  [[nodiscard]] bool lost() const noexcept { return stage_ == stage::lost; }
-  /// Nobody waits for the outcome any more. False: the call is being made, and the job is lost to it.
-  [[nodiscard]] bool withdraw() noexcept;
-  /// One owner less.
-  void release() noexcept;
-
- private:
-  friend class helper_pool;
-  enum class stage : std::uint8_t { idle, under_way, over, lost };
-
-  void acquire() noexcept { ++owners_; }
-  /// The call is made here, at a moment that the system chooses.
-  static void run_in_place(node& n);
-  static void run(node& n);
-  static void abandon(node& n);
-  static node* owner(node&) { return nullptr; }
-  static description describe(node&) { return {"helper thread"}; }
-  static constexpr face face_of_job{run, abandon, owner, describe};
-  static constexpr face face_in_place{run_in_place, abandon, owner, describe};
-
-  void (*work_)(helper_job&);
-  node* waiter_ = nullptr;
-  timer turn_;
-  std::size_t turns_ = 0;  // until a call in place
-  std::shared_ptr<mailbox> mail_;
-  stage stage_ = stage::idle;
-  stage next_stage_ = stage::over;  // when it is back from the helpers
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::atomic<unsigned> owners_{1};
-  bool queued_ = false;  // under the pool's mutex
-#else
-  unsigned owners_ = 1;
-#endif
-};
-
-#if !defined(ANYIO_NET_NO_THREADS)
-
-/// The helper threads of the process. A forked child has none of them: there the jobs go back to their loops,
-/// which learn of it if they run again after `loop::after_fork`.
-class helper_pool {
- public:
-  static constexpr std::size_t most_helpers = 16;
-
-  /// Never destroyed, since an abandoned helper may still run when the process exits.
-  [[nodiscard]] static helper_pool& instance();
-
-  /// 0, or a negative errno if there is no helper and none can be started.
-  [[nodiscard]] int submit(backend& system, helper_job& job);
-  /// True, and the job is out of the queue, if no helper has begun it.
-  [[nodiscard]] bool take_back(helper_job& job) noexcept;
-
- private:
-  helper_pool();
-  static void serve();
-  static void part_from_parent();
-  static void give_back(helper_job& job, helper_job::stage then);
-
-  std::mutex mutex_;
-  link queue_;  // empty when there is no helper
-  link performed_;
-  std::size_t helpers_ = 0;
-};
-
-#endif
-
-/// A callable that an operation has called on a helper thread. Moves only while idle.
-template <class F>
-class helper_call {
-  static constexpr auto call = [](F& f) -> decltype(auto) {
-    if constexpr (std::is_invocable_v<F&>) {
-      return f();
-    } else {
-      return std::move(f)();
-    }
-  };
-
- public:
-  using value_type = std::decay_t<std::invoke_result_t<decltype(call), F&>>;
-
-  helper_call() = default;
-  explicit helper_call(F&& f) : job_(new job(std::move(f))) {}
-  helper_call(helper_call&& other) noexcept : job_(std::exchange(other.job_, nullptr)) {}
-  helper_call& operator=(helper_call&& other) noexcept {
-    if (this == &other) return *this;
-    withdraw();
-    if (job_ != nullptr) job_->release();
-    job_ = std::exchange(other.job_, nullptr);
-    return *this;
-  }
-  ~helper_call() {
-    withdraw();
-    if (job_ != nullptr) job_->release();
-  }
-
-  /// Whether there is something to call.
-  explicit operator bool() const noexcept { return job_ != nullptr; }
-
-  /// Begins the call, or looks after it: true when the outcome is there. Else the waiter will be queued.
-  bool attempt(loop_core& loop, node& waiter, const char* name, result<value_type>& out) {
-    if (!job_->begun()) {
-      if (const int status = job_->begin(loop, waiter); status < 0) {
-        out = error(errc::os_error, -status, name);
-        return true;
-      }
-    }
-    if (job_->lost()) {  // what it was about to write is left alone
-      withdraw();
-      out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
-                                      "the helper thread is in the parent of this process");
-      return true;
-    }
-    if (!job_->over()) return false;
-    out = std::move(job_->outcome);
-    return true;
-  }
-  /// Back to where it can begin again; a call that is being made is abandoned, and nothing is left.
-  void withdraw() noexcept {
-    if (job_ == nullptr || !job_->begun() || job_->withdraw()) return;
-    std::exchange(job_, nullptr)->release();
-  }
-
- private:
-  struct job final : helper_job {
-    explicit job(F&& f) : helper_job(work), callable(std::move(f)) {}
-
-    static void work(helper_job& base) {
-      auto& self = static_cast<job&>(base);
-#if ANYIO_NET_EXCEPTIONS
-      try {
-        self.make_call();
-      } catch (const exception& e) {
-        self.outcome = e.error();
-      } catch (...) {
-        self.outcome = result_access::foreign<value_type>(std::current_exception());
-      }
-#else
-      self.make_call();
-#endif
-    }
-    void make_call() {
-      if constexpr (std::is_void_v<value_type>) {
-        call(callable);
-        outcome = result<void>();
-      } else {
-        outcome = result<value_type>(call(callable));
-      }
-    }
-
-    F callable;
-    result<value_type> outcome{errc::cancelled};
-  };
-
-  job* job_ = nullptr;
-};
-
-#if !defined(ANYIO_NET_NO_THREADS)
-
-/// What `to_thread::run_sync` gives.
-template <class F>
-class [[nodiscard]] run_sync_operation
-    : public operation<run_sync_operation<F>, typename helper_call<F>::value_type> {
-  using value = typename helper_call<F>::value_type;
-
- public:
-  static constexpr const char* name = "run_sync";
-  run_sync_operation() = default;
-  explicit run_sync_operation(F&& f) : call_(std::move(f)) {}
-
- private:
-  friend class operation<run_sync_operation, value>;
-  static constexpr bool attempts_when_awaited = false;  // in place, too, it is the loop that makes the call
-
-  [[nodiscard]] errc check() const noexcept { return call_ ? errc::ok : errc::invalid_argument; }
-  bool attempt(result<value>& out) { return this->pending() && call_.attempt(*this->core, *this, name, out); }
-  void left() noexcept { call_.withdraw(); }
-
-  helper_call<F> call_;
-};
-
-#endif
-
-}  // namespace detail
-
-#if !defined(ANYIO_NET_NO_THREADS)
-
-namespace to_thread {
-
-/// Calls `callable`, any that can be moved, on a helper thread, and gives what it returns; what it throws is
-/// raised here unchanged. At most 16 calls are made at a time in the process, name look-ups included; more
-/// wait their turn. Fails with `os_error` if the first helper cannot be started.
-///
-/// Cancelled, a call that has not begun is dropped, and one that is being made is abandoned: it goes on to
-/// its end, its outcome is discarded, and the callable is destroyed later, on the loop's thread or, if the
-/// loop is gone, on the helper. What it refers to must live so long, beyond `main` even.
-///
-/// In a simulation the call is made in place.
-template <class F>
-[[nodiscard]] auto run_sync(F&& callable) {
-  return detail::run_sync_operation<std::decay_t<F>>(std::decay_t<F>(std::forward<F>(callable)));
-}
-
-}  // namespace to_thread
-
-#endif
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == resolve ======================================================================================
-
-// From names to addresses and back.
-//
-// What needs no asking is answered at once: addresses in text, and `localhost`, which RFC 6761 keeps on
-// this machine whatever the resolver says. The rest blocks, and so goes to a helper thread. This part must
-// not know what the addresses are for.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-/// What `getnameinfo` gives: numbers as text where no name is known.
-class name_info {
- public:
-  std::string host;     ///< a name, or the address as text
-  std::string service;  ///< "http", or the port as text
-
-  name_info() = default;
-  /// Takes both.
-  name_info(std::string h, std::string s) noexcept : host(std::move(h)), service(std::move(s)) {}
-};
-
-namespace detail {
-
-/// Of several addresses leaves out those of a family that this machine lacks, unless it lacks all of them.
-void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
-/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4, mapped or not, or
-/// neither.
-[[nodiscard]] bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept;
-
-/// A blocking look-up of a name; it may outlast its loop.
-struct name_look_up {
-  std::shared_ptr<backend> system;
-  std::string host;
-  std::uint16_t port = 0;
-  int family = AF_UNSPEC;
-  resolved operator()() const { return names_of(*system).resolve(host, port, family); }
-};
-
-/// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.
-class [[nodiscard]] resolve_operation : public operation<resolve_operation, std::vector<ip_endpoint>> {
- public:
-  static constexpr const char* name = "getaddrinfo";
-  resolve_operation() = default;
-  resolve_operation(std::string host, std::uint16_t port, int family)
-      : host_(std::move(host)), port_(port), family_(family), given_(true) {}
-
- private:
-  friend class operation<resolve_operation, std::vector<ip_endpoint>>;
-
-  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
-  bool attempt(result<std::vector<ip_endpoint>>& out);
-  /// What can be told without asking anybody.
-  bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
-  void left() noexcept { call_ = {}; }
-
-  std::string host_;
-  std::uint16_t port_ = 0;
-  int family_ = AF_UNSPEC;
-  bool given_ = false;
-  helper_call<name_look_up> call_;
-};
-
-struct address_look_up {
-  std::shared_ptr<backend> system;
-  ip_endpoint endpoint;
-  struct names {
-    int status = 0;
-    std::string host;
-    std::string service;
-  };
-  names operator()() const;
-};
-
-/// What `getnameinfo` gives.
-class [[nodiscard]] reverse_operation : public operation<reverse_operation, name_info> {
- public:
-  static constexpr const char* name = "getnameinfo";
-  reverse_operation() = default;
-  explicit reverse_operation(const ip_endpoint& endpoint) : endpoint_(endpoint), given_(true) {}
-
- private:
-  friend class operation<reverse_operation, name_info>;
-
-  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
-  bool attempt(result<name_info>& out);
-  void left() noexcept { call_ = {}; }
-
-  ip_endpoint endpoint_;
-  bool given_ = false;
-  helper_call<address_look_up> call_;
-};
-
-}  // namespace detail
-
-/// The addresses of a host, at least one, each with the port, in the order of the resolver (RFC 6724).
-///
-/// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
-/// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
-/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an IPv4-mapped
-/// address ("::ffff:127.0.0.1") is of AF_INET6.
-///
-/// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
-/// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or
-/// other than ASCII in it (give the `xn--` form); `os_error` for the system's own, EAFNOSUPPORT among them.
-[[nodiscard]] inline detail::resolve_operation getaddrinfo(std::string_view host, std::uint16_t port,
-                                                           int family = AF_UNSPEC) {
-  return detail::resolve_operation(std::string(host), port, family);
-}
-
-/// Host and service of an endpoint by name; numbers where no name is known.
-[[nodiscard]] inline detail::reverse_operation getnameinfo(const ip_endpoint& endpoint) {
-  return detail::reverse_operation(endpoint);
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == connect ======================================================================================
-
-// How connections come about: names, happy eyeballs, UNIX paths.
-//
-// Addresses are tried as RFC 8305 says: families interleaved in the resolver's order, the next one when the
-// one before has failed or has had its head start, the first to connect wins and the others are closed. This
-// part must not know TLS.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-/// `local_host` and `local_port` choose this end, either without the other.
-struct tcp_connect_options {
-  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
-  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
-  int family = AF_UNSPEC;
-  std::string_view local_host = {};  ///< a name or an address of this machine
-  std::uint16_t local_port = 0;      ///< 0: one that is free
-  std::chrono::milliseconds happy_eyeballs_delay =
-      std::chrono::milliseconds(250);  ///< before the next address is tried beside (RFC 8305)
-  bool no_delay = true;                ///< TCP_NODELAY
-  /// Called between socket and connect; gives 0 or an errno.
-  int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;  ///< what `prepare` is given
-};
-
-namespace detail {
-
-/// What an attempt needs of the options.
-struct connect_settings {
-  std::optional<ip_endpoint> local;
-  bool no_delay = true;
-  int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;
-};
-
-/// Connects to one address.
-class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stream> {
- public:
-  static constexpr const char* name = "connect";
-  connect_attempt() = default;
-  connect_attempt(const ip_endpoint& target, const connect_settings& settings)
-      : target_(target), settings_(settings) {}
-  connect_attempt(connect_attempt&&) = default;
-  connect_attempt& operator=(connect_attempt&& other) noexcept {
-    left();
-    operation::operator=(std::move(other));
-    target_ = other.target_;
-    settings_ = other.settings_;
-    return *this;
-  }
-  ~connect_attempt() { left(); }
-
- private:
-  friend class operation<connect_attempt, tcp_stream>;
-
-  bool attempt(result<tcp_stream>& out);
-  bool begin_connect(result<tcp_stream>& out);
-  bool finish_connect(result<tcp_stream>& out);
-  void left() noexcept {
-    if (!resource_) return;
-    if (resource_->waiting(write_side) == this) resource_->set_waiting(write_side, nullptr);
-    resource_->close();
-    resource_ = {};
-  }
-  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-
-  ip_endpoint target_;
-  connect_settings settings_;
-  ref<tcp_resource> resource_;
-};
-
-/// One of several attempts, in a block of its own.
-struct racing_attempt : link, pooled<recycler::operations> {
-  explicit racing_attempt(connect_attempt&& o) : op(std::move(o)) {}
-  connect_attempt op;
-  bool is_first = false;
-};
-
-/// What `connect_tcp` gives.
-class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
- public:
-  static constexpr const char* name = "connect";
-  connect_tcp_operation() = default;
-  connect_tcp_operation(std::string_view host, std::uint16_t port, const tcp_connect_options& options);
-  connect_tcp_operation(const ip_endpoint& target, const tcp_connect_options& options);
-  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() {
-    *this = std::move(other);
-  }
-  connect_tcp_operation& operator=(connect_tcp_operation&& other) noexcept;
-  ~connect_tcp_operation() { left(); }
-
- private:
-  friend class operation<connect_tcp_operation, tcp_stream>;
-
-  struct names_came {
-    using internal = void;
-    connect_tcp_operation* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const;
-    node* owner() const noexcept { return self; }
-  };
-  struct attempt_ended {
-    using internal = void;
-    connect_tcp_operation* self;
-    racing_attempt* which;
-    void operator()(result<tcp_stream>&& r) const { self->ended(*which, std::move(r)); }
-    node* owner() const noexcept { return self; }
-  };
-  enum class stage : std::uint8_t { fresh, local_name, name, race };
-
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
-  bool attempt(result<tcp_stream>& out);
-  bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
-  bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
-  bool begin_race(result<tcp_stream>& out);
-  bool go_on(result<tcp_stream>& out);
-  void start_next();
-  void ended(racing_attempt& which, result<tcp_stream>&& r);
-  void left() noexcept;
-
-  std::string host_;
-  std::string local_host_;
-  std::optional<ip_endpoint> target_;
-  std::uint16_t port_ = 0;
-  std::uint16_t local_port_ = 0;
-  int family_ = AF_UNSPEC;
-  duration delay_{};
-  connect_settings settings_;
-  bool made_ = false;
-  stage stage_ = stage::fresh;
-  std::unique_ptr<resolve_operation> names_;
-  std::vector<ip_endpoint> locals_;
-  std::vector<ip_endpoint> targets_;
-  std::size_t next_ = 0;
-  std::size_t running_ = 0;
-  link attempts_;
-  timer head_start_;
-  error first_failure_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-  result<tcp_stream>* won_ = nullptr;
-};
-
-/// What `connect_unix` gives.
-class [[nodiscard]] connect_unix_operation : public operation<connect_unix_operation, unix_stream> {
- public:
-  static constexpr const char* name = "connect";
-  connect_unix_operation() = default;
-  explicit connect_unix_operation(std::string_view path) : path_(path) {}
-
- private:
-  friend class operation<connect_unix_operation, unix_stream>;
-
-  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
-  bool attempt(result<unix_stream>& out);
-  void left() noexcept {
-    pause_.cancel();
-    fd_.reset();
-  }
-  void refresh() noexcept { pause_.cancel(); }
-
-  std::string path_;
-  unique_fd fd_;
-  timer pause_;
-  duration next_pause_{};
-};
-
-/// What `create_tcp_listener` gives.
-class [[nodiscard]] create_tcp_listener_operation
-    : public operation<create_tcp_listener_operation, tcp_listener> {
- public:
-  static constexpr const char* name = "create_tcp_listener";
-  create_tcp_listener_operation() = default;
-  explicit create_tcp_listener_operation(const tcp_listener_options& options)
-      : host_(options.local_host), options_(options), made_(true) {}
-
- private:
-  friend class operation<create_tcp_listener_operation, tcp_listener>;
-
-  struct names_came {
-    using internal = void;
-    create_tcp_listener_operation* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const {
-      self->arrived_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
-  bool attempt(result<tcp_listener>& out);
-  void left() noexcept { names_.reset(); }
-
-  std::string host_;
-  tcp_listener_options options_;
-  bool made_ = false;
-  std::optional<resolve_operation> names_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-};
-
-}  // namespace detail
-
-/// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
-/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
-/// this thread.
-[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
-                                                               tcp_connect_options options = {}) {
-  return {host, port, options};
-}
-/// Connects to an address.
-[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target,
-                                                               tcp_connect_options options = {}) {
-  return {target, options};
-}
-
-/// Connects to a UNIX listener; a leading NUL is Linux's abstract namespace. While the listener's backlog is
-/// full it tries again, with growing pauses.
-[[nodiscard]] inline detail::connect_unix_operation connect_unix(std::string_view path) {
-  return detail::connect_unix_operation(path);
-}
-
-/// Listens for TCP connections on the addresses that the options say.
-[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
-    tcp_listener_options options = {}) {
-  return detail::create_tcp_listener_operation(options);
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == datagram_connect =============================================================================
-
-// UDP by host name: creating sockets, and sending to a name.
-//
-// A look-up that needs no asking, an address in text or `localhost`, is answered at once; the rest of what
-// is done here takes no waiting. This part must not know how names resolve.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-/// Look-ups, one after another, as a part of an operation that derives from Derived's base: Derived has
-/// `look_up_ended()`, which is called when an answer has come later.
-template <class Derived>
-class host_look_up {
- protected:
-  /// True when the answer is there; else asks, if that has not been done, and will tell.
-  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      asked_ = false;
-      return true;
-    }
-    if (asked_) return false;
-    child_ = resolve_operation(host, port, family);
-    if (child_.attempt_for_parent(out)) return true;
-    asked_ = true;
-    child_.start(answered{this});
-    return false;
-  }
-  void withdraw_question() noexcept {
-    asked_ = false;
-    arrived_ = nullptr;
-    child_.withdraw();
-  }
-
- private:
-  struct answered {
-    using internal = void;
-    host_look_up* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const {
-      self->arrived_ = &r;
-      static_cast<Derived*>(self)->look_up_ended();
-    }
-    node* owner() const noexcept { return static_cast<Derived*>(self); }
-  };
-
-  resolve_operation child_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-  bool asked_ = false;
-};
-
-/// What `create_udp_socket` gives.
-class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
-                                                  private host_look_up<create_udp_socket_operation> {
- public:
-  static constexpr const char* name = "create_udp_socket";
-  create_udp_socket_operation() = default;
-  explicit create_udp_socket_operation(const udp_options& options)
-      : options_(options), local_host_(options.local_host) {}
-
- private:
-  friend class operation<create_udp_socket_operation, udp_socket>;
-  friend class host_look_up<create_udp_socket_operation>;
-
-  [[nodiscard]] errc check() const noexcept;
-  bool attempt(result<udp_socket>& out);
-  void left() noexcept { withdraw_question(); }
-  void look_up_ended() { run_now(); }
-
-  udp_options options_;  // but for local_host
-  std::string local_host_;
-};
-
-/// What `create_connected_udp_socket` gives.
-class [[nodiscard]] create_connected_udp_socket_operation
-    : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
-      private host_look_up<create_connected_udp_socket_operation> {
- public:
-  static constexpr const char* name = "create_connected_udp_socket";
-  create_connected_udp_socket_operation() = default;
-  create_connected_udp_socket_operation(std::string_view host, std::uint16_t port, const udp_options& options)
-      : options_(options),
-        local_host_(options.local_host),
-        remote_host_(host),
-        remote_{{}, port},
-        made_(true) {}
-  create_connected_udp_socket_operation(const ip_endpoint& remote, const udp_options& options)
-      : options_(options), local_host_(options.local_host), remote_(remote), made_(true), has_remote_(true) {}
-
- private:
-  friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
-  friend class host_look_up<create_connected_udp_socket_operation>;
-
-  [[nodiscard]] errc check() const noexcept;
-  bool attempt(result<connected_udp_socket>& out);
-  result<connected_udp_socket> connect(const std::vector<ip_endpoint>& remotes) const;
-  void left() noexcept;
-  void look_up_ended() { run_now(); }
-
-  udp_options options_;  // but for local_host
-  std::string local_host_;
-  std::string remote_host_;
-  ip_endpoint remote_;
-  std::vector<ip_endpoint> locals_;
-  bool made_ = false;
-  bool has_remote_ = false;
-  bool local_is_known_ = false;
-};
-
-}  // namespace detail
-
-/// What `udp_socket::send_to(data, host, port)` gives. The look-up counts as sending: a second send is
-/// `busy_resource`.
-class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
-                                             private detail::host_look_up<send_to_host_operation> {
- public:
-  static constexpr const char* name = "send_to";
-  send_to_host_operation() = default;
-  send_to_host_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
-                         std::string_view host, std::uint16_t port)
-      : datagram_send(std::move(r), std::move(bytes)), host_(host), to_{{}, port} {}
-
- private:
-  friend class detail::operation<send_to_host_operation, void>;
-  friend class detail::datagram_send<send_to_host_operation>;
-  friend class detail::host_look_up<send_to_host_operation>;
-
-  bool transfer(result<void>& out);
-  void left() noexcept {
-    datagram_send::left();
-    withdraw_question();
-    is_known_ = false;
-  }
-  void look_up_ended() { run_now(); }
-
-  std::string host_;
-  ip_endpoint to_;
-  bool is_known_ = false;
-};
-
-inline send_to_host_operation udp_socket::send_to(const_buffer data, std::string_view host,
-                                                  std::uint16_t port) {
-  return {resource_, detail::lent_bytes(data), host, port};
-}
-template <detail::string_rvalue S>
-send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std::uint16_t port) {
-  return {resource_, detail::lent_bytes(std::move(data)), host, port};
-}
-
-/// Opens a UDP socket and binds it. A family or a local host is required, else it is `invalid_argument`. Of
-/// several addresses of the local host it takes the first that this machine has.
-[[nodiscard]] inline detail::create_udp_socket_operation create_udp_socket(const udp_options& options) {
-  return detail::create_udp_socket_operation(options);
-}
-
-/// Opens a UDP socket and connects it to a host, by name or by address in text: to the first of its addresses
-/// to which there is a way.
-[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
-    std::string_view remote_host, std::uint16_t remote_port, const udp_options& options = {}) {
-  return {remote_host, remote_port, options};
-}
-/// The same to an address.
-[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
-    const ip_endpoint& remote, const udp_options& options = {}) {
-  return {remote, options};
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == tls ==========================================================================================
+// == tls/tls.hpp ==================================================================================
 
 // TLS as the library sees it: a hook for engines.
 //
@@ -8860,7 +8860,7 @@ send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std:
 // library serves, over any byte stream, and can be tested without a network. Who drives it waits, reads and
 // sends in its place. This part must not know a TLS library.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// What lies between an engine and the connection below it. Outlives the engine and never moves.
 class tls_pipe {
@@ -8988,9 +8988,9 @@ namespace detail {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == tls_stream ===================================================================================
+// == tls/tls_stream.hpp ===========================================================================
 
 // TLS over any byte stream: what drives an engine.
 //
@@ -9000,7 +9000,7 @@ namespace detail {
 // background when the transport is full. What the engine took is in the queue to go out, whole, so a
 // cancelled send leaves the stream as good as before. This part must not know a TLS library, or sockets.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class tls_stream;
 class tls_wrap_operation;
@@ -9218,9 +9218,238 @@ inline tls_wrap_operation tls_stream::wrap_server(std::unique_ptr<byte_stream> t
   return {false, std::move(transport), std::move(context), options};
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == tls_listener =================================================================================
+// == tls/tls_connect.hpp ==========================================================================
+
+// Connecting to a TLS server by name. This part must not know a TLS library.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// What `connect_tls` gives.
+class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operation, tls_stream> {
+ public:
+  static constexpr const char* name = "connect_tls";
+  connect_tls_operation() = default;
+  connect_tls_operation(std::string_view host, std::uint16_t port, std::shared_ptr<tls_context> context,
+                        const tls_options& options, const tcp_connect_options& tcp_options);
+
+ private:
+  friend class operation<connect_tls_operation, tls_stream>;
+
+  struct connected {
+    using internal = void;
+    connect_tls_operation* self;
+    void operator()(result<tcp_stream>&& r) const {
+      self->connection_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+  struct shaken {
+    using internal = void;
+    connect_tls_operation* self;
+    void operator()(result<tls_stream>&& r) const {
+      self->stream_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+
+  [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tls_stream>& out);
+  bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
+  void left() noexcept;
+  void refresh() noexcept { last_ = true; }
+
+  connect_tcp_operation connecting_;
+  tls_wrap_operation shaking_;
+  std::shared_ptr<tls_context> context_;
+  std::string server_name_;
+  tls_options options_;  // without its name, which is above
+  bool begun_ = false;
+  bool last_ = false;  // the handshake is to try once more
+  result<tcp_stream>* connection_ = nullptr;
+  result<tls_stream>* stream_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Connects to a host, as `connect_tcp` does, and begins TLS with it. `server_name` is the host unless the
+/// options say another.
+[[nodiscard]] inline detail::connect_tls_operation connect_tls(std::string_view host, std::uint16_t port,
+                                                               std::shared_ptr<tls_context> context,
+                                                               tls_options options = {},
+                                                               tcp_connect_options tcp_options = {}) {
+  return {host, port, std::move(context), options, tcp_options};
+}
+
+}}  // namespace anyio
+
+// == tls/tls_credentials.hpp ======================================================================
+
+// What every engine does alike with a configuration: reading its texts, naming what is wrong with them,
+// names of servers, sessions to resume. So that the same mistake has the same words with every TLS library.
+// This part must not know one.
+
+#include <array>
+#include <iterator>
+#include <list>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// A text of a configuration, and the field it came from, as errors name it: "tls: ca_file".
+struct tls_text {
+  std::string text;
+  const char* field = "";
+
+  [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
+  /// `errc::tls` in the name of the field; `reason` is static text.
+  [[nodiscard]] error wrong(const char* reason) const noexcept {
+    // The analyzer cannot follow the move of a result that holds this.
+    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
+    return error_access::with_reason(error(errc::tls, 0, field), reason);
+  }
+};
+
+/// All that a configuration says, with its files read. What is secret is wiped when it ends.
+class tls_material {
+ public:
+  tls_material() = default;
+  tls_material(tls_material&&) = default;
+  tls_material& operator=(tls_material&&) = delete;
+  ~tls_material();
+
+  tls_text ca;           // not given: the system's
+  tls_text certificate;  // not given: none
+  tls_text private_key;  // given if the certificate is: perhaps the certificate's own text
+  std::string password;
+  std::vector<std::string> alpn;
+  tls_verify verify = tls_verify::peer;
+  tls_verify verify_client = tls_verify::none;
+  tls_version min_version = tls_version::v1_2;
+};
+
+/// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
+[[nodiscard]] result<tls_material> read_material(const tls_config& config);
+/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
+[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
+/// The authorities that the system trusts; empty if there is no such file.
+[[nodiscard]] std::string read_system_trust();
+
+/// What is wrong with texts and certificates, in the same words for every library.
+namespace tls_reason {
+inline constexpr const char* no_certificate = "there is no certificate in it";
+inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
+inline constexpr const char* no_private_key = "there is no private key in it";
+inline constexpr const char* bad_private_key = "the private key in it cannot be read";
+inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
+inline constexpr const char* password_wrong = "it does not open the private key";
+inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
+inline constexpr const char* version_missing = "this TLS library does not have that version";
+
+inline constexpr const char* expired = "the peer's certificate has expired";
+inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
+inline constexpr const char* self_signed = "the peer's certificate is self-signed and not trusted";
+inline constexpr const char* unknown_authority = "the peer's certificate is from an unknown authority";
+inline constexpr const char* other_name = "the peer's certificate is for another name";
+inline constexpr const char* other_purpose = "the peer's certificate is for another purpose";
+inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
+inline constexpr const char* revoked = "the peer's certificate has been revoked";
+inline constexpr const char* unverified = "the peer's certificate cannot be verified";
+inline constexpr const char* none_shown = "the peer showed no certificate";
+inline constexpr const char* not_tls = "what the peer sent is not TLS";
+inline constexpr const char* bad_record = "a record was damaged on its way";
+inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
+}  // namespace tls_reason
+
+/// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
+[[nodiscard]] const char* alert_reason(int description) noexcept;
+
+/// Who a client wants to talk to.
+struct tls_server_identity {
+  std::string name;                   // for SNI; empty for an address
+  std::optional<ip_address> address;  // without a scope
+
+  [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
+};
+/// A name without its trailing dot, or an address; neither if it can be no name of a host.
+[[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
+/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
+[[nodiscard]] std::string session_key(const tls_server_identity& server);
+/// Whether a name, in which the first label may be "*", covers a host (RFC 9525, section 6.3).
+[[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
+
+/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
+template <class Certificates>
+auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
+  decltype(&*all.begin()) found = nullptr;
+  for (auto& certificate : all) {
+    if (!covers_name(certificate.name, host)) continue;
+    if (!certificate.name.starts_with("*.")) return &certificate;
+    if (found == nullptr) found = &certificate;
+  }
+  return found;
+}
+
+/// Randomness, of this thread's loop if there is one: a simulation repeats it.
+void draw_random(void* into, std::size_t size);
+/// Seconds since 1970, in the same way.
+[[nodiscard]] std::int64_t calendar_now();
+
+/// Sessions that clients may resume, the latest of each of the servers met last. For all threads.
+template <class Session>
+class tls_sessions {
+ public:
+  void put(const std::string& server, Session session) {
+    constexpr std::size_t most = 64;
+    if (server.empty()) return;
+    const guard lock(mutex_);
+    forget(server);
+    sessions_.emplace_front(server, std::move(session));
+    if (sessions_.size() > most) sessions_.pop_back();
+  }
+  /// Takes it out: a ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4).
+  [[nodiscard]] std::optional<Session> take(const std::string& server) {
+    const guard lock(mutex_);
+    for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
+      if (i->first != server) continue;
+      std::optional<Session> found(std::move(i->second));
+      sessions_.erase(i);
+      return found;
+    }
+    return {};
+  }
+
+ private:
+#if !defined(ANYIO_NET_NO_THREADS)
+  using mutex = std::mutex;
+  using guard = std::lock_guard<std::mutex>;
+#else
+  struct mutex {};
+  struct guard {
+    explicit guard(mutex&) noexcept {}
+    ~guard() {}
+  };
+#endif
+  void forget(const std::string& server) {
+    for (auto i = sessions_.begin(); i != sessions_.end();)
+      i = i->first == server ? sessions_.erase(i) : std::next(i);
+  }
+
+  mutex mutex_;
+  std::list<std::pair<std::string, Session>> sessions_;
+};
+
+}}}  // namespace anyio::detail
+
+// == tls/tls_listener.hpp =========================================================================
 
 // Accepting TLS connections.
 //
@@ -9228,9 +9457,7 @@ inline tls_wrap_operation tls_stream::wrap_server(std::unique_ptr<byte_stream> t
 // connections are served, and as one of several operations where they are accepted one by one. What fails or
 // stalls is nobody else's trouble. This part must not know a TLS library.
 
-#include <list>
-
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -9428,270 +9655,42 @@ class tls_listener {
   detail::ref<detail::tls_accepting> accepting_;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == tls_connect ==================================================================================
-
-// Connecting to a TLS server by name. This part must not know a TLS library.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-/// What `connect_tls` gives.
-class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operation, tls_stream> {
- public:
-  static constexpr const char* name = "connect_tls";
-  connect_tls_operation() = default;
-  connect_tls_operation(std::string_view host, std::uint16_t port, std::shared_ptr<tls_context> context,
-                        const tls_options& options, const tcp_connect_options& tcp_options);
-
- private:
-  friend class operation<connect_tls_operation, tls_stream>;
-
-  struct connected {
-    using internal = void;
-    connect_tls_operation* self;
-    void operator()(result<tcp_stream>&& r) const {
-      self->connection_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
-  struct shaken {
-    using internal = void;
-    connect_tls_operation* self;
-    void operator()(result<tls_stream>&& r) const {
-      self->stream_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
-
-  [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
-  bool attempt(result<tls_stream>& out);
-  bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
-  void left() noexcept;
-  void refresh() noexcept { last_ = true; }
-
-  connect_tcp_operation connecting_;
-  tls_wrap_operation shaking_;
-  std::shared_ptr<tls_context> context_;
-  std::string server_name_;
-  tls_options options_;  // without its name, which is above
-  bool begun_ = false;
-  bool last_ = false;  // the handshake is to try once more
-  result<tcp_stream>* connection_ = nullptr;
-  result<tls_stream>* stream_ = nullptr;
-};
-
-}  // namespace detail
-
-/// Connects to a host, as `connect_tcp` does, and begins TLS with it. `server_name` is the host unless the
-/// options say another.
-[[nodiscard]] inline detail::connect_tls_operation connect_tls(std::string_view host, std::uint16_t port,
-                                                               std::shared_ptr<tls_context> context,
-                                                               tls_options options = {},
-                                                               tcp_connect_options tcp_options = {}) {
-  return {host, port, std::move(context), options, tcp_options};
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == tls_credentials ==============================================================================
-
-// What every engine does alike with a configuration: reading its texts, naming what is wrong with them,
-// names of servers, sessions to resume. So that the same mistake has the same words with every TLS library.
-// This part must not know one.
-
-#include <array>
-#include <iterator>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-/// A text of a configuration, and the field it came from, as errors name it: "tls: ca_file".
-struct tls_text {
-  std::string text;
-  const char* field = "";
-
-  [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
-  /// `errc::tls` in the name of the field; `reason` is static text.
-  [[nodiscard]] error wrong(const char* reason) const noexcept {
-    // The analyzer cannot follow the move of a result that holds this.
-    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
-    return error_access::with_reason(error(errc::tls, 0, field), reason);
-  }
-};
-
-/// All that a configuration says, with its files read. What is secret is wiped when it ends.
-class tls_material {
- public:
-  tls_material() = default;
-  tls_material(tls_material&&) = default;
-  tls_material& operator=(tls_material&&) = delete;
-  ~tls_material();
-
-  tls_text ca;           // not given: the system's
-  tls_text certificate;  // not given: none
-  tls_text private_key;  // given if the certificate is: perhaps the certificate's own text
-  std::string password;
-  std::vector<std::string> alpn;
-  tls_verify verify = tls_verify::peer;
-  tls_verify verify_client = tls_verify::none;
-  tls_version min_version = tls_version::v1_2;
-};
-
-/// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
-[[nodiscard]] result<tls_material> read_material(const tls_config& config);
-/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
-[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
-/// The authorities that the system trusts; empty if there is no such file.
-[[nodiscard]] std::string read_system_trust();
-
-/// What is wrong with texts and certificates, in the same words for every library.
-namespace tls_reason {
-inline constexpr const char* no_certificate = "there is no certificate in it";
-inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
-inline constexpr const char* no_private_key = "there is no private key in it";
-inline constexpr const char* bad_private_key = "the private key in it cannot be read";
-inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
-inline constexpr const char* password_wrong = "it does not open the private key";
-inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
-inline constexpr const char* version_missing = "this TLS library does not have that version";
-
-inline constexpr const char* expired = "the peer's certificate has expired";
-inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
-inline constexpr const char* self_signed = "the peer's certificate is self-signed and not trusted";
-inline constexpr const char* unknown_authority = "the peer's certificate is from an unknown authority";
-inline constexpr const char* other_name = "the peer's certificate is for another name";
-inline constexpr const char* other_purpose = "the peer's certificate is for another purpose";
-inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
-inline constexpr const char* revoked = "the peer's certificate has been revoked";
-inline constexpr const char* unverified = "the peer's certificate cannot be verified";
-inline constexpr const char* none_shown = "the peer showed no certificate";
-inline constexpr const char* not_tls = "what the peer sent is not TLS";
-inline constexpr const char* bad_record = "a record was damaged on its way";
-inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
-}  // namespace tls_reason
-
-/// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
-[[nodiscard]] const char* alert_reason(int description) noexcept;
-
-/// Who a client wants to talk to.
-struct tls_server_identity {
-  std::string name;                   // for SNI; empty for an address
-  std::optional<ip_address> address;  // without a scope
-
-  [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
-};
-/// A name without its trailing dot, or an address; neither if it can be no name of a host.
-[[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
-/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
-[[nodiscard]] std::string session_key(const tls_server_identity& server);
-/// Whether a name, in which the first label may be "*", covers a host (RFC 9525, section 6.3).
-[[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
-
-/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
-template <class Certificates>
-auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
-  decltype(&*all.begin()) found = nullptr;
-  for (auto& certificate : all) {
-    if (!covers_name(certificate.name, host)) continue;
-    if (!certificate.name.starts_with("*.")) return &certificate;
-    if (found == nullptr) found = &certificate;
-  }
-  return found;
-}
-
-/// Randomness, of this thread's loop if there is one: a simulation repeats it.
-void draw_random(void* into, std::size_t size);
-/// Seconds since 1970, in the same way.
-[[nodiscard]] std::int64_t calendar_now();
-
-/// Sessions that clients may resume, the latest of each of the servers met last. For all threads.
-template <class Session>
-class tls_sessions {
- public:
-  void put(const std::string& server, Session session) {
-    constexpr std::size_t most = 64;
-    if (server.empty()) return;
-    const guard lock(mutex_);
-    forget(server);
-    sessions_.emplace_front(server, std::move(session));
-    if (sessions_.size() > most) sessions_.pop_back();
-  }
-  /// Takes it out: a ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4).
-  [[nodiscard]] std::optional<Session> take(const std::string& server) {
-    const guard lock(mutex_);
-    for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
-      if (i->first != server) continue;
-      std::optional<Session> found(std::move(i->second));
-      sessions_.erase(i);
-      return found;
-    }
-    return {};
-  }
-
- private:
-#if !defined(ANYIO_NET_NO_THREADS)
-  using mutex = std::mutex;
-  using guard = std::lock_guard<std::mutex>;
-#else
-  struct mutex {};
-  struct guard {
-    explicit guard(mutex&) noexcept {}
-    ~guard() {}
-  };
-#endif
-  void forget(const std::string& server) {
-    for (auto i = sessions_.begin(); i != sessions_.end();)
-      i = i->first == server ? sessions_.erase(i) : std::next(i);
-  }
-
-  mutex mutex_;
-  std::list<std::pair<std::string, Session>> sessions_;
-};
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == tls_mbedtls ==================================================================================
+// == tls/mbedtls/tls_mbedtls.hpp ==================================================================
 
 // mbedTLS, with ANYIO_NET_MBEDTLS defined.
 
 #if defined(ANYIO_NET_MBEDTLS)
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// Credentials for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto. What
 /// is wrong with the configuration is told by its field: "tls: private_key_file: no such file (ENOENT)".
 /// mbedTLS 2.28 speaks TLS 1.2 alone.
 [[nodiscard]] result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config = {});
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
 #endif
 
-// == tls_openssl ==================================================================================
+// == tls/openssl/tls_openssl.hpp ==================================================================
 
 // OpenSSL, with ANYIO_NET_OPENSSL defined.
 
 #if defined(ANYIO_NET_OPENSSL)
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// Credentials for OpenSSL 3. Link with -lssl -lcrypto. What is wrong with the configuration is told by its
 /// field: "tls: private_key_file: no such file (ENOENT)".
 [[nodiscard]] result<std::shared_ptr<tls_context>> openssl_context(tls_config config = {});
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
 #endif
 
-// == sim_choices ==================================================================================
+// == simulation/sim_choices.hpp ===================================================================
 
 // Chance, and where it comes from: one stream of choices that decides all that a simulated run leaves open.
 //
@@ -9707,7 +9706,7 @@ namespace anyio::inline ANYIO_NET_ABI {
 #include <span>
 #include <vector>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class sim_choices {
  public:
@@ -9734,11 +9733,11 @@ class sim_choices {
   bool noisy_ = false;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 #endif
 
-// == sim_options ==================================================================================
+// == simulation/sim_options.hpp ===================================================================
 
 // What a simulated run is told. This part must not know how it is carried out.
 
@@ -9749,7 +9748,7 @@ class sim_choices {
 #include <span>
 #include <string_view>
 
-namespace anyio::inline ANYIO_NET_ABI::sim {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
 /// How likely it is that a call meets trouble, from 0 to 1 each, and how long the way is. Only what is
 /// legal happens: a stream loses nothing, a UNIX datagram keeps its order.
@@ -9788,11 +9787,187 @@ struct options {
   std::int64_t calendar = 0;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::sim
+}}}  // namespace anyio::sim
 
 #endif
 
-// == sim_network ==================================================================================
+// == simulation/fault_backend.hpp =================================================================
+
+// Trouble on top of any backend, the machine's too: calls that do less than they could, or fail, as the
+// system might have made them do.
+//
+// Only what is legal for the kind of descriptor happens, and never a lie that hangs a correct program: who
+// was told EAGAIN in vain is told of readiness soon. This part must not know whether there is a kernel below.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// One call that is to fail, for sweeps over all of them. Calls that can fail are counted from 1.
+struct fault_at_call {
+  std::uint64_t call = 0;      // 0: none
+  std::size_t which = 0;       // of the errors that are legal for it
+  std::uint64_t counted = 0;   // out: calls so far
+  std::size_t choices = 0;     // out: how many errors were legal for it
+  const char* name = nullptr;  // out: what it was
+  int error_number = 0;        // out: what it failed with
+};
+
+class faulty_backend final : public backend,
+                             private name_service,
+                             private file_service,
+                             private path_service,
+                             private batch_service,
+                             private signal_service {
+ public:
+  faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
+                 const sim::faults& all) noexcept
+      : faults(all), inner_(std::move(inner)), choices_(std::move(choices)) {}
+
+  sim::faults faults;
+  fault_at_call* one_failure = nullptr;
+
+  ANYIO_NET_FN time_point now() override;
+
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  ANYIO_NET_FN void forget(int fd) override;
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN void wake() override;
+  ANYIO_NET_FN int native_handle() const override;
+  ANYIO_NET_FN int wake_descriptor() const override;
+  ANYIO_NET_FN int after_fork() override;
+
+  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
+  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
+  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int listen(int fd, int backlog) override;
+  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
+  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN void keep_non_blocking(int fd) override;
+  ANYIO_NET_FN int shutdown(int fd, int how) override;
+  ANYIO_NET_FN int close(int fd) override;
+  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
+  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
+  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
+  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
+
+  ANYIO_NET_FN name_service* names() override { return this; }
+  ANYIO_NET_FN file_service* files() override { return this; }
+  ANYIO_NET_FN path_service* paths() override { return this; }
+  ANYIO_NET_FN batch_service* batches() override { return this; }
+  ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
+  ANYIO_NET_FN security_service* security() override { return inner_->security(); }
+  ANYIO_NET_FN signal_service* signals() override { return this; }
+
+  ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
+  ANYIO_NET_FN int break_connection(int fd) override;
+
+ private:
+  enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
+  struct watched {
+    std::uint64_t token = 0;
+    std::uint32_t owed = 0;  // readiness that is to be told of
+    kind what = kind::other;
+    bool broken = false;
+    std::uint64_t denied_read = 0;  // the turn in which it was
+    std::uint64_t denied_write = 0;
+  };
+  struct held_datagram {
+    int fd;
+    std::string data;
+    std::string address;
+    std::string control;
+  };
+
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
+  ANYIO_NET_FN bool has_family(int family) override;
+
+  ANYIO_NET_FN int adopt(int fd) override;
+  ANYIO_NET_FN int make_blocking(int fd) override;
+  ANYIO_NET_FN int set_close_on_exec(int fd) override;
+  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
+
+  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
+  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
+  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
+  ANYIO_NET_FN int unlink(const char* path) override;
+  ANYIO_NET_FN std::string absolute(const std::string& path) override;
+
+  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                                    bool& emptied) override;
+  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+
+  ANYIO_NET_FN int catch_signal(int number) override;
+  ANYIO_NET_FN void release_signal(int number) override;
+  ANYIO_NET_FN bool take_signal(int number) override;
+  ANYIO_NET_FN void wake_by(int wake_descriptor) override;
+
+  [[nodiscard]] signal_service& inner_signals();
+  /// The error that this call is to fail with, 0 for none.
+  [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
+  [[nodiscard]] kind kind_of(int fd);
+  /// What happens to a transfer before it begins: a negative errno, or 0. Makes the size shorter.
+  int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
+  [[nodiscard]] bool chance(double probability);
+  [[nodiscard]] std::size_t pick(std::size_t bound);
+  [[nodiscard]] bool shorten(std::size_t& size);
+  [[nodiscard]] bool denies(int fd, std::uint32_t direction);
+  [[nodiscard]] bool is_broken(int fd) const;
+  void break_here(int fd);
+  void owe(int fd, std::uint32_t bits);
+  ssize_t send_one(int fd, const message& m);
+  void release_held(int fd);
+
+  std::unique_ptr<backend> inner_;
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
+  std::shared_ptr<sim_choices> choices_;
+  std::map<int, watched> watched_;
+  std::optional<held_datagram> held_;
+  std::uint64_t turn_ = 2;
+  bool owes_ = false;
+  bool interrupted_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex mutex_;  // of the choices
+#endif
+};
+
+}  // namespace detail
+
+/// Adds trouble to a backend, by the options' faults and choices: `loop l(fault_backend(system_backend(),
+/// o));` Latency is for simulated networks alone.
+[[nodiscard]] std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
+                                                     const sim::options& options);
+
+}}  // namespace anyio
+
+#endif
+
+// == simulation/sim_network.hpp ===================================================================
 
 // A network in memory: sockets of every kind, paths, names and signals, as a kernel would keep them.
 //
@@ -9816,7 +9991,7 @@ struct options {
 
 #include <sys/socket.h>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 struct sim_socket;
 using sim_handle = std::shared_ptr<sim_socket>;
@@ -10065,11 +10240,11 @@ class sim_network {
   std::set<int> pending_signals_;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 #endif
 
-// == backend_sim ==================================================================================
+// == simulation/sim_backend.hpp ===================================================================
 
 // The seam over a network in memory: virtual time that jumps when all wait, and a trace of every call.
 //
@@ -10080,7 +10255,7 @@ class sim_network {
 #include <memory>
 #include <utility>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class sim_backend final : public backend,
                           private name_service,
@@ -10173,187 +10348,11 @@ class sim_backend final : public backend,
   bool woken_ = false;
 };
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 #endif
 
-// == backend_fault ================================================================================
-
-// Trouble on top of any backend, the machine's too: calls that do less than they could, or fail, as the
-// system might have made them do.
-//
-// Only what is legal for the kind of descriptor happens, and never a lie that hangs a correct program: who
-// was told EAGAIN in vain is told of readiness soon. This part must not know whether there is a kernel below.
-
-#if defined(ANYIO_NET_SIM)
-
-#include <cstdint>
-#include <map>
-#include <memory>
-#include <optional>
-#include <span>
-#include <string>
-#include <utility>
-#include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-/// One call that is to fail, for sweeps over all of them. Calls that can fail are counted from 1.
-struct fault_at_call {
-  std::uint64_t call = 0;      // 0: none
-  std::size_t which = 0;       // of the errors that are legal for it
-  std::uint64_t counted = 0;   // out: calls so far
-  std::size_t choices = 0;     // out: how many errors were legal for it
-  const char* name = nullptr;  // out: what it was
-  int error_number = 0;        // out: what it failed with
-};
-
-class faulty_backend final : public backend,
-                             private name_service,
-                             private file_service,
-                             private path_service,
-                             private batch_service,
-                             private signal_service {
- public:
-  faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
-                 const sim::faults& all) noexcept
-      : faults(all), inner_(std::move(inner)), choices_(std::move(choices)) {}
-
-  sim::faults faults;
-  fault_at_call* one_failure = nullptr;
-
-  ANYIO_NET_FN time_point now() override;
-
-  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
-  ANYIO_NET_FN void forget(int fd) override;
-  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  ANYIO_NET_FN void wake() override;
-  ANYIO_NET_FN int native_handle() const override;
-  ANYIO_NET_FN int wake_descriptor() const override;
-  ANYIO_NET_FN int after_fork() override;
-
-  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
-  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
-  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
-  ANYIO_NET_FN int listen(int fd, int backlog) override;
-  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
-  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
-  ANYIO_NET_FN void keep_non_blocking(int fd) override;
-  ANYIO_NET_FN int shutdown(int fd, int how) override;
-  ANYIO_NET_FN int close(int fd) override;
-  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
-  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
-  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
-  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
-  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
-
-  ANYIO_NET_FN name_service* names() override { return this; }
-  ANYIO_NET_FN file_service* files() override { return this; }
-  ANYIO_NET_FN path_service* paths() override { return this; }
-  ANYIO_NET_FN batch_service* batches() override { return this; }
-  ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
-  ANYIO_NET_FN security_service* security() override { return inner_->security(); }
-  ANYIO_NET_FN signal_service* signals() override { return this; }
-
-  ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
-  ANYIO_NET_FN int break_connection(int fd) override;
-
- private:
-  enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
-  struct watched {
-    std::uint64_t token = 0;
-    std::uint32_t owed = 0;  // readiness that is to be told of
-    kind what = kind::other;
-    bool broken = false;
-    std::uint64_t denied_read = 0;  // the turn in which it was
-    std::uint64_t denied_write = 0;
-  };
-  struct held_datagram {
-    int fd;
-    std::string data;
-    std::string address;
-    std::string control;
-  };
-
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-  ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int make_blocking(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-  ANYIO_NET_FN std::string absolute(const std::string& path) override;
-
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                                    bool& emptied) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
-  ANYIO_NET_FN void wake_by(int wake_descriptor) override;
-
-  [[nodiscard]] signal_service& inner_signals();
-  /// The error that this call is to fail with, 0 for none.
-  [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
-  [[nodiscard]] kind kind_of(int fd);
-  /// What happens to a transfer before it begins: a negative errno, or 0. Makes the size shorter.
-  int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
-  [[nodiscard]] bool chance(double probability);
-  [[nodiscard]] std::size_t pick(std::size_t bound);
-  [[nodiscard]] bool shorten(std::size_t& size);
-  [[nodiscard]] bool denies(int fd, std::uint32_t direction);
-  [[nodiscard]] bool is_broken(int fd) const;
-  void break_here(int fd);
-  void owe(int fd, std::uint32_t bits);
-  ssize_t send_one(int fd, const message& m);
-  void release_held(int fd);
-
-  std::unique_ptr<backend> inner_;
-  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
-  std::shared_ptr<sim_choices> choices_;
-  std::map<int, watched> watched_;
-  std::optional<held_datagram> held_;
-  std::uint64_t turn_ = 2;
-  bool owes_ = false;
-  bool interrupted_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex mutex_;  // of the choices
-#endif
-};
-
-}  // namespace detail
-
-/// Adds trouble to a backend, by the options' faults and choices: `loop l(fault_backend(system_backend(),
-/// o));` Latency is for simulated networks alone.
-[[nodiscard]] std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
-                                                     const sim::options& options);
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-#endif
-
-// == sim ==========================================================================================
+// == simulation/sim.hpp ===========================================================================
 
 // Running a program on a simulated network: virtual time, faults, and an order of events that a seed or a
 // fuzzer's bytes decide. The same input gives the same run.
@@ -10375,7 +10374,7 @@ class faulty_backend final : public backend,
 #include <exception>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI::sim {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
 /// How a run ended.
 class report {
@@ -10402,9 +10401,9 @@ class report {
 /// The choices of a report's message.
 [[nodiscard]] std::vector<std::uint8_t> parse_choices(std::string_view digits);
 
-}  // namespace anyio::inline ANYIO_NET_ABI::sim
+}}}  // namespace anyio::sim
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// A run: the network, and the way to it from inside. Runs nest.
 class sim_session {
@@ -10489,9 +10488,9 @@ sim::report sim_run(sim_session& session, X&& x) {
   return out;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-namespace anyio::inline ANYIO_NET_ABI::sim {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
 /// Runs a program, given as to `anyio::run`, on a network of its own: no system call, no thread, and an
 /// hour's sleep takes no time. What its result says is not looked at, but an error that ends it is.
@@ -10534,20 +10533,447 @@ void set_name(std::string_view name, std::span<const ip_address> addresses);
 /// A signal comes, for every receiver that named it.
 void raise(int signal);
 
-}  // namespace anyio::inline ANYIO_NET_ABI::sim
+}}}  // namespace anyio::sim
 
 #endif
 
 #if ANYIO_NET_DEFINE
 
-// == error: definitions ===========================================================================
+// == base/address.ipp =============================================================================
+
+// Reading and writing addresses, character by character, and the kernel's structures, byte by byte.
+
+#include <netinet/in.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// The functions of <cctype> depend on the locale.
+inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+// Takes a decimal number of at most `max` off the front of `text`.
+inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
+  std::uint64_t value = 0;
+  std::size_t digits = 0;
+  for (; digits < text.size() && is_decimal_digit(text[digits]); ++digits) {
+    value = value * 10 + static_cast<std::uint64_t>(text[digits] - '0');
+    if (value > max) return false;
+  }
+  if (digits == 0) return false;
+  text.remove_prefix(digits);
+  number = static_cast<std::uint32_t>(value);
+  return true;
+}
+
+// Writes 4 bytes.
+[[gnu::cold]] inline bool parse_v4(std::string_view text, std::byte* out) noexcept {
+  for (int i = 0; i < 4; ++i) {
+    if (i != 0) {
+      if (!text.starts_with('.')) return false;
+      text.remove_prefix(1);
+    }
+    const bool leading_zero = text.size() > 1 && text[0] == '0' && is_decimal_digit(text[1]);
+    std::uint32_t number = 0;
+    if (leading_zero || !take_decimal(text, 255, number)) return false;
+    out[i] = static_cast<std::byte>(number);
+  }
+  return text.empty();
+}
+
+// One to four hexadecimal digits; writes 2 bytes.
+[[gnu::cold]] inline bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
+  if (text.empty() || text.size() > 4) return false;
+  unsigned value = 0;
+  for (const char c : text) {
+    value <<= 4;
+    if (is_decimal_digit(c)) {
+      value |= static_cast<unsigned>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      value |= static_cast<unsigned>(c - 'a' + 10);
+    } else if (c >= 'A' && c <= 'F') {
+      value |= static_cast<unsigned>(c - 'A' + 10);
+    } else {
+      return false;
+    }
+  }
+  out[0] = static_cast<std::byte>(value >> 8);
+  out[1] = static_cast<std::byte>(value);
+  return true;
+}
+
+// Writes into 16 bytes that are zero.
+[[gnu::cold]] inline bool parse_v6(std::string_view text, std::byte* out) noexcept {
+  constexpr std::size_t none = 17;
+  std::size_t filled = 0;
+  std::size_t gap = none;  // how much is filled where "::" stands
+  if (text.starts_with("::")) {
+    gap = 0;
+    text.remove_prefix(2);
+  }
+  while (!text.empty()) {
+    const std::string_view group = text.substr(0, text.find(':'));
+    text.remove_prefix(group.size());
+    if (group.find('.') != group.npos) {  // IPv4, which may only be the end
+      if (!text.empty() || filled > 12 || !parse_v4(group, out + filled)) return false;
+      filled += 4;
+      break;
+    }
+    if (filled == 16 || !parse_v6_group(group, out + filled)) return false;
+    filled += 2;
+    if (text.empty()) break;
+    text.remove_prefix(1);
+    if (text.starts_with(':')) {
+      if (gap != none) return false;
+      gap = filled;
+      text.remove_prefix(1);
+    } else if (text.empty()) {
+      return false;
+    }
+  }
+  if (gap == none) return filled == 16;
+  if (filled == 16) return false;  // "::" stands for one group at least
+  std::rotate(out + gap, out + filled, out + 16);
+  return true;
+}
+
+// An all-digit scope is always the number, even where an interface is called so: one text has one
+// meaning, and the digits need no system call.
+[[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
+  if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
+    return take_decimal(text, 0xffffffff, scope) && text.empty();
+  }
+  char name[64];
+  if (interface_lookup.index == nullptr || text.size() >= sizeof name || text.find('\0') != text.npos) {
+    return false;
+  }
+  *std::copy(text.begin(), text.end(), name) = '\0';
+  scope = interface_lookup.index(name);
+  return scope != 0;
+}
+
+inline void append_decimal(std::string& out, std::uint32_t number) {
+  char digits[10];
+  char* first = std::end(digits);
+  do {
+    *--first = static_cast<char>('0' + number % 10);
+    number /= 10;
+  } while (number != 0);
+  out.append(first, std::end(digits));
+}
+
+inline void append_v4(std::string& out, const std::byte* bytes) {
+  for (int i = 0; i < 4; ++i) {
+    if (i != 0) out += '.';
+    append_decimal(out, std::to_integer<std::uint32_t>(bytes[i]));
+  }
+}
+
+inline void append_v6_group(std::string& out, unsigned group) {
+  int shift = 12;
+  while (shift != 0 && (group >> shift) == 0) shift -= 4;
+  for (; shift >= 0; shift -= 4) out += "0123456789abcdef"[(group >> shift) & 15];
+}
+
+inline bool is_v4_mapped(const std::byte* bytes) noexcept {
+  static constexpr unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return std::memcmp(bytes, prefix, sizeof prefix) == 0;
+}
+
+// RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
+inline void append_v6(std::string& out, const std::byte* bytes) {
+  if (is_v4_mapped(bytes)) {
+    out += "::ffff:";
+    append_v4(out, bytes + 12);
+    return;
+  }
+  unsigned groups[8];
+  for (int i = 0; i < 8; ++i) {
+    groups[i] = std::to_integer<unsigned>(bytes[2 * i]) << 8 | std::to_integer<unsigned>(bytes[2 * i + 1]);
+  }
+  int gap = 8;
+  int gap_size = 1;
+  for (int i = 0; i < 8; ++i) {
+    int end = i;
+    while (end < 8 && groups[end] == 0) ++end;
+    if (end - i > gap_size) {
+      gap = i;
+      gap_size = end - i;
+    }
+  }
+  for (int i = 0; i < 8; ++i) {
+    if (i == gap) {
+      out += "::";
+      i += gap_size - 1;
+      continue;
+    }
+    if (i != 0 && i != gap + gap_size) out += ':';
+    append_v6_group(out, groups[i]);
+  }
+}
+
+[[gnu::cold]] inline void append_scope(std::string& out, std::uint32_t scope) {
+  out += '%';
+  char name[64];
+  if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
+    const std::string_view text(name);
+    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // else it would be read as a number
+      out += text;
+      return;
+    }
+  }
+  append_decimal(out, scope);
+}
+
+// The family, or AF_UNSPEC if `size` does not reach it.
+inline int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
+  decltype(data->sa_family) family = AF_UNSPEC;
+  if (data == nullptr || size < offsetof(sockaddr, sa_family) + sizeof family) return AF_UNSPEC;
+  std::memcpy(&family, reinterpret_cast<const char*>(data) + offsetof(sockaddr, sa_family), sizeof family);
+  return family;
+}
+
+ANYIO_NET_COLD result<unix_address> make_unix_address(std::string_view path, const char* operation) {
+  unix_address address;
+  std::memset(&address, 0, sizeof address);
+  address.storage.sun_family = AF_UNIX;
+  constexpr std::size_t room = sizeof address.storage.sun_path;
+  std::size_t length = path.size();
+  if (path.starts_with('\0')) {
+#if defined(__linux__)
+    if (length > room) return error(errc::os_error, ENAMETOOLONG, operation);
+#else
+    return error(errc::not_supported, 0, operation);
+#endif
+  } else if (!path.empty()) {
+    if (length >= room) return error(errc::os_error, ENAMETOOLONG, operation);
+    if (path.find('\0') != path.npos) return error(errc::os_error, EINVAL, operation);
+    ++length;  // the NUL counts
+  }
+  std::copy(path.begin(), path.end(), address.storage.sun_path);
+  address.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  set_sockaddr_size(address.storage, address.size);
+  return address;
+}
+
+ANYIO_NET_COLD std::string unix_path(const sockaddr* data, socklen_t size) {
+  constexpr std::size_t head = offsetof(sockaddr_un, sun_path);
+  if (sockaddr_family(data, size) != AF_UNIX || size <= head) return {};
+  const std::size_t room = std::min<std::size_t>(size, sizeof(sockaddr_un)) - head;
+  const std::string_view path(reinterpret_cast<const char*>(data) + head, room);
+#if defined(__linux__)
+  if (path.front() == '\0') return std::string(path);
+#endif
+  return std::string(path.substr(0, path.find('\0')));
+}
+
+}}}  // namespace anyio::detail
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN result<ip_address> ip_address::parse(std::string_view text) {
+  ip_address address;
+  if (text.find(':') == text.npos) {
+    if (detail::parse_v4(text, address.bytes_)) return address;
+  } else {
+    const std::size_t percent = text.find('%');
+    address.is_v6_ = true;
+    if (detail::parse_v6(text.substr(0, percent), address.bytes_) &&
+        (percent == text.npos || detail::parse_scope(text.substr(percent + 1), address.scope_))) {
+      return address;
+    }
+  }
+  return error(errc::invalid_argument, 0, "ip_address");
+}
+
+ANYIO_NET_FN std::string ip_address::to_string() const {
+  std::string text;
+  if (is_v6_) {
+    detail::append_v6(text, bytes_);
+    if (scope_ != 0) detail::append_scope(text, scope_);
+  } else {
+    detail::append_v4(text, bytes_);
+  }
+  return text;
+}
+
+ANYIO_NET_FN result<ip_endpoint> ip_endpoint::parse(std::string_view text) {
+  const error failure(errc::invalid_argument, 0, "ip_endpoint");
+  const std::size_t colon = text.rfind(':');
+  if (colon == text.npos) return failure;
+  std::string_view host = text.substr(0, colon);
+  std::string_view port = text.substr(colon + 1);
+  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  const result<ip_address> address = ip_address::parse(host);
+  std::uint32_t number = 0;
+  if (!address || address->is_v6() != bracketed || !detail::take_decimal(port, 65535, number) ||
+      !port.empty()) {
+    return failure;
+  }
+  return ip_endpoint{*address, static_cast<std::uint16_t>(number)};
+}
+
+ANYIO_NET_FN std::string ip_endpoint::to_string() const {
+  std::string text = address.to_string();
+  if (address.is_v6()) {
+    text.insert(text.begin(), '[');
+    text += ']';
+  }
+  text += ':';
+  detail::append_decimal(text, port);
+  return text;
+}
+
+ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data, socklen_t size) {
+  const int family = detail::sockaddr_family(data, size);
+  if (family == AF_INET && size >= sizeof(sockaddr_in)) {
+    sockaddr_in raw;
+    std::memcpy(&raw, data, sizeof raw);
+    return ip_endpoint{ip_address::v4(ntohl(raw.sin_addr.s_addr)), ntohs(raw.sin_port)};
+  }
+  if (family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
+    sockaddr_in6 raw;
+    std::memcpy(&raw, data, sizeof raw);
+    std::byte bytes[16];
+    std::memcpy(bytes, &raw.sin6_addr, sizeof bytes);
+    ip_endpoint endpoint{ip_address::v6(bytes, raw.sin6_scope_id), ntohs(raw.sin6_port)};
+    if (detail::is_v4_mapped(bytes)) endpoint.address = detail::unmapped(endpoint.address);
+    return endpoint;
+  }
+  return error(errc::invalid_argument, 0, "ip_endpoint");
+}
+
+ANYIO_NET_FN socklen_t ip_endpoint::to_sockaddr(sockaddr_storage& storage) const noexcept {
+  std::memset(&storage, 0, sizeof storage);
+  return detail::write_sockaddr(*this, storage);
+}
+
+namespace detail {
+
+ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  const std::byte* const bytes = address.bytes().data();
+  socklen_t size = 0;
+  if (address.is_v4()) {
+    sockaddr_in raw{};
+    raw.sin_family = AF_INET;
+    raw.sin_port = htons(endpoint.port);
+    std::memcpy(&raw.sin_addr, bytes, sizeof raw.sin_addr);
+    size = sizeof raw;
+    std::memcpy(&storage, &raw, sizeof raw);
+  } else {
+    sockaddr_in6 raw{};
+    raw.sin6_family = AF_INET6;
+    raw.sin6_port = htons(endpoint.port);
+    raw.sin6_scope_id = address.scope_id();
+    std::memcpy(&raw.sin6_addr, bytes, sizeof raw.sin6_addr);
+    size = sizeof raw;
+    std::memcpy(&storage, &raw, sizeof raw);
+  }
+  set_sockaddr_size(storage, size);
+  return size;
+}
+
+ANYIO_NET_FN bool is_mapped(const ip_address& address) noexcept {
+  return address.is_v6() && is_v4_mapped(address.bytes().data());
+}
+
+ANYIO_NET_COLD ip_address unmapped(const ip_address& address) noexcept {
+  if (!is_mapped(address)) return address;
+  std::uint32_t number = 0;
+  for (const std::byte b : address.bytes().last(4)) number = number << 8 | std::to_integer<std::uint32_t>(b);
+  return ip_address::v4(number);
+}
+
+ANYIO_NET_COLD ip_address mapped(const ip_address& address) noexcept {
+  if (address.is_v6()) return address;
+  std::byte bytes[16] = {};
+  bytes[10] = bytes[11] = std::byte{0xff};
+  std::memcpy(bytes + 12, address.bytes().data(), 4);
+  return ip_address::v6(bytes);
+}
+
+[[gnu::cold]] inline socklen_t fill_other_family(const ip_endpoint& endpoint,
+                                                 sockaddr_storage& storage) noexcept {
+  const ip_address& address = endpoint.address;
+  return write_sockaddr({address.is_v4() ? mapped(address) : unmapped(address), endpoint.port}, storage);
+}
+
+ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
+                                    sockaddr_storage& storage) noexcept {
+  if (endpoint.address.is_v6() != (family == AF_INET6)) return fill_other_family(endpoint, storage);
+  return write_sockaddr(endpoint, storage);
+}
+
+}  // namespace detail
+
+}}  // namespace anyio
+
+// == base/byte_queue.ipp ==========================================================================
+
+// How a queue of bytes keeps them.
+
+#include <bit>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// Moves the content behind so many free bytes, in memory of at least this capacity.
+ANYIO_NET_FN void byte_queue::rearrange(std::size_t front, std::size_t capacity) {
+  const std::size_t used = size();
+  if (capacity > capacity_) {
+    const std::size_t larger = std::bit_ceil(std::max(capacity, least));
+    auto* const memory = static_cast<std::byte*>(detail::recycler::allocate_bytes(larger));
+    if (used != 0) std::memcpy(memory + front, memory_ + begin_, used);
+    release();
+    memory_ = memory;
+    capacity_ = larger;
+  } else if (used != 0) {
+    std::memmove(memory_ + front, memory_ + begin_, used);
+  }
+  begin_ = front;
+  end_ = front + used;
+}
+
+ANYIO_NET_FN void byte_queue::release() noexcept {
+  if (memory_ != nullptr) detail::recycler::deallocate_bytes(memory_, capacity_);
+  memory_ = nullptr;
+  capacity_ = begin_ = end_ = 0;
+}
+
+ANYIO_NET_FN mutable_buffer byte_queue::prepare(std::size_t at_least) {
+  if (capacity_ - end_ < at_least) rearrange(0, size() + at_least);
+  return mutable_buffer(memory_ + end_, capacity_ - end_);
+}
+
+ANYIO_NET_FN void byte_queue::append(const_buffer bytes) {
+  if (bytes.empty()) return;
+  std::memcpy(prepare(bytes.size()).data(), bytes.data(), bytes.size());
+  commit(bytes.size());
+}
+
+ANYIO_NET_FN void byte_queue::put_back(const_buffer bytes) {
+  if (bytes.empty()) return;
+  if (begin_ < bytes.size()) rearrange(bytes.size(), size() + bytes.size());
+  begin_ -= bytes.size();
+  std::memcpy(memory_ + begin_, bytes.data(), bytes.size());
+}
+
+ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
+  begin_ += n;
+  if (begin_ != end_) return;
+  begin_ = end_ = 0;
+  if (detail::recycler::recycles_bytes(capacity_) || capacity_ > kept_limit) release();
+}
+
+}}  // namespace anyio
+
+// == base/error.ipp ===============================================================================
 
 // Words for errors.
 
 #include <cstdio>
 #include <cstdlib>
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -10952,382 +11378,13 @@ ANYIO_NET_FN std::error_code make_error_code(error e) noexcept {
   return {static_cast<int>(e.code()), category};
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == address: definitions =========================================================================
-
-// Reading and writing addresses, character by character, and the kernel's structures, byte by byte.
-
-#include <netinet/in.h>
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-// The functions of <cctype> depend on the locale.
-inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-
-// Takes a decimal number of at most `max` off the front of `text`.
-inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
-  std::uint64_t value = 0;
-  std::size_t digits = 0;
-  for (; digits < text.size() && is_decimal_digit(text[digits]); ++digits) {
-    value = value * 10 + static_cast<std::uint64_t>(text[digits] - '0');
-    if (value > max) return false;
-  }
-  if (digits == 0) return false;
-  text.remove_prefix(digits);
-  number = static_cast<std::uint32_t>(value);
-  return true;
-}
-
-// Writes 4 bytes.
-[[gnu::cold]] inline bool parse_v4(std::string_view text, std::byte* out) noexcept {
-  for (int i = 0; i < 4; ++i) {
-    if (i != 0) {
-      if (!text.starts_with('.')) return false;
-      text.remove_prefix(1);
-    }
-    const bool leading_zero = text.size() > 1 && text[0] == '0' && is_decimal_digit(text[1]);
-    std::uint32_t number = 0;
-    if (leading_zero || !take_decimal(text, 255, number)) return false;
-    out[i] = static_cast<std::byte>(number);
-  }
-  return text.empty();
-}
-
-// One to four hexadecimal digits; writes 2 bytes.
-[[gnu::cold]] inline bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
-  if (text.empty() || text.size() > 4) return false;
-  unsigned value = 0;
-  for (const char c : text) {
-    value <<= 4;
-    if (is_decimal_digit(c)) {
-      value |= static_cast<unsigned>(c - '0');
-    } else if (c >= 'a' && c <= 'f') {
-      value |= static_cast<unsigned>(c - 'a' + 10);
-    } else if (c >= 'A' && c <= 'F') {
-      value |= static_cast<unsigned>(c - 'A' + 10);
-    } else {
-      return false;
-    }
-  }
-  out[0] = static_cast<std::byte>(value >> 8);
-  out[1] = static_cast<std::byte>(value);
-  return true;
-}
-
-// Writes into 16 bytes that are zero.
-[[gnu::cold]] inline bool parse_v6(std::string_view text, std::byte* out) noexcept {
-  constexpr std::size_t none = 17;
-  std::size_t filled = 0;
-  std::size_t gap = none;  // how much is filled where "::" stands
-  if (text.starts_with("::")) {
-    gap = 0;
-    text.remove_prefix(2);
-  }
-  while (!text.empty()) {
-    const std::string_view group = text.substr(0, text.find(':'));
-    text.remove_prefix(group.size());
-    if (group.find('.') != group.npos) {  // IPv4, which may only be the end
-      if (!text.empty() || filled > 12 || !parse_v4(group, out + filled)) return false;
-      filled += 4;
-      break;
-    }
-    if (filled == 16 || !parse_v6_group(group, out + filled)) return false;
-    filled += 2;
-    if (text.empty()) break;
-    text.remove_prefix(1);
-    if (text.starts_with(':')) {
-      if (gap != none) return false;
-      gap = filled;
-      text.remove_prefix(1);
-    } else if (text.empty()) {
-      return false;
-    }
-  }
-  if (gap == none) return filled == 16;
-  if (filled == 16) return false;  // "::" stands for one group at least
-  std::rotate(out + gap, out + filled, out + 16);
-  return true;
-}
-
-// An all-digit scope is always the number, even where an interface is called so: one text has one
-// meaning, and the digits need no system call.
-[[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
-  if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
-    return take_decimal(text, 0xffffffff, scope) && text.empty();
-  }
-  char name[64];
-  if (interface_lookup.index == nullptr || text.size() >= sizeof name || text.find('\0') != text.npos) {
-    return false;
-  }
-  *std::copy(text.begin(), text.end(), name) = '\0';
-  scope = interface_lookup.index(name);
-  return scope != 0;
-}
-
-inline void append_decimal(std::string& out, std::uint32_t number) {
-  char digits[10];
-  char* first = std::end(digits);
-  do {
-    *--first = static_cast<char>('0' + number % 10);
-    number /= 10;
-  } while (number != 0);
-  out.append(first, std::end(digits));
-}
-
-inline void append_v4(std::string& out, const std::byte* bytes) {
-  for (int i = 0; i < 4; ++i) {
-    if (i != 0) out += '.';
-    append_decimal(out, std::to_integer<std::uint32_t>(bytes[i]));
-  }
-}
-
-inline void append_v6_group(std::string& out, unsigned group) {
-  int shift = 12;
-  while (shift != 0 && (group >> shift) == 0) shift -= 4;
-  for (; shift >= 0; shift -= 4) out += "0123456789abcdef"[(group >> shift) & 15];
-}
-
-inline bool is_v4_mapped(const std::byte* bytes) noexcept {
-  static constexpr unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  return std::memcmp(bytes, prefix, sizeof prefix) == 0;
-}
-
-// RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
-inline void append_v6(std::string& out, const std::byte* bytes) {
-  if (is_v4_mapped(bytes)) {
-    out += "::ffff:";
-    append_v4(out, bytes + 12);
-    return;
-  }
-  unsigned groups[8];
-  for (int i = 0; i < 8; ++i) {
-    groups[i] = std::to_integer<unsigned>(bytes[2 * i]) << 8 | std::to_integer<unsigned>(bytes[2 * i + 1]);
-  }
-  int gap = 8;
-  int gap_size = 1;
-  for (int i = 0; i < 8; ++i) {
-    int end = i;
-    while (end < 8 && groups[end] == 0) ++end;
-    if (end - i > gap_size) {
-      gap = i;
-      gap_size = end - i;
-    }
-  }
-  for (int i = 0; i < 8; ++i) {
-    if (i == gap) {
-      out += "::";
-      i += gap_size - 1;
-      continue;
-    }
-    if (i != 0 && i != gap + gap_size) out += ':';
-    append_v6_group(out, groups[i]);
-  }
-}
-
-[[gnu::cold]] inline void append_scope(std::string& out, std::uint32_t scope) {
-  out += '%';
-  char name[64];
-  if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
-    const std::string_view text(name);
-    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // else it would be read as a number
-      out += text;
-      return;
-    }
-  }
-  append_decimal(out, scope);
-}
-
-// The family, or AF_UNSPEC if `size` does not reach it.
-inline int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
-  decltype(data->sa_family) family = AF_UNSPEC;
-  if (data == nullptr || size < offsetof(sockaddr, sa_family) + sizeof family) return AF_UNSPEC;
-  std::memcpy(&family, reinterpret_cast<const char*>(data) + offsetof(sockaddr, sa_family), sizeof family);
-  return family;
-}
-
-ANYIO_NET_COLD result<unix_address> make_unix_address(std::string_view path, const char* operation) {
-  unix_address address;
-  std::memset(&address, 0, sizeof address);
-  address.storage.sun_family = AF_UNIX;
-  constexpr std::size_t room = sizeof address.storage.sun_path;
-  std::size_t length = path.size();
-  if (path.starts_with('\0')) {
-#if defined(__linux__)
-    if (length > room) return error(errc::os_error, ENAMETOOLONG, operation);
-#else
-    return error(errc::not_supported, 0, operation);
-#endif
-  } else if (!path.empty()) {
-    if (length >= room) return error(errc::os_error, ENAMETOOLONG, operation);
-    if (path.find('\0') != path.npos) return error(errc::os_error, EINVAL, operation);
-    ++length;  // the NUL counts
-  }
-  std::copy(path.begin(), path.end(), address.storage.sun_path);
-  address.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  set_sockaddr_size(address.storage, address.size);
-  return address;
-}
-
-ANYIO_NET_COLD std::string unix_path(const sockaddr* data, socklen_t size) {
-  constexpr std::size_t head = offsetof(sockaddr_un, sun_path);
-  if (sockaddr_family(data, size) != AF_UNIX || size <= head) return {};
-  const std::size_t room = std::min<std::size_t>(size, sizeof(sockaddr_un)) - head;
-  const std::string_view path(reinterpret_cast<const char*>(data) + head, room);
-#if defined(__linux__)
-  if (path.front() == '\0') return std::string(path);
-#endif
-  return std::string(path.substr(0, path.find('\0')));
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-ANYIO_NET_FN result<ip_address> ip_address::parse(std::string_view text) {
-  ip_address address;
-  if (text.find(':') == text.npos) {
-    if (detail::parse_v4(text, address.bytes_)) return address;
-  } else {
-    const std::size_t percent = text.find('%');
-    address.is_v6_ = true;
-    if (detail::parse_v6(text.substr(0, percent), address.bytes_) &&
-        (percent == text.npos || detail::parse_scope(text.substr(percent + 1), address.scope_))) {
-      return address;
-    }
-  }
-  return error(errc::invalid_argument, 0, "ip_address");
-}
-
-ANYIO_NET_FN std::string ip_address::to_string() const {
-  std::string text;
-  if (is_v6_) {
-    detail::append_v6(text, bytes_);
-    if (scope_ != 0) detail::append_scope(text, scope_);
-  } else {
-    detail::append_v4(text, bytes_);
-  }
-  return text;
-}
-
-ANYIO_NET_FN result<ip_endpoint> ip_endpoint::parse(std::string_view text) {
-  const error failure(errc::invalid_argument, 0, "ip_endpoint");
-  const std::size_t colon = text.rfind(':');
-  if (colon == text.npos) return failure;
-  std::string_view host = text.substr(0, colon);
-  std::string_view port = text.substr(colon + 1);
-  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
-  if (bracketed) host = host.substr(1, host.size() - 2);
-  const result<ip_address> address = ip_address::parse(host);
-  std::uint32_t number = 0;
-  if (!address || address->is_v6() != bracketed || !detail::take_decimal(port, 65535, number) ||
-      !port.empty()) {
-    return failure;
-  }
-  return ip_endpoint{*address, static_cast<std::uint16_t>(number)};
-}
-
-ANYIO_NET_FN std::string ip_endpoint::to_string() const {
-  std::string text = address.to_string();
-  if (address.is_v6()) {
-    text.insert(text.begin(), '[');
-    text += ']';
-  }
-  text += ':';
-  detail::append_decimal(text, port);
-  return text;
-}
-
-ANYIO_NET_FN result<ip_endpoint> ip_endpoint::from_sockaddr(const sockaddr* data, socklen_t size) {
-  const int family = detail::sockaddr_family(data, size);
-  if (family == AF_INET && size >= sizeof(sockaddr_in)) {
-    sockaddr_in raw;
-    std::memcpy(&raw, data, sizeof raw);
-    return ip_endpoint{ip_address::v4(ntohl(raw.sin_addr.s_addr)), ntohs(raw.sin_port)};
-  }
-  if (family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
-    sockaddr_in6 raw;
-    std::memcpy(&raw, data, sizeof raw);
-    std::byte bytes[16];
-    std::memcpy(bytes, &raw.sin6_addr, sizeof bytes);
-    ip_endpoint endpoint{ip_address::v6(bytes, raw.sin6_scope_id), ntohs(raw.sin6_port)};
-    if (detail::is_v4_mapped(bytes)) endpoint.address = detail::unmapped(endpoint.address);
-    return endpoint;
-  }
-  return error(errc::invalid_argument, 0, "ip_endpoint");
-}
-
-ANYIO_NET_FN socklen_t ip_endpoint::to_sockaddr(sockaddr_storage& storage) const noexcept {
-  std::memset(&storage, 0, sizeof storage);
-  return detail::write_sockaddr(*this, storage);
-}
-
-namespace detail {
-
-ANYIO_NET_FN socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept {
-  const ip_address& address = endpoint.address;
-  const std::byte* const bytes = address.bytes().data();
-  socklen_t size = 0;
-  if (address.is_v4()) {
-    sockaddr_in raw{};
-    raw.sin_family = AF_INET;
-    raw.sin_port = htons(endpoint.port);
-    std::memcpy(&raw.sin_addr, bytes, sizeof raw.sin_addr);
-    size = sizeof raw;
-    std::memcpy(&storage, &raw, sizeof raw);
-  } else {
-    sockaddr_in6 raw{};
-    raw.sin6_family = AF_INET6;
-    raw.sin6_port = htons(endpoint.port);
-    raw.sin6_scope_id = address.scope_id();
-    std::memcpy(&raw.sin6_addr, bytes, sizeof raw.sin6_addr);
-    size = sizeof raw;
-    std::memcpy(&storage, &raw, sizeof raw);
-  }
-  set_sockaddr_size(storage, size);
-  return size;
-}
-
-ANYIO_NET_FN bool is_mapped(const ip_address& address) noexcept {
-  return address.is_v6() && is_v4_mapped(address.bytes().data());
-}
-
-ANYIO_NET_COLD ip_address unmapped(const ip_address& address) noexcept {
-  if (!is_mapped(address)) return address;
-  std::uint32_t number = 0;
-  for (const std::byte b : address.bytes().last(4)) number = number << 8 | std::to_integer<std::uint32_t>(b);
-  return ip_address::v4(number);
-}
-
-ANYIO_NET_COLD ip_address mapped(const ip_address& address) noexcept {
-  if (address.is_v6()) return address;
-  std::byte bytes[16] = {};
-  bytes[10] = bytes[11] = std::byte{0xff};
-  std::memcpy(bytes + 12, address.bytes().data(), 4);
-  return ip_address::v6(bytes);
-}
-
-[[gnu::cold]] inline socklen_t fill_other_family(const ip_endpoint& endpoint,
-                                                 sockaddr_storage& storage) noexcept {
-  const ip_address& address = endpoint.address;
-  return write_sockaddr({address.is_v4() ? mapped(address) : unmapped(address), endpoint.port}, storage);
-}
-
-ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
-                                    sockaddr_storage& storage) noexcept {
-  if (endpoint.address.is_v6() != (family == AF_INET6)) return fill_other_family(endpoint, storage);
-  return write_sockaddr(endpoint, storage);
-}
-
-}  // namespace detail
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == recycler: definitions ========================================================================
+// == base/recycler.ipp ============================================================================
 
 // The rare ways of the recycler.
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_COLD void recycler::refuse(void* memory, std::size_t size) noexcept {
   if (cache.guarded || size > largest) return ::operator delete(memory);
@@ -11388,67 +11445,418 @@ ANYIO_NET_FN void recycler::close() noexcept {
   }
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == byte_queue: definitions ======================================================================
+// == system/epoll_backend.ipp =====================================================================
 
-// How a queue of bytes keeps them.
+// epoll(7) and eventfd(2).
 
-#include <bit>
+#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
-namespace anyio::inline ANYIO_NET_ABI {
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <iterator>
+#include <utility>
 
-/// Moves the content behind so many free bytes, in memory of at least this capacity.
-ANYIO_NET_FN void byte_queue::rearrange(std::size_t front, std::size_t capacity) {
-  const std::size_t used = size();
-  if (capacity > capacity_) {
-    const std::size_t larger = std::bit_ceil(std::max(capacity, least));
-    auto* const memory = static_cast<std::byte*>(detail::recycler::allocate_bytes(larger));
-    if (used != 0) std::memcpy(memory + front, memory_ + begin_, used);
-    release();
-    memory_ = memory;
-    capacity_ = larger;
-  } else if (used != 0) {
-    std::memmove(memory_ + front, memory_ + begin_, used);
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+// One translation of the bits serves both calls.
+static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
+              EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
+
+ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
+  std::unique_ptr<epoll_backend> made(new epoll_backend);
+  return made->open() < 0 ? nullptr : std::move(made);
+}
+
+ANYIO_NET_COLD int epoll_backend::open() noexcept {
+  poller_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (poller_ < 0) return -errno;
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) return -errno;
+  return control(wake_fd_, EPOLLIN, wake_token, false);
+}
+
+ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+  if (poller_ >= 0) ::close(poller_);
+  poller_ = wake_fd_ = -1;
+}
+
+ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
+
+ANYIO_NET_COLD int epoll_backend::after_fork() {
+  close_own();  // first, so that there are two numbers left
+  woken_.store(false);
+  return open();
+}
+
+ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,
+                                        bool change_first) noexcept {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = token;
+  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+  if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
+  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
+  return -errno;
+}
+
+ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
+  ANYIO_NET_ASSERT(token != wake_token);
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  event.data.u64 = token;
+  return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+}
+
+ANYIO_NET_FN void epoll_backend::forget(int fd) {
+  epoll_event unused{};  // kernels before 2.6.9 wanted one
+  ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
+}
+
+ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  ANYIO_NET_ASSERT(token != wake_token);
+  const auto events = static_cast<std::uint32_t>(poll_interest(interest));
+  return control(fd, events | EPOLLONESHOT, token, again);
+}
+
+/// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
+/// is none. One that epoll cannot express ends early, after 24 days.
+inline int epoll_timeout(duration at_most) noexcept {
+  if (at_most < duration::zero()) return -1;
+  const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
+  if (whole.count() >= INT_MAX) return INT_MAX;
+  return static_cast<int>(whole.count()) + (at_most > whole ? 1 : 0);
+}
+
+ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (events.empty()) return -EINVAL;
+  epoll_event ready[256];
+  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
+  const int n = ::epoll_wait(poller_, ready, room, epoll_timeout(at_most));
+  if (n < 0) return errno == EINTR ? 0 : -errno;
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    if (ready[i].data.u64 == wake_token) {
+      std::uint64_t times = 0;
+      [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &times, sizeof times);
+      // After the read: who calls `wake` in between is heard now. The other way round its write
+      // would be read away with the flag left set, and no `wake` would ever write again.
+      woken_.exchange(false);
+    } else {
+      events[static_cast<std::size_t>(count++)] = {ready[i].data.u64, readiness_of_poll(ready[i].events)};
+    }
   }
-  begin_ = front;
-  end_ = front + used;
+  return count;
 }
 
-ANYIO_NET_FN void byte_queue::release() noexcept {
-  if (memory_ != nullptr) detail::recycler::deallocate_bytes(memory_, capacity_);
-  memory_ = nullptr;
-  capacity_ = begin_ = end_ = 0;
+ANYIO_NET_FN void epoll_backend::wake() {
+  if (woken_.exchange(true)) return;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
 }
 
-ANYIO_NET_FN mutable_buffer byte_queue::prepare(std::size_t at_least) {
-  if (capacity_ - end_ < at_least) rearrange(0, size() + at_least);
-  return mutable_buffer(memory_ + end_, capacity_ - end_);
+ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
+
+ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
+
+}  // namespace detail
+
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
+
+}}  // namespace anyio
+
+#endif
+
+// == system/kqueue_backend.ipp ====================================================================
+
+// kqueue(2) and pipe(2).
+
+#if defined(ANYIO_NET_KQUEUE)
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <iterator>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/event.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Some changes of one descriptor, each with an error of its own.
+class kqueue_changes {
+ public:
+  static constexpr int limit = 3;
+
+  void add(int fd, int filter, int flags, unsigned fflags = 0) noexcept {
+    struct kevent& change = changes_[count_++];
+    // Not EV_SET, which in some systems is an expression that warns.
+    change = {};
+    change.ident = static_cast<decltype(change.ident)>(fd);
+    change.filter = static_cast<decltype(change.filter)>(filter);
+    change.flags = static_cast<decltype(change.flags)>(flags | EV_RECEIPT);
+    change.fflags = fflags;
+  }
+
+  /// Asked for a receipt of every change, the kernel gives nothing else, and goes on after a refused one.
+  /// An interrupted call is begun again: to make a change twice does no harm. 0 or a negative errno.
+  int apply(int poller) noexcept {
+    const timespec at_once{};
+    do {
+      receipt_count_ = ::kevent(poller, changes_, count_, receipts_, count_, &at_once);
+    } while (receipt_count_ < 0 && errno == EINTR);
+    return receipt_count_ < 0 ? -errno : 0;
+  }
+
+  /// 0 or the errno of the change of this filter.
+  int error_of(int filter) const noexcept {
+    for (int i = 0; i < receipt_count_; ++i) {
+      const struct kevent& receipt = receipts_[i];
+      if (static_cast<int>(receipt.filter) == filter && (receipt.flags & EV_ERROR) != 0)
+        return static_cast<int>(receipt.data);
+    }
+    return 0;
+  }
+
+ private:
+  struct kevent changes_[limit];
+  struct kevent receipts_[limit];
+  int count_ = 0;
+  int receipt_count_ = 0;
+};
+
+/// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
+inline int refuse_file(int fd) noexcept {
+  struct stat status;
+  if (::fstat(fd, &status) != 0) return -errno;
+  return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
 }
 
-ANYIO_NET_FN void byte_queue::append(const_buffer bytes) {
-  if (bytes.empty()) return;
-  std::memcpy(prepare(bytes.size()).data(), bytes.data(), bytes.size());
-  commit(bytes.size());
+/// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
+/// in different words; a terminal that cannot be watched is not one of them, as it does block.
+[[gnu::cold]] inline int filter_refusal(int fd, int error_number) noexcept {
+  struct stat status;
+  const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
+  const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
+  return is_device && is_unknown ? -EPERM : -error_number;
 }
 
-ANYIO_NET_FN void byte_queue::put_back(const_buffer bytes) {
-  if (bytes.empty()) return;
-  if (begin_ < bytes.size()) rearrange(bytes.size(), size() + bytes.size());
-  begin_ -= bytes.size();
-  std::memcpy(memory_ + begin_, bytes.data(), bytes.size());
+ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
+  std::unique_ptr<kqueue_backend> made(new kqueue_backend);
+  return made->open() < 0 ? nullptr : std::move(made);
 }
 
-ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
-  begin_ += n;
-  if (begin_ != end_) return;
-  begin_ = end_ = 0;
-  if (detail::recycler::recycles_bytes(capacity_) || capacity_ > kept_limit) release();
+ANYIO_NET_COLD int kqueue_backend::open() noexcept {
+  process_ = ::getpid();
+  poller_ = ::kqueue();
+  if (poller_ < 0) return -errno;
+  // A child does not inherit it, but a program that replaces this one would.
+  if (::fcntl(poller_, F_SETFD, FD_CLOEXEC) < 0) return -errno;
+#if defined(__APPLE__)
+  if (::pipe(wake_fds_) < 0) return -errno;
+  for (const int fd : wake_fds_)
+    if (const int status = adopt_descriptor(fd); status < 0) return status;
+#else
+  if (::pipe2(wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return -errno;
+#endif
+  kqueue_changes changes;
+  changes.add(wake_fds_[0], EVFILT_READ, EV_ADD);
+  const int status = changes.apply(poller_);
+  return status < 0 ? status : -changes.error_of(EVFILT_READ);
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
+  for (int& fd : wake_fds_)
+    if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
+  // After a fork the number is not the poller's in the child, but anyone's.
+  if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+}
 
-// == backend_posix: definitions ===================================================================
+ANYIO_NET_COLD kqueue_backend::~kqueue_backend() { close_own(); }
+
+ANYIO_NET_COLD int kqueue_backend::after_fork() {
+  close_own();
+  for (entry& e : entries_) e.is = kind::none;
+  woken_.store(false);
+  return open();
+}
+
+ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
+  const auto index = static_cast<std::size_t>(fd);
+  if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
+  return entries_[index];
+}
+
+ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
+  kqueue_changes changes;
+  changes.add(fd, EVFILT_READ, EV_DELETE);
+  changes.add(fd, EVFILT_WRITE, EV_DELETE);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+  changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
+#endif
+  static_cast<void>(changes.apply(poller_));
+}
+
+ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
+  // There is no question without a change: what can be taken out was there, and goes in again.
+  kqueue_changes out;
+  out.add(fd, EVFILT_READ, EV_DELETE);
+  out.add(fd, EVFILT_WRITE, EV_DELETE);
+  if (out.apply(poller_) < 0) return false;
+  std::uint32_t interest = 0;
+  if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
+  if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
+  return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
+}
+
+ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
+  if (fd < 0) return -EBADF;
+  entry& e = entry_of(fd);
+  if (e.is == kind::own || (e.is == kind::foreign && still_there(fd, e))) return -EEXIST;
+  if (const int status = refuse_file(fd); status < 0) return status;
+  kqueue_changes changes;
+  changes.add(fd, EVFILT_READ, EV_ADD | EV_CLEAR);
+  changes.add(fd, EVFILT_WRITE, EV_ADD | EV_CLEAR);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+  changes.add(fd, EVFILT_EXCEPT, EV_ADD | EV_CLEAR, NOTE_OOB);  // only some sockets have it
+#endif
+  if (const int status = changes.apply(poller_); status < 0) return status;
+  for (const int filter : {EVFILT_READ, EVFILT_WRITE}) {
+    const int error_number = changes.error_of(filter);
+    // EPIPE: the other end of a pipe is gone already, as the first attempt will tell.
+    if (error_number == 0 || error_number == EPIPE) continue;
+    remove(fd);
+    return filter_refusal(fd, error_number);
+  }
+  e = {token, kind::own};
+  return 0;
+}
+
+ANYIO_NET_FN void kqueue_backend::forget(int fd) {
+  if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
+  entry& e = entries_[static_cast<std::size_t>(fd)];
+  if (e.is == kind::none) return;
+  remove(fd);
+  e.is = kind::none;
+}
+
+ANYIO_NET_FN int kqueue_backend::close(int fd) {
+  // The kernel takes the filters out, duplicates or not.
+  if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
+    entries_[static_cast<std::size_t>(fd)].is = kind::none;
+  return posix_backend::close(fd);
+}
+
+ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  if (fd < 0) return -EBADF;
+  entry& e = entry_of(fd);
+  if (e.is == kind::own) return -EEXIST;
+  if (const int status = refuse_file(fd); status < 0) return status;
+  // Each filter tells once. One that is not wanted any more may be there from before.
+  kqueue_changes changes;
+  const auto change = [&](int filter, std::uint32_t bit) {
+    const bool wanted = (interest & bit) != 0;
+    if (wanted || again || e.is == kind::foreign)
+      changes.add(fd, filter, wanted ? EV_ADD | EV_ONESHOT : EV_DELETE);
+    return wanted;
+  };
+  const bool reads = change(EVFILT_READ, ready_read);
+  const bool writes = change(EVFILT_WRITE, ready_write);
+  if (const int status = changes.apply(poller_); status < 0) return status;
+  e = {token, kind::foreign};
+  const int read_error = reads ? changes.error_of(EVFILT_READ) : 0;
+  const int error_number = read_error != 0 ? read_error : writes ? changes.error_of(EVFILT_WRITE) : 0;
+  if (error_number == 0) return 0;
+  // With the other end of a pipe gone nothing blocks any more.
+  return error_number == EPIPE ? -EPERM : filter_refusal(fd, error_number);
+}
+
+/// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
+inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
+  if (at_most < duration::zero()) return nullptr;
+  const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
+  const auto whole = std::chrono::duration_cast<std::chrono::seconds>(limit);
+  out.tv_sec = static_cast<decltype(out.tv_sec)>(whole.count());
+  out.tv_nsec = static_cast<decltype(out.tv_nsec)>((limit - whole).count());
+  return &out;
+}
+
+inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
+  const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
+  switch (event.filter) {
+    // With what was sent before the end still to be read, perhaps.
+    case EVFILT_READ: return ready_read | (at_end ? ready_end : 0u);
+    // An end of writing alone is one that this side has made; the other filter tells of a hang-up too.
+    case EVFILT_WRITE: return ready_write;
+    default: return ready_urgent | ready_read;
+  }
+}
+
+ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (events.empty()) return -EINVAL;
+  struct kevent ready[256];
+  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
+  timespec limit;
+  const int n = ::kevent(poller_, nullptr, 0, ready, room, kqueue_timeout(at_most, limit));
+  if (n < 0) return errno == EINTR ? 0 : -errno;
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    const auto index = static_cast<std::size_t>(ready[i].ident);
+    if (index == static_cast<std::size_t>(wake_fds_[0])) {
+      drain_wake();
+    } else if (index < entries_.size() && entries_[index].is != kind::none) {
+      events[static_cast<std::size_t>(count++)] = {entries_[index].token, readiness_of_filter(ready[i])};
+    }
+  }
+  return count;
+}
+
+ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
+  char bytes[512];  // what does not go in here is told of again
+  [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
+  // After the read: who calls `wake` in between is heard now. The other way round its write
+  // would be read away with the flag left set, and no `wake` would ever write again.
+  woken_.exchange(false);
+}
+
+ANYIO_NET_FN void kqueue_backend::wake() {
+  if (woken_.exchange(true)) return;
+  const char one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
+}
+
+ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
+
+ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
+
+}  // namespace detail
+
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
+
+}}  // namespace anyio
+
+#endif
+
+// == system/posix_backend.ipp =====================================================================
 
 // The system calls of all POSIX systems; errno is read here, and where a poller waits, only.
 
@@ -11466,7 +11874,7 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 #include <sys/syscall.h>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 // MSG_DONTWAIT everywhere: O_NONBLOCK belongs to the open file, and whoever shares it may clear it.
 #if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
@@ -12023,9 +12431,9 @@ ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
   return all + path;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == backend_posix_files: definitions =============================================================
+// == system/posix_files.ipp =======================================================================
 
 // What a POSIX machine gives to those who belong to no loop: files, the calendar, randomness.
 
@@ -12035,7 +12443,7 @@ ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
 #include <sys/random.h>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_COLD void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) {
   if (const int e = ::pthread_atfork(before, in_parent, in_child); e != 0)
@@ -12118,9 +12526,9 @@ ANYIO_NET_COLD const char* trust_file() {
   return nullptr;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == backend_posix_names: definitions =============================================================
+// == system/posix_names.ipp =======================================================================
 
 // Names on POSIX systems: the resolver, and which families there are.
 
@@ -12128,7 +12536,7 @@ ANYIO_NET_COLD const char* trust_file() {
 #include <net/if.h>
 #include <netdb.h>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_FN std::uint32_t interface_index(const char* name) noexcept { return ::if_nametoindex(name); }
 
@@ -12260,13 +12668,13 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
   return has;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == backend_posix_signals: definitions ===========================================================
+// == system/posix_signals.ipp =====================================================================
 
 // Signals on POSIX systems: one handler for the process, which wakes every loop that caught the number.
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 inline constexpr int signal_limit = 64;  // the highest number that can be caught
 
@@ -12546,471 +12954,13 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return 
 
 #endif
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == backend_epoll: definitions ===================================================================
-
-// epoll(7) and eventfd(2).
-
-#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
-
-#include <algorithm>
-#include <cerrno>
-#include <chrono>
-#include <climits>
-#include <iterator>
-#include <utility>
-
-#include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-// One translation of the bits serves both calls.
-static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
-              EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
-
-ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
-  std::unique_ptr<epoll_backend> made(new epoll_backend);
-  return made->open() < 0 ? nullptr : std::move(made);
-}
-
-ANYIO_NET_COLD int epoll_backend::open() noexcept {
-  poller_ = ::epoll_create1(EPOLL_CLOEXEC);
-  if (poller_ < 0) return -errno;
-  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd_ < 0) return -errno;
-  return control(wake_fd_, EPOLLIN, wake_token, false);
-}
-
-ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
-  if (wake_fd_ >= 0) ::close(wake_fd_);
-  if (poller_ >= 0) ::close(poller_);
-  poller_ = wake_fd_ = -1;
-}
-
-ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
-
-ANYIO_NET_COLD int epoll_backend::after_fork() {
-  close_own();  // first, so that there are two numbers left
-  woken_.store(false);
-  return open();
-}
-
-ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,
-                                        bool change_first) noexcept {
-  epoll_event event{};
-  event.events = events;
-  event.data.u64 = token;
-  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
-  if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
-  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
-  return -errno;
-}
-
-ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
-  ANYIO_NET_ASSERT(token != wake_token);
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-  event.data.u64 = token;
-  return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
-}
-
-ANYIO_NET_FN void epoll_backend::forget(int fd) {
-  epoll_event unused{};  // kernels before 2.6.9 wanted one
-  ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
-}
-
-ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
-  ANYIO_NET_ASSERT(token != wake_token);
-  const auto events = static_cast<std::uint32_t>(poll_interest(interest));
-  return control(fd, events | EPOLLONESHOT, token, again);
-}
-
-/// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
-/// is none. One that epoll cannot express ends early, after 24 days.
-inline int epoll_timeout(duration at_most) noexcept {
-  if (at_most < duration::zero()) return -1;
-  const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
-  if (whole.count() >= INT_MAX) return INT_MAX;
-  return static_cast<int>(whole.count()) + (at_most > whole ? 1 : 0);
-}
-
-ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_most) {
-  if (events.empty()) return -EINVAL;
-  epoll_event ready[256];
-  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
-  const int n = ::epoll_wait(poller_, ready, room, epoll_timeout(at_most));
-  if (n < 0) return errno == EINTR ? 0 : -errno;
-  int count = 0;
-  for (int i = 0; i < n; ++i) {
-    if (ready[i].data.u64 == wake_token) {
-      std::uint64_t times = 0;
-      [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &times, sizeof times);
-      // After the read: who calls `wake` in between is heard now. The other way round its write
-      // would be read away with the flag left set, and no `wake` would ever write again.
-      woken_.exchange(false);
-    } else {
-      events[static_cast<std::size_t>(count++)] = {ready[i].data.u64, readiness_of_poll(ready[i].events)};
-    }
-  }
-  return count;
-}
-
-ANYIO_NET_FN void epoll_backend::wake() {
-  if (woken_.exchange(true)) return;
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
-}
-
-ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
-
-ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
-
-}  // namespace detail
-
-ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-#endif
-
-// == backend_kqueue: definitions ==================================================================
-
-// kqueue(2) and pipe(2).
-
-#if defined(ANYIO_NET_KQUEUE)
-
-#include <algorithm>
-#include <cerrno>
-#include <chrono>
-#include <cstddef>
-#include <iterator>
-#include <utility>
-
-#include <fcntl.h>
-#include <sys/event.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <time.h>
-#include <unistd.h>
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-/// Some changes of one descriptor, each with an error of its own.
-class kqueue_changes {
- public:
-  static constexpr int limit = 3;
-
-  void add(int fd, int filter, int flags, unsigned fflags = 0) noexcept {
-    struct kevent& change = changes_[count_++];
-    // Not EV_SET, which in some systems is an expression that warns.
-    change = {};
-    change.ident = static_cast<decltype(change.ident)>(fd);
-    change.filter = static_cast<decltype(change.filter)>(filter);
-    change.flags = static_cast<decltype(change.flags)>(flags | EV_RECEIPT);
-    change.fflags = fflags;
-  }
-
-  /// Asked for a receipt of every change, the kernel gives nothing else, and goes on after a refused one.
-  /// An interrupted call is begun again: to make a change twice does no harm. 0 or a negative errno.
-  int apply(int poller) noexcept {
-    const timespec at_once{};
-    do {
-      receipt_count_ = ::kevent(poller, changes_, count_, receipts_, count_, &at_once);
-    } while (receipt_count_ < 0 && errno == EINTR);
-    return receipt_count_ < 0 ? -errno : 0;
-  }
-
-  /// 0 or the errno of the change of this filter.
-  int error_of(int filter) const noexcept {
-    for (int i = 0; i < receipt_count_; ++i) {
-      const struct kevent& receipt = receipts_[i];
-      if (static_cast<int>(receipt.filter) == filter && (receipt.flags & EV_ERROR) != 0)
-        return static_cast<int>(receipt.data);
-    }
-    return 0;
-  }
-
- private:
-  struct kevent changes_[limit];
-  struct kevent receipts_[limit];
-  int count_ = 0;
-  int receipt_count_ = 0;
-};
-
-/// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
-inline int refuse_file(int fd) noexcept {
-  struct stat status;
-  if (::fstat(fd, &status) != 0) return -errno;
-  return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
-}
-
-/// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
-/// in different words; a terminal that cannot be watched is not one of them, as it does block.
-[[gnu::cold]] inline int filter_refusal(int fd, int error_number) noexcept {
-  struct stat status;
-  const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
-  const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
-  return is_device && is_unknown ? -EPERM : -error_number;
-}
-
-ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
-  std::unique_ptr<kqueue_backend> made(new kqueue_backend);
-  return made->open() < 0 ? nullptr : std::move(made);
-}
-
-ANYIO_NET_COLD int kqueue_backend::open() noexcept {
-  process_ = ::getpid();
-  poller_ = ::kqueue();
-  if (poller_ < 0) return -errno;
-  // A child does not inherit it, but a program that replaces this one would.
-  if (::fcntl(poller_, F_SETFD, FD_CLOEXEC) < 0) return -errno;
-#if defined(__APPLE__)
-  if (::pipe(wake_fds_) < 0) return -errno;
-  for (const int fd : wake_fds_)
-    if (const int status = adopt_descriptor(fd); status < 0) return status;
-#else
-  if (::pipe2(wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return -errno;
-#endif
-  kqueue_changes changes;
-  changes.add(wake_fds_[0], EVFILT_READ, EV_ADD);
-  const int status = changes.apply(poller_);
-  return status < 0 ? status : -changes.error_of(EVFILT_READ);
-}
-
-ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
-  for (int& fd : wake_fds_)
-    if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
-  // After a fork the number is not the poller's in the child, but anyone's.
-  if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
-}
-
-ANYIO_NET_COLD kqueue_backend::~kqueue_backend() { close_own(); }
-
-ANYIO_NET_COLD int kqueue_backend::after_fork() {
-  close_own();
-  for (entry& e : entries_) e.is = kind::none;
-  woken_.store(false);
-  return open();
-}
-
-ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
-  const auto index = static_cast<std::size_t>(fd);
-  if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
-  return entries_[index];
-}
-
-ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
-  kqueue_changes changes;
-  changes.add(fd, EVFILT_READ, EV_DELETE);
-  changes.add(fd, EVFILT_WRITE, EV_DELETE);
-#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
-  changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
-#endif
-  static_cast<void>(changes.apply(poller_));
-}
-
-ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
-  // There is no question without a change: what can be taken out was there, and goes in again.
-  kqueue_changes out;
-  out.add(fd, EVFILT_READ, EV_DELETE);
-  out.add(fd, EVFILT_WRITE, EV_DELETE);
-  if (out.apply(poller_) < 0) return false;
-  std::uint32_t interest = 0;
-  if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
-  if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
-  return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
-}
-
-ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
-  if (fd < 0) return -EBADF;
-  entry& e = entry_of(fd);
-  if (e.is == kind::own || (e.is == kind::foreign && still_there(fd, e))) return -EEXIST;
-  if (const int status = refuse_file(fd); status < 0) return status;
-  kqueue_changes changes;
-  changes.add(fd, EVFILT_READ, EV_ADD | EV_CLEAR);
-  changes.add(fd, EVFILT_WRITE, EV_ADD | EV_CLEAR);
-#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
-  changes.add(fd, EVFILT_EXCEPT, EV_ADD | EV_CLEAR, NOTE_OOB);  // only some sockets have it
-#endif
-  if (const int status = changes.apply(poller_); status < 0) return status;
-  for (const int filter : {EVFILT_READ, EVFILT_WRITE}) {
-    const int error_number = changes.error_of(filter);
-    // EPIPE: the other end of a pipe is gone already, as the first attempt will tell.
-    if (error_number == 0 || error_number == EPIPE) continue;
-    remove(fd);
-    return filter_refusal(fd, error_number);
-  }
-  e = {token, kind::own};
-  return 0;
-}
-
-ANYIO_NET_FN void kqueue_backend::forget(int fd) {
-  if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
-  entry& e = entries_[static_cast<std::size_t>(fd)];
-  if (e.is == kind::none) return;
-  remove(fd);
-  e.is = kind::none;
-}
-
-ANYIO_NET_FN int kqueue_backend::close(int fd) {
-  // The kernel takes the filters out, duplicates or not.
-  if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
-    entries_[static_cast<std::size_t>(fd)].is = kind::none;
-  return posix_backend::close(fd);
-}
-
-ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
-  if (fd < 0) return -EBADF;
-  entry& e = entry_of(fd);
-  if (e.is == kind::own) return -EEXIST;
-  if (const int status = refuse_file(fd); status < 0) return status;
-  // Each filter tells once. One that is not wanted any more may be there from before.
-  kqueue_changes changes;
-  const auto change = [&](int filter, std::uint32_t bit) {
-    const bool wanted = (interest & bit) != 0;
-    if (wanted || again || e.is == kind::foreign)
-      changes.add(fd, filter, wanted ? EV_ADD | EV_ONESHOT : EV_DELETE);
-    return wanted;
-  };
-  const bool reads = change(EVFILT_READ, ready_read);
-  const bool writes = change(EVFILT_WRITE, ready_write);
-  if (const int status = changes.apply(poller_); status < 0) return status;
-  e = {token, kind::foreign};
-  const int read_error = reads ? changes.error_of(EVFILT_READ) : 0;
-  const int error_number = read_error != 0 ? read_error : writes ? changes.error_of(EVFILT_WRITE) : 0;
-  if (error_number == 0) return 0;
-  // With the other end of a pipe gone nothing blocks any more.
-  return error_number == EPIPE ? -EPERM : filter_refusal(fd, error_number);
-}
-
-/// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
-inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
-  if (at_most < duration::zero()) return nullptr;
-  const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
-  const auto whole = std::chrono::duration_cast<std::chrono::seconds>(limit);
-  out.tv_sec = static_cast<decltype(out.tv_sec)>(whole.count());
-  out.tv_nsec = static_cast<decltype(out.tv_nsec)>((limit - whole).count());
-  return &out;
-}
-
-inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
-  const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
-  switch (event.filter) {
-    // With what was sent before the end still to be read, perhaps.
-    case EVFILT_READ: return ready_read | (at_end ? ready_end : 0u);
-    // An end of writing alone is one that this side has made; the other filter tells of a hang-up too.
-    case EVFILT_WRITE: return ready_write;
-    default: return ready_urgent | ready_read;
-  }
-}
-
-ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_most) {
-  if (events.empty()) return -EINVAL;
-  struct kevent ready[256];
-  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
-  timespec limit;
-  const int n = ::kevent(poller_, nullptr, 0, ready, room, kqueue_timeout(at_most, limit));
-  if (n < 0) return errno == EINTR ? 0 : -errno;
-  int count = 0;
-  for (int i = 0; i < n; ++i) {
-    const auto index = static_cast<std::size_t>(ready[i].ident);
-    if (index == static_cast<std::size_t>(wake_fds_[0])) {
-      drain_wake();
-    } else if (index < entries_.size() && entries_[index].is != kind::none) {
-      events[static_cast<std::size_t>(count++)] = {entries_[index].token, readiness_of_filter(ready[i])};
-    }
-  }
-  return count;
-}
-
-ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
-  char bytes[512];  // what does not go in here is told of again
-  [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
-  // After the read: who calls `wake` in between is heard now. The other way round its write
-  // would be read away with the flag left set, and no `wake` would ever write again.
-  woken_.exchange(false);
-}
-
-ANYIO_NET_FN void kqueue_backend::wake() {
-  if (woken_.exchange(true)) return;
-  const char one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
-}
-
-ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
-
-ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
-
-}  // namespace detail
-
-ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-#endif
-
-// == timers: definitions ==========================================================================
-
-// The two-pass melding of the pairing heap.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-ANYIO_NET_FN timer* timer_heap::meld_all(timer* first) noexcept {
-  timer* pairs = nullptr;  // melded pairs, the last one first, linked by sibling_
-  while (first != nullptr) {
-    timer* a = first;
-    timer* b = a->sibling_;
-    first = b ? b->sibling_ : nullptr;
-    a->sibling_ = a->previous_ = nullptr;
-    if (b) {
-      b->sibling_ = b->previous_ = nullptr;
-      a = meld(a, b);
-    }
-    a->sibling_ = pairs;
-    pairs = a;
-  }
-  timer* root = nullptr;
-  while (pairs != nullptr) {
-    timer* next = pairs->sibling_;
-    pairs->sibling_ = nullptr;
-    root = root ? meld(root, pairs) : pairs;
-    pairs = next;
-  }
-  return root;
-}
-
-ANYIO_NET_FN void timer_heap::remove(timer& t) noexcept {
-  timer* rest = meld_all(t.child_);
-  if (&t == root_) {
-    root_ = rest;
-  } else {
-    if (t.previous_->child_ == &t) {
-      t.previous_->child_ = t.sibling_;
-    } else {
-      t.previous_->sibling_ = t.sibling_;
-    }
-    if (t.sibling_) t.sibling_->previous_ = t.previous_;
-    if (rest) root_ = meld(root_, rest);
-  }
-  t.heap_ = nullptr;
-  t.child_ = t.sibling_ = t.previous_ = nullptr;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == loop: definitions ============================================================================
+// == loop/loop.ipp ================================================================================
 
 // The loop's turns, its end, and its dump.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -13513,13 +13463,62 @@ ANYIO_NET_FN loop& loop::current() { return *detail::loop_core::current().object
 
 ANYIO_NET_FN time_point now() { return detail::loop_core::current().now(); }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == coroutine: definitions =======================================================================
+// == loop/timers.ipp ==============================================================================
+
+// The two-pass melding of the pairing heap.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN timer* timer_heap::meld_all(timer* first) noexcept {
+  timer* pairs = nullptr;  // melded pairs, the last one first, linked by sibling_
+  while (first != nullptr) {
+    timer* a = first;
+    timer* b = a->sibling_;
+    first = b ? b->sibling_ : nullptr;
+    a->sibling_ = a->previous_ = nullptr;
+    if (b) {
+      b->sibling_ = b->previous_ = nullptr;
+      a = meld(a, b);
+    }
+    a->sibling_ = pairs;
+    pairs = a;
+  }
+  timer* root = nullptr;
+  while (pairs != nullptr) {
+    timer* next = pairs->sibling_;
+    pairs->sibling_ = nullptr;
+    root = root ? meld(root, pairs) : pairs;
+    pairs = next;
+  }
+  return root;
+}
+
+ANYIO_NET_FN void timer_heap::remove(timer& t) noexcept {
+  timer* rest = meld_all(t.child_);
+  if (&t == root_) {
+    root_ = rest;
+  } else {
+    if (t.previous_->child_ == &t) {
+      t.previous_->child_ = t.sibling_;
+    } else {
+      t.previous_->sibling_ = t.sibling_;
+    }
+    if (t.sibling_) t.sibling_->previous_ = t.previous_;
+    if (rest) root_ = meld(root_, rest);
+  }
+  t.heap_ = nullptr;
+  t.child_ = t.sibling_ = t.previous_ = nullptr;
+}
+
+}}}  // namespace anyio::detail
+
+// == operation/coroutine.ipp ======================================================================
 
 // The driver of coroutines.
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_FN void drive(step s) {
   while (s.what != step::nothing) {
@@ -13590,198 +13589,13 @@ ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {
   return false;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
-// == task_group: definitions ======================================================================
-
-// The ends of children.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-ANYIO_NET_FN void group_child::begin_soon() {
-  begin(loop_core::current(), face_of_child);
-  core->queue(*this);
-}
-
-ANYIO_NET_FN node* group_child::owner(node& n) {
-  const task_group& group = static_cast<group_child&>(n).group_;
-  if (group.sink_ != nullptr) return group.sink_->whole();
-  return group.place_.linked() ? group.host_ : nullptr;
-}
-
-ANYIO_NET_FN void group_child::completed(result<void>&& outcome) {
-  group_.child_completed(*this, std::move(outcome));
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
-  if (host_ != nullptr) host_->scopes.insert_before(place_);
-}
-
-ANYIO_NET_FN void task_group::add(detail::group_child* child) {
-  children_.insert_before(child->place());
-  child->begin_soon();
-  if (size_++ == 0) loop_ = detail::ref(child->core);
-}
-
-/// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
-/// the group itself, which a session that its children hold together does.
-ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
-  detail::link ending;
-  for (detail::link* l = children_.next; l != &children_;) {
-    detail::group_child& child = detail::group_child::at(*l);
-    l = l->next;
-    if (keep(*this, child)) continue;
-    child.place().unlink();
-    ending.insert_before(child.place());
-    one_less();
-  }
-  while (ending.linked()) {
-    detail::group_child& child = detail::group_child::at(*ending.next);
-    child.place().unlink();
-    delete &child;
-  }
-}
-
-ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.place().unlink();                                        // its own end is not to be cut short
-  const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
-  if (sink_ != nullptr) {
-    one_less();
-    return sink_->child_ended(std::move(outcome));
-  }
-  // What fails in a child that was told to end is its own matter, unless it is not the library's.
-  const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
-  const bool fails = !outcome.has_value() && counts && failure_.has_value();
-  one_less();
-  if (!fails) return;
-  failure_ = std::move(outcome);
-  cancel();
-}
-
-ANYIO_NET_FN void task_group::cancel() noexcept {
-  end_children([](task_group& group, detail::group_child& child) {
-    if (!child.doomed && !child.may_run_now()) return false;
-    child.doomed = true;
-    reaper& ends = group.reaper_;
-    if (!ends.pending()) {
-      ends.group = &group;
-      ends.begin(detail::loop_core::current(), reaper::face_of_reaper);
-      ends.core->queue(ends);
-    }
-    return true;
-  });
-}
-
-ANYIO_NET_FN void task_group::end_doomed() noexcept {
-  end_children([](task_group&, detail::group_child& child) { return !child.doomed; });
-}
-
-ANYIO_NET_FN task_group::~task_group() {
-  while (children_.linked()) {
-    end_children([](task_group&, detail::group_child& child) {
-      ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
-      static_cast<void>(child);
-      return false;
-    });
-  }
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == signals: definitions =========================================================================
-
-// From the seam's notes to the receivers.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-/// The loop's, made when it is first needed.
-inline signal_service& signals_of(loop_core& core) {
-  if (signal_service* own = core.system().signals()) return *own;
-  if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
-  return *core.own_signals;
-}
-
-ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
-  distribute(core);                                     // what came before is not for this one
-  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
-  core.signal_receivers.insert_before(*this);
-  core.after_wait = distribute;
-}
-
-ANYIO_NET_FN int signal_resource::add(int number) {
-  if (number < 1 || number > highest) return -EINVAL;
-  const std::uint64_t bit = std::uint64_t{1} << (number - 1);
-  if ((named_ & bit) != 0) return 0;
-  const int status = signals_of(core()).catch_signal(number);
-  if (status >= 0) named_ |= bit;
-  return status;
-}
-
-ANYIO_NET_FN int signal_resource::take() {
-  if (came_ == 0) distribute(core());
-  if (came_ == 0) return 0;
-  const int index = std::countr_zero(came_);
-  came_ &= came_ - 1;
-  return index + 1;
-}
-
-ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
-  const link& all = core.signal_receivers;
-  std::uint64_t named = 0;
-  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<const signal_resource&>(*l).named_;
-  std::uint64_t came = 0;
-  for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
-    if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
-  }
-  if (came == 0) return;
-  for (link* l = all.next; l != &all; l = l->next) {
-    auto& receiver = static_cast<signal_resource&>(*l);
-    receiver.came_ |= came & receiver.named_;
-    if (receiver.came_ != 0) receiver.wake(read_side);
-  }
-}
-
-ANYIO_NET_FN void signal_resource::shut() noexcept {
-  unlink();
-  if (!core().signal_receivers.linked()) core().after_wait = nullptr;
-  for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
-    signals_of(core()).release_signal(std::countr_zero(rest) + 1);
-  }
-  core().leave(registration_);
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN signal_receiver& signal_receiver::operator=(signal_receiver&& other) noexcept {
-  if (this == &other) return *this;
-  close();
-  resource_ = std::move(other.resource_);
-  return *this;
-}
-
-ANYIO_NET_FN result<signal_receiver> signal_receiver::open_all(std::span<const int> numbers) {
-  detail::ref<detail::signal_resource> made(new detail::signal_resource(detail::loop_core::current()));
-  for (const int number : numbers) {
-    const int status = made->add(number);
-    if (status < 0)
-      return error(status == -EINVAL ? errc::invalid_argument : errc::os_error, -status, "signal");
-  }
-  return signal_receiver(std::move(made));
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == descriptors: definitions =====================================================================
+// == operation/descriptors.ipp ====================================================================
 
 // The one entry in the poller that a reader and a writer share.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -13891,32 +13705,1075 @@ ANYIO_NET_FN void notify_closing(int fd) {
   if (detail::raw_descriptor* raw = detail::raw_descriptor::find(*loop, fd)) raw->close();
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == stream: definitions ==========================================================================
+// == operation/signals.ipp ========================================================================
 
-// What the operations of byte streams do.
+// From the seam's notes to the receivers.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN std::span<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
-  std::size_t room = loop_core::most_of_call;
-  std::size_t n = 0;
-  for (; n < parts_of_call && n < count() && room != 0; ++n) {
-    const const_buffer bytes = piece(n);
-    into[n] = {const_cast<std::byte*>(bytes.data()), std::min(bytes.size(), room)};
-    room -= into[n].iov_len;
-  }
-  return {into, n};
+/// The loop's, made when it is first needed.
+inline signal_service& signals_of(loop_core& core) {
+  if (signal_service* own = core.system().signals()) return *own;
+  if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
+  return *core.own_signals;
 }
 
-ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  const mutable_buffer room = core().buffer();
-  result<std::size_t> size = result_access::room<std::size_t>();
-  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
+ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
+  distribute(core);                                     // what came before is not for this one
+  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
+  core.signal_receivers.insert_before(*this);
+  core.after_wait = distribute;
+}
+
+ANYIO_NET_FN int signal_resource::add(int number) {
+  if (number < 1 || number > highest) return -EINVAL;
+  const std::uint64_t bit = std::uint64_t{1} << (number - 1);
+  if ((named_ & bit) != 0) return 0;
+  const int status = signals_of(core()).catch_signal(number);
+  if (status >= 0) named_ |= bit;
+  return status;
+}
+
+ANYIO_NET_FN int signal_resource::take() {
+  if (came_ == 0) distribute(core());
+  if (came_ == 0) return 0;
+  const int index = std::countr_zero(came_);
+  came_ &= came_ - 1;
+  return index + 1;
+}
+
+ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
+  const link& all = core.signal_receivers;
+  std::uint64_t named = 0;
+  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<const signal_resource&>(*l).named_;
+  std::uint64_t came = 0;
+  for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
+    if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
+  }
+  if (came == 0) return;
+  for (link* l = all.next; l != &all; l = l->next) {
+    auto& receiver = static_cast<signal_resource&>(*l);
+    receiver.came_ |= came & receiver.named_;
+    if (receiver.came_ != 0) receiver.wake(read_side);
+  }
+}
+
+ANYIO_NET_FN void signal_resource::shut() noexcept {
+  unlink();
+  if (!core().signal_receivers.linked()) core().after_wait = nullptr;
+  for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
+    signals_of(core()).release_signal(std::countr_zero(rest) + 1);
+  }
+  core().leave(registration_);
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN signal_receiver& signal_receiver::operator=(signal_receiver&& other) noexcept {
+  if (this == &other) return *this;
+  close();
+  resource_ = std::move(other.resource_);
+  return *this;
+}
+
+ANYIO_NET_FN result<signal_receiver> signal_receiver::open_all(std::span<const int> numbers) {
+  detail::ref<detail::signal_resource> made(new detail::signal_resource(detail::loop_core::current()));
+  for (const int number : numbers) {
+    const int status = made->add(number);
+    if (status < 0)
+      return error(status == -EINVAL ? errc::invalid_argument : errc::os_error, -status, "signal");
+  }
+  return signal_receiver(std::move(made));
+}
+
+}}  // namespace anyio
+
+// == operation/task_group.ipp =====================================================================
+
+// The ends of children.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN void group_child::begin_soon() {
+  begin(loop_core::current(), face_of_child);
+  core->queue(*this);
+}
+
+ANYIO_NET_FN node* group_child::owner(node& n) {
+  const task_group& group = static_cast<group_child&>(n).group_;
+  if (group.sink_ != nullptr) return group.sink_->whole();
+  return group.place_.linked() ? group.host_ : nullptr;
+}
+
+ANYIO_NET_FN void group_child::completed(result<void>&& outcome) {
+  group_.child_completed(*this, std::move(outcome));
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
+  if (host_ != nullptr) host_->scopes.insert_before(place_);
+}
+
+ANYIO_NET_FN void task_group::add(detail::group_child* child) {
+  children_.insert_before(child->place());
+  child->begin_soon();
+  if (size_++ == 0) loop_ = detail::ref(child->core);
+}
+
+/// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
+/// the group itself, which a session that its children hold together does.
+ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
+  detail::link ending;
+  for (detail::link* l = children_.next; l != &children_;) {
+    detail::group_child& child = detail::group_child::at(*l);
+    l = l->next;
+    if (keep(*this, child)) continue;
+    child.place().unlink();
+    ending.insert_before(child.place());
+    one_less();
+  }
+  while (ending.linked()) {
+    detail::group_child& child = detail::group_child::at(*ending.next);
+    child.place().unlink();
+    delete &child;
+  }
+}
+
+ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
+  child.place().unlink();                                        // its own end is not to be cut short
+  const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
+  if (sink_ != nullptr) {
+    one_less();
+    return sink_->child_ended(std::move(outcome));
+  }
+  // What fails in a child that was told to end is its own matter, unless it is not the library's.
+  const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
+  const bool fails = !outcome.has_value() && counts && failure_.has_value();
+  one_less();
+  if (!fails) return;
+  failure_ = std::move(outcome);
+  cancel();
+}
+
+ANYIO_NET_FN void task_group::cancel() noexcept {
+  end_children([](task_group& group, detail::group_child& child) {
+    if (!child.doomed && !child.may_run_now()) return false;
+    child.doomed = true;
+    reaper& ends = group.reaper_;
+    if (!ends.pending()) {
+      ends.group = &group;
+      ends.begin(detail::loop_core::current(), reaper::face_of_reaper);
+      ends.core->queue(ends);
+    }
+    return true;
+  });
+}
+
+ANYIO_NET_FN void task_group::end_doomed() noexcept {
+  end_children([](task_group&, detail::group_child& child) { return !child.doomed; });
+}
+
+ANYIO_NET_FN task_group::~task_group() {
+  while (children_.linked()) {
+    end_children([](task_group&, detail::group_child& child) {
+      ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
+      static_cast<void>(child);
+      return false;
+    });
+  }
+}
+
+}}  // namespace anyio
+
+// == operation/threads.ipp ========================================================================
+
+// The helper threads, and the way of a job to one and back.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  if (threads_of(loop.system()).uses_threads()) {
+    mail_ = loop.mail;
+    waiter_ = &waiter;
+    stage_ = stage::under_way;
+    const int status = helper_pool::instance().submit(loop.system(), *this);
+    if (status < 0) stage_ = stage::idle;
+    return status;
+  }
+#endif
+  turns_ = threads_of(loop.system()).turns_before_call();
+  if (turns_ == 0) {
+    work_(*this);
+    stage_ = stage::over;
+    return 0;
+  }
+  acquire();
+  waiter_ = &waiter;
+  stage_ = stage::under_way;
+  node::begin(loop, face_in_place);
+  loop.park(*this);
+  loop.arm(turn_, loop.now(), *this);
+  return 0;
+}
+
+ANYIO_NET_FN void helper_job::run_in_place(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  if (--job.turns_ != 0) {
+    job.core->park(job);
+    return job.core->arm(job.turn_, job.core->now(), job);
+  }
+  job.work_(job);
+  run(job);
+}
+
+ANYIO_NET_FN bool helper_job::withdraw() noexcept {
+  waiter_ = nullptr;
+  if (turns_ != 0) {
+    turns_ = 0;
+    turn_.cancel();
+    retire();
+    how = &face_of_job;
+    release();
+    stage_ = stage::idle;
+    return true;
+  }
+#if !defined(ANYIO_NET_NO_THREADS)
+  if (stage_ == stage::lost) return false;
+  if (stage_ == stage::under_way) {
+    if (!helper_pool::instance().take_back(*this)) return false;
+    release();
+  }
+#else
+  if (stage_ == stage::under_way) return false;
+#endif
+  stage_ = stage::idle;
+  return true;
+}
+
+ANYIO_NET_FN void helper_job::release() noexcept {
+  if (--owners_ == 0) delete this;
+}
+
+/// On the loop's thread.
+ANYIO_NET_FN void helper_job::run(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  job.retire();
+  job.how = &face_of_job;
+  job.stage_ = std::exchange(job.next_stage_, stage::over);
+  if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
+    waiter->core->queue(*waiter);
+  }
+  job.release();
+}
+
+/// The loop ends; or, on a helper, it is gone already.
+ANYIO_NET_FN void helper_job::abandon(node& n) {
+  auto& job = static_cast<helper_job&>(n);
+  if (job.how == &face_in_place) job.turns_ = 0;  // of another, its owner may be looking at it
+  job.retire();
+  job.release();
+}
+
+#if !defined(ANYIO_NET_NO_THREADS)
+
+ANYIO_NET_FN helper_pool& helper_pool::instance() {
+  static helper_pool& pool = *new helper_pool;
+  return pool;
+}
+
+ANYIO_NET_COLD helper_pool::helper_pool() {
+  at_fork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); }, part_from_parent);
+}
+
+ANYIO_NET_COLD void helper_pool::give_back(helper_job& job, helper_job::stage then) {
+  job.unlink();
+  job.queued_ = false;
+  job.next_stage_ = then;
+  static_cast<void>(job.mail_->offer(job));
+}
+
+ANYIO_NET_COLD void helper_pool::part_from_parent() {
+  helper_pool& pool = instance();
+  pool.helpers_ = 0;
+  while (pool.queue_.linked())
+    give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
+  while (pool.performed_.linked()) {
+    auto& job = static_cast<helper_job&>(*pool.performed_.next);
+    job.acquire();  // never destroyed: the helper was amid the call
+    give_back(job, helper_job::stage::lost);
+  }
+  pool.mutex_.unlock();
+}
+
+ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
+  const std::lock_guard lock(mutex_);
+  // Under the lock, so that nobody counts on a helper that comes to nothing.
+  if (helpers_ < most_helpers) {
+    const int status = threads_of(system).start_thread([](void*) { serve(); }, nullptr);
+    if (status == 0) {
+      ++helpers_;
+    } else if (helpers_ == 0) {
+      return status;
+    }
+  }
+  job.acquire();
+  job.queued_ = true;
+  queue_.insert_before(job);
+  return 0;
+}
+
+ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!std::exchange(job.queued_, false)) return false;
+  job.unlink();
+  return true;
+}
+
+ANYIO_NET_FN void helper_pool::serve() {
+  helper_pool& pool = instance();
+  const std::uint32_t forks = forks_so_far;
+  std::unique_lock lock(pool.mutex_);
+  while (pool.queue_.linked()) {
+    auto& job = static_cast<helper_job&>(*pool.queue_.next);
+    job.unlink();
+    job.queued_ = false;
+    pool.performed_.insert_before(job);
+    lock.unlock();
+    job.work_(job);
+    if (forks != forks_so_far) return;  // the call has forked, and this is the child
+    lock.lock();
+    job.unlink();
+    // Under the lock, so that a fork finds it in one place; then it may be gone before this returns.
+    const std::shared_ptr<mailbox> mail = job.mail_;
+    if (mail->offer(job)) continue;
+    lock.unlock();
+    job.how->abandon(job);
+    lock.lock();
+  }
+  --pool.helpers_;
+}
+
+#endif
+
+}}}  // namespace anyio::detail
+
+// == stream/buffered.ipp ==========================================================================
+
+// What is read ahead, and how it is given out.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+// --- the stream's resource
+
+ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, byte_stream& object,
+                                                  std::unique_ptr<byte_stream> owned) noexcept
+    : stream_resource(inner->core()),
+      inner_(std::move(inner)),
+      object_(object),
+      owned_(std::move(owned)),
+      relays_{{*this, read_side}, {*this, write_side}} {
+  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
+}
+
+ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
+
+/// Calls a verb of the inner stream, and waits there if it says so.
+template <class T, class Verb>
+progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb verb) {
+  relays_[s].leave();
+  const errc e = !inner_->open()                ? errc::closed_resource
+                 : relays_[s].is_taken(*inner_) ? errc::busy_resource
+                                                : errc::ok;
+  if (e != errc::ok) {
+    out = error(e, 0, name);
+    return progress::done;
+  }
+  if (!std::exchange(exhausted[s], true)) inner_->exhausted[s] = false;
+  const progress p = verb(*inner_);
+  if (p == progress::waiting) relays_[s].join(*inner_);
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
+  if (bytes.has_memory()) {
+    const mutable_buffer room =
+        bytes.prepare(std::min(at_most, std::max(bytes.size(), byte_queue::least) / 2));
+    const progress p = fill_directly(mutable_buffer(room.data(), std::min(at_most, room.size())), out);
+    if (p == progress::done && out.has_value()) bytes.commit(*out);
+    return p;
+  }
+  result<std::string_view> view(errc::cancelled);  // so that a stream that waits holds no memory
+  const progress p = pass(read_side, "receive", view,
+                          [&](stream_resource& inner) { return inner.receive_view(at_most, view); });
   if (p != progress::done) return p;
+  if (view.has_value()) {
+    bytes.append(*view);
+    out = view->size();
+  } else {
+    out = view.error();
+  }
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, result<std::size_t>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) { return inner.receive(into, out); });
+}
+
+ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (bytes.empty()) {
+    if (into.size() >= byte_queue::least) return fill_directly(into, out);
+    const progress p = fill(byte_queue::least, out);
+    if (p != progress::done || !out.has_value()) return p;
+  }
+  const std::size_t n = std::min(bytes.size(), into.size());
+  std::memcpy(into.data(), bytes.view().data(), n);
+  bytes.consume(n);
+  out = n;
+  return progress::done;
+}
+
+ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  if (bytes.empty() && max_bytes >= byte_queue::least) {
+    return pass(read_side, "receive", out,
+                [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
+  }
+  // A view of the loop's buffer may be sent on, and is good after this stream has ended.
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
+  }
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::send(outgoing& data, result<void>& out) {
+  return pass(write_side, "send", out, [&](stream_resource& inner) {
+    if (!inner.eof_sent()) return inner.send(data, out);
+    out = error(errc::closed_resource, 0, "send");
+    return progress::done;
+  });
+}
+
+ANYIO_NET_FN progress buffered_resource::send_eof(result<void>& out) {
+  const progress p =
+      pass(write_side, "send_eof", out, [&](stream_resource& inner) { return inner.send_eof(out); });
+  if (p == progress::done && out.has_value()) eof_sent_ = true;
+  return p;
+}
+
+ANYIO_NET_FN progress buffered_resource::finish() {
+  relays_[read_side].leave();
+  if (inner_->gone()) return progress::done;
+  inner_->begin_closing();
+  const progress p = inner_->finish();
+  if (p == progress::waiting) relays_[read_side].join(*inner_);
+  return p;
+}
+
+ANYIO_NET_FN void buffered_resource::shut() noexcept {
+  relays_[read_side].leave();
+  relays_[write_side].leave();
+  if (!let_go_) inner_->close();
+}
+
+ANYIO_NET_FN void buffered_resource::let_go() noexcept {
+  let_go_ = owned_ == nullptr;
+  close();
+}
+
+// --- its operations
+
+ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) noexcept {
+  if (e == errc::end_of_stream && bytes_are_left) return error(errc::incomplete_read, 0, name);
+  return error_access::with_operation(e, name);
+}
+
+ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  byte_queue& bytes = resource_->bytes;
+  for (int reads = 0; bytes.size() < size_; ++reads) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+      again = true;
+      return false;
+    }
+    result<std::size_t> n(errc::cancelled);
+    const progress p = resource_->fill(std::max(size_ - bytes.size(), byte_queue::least), n);
+    if (p == progress::again) again = true;
+    if (p != progress::done) return false;
+    if (n.has_value()) continue;
+    out = read_failure(n.error(), !bytes.empty(), name);
+    return true;
+  }
+  out = std::string(bytes.view().substr(0, size_));
+  bytes.consume(size_);
+  return true;
+}
+
+ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
+  if (!resource_->open()) return fail(closed(), out);
+  byte_queue& bytes = resource_->bytes;
+  const auto take = [&](std::size_t n) {
+    if (n == 0) return;
+    std::memcpy(into_.data() + filled_, bytes.view().data(), n);
+    bytes.consume(n);
+    filled_ += n;
+  };
+  for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+      again = true;
+      return false;
+    }
+    result<std::size_t> n(errc::cancelled);
+    progress p = progress::done;
+    if (into_.size() - filled_ - bytes.size() < byte_queue::least) {
+      p = resource_->fill(byte_queue::least, n);
+    } else {
+      take(bytes.size());
+      p = resource_->fill_directly(mutable_buffer(into_.data() + filled_, into_.size() - filled_), n);
+      if (p == progress::done && n.has_value()) filled_ += *n;
+    }
+    if (p == progress::again) again = true;
+    if (p != progress::done) return false;
+    if (!n.has_value()) return fail(n.error(), out);
+  }
+  take(into_.size() - filled_);
+  filled_ = 0;
+  out = result<void>();
+  return true;
+}
+
+ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
+  put_back();
+  out = read_failure(e, !resource_->bytes.empty(), name);
+  return true;
+}
+
+ANYIO_NET_FN void receive_exactly_operation::put_back() {
+  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), filled_));
+  filled_ = 0;
+}
+
+ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
+  resource_operation::left();
+  if (call_without_throwing([this] { put_back(); })) return;
+  filled_ = 0;
+  resource_->close();  // nobody may go on behind the gap
+}
+
+ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
+    receive_exactly_operation&& other) noexcept {
+  withdraw();
+  resource_operation::operator=(std::move(other));
+  into_ = other.into_;
+  return *this;
+}
+
+ANYIO_NET_FN receive_exactly_operation::~receive_exactly_operation() { withdraw(); }
+
+ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
+  if (!resource_->open()) return fail(closed(), out);
+  byte_queue& bytes = resource_->bytes;
+  for (int reads = 0;; ++reads) {
+    const std::string_view content = bytes.view();
+    if (const std::size_t at = content.find(delimiter_, searched_); at != std::string_view::npos) {
+      const bool cr = line_ && at != 0 && content[at - 1] == '\r';
+      out = std::string(content.substr(0, at - (cr ? 1 : 0)));
+      bytes.consume(at + delimiter_.size());
+      searched_ = 0;
+      return true;
+    }
+    searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
+    if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
+    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+      again = true;
+      return false;
+    }
+    result<std::size_t> n(errc::cancelled);
+    const progress p = resource_->fill(std::min(max_bytes_ - content.size(), byte_queue::least), n);
+    if (p == progress::again) again = true;
+    if (p != progress::done) return false;
+    if (!n.has_value()) return fail(n.error(), out);
+  }
+}
+
+ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& out) {
+  searched_ = 0;
+  out = read_failure(e, !resource_->bytes.empty(), operation_name());
+  return true;
+}
+
+ANYIO_NET_FN void receive_until_operation::left() noexcept {
+  resource_operation::left();
+  searched_ = 0;
+}
+
+}  // namespace detail
+
+// --- the stream
+
+ANYIO_NET_FN buffered_stream::buffered_stream(byte_stream& inner) {
+  if (const auto& r = detail::stream_access::resource_of(inner))
+    resource_ = detail::ref<detail::stream_resource>(new detail::buffered_resource(r, inner, nullptr));
+}
+
+ANYIO_NET_FN buffered_stream::buffered_stream(std::unique_ptr<byte_stream> inner) {
+  byte_stream* const object = inner.get();
+  if (object == nullptr || !detail::stream_access::resource_of(*object)) return;
+  const detail::ref<detail::stream_resource> r = detail::stream_access::resource_of(*object);
+  resource_ =
+      detail::ref<detail::stream_resource>(new detail::buffered_resource(r, *object, std::move(inner)));
+}
+
+ANYIO_NET_FN buffered_stream& buffered_stream::operator=(buffered_stream&& other) noexcept {
+  if (this == &other) return *this;
+  let_go();
+  byte_stream::operator=(std::move(other));
+  return *this;
+}
+
+ANYIO_NET_FN buffered_stream::~buffered_stream() { let_go(); }
+
+ANYIO_NET_FN void buffered_stream::let_go() noexcept {
+  if (resource_) own()->let_go();
+}
+
+ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
+  if (!resource_ || data.empty()) return;
+  own()->bytes.append(data);
+  own()->withdrawn(
+      detail::read_side);  // whoever waits looks here first, and gives up the inner stream's place
+  resource_->wake(detail::read_side);
+}
+
+ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
+  return resource_ ? own()->bytes.view() : std::string_view();
+}
+
+ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
+  return resource_ ? own()->socket() : nullptr;
+}
+
+}}  // namespace anyio
+
+// == stream/fd_passing.ipp ========================================================================
+
+// Control data, in and out.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+#if defined(__linux__)
+inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
+#endif
+
+/// Room for received control data: as many descriptors as come at once, and what sockets add by their
+/// options. Without room for that the kernel would tell of truncated descriptors. A security label
+/// (SCM_SECURITY) is the longest; it may take a page.
+inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
+
+/// Takes every descriptor that was sent out of received control data into owned ones, as far as there is room
+/// made for them, and closes the others and those that the kernel itself adds. The rest is ignored; malformed
+/// data ends it. False if some that were sent were closed.
+[[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
+                                           std::vector<unique_fd>& fds) {
+  bool all = true;
+  const auto* bytes = static_cast<const unsigned char*>(control);
+  std::size_t offset = 0;
+  while (size - offset >= sizeof(cmsghdr)) {
+    cmsghdr header;
+    std::memcpy(&header, bytes + offset, sizeof header);
+    const std::size_t length = header.cmsg_len;
+    if (length < CMSG_LEN(0) || length > size - offset) break;
+#if defined(__linux__)
+    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
+        length >= CMSG_LEN(sizeof(int))) {
+      int fd;
+      std::memcpy(&fd, bytes + offset + CMSG_LEN(0), sizeof fd);
+      if (fd >= 0) close_descriptor(fd);
+    }
+#endif
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
+      const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
+      for (std::size_t i = 0; i < count; ++i) {
+        int fd;
+        std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
+        unique_fd owned(fd);
+        files_of(system).set_close_on_exec(fd);
+        if (fds.size() == fds.capacity()) {
+          all = false;
+        } else {
+          fds.push_back(std::move(owned));
+        }
+      }
+    }
+    const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
+    if (step >= size - offset) break;
+    offset += step;
+  }
+  return all;
+}
+
+/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
+[[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case EMFILE:
+    case EMSGSIZE:
+    case ENFILE:
+    case EOPNOTSUPP:
+    case EPERM:
+    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
+      return true;
+    default: return false;
+  }
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
+  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message)
+    return errc::invalid_argument;
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
+  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
+  const std::size_t payload = fds_.size_bytes();
+  std::memset(control, 0, CMSG_SPACE(payload));
+  cmsghdr header{};
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
+  header.cmsg_level = SOL_SOCKET;
+  header.cmsg_type = SCM_RIGHTS;
+  std::memcpy(control, &header, sizeof header);
+  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
+
+  const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = CMSG_SPACE(payload);
+  resource_->core().count_work(message_.size());
+  return resource_->core().system().send_message(resource_->descriptor(), m);
+}
+
+ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (sent_ == 0) {
+    if (resource_->exhausted[detail::write_side]) return false;
+    const ssize_t n = send_first();
+    if (n == -EAGAIN) {
+      resource_->exhausted[detail::write_side] = true;
+      return false;
+    }
+    if (detail::is_shortage(n)) {
+      static_cast<void>(resource_->wait_for_memory());
+      return false;
+    }
+    if (n < 0) {
+      const int e = static_cast<int>(-n);
+      out = detail::concerns_descriptors(e)
+                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
+                : resource_->end_of_writing(e, name);
+      return true;
+    }
+    sent_ = static_cast<std::size_t>(n);
+  }
+  const const_buffer whole(message_);
+  detail::outgoing rest(std::span<const const_buffer>(&whole, 1));
+  rest.advance(sent_);
+  const detail::progress p = resource_->send(rest, out);
+  sent_ = rest.sent();
+  again = p == detail::progress::again;
+  return p == detail::progress::done;
+}
+
+ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (resource_->exhausted[detail::read_side]) return false;
+  detail::loop_core& loop = resource_->core();
+  const mutable_buffer room = loop.buffer();
+  const std::size_t size = std::min(max_bytes_, room.size());
+  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
+  const ::iovec part{room.data(), size};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = sizeof control;
+  std::vector<unique_fd> fds;
+  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
+  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n == -EAGAIN) {
+    resource_->exhausted[detail::read_side] = true;
+    return false;
+  }
+  if (detail::is_shortage(n)) {
+    static_cast<void>(resource_->wait_for_memory());
+    return false;
+  }
+  if (n < 0) {
+    out = resource_->end_of_reading(static_cast<int>(-n), name);
+    return true;
+  }
+  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
+  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
+  if (!all || fds.size() > max_fds_ || truncated) {
+    out = error(errc::fds_truncated, 0, name);
+    return true;
+  }
+  if (n == 0 && fds.empty()) {
+    // Nothing came: an end, unless nothing was asked for and bytes are there.
+    std::byte one;
+    const ::iovec look{&one, 1};
+    detail::message peek;
+    peek.parts = std::span<const ::iovec>(&look, 1);
+    peek.peek = true;
+    const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
+    if (there == -EAGAIN) {
+      resource_->exhausted[detail::read_side] = true;
+      return false;
+    }
+    if (detail::is_shortage(there)) {
+      static_cast<void>(resource_->wait_for_memory());
+      return false;
+    }
+    if (there <= 0) {
+      out = resource_->end_of_reading(static_cast<int>(-there), name);
+      return true;
+    }
+  }
+  // Control data, also of other kinds, ends a read early, so more may lie behind it.
+  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  detail::received_bytes bytes(*resource_);
+  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
+                   std::move(fds));
+  bytes.handed_over();
+  return true;
+}
+
+ANYIO_NET_FN send_fds_operation unix_stream::send_fds(const_buffer message, std::span<const int> fds) {
+  return {detail::ref<detail::socket_resource>(resource()), message, fds};
+}
+
+ANYIO_NET_FN receive_fds_operation unix_stream::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
+  return {detail::ref<detail::socket_resource>(resource()), max_bytes, max_fds};
+}
+
+}}  // namespace anyio
+
+// == stream/fd_stream.ipp =========================================================================
+
+// What descriptors that are no sockets do.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
+inline error fd_failure(ssize_t status, const char* operation) noexcept {
+  const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
+  return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
+}
+
+ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
+    : stream_resource(core), files_(files_of(core.system())) {
+  registration_.fd = fd;
+  status = core.watch(registration_, *this);
+  file_identity identity;
+  if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
+    static_cast<void>(
+        core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
+    status = 0;
+  }
+  if (status < 0) registration_.fd = -1;
+}
+
+ANYIO_NET_COLD bool fd_resource::is_fifo() {
+  file_identity identity;
+  return files_.identify(registration_.fd, identity) >= 0 && identity.is_fifo;
+}
+
+ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (exhausted[read_side]) return progress::waiting;
+  const auto read = [&] {
+    const ssize_t size =
+        files_.read(registration_.fd, into.data(), std::min(into.size(), loop_core::most_of_call));
+    count_call(size);
+    return size;
+  };
+  ssize_t n = read();
+  if (n == 0 && is_fifo()) {
+    // One that was never hung up has had no writer yet, which reads as an end, too. One that was may have
+    // bytes of a writer who has come and gone since the read.
+    const int bits = read_to_end ? int{ready_end} : core().system().poll_now(registration_.fd, ready_read);
+    n = bits >= 0 && (static_cast<std::uint32_t>(bits) & ready_end) == 0 ? -EAGAIN : read();
+  }
+  if (n > 0) {
+    out = static_cast<std::size_t>(n);
+  } else if (n == -EAGAIN) {
+    exhausted[read_side] = true;
+    return progress::waiting;
+  } else if (is_shortage(n)) {
+    return wait_for_memory();
+  } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
+    out = error(errc::end_of_stream, 0, "receive");
+  } else {
+    out = fd_failure(n, "receive");
+  }
+  return progress::done;
+}
+
+ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
+  if (!data.done() && exhausted[write_side]) return progress::waiting;
+  while (!data.done()) {
+    ::iovec room[outgoing::parts_of_call];
+    const std::span<const ::iovec> parts = data.gather(room);
+    core().count_work(parts.size() * work_of_part, 0);
+    const ssize_t n = files_.write(registration_.fd, parts);
+    count_call(n);
+    if (n == -EAGAIN) {
+      exhausted[write_side] = true;
+      return progress::waiting;
+    }
+    if (is_shortage(n)) return wait_for_memory();
+    if (n < 0) {
+      out = fd_failure(n, "send");
+      return progress::done;
+    }
+    data.advance(static_cast<std::size_t>(n));
+    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
+  }
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
+  out = error(errc::not_supported, 0, "send_eof");
+  return progress::done;
+}
+
+ANYIO_NET_COLD int fd_resource::release(bool restore) noexcept {
+  if (gone()) return -1;
+  const int fd = registration_.fd;
+  core().forget(registration_, false);
+  close();
+  if (restore && was_blocking) static_cast<void>(files_.make_blocking(fd));
+  return fd;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
+  constexpr const char* what = "fd_stream";
+  const auto refuse = [&](int error_number, const char* reason) {
+    return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
+  };
+  detail::loop_core& core = detail::loop_core::current();
+  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  int type = 0;
+  socklen_t size = sizeof type;
+  const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
+  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
+  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
+  int status = 0;  // watched before it is changed, so that a refused one is as it was
+  const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
+  if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
+  if (status >= 0) {
+    status = detail::files_of(core.system()).adopt(fd);
+    r->was_blocking = status > 0;
+    if (status < 0) static_cast<void>(r->release(false));
+  }
+  if (status < 0) return error(errc::os_error, -status, what);
+  return fd_stream(r);
+}
+
+ANYIO_NET_FN int fd_stream::release(bool restore) noexcept {
+  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release(restore) : -1;
+}
+
+}}  // namespace anyio
+
+// == stream/memory_stream.ipp =====================================================================
+
+// The rings of memory streams.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
+  const std::size_t total = core().system().transfer(std::min({size_, into.size(), loop_core::most_of_call}));
+  core().count_work(total, 0);
+  const std::size_t before_wrap = std::min(total, capacity_ - first_);
+  std::memcpy(into.data(), ring_.get() + first_, before_wrap);
+  if (total != before_wrap) std::memcpy(into.data() + before_wrap, ring_.get(), total - before_wrap);
+  size_ -= total;
+  first_ = size_ == 0 ? 0 : (first_ + total) % capacity_;
+  if (peer_ != nullptr) peer_->wake(write_side);
+  return total;
+}
+
+ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
+  if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
+  const std::size_t room = std::min({capacity_ - size_, bytes.size(), loop_core::most_of_call});
+  core().count_work(room + work_of_part, 0);
+  const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
+  const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);
+  const std::size_t before_wrap = std::min(total, capacity_ - end);
+  if (total == 0) return 0;
+  std::memcpy(ring_.get() + end, bytes.data(), before_wrap);
+  if (total != before_wrap) std::memcpy(ring_.get(), bytes.data() + before_wrap, total - before_wrap);
+  size_ += total;
+  wake(read_side);
+  return total;
+}
+
+ANYIO_NET_FN progress memory_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  if (size_ != 0) {
+    out = take(into);
+    return progress::done;
+  }
+  if (peer_ != nullptr && !peer_->eof_sent_) return progress::waiting;
+  out = error(errc::end_of_stream, 0, "receive");
+  return progress::done;
+}
+
+ANYIO_NET_FN progress memory_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size(errc::cancelled);
+  if (receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size) == progress::waiting)
+    return progress::waiting;
   if (size.has_value()) {
     out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
   } else {
@@ -13925,169 +14782,58 @@ ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, resul
   return progress::done;
 }
 
+ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
+  while (!data.done()) {
+    if (peer_ == nullptr) {
+      out = error(errc::broken_resource, EPIPE, "send");
+      return progress::done;
+    }
+    const std::size_t n = peer_->put(data.front());
+    if (n == 0) return progress::waiting;
+    data.advance(n);
+    if (!data.done() && peer_->size_ == peer_->capacity_) return progress::waiting;
+    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
+  }
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress memory_resource::send_eof(result<void>& out) {
+  if (!std::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
+  out = result<void>();
+  return progress::done;
+}
+
+ANYIO_NET_FN progress memory_resource::finish() { return progress::done; }
+
+ANYIO_NET_FN void memory_resource::part() noexcept {
+  memory_resource* const peer = std::exchange(peer_, nullptr);
+  if (peer == nullptr) return;
+  peer->peer_ = nullptr;
+  peer->wake(read_side);
+  peer->wake(write_side);
+}
+
+ANYIO_NET_FN void memory_resource::shut() noexcept {
+  part();
+  ring_.reset();
+  first_ = size_ = 0;
+}
+
 }  // namespace detail
 
-ANYIO_NET_FN errc send_operation::check() const noexcept {
-  const errc e = resource_operation::check();
-  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
-  return e;
+ANYIO_NET_FN std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity) {
+  detail::loop_core& core = detail::loop_core::current();
+  const std::size_t size = std::max<std::size_t>(capacity, 1);
+  const detail::ref<detail::memory_resource> a(new detail::memory_resource(core, size));
+  const detail::ref<detail::memory_resource> b(new detail::memory_resource(core, size));
+  detail::memory_resource::join(*a, *b);
+  return {memory_stream(a), memory_stream(b)};
 }
 
-ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
-  if (std::exchange(restart_, false)) {
-    sent_ = 0;
-    bytes_.start_over();
-    if (!parts_.empty()) bytes_.set_view({});
-  }
-  detail::progress p;
-  if (parts_.empty()) {
-    const const_buffer single = bytes_.data();
-    detail::outgoing data({&single, 1}, sent_ - bytes_.dropped());
-    p = resource_->send(data, out);
-    sent_ += data.sent();
-  } else {
-    p = transfer_parts(out);
-  }
-  if (settle(p)) {
-    restart_ = true;
-    return true;
-  }
-  keep_loan();
-  return false;
-}
+}}  // namespace anyio
 
-ANYIO_NET_FN detail::progress send_operation::transfer_parts(result<void>& out) {
-  detail::outgoing data = rest_of_parts();
-  const detail::progress p = data.rests() ? detail::progress::again : resource_->send(data, out);
-  sent_ += data.sent();
-  bytes_.set_view(const_buffer(data.parts().data(), data.offset()));
-  return p;
-}
-
-ANYIO_NET_FN detail::outgoing send_operation::rest_of_parts() const noexcept {
-  const const_buffer place = bytes_.data();
-  if (place.data() == nullptr) return detail::outgoing(parts_);
-  const auto* first = static_cast<const const_buffer*>(static_cast<const void*>(place.data()));
-  return detail::outgoing({first, parts_.data() + parts_.size()}, place.size());
-}
-
-// A view that the caller was given before now is no longer good, so only what was lent just now is looked
-// for, and among few pieces: with many, or much to copy, the whole buffer is kept.
-ANYIO_NET_COLD void send_operation::keep_loan() {
-  if (!resource_) return;
-  const detail::loop_core& loop = resource_->core();
-  if (parts_.empty()) return bytes_.keep(loop, sent_ - bytes_.dropped());
-  if (!loop.buffer_was_lent()) return;
-  const detail::outgoing rest = rest_of_parts();
-  if (rest.rests() || rest.count() > detail::outgoing::parts_of_call) return bytes_.keep_buffer(loop);
-  bool lent = false;
-  std::size_t size = 0;
-  for (std::size_t i = 0; i < rest.count(); ++i) {
-    lent = lent || loop.in_buffer(rest.piece(i).data());
-    size += rest.piece(i).size();
-  }
-  if (!lent) return;
-  if (size > detail::loop_core::buffer_size) return bytes_.keep_buffer(loop);
-  std::string owned(size, '\0');
-  char* to = owned.data();
-  for (std::size_t i = 0; i < rest.count(); ++i) {
-    const const_buffer piece = rest.piece(i);
-    if (!piece.empty()) std::memcpy(to, piece.data(), piece.size());
-    to += piece.size();
-  }
-  bytes_ = detail::lent_bytes(std::move(owned), sent_);
-  parts_ = {};
-}
-
-ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
-  if (!over_) return transfer(out);
-  if (outcome_.code() == errc::ok) {
-    out = result<void>();
-  } else {
-    out = outcome_;
-  }
-  return true;
-}
-
-ANYIO_NET_FN void send_operation::started() {
-  if (early != errc::ok) return;
-  result<void> out;
-  again = false;
-  if (!transfer(out)) return;
-  over_ = true;
-  outcome_ = out.error();
-}
-
-ANYIO_NET_FN void send_operation::left() noexcept {
-  resource_operation::left();
-  over_ = false;
-  restart_ = true;
-}
-
-ANYIO_NET_FN errc aclose_operation::enter() noexcept {
-  if (!made) return errc::invalid_argument;
-  if (!begun_ && resource_ && resource_->open()) start_closing();
-  if (begun_) resource_->set_waiting(detail::read_side, this);
-  return errc::ok;
-}
-
-// Who waits is woken before this takes the reader's place.
-ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
-  constexpr std::chrono::seconds patience(1);
-  begun_ = true;
-  resource_->begin_closing();
-  detail::loop_core& loop = resource_->core();
-  loop.arm(patience_, detail::add(loop.now(), patience), *this);
-}
-
-ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
-  if (!resource_ || resource_->gone() || (!begun_ && !resource_->open())) {
-    out = result<void>();  // closed, or another closes it already
-    return true;
-  }
-  if (!begun_) start_closing();
-  if (patience_.armed() && !settle(resource_->finish())) return false;
-  patience_.cancel();
-  begun_ = false;
-  resource_->close();
-  out = result<void>();
-  return true;
-}
-
-ANYIO_NET_FN void aclose_operation::left() noexcept {
-  resource_operation::left();
-  abandon();
-}
-
-ANYIO_NET_FN void aclose_operation::abandon() noexcept {
-  patience_.cancel();
-  if (std::exchange(begun_, false) && resource_) resource_->close();
-}
-
-ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {
-  abandon();
-  stream_operation::operator=(std::move(other));
-  return *this;
-}
-
-ANYIO_NET_FN aclose_operation::~aclose_operation() { abandon(); }
-
-ANYIO_NET_FN byte_stream& byte_stream::operator=(byte_stream&& other) noexcept {
-  if (this == &other) return *this;
-  close();
-  resource_ = std::move(other.resource_);
-  return *this;
-}
-
-ANYIO_NET_FN byte_stream::~byte_stream() { close(); }
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == socket: definitions ==========================================================================
+// == stream/socket.ipp ============================================================================
 
 // What stream sockets do with the system.
 
@@ -14097,7 +14843,7 @@ ANYIO_NET_FN byte_stream::~byte_stream() { close(); }
 #include <sys/ucred.h>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -14614,828 +15360,557 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
   return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == fd_passing: definitions ======================================================================
+// == stream/stream.ipp ============================================================================
 
-// Control data, in and out.
+// What the operations of byte streams do.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-#if defined(__linux__)
-inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
-#endif
-
-/// Room for received control data: as many descriptors as come at once, and what sockets add by their
-/// options. Without room for that the kernel would tell of truncated descriptors. A security label
-/// (SCM_SECURITY) is the longest; it may take a page.
-inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
-
-/// Takes every descriptor that was sent out of received control data into owned ones, as far as there is room
-/// made for them, and closes the others and those that the kernel itself adds. The rest is ignored; malformed
-/// data ends it. False if some that were sent were closed.
-[[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
-                                           std::vector<unique_fd>& fds) {
-  bool all = true;
-  const auto* bytes = static_cast<const unsigned char*>(control);
-  std::size_t offset = 0;
-  while (size - offset >= sizeof(cmsghdr)) {
-    cmsghdr header;
-    std::memcpy(&header, bytes + offset, sizeof header);
-    const std::size_t length = header.cmsg_len;
-    if (length < CMSG_LEN(0) || length > size - offset) break;
-#if defined(__linux__)
-    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
-    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
-        length >= CMSG_LEN(sizeof(int))) {
-      int fd;
-      std::memcpy(&fd, bytes + offset + CMSG_LEN(0), sizeof fd);
-      if (fd >= 0) close_descriptor(fd);
-    }
-#endif
-    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
-      const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
-      for (std::size_t i = 0; i < count; ++i) {
-        int fd;
-        std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
-        unique_fd owned(fd);
-        files_of(system).set_close_on_exec(fd);
-        if (fds.size() == fds.capacity()) {
-          all = false;
-        } else {
-          fds.push_back(std::move(owned));
-        }
-      }
-    }
-    const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
-    if (step >= size - offset) break;
-    offset += step;
+ANYIO_NET_FN std::span<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
+  std::size_t room = loop_core::most_of_call;
+  std::size_t n = 0;
+  for (; n < parts_of_call && n < count() && room != 0; ++n) {
+    const const_buffer bytes = piece(n);
+    into[n] = {const_cast<std::byte*>(bytes.data()), std::min(bytes.size(), room)};
+    room -= into[n].iov_len;
   }
-  return all;
+  return {into, n};
 }
 
-/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
-[[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
-  switch (e) {
-    case EACCES:
-    case EBADF:
-    case EFAULT:
-    case EINVAL:
-    case EMFILE:
-    case EMSGSIZE:
-    case ENFILE:
-    case EOPNOTSUPP:
-    case EPERM:
-    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
-      return true;
-    default: return false;
+ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> size = result_access::room<std::size_t>();
+  const progress p = receive(mutable_buffer(room.data(), std::min(max_bytes, room.size())), size);
+  if (p != progress::done) return p;
+  if (size.has_value()) {
+    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
+  } else {
+    out = size.error();
   }
+  return progress::done;
 }
 
 }  // namespace detail
 
-ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
-  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message)
-    return errc::invalid_argument;
+ANYIO_NET_FN errc send_operation::check() const noexcept {
   const errc e = resource_operation::check();
   if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
   return e;
 }
 
-ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
-  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
-  const std::size_t payload = fds_.size_bytes();
-  std::memset(control, 0, CMSG_SPACE(payload));
-  cmsghdr header{};
-  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
-  header.cmsg_level = SOL_SOCKET;
-  header.cmsg_type = SCM_RIGHTS;
-  std::memcpy(control, &header, sizeof header);
-  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
-
-  const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
-  detail::message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  m.control = control;
-  m.control_size = CMSG_SPACE(payload);
-  resource_->core().count_work(message_.size());
-  return resource_->core().system().send_message(resource_->descriptor(), m);
+ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
+  if (std::exchange(restart_, false)) {
+    sent_ = 0;
+    bytes_.start_over();
+    if (!parts_.empty()) bytes_.set_view({});
+  }
+  detail::progress p;
+  if (parts_.empty()) {
+    const const_buffer single = bytes_.data();
+    detail::outgoing data({&single, 1}, sent_ - bytes_.dropped());
+    p = resource_->send(data, out);
+    sent_ += data.sent();
+  } else {
+    p = transfer_parts(out);
+  }
+  if (settle(p)) {
+    restart_ = true;
+    return true;
+  }
+  keep_loan();
+  return false;
 }
 
-ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
+ANYIO_NET_FN detail::progress send_operation::transfer_parts(result<void>& out) {
+  detail::outgoing data = rest_of_parts();
+  const detail::progress p = data.rests() ? detail::progress::again : resource_->send(data, out);
+  sent_ += data.sent();
+  bytes_.set_view(const_buffer(data.parts().data(), data.offset()));
+  return p;
+}
+
+ANYIO_NET_FN detail::outgoing send_operation::rest_of_parts() const noexcept {
+  const const_buffer place = bytes_.data();
+  if (place.data() == nullptr) return detail::outgoing(parts_);
+  const auto* first = static_cast<const const_buffer*>(static_cast<const void*>(place.data()));
+  return detail::outgoing({first, parts_.data() + parts_.size()}, place.size());
+}
+
+// A view that the caller was given before now is no longer good, so only what was lent just now is looked
+// for, and among few pieces: with many, or much to copy, the whole buffer is kept.
+ANYIO_NET_COLD void send_operation::keep_loan() {
+  if (!resource_) return;
+  const detail::loop_core& loop = resource_->core();
+  if (parts_.empty()) return bytes_.keep(loop, sent_ - bytes_.dropped());
+  if (!loop.buffer_was_lent()) return;
+  const detail::outgoing rest = rest_of_parts();
+  if (rest.rests() || rest.count() > detail::outgoing::parts_of_call) return bytes_.keep_buffer(loop);
+  bool lent = false;
+  std::size_t size = 0;
+  for (std::size_t i = 0; i < rest.count(); ++i) {
+    lent = lent || loop.in_buffer(rest.piece(i).data());
+    size += rest.piece(i).size();
+  }
+  if (!lent) return;
+  if (size > detail::loop_core::buffer_size) return bytes_.keep_buffer(loop);
+  std::string owned(size, '\0');
+  char* to = owned.data();
+  for (std::size_t i = 0; i < rest.count(); ++i) {
+    const const_buffer piece = rest.piece(i);
+    if (!piece.empty()) std::memcpy(to, piece.data(), piece.size());
+    to += piece.size();
+  }
+  bytes_ = detail::lent_bytes(std::move(owned), sent_);
+  parts_ = {};
+}
+
+ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
   if (!resource_->open()) {
     out = closed();
     return true;
   }
-  if (sent_ == 0) {
-    if (resource_->exhausted[detail::write_side]) return false;
-    const ssize_t n = send_first();
-    if (n == -EAGAIN) {
-      resource_->exhausted[detail::write_side] = true;
-      return false;
-    }
-    if (detail::is_shortage(n)) {
-      static_cast<void>(resource_->wait_for_memory());
-      return false;
-    }
-    if (n < 0) {
-      const int e = static_cast<int>(-n);
-      out = detail::concerns_descriptors(e)
-                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
-                : resource_->end_of_writing(e, name);
-      return true;
-    }
-    sent_ = static_cast<std::size_t>(n);
+  if (!over_) return transfer(out);
+  if (outcome_.code() == errc::ok) {
+    out = result<void>();
+  } else {
+    out = outcome_;
   }
-  const const_buffer whole(message_);
-  detail::outgoing rest(std::span<const const_buffer>(&whole, 1));
-  rest.advance(sent_);
-  const detail::progress p = resource_->send(rest, out);
-  sent_ = rest.sent();
-  again = p == detail::progress::again;
-  return p == detail::progress::done;
+  return true;
 }
 
-ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
-  if (resource_->exhausted[detail::read_side]) return false;
+ANYIO_NET_FN void send_operation::started() {
+  if (early != errc::ok) return;
+  result<void> out;
+  again = false;
+  if (!transfer(out)) return;
+  over_ = true;
+  outcome_ = out.error();
+}
+
+ANYIO_NET_FN void send_operation::left() noexcept {
+  resource_operation::left();
+  over_ = false;
+  restart_ = true;
+}
+
+ANYIO_NET_FN errc aclose_operation::enter() noexcept {
+  if (!made) return errc::invalid_argument;
+  if (!begun_ && resource_ && resource_->open()) start_closing();
+  if (begun_) resource_->set_waiting(detail::read_side, this);
+  return errc::ok;
+}
+
+// Who waits is woken before this takes the reader's place.
+ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
+  constexpr std::chrono::seconds patience(1);
+  begun_ = true;
+  resource_->begin_closing();
   detail::loop_core& loop = resource_->core();
-  const mutable_buffer room = loop.buffer();
-  const std::size_t size = std::min(max_bytes_, room.size());
-  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
-  const ::iovec part{room.data(), size};
-  detail::message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  m.control = control;
-  m.control_size = sizeof control;
-  std::vector<unique_fd> fds;
-  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
-  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
-  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
-  if (n == -EAGAIN) {
-    resource_->exhausted[detail::read_side] = true;
-    return false;
-  }
-  if (detail::is_shortage(n)) {
-    static_cast<void>(resource_->wait_for_memory());
-    return false;
-  }
-  if (n < 0) {
-    out = resource_->end_of_reading(static_cast<int>(-n), name);
+  loop.arm(patience_, detail::add(loop.now(), patience), *this);
+}
+
+ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
+  if (!resource_ || resource_->gone() || (!begun_ && !resource_->open())) {
+    out = result<void>();  // closed, or another closes it already
     return true;
   }
-  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
-  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (!all || fds.size() > max_fds_ || truncated) {
-    out = error(errc::fds_truncated, 0, name);
-    return true;
-  }
-  if (n == 0 && fds.empty()) {
-    // Nothing came: an end, unless nothing was asked for and bytes are there.
-    std::byte one;
-    const ::iovec look{&one, 1};
-    detail::message peek;
-    peek.parts = std::span<const ::iovec>(&look, 1);
-    peek.peek = true;
-    const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
-    if (there == -EAGAIN) {
-      resource_->exhausted[detail::read_side] = true;
-      return false;
-    }
-    if (detail::is_shortage(there)) {
-      static_cast<void>(resource_->wait_for_memory());
-      return false;
-    }
-    if (there <= 0) {
-      out = resource_->end_of_reading(static_cast<int>(-there), name);
-      return true;
-    }
-  }
-  // Control data, also of other kinds, ends a read early, so more may lie behind it.
-  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
-  detail::received_bytes bytes(*resource_);
-  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
-                   std::move(fds));
-  bytes.handed_over();
-  return true;
-}
-
-ANYIO_NET_FN send_fds_operation unix_stream::send_fds(const_buffer message, std::span<const int> fds) {
-  return {detail::ref<detail::socket_resource>(resource()), message, fds};
-}
-
-ANYIO_NET_FN receive_fds_operation unix_stream::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
-  return {detail::ref<detail::socket_resource>(resource()), max_bytes, max_fds};
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == fd_stream: definitions =======================================================================
-
-// What descriptors that are no sockets do.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-/// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
-inline error fd_failure(ssize_t status, const char* operation) noexcept {
-  const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
-  return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
-}
-
-ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
-    : stream_resource(core), files_(files_of(core.system())) {
-  registration_.fd = fd;
-  status = core.watch(registration_, *this);
-  file_identity identity;
-  if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
-    static_cast<void>(
-        core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
-    status = 0;
-  }
-  if (status < 0) registration_.fd = -1;
-}
-
-ANYIO_NET_COLD bool fd_resource::is_fifo() {
-  file_identity identity;
-  return files_.identify(registration_.fd, identity) >= 0 && identity.is_fifo;
-}
-
-ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (exhausted[read_side]) return progress::waiting;
-  const auto read = [&] {
-    const ssize_t size =
-        files_.read(registration_.fd, into.data(), std::min(into.size(), loop_core::most_of_call));
-    count_call(size);
-    return size;
-  };
-  ssize_t n = read();
-  if (n == 0 && is_fifo()) {
-    // One that was never hung up has had no writer yet, which reads as an end, too. One that was may have
-    // bytes of a writer who has come and gone since the read.
-    const int bits = read_to_end ? int{ready_end} : core().system().poll_now(registration_.fd, ready_read);
-    n = bits >= 0 && (static_cast<std::uint32_t>(bits) & ready_end) == 0 ? -EAGAIN : read();
-  }
-  if (n > 0) {
-    out = static_cast<std::size_t>(n);
-  } else if (n == -EAGAIN) {
-    exhausted[read_side] = true;
-    return progress::waiting;
-  } else if (is_shortage(n)) {
-    return wait_for_memory();
-  } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
-    out = error(errc::end_of_stream, 0, "receive");
-  } else {
-    out = fd_failure(n, "receive");
-  }
-  return progress::done;
-}
-
-ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
-  if (!data.done() && exhausted[write_side]) return progress::waiting;
-  while (!data.done()) {
-    ::iovec room[outgoing::parts_of_call];
-    const std::span<const ::iovec> parts = data.gather(room);
-    core().count_work(parts.size() * work_of_part, 0);
-    const ssize_t n = files_.write(registration_.fd, parts);
-    count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[write_side] = true;
-      return progress::waiting;
-    }
-    if (is_shortage(n)) return wait_for_memory();
-    if (n < 0) {
-      out = fd_failure(n, "send");
-      return progress::done;
-    }
-    data.advance(static_cast<std::size_t>(n));
-    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
-  }
-  out = result<void>();
-  return progress::done;
-}
-
-ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
-  out = error(errc::not_supported, 0, "send_eof");
-  return progress::done;
-}
-
-ANYIO_NET_COLD int fd_resource::release(bool restore) noexcept {
-  if (gone()) return -1;
-  const int fd = registration_.fd;
-  core().forget(registration_, false);
-  close();
-  if (restore && was_blocking) static_cast<void>(files_.make_blocking(fd));
-  return fd;
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
-  constexpr const char* what = "fd_stream";
-  const auto refuse = [&](int error_number, const char* reason) {
-    return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
-  };
-  detail::loop_core& core = detail::loop_core::current();
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
-  int type = 0;
-  socklen_t size = sizeof type;
-  const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
-  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
-  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
-  int status = 0;  // watched before it is changed, so that a refused one is as it was
-  const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
-  if (status >= 0) {
-    status = detail::files_of(core.system()).adopt(fd);
-    r->was_blocking = status > 0;
-    if (status < 0) static_cast<void>(r->release(false));
-  }
-  if (status < 0) return error(errc::os_error, -status, what);
-  return fd_stream(r);
-}
-
-ANYIO_NET_FN int fd_stream::release(bool restore) noexcept {
-  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release(restore) : -1;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == memory_stream: definitions ===================================================================
-
-// The rings of memory streams.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
-  const std::size_t total = core().system().transfer(std::min({size_, into.size(), loop_core::most_of_call}));
-  core().count_work(total, 0);
-  const std::size_t before_wrap = std::min(total, capacity_ - first_);
-  std::memcpy(into.data(), ring_.get() + first_, before_wrap);
-  if (total != before_wrap) std::memcpy(into.data() + before_wrap, ring_.get(), total - before_wrap);
-  size_ -= total;
-  first_ = size_ == 0 ? 0 : (first_ + total) % capacity_;
-  if (peer_ != nullptr) peer_->wake(write_side);
-  return total;
-}
-
-ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
-  if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
-  const std::size_t room = std::min({capacity_ - size_, bytes.size(), loop_core::most_of_call});
-  core().count_work(room + work_of_part, 0);
-  const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
-  const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);
-  const std::size_t before_wrap = std::min(total, capacity_ - end);
-  if (total == 0) return 0;
-  std::memcpy(ring_.get() + end, bytes.data(), before_wrap);
-  if (total != before_wrap) std::memcpy(ring_.get(), bytes.data() + before_wrap, total - before_wrap);
-  size_ += total;
-  wake(read_side);
-  return total;
-}
-
-ANYIO_NET_FN progress memory_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (size_ != 0) {
-    out = take(into);
-    return progress::done;
-  }
-  if (peer_ != nullptr && !peer_->eof_sent_) return progress::waiting;
-  out = error(errc::end_of_stream, 0, "receive");
-  return progress::done;
-}
-
-ANYIO_NET_FN progress memory_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  const mutable_buffer room = core().buffer();
-  result<std::size_t> size(errc::cancelled);
-  if (receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size) == progress::waiting)
-    return progress::waiting;
-  if (size.has_value()) {
-    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
-  } else {
-    out = size.error();
-  }
-  return progress::done;
-}
-
-ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
-  while (!data.done()) {
-    if (peer_ == nullptr) {
-      out = error(errc::broken_resource, EPIPE, "send");
-      return progress::done;
-    }
-    const std::size_t n = peer_->put(data.front());
-    if (n == 0) return progress::waiting;
-    data.advance(n);
-    if (!data.done() && peer_->size_ == peer_->capacity_) return progress::waiting;
-    if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
-  }
-  out = result<void>();
-  return progress::done;
-}
-
-ANYIO_NET_FN progress memory_resource::send_eof(result<void>& out) {
-  if (!std::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
-  out = result<void>();
-  return progress::done;
-}
-
-ANYIO_NET_FN progress memory_resource::finish() { return progress::done; }
-
-ANYIO_NET_FN void memory_resource::part() noexcept {
-  memory_resource* const peer = std::exchange(peer_, nullptr);
-  if (peer == nullptr) return;
-  peer->peer_ = nullptr;
-  peer->wake(read_side);
-  peer->wake(write_side);
-}
-
-ANYIO_NET_FN void memory_resource::shut() noexcept {
-  part();
-  ring_.reset();
-  first_ = size_ = 0;
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity) {
-  detail::loop_core& core = detail::loop_core::current();
-  const std::size_t size = std::max<std::size_t>(capacity, 1);
-  const detail::ref<detail::memory_resource> a(new detail::memory_resource(core, size));
-  const detail::ref<detail::memory_resource> b(new detail::memory_resource(core, size));
-  detail::memory_resource::join(*a, *b);
-  return {memory_stream(a), memory_stream(b)};
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == buffered: definitions ========================================================================
-
-// What is read ahead, and how it is given out.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-// --- the stream's resource
-
-ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                                                  std::unique_ptr<byte_stream> owned) noexcept
-    : stream_resource(inner->core()),
-      inner_(std::move(inner)),
-      object_(object),
-      owned_(std::move(owned)),
-      relays_{{*this, read_side}, {*this, write_side}} {
-  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
-}
-
-ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
-
-/// Calls a verb of the inner stream, and waits there if it says so.
-template <class T, class Verb>
-progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb verb) {
-  relays_[s].leave();
-  const errc e = !inner_->open()                ? errc::closed_resource
-                 : relays_[s].is_taken(*inner_) ? errc::busy_resource
-                                                : errc::ok;
-  if (e != errc::ok) {
-    out = error(e, 0, name);
-    return progress::done;
-  }
-  if (!std::exchange(exhausted[s], true)) inner_->exhausted[s] = false;
-  const progress p = verb(*inner_);
-  if (p == progress::waiting) relays_[s].join(*inner_);
-  return p;
-}
-
-ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
-  if (bytes.has_memory()) {
-    const mutable_buffer room =
-        bytes.prepare(std::min(at_most, std::max(bytes.size(), byte_queue::least) / 2));
-    const progress p = fill_directly(mutable_buffer(room.data(), std::min(at_most, room.size())), out);
-    if (p == progress::done && out.has_value()) bytes.commit(*out);
-    return p;
-  }
-  result<std::string_view> view(errc::cancelled);  // so that a stream that waits holds no memory
-  const progress p = pass(read_side, "receive", view,
-                          [&](stream_resource& inner) { return inner.receive_view(at_most, view); });
-  if (p != progress::done) return p;
-  if (view.has_value()) {
-    bytes.append(*view);
-    out = view->size();
-  } else {
-    out = view.error();
-  }
-  return p;
-}
-
-ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, result<std::size_t>& out) {
-  return pass(read_side, "receive", out, [&](stream_resource& inner) { return inner.receive(into, out); });
-}
-
-ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (bytes.empty()) {
-    if (into.size() >= byte_queue::least) return fill_directly(into, out);
-    const progress p = fill(byte_queue::least, out);
-    if (p != progress::done || !out.has_value()) return p;
-  }
-  const std::size_t n = std::min(bytes.size(), into.size());
-  std::memcpy(into.data(), bytes.view().data(), n);
-  bytes.consume(n);
-  out = n;
-  return progress::done;
-}
-
-ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  if (bytes.empty() && max_bytes >= byte_queue::least) {
-    return pass(read_side, "receive", out,
-                [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
-  }
-  // A view of the loop's buffer may be sent on, and is good after this stream has ended.
-  const mutable_buffer room = core().buffer();
-  result<std::size_t> size(errc::cancelled);
-  const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
-  if (p != progress::done) return p;
-  if (size.has_value()) {
-    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
-  } else {
-    out = size.error();
-  }
-  return p;
-}
-
-ANYIO_NET_FN progress buffered_resource::send(outgoing& data, result<void>& out) {
-  return pass(write_side, "send", out, [&](stream_resource& inner) {
-    if (!inner.eof_sent()) return inner.send(data, out);
-    out = error(errc::closed_resource, 0, "send");
-    return progress::done;
-  });
-}
-
-ANYIO_NET_FN progress buffered_resource::send_eof(result<void>& out) {
-  const progress p =
-      pass(write_side, "send_eof", out, [&](stream_resource& inner) { return inner.send_eof(out); });
-  if (p == progress::done && out.has_value()) eof_sent_ = true;
-  return p;
-}
-
-ANYIO_NET_FN progress buffered_resource::finish() {
-  relays_[read_side].leave();
-  if (inner_->gone()) return progress::done;
-  inner_->begin_closing();
-  const progress p = inner_->finish();
-  if (p == progress::waiting) relays_[read_side].join(*inner_);
-  return p;
-}
-
-ANYIO_NET_FN void buffered_resource::shut() noexcept {
-  relays_[read_side].leave();
-  relays_[write_side].leave();
-  if (!let_go_) inner_->close();
-}
-
-ANYIO_NET_FN void buffered_resource::let_go() noexcept {
-  let_go_ = owned_ == nullptr;
-  close();
-}
-
-// --- its operations
-
-ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) noexcept {
-  if (e == errc::end_of_stream && bytes_are_left) return error(errc::incomplete_read, 0, name);
-  return error_access::with_operation(e, name);
-}
-
-ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
-  byte_queue& bytes = resource_->bytes;
-  for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
-      again = true;
-      return false;
-    }
-    result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::max(size_ - bytes.size(), byte_queue::least), n);
-    if (p == progress::again) again = true;
-    if (p != progress::done) return false;
-    if (n.has_value()) continue;
-    out = read_failure(n.error(), !bytes.empty(), name);
-    return true;
-  }
-  out = std::string(bytes.view().substr(0, size_));
-  bytes.consume(size_);
-  return true;
-}
-
-ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
-  if (!resource_->open()) return fail(closed(), out);
-  byte_queue& bytes = resource_->bytes;
-  const auto take = [&](std::size_t n) {
-    if (n == 0) return;
-    std::memcpy(into_.data() + filled_, bytes.view().data(), n);
-    bytes.consume(n);
-    filled_ += n;
-  };
-  for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
-      again = true;
-      return false;
-    }
-    result<std::size_t> n(errc::cancelled);
-    progress p = progress::done;
-    if (into_.size() - filled_ - bytes.size() < byte_queue::least) {
-      p = resource_->fill(byte_queue::least, n);
-    } else {
-      take(bytes.size());
-      p = resource_->fill_directly(mutable_buffer(into_.data() + filled_, into_.size() - filled_), n);
-      if (p == progress::done && n.has_value()) filled_ += *n;
-    }
-    if (p == progress::again) again = true;
-    if (p != progress::done) return false;
-    if (!n.has_value()) return fail(n.error(), out);
-  }
-  take(into_.size() - filled_);
-  filled_ = 0;
+  if (!begun_) start_closing();
+  if (patience_.armed() && !settle(resource_->finish())) return false;
+  patience_.cancel();
+  begun_ = false;
+  resource_->close();
   out = result<void>();
   return true;
 }
 
-ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
-  put_back();
-  out = read_failure(e, !resource_->bytes.empty(), name);
-  return true;
-}
-
-ANYIO_NET_FN void receive_exactly_operation::put_back() {
-  if (filled_ != 0) resource_->bytes.put_back(const_buffer(into_.data(), filled_));
-  filled_ = 0;
-}
-
-ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
+ANYIO_NET_FN void aclose_operation::left() noexcept {
   resource_operation::left();
-  if (call_without_throwing([this] { put_back(); })) return;
-  filled_ = 0;
-  resource_->close();  // nobody may go on behind the gap
+  abandon();
 }
 
-ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
-    receive_exactly_operation&& other) noexcept {
-  withdraw();
-  resource_operation::operator=(std::move(other));
-  into_ = other.into_;
+ANYIO_NET_FN void aclose_operation::abandon() noexcept {
+  patience_.cancel();
+  if (std::exchange(begun_, false) && resource_) resource_->close();
+}
+
+ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {
+  abandon();
+  stream_operation::operator=(std::move(other));
   return *this;
 }
 
-ANYIO_NET_FN receive_exactly_operation::~receive_exactly_operation() { withdraw(); }
+ANYIO_NET_FN aclose_operation::~aclose_operation() { abandon(); }
 
-ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) return fail(closed(), out);
-  byte_queue& bytes = resource_->bytes;
-  for (int reads = 0;; ++reads) {
-    const std::string_view content = bytes.view();
-    if (const std::size_t at = content.find(delimiter_, searched_); at != std::string_view::npos) {
-      const bool cr = line_ && at != 0 && content[at - 1] == '\r';
-      out = std::string(content.substr(0, at - (cr ? 1 : 0)));
-      bytes.consume(at + delimiter_.size());
-      searched_ = 0;
-      return true;
-    }
-    searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
-    if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
-      again = true;
-      return false;
-    }
-    result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::min(max_bytes_ - content.size(), byte_queue::least), n);
-    if (p == progress::again) again = true;
-    if (p != progress::done) return false;
-    if (!n.has_value()) return fail(n.error(), out);
-  }
-}
-
-ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& out) {
-  searched_ = 0;
-  out = read_failure(e, !resource_->bytes.empty(), operation_name());
-  return true;
-}
-
-ANYIO_NET_FN void receive_until_operation::left() noexcept {
-  resource_operation::left();
-  searched_ = 0;
-}
-
-}  // namespace detail
-
-// --- the stream
-
-ANYIO_NET_FN buffered_stream::buffered_stream(byte_stream& inner) {
-  if (const auto& r = detail::stream_access::resource_of(inner))
-    resource_ = detail::ref<detail::stream_resource>(new detail::buffered_resource(r, inner, nullptr));
-}
-
-ANYIO_NET_FN buffered_stream::buffered_stream(std::unique_ptr<byte_stream> inner) {
-  byte_stream* const object = inner.get();
-  if (object == nullptr || !detail::stream_access::resource_of(*object)) return;
-  const detail::ref<detail::stream_resource> r = detail::stream_access::resource_of(*object);
-  resource_ =
-      detail::ref<detail::stream_resource>(new detail::buffered_resource(r, *object, std::move(inner)));
-}
-
-ANYIO_NET_FN buffered_stream& buffered_stream::operator=(buffered_stream&& other) noexcept {
+ANYIO_NET_FN byte_stream& byte_stream::operator=(byte_stream&& other) noexcept {
   if (this == &other) return *this;
-  let_go();
-  byte_stream::operator=(std::move(other));
+  close();
+  resource_ = std::move(other.resource_);
   return *this;
 }
 
-ANYIO_NET_FN buffered_stream::~buffered_stream() { let_go(); }
+ANYIO_NET_FN byte_stream::~byte_stream() { close(); }
 
-ANYIO_NET_FN void buffered_stream::let_go() noexcept {
-  if (resource_) own()->let_go();
+}}  // namespace anyio
+
+// == connection/connect.ipp =======================================================================
+
+// The steps of connecting.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// --- one address
+
+ANYIO_NET_FN bool connect_attempt::attempt(result<tcp_stream>& out) {
+  return resource_ ? finish_connect(out) : begin_connect(out);
 }
 
-ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
-  if (!resource_ || data.empty()) return;
-  own()->bytes.append(data);
-  own()->withdrawn(
-      detail::read_side);  // whoever waits looks here first, and gives up the inner stream's place
-  resource_->wake(detail::read_side);
-}
-
-ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
-  return resource_ ? own()->bytes.view() : std::string_view();
-}
-
-ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
-  return resource_ ? own()->socket() : nullptr;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == unix_bind: definitions =======================================================================
-
-// Binding to a path, and telling a stale socket file from a live one.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-/// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
-/// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
-/// which the BSDs would call refused; and a listener gets no connection from it.
-inline bool is_stale(backend& system, const char* path, const unix_address& address) {
-  file_identity before;
-  if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
-  const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
-  if (probe < 0) return false;
-  const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
-  system.close(probe);
-  if (status != -ECONNREFUSED) return false;
-  file_identity after;
-  return paths_of(system).identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
-         after.inode == before.inode;
-}
-
-ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
-                           const char*& operation) {
-  operation = "bind";
-  const result<unix_address> address = make_unix_address(path, operation);
-  if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
-  const auto* name = reinterpret_cast<const sockaddr*>(&address->storage);
-  const bool is_file = !path.empty() && path.front() != '\0';
-  const std::string file(path);
-
-  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // nobody gets in before chmod
-  int status = system.bind(fd, name, address->size);
-  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
-    const int removed = paths_of(system).unlink(file.c_str());
-    if (removed < 0 && removed != -ENOENT) return status;
-    status = system.bind(fd, name, address->size);
+ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
+  loop_core& loop = loop_core::current();
+  backend& system = loop.system();
+  const bool v6 = target_.address.is_v6();
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
+  const auto fail = [&](int status, const char* step) {
+    out = error(errc::os_error, -status, step);
+    return true;
+  };
+  if (!fd) return fail(fd.get(), "socket");
+  if (settings_.no_delay) {
+    const int on = 1;
+    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
+      return fail(status, "set_option");
   }
-  if (status < 0 || !is_file || !mode) return status;
-  operation = "chmod";
-  status = paths_of(system).change_mode(file.c_str(), *mode);
-  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves nothing behind
-  return status;
+  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
+    const int off = 0;
+    if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
+      return fail(status, "set_option");
+  }
+  if (settings_.prepare != nullptr) {
+    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
+      return fail(status < 0 ? status : -status, "prepare");
+    system.keep_non_blocking(fd.get());  // connect(2) has no flag for it
+  }
+  sockaddr_storage address{};
+  if (settings_.local) {
+    ip_endpoint local = *settings_.local;
+    if (is_mapped(target_.address)) local.address = mapped(local.address);
+    const socklen_t size = local.to_sockaddr(address);
+    const int on = 1;
+    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
+      return fail(status, "bind");
+  }
+  address = {};
+  const socklen_t size = target_.to_sockaddr(address);
+  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
+  if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
+  // Watched only now: a socket that has never been connected counts as hung up.
+  int watched = 0;
+  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
+  if (watched < 0) return fail(watched, "connect");
+  static_cast<void>(fd.release());
+  resource_ = std::move(r);
+  resource_->set_waiting(write_side, this);
+  return status < 0 ? false : finish_connect(out);
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
+  backend& system = resource_->core().system();
+  const int fd = resource_->descriptor();
+  int error_number = 0;
+  socklen_t size = sizeof error_number;
+  if (int status = system.get_option(fd, SOL_SOCKET, SO_ERROR, &error_number, &size); status < 0)
+    error_number = -status;
+  if (error_number != 0) {
+    out = error(errc::os_error, error_number, name);
+    return true;
+  }
+  sockaddr_storage address{};
+  size = sizeof address;
+  if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
+    // Woken for nothing: it goes on. After a reset that came at once there is no peer either.
+    const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
+    if (bits == 0) return false;
+    out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
+    return true;
+  }
+  const ip_endpoint local = local_endpoint_of(system, fd);
+  const ip_endpoint remote{unmapped(target_.address), target_.port};
+  if (local == remote) {  // simultaneous open with itself: nobody listens there
+    out = error(errc::os_error, ECONNREFUSED, name);
+    return true;
+  }
+  resource_->set_waiting(write_side, nullptr);
+  resource_->exhausted[write_side] = false;
+  resource_->local = local;
+  resource_->remote = remote;
+  out = socket_access::wrap_tcp(std::move(resource_));
+  return true;
+}
 
-// == listener: definitions ========================================================================
+// --- several addresses
+
+ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host, std::uint16_t port,
+                                                          const tcp_connect_options& options)
+    : host_(host),
+      local_host_(options.local_host),
+      port_(port),
+      local_port_(options.local_port),
+      family_(options.family),
+      delay_(options.happy_eyeballs_delay),
+      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
+      made_(true) {
+  // An address in text needs no look-up, nor the memory of one; that of another family is refused there.
+  const result<ip_address> address = ip_address::parse(host);
+  if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
+    target_ = ip_endpoint{*address, port};
+}
+
+ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(const ip_endpoint& target,
+                                                          const tcp_connect_options& options)
+    : connect_tcp_operation(std::string_view(), target.port, options) {
+  target_ = target;
+}
+
+ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp_operation&& other) noexcept {
+  left();
+  operation::operator=(std::move(other));
+  host_ = std::move(other.host_);
+  local_host_ = std::move(other.local_host_);
+  target_ = other.target_;
+  port_ = other.port_;
+  local_port_ = other.local_port_;
+  family_ = other.family_;
+  delay_ = other.delay_;
+  settings_ = other.settings_;
+  made_ = other.made_;
+  return *this;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
+  names_.reset();
+  head_start_.cancel();
+  while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
+  running_ = next_ = 0;
+  stage_ = stage::fresh;
+  locals_.clear();
+  targets_.clear();
+  first_failure_ = error();
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
+  switch (stage_) {
+    case stage::fresh:
+      if (!local_host_.empty()) return look_up(stage::local_name, local_host_, local_port_, family_, out);
+      if (!target_) return look_up(stage::name, host_, port_, family_, out);
+      return begin_race(out);
+    case stage::local_name:
+    case stage::name:
+      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
+    case stage::race: return go_on(out);
+  }
+  return false;
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port,
+                                                 int family, result<tcp_stream>& out) {
+  stage_ = s;
+  names_ = std::make_unique<resolve_operation>(host, port, family);
+  result<std::vector<ip_endpoint>> r(errc::cancelled);
+  if (names_->attempt_for_parent(r)) return take_names(std::move(r), out);
+  names_->start(names_came{this});
+  return false;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
+  self->arrived_ = &r;
+  self->run_now();
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
+                                                    result<tcp_stream>& out) {
+  if (!r.has_value()) {
+    out = result_access::failure<tcp_stream>(r);
+    return true;
+  }
+  if (stage_ == stage::local_name) {
+    locals_ = *std::move(r);
+    if (target_) return begin_race(out);
+    // What this end cannot reach need not be asked for.
+    const auto has = [&](bool v6) {
+      return std::any_of(locals_.begin(), locals_.end(),
+                         [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
+    };
+    const int family = has(true) == has(false) ? family_ : has(true) ? AF_INET6 : AF_INET;
+    return look_up(stage::name, host_, port_, family, out);
+  }
+  targets_ = *std::move(r);
+  // Else the error of all could be that of an address which nobody can reach here.
+  drop_missing_families(loop_core::current().system(), targets_);
+  return begin_race(out);
+}
+
+/// RFC 8305, section 4: the families take turns, beginning with that of the first address.
+inline void interleave_families(std::vector<ip_endpoint>& all) {
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    const bool wanted = !all[i - 1].address.is_v6();
+    const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);
+    const auto found =
+        std::find_if(place, all.end(), [&](const ip_endpoint& e) { return e.address.is_v6() == wanted; });
+    if (found == all.end()) return;
+    std::rotate(place, found, found + 1);
+  }
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
+  stage_ = stage::race;
+  if (target_) {
+    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET)) {
+      out = error(errc::os_error, EAFNOSUPPORT, name);
+      return true;
+    }
+  }
+  interleave_families(targets_);
+  start_next();
+  return go_on(out);
+}
+
+ANYIO_NET_FN void connect_tcp_operation::start_next() {
+  const std::size_t count = target_ ? 1 : targets_.size();
+  if (next_ == count) return;
+  const ip_endpoint& target = target_ ? *target_ : targets_[next_];
+  connect_settings settings = settings_;
+  if (!local_host_.empty()) {
+    // Without an address of the family the attempt fails, as binding to one of the other would.
+    const auto found = std::find_if(locals_.begin(), locals_.end(),
+                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
+    settings.local = found == locals_.end() ? locals_.front() : *found;
+  } else if (local_port_ != 0) {
+    settings.local =
+        ip_endpoint{target.address.is_v6() ? ip_address::any_v6() : ip_address::any_v4(), local_port_};
+  }
+  auto* a = new racing_attempt(connect_attempt(target, settings));
+  a->is_first = next_++ == 0;
+  attempts_.insert_before(*a);
+  ++running_;
+  a->op.start(attempt_ended{this, a});
+  loop_core& loop = loop_core::current();
+  if (next_ < count) loop.arm(head_start_, add(loop.now(), std::max(delay_, duration::zero())), *this);
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
+  if (won_ != nullptr) {
+    out = std::move(*std::exchange(won_, nullptr));
+    return true;
+  }
+  const std::size_t count = target_ ? 1 : targets_.size();
+  if (running_ == 0 && next_ == count) {
+    out = first_failure_;
+    return true;
+  }
+  if (next_ < count && !head_start_.armed()) start_next();
+  return false;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp_stream>&& r) {
+  const bool first = which.is_first;
+  delete &which;
+  --running_;
+  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
+    won_ = &r;
+  } else {
+    // Of the first one tried, if that failed; it may still run when a later one has failed already.
+    if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
+    head_start_.cancel();  // the next one at once
+  }
+  this->run_now();
+}
+
+// --- UNIX
+
+ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
+  constexpr std::chrono::milliseconds first_pause(1);
+  constexpr std::chrono::milliseconds longest_pause(50);
+  if (pause_.armed()) return false;
+  loop_core& loop = loop_core::current();
+  backend& system = loop.system();
+  const auto fail = [&](int error_number, const char* step) {
+    out = error(errc::os_error, error_number, step);
+    fd_.reset();
+    return true;
+  };
+  const result<unix_address> address = make_unix_address(path_, name);
+  if (!address) {
+    out = address.error();
+    return true;
+  }
+  if (!fd_) {
+    const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0) return fail(-fd, "socket");
+    fd_.reset(fd);
+    next_pause_ = first_pause;
+  }
+  const int status =
+      system.connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->size);
+  if (status == -EAGAIN) {  // the backlog is full, and no event will tell when it is not
+    loop.arm(pause_, add(loop.now(), next_pause_), *this);
+    next_pause_ = std::min<duration>(next_pause_ * 2, longest_pause);
+    return false;
+  }
+  if (status < 0) return fail(-status, name);
+  std::string local = local_path_of(system, fd_.get());
+  out = socket_access::make_unix(loop, fd_.get(), shared_path(std::move(local)), shared_path(path_), name);
+  if (out.has_value()) static_cast<void>(fd_.release());
+  return true;
+}
+
+// --- listening at a name
+
+ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
+  loop_core& loop = loop_core::current();
+  const bool known =
+      options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
+  if (!known) {
+    out = error(errc::os_error, EAFNOSUPPORT, name);
+    return true;
+  }
+  if (host_.empty()) {
+    bool dual_stack = false;
+    auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);
+    out = listen_tcp(loop, std::move(addresses), dual_stack, options_);
+    return true;
+  }
+  result<std::vector<ip_endpoint>> names(errc::cancelled);
+  if (arrived_ != nullptr) {
+    names = std::move(*std::exchange(arrived_, nullptr));
+  } else if (names_) {
+    return false;
+  } else {
+    names_.emplace(host_, options_.local_port, options_.family);
+    if (!names_->attempt_for_parent(names)) {
+      names_->start(names_came{this});
+      return false;
+    }
+  }
+  if (!names.has_value()) {
+    out = result_access::failure<tcp_listener>(names);
+    return true;
+  }
+  drop_missing_families(loop.system(), *names);
+  out = listen_tcp(loop, *std::move(names), false, options_);
+  return true;
+}
+
+}}}  // namespace anyio::detail
+
+// == connection/listener.ipp ======================================================================
 
 // Listening sockets: how they are made and what accepting meets.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -15779,13 +16254,177 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   return true;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == datagram: definitions ========================================================================
+// == connection/resolve.ipp =======================================================================
+
+// What is known of names without asking, and what becomes of an answer.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+  if (all.size() < 2) return;
+  const auto is_missing = [&](const ip_endpoint& e) {
+    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+  };
+  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+}
+
+ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
+  return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
+}
+
+/// `localhost` or a name under it. The root's dot is off already.
+inline bool is_localhost(std::string_view name) noexcept {
+  constexpr std::string_view local = "localhost";
+  if (name.size() < local.size()) return false;
+  const std::string_view end = name.substr(name.size() - local.size());
+  const bool same = std::equal(end.begin(), end.end(), local.begin(), [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
+  });
+  return same && (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
+}
+
+ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
+  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text and without the root's dot
+  const auto fail = [&out](errc code, int os_error, const char* reason) {
+    out = error_access::with_reason(error(code, os_error, name), reason);
+    return true;
+  };
+  if (family_ != AF_UNSPEC && family_ != AF_INET && family_ != AF_INET6) {
+    return fail(errc::os_error, EAFNOSUPPORT, nullptr);
+  }
+  if (host_.empty()) return fail(errc::invalid_argument, 0, "the host is empty");
+  for (const char c : host_) {
+    if (c == '\0') return fail(errc::invalid_argument, 0, "the host has a NUL in it");
+    if (static_cast<unsigned char>(c) >= 0x80) {
+      return fail(errc::invalid_argument, 0, "the host is not ASCII; give the xn-- form");
+    }
+  }
+  if (const result<ip_address> address = ip_address::parse(host_)) {
+    if (family_ != AF_UNSPEC && (family_ == AF_INET6) != address->is_v6()) {
+      return fail(errc::name_resolution, 0, "the address is of another family");
+    }
+    out = std::vector<ip_endpoint>(1, ip_endpoint{*address, port_});
+    return true;
+  }
+  std::string_view host = host_;
+  if (host.ends_with('.')) host.remove_suffix(1);
+  if (host.size() > longest_name) {
+    return fail(errc::invalid_argument, 0, "the host is longer than 253 characters");
+  }
+  if (!is_localhost(host)) return false;
+  std::vector<ip_endpoint> both;
+  both.reserve(2);
+  if (family_ != AF_INET) both.push_back({ip_address::loopback_v6(), port_});
+  if (family_ != AF_INET6) both.push_back({ip_address::loopback_v4(), port_});
+  out = std::move(both);
+  return true;
+}
+
+ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& out) {
+  loop_core& loop = core != nullptr ? *core : home();
+  if (!call_) {
+    if (answer_at_once(out)) return true;
+    call_ = helper_call<name_look_up>({loop.share_system(), host_, port_, family_});
+  }
+  result<resolved> answer(errc::cancelled);
+  if (!call_.attempt(loop, *this, name, answer)) return false;
+  call_ = {};
+  if (!answer.has_value()) {
+    out = result_access::failure<std::vector<ip_endpoint>>(answer);
+  } else if (answer->status < 0 && answer->reason == nullptr) {
+    out = error(errc::os_error, -answer->status, name);
+  } else if (answer->status < 0 || answer->endpoints.empty()) {
+    const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
+    out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
+  } else {
+    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
+    if (family_ == AF_INET6)
+      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
+    out = std::move(answer->endpoints);
+  }
+  return true;
+}
+
+ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
+  names found;
+  found.status = names_of(*system).reverse(endpoint, found.host, found.service);
+  return found;
+}
+
+ANYIO_NET_FN bool reverse_operation::attempt(result<name_info>& out) {
+  loop_core& loop = core != nullptr ? *core : home();
+  if (!call_) call_ = helper_call<address_look_up>({loop.share_system(), endpoint_});
+  result<address_look_up::names> answer(errc::cancelled);
+  if (!call_.attempt(loop, *this, name, answer)) return false;
+  call_ = {};
+  if (!answer.has_value()) {
+    out = result_access::failure<name_info>(answer);
+  } else if (answer->status == -ENOENT) {
+    out = error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name");
+  } else if (answer->status < 0) {
+    out = error(errc::os_error, -answer->status, name);
+  } else {
+    out = name_info(std::move(answer->host), std::move(answer->service));
+  }
+  return true;
+}
+
+}}}  // namespace anyio::detail
+
+// == connection/unix_bind.ipp =====================================================================
+
+// Binding to a path, and telling a stale socket file from a live one.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
+/// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
+/// which the BSDs would call refused; and a listener gets no connection from it.
+inline bool is_stale(backend& system, const char* path, const unix_address& address) {
+  file_identity before;
+  if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
+  const int probe = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
+  if (probe < 0) return false;
+  const int status = system.connect(probe, reinterpret_cast<const sockaddr*>(&address.storage), address.size);
+  system.close(probe);
+  if (status != -ECONNREFUSED) return false;
+  file_identity after;
+  return paths_of(system).identify(path, after) >= 0 && after.is_socket && after.device == before.device &&
+         after.inode == before.inode;
+}
+
+ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
+                           const char*& operation) {
+  operation = "bind";
+  const result<unix_address> address = make_unix_address(path, operation);
+  if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
+  const auto* name = reinterpret_cast<const sockaddr*>(&address->storage);
+  const bool is_file = !path.empty() && path.front() != '\0';
+  const std::string file(path);
+
+  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // nobody gets in before chmod
+  int status = system.bind(fd, name, address->size);
+  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
+    const int removed = paths_of(system).unlink(file.c_str());
+    if (removed < 0 && removed != -ENOENT) return status;
+    status = system.bind(fd, name, address->size);
+  }
+  if (status < 0 || !is_file || !mode) return status;
+  operation = "chmod";
+  status = paths_of(system).change_mode(file.c_str(), *mode);
+  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves nothing behind
+  return status;
+}
+
+}}}  // namespace anyio::detail
+
+// == datagram/datagram.ipp ========================================================================
 
 // The calls of datagram sockets.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -15893,224 +16532,143 @@ ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const 
   return value;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == udp_socket: definitions ======================================================================
+// == datagram/datagram_connect.ipp ================================================================
 
-// Opening UDP sockets, and their multicast options.
+// Which of the addresses of a name a UDP socket takes.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
-  const result<ip_endpoint> r =
-      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
-  return r ? *r : ip_endpoint();
+inline bool is_ip_family(int family) noexcept {
+  return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
 }
 
-static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
+inline ip_address any_address(bool v6) noexcept { return v6 ? ip_address::any_v6() : ip_address::any_v4(); }
 
-ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
-                                                        const udp_options& options) {
-  loop_core& core = loop_core::current();
-  backend& system = core.system();
-  const int family = (remote != nullptr ? remote : local)->address.is_v4() ? AF_INET : AF_INET6;
-  const auto failed = [](int status, const char* operation) {
-    return error(errc::os_error, -status, operation);
-  };
-  int status = system.open_socket(family, SOCK_DGRAM, 0);
-  if (status < 0) return failed(status, "socket");
-  unique_fd fd(status);
-
-  const int on = 1;
-  const auto enable = [&](int level, int name) {
-    return system.set_option(fd.get(), level, name, &on, sizeof on);
-  };
-  if (family == AF_INET6) {
-    const bool mapped =
-        (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
-    const int v6_only = mapped ? 0 : 1;
-    status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
-  }
-  if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
-  if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
-  if (status < 0) return failed(status, "setsockopt");
-  if (options.prepare != nullptr) {
-    const int reason = options.prepare(fd.get(), options.prepare_data);
-    if (reason != 0) return failed(-reason, "prepare");
-  }
-
-  sockaddr_storage address;
-  if (local != nullptr) {
-    const socklen_t size = fill_address(*local, family, address);
-    status = system.bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
-    if (status < 0) return failed(status, "bind");
-  }
-  if (remote != nullptr) {
-    const socklen_t size = fill_address(*remote, family, address);
-    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
-    if (status < 0) return failed(status, "connect");
-  }
-
-  ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
-  status = read_local_endpoint(system, fd.get(), made->local);
-  if (status < 0) return failed(status, "bind");
-  if (remote != nullptr) made->remote = {unmapped(remote->address), remote->port};
-  status = made->watch(fd.get());
-  if (status < 0) return failed(status, "watch");
-  static_cast<void>(fd.release());
-  return made;
+ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
+  const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
+  return enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
 }
 
-ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
-  loop_core& core = loop_core::current();
-  backend& system = core.system();
-  if (auto r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
-  ref<udp_resource> made(new udp_resource(core, address.ss_family, connected));
-  made->local = local_endpoint_of(system, fd);
-  if (connected) made->remote = remote_endpoint_of(system, fd);
-  if (!connected && made->local.port == 0)
-    return error_access::with_reason(error(errc::invalid_argument, 0, what), "the socket is not bound");
-  if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
-  return made;
+ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) {
+  if (local_host_.empty()) {
+    out = udp_socket::open({any_address(options_.family == AF_INET6), options_.local_port}, options_);
+    return true;
+  }
+  result<std::vector<ip_endpoint>> locals(errc::cancelled);
+  if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
+  if (!locals) {
+    out = result_access::failure<udp_socket>(locals);
+    return true;
+  }
+  drop_missing_families(loop_core::current().system(), *locals);
+  error first;
+  for (const ip_endpoint& local : *locals) {
+    out = udp_socket::open(local, options_);
+    if (out.has_value()) return true;
+    if (first.code() == errc::ok) first = out.error();
+    // Another socket on the port of one address is no reason to take another address.
+    if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
+  }
+  out = first;
+  return true;
+}
+
+ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
+  return made_ && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+}
+
+ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {
+  result<std::vector<ip_endpoint>> answer(errc::cancelled);
+  if (!local_host_.empty() && !local_is_known_) {
+    if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
+    if (!answer) {
+      out = result_access::failure<connected_udp_socket>(answer);
+      return true;
+    }
+    locals_ = *std::move(answer);
+    local_is_known_ = true;
+  }
+  if (has_remote_) {
+    const bool other =
+        options_.family != AF_UNSPEC && (options_.family == AF_INET6) != remote_.address.is_v6();
+    if (other) {
+      out = error(errc::os_error, EAFNOSUPPORT, name);
+    } else {
+      out = connect(std::vector<ip_endpoint>(1, remote_));
+    }
+    return true;
+  }
+  if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
+  if (!answer) {
+    out = result_access::failure<connected_udp_socket>(answer);
+    return true;
+  }
+  drop_missing_families(loop_core::current().system(), *answer);
+  out = connect(*answer);
+  return true;
+}
+
+ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation::connect(
+    const std::vector<ip_endpoint>& remotes) const {
+  error first;
+  for (const ip_endpoint& remote : remotes) {
+    result<connected_udp_socket> r(errc::cancelled);
+    if (locals_.empty()) {
+      r = connected_udp_socket::open(remote, options_);
+    } else {
+      const auto local = std::find_if(locals_.begin(), locals_.end(),
+                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
+      if (local == locals_.end()) {
+        r = error(errc::os_error, EAFNOSUPPORT, "bind");
+      } else {
+        r = connected_udp_socket::open(remote, *local, options_);
+      }
+    }
+    if (r) return r;
+    if (first.code() == errc::ok) first = r.error();
+  }
+  return first;
+}
+
+ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
+  withdraw_question();
+  local_is_known_ = false;
+  locals_.clear();
 }
 
 }  // namespace detail
 
-ANYIO_NET_FN bool send_to_operation::transfer(result<void>& out) {
+ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
+  if (!is_known_) {
+    result<std::vector<ip_endpoint>> answer(errc::cancelled);
+    // A socket that takes both families is one of IPv6 to which IPv4 is mapped; ours are not, but others'.
+    if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
+    if (!answer) {
+      out = detail::result_access::failure<void>(answer);
+      return true;
+    }
+    const bool v6 = resource_->family() == AF_INET6;
+    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
+    const auto found = std::find_if(answer->begin(), answer->end(), same_family);
+    to_ = found != answer->end() ? *found : answer->front();
+    is_known_ = true;
+  }
   sockaddr_storage address;
   const socklen_t size = detail::fill_address(to_, resource_->family(), address);
   return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
 }
 
-ANYIO_NET_FN result<udp_socket> udp_socket::open(const ip_endpoint& local, const udp_options& options) {
-  return detail::udp_access::wrap<udp_socket>(detail::udp_access::open(&local, nullptr, options));
-}
+}}  // namespace anyio
 
-ANYIO_NET_FN result<udp_socket> udp_socket::from_fd(int fd) {
-  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, "udp_socket"));
-}
-
-ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
-                                                                     const udp_options& options) {
-  if (options.local_port == 0)
-    return detail::udp_access::wrap<connected_udp_socket>(
-        detail::udp_access::open(nullptr, &remote, options));
-  return open(remote,
-              {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
-              options);
-}
-
-ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
-                                                                     const ip_endpoint& local,
-                                                                     const udp_options& options) {
-  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(&local, &remote, options));
-}
-
-ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) {
-  return detail::udp_access::wrap<connected_udp_socket>(
-      detail::udp_access::adopt(fd, true, "connected_udp_socket"));
-}
-
-// --- multicast
-
-namespace detail {
-
-inline bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
-
-inline in_addr to_in_addr(const ip_address& a) noexcept {
-  in_addr raw;
-  std::memcpy(&raw, a.bytes().data(), sizeof raw);
-  return raw;
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN result<> ip_datagram_socket::change_group(const ip_address& group, const ip_address& interface,
-                                                       bool join) {
-  const char* operation = join ? "join_group" : "leave_group";
-  if (!group.is_multicast()) return error(errc::invalid_argument, 0, operation);
-  if (group.is_v4()) {
-    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
-    ip_mreq request{};
-    request.imr_multiaddr = detail::to_in_addr(group);
-    request.imr_interface = detail::to_in_addr(interface);
-    return set_raw_option(IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, &request, sizeof request,
-                          operation);
-  }
-  const std::uint32_t index = detail::is_given(interface) ? interface.scope_id() : group.scope_id();
-  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
-  ipv6_mreq request{};
-  std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
-  request.ipv6mr_interface = index;
-  return set_raw_option(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &request, sizeof request,
-                        operation);
-}
-
-ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, const ip_address& interface) {
-  return change_group(group, interface, true);
-}
-
-ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, const ip_address& interface) {
-  return change_group(group, interface, false);
-}
-
-ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
-  constexpr const char* operation = "set_multicast_interface";
-  if (!*this) return error(errc::closed_resource, 0, operation);
-  const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
-  if (for_v4) {  // of a socket for both families, too
-    const in_addr address = detail::to_in_addr(interface);
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
-  }
-  if (resource_->family() == AF_INET) return error(errc::invalid_argument, 0, operation);
-  const unsigned index = interface.scope_id();
-  if (detail::is_given(interface)) {
-    if (index == 0) return error(errc::invalid_argument, 0, operation);
-  } else {  // of both families, if the socket takes both
-    const in_addr any{};
-    static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
-  }
-  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
-}
-
-ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
-  constexpr const char* operation = "set_multicast_loop";
-  if (!*this) return error(errc::closed_resource, 0, operation);
-  // A socket for both families has two settings; one for IPv6 only may refuse the other.
-  const unsigned char byte = on ? 1 : 0;  // some systems take no other size
-  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
-  if (resource_->family() == AF_INET) return for_v4;
-  const unsigned value = on ? 1 : 0;
-  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
-}
-
-ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
-  constexpr const char* operation = "set_multicast_hops";
-  if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
-  if (!*this) return error(errc::closed_resource, 0, operation);
-  const auto byte = static_cast<unsigned char>(hops);
-  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
-  if (resource_->family() == AF_INET) return for_v4;
-  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
-}
-
-ANYIO_NET_FN result<> ip_datagram_socket::set_broadcast(bool on) {
-  const int value = on ? 1 : 0;
-  return set_raw_option(SOL_SOCKET, SO_BROADCAST, &value, sizeof value, "set_broadcast");
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == udp_batch: definitions =======================================================================
+// == datagram/udp_batch.ipp =======================================================================
 
 // Batches: recvmmsg(2) and sendmmsg(2), and the pieces of UDP_GRO and UDP_SEGMENT (udp(7)).
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
     : capacity_(count), max_size_(max_size) {
@@ -16469,13 +17027,224 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
   return true;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == unix_datagram: definitions ===================================================================
+// == datagram/udp_socket.ipp ======================================================================
+
+// Opening UDP sockets, and their multicast options.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
+  const result<ip_endpoint> r =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
+  return r ? *r : ip_endpoint();
+}
+
+static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
+
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
+                                                        const udp_options& options) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  const int family = (remote != nullptr ? remote : local)->address.is_v4() ? AF_INET : AF_INET6;
+  const auto failed = [](int status, const char* operation) {
+    return error(errc::os_error, -status, operation);
+  };
+  int status = system.open_socket(family, SOCK_DGRAM, 0);
+  if (status < 0) return failed(status, "socket");
+  unique_fd fd(status);
+
+  const int on = 1;
+  const auto enable = [&](int level, int name) {
+    return system.set_option(fd.get(), level, name, &on, sizeof on);
+  };
+  if (family == AF_INET6) {
+    const bool mapped =
+        (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
+    const int v6_only = mapped ? 0 : 1;
+    status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
+  }
+  if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
+  if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
+  if (status < 0) return failed(status, "setsockopt");
+  if (options.prepare != nullptr) {
+    const int reason = options.prepare(fd.get(), options.prepare_data);
+    if (reason != 0) return failed(-reason, "prepare");
+  }
+
+  sockaddr_storage address;
+  if (local != nullptr) {
+    const socklen_t size = fill_address(*local, family, address);
+    status = system.bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
+    if (status < 0) return failed(status, "bind");
+  }
+  if (remote != nullptr) {
+    const socklen_t size = fill_address(*remote, family, address);
+    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
+    if (status < 0) return failed(status, "connect");
+  }
+
+  ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
+  status = read_local_endpoint(system, fd.get(), made->local);
+  if (status < 0) return failed(status, "bind");
+  if (remote != nullptr) made->remote = {unmapped(remote->address), remote->port};
+  status = made->watch(fd.get());
+  if (status < 0) return failed(status, "watch");
+  static_cast<void>(fd.release());
+  return made;
+}
+
+ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
+  loop_core& core = loop_core::current();
+  backend& system = core.system();
+  if (auto r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
+  ref<udp_resource> made(new udp_resource(core, address.ss_family, connected));
+  made->local = local_endpoint_of(system, fd);
+  if (connected) made->remote = remote_endpoint_of(system, fd);
+  if (!connected && made->local.port == 0)
+    return error_access::with_reason(error(errc::invalid_argument, 0, what), "the socket is not bound");
+  if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
+  return made;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN bool send_to_operation::transfer(result<void>& out) {
+  sockaddr_storage address;
+  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
+  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+}
+
+ANYIO_NET_FN result<udp_socket> udp_socket::open(const ip_endpoint& local, const udp_options& options) {
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::open(&local, nullptr, options));
+}
+
+ANYIO_NET_FN result<udp_socket> udp_socket::from_fd(int fd) {
+  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, "udp_socket"));
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
+                                                                     const udp_options& options) {
+  if (options.local_port == 0)
+    return detail::udp_access::wrap<connected_udp_socket>(
+        detail::udp_access::open(nullptr, &remote, options));
+  return open(remote,
+              {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
+              options);
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
+                                                                     const ip_endpoint& local,
+                                                                     const udp_options& options) {
+  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(&local, &remote, options));
+}
+
+ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) {
+  return detail::udp_access::wrap<connected_udp_socket>(
+      detail::udp_access::adopt(fd, true, "connected_udp_socket"));
+}
+
+// --- multicast
+
+namespace detail {
+
+inline bool is_given(const ip_address& a) noexcept { return a != ip_address(); }
+
+inline in_addr to_in_addr(const ip_address& a) noexcept {
+  in_addr raw;
+  std::memcpy(&raw, a.bytes().data(), sizeof raw);
+  return raw;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> ip_datagram_socket::change_group(const ip_address& group, const ip_address& interface,
+                                                       bool join) {
+  const char* operation = join ? "join_group" : "leave_group";
+  if (!group.is_multicast()) return error(errc::invalid_argument, 0, operation);
+  if (group.is_v4()) {
+    if (!interface.is_v4()) return error(errc::invalid_argument, 0, operation);
+    ip_mreq request{};
+    request.imr_multiaddr = detail::to_in_addr(group);
+    request.imr_interface = detail::to_in_addr(interface);
+    return set_raw_option(IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, &request, sizeof request,
+                          operation);
+  }
+  const std::uint32_t index = detail::is_given(interface) ? interface.scope_id() : group.scope_id();
+  if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
+  ipv6_mreq request{};
+  std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
+  request.ipv6mr_interface = index;
+  return set_raw_option(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &request, sizeof request,
+                        operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, const ip_address& interface) {
+  return change_group(group, interface, true);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, const ip_address& interface) {
+  return change_group(group, interface, false);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
+  constexpr const char* operation = "set_multicast_interface";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
+  if (for_v4) {  // of a socket for both families, too
+    const in_addr address = detail::to_in_addr(interface);
+    return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
+  }
+  if (resource_->family() == AF_INET) return error(errc::invalid_argument, 0, operation);
+  const unsigned index = interface.scope_id();
+  if (detail::is_given(interface)) {
+    if (index == 0) return error(errc::invalid_argument, 0, operation);
+  } else {  // of both families, if the socket takes both
+    const in_addr any{};
+    static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
+  }
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
+  constexpr const char* operation = "set_multicast_loop";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  // A socket for both families has two settings; one for IPv6 only may refuse the other.
+  const unsigned char byte = on ? 1 : 0;  // some systems take no other size
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
+  const unsigned value = on ? 1 : 0;
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
+  constexpr const char* operation = "set_multicast_hops";
+  if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  const auto byte = static_cast<unsigned char>(hops);
+  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
+  if (resource_->family() == AF_INET) return for_v4;
+  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::set_broadcast(bool on) {
+  const int value = on ? 1 : 0;
+  return set_raw_option(SOL_SOCKET, SO_BROADCAST, &value, sizeof value, "set_broadcast");
+}
+
+}}  // namespace anyio
+
+// == datagram/unix_datagram.ipp ===================================================================
 
 // Opening UNIX datagram sockets, and the pauses of a blocked send.
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -16586,779 +17355,9 @@ ANYIO_NET_FN std::string connected_unix_datagram_socket::remote_path() const {
   return resource_ ? detail::unix_datagram_access::resource_of(resource_).remote : std::string();
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == threads: definitions =========================================================================
-
-// The helper threads, and the way of a job to one and back.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-ANYIO_NET_FN int helper_job::begin(loop_core& loop, node& waiter) {
-#if !defined(ANYIO_NET_NO_THREADS)
-  if (threads_of(loop.system()).uses_threads()) {
-    mail_ = loop.mail;
-    waiter_ = &waiter;
-    stage_ = stage::under_way;
-    const int status = helper_pool::instance().submit(loop.system(), *this);
-    if (status < 0) stage_ = stage::idle;
-    return status;
-  }
-#endif
-  turns_ = threads_of(loop.system()).turns_before_call();
-  if (turns_ == 0) {
-    work_(*this);
-    stage_ = stage::over;
-    return 0;
-  }
-  acquire();
-  waiter_ = &waiter;
-  stage_ = stage::under_way;
-  node::begin(loop, face_in_place);
-  loop.park(*this);
-  loop.arm(turn_, loop.now(), *this);
-  return 0;
-}
-
-ANYIO_NET_FN void helper_job::run_in_place(node& n) {
-  auto& job = static_cast<helper_job&>(n);
-  if (--job.turns_ != 0) {
-    job.core->park(job);
-    return job.core->arm(job.turn_, job.core->now(), job);
-  }
-  job.work_(job);
-  run(job);
-}
-
-ANYIO_NET_FN bool helper_job::withdraw() noexcept {
-  waiter_ = nullptr;
-  if (turns_ != 0) {
-    turns_ = 0;
-    turn_.cancel();
-    retire();
-    how = &face_of_job;
-    release();
-    stage_ = stage::idle;
-    return true;
-  }
-#if !defined(ANYIO_NET_NO_THREADS)
-  if (stage_ == stage::lost) return false;
-  if (stage_ == stage::under_way) {
-    if (!helper_pool::instance().take_back(*this)) return false;
-    release();
-  }
-#else
-  if (stage_ == stage::under_way) return false;
-#endif
-  stage_ = stage::idle;
-  return true;
-}
-
-ANYIO_NET_FN void helper_job::release() noexcept {
-  if (--owners_ == 0) delete this;
-}
-
-/// On the loop's thread.
-ANYIO_NET_FN void helper_job::run(node& n) {
-  auto& job = static_cast<helper_job&>(n);
-  job.retire();
-  job.how = &face_of_job;
-  job.stage_ = std::exchange(job.next_stage_, stage::over);
-  if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
-    waiter->core->queue(*waiter);
-  }
-  job.release();
-}
-
-/// The loop ends; or, on a helper, it is gone already.
-ANYIO_NET_FN void helper_job::abandon(node& n) {
-  auto& job = static_cast<helper_job&>(n);
-  if (job.how == &face_in_place) job.turns_ = 0;  // of another, its owner may be looking at it
-  job.retire();
-  job.release();
-}
-
-#if !defined(ANYIO_NET_NO_THREADS)
-
-ANYIO_NET_FN helper_pool& helper_pool::instance() {
-  static helper_pool& pool = *new helper_pool;
-  return pool;
-}
-
-ANYIO_NET_COLD helper_pool::helper_pool() {
-  at_fork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); }, part_from_parent);
-}
-
-ANYIO_NET_COLD void helper_pool::give_back(helper_job& job, helper_job::stage then) {
-  job.unlink();
-  job.queued_ = false;
-  job.next_stage_ = then;
-  static_cast<void>(job.mail_->offer(job));
-}
-
-ANYIO_NET_COLD void helper_pool::part_from_parent() {
-  helper_pool& pool = instance();
-  pool.helpers_ = 0;
-  while (pool.queue_.linked())
-    give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
-  while (pool.performed_.linked()) {
-    auto& job = static_cast<helper_job&>(*pool.performed_.next);
-    job.acquire();  // never destroyed: the helper was amid the call
-    give_back(job, helper_job::stage::lost);
-  }
-  pool.mutex_.unlock();
-}
-
-ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
-  const std::lock_guard lock(mutex_);
-  // Under the lock, so that nobody counts on a helper that comes to nothing.
-  if (helpers_ < most_helpers) {
-    const int status = threads_of(system).start_thread([](void*) { serve(); }, nullptr);
-    if (status == 0) {
-      ++helpers_;
-    } else if (helpers_ == 0) {
-      return status;
-    }
-  }
-  job.acquire();
-  job.queued_ = true;
-  queue_.insert_before(job);
-  return 0;
-}
-
-ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (!std::exchange(job.queued_, false)) return false;
-  job.unlink();
-  return true;
-}
-
-ANYIO_NET_FN void helper_pool::serve() {
-  helper_pool& pool = instance();
-  const std::uint32_t forks = forks_so_far;
-  std::unique_lock lock(pool.mutex_);
-  while (pool.queue_.linked()) {
-    auto& job = static_cast<helper_job&>(*pool.queue_.next);
-    job.unlink();
-    job.queued_ = false;
-    pool.performed_.insert_before(job);
-    lock.unlock();
-    job.work_(job);
-    if (forks != forks_so_far) return;  // the call has forked, and this is the child
-    lock.lock();
-    job.unlink();
-    // Under the lock, so that a fork finds it in one place; then it may be gone before this returns.
-    const std::shared_ptr<mailbox> mail = job.mail_;
-    if (mail->offer(job)) continue;
-    lock.unlock();
-    job.how->abandon(job);
-    lock.lock();
-  }
-  --pool.helpers_;
-}
-
-#endif
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == resolve: definitions =========================================================================
-
-// What is known of names without asking, and what becomes of an answer.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
-  if (all.size() < 2) return;
-  const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
-  };
-  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
-}
-
-ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
-  return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
-}
-
-/// `localhost` or a name under it. The root's dot is off already.
-inline bool is_localhost(std::string_view name) noexcept {
-  constexpr std::string_view local = "localhost";
-  if (name.size() < local.size()) return false;
-  const std::string_view end = name.substr(name.size() - local.size());
-  const bool same = std::equal(end.begin(), end.end(), local.begin(), [](char a, char b) {
-    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
-  });
-  return same && (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
-}
-
-ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
-  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text and without the root's dot
-  const auto fail = [&out](errc code, int os_error, const char* reason) {
-    out = error_access::with_reason(error(code, os_error, name), reason);
-    return true;
-  };
-  if (family_ != AF_UNSPEC && family_ != AF_INET && family_ != AF_INET6) {
-    return fail(errc::os_error, EAFNOSUPPORT, nullptr);
-  }
-  if (host_.empty()) return fail(errc::invalid_argument, 0, "the host is empty");
-  for (const char c : host_) {
-    if (c == '\0') return fail(errc::invalid_argument, 0, "the host has a NUL in it");
-    if (static_cast<unsigned char>(c) >= 0x80) {
-      return fail(errc::invalid_argument, 0, "the host is not ASCII; give the xn-- form");
-    }
-  }
-  if (const result<ip_address> address = ip_address::parse(host_)) {
-    if (family_ != AF_UNSPEC && (family_ == AF_INET6) != address->is_v6()) {
-      return fail(errc::name_resolution, 0, "the address is of another family");
-    }
-    out = std::vector<ip_endpoint>(1, ip_endpoint{*address, port_});
-    return true;
-  }
-  std::string_view host = host_;
-  if (host.ends_with('.')) host.remove_suffix(1);
-  if (host.size() > longest_name) {
-    return fail(errc::invalid_argument, 0, "the host is longer than 253 characters");
-  }
-  if (!is_localhost(host)) return false;
-  std::vector<ip_endpoint> both;
-  both.reserve(2);
-  if (family_ != AF_INET) both.push_back({ip_address::loopback_v6(), port_});
-  if (family_ != AF_INET6) both.push_back({ip_address::loopback_v4(), port_});
-  out = std::move(both);
-  return true;
-}
-
-ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& out) {
-  loop_core& loop = core != nullptr ? *core : home();
-  if (!call_) {
-    if (answer_at_once(out)) return true;
-    call_ = helper_call<name_look_up>({loop.share_system(), host_, port_, family_});
-  }
-  result<resolved> answer(errc::cancelled);
-  if (!call_.attempt(loop, *this, name, answer)) return false;
-  call_ = {};
-  if (!answer.has_value()) {
-    out = result_access::failure<std::vector<ip_endpoint>>(answer);
-  } else if (answer->status < 0 && answer->reason == nullptr) {
-    out = error(errc::os_error, -answer->status, name);
-  } else if (answer->status < 0 || answer->endpoints.empty()) {
-    const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
-    out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
-  } else {
-    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
-    if (family_ == AF_INET6)
-      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
-    out = std::move(answer->endpoints);
-  }
-  return true;
-}
-
-ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
-  names found;
-  found.status = names_of(*system).reverse(endpoint, found.host, found.service);
-  return found;
-}
-
-ANYIO_NET_FN bool reverse_operation::attempt(result<name_info>& out) {
-  loop_core& loop = core != nullptr ? *core : home();
-  if (!call_) call_ = helper_call<address_look_up>({loop.share_system(), endpoint_});
-  result<address_look_up::names> answer(errc::cancelled);
-  if (!call_.attempt(loop, *this, name, answer)) return false;
-  call_ = {};
-  if (!answer.has_value()) {
-    out = result_access::failure<name_info>(answer);
-  } else if (answer->status == -ENOENT) {
-    out = error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name");
-  } else if (answer->status < 0) {
-    out = error(errc::os_error, -answer->status, name);
-  } else {
-    out = name_info(std::move(answer->host), std::move(answer->service));
-  }
-  return true;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == connect: definitions =========================================================================
-
-// The steps of connecting.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-// --- one address
-
-ANYIO_NET_FN bool connect_attempt::attempt(result<tcp_stream>& out) {
-  return resource_ ? finish_connect(out) : begin_connect(out);
-}
-
-ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
-  loop_core& loop = loop_core::current();
-  backend& system = loop.system();
-  const bool v6 = target_.address.is_v6();
-  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
-  const auto fail = [&](int status, const char* step) {
-    out = error(errc::os_error, -status, step);
-    return true;
-  };
-  if (!fd) return fail(fd.get(), "socket");
-  if (settings_.no_delay) {
-    const int on = 1;
-    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
-      return fail(status, "set_option");
-  }
-  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
-    const int off = 0;
-    if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
-      return fail(status, "set_option");
-  }
-  if (settings_.prepare != nullptr) {
-    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
-      return fail(status < 0 ? status : -status, "prepare");
-    system.keep_non_blocking(fd.get());  // connect(2) has no flag for it
-  }
-  sockaddr_storage address{};
-  if (settings_.local) {
-    ip_endpoint local = *settings_.local;
-    if (is_mapped(target_.address)) local.address = mapped(local.address);
-    const socklen_t size = local.to_sockaddr(address);
-    const int on = 1;
-    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
-      return fail(status, "bind");
-  }
-  address = {};
-  const socklen_t size = target_.to_sockaddr(address);
-  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
-  if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
-  // Watched only now: a socket that has never been connected counts as hung up.
-  int watched = 0;
-  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
-  if (watched < 0) return fail(watched, "connect");
-  static_cast<void>(fd.release());
-  resource_ = std::move(r);
-  resource_->set_waiting(write_side, this);
-  return status < 0 ? false : finish_connect(out);
-}
-
-ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
-  backend& system = resource_->core().system();
-  const int fd = resource_->descriptor();
-  int error_number = 0;
-  socklen_t size = sizeof error_number;
-  if (int status = system.get_option(fd, SOL_SOCKET, SO_ERROR, &error_number, &size); status < 0)
-    error_number = -status;
-  if (error_number != 0) {
-    out = error(errc::os_error, error_number, name);
-    return true;
-  }
-  sockaddr_storage address{};
-  size = sizeof address;
-  if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
-    // Woken for nothing: it goes on. After a reset that came at once there is no peer either.
-    const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
-    if (bits == 0) return false;
-    out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
-    return true;
-  }
-  const ip_endpoint local = local_endpoint_of(system, fd);
-  const ip_endpoint remote{unmapped(target_.address), target_.port};
-  if (local == remote) {  // simultaneous open with itself: nobody listens there
-    out = error(errc::os_error, ECONNREFUSED, name);
-    return true;
-  }
-  resource_->set_waiting(write_side, nullptr);
-  resource_->exhausted[write_side] = false;
-  resource_->local = local;
-  resource_->remote = remote;
-  out = socket_access::wrap_tcp(std::move(resource_));
-  return true;
-}
-
-// --- several addresses
-
-ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host, std::uint16_t port,
-                                                          const tcp_connect_options& options)
-    : host_(host),
-      local_host_(options.local_host),
-      port_(port),
-      local_port_(options.local_port),
-      family_(options.family),
-      delay_(options.happy_eyeballs_delay),
-      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
-      made_(true) {
-  // An address in text needs no look-up, nor the memory of one; that of another family is refused there.
-  const result<ip_address> address = ip_address::parse(host);
-  if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
-    target_ = ip_endpoint{*address, port};
-}
-
-ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(const ip_endpoint& target,
-                                                          const tcp_connect_options& options)
-    : connect_tcp_operation(std::string_view(), target.port, options) {
-  target_ = target;
-}
-
-ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp_operation&& other) noexcept {
-  left();
-  operation::operator=(std::move(other));
-  host_ = std::move(other.host_);
-  local_host_ = std::move(other.local_host_);
-  target_ = other.target_;
-  port_ = other.port_;
-  local_port_ = other.local_port_;
-  family_ = other.family_;
-  delay_ = other.delay_;
-  settings_ = other.settings_;
-  made_ = other.made_;
-  return *this;
-}
-
-ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
-  names_.reset();
-  head_start_.cancel();
-  while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
-  running_ = next_ = 0;
-  stage_ = stage::fresh;
-  locals_.clear();
-  targets_.clear();
-  first_failure_ = error();
-}
-
-ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
-  switch (stage_) {
-    case stage::fresh:
-      if (!local_host_.empty()) return look_up(stage::local_name, local_host_, local_port_, family_, out);
-      if (!target_) return look_up(stage::name, host_, port_, family_, out);
-      return begin_race(out);
-    case stage::local_name:
-    case stage::name:
-      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
-    case stage::race: return go_on(out);
-  }
-  return false;
-}
-
-ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port,
-                                                 int family, result<tcp_stream>& out) {
-  stage_ = s;
-  names_ = std::make_unique<resolve_operation>(host, port, family);
-  result<std::vector<ip_endpoint>> r(errc::cancelled);
-  if (names_->attempt_for_parent(r)) return take_names(std::move(r), out);
-  names_->start(names_came{this});
-  return false;
-}
-
-ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
-  self->arrived_ = &r;
-  self->run_now();
-}
-
-ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
-                                                    result<tcp_stream>& out) {
-  if (!r.has_value()) {
-    out = result_access::failure<tcp_stream>(r);
-    return true;
-  }
-  if (stage_ == stage::local_name) {
-    locals_ = *std::move(r);
-    if (target_) return begin_race(out);
-    // What this end cannot reach need not be asked for.
-    const auto has = [&](bool v6) {
-      return std::any_of(locals_.begin(), locals_.end(),
-                         [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
-    };
-    const int family = has(true) == has(false) ? family_ : has(true) ? AF_INET6 : AF_INET;
-    return look_up(stage::name, host_, port_, family, out);
-  }
-  targets_ = *std::move(r);
-  // Else the error of all could be that of an address which nobody can reach here.
-  drop_missing_families(loop_core::current().system(), targets_);
-  return begin_race(out);
-}
-
-/// RFC 8305, section 4: the families take turns, beginning with that of the first address.
-inline void interleave_families(std::vector<ip_endpoint>& all) {
-  for (std::size_t i = 1; i < all.size(); ++i) {
-    const bool wanted = !all[i - 1].address.is_v6();
-    const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);
-    const auto found =
-        std::find_if(place, all.end(), [&](const ip_endpoint& e) { return e.address.is_v6() == wanted; });
-    if (found == all.end()) return;
-    std::rotate(place, found, found + 1);
-  }
-}
-
-ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
-  stage_ = stage::race;
-  if (target_) {
-    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET)) {
-      out = error(errc::os_error, EAFNOSUPPORT, name);
-      return true;
-    }
-  }
-  interleave_families(targets_);
-  start_next();
-  return go_on(out);
-}
-
-ANYIO_NET_FN void connect_tcp_operation::start_next() {
-  const std::size_t count = target_ ? 1 : targets_.size();
-  if (next_ == count) return;
-  const ip_endpoint& target = target_ ? *target_ : targets_[next_];
-  connect_settings settings = settings_;
-  if (!local_host_.empty()) {
-    // Without an address of the family the attempt fails, as binding to one of the other would.
-    const auto found = std::find_if(locals_.begin(), locals_.end(),
-                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
-    settings.local = found == locals_.end() ? locals_.front() : *found;
-  } else if (local_port_ != 0) {
-    settings.local =
-        ip_endpoint{target.address.is_v6() ? ip_address::any_v6() : ip_address::any_v4(), local_port_};
-  }
-  auto* a = new racing_attempt(connect_attempt(target, settings));
-  a->is_first = next_++ == 0;
-  attempts_.insert_before(*a);
-  ++running_;
-  a->op.start(attempt_ended{this, a});
-  loop_core& loop = loop_core::current();
-  if (next_ < count) loop.arm(head_start_, add(loop.now(), std::max(delay_, duration::zero())), *this);
-}
-
-ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
-  if (won_ != nullptr) {
-    out = std::move(*std::exchange(won_, nullptr));
-    return true;
-  }
-  const std::size_t count = target_ ? 1 : targets_.size();
-  if (running_ == 0 && next_ == count) {
-    out = first_failure_;
-    return true;
-  }
-  if (next_ < count && !head_start_.armed()) start_next();
-  return false;
-}
-
-ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp_stream>&& r) {
-  const bool first = which.is_first;
-  delete &which;
-  --running_;
-  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
-    won_ = &r;
-  } else {
-    // Of the first one tried, if that failed; it may still run when a later one has failed already.
-    if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
-    head_start_.cancel();  // the next one at once
-  }
-  this->run_now();
-}
-
-// --- UNIX
-
-ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
-  constexpr std::chrono::milliseconds first_pause(1);
-  constexpr std::chrono::milliseconds longest_pause(50);
-  if (pause_.armed()) return false;
-  loop_core& loop = loop_core::current();
-  backend& system = loop.system();
-  const auto fail = [&](int error_number, const char* step) {
-    out = error(errc::os_error, error_number, step);
-    fd_.reset();
-    return true;
-  };
-  const result<unix_address> address = make_unix_address(path_, name);
-  if (!address) {
-    out = address.error();
-    return true;
-  }
-  if (!fd_) {
-    const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
-    if (fd < 0) return fail(-fd, "socket");
-    fd_.reset(fd);
-    next_pause_ = first_pause;
-  }
-  const int status =
-      system.connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->size);
-  if (status == -EAGAIN) {  // the backlog is full, and no event will tell when it is not
-    loop.arm(pause_, add(loop.now(), next_pause_), *this);
-    next_pause_ = std::min<duration>(next_pause_ * 2, longest_pause);
-    return false;
-  }
-  if (status < 0) return fail(-status, name);
-  std::string local = local_path_of(system, fd_.get());
-  out = socket_access::make_unix(loop, fd_.get(), shared_path(std::move(local)), shared_path(path_), name);
-  if (out.has_value()) static_cast<void>(fd_.release());
-  return true;
-}
-
-// --- listening at a name
-
-ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
-  loop_core& loop = loop_core::current();
-  const bool known =
-      options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
-  if (!known) {
-    out = error(errc::os_error, EAFNOSUPPORT, name);
-    return true;
-  }
-  if (host_.empty()) {
-    bool dual_stack = false;
-    auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);
-    out = listen_tcp(loop, std::move(addresses), dual_stack, options_);
-    return true;
-  }
-  result<std::vector<ip_endpoint>> names(errc::cancelled);
-  if (arrived_ != nullptr) {
-    names = std::move(*std::exchange(arrived_, nullptr));
-  } else if (names_) {
-    return false;
-  } else {
-    names_.emplace(host_, options_.local_port, options_.family);
-    if (!names_->attempt_for_parent(names)) {
-      names_->start(names_came{this});
-      return false;
-    }
-  }
-  if (!names.has_value()) {
-    out = result_access::failure<tcp_listener>(names);
-    return true;
-  }
-  drop_missing_families(loop.system(), *names);
-  out = listen_tcp(loop, *std::move(names), false, options_);
-  return true;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == datagram_connect: definitions ================================================================
-
-// Which of the addresses of a name a UDP socket takes.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-inline bool is_ip_family(int family) noexcept {
-  return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
-}
-
-inline ip_address any_address(bool v6) noexcept { return v6 ? ip_address::any_v6() : ip_address::any_v4(); }
-
-ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
-  const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
-  return enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
-}
-
-ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) {
-  if (local_host_.empty()) {
-    out = udp_socket::open({any_address(options_.family == AF_INET6), options_.local_port}, options_);
-    return true;
-  }
-  result<std::vector<ip_endpoint>> locals(errc::cancelled);
-  if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
-  if (!locals) {
-    out = result_access::failure<udp_socket>(locals);
-    return true;
-  }
-  drop_missing_families(loop_core::current().system(), *locals);
-  error first;
-  for (const ip_endpoint& local : *locals) {
-    out = udp_socket::open(local, options_);
-    if (out.has_value()) return true;
-    if (first.code() == errc::ok) first = out.error();
-    // Another socket on the port of one address is no reason to take another address.
-    if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
-  }
-  out = first;
-  return true;
-}
-
-ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
-  return made_ && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
-}
-
-ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {
-  result<std::vector<ip_endpoint>> answer(errc::cancelled);
-  if (!local_host_.empty() && !local_is_known_) {
-    if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
-    if (!answer) {
-      out = result_access::failure<connected_udp_socket>(answer);
-      return true;
-    }
-    locals_ = *std::move(answer);
-    local_is_known_ = true;
-  }
-  if (has_remote_) {
-    const bool other =
-        options_.family != AF_UNSPEC && (options_.family == AF_INET6) != remote_.address.is_v6();
-    if (other) {
-      out = error(errc::os_error, EAFNOSUPPORT, name);
-    } else {
-      out = connect(std::vector<ip_endpoint>(1, remote_));
-    }
-    return true;
-  }
-  if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
-  if (!answer) {
-    out = result_access::failure<connected_udp_socket>(answer);
-    return true;
-  }
-  drop_missing_families(loop_core::current().system(), *answer);
-  out = connect(*answer);
-  return true;
-}
-
-ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation::connect(
-    const std::vector<ip_endpoint>& remotes) const {
-  error first;
-  for (const ip_endpoint& remote : remotes) {
-    result<connected_udp_socket> r(errc::cancelled);
-    if (locals_.empty()) {
-      r = connected_udp_socket::open(remote, options_);
-    } else {
-      const auto local = std::find_if(locals_.begin(), locals_.end(),
-                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
-      if (local == locals_.end()) {
-        r = error(errc::os_error, EAFNOSUPPORT, "bind");
-      } else {
-        r = connected_udp_socket::open(remote, *local, options_);
-      }
-    }
-    if (r) return r;
-    if (first.code() == errc::ok) first = r.error();
-  }
-  return first;
-}
-
-ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
-  withdraw_question();
-  local_is_known_ = false;
-  locals_.clear();
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
-  if (!is_known_) {
-    result<std::vector<ip_endpoint>> answer(errc::cancelled);
-    // A socket that takes both families is one of IPv6 to which IPv4 is mapped; ours are not, but others'.
-    if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
-    if (!answer) {
-      out = detail::result_access::failure<void>(answer);
-      return true;
-    }
-    const bool v6 = resource_->family() == AF_INET6;
-    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
-    const auto found = std::find_if(answer->begin(), answer->end(), same_family);
-    to_ = found != answer->end() ? *found : answer->front();
-    is_known_ = true;
-  }
-  sockaddr_storage address;
-  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
-  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == tls: definitions =============================================================================
+// == tls/tls.ipp ==================================================================================
 
 // The words of TLS failures.
 
@@ -17366,7 +17365,7 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
 #include <mutex>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -17409,15 +17408,590 @@ ANYIO_NET_FN result<> tls_context::add_certificate(std::string_view, const tls_c
   return error(errc::not_supported, 0, "add_certificate");
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == tls_stream: definitions ======================================================================
+// == tls/tls_connect.ipp ==========================================================================
+
+// TCP first, then TLS.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host, std::uint16_t port,
+                                                          std::shared_ptr<tls_context> context,
+                                                          const tls_options& options,
+                                                          const tcp_connect_options& tcp_options)
+    : connecting_(host, port, tcp_options),
+      context_(std::move(context)),
+      server_name_(options.server_name.empty() ? host : options.server_name),
+      options_(options) {}
+
+ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
+  if (connection_ != nullptr) return begin_handshake(std::move(*std::exchange(connection_, nullptr)), out);
+  if (stream_ != nullptr) {
+    out = std::move(*std::exchange(stream_, nullptr));
+    return true;
+  }
+  const bool last = std::exchange(last_, false);
+  if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
+  result<tcp_stream> connection(errc::cancelled);
+  if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
+  connecting_.start(connected{this});
+  return false;
+}
+
+ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
+                                                         result<tls_stream>& out) {
+  if (!connection.has_value()) {
+    out = result_access::failure<tls_stream>(connection);
+    return true;
+  }
+  options_.server_name = server_name_;
+  const ip_endpoint remote = connection->remote_endpoint();
+  shaking_ =
+      tls_wrap_operation(true, std::make_unique<tcp_stream>(*std::move(connection)), context_, options_);
+  shaking_.remote = remote;
+  if (shaking_.attempt_for_parent(out)) return true;
+  shaking_.start(shaken{this});
+  return false;
+}
+
+ANYIO_NET_FN void connect_tls_operation::left() noexcept {
+  begun_ = false;
+  connecting_.withdraw();
+  shaking_ = {};
+}
+
+}}}  // namespace anyio::detail
+
+// == tls/tls_credentials.ipp ======================================================================
+
+// Reading a configuration's texts, and the words for what is wrong with them.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Overwrites a secret; the compiler cannot leave it out.
+inline void wipe(std::string& secret) noexcept {
+  secret.resize(secret.capacity());  // a short one that was moved away still lies here
+  volatile char* p = secret.data();
+  for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
+  secret.clear();
+}
+
+ANYIO_NET_FN tls_material::~tls_material() {
+  wipe(private_key.text);
+  wipe(certificate.text);  // which may hold the key, too
+  wipe(ca.text);           // likewise
+  wipe(password);
+}
+
+/// One pair of fields, of which one may be given.
+inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
+                          const char* pem_field) {
+  if (!file.empty() && !pem.empty())
+    return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
+                                     "it is given as a file and as a text");
+  if (!pem.empty()) {
+    out.field = pem_field;
+    out.text = pem;
+  } else if (!file.empty()) {
+    out.field = file_field;
+    std::string path(file);
+    const bool has_nul = path.find('\0') != std::string::npos;
+    const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
+    wipe(path);  // a key's text, where somebody took the wrong field
+    if (status < 0) return error(errc::tls, -status, file_field);
+  }
+  return {};
+}
+
+ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
+  tls_material m;
+  const auto refuse = [](const char* field, const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, field), reason);
+  };
+  if (result<> r = read_text(m.ca, config.ca_file, "tls: ca_file", config.ca_pem, "tls: ca_pem"); !r)
+    return r.error();
+  if (result<> r = read_text(m.certificate, config.certificate_file, "tls: certificate_file",
+                             config.certificate_pem, "tls: certificate_pem");
+      !r)
+    return r.error();
+  if (result<> r = read_text(m.private_key, config.private_key_file, "tls: private_key_file",
+                             config.private_key_pem, "tls: private_key_pem");
+      !r)
+    return r.error();
+  if (m.private_key.given() && !m.certificate.given())
+    return refuse(m.private_key.field, "a private key without a certificate");
+  if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
+  if (config.verify_client != tls_verify::none && !m.ca.given())
+    return refuse("tls: verify_client",
+                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
+  m.password = config.private_key_password;
+  for (const std::string_view protocol : config.alpn) {
+    if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
+      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
+    m.alpn.emplace_back(protocol);
+  }
+  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
+  m.verify = config.verify;
+  m.verify_client = config.verify_client;
+  m.min_version = config.min_version;
+  return m;
+}
+
+ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name, const tls_config& config) {
+  const auto refuse = [](const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
+  };
+  std::string_view host = server_name;
+  if (host.starts_with("*.")) host.remove_prefix(2);
+  const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
+  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
+  if (server_name.ends_with('.')) server_name.pop_back();
+  tls_config further = config;
+  further.verify_client = tls_verify::none;  // it is the context that asks clients
+  result<tls_material> m = read_material(further);
+  if (!m) return m.error();
+  if (!m->certificate.given()) return refuse("there is no certificate");
+  return m;
+}
+
+ANYIO_NET_FN std::string read_system_trust() {
+  std::string text;
+  const char* path = trust_file();
+  if (path != nullptr && read_file(path, text) < 0) text.clear();
+  return text;
+}
+
+struct alert_entry {
+  int description;
+  const char* reason;
+};
+
+// clang-format off
+inline constexpr alert_entry alert_table[] = {
+    {0, "the peer sent the alert close_notify"},
+    {10, "the peer sent the alert unexpected_message"},
+    {20, "the peer sent the alert bad_record_mac"},
+    {21, "the peer sent the alert decryption_failed"},
+    {22, "the peer sent the alert record_overflow"},
+    {30, "the peer sent the alert decompression_failure"},
+    {40, "the peer sent the alert handshake_failure"},
+    {41, "the peer sent the alert no_certificate"},
+    {42, "the peer sent the alert bad_certificate"},
+    {43, "the peer sent the alert unsupported_certificate"},
+    {44, "the peer sent the alert certificate_revoked"},
+    {45, "the peer sent the alert certificate_expired"},
+    {46, "the peer sent the alert certificate_unknown"},
+    {47, "the peer sent the alert illegal_parameter"},
+    {48, "the peer sent the alert unknown_ca"},
+    {49, "the peer sent the alert access_denied"},
+    {50, "the peer sent the alert decode_error"},
+    {51, "the peer sent the alert decrypt_error"},
+    {70, "the peer sent the alert protocol_version"},
+    {71, "the peer sent the alert insufficient_security"},
+    {80, "the peer sent the alert internal_error"},
+    {86, "the peer sent the alert inappropriate_fallback"},
+    {90, "the peer sent the alert user_canceled"},
+    {100, "the peer sent the alert no_renegotiation"},
+    {109, "the peer sent the alert missing_extension"},
+    {110, "the peer sent the alert unsupported_extension"},
+    {112, "the peer sent the alert unrecognized_name"},
+    {113, "the peer sent the alert bad_certificate_status_response"},
+    {115, "the peer sent the alert unknown_psk_identity"},
+    {116, "the peer sent the alert certificate_required"},
+    {120, "the peer sent the alert no_application_protocol"},
+};
+// clang-format on
+
+ANYIO_NET_FN const char* alert_reason(int description) noexcept {
+  for (const alert_entry& entry : alert_table)
+    if (entry.description == description) return entry.reason;
+  return "the peer sent an alert";
+}
+
+/// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
+/// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
+/// another notation.
+inline bool is_host_name(std::string_view name) noexcept {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto allowed = [&](char c) {
+    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+  };
+  if (name.size() > 253) return false;
+  std::string_view label;
+  for (std::string_view rest = name;;) {
+    const std::size_t dot = rest.find('.');
+    label = rest.substr(0, dot);
+    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
+    if (dot == std::string_view::npos) break;
+    rest.remove_prefix(dot + 1);
+  }
+  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
+         !label.starts_with("0X");
+}
+
+ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
+  tls_server_identity identity;
+  if (server_name.ends_with('.')) server_name.remove_suffix(1);
+  const std::string_view host = server_name.substr(0, server_name.find('%'));
+  if (result<ip_address> address = ip_address::parse(host)) {
+    identity.address = unmapped(*address);  // certificates are for IPv4 addresses, however they are written
+  } else if (is_host_name(server_name)) {
+    identity.name = server_name;
+  }
+  return identity;
+}
+
+ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
+  if (server.address) return "address " + server.address->to_string();
+  return server.name.empty() ? std::string() : "name " + server.name;
+}
+
+ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
+  const auto same = [](std::string_view a, std::string_view b) {
+    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+    return a.size() == b.size() &&
+           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
+  };
+  if (!pattern.starts_with("*.")) return same(pattern, host);
+  const std::size_t dot = host.find('.');
+  // The wildcard stands for letters, digits and hyphens, as OpenSSL has it.
+  const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
+  return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
+}
+
+/// That of this thread's loop; null: the machine's.
+inline security_service* own_security() {
+  loop_core* const loop = loop_core::current_or_null();
+  return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
+}
+
+ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+  security_service* const own = own_security();
+  auto* p = static_cast<std::byte*>(into);
+  while (size != 0) {
+    const std::uint64_t value = own != nullptr ? own->entropy() : system_entropy();
+    const std::size_t n = std::min(size, sizeof value);
+    std::memcpy(p, &value, n);
+    p += n;
+    size -= n;
+  }
+}
+
+ANYIO_NET_FN std::int64_t calendar_now() {
+  security_service* const own = own_security();
+  return own != nullptr ? own->calendar() : system_calendar();
+}
+
+}}}  // namespace anyio::detail
+
+// == tls/tls_listener.ipp =========================================================================
+
+// How TLS connections are accepted one by one.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connection) const {
+  tls_options options;
+  options.standard_compatible = standard_compatible;
+  options.handshake_timeout = handshake_timeout;
+  const ip_endpoint remote = connection.remote_endpoint();
+  tls_wrap_operation op(false, std::make_unique<tcp_stream>(std::move(connection)), context, options);
+  op.remote = remote;
+  return op;
+}
+
+ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
+
+ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
+  if (!ready_.empty()) {
+    out = std::move(ready_.front());
+    ready_.pop_front();
+    return true;
+  }
+  if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
+  if (failure_.code() != errc::ok) {
+    out = std::exchange(failure_, error());
+    return true;
+  }
+  if (!accept_.pending()) {
+    accept_ = accept_operation<tcp_stream>(listener_);
+    accept_.start(connection_came{this});
+  }
+  return false;
+}
+
+/// Nobody waits any longer.
+ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
+  accept_ = {};
+  failure_ = error();
+}
+
+ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
+  const error no_memory(errc::os_error, ENOMEM, "accept");
+  if (!r.has_value()) {
+    failure_ = result_access::is_foreign(r) ? no_memory : r.error();
+    return wake(read_side);
+  }
+  const bool begins = call_without_throwing([&] {
+    std::unique_ptr<shaking> begun(new shaking);
+    begun->op = settings_.wrap(*std::move(r));
+    begun->op.start(handshake_ended{this, begun.get()});
+    handshakes_.insert_before(*begun.release());
+  });
+  if (!begins) {
+    failure_ = no_memory;
+    return wake(read_side);
+  }
+  if (waiting(read_side) == nullptr) return;
+  accept_ = accept_operation<tcp_stream>(listener_);
+  accept_.start(connection_came{this});
+}
+
+ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
+  forget(which);
+  if (!r.has_value()) return;
+  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
+    failure_ = error(errc::os_error, ENOMEM, "accept");
+  wake(read_side);
+}
+
+ANYIO_NET_FN void tls_accepting::forget(shaking& which) noexcept { delete &which; }
+
+ANYIO_NET_FN void tls_accepting::shut() noexcept {
+  accept_ = {};
+  while (handshakes_.linked()) forget(static_cast<shaking&>(*handshakes_.next));
+  ready_.clear();
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN accept_operation<tls_stream> tls_listener::accept() {
+  const auto& listening = detail::listener_access::resource_of(listener_);
+  if (!accepting_ && listening)
+    accepting_ = detail::ref<detail::tls_accepting>(new detail::tls_accepting(listening, settings_));
+  return accept_operation<tls_stream>(accepting_);
+}
+
+ANYIO_NET_FN void tls_listener::close() noexcept {
+  listener_.close();
+  if (accepting_) accepting_->close();
+}
+
+ANYIO_NET_FN tls_listener& tls_listener::operator=(tls_listener&& other) noexcept {
+  if (this == &other) return *this;
+  close();
+  listener_ = std::move(other.listener_);
+  settings_ = std::move(other.settings_);
+  accepting_ = std::move(other.accepting_);
+  return *this;
+}
+
+}}  // namespace anyio
+
+// == tls/tls_operations.ipp =======================================================================
+
+// The handshake, and unwrapping, as operations.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+// --- unwrapping as an operation
+
+ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
+  if (!made_) return errc::invalid_argument;
+  if (!resource_ || !resource_->open()) return errc::closed_resource;
+  for (const side s : {read_side, write_side})
+    if (resource_->waiting(s) != nullptr && resource_->waiting(s) != this) return errc::busy_resource;
+  return errc::ok;
+}
+
+ANYIO_NET_FN errc tls_unwrap_operation::enter() noexcept {
+  const errc e = check();
+  if (e != errc::ok) return e;
+  resource_->set_waiting(read_side, this);
+  resource_->set_waiting(write_side, this);
+  return e;
+}
+
+ANYIO_NET_FN bool tls_unwrap_operation::attempt(result<tls_unwrapped>& out) {
+  if (!resource_->open()) {
+    out = error(errc::closed_resource, 0, name);
+    return true;
+  }
+  const progress p = resource_->unwrap(out);
+  if (p == progress::again) again = true;
+  return p == progress::done;
+}
+
+ANYIO_NET_FN void tls_unwrap_operation::left() noexcept {
+  if (!resource_) return;
+  for (const side s : {read_side, write_side}) {
+    if (resource_->waiting(s) != this) continue;
+    resource_->set_waiting(s, nullptr);
+    resource_->withdrawn(s);
+  }
+}
+
+ANYIO_NET_FN void tls_unwrap_operation::refresh() noexcept {
+  if (resource_) resource_->exhausted[read_side] = resource_->exhausted[write_side] = false;
+}
+
+ANYIO_NET_FN loop_core& tls_unwrap_operation::home() const {
+  return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
+}
+
+ANYIO_NET_FN tls_unwrap_operation& tls_unwrap_operation::operator=(tls_unwrap_operation&& other) noexcept {
+  if (this == &other) return *this;
+  left();
+  operation::operator=(std::move(other));
+  resource_ = std::move(other.resource_);
+  made_ = other.made_;
+  return *this;
+}
+
+}  // namespace detail
+
+// --- the handshake as an operation
+
+ANYIO_NET_FN tls_wrap_operation::tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
+                                                    std::shared_ptr<tls_context> context,
+                                                    const tls_options& options)
+    : transport_(std::move(transport)),
+      context_(std::move(context)),
+      server_name_(options.server_name),
+      limit_(detail::to_duration(options.handshake_timeout)),
+      client_(client),
+      standard_compatible_(options.standard_compatible),
+      made_(true) {}
+
+ANYIO_NET_FN tls_wrap_operation& tls_wrap_operation::operator=(tls_wrap_operation&& other) noexcept {
+  if (this == &other) return *this;
+  left();
+  operation::operator=(std::move(other));
+  transport_ = std::move(other.transport_);
+  context_ = std::move(other.context_);
+  server_name_ = std::move(other.server_name_);
+  remote = other.remote;
+  resource_ = std::move(other.resource_);
+  limit_ = other.limit_;
+  client_ = other.client_;
+  standard_compatible_ = other.standard_compatible_;
+  made_ = other.made_;
+  timed_ = other.timed_;
+  return *this;
+}
+
+ANYIO_NET_FN errc tls_wrap_operation::check() const noexcept {
+  if (!made_ || context_ == nullptr) return errc::invalid_argument;
+  if (resource_) return resource_->open() ? errc::ok : errc::closed_resource;
+  if (transport_ == nullptr || !*transport_) return errc::closed_resource;
+  const auto& inner = *detail::stream_access::resource_of(*transport_);
+  const bool taken =
+      inner.waiting(detail::read_side) != nullptr || inner.waiting(detail::write_side) != nullptr;
+  return taken ? errc::busy_resource : errc::ok;
+}
+
+ANYIO_NET_FN errc tls_wrap_operation::enter() noexcept {
+  const errc e = check();
+  if (e == errc::ok) take_places();
+  return e;
+}
+
+ANYIO_NET_FN detail::loop_core& tls_wrap_operation::home() const {
+  if (resource_ && resource_->core().alive()) return resource_->core();
+  if (transport_ != nullptr && *transport_) return detail::stream_access::resource_of(*transport_)->core();
+  return detail::loop_core::current();
+}
+
+/// Both sides are this operation's until the handshake is over.
+ANYIO_NET_FN void tls_wrap_operation::take_places() noexcept {
+  if (!resource_) return;
+  resource_->set_waiting(detail::read_side, this);
+  resource_->set_waiting(detail::write_side, this);
+}
+
+ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
+  if (remote == ip_endpoint()) {
+    if (socket_stream* const socket = transport_->socket())
+      remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
+  }
+  const detail::ref<detail::tls_resource> begun(
+      new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
+  begun->remote = remote;
+  const bool willing = begun->make_engine(client_, server_name_);  // a context of the user's may throw
+  resource_ = begun;
+  if (willing) return true;
+  out = detail::error_access::with_reason(
+      error(errc::invalid_argument, 0, name),
+      client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
+  return false;
+}
+
+ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
+  if (!resource_) {
+    if (!begin_handshake(out)) return true;
+    if (pending()) take_places();
+  }
+  if (!resource_->open()) {
+    out = error(errc::closed_resource, 0, name);
+    return true;
+  }
+  result<void> r;
+  const detail::progress p = resource_->handshake(r);
+  if (p == detail::progress::done) {
+    if (r.has_value()) {
+      resource_->set_waiting(detail::read_side, nullptr);
+      resource_->set_waiting(detail::write_side, nullptr);
+      out = tls_stream(std::move(resource_));
+    } else {
+      out = r.error();
+    }
+    return true;
+  }
+  if (!std::exchange(timed_, true)) {
+    detail::loop_core& loop = home();
+    loop.arm(patience_, detail::add(loop.now(), std::max(limit_, duration::zero())), *this);
+  } else if (!patience_.armed()) {
+    out = error(errc::timed_out, 0, name);
+    return true;
+  }
+  if (p == detail::progress::again) again = true;
+  return false;
+}
+
+/// A handshake that did not come to its end closes what it was about.
+ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
+  patience_.cancel();
+  made_ = timed_ = false;
+  if (resource_) {
+    const detail::ref<detail::tls_resource> failed = std::move(resource_);
+    failed->set_waiting(detail::read_side, nullptr);
+    failed->set_waiting(detail::write_side, nullptr);
+    failed->close();
+  }
+  transport_.reset();
+  context_.reset();
+}
+
+ANYIO_NET_FN void tls_wrap_operation::refresh() noexcept {
+  if (resource_) resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
+}
+
+ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {
+  return resource_ && own().transport() != nullptr ? own().transport()->socket() : nullptr;
+}
+
+}}  // namespace anyio
+
+// == tls/tls_stream.ipp ===========================================================================
 
 // How an engine is driven.
 
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// Engine calls of one attempt; then others have a turn.
 inline constexpr int tls_calls_of_attempt = 16;
@@ -17852,586 +18426,9 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
-// == tls_operations: definitions ==================================================================
-
-// The handshake, and unwrapping, as operations.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-// --- unwrapping as an operation
-
-ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
-  if (!made_) return errc::invalid_argument;
-  if (!resource_ || !resource_->open()) return errc::closed_resource;
-  for (const side s : {read_side, write_side})
-    if (resource_->waiting(s) != nullptr && resource_->waiting(s) != this) return errc::busy_resource;
-  return errc::ok;
-}
-
-ANYIO_NET_FN errc tls_unwrap_operation::enter() noexcept {
-  const errc e = check();
-  if (e != errc::ok) return e;
-  resource_->set_waiting(read_side, this);
-  resource_->set_waiting(write_side, this);
-  return e;
-}
-
-ANYIO_NET_FN bool tls_unwrap_operation::attempt(result<tls_unwrapped>& out) {
-  if (!resource_->open()) {
-    out = error(errc::closed_resource, 0, name);
-    return true;
-  }
-  const progress p = resource_->unwrap(out);
-  if (p == progress::again) again = true;
-  return p == progress::done;
-}
-
-ANYIO_NET_FN void tls_unwrap_operation::left() noexcept {
-  if (!resource_) return;
-  for (const side s : {read_side, write_side}) {
-    if (resource_->waiting(s) != this) continue;
-    resource_->set_waiting(s, nullptr);
-    resource_->withdrawn(s);
-  }
-}
-
-ANYIO_NET_FN void tls_unwrap_operation::refresh() noexcept {
-  if (resource_) resource_->exhausted[read_side] = resource_->exhausted[write_side] = false;
-}
-
-ANYIO_NET_FN loop_core& tls_unwrap_operation::home() const {
-  return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
-}
-
-ANYIO_NET_FN tls_unwrap_operation& tls_unwrap_operation::operator=(tls_unwrap_operation&& other) noexcept {
-  if (this == &other) return *this;
-  left();
-  operation::operator=(std::move(other));
-  resource_ = std::move(other.resource_);
-  made_ = other.made_;
-  return *this;
-}
-
-}  // namespace detail
-
-// --- the handshake as an operation
-
-ANYIO_NET_FN tls_wrap_operation::tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
-                                                    std::shared_ptr<tls_context> context,
-                                                    const tls_options& options)
-    : transport_(std::move(transport)),
-      context_(std::move(context)),
-      server_name_(options.server_name),
-      limit_(detail::to_duration(options.handshake_timeout)),
-      client_(client),
-      standard_compatible_(options.standard_compatible),
-      made_(true) {}
-
-ANYIO_NET_FN tls_wrap_operation& tls_wrap_operation::operator=(tls_wrap_operation&& other) noexcept {
-  if (this == &other) return *this;
-  left();
-  operation::operator=(std::move(other));
-  transport_ = std::move(other.transport_);
-  context_ = std::move(other.context_);
-  server_name_ = std::move(other.server_name_);
-  remote = other.remote;
-  resource_ = std::move(other.resource_);
-  limit_ = other.limit_;
-  client_ = other.client_;
-  standard_compatible_ = other.standard_compatible_;
-  made_ = other.made_;
-  timed_ = other.timed_;
-  return *this;
-}
-
-ANYIO_NET_FN errc tls_wrap_operation::check() const noexcept {
-  if (!made_ || context_ == nullptr) return errc::invalid_argument;
-  if (resource_) return resource_->open() ? errc::ok : errc::closed_resource;
-  if (transport_ == nullptr || !*transport_) return errc::closed_resource;
-  const auto& inner = *detail::stream_access::resource_of(*transport_);
-  const bool taken =
-      inner.waiting(detail::read_side) != nullptr || inner.waiting(detail::write_side) != nullptr;
-  return taken ? errc::busy_resource : errc::ok;
-}
-
-ANYIO_NET_FN errc tls_wrap_operation::enter() noexcept {
-  const errc e = check();
-  if (e == errc::ok) take_places();
-  return e;
-}
-
-ANYIO_NET_FN detail::loop_core& tls_wrap_operation::home() const {
-  if (resource_ && resource_->core().alive()) return resource_->core();
-  if (transport_ != nullptr && *transport_) return detail::stream_access::resource_of(*transport_)->core();
-  return detail::loop_core::current();
-}
-
-/// Both sides are this operation's until the handshake is over.
-ANYIO_NET_FN void tls_wrap_operation::take_places() noexcept {
-  if (!resource_) return;
-  resource_->set_waiting(detail::read_side, this);
-  resource_->set_waiting(detail::write_side, this);
-}
-
-ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
-  if (remote == ip_endpoint()) {
-    if (socket_stream* const socket = transport_->socket())
-      remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
-  }
-  const detail::ref<detail::tls_resource> begun(
-      new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
-  begun->remote = remote;
-  const bool willing = begun->make_engine(client_, server_name_);  // a context of the user's may throw
-  resource_ = begun;
-  if (willing) return true;
-  out = detail::error_access::with_reason(
-      error(errc::invalid_argument, 0, name),
-      client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
-  return false;
-}
-
-ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
-  if (!resource_) {
-    if (!begin_handshake(out)) return true;
-    if (pending()) take_places();
-  }
-  if (!resource_->open()) {
-    out = error(errc::closed_resource, 0, name);
-    return true;
-  }
-  result<void> r;
-  const detail::progress p = resource_->handshake(r);
-  if (p == detail::progress::done) {
-    if (r.has_value()) {
-      resource_->set_waiting(detail::read_side, nullptr);
-      resource_->set_waiting(detail::write_side, nullptr);
-      out = tls_stream(std::move(resource_));
-    } else {
-      out = r.error();
-    }
-    return true;
-  }
-  if (!std::exchange(timed_, true)) {
-    detail::loop_core& loop = home();
-    loop.arm(patience_, detail::add(loop.now(), std::max(limit_, duration::zero())), *this);
-  } else if (!patience_.armed()) {
-    out = error(errc::timed_out, 0, name);
-    return true;
-  }
-  if (p == detail::progress::again) again = true;
-  return false;
-}
-
-/// A handshake that did not come to its end closes what it was about.
-ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
-  patience_.cancel();
-  made_ = timed_ = false;
-  if (resource_) {
-    const detail::ref<detail::tls_resource> failed = std::move(resource_);
-    failed->set_waiting(detail::read_side, nullptr);
-    failed->set_waiting(detail::write_side, nullptr);
-    failed->close();
-  }
-  transport_.reset();
-  context_.reset();
-}
-
-ANYIO_NET_FN void tls_wrap_operation::refresh() noexcept {
-  if (resource_) resource_->exhausted[detail::read_side] = resource_->exhausted[detail::write_side] = false;
-}
-
-ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {
-  return resource_ && own().transport() != nullptr ? own().transport()->socket() : nullptr;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == tls_listener: definitions ====================================================================
-
-// How TLS connections are accepted one by one.
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connection) const {
-  tls_options options;
-  options.standard_compatible = standard_compatible;
-  options.handshake_timeout = handshake_timeout;
-  const ip_endpoint remote = connection.remote_endpoint();
-  tls_wrap_operation op(false, std::make_unique<tcp_stream>(std::move(connection)), context, options);
-  op.remote = remote;
-  return op;
-}
-
-ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
-
-ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
-  if (!ready_.empty()) {
-    out = std::move(ready_.front());
-    ready_.pop_front();
-    return true;
-  }
-  if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
-  if (failure_.code() != errc::ok) {
-    out = std::exchange(failure_, error());
-    return true;
-  }
-  if (!accept_.pending()) {
-    accept_ = accept_operation<tcp_stream>(listener_);
-    accept_.start(connection_came{this});
-  }
-  return false;
-}
-
-/// Nobody waits any longer.
-ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
-  accept_ = {};
-  failure_ = error();
-}
-
-ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
-  const error no_memory(errc::os_error, ENOMEM, "accept");
-  if (!r.has_value()) {
-    failure_ = result_access::is_foreign(r) ? no_memory : r.error();
-    return wake(read_side);
-  }
-  const bool begins = call_without_throwing([&] {
-    std::unique_ptr<shaking> begun(new shaking);
-    begun->op = settings_.wrap(*std::move(r));
-    begun->op.start(handshake_ended{this, begun.get()});
-    handshakes_.insert_before(*begun.release());
-  });
-  if (!begins) {
-    failure_ = no_memory;
-    return wake(read_side);
-  }
-  if (waiting(read_side) == nullptr) return;
-  accept_ = accept_operation<tcp_stream>(listener_);
-  accept_.start(connection_came{this});
-}
-
-ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
-  forget(which);
-  if (!r.has_value()) return;
-  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
-    failure_ = error(errc::os_error, ENOMEM, "accept");
-  wake(read_side);
-}
-
-ANYIO_NET_FN void tls_accepting::forget(shaking& which) noexcept { delete &which; }
-
-ANYIO_NET_FN void tls_accepting::shut() noexcept {
-  accept_ = {};
-  while (handshakes_.linked()) forget(static_cast<shaking&>(*handshakes_.next));
-  ready_.clear();
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN accept_operation<tls_stream> tls_listener::accept() {
-  const auto& listening = detail::listener_access::resource_of(listener_);
-  if (!accepting_ && listening)
-    accepting_ = detail::ref<detail::tls_accepting>(new detail::tls_accepting(listening, settings_));
-  return accept_operation<tls_stream>(accepting_);
-}
-
-ANYIO_NET_FN void tls_listener::close() noexcept {
-  listener_.close();
-  if (accepting_) accepting_->close();
-}
-
-ANYIO_NET_FN tls_listener& tls_listener::operator=(tls_listener&& other) noexcept {
-  if (this == &other) return *this;
-  close();
-  listener_ = std::move(other.listener_);
-  settings_ = std::move(other.settings_);
-  accepting_ = std::move(other.accepting_);
-  return *this;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-// == tls_connect: definitions =====================================================================
-
-// TCP first, then TLS.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host, std::uint16_t port,
-                                                          std::shared_ptr<tls_context> context,
-                                                          const tls_options& options,
-                                                          const tcp_connect_options& tcp_options)
-    : connecting_(host, port, tcp_options),
-      context_(std::move(context)),
-      server_name_(options.server_name.empty() ? host : options.server_name),
-      options_(options) {}
-
-ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
-  if (connection_ != nullptr) return begin_handshake(std::move(*std::exchange(connection_, nullptr)), out);
-  if (stream_ != nullptr) {
-    out = std::move(*std::exchange(stream_, nullptr));
-    return true;
-  }
-  const bool last = std::exchange(last_, false);
-  if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
-  result<tcp_stream> connection(errc::cancelled);
-  if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
-  connecting_.start(connected{this});
-  return false;
-}
-
-ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
-                                                         result<tls_stream>& out) {
-  if (!connection.has_value()) {
-    out = result_access::failure<tls_stream>(connection);
-    return true;
-  }
-  options_.server_name = server_name_;
-  const ip_endpoint remote = connection->remote_endpoint();
-  shaking_ =
-      tls_wrap_operation(true, std::make_unique<tcp_stream>(*std::move(connection)), context_, options_);
-  shaking_.remote = remote;
-  if (shaking_.attempt_for_parent(out)) return true;
-  shaking_.start(shaken{this});
-  return false;
-}
-
-ANYIO_NET_FN void connect_tls_operation::left() noexcept {
-  begun_ = false;
-  connecting_.withdraw();
-  shaking_ = {};
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == tls_credentials: definitions =================================================================
-
-// Reading a configuration's texts, and the words for what is wrong with them.
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-/// Overwrites a secret; the compiler cannot leave it out.
-inline void wipe(std::string& secret) noexcept {
-  secret.resize(secret.capacity());  // a short one that was moved away still lies here
-  volatile char* p = secret.data();
-  for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
-  secret.clear();
-}
-
-ANYIO_NET_FN tls_material::~tls_material() {
-  wipe(private_key.text);
-  wipe(certificate.text);  // which may hold the key, too
-  wipe(ca.text);           // likewise
-  wipe(password);
-}
-
-/// One pair of fields, of which one may be given.
-inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
-                          const char* pem_field) {
-  if (!file.empty() && !pem.empty())
-    return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
-                                     "it is given as a file and as a text");
-  if (!pem.empty()) {
-    out.field = pem_field;
-    out.text = pem;
-  } else if (!file.empty()) {
-    out.field = file_field;
-    std::string path(file);
-    const bool has_nul = path.find('\0') != std::string::npos;
-    const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
-    wipe(path);  // a key's text, where somebody took the wrong field
-    if (status < 0) return error(errc::tls, -status, file_field);
-  }
-  return {};
-}
-
-ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
-  tls_material m;
-  const auto refuse = [](const char* field, const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, field), reason);
-  };
-  if (result<> r = read_text(m.ca, config.ca_file, "tls: ca_file", config.ca_pem, "tls: ca_pem"); !r)
-    return r.error();
-  if (result<> r = read_text(m.certificate, config.certificate_file, "tls: certificate_file",
-                             config.certificate_pem, "tls: certificate_pem");
-      !r)
-    return r.error();
-  if (result<> r = read_text(m.private_key, config.private_key_file, "tls: private_key_file",
-                             config.private_key_pem, "tls: private_key_pem");
-      !r)
-    return r.error();
-  if (m.private_key.given() && !m.certificate.given())
-    return refuse(m.private_key.field, "a private key without a certificate");
-  if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
-  if (config.verify_client != tls_verify::none && !m.ca.given())
-    return refuse("tls: verify_client",
-                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
-  m.password = config.private_key_password;
-  for (const std::string_view protocol : config.alpn) {
-    if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
-      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
-    m.alpn.emplace_back(protocol);
-  }
-  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
-  m.verify = config.verify;
-  m.verify_client = config.verify_client;
-  m.min_version = config.min_version;
-  return m;
-}
-
-ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name, const tls_config& config) {
-  const auto refuse = [](const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
-  };
-  std::string_view host = server_name;
-  if (host.starts_with("*.")) host.remove_prefix(2);
-  const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
-  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
-  if (server_name.ends_with('.')) server_name.pop_back();
-  tls_config further = config;
-  further.verify_client = tls_verify::none;  // it is the context that asks clients
-  result<tls_material> m = read_material(further);
-  if (!m) return m.error();
-  if (!m->certificate.given()) return refuse("there is no certificate");
-  return m;
-}
-
-ANYIO_NET_FN std::string read_system_trust() {
-  std::string text;
-  const char* path = trust_file();
-  if (path != nullptr && read_file(path, text) < 0) text.clear();
-  return text;
-}
-
-struct alert_entry {
-  int description;
-  const char* reason;
-};
-
-// clang-format off
-inline constexpr alert_entry alert_table[] = {
-    {0, "the peer sent the alert close_notify"},
-    {10, "the peer sent the alert unexpected_message"},
-    {20, "the peer sent the alert bad_record_mac"},
-    {21, "the peer sent the alert decryption_failed"},
-    {22, "the peer sent the alert record_overflow"},
-    {30, "the peer sent the alert decompression_failure"},
-    {40, "the peer sent the alert handshake_failure"},
-    {41, "the peer sent the alert no_certificate"},
-    {42, "the peer sent the alert bad_certificate"},
-    {43, "the peer sent the alert unsupported_certificate"},
-    {44, "the peer sent the alert certificate_revoked"},
-    {45, "the peer sent the alert certificate_expired"},
-    {46, "the peer sent the alert certificate_unknown"},
-    {47, "the peer sent the alert illegal_parameter"},
-    {48, "the peer sent the alert unknown_ca"},
-    {49, "the peer sent the alert access_denied"},
-    {50, "the peer sent the alert decode_error"},
-    {51, "the peer sent the alert decrypt_error"},
-    {70, "the peer sent the alert protocol_version"},
-    {71, "the peer sent the alert insufficient_security"},
-    {80, "the peer sent the alert internal_error"},
-    {86, "the peer sent the alert inappropriate_fallback"},
-    {90, "the peer sent the alert user_canceled"},
-    {100, "the peer sent the alert no_renegotiation"},
-    {109, "the peer sent the alert missing_extension"},
-    {110, "the peer sent the alert unsupported_extension"},
-    {112, "the peer sent the alert unrecognized_name"},
-    {113, "the peer sent the alert bad_certificate_status_response"},
-    {115, "the peer sent the alert unknown_psk_identity"},
-    {116, "the peer sent the alert certificate_required"},
-    {120, "the peer sent the alert no_application_protocol"},
-};
-// clang-format on
-
-ANYIO_NET_FN const char* alert_reason(int description) noexcept {
-  for (const alert_entry& entry : alert_table)
-    if (entry.description == description) return entry.reason;
-  return "the peer sent an alert";
-}
-
-/// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
-/// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
-/// another notation.
-inline bool is_host_name(std::string_view name) noexcept {
-  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-  const auto allowed = [&](char c) {
-    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
-  };
-  if (name.size() > 253) return false;
-  std::string_view label;
-  for (std::string_view rest = name;;) {
-    const std::size_t dot = rest.find('.');
-    label = rest.substr(0, dot);
-    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
-    if (dot == std::string_view::npos) break;
-    rest.remove_prefix(dot + 1);
-  }
-  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
-         !label.starts_with("0X");
-}
-
-ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
-  tls_server_identity identity;
-  if (server_name.ends_with('.')) server_name.remove_suffix(1);
-  const std::string_view host = server_name.substr(0, server_name.find('%'));
-  if (result<ip_address> address = ip_address::parse(host)) {
-    identity.address = unmapped(*address);  // certificates are for IPv4 addresses, however they are written
-  } else if (is_host_name(server_name)) {
-    identity.name = server_name;
-  }
-  return identity;
-}
-
-ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
-  if (server.address) return "address " + server.address->to_string();
-  return server.name.empty() ? std::string() : "name " + server.name;
-}
-
-ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
-  const auto same = [](std::string_view a, std::string_view b) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-    return a.size() == b.size() &&
-           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
-  };
-  if (!pattern.starts_with("*.")) return same(pattern, host);
-  const std::size_t dot = host.find('.');
-  // The wildcard stands for letters, digits and hyphens, as OpenSSL has it.
-  const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
-  return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
-}
-
-/// That of this thread's loop; null: the machine's.
-inline security_service* own_security() {
-  loop_core* const loop = loop_core::current_or_null();
-  return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
-}
-
-ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
-  security_service* const own = own_security();
-  auto* p = static_cast<std::byte*>(into);
-  while (size != 0) {
-    const std::uint64_t value = own != nullptr ? own->entropy() : system_entropy();
-    const std::size_t n = std::min(size, sizeof value);
-    std::memcpy(p, &value, n);
-    p += n;
-    size -= n;
-  }
-}
-
-ANYIO_NET_FN std::int64_t calendar_now() {
-  security_service* const own = own_security();
-  return own != nullptr ? own->calendar() : system_calendar();
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-// == tls_mbedtls_keys: definitions ================================================================
+// == tls/mbedtls/tls_mbedtls_keys.ipp =============================================================
 
 // Certificates and keys for mbedTLS, 2.28 and 3.2 and later.
 //
@@ -18488,9 +18485,7 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 #include <mutex>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// Held while the library works. One that is built without locks of its own shares keys and tables between
 /// threads, so only one of them may be in it.
@@ -18805,11 +18800,11 @@ class mbedtls_certificate {
 
 }  // namespace detail
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
 #endif
 
-// == tls_mbedtls: definitions =====================================================================
+// == tls/mbedtls/tls_mbedtls.ipp ==================================================================
 
 // The hook for mbedTLS.
 //
@@ -18839,7 +18834,7 @@ class mbedtls_certificate {
 #include <mutex>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -19500,11 +19495,11 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config con
   return std::shared_ptr<tls_context>(std::move(credentials));
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
 #endif
 
-// == tls_openssl_keys: definitions ================================================================
+// == tls/openssl/tls_openssl_keys.ipp =============================================================
 
 // Certificates and keys for OpenSSL 3, and its queue of errors.
 
@@ -19525,7 +19520,7 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config con
 #include <utility>
 #include <vector>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 inline void free_certificates(STACK_OF(X509) * certificates) noexcept {
   sk_X509_pop_free(certificates, X509_free);
@@ -19678,11 +19673,11 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
   return identity;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 #endif
 
-// == tls_openssl: definitions =====================================================================
+// == tls/openssl/tls_openssl.ipp ==================================================================
 
 // OpenSSL 3 behind the hook.
 //
@@ -19711,7 +19706,7 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
 #include <mutex>
 #endif
 
-namespace anyio::inline ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
@@ -20273,11 +20268,983 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config con
   return std::shared_ptr<tls_context>(std::move(credentials));
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}  // namespace anyio
 
 #endif
 
-// == sim_choices: definitions =====================================================================
+// == simulation/fault_backend.ipp =================================================================
+
+// What may go wrong with which call.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+
+#include <sys/socket.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+inline constexpr int errors_of_opening[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
+inline constexpr int errors_of_bind[] = {EADDRINUSE, EACCES, EADDRNOTAVAIL};
+inline constexpr int errors_of_listen[] = {EADDRINUSE};
+inline constexpr int errors_of_connect[] = {ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EADDRNOTAVAIL};
+inline constexpr int errors_of_connect_unix[] = {ECONNREFUSED, ENOENT, EACCES, EAGAIN};
+inline constexpr int errors_of_connected[] = {ECONNREFUSED, ETIMEDOUT, ECONNRESET, EHOSTUNREACH};
+inline constexpr int errors_of_accept[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EAGAIN};
+inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN, ENOMEM};
+inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN, ENOBUFS};
+inline constexpr int errors_of_datagram_in[] = {ECONNREFUSED, EAGAIN};
+inline constexpr int errors_of_datagram_out[] = {ECONNREFUSED, ENOBUFS, EPERM, EAGAIN};
+inline constexpr int errors_of_reading[] = {EIO, EAGAIN, ENOMEM};
+inline constexpr int errors_of_writing[] = {EPIPE, EIO, EAGAIN, ENOMEM};
+inline constexpr int errors_of_watch[] = {ENOMEM, ENOSPC};
+inline constexpr int errors_of_memory[] = {ENOMEM};
+inline constexpr int errors_of_options[] = {ENOPROTOOPT, EINVAL};
+inline constexpr int errors_of_shutdown[] = {ENOTCONN};
+inline constexpr int errors_of_names[] = {ENOBUFS};
+inline constexpr int errors_of_signals[] = {EINVAL, EMFILE};
+inline constexpr int errors_of_paths[] = {EACCES, EIO};
+
+// --- the deciding
+
+ANYIO_NET_FN int faulty_backend::failure_of(const char* name, std::span<const int> legal) {
+  if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
+  one_failure->name = name;
+  one_failure->choices = legal.size();
+  one_failure->error_number = legal[one_failure->which % legal.size()];
+  return -one_failure->error_number;
+}
+
+ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
+  const auto found = watched_.find(fd);
+  if (found != watched_.end() && found->second.what != kind::other) return found->second.what;
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (inner_->get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) return kind::other;
+  if (type == SOCK_STREAM) return kind::stream;
+  sockaddr_storage address{};
+  size = sizeof address;
+  if (inner_->local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return kind::other;
+  return address.ss_family == AF_UNIX ? kind::unix_datagram : kind::ip_datagram;
+}
+
+/// Whether something of this probability happens. Names are looked up on helper threads, too.
+ANYIO_NET_FN bool faulty_backend::chance(double probability) {
+  if (!(probability > 0)) return false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mutex_);
+#endif
+  return choices_->chance(probability);
+}
+
+ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mutex_);
+#endif
+  return choices_->pick(bound);
+}
+
+/// Less than all of it, at least 1, if it is to be.
+ANYIO_NET_FN bool faulty_backend::shorten(std::size_t& size) {
+  if (size < 2 || !chance(faults.short_io)) return false;
+  size = 1 + pick(size - 1);
+  return true;
+}
+
+/// Who is watched, and so can be told of readiness, may be denied it; not in the turn that follows, so that
+/// everything goes on.
+ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
+  const auto found = watched_.find(fd);
+  if (found == watched_.end()) return false;
+  std::uint64_t& last = direction == ready_read ? found->second.denied_read : found->second.denied_write;
+  if (turn_ - last < 2 || !chance(faults.would_block)) return false;
+  last = turn_;
+  owe(fd, direction);
+  return true;
+}
+
+/// What comes of a connection that has been broken here: nothing more, either way.
+ANYIO_NET_FN bool faulty_backend::is_broken(int fd) const {
+  const auto found = watched_.find(fd);
+  return found != watched_.end() && found->second.broken;
+}
+
+ANYIO_NET_FN void faulty_backend::break_here(int fd) {
+  inner_->break_connection(fd);
+  const auto found = watched_.find(fd);
+  if (found != watched_.end()) found->second.broken = true;
+}
+
+/// Who was told EAGAIN hears of readiness at one of the next waits.
+ANYIO_NET_FN void faulty_backend::owe(int fd, std::uint32_t bits) {
+  const auto found = watched_.find(fd);
+  if (found == watched_.end()) return;
+  found->second.owed |= bits;
+  owes_ = true;
+}
+
+ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t direction,
+                                        std::size_t& size) {
+  const kind what = kind_of(fd);
+  const bool in = direction == ready_read;
+  const bool stream = what == kind::stream;
+  const std::span<const int> legal =
+      stream
+          ? (in ? std::span<const int>(errors_of_stream_in) : std::span<const int>(errors_of_stream_out))
+          : (in ? std::span<const int>(errors_of_datagram_in) : std::span<const int>(errors_of_datagram_out));
+  if (const int failure = what == kind::other ? 0 : failure_of(name, legal); failure != 0) {
+    if (failure == -EAGAIN) {
+      owe(fd, direction);
+    } else if (stream && !is_shortage(failure)) {
+      break_here(fd);
+    }
+    return failure;
+  }
+  if (denies(fd, direction)) return -EAGAIN;
+  if (!stream) return 0;
+  if (chance(faults.reset)) {
+    break_here(fd);
+    return -ECONNRESET;
+  }
+  if (shorten(size) && in) owe(fd, direction);  // less than there was room for, and yet more is there
+  return 0;
+}
+
+// --- time and chance, readiness
+
+ANYIO_NET_FN time_point faulty_backend::now() { return inner_->now(); }
+
+ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
+  if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
+  const int status = inner_->watch(fd, token);
+  if (status >= 0) watched_[fd] = watched{token, 0, kind_of(fd), false, 0, 0};
+  return status;
+}
+
+ANYIO_NET_FN void faulty_backend::forget(int fd) {
+  release_held(fd);  // its owner may close it
+  watched_.erase(fd);
+  inner_->forget(fd);
+}
+
+ANYIO_NET_FN int faulty_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  if (const int failure = failure_of("watch_once", errors_of_watch); failure != 0) return failure;
+  return inner_->watch_once(fd, interest, token, again);
+}
+
+ANYIO_NET_FN int faulty_backend::poll_now(int fd, std::uint32_t interest) {
+  if (const int failure = failure_of("poll_now", errors_of_memory); failure != 0) return failure;
+  return inner_->poll_now(fd, interest);
+}
+
+ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (held_) release_held(held_->fd);
+  interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time goes on
+  if (interrupted_) return 0;
+  ++turn_;
+  const int n = inner_->wait(events, owes_ ? duration::zero() : at_most);
+  if (n < 0 || !owes_) return n;
+  auto count = static_cast<std::size_t>(n);
+  owes_ = false;
+  for (auto& [fd, w] : watched_) {
+    if (w.owed == 0) continue;
+    if (count == events.size()) {
+      owes_ = true;
+      break;
+    }
+    events[count++] = {w.token, std::exchange(w.owed, 0)};
+  }
+  return static_cast<int>(count);
+}
+
+ANYIO_NET_FN void faulty_backend::wake() { inner_->wake(); }
+
+ANYIO_NET_FN int faulty_backend::native_handle() const { return inner_->native_handle(); }
+
+// --- sockets
+
+ANYIO_NET_FN int faulty_backend::open_socket(int family, int type, int protocol) {
+  if (const int failure = failure_of("socket", errors_of_opening); failure != 0) return failure;
+  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
+  return inner_->open_socket(family, type, protocol);
+}
+
+ANYIO_NET_FN int faulty_backend::open_pair(int family, int type, int (&fds)[2]) {
+  if (const int failure = failure_of("socketpair", errors_of_opening); failure != 0) return failure;
+  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
+  return inner_->open_pair(family, type, fds);
+}
+
+ANYIO_NET_FN int faulty_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+  if (const int failure = failure_of("bind", errors_of_bind); failure != 0) return failure;
+  return inner_->bind(fd, address, size);
+}
+
+ANYIO_NET_FN int faulty_backend::listen(int fd, int backlog) {
+  if (const int failure = failure_of("listen", errors_of_listen); failure != 0) return failure;
+  return inner_->listen(fd, backlog);
+}
+
+ANYIO_NET_FN int faulty_backend::connect(int fd, const sockaddr* address, socklen_t size) {
+  const std::span<const int> legal = address->sa_family == AF_UNIX
+                                         ? std::span<const int>(errors_of_connect_unix)
+                                         : std::span<const int>(errors_of_connect);
+  if (const int failure = failure_of("connect", legal); failure != 0) return failure;
+  return inner_->connect(fd, address, size);
+}
+
+ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* size) {
+  if (const int failure = failure_of("accept", errors_of_accept); failure != 0) {
+    owe(fd, ready_read);  // the connection is still there
+    return failure;
+  }
+  if (denies(fd, ready_read)) return -EAGAIN;
+  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
+  return inner_->accept(fd, address, size);
+}
+
+ANYIO_NET_FN void faulty_backend::keep_non_blocking(int fd) { inner_->keep_non_blocking(fd); }
+
+ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
+  if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
+    break_here(fd);
+    return failure;
+  }
+  return inner_->shutdown(fd, how);
+}
+
+ANYIO_NET_FN int faulty_backend::close(int fd) {
+  release_held(fd);
+  watched_.erase(fd);
+  return inner_->close(fd);
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::receive(int fd, void* data, std::size_t size) {
+  if (is_broken(fd)) return 0;
+  if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
+  return inner_->receive(fd, data, size);
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::send(int fd, const void* data, std::size_t size) {
+  if (is_broken(fd)) return -EPIPE;
+  const ::iovec part{const_cast<void*>(data), size};
+  if (kind_of(fd) == kind::ip_datagram) {
+    message m;
+    m.parts = std::span<const ::iovec>(&part, 1);
+    return send_message(fd, m);
+  }
+  if (const int failure = meddle(fd, "send", ready_write, size); failure != 0) return failure;
+  return inner_->send(fd, data, size);
+}
+
+inline std::size_t total_of(const message& m) noexcept {
+  std::size_t total = 0;
+  for (const ::iovec& part : m.parts) total += part.iov_len;
+  return total;
+}
+
+/// A message of which only so many bytes go.
+class shortened_message {
+ public:
+  shortened_message(const message& m, std::size_t size) : parts_(m.parts.begin(), m.parts.end()), m_(m) {
+    for (::iovec& part : parts_) {
+      part.iov_len = std::min(part.iov_len, size);
+      size -= part.iov_len;
+    }
+    m_.parts = parts_;
+  }
+  message& get() noexcept { return m_; }
+
+ private:
+  std::vector<::iovec> parts_;
+  message m_;
+};
+
+ANYIO_NET_FN ssize_t faulty_backend::receive_message(int fd, message& m) {
+  if (is_broken(fd)) {
+    m.control_size = 0;
+    return 0;
+  }
+  const std::size_t total = total_of(m);
+  std::size_t size = total;
+  if (const int failure = meddle(fd, "receive_message", ready_read, size); failure != 0) return failure;
+  if (size == total) return inner_->receive_message(fd, m);
+  shortened_message shorter(m, size);
+  const ssize_t n = inner_->receive_message(fd, shorter.get());
+  m.flags = shorter.get().flags;
+  m.address_size = shorter.get().address_size;
+  m.control_size = shorter.get().control_size;
+  return n;
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
+  if (is_broken(fd)) return -EPIPE;
+  const std::size_t total = total_of(m);
+  std::size_t size = total;
+  if (const int failure = meddle(fd, "send_message", ready_write, size); failure != 0) return failure;
+  if (kind_of(fd) == kind::ip_datagram) return send_one(fd, m);
+  if (size == total) return inner_->send_message(fd, m);
+  return inner_->send_message(fd, shortened_message(m, size).get());
+}
+
+/// An IP datagram, which may be lost, come twice, or come late. What is larger than an Ethernet packet is
+/// left alone: the system may refuse it, and its sender must hear so.
+ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
+  constexpr std::size_t fits_everywhere = 1472;
+  const auto total = static_cast<ssize_t>(total_of(m));
+  const bool in_pieces = m.control_size != 0;  // a part is then a datagram
+  if ((in_pieces ? m.parts.front().iov_len : total_of(m)) > fits_everywhere)
+    return inner_->send_message(fd, m);
+  if (chance(faults.drop)) return total;
+  if (!held_ && chance(faults.reorder)) {
+    held_datagram h{fd, {}, {}, {}};
+    for (const ::iovec& part : m.parts) h.data.append(static_cast<const char*>(part.iov_base), part.iov_len);
+    if (m.address != nullptr) h.address.assign(reinterpret_cast<const char*>(m.address), m.address_size);
+    if (m.control_size != 0) h.control.assign(static_cast<const char*>(m.control), m.control_size);
+    held_ = std::move(h);
+    return total;
+  }
+  const ssize_t n = inner_->send_message(fd, m);
+  if (n >= 0 && chance(faults.duplicate)) inner_->send_message(fd, m);
+  release_held(fd);
+  return n;
+}
+
+/// Sends what was held back of this descriptor, behind what came after it.
+ANYIO_NET_FN void faulty_backend::release_held(int fd) {
+  if (!held_ || held_->fd != fd) return;
+  held_datagram h = std::move(*held_);
+  held_.reset();
+  const ::iovec part{h.data.data(), h.data.size()};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  sockaddr_storage address{};
+  if (!h.address.empty()) {
+    std::memcpy(&address, h.address.data(), std::min(h.address.size(), sizeof address));
+    m.address = reinterpret_cast<sockaddr*>(&address);
+    m.address_size = static_cast<socklen_t>(h.address.size());
+  }
+  m.control = h.control.data();
+  m.control_size = h.control.size();
+  inner_->send_message(fd, m);
+}
+
+ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> messages,
+                                                  std::span<std::size_t> sizes, bool& emptied) {
+  std::size_t size = 1;
+  if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
+  return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
+}
+
+ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send_message(fd, m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64_t offset,
+                                               std::size_t count) {
+  if (is_broken(socket)) return -EPIPE;
+  if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
+  return files_of(*inner_).send_file(socket, file, offset, count);
+}
+
+ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)) {
+    if (const int failure = failure_of("connected", errors_of_connected); failure != 0) {
+      break_here(fd);
+      const int why = -failure;
+      std::memcpy(value, &why, *size = sizeof why);
+      return 0;
+    }
+  }
+  return inner_->get_option(fd, level, name, value, size);
+}
+
+ANYIO_NET_FN int faulty_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  if (const int failure = failure_of("set_option", errors_of_options); failure != 0) return failure;
+  return inner_->set_option(fd, level, name, value, size);
+}
+
+ANYIO_NET_FN int faulty_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
+  if (const int failure = failure_of("local_address", errors_of_names); failure != 0) return failure;
+  return inner_->local_address(fd, address, size);
+}
+
+ANYIO_NET_FN int faulty_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
+  if (const int failure = failure_of("remote_address", errors_of_shutdown); failure != 0) return failure;
+  return inner_->remote_address(fd, address, size);
+}
+
+// --- the rest
+
+ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) {
+  if (const int failure = failure_of("read", errors_of_reading); failure != 0) {
+    if (failure == -EAGAIN) owe(fd, ready_read);
+    return failure;
+  }
+  if (denies(fd, ready_read)) return -EAGAIN;
+  static_cast<void>(shorten(size));
+  return files_of(*inner_).read(fd, data, size);
+}
+
+ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
+  if (const int failure = failure_of("write", errors_of_writing); failure != 0) {
+    if (failure == -EAGAIN) owe(fd, ready_write);
+    return failure;
+  }
+  if (denies(fd, ready_write)) return -EAGAIN;
+  message m;
+  m.parts = parts;
+  std::size_t size = total_of(m);
+  return files_of(*inner_).write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
+}
+
+ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
+
+ANYIO_NET_FN int faulty_backend::make_blocking(int fd) { return files_of(*inner_).make_blocking(fd); }
+
+ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
+
+ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
+  if (const int failure = failure_of("identify", errors_of_paths); failure != 0) return failure;
+  return paths_of(*inner_).identify(path, identity);
+}
+
+ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
+  return files_of(*inner_).identify(fd, identity);
+}
+
+ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
+  if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
+  return paths_of(*inner_).change_mode(path, mode);
+}
+
+ANYIO_NET_FN void faulty_backend::prepare_mode(int fd, mode_t mode) {
+  paths_of(*inner_).prepare_mode(fd, mode);
+}
+
+ANYIO_NET_FN std::string faulty_backend::absolute(const std::string& path) {
+  return paths_of(*inner_).absolute(path);
+}
+
+ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
+  if (const int failure = failure_of("unlink", errors_of_paths); failure != 0) return failure;
+  return paths_of(*inner_).unlink(path);
+}
+
+ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+  resolved failed;
+  if (failure_of("resolve", errors_of_paths) != 0 || chance(faults.name_failure)) {
+    failed.status = -ENOENT;
+    failed.reason = "the name server does not answer";
+    return failed;
+  }
+  return names_of(*inner_).resolve(host, port, family);
+}
+
+ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
+                                         std::string& service) {
+  if (const int failure = failure_of("reverse", errors_of_paths); failure != 0) return failure;
+  return names_of(*inner_).reverse(endpoint, host, service);
+}
+
+ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inner_).has_family(family); }
+
+ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
+
+ANYIO_NET_FN int faulty_backend::after_fork() {
+  held_.reset();  // the parent sends it
+  return inner_->after_fork();
+}
+
+ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
+  if (signal_service* own = inner_->signals()) return *own;
+  if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
+  return *system_signals_;
+}
+
+ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
+  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
+  return inner_signals().catch_signal(number);
+}
+
+ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
+
+ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
+
+ANYIO_NET_FN void faulty_backend::wake_by(int wake_descriptor) {
+  signal_service* const own = inner_->signals();
+  if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
+}
+
+ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
+  static_cast<void>(shorten(wanted));
+  return inner_->transfer(wanted);
+}
+
+ANYIO_NET_FN int faulty_backend::break_connection(int fd) { return inner_->break_connection(fd); }
+
+}  // namespace detail
+
+ANYIO_NET_FN std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
+                                                    const sim::options& options) {
+  if (inner == nullptr) return nullptr;
+  auto choices = std::make_shared<detail::sim_choices>(options.seed, options.choices);
+  return std::make_unique<detail::faulty_backend>(std::move(inner), std::move(choices), options.faults);
+}
+
+}}  // namespace anyio
+
+#endif
+
+// == simulation/sim.ipp ===========================================================================
+
+// How a simulated run begins and ends.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN sim_session::sim_session(const sim::options& options)
+    : network_(std::make_shared<sim_network>(options)),
+      options_(options),
+      outer_(std::exchange(innermost, this)),
+      outer_close_(std::exchange(close_simulated, &close_descriptor_here)) {}
+
+ANYIO_NET_FN sim_session::~sim_session() {
+  innermost = outer_;
+  close_simulated = outer_close_;
+}
+
+ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
+  sim_network& network = current().network();
+  network.trace("close", fd, network.close(fd));
+}
+
+/// What goes wrong above the network. What is lost is lost on the way, which each link may have its own
+/// chance of.
+inline sim::faults faults_above(sim::faults f) noexcept {
+  f.drop = 0;
+  return f;
+}
+
+ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
+  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_, options_.calendar),
+                                               std::shared_ptr<sim_choices>(network_, &network_->choices),
+                                               faults_above(options_.faults));
+  system_ = made.get();
+  return made;
+}
+
+ANYIO_NET_FN void sim_session::set_faults(const sim::faults& faults) {
+  options_.faults = faults;
+  network_->set_latency(faults);
+  if (system_ != nullptr) system_->faults = faults_above(faults);
+}
+
+ANYIO_NET_FN void sim_session::drive(loop_core& core, const bool& done) {
+  while (!done && core.alive() && network_->verdict() == sim_verdict::none) core.turn(duration::max());
+}
+
+ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report& out) {
+  system_ = nullptr;
+  out.virtual_time = network_->elapsed();
+  if (done) return;
+  out.dump = network_->dump() + core.dump();
+  const auto fail = [&](errc code, const char* reason) {
+    out.failure = error_access::with_reason(error(code, 0, "simulation"), reason);
+  };
+  switch (network_->verdict()) {
+    case sim_verdict::deadlock:
+      out.deadlock = true;
+      return fail(errc::deadlock, "everything waits, and nothing is on its way");
+    case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
+    case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+    case sim_verdict::spins:
+      return fail(errc::timed_out,
+                  "the program spins: it calls on and on, and no byte moves and no time passes");
+    case sim_verdict::none: break;  // an exception, or the program has ended its loop
+  }
+}
+
+ANYIO_NET_FN void sim_session::finish(sim::report& out) {
+  out.leaked_handles = network_->open_descriptors();
+  if (out.leaked_handles != 0 && out.dump.empty()) out.dump = network_->dump();
+  out.trace_hash = network_->trace_hash();
+  out.choices = network_->choices.taken();
+}
+
+ANYIO_NET_FN void sim_finding(const sim::report& r) {
+  std::fprintf(stderr, "anyio: %s\n%s", r.message().c_str(), r.dump.c_str());
+  std::abort();
+}
+
+ANYIO_NET_FN sim::options sim_fuzz_options(std::span<const std::uint8_t> input) noexcept {
+  static constexpr std::uint8_t none = 0;
+  sim::options o;
+  o.choices = input.empty() ? std::span<const std::uint8_t>(&none, 0) : input;
+  o.step_limit = 200'000;
+  return o;
+}
+
+/// Most runs see few kinds of trouble, those thoroughly.
+ANYIO_NET_FN void sim_choose_faults(sim_session& session) {
+  sim_choices& choices = session.network().choices;
+  const std::size_t kinds = choices.pick(256);
+  const auto likely = [&](std::size_t bit) {
+    constexpr double often[] = {0.05, 0.2, 0.5};
+    return (kinds >> bit & 1) != 0 ? often[choices.pick(std::size(often))] : 0.0;
+  };
+  sim::faults f;
+  f.short_io = likely(0);
+  f.would_block = likely(1);
+  f.interrupted = likely(1);
+  f.reset = likely(2) / 10;
+  f.drop = likely(3);
+  f.duplicate = likely(4);
+  f.reorder = likely(4);
+  f.accept_exhausted = likely(5) / 2;
+  f.name_failure = likely(6);
+  if ((kinds >> 7 & 1) != 0) f.latency_max = std::chrono::milliseconds(1 << choices.pick(10));
+  session.set_faults(f);
+}
+
+}  // namespace detail
+
+namespace sim {
+
+ANYIO_NET_FN bool report::ok() const noexcept {
+#if ANYIO_NET_EXCEPTIONS
+  if (exception) return false;
+#endif
+  return !failure && !deadlock && leaked_handles == 0;
+}
+
+ANYIO_NET_FN std::string report::message() const {
+  std::string line = "simulation: ";
+  if (failure) {
+    line += failure->operation() == "simulation" ? failure->message().substr(12) : failure->message();
+#if ANYIO_NET_EXCEPTIONS
+  } else if (exception) {
+    line += "an exception ended the program";
+#endif
+  } else {
+    line += "it ended";
+  }
+  if (leaked_handles != 0) line += ", " + std::to_string(leaked_handles) + " descriptors leaked";
+  line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";
+  constexpr char digits[] = "0123456789abcdef";
+  std::size_t size = choices.size();
+  while (size != 0 && choices[size - 1] == 0) --size;  // used up is 0
+  for (std::size_t i = 0; i < size; ++i) {
+    line += digits[choices[i] >> 4];
+    line += digits[choices[i] & 15];
+  }
+  if (size == 0) line += '-';
+  return line;
+}
+
+ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view digits) {
+  std::vector<std::uint8_t> bytes;
+  unsigned value = 0;
+  bool half = false;
+  for (const char c : digits) {
+    unsigned digit = 0;
+    if (c >= '0' && c <= '9') {
+      digit = static_cast<unsigned>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      digit = static_cast<unsigned>(c - 'a' + 10);
+    } else {
+      continue;
+    }
+    value = value << 4 | digit;
+    if (half) bytes.push_back(static_cast<std::uint8_t>(value));
+    half = !half;
+  }
+  bytes.reserve(bytes.size() + 1);  // so that `data()` is there also when all are harmless
+  return bytes;
+}
+
+ANYIO_NET_FN std::size_t draw(std::size_t bound) {
+  detail::sim_network& network = detail::sim_session::current().network();
+  const std::size_t drawn = network.choices.pick(bound);
+  network.trace("draw", -1, static_cast<std::int64_t>(drawn));
+  return drawn;
+}
+
+ANYIO_NET_FN std::string draw_bytes(std::size_t max) {
+  std::string bytes(draw(max + 1), '\0');
+  for (char& c : bytes) c = static_cast<char>(draw(256));
+  return bytes;
+}
+
+ANYIO_NET_FN void set_faults(const faults& f) { detail::sim_session::current().set_faults(f); }
+
+ANYIO_NET_FN void heal() { set_faults({}); }
+
+ANYIO_NET_FN void set_link(ip_address from, ip_address to, const faults& f) {
+  detail::sim_session::current().network().set_link(from, to, f);
+}
+
+ANYIO_NET_FN void set_name(std::string_view name, std::span<const ip_address> addresses) {
+  detail::sim_session::current().network().set_name(name, addresses);
+}
+
+ANYIO_NET_FN void raise(int signal) {
+  detail::sim_session::current().network().raise(signal);
+  detail::loop_core::current().system().wake();
+}
+
+}  // namespace sim
+
+}}  // namespace anyio
+
+#endif
+
+// == simulation/sim_backend.ipp ===================================================================
+
+// The seam's calls, in memory.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cerrno>
+#include <string>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// --- time and chance
+
+ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
+
+ANYIO_NET_FN std::int64_t sim_backend::calendar() {
+  if (calendar_ == 0) calendar_ = system_calendar();
+  return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(network_->elapsed()).count();
+}
+
+ANYIO_NET_FN std::uint64_t sim_backend::entropy() { return network_->choices.noise(); }
+
+// --- readiness
+
+ANYIO_NET_FN int sim_backend::watch(int fd, std::uint64_t token) {
+  return traced("watch", fd, network_->watch(fd, token));
+}
+
+ANYIO_NET_FN void sim_backend::forget(int fd) { network_->forget(fd); }
+
+ANYIO_NET_FN int sim_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool) {
+  return traced("watch_once", fd, network_->watch_once(fd, interest, token));
+}
+
+ANYIO_NET_FN int sim_backend::poll_now(int fd, std::uint32_t interest) {
+  const int bits = network_->poll(fd);
+  return traced("poll", fd, bits < 0 ? bits : bits & static_cast<int>(interest | ready_end));
+}
+
+ANYIO_NET_FN int sim_backend::wait(std::span<poll_event> events, duration at_most) {
+  const time_point deadline =
+      at_most < duration::zero() ? time_point::max() : anyio::detail::add(network_->now(), at_most);
+  for (;;) {
+    const int count = network_->collect(events);
+    if (count != 0) return traced("wait", -1, count);
+    if (std::exchange(woken_, false) || network_->verdict() != sim_verdict::none)
+      return traced("wait", -1, 0);
+    if (network_->advance(deadline)) continue;
+    if (deadline == time_point::max()) network_->end(sim_verdict::deadlock);
+    return traced("wait", -1, network_->collect(events));
+  }
+}
+
+ANYIO_NET_FN void sim_backend::wake() { woken_ = true; }
+
+ANYIO_NET_FN int sim_backend::native_handle() const { return -1; }
+
+// --- sockets
+
+ANYIO_NET_FN int sim_backend::open_socket(int family, int type, int) {
+  return traced("socket", -1, network_->open(family, type));
+}
+
+ANYIO_NET_FN int sim_backend::open_pair(int family, int type, int (&fds)[2]) {
+  return traced("socketpair", -1, network_->open_pair(family, type, fds));
+}
+
+ANYIO_NET_FN int sim_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+  return traced("bind", fd, network_->bind(fd, address, size));
+}
+
+ANYIO_NET_FN int sim_backend::listen(int fd, int backlog) {
+  return traced("listen", fd, network_->listen(fd, backlog));
+}
+
+ANYIO_NET_FN int sim_backend::connect(int fd, const sockaddr* address, socklen_t size) {
+  return traced("connect", fd, network_->connect(fd, address, size));
+}
+
+ANYIO_NET_FN int sim_backend::accept(int fd, sockaddr* address, socklen_t* size) {
+  return traced("accept", fd, network_->accept(fd, address, size));
+}
+
+ANYIO_NET_FN int sim_backend::shutdown(int fd, int how) {
+  return traced("shutdown", fd, network_->shutdown(fd, how));
+}
+
+ANYIO_NET_FN int sim_backend::break_connection(int fd) {
+  return traced("break", fd, network_->break_connection(fd));
+}
+
+ANYIO_NET_FN int sim_backend::close(int fd) { return traced("close", fd, network_->close(fd)); }
+
+ANYIO_NET_FN ssize_t sim_backend::receive(int fd, void* data, std::size_t size) {
+  const ::iovec part{data, size};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  return traced("receive", fd, network_->receive(fd, m, false));
+}
+
+ANYIO_NET_FN ssize_t sim_backend::send(int fd, const void* data, std::size_t size) {
+  const ::iovec part{const_cast<void*>(data), size};
+  message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  return traced("send", fd, network_->send(fd, m));
+}
+
+ANYIO_NET_FN ssize_t sim_backend::receive_message(int fd, message& m) {
+  return traced("receive_message", fd, network_->receive(fd, m, m.control != nullptr));
+}
+
+ANYIO_NET_FN ssize_t sim_backend::send_message(int fd, const message& m) {
+  return traced("send_message", fd, network_->send(fd, m));
+}
+
+ANYIO_NET_FN int sim_backend::receive_messages(int fd, std::span<message> messages,
+                                               std::span<std::size_t> sizes, bool& emptied) {
+  int done = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
+    const ssize_t n = receive_message(fd, messages[i]);
+    emptied = n == -EAGAIN;
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    sizes[i] = static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+ANYIO_NET_FN int sim_backend::send_messages(int fd, std::span<const message> messages) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send_message(fd, m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
+
+ANYIO_NET_FN ssize_t sim_backend::send_file(int, int file, std::uint64_t, std::size_t) {
+  return traced("send_file", file, network_->is_open(file) ? -EINVAL : -EOPNOTSUPP);
+}
+
+ANYIO_NET_FN int sim_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  return traced("get_option", fd, network_->get_option(fd, level, name, value, size));
+}
+
+ANYIO_NET_FN int sim_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  return traced("set_option", fd, network_->set_option(fd, level, name, value, size));
+}
+
+ANYIO_NET_FN int sim_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
+  return network_->address_of(fd, false, address, size);
+}
+
+ANYIO_NET_FN int sim_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
+  return network_->address_of(fd, true, address, size);
+}
+
+// --- descriptors of other kinds: there are none
+
+ANYIO_NET_FN ssize_t sim_backend::read(int fd, void* data, std::size_t size) {
+  return receive(fd, data, size);
+}
+
+ANYIO_NET_FN ssize_t sim_backend::write(int fd, std::span<const ::iovec> parts) {
+  message m;
+  m.parts = parts;
+  return send_message(fd, m);
+}
+
+ANYIO_NET_FN int sim_backend::adopt(int fd) { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
+
+ANYIO_NET_FN int sim_backend::make_blocking(int) { return 0; }
+
+ANYIO_NET_FN int sim_backend::set_close_on_exec(int) { return 0; }
+
+// --- paths, names, signals, threads
+
+ANYIO_NET_FN int sim_backend::identify(const char* path, file_identity& identity) {
+  return network_->identify(path, identity);
+}
+
+ANYIO_NET_FN int sim_backend::identify(int fd, file_identity& identity) {
+  return network_->identify(fd, identity);
+}
+
+ANYIO_NET_FN int sim_backend::change_mode(const char* path, mode_t) {
+  file_identity identity;
+  return network_->identify(path, identity);
+}
+
+ANYIO_NET_FN int sim_backend::unlink(const char* path) {
+  return traced("unlink", -1, network_->unlink(path));
+}
+
+ANYIO_NET_FN resolved sim_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+  resolved answer = network_->resolve(host, port, family);
+  network_->trace("resolve", -1, answer.status);
+  return answer;
+}
+
+ANYIO_NET_FN int sim_backend::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
+  host = endpoint.address.to_string();
+  service = std::to_string(endpoint.port);
+  return 0;
+}
+
+ANYIO_NET_FN bool sim_backend::has_family(int family) {
+  return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+}
+
+ANYIO_NET_FN int sim_backend::catch_signal(int number) { return network_->catch_signal(number); }
+
+ANYIO_NET_FN void sim_backend::release_signal(int number) { network_->release_signal(number); }
+
+ANYIO_NET_FN bool sim_backend::take_signal(int number) { return network_->take_signal(number); }
+
+ANYIO_NET_FN bool sim_backend::uses_threads() const { return false; }
+
+/// At least one, so that cancelling meets a call that has not begun, as it may on a helper thread.
+ANYIO_NET_FN std::size_t sim_backend::turns_before_call() { return 1 + network_->choices.pick(8); }
+
+ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAGAIN; }
+
+}}}  // namespace anyio::detail
+
+#endif
+
+// == simulation/sim_choices.ipp ===================================================================
 
 // How choices are made.
 
@@ -20285,7 +21252,7 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config con
 
 #include <algorithm>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
 ANYIO_NET_FN std::uint64_t sim_choices::mix(std::uint64_t& state) noexcept {
@@ -20327,11 +21294,921 @@ ANYIO_NET_FN std::uint64_t sim_choices::noise() {
   return mix(noise_);
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
+}}}  // namespace anyio::detail
 
 #endif
 
-// == sim_network: definitions =====================================================================
+// == simulation/sim_sockets.ipp ===================================================================
+
+// The sockets' calls that come before any byte: addresses, listening, connecting.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/un.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// --- addresses
+
+/// The name by which a UNIX socket is found. Abstract names are another set for each type.
+inline std::string place_of(const std::string& path, int type) {
+  std::string place = path;
+  if (!path.empty() && path.front() == '\0') place += type == SOCK_STREAM ? 's' : 'd';
+  return place;
+}
+
+/// An address for a socket of its family; an IPv6 socket hears of IPv4 in its mapped form.
+ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
+                                            ip_endpoint& out) const {
+  if (size < sizeof(sa_family_t) || address->sa_family != s.family) return false;
+  const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(address, size);
+  if (endpoint) out = *endpoint;
+  return endpoint.has_value();
+}
+
+inline void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
+                              sockaddr* into, socklen_t* size) {
+  sockaddr_storage storage{};
+  socklen_t needed = 0;
+  if (!s.is_ip()) {
+    auto& un = reinterpret_cast<sockaddr_un&>(storage);
+    un.sun_family = AF_UNIX;
+    const std::size_t length = std::min(path.size(), sizeof un.sun_path);
+    std::memcpy(un.sun_path, path.data(), length);
+    const bool terminated = !path.empty() && path.front() != '\0' && length < sizeof un.sun_path;
+    needed = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length + (terminated ? 1 : 0));
+  } else if (s.family == AF_INET6 && endpoint.address.is_v4()) {
+    auto& in6 = reinterpret_cast<sockaddr_in6&>(storage);
+    in6.sin6_family = AF_INET6;
+    in6.sin6_port = htons(endpoint.port);
+    const bool any = endpoint.address == ip_address::any_v4();
+    if (!any) {
+      in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xff;
+      std::memcpy(&in6.sin6_addr.s6_addr[12], endpoint.address.bytes().data(), 4);
+    }
+    needed = sizeof in6;
+  } else {
+    needed = endpoint.to_sockaddr(storage);
+  }
+  if (into != nullptr) std::memcpy(into, &storage, std::min<std::size_t>(*size, needed));
+  *size = needed;
+}
+
+inline bool is_any(const ip_address& a) { return a == ip_address::any_v4() || a == ip_address::any_v6(); }
+
+/// Whether a socket bound there takes what is sent to this address.
+inline bool covers(const sim_socket& s, const ip_address& target) {
+  if (s.local.address == target) return true;
+  if (!is_any(s.local.address)) return false;
+  if (s.family == AF_INET) return target.is_v4();
+  return target.is_v6() || s.option(IPPROTO_IPV6, IPV6_V6ONLY) == 0;
+}
+
+ANYIO_NET_FN bool sim_network::is_taken(const sim_socket& s, const ip_endpoint& at) const {
+  for (const auto& place : ports_) {
+    const sim_handle other = place.lock();
+    if (other == nullptr || other->gone || other->type != s.type || other->local.port != at.port) continue;
+    sim_socket wanted;
+    wanted.family = s.family;
+    wanted.local = at;
+    wanted.options = s.options;
+    if (!covers(*other, at.address) && !covers(wanted, other->local.address)) continue;
+    const auto both = [&](int name) {
+      return s.option(SOL_SOCKET, name) != 0 && other->option(SOL_SOCKET, name) != 0;
+    };
+    if (both(SO_REUSEPORT)) continue;
+    const bool listens = other->stage == sim_socket::state::listening;
+    if (both(SO_REUSEADDR) && (s.type == SOCK_DGRAM || !listens)) continue;
+    return true;
+  }
+  return false;
+}
+
+ANYIO_NET_FN int sim_network::bind_ip(const sim_handle& s, ip_endpoint at) {
+  if (at.port == 0) {
+    for (int tries = 0; tries < 28232; ++tries) {
+      at.port = next_port_;
+      next_port_ = next_port_ == 60999 ? 32768 : static_cast<std::uint16_t>(next_port_ + 1);
+      if (!is_taken(*s, at)) break;
+      at.port = 0;
+    }
+    if (at.port == 0) return -EADDRINUSE;
+  } else if (is_taken(*s, at)) {
+    return -EADDRINUSE;
+  }
+  s->bound = true;
+  s->local = at;
+  std::erase_if(ports_, [](const auto& place) { return place.expired(); });
+  ports_.push_back(s);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::bind_any(const sim_handle& s) {
+  return bind_ip(s, ip_endpoint{s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4(), 0});
+}
+
+ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& path) {
+  if (path.empty()) return -EINVAL;
+  const bool is_abstract = path.front() == '\0';
+  if (is_abstract && profile_ != sim::profile::linux_) return -ENOENT;
+  if (is_abstract && s->bound) return -EINVAL;
+  const std::string place = place_of(path, s->type);
+  const bool is_left_behind = is_abstract && at_path(place) == nullptr;  // there is no file to stay
+  if (files_.contains(place) && !is_left_behind) return -EADDRINUSE;
+  if (s->bound) return -EINVAL;
+  files_[place] = file{s, next_inode_++};
+  s->bound = true;
+  s->local_path = path;
+  if (const sim_handle peer = s->peer.lock(); peer != nullptr && peer->peer.lock() == s)
+    peer->remote_path = path;
+  return 0;
+}
+
+ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& place) const {
+  const auto found = files_.find(place);
+  const sim_handle s = found == files_.end() ? nullptr : found->second.socket.lock();
+  return s == nullptr || s->gone ? nullptr : s;
+}
+
+ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (!s->is_ip()) return bind_path(s, unix_path(address, size));
+  if (s->bound) return -EINVAL;
+  ip_endpoint at;
+  if (!read_address(*s, address, size, at)) return -EINVAL;
+  if (s->family == AF_INET6 && at.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
+    return -EINVAL;
+  const bool broadcast = at.address == ip_address::v4(0xffffffff);
+  if (s->type == SOCK_STREAM && (at.address.is_multicast() || broadcast)) return -EADDRNOTAVAIL;
+  const int status = bind_ip(s, at);
+  // Linux: a socket of one IPv6 address hears of no IPv4.
+  if (status >= 0 && at.address.is_v6() && !is_any(at.address)) s->options[{IPPROTO_IPV6, IPV6_V6ONLY}] = 1;
+  return status;
+}
+
+ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
+  if (s->stage != sim_socket::state::fresh && s->stage != sim_socket::state::listening) return -EINVAL;
+  if (!s->bound) {
+    if (!s->is_ip()) return -EINVAL;
+    if (const int status = bind_any(s); status < 0) return status;
+  }
+  for (const auto& place : ports_) {
+    const sim_handle other = place.lock();
+    if (other == nullptr || other == s || other->gone || other->stage != sim_socket::state::listening)
+      continue;
+    if (!s->is_ip() || other->local.port != s->local.port || other->type != SOCK_STREAM) continue;
+    if (!covers(*other, s->local.address) && !covers(*s, other->local.address)) continue;
+    if (s->option(SOL_SOCKET, SO_REUSEPORT) == 0 || other->option(SOL_SOCKET, SO_REUSEPORT) == 0)
+      return -EADDRINUSE;
+  }
+  s->stage = sim_socket::state::listening;
+  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, and Linux's one more
+  return 0;
+}
+
+// --- connections
+
+ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handle& b) {
+  a->stage = b->stage = sim_socket::state::connected;
+  a->peer = b;
+  b->peer = a;
+}
+
+ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
+  std::vector<sim_handle> found;
+  bool special = false;
+  for (const auto& place : ports_) {
+    const sim_handle s = place.lock();
+    if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
+      continue;
+    if (!covers(*s, at.address)) continue;
+    const bool is_special = !is_any(s->local.address);
+    if (special && !is_special) continue;
+    if (is_special && !special) found.clear();  // the more special one goes first
+    special = is_special;
+    found.push_back(s);
+  }
+  // Those that share a port take turns.
+  return found.empty() ? nullptr : found[found.size() == 1 ? 0 : next_listener_++ % found.size()];
+}
+
+/// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
+/// that was connected with it.
+ANYIO_NET_FN void sim_network::leave_peer(sim_socket& s) {
+  const sim_handle peer = s.peer.lock();
+  s.stage = sim_socket::state::fresh;
+  s.peer.reset();
+  if (!s.inbox.empty()) {
+    for (sim_chunk& chunk : s.inbox) drop_chunk(chunk);
+    s.inbox.clear();
+    s.inbox_bytes = 0;
+    if (peer != nullptr && !peer->gone && peer->peer.lock().get() == &s) {
+      peer->broken = ECONNRESET;
+      changed(*peer);
+    }
+  }
+  changed(s);
+}
+
+ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::string& path) {
+  if (path.empty()) return -EINVAL;
+  const std::string place = place_of(path, s->type);
+  if (!files_.contains(place)) return path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+  const sim_handle target = at_path(place);
+  if (target == nullptr) return -ECONNREFUSED;
+  if (target->type != s->type) return -EPROTOTYPE;
+  if (s->type == SOCK_DGRAM) {
+    if (target->stage == sim_socket::state::connected && target->peer.lock() != s) return -EPERM;
+    if (s->stage == sim_socket::state::connected && s->peer.lock() != target) leave_peer(*s);
+    s->stage = sim_socket::state::connected;
+    s->peer = target;
+    s->remote_path = path;
+    changed(*s);
+    return 0;
+  }
+  if (target->stage != sim_socket::state::listening || target->receiving_over) return -ECONNREFUSED;
+  if (target->accepted.size() >= target->backlog)
+    return profile_ == sim::profile::linux_ ? -EAGAIN : -ECONNREFUSED;
+  if (s->stage != sim_socket::state::fresh)
+    return s->stage == sim_socket::state::connected ? -EISCONN : -EINVAL;
+  const sim_handle server = make(AF_UNIX, SOCK_STREAM);
+  server->bound = true;
+  server->local_path = path;
+  server->remote_path = s->local_path;
+  s->remote_path = path;
+  connect_ends(s, server);
+  target->accepted.push_back(server);
+  changed(*target);
+  changed(*s);
+  return 0;
+}
+
+/// Who sends to no address in particular sends to itself.
+inline ip_address own_address(const sim_socket& s, const ip_address& any) {
+  const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
+  if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
+  return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
+}
+
+ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (!s->is_ip()) {
+    if (address->sa_family != AF_UNIX) return -EINVAL;
+    return connect_unix(s, unix_path(address, size));
+  }
+  if (s->type == SOCK_STREAM) {
+    switch (s->stage) {
+      case sim_socket::state::connecting: return -EALREADY;
+      case sim_socket::state::connected: return std::exchange(s->told, true) ? -EISCONN : 0;
+      case sim_socket::state::listening: return -EISCONN;
+      case sim_socket::state::refused:  // it is told, and the socket may try again
+        s->stage = sim_socket::state::fresh;
+        if (s->roaming)
+          s->local.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+        if (s->unnamed) s->bound = false;
+        return s->broken != 0 ? -std::exchange(s->broken, 0) : -ECONNABORTED;
+      case sim_socket::state::fresh: break;
+    }
+  }
+  ip_endpoint to;
+  if (!read_address(*s, address, size, to)) return -EAFNOSUPPORT;
+  if (is_any(to.address)) to.address = own_address(*s, to.address);
+  if (to.address.is_v6() && s->bound && s->local.address.is_v4()) return -EAFNOSUPPORT;
+  if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
+    return -ENETUNREACH;
+  if (s->type == SOCK_STREAM && to.address.is_multicast()) return -ENETUNREACH;
+  if (!s->bound) {
+    if (const int status = bind_any(s); status < 0) return status;
+    s->unnamed = true;
+  }
+  s->roaming = s->roaming || is_any(s->local.address);
+  if (is_any(s->local.address))
+    s->local.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  s->remote = to;
+  if (s->type == SOCK_DGRAM) {
+    s->stage = sim_socket::state::connected;
+    return 0;
+  }
+  s->stage = sim_socket::state::connecting;
+  arrival a{arrival::kind::call, {}, s, {}, to, 0};
+  call(a);
+  return -EINPROGRESS;
+}
+
+/// The first segment of a connection goes out.
+ANYIO_NET_FN void sim_network::call(arrival& a) {
+  const sim_handle client = a.from.lock();
+  if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
+  if (is_dead(client->local.address, a.target.address)) return call_again(a);
+  a.what = arrival::kind::knock;
+  const time_point when = arrival_time(client->local.address, a.target.address, true);
+  dispatch(when, std::move(a));
+}
+
+/// It was not answered, and goes out again after a while: 127 seconds in all, 75 on the BSDs.
+ANYIO_NET_FN void sim_network::call_again(arrival& a) {
+  const bool is_linux = profile_ == sim::profile::linux_;
+  const int most_tries = is_linux ? 6 : 5;
+  const bool over = a.tries == most_tries;
+  const std::chrono::seconds pause(over && !is_linux ? 44 : 1 << a.tries);
+  ++a.tries;
+  if (over) {
+    a.what = arrival::kind::refused;
+    a.to = a.from;
+    a.error_number = ETIMEDOUT;
+  } else {
+    a.what = arrival::kind::call;
+  }
+  const time_point when = anyio::detail::add(now_, pause);
+  dispatch(when, std::move(a));
+}
+
+/// The first segment arrives where somebody may listen.
+ANYIO_NET_FN void sim_network::knock(arrival& a) {
+  const sim_handle client = a.from.lock();
+  if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
+  const sim_handle listener = listener_at(a.target);
+  const bool full = listener != nullptr && listener->accepted.size() >= listener->backlog;
+  if (full || is_dead(a.target.address, client->local.address)) return call_again(a);
+  const time_point answered = arrival_time(a.target.address, client->local.address, true);
+  if (listener == nullptr && a.target == client->local) {  // it calls itself, and answers
+    client->peer = client;
+    return dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
+  }
+  if (listener == nullptr)
+    return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ECONNREFUSED});
+  const sim_handle server = make(client->family, SOCK_STREAM);
+  server->family = listener->family;
+  server->options = listener->options;
+  server->bound = true;
+  server->local = a.target;
+  server->remote = client->local;
+  server->stage = sim_socket::state::connected;
+  server->told = true;
+  server->peer = client;
+  client->peer = server;
+  listener->accepted.push_back(server);
+  changed(*listener);
+  client->last_arrival = answered;
+  dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
+}
+
+ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
+  if (s->stage != sim_socket::state::listening) return -EINVAL;
+  if (s->accepted.empty()) return -EAGAIN;
+  const sim_handle connection = std::move(s->accepted.front());
+  s->accepted.pop_front();
+  if (connection->reset && profile_ != sim::profile::linux_) return -ECONNABORTED;
+  write_sim_address(*connection, connection->remote, connection->remote_path, address, size);
+  idle_steps_ = 0;
+  return add(connection);
+}
+
+/// Nothing more will go either way on this connection, of which Linux then forgets the other end.
+inline bool is_over(const sim_socket& s) {
+  return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
+}
+
+ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
+  if (s->is_ip() && s->stage == sim_socket::state::listening) {
+    if (how != SHUT_WR) stop_listening(*s);
+    return 0;
+  }
+  if (s->is_ip() && s->stage == sim_socket::state::connecting) {
+    s->stage = sim_socket::state::fresh;
+    changed(*s);
+    return 0;
+  }
+  const bool connected = s->stage == sim_socket::state::connected;
+  const bool sends = connected && !s->sending_over && !is_over(*s);
+  const int status = s->is_ip() && (!connected || is_over(*s)) ? -ENOTCONN : 0;
+  if (how != SHUT_WR) s->receiving_over = true;
+  if (how != SHUT_RD) s->sending_over = true;
+  if (how != SHUT_RD && sends && s->type == SOCK_STREAM) send_to_peer(*s, arrival::kind::end);
+  if (const sim_handle peer = s->peer.lock();
+      how != SHUT_WR && peer != nullptr && !s->is_ip() && s->type == SOCK_STREAM) {
+    peer->sending_over = true;  // UNIX sockets know at once that nobody will receive
+    changed(*peer);
+  }
+  changed(*s);
+  return status;
+}
+
+ANYIO_NET_FN void sim_network::stop_listening(sim_socket& s) {
+  s.stage = sim_socket::state::fresh;
+  for (const sim_handle& waiting : std::exchange(s.accepted, {})) {
+    send_to_peer(*waiting, arrival::kind::reset, ECONNRESET);
+    waiting->gone = true;
+  }
+  changed(s);
+}
+
+ANYIO_NET_FN int sim_network::break_connection(int fd) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (s->stage != sim_socket::state::connected || s->type != SOCK_STREAM || s->reset) return -ENOTCONN;
+  send_to_peer(*s, arrival::kind::reset, ECONNRESET);
+  break_stream(*s, 0);
+  return 0;
+}
+
+ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (remote && (s->stage != sim_socket::state::connected || is_over(*s))) return -ENOTCONN;
+  ip_endpoint endpoint = remote ? s->remote : s->local;
+  if (!remote && !s->bound && s->is_ip())
+    endpoint.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+  write_sim_address(*s, endpoint, remote ? s->remote_path : s->local_path, address, size);
+  return 0;
+}
+
+}}}  // namespace anyio::detail
+
+#endif
+
+// == simulation/sim_messages.ipp ==================================================================
+
+// The sockets' calls that follow: options, bytes, datagrams, descriptors that are passed.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/un.h>
+
+#if defined(__APPLE__) || defined(__FreeBSD__)
+#include <sys/ucred.h>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// --- options
+
+/// What a kind of socket has no options of. There is neither GRO nor GSO here.
+inline int option_refusal(const sim_socket& s, int level, bool gets) {
+  if (level == SOL_SOCKET) return 0;
+  if (!s.is_ip()) return -EOPNOTSUPP;
+  if (level == IPPROTO_UDP && s.type == SOCK_DGRAM) return -ENOPROTOOPT;
+  const bool of_another = level == IPPROTO_UDP || (level == IPPROTO_TCP && s.type != SOCK_STREAM) ||
+                          (level == IPPROTO_IPV6 && s.family == AF_INET);
+  if (!of_another) return 0;
+  return gets && s.family == AF_INET ? -EOPNOTSUPP : -ENOPROTOOPT;
+}
+
+ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+#if defined(SO_PEERCRED)
+  if (level == SOL_SOCKET && name == SO_PEERCRED) {
+    const int who[3] = {1, 0, 0};  // process, user, group
+    *size = std::min<socklen_t>(*size, sizeof who);
+    std::memcpy(value, who, *size);
+    return 0;
+  }
+#elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
+  if (!s->is_ip() && level == SOL_LOCAL) {
+    const int process = 1;
+    const xucred who{};
+    const bool is_process = name != LOCAL_PEERCRED;
+    *size = std::min<socklen_t>(*size, is_process ? sizeof process : sizeof who);
+    std::memcpy(value, is_process ? static_cast<const void*>(&process) : &who, *size);
+    return 0;
+  }
+#endif
+  if (const int status = option_refusal(*s, level, true); status < 0) return status;
+  int out = s->option(level, name);
+  if (level == SOL_SOCKET) {
+    if (name == SO_TYPE) out = s->type;
+    if (name == SO_ERROR) out = std::exchange(s->broken, 0);
+    if (name == SO_ACCEPTCONN) out = s->stage == sim_socket::state::listening ? 1 : 0;
+    if ((name == SO_RCVBUF || name == SO_SNDBUF) && out == 0) out = 131072;
+  }
+  *size = std::min<socklen_t>(*size, sizeof out);
+  std::memcpy(value, &out, *size);
+  return 0;
+}
+
+/// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
+inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
+  ip_address group;
+  bool joins = false;
+  if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
+    if (size < sizeof(ip_mreq)) return -EINVAL;
+    ip_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    group = ip_address::v4(ntohl(request.imr_multiaddr.s_addr));
+    joins = name == IP_ADD_MEMBERSHIP;
+  } else if (level == IPPROTO_IPV6 && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP)) {
+    if (size < sizeof(ipv6_mreq)) return -EINVAL;
+    ipv6_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    std::byte bytes[16];
+    std::memcpy(bytes, &request.ipv6mr_multiaddr, sizeof bytes);
+    group = ip_address::v6(bytes);
+    joins = name == IPV6_JOIN_GROUP;
+  } else {
+    return 1;
+  }
+  if (!group.is_multicast()) return -EINVAL;
+  if (joins) return s.groups.insert(group).second ? 0 : -EADDRINUSE;
+  return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
+}
+
+ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // of an accepted connection that is gone
+  if (const int status = option_refusal(*s, level, false); status < 0) return status;
+  if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE || name == SO_ACCEPTCONN))
+    return -ENOPROTOOPT;
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && s->bound && !is_over(*s) &&
+      s->stage != sim_socket::state::refused)
+    return -EINVAL;
+  if (const int status = change_membership(*s, level, name, value, size); status <= 0) return status;
+  if (level == SOL_SOCKET && name == SO_LINGER) {
+    if (size < sizeof(linger)) return -EINVAL;
+    linger l;
+    std::memcpy(&l, value, sizeof l);
+    s->options[{level, name}] = l.l_onoff != 0 && l.l_linger == 0 ? 1 : 0;
+    return 0;
+  }
+  int number = 0;
+  std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  if (level == SOL_SOCKET && name == SO_REUSEPORT && !s->is_ip() && number != 0) return -EOPNOTSUPP;
+  s->options[{level, name}] = number;
+  return 0;
+}
+
+// --- descriptors in messages
+
+ANYIO_NET_FN int sim_network::read_passed(const message& m, std::vector<sim_handle>& passed) {
+  if (m.control == nullptr || m.control_size == 0) return 0;
+  msghdr header{};
+  header.msg_control = m.control;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    constexpr std::size_t most = 253;  // SCM_MAX_FD of Linux
+    if (passed.size() + count > most) return -EINVAL;
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd;
+      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+      const sim_handle s = find(fd);
+      if (s == nullptr) return refusal(fd);
+      passed.push_back(s);
+    }
+  }
+  return 0;
+}
+
+ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, message& m, bool takes_control) {
+  const std::size_t room =
+      takes_control && m.control_size >= CMSG_LEN(0) ? (m.control_size - CMSG_LEN(0)) / sizeof(int) : 0;
+  const std::size_t count = std::min(room, passed.size());
+  if (passed.size() > count) m.flags |= MSG_CTRUNC;
+  if (count != 0) {
+    cmsghdr header{};
+    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(count * sizeof(int)));
+    header.cmsg_level = SOL_SOCKET;
+    header.cmsg_type = SCM_RIGHTS;
+    std::byte* place = static_cast<std::byte*>(m.control);
+    std::memcpy(place, &header, sizeof header);
+    place += CMSG_LEN(0);
+    for (std::size_t i = 0; i < count; ++i, place += sizeof(int)) {
+      const int fd = add(passed[i]);
+      std::memcpy(place, &fd, sizeof fd);
+    }
+    m.control_size = std::min<std::size_t>(m.control_size, CMSG_SPACE(count * sizeof(int)));
+  } else {
+    m.control_size = 0;
+  }
+  for (const sim_handle& s : passed) drop(s);  // its place in the message
+}
+
+// --- bytes
+
+inline std::size_t gather(const message& m, std::size_t most, std::string& out) {
+  for (const ::iovec& part : m.parts) {
+    const std::size_t n = std::min(part.iov_len, most - out.size());
+    out.append(static_cast<const char*>(part.iov_base), n);
+  }
+  return out.size();
+}
+
+inline std::size_t size_of_parts(const message& m) {
+  std::size_t total = 0;
+  for (const ::iovec& part : m.parts) total += part.iov_len;
+  return total;
+}
+
+/// Copies to the parts of a message, behind so many bytes that are there.
+inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
+  for (const ::iovec& part : m.parts) {
+    if (offset >= part.iov_len) {
+      offset -= part.iov_len;
+      continue;
+    }
+    const std::size_t n = std::min(part.iov_len - offset, bytes.size());
+    std::memcpy(static_cast<char*>(part.iov_base) + offset, bytes.data(), n);
+    bytes.remove_prefix(n);
+    offset = 0;
+    if (bytes.empty()) return;
+  }
+}
+
+ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noexcept {
+  constexpr std::size_t datagrams = 11;  // Linux's max_dgram_qlen and one
+  constexpr std::size_t usual = 131072;
+  if (to.type == SOCK_DGRAM) return datagrams;
+  const int chosen = to.option(SOL_SOCKET, SO_RCVBUF);
+  return chosen > 0 ? static_cast<std::size_t>(std::max(chosen, 2304)) : usual;
+}
+
+ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  std::vector<sim_handle> passed;
+  if (const int status = read_passed(m, passed); status < 0) return status;
+  if (!passed.empty() && s->is_ip()) return -EINVAL;
+  const ssize_t n =
+      s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed)) : send_datagram(s, m, std::move(passed));
+  if (n > 0) idle_steps_ = 0;
+  return n;
+}
+
+ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
+                                              std::vector<sim_handle>&& passed) {
+  if (!s->is_ip() && m.address != nullptr)
+    return s->stage == sim_socket::state::connected ? -EISCONN : -EOPNOTSUPP;
+  if (s->is_ip() && s->broken != 0) return -std::exchange(s->broken, 0);
+  switch (s->stage) {
+    case sim_socket::state::connecting: return -EAGAIN;
+    case sim_socket::state::fresh:
+    case sim_socket::state::listening: return s->is_ip() ? -EPIPE : -ENOTCONN;
+    case sim_socket::state::refused: return -EPIPE;
+    case sim_socket::state::connected: break;
+  }
+  if (s->sending_over || s->reset) return -EPIPE;
+  const std::size_t total = size_of_parts(m);
+  const sim_handle peer = s->peer.lock();
+  if (peer == nullptr || peer->gone) {
+    if (!s->is_ip()) return -EPIPE;
+    // It goes out, and is answered with a reset, or with nothing.
+    if (total == 0) return 0;
+    if (is_dead(s->local.address, s->remote.address) || is_dead(s->remote.address, s->local.address)) {
+      dispatch(anyio::detail::add(now_, std::chrono::milliseconds(924600)),
+               arrival{arrival::kind::reset, s, {}, {}, {}, ETIMEDOUT});
+      return static_cast<ssize_t>(total);
+    }
+    const time_point there = arrival_time(s->local.address, s->remote.address, true);
+    const time_point back = there + (arrival_time(s->remote.address, s->local.address, true) - now_);
+    dispatch(back, arrival{arrival::kind::reset, s, {}, {}, {}, ECONNRESET});
+    return static_cast<ssize_t>(total);
+  }
+  if (!s->is_ip() && peer->receiving_over) return -EPIPE;
+  if (total == 0) return 0;
+  const std::size_t used = peer->inbox_bytes + peer->on_the_way;
+  const std::size_t window = window_of(*peer);
+  if (used >= window) return -EAGAIN;
+  arrival a{arrival::kind::bytes, peer, {}, {}, {}, 0};
+  const std::size_t n = gather(m, window - used, a.chunk.data);
+  for (const sim_handle& p : passed) ++p->descriptors;
+  a.chunk.passed = std::move(passed);
+  peer->on_the_way += n;
+  transmit(*s, peer, std::move(a));
+  return static_cast<ssize_t>(n);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control) {
+  const sim_handle s = find(fd);
+  if (s == nullptr) return refusal(fd);
+  m.flags = 0;
+  const ssize_t n =
+      s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control) : receive_datagram(*s, m, takes_control);
+  if (n > 0 && !m.peek) idle_steps_ = 0;
+  return n;
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool takes_control) {
+  if (m.address != nullptr) write_sim_address(s, s.remote, s.remote_path, m.address, &m.address_size);
+  const auto nothing = [&](ssize_t outcome) {
+    m.control_size = 0;
+    return outcome;
+  };
+  const bool unconnected = s.stage == sim_socket::state::fresh || s.stage == sim_socket::state::listening;
+  if (unconnected && !s.is_ip()) return nothing(-EINVAL);
+  if (s.stage == sim_socket::state::listening) return nothing(-ENOTCONN);
+  if (s.inbox.empty()) {
+    if (s.ended && s.is_ip()) return nothing(0);  // before a reset that came later
+    if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
+    if (s.ended || s.reset || s.receiving_over) return nothing(0);
+    if (unconnected) return nothing(-ENOTCONN);
+    if (s.stage == sim_socket::state::refused) return nothing(0);
+    return nothing(-EAGAIN);
+  }
+  const std::size_t room = size_of_parts(m);
+  const bool was_full = s.inbox_bytes + s.on_the_way >= window_of(s);
+  std::size_t got = 0;
+  std::vector<sim_handle> passed;
+  if (m.peek) {
+    for (const sim_chunk& chunk : s.inbox) {
+      const std::size_t n = std::min(room - got, chunk.data.size());
+      scatter(m, got, std::string_view(chunk.data).substr(0, n));
+      got += n;
+      if (!chunk.passed.empty()) {
+        passed = chunk.passed;
+        for (const sim_handle& p : passed) ++p->descriptors;
+        break;
+      }
+      if (got == room) break;
+    }
+  }
+  const bool takes_descriptors = room == 0;  // those of the first byte come without it
+  while (!m.peek && (got < room || takes_descriptors) && !s.inbox.empty()) {
+    sim_chunk& chunk = s.inbox.front();
+    const std::size_t n = std::min(room - got, chunk.data.size());
+    scatter(m, got, std::string_view(chunk.data).substr(0, n));
+    got += n;
+    s.inbox_bytes -= n;
+    const bool ends = !chunk.passed.empty();
+    passed = std::move(chunk.passed);
+    chunk.passed.clear();
+    if (n == chunk.data.size()) {
+      s.inbox.pop_front();
+    } else {
+      chunk.data.erase(0, n);
+    }
+    if (ends || takes_descriptors) break;
+  }
+  if (was_full && !m.peek)
+    if (const sim_handle peer = s.peer.lock()) changed(*peer);
+  hand_over(std::move(passed), m, takes_control);
+  return static_cast<ssize_t>(got);
+}
+
+// --- datagrams
+
+ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint& target,
+                                                               const ip_endpoint& from) const {
+  std::vector<sim_handle> found;
+  const bool broadcast = target.address == ip_address::v4(0xffffffff);
+  int best = -1;
+  for (const auto& place : ports_) {
+    const sim_handle s = place.lock();
+    if (s == nullptr || s->gone || s->type != SOCK_DGRAM || s->local.port != target.port) continue;
+    const bool connected = s->stage == sim_socket::state::connected;
+    if (connected && s->remote != from) continue;
+    if (target.address.is_multicast()) {
+      const bool hears = s->groups.contains(target.address) &&
+                         (is_any(s->local.address) || s->local.address == target.address);
+      if (hears) found.push_back(s);
+      continue;
+    }
+    if (!covers(*s, target.address)) continue;
+    if (broadcast) {
+      found.push_back(s);
+      continue;
+    }
+    const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
+    if (rank < best) continue;
+    const bool shares = s->option(SOL_SOCKET, SO_REUSEPORT) != 0 && rank == best &&
+                        found.front()->option(SOL_SOCKET, SO_REUSEPORT) != 0;
+    best = rank;
+    if (!shares) found.clear();  // the last one that was bound has it
+    found.push_back(s);
+  }
+  if (best < 0 || found.size() < 2) return found;
+  // Of those that share a port each has its senders, so that all that one sends goes to one.
+  return {found[from.port % found.size()]};
+}
+
+ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
+                                                std::vector<sim_handle>&& passed) {
+  const std::size_t total = size_of_parts(m);
+  arrival a{arrival::kind::datagram, {}, s, {}, {}, 0};
+  if (s->is_ip()) {
+    if (!s->bound)
+      if (const int status = bind_any(s); status < 0) return status;
+    ip_endpoint to = s->remote;
+    if (m.address != nullptr) {
+      if (!read_address(*s, m.address, m.address_size, to)) return -EAFNOSUPPORT;
+    } else if (s->stage != sim_socket::state::connected) {
+      return -EDESTADDRREQ;
+    }
+    if (to.port == 0) return -EINVAL;
+    constexpr std::size_t most = 65507;  // 65535 less the headers of IPv4 and UDP
+    if (total > (to.address.is_v6() ? most + 20 : most)) return -EMSGSIZE;
+    if (to.address == ip_address::v4(0xffffffff) && s->option(SOL_SOCKET, SO_BROADCAST) == 0) return -EACCES;
+    if (is_any(to.address)) to.address = own_address(*s, to.address);
+    if (to.address.is_v6() && s->local.address.is_v4()) return -EAFNOSUPPORT;
+    if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
+      return -ENETUNREACH;
+    if (s->broken != 0) return -std::exchange(s->broken, 0);
+    if (s->sending_over) return -EPIPE;
+    a.target = to;
+    a.chunk.from = s->local;
+    if (is_any(a.chunk.from.address))
+      a.chunk.from.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+    gather(m, total, a.chunk.data);
+    const bool multicast = to.address.is_multicast();
+    const bool v4 = to.address.is_v4();
+    const auto silent =
+        s->options.find({v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP});
+    if (multicast && silent != s->options.end() && silent->second == 0) return static_cast<ssize_t>(total);
+    if (!choices.chance(link(a.chunk.from.address, to.address).drop))
+      dispatch(arrival_time(a.chunk.from.address, to.address, false), std::move(a));
+    return static_cast<ssize_t>(total);
+  }
+  const bool named = m.address != nullptr;
+  if (!named && s->stage != sim_socket::state::connected) return -ENOTCONN;
+  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default less what the kernel keeps
+  if (total > most) return -EMSGSIZE;
+  if (s->broken != 0) return -std::exchange(s->broken, 0);
+  if (s->sending_over) return -EPIPE;
+  sim_handle to = s->peer.lock();
+  if (named) {
+    const std::string path = unix_path(m.address, m.address_size);
+    const std::string place = place_of(path, SOCK_DGRAM);
+    if (!files_.contains(place)) return !path.empty() && path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
+    to = at_path(place);
+  }
+  if (to == nullptr || to->gone) {
+    if (!named) leave_peer(*s);  // it is told once
+    return -ECONNREFUSED;
+  }
+  if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
+  if (to->stage == sim_socket::state::connected && to->peer.lock() != s) return -EPERM;
+  if (to->receiving_over) return -EPIPE;
+  if (is_full(*to, *s)) return profile_ == sim::profile::linux_ ? -EAGAIN : -ENOBUFS;
+  gather(m, total, a.chunk.data);
+  a.chunk.from_path = s->local_path;
+  for (const sim_handle& p : passed) ++p->descriptors;
+  a.chunk.passed = std::move(passed);
+  a.to = to;
+  ++to->on_the_way;
+  dispatch(now_, std::move(a));
+  return static_cast<ssize_t>(total);
+}
+
+ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bool takes_control) {
+  const auto nothing = [&](ssize_t outcome) {
+    m.control_size = 0;
+    return outcome;
+  };
+  if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
+  if (s.inbox.empty()) return nothing(-EAGAIN);
+  sim_chunk& chunk = s.inbox.front();
+  const std::size_t n = std::min(size_of_parts(m), chunk.data.size());
+  scatter(m, 0, std::string_view(chunk.data).substr(0, n));
+  if (n < chunk.data.size()) m.flags |= MSG_TRUNC;
+  if (m.address != nullptr) {
+    write_sim_address(s, chunk.from, chunk.from_path, m.address, &m.address_size);
+    if (!s.is_ip() && chunk.from_path.empty()) m.address_size = 0;
+  }
+  if (m.peek) {
+    for (const sim_handle& p : chunk.passed) ++p->descriptors;
+    hand_over(std::vector<sim_handle>(chunk.passed), m, takes_control);
+    return static_cast<ssize_t>(n);
+  }
+  std::vector<sim_handle> passed = std::move(chunk.passed);
+  s.inbox_bytes -= chunk.data.size();
+  s.inbox.pop_front();
+  hand_over(std::move(passed), m, takes_control);
+  if (!s.is_ip()) {  // whoever is connected to it may send again
+    for (auto& [fd, d] : descriptors_)
+      if (d.socket->peer.lock().get() == &s) changed(*d.socket);
+  }
+  return static_cast<ssize_t>(n);
+}
+
+}}}  // namespace anyio::detail
+
+#endif
+
+// == simulation/sim_network.ipp ===================================================================
 
 // The network's own state: descriptors, readiness, time, what is on its way, names.
 
@@ -20343,7 +22220,7 @@ ANYIO_NET_FN std::uint64_t sim_choices::noise() {
 
 #include <netinet/in.h>
 
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// So that times before the beginning can be told, too.
 inline constexpr time_point sim_beginning = time_point(std::chrono::hours(1));
@@ -20922,1889 +22799,7 @@ ANYIO_NET_FN std::string sim_network::dump() const {
   return text;
 }
 
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-#endif
-
-// == sim_sockets: definitions =====================================================================
-
-// The sockets' calls that come before any byte: addresses, listening, connecting.
-
-#if defined(ANYIO_NET_SIM)
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-
-#include <netinet/in.h>
-#include <netinet/udp.h>
-#include <sys/un.h>
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-// --- addresses
-
-/// The name by which a UNIX socket is found. Abstract names are another set for each type.
-inline std::string place_of(const std::string& path, int type) {
-  std::string place = path;
-  if (!path.empty() && path.front() == '\0') place += type == SOCK_STREAM ? 's' : 'd';
-  return place;
-}
-
-/// An address for a socket of its family; an IPv6 socket hears of IPv4 in its mapped form.
-ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
-                                            ip_endpoint& out) const {
-  if (size < sizeof(sa_family_t) || address->sa_family != s.family) return false;
-  const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(address, size);
-  if (endpoint) out = *endpoint;
-  return endpoint.has_value();
-}
-
-inline void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, const std::string& path,
-                              sockaddr* into, socklen_t* size) {
-  sockaddr_storage storage{};
-  socklen_t needed = 0;
-  if (!s.is_ip()) {
-    auto& un = reinterpret_cast<sockaddr_un&>(storage);
-    un.sun_family = AF_UNIX;
-    const std::size_t length = std::min(path.size(), sizeof un.sun_path);
-    std::memcpy(un.sun_path, path.data(), length);
-    const bool terminated = !path.empty() && path.front() != '\0' && length < sizeof un.sun_path;
-    needed = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length + (terminated ? 1 : 0));
-  } else if (s.family == AF_INET6 && endpoint.address.is_v4()) {
-    auto& in6 = reinterpret_cast<sockaddr_in6&>(storage);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_port = htons(endpoint.port);
-    const bool any = endpoint.address == ip_address::any_v4();
-    if (!any) {
-      in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xff;
-      std::memcpy(&in6.sin6_addr.s6_addr[12], endpoint.address.bytes().data(), 4);
-    }
-    needed = sizeof in6;
-  } else {
-    needed = endpoint.to_sockaddr(storage);
-  }
-  if (into != nullptr) std::memcpy(into, &storage, std::min<std::size_t>(*size, needed));
-  *size = needed;
-}
-
-inline bool is_any(const ip_address& a) { return a == ip_address::any_v4() || a == ip_address::any_v6(); }
-
-/// Whether a socket bound there takes what is sent to this address.
-inline bool covers(const sim_socket& s, const ip_address& target) {
-  if (s.local.address == target) return true;
-  if (!is_any(s.local.address)) return false;
-  if (s.family == AF_INET) return target.is_v4();
-  return target.is_v6() || s.option(IPPROTO_IPV6, IPV6_V6ONLY) == 0;
-}
-
-ANYIO_NET_FN bool sim_network::is_taken(const sim_socket& s, const ip_endpoint& at) const {
-  for (const auto& place : ports_) {
-    const sim_handle other = place.lock();
-    if (other == nullptr || other->gone || other->type != s.type || other->local.port != at.port) continue;
-    sim_socket wanted;
-    wanted.family = s.family;
-    wanted.local = at;
-    wanted.options = s.options;
-    if (!covers(*other, at.address) && !covers(wanted, other->local.address)) continue;
-    const auto both = [&](int name) {
-      return s.option(SOL_SOCKET, name) != 0 && other->option(SOL_SOCKET, name) != 0;
-    };
-    if (both(SO_REUSEPORT)) continue;
-    const bool listens = other->stage == sim_socket::state::listening;
-    if (both(SO_REUSEADDR) && (s.type == SOCK_DGRAM || !listens)) continue;
-    return true;
-  }
-  return false;
-}
-
-ANYIO_NET_FN int sim_network::bind_ip(const sim_handle& s, ip_endpoint at) {
-  if (at.port == 0) {
-    for (int tries = 0; tries < 28232; ++tries) {
-      at.port = next_port_;
-      next_port_ = next_port_ == 60999 ? 32768 : static_cast<std::uint16_t>(next_port_ + 1);
-      if (!is_taken(*s, at)) break;
-      at.port = 0;
-    }
-    if (at.port == 0) return -EADDRINUSE;
-  } else if (is_taken(*s, at)) {
-    return -EADDRINUSE;
-  }
-  s->bound = true;
-  s->local = at;
-  std::erase_if(ports_, [](const auto& place) { return place.expired(); });
-  ports_.push_back(s);
-  return 0;
-}
-
-ANYIO_NET_FN int sim_network::bind_any(const sim_handle& s) {
-  return bind_ip(s, ip_endpoint{s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4(), 0});
-}
-
-ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& path) {
-  if (path.empty()) return -EINVAL;
-  const bool is_abstract = path.front() == '\0';
-  if (is_abstract && profile_ != sim::profile::linux_) return -ENOENT;
-  if (is_abstract && s->bound) return -EINVAL;
-  const std::string place = place_of(path, s->type);
-  const bool is_left_behind = is_abstract && at_path(place) == nullptr;  // there is no file to stay
-  if (files_.contains(place) && !is_left_behind) return -EADDRINUSE;
-  if (s->bound) return -EINVAL;
-  files_[place] = file{s, next_inode_++};
-  s->bound = true;
-  s->local_path = path;
-  if (const sim_handle peer = s->peer.lock(); peer != nullptr && peer->peer.lock() == s)
-    peer->remote_path = path;
-  return 0;
-}
-
-ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& place) const {
-  const auto found = files_.find(place);
-  const sim_handle s = found == files_.end() ? nullptr : found->second.socket.lock();
-  return s == nullptr || s->gone ? nullptr : s;
-}
-
-ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (!s->is_ip()) return bind_path(s, unix_path(address, size));
-  if (s->bound) return -EINVAL;
-  ip_endpoint at;
-  if (!read_address(*s, address, size, at)) return -EINVAL;
-  if (s->family == AF_INET6 && at.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
-    return -EINVAL;
-  const bool broadcast = at.address == ip_address::v4(0xffffffff);
-  if (s->type == SOCK_STREAM && (at.address.is_multicast() || broadcast)) return -EADDRNOTAVAIL;
-  const int status = bind_ip(s, at);
-  // Linux: a socket of one IPv6 address hears of no IPv4.
-  if (status >= 0 && at.address.is_v6() && !is_any(at.address)) s->options[{IPPROTO_IPV6, IPV6_V6ONLY}] = 1;
-  return status;
-}
-
-ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
-  if (s->stage != sim_socket::state::fresh && s->stage != sim_socket::state::listening) return -EINVAL;
-  if (!s->bound) {
-    if (!s->is_ip()) return -EINVAL;
-    if (const int status = bind_any(s); status < 0) return status;
-  }
-  for (const auto& place : ports_) {
-    const sim_handle other = place.lock();
-    if (other == nullptr || other == s || other->gone || other->stage != sim_socket::state::listening)
-      continue;
-    if (!s->is_ip() || other->local.port != s->local.port || other->type != SOCK_STREAM) continue;
-    if (!covers(*other, s->local.address) && !covers(*s, other->local.address)) continue;
-    if (s->option(SOL_SOCKET, SO_REUSEPORT) == 0 || other->option(SOL_SOCKET, SO_REUSEPORT) == 0)
-      return -EADDRINUSE;
-  }
-  s->stage = sim_socket::state::listening;
-  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, and Linux's one more
-  return 0;
-}
-
-// --- connections
-
-ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handle& b) {
-  a->stage = b->stage = sim_socket::state::connected;
-  a->peer = b;
-  b->peer = a;
-}
-
-ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
-  std::vector<sim_handle> found;
-  bool special = false;
-  for (const auto& place : ports_) {
-    const sim_handle s = place.lock();
-    if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
-      continue;
-    if (!covers(*s, at.address)) continue;
-    const bool is_special = !is_any(s->local.address);
-    if (special && !is_special) continue;
-    if (is_special && !special) found.clear();  // the more special one goes first
-    special = is_special;
-    found.push_back(s);
-  }
-  // Those that share a port take turns.
-  return found.empty() ? nullptr : found[found.size() == 1 ? 0 : next_listener_++ % found.size()];
-}
-
-/// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
-/// that was connected with it.
-ANYIO_NET_FN void sim_network::leave_peer(sim_socket& s) {
-  const sim_handle peer = s.peer.lock();
-  s.stage = sim_socket::state::fresh;
-  s.peer.reset();
-  if (!s.inbox.empty()) {
-    for (sim_chunk& chunk : s.inbox) drop_chunk(chunk);
-    s.inbox.clear();
-    s.inbox_bytes = 0;
-    if (peer != nullptr && !peer->gone && peer->peer.lock().get() == &s) {
-      peer->broken = ECONNRESET;
-      changed(*peer);
-    }
-  }
-  changed(s);
-}
-
-ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::string& path) {
-  if (path.empty()) return -EINVAL;
-  const std::string place = place_of(path, s->type);
-  if (!files_.contains(place)) return path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
-  const sim_handle target = at_path(place);
-  if (target == nullptr) return -ECONNREFUSED;
-  if (target->type != s->type) return -EPROTOTYPE;
-  if (s->type == SOCK_DGRAM) {
-    if (target->stage == sim_socket::state::connected && target->peer.lock() != s) return -EPERM;
-    if (s->stage == sim_socket::state::connected && s->peer.lock() != target) leave_peer(*s);
-    s->stage = sim_socket::state::connected;
-    s->peer = target;
-    s->remote_path = path;
-    changed(*s);
-    return 0;
-  }
-  if (target->stage != sim_socket::state::listening || target->receiving_over) return -ECONNREFUSED;
-  if (target->accepted.size() >= target->backlog)
-    return profile_ == sim::profile::linux_ ? -EAGAIN : -ECONNREFUSED;
-  if (s->stage != sim_socket::state::fresh)
-    return s->stage == sim_socket::state::connected ? -EISCONN : -EINVAL;
-  const sim_handle server = make(AF_UNIX, SOCK_STREAM);
-  server->bound = true;
-  server->local_path = path;
-  server->remote_path = s->local_path;
-  s->remote_path = path;
-  connect_ends(s, server);
-  target->accepted.push_back(server);
-  changed(*target);
-  changed(*s);
-  return 0;
-}
-
-/// Who sends to no address in particular sends to itself.
-inline ip_address own_address(const sim_socket& s, const ip_address& any) {
-  const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
-  if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
-  return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
-}
-
-ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (!s->is_ip()) {
-    if (address->sa_family != AF_UNIX) return -EINVAL;
-    return connect_unix(s, unix_path(address, size));
-  }
-  if (s->type == SOCK_STREAM) {
-    switch (s->stage) {
-      case sim_socket::state::connecting: return -EALREADY;
-      case sim_socket::state::connected: return std::exchange(s->told, true) ? -EISCONN : 0;
-      case sim_socket::state::listening: return -EISCONN;
-      case sim_socket::state::refused:  // it is told, and the socket may try again
-        s->stage = sim_socket::state::fresh;
-        if (s->roaming)
-          s->local.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
-        if (s->unnamed) s->bound = false;
-        return s->broken != 0 ? -std::exchange(s->broken, 0) : -ECONNABORTED;
-      case sim_socket::state::fresh: break;
-    }
-  }
-  ip_endpoint to;
-  if (!read_address(*s, address, size, to)) return -EAFNOSUPPORT;
-  if (is_any(to.address)) to.address = own_address(*s, to.address);
-  if (to.address.is_v6() && s->bound && s->local.address.is_v4()) return -EAFNOSUPPORT;
-  if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
-    return -ENETUNREACH;
-  if (s->type == SOCK_STREAM && to.address.is_multicast()) return -ENETUNREACH;
-  if (!s->bound) {
-    if (const int status = bind_any(s); status < 0) return status;
-    s->unnamed = true;
-  }
-  s->roaming = s->roaming || is_any(s->local.address);
-  if (is_any(s->local.address))
-    s->local.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
-  s->remote = to;
-  if (s->type == SOCK_DGRAM) {
-    s->stage = sim_socket::state::connected;
-    return 0;
-  }
-  s->stage = sim_socket::state::connecting;
-  arrival a{arrival::kind::call, {}, s, {}, to, 0};
-  call(a);
-  return -EINPROGRESS;
-}
-
-/// The first segment of a connection goes out.
-ANYIO_NET_FN void sim_network::call(arrival& a) {
-  const sim_handle client = a.from.lock();
-  if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
-  if (is_dead(client->local.address, a.target.address)) return call_again(a);
-  a.what = arrival::kind::knock;
-  const time_point when = arrival_time(client->local.address, a.target.address, true);
-  dispatch(when, std::move(a));
-}
-
-/// It was not answered, and goes out again after a while: 127 seconds in all, 75 on the BSDs.
-ANYIO_NET_FN void sim_network::call_again(arrival& a) {
-  const bool is_linux = profile_ == sim::profile::linux_;
-  const int most_tries = is_linux ? 6 : 5;
-  const bool over = a.tries == most_tries;
-  const std::chrono::seconds pause(over && !is_linux ? 44 : 1 << a.tries);
-  ++a.tries;
-  if (over) {
-    a.what = arrival::kind::refused;
-    a.to = a.from;
-    a.error_number = ETIMEDOUT;
-  } else {
-    a.what = arrival::kind::call;
-  }
-  const time_point when = anyio::detail::add(now_, pause);
-  dispatch(when, std::move(a));
-}
-
-/// The first segment arrives where somebody may listen.
-ANYIO_NET_FN void sim_network::knock(arrival& a) {
-  const sim_handle client = a.from.lock();
-  if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
-  const sim_handle listener = listener_at(a.target);
-  const bool full = listener != nullptr && listener->accepted.size() >= listener->backlog;
-  if (full || is_dead(a.target.address, client->local.address)) return call_again(a);
-  const time_point answered = arrival_time(a.target.address, client->local.address, true);
-  if (listener == nullptr && a.target == client->local) {  // it calls itself, and answers
-    client->peer = client;
-    return dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
-  }
-  if (listener == nullptr)
-    return dispatch(answered, arrival{arrival::kind::refused, client, {}, {}, {}, ECONNREFUSED});
-  const sim_handle server = make(client->family, SOCK_STREAM);
-  server->family = listener->family;
-  server->options = listener->options;
-  server->bound = true;
-  server->local = a.target;
-  server->remote = client->local;
-  server->stage = sim_socket::state::connected;
-  server->told = true;
-  server->peer = client;
-  client->peer = server;
-  listener->accepted.push_back(server);
-  changed(*listener);
-  client->last_arrival = answered;
-  dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
-}
-
-ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
-  if (s->stage != sim_socket::state::listening) return -EINVAL;
-  if (s->accepted.empty()) return -EAGAIN;
-  const sim_handle connection = std::move(s->accepted.front());
-  s->accepted.pop_front();
-  if (connection->reset && profile_ != sim::profile::linux_) return -ECONNABORTED;
-  write_sim_address(*connection, connection->remote, connection->remote_path, address, size);
-  idle_steps_ = 0;
-  return add(connection);
-}
-
-/// Nothing more will go either way on this connection, of which Linux then forgets the other end.
-inline bool is_over(const sim_socket& s) {
-  return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
-}
-
-ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
-  if (s->is_ip() && s->stage == sim_socket::state::listening) {
-    if (how != SHUT_WR) stop_listening(*s);
-    return 0;
-  }
-  if (s->is_ip() && s->stage == sim_socket::state::connecting) {
-    s->stage = sim_socket::state::fresh;
-    changed(*s);
-    return 0;
-  }
-  const bool connected = s->stage == sim_socket::state::connected;
-  const bool sends = connected && !s->sending_over && !is_over(*s);
-  const int status = s->is_ip() && (!connected || is_over(*s)) ? -ENOTCONN : 0;
-  if (how != SHUT_WR) s->receiving_over = true;
-  if (how != SHUT_RD) s->sending_over = true;
-  if (how != SHUT_RD && sends && s->type == SOCK_STREAM) send_to_peer(*s, arrival::kind::end);
-  if (const sim_handle peer = s->peer.lock();
-      how != SHUT_WR && peer != nullptr && !s->is_ip() && s->type == SOCK_STREAM) {
-    peer->sending_over = true;  // UNIX sockets know at once that nobody will receive
-    changed(*peer);
-  }
-  changed(*s);
-  return status;
-}
-
-ANYIO_NET_FN void sim_network::stop_listening(sim_socket& s) {
-  s.stage = sim_socket::state::fresh;
-  for (const sim_handle& waiting : std::exchange(s.accepted, {})) {
-    send_to_peer(*waiting, arrival::kind::reset, ECONNRESET);
-    waiting->gone = true;
-  }
-  changed(s);
-}
-
-ANYIO_NET_FN int sim_network::break_connection(int fd) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (s->stage != sim_socket::state::connected || s->type != SOCK_STREAM || s->reset) return -ENOTCONN;
-  send_to_peer(*s, arrival::kind::reset, ECONNRESET);
-  break_stream(*s, 0);
-  return 0;
-}
-
-ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (remote && (s->stage != sim_socket::state::connected || is_over(*s))) return -ENOTCONN;
-  ip_endpoint endpoint = remote ? s->remote : s->local;
-  if (!remote && !s->bound && s->is_ip())
-    endpoint.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
-  write_sim_address(*s, endpoint, remote ? s->remote_path : s->local_path, address, size);
-  return 0;
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-#endif
-
-// == sim_messages: definitions ====================================================================
-
-// The sockets' calls that follow: options, bytes, datagrams, descriptors that are passed.
-
-#if defined(ANYIO_NET_SIM)
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-
-#include <netinet/in.h>
-#include <netinet/udp.h>
-#include <sys/un.h>
-
-#if defined(__APPLE__) || defined(__FreeBSD__)
-#include <sys/ucred.h>
-#endif
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-// --- options
-
-/// What a kind of socket has no options of. There is neither GRO nor GSO here.
-inline int option_refusal(const sim_socket& s, int level, bool gets) {
-  if (level == SOL_SOCKET) return 0;
-  if (!s.is_ip()) return -EOPNOTSUPP;
-  if (level == IPPROTO_UDP && s.type == SOCK_DGRAM) return -ENOPROTOOPT;
-  const bool of_another = level == IPPROTO_UDP || (level == IPPROTO_TCP && s.type != SOCK_STREAM) ||
-                          (level == IPPROTO_IPV6 && s.family == AF_INET);
-  if (!of_another) return 0;
-  return gets && s.family == AF_INET ? -EOPNOTSUPP : -ENOPROTOOPT;
-}
-
-ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-#if defined(SO_PEERCRED)
-  if (level == SOL_SOCKET && name == SO_PEERCRED) {
-    const int who[3] = {1, 0, 0};  // process, user, group
-    *size = std::min<socklen_t>(*size, sizeof who);
-    std::memcpy(value, who, *size);
-    return 0;
-  }
-#elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
-  if (!s->is_ip() && level == SOL_LOCAL) {
-    const int process = 1;
-    const xucred who{};
-    const bool is_process = name != LOCAL_PEERCRED;
-    *size = std::min<socklen_t>(*size, is_process ? sizeof process : sizeof who);
-    std::memcpy(value, is_process ? static_cast<const void*>(&process) : &who, *size);
-    return 0;
-  }
-#endif
-  if (const int status = option_refusal(*s, level, true); status < 0) return status;
-  int out = s->option(level, name);
-  if (level == SOL_SOCKET) {
-    if (name == SO_TYPE) out = s->type;
-    if (name == SO_ERROR) out = std::exchange(s->broken, 0);
-    if (name == SO_ACCEPTCONN) out = s->stage == sim_socket::state::listening ? 1 : 0;
-    if ((name == SO_RCVBUF || name == SO_SNDBUF) && out == 0) out = 131072;
-  }
-  *size = std::min<socklen_t>(*size, sizeof out);
-  std::memcpy(value, &out, *size);
-  return 0;
-}
-
-/// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
-inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
-  ip_address group;
-  bool joins = false;
-  if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
-    if (size < sizeof(ip_mreq)) return -EINVAL;
-    ip_mreq request;
-    std::memcpy(&request, value, sizeof request);
-    group = ip_address::v4(ntohl(request.imr_multiaddr.s_addr));
-    joins = name == IP_ADD_MEMBERSHIP;
-  } else if (level == IPPROTO_IPV6 && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP)) {
-    if (size < sizeof(ipv6_mreq)) return -EINVAL;
-    ipv6_mreq request;
-    std::memcpy(&request, value, sizeof request);
-    std::byte bytes[16];
-    std::memcpy(bytes, &request.ipv6mr_multiaddr, sizeof bytes);
-    group = ip_address::v6(bytes);
-    joins = name == IPV6_JOIN_GROUP;
-  } else {
-    return 1;
-  }
-  if (!group.is_multicast()) return -EINVAL;
-  if (joins) return s.groups.insert(group).second ? 0 : -EADDRINUSE;
-  return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
-}
-
-ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // of an accepted connection that is gone
-  if (const int status = option_refusal(*s, level, false); status < 0) return status;
-  if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE || name == SO_ACCEPTCONN))
-    return -ENOPROTOOPT;
-  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && s->bound && !is_over(*s) &&
-      s->stage != sim_socket::state::refused)
-    return -EINVAL;
-  if (const int status = change_membership(*s, level, name, value, size); status <= 0) return status;
-  if (level == SOL_SOCKET && name == SO_LINGER) {
-    if (size < sizeof(linger)) return -EINVAL;
-    linger l;
-    std::memcpy(&l, value, sizeof l);
-    s->options[{level, name}] = l.l_onoff != 0 && l.l_linger == 0 ? 1 : 0;
-    return 0;
-  }
-  int number = 0;
-  std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
-  if (level == SOL_SOCKET && name == SO_REUSEPORT && !s->is_ip() && number != 0) return -EOPNOTSUPP;
-  s->options[{level, name}] = number;
-  return 0;
-}
-
-// --- descriptors in messages
-
-ANYIO_NET_FN int sim_network::read_passed(const message& m, std::vector<sim_handle>& passed) {
-  if (m.control == nullptr || m.control_size == 0) return 0;
-  msghdr header{};
-  header.msg_control = m.control;
-  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    constexpr std::size_t most = 253;  // SCM_MAX_FD of Linux
-    if (passed.size() + count > most) return -EINVAL;
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd;
-      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-      const sim_handle s = find(fd);
-      if (s == nullptr) return refusal(fd);
-      passed.push_back(s);
-    }
-  }
-  return 0;
-}
-
-ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, message& m, bool takes_control) {
-  const std::size_t room =
-      takes_control && m.control_size >= CMSG_LEN(0) ? (m.control_size - CMSG_LEN(0)) / sizeof(int) : 0;
-  const std::size_t count = std::min(room, passed.size());
-  if (passed.size() > count) m.flags |= MSG_CTRUNC;
-  if (count != 0) {
-    cmsghdr header{};
-    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(count * sizeof(int)));
-    header.cmsg_level = SOL_SOCKET;
-    header.cmsg_type = SCM_RIGHTS;
-    std::byte* place = static_cast<std::byte*>(m.control);
-    std::memcpy(place, &header, sizeof header);
-    place += CMSG_LEN(0);
-    for (std::size_t i = 0; i < count; ++i, place += sizeof(int)) {
-      const int fd = add(passed[i]);
-      std::memcpy(place, &fd, sizeof fd);
-    }
-    m.control_size = std::min<std::size_t>(m.control_size, CMSG_SPACE(count * sizeof(int)));
-  } else {
-    m.control_size = 0;
-  }
-  for (const sim_handle& s : passed) drop(s);  // its place in the message
-}
-
-// --- bytes
-
-inline std::size_t gather(const message& m, std::size_t most, std::string& out) {
-  for (const ::iovec& part : m.parts) {
-    const std::size_t n = std::min(part.iov_len, most - out.size());
-    out.append(static_cast<const char*>(part.iov_base), n);
-  }
-  return out.size();
-}
-
-inline std::size_t size_of_parts(const message& m) {
-  std::size_t total = 0;
-  for (const ::iovec& part : m.parts) total += part.iov_len;
-  return total;
-}
-
-/// Copies to the parts of a message, behind so many bytes that are there.
-inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
-  for (const ::iovec& part : m.parts) {
-    if (offset >= part.iov_len) {
-      offset -= part.iov_len;
-      continue;
-    }
-    const std::size_t n = std::min(part.iov_len - offset, bytes.size());
-    std::memcpy(static_cast<char*>(part.iov_base) + offset, bytes.data(), n);
-    bytes.remove_prefix(n);
-    offset = 0;
-    if (bytes.empty()) return;
-  }
-}
-
-ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noexcept {
-  constexpr std::size_t datagrams = 11;  // Linux's max_dgram_qlen and one
-  constexpr std::size_t usual = 131072;
-  if (to.type == SOCK_DGRAM) return datagrams;
-  const int chosen = to.option(SOL_SOCKET, SO_RCVBUF);
-  return chosen > 0 ? static_cast<std::size_t>(std::max(chosen, 2304)) : usual;
-}
-
-ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  std::vector<sim_handle> passed;
-  if (const int status = read_passed(m, passed); status < 0) return status;
-  if (!passed.empty() && s->is_ip()) return -EINVAL;
-  const ssize_t n =
-      s->type == SOCK_STREAM ? send_stream(s, m, std::move(passed)) : send_datagram(s, m, std::move(passed));
-  if (n > 0) idle_steps_ = 0;
-  return n;
-}
-
-ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message& m,
-                                              std::vector<sim_handle>&& passed) {
-  if (!s->is_ip() && m.address != nullptr)
-    return s->stage == sim_socket::state::connected ? -EISCONN : -EOPNOTSUPP;
-  if (s->is_ip() && s->broken != 0) return -std::exchange(s->broken, 0);
-  switch (s->stage) {
-    case sim_socket::state::connecting: return -EAGAIN;
-    case sim_socket::state::fresh:
-    case sim_socket::state::listening: return s->is_ip() ? -EPIPE : -ENOTCONN;
-    case sim_socket::state::refused: return -EPIPE;
-    case sim_socket::state::connected: break;
-  }
-  if (s->sending_over || s->reset) return -EPIPE;
-  const std::size_t total = size_of_parts(m);
-  const sim_handle peer = s->peer.lock();
-  if (peer == nullptr || peer->gone) {
-    if (!s->is_ip()) return -EPIPE;
-    // It goes out, and is answered with a reset, or with nothing.
-    if (total == 0) return 0;
-    if (is_dead(s->local.address, s->remote.address) || is_dead(s->remote.address, s->local.address)) {
-      dispatch(anyio::detail::add(now_, std::chrono::milliseconds(924600)),
-               arrival{arrival::kind::reset, s, {}, {}, {}, ETIMEDOUT});
-      return static_cast<ssize_t>(total);
-    }
-    const time_point there = arrival_time(s->local.address, s->remote.address, true);
-    const time_point back = there + (arrival_time(s->remote.address, s->local.address, true) - now_);
-    dispatch(back, arrival{arrival::kind::reset, s, {}, {}, {}, ECONNRESET});
-    return static_cast<ssize_t>(total);
-  }
-  if (!s->is_ip() && peer->receiving_over) return -EPIPE;
-  if (total == 0) return 0;
-  const std::size_t used = peer->inbox_bytes + peer->on_the_way;
-  const std::size_t window = window_of(*peer);
-  if (used >= window) return -EAGAIN;
-  arrival a{arrival::kind::bytes, peer, {}, {}, {}, 0};
-  const std::size_t n = gather(m, window - used, a.chunk.data);
-  for (const sim_handle& p : passed) ++p->descriptors;
-  a.chunk.passed = std::move(passed);
-  peer->on_the_way += n;
-  transmit(*s, peer, std::move(a));
-  return static_cast<ssize_t>(n);
-}
-
-ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
-  m.flags = 0;
-  const ssize_t n =
-      s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control) : receive_datagram(*s, m, takes_control);
-  if (n > 0 && !m.peek) idle_steps_ = 0;
-  return n;
-}
-
-ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool takes_control) {
-  if (m.address != nullptr) write_sim_address(s, s.remote, s.remote_path, m.address, &m.address_size);
-  const auto nothing = [&](ssize_t outcome) {
-    m.control_size = 0;
-    return outcome;
-  };
-  const bool unconnected = s.stage == sim_socket::state::fresh || s.stage == sim_socket::state::listening;
-  if (unconnected && !s.is_ip()) return nothing(-EINVAL);
-  if (s.stage == sim_socket::state::listening) return nothing(-ENOTCONN);
-  if (s.inbox.empty()) {
-    if (s.ended && s.is_ip()) return nothing(0);  // before a reset that came later
-    if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
-    if (s.ended || s.reset || s.receiving_over) return nothing(0);
-    if (unconnected) return nothing(-ENOTCONN);
-    if (s.stage == sim_socket::state::refused) return nothing(0);
-    return nothing(-EAGAIN);
-  }
-  const std::size_t room = size_of_parts(m);
-  const bool was_full = s.inbox_bytes + s.on_the_way >= window_of(s);
-  std::size_t got = 0;
-  std::vector<sim_handle> passed;
-  if (m.peek) {
-    for (const sim_chunk& chunk : s.inbox) {
-      const std::size_t n = std::min(room - got, chunk.data.size());
-      scatter(m, got, std::string_view(chunk.data).substr(0, n));
-      got += n;
-      if (!chunk.passed.empty()) {
-        passed = chunk.passed;
-        for (const sim_handle& p : passed) ++p->descriptors;
-        break;
-      }
-      if (got == room) break;
-    }
-  }
-  const bool takes_descriptors = room == 0;  // those of the first byte come without it
-  while (!m.peek && (got < room || takes_descriptors) && !s.inbox.empty()) {
-    sim_chunk& chunk = s.inbox.front();
-    const std::size_t n = std::min(room - got, chunk.data.size());
-    scatter(m, got, std::string_view(chunk.data).substr(0, n));
-    got += n;
-    s.inbox_bytes -= n;
-    const bool ends = !chunk.passed.empty();
-    passed = std::move(chunk.passed);
-    chunk.passed.clear();
-    if (n == chunk.data.size()) {
-      s.inbox.pop_front();
-    } else {
-      chunk.data.erase(0, n);
-    }
-    if (ends || takes_descriptors) break;
-  }
-  if (was_full && !m.peek)
-    if (const sim_handle peer = s.peer.lock()) changed(*peer);
-  hand_over(std::move(passed), m, takes_control);
-  return static_cast<ssize_t>(got);
-}
-
-// --- datagrams
-
-ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint& target,
-                                                               const ip_endpoint& from) const {
-  std::vector<sim_handle> found;
-  const bool broadcast = target.address == ip_address::v4(0xffffffff);
-  int best = -1;
-  for (const auto& place : ports_) {
-    const sim_handle s = place.lock();
-    if (s == nullptr || s->gone || s->type != SOCK_DGRAM || s->local.port != target.port) continue;
-    const bool connected = s->stage == sim_socket::state::connected;
-    if (connected && s->remote != from) continue;
-    if (target.address.is_multicast()) {
-      const bool hears = s->groups.contains(target.address) &&
-                         (is_any(s->local.address) || s->local.address == target.address);
-      if (hears) found.push_back(s);
-      continue;
-    }
-    if (!covers(*s, target.address)) continue;
-    if (broadcast) {
-      found.push_back(s);
-      continue;
-    }
-    const int rank = (connected ? 2 : 0) + (is_any(s->local.address) ? 0 : 1);
-    if (rank < best) continue;
-    const bool shares = s->option(SOL_SOCKET, SO_REUSEPORT) != 0 && rank == best &&
-                        found.front()->option(SOL_SOCKET, SO_REUSEPORT) != 0;
-    best = rank;
-    if (!shares) found.clear();  // the last one that was bound has it
-    found.push_back(s);
-  }
-  if (best < 0 || found.size() < 2) return found;
-  // Of those that share a port each has its senders, so that all that one sends goes to one.
-  return {found[from.port % found.size()]};
-}
-
-ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
-                                                std::vector<sim_handle>&& passed) {
-  const std::size_t total = size_of_parts(m);
-  arrival a{arrival::kind::datagram, {}, s, {}, {}, 0};
-  if (s->is_ip()) {
-    if (!s->bound)
-      if (const int status = bind_any(s); status < 0) return status;
-    ip_endpoint to = s->remote;
-    if (m.address != nullptr) {
-      if (!read_address(*s, m.address, m.address_size, to)) return -EAFNOSUPPORT;
-    } else if (s->stage != sim_socket::state::connected) {
-      return -EDESTADDRREQ;
-    }
-    if (to.port == 0) return -EINVAL;
-    constexpr std::size_t most = 65507;  // 65535 less the headers of IPv4 and UDP
-    if (total > (to.address.is_v6() ? most + 20 : most)) return -EMSGSIZE;
-    if (to.address == ip_address::v4(0xffffffff) && s->option(SOL_SOCKET, SO_BROADCAST) == 0) return -EACCES;
-    if (is_any(to.address)) to.address = own_address(*s, to.address);
-    if (to.address.is_v6() && s->local.address.is_v4()) return -EAFNOSUPPORT;
-    if (s->family == AF_INET6 && to.address.is_v4() && s->option(IPPROTO_IPV6, IPV6_V6ONLY) != 0)
-      return -ENETUNREACH;
-    if (s->broken != 0) return -std::exchange(s->broken, 0);
-    if (s->sending_over) return -EPIPE;
-    a.target = to;
-    a.chunk.from = s->local;
-    if (is_any(a.chunk.from.address))
-      a.chunk.from.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
-    gather(m, total, a.chunk.data);
-    const bool multicast = to.address.is_multicast();
-    const bool v4 = to.address.is_v4();
-    const auto silent =
-        s->options.find({v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MULTICAST_LOOP : IPV6_MULTICAST_LOOP});
-    if (multicast && silent != s->options.end() && silent->second == 0) return static_cast<ssize_t>(total);
-    if (!choices.chance(link(a.chunk.from.address, to.address).drop))
-      dispatch(arrival_time(a.chunk.from.address, to.address, false), std::move(a));
-    return static_cast<ssize_t>(total);
-  }
-  const bool named = m.address != nullptr;
-  if (!named && s->stage != sim_socket::state::connected) return -ENOTCONN;
-  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default less what the kernel keeps
-  if (total > most) return -EMSGSIZE;
-  if (s->broken != 0) return -std::exchange(s->broken, 0);
-  if (s->sending_over) return -EPIPE;
-  sim_handle to = s->peer.lock();
-  if (named) {
-    const std::string path = unix_path(m.address, m.address_size);
-    const std::string place = place_of(path, SOCK_DGRAM);
-    if (!files_.contains(place)) return !path.empty() && path.front() == '\0' ? -ECONNREFUSED : -ENOENT;
-    to = at_path(place);
-  }
-  if (to == nullptr || to->gone) {
-    if (!named) leave_peer(*s);  // it is told once
-    return -ECONNREFUSED;
-  }
-  if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
-  if (to->stage == sim_socket::state::connected && to->peer.lock() != s) return -EPERM;
-  if (to->receiving_over) return -EPIPE;
-  if (is_full(*to, *s)) return profile_ == sim::profile::linux_ ? -EAGAIN : -ENOBUFS;
-  gather(m, total, a.chunk.data);
-  a.chunk.from_path = s->local_path;
-  for (const sim_handle& p : passed) ++p->descriptors;
-  a.chunk.passed = std::move(passed);
-  a.to = to;
-  ++to->on_the_way;
-  dispatch(now_, std::move(a));
-  return static_cast<ssize_t>(total);
-}
-
-ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bool takes_control) {
-  const auto nothing = [&](ssize_t outcome) {
-    m.control_size = 0;
-    return outcome;
-  };
-  if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
-  if (s.inbox.empty()) return nothing(-EAGAIN);
-  sim_chunk& chunk = s.inbox.front();
-  const std::size_t n = std::min(size_of_parts(m), chunk.data.size());
-  scatter(m, 0, std::string_view(chunk.data).substr(0, n));
-  if (n < chunk.data.size()) m.flags |= MSG_TRUNC;
-  if (m.address != nullptr) {
-    write_sim_address(s, chunk.from, chunk.from_path, m.address, &m.address_size);
-    if (!s.is_ip() && chunk.from_path.empty()) m.address_size = 0;
-  }
-  if (m.peek) {
-    for (const sim_handle& p : chunk.passed) ++p->descriptors;
-    hand_over(std::vector<sim_handle>(chunk.passed), m, takes_control);
-    return static_cast<ssize_t>(n);
-  }
-  std::vector<sim_handle> passed = std::move(chunk.passed);
-  s.inbox_bytes -= chunk.data.size();
-  s.inbox.pop_front();
-  hand_over(std::move(passed), m, takes_control);
-  if (!s.is_ip()) {  // whoever is connected to it may send again
-    for (auto& [fd, d] : descriptors_)
-      if (d.socket->peer.lock().get() == &s) changed(*d.socket);
-  }
-  return static_cast<ssize_t>(n);
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-#endif
-
-// == backend_sim: definitions =====================================================================
-
-// The seam's calls, in memory.
-
-#if defined(ANYIO_NET_SIM)
-
-#include <cerrno>
-#include <string>
-
-namespace anyio::inline ANYIO_NET_ABI::detail {
-
-// --- time and chance
-
-ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
-
-ANYIO_NET_FN std::int64_t sim_backend::calendar() {
-  if (calendar_ == 0) calendar_ = system_calendar();
-  return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(network_->elapsed()).count();
-}
-
-ANYIO_NET_FN std::uint64_t sim_backend::entropy() { return network_->choices.noise(); }
-
-// --- readiness
-
-ANYIO_NET_FN int sim_backend::watch(int fd, std::uint64_t token) {
-  return traced("watch", fd, network_->watch(fd, token));
-}
-
-ANYIO_NET_FN void sim_backend::forget(int fd) { network_->forget(fd); }
-
-ANYIO_NET_FN int sim_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool) {
-  return traced("watch_once", fd, network_->watch_once(fd, interest, token));
-}
-
-ANYIO_NET_FN int sim_backend::poll_now(int fd, std::uint32_t interest) {
-  const int bits = network_->poll(fd);
-  return traced("poll", fd, bits < 0 ? bits : bits & static_cast<int>(interest | ready_end));
-}
-
-ANYIO_NET_FN int sim_backend::wait(std::span<poll_event> events, duration at_most) {
-  const time_point deadline =
-      at_most < duration::zero() ? time_point::max() : anyio::detail::add(network_->now(), at_most);
-  for (;;) {
-    const int count = network_->collect(events);
-    if (count != 0) return traced("wait", -1, count);
-    if (std::exchange(woken_, false) || network_->verdict() != sim_verdict::none)
-      return traced("wait", -1, 0);
-    if (network_->advance(deadline)) continue;
-    if (deadline == time_point::max()) network_->end(sim_verdict::deadlock);
-    return traced("wait", -1, network_->collect(events));
-  }
-}
-
-ANYIO_NET_FN void sim_backend::wake() { woken_ = true; }
-
-ANYIO_NET_FN int sim_backend::native_handle() const { return -1; }
-
-// --- sockets
-
-ANYIO_NET_FN int sim_backend::open_socket(int family, int type, int) {
-  return traced("socket", -1, network_->open(family, type));
-}
-
-ANYIO_NET_FN int sim_backend::open_pair(int family, int type, int (&fds)[2]) {
-  return traced("socketpair", -1, network_->open_pair(family, type, fds));
-}
-
-ANYIO_NET_FN int sim_backend::bind(int fd, const sockaddr* address, socklen_t size) {
-  return traced("bind", fd, network_->bind(fd, address, size));
-}
-
-ANYIO_NET_FN int sim_backend::listen(int fd, int backlog) {
-  return traced("listen", fd, network_->listen(fd, backlog));
-}
-
-ANYIO_NET_FN int sim_backend::connect(int fd, const sockaddr* address, socklen_t size) {
-  return traced("connect", fd, network_->connect(fd, address, size));
-}
-
-ANYIO_NET_FN int sim_backend::accept(int fd, sockaddr* address, socklen_t* size) {
-  return traced("accept", fd, network_->accept(fd, address, size));
-}
-
-ANYIO_NET_FN int sim_backend::shutdown(int fd, int how) {
-  return traced("shutdown", fd, network_->shutdown(fd, how));
-}
-
-ANYIO_NET_FN int sim_backend::break_connection(int fd) {
-  return traced("break", fd, network_->break_connection(fd));
-}
-
-ANYIO_NET_FN int sim_backend::close(int fd) { return traced("close", fd, network_->close(fd)); }
-
-ANYIO_NET_FN ssize_t sim_backend::receive(int fd, void* data, std::size_t size) {
-  const ::iovec part{data, size};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  return traced("receive", fd, network_->receive(fd, m, false));
-}
-
-ANYIO_NET_FN ssize_t sim_backend::send(int fd, const void* data, std::size_t size) {
-  const ::iovec part{const_cast<void*>(data), size};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  return traced("send", fd, network_->send(fd, m));
-}
-
-ANYIO_NET_FN ssize_t sim_backend::receive_message(int fd, message& m) {
-  return traced("receive_message", fd, network_->receive(fd, m, m.control != nullptr));
-}
-
-ANYIO_NET_FN ssize_t sim_backend::send_message(int fd, const message& m) {
-  return traced("send_message", fd, network_->send(fd, m));
-}
-
-ANYIO_NET_FN int sim_backend::receive_messages(int fd, std::span<message> messages,
-                                               std::span<std::size_t> sizes, bool& emptied) {
-  int done = 0;
-  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
-    const ssize_t n = receive_message(fd, messages[i]);
-    emptied = n == -EAGAIN;
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    sizes[i] = static_cast<std::size_t>(n);
-  }
-  return done;
-}
-
-ANYIO_NET_FN int sim_backend::send_messages(int fd, std::span<const message> messages) {
-  int done = 0;
-  for (const message& m : messages) {
-    const ssize_t n = send_message(fd, m);
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    ++done;
-  }
-  return done;
-}
-
-ANYIO_NET_FN ssize_t sim_backend::send_file(int, int file, std::uint64_t, std::size_t) {
-  return traced("send_file", file, network_->is_open(file) ? -EINVAL : -EOPNOTSUPP);
-}
-
-ANYIO_NET_FN int sim_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  return traced("get_option", fd, network_->get_option(fd, level, name, value, size));
-}
-
-ANYIO_NET_FN int sim_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
-  return traced("set_option", fd, network_->set_option(fd, level, name, value, size));
-}
-
-ANYIO_NET_FN int sim_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
-  return network_->address_of(fd, false, address, size);
-}
-
-ANYIO_NET_FN int sim_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
-  return network_->address_of(fd, true, address, size);
-}
-
-// --- descriptors of other kinds: there are none
-
-ANYIO_NET_FN ssize_t sim_backend::read(int fd, void* data, std::size_t size) {
-  return receive(fd, data, size);
-}
-
-ANYIO_NET_FN ssize_t sim_backend::write(int fd, std::span<const ::iovec> parts) {
-  message m;
-  m.parts = parts;
-  return send_message(fd, m);
-}
-
-ANYIO_NET_FN int sim_backend::adopt(int fd) { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
-
-ANYIO_NET_FN int sim_backend::make_blocking(int) { return 0; }
-
-ANYIO_NET_FN int sim_backend::set_close_on_exec(int) { return 0; }
-
-// --- paths, names, signals, threads
-
-ANYIO_NET_FN int sim_backend::identify(const char* path, file_identity& identity) {
-  return network_->identify(path, identity);
-}
-
-ANYIO_NET_FN int sim_backend::identify(int fd, file_identity& identity) {
-  return network_->identify(fd, identity);
-}
-
-ANYIO_NET_FN int sim_backend::change_mode(const char* path, mode_t) {
-  file_identity identity;
-  return network_->identify(path, identity);
-}
-
-ANYIO_NET_FN int sim_backend::unlink(const char* path) {
-  return traced("unlink", -1, network_->unlink(path));
-}
-
-ANYIO_NET_FN resolved sim_backend::resolve(const std::string& host, std::uint16_t port, int family) {
-  resolved answer = network_->resolve(host, port, family);
-  network_->trace("resolve", -1, answer.status);
-  return answer;
-}
-
-ANYIO_NET_FN int sim_backend::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
-  host = endpoint.address.to_string();
-  service = std::to_string(endpoint.port);
-  return 0;
-}
-
-ANYIO_NET_FN bool sim_backend::has_family(int family) {
-  return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
-}
-
-ANYIO_NET_FN int sim_backend::catch_signal(int number) { return network_->catch_signal(number); }
-
-ANYIO_NET_FN void sim_backend::release_signal(int number) { network_->release_signal(number); }
-
-ANYIO_NET_FN bool sim_backend::take_signal(int number) { return network_->take_signal(number); }
-
-ANYIO_NET_FN bool sim_backend::uses_threads() const { return false; }
-
-/// At least one, so that cancelling meets a call that has not begun, as it may on a helper thread.
-ANYIO_NET_FN std::size_t sim_backend::turns_before_call() { return 1 + network_->choices.pick(8); }
-
-ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAGAIN; }
-
-}  // namespace anyio::inline ANYIO_NET_ABI::detail
-
-#endif
-
-// == backend_fault: definitions ===================================================================
-
-// What may go wrong with which call.
-
-#if defined(ANYIO_NET_SIM)
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <iterator>
-
-#include <sys/socket.h>
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-inline constexpr int errors_of_opening[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
-inline constexpr int errors_of_bind[] = {EADDRINUSE, EACCES, EADDRNOTAVAIL};
-inline constexpr int errors_of_listen[] = {EADDRINUSE};
-inline constexpr int errors_of_connect[] = {ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EADDRNOTAVAIL};
-inline constexpr int errors_of_connect_unix[] = {ECONNREFUSED, ENOENT, EACCES, EAGAIN};
-inline constexpr int errors_of_connected[] = {ECONNREFUSED, ETIMEDOUT, ECONNRESET, EHOSTUNREACH};
-inline constexpr int errors_of_accept[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EAGAIN};
-inline constexpr int errors_of_stream_in[] = {ECONNRESET, ETIMEDOUT, EAGAIN, ENOMEM};
-inline constexpr int errors_of_stream_out[] = {ECONNRESET, EPIPE, ETIMEDOUT, EAGAIN, ENOBUFS};
-inline constexpr int errors_of_datagram_in[] = {ECONNREFUSED, EAGAIN};
-inline constexpr int errors_of_datagram_out[] = {ECONNREFUSED, ENOBUFS, EPERM, EAGAIN};
-inline constexpr int errors_of_reading[] = {EIO, EAGAIN, ENOMEM};
-inline constexpr int errors_of_writing[] = {EPIPE, EIO, EAGAIN, ENOMEM};
-inline constexpr int errors_of_watch[] = {ENOMEM, ENOSPC};
-inline constexpr int errors_of_memory[] = {ENOMEM};
-inline constexpr int errors_of_options[] = {ENOPROTOOPT, EINVAL};
-inline constexpr int errors_of_shutdown[] = {ENOTCONN};
-inline constexpr int errors_of_names[] = {ENOBUFS};
-inline constexpr int errors_of_signals[] = {EINVAL, EMFILE};
-inline constexpr int errors_of_paths[] = {EACCES, EIO};
-
-// --- the deciding
-
-ANYIO_NET_FN int faulty_backend::failure_of(const char* name, std::span<const int> legal) {
-  if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
-  one_failure->name = name;
-  one_failure->choices = legal.size();
-  one_failure->error_number = legal[one_failure->which % legal.size()];
-  return -one_failure->error_number;
-}
-
-ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
-  const auto found = watched_.find(fd);
-  if (found != watched_.end() && found->second.what != kind::other) return found->second.what;
-  int type = 0;
-  socklen_t size = sizeof type;
-  if (inner_->get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) return kind::other;
-  if (type == SOCK_STREAM) return kind::stream;
-  sockaddr_storage address{};
-  size = sizeof address;
-  if (inner_->local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return kind::other;
-  return address.ss_family == AF_UNIX ? kind::unix_datagram : kind::ip_datagram;
-}
-
-/// Whether something of this probability happens. Names are looked up on helper threads, too.
-ANYIO_NET_FN bool faulty_backend::chance(double probability) {
-  if (!(probability > 0)) return false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(mutex_);
-#endif
-  return choices_->chance(probability);
-}
-
-ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(mutex_);
-#endif
-  return choices_->pick(bound);
-}
-
-/// Less than all of it, at least 1, if it is to be.
-ANYIO_NET_FN bool faulty_backend::shorten(std::size_t& size) {
-  if (size < 2 || !chance(faults.short_io)) return false;
-  size = 1 + pick(size - 1);
-  return true;
-}
-
-/// Who is watched, and so can be told of readiness, may be denied it; not in the turn that follows, so that
-/// everything goes on.
-ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
-  const auto found = watched_.find(fd);
-  if (found == watched_.end()) return false;
-  std::uint64_t& last = direction == ready_read ? found->second.denied_read : found->second.denied_write;
-  if (turn_ - last < 2 || !chance(faults.would_block)) return false;
-  last = turn_;
-  owe(fd, direction);
-  return true;
-}
-
-/// What comes of a connection that has been broken here: nothing more, either way.
-ANYIO_NET_FN bool faulty_backend::is_broken(int fd) const {
-  const auto found = watched_.find(fd);
-  return found != watched_.end() && found->second.broken;
-}
-
-ANYIO_NET_FN void faulty_backend::break_here(int fd) {
-  inner_->break_connection(fd);
-  const auto found = watched_.find(fd);
-  if (found != watched_.end()) found->second.broken = true;
-}
-
-/// Who was told EAGAIN hears of readiness at one of the next waits.
-ANYIO_NET_FN void faulty_backend::owe(int fd, std::uint32_t bits) {
-  const auto found = watched_.find(fd);
-  if (found == watched_.end()) return;
-  found->second.owed |= bits;
-  owes_ = true;
-}
-
-ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t direction,
-                                        std::size_t& size) {
-  const kind what = kind_of(fd);
-  const bool in = direction == ready_read;
-  const bool stream = what == kind::stream;
-  const std::span<const int> legal =
-      stream
-          ? (in ? std::span<const int>(errors_of_stream_in) : std::span<const int>(errors_of_stream_out))
-          : (in ? std::span<const int>(errors_of_datagram_in) : std::span<const int>(errors_of_datagram_out));
-  if (const int failure = what == kind::other ? 0 : failure_of(name, legal); failure != 0) {
-    if (failure == -EAGAIN) {
-      owe(fd, direction);
-    } else if (stream && !is_shortage(failure)) {
-      break_here(fd);
-    }
-    return failure;
-  }
-  if (denies(fd, direction)) return -EAGAIN;
-  if (!stream) return 0;
-  if (chance(faults.reset)) {
-    break_here(fd);
-    return -ECONNRESET;
-  }
-  if (shorten(size) && in) owe(fd, direction);  // less than there was room for, and yet more is there
-  return 0;
-}
-
-// --- time and chance, readiness
-
-ANYIO_NET_FN time_point faulty_backend::now() { return inner_->now(); }
-
-ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
-  if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
-  const int status = inner_->watch(fd, token);
-  if (status >= 0) watched_[fd] = watched{token, 0, kind_of(fd), false, 0, 0};
-  return status;
-}
-
-ANYIO_NET_FN void faulty_backend::forget(int fd) {
-  release_held(fd);  // its owner may close it
-  watched_.erase(fd);
-  inner_->forget(fd);
-}
-
-ANYIO_NET_FN int faulty_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
-  if (const int failure = failure_of("watch_once", errors_of_watch); failure != 0) return failure;
-  return inner_->watch_once(fd, interest, token, again);
-}
-
-ANYIO_NET_FN int faulty_backend::poll_now(int fd, std::uint32_t interest) {
-  if (const int failure = failure_of("poll_now", errors_of_memory); failure != 0) return failure;
-  return inner_->poll_now(fd, interest);
-}
-
-ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_most) {
-  if (held_) release_held(held_->fd);
-  interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time goes on
-  if (interrupted_) return 0;
-  ++turn_;
-  const int n = inner_->wait(events, owes_ ? duration::zero() : at_most);
-  if (n < 0 || !owes_) return n;
-  auto count = static_cast<std::size_t>(n);
-  owes_ = false;
-  for (auto& [fd, w] : watched_) {
-    if (w.owed == 0) continue;
-    if (count == events.size()) {
-      owes_ = true;
-      break;
-    }
-    events[count++] = {w.token, std::exchange(w.owed, 0)};
-  }
-  return static_cast<int>(count);
-}
-
-ANYIO_NET_FN void faulty_backend::wake() { inner_->wake(); }
-
-ANYIO_NET_FN int faulty_backend::native_handle() const { return inner_->native_handle(); }
-
-// --- sockets
-
-ANYIO_NET_FN int faulty_backend::open_socket(int family, int type, int protocol) {
-  if (const int failure = failure_of("socket", errors_of_opening); failure != 0) return failure;
-  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
-  return inner_->open_socket(family, type, protocol);
-}
-
-ANYIO_NET_FN int faulty_backend::open_pair(int family, int type, int (&fds)[2]) {
-  if (const int failure = failure_of("socketpair", errors_of_opening); failure != 0) return failure;
-  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
-  return inner_->open_pair(family, type, fds);
-}
-
-ANYIO_NET_FN int faulty_backend::bind(int fd, const sockaddr* address, socklen_t size) {
-  if (const int failure = failure_of("bind", errors_of_bind); failure != 0) return failure;
-  return inner_->bind(fd, address, size);
-}
-
-ANYIO_NET_FN int faulty_backend::listen(int fd, int backlog) {
-  if (const int failure = failure_of("listen", errors_of_listen); failure != 0) return failure;
-  return inner_->listen(fd, backlog);
-}
-
-ANYIO_NET_FN int faulty_backend::connect(int fd, const sockaddr* address, socklen_t size) {
-  const std::span<const int> legal = address->sa_family == AF_UNIX
-                                         ? std::span<const int>(errors_of_connect_unix)
-                                         : std::span<const int>(errors_of_connect);
-  if (const int failure = failure_of("connect", legal); failure != 0) return failure;
-  return inner_->connect(fd, address, size);
-}
-
-ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* size) {
-  if (const int failure = failure_of("accept", errors_of_accept); failure != 0) {
-    owe(fd, ready_read);  // the connection is still there
-    return failure;
-  }
-  if (denies(fd, ready_read)) return -EAGAIN;
-  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
-  return inner_->accept(fd, address, size);
-}
-
-ANYIO_NET_FN void faulty_backend::keep_non_blocking(int fd) { inner_->keep_non_blocking(fd); }
-
-ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
-  if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
-    break_here(fd);
-    return failure;
-  }
-  return inner_->shutdown(fd, how);
-}
-
-ANYIO_NET_FN int faulty_backend::close(int fd) {
-  release_held(fd);
-  watched_.erase(fd);
-  return inner_->close(fd);
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::receive(int fd, void* data, std::size_t size) {
-  if (is_broken(fd)) return 0;
-  if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
-  return inner_->receive(fd, data, size);
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::send(int fd, const void* data, std::size_t size) {
-  if (is_broken(fd)) return -EPIPE;
-  const ::iovec part{const_cast<void*>(data), size};
-  if (kind_of(fd) == kind::ip_datagram) {
-    message m;
-    m.parts = std::span<const ::iovec>(&part, 1);
-    return send_message(fd, m);
-  }
-  if (const int failure = meddle(fd, "send", ready_write, size); failure != 0) return failure;
-  return inner_->send(fd, data, size);
-}
-
-inline std::size_t total_of(const message& m) noexcept {
-  std::size_t total = 0;
-  for (const ::iovec& part : m.parts) total += part.iov_len;
-  return total;
-}
-
-/// A message of which only so many bytes go.
-class shortened_message {
- public:
-  shortened_message(const message& m, std::size_t size) : parts_(m.parts.begin(), m.parts.end()), m_(m) {
-    for (::iovec& part : parts_) {
-      part.iov_len = std::min(part.iov_len, size);
-      size -= part.iov_len;
-    }
-    m_.parts = parts_;
-  }
-  message& get() noexcept { return m_; }
-
- private:
-  std::vector<::iovec> parts_;
-  message m_;
-};
-
-ANYIO_NET_FN ssize_t faulty_backend::receive_message(int fd, message& m) {
-  if (is_broken(fd)) {
-    m.control_size = 0;
-    return 0;
-  }
-  const std::size_t total = total_of(m);
-  std::size_t size = total;
-  if (const int failure = meddle(fd, "receive_message", ready_read, size); failure != 0) return failure;
-  if (size == total) return inner_->receive_message(fd, m);
-  shortened_message shorter(m, size);
-  const ssize_t n = inner_->receive_message(fd, shorter.get());
-  m.flags = shorter.get().flags;
-  m.address_size = shorter.get().address_size;
-  m.control_size = shorter.get().control_size;
-  return n;
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
-  if (is_broken(fd)) return -EPIPE;
-  const std::size_t total = total_of(m);
-  std::size_t size = total;
-  if (const int failure = meddle(fd, "send_message", ready_write, size); failure != 0) return failure;
-  if (kind_of(fd) == kind::ip_datagram) return send_one(fd, m);
-  if (size == total) return inner_->send_message(fd, m);
-  return inner_->send_message(fd, shortened_message(m, size).get());
-}
-
-/// An IP datagram, which may be lost, come twice, or come late. What is larger than an Ethernet packet is
-/// left alone: the system may refuse it, and its sender must hear so.
-ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
-  constexpr std::size_t fits_everywhere = 1472;
-  const auto total = static_cast<ssize_t>(total_of(m));
-  const bool in_pieces = m.control_size != 0;  // a part is then a datagram
-  if ((in_pieces ? m.parts.front().iov_len : total_of(m)) > fits_everywhere)
-    return inner_->send_message(fd, m);
-  if (chance(faults.drop)) return total;
-  if (!held_ && chance(faults.reorder)) {
-    held_datagram h{fd, {}, {}, {}};
-    for (const ::iovec& part : m.parts) h.data.append(static_cast<const char*>(part.iov_base), part.iov_len);
-    if (m.address != nullptr) h.address.assign(reinterpret_cast<const char*>(m.address), m.address_size);
-    if (m.control_size != 0) h.control.assign(static_cast<const char*>(m.control), m.control_size);
-    held_ = std::move(h);
-    return total;
-  }
-  const ssize_t n = inner_->send_message(fd, m);
-  if (n >= 0 && chance(faults.duplicate)) inner_->send_message(fd, m);
-  release_held(fd);
-  return n;
-}
-
-/// Sends what was held back of this descriptor, behind what came after it.
-ANYIO_NET_FN void faulty_backend::release_held(int fd) {
-  if (!held_ || held_->fd != fd) return;
-  held_datagram h = std::move(*held_);
-  held_.reset();
-  const ::iovec part{h.data.data(), h.data.size()};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  sockaddr_storage address{};
-  if (!h.address.empty()) {
-    std::memcpy(&address, h.address.data(), std::min(h.address.size(), sizeof address));
-    m.address = reinterpret_cast<sockaddr*>(&address);
-    m.address_size = static_cast<socklen_t>(h.address.size());
-  }
-  m.control = h.control.data();
-  m.control_size = h.control.size();
-  inner_->send_message(fd, m);
-}
-
-ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> messages,
-                                                  std::span<std::size_t> sizes, bool& emptied) {
-  std::size_t size = 1;
-  if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
-  return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
-}
-
-ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {
-  int done = 0;
-  for (const message& m : messages) {
-    const ssize_t n = send_message(fd, m);
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    ++done;
-  }
-  return done;
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64_t offset,
-                                               std::size_t count) {
-  if (is_broken(socket)) return -EPIPE;
-  if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
-  return files_of(*inner_).send_file(socket, file, offset, count);
-}
-
-ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)) {
-    if (const int failure = failure_of("connected", errors_of_connected); failure != 0) {
-      break_here(fd);
-      const int why = -failure;
-      std::memcpy(value, &why, *size = sizeof why);
-      return 0;
-    }
-  }
-  return inner_->get_option(fd, level, name, value, size);
-}
-
-ANYIO_NET_FN int faulty_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
-  if (const int failure = failure_of("set_option", errors_of_options); failure != 0) return failure;
-  return inner_->set_option(fd, level, name, value, size);
-}
-
-ANYIO_NET_FN int faulty_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
-  if (const int failure = failure_of("local_address", errors_of_names); failure != 0) return failure;
-  return inner_->local_address(fd, address, size);
-}
-
-ANYIO_NET_FN int faulty_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
-  if (const int failure = failure_of("remote_address", errors_of_shutdown); failure != 0) return failure;
-  return inner_->remote_address(fd, address, size);
-}
-
-// --- the rest
-
-ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) {
-  if (const int failure = failure_of("read", errors_of_reading); failure != 0) {
-    if (failure == -EAGAIN) owe(fd, ready_read);
-    return failure;
-  }
-  if (denies(fd, ready_read)) return -EAGAIN;
-  static_cast<void>(shorten(size));
-  return files_of(*inner_).read(fd, data, size);
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
-  if (const int failure = failure_of("write", errors_of_writing); failure != 0) {
-    if (failure == -EAGAIN) owe(fd, ready_write);
-    return failure;
-  }
-  if (denies(fd, ready_write)) return -EAGAIN;
-  message m;
-  m.parts = parts;
-  std::size_t size = total_of(m);
-  return files_of(*inner_).write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
-}
-
-ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
-
-ANYIO_NET_FN int faulty_backend::make_blocking(int fd) { return files_of(*inner_).make_blocking(fd); }
-
-ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
-
-ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
-  if (const int failure = failure_of("identify", errors_of_paths); failure != 0) return failure;
-  return paths_of(*inner_).identify(path, identity);
-}
-
-ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
-  return files_of(*inner_).identify(fd, identity);
-}
-
-ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
-  if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
-  return paths_of(*inner_).change_mode(path, mode);
-}
-
-ANYIO_NET_FN void faulty_backend::prepare_mode(int fd, mode_t mode) {
-  paths_of(*inner_).prepare_mode(fd, mode);
-}
-
-ANYIO_NET_FN std::string faulty_backend::absolute(const std::string& path) {
-  return paths_of(*inner_).absolute(path);
-}
-
-ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
-  if (const int failure = failure_of("unlink", errors_of_paths); failure != 0) return failure;
-  return paths_of(*inner_).unlink(path);
-}
-
-ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
-  resolved failed;
-  if (failure_of("resolve", errors_of_paths) != 0 || chance(faults.name_failure)) {
-    failed.status = -ENOENT;
-    failed.reason = "the name server does not answer";
-    return failed;
-  }
-  return names_of(*inner_).resolve(host, port, family);
-}
-
-ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
-                                         std::string& service) {
-  if (const int failure = failure_of("reverse", errors_of_paths); failure != 0) return failure;
-  return names_of(*inner_).reverse(endpoint, host, service);
-}
-
-ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inner_).has_family(family); }
-
-ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
-
-ANYIO_NET_FN int faulty_backend::after_fork() {
-  held_.reset();  // the parent sends it
-  return inner_->after_fork();
-}
-
-ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
-  if (signal_service* own = inner_->signals()) return *own;
-  if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
-  return *system_signals_;
-}
-
-ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
-  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
-  return inner_signals().catch_signal(number);
-}
-
-ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
-
-ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
-
-ANYIO_NET_FN void faulty_backend::wake_by(int wake_descriptor) {
-  signal_service* const own = inner_->signals();
-  if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
-}
-
-ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
-  static_cast<void>(shorten(wanted));
-  return inner_->transfer(wanted);
-}
-
-ANYIO_NET_FN int faulty_backend::break_connection(int fd) { return inner_->break_connection(fd); }
-
-}  // namespace detail
-
-ANYIO_NET_FN std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
-                                                    const sim::options& options) {
-  if (inner == nullptr) return nullptr;
-  auto choices = std::make_shared<detail::sim_choices>(options.seed, options.choices);
-  return std::make_unique<detail::faulty_backend>(std::move(inner), std::move(choices), options.faults);
-}
-
-}  // namespace anyio::inline ANYIO_NET_ABI
-
-#endif
-
-// == sim: definitions =============================================================================
-
-// How a simulated run begins and ends.
-
-#if defined(ANYIO_NET_SIM)
-
-#include <algorithm>
-#include <cstdio>
-#include <cstdlib>
-
-namespace anyio::inline ANYIO_NET_ABI {
-
-namespace detail {
-
-ANYIO_NET_FN sim_session::sim_session(const sim::options& options)
-    : network_(std::make_shared<sim_network>(options)),
-      options_(options),
-      outer_(std::exchange(innermost, this)),
-      outer_close_(std::exchange(close_simulated, &close_descriptor_here)) {}
-
-ANYIO_NET_FN sim_session::~sim_session() {
-  innermost = outer_;
-  close_simulated = outer_close_;
-}
-
-ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
-  sim_network& network = current().network();
-  network.trace("close", fd, network.close(fd));
-}
-
-/// What goes wrong above the network. What is lost is lost on the way, which each link may have its own
-/// chance of.
-inline sim::faults faults_above(sim::faults f) noexcept {
-  f.drop = 0;
-  return f;
-}
-
-ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
-  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_, options_.calendar),
-                                               std::shared_ptr<sim_choices>(network_, &network_->choices),
-                                               faults_above(options_.faults));
-  system_ = made.get();
-  return made;
-}
-
-ANYIO_NET_FN void sim_session::set_faults(const sim::faults& faults) {
-  options_.faults = faults;
-  network_->set_latency(faults);
-  if (system_ != nullptr) system_->faults = faults_above(faults);
-}
-
-ANYIO_NET_FN void sim_session::drive(loop_core& core, const bool& done) {
-  while (!done && core.alive() && network_->verdict() == sim_verdict::none) core.turn(duration::max());
-}
-
-ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report& out) {
-  system_ = nullptr;
-  out.virtual_time = network_->elapsed();
-  if (done) return;
-  out.dump = network_->dump() + core.dump();
-  const auto fail = [&](errc code, const char* reason) {
-    out.failure = error_access::with_reason(error(code, 0, "simulation"), reason);
-  };
-  switch (network_->verdict()) {
-    case sim_verdict::deadlock:
-      out.deadlock = true;
-      return fail(errc::deadlock, "everything waits, and nothing is on its way");
-    case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
-    case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
-    case sim_verdict::spins:
-      return fail(errc::timed_out,
-                  "the program spins: it calls on and on, and no byte moves and no time passes");
-    case sim_verdict::none: break;  // an exception, or the program has ended its loop
-  }
-}
-
-ANYIO_NET_FN void sim_session::finish(sim::report& out) {
-  out.leaked_handles = network_->open_descriptors();
-  if (out.leaked_handles != 0 && out.dump.empty()) out.dump = network_->dump();
-  out.trace_hash = network_->trace_hash();
-  out.choices = network_->choices.taken();
-}
-
-ANYIO_NET_FN void sim_finding(const sim::report& r) {
-  std::fprintf(stderr, "anyio: %s\n%s", r.message().c_str(), r.dump.c_str());
-  std::abort();
-}
-
-ANYIO_NET_FN sim::options sim_fuzz_options(std::span<const std::uint8_t> input) noexcept {
-  static constexpr std::uint8_t none = 0;
-  sim::options o;
-  o.choices = input.empty() ? std::span<const std::uint8_t>(&none, 0) : input;
-  o.step_limit = 200'000;
-  return o;
-}
-
-/// Most runs see few kinds of trouble, those thoroughly.
-ANYIO_NET_FN void sim_choose_faults(sim_session& session) {
-  sim_choices& choices = session.network().choices;
-  const std::size_t kinds = choices.pick(256);
-  const auto likely = [&](std::size_t bit) {
-    constexpr double often[] = {0.05, 0.2, 0.5};
-    return (kinds >> bit & 1) != 0 ? often[choices.pick(std::size(often))] : 0.0;
-  };
-  sim::faults f;
-  f.short_io = likely(0);
-  f.would_block = likely(1);
-  f.interrupted = likely(1);
-  f.reset = likely(2) / 10;
-  f.drop = likely(3);
-  f.duplicate = likely(4);
-  f.reorder = likely(4);
-  f.accept_exhausted = likely(5) / 2;
-  f.name_failure = likely(6);
-  if ((kinds >> 7 & 1) != 0) f.latency_max = std::chrono::milliseconds(1 << choices.pick(10));
-  session.set_faults(f);
-}
-
-}  // namespace detail
-
-namespace sim {
-
-ANYIO_NET_FN bool report::ok() const noexcept {
-#if ANYIO_NET_EXCEPTIONS
-  if (exception) return false;
-#endif
-  return !failure && !deadlock && leaked_handles == 0;
-}
-
-ANYIO_NET_FN std::string report::message() const {
-  std::string line = "simulation: ";
-  if (failure) {
-    line += failure->operation() == "simulation" ? failure->message().substr(12) : failure->message();
-#if ANYIO_NET_EXCEPTIONS
-  } else if (exception) {
-    line += "an exception ended the program";
-#endif
-  } else {
-    line += "it ended";
-  }
-  if (leaked_handles != 0) line += ", " + std::to_string(leaked_handles) + " descriptors leaked";
-  line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";
-  constexpr char digits[] = "0123456789abcdef";
-  std::size_t size = choices.size();
-  while (size != 0 && choices[size - 1] == 0) --size;  // used up is 0
-  for (std::size_t i = 0; i < size; ++i) {
-    line += digits[choices[i] >> 4];
-    line += digits[choices[i] & 15];
-  }
-  if (size == 0) line += '-';
-  return line;
-}
-
-ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view digits) {
-  std::vector<std::uint8_t> bytes;
-  unsigned value = 0;
-  bool half = false;
-  for (const char c : digits) {
-    unsigned digit = 0;
-    if (c >= '0' && c <= '9') {
-      digit = static_cast<unsigned>(c - '0');
-    } else if (c >= 'a' && c <= 'f') {
-      digit = static_cast<unsigned>(c - 'a' + 10);
-    } else {
-      continue;
-    }
-    value = value << 4 | digit;
-    if (half) bytes.push_back(static_cast<std::uint8_t>(value));
-    half = !half;
-  }
-  bytes.reserve(bytes.size() + 1);  // so that `data()` is there also when all are harmless
-  return bytes;
-}
-
-ANYIO_NET_FN std::size_t draw(std::size_t bound) {
-  detail::sim_network& network = detail::sim_session::current().network();
-  const std::size_t drawn = network.choices.pick(bound);
-  network.trace("draw", -1, static_cast<std::int64_t>(drawn));
-  return drawn;
-}
-
-ANYIO_NET_FN std::string draw_bytes(std::size_t max) {
-  std::string bytes(draw(max + 1), '\0');
-  for (char& c : bytes) c = static_cast<char>(draw(256));
-  return bytes;
-}
-
-ANYIO_NET_FN void set_faults(const faults& f) { detail::sim_session::current().set_faults(f); }
-
-ANYIO_NET_FN void heal() { set_faults({}); }
-
-ANYIO_NET_FN void set_link(ip_address from, ip_address to, const faults& f) {
-  detail::sim_session::current().network().set_link(from, to, f);
-}
-
-ANYIO_NET_FN void set_name(std::string_view name, std::span<const ip_address> addresses) {
-  detail::sim_session::current().network().set_name(name, addresses);
-}
-
-ANYIO_NET_FN void raise(int signal) {
-  detail::sim_session::current().network().raise(signal);
-  detail::loop_core::current().system().wake();
-}
-
-}  // namespace sim
-
-}  // namespace anyio::inline ANYIO_NET_ABI
+}}}  // namespace anyio::detail
 
 #endif
 

@@ -15,8 +15,12 @@
 #include "support/world.hpp"
 
 // Not declared in a header: only receiving descriptors needs it.
-namespace anyio::inline ANYIO_NET_ABI::detail {
+namespace anyio {
+inline namespace ANYIO_NET_ABI {
+namespace detail {
 bool take_descriptors(backend& system, void* control, std::size_t size, std::vector<unique_fd>& fds);
+}
+}
 }
 
 namespace {

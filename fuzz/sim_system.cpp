@@ -1,5 +1,6 @@
 // Any script of system calls gives the same on the simulated network as on the machine, whose loopback and
-// temporary folder this target uses. tests/test_sim_system.cpp says what is left out of the comparison.
+// temporary folder this target uses. tests/simulation/test_sim_system.cpp says what is left out of the
+// comparison.
 #include "tests/support/system_script.cpp"
 #include "tests/support/temp_dir.hpp"
 

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """Joins the parts in src/ into one header, anyio_net.hpp, and keeps the layers honest.
 
-src/manifest.txt lists the parts, one a line, the lowest layer first; `#` begins a comment. A part is
-`name.hpp` (declarations and templates) or `name.ipp` (definitions); every .ipp stands after every
-.hpp, and in the joined header all of them lie in one `#if ANYIO_NET_DEFINE` region.
+src/manifest.txt lists the folders of src/, one a line, the lowest layer first; `#` begins a comment. A part is
+`folder/name.hpp` (declarations and templates) or `folder/name.ipp` (definitions). The joined header holds all
+.hpp, folder by folder, then all .ipp in one `#if ANYIO_NET_DEFINE` region. Within a folder a part stands
+after the parts that it includes.
 
-A part names what it uses with `#include "other.hpp"`. It may only name parts that stand above it, so
-that a cycle cannot be written. Whatever breaks a rule is refused with one line that tells the place,
-what is wrong there, and how to put it right.
+A part names what it uses with `#include "folder/other.hpp"`. It may name only parts of its own folder and of the
+folders above it in the manifest. An include of a folder below, a cycle, and a folder that is not listed are
+refused with one line that tells the place, the problem, and the remedy.
 
   amalgamate.py                  write anyio_net.hpp, if it changed
   amalgamate.py --check          fail if anyio_net.hpp is not what the parts give
   amalgamate.py --includes FILE  write a header that includes the parts where they lie, so that
                                  compilers and coverage name the part and its line
+  amalgamate.py --layers         print the folders and their parts in order
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from cpp_text import blank
 
 HEADER = "anyio_net.hpp"
 MANIFEST = "manifest.txt"
+CONFIG = "base/config.hpp"
 MACRO_PREFIX = "ANYIO_NET_"
 WIDTH = 100
 
@@ -55,6 +58,7 @@ ENDING = """\
 """
 
 DIRECTIVE = re.compile(r"\s*#\s*(\w+)")
+INCLUDE_DIRECTIVE = re.compile(r"\s*#\s*include\b")
 INCLUDE = re.compile(r'\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 DEFINE = re.compile(r"\s*#\s*define\s+(\w+)")
 VERSION = re.compile(r"^\s*#\s*define\s+ANYIO_NET_VERSION_(MAJOR|MINOR|PATCH)\s+(\d+)\b", re.MULTILINE)
@@ -69,20 +73,19 @@ class Refusal(Exception):
 
 @dataclass
 class Part:
-    """A file of src/ and the line of the manifest that lists it."""
+    """A file of src/: `name` is its path there, `includes` the lines and parts that it names."""
 
     name: str
-    listed_at: int
-    text: str = ""
+    text: str
+    includes: list[tuple[int, str]]
 
     @property
     def is_definitions(self) -> bool:
         return self.name.endswith(".ipp")
 
     @property
-    def title(self) -> str:
-        stem = self.name.rsplit(".", 1)[0]
-        return f"{stem}: definitions" if self.is_definitions else stem
+    def folder(self) -> str:
+        return self.name.rpartition("/")[0]
 
 
 def lines_of(text: str) -> list[str]:
@@ -90,64 +93,120 @@ def lines_of(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def read_manifest(src: Path) -> list[Part]:
-    """The parts in order, with their text; refuses a manifest that does not describe src/."""
+def read_folders(src: Path) -> list[str]:
+    """The folders of src/, the lowest layer first; refuses a manifest that does not describe src/."""
     manifest = src / MANIFEST
     if not manifest.is_file():
-        raise Refusal([f"src/{MANIFEST}:1: is missing: list the parts there, the lowest layer first"])
+        raise Refusal([f"src/{MANIFEST}:1: is missing: list the folders of src/ there, the lowest layer first"])
     faults: list[str] = []
-    parts: dict[str, Part] = {}
-    definitions: Part | None = None
+    listed: dict[str, int] = {}
     for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
-        name = line.split("#", 1)[0].strip()
-        if not name:
+        folder = line.split("#", 1)[0].strip()
+        if not folder:
             continue
         place = f"src/{MANIFEST}:{number}:"
-        part = Part(name, number)
-        if name in parts:
-            faults.append(f"{place} {name} is listed twice, first in line {parts[name].listed_at}: remove one")
+        if folder in listed:
+            faults.append(f"{place} {folder} is listed twice, first in line {listed[folder]}: remove one")
+        elif not (src / folder).is_dir():
+            faults.append(f"{place} src/{folder} is not a folder: create it, or remove the line")
+        listed.setdefault(folder, number)
+    for path in sorted(src.rglob("*")):
+        name = path.relative_to(src).as_posix()
+        if path.is_dir() or name == MANIFEST or path.name.startswith(".") or path.name.endswith("~"):
             continue
-        if not re.fullmatch(r"\w+\.[hi]pp", name):
-            faults.append(f"{place} '{name}' is no part: a line holds one file name, name.hpp or name.ipp")
-            continue
-        if part.is_definitions:
-            definitions = definitions or part
-        elif definitions is not None:
+        folder = name.rpartition("/")[0]
+        if folder not in listed:
             faults.append(
-                f"{place} {name} stands after {definitions.name} (line {definitions.listed_at}): "
-                "move it above the first .ipp"
+                f"src/{name}:1: lies in a folder that src/{MANIFEST} does not list: list it in its layer, or move the file"
             )
-        parts[name] = part
-        if (src / name).is_file():
-            part.text = (src / name).read_text(encoding="utf-8")
-        else:
-            faults.append(f"{place} src/{name} does not exist: create it, or remove the line")
-    for entry in sorted(src.iterdir()):
-        ignored = entry.name == MANIFEST or entry.name.startswith(".") or entry.name.endswith("~")
-        if not ignored and entry.name not in parts:
-            faults.append(f"src/{entry.name}:1: is not listed in src/{MANIFEST}: list it in its layer, or remove it")
-    if not faults and not parts:
-        faults.append(f"src/{MANIFEST}:1: lists no part")
+        elif not re.fullmatch(r"\w+\.[hi]pp", path.name):
+            faults.append(f"src/{name}:1: is not a part: a part is name.hpp or name.ipp")
+    if not faults and not listed:
+        faults.append(f"src/{MANIFEST}:1: lists no folder")
     if faults:
         raise Refusal(faults)
-    return list(parts.values())
+    return list(listed)
 
 
-def include_fault(part: Part, included: str, position: dict[str, int]) -> str | None:
+def read_part(path: Path, name: str) -> Part:
+    """A part, with the places where it includes others."""
+    text = path.read_text(encoding="utf-8")
+    found = []
+    for number, (line, code) in enumerate(zip(lines_of(text), lines_of(blank(text))), 1):
+        include = INCLUDE.match(line) if INCLUDE_DIRECTIVE.match(code) else None
+        if include and include[1] is not None:
+            found.append((number, include[1]))
+    return Part(name, text, found)
+
+
+def include_fault(part: Part, included: str, parts: dict[str, Part], layer: dict[str, int]) -> str | None:
     """Why `part` may not include `included`, or None."""
-    if included not in position:
-        return f'includes "{included}", which is not listed in src/{MANIFEST}: list it, or write <{included}>'
+    if included not in parts:
+        return f'includes "{included}", which is not in src/: write "folder/part.hpp", or <{included}>'
     if included == part.name:
         return "includes itself: remove the line"
-    if position[included] > position[part.name]:
+    other = parts[included]
+    if other.is_definitions and not part.is_definitions:
+        return f'includes "{included}": a part of declarations may not include definitions'
+    if layer[other.folder] > layer[part.folder]:
         return (
-            f'includes "{included}", which stands below it in src/{MANIFEST}: '
+            f'includes "{included}", but {other.folder} stands below {part.folder} in src/{MANIFEST}: '
             "move what both need into a lower part, or this part further down"
         )
     return None
 
 
-def join_part(part: Part, position: dict[str, int], included: set[str], faults: list[str]) -> list[str]:
+def in_order(parts: dict[str, Part]) -> list[Part]:
+    """Parts of one folder, each after those that it includes; refuses a cycle."""
+    done: dict[str, Part] = {}
+    path: list[str] = []  # from the part that is being placed to what it includes
+
+    def place(part: Part) -> None:
+        if part.name in done:
+            return
+        if part.name in path:
+            cycle = [*path[path.index(part.name) :], part.name]
+            raise Refusal([f"src/{part.name}:1: is in a cycle of includes: {' -> '.join(cycle)}: break it"])
+        path.append(part.name)
+        for _, name in part.includes:
+            if name in parts:
+                place(parts[name])
+        path.pop()
+        done[part.name] = part
+
+    for name in sorted(parts):
+        place(parts[name])
+    return list(done.values())
+
+
+def read_parts(src: Path) -> list[Part]:
+    """All parts in the order of the joined header; refuses what breaks a rule of layers."""
+    folders = read_folders(src)
+    layer = {folder: index for index, folder in enumerate(folders)}
+    parts = {
+        name: read_part(path, name)
+        for folder in folders
+        for path in sorted((src / folder).glob("*.[hi]pp"))
+        for name in [path.relative_to(src).as_posix()]
+    }
+    faults = []
+    for part in parts.values():
+        for number, included in part.includes:
+            fault = include_fault(part, included, parts, layer)
+            if fault:
+                faults.append(f"src/{part.name}:{number}: {fault}")
+    if faults:
+        raise Refusal(faults)
+    ordered = []
+    for definitions in (False, True):
+        for folder in folders:
+            ordered += in_order(
+                {p.name: p for p in parts.values() if p.folder == folder and p.is_definitions == definitions}
+            )
+    return ordered
+
+
+def join_part(part: Part, included: set[str], faults: list[str]) -> list[str]:
     """The lines of a part as they stand in the joined header."""
     out: list[str] = []
     conditionals: list[int] = []  # lines of the open #if
@@ -177,9 +236,6 @@ def join_part(part: Part, position: dict[str, int], included: set[str], faults: 
                 faults.append(f'{place} has an #include that names no file: write "part.hpp" or <system>')
             elif include[1] is not None:
                 keep = False
-                fault = include_fault(part, include[1], position)
-                if fault:
-                    faults.append(f"{place} {fault}")
             elif not conditionals:
                 keep = include[2] not in included
                 included.add(include[2])
@@ -204,18 +260,17 @@ def join_part(part: Part, position: dict[str, int], included: set[str], faults: 
 def version_of(parts: list[Part]) -> str:
     """major.minor.patch, from the macros in config.hpp."""
     for part in parts:
-        found = dict(VERSION.findall(part.text)) if part.name == "config.hpp" else {}
+        found = dict(VERSION.findall(part.text)) if part.name == CONFIG else {}
         if len(found) == 3:
             return f"{found['MAJOR']}.{found['MINOR']}.{found['PATCH']}"
     raise Refusal(
-        ["src/config.hpp:1: lacks one of `#define ANYIO_NET_VERSION_MAJOR number`, _MINOR and _PATCH: add it"]
+        [f"src/{CONFIG}:1: lacks one of `#define ANYIO_NET_VERSION_MAJOR number`, _MINOR and _PATCH: add it"]
     )
 
 
 def join(src: Path) -> str:
     """The text of the joined header."""
-    parts = read_manifest(src)
-    position = {part.name: index for index, part in enumerate(parts)}
+    parts = read_parts(src)
     included: set[str] = set()
     faults: list[str] = []
     lines = BANNER.format(version=version_of(parts)).splitlines()
@@ -224,9 +279,9 @@ def join(src: Path) -> str:
         if part.is_definitions and not in_definitions:
             in_definitions = True
             lines += ["", f"#if {MACRO_PREFIX}DEFINE"]
-        title = f"// == {part.title} "
+        title = f"// == {part.name} "
         lines += ["", title + "=" * (WIDTH - len(title)), ""]
-        lines += join_part(part, position, included, faults)
+        lines += join_part(part, included, faults)
     if in_definitions:
         lines += ["", f"#endif  // {MACRO_PREFIX}DEFINE"]
     if faults:
@@ -237,7 +292,7 @@ def join(src: Path) -> str:
 def includes(src: Path, target: Path) -> str:
     """The text of a header at `target` that includes the parts where they lie."""
     join(src)  # for its refusals
-    parts = read_manifest(src)
+    parts = read_parts(src)
     where = os.path.relpath(src, target.parent)
     lines = ["// Generated by tools/amalgamate.py --includes.", "#pragma once"]
     lines += [f'#include "{where}/{part.name}"' for part in parts if not part.is_definitions]
@@ -245,6 +300,16 @@ def includes(src: Path, target: Path) -> str:
     lines += [f'#include "{where}/{part.name}"' for part in parts if part.is_definitions]
     lines.append("#endif")
     return "\n".join(lines) + "\n"
+
+
+def layers(src: Path) -> str:
+    """A line for each folder: its name, and the parts in order, each once."""
+    names: dict[str, list[str]] = {folder: [] for folder in read_folders(src)}
+    for part in read_parts(src):
+        stem = Path(part.name).stem
+        if stem not in names[part.folder]:
+            names[part.folder].append(stem)
+    return "\n".join(f"{folder}: {', '.join(stems)}" for folder, stems in names.items())
 
 
 def write(path: Path, text: str) -> bool:
@@ -270,6 +335,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="fail if the joined header is stale")
     parser.add_argument("--includes", metavar="FILE", type=Path, help="write a header of includes instead")
+    parser.add_argument("--layers", action="store_true", help="print the folders and their parts in order")
     parser.add_argument(
         "--root", type=Path, default=Path(__file__).resolve().parent.parent, help="the project's folder"
     )
@@ -278,6 +344,9 @@ def main() -> int:
     try:
         if options.includes:
             write(options.includes, includes(src, options.includes))
+            return 0
+        if options.layers:
+            print(layers(src))
             return 0
         text = join(src)
     except Refusal as refusal:

@@ -82,7 +82,7 @@ def main() -> int:
         return self_test()
     src = Path(__file__).resolve().parent.parent / "src"
     count = 0
-    for path in options.files or sorted([*src.glob("*.hpp"), *src.glob("*.ipp")]):
+    for path in options.files or sorted(src.rglob("*.[hi]pp")):
         for number, fault in faults_in(path.read_text(encoding="utf-8")):
             shown = path.relative_to(src.parent) if path.is_relative_to(src.parent) else path
             print(f"{shown}:{number}: {fault}: the header does without", file=sys.stderr)

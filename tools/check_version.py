@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fails unless the newest entry of CHANGELOG.md is for the version that src/config.hpp and anyio_net.hpp state.
+"""Fails unless the newest entry of CHANGELOG.md is for the version that src/base/config.hpp and anyio_net.hpp state.
 
   check_version.py             the entry may still be unreleased
   check_version.py --released  it must have its own heading with a day: `## [1.2.3] - 2026-12-31`
@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from amalgamate import HEADER, Part, Refusal, version_of
+from amalgamate import CONFIG, HEADER, Refusal, read_part, version_of
 
 ENTRY = re.compile(r"^##+ \[?(\d+\.\d+\.\d+)\b", re.MULTILINE)
 
@@ -22,7 +22,7 @@ def faults_of(version: str, changelog: str, released: bool) -> list[str]:
     newest = ENTRY.search(changelog)
     if newest is None or newest[1] != version:
         entry = newest[1] if newest else "none"
-        return [f"CHANGELOG.md: its newest entry is {entry}, and src/config.hpp states {version}"]
+        return [f"CHANGELOG.md: its newest entry is {entry}, and src/{CONFIG} states {version}"]
     heading = rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$"
     if released and not re.search(heading, changelog, re.MULTILINE):
         return [f"CHANGELOG.md: has no heading `## [{version}] - year-month-day`"]
@@ -35,7 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     root = Path(__file__).resolve().parent.parent
     try:
-        version = version_of([Part("config.hpp", 1, (root / "src/config.hpp").read_text(encoding="utf-8"))])
+        version = version_of([read_part(root / "src" / CONFIG, CONFIG)])
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 1

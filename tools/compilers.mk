@@ -115,8 +115,8 @@ compilers-strict: $(STRICT_ALL:%=$(STRICT)/%-noexc/tests/minimal/self_test.cpp.o
 # Each part includes what it uses, with libc++ too.
 $(STRICT)/parts/%.ok: src/% $(PARTS)
 	@mkdir -p $(@D)
-	@echo '#include "src/$*"' >$(@:.ok=.cpp)
-	@$(call strict_run,$(strict_compiler.libcxx),libcxx-c++20,-Wno-everything -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) $(@:.ok=.cpp))
+	@echo '#include "$*"' >$(@:.ok=.cpp)
+	@$(call strict_run,$(strict_compiler.libcxx),libcxx-c++20,-Wno-everything -Isrc -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) $(@:.ok=.cpp))
 
 .PHONY: compilers
 compilers: ## all compilers, standards and kinds of build, and all tests with libc++ and later standards: an hour

@@ -30,7 +30,7 @@ cross_mode.plain :=
 cross_mode.noexc := -fno-exceptions -fno-rtti
 cross_mode.nothreads := -DANYIO_NET_NO_THREADS
 cross_mode.sim := -DANYIO_NET_SIM
-CROSS_TESTS := $(filter-out tests/test_tls%,$(wildcard tests/*.cpp)) $(wildcard tests/support/*.cpp)
+CROSS_TESTS := $(filter-out tests/tls/%,$(ALL_TESTS)) $(wildcard tests/support/*.cpp)
 # Both ways of compiling: tests for arm64 have all in the header, those for x86-64 in one unit.
 cross_split.x86_64-macos := -DANYIO_NET_SPLIT
 

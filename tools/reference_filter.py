@@ -41,7 +41,8 @@ def seen_by_users(text: str) -> str:
     name = ""  # of the class that this line belongs to
     inside = False  # behind "for the parts of the library", until the class ends
     for line in OPERATION.sub(as_operation, text).splitlines():
-        line = line.replace("::inline ANYIO_NET_ABI", "").replace("ANYIO_NET_FN ", "").replace("protected:", "private:")
+        line = re.sub(r"^}(}+  // namespace anyio)", r"\1", line)
+        line = line.replace(" inline namespace ANYIO_NET_ABI {", "").replace("ANYIO_NET_FN ", "").replace("protected:", "private:")
         if match := CLASS.match(line):
             name = match[1]
         elif line.startswith("};"):

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import check_cost
-from amalgamate import Refusal, includes, join
+from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
 from cpp_text import blank
@@ -25,16 +26,18 @@ from run_tests import Outcome, environment, judge, run_check
 TOOLS = Path(__file__).resolve().parent
 
 GOOD = {
-    "manifest.txt": "# the lowest first\nconfig.hpp\n\nlow.hpp  # a layer\nhigh.hpp\nlow.ipp\nhigh.ipp\n",
-    "config.hpp": "// Macros.\n#pragma once\n\n#include <cassert>\n\n#define ANYIO_NET_VERSION_MAJOR 1\n"
+    "manifest.txt": "# the lowest first\nbase\n\nlow  # a layer\nlow/deep\nhigh\n",
+    "base/config.hpp": "// Macros.\n#pragma once\n\n#include <cassert>\n\n#define ANYIO_NET_VERSION_MAJOR 1\n"
     "#define ANYIO_NET_VERSION_MINOR 2\n#define ANYIO_NET_VERSION_PATCH 3\n",
-    "low.hpp": (
-        '// Low.\n#pragma once\n\n#include "config.hpp"\n\n#include <cassert>\n#include <string>\n\n'
+    "low/low.hpp": (
+        '// Low.\n#pragma once\n\n#include "base/config.hpp"\n\n#include <cassert>\n#include <string>\n\n'
         "#if 1\n#include <string>\n#endif\n\n/// A contract.\nint low();\n"
     ),
-    "high.hpp": '#pragma once\n#include "low.hpp"\n#include <vector>\n/* #include "nothing.hpp" */\nint high();\n',
-    "low.ipp": '#include "low.hpp"\n\n#include <vector>\n#include <map>\n\nint low() { return 1; }\n',
-    "high.ipp": '#include "high.hpp"\n#include "low.ipp"\n#include <map>\nint high() { return low(); }\n',
+    "low/first.hpp": '#pragma once\n#include "low/low.hpp"\nint first();\n',
+    "low/deep/deep.hpp": '#pragma once\n#include "low/first.hpp"\nint deep();\n',
+    "high/high.hpp": '#pragma once\n#include "low/low.hpp"\n#include <vector>\n/* #include "no/thing.hpp" */\nint high();\n',
+    "low/low.ipp": '#include "low/low.hpp"\n\n#include <vector>\n#include <map>\n\nint low() { return 1; }\n',
+    "high/high.ipp": '#include "high/high.hpp"\n#include "low/low.ipp"\n#include <map>\nint high() { return low(); }\n',
 }
 
 
@@ -48,6 +51,7 @@ class Tree(unittest.TestCase):
         self.src = self.root / "src"
         self.src.mkdir()
         for name, text in GOOD.items():
+            (self.src / name).parent.mkdir(parents=True, exist_ok=True)
             (self.src / name).write_text(text)
 
     def edit(self, name: str, old: str, new: str) -> None:
@@ -73,9 +77,21 @@ class Joining(Tree):
 
     def test_header_of_includes(self) -> None:
         text = includes(self.src, self.root / "build" / "x.hpp")
-        self.assertIn('#include "../src/low.hpp"\n', text)
+        self.assertIn('#include "../src/low/low.hpp"\n', text)
         self.assertLess(text.index("high.hpp"), text.index("#if ANYIO_NET_DEFINE"))
         self.assertLess(text.index("#if ANYIO_NET_DEFINE"), text.index("low.ipp"))
+
+    def test_order(self) -> None:
+        names = [part.name for part in read_parts(self.src)]
+        self.assertEqual(
+            names,
+            ["base/config.hpp", "low/low.hpp", "low/first.hpp", "low/deep/deep.hpp", "high/high.hpp"]
+            + ["low/low.ipp", "high/high.ipp"],
+        )
+        self.assertEqual(layers(self.src), "base: config\nlow: low, first\nlow/deep: deep\nhigh: high")
+        text = join(self.src)
+        for name in names:
+            self.assertIn(f"\n// == {name} ==", text)
 
     def test_check_tells_a_stale_header(self) -> None:
         def amalgamate(*options: str) -> subprocess.CompletedProcess[str]:
@@ -86,13 +102,21 @@ class Joining(Tree):
         self.assertEqual(amalgamate().returncode, 0)
         first = (self.root / "anyio_net.hpp").read_bytes()
         self.assertEqual(amalgamate("--check").returncode, 0)
-        self.edit("high.ipp", "return low()", "return 1 + low()")
+        self.edit("high/high.ipp", "return low()", "return 1 + low()")
         stale = amalgamate("--check")
         self.assertEqual(stale.returncode, 1)
         self.assertIn("run `make`", stale.stderr)
-        self.edit("high.ipp", "return 1 + low()", "return low()")
+        self.edit("high/high.ipp", "return 1 + low()", "return low()")
         amalgamate()
         self.assertEqual((self.root / "anyio_net.hpp").read_bytes(), first)
+
+
+class Layers(unittest.TestCase):
+    def test_the_table_of_the_architecture_is_what_src_holds(self) -> None:
+        root = TOOLS.parent
+        table = re.findall(r"^\| `([\w/]+)` \| (.*?) \|", (root / "docs/architecture.md").read_text(), re.MULTILINE)
+        told = "\n".join(f"{folder}: {parts.replace('`', '')}" for folder, parts in table)
+        self.assertEqual(told, layers(root / "src"))
 
 
 class Refusing(Tree):
@@ -102,56 +126,69 @@ class Refusing(Tree):
         for word in words:
             self.assertIn(word, str(caught.exception))
 
-    def test_include_of_a_part_below(self) -> None:
-        self.edit("low.hpp", '"config.hpp"', '"high.hpp"')
-        self.refuses("src/low.hpp:4:", "stands below it")
+    def test_include_of_a_folder_below(self) -> None:
+        self.edit("low/low.hpp", '"base/config.hpp"', '"high/high.hpp"')
+        self.refuses("src/low/low.hpp:4:", "high stands below low")
 
     def test_include_of_itself(self) -> None:
-        self.edit("low.hpp", '"config.hpp"', '"low.hpp"')
-        self.refuses("src/low.hpp:4:", "includes itself")
+        self.edit("low/low.hpp", '"base/config.hpp"', '"low/low.hpp"')
+        self.refuses("src/low/low.hpp:4:", "includes itself")
+
+    def test_cycle(self) -> None:
+        self.edit("low/low.hpp", '"base/config.hpp"', '"low/first.hpp"')
+        self.refuses("low/first.hpp -> low/low.hpp -> low/first.hpp", "break it")
 
     def test_definitions_including_definitions_below(self) -> None:
-        self.edit("low.ipp", '"low.hpp"', '"high.ipp"')
-        self.refuses("src/low.ipp:1:", "stands below it")
+        self.edit("low/low.ipp", '"low/low.hpp"', '"high/high.ipp"')
+        self.refuses("src/low/low.ipp:1:", "high stands below low")
+
+    def test_declarations_including_definitions(self) -> None:
+        self.edit("high/high.hpp", '"low/low.hpp"', '"low/low.ipp"')
+        self.refuses("src/high/high.hpp:2:", "may not include definitions")
 
     def test_include_inside_a_conditional_is_checked_too(self) -> None:
-        self.edit("low.hpp", "#if 1\n#include <string>", '#if 1\n#include "high.hpp"')
-        self.refuses("src/low.hpp:10:", "stands below it")
+        self.edit("low/low.hpp", "#if 1\n#include <string>", '#if 1\n#include "high/high.hpp"')
+        self.refuses("src/low/low.hpp:10:", "high stands below low")
 
     def test_include_of_no_part(self) -> None:
-        self.edit("high.hpp", '#include "low.hpp"', '#include "other.hpp"')
-        self.refuses("src/high.hpp:2:", "not listed")
+        self.edit("high/high.hpp", '#include "low/low.hpp"', '#include "low/other.hpp"')
+        self.refuses("src/high/high.hpp:2:", "is not in src/")
 
-    def test_unlisted_file(self) -> None:
+    def test_unlisted_folder(self) -> None:
+        (self.src / "extra").mkdir()
+        (self.src / "extra/extra.hpp").write_text("#pragma once\n")
+        self.refuses("src/extra/extra.hpp:1:", "does not list")
+
+    def test_file_outside_the_folders(self) -> None:
         (self.src / "extra.hpp").write_text("#pragma once\n")
-        self.refuses("src/extra.hpp:1:", "not listed")
+        self.refuses("src/extra.hpp:1:", "does not list")
 
-    def test_missing_file(self) -> None:
-        self.edit("manifest.txt", "high.hpp", "high.hpp\nnone.hpp")
-        self.refuses("src/manifest.txt:6:", "does not exist")
+    def test_file_that_is_no_part(self) -> None:
+        (self.src / "low/notes.md").write_text("words\n")
+        self.refuses("src/low/notes.md:1:", "not a part")
 
-    def test_file_listed_twice(self) -> None:
-        self.edit("manifest.txt", "high.hpp", "high.hpp\nlow.hpp")
-        self.refuses("src/manifest.txt:6:", "listed twice")
+    def test_missing_folder(self) -> None:
+        self.edit("manifest.txt", "high", "high\nnone")
+        self.refuses("src/manifest.txt:7:", "not a folder")
 
-    def test_declarations_after_definitions(self) -> None:
-        self.edit("manifest.txt", "high.hpp\nlow.ipp", "low.ipp\nhigh.hpp")
-        self.refuses("src/manifest.txt:6:", "stands after low.ipp")
+    def test_folder_listed_twice(self) -> None:
+        self.edit("manifest.txt", "high", "high\nlow")
+        self.refuses("src/manifest.txt:7:", "listed twice")
 
     def test_macro_of_another_prefix(self) -> None:
-        self.edit("config.hpp", "#define", "#define OTHER 1\n#define")
-        self.refuses("src/config.hpp:6:", "OTHER", "ANYIO_NET_")
+        self.edit("base/config.hpp", "#define", "#define OTHER 1\n#define")
+        self.refuses("src/base/config.hpp:6:", "OTHER", "ANYIO_NET_")
 
     def test_unbalanced_conditional(self) -> None:
-        self.edit("low.hpp", "#endif", "")
-        self.refuses("src/low.hpp:9:", "#if without #endif")
+        self.edit("low/low.hpp", "#endif", "")
+        self.refuses("src/low/low.hpp:9:", "#if without #endif")
 
     def test_missing_pragma_once(self) -> None:
-        self.edit("high.hpp", "#pragma once\n", "")
-        self.refuses("src/high.hpp:1:", "#pragma once")
+        self.edit("high/high.hpp", "#pragma once\n", "")
+        self.refuses("src/high/high.hpp:1:", "#pragma once")
 
     def test_missing_version(self) -> None:
-        self.edit("config.hpp", "#define ANYIO_NET_VERSION_MINOR 2", "")
+        self.edit("base/config.hpp", "#define ANYIO_NET_VERSION_MINOR 2", "")
         self.refuses("ANYIO_NET_VERSION")
 
 
@@ -383,7 +420,7 @@ class Version(unittest.TestCase):
 
 
 class Reference(unittest.TestCase):
-    PART = """namespace anyio::inline ANYIO_NET_ABI {
+    PART = """namespace anyio { inline namespace ANYIO_NET_ABI {
 class [[nodiscard]] read_operation
     : public detail::operation<read_operation, int> {
  public:

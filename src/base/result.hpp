@@ -1,0 +1,326 @@
+// A value or the error in its place.
+//
+// Every operation of the library ends in a result; callbacks and `as_result` hand it out, a plain
+// `co_await` opens it. With exceptions on, a result can also carry a foreign exception through the
+// library's own layers; none ever reaches the user's hands so: the edge throws it again.
+#pragma once
+
+#include "base/config.hpp"
+#include "base/error.hpp"
+
+#include <cstring>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#if ANYIO_NET_EXCEPTIONS
+#include <exception>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+template <class T>
+class result;
+
+namespace detail {
+struct result_access;
+template <class T>
+inline constexpr bool is_result = false;
+template <class T>
+inline constexpr bool is_result<result<T>> = true;
+}  // namespace detail
+
+// g++ 12 does not see that the state guards the members, and warns in users' programs.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+/// A T or an error. `value()` of an error throws, or without exceptions aborts with the message;
+/// `*` and `->` need a value.
+template <class T = void>
+class [[nodiscard]] result {
+  using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+
+ public:
+  using value_type = T;  ///< what it gives
+
+  result()
+    requires std::is_default_constructible_v<stored>
+      : state_(state::value) {
+    std::construct_at(&value_);
+  }
+  /// A value.
+  template <class U = T>
+    requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
+             !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
+             !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_convertible_v<U &&, stored>)
+  result(U&& value) : state_(state::value) {
+    std::construct_at(&value_, std::forward<U>(value));
+  }
+  /// A failure; not of `errc::ok`.
+  result(anyio::error e) noexcept : state_(state::error) {
+    ANYIO_NET_ASSERT(e.code() != errc::ok);
+    std::construct_at(&error_, e);
+  }
+  /// A failure without an errno.
+  result(errc code) noexcept : result(anyio::error(code)) {}
+
+  result(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    take(other);
+  }
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) { take(std::move(other)); }
+  result& operator=(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    if (this != &other) *this = result(other);
+    return *this;
+  }
+  [[gnu::always_inline]] result& operator=(result&& other) noexcept(
+      std::is_nothrow_move_constructible_v<stored>) {
+    if (this == &other) return *this;
+    destroy();
+    if constexpr (is_plain || std::is_nothrow_move_constructible_v<stored>) {
+      take(std::move(other));
+    } else {
+      const valueless_guard guard{*this};
+      take(std::move(other));
+    }
+    return *this;
+  }
+  ~result() { destroy(); }
+
+  /// Whether there is a value.
+  [[nodiscard]] bool has_value() const noexcept { return state_ == state::value; }
+  /// The same.
+  explicit operator bool() const noexcept { return has_value(); }
+
+  /// The value, which must be there.
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U& operator*() & noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return value_;
+  }
+  /// The value, which must be there.
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  const U& operator*() const& noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return value_;
+  }
+  /// The value, which must be there.
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U&& operator*() && noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::move(value_);
+  }
+  /// Only checks that it did not fail.
+  void operator*() const noexcept
+    requires std::is_void_v<T>
+  {
+    ANYIO_NET_ASSERT(has_value());
+  }
+  /// The value's members; it must be there.
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  U* operator->() noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::addressof(value_);
+  }
+  /// The value's members; it must be there.
+  template <class U = T>
+    requires(!std::is_void_v<U>)
+  const U* operator->() const noexcept {
+    ANYIO_NET_ASSERT(has_value());
+    return std::addressof(value_);
+  }
+
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  decltype(auto) value() & {
+    check();
+    if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
+  }
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  decltype(auto) value() const& {
+    check();
+    if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
+  }
+  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  T value() && {
+    check();
+    if constexpr (!std::is_void_v<T>) return std::move(value_);
+  }
+  /// The value, or another in place of an error.
+  template <class U>
+    requires(!std::is_void_v<T>)
+  T value_or(U&& other) const& {
+    return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
+  }
+  /// The value, or another in place of an error.
+  template <class U>
+    requires(!std::is_void_v<T>)
+  T value_or(U&& other) && {
+    return has_value() ? std::move(value_) : static_cast<T>(std::forward<U>(other));
+  }
+
+  /// The error; `errc::ok` when there is a value.
+  [[nodiscard]] anyio::error error() const noexcept {
+    return state_ == state::error ? error_ : anyio::error();
+  }
+
+ private:
+  friend struct detail::result_access;
+  template <class>
+  friend class result;
+
+  enum class state : std::uint8_t { value, error, foreign, invalid };
+
+  /// While a value is assigned whose move may throw: leaves an error behind, since the old value is gone.
+  struct valueless_guard {
+    result& self;
+    explicit valueless_guard(result& r) noexcept : self(r) { self.state_ = state::invalid; }
+    ~valueless_guard() {
+      if (self.state_ != state::invalid) return;
+      self.state_ = state::error;
+      std::construct_at(&self.error_, errc::cancelled);
+    }
+  };
+
+  /// What nearly all results of operations are: plain bytes, whichever of the two they hold.
+  static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
+                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
+
+  template <class Other>
+  [[gnu::always_inline]] void take(Other&& other) {
+    if (other.state_ == state::foreign) [[unlikely]] {
+      take_foreign(other);
+    } else if constexpr (is_plain) {
+      constexpr std::size_t size =
+          sizeof(stored) > sizeof(anyio::error) ? sizeof(stored) : sizeof(anyio::error);
+      std::memcpy(static_cast<void*>(&error_), &other.error_, size);
+    } else {
+      take_object(std::forward<Other>(other));
+    }
+    state_ = other.state_;
+  }
+  // Out of line: g++ 12 at -O1 would warn in users' programs of members that the state guards.
+  template <class Other>
+  [[gnu::noinline]] void take_object(Other&& other) {
+    if (other.state_ == state::value) {
+      std::construct_at(&value_, std::forward<Other>(other).value_);
+    } else {
+      std::construct_at(&error_, other.error_);
+    }
+  }
+  // Out of line, so that all the rest is small enough to be inlined.
+  [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {
+#if ANYIO_NET_EXCEPTIONS
+    std::construct_at(&foreign_, other.foreign_);
+#endif
+  }
+  [[gnu::noinline, gnu::cold]] void drop_foreign() noexcept {
+#if ANYIO_NET_EXCEPTIONS
+    std::destroy_at(&foreign_);
+#endif
+  }
+  void destroy() noexcept {
+    if constexpr (!std::is_trivially_destructible_v<stored>) {
+      if (state_ == state::value) std::destroy_at(&value_);
+    }
+    if (state_ == state::foreign) [[unlikely]]
+      drop_foreign();
+  }
+  void check() const {
+    if (state_ == state::value) [[likely]]
+      return;
+#if ANYIO_NET_EXCEPTIONS
+    if (state_ == state::foreign) std::rethrow_exception(foreign_);
+    detail::throw_error(error_);
+#else
+    detail::abort_with("value() of an error", error_);
+#endif
+  }
+
+  union {
+    stored value_;
+    anyio::error error_;
+#if ANYIO_NET_EXCEPTIONS
+    std::exception_ptr foreign_;
+#endif
+  };
+  state state_;
+
+  struct nothing_yet {};
+  explicit result(nothing_yet) noexcept : state_(state::invalid) {}
+};
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+namespace detail {
+
+/// Calls what may throw from a place where nothing may, such as a C library's callback or a destructor. False
+/// if it threw.
+template <class F>
+bool call_without_throwing(F&& f) noexcept {
+#if ANYIO_NET_EXCEPTIONS
+  try {
+    f();
+  } catch (...) {
+    return false;
+  }
+#else
+  f();
+#endif
+  return true;
+}
+
+/// The library's own view of a result: the foreign exception that it may carry, and room for one.
+struct result_access {
+  /// To be assigned to before anything else.
+  template <class T>
+  static result<T> room() noexcept {
+    return result<T>(typename result<T>::nothing_yet{});
+  }
+#if ANYIO_NET_EXCEPTIONS
+  template <class T>
+  [[gnu::noinline, gnu::cold]] static result<T> foreign(const std::exception_ptr& e) {
+    result<T> r = room<T>();
+    std::construct_at(&r.foreign_, e);
+    r.state_ = result<T>::state::foreign;
+    return r;
+  }
+  template <class T>
+  static std::exception_ptr foreign_of(const result<T>& r) {
+    return r.state_ == result<T>::state::foreign ? r.foreign_ : nullptr;
+  }
+#endif
+  template <class T>
+  static bool is_foreign([[maybe_unused]] const result<T>& r) noexcept {
+    return r.state_ == result<T>::state::foreign;
+  }
+  template <class T>
+  static void rethrow_foreign([[maybe_unused]] const result<T>& r) {
+#if ANYIO_NET_EXCEPTIONS
+    if (is_foreign(r)) std::rethrow_exception(r.foreign_);
+#endif
+  }
+  /// The failure of one result as that of another type.
+  template <class To, class From>
+  static result<To> failure(const result<From>& r) {
+#if ANYIO_NET_EXCEPTIONS
+    if (is_foreign(r)) return foreign<To>(r.foreign_);
+#endif
+    return result<To>(r.error());
+  }
+};
+
+}  // namespace detail
+
+}}  // namespace anyio

@@ -1,0 +1,240 @@
+// How connections come about: names, happy eyeballs, UNIX paths.
+//
+// Addresses are tried as RFC 8305 says: families interleaved in the resolver's order, the next one when the
+// one before has failed or has had its head start, the first to connect wins and the others are closed. This
+// part must not know TLS.
+#pragma once
+
+#include "base/address.hpp"
+#include "base/config.hpp"
+#include "connection/listener.hpp"
+#include "connection/resolve.hpp"
+#include "operation/operation.hpp"
+#include "stream/socket.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// `local_host` and `local_port` choose this end, either without the other.
+struct tcp_connect_options {
+  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
+  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
+  int family = AF_UNSPEC;
+  std::string_view local_host = {};  ///< a name or an address of this machine
+  std::uint16_t local_port = 0;      ///< 0: one that is free
+  std::chrono::milliseconds happy_eyeballs_delay =
+      std::chrono::milliseconds(250);  ///< before the next address is tried beside (RFC 8305)
+  bool no_delay = true;                ///< TCP_NODELAY
+  /// Called between socket and connect; gives 0 or an errno.
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;  ///< what `prepare` is given
+};
+
+namespace detail {
+
+/// What an attempt needs of the options.
+struct connect_settings {
+  std::optional<ip_endpoint> local;
+  bool no_delay = true;
+  int (*prepare)(int fd, void* data) = nullptr;
+  void* prepare_data = nullptr;
+};
+
+/// Connects to one address.
+class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_attempt() = default;
+  connect_attempt(const ip_endpoint& target, const connect_settings& settings)
+      : target_(target), settings_(settings) {}
+  connect_attempt(connect_attempt&&) = default;
+  connect_attempt& operator=(connect_attempt&& other) noexcept {
+    left();
+    operation::operator=(std::move(other));
+    target_ = other.target_;
+    settings_ = other.settings_;
+    return *this;
+  }
+  ~connect_attempt() { left(); }
+
+ private:
+  friend class operation<connect_attempt, tcp_stream>;
+
+  bool attempt(result<tcp_stream>& out);
+  bool begin_connect(result<tcp_stream>& out);
+  bool finish_connect(result<tcp_stream>& out);
+  void left() noexcept {
+    if (!resource_) return;
+    if (resource_->waiting(write_side) == this) resource_->set_waiting(write_side, nullptr);
+    resource_->close();
+    resource_ = {};
+  }
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+
+  ip_endpoint target_;
+  connect_settings settings_;
+  ref<tcp_resource> resource_;
+};
+
+/// One of several attempts, in a block of its own.
+struct racing_attempt : link, pooled<recycler::operations> {
+  explicit racing_attempt(connect_attempt&& o) : op(std::move(o)) {}
+  connect_attempt op;
+  bool is_first = false;
+};
+
+/// What `connect_tcp` gives.
+class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_tcp_operation() = default;
+  connect_tcp_operation(std::string_view host, std::uint16_t port, const tcp_connect_options& options);
+  connect_tcp_operation(const ip_endpoint& target, const tcp_connect_options& options);
+  connect_tcp_operation(connect_tcp_operation&& other) noexcept : connect_tcp_operation() {
+    *this = std::move(other);
+  }
+  connect_tcp_operation& operator=(connect_tcp_operation&& other) noexcept;
+  ~connect_tcp_operation() { left(); }
+
+ private:
+  friend class operation<connect_tcp_operation, tcp_stream>;
+
+  struct names_came {
+    using internal = void;
+    connect_tcp_operation* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const;
+    node* owner() const noexcept { return self; }
+  };
+  struct attempt_ended {
+    using internal = void;
+    connect_tcp_operation* self;
+    racing_attempt* which;
+    void operator()(result<tcp_stream>&& r) const { self->ended(*which, std::move(r)); }
+    node* owner() const noexcept { return self; }
+  };
+  enum class stage : std::uint8_t { fresh, local_name, name, race };
+
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tcp_stream>& out);
+  bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
+  bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
+  bool begin_race(result<tcp_stream>& out);
+  bool go_on(result<tcp_stream>& out);
+  void start_next();
+  void ended(racing_attempt& which, result<tcp_stream>&& r);
+  void left() noexcept;
+
+  std::string host_;
+  std::string local_host_;
+  std::optional<ip_endpoint> target_;
+  std::uint16_t port_ = 0;
+  std::uint16_t local_port_ = 0;
+  int family_ = AF_UNSPEC;
+  duration delay_{};
+  connect_settings settings_;
+  bool made_ = false;
+  stage stage_ = stage::fresh;
+  std::unique_ptr<resolve_operation> names_;
+  std::vector<ip_endpoint> locals_;
+  std::vector<ip_endpoint> targets_;
+  std::size_t next_ = 0;
+  std::size_t running_ = 0;
+  link attempts_;
+  timer head_start_;
+  error first_failure_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+  result<tcp_stream>* won_ = nullptr;
+};
+
+/// What `connect_unix` gives.
+class [[nodiscard]] connect_unix_operation : public operation<connect_unix_operation, unix_stream> {
+ public:
+  static constexpr const char* name = "connect";
+  connect_unix_operation() = default;
+  explicit connect_unix_operation(std::string_view path) : path_(path) {}
+
+ private:
+  friend class operation<connect_unix_operation, unix_stream>;
+
+  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
+  bool attempt(result<unix_stream>& out);
+  void left() noexcept {
+    pause_.cancel();
+    fd_.reset();
+  }
+  void refresh() noexcept { pause_.cancel(); }
+
+  std::string path_;
+  unique_fd fd_;
+  timer pause_;
+  duration next_pause_{};
+};
+
+/// What `create_tcp_listener` gives.
+class [[nodiscard]] create_tcp_listener_operation
+    : public operation<create_tcp_listener_operation, tcp_listener> {
+ public:
+  static constexpr const char* name = "create_tcp_listener";
+  create_tcp_listener_operation() = default;
+  explicit create_tcp_listener_operation(const tcp_listener_options& options)
+      : host_(options.local_host), options_(options), made_(true) {}
+
+ private:
+  friend class operation<create_tcp_listener_operation, tcp_listener>;
+
+  struct names_came {
+    using internal = void;
+    create_tcp_listener_operation* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tcp_listener>& out);
+  void left() noexcept { names_.reset(); }
+
+  std::string host_;
+  tcp_listener_options options_;
+  bool made_ = false;
+  std::optional<resolve_operation> names_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
+/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
+/// this thread.
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
+                                                               tcp_connect_options options = {}) {
+  return {host, port, options};
+}
+/// Connects to an address.
+[[nodiscard]] inline detail::connect_tcp_operation connect_tcp(ip_endpoint target,
+                                                               tcp_connect_options options = {}) {
+  return {target, options};
+}
+
+/// Connects to a UNIX listener; a leading NUL is Linux's abstract namespace. While the listener's backlog is
+/// full it tries again, with growing pauses.
+[[nodiscard]] inline detail::connect_unix_operation connect_unix(std::string_view path) {
+  return detail::connect_unix_operation(path);
+}
+
+/// Listens for TCP connections on the addresses that the options say.
+[[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
+    tcp_listener_options options = {}) {
+  return detail::create_tcp_listener_operation(options);
+}
+
+}}  // namespace anyio

@@ -1,0 +1,358 @@
+// The steps of connecting.
+#pragma once
+
+#include "connection/connect.hpp"
+#include "system/unique_fd.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// --- one address
+
+ANYIO_NET_FN bool connect_attempt::attempt(result<tcp_stream>& out) {
+  return resource_ ? finish_connect(out) : begin_connect(out);
+}
+
+ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
+  loop_core& loop = loop_core::current();
+  backend& system = loop.system();
+  const bool v6 = target_.address.is_v6();
+  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
+  const auto fail = [&](int status, const char* step) {
+    out = error(errc::os_error, -status, step);
+    return true;
+  };
+  if (!fd) return fail(fd.get(), "socket");
+  if (settings_.no_delay) {
+    const int on = 1;
+    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
+      return fail(status, "set_option");
+  }
+  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
+    const int off = 0;
+    if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
+      return fail(status, "set_option");
+  }
+  if (settings_.prepare != nullptr) {
+    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
+      return fail(status < 0 ? status : -status, "prepare");
+    system.keep_non_blocking(fd.get());  // connect(2) has no flag for it
+  }
+  sockaddr_storage address{};
+  if (settings_.local) {
+    ip_endpoint local = *settings_.local;
+    if (is_mapped(target_.address)) local.address = mapped(local.address);
+    const socklen_t size = local.to_sockaddr(address);
+    const int on = 1;
+    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
+      return fail(status, "bind");
+  }
+  address = {};
+  const socklen_t size = target_.to_sockaddr(address);
+  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
+  if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
+  // Watched only now: a socket that has never been connected counts as hung up.
+  int watched = 0;
+  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
+  if (watched < 0) return fail(watched, "connect");
+  static_cast<void>(fd.release());
+  resource_ = std::move(r);
+  resource_->set_waiting(write_side, this);
+  return status < 0 ? false : finish_connect(out);
+}
+
+ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
+  backend& system = resource_->core().system();
+  const int fd = resource_->descriptor();
+  int error_number = 0;
+  socklen_t size = sizeof error_number;
+  if (int status = system.get_option(fd, SOL_SOCKET, SO_ERROR, &error_number, &size); status < 0)
+    error_number = -status;
+  if (error_number != 0) {
+    out = error(errc::os_error, error_number, name);
+    return true;
+  }
+  sockaddr_storage address{};
+  size = sizeof address;
+  if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
+    // Woken for nothing: it goes on. After a reset that came at once there is no peer either.
+    const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
+    if (bits == 0) return false;
+    out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
+    return true;
+  }
+  const ip_endpoint local = local_endpoint_of(system, fd);
+  const ip_endpoint remote{unmapped(target_.address), target_.port};
+  if (local == remote) {  // simultaneous open with itself: nobody listens there
+    out = error(errc::os_error, ECONNREFUSED, name);
+    return true;
+  }
+  resource_->set_waiting(write_side, nullptr);
+  resource_->exhausted[write_side] = false;
+  resource_->local = local;
+  resource_->remote = remote;
+  out = socket_access::wrap_tcp(std::move(resource_));
+  return true;
+}
+
+// --- several addresses
+
+ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host, std::uint16_t port,
+                                                          const tcp_connect_options& options)
+    : host_(host),
+      local_host_(options.local_host),
+      port_(port),
+      local_port_(options.local_port),
+      family_(options.family),
+      delay_(options.happy_eyeballs_delay),
+      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
+      made_(true) {
+  // An address in text needs no look-up, nor the memory of one; that of another family is refused there.
+  const result<ip_address> address = ip_address::parse(host);
+  if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
+    target_ = ip_endpoint{*address, port};
+}
+
+ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(const ip_endpoint& target,
+                                                          const tcp_connect_options& options)
+    : connect_tcp_operation(std::string_view(), target.port, options) {
+  target_ = target;
+}
+
+ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp_operation&& other) noexcept {
+  left();
+  operation::operator=(std::move(other));
+  host_ = std::move(other.host_);
+  local_host_ = std::move(other.local_host_);
+  target_ = other.target_;
+  port_ = other.port_;
+  local_port_ = other.local_port_;
+  family_ = other.family_;
+  delay_ = other.delay_;
+  settings_ = other.settings_;
+  made_ = other.made_;
+  return *this;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
+  names_.reset();
+  head_start_.cancel();
+  while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
+  running_ = next_ = 0;
+  stage_ = stage::fresh;
+  locals_.clear();
+  targets_.clear();
+  first_failure_ = error();
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
+  switch (stage_) {
+    case stage::fresh:
+      if (!local_host_.empty()) return look_up(stage::local_name, local_host_, local_port_, family_, out);
+      if (!target_) return look_up(stage::name, host_, port_, family_, out);
+      return begin_race(out);
+    case stage::local_name:
+    case stage::name:
+      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
+    case stage::race: return go_on(out);
+  }
+  return false;
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port,
+                                                 int family, result<tcp_stream>& out) {
+  stage_ = s;
+  names_ = std::make_unique<resolve_operation>(host, port, family);
+  result<std::vector<ip_endpoint>> r(errc::cancelled);
+  if (names_->attempt_for_parent(r)) return take_names(std::move(r), out);
+  names_->start(names_came{this});
+  return false;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
+  self->arrived_ = &r;
+  self->run_now();
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
+                                                    result<tcp_stream>& out) {
+  if (!r.has_value()) {
+    out = result_access::failure<tcp_stream>(r);
+    return true;
+  }
+  if (stage_ == stage::local_name) {
+    locals_ = *std::move(r);
+    if (target_) return begin_race(out);
+    // What this end cannot reach need not be asked for.
+    const auto has = [&](bool v6) {
+      return std::any_of(locals_.begin(), locals_.end(),
+                         [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
+    };
+    const int family = has(true) == has(false) ? family_ : has(true) ? AF_INET6 : AF_INET;
+    return look_up(stage::name, host_, port_, family, out);
+  }
+  targets_ = *std::move(r);
+  // Else the error of all could be that of an address which nobody can reach here.
+  drop_missing_families(loop_core::current().system(), targets_);
+  return begin_race(out);
+}
+
+/// RFC 8305, section 4: the families take turns, beginning with that of the first address.
+inline void interleave_families(std::vector<ip_endpoint>& all) {
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    const bool wanted = !all[i - 1].address.is_v6();
+    const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);
+    const auto found =
+        std::find_if(place, all.end(), [&](const ip_endpoint& e) { return e.address.is_v6() == wanted; });
+    if (found == all.end()) return;
+    std::rotate(place, found, found + 1);
+  }
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
+  stage_ = stage::race;
+  if (target_) {
+    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET)) {
+      out = error(errc::os_error, EAFNOSUPPORT, name);
+      return true;
+    }
+  }
+  interleave_families(targets_);
+  start_next();
+  return go_on(out);
+}
+
+ANYIO_NET_FN void connect_tcp_operation::start_next() {
+  const std::size_t count = target_ ? 1 : targets_.size();
+  if (next_ == count) return;
+  const ip_endpoint& target = target_ ? *target_ : targets_[next_];
+  connect_settings settings = settings_;
+  if (!local_host_.empty()) {
+    // Without an address of the family the attempt fails, as binding to one of the other would.
+    const auto found = std::find_if(locals_.begin(), locals_.end(),
+                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
+    settings.local = found == locals_.end() ? locals_.front() : *found;
+  } else if (local_port_ != 0) {
+    settings.local =
+        ip_endpoint{target.address.is_v6() ? ip_address::any_v6() : ip_address::any_v4(), local_port_};
+  }
+  auto* a = new racing_attempt(connect_attempt(target, settings));
+  a->is_first = next_++ == 0;
+  attempts_.insert_before(*a);
+  ++running_;
+  a->op.start(attempt_ended{this, a});
+  loop_core& loop = loop_core::current();
+  if (next_ < count) loop.arm(head_start_, add(loop.now(), std::max(delay_, duration::zero())), *this);
+}
+
+ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
+  if (won_ != nullptr) {
+    out = std::move(*std::exchange(won_, nullptr));
+    return true;
+  }
+  const std::size_t count = target_ ? 1 : targets_.size();
+  if (running_ == 0 && next_ == count) {
+    out = first_failure_;
+    return true;
+  }
+  if (next_ < count && !head_start_.armed()) start_next();
+  return false;
+}
+
+ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp_stream>&& r) {
+  const bool first = which.is_first;
+  delete &which;
+  --running_;
+  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
+    won_ = &r;
+  } else {
+    // Of the first one tried, if that failed; it may still run when a later one has failed already.
+    if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
+    head_start_.cancel();  // the next one at once
+  }
+  this->run_now();
+}
+
+// --- UNIX
+
+ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
+  constexpr std::chrono::milliseconds first_pause(1);
+  constexpr std::chrono::milliseconds longest_pause(50);
+  if (pause_.armed()) return false;
+  loop_core& loop = loop_core::current();
+  backend& system = loop.system();
+  const auto fail = [&](int error_number, const char* step) {
+    out = error(errc::os_error, error_number, step);
+    fd_.reset();
+    return true;
+  };
+  const result<unix_address> address = make_unix_address(path_, name);
+  if (!address) {
+    out = address.error();
+    return true;
+  }
+  if (!fd_) {
+    const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0) return fail(-fd, "socket");
+    fd_.reset(fd);
+    next_pause_ = first_pause;
+  }
+  const int status =
+      system.connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->size);
+  if (status == -EAGAIN) {  // the backlog is full, and no event will tell when it is not
+    loop.arm(pause_, add(loop.now(), next_pause_), *this);
+    next_pause_ = std::min<duration>(next_pause_ * 2, longest_pause);
+    return false;
+  }
+  if (status < 0) return fail(-status, name);
+  std::string local = local_path_of(system, fd_.get());
+  out = socket_access::make_unix(loop, fd_.get(), shared_path(std::move(local)), shared_path(path_), name);
+  if (out.has_value()) static_cast<void>(fd_.release());
+  return true;
+}
+
+// --- listening at a name
+
+ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& out) {
+  loop_core& loop = loop_core::current();
+  const bool known =
+      options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
+  if (!known) {
+    out = error(errc::os_error, EAFNOSUPPORT, name);
+    return true;
+  }
+  if (host_.empty()) {
+    bool dual_stack = false;
+    auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);
+    out = listen_tcp(loop, std::move(addresses), dual_stack, options_);
+    return true;
+  }
+  result<std::vector<ip_endpoint>> names(errc::cancelled);
+  if (arrived_ != nullptr) {
+    names = std::move(*std::exchange(arrived_, nullptr));
+  } else if (names_) {
+    return false;
+  } else {
+    names_.emplace(host_, options_.local_port, options_.family);
+    if (!names_->attempt_for_parent(names)) {
+      names_->start(names_came{this});
+      return false;
+    }
+  }
+  if (!names.has_value()) {
+    out = result_access::failure<tcp_listener>(names);
+    return true;
+  }
+  drop_missing_families(loop.system(), *names);
+  out = listen_tcp(loop, *std::move(names), false, options_);
+  return true;
+}
+
+}}}  // namespace anyio::detail

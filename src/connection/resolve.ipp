@@ -1,0 +1,121 @@
+// What is known of names without asking, and what becomes of an answer.
+#pragma once
+
+#include "connection/resolve.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
+  if (all.size() < 2) return;
+  const auto is_missing = [&](const ip_endpoint& e) {
+    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+  };
+  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+}
+
+ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
+  return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
+}
+
+/// `localhost` or a name under it. The root's dot is off already.
+inline bool is_localhost(std::string_view name) noexcept {
+  constexpr std::string_view local = "localhost";
+  if (name.size() < local.size()) return false;
+  const std::string_view end = name.substr(name.size() - local.size());
+  const bool same = std::equal(end.begin(), end.end(), local.begin(), [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
+  });
+  return same && (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
+}
+
+ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
+  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text and without the root's dot
+  const auto fail = [&out](errc code, int os_error, const char* reason) {
+    out = error_access::with_reason(error(code, os_error, name), reason);
+    return true;
+  };
+  if (family_ != AF_UNSPEC && family_ != AF_INET && family_ != AF_INET6) {
+    return fail(errc::os_error, EAFNOSUPPORT, nullptr);
+  }
+  if (host_.empty()) return fail(errc::invalid_argument, 0, "the host is empty");
+  for (const char c : host_) {
+    if (c == '\0') return fail(errc::invalid_argument, 0, "the host has a NUL in it");
+    if (static_cast<unsigned char>(c) >= 0x80) {
+      return fail(errc::invalid_argument, 0, "the host is not ASCII; give the xn-- form");
+    }
+  }
+  if (const result<ip_address> address = ip_address::parse(host_)) {
+    if (family_ != AF_UNSPEC && (family_ == AF_INET6) != address->is_v6()) {
+      return fail(errc::name_resolution, 0, "the address is of another family");
+    }
+    out = std::vector<ip_endpoint>(1, ip_endpoint{*address, port_});
+    return true;
+  }
+  std::string_view host = host_;
+  if (host.ends_with('.')) host.remove_suffix(1);
+  if (host.size() > longest_name) {
+    return fail(errc::invalid_argument, 0, "the host is longer than 253 characters");
+  }
+  if (!is_localhost(host)) return false;
+  std::vector<ip_endpoint> both;
+  both.reserve(2);
+  if (family_ != AF_INET) both.push_back({ip_address::loopback_v6(), port_});
+  if (family_ != AF_INET6) both.push_back({ip_address::loopback_v4(), port_});
+  out = std::move(both);
+  return true;
+}
+
+ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& out) {
+  loop_core& loop = core != nullptr ? *core : home();
+  if (!call_) {
+    if (answer_at_once(out)) return true;
+    call_ = helper_call<name_look_up>({loop.share_system(), host_, port_, family_});
+  }
+  result<resolved> answer(errc::cancelled);
+  if (!call_.attempt(loop, *this, name, answer)) return false;
+  call_ = {};
+  if (!answer.has_value()) {
+    out = result_access::failure<std::vector<ip_endpoint>>(answer);
+  } else if (answer->status < 0 && answer->reason == nullptr) {
+    out = error(errc::os_error, -answer->status, name);
+  } else if (answer->status < 0 || answer->endpoints.empty()) {
+    const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
+    out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
+  } else {
+    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
+    if (family_ == AF_INET6)
+      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
+    out = std::move(answer->endpoints);
+  }
+  return true;
+}
+
+ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
+  names found;
+  found.status = names_of(*system).reverse(endpoint, found.host, found.service);
+  return found;
+}
+
+ANYIO_NET_FN bool reverse_operation::attempt(result<name_info>& out) {
+  loop_core& loop = core != nullptr ? *core : home();
+  if (!call_) call_ = helper_call<address_look_up>({loop.share_system(), endpoint_});
+  result<address_look_up::names> answer(errc::cancelled);
+  if (!call_.attempt(loop, *this, name, answer)) return false;
+  call_ = {};
+  if (!answer.has_value()) {
+    out = result_access::failure<name_info>(answer);
+  } else if (answer->status == -ENOENT) {
+    out = error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name");
+  } else if (answer->status < 0) {
+    out = error(errc::os_error, -answer->status, name);
+  } else {
+    out = name_info(std::move(answer->host), std::move(answer->service));
+  }
+  return true;
+}
+
+}}}  // namespace anyio::detail

@@ -1,0 +1,117 @@
+// The calls of datagram sockets.
+#pragma once
+
+#include "datagram/datagram.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN int datagram_resource::watch(int fd) {
+  registration place{fd, 0};
+  const int status = core().watch(place, *this);
+  if (status >= 0) place_ = place;  // only what is watched is forgotten by `shut`
+  return status;
+}
+
+ANYIO_NET_FN void datagram_resource::shut() noexcept {
+  if (core().alive()) core().forget(place_);
+  source.reset();
+  room_.reset();
+}
+
+ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
+  return source ? source->receive(*this, into, out) : receive_from_kernel(into, out);
+}
+
+ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
+  if (exhausted[read_side]) return -EAGAIN;
+  message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
+  const ssize_t n = core().system().receive_message(place_.fd, m);
+  core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n == -EAGAIN) {
+    exhausted[read_side] = true;
+    return -EAGAIN;
+  }
+  if (n < 0) return static_cast<int>(n);
+  out.size = static_cast<std::size_t>(n);
+  out.from_size = m.address_size;
+  out.truncated = (m.flags & MSG_TRUNC) != 0;
+  return 0;
+}
+
+ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
+  // No UDP datagram is longer than the loop's buffer. A UNIX one is as long as the sender's buffer allows,
+  // which with Linux's defaults is less than 416 KiB. Room for that costs no memory until it is used.
+  constexpr std::size_t size_of_room = std::size_t{448} * 1024;
+  if (exhausted[read_side] && !source) return -EAGAIN;
+  mutable_buffer room;
+  if (family_ != AF_UNIX) {
+    room = core().buffer();
+  } else {
+    if (!room_) room_.reset(new std::byte[size_of_room]);
+    room = mutable_buffer(room_.get(), size_of_room);
+  }
+  const ::iovec part{room.data(), room.size()};
+  const int status = receive(std::span(&part, 1), out);
+  if (status < 0) return status;
+  if (out.truncated) return -EMSGSIZE;
+  text.assign(reinterpret_cast<const char*>(room.data()), out.size);
+  return 0;
+}
+
+ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, socklen_t size) {
+  if (exhausted[write_side]) return -EAGAIN;
+  core().count_work(data.size());
+  ssize_t n = 0;
+  if (to == nullptr) {
+    n = core().system().send(place_.fd, data.data(), data.size());
+  } else {
+    const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
+    n = core().system().send_message(place_.fd,
+                                     message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
+  }
+  // What a full queue of a UNIX socket is to the BSDs and macOS.
+  const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
+  if (n == -EAGAIN || queue_is_full) {
+    exhausted[write_side] = true;
+    return -EAGAIN;
+  }
+  return n < 0 ? static_cast<int>(n) : 0;
+}
+
+ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation) const noexcept {
+  // The other end refused; on a UNIX socket that is not connected the path of this one send did.
+  const bool refused = status == -ECONNREFUSED && (connected_ || family_ != AF_UNIX);
+  return error(refused ? errc::broken_resource : errc::os_error, -status, operation);
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> datagram_socket::set_raw_option(int level, int name, const void* value, socklen_t size,
+                                                      const char* operation) {
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  const int status = resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return {};
+}
+
+ANYIO_NET_FN result<> datagram_socket::set_option(int level, int name, int value) {
+  return set_raw_option(level, name, &value, sizeof value, "set_option");
+}
+
+ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const {
+  if (!*this) return error(errc::closed_resource, 0, "get_option");
+  int value = 0;  // an option of one byte fills the first
+  socklen_t size = sizeof value;
+  const int status =
+      resource_->core().system().get_option(resource_->descriptor(), level, name, &value, &size);
+  if (status < 0) return error(errc::os_error, -status, "get_option");
+  if (size == 1) return static_cast<int>(*reinterpret_cast<const unsigned char*>(&value));
+  return value;
+}
+
+}}  // namespace anyio

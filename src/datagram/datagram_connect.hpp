@@ -1,0 +1,181 @@
+// UDP by host name: creating sockets, and sending to a name.
+//
+// A look-up that needs no asking, an address in text or `localhost`, is answered at once; the rest of what
+// is done here takes no waiting. This part must not know how names resolve.
+#pragma once
+
+#include "base/address.hpp"
+#include "base/config.hpp"
+#include "connection/resolve.hpp"
+#include "datagram/datagram.hpp"
+#include "datagram/udp_socket.hpp"
+#include "operation/operation.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Look-ups, one after another, as a part of an operation that derives from Derived's base: Derived has
+/// `look_up_ended()`, which is called when an answer has come later.
+template <class Derived>
+class host_look_up {
+ protected:
+  /// True when the answer is there; else asks, if that has not been done, and will tell.
+  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      asked_ = false;
+      return true;
+    }
+    if (asked_) return false;
+    child_ = resolve_operation(host, port, family);
+    if (child_.attempt_for_parent(out)) return true;
+    asked_ = true;
+    child_.start(answered{this});
+    return false;
+  }
+  void withdraw_question() noexcept {
+    asked_ = false;
+    arrived_ = nullptr;
+    child_.withdraw();
+  }
+
+ private:
+  struct answered {
+    using internal = void;
+    host_look_up* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      static_cast<Derived*>(self)->look_up_ended();
+    }
+    node* owner() const noexcept { return static_cast<Derived*>(self); }
+  };
+
+  resolve_operation child_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+  bool asked_ = false;
+};
+
+/// What `create_udp_socket` gives.
+class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
+                                                  private host_look_up<create_udp_socket_operation> {
+ public:
+  static constexpr const char* name = "create_udp_socket";
+  create_udp_socket_operation() = default;
+  explicit create_udp_socket_operation(const udp_options& options)
+      : options_(options), local_host_(options.local_host) {}
+
+ private:
+  friend class operation<create_udp_socket_operation, udp_socket>;
+  friend class host_look_up<create_udp_socket_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<udp_socket>& out);
+  void left() noexcept { withdraw_question(); }
+  void look_up_ended() { run_now(); }
+
+  udp_options options_;  // but for local_host
+  std::string local_host_;
+};
+
+/// What `create_connected_udp_socket` gives.
+class [[nodiscard]] create_connected_udp_socket_operation
+    : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
+      private host_look_up<create_connected_udp_socket_operation> {
+ public:
+  static constexpr const char* name = "create_connected_udp_socket";
+  create_connected_udp_socket_operation() = default;
+  create_connected_udp_socket_operation(std::string_view host, std::uint16_t port, const udp_options& options)
+      : options_(options),
+        local_host_(options.local_host),
+        remote_host_(host),
+        remote_{{}, port},
+        made_(true) {}
+  create_connected_udp_socket_operation(const ip_endpoint& remote, const udp_options& options)
+      : options_(options), local_host_(options.local_host), remote_(remote), made_(true), has_remote_(true) {}
+
+ private:
+  friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
+  friend class host_look_up<create_connected_udp_socket_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<connected_udp_socket>& out);
+  result<connected_udp_socket> connect(const std::vector<ip_endpoint>& remotes) const;
+  void left() noexcept;
+  void look_up_ended() { run_now(); }
+
+  udp_options options_;  // but for local_host
+  std::string local_host_;
+  std::string remote_host_;
+  ip_endpoint remote_;
+  std::vector<ip_endpoint> locals_;
+  bool made_ = false;
+  bool has_remote_ = false;
+  bool local_is_known_ = false;
+};
+
+}  // namespace detail
+
+/// What `udp_socket::send_to(data, host, port)` gives. The look-up counts as sending: a second send is
+/// `busy_resource`.
+class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
+                                             private detail::host_look_up<send_to_host_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_to_host_operation() = default;
+  send_to_host_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                         std::string_view host, std::uint16_t port)
+      : datagram_send(std::move(r), std::move(bytes)), host_(host), to_{{}, port} {}
+
+ private:
+  friend class detail::operation<send_to_host_operation, void>;
+  friend class detail::datagram_send<send_to_host_operation>;
+  friend class detail::host_look_up<send_to_host_operation>;
+
+  bool transfer(result<void>& out);
+  void left() noexcept {
+    datagram_send::left();
+    withdraw_question();
+    is_known_ = false;
+  }
+  void look_up_ended() { run_now(); }
+
+  std::string host_;
+  ip_endpoint to_;
+  bool is_known_ = false;
+};
+
+inline send_to_host_operation udp_socket::send_to(const_buffer data, std::string_view host,
+                                                  std::uint16_t port) {
+  return {resource_, detail::lent_bytes(data), host, port};
+}
+template <detail::string_rvalue S>
+send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std::uint16_t port) {
+  return {resource_, detail::lent_bytes(std::move(data)), host, port};
+}
+
+/// Opens a UDP socket and binds it. A family or a local host is required, else it is `invalid_argument`. Of
+/// several addresses of the local host it takes the first that this machine has.
+[[nodiscard]] inline detail::create_udp_socket_operation create_udp_socket(const udp_options& options) {
+  return detail::create_udp_socket_operation(options);
+}
+
+/// Opens a UDP socket and connects it to a host, by name or by address in text: to the first of its addresses
+/// to which there is a way.
+[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
+    std::string_view remote_host, std::uint16_t remote_port, const udp_options& options = {}) {
+  return {remote_host, remote_port, options};
+}
+/// The same to an address.
+[[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
+    const ip_endpoint& remote, const udp_options& options = {}) {
+  return {remote, options};
+}
+
+}}  // namespace anyio

@@ -1,0 +1,133 @@
+// Which of the addresses of a name a UDP socket takes.
+#pragma once
+
+#include "datagram/datagram_connect.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+inline bool is_ip_family(int family) noexcept {
+  return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
+}
+
+inline ip_address any_address(bool v6) noexcept { return v6 ? ip_address::any_v6() : ip_address::any_v4(); }
+
+ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
+  const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
+  return enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+}
+
+ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) {
+  if (local_host_.empty()) {
+    out = udp_socket::open({any_address(options_.family == AF_INET6), options_.local_port}, options_);
+    return true;
+  }
+  result<std::vector<ip_endpoint>> locals(errc::cancelled);
+  if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
+  if (!locals) {
+    out = result_access::failure<udp_socket>(locals);
+    return true;
+  }
+  drop_missing_families(loop_core::current().system(), *locals);
+  error first;
+  for (const ip_endpoint& local : *locals) {
+    out = udp_socket::open(local, options_);
+    if (out.has_value()) return true;
+    if (first.code() == errc::ok) first = out.error();
+    // Another socket on the port of one address is no reason to take another address.
+    if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
+  }
+  out = first;
+  return true;
+}
+
+ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
+  return made_ && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+}
+
+ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {
+  result<std::vector<ip_endpoint>> answer(errc::cancelled);
+  if (!local_host_.empty() && !local_is_known_) {
+    if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
+    if (!answer) {
+      out = result_access::failure<connected_udp_socket>(answer);
+      return true;
+    }
+    locals_ = *std::move(answer);
+    local_is_known_ = true;
+  }
+  if (has_remote_) {
+    const bool other =
+        options_.family != AF_UNSPEC && (options_.family == AF_INET6) != remote_.address.is_v6();
+    if (other) {
+      out = error(errc::os_error, EAFNOSUPPORT, name);
+    } else {
+      out = connect(std::vector<ip_endpoint>(1, remote_));
+    }
+    return true;
+  }
+  if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
+  if (!answer) {
+    out = result_access::failure<connected_udp_socket>(answer);
+    return true;
+  }
+  drop_missing_families(loop_core::current().system(), *answer);
+  out = connect(*answer);
+  return true;
+}
+
+ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation::connect(
+    const std::vector<ip_endpoint>& remotes) const {
+  error first;
+  for (const ip_endpoint& remote : remotes) {
+    result<connected_udp_socket> r(errc::cancelled);
+    if (locals_.empty()) {
+      r = connected_udp_socket::open(remote, options_);
+    } else {
+      const auto local = std::find_if(locals_.begin(), locals_.end(),
+                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
+      if (local == locals_.end()) {
+        r = error(errc::os_error, EAFNOSUPPORT, "bind");
+      } else {
+        r = connected_udp_socket::open(remote, *local, options_);
+      }
+    }
+    if (r) return r;
+    if (first.code() == errc::ok) first = r.error();
+  }
+  return first;
+}
+
+ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
+  withdraw_question();
+  local_is_known_ = false;
+  locals_.clear();
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
+  if (!is_known_) {
+    result<std::vector<ip_endpoint>> answer(errc::cancelled);
+    // A socket that takes both families is one of IPv6 to which IPv4 is mapped; ours are not, but others'.
+    if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
+    if (!answer) {
+      out = detail::result_access::failure<void>(answer);
+      return true;
+    }
+    const bool v6 = resource_->family() == AF_INET6;
+    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
+    const auto found = std::find_if(answer->begin(), answer->end(), same_family);
+    to_ = found != answer->end() ? *found : answer->front();
+    is_known_ = true;
+  }
+  sockaddr_storage address;
+  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
+  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+}
+
+}}  // namespace anyio

@@ -1,0 +1,211 @@
+// Many UDP datagrams a system call.
+//
+// A batch is one block of memory for so many datagrams of so many bytes. It is received into and sent from
+// with one call each; where the kernel can hand over or take a row of equal datagrams in one piece (UDP_GRO,
+// UDP_SEGMENT on Linux) it is asked to, and where it cannot nothing else changes. What the kernel gave in one
+// piece and a batch had no room for stays with the socket until the next receive. This part must not know
+// names.
+#pragma once
+
+#include "base/address.hpp"
+#include "base/buffer.hpp"
+#include "base/config.hpp"
+#include "datagram/datagram.hpp"
+#include "datagram/udp_socket.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+class batch_source;
+}
+
+/// Datagrams to send, or that were received. Allocates once, when it is made.
+class udp_batch {
+ public:
+  /// One datagram: its bytes, which lie in the batch, and who sent it, or to whom it is sent.
+  struct entry {
+    std::span<const std::byte> data{};  ///< lies in the batch
+    ip_endpoint sender{};               ///< or the receiver, of one to send
+    bool truncated = false;             ///< it was longer than the batch allows, and the rest of it is lost
+  };
+  using value_type = entry;             ///< for ranges
+  using const_iterator = const entry*;  ///< random access
+  using iterator = const_iterator;      ///< entries are changed by `push` alone
+
+  /// Room for `count` datagrams of at most `max_size` bytes each.
+  explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
+  udp_batch(udp_batch&& other) noexcept
+      : block_(std::move(other.block_)),
+        capacity_(std::exchange(other.capacity_, 0)),
+        max_size_(other.max_size_),
+        size_(std::exchange(other.size_, 0)) {}
+  udp_batch& operator=(udp_batch&& other) noexcept {
+    block_ = std::move(other.block_);
+    capacity_ = std::exchange(other.capacity_, 0);
+    max_size_ = other.max_size_;
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
+  /// Copies a datagram in behind the others. False, and nothing changed, when the batch is full or the
+  /// datagram longer than it allows. A connected socket needs no address.
+  bool push(const_buffer data, const ip_endpoint& to = {});
+  /// Empties it; its memory stays.
+  void clear() noexcept { size_ = 0; }
+
+  /// How many datagrams it holds.
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  /// Whether it holds none.
+  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  /// How many datagrams it may hold.
+  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  /// How many bytes each of them may have.
+  [[nodiscard]] std::size_t max_size() const noexcept { return max_size_; }
+  /// The i-th, which must be there.
+  [[nodiscard]] const entry& operator[](std::size_t i) const noexcept {
+    ANYIO_NET_ASSERT(i < size_);
+    return entries()[i];
+  }
+  /// The first; valid until the batch changes.
+  [[nodiscard]] const_iterator begin() const noexcept { return entries(); }
+  /// Behind the last.
+  [[nodiscard]] const_iterator end() const noexcept { return entries() + size_; }
+
+ private:
+  friend class detail::batch_source;
+
+  [[nodiscard]] entry* entries() const noexcept {
+    return static_cast<entry*>(static_cast<void*>(block_.get()));
+  }
+  /// Where the bytes of the i-th datagram belong.
+  [[nodiscard]] std::byte* slot(std::size_t i) const noexcept {
+    return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
+  }
+  void append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept;
+
+  std::unique_ptr<std::byte[]> block_;  // entries, then their bytes
+  std::size_t capacity_ = 0;
+  std::size_t max_size_ = 0;
+  std::size_t size_ = 0;
+};
+
+namespace detail {
+
+/// What a socket needs for batches, made when the first one is used.
+class batch_source final : public datagram_source {
+ public:
+  /// That of a socket.
+  static batch_source& of(datagram_resource& socket);
+
+  ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
+  /// 0 when at least one came.
+  int receive_batch(datagram_resource& socket, udp_batch& batch);
+  /// Sends on from the `sent`-th. 0 when all are sent, 1 when others are to have a turn first.
+  int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
+
+ private:
+  static constexpr std::size_t per_call = 32;
+  static constexpr std::size_t fewest_expected = 4;
+  static constexpr std::size_t most_of_attempt = 256;
+  static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
+  static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
+  static constexpr std::size_t most_segments = 64;
+
+  /// What the kernel gave in one piece: datagrams of equal size, but for the last.
+  struct piece {
+    std::size_t size;
+    std::size_t segment;  // their size; 0: it is one datagram
+    std::size_t used;
+    socklen_t from_size;
+    bool truncated;
+    sockaddr_storage from;
+  };
+
+  void ask_for_pieces(datagram_resource& socket);
+  void ask_for_segments(datagram_resource& socket);
+  int fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots, std::size_t stride);
+  [[nodiscard]] bool has_left_over() const noexcept { return first_ < count_; }
+  /// The next datagram of what is left over.
+  std::span<const std::byte> next(arrival& out);
+  void fill(udp_batch& batch);
+  void keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride);
+  [[nodiscard]] std::byte* memory_of(std::size_t i) const noexcept { return memory_.get() + i * room; }
+  /// How many datagrams from the i-th on may go as one piece.
+  [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
+
+  std::unique_ptr<std::byte[]> memory_;  // per_call pieces, if the kernel may give them
+  std::size_t first_ = 0;                // of the pieces that are left over
+  std::size_t count_ = 0;
+  std::size_t expected_ = per_call;  // how many to make room for: what does not come costs time all the same
+  std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
+  int deferred_ = 0;                 // an error that came behind what was handed over
+  bool asked_for_pieces_ = false;
+  bool asked_for_segments_ = false;
+  piece pieces_[per_call];
+};
+
+}  // namespace detail
+
+/// What `receive_batch` gives.
+class [[nodiscard]] receive_batch_operation
+    : public detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
+                                        detail::read_side> {
+ public:
+  static constexpr const char* name = "receive_batch";
+  receive_batch_operation() = default;
+  receive_batch_operation(detail::ref<detail::datagram_resource> r, udp_batch& batch) noexcept
+      : resource_operation(std::move(r)), batch_(&batch) {}
+
+ private:
+  friend class detail::operation<receive_batch_operation, std::size_t>;
+  friend class detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
+                                          detail::read_side>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<std::size_t>& out);
+  udp_batch* batch_ = nullptr;
+};
+
+/// What `send_batch` gives.
+class [[nodiscard]] send_batch_operation
+    : public detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
+                                        detail::write_side> {
+ public:
+  static constexpr const char* name = "send_batch";
+  send_batch_operation() = default;
+  send_batch_operation(detail::ref<detail::datagram_resource> r, const udp_batch& batch) noexcept
+      : resource_operation(std::move(r)), batch_(&batch) {}
+
+  /// How many datagrams went, of one that was cancelled, timed out, closed or failed too. An operation that
+  /// was started anew counts from zero.
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+
+ private:
+  friend class detail::operation<send_batch_operation, std::size_t>;
+  friend class detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
+                                          detail::write_side>;
+
+  bool attempt(result<std::size_t>& out);
+  void left() noexcept {
+    resource_operation::left();
+    restart_ = true;
+  }
+  const udp_batch* batch_ = nullptr;
+  std::size_t sent_ = 0;
+  bool restart_ = false;  // the next attempt is the first of a new send
+};
+
+inline receive_batch_operation udp_socket::receive_batch(udp_batch& batch) { return {resource_, batch}; }
+inline send_batch_operation udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
+inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& batch) {
+  return {resource_, batch};
+}
+inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
+
+}}  // namespace anyio

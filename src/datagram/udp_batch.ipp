@@ -1,0 +1,373 @@
+// Batches: recvmmsg(2) and sendmmsg(2), and the pieces of UDP_GRO and UDP_SEGMENT (udp(7)).
+#pragma once
+
+#include "datagram/udp_batch.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <memory>
+
+#include <netinet/in.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
+    : capacity_(count), max_size_(max_size) {
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be had
+  const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
+  block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
+}
+
+ANYIO_NET_FN void udp_batch::append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept {
+  std::construct_at(entries() + size_, entry{{slot(size_), size}, sender, truncated});
+  ++size_;
+}
+
+ANYIO_NET_FN bool udp_batch::push(const_buffer data, const ip_endpoint& to) {
+  if (size_ == capacity_ || data.size() > max_size_) return false;
+  if (!data.empty()) std::memcpy(slot(size_), data.data(), data.size());
+  append(data.size(), to, false);
+  return true;
+}
+
+namespace detail {
+
+#if defined(__linux__)
+// Numbers of the kernel's, which not every C library has: <linux/udp.h>.
+inline constexpr int udp_segment_option = 103;
+inline constexpr int udp_gro_option = 104;
+inline constexpr bool has_pieces = true;
+#else
+inline constexpr int udp_segment_option = 0;
+inline constexpr int udp_gro_option = 0;
+inline constexpr bool has_pieces = false;
+#endif
+
+/// Room for one control message of one number.
+struct control_room {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+/// Room for one such message behind those that options of the socket add: times, a mark, a count of drops.
+struct receive_control_room {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
+};
+
+ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
+  if (!socket.source) socket.source = std::make_unique<batch_source>();
+  return static_cast<batch_source&>(*socket.source);
+}
+
+ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
+  asked_for_pieces_ = true;
+  const int on = 1;
+  if (!has_pieces) return;
+  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0)
+    return;
+  memory_.reset(new std::byte[per_call * room]);  // touched only as far as it is used
+}
+
+ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
+  asked_for_segments_ = true;
+  int value = 0;
+  socklen_t size = sizeof value;
+  if (!has_pieces) return;
+  // A kernel that does not know it would ignore the control message, and send all in one datagram.
+  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) <
+      0)
+    return;
+  segment_limit_ = largest_segmented;
+}
+
+// --- receiving
+
+/// The size of the datagrams in a piece, from the message's control part; 0 if there is none.
+inline std::size_t segment_of(const message& m) noexcept {
+  msghdr header{};
+  header.msg_control = m.control;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
+    if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != udp_gro_option) continue;
+    int size = 0;
+    std::memcpy(&size, CMSG_DATA(c), sizeof size);
+    return size > 0 ? static_cast<std::size_t>(size) : 0;
+  }
+  return 0;
+}
+
+/// Asks the kernel for up to `wanted` messages. Each goes to its slot, and what does not fit there to its
+/// place in the memory, behind room for the slot's part. How many came, or a negative errno.
+ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots,
+                                     std::size_t stride) {
+  message messages[per_call];
+  ::iovec parts[per_call][2];
+  std::size_t sizes[per_call];
+  receive_control_room control[per_call];
+  if (socket.exhausted[read_side]) return -EAGAIN;
+  wanted = std::min(wanted, per_call);
+  const std::size_t slot_size = std::min(stride, room);
+  for (std::size_t i = 0; i < wanted; ++i) {
+    parts[i][0] = {slots + i * stride, slot_size};
+    std::size_t used = 1;
+    if (memory_ && slot_size < room) {
+      if (slot_size == 0) used = 0;
+      parts[i][used++] = {memory_of(i) + slot_size, room - slot_size};
+    }
+    messages[i].parts = std::span<const ::iovec>(parts[i], used);
+    messages[i].address = reinterpret_cast<sockaddr*>(&pieces_[i].from);
+    messages[i].address_size = sizeof pieces_[i].from;
+    if (!memory_) continue;
+    messages[i].control = control[i].bytes;
+    messages[i].control_size = sizeof control[i].bytes;
+  }
+  bool emptied = false;
+  const int n = batches_of(socket.core().system())
+                    .receive_messages(socket.descriptor(), std::span(messages, wanted),
+                                      std::span(sizes, wanted), emptied);
+  const bool nothing = n == -EAGAIN || n == 0;
+  if (emptied || nothing) socket.exhausted[read_side] = true;
+  if (nothing) return -EAGAIN;
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; n > 0 && i < static_cast<std::size_t>(n); ++i) {
+    piece& p = pieces_[i];
+    p.size = sizes[i];
+    bytes += p.size;
+    p.segment = memory_ ? segment_of(messages[i]) : 0;
+    if (p.segment >= p.size) p.segment = 0;
+    p.used = 0;
+    p.from_size = messages[i].address_size;
+    p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
+  }
+  // Half of what takes a call of its own is the message's.
+  socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
+  return n;
+}
+
+/// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
+ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
+    if (slots != nullptr && in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
+  }
+  first_ = 0;
+  count_ = count;
+}
+
+ANYIO_NET_FN std::span<const std::byte> batch_source::next(arrival& out) {
+  piece& p = pieces_[first_];
+  const std::size_t rest = p.size - p.used;
+  const std::size_t size = p.segment != 0 ? std::min(p.segment, rest) : rest;
+  const std::span<const std::byte> data(memory_of(first_) + p.used, size);
+  p.used += size;
+  out.size = size;
+  out.from = p.from;
+  out.from_size = p.from_size;
+  out.truncated = p.truncated && p.used == p.size;
+  if (p.used == p.size) ++first_;
+  return data;
+}
+
+ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
+  while (has_left_over() && batch.size_ < batch.capacity_) {
+    arrival one;
+    const std::span<const std::byte> data = next(one);
+    const std::size_t size = std::min(data.size(), batch.max_size_);
+    if (size != 0) std::memcpy(batch.slot(batch.size_), data.data(), size);
+    batch.append(size, endpoint_of(one), one.truncated || data.size() > size);
+  }
+}
+
+ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into,
+                                       arrival& out) {
+  if (!has_left_over()) {
+    if (deferred_ != 0) return std::exchange(deferred_, 0);
+    if (!memory_) return socket.receive_from_kernel(into, out);
+    const int n = fetch(socket, 1, nullptr, 0);
+    if (n < 0) return n;
+    first_ = 0;
+    count_ = 1;
+  }
+  std::span<const std::byte> data = next(out);
+  out.size = 0;
+  for (const ::iovec& part : into) {
+    const std::size_t size = std::min(part.iov_len, data.size());
+    if (size != 0) std::memcpy(part.iov_base, data.data(), size);
+    data = data.subspan(size);
+    out.size += size;
+  }
+  if (!data.empty()) out.truncated = true;
+  return 0;
+}
+
+ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batch& batch) {
+  if (has_left_over()) {
+    batch.clear();
+    fill(batch);
+    return 0;
+  }
+  if (deferred_ != 0) return std::exchange(deferred_, 0);
+  if (!asked_for_pieces_) ask_for_pieces(socket);
+  for (std::size_t have = 0;;) {
+    const std::size_t wanted = std::min(batch.capacity_ - have, expected_);
+    const int n = fetch(socket, wanted, batch.slot(have), batch.max_size_);
+    if (n < 0) {
+      if (have == 0) return n;
+      if (n != -EAGAIN) deferred_ = n;
+      return 0;
+    }
+    if (have == 0) batch.clear();
+    const auto count = static_cast<std::size_t>(n);
+    expected_ = std::clamp(2 * count, fewest_expected, per_call);
+    if (std::any_of(pieces_, pieces_ + count, [](const piece& p) { return p.segment != 0; })) {
+      keep_pieces(count, batch.slot(have), batch.max_size_);
+      fill(batch);
+      return 0;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      arrival one;
+      one.from = pieces_[i].from;
+      one.from_size = pieces_[i].from_size;
+      const std::size_t size = std::min(pieces_[i].size, batch.max_size_);
+      batch.append(size, endpoint_of(one), pieces_[i].truncated || pieces_[i].size > size);
+    }
+    have += count;
+    if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
+  }
+}
+
+// --- sending
+
+ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::size_t i,
+                                                  bool connected) const noexcept {
+  const udp_batch::entry& first = batch[i];
+  const std::size_t segment = first.data.size();
+  if (segment == 0 || segment > segment_limit_) return 1;
+  std::size_t total = segment;
+  std::size_t n = 1;
+  while (i + n < batch.size() && n < most_segments) {
+    const udp_batch::entry& other = batch[i + n];
+    const std::size_t size = other.data.size();
+    if (size == 0 || size > segment || total + size > largest_segmented) break;
+    if (!connected && other.sender != first.sender) break;
+    total += size;
+    ++n;
+    if (size < segment) break;  // only the last may be shorter
+  }
+  return n;
+}
+
+/// Whether a piece may have failed because it was one; a limit is then found for the socket.
+inline bool refuses_pieces(int status) noexcept {
+  return status == -EINVAL || status == -EMSGSIZE || status == -EIO || status == -EOPNOTSUPP ||
+         status == -ENOPROTOOPT;
+}
+
+ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_batch& batch,
+                                          std::size_t& sent) {
+  constexpr std::size_t most_parts = 256;
+  if (!asked_for_segments_) ask_for_segments(socket);
+  message messages[per_call];
+  ::iovec parts[most_parts];
+  std::size_t runs[per_call];
+  sockaddr_storage addresses[per_call];
+  control_room control[per_call];
+  const std::size_t before = sent;
+  while (sent < batch.size()) {
+    if (socket.exhausted[write_side]) return -EAGAIN;
+    std::size_t count = 0;
+    std::size_t used = 0;
+    for (std::size_t i = sent; i < batch.size() && count < per_call; ++count) {
+      const std::size_t run = run_length(batch, i, socket.connected());
+      if (used + run > most_parts) break;
+      for (std::size_t k = 0; k < run; ++k) {
+        const std::span<const std::byte> data = batch[i + k].data;
+        parts[used + k] = {const_cast<std::byte*>(data.data()), data.size()};
+      }
+      message& m = messages[count];
+      m = message{};
+      m.parts = std::span<const ::iovec>(parts + used, run);
+      if (!socket.connected()) {
+        m.address = reinterpret_cast<sockaddr*>(&addresses[count]);
+        m.address_size = fill_address(batch[i].sender, socket.family(), addresses[count]);
+      }
+      if (run > 1) {
+        std::memset(&control[count], 0, sizeof control[count]);
+        msghdr header{};
+        header.msg_control = m.control = control[count].bytes;
+        m.control_size = CMSG_SPACE(sizeof(std::uint16_t));
+        header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+        cmsghdr* c = CMSG_FIRSTHDR(&header);
+        c->cmsg_level = IPPROTO_UDP;
+        c->cmsg_type = udp_segment_option;
+        c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(sizeof(std::uint16_t)));
+        const auto segment = static_cast<std::uint16_t>(batch[i].data.size());
+        std::memcpy(CMSG_DATA(c), &segment, sizeof segment);
+      }
+      runs[count] = run;
+      used += run;
+      i += run;
+    }
+    const int n = batches_of(socket.core().system())
+                      .send_messages(socket.descriptor(), std::span<const message>(messages, count));
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < used; ++i) bytes += parts[i].iov_len;
+    socket.core().count_work(bytes, count);
+    if (n == -EAGAIN || n == 0) {
+      socket.exhausted[write_side] = true;
+      return -EAGAIN;
+    }
+    if (n < 0) {
+      if (runs[0] == 1 || !refuses_pieces(n)) return n;
+      // Too long for the path, or pieces do not go there at all: one by one from here on.
+      const bool too_long = n == -EINVAL || n == -EMSGSIZE;
+      segment_limit_ = too_long ? batch[sent].data.size() - 1 : 0;
+      continue;
+    }
+    for (int i = 0; i < n; ++i) sent += runs[i];
+    if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
+  }
+  return 0;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc receive_batch_operation::check() const noexcept {
+  if (batch_ == nullptr || batch_->capacity() == 0 || batch_->max_size() == 0) return errc::invalid_argument;
+  return resource_operation::check();
+}
+
+ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  const int status = detail::batch_source::of(*resource_).receive_batch(*resource_, *batch_);
+  if (status == -EAGAIN) return false;
+  if (status < 0) {
+    out = resource_->failure(status, name);
+  } else {
+    out = batch_->size();
+  }
+  return true;
+}
+
+ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (std::exchange(restart_, false)) sent_ = 0;
+  const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
+  again = status == 1;
+  if (again || status == -EAGAIN) return false;
+  if (status < 0 && sent_ == 0) {
+    out = resource_->failure(status, name);
+  } else {
+    out = sent_;
+  }
+  return true;
+}
+
+}}  // namespace anyio

@@ -1,0 +1,514 @@
+// The loop's turns, its end, and its dump.
+#pragma once
+
+#include "loop/loop.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <optional>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN resource::resource(loop_core& core) : core_(core) { ++core.references_; }
+
+ANYIO_NET_FN resource::~resource() {
+  if (--core_.references_ == 0) [[unlikely]]
+    ref<loop_core>::end(&core_);
+}
+
+ANYIO_NET_FN void resource::close() noexcept {
+  if (!open_) return;
+  open_ = false;
+  shut();
+  wake(read_side);
+  wake(write_side);
+}
+
+ANYIO_NET_FN void resource::begin_closing() noexcept {
+  if (closing_ || !open_) return;
+  closing_ = true;
+  wake(read_side);
+  wake(write_side);
+}
+
+ANYIO_NET_FN void resource::cancel() noexcept {
+  for (node* n : waiting_) {
+    if (n == nullptr) continue;
+    n->cancelled = true;
+    core_.queue(*n);
+  }
+}
+
+/// The mailboxes of the process, and the count of forks. Never destroyed: handles may be, after `main`.
+struct mailboxes {
+  [[nodiscard]] static mailboxes& instance() {
+    static mailboxes& list = *new mailboxes;
+    return list;
+  }
+
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex mutex;
+  link all;
+
+  mailboxes() { at_fork(lock_all, unlock_all, in_child); }
+
+  static void lock_all() {
+    mailboxes& list = instance();
+    list.mutex.lock();
+    for (link* l = list.all.next; l != &list.all; l = l->next) static_cast<mailbox*>(l)->mutex.lock();
+  }
+  static void unlock_all() {
+    mailboxes& list = instance();
+    for (link* l = list.all.next; l != &list.all; l = l->next) static_cast<mailbox*>(l)->mutex.unlock();
+    list.mutex.unlock();
+  }
+  static void in_child() {
+    unlock_all();
+    ++forks_so_far;
+  }
+#else
+  mailboxes() {
+    at_fork(nullptr, nullptr, [] { ++forks_so_far; });
+  }
+#endif
+};
+
+ANYIO_NET_COLD mailbox::mailbox() {
+  [[maybe_unused]] mailboxes& list = mailboxes::instance();
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(list.mutex);
+  list.all.insert_before(*this);
+#endif
+}
+
+ANYIO_NET_COLD mailbox::~mailbox() {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mailboxes::instance().mutex);
+  unlink();
+#endif
+}
+
+ANYIO_NET_FN bool mailbox::post(posted_node& call) {
+  if (offer(call)) return true;
+  call.how->abandon(call);  // without the lock: what the callable's destructor does may post again
+  return false;
+}
+
+ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mutex);
+#endif
+  if (system == nullptr) return false;
+  const bool first = !calls.linked();
+  calls.insert_before(call);
+  // Under the lock, since the loop may end right after it. `after_fork` wakes a loop of which this process
+  // must not touch the poller.
+  if (first && (forks_of_owner == forks_so_far || system->native_handle() < 0)) system->wake();
+  return true;
+}
+
+ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
+    : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
+  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
+  mail->system = system_.get();
+  turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+}
+
+ANYIO_NET_FN loop_core& loop_core::current() {
+  loop_core* core = current_or_null();
+  if (core == nullptr) abort_with("loop", error(errc::invalid_argument, 0, "this thread has no loop"));
+  return *core;
+}
+
+ANYIO_NET_FN mutable_buffer loop_core::buffer() {
+  if (buffer_ == nullptr || buffer_.use_count() != 1) buffer_.reset(new room);
+  buffer_lent_ = end_of_share_;
+  await_budget_ = await_budget_of_node;  // a task that is handed a view of it begins at once
+  return mutable_buffer(buffer_->bytes, buffer_size);
+}
+
+ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
+  if (free_slot_ == no_slot) {
+    slots_.push_back(slot{nullptr, 0, {no_slot}});
+    free_slot_ = static_cast<std::uint32_t>(slots_.size() - 1);
+  }
+  r.index = free_slot_;
+  slot& s = slots_[r.index];
+  free_slot_ = s.next_free;
+  s.fd = r.fd;
+  s.owner = &owner;
+  return std::uint64_t{s.generation} << 32 | r.index;
+}
+
+ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
+  slot& s = slots_[r.index];
+  s.owner = nullptr;
+  ++s.generation;  // events that are on their way carry the old one
+  s.next_free = free_slot_;
+  free_slot_ = r.index;
+}
+
+ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
+}
+
+ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
+  struct place {
+    loop_core& core;
+    registration& r;
+    bool kept = false;
+    ~place() {
+      if (!kept) core.leave(r);
+    }
+  };
+  const std::uint64_t token = enter(r, owner);
+  place entered{*this, r};  // a backend may throw
+  const int status = system_->watch(r.fd, token);
+  entered.kept = status >= 0;
+  return status;
+}
+
+ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
+  if (r.fd < 0) return;
+  leave(r);
+  unwatch(r.fd);
+  const int fd = std::exchange(r.fd, -1);
+  if (!close_it) return;
+  system_->close(fd);
+  link waiting;
+  waiting.splice(starved_);
+  while (waiting.linked()) {
+    auto& s = static_cast<starved&>(*waiting.next);
+    s.unlink();
+    s.waiter->wake(read_side);
+  }
+}
+
+ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noexcept {
+  s.waiter = &waiter;
+  s.unlink();
+  shortage_.waiting.insert_before(s);
+  if (shortage_.pause.armed()) return;
+  const bool failed_again = shortage_.ended == turn_milliseconds_;
+  shortage_.milliseconds = failed_again ? std::clamp(shortage_.milliseconds * 2, 1u, 256u) : 1;
+  arm(shortage_.pause, add(now(), std::chrono::milliseconds(shortage_.milliseconds)), shortage_);
+}
+
+ANYIO_NET_COLD void loop_core::shortage::run(node& n) {
+  auto& self = static_cast<shortage&>(n);
+  self.ended = self.loop.turn_milliseconds_;
+  link waiting;
+  waiting.splice(self.waiting);
+  while (waiting.linked()) {
+    auto& s = static_cast<starved&>(*waiting.next);
+    s.unlink();
+    s.waiter->wake(read_side);
+    s.waiter->wake(write_side);
+  }
+}
+
+ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
+  const auto index = static_cast<std::uint32_t>(event.token);
+  if (index >= slots_.size()) return;
+  const slot& s = slots_[index];
+  if (s.owner == nullptr || s.generation != static_cast<std::uint32_t>(event.token >> 32)) return;
+  s.owner->ready(event.ready);
+}
+
+ANYIO_NET_FN void loop_core::take_mail() {
+  link calls;
+  {
+#if !defined(ANYIO_NET_NO_THREADS)
+    const std::lock_guard lock(mail->mutex);
+#endif
+    calls.splice(mail->calls);
+  }
+  while (calls.linked()) {
+    auto& call = static_cast<posted_node&>(*calls.next);
+    call.unlink();
+    post(call);
+  }
+}
+
+ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
+  call.begin(*this, *call.how);
+  queue(call);
+}
+
+ANYIO_NET_FN void loop_core::poll(duration at_most) {
+  if (inherited()) [[unlikely]]  // it would take the parent's events
+    abort_with("loop",
+               error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
+  poll_event events[512];
+  const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
+  const time_point time = system_->now();
+  turn_milliseconds_ = static_cast<std::uint32_t>(time.time_since_epoch() / std::chrono::milliseconds(1));
+  turn_began_ = time;
+  work_ = 0;
+  next_look_ = work_between_looks;
+  for (int i = 0; i < count; ++i) dispatch(events[i]);
+  // Behind what is ready: a result that is there wins. And no more than a turn runs, so that what is ready
+  // next has not to wait for all of them.
+  for (int i = 0; i < timers_of_turn; ++i) {
+    node* const due = timers_.pop_due(time);
+    if (due == nullptr) break;
+    queue(*due);
+  }
+  take_mail();
+  if (after_wait != nullptr) after_wait(*this);
+}
+
+ANYIO_NET_FN void loop_core::leave_round() noexcept {
+  round_.splice(ready_);
+  ready_.splice(round_);
+}
+
+/// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
+/// takes time, too. Who is slow in all things, under a debugger say, still has half of a turn.
+ANYIO_NET_FN bool loop_core::turn_is_over() {
+  constexpr std::chrono::milliseconds enough(1), most(4);
+  if (stopped_ || work_ >= work_of_turn) return true;
+  const time_point time = now();
+  const duration ran = time - turn_began_;
+  const timer* first = timers_.first();
+  const bool due = first != nullptr && first->deadline() <= time;
+  if (due ? ran >= enough : ran >= most && work_ >= work_of_turn / 2) {
+    work_ = next_look_ = work_of_turn;
+    return true;
+  }
+  next_look_ = std::min(work_ + work_between_looks, work_of_turn);
+  return false;
+}
+
+ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
+  struct round_scope {
+    loop_core& core;
+    explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
+    ~round_scope() {
+      core.leave_round();
+    }  // what was not reached, for stop() or an exception, stays in front
+  };
+  bool ran = false;
+  for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
+    const round_scope scope(*this);
+    while (round_.linked()) {
+      if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
+      auto& n = static_cast<node&>(*round_.next);
+      n.unlink();
+      n.queued = false;
+      work_ += work_of_completion;
+      end_of_share_ = work_ + share_of_node;
+      await_budget_ = await_budget_of_node;
+      ran = true;
+      n.how->run(n);
+    }
+  }
+  return ran;
+}
+
+struct loop_core::running_scope {
+  const ref<loop_core> core;
+  claim runs;
+
+  explicit running_scope(loop_core& c) : core(&c), runs(c) {
+    ANYIO_NET_ASSERT(!c.running_ && "a loop cannot be run from inside itself");
+    if (c.running_) refuse_to_run();
+    c.running_ = true;
+    c.stopped_ = false;
+  }
+  running_scope(const running_scope&) = delete;
+  running_scope& operator=(const running_scope&) = delete;
+  ~running_scope() { core->running_ = false; }
+};
+
+[[noreturn]] ANYIO_NET_COLD void loop_core::refuse_to_run() {
+  const error e = error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                            "a loop cannot be run from inside itself");
+#if ANYIO_NET_EXCEPTIONS
+  throw_error(e);
+#else
+  abort_with("loop", e);
+#endif
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node* runner) noexcept
+    : core_(&core),
+      before_(std::exchange(core.waits_, this)),
+      runner_before_(std::exchange(core.runner_, runner)) {
+  for (const claim* c = latest; c != nullptr; c = c->earlier) {
+    loop_core& outer = *c->core;
+    if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;
+    outer.blocked_by_ = this;
+    outer.end_of_share_ = outer.work_;  // an attempt that is not followed by a wait would do half of the work
+  }
+}
+
+ANYIO_NET_FN loop_core::waiting_scope::~waiting_scope() {
+  core_->waits_ = before_;
+  core_->runner_ = runner_before_;
+  for (const claim* c = latest; c != nullptr; c = c->earlier)
+    if (c->core->blocked_by_ == this) c->core->blocked_by_ = nullptr;
+}
+
+ANYIO_NET_COLD loop_core* loop_core::stranding(const node* root) const noexcept {
+  for (const claim* c = latest; c != nullptr && c->core != this; c = c->earlier) {
+    const loop_core& inner = *c->core;
+    if (inner.waits_ == nullptr) continue;
+    const bool until_idle = inner.runner_ == nullptr;
+    if (root == nullptr || (until_idle ? root->core == &inner : root == inner.runner_)) return c->core;
+  }
+  return nullptr;
+}
+
+ANYIO_NET_FN bool loop_core::turn(duration at_most) {
+  const running_scope scope(*this);
+  bool ran = run_ready(nullptr);
+  if (stopped_) return ran;
+  const duration limit = ran || at_most < duration::zero() ? duration::zero() : at_most;
+  poll(std::min(limit, time_until_next()));
+  if (run_ready(nullptr)) ran = true;
+  return ran;
+}
+
+ANYIO_NET_FN void loop_core::step() {
+  const running_scope scope(*this);
+  if (!ready_.linked()) poll(time_until_next());
+  next_look_ = work_of_turn;
+  work_ = work_of_turn - 1;  // room for one
+  run_ready(nullptr);
+}
+
+ANYIO_NET_FN void loop_core::run(const bool* done) {
+  const running_scope scope(*this);
+  std::optional<waiting_scope> until_idle;
+  if (done == nullptr) until_idle.emplace(*this);
+  for (;;) {
+    run_ready(done);
+    if (stopped_ || (done != nullptr && *done) || idle()) return;
+    poll(time_until_next());
+  }
+}
+
+ANYIO_NET_FN bool loop_core::idle() const noexcept {
+  if (pending_ != 0) return false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(mail->mutex);
+#endif
+  return !mail->calls.linked();
+}
+
+ANYIO_NET_FN duration loop_core::time_until_next() {
+  if (ready_.linked() || round_.linked()) return duration::zero();
+  const timer* first = timers_.first();
+  if (first == nullptr) return duration::max();
+  const time_point time = now();
+  return first->deadline() > time ? first->deadline() - time : duration::zero();
+}
+
+ANYIO_NET_COLD void loop_core::after_fork() {
+  if (!inherited()) return;
+  if (const int status = system_->after_fork(); status < 0)
+    abort_with("after_fork", error(errc::os_error, -status, "poller"));
+  mail->forks_of_owner = forks_so_far;
+  signal_service* const signals = system_->signals() != nullptr ? system_->signals() : own_signals.get();
+  if (signals != nullptr) signals->wake_by(system_->wake_descriptor());
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    resource* const owner = slots_[i].owner;
+    if (owner == nullptr) continue;
+    const int fd = slots_[i].fd;
+    int status = 0;
+    if (fd >= 0 && !owner->entered_by_waits)
+      status = system_->watch(fd, std::uint64_t{slots_[i].generation} << 32 | i);
+    if (status < 0 && status != -EPERM) {  // EPERM: a device that is always ready
+      ref<resource>(owner)->close();
+    } else {
+      owner->ready(ready_read | ready_write);
+    }
+  }
+  system_->wake();  // to look for calls and signals
+}
+
+ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
+  // All of it or nothing.
+  recycler::reservation places(recycler::descriptors, descriptors);
+  recycler::reservation blocks(recycler::operations, started_operations);
+  std::shared_ptr<room> new_buffer(buffer_);
+  if (new_buffer == nullptr) new_buffer.reset(new room);
+  slots_.reserve(slots_.size() + descriptors);
+  buffer_ = std::move(new_buffer);
+  places.put_aside();
+  blocks.put_aside();
+}
+
+ANYIO_NET_COLD std::string loop_core::dump() {
+  std::string text;
+  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+  for (const link* list : {&round_, &ready_, &parked_}) {
+    for (const link* l = list->next; l != list; l = l->next) {
+      auto& n = const_cast<node&>(static_cast<const node&>(*l));
+      const description d = n.how->describe(n);
+      const std::uint32_t age = time - n.since;
+      char line[128];
+      const char* state = list != &parked_ ? ", ready" : "";
+      if (d.fd >= 0) {
+        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000,
+                      age % 1000, state);
+      } else {
+        std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
+      }
+      text += line;
+    }
+  }
+  return text;
+}
+
+ANYIO_NET_COLD void loop_core::end() {
+  const ref<loop_core> self(this);
+  {
+    link calls;
+    {
+#if !defined(ANYIO_NET_NO_THREADS)
+      const std::lock_guard lock(mail->mutex);
+#endif
+      mail->system = nullptr;
+      calls.splice(mail->calls);
+    }
+    while (calls.linked()) {
+      auto& call = static_cast<posted_node&>(*calls.next);
+      call.how->abandon(call);
+    }
+  }
+  stop();  // if it runs
+  leave_round();
+  while (ready_.linked() || parked_.linked()) {
+    auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
+    n.how->abandon(n);
+  }
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
+  while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
+  own_signals.reset();
+  system_.reset();
+  lives_.withdraw();
+  object = nullptr;
+}
+
+}  // namespace detail
+
+ANYIO_NET_COLD loop::loop() : loop(system_backend()) {}
+
+ANYIO_NET_COLD loop::loop(std::unique_ptr<backend> system) : core_(new detail::loop_core(std::move(system))) {
+  core_->object = this;
+}
+
+ANYIO_NET_COLD loop::~loop() { core_->end(); }
+
+ANYIO_NET_FN loop& loop::current() { return *detail::loop_core::current().object; }
+
+ANYIO_NET_FN time_point now() { return detail::loop_core::current().now(); }
+
+}}  // namespace anyio

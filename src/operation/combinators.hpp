@@ -1,0 +1,491 @@
+// Operations made of operations: time limits, all of several, one of several.
+//
+// A composite starts its children with callbacks that move it on, and hands over at once when the last
+// thing it waited for is there, so that a view a child gives is still good. Destroying it destroys its
+// children. It must not know what a child does.
+#pragma once
+
+#include "base/config.hpp"
+#include "operation/operation.hpp"
+#include "operation/task.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Keeps a callable alive beside the task that it gave.
+template <class F>
+#if defined(__clang__)
+[[clang::no_sanitize("function")]]  // clang 14 cannot assemble what that check adds to a coroutine template
+#endif
+auto call_task(F f) -> std::invoke_result_t<F&> {
+  co_return co_await f();
+}
+
+template <class X>
+struct operation_of {
+  using type = std::invoke_result_t<std::decay_t<X>&>;
+  static_assert(is_task<type>, "expected an operation, a task, or a callable that returns a task");
+};
+template <class X>
+  requires is_operation<X>
+struct operation_of<X> {
+  using type = std::remove_cvref_t<X>;
+};
+
+/// What `x` is as an operation: itself, or the task that it returns when called without arguments.
+template <class X>
+using operation_of_t = typename operation_of<X>::type;
+
+template <class X>
+operation_of_t<X> as_operation(X&& x) {
+  if constexpr (is_operation<X>) {
+    static_assert(!std::is_lvalue_reference_v<X>,
+                  "an operation is handed over by std::move, or made in place");
+    return std::forward<X>(x);
+  } else {
+    return call_task<std::decay_t<X>>(std::forward<X>(x));
+  }
+}
+
+template <class T>
+using not_void = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+
+/// Whether a composite may attempt this child itself: an operation proper, which keeps nothing running.
+template <class Op>
+concept attemptable = requires(Op& op, result<typename Op::value_type>& out) { op.attempt_for_parent(out); };
+
+/// Ends a child, if it has not ended; one that keeps nothing running may be started again.
+template <class Op>
+void end_child(std::optional<Op>& op) noexcept {
+  if constexpr (attemptable<Op>) {
+    if (op) op->withdraw();
+  } else {
+    op.reset();
+  }
+}
+
+/// How a child reaches its parent; I tells it from its siblings.
+template <class Parent, class T, std::size_t I = 0>
+struct child_done {
+  using internal = void;
+  Parent* parent;
+  void operator()(result<T>&& r) const { parent->template child_completed<I>(std::move(r)); }
+  node* owner() const noexcept { return parent; }
+};
+
+/// A child, and the time at which it is given up.
+template <class Derived, class T, class Op>
+class timed_operation : public operation<Derived, T> {
+ public:
+  timed_operation() = default;
+  timed_operation(duration limit, Op&& op) : limit_(std::max(limit, duration::zero())), op_(std::move(op)) {}
+  timed_operation(time_point deadline, Op&& op) : deadline_(deadline), at_(true), op_(std::move(op)) {}
+
+  void keep_loan() {
+    if (op_) detail::keep_loan(*op_);
+  }
+
+ protected:
+  friend class operation<Derived, T>;
+  using child_value = typename Op::value_type;
+  using done = child_done<timed_operation, child_value>;
+  friend done;
+  static constexpr bool has_parts = true;
+
+  /// True when there is an outcome of the child, or time is over: `timed_out`.
+  bool attempt_child(result<child_value>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      return true;
+    }
+    if (!begun_) {
+      if constexpr (attemptable<Op>) {
+        if (op_->attempt_for_parent(out)) return true;
+      }
+      begin_child();
+      return false;
+    }
+    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    if constexpr (attemptable<Op>) {
+      if (op_->attempt_last(out)) return true;
+    }
+    out = error(errc::timed_out, 0, Derived::name);
+    return true;
+  }
+  void started() {
+    if (!begun_ && op_) begin_child();
+  }
+  void left() noexcept {
+    timer_.cancel();
+    begun_ = false;
+    end_child(op_);
+  }
+  [[nodiscard]] errc check() const noexcept { return op_.has_value() ? errc::ok : errc::invalid_argument; }
+
+ private:
+  void begin_child() {
+    begun_ = true;
+    loop_core& loop = loop_core::current();
+    if (!at_) deadline_ = add(loop.now(), limit_);
+    if (deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
+    op_->start(done{this});
+  }
+  template <std::size_t>
+  void child_completed(result<child_value>&& r) {
+    arrived_ = &r;
+    this->run_now();
+  }
+
+  duration limit_{};
+  time_point deadline_{};
+  bool at_ = false;
+  bool begun_ = false;
+  result<child_value>* arrived_ = nullptr;
+  std::optional<Op> op_;
+  timer timer_;
+};
+
+}  // namespace detail
+
+/// What `fail_after` and `fail_at` give.
+template <class Op>
+class [[nodiscard]] timeout_operation
+    : public detail::timed_operation<timeout_operation<Op>, typename Op::value_type, Op> {
+ public:
+  static constexpr const char* name = "timeout";
+  using detail::timed_operation<timeout_operation, typename Op::value_type, Op>::timed_operation;
+
+ private:
+  friend class detail::operation<timeout_operation, typename Op::value_type>;
+  bool attempt(result<typename Op::value_type>& out) { return this->attempt_child(out); }
+};
+
+namespace detail {
+
+template <class T>
+using maybe = std::conditional_t<std::is_void_v<T>, bool, std::optional<not_void<T>>>;
+
+/// What `move_on_after` and `move_on_at` give.
+template <class Op>
+class [[nodiscard]] move_on_operation
+    : public timed_operation<move_on_operation<Op>, maybe<typename Op::value_type>, Op> {
+  using child_value = typename Op::value_type;
+  using value = maybe<child_value>;
+
+ public:
+  static constexpr const char* name = "move_on";
+  using timed_operation<move_on_operation, value, Op>::timed_operation;
+
+ private:
+  friend class operation<move_on_operation, value>;
+  bool attempt(result<value>& out) {
+    result<child_value> r(errc::cancelled);
+    if (!this->attempt_child(r)) return false;
+    if (!r.has_value()) {
+      const bool ran_out = r.error() == errc::timed_out && r.error().operation() == name;
+      out = ran_out ? result<value>(value()) : result_access::failure<value>(r);
+    } else if constexpr (std::is_void_v<child_value>) {
+      out = result<value>(true);
+    } else {
+      out = result<value>(value(*std::move(r)));
+    }
+    return true;
+  }
+};
+
+}  // namespace detail
+
+/// x, or `timed_out` when the time is over first. With no time at all: what is there at once.
+template <class Rep, class Period, class X>
+[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+  return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
+                                                      detail::as_operation(std::forward<X>(x)));
+}
+/// The same with a point in time, of the loop's clock.
+template <class X>
+[[nodiscard]] auto fail_at(time_point deadline, X&& x) {
+  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+}
+/// x, or an empty optional when the time is over first; of an x that gives nothing true, or false. With no
+/// time at all: what is there at once.
+template <class Rep, class Period, class X>
+[[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+  return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
+                                                              detail::as_operation(std::forward<X>(x)));
+}
+/// The same with a point in time, of the loop's clock.
+template <class X>
+[[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
+  return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
+                                                              detail::as_operation(std::forward<X>(x)));
+}
+
+namespace detail {
+
+/// Several children at once; complete when all are, or at the first error.
+template <class... Ops>
+class [[nodiscard]] when_all_operation
+    : public operation<when_all_operation<Ops...>, std::tuple<not_void<typename Ops::value_type>...>> {
+  using value = std::tuple<not_void<typename Ops::value_type>...>;
+
+ public:
+  static constexpr const char* name = "when_all";
+  when_all_operation() = default;
+  explicit when_all_operation(Ops&&... ops)
+    requires(sizeof...(Ops) > 0)
+      : children_(std::move(ops)...) {}
+
+  void keep_loan() {
+    std::apply([](auto&... c) { (detail::keep_loan(*c.op), ...); }, children_);
+  }
+
+ private:
+  friend class operation<when_all_operation, value>;
+  template <class, class, std::size_t>
+  friend struct child_done;
+  static constexpr bool has_parts = true;
+  using indices = std::index_sequence_for<Ops...>;
+
+  template <class Op>
+  struct child {
+    child() = default;
+    explicit child(Op&& o) : op(std::move(o)) {}
+    std::optional<Op> op;
+    std::optional<not_void<typename Op::value_type>> value;
+  };
+
+  [[nodiscard]] errc check() const noexcept {
+    return begin_all_ready(indices()) ? errc::ok : errc::invalid_argument;
+  }
+  template <std::size_t... I>
+  bool begin_all_ready(std::index_sequence<I...>) const noexcept {
+    return (std::get<I>(children_).op.has_value() && ...);
+  }
+  bool attempt(result<value>& out) {
+    if (failure_ != nullptr) {
+      out = std::move(*std::exchange(failure_, nullptr));
+      return true;
+    }
+    started();
+    if (left_over_ != 0) return false;
+    collect(out, indices());
+    return true;
+  }
+  void started() {
+    if (!std::exchange(begun_, true)) begin_children(indices());
+  }
+  template <std::size_t... I>
+  void begin_children(std::index_sequence<I...>) {
+    (std::get<I>(children_).op->start(child_done<when_all_operation, typename Ops::value_type, I>{this}),
+     ...);
+  }
+  template <std::size_t... I>
+  void collect(result<value>& out, std::index_sequence<I...>) {
+    out = result<value>(value(*std::move(std::get<I>(children_).value)...));
+  }
+  void left() noexcept {
+    begun_ = false;
+    left_over_ = sizeof...(Ops);
+    std::apply([](auto&... c) { ((end_child(c.op), c.value.reset()), ...); }, children_);
+  }
+
+  template <std::size_t I, class T>
+  void child_completed(result<T>&& r) {
+    if (!r.has_value()) {
+      result<value> failure = result_access::failure<value>(r);
+      failure_ = &failure;
+      return this->run_now();
+    }
+    if constexpr (std::is_void_v<T>) {
+      std::get<I>(children_).value.emplace();
+    } else {
+      std::get<I>(children_).value.emplace(*std::move(r));
+    }
+    if (--left_over_ == 0) this->run_now();
+  }
+
+  std::tuple<child<Ops>...> children_;
+  std::size_t left_over_ = sizeof...(Ops);
+  bool begun_ = false;
+  result<value>* failure_ = nullptr;
+};
+
+/// The same for tasks of one kind.
+template <class T>
+class [[nodiscard]] when_all_tasks_operation
+    : public operation<when_all_tasks_operation<T>, std::vector<not_void<T>>> {
+  using value = std::vector<not_void<T>>;
+
+ public:
+  static constexpr const char* name = "when_all";
+  when_all_tasks_operation() = default;
+  explicit when_all_tasks_operation(std::vector<task<T>>&& tasks)
+      : tasks_(std::move(tasks)), values_(tasks_.size()), left_over_(tasks_.size()), usable_(true) {}
+
+ private:
+  friend class operation<when_all_tasks_operation, value>;
+  static constexpr bool has_parts = true;
+
+  [[nodiscard]] errc check() const noexcept { return usable_ ? errc::ok : errc::invalid_argument; }
+  struct done {
+    using internal = void;
+    when_all_tasks_operation* parent;
+    std::size_t index;
+    void operator()(result<T>&& r) const { parent->child_completed(index, std::move(r)); }
+    node* owner() const noexcept { return parent; }
+  };
+  bool attempt(result<value>& out) {
+    if (failure_ != nullptr) {
+      out = std::move(*std::exchange(failure_, nullptr));
+      return true;
+    }
+    started();
+    if (left_over_ != 0) return false;
+    value all;
+    all.reserve(values_.size());
+    for (auto& v : values_) all.push_back(*std::move(v));
+    out = result<value>(std::move(all));
+    return true;
+  }
+  void started() {
+    if (std::exchange(begun_, true)) return;
+    for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i].start(done{this, i});
+  }
+  void left() noexcept {
+    usable_ = false;
+    tasks_.clear();
+    values_.clear();
+  }
+  void child_completed(std::size_t index, result<T>&& r) {
+    if (!r.has_value()) {
+      result<value> failure = result_access::failure<value>(r);
+      failure_ = &failure;
+      return this->run_now();
+    }
+    if constexpr (std::is_void_v<T>) {
+      values_[index].emplace();
+    } else {
+      values_[index].emplace(*std::move(r));
+    }
+    if (--left_over_ == 0) this->run_now();
+  }
+
+  std::vector<task<T>> tasks_;
+  std::vector<std::optional<not_void<T>>> values_;
+  std::size_t left_over_ = 0;
+  bool usable_ = false;
+  bool begun_ = false;
+  result<value>* failure_ = nullptr;
+};
+
+/// Several children; the first to complete decides. They begin one after another, each once the one
+/// before has had its first attempt.
+template <class... Ops>
+class [[nodiscard]] when_any_operation
+    : public operation<when_any_operation<Ops...>, std::variant<not_void<typename Ops::value_type>...>> {
+  using value = std::variant<not_void<typename Ops::value_type>...>;
+
+ public:
+  static constexpr const char* name = "when_any";
+  when_any_operation() = default;
+  explicit when_any_operation(Ops&&... ops) : children_(std::optional<Ops>(std::move(ops))...) {}
+
+  void keep_loan() {
+    std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_);
+  }
+
+ private:
+  friend class operation<when_any_operation, value>;
+  template <class, class, std::size_t>
+  friend struct child_done;
+  static constexpr bool attempts_when_awaited = false;
+  static constexpr bool has_parts = true;
+
+  [[nodiscard]] errc check() const noexcept {
+    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok
+                                                                                    : errc::invalid_argument;
+  }
+  bool attempt(result<value>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      return true;
+    }
+    if (!this->pending() || begun_ == sizeof...(Ops)) return false;
+    begin_next(std::index_sequence_for<Ops...>());
+    if (begun_ < sizeof...(Ops)) this->core->queue(*this);
+    return false;
+  }
+  void started() {
+    keep_loan();
+    begin_next(std::index_sequence_for<Ops...>());
+  }
+  template <std::size_t... I>
+  void begin_next(std::index_sequence<I...>) {
+    const std::size_t which = begun_++;
+    ((I == which ? begin_child<I>() : void()), ...);
+  }
+  template <std::size_t I>
+  void begin_child() {
+    auto& op = *std::get<I>(children_);
+    op.start(child_done<when_any_operation, typename std::remove_cvref_t<decltype(op)>::value_type, I>{this});
+  }
+  void left() noexcept {
+    begun_ = 0;
+    std::apply([](auto&... c) { (end_child(c), ...); }, children_);
+  }
+
+  template <std::size_t I, class T>
+  void child_completed(result<T>&& r) {
+    result<value> outcome = r.has_value() ? make<I>(std::move(r)) : result_access::failure<value>(r);
+    arrived_ = &outcome;
+    this->run_now();
+  }
+  template <std::size_t I, class T>
+  static result<value> make(result<T>&& r) {
+    if constexpr (std::is_void_v<T>) {
+      return value(std::in_place_index<I>);
+    } else {
+      return value(std::in_place_index<I>, *std::move(r));
+    }
+  }
+
+  std::tuple<std::optional<Ops>...> children_;
+  std::size_t begun_ = 0;
+  result<value>* arrived_ = nullptr;
+};
+
+}  // namespace detail
+
+/// All of them: a tuple of what they give, `std::monostate` for nothing. The first error cancels the
+/// others and is raised.
+template <class... Xs>
+[[nodiscard]] auto when_all(Xs&&... xs) {
+  return detail::when_all_operation<detail::operation_of_t<Xs>...>(
+      detail::as_operation(std::forward<Xs>(xs))...);
+}
+/// The same of any number of tasks of one kind: a vector in their order.
+template <class T>
+[[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
+  return detail::when_all_tasks_operation<T>(std::move(tasks));
+}
+
+/// The first of them to complete decides, its error included; the others are cancelled. One that
+/// completes at once keeps the rest from beginning.
+template <class... Xs>
+  requires(sizeof...(Xs) > 0)
+[[nodiscard]] auto when_any(Xs&&... xs) {
+  return detail::when_any_operation<detail::operation_of_t<Xs>...>(
+      detail::as_operation(std::forward<Xs>(xs))...);
+}
+
+}}  // namespace anyio

@@ -1,0 +1,77 @@
+// The driver of coroutines.
+#pragma once
+
+#include "operation/coroutine.hpp"
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN void drive(step s) {
+  while (s.what != step::nothing) {
+    promise_base& p = *s.promise;
+    switch (s.what) {
+      case step::nothing: break;
+      case step::resume: {
+        promise_base* const before = std::exchange(active, &p);
+        next_step = {};
+        p.handle.resume();
+        active = before;
+        s = std::exchange(next_step, {});
+        break;
+      }
+      case step::deliver:
+        if (p.how == nullptr) return;  // the loop ended, and with it whoever waited
+        s = static_cast<const coroutine_face*>(p.how)->deliver(p);
+        break;
+      case step::raise: {
+        if (p.how == nullptr) return;
+        const auto& how = *static_cast<const coroutine_face*>(p.how);
+        const waiter_storage waiter = p.waiter;
+        end_frame(p);
+        s = how.fail(waiter, s.failure);
+        break;
+      }
+    }
+  }
+}
+
+ANYIO_NET_FN void destroy_chain(promise_base& whole) noexcept {
+  promise_base* p = &whole;
+  while (p->inner != nullptr) p = p->inner;
+  while (p != &whole) {
+    promise_base* const next = p->outer;
+    *p->owner = nullptr;
+    p->handle.destroy();
+    p = next;
+  }
+  whole.handle.destroy();
+}
+
+ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
+  // The frame's locals may ask who runs: the end of a coroutine is its inside. It is asked about by
+  // another node, since the promise goes before the parameters do.
+  const stand_in inside(*p.how, p.waiter);
+  *p.owner = nullptr;
+  p.handle.destroy();
+}
+
+ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
+  node* root = &n;
+  while (root != nullptr && root->how != nullptr) {
+    node* const owner = root->how->owner(*root);
+    if (owner == nullptr) break;
+    root = owner == unknown_owner() ? nullptr : owner;
+  }
+  loop_core* const waits = n.core->stranding(root);
+  ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
+  return waits;
+}
+
+ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {
+  for (node* n = active; n != nullptr; n = n->how != nullptr ? n->how->owner(*n) : nullptr) {
+    if (n == &whole) return true;
+    if (n == unknown_owner()) return if_unknown;
+  }
+  return false;
+}
+
+}}}  // namespace anyio::detail

@@ -1,0 +1,696 @@
+// Operations, and the two ways to use one.
+//
+// An operation is a struct with one function: `attempt` tries, and says whether there is an outcome. The
+// base here runs it and hands the outcome to a coroutine or to a callback, from one slot in the operation
+// itself. The loop touches nothing of an operation after its completion ran. This part must not know
+// sockets.
+//
+// What an operation gives to the base (all but `name` and `attempt` have a default):
+//   static constexpr const char* name     for errors and dumps
+//   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
+//   loop_core& home()                     where it runs
+//   errc check()                          an error that is there before any attempt
+//   errc enter()                          the same when it begins to wait; then it is known as the waiter
+//   bool in_vain()                        no attempt can succeed before something queues this node
+//   void started()                        begun, and not attempted by the caller: keep what is on loan
+//   void left()                           the outcome is there, or it was withdrawn: no longer the waiter
+//   void withdrawn()                      it was taken back, after `left`
+//   void refresh()                        the next attempt must ask the kernel
+//   int descriptor()                      for dumps
+#pragma once
+
+#include "base/config.hpp"
+#include "base/recycler.hpp"
+#include "base/result.hpp"
+#include "loop/loop.hpp"
+#include "loop/ready_list.hpp"
+#include "operation/coroutine.hpp"
+
+#include <concepts>
+#include <exception>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+template <class T>
+class task;
+
+/// What every operation and task is. It does nothing until it is used, in one of three ways: `co_await` gives
+/// the value or raises the error; `co_await as_result(…)` gives a `result`; `start(callable)` gives the
+/// `result` to the callable, which runs once, from the loop. A named operation is the caller's, who cancels
+/// it by destroying it or by assigning to it; a temporary one that was started is the loop's. While it is
+/// idle it may be moved, and used again.
+///
+/// It stands here so that `as_result`, `fail_after` and their like are found without a qualification.
+struct operation_tag {};
+
+namespace detail {
+
+/// An operation or a task.
+template <class X>
+concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> &&
+                       requires { typename std::remove_cvref_t<X>::value_type; };
+
+/// Callables of the library's own see a result as it is; users' never see a foreign exception in one.
+template <class F>
+concept internal_callable = requires { typename F::internal; };
+
+template <class T, class F>
+void call_back(F&& f, result<T>&& r) {
+  if constexpr (!internal_callable<std::remove_cvref_t<F>>) result_access::rethrow_foreign(r);
+  std::forward<F>(f)(std::move(r));
+}
+
+template <class F>
+node* owner_of(const F& f) noexcept {
+  if constexpr (internal_callable<F> && requires { f.owner(); }) {
+    return f.owner();
+  } else {
+    return nullptr;
+  }
+}
+
+/// The loop ends, and what waited with this callable is not called.
+template <class F>
+void abandon(const F& f) {
+  if constexpr (internal_callable<F> && requires { f.abandon(); }) f.abandon();
+}
+
+/// An operation that is put aside to begin later copies what it has on loan from the loop's buffer.
+template <class Op>
+void keep_loan(Op& op) {
+  if constexpr (requires { op.keep_loan(); }) op.keep_loan();
+}
+
+template <class F>
+inline constexpr bool fits_named =
+    std::is_trivially_copyable_v<F> && sizeof(F) <= 3 * sizeof(void*) && alignof(F) <= alignof(void*);
+
+/// A temporary operation that was started, and its callable.
+template <class Op, class F>
+class detached : public pooled<recycler::operations> {
+  using value = typename Op::value_type;
+
+ public:
+  static void start(Op&& op, F&& f) {
+    std::unique_ptr<detached> block(new detached(std::move(op), std::move(f)));
+    block->op_.start(completion{block.get()});
+    static_cast<void>(block.release());
+  }
+
+ private:
+  struct completion {
+    using internal = void;
+    detached* block;
+
+    void operator()(result<value>&& r) const {
+      result<value> outcome = std::move(r);
+      F f = std::move(block->f_);
+      delete block;  // before the call, so that what it starts finds the memory free
+      if constexpr (is_result<value> && !internal_callable<F>) {  // of as_result
+        if (outcome.has_value())
+          return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
+        result_access::rethrow_foreign(outcome);
+        call_back<typename value::value_type>(std::move(f), value(outcome.error()));
+      } else {
+        call_back<value>(std::move(f), std::move(outcome));
+      }
+    }
+    void abandon() const {
+      if constexpr (internal_callable<F>) {
+        F f = std::move(block->f_);
+        delete block;
+        detail::abandon(f);
+      } else {
+        delete block;
+      }
+    }
+    [[nodiscard]] node* owner() const noexcept { return owner_of(block->f_); }
+  };
+
+  detached(Op&& op, F&& f) : op_(std::move(op)), f_(std::move(f)) {}
+
+  Op op_;
+  F f_;
+};
+
+/// In a coroutine that awaits an operation. The operation need not lie in the coroutine: if the coroutine is
+/// destroyed as it waits, it withdraws the operation; and an operation that ends its waiting in another way
+/// takes back the pointer to it.
+template <class Op>
+class waiting_for {
+ public:
+  explicit waiting_for(Op& op) noexcept : op_(&op) {}
+  waiting_for(const waiting_for&) = delete;
+  waiting_for& operator=(const waiting_for&) = delete;
+  ~waiting_for() {
+    if (op_ != nullptr) op().withdraw();
+  }
+
+ protected:
+  [[nodiscard]] Op& op() const noexcept { return static_cast<Op&>(*op_); }
+  /// For the last time: what the coroutine does next may destroy the operation.
+  [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*std::exchange(op_, nullptr)); }
+  node* op_;
+};
+
+/// What `co_await` of an operation is.
+template <class Op>
+class [[nodiscard]] awaiter : waiting_for<Op> {
+ public:
+  using waiting_for<Op>::waiting_for;
+
+  bool await_ready() { return this->op().await_ready(); }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    return this->op().await_suspend(h, &this->op_);
+  }
+  decltype(auto) await_resume() { return this->take_op().await_resume(); }
+};
+
+/// The base of operations. T is what it gives.
+template <class Derived, class T>
+class operation : public node, public operation_tag {
+ public:
+  using value_type = T;
+
+  operation() = default;
+  operation(operation&&) noexcept = default;
+  operation& operator=(operation&& other) noexcept {
+    forget_awaiter();
+    node::operator=(std::move(other));
+    return *this;
+  }
+  ~operation() { forget_awaiter(); }
+
+  /// Starts it; the callable takes a `result<T>` and runs from the loop, once, unless this operation is
+  /// destroyed or assigned to before.
+  template <class F>
+  void start(F f) & {
+    static_assert(fits_named<F>,
+                  "a named operation takes a trivially copyable callable of at most three pointers: capture "
+                  "`this` or a pointer, or start a temporary operation, which takes any callable");
+    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    slot_.callable.put(f);
+    awaited = false;
+    begin_all(callback_face<F>, false);
+  }
+  /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
+  template <class F>
+  void start(F&& f) && {
+    detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
+  }
+
+  /// Refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
+  awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
+
+  bool await_ready() { return ready_at_once<true>(); }
+  /// `place`, if there is one, is where the coroutine keeps a pointer to this.
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h, node** place = nullptr) {
+    static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
+                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
+                  "in a coroutine of another type write co_await anyio::as_result(...)");
+    return suspend<true>(h, place);
+  }
+  T await_resume() {
+    result<T> r = take_outcome();
+#if ANYIO_NET_EXCEPTIONS
+    return std::move(r).value();
+#else
+    return *std::move(r);
+#endif
+  }
+
+  // --- for the parts of the library
+  template <bool Raises>
+  bool ready_at_once() {
+    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    attempted = again = false;
+    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
+    const errc e = self().check();
+    if (e != errc::ok) {
+      if (!may_refuse_at_once()) {
+        std::destroy_at(&out);
+        return false;
+      }
+      out = error(e, 0, self().operation_name());
+    } else {
+      attempted = self().in_vain();
+      const bool try_now = !attempted && (Derived::immediate ||
+                                          (Derived::attempts_when_awaited && self().home().spend_inline()));
+      if (!try_now || !attempt_by_caller(out)) {
+        std::destroy_at(&out);
+        attempted |= try_now;
+        return false;
+      }
+      self().left();  // as after waiting: it may be used again
+    }
+    if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
+    finished = true;  // raised in await_suspend
+    return false;
+  }
+  template <bool Raises, class P>
+  bool suspend(std::coroutine_handle<P> h, node** place) {
+    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
+      if (finished) {
+        hand_on(h.promise(), {step::raise, &h.promise(), take_outcome().error()});
+        return true;
+      }
+    }
+    ::new (static_cast<void*>(&slot_.coroutine)) waiter{suspended::from(h), place};
+    awaited = true;
+    begin_all(awaiting_face<Raises>, attempted && !again);
+    return true;
+  }
+  result<T> take_outcome() noexcept {
+    result<T> r = std::move(slot_.outcome);
+    std::destroy_at(&slot_.outcome);
+    finished = false;
+    return r;
+  }
+  /// For a composite: its own attempt, with the checks, by whoever keeps it. Not while it waits.
+  bool attempt_for_parent(result<T>& out) {
+    if (const errc e = self().check(); e != errc::ok) {
+      out = error(e, 0, self().operation_name());
+      return true;
+    }
+    if (self().home().blocked() || !attempt_by_caller(out)) return false;
+    self().left();
+    return true;
+  }
+  /// Takes it back, if it waits; it may be started again.
+  void withdraw() noexcept {
+    if (!pending()) return;
+    forget_awaiter();
+    become_idle();
+    self().withdrawn();
+  }
+  /// For a composite whose time is over: one more attempt of a child that waits.
+  bool attempt_last(result<T>& out) {
+    self().refresh();
+    if (early != errc::ok) {
+      out = error(early, 0, self().operation_name());
+      return true;
+    }
+    return self().attempt(out);
+  }
+
+ protected:
+  static constexpr bool immediate = false;  // completes at once always, and takes no part in fairness
+  static constexpr bool attempts_when_awaited = true;  // false: begins only once somebody waits
+  static constexpr bool has_parts =
+      false;  // whether others' code may run when it ends: children's destructors
+
+  [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
+  [[nodiscard]] loop_core& home() const { return loop_core::current(); }
+  [[nodiscard]] errc check() const noexcept { return errc::ok; }
+  [[nodiscard]] errc enter() { return self().check(); }
+  [[nodiscard]] bool in_vain() const noexcept { return false; }
+  void started() {}
+  void left() noexcept {}
+  void withdrawn() noexcept {}
+  void refresh() noexcept {}
+  [[nodiscard]] int descriptor() const noexcept { return -1; }
+
+  /// Hands over an outcome, or goes on waiting. What queues a node leads here.
+  void run_now() {
+    core->park(*this);
+    how->run(*this);
+  }
+
+ private:
+  Derived& self() noexcept { return static_cast<Derived&>(*this); }
+  const Derived& self() const noexcept { return static_cast<const Derived&>(*this); }
+
+  /// Who tries again and again what is refused must not starve whoever it waits for.
+  [[nodiscard]] bool may_refuse_at_once() const {
+    loop_core* const here = loop_core::current_or_null();
+    return here == nullptr || here->spend_await() || &self().home() != here;
+  }
+  /// Begins to wait. What is thrown by it is the caller's, and leaves the operation idle.
+  void begin_all(const face& f, bool attempted_in_vain) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      begin_waiting(f);
+      begin_attempts(attempted_in_vain);
+    } catch (...) {
+      give_up();
+      throw;
+    }
+#else
+    begin_waiting(f);
+    begin_attempts(attempted_in_vain);
+#endif
+  }
+  [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
+  void begin_waiting(const face& f) {
+    finished = false;
+    loop_core& on = self().home();
+    begin(on, f);
+    if (on.blocked() && is_stranded(f)) [[unlikely]]
+      return;
+    early = self().enter();
+  }
+  /// Whether a loop would wait for it in vain: then that one tells, at once.
+  [[gnu::cold, gnu::noinline]] bool is_stranded(const face& f) {
+    loop_core* const waits = stranding_loop(*this);
+    if (waits == nullptr) return false;
+    retire();
+    begin(*waits, f);
+    early = errc::invalid_argument;
+    return true;
+  }
+  [[nodiscard]] error early_error() const noexcept {
+    const error e(early, 0, self().operation_name());
+    if (core == &self().home()) return e;
+    return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");
+  }
+  void begin_attempts(bool attempted_in_vain) {
+    if (early == errc::ok) {
+      if (!attempted_in_vain) self().started();
+      if (attempted_in_vain || self().in_vain()) return core->park(*this);
+    }
+    core->queue(*this);
+  }
+  /// A coroutine that awaits this will not hear of it.
+  void forget_awaiter() noexcept {
+    if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
+  }
+  void become_idle() noexcept {
+    self().left();
+    retire();
+  }
+  /// One attempt by the loop. False: it waits on.
+  bool poll(result<T>& out) {
+    if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
+    if (early != errc::ok) {
+      out = early_error();
+      return true;
+    }
+    if (cancelled) self().refresh();
+    again = false;
+    if (try_attempt(out)) return true;
+    if (!cancelled) {
+      if (again) {
+        core->queue(*this);
+      } else if (!linked()) {
+        core->park(*this);
+      }
+      return false;
+    }
+    out = error(errc::cancelled, 0, self().operation_name());
+    return true;
+  }
+
+  /// An attempt while nobody waits. What is thrown ends it, as an outcome would.
+  bool attempt_by_caller(result<T>& out) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      return self().attempt(out);
+    } catch (...) {
+      self().left();
+      throw;
+    }
+#else
+    return self().attempt(out);
+#endif
+  }
+
+  /// What is thrown by the moves of a user's type is as if thrown at the co_await.
+  bool try_attempt(result<T>& out) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      return self().attempt(out);
+    } catch (...) {
+      out = result_access::foreign<T>(std::current_exception());
+      return true;
+    }
+#else
+    return self().attempt(out);
+#endif
+  }
+
+  /// An attempt by the loop; when there is an outcome, `take` copies what it is handed to, and then the
+  /// operation is idle.
+  template <class Take>
+  static bool finish(Derived& op, result<T>& out, Take take) {
+    if constexpr (Derived::has_parts) {
+      const stand_in inside(op);
+      if (!op.poll(out)) return false;
+      take();
+      op.become_idle();
+    } else {
+      if (!op.poll(out)) return false;
+      take();
+      op.become_idle();
+    }
+    return true;
+  }
+
+  template <class F>
+  static void run_callback(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    result<T> r = result_access::room<T>();
+    waiter_storage waiter;
+    if (!finish(op, r, [&] { waiter = op.slot_.callable; })) return;
+    F f = waiter.get<F>();
+    call_back<T>(f, std::move(r));
+  }
+  template <class F>
+  static void abandon_callback(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    const F f = op.slot_.callable.template get<F>();
+    op.become_idle();
+    detail::abandon(f);
+  }
+  template <class F>
+  static node* owner_of_callback(node& n) {
+    return owner_of(static_cast<Derived&>(n).slot_.callable.template get<F>());
+  }
+  template <bool Raises>
+  static void run_awaiting(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    result<T> r = result_access::room<T>();
+    suspended coroutine;
+    if (!finish(op, r, [&] { coroutine = op.slot_.coroutine.coroutine; })) return;
+    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
+      if (!r.has_value()) return drive({step::raise, coroutine.promise, r.error()});
+    }
+    ::new (static_cast<void*>(&op.slot_.outcome)) result<T>(std::move(r));
+    coroutine.resume();
+  }
+  static void abandon_awaiting(node& n) {
+    auto& op = static_cast<Derived&>(n);
+    op.forget_awaiter();
+    op.become_idle();
+  }
+  static node* owner_of_awaiting(node& n) {
+    return static_cast<Derived&>(n).slot_.coroutine.coroutine.owner();
+  }
+  static description describe(node& n) {
+    const auto& op = static_cast<const Derived&>(n);
+    return {op.operation_name(), op.descriptor()};
+  }
+
+  template <class F>
+  static constexpr face callback_face{run_callback<F>, abandon_callback<F>, owner_of_callback<F>, describe};
+  template <bool Raises>
+  static constexpr face awaiting_face{run_awaiting<Raises>, abandon_awaiting, owner_of_awaiting, describe};
+
+  struct waiter {
+    suspended coroutine;
+    node** place;  // the coroutine's pointer to this, null if it keeps none
+  };
+  // A value, and who waits for it, are never there at the same time.
+  union slot {
+    slot() noexcept {}
+    slot(const slot&) noexcept {}
+    slot& operator=(const slot&) noexcept { return *this; }
+    ~slot() {}
+    waiter_storage callable;
+    waiter coroutine;
+    result<T> outcome;
+  } slot_;
+};
+
+/// An operation that belongs to a resource: it waits there as the reader or the writer.
+template <class Derived, class T, class Resource, side Side>
+class resource_operation : public operation<Derived, T> {
+ public:
+  resource_operation() = default;
+  /// Without a resource, that of a closed stream, it gives `closed_resource`.
+  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) { this->made = true; }
+  resource_operation(resource_operation&& other) noexcept = default;
+  resource_operation& operator=(resource_operation&& other) noexcept {
+    if (this == &other) return *this;
+    leave();
+    operation<Derived, T>::operator=(std::move(other));
+    resource_ = std::move(other.resource_);
+    return *this;
+  }
+  ~resource_operation() { leave(); }
+
+ protected:
+  friend class operation<Derived, T>;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (!this->made) return errc::invalid_argument;
+    if (!resource_ || !resource_->open()) return errc::closed_resource;
+    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
+                                                                                   : errc::ok;
+  }
+  [[nodiscard]] errc enter() noexcept {
+    const errc e = static_cast<Derived*>(this)->check();
+    if (e == errc::ok) resource_->set_waiting(Side, this);
+    return e;
+  }
+  void left() noexcept {
+    if (waits()) resource_->set_waiting(Side, nullptr);
+  }
+  void withdrawn() noexcept {
+    if (resource_) resource_->withdrawn(Side);
+  }
+  [[nodiscard]] loop_core& home() const {
+    return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
+  }
+  void refresh() noexcept {
+    if (resource_) resource_->exhausted[Side] = false;
+  }
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  [[nodiscard]] error closed() const noexcept { return error(errc::closed_resource, 0, Derived::name); }
+
+  ref<Resource> resource_;
+
+ private:
+  [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
+  void leave() noexcept {
+    if (!waits()) return;
+    resource_->set_waiting(Side, nullptr);
+    resource_->withdrawn(Side);
+  }
+};
+
+/// What `co_await` of a result, and `raise`, are: an outcome that is there.
+template <class T>
+class [[nodiscard]] result_operation : public operation<result_operation<T>, T> {
+ public:
+  static constexpr const char* name = "raise";
+  result_operation() = default;
+  explicit result_operation(result<T>&& r) : result_(std::move(r)) {}
+
+ private:
+  friend class operation<result_operation, T>;
+  static constexpr bool immediate = true;
+  bool attempt(result<T>& out) {
+    out = std::move(result_);
+    return true;
+  }
+  result<T> result_{error(errc::invalid_argument, 0, name)};
+};
+
+/// Awaits an operation without raising.
+template <class Op>
+class [[nodiscard]] result_awaiter : waiting_for<Op> {
+ public:
+  using waiting_for<Op>::waiting_for;
+
+  bool await_ready() { return this->op().template ready_at_once<false>(); }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    return this->op().template suspend<false>(h, &this->op_);
+  }
+  auto await_resume() {
+    auto r = this->take_op().take_outcome();
+    result_access::rethrow_foreign(r);
+    return r;
+  }
+};
+
+/// An operation or a task whose failure is a value. Op may be a reference.
+template <class Op>
+class [[nodiscard]] as_result_operation : public operation_tag {
+  using inner = typename std::remove_reference_t<Op>::value_type;
+
+ public:
+  using value_type = result<inner>;
+
+  as_result_operation()
+    requires(!std::is_reference_v<Op>)
+  = default;
+  explicit as_result_operation(Op&& op) : op_(std::forward<Op>(op)) {}
+
+  auto operator co_await() noexcept {
+    if constexpr (requires { op_.awaiter_of_result(); }) {
+      return op_.awaiter_of_result();
+    } else {
+      return result_awaiter<std::remove_reference_t<Op>>(op_);
+    }
+  }
+
+  void keep_loan() { detail::keep_loan(op_); }
+  void withdraw() noexcept { op_.withdraw(); }
+
+  template <class F>
+  void start(F f) & {
+    op_.start(wrapped<F>{f});
+  }
+  template <class F>
+  void start(F&& f) && {
+    if constexpr (std::is_lvalue_reference_v<Op>) {
+      op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
+    } else {
+      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this),
+                                                            std::decay_t<F>(std::forward<F>(f)));
+    }
+  }
+
+ private:
+  // The library's own callables take a result of a result; users' take the result.
+  template <class F>
+  struct wrapped {
+    using internal = void;
+    F f;
+    void operator()(result<inner>&& r) {
+      if constexpr (internal_callable<F>) {
+        if (result_access::is_foreign(r)) return f(result_access::failure<result<inner>>(r));
+        f(result<result<inner>>(std::move(r)));
+      } else {
+        call_back<inner>(f, std::move(r));
+      }
+    }
+    node* owner() const noexcept { return owner_of(f); }
+    void abandon() const { detail::abandon(f); }
+  };
+  Op op_;
+};
+
+}  // namespace detail
+
+/// `co_await as_result(op)` gives a `result<T>` where `co_await op` gives a T or raises.
+template <class Op>
+  requires detail::is_operation<Op>
+[[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
+  return detail::as_result_operation<Op>(std::forward<Op>(op));
+}
+
+/// `co_await raise(e)` ends what awaits it with this error.
+[[nodiscard]] inline detail::result_operation<void> raise(error e) {
+  return detail::result_operation<void>(result<void>(e));
+}
+
+/// `co_await` of a result gives its value or raises its error.
+template <class T>
+[[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
+  return detail::result_operation<T>(std::move(r));
+}
+/// The same of a copy.
+template <class T>
+[[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
+  return detail::result_operation<T>(result<T>(r));
+}
+
+}}  // namespace anyio

@@ -1,0 +1,104 @@
+// From a plain function into the loop and back.
+#pragma once
+
+#include "base/config.hpp"
+#include "loop/loop.hpp"
+#include "operation/combinators.hpp"
+#include "operation/operation.hpp"
+
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class T>
+struct run_done {
+  using internal = void;
+  std::optional<result<T>>* outcome;
+  bool* done;
+  node* runner = nullptr;  // stands for who waits
+  void operator()(result<T>&& r) const {
+    outcome->emplace(std::move(r));
+    *done = true;
+  }
+  [[nodiscard]] node* owner() const noexcept { return runner; }
+};
+
+/// An exception of others may leave the loop before a caller's own operation is through, which then is
+/// taken back: it refers to the frame that is left.
+template <class Op>
+struct withdraw_at_end {
+  Op& op;
+};
+template <class Op>
+struct withdraw_at_end<Op&> {
+  Op& op;
+  ~withdraw_at_end() { op.withdraw(); }
+};
+
+}  // namespace detail
+
+/// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
+/// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
+///
+/// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
+/// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
+/// `after_fork`.
+///
+/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
+/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
+/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
+/// callback is all right.
+template <class X>
+auto run(X&& x) {
+  using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
+                                       detail::operation_of_t<X>>;
+  using T = typename std::remove_reference_t<reference>::value_type;
+
+  std::optional<loop> own;
+  if (detail::loop_core* core = detail::loop_core::current_or_null();
+      core == nullptr || core->running() || core->inherited())
+    own.emplace();
+  const detail::ref<detail::loop_core> core(&detail::loop_core::current());
+
+  std::optional<result<T>> outcome;
+  bool done = false;
+  {
+    auto make = [&]() -> reference {
+      if constexpr (std::is_lvalue_reference_v<reference>) {
+        return x;
+      } else {
+        return detail::as_operation(std::forward<X>(x));
+      }
+    };
+    reference op = make();
+    [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
+    detail::node runner;
+    const detail::loop_core::waiting_scope waits(*core, &runner);
+    op.start(detail::run_done<T>{&outcome, &done, &runner});
+    do {
+      core->run(&done);
+    } while (!done && core->alive() && !core->idle());
+  }
+  if (!done) {
+    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
+    const error ended =
+        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
+                                                          "the operation belongs to a loop that does not run")
+                      : error(errc::closed_resource, 0, "run");
+    if constexpr (detail::is_result<T>) {
+      outcome.emplace(T(ended));
+    } else {
+      outcome.emplace(ended);
+    }
+  }
+#if !ANYIO_NET_EXCEPTIONS
+  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
+#endif
+  return std::move(*outcome).value();
+}
+
+}}  // namespace anyio

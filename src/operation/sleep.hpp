@@ -1,0 +1,61 @@
+// Waiting for a time.
+//
+// It must not read a clock: the loop has the time, virtual in a simulation.
+#pragma once
+
+#include "base/config.hpp"
+#include "operation/operation.hpp"
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// What `sleep` and `sleep_until` give.
+class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
+ public:
+  static constexpr const char* name = "sleep";
+  sleep_operation() = default;
+  explicit sleep_operation(duration d) : amount_(d), kind_(kind::amount) {}
+  explicit sleep_operation(time_point deadline) : deadline_(deadline), kind_(kind::deadline) {}
+
+ private:
+  friend class detail::operation<sleep_operation, void>;
+  // From the loop: even a sleep of no time lets others run.
+  static constexpr bool attempts_when_awaited = false;
+  enum class kind : std::uint8_t { none, amount, deadline };
+
+  [[nodiscard]] errc check() const noexcept {
+    return kind_ == kind::none ? errc::invalid_argument : errc::ok;
+  }
+  bool attempt(result<void>& out) {
+    started();
+    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    out = result<void>();
+    return true;
+  }
+  void started() {
+    if (std::exchange(begun_, true)) return;
+    detail::loop_core& loop = detail::loop_core::current();
+    const time_point time = loop.now();
+    if (kind_ == kind::amount) deadline_ = detail::add(time, amount_);
+    if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
+  }
+  void left() noexcept {
+    timer_.cancel();
+    begun_ = false;
+  }
+
+  duration amount_{};
+  time_point deadline_{};
+  kind kind_ = kind::none;
+  bool begun_ = false;
+  detail::timer timer_;
+};
+
+/// Completes when so much time has passed, never before. Zero or less still lets others run.
+template <class Rep, class Period>
+[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
+  return sleep_operation(detail::to_duration(d));
+}
+/// The same with a point in time, of the loop's clock.
+[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
+
+}}  // namespace anyio

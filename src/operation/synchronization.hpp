@@ -1,0 +1,460 @@
+// What tasks of one loop wait for from each other: events, semaphores, channels.
+//
+// Whoever waits stands in a line, and is let on from the loop, never inside the call that let it. What
+// it takes is taken at that moment, so nothing is lost by one that is cancelled on the way. None of
+// these may be used from another thread.
+#pragma once
+
+#include "base/config.hpp"
+#include "operation/operation.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+class wait_line;
+
+/// A place in a line, in the operation that waits.
+class wait_place : public link {
+ public:
+  wait_place() = default;
+  wait_place(wait_place&& other) noexcept : link() { static_cast<void>(other); }
+  wait_place& operator=(wait_place&&) noexcept {
+    unlink();
+    return *this;
+  }
+  /// What is waited for is gone; nothing of it may be touched.
+  [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
+
+  enum class state : std::uint8_t {
+    waits,
+    released,  // let on, whatever has become of the reason since
+    ended,
+  };
+  node* waiter = nullptr;
+  state now = state::waits;
+};
+
+/// A line of waiting operations. When it ends, they are let on and find out.
+class wait_line {
+ public:
+  wait_line() = default;
+  wait_line(const wait_line&) = delete;
+  wait_line& operator=(const wait_line&) = delete;
+  ~wait_line() { let_all_on(wait_place::state::ended); }
+
+  void join(wait_place& place, node& waiter) noexcept {
+    place.waiter = &waiter;
+    place.now = wait_place::state::waits;
+    head_.insert_before(place);
+  }
+  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
+  [[nodiscard]] wait_place* first() noexcept {
+    return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
+  }
+  /// Lets the first try.
+  void wake_first() noexcept {
+    if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
+  }
+  void wake_all() noexcept {
+    for (link* l = head_.next; l != &head_; l = l->next) {
+      node* n = static_cast<wait_place&>(*l).waiter;
+      n->core->queue(*n);
+    }
+  }
+  void release_all() noexcept { let_all_on(wait_place::state::released); }
+  static void let_on(wait_place& p, wait_place::state s) noexcept {
+    p.unlink();
+    p.now = s;
+    p.waiter->core->queue(*p.waiter);
+  }
+  [[nodiscard]] bool longer_than(std::size_t n) const noexcept {
+    for (const link* l = head_.next; l != &head_; l = l->next)
+      if (n-- == 0) return true;
+    return false;
+  }
+
+ private:
+  void let_all_on(wait_place::state s) noexcept {
+    while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
+  }
+  link head_;
+};
+
+}  // namespace detail
+
+class event_operation;
+
+/// A flag to wait for. Neither moves nor copies; must outlive who waits, who otherwise gets
+/// `closed_resource`.
+class event {
+ public:
+  event() = default;
+  event(const event&) = delete;
+  event& operator=(const event&) = delete;
+
+  /// Lets on all who wait, from the loop, even if it is cleared at once.
+  void set() noexcept {
+    set_ = true;
+    waiting_.release_all();
+  }
+  /// From now on `wait` waits. Who was let on stays so.
+  void clear() noexcept { set_ = false; }
+  /// Whether `wait` would go on at once.
+  [[nodiscard]] bool is_set() const noexcept { return set_; }
+  /// Waits until it is set.
+  [[nodiscard]] event_operation wait();
+
+ private:
+  friend class event_operation;
+  bool set_ = false;
+  detail::wait_line waiting_;
+};
+
+/// What `event::wait` gives.
+class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
+ public:
+  static constexpr const char* name = "wait";
+  event_operation() = default;
+  explicit event_operation(event& e) : event_(&e) {}
+
+ private:
+  friend class event;
+  friend class detail::operation<event_operation, void>;
+
+  [[nodiscard]] errc check() const noexcept { return event_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() {
+    if (event_) event_->waiting_.join(place_, *this);
+    return check();
+  }
+  bool attempt(result<void>& out) {
+    if (pending() && place_.ended()) {
+      event_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (!(pending() && place_.now == detail::wait_place::state::released) && !event_->set_) return false;
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept { place_.unlink(); }
+
+  event* event_ = nullptr;
+  detail::wait_place place_;
+};
+
+inline event_operation event::wait() { return event_operation(*this); }
+
+class semaphore;
+
+/// One unit of a semaphore, given back when destroyed.
+class [[nodiscard]] permit {
+ public:
+  permit() = default;
+  permit(permit&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
+  permit& operator=(permit&& other) noexcept {
+    if (this != &other) {
+      release();
+      semaphore_ = std::exchange(other.semaphore_, nullptr);
+    }
+    return *this;
+  }
+  ~permit() { release(); }
+  /// Gives it back now; again is a no-op.
+  void release() noexcept;
+  /// Whether there is something to give back.
+  explicit operator bool() const noexcept { return semaphore_ != nullptr; }
+
+ private:
+  friend class semaphore;
+  explicit permit(semaphore& s) noexcept : semaphore_(&s) {}
+  semaphore* semaphore_ = nullptr;
+};
+
+/// Lets so many in at a time, in the order in which they came; with 1 it is a lock. Must outlive its
+/// permits and who waits.
+class semaphore {
+ public:
+  /// Lets `n` in.
+  explicit semaphore(std::size_t n) noexcept : free_(n) {}
+  semaphore(const semaphore&) = delete;
+  semaphore& operator=(const semaphore&) = delete;
+
+  class acquire_operation;
+  /// Waits for its turn, and gives the permit.
+  [[nodiscard]] acquire_operation acquire();
+  /// Empty if none is free, or others wait.
+  [[nodiscard]] std::optional<permit> try_acquire() noexcept {
+    if (free_ == 0 || !waiting_.empty()) return std::nullopt;
+    --free_;
+    return permit(*this);
+  }
+
+ private:
+  friend class permit;
+  void give_back() noexcept {
+    ++free_;
+    waiting_.wake_first();
+  }
+  std::size_t free_;
+  detail::wait_line waiting_;
+};
+
+inline void permit::release() noexcept {
+  if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
+}
+
+/// What `semaphore::acquire` gives.
+class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
+ public:
+  static constexpr const char* name = "acquire";
+  acquire_operation() = default;
+  explicit acquire_operation(semaphore& s) : semaphore_(&s) {}
+  acquire_operation(acquire_operation&&) = default;
+  acquire_operation& operator=(acquire_operation&& other) noexcept {
+    withdraw();
+    operation::operator=(std::move(other));
+    semaphore_ = other.semaphore_;
+    return *this;
+  }
+  ~acquire_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<acquire_operation, permit>;
+
+  [[nodiscard]] errc check() const noexcept { return semaphore_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() {
+    if (semaphore_) semaphore_->waiting_.join(place_, *this);
+    return check();
+  }
+  bool attempt(result<permit>& out) {
+    if (pending() && place_.ended()) {
+      semaphore_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = semaphore_->waiting_.first();
+    if (semaphore_->free_ == 0 || (first != nullptr && first != &place_)) return false;
+    --semaphore_->free_;
+    out = result<permit>(permit(*semaphore_));
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    if (semaphore_->free_ != 0) semaphore_->waiting_.wake_first();
+  }
+
+  semaphore* semaphore_ = nullptr;
+  detail::wait_place place_;
+};
+
+inline semaphore::acquire_operation semaphore::acquire() { return acquire_operation(*this); }
+
+/// A queue between tasks. `send` waits while `capacity` values lie in it; with 0 it waits for who takes
+/// the value. After `close` receivers get what is left, then `end_of_stream`; senders `closed_resource`.
+template <class T>
+class channel {
+ public:
+  /// Room for the first values is made here, for many ones when they come.
+  explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
+  channel(const channel&) = delete;
+  channel& operator=(const channel&) = delete;
+
+  class send_operation;
+  class receive_operation;
+  /// Waits for room, or for who takes it. A cancelled one has not been sent.
+  [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
+  /// The oldest value. A cancelled one takes none.
+  [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
+  /// False if it would have to wait, or the channel is closed.
+  [[nodiscard]] bool try_send(T value) {
+    if (closed_ || !senders_.empty() || !has_room()) return false;
+    put(std::move(value));
+    return true;
+  }
+  /// The oldest value if there is one now.
+  [[nodiscard]] std::optional<T> try_receive() {
+    if (!receivers_.empty()) return std::nullopt;
+    return take();
+  }
+  /// Ends it: receivers still get what is left. Again is a no-op.
+  void close() noexcept {
+    closed_ = true;
+    senders_.wake_all();
+    receivers_.wake_all();
+  }
+
+ private:
+  [[nodiscard]] bool has_room() const noexcept {
+    return count_ < capacity_ || receivers_.longer_than(count_ - capacity_);
+  }
+  void put(T&& value) {
+    if (count_ == ring_.size()) grow();
+    ring_[(first_ + count_) % ring_.size()].emplace(std::move(value));
+    ++count_;
+    receivers_.wake_first();
+  }
+  std::optional<T> take() {
+    std::optional<T> value;
+    if (count_ != 0) {
+      value.emplace(*std::move(ring_[first_]));
+      ring_[first_].reset();
+      first_ = (first_ + 1) % ring_.size();
+      --count_;
+      senders_.wake_first();
+    } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
+      // No room for values at all, or none was left: straight from the one who waits.
+      auto& sender = static_cast<send_operation&>(*p->waiter);
+      value.emplace(*std::move(sender.value_));
+      sender.value_.reset();
+      detail::wait_line::let_on(*p, detail::wait_place::state::released);
+    }
+    return value;
+  }
+  void grow() {
+    std::vector<std::optional<T>> larger(ring_.size() * 2);
+    for (std::size_t i = 0; i < count_; ++i) {
+      larger[i].emplace(*std::move(ring_[(first_ + i) % ring_.size()]));
+    }
+    ring_.swap(larger);
+    first_ = 0;
+  }
+
+  std::size_t capacity_;
+  std::vector<std::optional<T>> ring_;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  bool closed_ = false;
+  detail::wait_line senders_;
+  detail::wait_line receivers_;
+};
+
+/// What `channel::send` gives.
+template <class T>
+class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
+ public:
+  static constexpr const char* name = "send";
+  send_operation() = default;
+  send_operation(channel& c, T&& value) : channel_(&c), value_(std::move(value)) {}
+  send_operation(send_operation&&) noexcept = default;
+  send_operation& operator=(send_operation&& other) noexcept {
+    this->withdraw();
+    detail::operation<send_operation, void>::operator=(std::move(other));
+    channel_ = other.channel_;
+    value_.reset();  // no assignment: a value need only be movable
+    if (other.value_) std::construct_at(&value_, std::move(other.value_));
+    return *this;
+  }
+  ~send_operation() { this->withdraw(); }
+
+ private:
+  friend class channel;
+  friend class detail::operation<send_operation, void>;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (channel_ == nullptr || !value_) return errc::invalid_argument;
+    return channel_->closed_ ? errc::closed_resource : errc::ok;
+  }
+  [[nodiscard]] errc enter() {
+    const errc e = check();
+    if (e == errc::ok) {
+      channel_->senders_.join(place_, *this);
+      if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
+    }
+    return e;
+  }
+  bool attempt(result<void>& out) {
+    if (this->pending() && place_.now == detail::wait_place::state::released) {
+      out = result<void>();
+      return true;
+    }
+    if (this->pending() && place_.ended()) {
+      channel_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (channel_->closed_) {
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = channel_->senders_.first();
+    if ((first != nullptr && first != &place_) || !channel_->has_room()) return false;
+    channel_->put(*std::move(value_));
+    value_.reset();
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->senders_.wake_first();  // there may be room for the next
+  }
+
+  channel* channel_ = nullptr;
+  std::optional<T> value_;
+  detail::wait_place place_;
+};
+
+/// What `channel::receive` gives.
+template <class T>
+class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
+ public:
+  static constexpr const char* name = "receive";
+  receive_operation() = default;
+  explicit receive_operation(channel& c) : channel_(&c) {}
+  receive_operation(receive_operation&&) noexcept = default;
+  receive_operation& operator=(receive_operation&& other) noexcept {
+    this->withdraw();
+    detail::operation<receive_operation, T>::operator=(std::move(other));
+    channel_ = other.channel_;
+    return *this;
+  }
+  ~receive_operation() { this->withdraw(); }
+
+ private:
+  friend class channel;
+  friend class detail::operation<receive_operation, T>;
+
+  [[nodiscard]] errc check() const noexcept { return channel_ ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() {
+    if (channel_) {
+      channel_->receivers_.join(place_, *this);
+      channel_->senders_.wake_first();
+    }
+    return check();
+  }
+  bool attempt(result<T>& out) {
+    if (this->pending() && place_.ended()) {
+      channel_ = nullptr;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = channel_->receivers_.first();
+    if (first != nullptr && first != &place_ && !channel_->closed_) return false;
+    if (std::optional<T> value = channel_->take()) {
+      out = result<T>(*std::move(value));
+      return true;
+    }
+    if (!channel_->closed_) return false;
+    out = error(errc::end_of_stream, 0, name);
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->receivers_.wake_first();  // the next may find what this one leaves
+  }
+
+  channel* channel_ = nullptr;
+  detail::wait_place place_;
+};
+
+}}  // namespace anyio

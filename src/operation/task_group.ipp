@@ -1,0 +1,102 @@
+// The ends of children.
+#pragma once
+
+#include "operation/task_group.hpp"
+
+#include <memory>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN void group_child::begin_soon() {
+  begin(loop_core::current(), face_of_child);
+  core->queue(*this);
+}
+
+ANYIO_NET_FN node* group_child::owner(node& n) {
+  const task_group& group = static_cast<group_child&>(n).group_;
+  if (group.sink_ != nullptr) return group.sink_->whole();
+  return group.place_.linked() ? group.host_ : nullptr;
+}
+
+ANYIO_NET_FN void group_child::completed(result<void>&& outcome) {
+  group_.child_completed(*this, std::move(outcome));
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
+  if (host_ != nullptr) host_->scopes.insert_before(place_);
+}
+
+ANYIO_NET_FN void task_group::add(detail::group_child* child) {
+  children_.insert_before(child->place());
+  child->begin_soon();
+  if (size_++ == 0) loop_ = detail::ref(child->core);
+}
+
+/// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
+/// the group itself, which a session that its children hold together does.
+ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
+  detail::link ending;
+  for (detail::link* l = children_.next; l != &children_;) {
+    detail::group_child& child = detail::group_child::at(*l);
+    l = l->next;
+    if (keep(*this, child)) continue;
+    child.place().unlink();
+    ending.insert_before(child.place());
+    one_less();
+  }
+  while (ending.linked()) {
+    detail::group_child& child = detail::group_child::at(*ending.next);
+    child.place().unlink();
+    delete &child;
+  }
+}
+
+ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
+  child.place().unlink();                                        // its own end is not to be cut short
+  const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
+  if (sink_ != nullptr) {
+    one_less();
+    return sink_->child_ended(std::move(outcome));
+  }
+  // What fails in a child that was told to end is its own matter, unless it is not the library's.
+  const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
+  const bool fails = !outcome.has_value() && counts && failure_.has_value();
+  one_less();
+  if (!fails) return;
+  failure_ = std::move(outcome);
+  cancel();
+}
+
+ANYIO_NET_FN void task_group::cancel() noexcept {
+  end_children([](task_group& group, detail::group_child& child) {
+    if (!child.doomed && !child.may_run_now()) return false;
+    child.doomed = true;
+    reaper& ends = group.reaper_;
+    if (!ends.pending()) {
+      ends.group = &group;
+      ends.begin(detail::loop_core::current(), reaper::face_of_reaper);
+      ends.core->queue(ends);
+    }
+    return true;
+  });
+}
+
+ANYIO_NET_FN void task_group::end_doomed() noexcept {
+  end_children([](task_group&, detail::group_child& child) { return !child.doomed; });
+}
+
+ANYIO_NET_FN task_group::~task_group() {
+  while (children_.linked()) {
+    end_children([](task_group&, detail::group_child& child) {
+      ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
+      static_cast<void>(child);
+      return false;
+    });
+  }
+}
+
+}}  // namespace anyio

@@ -1,0 +1,191 @@
+// Reading by length and by delimiter, over any byte stream.
+//
+// What was read ahead lies in a buffer of the stream's own, made when bytes come and given back when it is
+// empty and small. An operation takes from there first, and then through the inner stream's own verbs, so
+// that a cancelled one leaves every byte where the next finds it. This part must not know sockets.
+#pragma once
+
+#include "base/buffer.hpp"
+#include "base/byte_queue.hpp"
+#include "base/config.hpp"
+#include "base/result.hpp"
+#include "loop/loop.hpp"
+#include "operation/operation.hpp"
+#include "stream/relay.hpp"
+#include "stream/stream.hpp"
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+class buffered_stream;
+
+namespace detail {
+
+class buffered_resource final : public stream_resource {
+ public:
+  /// `object` is the inner stream, of which `owned` may be the owner.
+  buffered_resource(ref<stream_resource> inner, byte_stream& object,
+                    std::unique_ptr<byte_stream> owned) noexcept;
+  ANYIO_NET_FN ~buffered_resource() override;
+
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
+  void withdrawn(side s) noexcept override { relays_[s].leave(); }
+  [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
+
+  /// Reads once from the inner stream into the buffer, at most so many bytes.
+  progress fill(std::size_t at_most, result<std::size_t>& out);
+  /// The same past the buffer.
+  progress fill_directly(mutable_buffer into, result<std::size_t>& out);
+  /// Closes without touching the inner stream, unless that is its own.
+  void let_go() noexcept;
+  [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
+
+  byte_queue bytes;
+
+ private:
+  ANYIO_NET_FN void shut() noexcept override;
+  template <class T, class Verb>
+  progress pass(side s, const char* name, result<T>& out, Verb verb);
+
+  ref<stream_resource> inner_;
+  byte_stream& object_;
+  std::unique_ptr<byte_stream> owned_;
+  relay relays_[2];
+  bool let_go_ = false;
+};
+
+/// How many reads from the inner stream one attempt may make.
+inline constexpr int reads_of_attempt = 16;
+
+/// Why a read ended that wanted more.
+[[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
+
+/// A string of exactly so many bytes.
+class [[nodiscard]] receive_exactly_string_operation
+    : public resource_operation<receive_exactly_string_operation, std::string, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_exactly";
+  receive_exactly_string_operation() = default;
+  receive_exactly_string_operation(ref<buffered_resource> r, std::size_t size) noexcept
+      : resource_operation(std::move(r)), size_(size) {}
+
+ private:
+  friend class operation<receive_exactly_string_operation, std::string>;
+  bool attempt(result<std::string>& out);
+  std::size_t size_ = 0;
+};
+
+/// The same into the caller's buffer. What lies there already goes back when it does not complete.
+class [[nodiscard]] receive_exactly_operation
+    : public resource_operation<receive_exactly_operation, void, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_exactly";
+  receive_exactly_operation() = default;
+  receive_exactly_operation(ref<buffered_resource> r, mutable_buffer into) noexcept
+      : resource_operation(std::move(r)), into_(into) {}
+  receive_exactly_operation(receive_exactly_operation&&) = default;
+  receive_exactly_operation& operator=(receive_exactly_operation&& other) noexcept;
+  ~receive_exactly_operation();
+
+ private:
+  friend class operation<receive_exactly_operation, void>;
+  bool attempt(result<void>& out);
+  bool fail(error e, result<void>& out);
+  void left() noexcept;
+  void put_back();
+
+  mutable_buffer into_;
+  std::size_t filled_ = 0;
+};
+
+/// What comes before a delimiter.
+class [[nodiscard]] receive_until_operation
+    : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_until";
+  receive_until_operation() = default;
+  receive_until_operation(ref<buffered_resource> r, std::string_view delimiter, std::size_t max_bytes,
+                          bool line)
+      : resource_operation(std::move(r)), delimiter_(delimiter), max_bytes_(max_bytes), line_(line) {}
+
+ private:
+  friend class operation<receive_until_operation, std::string>;
+  friend class resource_operation<receive_until_operation, std::string, buffered_resource, read_side>;
+  [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
+  [[nodiscard]] errc check() const noexcept {
+    return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::string>& out);
+  bool fail(error e, result<std::string>& out);
+  void left() noexcept;
+
+  std::string delimiter_;
+  std::size_t max_bytes_ = 0;
+  std::size_t searched_ = 0;  // no delimiter begins before
+  bool line_ = false;
+};
+
+}  // namespace detail
+
+/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads
+/// through it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream
+/// too.
+///
+/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream
+/// may be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns
+/// it.
+class buffered_stream : public byte_stream {
+ public:
+  buffered_stream() = default;
+  /// Borrows a stream, which must live as long as this one is used.
+  explicit buffered_stream(byte_stream& inner);
+  /// Owns a stream.
+  explicit buffered_stream(std::unique_ptr<byte_stream> inner);
+  buffered_stream(buffered_stream&&) noexcept = default;
+  buffered_stream& operator=(buffered_stream&& other) noexcept;
+  ANYIO_NET_FN ~buffered_stream() override;
+
+  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
+  /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
+  [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) {
+    return {own(), size};
+  }
+  /// The same into a buffer; large reads go past the stream's own.
+  [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) {
+    return {own(), into};
+  }
+  /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
+  /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
+  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty
+  /// delimiter or a `max_bytes` of 0 is `invalid_argument`.
+  [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter,
+                                                              std::size_t max_bytes) {
+    return {own(), delimiter, max_bytes, false};
+  }
+  /// A line up to LF, which is not given, nor is one CR before it.
+  [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
+    return {own(), "\n", max_bytes, true};
+  }
+  /// Copies bytes behind those that are buffered, as if they had been received.
+  void feed_data(const_buffer data);
+  /// What is buffered; valid until the next read or `feed_data`.
+  [[nodiscard]] std::string_view buffer() const noexcept;
+  [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
+
+ private:
+  [[nodiscard]] detail::ref<detail::buffered_resource> own() const noexcept {
+    return detail::ref<detail::buffered_resource>(static_cast<detail::buffered_resource*>(resource_.get()));
+  }
+  void let_go() noexcept;
+};
+
+}}  // namespace anyio

@@ -1,0 +1,224 @@
+// Control data, in and out.
+#pragma once
+
+#include "stream/fd_passing.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+#include <sys/socket.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+#if defined(__linux__)
+inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
+#endif
+
+/// Room for received control data: as many descriptors as come at once, and what sockets add by their
+/// options. Without room for that the kernel would tell of truncated descriptors. A security label
+/// (SCM_SECURITY) is the longest; it may take a page.
+inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
+
+/// Takes every descriptor that was sent out of received control data into owned ones, as far as there is room
+/// made for them, and closes the others and those that the kernel itself adds. The rest is ignored; malformed
+/// data ends it. False if some that were sent were closed.
+[[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
+                                           std::vector<unique_fd>& fds) {
+  bool all = true;
+  const auto* bytes = static_cast<const unsigned char*>(control);
+  std::size_t offset = 0;
+  while (size - offset >= sizeof(cmsghdr)) {
+    cmsghdr header;
+    std::memcpy(&header, bytes + offset, sizeof header);
+    const std::size_t length = header.cmsg_len;
+    if (length < CMSG_LEN(0) || length > size - offset) break;
+#if defined(__linux__)
+    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
+        length >= CMSG_LEN(sizeof(int))) {
+      int fd;
+      std::memcpy(&fd, bytes + offset + CMSG_LEN(0), sizeof fd);
+      if (fd >= 0) close_descriptor(fd);
+    }
+#endif
+    if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS) {
+      const std::size_t count = (length - CMSG_LEN(0)) / sizeof(int);
+      for (std::size_t i = 0; i < count; ++i) {
+        int fd;
+        std::memcpy(&fd, bytes + offset + CMSG_LEN(0) + i * sizeof(int), sizeof fd);
+        unique_fd owned(fd);
+        files_of(system).set_close_on_exec(fd);
+        if (fds.size() == fds.capacity()) {
+          all = false;
+        } else {
+          fds.push_back(std::move(owned));
+        }
+      }
+    }
+    const std::size_t step = CMSG_SPACE(length - CMSG_LEN(0));
+    if (step >= size - offset) break;
+    offset += step;
+  }
+  return all;
+}
+
+/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
+[[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
+  switch (e) {
+    case EACCES:
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case EMFILE:
+    case EMSGSIZE:
+    case ENFILE:
+    case EOPNOTSUPP:
+    case EPERM:
+    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
+      return true;
+    default: return false;
+  }
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
+  if (message_.empty() || fds_.empty() || fds_.size() > detail::max_fds_of_message)
+    return errc::invalid_argument;
+  const errc e = resource_operation::check();
+  if (e == errc::ok && resource_->eof_sent()) return errc::closed_resource;
+  return e;
+}
+
+ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
+  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
+  const std::size_t payload = fds_.size_bytes();
+  std::memset(control, 0, CMSG_SPACE(payload));
+  cmsghdr header{};
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
+  header.cmsg_level = SOL_SOCKET;
+  header.cmsg_type = SCM_RIGHTS;
+  std::memcpy(control, &header, sizeof header);
+  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
+
+  const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = CMSG_SPACE(payload);
+  resource_->core().count_work(message_.size());
+  return resource_->core().system().send_message(resource_->descriptor(), m);
+}
+
+ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (sent_ == 0) {
+    if (resource_->exhausted[detail::write_side]) return false;
+    const ssize_t n = send_first();
+    if (n == -EAGAIN) {
+      resource_->exhausted[detail::write_side] = true;
+      return false;
+    }
+    if (detail::is_shortage(n)) {
+      static_cast<void>(resource_->wait_for_memory());
+      return false;
+    }
+    if (n < 0) {
+      const int e = static_cast<int>(-n);
+      out = detail::concerns_descriptors(e)
+                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
+                : resource_->end_of_writing(e, name);
+      return true;
+    }
+    sent_ = static_cast<std::size_t>(n);
+  }
+  const const_buffer whole(message_);
+  detail::outgoing rest(std::span<const const_buffer>(&whole, 1));
+  rest.advance(sent_);
+  const detail::progress p = resource_->send(rest, out);
+  sent_ = rest.sent();
+  again = p == detail::progress::again;
+  return p == detail::progress::done;
+}
+
+ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
+  if (!resource_->open()) {
+    out = closed();
+    return true;
+  }
+  if (resource_->exhausted[detail::read_side]) return false;
+  detail::loop_core& loop = resource_->core();
+  const mutable_buffer room = loop.buffer();
+  const std::size_t size = std::min(max_bytes_, room.size());
+  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
+  const ::iovec part{room.data(), size};
+  detail::message m;
+  m.parts = std::span<const ::iovec>(&part, 1);
+  m.control = control;
+  m.control_size = sizeof control;
+  std::vector<unique_fd> fds;
+  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
+  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n == -EAGAIN) {
+    resource_->exhausted[detail::read_side] = true;
+    return false;
+  }
+  if (detail::is_shortage(n)) {
+    static_cast<void>(resource_->wait_for_memory());
+    return false;
+  }
+  if (n < 0) {
+    out = resource_->end_of_reading(static_cast<int>(-n), name);
+    return true;
+  }
+  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
+  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
+  if (!all || fds.size() > max_fds_ || truncated) {
+    out = error(errc::fds_truncated, 0, name);
+    return true;
+  }
+  if (n == 0 && fds.empty()) {
+    // Nothing came: an end, unless nothing was asked for and bytes are there.
+    std::byte one;
+    const ::iovec look{&one, 1};
+    detail::message peek;
+    peek.parts = std::span<const ::iovec>(&look, 1);
+    peek.peek = true;
+    const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
+    if (there == -EAGAIN) {
+      resource_->exhausted[detail::read_side] = true;
+      return false;
+    }
+    if (detail::is_shortage(there)) {
+      static_cast<void>(resource_->wait_for_memory());
+      return false;
+    }
+    if (there <= 0) {
+      out = resource_->end_of_reading(static_cast<int>(-there), name);
+      return true;
+    }
+  }
+  // Control data, also of other kinds, ends a read early, so more may lie behind it.
+  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  detail::received_bytes bytes(*resource_);
+  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
+                   std::move(fds));
+  bytes.handed_over();
+  return true;
+}
+
+ANYIO_NET_FN send_fds_operation unix_stream::send_fds(const_buffer message, std::span<const int> fds) {
+  return {detail::ref<detail::socket_resource>(resource()), message, fds};
+}
+
+ANYIO_NET_FN receive_fds_operation unix_stream::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
+  return {detail::ref<detail::socket_resource>(resource()), max_bytes, max_fds};
+}
+
+}}  // namespace anyio

@@ -1,0 +1,77 @@
+// How a stream that stands on another one waits: for the operation that waits on the outer stream, on the
+// inner one.
+//
+// The outer stream's verb calls the inner one's; when that has to wait, the relay takes the reader's or the
+// writer's place there. Once woken it runs the outer operation on the spot, which tries again: nothing taken
+// from the inner stream ever lies about without an owner, and a cancelled wait is a place that is given up.
+// This part must not know what the outer stream makes of the bytes.
+#pragma once
+
+#include "base/config.hpp"
+#include "loop/loop.hpp"
+#include "loop/ready_list.hpp"
+
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
+class relay final : public node {
+ public:
+  /// What an outer stream does when it is woken, whether or not somebody waits there.
+  using hook = void (*)(resource& outer, bool cancelled);
+
+  /// With a hook it keeps its place until it is told to leave.
+  relay(resource& outer, side s, hook woken = nullptr) noexcept : outer_(outer), woken_(woken), side_(s) {
+    how = &face_of_relay;
+  }
+  ~relay() { leave(); }
+  relay(const relay&) = delete;
+  relay& operator=(const relay&) = delete;
+
+  /// Whether another operation waits on the inner stream.
+  [[nodiscard]] bool is_taken(const resource& inner) const noexcept {
+    const node* waiter = inner.waiting(side_);
+    return waiter != nullptr && waiter != this;
+  }
+  [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
+  /// Waits on the inner stream, which the outer one keeps alive.
+  void join(resource& inner) noexcept {
+    leave();
+    inner_ = &inner;
+    inner.set_waiting(side_, this);
+  }
+  /// Gives up the place, if there is one.
+  void leave() noexcept {
+    unlink();
+    cancelled = false;
+    resource* const inner = std::exchange(inner_, nullptr);
+    if (inner != nullptr && inner->waiting(side_) == this) inner->set_waiting(side_, nullptr);
+  }
+
+ private:
+  static void run(node& n) {
+    auto& self = static_cast<relay&>(n);
+    const ref<resource> alive(&self.outer_);
+    const bool was_cancelled = self.cancelled;
+    self.leave();
+    if (self.woken_ != nullptr) self.woken_(self.outer_, was_cancelled);
+    node* const waiter = self.outer_.waiting(self.side_);
+    if (waiter == nullptr) return;
+    if (was_cancelled) waiter->cancelled = true;
+    waiter->how->run(*waiter);
+    // Cancelled: its last attempt joined again.
+    if (self.outer_.waiting(self.side_) == nullptr) self.outer_.withdrawn(self.side_);
+  }
+  static void abandon(node& n) { n.unlink(); }
+  static node* owner(node&) { return nullptr; }
+  static description describe(node& n) { return {"relay", static_cast<relay&>(n).outer_.descriptor()}; }
+  static constexpr face face_of_relay{run, abandon, owner, describe};
+
+  resource& outer_;
+  resource* inner_ = nullptr;  // while it has a place there
+  hook woken_;
+  side side_;
+};
+
+}}}  // namespace anyio::detail

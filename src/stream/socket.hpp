@@ -1,0 +1,267 @@
+// Stream sockets: TCP and UNIX.
+//
+// After a short read the kernel's buffer was empty, so the next receive waits without asking; unless the
+// poller told of an end, an error or urgent data, after which no further edge may come: then it reads until
+// the kernel has no more. This part must not know names, or how a connection comes about.
+#pragma once
+
+#include "base/address.hpp"
+#include "base/config.hpp"
+#include "stream/stream.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <sys/types.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// System calls of one attempt; then others have a turn.
+inline constexpr int calls_of_attempt = 16;
+
+/// A connected stream socket, in the poller from its first moment to its last.
+class socket_resource : public stream_resource {
+ public:
+  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  socket_resource(loop_core& core, int fd, bool is_unix, int& status);
+  ~socket_resource() override { close(); }
+
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_eof(result<void>& out) override;
+  ANYIO_NET_FN progress finish() override;
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
+
+  /// Adds to `sent` what went.
+  progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
+                     result<void>& out);
+  int release(bool restore) noexcept;
+  /// Who made the socket left it blocking.
+  bool was_blocking = false;
+
+  // --- for descriptor passing
+  /// What a failed or empty read means; takes the errno of it, 0 for an end.
+  [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
+  [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// After a call that failed for want of memory: nothing has happened to the connection.
+  progress wait_for_memory() noexcept {
+    core().wait_for_memory(short_of_memory_, *this);
+    return progress::waiting;
+  }
+  /// After a read of so much into so much room.
+  void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
+#if !defined(__linux__)
+    more_may_follow |= is_unix_;  // there a read stops before a message with descriptors, and does not tell
+#endif
+    exhausted[read_side] = size < room && !read_to_end && !more_may_follow;
+  }
+
+ private:
+  void shut() noexcept override { core().forget(registration_); }
+  ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  [[nodiscard]] int cause_of(int error_number) noexcept;
+  void note_cause(int error_number) noexcept;
+
+  registration registration_;
+  starved short_of_memory_;
+  int broken_ = 0;               // the first errno that broke it
+  std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
+  bool is_unix_;
+  bool ended_ = false;
+};
+
+class tcp_resource final : public socket_resource {
+ public:
+  tcp_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, false, status) {}
+  ip_endpoint local;
+  ip_endpoint remote;
+};
+
+class unix_resource final : public socket_resource {
+ public:
+  unix_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, true, status) {}
+  std::shared_ptr<const std::string> local;  // null: unnamed
+  std::shared_ptr<const std::string> remote;
+};
+
+class socket_access;
+
+}  // namespace detail
+
+/// What `socket_stream::send_file` gives.
+class [[nodiscard]] send_file_operation
+    : public detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
+                                        detail::write_side> {
+ public:
+  static constexpr const char* name = "send_file";
+  send_file_operation() = default;
+  send_file_operation(detail::ref<detail::socket_resource> r, int file, std::uint64_t offset,
+                      std::uint64_t count)
+      : resource_operation(std::move(r)), offset_(offset), count_(count), file_(file) {}
+
+ private:
+  friend class detail::operation<send_file_operation, std::uint64_t>;
+  friend class detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
+                                          detail::write_side>;
+  [[nodiscard]] errc check() const noexcept;
+  bool attempt(result<std::uint64_t>& out);
+  void left() noexcept {
+    resource_operation::left();
+    sent_ = 0;
+  }
+
+  std::uint64_t offset_ = 0;
+  std::uint64_t count_ = 0;
+  std::uint64_t sent_ = 0;
+  int file_ = -1;
+};
+
+/// A byte stream that is a socket.
+class socket_stream : public byte_stream {
+ public:
+  /// The descriptor, still this stream's; -1 if closed.
+  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  ///
+  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
+  /// one that was blocking when `from_fd` took it over is blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
+  /// What waits makes one more attempt, then ends with `cancelled`; the stream stays usable.
+  void cancel() noexcept {
+    if (resource_) resource_->cancel();
+  }
+  /// setsockopt(2) and getsockopt(2) of an int.
+  result<> set_option(int level, int name, int value);
+  /// getsockopt(2) of an int.
+  [[nodiscard]] result<int> get_option(int level, int name) const;
+  /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
+  /// gives how many: fewer where the file ends. The file's own offset stays as it is. An error of the file is
+  /// `os_error` and leaves the stream as it is.
+  [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
+  [[nodiscard]] socket_stream* socket() noexcept override { return this; }
+
+ protected:
+  friend class detail::socket_access;
+  socket_stream() = default;
+  explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : byte_stream(std::move(r)) {}
+  [[nodiscard]] detail::socket_resource* resource() const noexcept {
+    return static_cast<detail::socket_resource*>(resource_.get());
+  }
+};
+
+/// A TCP connection. TCP_NODELAY is on unless told otherwise when it was made.
+class tcp_stream : public socket_stream {
+ public:
+  tcp_stream() = default;
+
+  /// Both ends' addresses; they stay after either has gone.
+  [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
+    return resource_ ? tcp().local : ip_endpoint();
+  }
+  /// The other end's address; stays after either has gone.
+  [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
+    return resource_ ? tcp().remote : ip_endpoint();
+  }
+  /// TCP_NODELAY: whether what is sent goes at once (tcp(7)).
+  result<> set_no_delay(bool on);
+  /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
+  result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
+  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's. One that was reset
+  /// meanwhile gives what came before, then `broken_resource`; its remote endpoint is not known.
+  [[nodiscard]] static result<tcp_stream> from_fd(int fd);
+
+ private:
+  friend class detail::socket_access;
+  explicit tcp_stream(detail::ref<detail::tcp_resource> r) noexcept : socket_stream(std::move(r)) {}
+  [[nodiscard]] const detail::tcp_resource& tcp() const noexcept {
+    return static_cast<const detail::tcp_resource&>(*resource_);
+  }
+};
+
+/// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
+struct peer_credentials {
+  pid_t pid = 0;  ///< -1 where the system does not tell
+  uid_t uid = 0;  ///< its effective user
+  gid_t gid = 0;  ///< its effective group
+};
+
+class send_fds_operation;
+class receive_fds_operation;
+
+/// A UNIX stream connection.
+class unix_stream : public socket_stream {
+ public:
+  unix_stream() = default;
+
+  /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
+  [[nodiscard]] std::string local_path() const;
+  /// The other end's name, empty for an unnamed socket; stays after either has gone.
+  [[nodiscard]] std::string remote_path() const;
+  /// Who the other end is, or was when it connected.
+  [[nodiscard]] result<peer_credentials> credentials() const;
+  /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
+  /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.
+  [[nodiscard]] send_fds_operation send_fds(const_buffer message, std::span<const int> fds);
+  /// Descriptors and the bytes around them: both arrive in order, but a descriptor may come with bytes that
+  /// were sent before those it was sent with. `max_bytes` may be 0; then the bytes stay in the stream.
+  [[nodiscard]] receive_fds_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
+  /// Takes over a connected UNIX stream socket of any origin; a refused one stays the caller's.
+  [[nodiscard]] static result<unix_stream> from_fd(int fd);
+
+ private:
+  friend class detail::socket_access;
+  explicit unix_stream(detail::ref<detail::unix_resource> r) noexcept : socket_stream(std::move(r)) {}
+};
+
+/// Two UNIX streams that are connected with each other (socketpair(2)).
+[[nodiscard]] result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair();
+
+namespace detail {
+
+/// What `adopt_socket` found out.
+struct adopted_socket {
+  bool was_blocking = false;
+  int broken = 0;  // the errno that ended the connection, which the kernel tells once
+};
+
+/// For the parts that make sockets. On failure the descriptor stays the caller's.
+class socket_access {
+ public:
+  static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
+                                     const ip_endpoint* remote, const char* operation);
+  static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
+  /// For `from_fd`: what is to be remembered of the descriptor's past.
+  template <class Stream>
+  static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
+  static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
+                                       std::shared_ptr<const std::string> remote, const char* operation);
+};
+
+/// What `from_fd` functions ask of a descriptor.
+struct wanted_socket {
+  const char* what;  // the prefix of the error: "tcp_stream"
+  bool is_unix;
+  int type;
+  bool connected;
+  bool listening = false;
+};
+/// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
+[[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
+
+/// 0 or a negative errno, for sockets of which others are told where they are.
+[[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
+[[nodiscard]] ip_endpoint local_endpoint_of(backend& system, int fd);
+[[nodiscard]] ip_endpoint remote_endpoint_of(backend& system, int fd);
+[[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
+[[nodiscard]] std::string local_path_of(backend& system, int fd);
+[[nodiscard]] std::string remote_path_of(backend& system, int fd);
+[[nodiscard]] result<> set_int_option(backend& system, int fd, int level, int name, int value);
+
+}  // namespace detail
+
+}}  // namespace anyio

@@ -1,0 +1,131 @@
+// epoll(7) and eventfd(2).
+#pragma once
+
+#include "system/epoll_backend.hpp"
+
+#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <iterator>
+#include <utility>
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+// One translation of the bits serves both calls.
+static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
+              EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
+
+ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
+  std::unique_ptr<epoll_backend> made(new epoll_backend);
+  return made->open() < 0 ? nullptr : std::move(made);
+}
+
+ANYIO_NET_COLD int epoll_backend::open() noexcept {
+  poller_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (poller_ < 0) return -errno;
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) return -errno;
+  return control(wake_fd_, EPOLLIN, wake_token, false);
+}
+
+ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+  if (poller_ >= 0) ::close(poller_);
+  poller_ = wake_fd_ = -1;
+}
+
+ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
+
+ANYIO_NET_COLD int epoll_backend::after_fork() {
+  close_own();  // first, so that there are two numbers left
+  woken_.store(false);
+  return open();
+}
+
+ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,
+                                        bool change_first) noexcept {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = token;
+  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+  if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
+  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
+  return -errno;
+}
+
+ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
+  ANYIO_NET_ASSERT(token != wake_token);
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  event.data.u64 = token;
+  return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+}
+
+ANYIO_NET_FN void epoll_backend::forget(int fd) {
+  epoll_event unused{};  // kernels before 2.6.9 wanted one
+  ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
+}
+
+ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  ANYIO_NET_ASSERT(token != wake_token);
+  const auto events = static_cast<std::uint32_t>(poll_interest(interest));
+  return control(fd, events | EPOLLONESHOT, token, again);
+}
+
+/// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
+/// is none. One that epoll cannot express ends early, after 24 days.
+inline int epoll_timeout(duration at_most) noexcept {
+  if (at_most < duration::zero()) return -1;
+  const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
+  if (whole.count() >= INT_MAX) return INT_MAX;
+  return static_cast<int>(whole.count()) + (at_most > whole ? 1 : 0);
+}
+
+ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (events.empty()) return -EINVAL;
+  epoll_event ready[256];
+  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
+  const int n = ::epoll_wait(poller_, ready, room, epoll_timeout(at_most));
+  if (n < 0) return errno == EINTR ? 0 : -errno;
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    if (ready[i].data.u64 == wake_token) {
+      std::uint64_t times = 0;
+      [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &times, sizeof times);
+      // After the read: who calls `wake` in between is heard now. The other way round its write
+      // would be read away with the flag left set, and no `wake` would ever write again.
+      woken_.exchange(false);
+    } else {
+      events[static_cast<std::size_t>(count++)] = {ready[i].data.u64, readiness_of_poll(ready[i].events)};
+    }
+  }
+  return count;
+}
+
+ANYIO_NET_FN void epoll_backend::wake() {
+  if (woken_.exchange(true)) return;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+}
+
+ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
+
+ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
+
+}  // namespace detail
+
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
+
+}}  // namespace anyio
+
+#endif

@@ -1,0 +1,278 @@
+// kqueue(2) and pipe(2).
+#pragma once
+
+#include "system/kqueue_backend.hpp"
+
+#if defined(ANYIO_NET_KQUEUE)
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <iterator>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/event.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Some changes of one descriptor, each with an error of its own.
+class kqueue_changes {
+ public:
+  static constexpr int limit = 3;
+
+  void add(int fd, int filter, int flags, unsigned fflags = 0) noexcept {
+    struct kevent& change = changes_[count_++];
+    // Not EV_SET, which in some systems is an expression that warns.
+    change = {};
+    change.ident = static_cast<decltype(change.ident)>(fd);
+    change.filter = static_cast<decltype(change.filter)>(filter);
+    change.flags = static_cast<decltype(change.flags)>(flags | EV_RECEIPT);
+    change.fflags = fflags;
+  }
+
+  /// Asked for a receipt of every change, the kernel gives nothing else, and goes on after a refused one.
+  /// An interrupted call is begun again: to make a change twice does no harm. 0 or a negative errno.
+  int apply(int poller) noexcept {
+    const timespec at_once{};
+    do {
+      receipt_count_ = ::kevent(poller, changes_, count_, receipts_, count_, &at_once);
+    } while (receipt_count_ < 0 && errno == EINTR);
+    return receipt_count_ < 0 ? -errno : 0;
+  }
+
+  /// 0 or the errno of the change of this filter.
+  int error_of(int filter) const noexcept {
+    for (int i = 0; i < receipt_count_; ++i) {
+      const struct kevent& receipt = receipts_[i];
+      if (static_cast<int>(receipt.filter) == filter && (receipt.flags & EV_ERROR) != 0)
+        return static_cast<int>(receipt.data);
+    }
+    return 0;
+  }
+
+ private:
+  struct kevent changes_[limit];
+  struct kevent receipts_[limit];
+  int count_ = 0;
+  int receipt_count_ = 0;
+};
+
+/// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
+inline int refuse_file(int fd) noexcept {
+  struct stat status;
+  if (::fstat(fd, &status) != 0) return -errno;
+  return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
+}
+
+/// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
+/// in different words; a terminal that cannot be watched is not one of them, as it does block.
+[[gnu::cold]] inline int filter_refusal(int fd, int error_number) noexcept {
+  struct stat status;
+  const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
+  const bool is_unknown = error_number != EBADF && error_number != ENOMEM;
+  return is_device && is_unknown ? -EPERM : -error_number;
+}
+
+ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
+  std::unique_ptr<kqueue_backend> made(new kqueue_backend);
+  return made->open() < 0 ? nullptr : std::move(made);
+}
+
+ANYIO_NET_COLD int kqueue_backend::open() noexcept {
+  process_ = ::getpid();
+  poller_ = ::kqueue();
+  if (poller_ < 0) return -errno;
+  // A child does not inherit it, but a program that replaces this one would.
+  if (::fcntl(poller_, F_SETFD, FD_CLOEXEC) < 0) return -errno;
+#if defined(__APPLE__)
+  if (::pipe(wake_fds_) < 0) return -errno;
+  for (const int fd : wake_fds_)
+    if (const int status = adopt_descriptor(fd); status < 0) return status;
+#else
+  if (::pipe2(wake_fds_, O_CLOEXEC | O_NONBLOCK) < 0) return -errno;
+#endif
+  kqueue_changes changes;
+  changes.add(wake_fds_[0], EVFILT_READ, EV_ADD);
+  const int status = changes.apply(poller_);
+  return status < 0 ? status : -changes.error_of(EVFILT_READ);
+}
+
+ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
+  for (int& fd : wake_fds_)
+    if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
+  // After a fork the number is not the poller's in the child, but anyone's.
+  if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+}
+
+ANYIO_NET_COLD kqueue_backend::~kqueue_backend() { close_own(); }
+
+ANYIO_NET_COLD int kqueue_backend::after_fork() {
+  close_own();
+  for (entry& e : entries_) e.is = kind::none;
+  woken_.store(false);
+  return open();
+}
+
+ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
+  const auto index = static_cast<std::size_t>(fd);
+  if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
+  return entries_[index];
+}
+
+ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
+  kqueue_changes changes;
+  changes.add(fd, EVFILT_READ, EV_DELETE);
+  changes.add(fd, EVFILT_WRITE, EV_DELETE);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+  changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
+#endif
+  static_cast<void>(changes.apply(poller_));
+}
+
+ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
+  // There is no question without a change: what can be taken out was there, and goes in again.
+  kqueue_changes out;
+  out.add(fd, EVFILT_READ, EV_DELETE);
+  out.add(fd, EVFILT_WRITE, EV_DELETE);
+  if (out.apply(poller_) < 0) return false;
+  std::uint32_t interest = 0;
+  if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
+  if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
+  return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
+}
+
+ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
+  if (fd < 0) return -EBADF;
+  entry& e = entry_of(fd);
+  if (e.is == kind::own || (e.is == kind::foreign && still_there(fd, e))) return -EEXIST;
+  if (const int status = refuse_file(fd); status < 0) return status;
+  kqueue_changes changes;
+  changes.add(fd, EVFILT_READ, EV_ADD | EV_CLEAR);
+  changes.add(fd, EVFILT_WRITE, EV_ADD | EV_CLEAR);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+  changes.add(fd, EVFILT_EXCEPT, EV_ADD | EV_CLEAR, NOTE_OOB);  // only some sockets have it
+#endif
+  if (const int status = changes.apply(poller_); status < 0) return status;
+  for (const int filter : {EVFILT_READ, EVFILT_WRITE}) {
+    const int error_number = changes.error_of(filter);
+    // EPIPE: the other end of a pipe is gone already, as the first attempt will tell.
+    if (error_number == 0 || error_number == EPIPE) continue;
+    remove(fd);
+    return filter_refusal(fd, error_number);
+  }
+  e = {token, kind::own};
+  return 0;
+}
+
+ANYIO_NET_FN void kqueue_backend::forget(int fd) {
+  if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
+  entry& e = entries_[static_cast<std::size_t>(fd)];
+  if (e.is == kind::none) return;
+  remove(fd);
+  e.is = kind::none;
+}
+
+ANYIO_NET_FN int kqueue_backend::close(int fd) {
+  // The kernel takes the filters out, duplicates or not.
+  if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
+    entries_[static_cast<std::size_t>(fd)].is = kind::none;
+  return posix_backend::close(fd);
+}
+
+ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
+  if (fd < 0) return -EBADF;
+  entry& e = entry_of(fd);
+  if (e.is == kind::own) return -EEXIST;
+  if (const int status = refuse_file(fd); status < 0) return status;
+  // Each filter tells once. One that is not wanted any more may be there from before.
+  kqueue_changes changes;
+  const auto change = [&](int filter, std::uint32_t bit) {
+    const bool wanted = (interest & bit) != 0;
+    if (wanted || again || e.is == kind::foreign)
+      changes.add(fd, filter, wanted ? EV_ADD | EV_ONESHOT : EV_DELETE);
+    return wanted;
+  };
+  const bool reads = change(EVFILT_READ, ready_read);
+  const bool writes = change(EVFILT_WRITE, ready_write);
+  if (const int status = changes.apply(poller_); status < 0) return status;
+  e = {token, kind::foreign};
+  const int read_error = reads ? changes.error_of(EVFILT_READ) : 0;
+  const int error_number = read_error != 0 ? read_error : writes ? changes.error_of(EVFILT_WRITE) : 0;
+  if (error_number == 0) return 0;
+  // With the other end of a pipe gone nothing blocks any more.
+  return error_number == EPIPE ? -EPERM : filter_refusal(fd, error_number);
+}
+
+/// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
+inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
+  if (at_most < duration::zero()) return nullptr;
+  const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
+  const auto whole = std::chrono::duration_cast<std::chrono::seconds>(limit);
+  out.tv_sec = static_cast<decltype(out.tv_sec)>(whole.count());
+  out.tv_nsec = static_cast<decltype(out.tv_nsec)>((limit - whole).count());
+  return &out;
+}
+
+inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
+  const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
+  switch (event.filter) {
+    // With what was sent before the end still to be read, perhaps.
+    case EVFILT_READ: return ready_read | (at_end ? ready_end : 0u);
+    // An end of writing alone is one that this side has made; the other filter tells of a hang-up too.
+    case EVFILT_WRITE: return ready_write;
+    default: return ready_urgent | ready_read;
+  }
+}
+
+ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_most) {
+  if (events.empty()) return -EINVAL;
+  struct kevent ready[256];
+  const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
+  timespec limit;
+  const int n = ::kevent(poller_, nullptr, 0, ready, room, kqueue_timeout(at_most, limit));
+  if (n < 0) return errno == EINTR ? 0 : -errno;
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    const auto index = static_cast<std::size_t>(ready[i].ident);
+    if (index == static_cast<std::size_t>(wake_fds_[0])) {
+      drain_wake();
+    } else if (index < entries_.size() && entries_[index].is != kind::none) {
+      events[static_cast<std::size_t>(count++)] = {entries_[index].token, readiness_of_filter(ready[i])};
+    }
+  }
+  return count;
+}
+
+ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
+  char bytes[512];  // what does not go in here is told of again
+  [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
+  // After the read: who calls `wake` in between is heard now. The other way round its write
+  // would be read away with the flag left set, and no `wake` would ever write again.
+  woken_.exchange(false);
+}
+
+ANYIO_NET_FN void kqueue_backend::wake() {
+  if (woken_.exchange(true)) return;
+  const char one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
+}
+
+ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
+
+ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
+
+}  // namespace detail
+
+ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue_backend::make(); }
+
+}}  // namespace anyio
+
+#endif

@@ -1,0 +1,590 @@
+// The system calls of all POSIX systems; errno is read here, and where a poller waits, only.
+#pragma once
+
+#include "system/posix_backend.hpp"
+
+#include "base/address.hpp"
+#include "base/error.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+// MSG_DONTWAIT everywhere: O_NONBLOCK belongs to the open file, and whoever shares it may clear it.
+#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
+inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+#else
+inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt` or SO_NOSIGPIPE settles SIGPIPE for each socket
+#endif
+#if defined(MSG_CMSG_CLOEXEC)
+inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
+#else
+inline constexpr int receive_message_flags = MSG_DONTWAIT;
+#endif
+
+/// The result of a system call, or -errno; begun again as long as signals interrupt it.
+template <class Call>
+auto system_call(Call call) noexcept {
+  using value = decltype(call());
+  for (;;) {
+    const value r = call();
+    if (r >= 0) return r;
+    if (errno != EINTR) return static_cast<value>(-errno);
+  }
+}
+
+// --- time
+
+ANYIO_NET_FN time_point posix_backend::now() { return std::chrono::steady_clock::now(); }
+
+// --- readiness
+
+ANYIO_NET_FN short poll_interest(std::uint32_t readiness_bits) noexcept {
+  int events = 0;
+  if ((readiness_bits & ready_read) != 0) events |= POLLIN;
+  if ((readiness_bits & ready_write) != 0) events |= POLLOUT;
+  if ((readiness_bits & ready_urgent) != 0) events |= POLLPRI;
+#if defined(POLLRDHUP)
+  if ((readiness_bits & ready_end) != 0) events |= POLLRDHUP;
+#endif
+  return static_cast<short>(events);
+}
+
+ANYIO_NET_FN std::uint32_t readiness_of_poll(unsigned events) noexcept {
+  std::uint32_t ready = 0;
+  if ((events & POLLIN) != 0) ready |= ready_read;
+  if ((events & POLLOUT) != 0) ready |= ready_write;
+  if ((events & POLLPRI) != 0) ready |= ready_urgent | ready_read;
+#if defined(POLLRDHUP)
+  if ((events & POLLRDHUP) != 0) ready |= ready_end | ready_read;
+#endif
+  if ((events & (POLLHUP | POLLERR)) != 0) ready |= ready_end | ready_read | ready_write;
+  return ready;
+}
+
+ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
+  // poll(2) passes over a negative descriptor in silence.
+  if (fd < 0) return -EBADF;
+  pollfd entry{fd, poll_interest(interest), 0};
+  const int n = system_call([&] { return ::poll(&entry, 1, 0); });
+  if (n <= 0) return n;
+  if ((entry.revents & POLLNVAL) != 0) return -EBADF;
+  return static_cast<int>(readiness_of_poll(static_cast<unsigned short>(entry.revents)));
+}
+
+// --- sockets
+
+/// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
+inline int prepare_socket(int fd) noexcept {
+#if defined(SOCK_NONBLOCK)
+  return fd;
+#else
+  const int r = adopt_descriptor(fd);
+  if (r >= 0) return fd;
+  ::close(fd);
+  return r;
+#endif
+}
+
+ANYIO_NET_FN int open_posix_socket(int family, int type, int protocol) noexcept {
+#if defined(SOCK_NONBLOCK)
+  type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
+#endif
+  const int fd = system_call([&] { return ::socket(family, type, protocol); });
+  return fd < 0 ? fd : prepare_socket(fd);
+}
+
+ANYIO_NET_FN int posix_backend::open_socket(int family, int type, int protocol) {
+  return open_posix_socket(family, type, protocol);
+}
+
+ANYIO_NET_COLD int posix_backend::open_pair(int family, int type, int (&fds)[2]) {
+#if defined(SOCK_NONBLOCK)
+  type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
+#endif
+  const int r = system_call([&] { return ::socketpair(family, type, 0, fds); });
+  if (r < 0) return r;
+  const int first = prepare_socket(fds[0]);
+  const int second = prepare_socket(fds[1]);
+  if (first >= 0 && second >= 0) return 0;
+  if (first >= 0) ::close(first);
+  if (second >= 0) ::close(second);
+  return std::min(first, second);
+}
+
+ANYIO_NET_COLD int posix_backend::bind(int fd, const sockaddr* address, socklen_t size) {
+  return system_call([&] { return ::bind(fd, address, size); });
+}
+
+ANYIO_NET_COLD int posix_backend::listen(int fd, int backlog) {
+  return system_call([&] { return ::listen(fd, backlog); });
+}
+
+ANYIO_NET_FN int posix_backend::connect(int fd, const sockaddr* address, socklen_t size) {
+  if (::connect(fd, address, size) == 0) return 0;
+  // An interrupted attempt goes on by itself (POSIX), and a second call would only get in its way.
+  return errno == EINTR ? -EINPROGRESS : -errno;
+}
+
+ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* size) {
+#if defined(SOCK_NONBLOCK)
+  const int r = system_call([&] { return ::accept4(fd, address, size, SOCK_CLOEXEC | SOCK_NONBLOCK); });
+#else
+  const int r = system_call([&] { return ::accept(fd, address, size); });
+#endif
+  return r < 0 ? r : prepare_socket(r);
+}
+
+/// For calls without a flag like MSG_DONTWAIT. Asks first, since others see the flag change.
+inline void restore_non_blocking(int fd) noexcept {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) static_cast<void>(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+}
+
+ANYIO_NET_FN void posix_backend::keep_non_blocking(int fd) { restore_non_blocking(fd); }
+
+ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
+  return system_call([&] { return ::shutdown(fd, how); });
+}
+
+ANYIO_NET_FN int posix_backend::close(int fd) {
+  // Never again after EINTR: the number is free, and may be another's already.
+  return ::close(fd) == 0 || errno == EINTR ? 0 : -errno;
+}
+
+ANYIO_NET_FN ssize_t posix_backend::receive(int fd, void* data, std::size_t size) {
+  return system_call([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
+}
+
+/// macOS says EPROTOTYPE when the connection breaks while bytes are handed over.
+template <class Result>
+constexpr Result sent_or_error(Result r) noexcept {
+#if defined(__APPLE__)
+  if (r == -EPROTOTYPE) return -ECONNRESET;
+#endif
+  return r;
+}
+
+ANYIO_NET_FN ssize_t posix_backend::send(int fd, const void* data, std::size_t size) {
+  return sent_or_error(system_call([&] { return ::send(fd, data, size, send_flags); }));
+}
+
+/// The header that `sendmsg` and `recvmsg` take. Neither writes through what a message holds as const.
+inline msghdr message_header(const message& m) noexcept {
+  msghdr header{};  // musl and the BSDs have members and padding of their own
+  header.msg_name = m.address;
+  header.msg_namelen = m.address != nullptr ? m.address_size : 0;
+  header.msg_iov = const_cast<::iovec*>(m.parts.data());
+  header.msg_iovlen = static_cast<decltype(header.msg_iovlen)>(m.parts.size());
+  header.msg_control = m.control_size != 0 ? m.control : nullptr;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  return header;
+}
+
+inline void take_header(const msghdr& header, message& m) noexcept {
+  m.address_size = m.address != nullptr ? header.msg_namelen : 0;
+  m.control_size = static_cast<std::size_t>(header.msg_controllen);
+  m.flags = header.msg_flags;
+}
+
+#if defined(__linux__)
+/// A datagram into one piece of room, for which there is a call that costs less than `recvmsg`. With
+/// MSG_TRUNC it gives the whole length of what it cut off (recv(2)).
+inline ssize_t receive_datagram(int fd, message& m) {
+  const ::iovec& room = m.parts.front();
+  socklen_t size = 0;
+  const ssize_t n = system_call([&] {
+    size = m.address_size;
+    return ::recvfrom(fd, room.iov_base, room.iov_len, MSG_DONTWAIT | MSG_TRUNC, m.address, &size);
+  });
+  if (n < 0) return n;
+  const bool cut_off = static_cast<std::size_t>(n) > room.iov_len;
+  m.address_size = size;
+  m.flags = cut_off ? MSG_TRUNC : 0;
+  return cut_off ? static_cast<ssize_t>(room.iov_len) : n;
+}
+#endif
+
+// Part of who calls it: these are the hot paths of UNIX streams and of datagrams.
+[[gnu::always_inline]] inline ssize_t receive_one(int fd, message& m) noexcept {
+#if defined(__linux__)
+  if (m.address != nullptr && m.parts.size() == 1 && m.control_size == 0 && !m.peek)
+    return receive_datagram(fd, m);
+#endif
+  msghdr header{};
+  const ssize_t n = system_call([&] {
+    header = message_header(m);
+    return ::recvmsg(fd, &header, receive_message_flags | (m.peek ? MSG_PEEK : 0));
+  });
+  if (n >= 0) take_header(header, m);
+  return n;
+}
+
+[[gnu::always_inline]] inline ssize_t send_one(int fd, const message& m) noexcept {
+  if (m.parts.size() == 1 && m.control_size == 0) {  // costs less than `sendmsg`
+    const ::iovec& part = m.parts.front();
+    return sent_or_error(system_call(
+        [&] { return ::sendto(fd, part.iov_base, part.iov_len, send_flags, m.address, m.address_size); }));
+  }
+  const msghdr header = message_header(m);
+  return sent_or_error(system_call([&] { return ::sendmsg(fd, &header, send_flags); }));
+}
+
+ANYIO_NET_FN ssize_t posix_backend::receive_message(int fd, message& m) { return receive_one(fd, m); }
+
+ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { return send_one(fd, m); }
+
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__)
+
+inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
+
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
+                                                 std::span<std::size_t> sizes, bool& emptied) {
+  ANYIO_NET_ASSERT(sizes.size() >= messages.size());
+  mmsghdr headers[messages_per_call];
+  std::size_t done = 0;
+  while (done < messages.size()) {
+    const std::size_t room = std::min(messages.size() - done, messages_per_call);
+    const int n = system_call([&] {
+      for (std::size_t i = 0; i < room; ++i) {
+        headers[i].msg_hdr = message_header(messages[done + i]);
+        headers[i].msg_len = 0;
+      }
+      return static_cast<int>(
+          ::recvmmsg(fd, headers, static_cast<unsigned>(room), receive_message_flags, nullptr));
+    });
+    // What fails inside a call the kernel keeps and reports at the next; the poller tells of it, since it
+    // came after the call had begun. What the first of a later call meets is dropped here: it can only be an
+    // ICMP notice, which nobody may rely on, or lasts.
+    emptied = n == -EAGAIN || (n >= 0 && static_cast<std::size_t>(n) < room);
+    if (n < 0) return done != 0 ? static_cast<int>(done) : n;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+      take_header(headers[i].msg_hdr, messages[done + i]);
+      sizes[done + i] = headers[i].msg_len;
+    }
+    done += static_cast<std::size_t>(n);
+    if (static_cast<std::size_t>(n) < room) break;
+  }
+  return static_cast<int>(done);
+}
+
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
+  mmsghdr headers[messages_per_call];
+  std::size_t done = 0;
+  while (done < messages.size()) {
+    const std::size_t room = std::min(messages.size() - done, messages_per_call);
+    for (std::size_t i = 0; i < room; ++i) {
+      headers[i].msg_hdr = message_header(messages[done + i]);
+      headers[i].msg_len = 0;
+    }
+    const int n = system_call(
+        [&] { return static_cast<int>(::sendmmsg(fd, headers, static_cast<unsigned>(room), send_flags)); });
+    if (n < 0) return done != 0 ? static_cast<int>(done) : n;
+    done += static_cast<std::size_t>(n);
+    if (static_cast<std::size_t>(n) < room) break;
+  }
+  return static_cast<int>(done);
+}
+
+#else
+
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
+                                                 std::span<std::size_t> sizes, bool& emptied) {
+  ANYIO_NET_ASSERT(sizes.size() >= messages.size());
+  int done = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
+    const ssize_t n = receive_one(fd, messages[i]);
+    emptied = n == -EAGAIN;
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    sizes[i] = static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send_one(fd, m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
+
+#endif
+
+ANYIO_NET_FN int posix_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+  return system_call([&] { return ::getsockopt(fd, level, name, value, size); });
+}
+
+ANYIO_NET_FN int posix_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
+  return system_call([&] { return ::setsockopt(fd, level, name, value, size); });
+}
+
+ANYIO_NET_FN int posix_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
+  return system_call([&] { return ::getsockname(fd, address, size); });
+}
+
+ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
+  return system_call([&] { return ::getpeername(fd, address, size); });
+}
+
+// --- services
+
+ANYIO_NET_FN file_service& system_files() noexcept {
+  struct own final : posix_files {};
+  static constinit own files;
+  return files;
+}
+
+ANYIO_NET_FN path_service& system_paths() noexcept {
+  struct own final : posix_paths {};
+  static constinit own paths;
+  return paths;
+}
+
+ANYIO_NET_FN batch_service& system_batches() noexcept {
+  struct own final : posix_batches {};
+  static constinit own batches;
+  return batches;
+}
+
+/// Keeps a SIGPIPE of this thread's own making from being delivered, where no flag of the call does.
+/// The disposition belongs to the whole process, so it stays as it is.
+class sigpipe_guard {
+ public:
+  sigpipe_guard() noexcept {
+    sigset_t pipe;  // what changes a set is a macro in some systems
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &pipe, &before_);
+    // One that is pending already is the program's, and swallows ours; it can be only if it was blocked.
+    was_blocked_ = sigismember(&before_, SIGPIPE) == 1;
+    was_pending_ = was_blocked_ && is_pending();
+  }
+  sigpipe_guard(const sigpipe_guard&) = delete;
+  sigpipe_guard& operator=(const sigpipe_guard&) = delete;
+  ~sigpipe_guard() {
+    if (!was_blocked_) ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+  /// To be called when a call gave EPIPE.
+  void consume() noexcept {
+    if (was_pending_ || !is_pending()) return;
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+#if defined(__APPLE__) || defined(__OpenBSD__)
+    int number = 0;
+    ::sigwait(&pipe, &number);
+#else
+    const timespec at_once{};
+    while (::sigtimedwait(&pipe, nullptr, &at_once) < 0 && errno == EINTR) {
+    }
+#endif
+  }
+
+ private:
+  static bool is_pending() noexcept {
+    sigset_t pending;
+    sigemptyset(&pending);
+    ::sigpending(&pending);
+    return sigismember(&pending, SIGPIPE) == 1;
+  }
+
+  sigset_t before_{};
+  bool was_blocked_ = false;
+  bool was_pending_ = false;
+};
+
+ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
+  if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
+  restore_non_blocking(socket);
+  sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
+  const ssize_t n = system_call([&]() -> ssize_t {
+#if defined(__linux__)
+    auto position = static_cast<off_t>(offset);
+    return ::sendfile(socket, file, &position, count);
+#elif defined(__APPLE__) || defined(__FreeBSD__)
+    // Both may fail and have sent something, which counts; to both, a count of 0 is the whole file.
+    if (count == 0) return 0;
+    const std::size_t size = std::min<std::size_t>(count, INT_MAX);
+#if defined(__APPLE__)
+    auto sent = static_cast<off_t>(size);
+    const int r = ::sendfile(file, socket, static_cast<off_t>(offset), &sent, nullptr, 0);
+#else
+    off_t sent = 0;
+    const int r = ::sendfile(file, socket, static_cast<off_t>(offset), size, nullptr, &sent, 0);
+#endif
+    return r < 0 && sent == 0 ? -1 : static_cast<ssize_t>(sent);
+#else
+    char block[16384];
+    const ssize_t got = ::pread(file, block, std::min(count, sizeof block), static_cast<off_t>(offset));
+    return got <= 0 ? got : ::send(socket, block, static_cast<std::size_t>(got), send_flags);
+#endif
+  });
+  if (n == -EPIPE) guard.consume();
+  return sent_or_error(n);
+}
+
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+/// Calls that do not block, whatever O_NONBLOCK is: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes know it
+/// since Linux 6.5, terminals do not.
+class nowait_calls {
+ public:
+  /// The result of the call, unless the descriptor does not know it: then `refused` is true.
+  static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
+    constexpr long nowait = 8;  // RWF_NOWAIT, which not every C library has
+    refused = !known.load(std::memory_order_relaxed);
+    if (refused) return -EOPNOTSUPP;
+    const ssize_t n = system_call([&] {
+      return static_cast<ssize_t>(::syscall(number, long{fd}, parts, long{count}, -1L, -1L, nowait));
+    });
+    refused = n == -EOPNOTSUPP || n == -ENOSYS || n == -EINVAL;
+    if (refused && n != -EINVAL) learn(fd);
+    return n;
+  }
+
+ private:
+  /// A pipe that does not know it: no descriptor of this kernel does.
+  [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
+    struct stat status;
+    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
+  }
+  static inline constinit std::atomic<bool> known{true};
+};
+#endif
+
+ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  const ::iovec part{data, size};
+  bool refused;
+  const ssize_t n = nowait_calls::make(SYS_preadv2, fd, &part, 1, refused);
+  if (!refused) return n;
+#endif
+  restore_non_blocking(fd);
+  return system_call([&] { return ::read(fd, data, size); });
+}
+
+ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
+  // More parts than the kernel takes would be refused; a short write is none the worse.
+  const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
+  sigpipe_guard guard;
+  bool refused = true;
+  ssize_t n = 0;
+#if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
+  n = nowait_calls::make(SYS_pwritev2, fd, parts.data(), count, refused);
+#endif
+  if (refused) {
+    restore_non_blocking(fd);
+    n = system_call([&] { return ::writev(fd, parts.data(), count); });
+  }
+  if (n == -EPIPE) guard.consume();
+  return n;
+}
+
+ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
+#if defined(F_SETNOSIGPIPE)
+  // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
+  // connection is gone; what it asks for cannot happen then.
+  (void)::fcntl(fd, F_SETNOSIGPIPE, 1);
+#elif defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
+  const int on = 1;
+  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
+  if (flags < 0) return flags;
+  const int was_blocking = (flags & O_NONBLOCK) == 0 ? 1 : 0;
+  if (was_blocking != 0) {
+    const int r = system_call([&] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
+    if (r < 0) return r;
+  }
+  const int descriptor_flags = system_call([&] { return ::fcntl(fd, F_GETFD); });
+  if (descriptor_flags < 0) return descriptor_flags;
+  if ((descriptor_flags & FD_CLOEXEC) != 0) return was_blocking;
+  const int r = system_call([&] { return ::fcntl(fd, F_SETFD, descriptor_flags | FD_CLOEXEC); });
+  return r < 0 ? r : was_blocking;
+}
+
+ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
+
+ANYIO_NET_COLD int posix_files::make_blocking(int fd) {
+  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
+  return flags < 0 ? flags : system_call([&] { return ::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK); });
+}
+
+ANYIO_NET_FN int posix_files::set_close_on_exec([[maybe_unused]] int fd) {
+#if defined(MSG_CMSG_CLOEXEC)
+  return 0;
+#else
+  const int r = system_call([&] { return ::fcntl(fd, F_SETFD, FD_CLOEXEC); });
+  return r < 0 ? r : 0;
+#endif
+}
+
+// --- paths
+
+[[gnu::cold]] inline file_identity identity_of(const struct stat& s) noexcept {
+  return {S_ISSOCK(s.st_mode), S_ISCHR(s.st_mode), static_cast<std::uint64_t>(s.st_dev),
+          static_cast<std::uint64_t>(s.st_ino), S_ISFIFO(s.st_mode)};
+}
+
+ANYIO_NET_COLD int posix_paths::identify(const char* path, file_identity& identity) {
+  struct stat status;
+  const int r = system_call([&] { return ::lstat(path, &status); });
+  if (r >= 0) identity = identity_of(status);
+  return r;
+}
+
+ANYIO_NET_COLD int posix_files::identify(int fd, file_identity& identity) {
+  struct stat status;
+  const int r = system_call([&] { return ::fstat(fd, &status); });
+  if (r >= 0) identity = identity_of(status);
+  return r;
+}
+
+ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
+  return system_call([&] { return ::chmod(path, mode); });
+}
+
+ANYIO_NET_COLD void posix_paths::prepare_mode([[maybe_unused]] int fd, [[maybe_unused]] mode_t mode) {
+#if defined(__linux__)  // bind copies it from the socket's own inode; elsewhere a socket has none
+  static_cast<void>(system_call([&] { return ::fchmod(fd, mode); }));
+#endif
+}
+
+ANYIO_NET_COLD int posix_paths::unlink(const char* path) {
+  return system_call([&] { return ::unlink(path); });
+}
+
+ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
+  char folder[PATH_MAX];
+  if (path.starts_with('/') || ::getcwd(folder, sizeof folder) == nullptr || *folder != '/') return path;
+  std::string all = folder;
+  if (!all.ends_with('/')) all += '/';
+  return all + path;
+}
+
+}}}  // namespace anyio::detail

@@ -1,0 +1,152 @@
+// Names on POSIX systems: the resolver, and which families there are.
+#pragma once
+
+#include "system/posix_backend.hpp"
+
+#include "base/address.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN std::uint32_t interface_index(const char* name) noexcept { return ::if_nametoindex(name); }
+
+ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
+  static_assert(IF_NAMESIZE <= 64);
+  return ::if_indextoname(index, out) != nullptr;
+}
+
+/// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
+[[gnu::cold]] inline const char* resolver_words(int status) noexcept {
+  switch (status) {
+    case EAI_NONAME: return "name or service not known";
+    case EAI_AGAIN: return "temporary failure in name resolution";
+    case EAI_FAIL: return "permanent failure in name resolution";
+    case EAI_FAMILY: return "address family not supported";
+    case EAI_SERVICE: return "service not supported for this type of socket";
+    case EAI_SOCKTYPE: return "type of socket not supported";
+#if defined(EAI_NODATA)
+#if EAI_NODATA != EAI_NONAME
+    case EAI_NODATA: return "no address is known for the name";
+#endif
+#endif
+#if defined(EAI_ADDRFAMILY)
+    case EAI_ADDRFAMILY: return "the name has no address of this family";
+#endif
+#if defined(EAI_OVERFLOW)
+    case EAI_OVERFLOW: return "name too long";
+#endif
+    default: return "name resolution failed";
+  }
+}
+
+ANYIO_NET_FN name_service& system_names() noexcept {
+  struct own final : posix_names {};
+  static constinit own names;
+  return names;
+}
+
+ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint16_t port, int family) {
+  resolved found;
+  addrinfo hints{};
+  hints.ai_family = family;
+  hints.ai_socktype = SOCK_STREAM;  // else every address comes once for each type of socket
+  addrinfo* list = nullptr;
+  // The port is put in below: some resolvers know services by name only, or refuse number 0.
+  const int status = ::getaddrinfo(host.c_str(), nullptr, &hints, &list);
+  if (status == EAI_SYSTEM) {
+    found.status = errno != 0 ? -errno : -EIO;
+    return found;
+  }
+  if (status == EAI_MEMORY) {
+    found.status = -ENOMEM;
+    return found;
+  }
+  if (status != 0) {
+    found.status = -ENOENT;
+    found.reason = resolver_words(status);
+    return found;
+  }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(list, [](addrinfo* a) { ::freeaddrinfo(a); });
+  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+    if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
+    const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(entry->ai_addr, entry->ai_addrlen);
+    if (!endpoint) continue;
+    const ip_endpoint with_port{endpoint->address, port};
+    if (std::find(found.endpoints.begin(), found.endpoints.end(), with_port) == found.endpoints.end()) {
+      found.endpoints.push_back(with_port);
+    }
+  }
+  if (found.endpoints.empty()) {
+    found.status = -ENOENT;
+    found.reason = "no internet address is known for the name";
+  }
+  return found;
+}
+
+ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string& host,
+                                        std::string& service) {
+  sockaddr_storage address{};
+  const socklen_t size = endpoint.to_sockaddr(address);
+  char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares
+  char service_text[64];
+  const auto look_up = [&](int flags) {
+    return ::getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host_text, sizeof host_text,
+                         service_text, sizeof service_text, flags);
+  };
+  int status = look_up(0);
+  // A name server that does not answer is no reason to tell less than the numbers.
+  if (status != 0) status = look_up(NI_NUMERICHOST | NI_NUMERICSERV);
+  if (status == EAI_SYSTEM) return errno != 0 ? -errno : -EIO;
+  if (status == EAI_MEMORY) return -ENOMEM;
+  if (status != 0) return -ENOENT;
+  host = host_text;
+  service = service_text;
+  return 0;
+}
+
+/// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
+/// is every address, ::1 first of all. A machine without IPv4 has no address of that.
+[[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
+  sockaddr_storage loopback{};
+  const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+  const socklen_t size = ip_endpoint{own, 0}.to_sockaddr(loopback);
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), size) == 0) return true;
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return false;
+  bool found = false;
+  for (const ifaddrs* entry = list; entry != nullptr && !found; entry = entry->ifa_next) {
+    found = entry->ifa_addr != nullptr && entry->ifa_addr->sa_family == family;
+  }
+  ::freeifaddrs(list);
+  return found;
+}
+
+ANYIO_NET_COLD bool posix_names::has_family(int family) {
+  std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
+                                    : family == AF_INET6 ? &has_ipv6_
+                                                         : nullptr;
+  if (known != nullptr) {
+    const signed char answer = known->load(std::memory_order_relaxed);
+    if (answer >= 0) return answer != 0;
+  }
+  const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
+  // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
+  if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
+  const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
+  if (fd >= 0) ::close(fd);
+  if (known != nullptr) known->store(has ? 1 : 0, std::memory_order_relaxed);
+  return has;
+}
+
+}}}  // namespace anyio::detail

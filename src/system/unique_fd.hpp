@@ -1,0 +1,40 @@
+// A descriptor with an owner.
+#pragma once
+
+#include "base/config.hpp"
+#include "system/backend.hpp"
+
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// Owns a descriptor of any kind, and closes it when destroyed.
+class unique_fd {
+ public:
+  unique_fd() = default;
+  /// Owns it; -1 for none.
+  explicit unique_fd(int fd) noexcept : fd_(fd) {}
+  unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
+  unique_fd& operator=(unique_fd&& other) noexcept {
+    if (this != &other) reset(other.release());
+    return *this;
+  }
+  ~unique_fd() { reset(); }
+
+  /// The number, -1 if there is none.
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  /// Gives it up: the caller closes it.
+  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+  /// Closes what it has and takes another.
+  void reset(int fd = -1) noexcept {
+    const int old = std::exchange(fd_, fd);
+    if (old >= 0) detail::close_descriptor(old);
+  }
+  /// Whether there is one.
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+}}  // namespace anyio

@@ -1,0 +1,696 @@
+// The hook for mbedTLS.
+//
+// mbedTLS pulls and pushes bytes by two callbacks, which here take from a pipe and append to it. It takes
+// randomness and the date from the library's own sources, so that a simulation repeats both.
+#pragma once
+
+#include "tls/mbedtls/tls_mbedtls.hpp"
+#include "tls/mbedtls/tls_mbedtls_keys.ipp"
+
+#if defined(ANYIO_NET_MBEDTLS)
+
+#include <mbedtls/ssl.h>
+#include <mbedtls/ssl_ciphersuites.h>
+#include <mbedtls/ssl_ticket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// What a client needs to resume: secret.
+class mbedtls_kept_session {
+ public:
+  mbedtls_kept_session() = default;
+  mbedtls_kept_session(mbedtls_kept_session&&) = default;
+  mbedtls_kept_session& operator=(mbedtls_kept_session&&) = delete;
+  ~mbedtls_kept_session() { mbedtls_platform_zeroize(bytes.data(), bytes.size()); }
+
+  std::string bytes;
+  std::string peer_certificate;  // what is resumed under TLS 1.3 does not bring it again
+};
+
+/// Everything that connections share.
+class mbedtls_credentials final : public tls_context,
+                                  public std::enable_shared_from_this<mbedtls_credentials> {
+ public:
+  mbedtls_credentials() noexcept {
+    mbedtls_ssl_config_init(&client_);
+    mbedtls_ssl_config_init(&server_);
+    mbedtls_x509_crt_init(&authorities_);
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+    mbedtls_ssl_ticket_init(&tickets_);
+#endif
+  }
+  mbedtls_credentials(const mbedtls_credentials&) = delete;
+  mbedtls_credentials& operator=(const mbedtls_credentials&) = delete;
+  ~mbedtls_credentials() override {
+    mbedtls_ssl_config_free(&client_);
+    mbedtls_ssl_config_free(&server_);
+    mbedtls_x509_crt_free(&authorities_);
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+    mbedtls_ssl_ticket_free(&tickets_);
+#endif
+  }
+
+  /// Once, before all else.
+  [[nodiscard]] result<> set_up(tls_material& material);
+
+  ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
+  ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
+  ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+
+  /// The certificate for a name that a client asks for; null for the main one.
+  [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
+    return certificate_for(further_, server_name);
+  }
+  [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
+  [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
+
+ private:
+  [[nodiscard]] int configure(mbedtls_ssl_config& config, int endpoint, tls_version least);
+  [[nodiscard]] int offer_tickets();
+  void need_authorities();
+
+  mbedtls_ssl_config client_;
+  mbedtls_ssl_config server_;
+  mbedtls_x509_crt authorities_;
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+  mbedtls_ssl_ticket_context tickets_;
+#endif
+  mbedtls_certificate main_;
+  std::list<mbedtls_certificate> further_;
+  std::vector<std::string> protocols_;  // the library refers to these three
+  std::vector<const char*> protocol_list_;
+  std::vector<int> ciphers_;
+  tls_sessions<mbedtls_kept_session> sessions_;
+  tls_verify verify_ = tls_verify::peer;
+  tls_verify verify_client_ = tls_verify::none;
+  bool has_certificate_ = false;
+  bool system_trust_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::once_flag authorities_read_;
+#else
+  bool authorities_read_ = false;
+#endif
+};
+
+/// One connection's end.
+class mbedtls_engine final : public tls_engine {
+ public:
+  mbedtls_engine(std::shared_ptr<mbedtls_credentials> credentials, tls_pipe& pipe,
+                 tls_server_identity identity, bool server_side)
+      : credentials_(std::move(credentials)),
+        pipe_(pipe),
+        identity_(std::move(identity)),
+        server_side_(server_side) {
+    mbedtls_ssl_init(&ssl_);
+  }
+  mbedtls_engine(const mbedtls_engine&) = delete;
+  mbedtls_engine& operator=(const mbedtls_engine&) = delete;
+  ~mbedtls_engine() override {
+    const mbedtls_turn turn;
+    mbedtls_ssl_free(&ssl_);
+  }
+
+  /// Once, before all else; false if there is no memory.
+  [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
+
+  ANYIO_NET_FN tls_status handshake() override;
+  ANYIO_NET_FN tls_status read(mutable_buffer into, std::size_t& n) override;
+  ANYIO_NET_FN tls_status write(const_buffer data, std::size_t& n) override;
+  ANYIO_NET_FN tls_status close() override;
+  [[nodiscard]] ANYIO_NET_FN bool pending() const override;
+  [[nodiscard]] ANYIO_NET_FN tls_info info() const override;
+  [[nodiscard]] ANYIO_NET_FN std::string last_error() const override;
+
+  /// Chooses a server's certificate.
+  static int name_asked_for(void* credentials, mbedtls_ssl_context* ssl, const unsigned char* name,
+                            std::size_t size) noexcept;
+
+ private:
+  static int send(void* self, const unsigned char* data, std::size_t size) noexcept;
+  static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
+  static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
+
+  // Fields that 2.28 has no functions for, and 3 none or other ones.
+  [[nodiscard]] int state() const noexcept;
+  [[nodiscard]] bool is_version(std::string_view version) const noexcept {
+    return mbedtls_ssl_get_version(&ssl_) == version;
+  }
+  [[nodiscard]] int alert() const noexcept;
+  [[nodiscard]] bool begins_record() const noexcept;
+  [[nodiscard]] bool warned() const noexcept;
+  /// By warnings: as many as OpenSSL does not take, either.
+  [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
+
+  [[nodiscard]] bool is_foreign() const noexcept;
+  [[nodiscard]] std::string session_key() const;
+  void offer_session();
+  void keep_session();
+  [[nodiscard]] bool client_is_refused();
+  void send_alert(unsigned char description);
+  void alert_failure();
+  [[nodiscard]] tls_status outcome(int code);
+  [[nodiscard]] std::string shown_certificate() const;
+
+  mbedtls_ssl_context ssl_;
+  const std::shared_ptr<mbedtls_credentials> credentials_;
+  tls_pipe& pipe_;
+  const tls_server_identity identity_;  // of a client's server
+  std::string asked_for_;               // by a server's client
+  std::string peer_certificate_;        // if the library does not keep it
+  int failure_ = 0;
+  std::size_t begun_ = 0;  // how many of the first bytes have come
+  std::array<unsigned char, 5> head_ = {};
+  unsigned warnings_ = 0;  // one after the other
+  const bool server_side_;
+  bool self_signed_ = false;
+  bool resumed_ = true;  // until certificates are exchanged
+  bool complete_ = false;
+  bool alerted_ = false;
+  bool peer_closed_ = false;
+  bool closed_ = false;
+};
+
+ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
+  if (mbedtls_ssl_setup(&ssl_, &config) != 0) return false;
+  // Even without a name: where this is not called, some versions check none in silence, and others fail.
+  if (mbedtls_ssl_set_hostname(&ssl_, identity_.name.empty() ? nullptr : identity_.name.c_str()) != 0)
+    return false;
+  mbedtls_ssl_set_bio(&ssl_, this, send, receive, nullptr);
+  mbedtls_ssl_set_verify(&ssl_, verify, this);
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  mbedtls_ssl_set_user_data_p(&ssl_, this);
+#endif
+  if (!server_side_) offer_session();
+  return true;
+}
+
+ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
+  if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
+    engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+  if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+  return static_cast<int>(size);
+}
+
+ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::size_t size) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  tls_pipe& pipe = engine.pipe_;
+  const std::size_t n = std::min(size, pipe.rx.size());
+  if (n < size) pipe.starved = true;
+  if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
+  // The library passes warnings over, and goes on to the next record.
+  if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
+  if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+  std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
+  std::copy_n(into, kept, engine.head_.begin() + static_cast<std::ptrdiff_t>(engine.begun_));
+  engine.begun_ += kept;
+  return static_cast<int>(n);
+}
+
+ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificate, int depth,
+                                        std::uint32_t* flags) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  // By the library's calendar, not by the system's.
+  constexpr std::uint32_t dated = MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE;
+  *flags &= ~dated;
+  const std::int64_t now = calendar_now();
+  if (now > mbedtls_seconds(certificate->valid_to)) *flags |= MBEDTLS_X509_BADCERT_EXPIRED;
+  if (now < mbedtls_seconds(certificate->valid_from)) *flags |= MBEDTLS_X509_BADCERT_FUTURE;
+  if (depth != 0) return 0;
+
+  const mbedtls_x509_buf& issuer = certificate->issuer_raw;
+  const mbedtls_x509_buf& subject = certificate->subject_raw;
+  engine.self_signed_ = std::equal(issuer.p, issuer.p + issuer.len, subject.p, subject.p + subject.len);
+  if (engine.identity_.known() && !mbedtls_is_for(*certificate, engine.identity_)) {
+    *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+  } else {
+    *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
+  }
+#if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
+  const std::string_view raw(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  if (!call_without_throwing([&] { engine.peer_certificate_.assign(raw); }))
+    return MBEDTLS_ERR_X509_ALLOC_FAILED;
+#endif
+  return 0;
+}
+
+ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_context* ssl,
+                                                const unsigned char* name, std::size_t size) noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  auto& engine = *static_cast<mbedtls_engine*>(mbedtls_ssl_get_user_data_p(ssl));
+#else
+  auto& engine = *static_cast<mbedtls_engine*>(ssl->p_bio);
+#endif
+  const std::string_view asked(reinterpret_cast<const char*>(name), size);
+  if (!call_without_throwing([&] { engine.asked_for_ = parse_server_name(asked).name; }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+  mbedtls_certificate* c = static_cast<mbedtls_credentials*>(credentials)->further(engine.asked_for_);
+  return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
+}
+
+ANYIO_NET_FN int mbedtls_engine::state() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(state);
+#else
+  return ssl_.state;
+#endif
+}
+
+ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
+#else
+  return ssl_.in_msg[1];
+#endif
+}
+
+/// Whether the library has nothing of the record that it asks for.
+ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
+#else
+  return ssl_.in_left == 0;
+#endif
+}
+
+/// Whether the last record was an alert. It did not end the connection, so it was a warning.
+ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_msgtype) == MBEDTLS_SSL_MSG_ALERT;
+#else
+  return ssl_.in_msgtype == MBEDTLS_SSL_MSG_ALERT;
+#endif
+}
+
+/// Whether what came first begins no record (RFC 8446, section 5.1).
+ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
+  constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
+  if (begun_ > 0 && head_[0] != MBEDTLS_SSL_MSG_HANDSHAKE && head_[0] != MBEDTLS_SSL_MSG_ALERT) return true;
+  if (begun_ > 1 && head_[1] != 3) return true;
+  return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
+}
+
+/// Under which a client keeps sessions; empty if it does not know the server.
+ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
+
+ANYIO_NET_FN void mbedtls_engine::offer_session() {
+  std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());
+  if (!kept) return;
+  mbedtls_ssl_session session;
+  mbedtls_ssl_session_init(&session);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(kept->bytes.data());
+  // One that cannot be used makes the handshake longer, and no more.
+  if (mbedtls_ssl_session_load(&session, bytes, kept->bytes.size()) == 0 &&
+      mbedtls_ssl_set_session(&ssl_, &session) == 0)
+    peer_certificate_ = std::move(kept->peer_certificate);
+  mbedtls_ssl_session_free(&session);
+}
+
+ANYIO_NET_FN void mbedtls_engine::keep_session() {
+  struct library_session {
+    mbedtls_ssl_session value;
+    library_session() noexcept { mbedtls_ssl_session_init(&value); }
+    ~library_session() { mbedtls_ssl_session_free(&value); }
+  } held;
+  mbedtls_ssl_session& session = held.value;
+  if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
+    std::size_t size = 0;
+    mbedtls_kept_session kept;
+    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // tells the size
+    kept.bytes.resize(size);
+    kept.peer_certificate = shown_certificate();
+    if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
+                                 &size) == 0)
+      credentials_->sessions().put(session_key(), std::move(kept));
+  }
+}
+
+/// A certificate that a client need not show must not be wrong, either. The library goes on with it, so it
+/// is looked at before the handshake is over.
+ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
+  if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
+  constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
+  const std::uint32_t flags = mbedtls_ssl_get_verify_result(&ssl_);
+  if ((flags & ~harmless) == 0) return false;
+  unsigned char alert = MBEDTLS_SSL_ALERT_MSG_BAD_CERT;
+  if ((flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA;
+  if ((flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED;
+  send_alert(alert);
+  return true;
+}
+
+ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
+  // The pipe takes it, so it can only fail for the reason that the connection does.
+  static_cast<void>(mbedtls_ssl_send_alert_message(&ssl_, MBEDTLS_SSL_ALERT_LEVEL_FATAL, description));
+}
+
+/// Tells the peer, where the library fails in silence: of a missing certificate, or a record without sense.
+ANYIO_NET_FN void mbedtls_engine::alert_failure() {
+  // What it says under TLS 1.3 cannot be told from data here, and there it is not silent.
+  if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
+  if (is_flooded()) return send_alert(MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
+  send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
+  switch (code) {
+    case 0: return tls_status::ok;
+    case MBEDTLS_ERR_SSL_WANT_READ: return tls_status::want_input;
+    case MBEDTLS_ERR_SSL_WANT_WRITE:
+    case MBEDTLS_ERR_SSL_ASYNC_IN_PROGRESS:
+    case MBEDTLS_ERR_SSL_CRYPTO_IN_PROGRESS: return tls_status::again;
+#if defined(MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET)
+    case MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET: keep_session(); return tls_status::again;
+#endif
+    case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY: peer_closed_ = true; return tls_status::closed;
+    case MBEDTLS_ERR_SSL_CONN_EOF: return tls_status::truncated;
+    default:
+      failure_ = code;
+      alert_failure();
+      return tls_status::failed;
+  }
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
+  const mbedtls_turn turn;
+  const std::size_t before = pipe_.tx.size();
+  while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
+    // Who resumes does not come here, under any version and at neither end.
+    if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
+      peer_certificate_.clear();
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = &ssl_;
+#endif
+    const int code = mbedtls_ssl_handshake_step(&ssl_);
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = nullptr;
+#endif
+    if (code != 0) return outcome(code);
+    if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
+  }
+  complete_ = true;
+  // What a server says after the client's last message are tickets.
+  if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
+  // Under TLS 1.3 what resumes comes later.
+  if (!server_side_ && is_version("TLSv1.2")) keep_session();
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::read(mutable_buffer into, std::size_t& n) {
+  n = 0;
+  if (peer_closed_) return tls_status::closed;
+  const mbedtls_turn turn;
+  const int code = mbedtls_ssl_read(&ssl_, reinterpret_cast<unsigned char*>(into.data()), into.size());
+  if (code == 0) return tls_status::truncated;
+  if (code < 0) return outcome(code);
+  n = static_cast<std::size_t>(code);
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::write(const_buffer data, std::size_t& n) {
+  n = 0;
+  const mbedtls_turn turn;
+  const int code = mbedtls_ssl_write(&ssl_, reinterpret_cast<const unsigned char*>(data.data()), data.size());
+  if (code <= 0) return outcome(code);
+  n = static_cast<std::size_t>(code);
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::close() {
+  if (closed_) return tls_status::ok;
+  closed_ = true;
+  const mbedtls_turn turn;
+  return outcome(mbedtls_ssl_close_notify(&ssl_));
+}
+
+ANYIO_NET_FN bool mbedtls_engine::pending() const {
+  return mbedtls_ssl_get_bytes_avail(&ssl_) != 0 || mbedtls_ssl_check_pending(&ssl_) != 0;
+}
+
+/// DER.
+ANYIO_NET_FN std::string mbedtls_engine::shown_certificate() const {
+  const mbedtls_x509_crt* c = mbedtls_ssl_get_peer_cert(&ssl_);
+  if (c == nullptr || c->raw.len == 0) return peer_certificate_;
+  return {reinterpret_cast<const char*>(c->raw.p), c->raw.len};
+}
+
+ANYIO_NET_FN tls_info mbedtls_engine::info() const {
+  tls_info about;
+  about.server_side = server_side_;
+  about.server_name = server_side_ ? asked_for_ : identity_.name;
+  if (!complete_) return about;
+  about.peer_certificate_der = shown_certificate();
+  about.version = mbedtls_ssl_get_version(&ssl_);
+  // "TLS-ECDHE-..." or "TLS1-3-AES-...", where IANA has underscores, and versions in no name.
+  if (const char* known = mbedtls_ssl_get_ciphersuite(&ssl_); known != nullptr) {
+    std::string_view cipher = known;
+    constexpr std::string_view newer = "TLS1-3-";
+    if (cipher.starts_with(newer)) {
+      about.cipher = "TLS-";
+      cipher.remove_prefix(newer.size());
+    }
+    about.cipher += cipher;
+    std::replace(about.cipher.begin(), about.cipher.end(), '-', '_');
+  }
+  if (const char* protocol = mbedtls_ssl_get_alpn_protocol(&ssl_); protocol != nullptr) about.alpn = protocol;
+  about.resumed = resumed_;
+  return about;
+}
+
+ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
+  if (failure_ == 0) return {};
+  if (is_foreign()) return tls_reason::not_tls;
+  if (is_flooded()) return tls_reason::many_warnings;
+  switch (failure_) {
+    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
+    case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
+    case MBEDTLS_ERR_SSL_INVALID_MAC:
+    case MBEDTLS_ERR_SSL_INVALID_RECORD: return tls_reason::bad_record;
+    case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
+    case MBEDTLS_ERR_X509_FATAL_ERROR:
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    case MBEDTLS_ERR_SSL_BAD_CERTIFICATE:
+#else
+    case MBEDTLS_ERR_SSL_BAD_HS_CERTIFICATE:
+#endif
+      if (const char* verdict = mbedtls_verdict(mbedtls_ssl_get_verify_result(&ssl_), self_signed_);
+          verdict != nullptr)
+        return verdict;
+      break;
+    default: break;
+  }
+  return mbedtls_words(failure_);
+}
+
+/// Prepares what the connections of one kind share. 0, or the library's code.
+ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int endpoint, tls_version least) {
+  if (const int code = mbedtls_ssl_config_defaults(&config, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM,
+                                                   MBEDTLS_SSL_PRESET_DEFAULT);
+      code != 0)
+    return code;
+  mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
+  mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
+  mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
+  // No finite-field group: one replayed hello of a client would cost the server a long computation (D(HE)at,
+  // CVE-2002-20001).
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  mbedtls_ssl_conf_min_tls_version(
+      &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+  static constexpr std::uint16_t groups[] = {
+      MBEDTLS_SSL_IANA_TLS_GROUP_X25519, MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
+      MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
+  mbedtls_ssl_conf_groups(&config, groups);
+#else
+  static_cast<void>(least);
+  mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+#if defined(MBEDTLS_ECP_C)
+  // 2.28 begins with the largest, and goes on to ones that are too small.
+  static constexpr mbedtls_ecp_group_id curves[] = {
+#if defined(MBEDTLS_ECP_DP_CURVE25519_ENABLED)
+    MBEDTLS_ECP_DP_CURVE25519,
+#endif
+#if defined(MBEDTLS_ECP_DP_SECP256R1_ENABLED)
+    MBEDTLS_ECP_DP_SECP256R1,
+#endif
+#if defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
+    MBEDTLS_ECP_DP_SECP384R1,
+#endif
+    MBEDTLS_ECP_DP_NONE
+  };
+  mbedtls_ssl_conf_curves(&config, curves);
+#endif
+#endif
+#if defined(MBEDTLS_SSL_RENEGOTIATION)
+  mbedtls_ssl_conf_renegotiation(&config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
+#endif
+  mbedtls_ssl_conf_legacy_renegotiation(&config, MBEDTLS_SSL_LEGACY_NO_RENEGOTIATION);
+  if (!protocols_.empty())
+    if (const int code = mbedtls_ssl_conf_alpn_protocols(&config, protocol_list_.data()); code != 0)
+      return code;
+  return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
+}
+
+/// Lets a server's clients resume, where that is possible.
+ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+  // Not all tickets tell who the client is: those of TLS 1.3, and those of a library that forgets it.
+#if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
+  if (verify_client_ != tls_verify::none) return 0;
+#endif
+  constexpr std::uint32_t lifetime = 86400;
+  if (const int code =
+          mbedtls_ssl_ticket_setup(&tickets_, mbedtls_draw, nullptr, MBEDTLS_CIPHER_AES_256_GCM, lifetime);
+      code != 0)
+    return code;
+  mbedtls_ssl_conf_session_tickets_cb(&server_, mbedtls_ssl_ticket_write, mbedtls_ssl_ticket_parse,
+                                      &tickets_);
+#endif
+  return 0;
+}
+
+ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
+#if MBEDTLS_VERSION_NUMBER < 0x03000000 || !defined(MBEDTLS_SSL_PROTO_TLS1_3)
+  if (material.min_version == tls_version::v1_3)
+    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
+#endif
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
+  static const psa_status_t cryptography = psa_crypto_init();  // TLS 1.3 needs it
+  if (cryptography != PSA_SUCCESS)
+    return tls_failure("mbedtls_context", "the library's cryptography does not start");
+#endif
+  if (material.certificate.given()) {
+    if (result<> r = main_.read(material); !r) return r;
+    has_certificate_ = true;
+  }
+  if (material.ca.given()) {
+    if (const char* wrong = mbedtls_read_certificates(authorities_, material.ca.text); wrong != nullptr)
+      return material.ca.wrong(wrong);
+  }
+  system_trust_ = !material.ca.given();
+  verify_ = material.verify;
+  verify_client_ = material.verify_client;
+  protocols_ = std::move(material.alpn);
+  for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
+  protocol_list_.push_back(nullptr);
+  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
+  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
+  // with SHA-256 has one with GCM: RFC 5289 brought both.
+  for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
+    const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
+    const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
+    const bool agreed = name.starts_with("TLS-ECDHE-ECDSA-") || name.starts_with("TLS-ECDHE-RSA-") ||
+                        name.starts_with("TLS1-3-");
+    const bool sealed = in_name("-CHACHA20-POLY1305-") ||
+                        (in_name("-AES-") && (in_name("-GCM-") || in_name("-CCM")) && !in_name("-CCM-8"));
+    if (agreed && sealed) ciphers_.push_back(*id);
+  }
+  ciphers_.push_back(0);
+
+  const auto failed = [](int code) { return tls_failure("mbedtls_context", mbedtls_words(code)); };
+  if (const int code = configure(client_, MBEDTLS_SSL_IS_CLIENT, material.min_version); code != 0)
+    return failed(code);
+  mbedtls_ssl_conf_authmode(
+      &client_, verify_ == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
+#if MBEDTLS_VERSION_NUMBER >= 0x03060100 && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
+    defined(MBEDTLS_SSL_SESSION_TICKETS)
+  mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
+      &client_, MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+#endif
+
+  if (const int code = configure(server_, MBEDTLS_SSL_IS_SERVER, material.min_version); code != 0)
+    return failed(code);
+  mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
+                                      : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
+                                                                               : MBEDTLS_SSL_VERIFY_REQUIRED);
+  mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
+  if (const int code = offer_tickets(); code != 0) return failed(code);
+  return {};
+}
+
+/// Reads the system's, once, unless there are others.
+ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
+  const auto read = [this] {
+    if (!system_trust_) return;
+    const std::string text = read_system_trust();
+    // One in it that cannot be read is not trusted, and the others are.
+    static_cast<void>(mbedtls_x509_crt_parse(
+        &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
+  };
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::call_once(authorities_read_, read);
+#else
+  if (!std::exchange(authorities_read_, true)) read();
+#endif
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& pipe,
+                                                                     std::string_view server_name) {
+  const mbedtls_turn turn;
+  tls_server_identity identity = parse_server_name(server_name);
+  if (verify_ != tls_verify::none) {
+    if (!identity.known()) return nullptr;
+    need_authorities();
+  }
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), false);
+  if (!engine->set_up(client_)) return nullptr;
+  return engine;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
+  const mbedtls_turn turn;
+  if (!has_certificate_) return nullptr;
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
+  if (!engine->set_up(server_)) return nullptr;
+  return engine;
+}
+
+ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
+                                                           const tls_config& config) {
+  const mbedtls_turn turn;
+  std::string name(server_name);
+  result<tls_material> material = read_further_material(name, config);
+  if (!material) return material.error();
+  std::list<mbedtls_certificate> added(1);  // the library refers to where it is
+  added.front().name = std::move(name);
+  result<> r = added.front().read(*material);
+  if (r) further_.splice(further_.end(), added);
+  return r;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config) {
+  const detail::mbedtls_turn turn;
+  result<detail::tls_material> material = detail::read_material(config);
+  if (!material) return material.error();
+  auto credentials = std::make_shared<detail::mbedtls_credentials>();
+  if (result<> r = credentials->set_up(*material); !r) return r.error();
+  return std::shared_ptr<tls_context>(std::move(credentials));
+}
+
+}}  // namespace anyio
+
+#endif

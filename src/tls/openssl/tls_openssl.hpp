@@ -1,0 +1,20 @@
+// OpenSSL, with ANYIO_NET_OPENSSL defined.
+#pragma once
+
+#include "base/config.hpp"
+#include "base/result.hpp"
+#include "tls/tls.hpp"
+
+#include <memory>
+
+#if defined(ANYIO_NET_OPENSSL)
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// Credentials for OpenSSL 3. Link with -lssl -lcrypto. What is wrong with the configuration is told by its
+/// field: "tls: private_key_file: no such file (ENOENT)".
+[[nodiscard]] result<std::shared_ptr<tls_context>> openssl_context(tls_config config = {});
+
+}}  // namespace anyio
+
+#endif

@@ -1,0 +1,78 @@
+// Connecting to a TLS server by name. This part must not know a TLS library.
+#pragma once
+
+#include "base/config.hpp"
+#include "connection/connect.hpp"
+#include "operation/operation.hpp"
+#include "tls/tls.hpp"
+#include "tls/tls_stream.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// What `connect_tls` gives.
+class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operation, tls_stream> {
+ public:
+  static constexpr const char* name = "connect_tls";
+  connect_tls_operation() = default;
+  connect_tls_operation(std::string_view host, std::uint16_t port, std::shared_ptr<tls_context> context,
+                        const tls_options& options, const tcp_connect_options& tcp_options);
+
+ private:
+  friend class operation<connect_tls_operation, tls_stream>;
+
+  struct connected {
+    using internal = void;
+    connect_tls_operation* self;
+    void operator()(result<tcp_stream>&& r) const {
+      self->connection_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+  struct shaken {
+    using internal = void;
+    connect_tls_operation* self;
+    void operator()(result<tls_stream>&& r) const {
+      self->stream_ = &r;
+      self->run_now();
+    }
+    node* owner() const noexcept { return self; }
+  };
+
+  [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
+  bool attempt(result<tls_stream>& out);
+  bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
+  void left() noexcept;
+  void refresh() noexcept { last_ = true; }
+
+  connect_tcp_operation connecting_;
+  tls_wrap_operation shaking_;
+  std::shared_ptr<tls_context> context_;
+  std::string server_name_;
+  tls_options options_;  // without its name, which is above
+  bool begun_ = false;
+  bool last_ = false;  // the handshake is to try once more
+  result<tcp_stream>* connection_ = nullptr;
+  result<tls_stream>* stream_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Connects to a host, as `connect_tcp` does, and begins TLS with it. `server_name` is the host unless the
+/// options say another.
+[[nodiscard]] inline detail::connect_tls_operation connect_tls(std::string_view host, std::uint16_t port,
+                                                               std::shared_ptr<tls_context> context,
+                                                               tls_options options = {},
+                                                               tcp_connect_options tcp_options = {}) {
+  return {host, port, std::move(context), options, tcp_options};
+}
+
+}}  // namespace anyio

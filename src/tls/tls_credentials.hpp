@@ -1,0 +1,170 @@
+// What every engine does alike with a configuration: reading its texts, naming what is wrong with them,
+// names of servers, sessions to resume. So that the same mistake has the same words with every TLS library.
+// This part must not know one.
+#pragma once
+
+#include "base/address.hpp"
+#include "base/config.hpp"
+#include "base/result.hpp"
+#include "tls/tls.hpp"
+
+#include <array>
+#include <cstdint>
+#include <iterator>
+#include <list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// A text of a configuration, and the field it came from, as errors name it: "tls: ca_file".
+struct tls_text {
+  std::string text;
+  const char* field = "";
+
+  [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
+  /// `errc::tls` in the name of the field; `reason` is static text.
+  [[nodiscard]] error wrong(const char* reason) const noexcept {
+    // The analyzer cannot follow the move of a result that holds this.
+    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
+    return error_access::with_reason(error(errc::tls, 0, field), reason);
+  }
+};
+
+/// All that a configuration says, with its files read. What is secret is wiped when it ends.
+class tls_material {
+ public:
+  tls_material() = default;
+  tls_material(tls_material&&) = default;
+  tls_material& operator=(tls_material&&) = delete;
+  ~tls_material();
+
+  tls_text ca;           // not given: the system's
+  tls_text certificate;  // not given: none
+  tls_text private_key;  // given if the certificate is: perhaps the certificate's own text
+  std::string password;
+  std::vector<std::string> alpn;
+  tls_verify verify = tls_verify::peer;
+  tls_verify verify_client = tls_verify::none;
+  tls_version min_version = tls_version::v1_2;
+};
+
+/// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
+[[nodiscard]] result<tls_material> read_material(const tls_config& config);
+/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
+[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
+/// The authorities that the system trusts; empty if there is no such file.
+[[nodiscard]] std::string read_system_trust();
+
+/// What is wrong with texts and certificates, in the same words for every library.
+namespace tls_reason {
+inline constexpr const char* no_certificate = "there is no certificate in it";
+inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
+inline constexpr const char* no_private_key = "there is no private key in it";
+inline constexpr const char* bad_private_key = "the private key in it cannot be read";
+inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
+inline constexpr const char* password_wrong = "it does not open the private key";
+inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
+inline constexpr const char* version_missing = "this TLS library does not have that version";
+
+inline constexpr const char* expired = "the peer's certificate has expired";
+inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
+inline constexpr const char* self_signed = "the peer's certificate is self-signed and not trusted";
+inline constexpr const char* unknown_authority = "the peer's certificate is from an unknown authority";
+inline constexpr const char* other_name = "the peer's certificate is for another name";
+inline constexpr const char* other_purpose = "the peer's certificate is for another purpose";
+inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
+inline constexpr const char* revoked = "the peer's certificate has been revoked";
+inline constexpr const char* unverified = "the peer's certificate cannot be verified";
+inline constexpr const char* none_shown = "the peer showed no certificate";
+inline constexpr const char* not_tls = "what the peer sent is not TLS";
+inline constexpr const char* bad_record = "a record was damaged on its way";
+inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
+}  // namespace tls_reason
+
+/// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
+[[nodiscard]] const char* alert_reason(int description) noexcept;
+
+/// Who a client wants to talk to.
+struct tls_server_identity {
+  std::string name;                   // for SNI; empty for an address
+  std::optional<ip_address> address;  // without a scope
+
+  [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
+};
+/// A name without its trailing dot, or an address; neither if it can be no name of a host.
+[[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
+/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
+[[nodiscard]] std::string session_key(const tls_server_identity& server);
+/// Whether a name, in which the first label may be "*", covers a host (RFC 9525, section 6.3).
+[[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
+
+/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
+template <class Certificates>
+auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
+  decltype(&*all.begin()) found = nullptr;
+  for (auto& certificate : all) {
+    if (!covers_name(certificate.name, host)) continue;
+    if (!certificate.name.starts_with("*.")) return &certificate;
+    if (found == nullptr) found = &certificate;
+  }
+  return found;
+}
+
+/// Randomness, of this thread's loop if there is one: a simulation repeats it.
+void draw_random(void* into, std::size_t size);
+/// Seconds since 1970, in the same way.
+[[nodiscard]] std::int64_t calendar_now();
+
+/// Sessions that clients may resume, the latest of each of the servers met last. For all threads.
+template <class Session>
+class tls_sessions {
+ public:
+  void put(const std::string& server, Session session) {
+    constexpr std::size_t most = 64;
+    if (server.empty()) return;
+    const guard lock(mutex_);
+    forget(server);
+    sessions_.emplace_front(server, std::move(session));
+    if (sessions_.size() > most) sessions_.pop_back();
+  }
+  /// Takes it out: a ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4).
+  [[nodiscard]] std::optional<Session> take(const std::string& server) {
+    const guard lock(mutex_);
+    for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
+      if (i->first != server) continue;
+      std::optional<Session> found(std::move(i->second));
+      sessions_.erase(i);
+      return found;
+    }
+    return {};
+  }
+
+ private:
+#if !defined(ANYIO_NET_NO_THREADS)
+  using mutex = std::mutex;
+  using guard = std::lock_guard<std::mutex>;
+#else
+  struct mutex {};
+  struct guard {
+    explicit guard(mutex&) noexcept {}
+    ~guard() {}
+  };
+#endif
+  void forget(const std::string& server) {
+    for (auto i = sessions_.begin(); i != sessions_.end();)
+      i = i->first == server ? sessions_.erase(i) : std::next(i);
+  }
+
+  mutex mutex_;
+  std::list<std::pair<std::string, Session>> sessions_;
+};
+
+}}}  // namespace anyio::detail

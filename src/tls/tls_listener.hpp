@@ -1,0 +1,223 @@
+// Accepting TLS connections.
+//
+// A handshake takes as long as the client likes, so each runs beside the others: in a task of its own where
+// connections are served, and as one of several operations where they are accepted one by one. What fails or
+// stalls is nobody else's trouble. This part must not know a TLS library.
+#pragma once
+
+#include "base/config.hpp"
+#include "connection/listener.hpp"
+#include "operation/operation.hpp"
+#include "operation/synchronization.hpp"
+#include "operation/task.hpp"
+#include "tls/tls.hpp"
+#include "tls/tls_stream.hpp"
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// How a listener's connections become TLS streams.
+struct tls_server_settings {
+  std::shared_ptr<tls_context> context;
+  bool standard_compatible = true;
+  std::chrono::milliseconds handshake_timeout{};
+
+  [[nodiscard]] tls_wrap_operation wrap(tcp_stream&& connection) const;
+};
+
+/// A handler of TLS streams as one of TCP streams.
+template <class Handler>
+class tls_handler : public handshaking {
+  using outcome = std::invoke_result_t<Handler&, tls_stream>;
+
+ public:
+  tls_handler(tls_server_settings settings, Handler&& handler)
+      : settings_(std::move(settings)), handler_(std::move(handler)) {}
+
+  // Whoever serves keeps this where it is from here on.
+  void serve_with(const serve_options& options, void (*one_more)(void* server), void* server) {
+    one_more_ = one_more;
+    server_ = server;
+    if (options.max_handshakes != 0 && options.max_connections != 0)
+      places_ = std::make_unique<semaphore>(options.max_connections);
+  }
+  /// How many connections are established, of those that this was called with.
+  [[nodiscard]] std::size_t established() const noexcept { return established_; }
+
+  task<> operator()(tcp_stream connection) {
+    tls_stream stream = co_await settings_.wrap(std::move(connection));
+    permit place;  // handshakes that end together can be more than there is room for
+    if (places_ != nullptr) place = co_await places_->acquire();
+    const counted here(*this);
+    if constexpr (is_operation<outcome>) {
+      co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
+    } else {
+      static_cast<void>(std::apply(handler_, std::forward_as_tuple(std::move(stream))));
+    }
+  }
+
+ private:
+  class counted {
+   public:
+    explicit counted(tls_handler& by) : by_(by) {
+      ++by_.established_;
+      by_.one_more_(by_.server_);
+    }
+    counted(const counted&) = delete;
+    counted& operator=(const counted&) = delete;
+    ~counted() { --by_.established_; }  // who serves hears of the end of the whole
+
+   private:
+    tls_handler& by_;
+  };
+
+  tls_server_settings settings_;
+  Handler handler_;
+  std::unique_ptr<semaphore> places_;
+  void (*one_more_)(void* server) = nullptr;
+  void* server_ = nullptr;
+  std::size_t established_ = 0;
+};
+
+/// What accepting one by one keeps: handshakes under way, and streams that nobody has taken yet. No new
+/// connection is taken while nobody waits.
+class tls_accepting final : public resource {
+ public:
+  tls_accepting(ref<listener_resource> listener, tls_server_settings settings)
+      : resource(listener->core()), listener_(std::move(listener)), settings_(std::move(settings)) {}
+  ANYIO_NET_FN ~tls_accepting() override;
+
+  /// The next stream; false: it wakes who waits.
+  bool next(result<tls_stream>& out);
+  ANYIO_NET_FN void withdrawn(side) noexcept override;
+  [[nodiscard]] int descriptor() const noexcept override { return listener_->descriptor(); }
+
+ private:
+  struct connection_came {
+    using internal = void;
+    tls_accepting* self;
+    void operator()(result<tcp_stream>&& r) const { self->accepted(std::move(r)); }
+    node* owner() const noexcept { return self->waiting(read_side); }
+  };
+  struct shaking : link, pooled<recycler::operations> {
+    tls_wrap_operation op;
+  };
+  struct handshake_ended {
+    using internal = void;
+    tls_accepting* self;
+    shaking* which;
+    void operator()(result<tls_stream>&& r) const { self->shaken(*which, std::move(r)); }
+    node* owner() const noexcept { return self->waiting(read_side); }
+    void abandon() const { self->forget(*which); }
+  };
+
+  ANYIO_NET_FN void shut() noexcept override;
+  void accepted(result<tcp_stream>&& r);
+  void shaken(shaking& which, result<tls_stream>&& r);
+  void forget(shaking& which) noexcept;
+
+  ref<listener_resource> listener_;
+  tls_server_settings settings_;
+  accept_operation<tcp_stream> accept_;
+  link handshakes_;
+  std::list<tls_stream> ready_;
+  error failure_;
+};
+
+}  // namespace detail
+
+/// What `tls_listener::accept` gives.
+template <>
+class [[nodiscard]] accept_operation<tls_stream>
+    : public detail::resource_operation<accept_operation<tls_stream>, tls_stream, detail::tls_accepting,
+                                        detail::read_side> {
+  using base =
+      detail::resource_operation<accept_operation, tls_stream, detail::tls_accepting, detail::read_side>;
+
+ public:
+  static constexpr const char* name = "accept";
+  accept_operation() = default;
+  explicit accept_operation(detail::ref<detail::tls_accepting> r) : base(std::move(r)) {}
+
+ private:
+  friend class detail::operation<accept_operation, tls_stream>;
+
+  bool attempt(result<tls_stream>& out) {
+    if (resource_->open()) return resource_->next(out);
+    out = closed();
+    return true;
+  }
+  void left() noexcept {
+    const bool waited = resource_ && resource_->waiting(detail::read_side) == this;
+    base::left();
+    if (waited) resource_->withdrawn(detail::read_side);
+  }
+};
+
+/// Accepts TLS connections. A handshake that stalls, or fails, harms no other.
+class tls_listener {
+ public:
+  tls_listener() = default;
+  /// The context needs a certificate. Of the options `server_name` says nothing here.
+  tls_listener(tcp_listener listener, std::shared_ptr<tls_context> context, tls_options options = {})
+      : listener_(std::move(listener)),
+        settings_{std::move(context), options.standard_compatible, options.handshake_timeout} {}
+  tls_listener(tls_listener&&) noexcept = default;
+  tls_listener& operator=(tls_listener&& other) noexcept;
+  ~tls_listener() { close(); }
+
+  /// Whether it is open.
+  explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
+
+  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are
+  /// taken while somebody waits here, as many as come (`serve` has a limit); what was taken and is not ready
+  /// when a wait is cancelled is for the next one.
+  [[nodiscard]] accept_operation<tls_stream> accept();
+
+  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count in
+  /// `max_connections`, so that peers who stall can fill it until their `handshake_timeout` is over. With
+  /// `max_handshakes` in the options they have a limit of their own instead, which should be many times
+  /// larger than the handshakes that honest peers have under way; a connection that is established while
+  /// there are `max_connections` of them counts as a handshake still, and its handler begins once another
+  /// ends.
+  template <class Handler>
+    requires std::invocable<std::decay_t<Handler>&, tls_stream>
+  [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
+    return listener_.serve(wrapped(std::forward<Handler>(handler)), options);
+  }
+  /// The same; `on_error` sees failed handshakes, too.
+  template <class Handler, class OnError>
+    requires std::invocable<std::decay_t<Handler>&, tls_stream> &&
+             std::invocable<std::decay_t<OnError>&, const error&>
+  [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
+    return listener_.serve(wrapped(std::forward<Handler>(handler)), std::forward<OnError>(on_error), options);
+  }
+
+  /// What it accepts from.
+  [[nodiscard]] tcp_listener& listener() noexcept { return listener_; }
+  /// Closes it at once, with the handshakes that `accept` has begun; again is a no-op.
+  void close() noexcept;
+
+ private:
+  template <class Handler>
+  auto wrapped(Handler&& handler) {
+    return detail::tls_handler<std::decay_t<Handler>>(settings_,
+                                                      std::decay_t<Handler>(std::forward<Handler>(handler)));
+  }
+
+  tcp_listener listener_;
+  detail::tls_server_settings settings_;
+  detail::ref<detail::tls_accepting> accepting_;
+};
+
+}}  // namespace anyio

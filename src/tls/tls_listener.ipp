@@ -1,0 +1,108 @@
+// How TLS connections are accepted one by one.
+#pragma once
+
+#include "tls/tls_listener.hpp"
+
+#include <cerrno>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connection) const {
+  tls_options options;
+  options.standard_compatible = standard_compatible;
+  options.handshake_timeout = handshake_timeout;
+  const ip_endpoint remote = connection.remote_endpoint();
+  tls_wrap_operation op(false, std::make_unique<tcp_stream>(std::move(connection)), context, options);
+  op.remote = remote;
+  return op;
+}
+
+ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
+
+ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
+  if (!ready_.empty()) {
+    out = std::move(ready_.front());
+    ready_.pop_front();
+    return true;
+  }
+  if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
+  if (failure_.code() != errc::ok) {
+    out = std::exchange(failure_, error());
+    return true;
+  }
+  if (!accept_.pending()) {
+    accept_ = accept_operation<tcp_stream>(listener_);
+    accept_.start(connection_came{this});
+  }
+  return false;
+}
+
+/// Nobody waits any longer.
+ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
+  accept_ = {};
+  failure_ = error();
+}
+
+ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
+  const error no_memory(errc::os_error, ENOMEM, "accept");
+  if (!r.has_value()) {
+    failure_ = result_access::is_foreign(r) ? no_memory : r.error();
+    return wake(read_side);
+  }
+  const bool begins = call_without_throwing([&] {
+    std::unique_ptr<shaking> begun(new shaking);
+    begun->op = settings_.wrap(*std::move(r));
+    begun->op.start(handshake_ended{this, begun.get()});
+    handshakes_.insert_before(*begun.release());
+  });
+  if (!begins) {
+    failure_ = no_memory;
+    return wake(read_side);
+  }
+  if (waiting(read_side) == nullptr) return;
+  accept_ = accept_operation<tcp_stream>(listener_);
+  accept_.start(connection_came{this});
+}
+
+ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
+  forget(which);
+  if (!r.has_value()) return;
+  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
+    failure_ = error(errc::os_error, ENOMEM, "accept");
+  wake(read_side);
+}
+
+ANYIO_NET_FN void tls_accepting::forget(shaking& which) noexcept { delete &which; }
+
+ANYIO_NET_FN void tls_accepting::shut() noexcept {
+  accept_ = {};
+  while (handshakes_.linked()) forget(static_cast<shaking&>(*handshakes_.next));
+  ready_.clear();
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN accept_operation<tls_stream> tls_listener::accept() {
+  const auto& listening = detail::listener_access::resource_of(listener_);
+  if (!accepting_ && listening)
+    accepting_ = detail::ref<detail::tls_accepting>(new detail::tls_accepting(listening, settings_));
+  return accept_operation<tls_stream>(accepting_);
+}
+
+ANYIO_NET_FN void tls_listener::close() noexcept {
+  listener_.close();
+  if (accepting_) accepting_->close();
+}
+
+ANYIO_NET_FN tls_listener& tls_listener::operator=(tls_listener&& other) noexcept {
+  if (this == &other) return *this;
+  close();
+  listener_ = std::move(other.listener_);
+  settings_ = std::move(other.settings_);
+  accepting_ = std::move(other.accepting_);
+  return *this;
+}
+
+}}  // namespace anyio

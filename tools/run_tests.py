@@ -6,9 +6,10 @@
   --script FILE              the same, for a script
   --nested NAME COMMAND      a command that ends with such a line itself: counts what the line says
 
-Steps run in the order given, but the next suite is built while one runs, since a test program keeps one
-processor busy. What a step prints is shown when it fails,
-and of one that passes the lines that begin with `skipped: `. A build that fails, a crash,
+Steps run in the order given, with two exceptions: the next suite is built while one runs, since a test program
+keeps one processor busy, and scripts that follow each other run side by side, since they mostly wait. What a step
+prints is shown when it fails, and of a step that passes the lines that begin with `skipped: `. The most expensive
+steps are listed at the end. A build that fails, a crash,
 a sanitizer's abort, no test at all and a timeout are failures. The exit status is 1 if any step failed.
 A check, a script or a BUILD that ends with 77 cannot run here: that is said, and counts nothing. Of a suite
 that passes, the lines are shown that begin with `emulator:`; they say what is left out.
@@ -17,6 +18,7 @@ that passes, the lines are shown that begin with `emulator:`; they say what is l
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import signal
@@ -25,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Sequence
@@ -136,9 +139,23 @@ def show(output: str) -> None:
         print(output, end="" if output.endswith("\n") else "\n")
 
 
+costs: list[tuple[float, str]] = []  # the seconds and the name of each step that has ended
+
+
 def report(name: str, tally: Tally, started: float, note: str = "") -> None:
+    seconds = time.monotonic() - started
+    costs.append((seconds, name))
     verdict = "FAIL" if tally.failed else "ok" if tally.passed else "skip"
-    print(f"{verdict:5} {name}: {note or tally} ({time.monotonic() - started:.1f} s)", flush=True)
+    print(f"{verdict:5} {name}: {note or tally} ({seconds:.1f} s)", flush=True)
+
+
+def show_costs(least: float = 10.0, most: int = 12) -> None:
+    """A table of the steps that took long, the longest first."""
+    expensive = sorted((cost for cost in costs if cost[0] >= least), reverse=True)[:most]
+    if expensive:
+        print("seconds  step")
+    for seconds, name in expensive:
+        print(f"{seconds:7.0f}  {name}", flush=True)
 
 
 def judge(outcome: Outcome) -> tuple[Tally, str]:
@@ -194,9 +211,18 @@ def run_suite(name: str, build: Build, binary: str, timeout: float, next_build: 
     return tally
 
 
+printing = threading.Lock()  # so that what one step prints stays together
+
+
 def run_check(name: str, command: Sequence[str], timeout: float) -> Tally:
     started = time.monotonic()
     outcome = run(command, timeout)
+    with printing:
+        return judge_check(name, outcome, started)
+
+
+def judge_check(name: str, outcome: Outcome, started: float) -> Tally:
+    """Shows what is worth it of a check that has ended, and counts it."""
     if outcome.status == 0:
         show("".join(line for line in outcome.output.splitlines(True) if line.startswith("skipped: ")))
         report(name, PASSED, started, "passed")
@@ -207,6 +233,15 @@ def run_check(name: str, command: Sequence[str], timeout: float) -> Tally:
     show(outcome.output)
     report(name, FAILED, started, outcome.words)
     return FAILED
+
+
+def run_scripts(files: Sequence[str], timeout: float, at_once: int = 4) -> Tally:
+    """Runs scripts side by side."""
+    total = Tally()
+    with ThreadPoolExecutor(at_once) as pool:
+        for tally in pool.map(lambda file: run_check(Path(file).name, ["bash", file], timeout), files):
+            total.add(tally)
+    return total
 
 
 def run_nested(name: str, command: str) -> Tally:
@@ -288,8 +323,9 @@ def main() -> int:
             elif kind == "check":
                 total.add(run_check(arguments[0], ["sh", "-c", arguments[1]], options.timeout))
             elif kind == "script":
-                name, command = Path(arguments[0]).name, ["bash", arguments[0]]
-                total.add(run_check(name, command, options.timeout))
+                if step == 0 or steps[step - 1][0] != "script":
+                    following = itertools.takewhile(lambda s: s[0] == "script", steps[step:])
+                    total.add(run_scripts([files[0] for _, files in following], options.timeout))
             else:
                 total.add(run_nested(*arguments))
     except KeyboardInterrupt:
@@ -297,6 +333,7 @@ def main() -> int:
             end_group(process, signal.SIGTERM)
         print("interrupted")
         total.failed += 1
+    show_costs()
     print(total, flush=True)
     return 1 if total.failed or not total.passed else 0
 

@@ -21,7 +21,7 @@ from check_snippets import Snippet, is_definition, outermost, program, snippets_
 from check_version import faults_of
 from cpp_text import blank
 from reference_filter import seen_by_users
-from run_tests import Outcome, environment, judge, run_check
+from run_tests import Outcome, environment, judge, run_check, show_costs
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -257,6 +257,22 @@ class Results(unittest.TestCase):
                 self.run_steps("--suite", "1", "true", str(first), "--suite", "2", build, str(second)),
                 (0, "2 passed, 0 failed"),
             )
+
+    def test_scripts_run_side_by_side(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for mine, other in ("a", "b"), ("b", "a"):
+                Path(folder, f"{mine}.sh").write_text(
+                    f"touch {folder}/{mine}\n"
+                    f"for i in $(seq 500); do [ -e {folder}/{other} ] && exit 0; sleep 0.02; done\nexit 1\n"
+                )
+            scripts = ["--script", f"{folder}/a.sh", "--script", f"{folder}/b.sh"]
+            self.assertEqual(self.run_steps(*scripts, "--check", "good", "true"), (0, "3 passed, 0 failed"))
+
+    def test_expensive_steps_are_listed(self) -> None:
+        with mock.patch("run_tests.costs", [(3.0, "cheap"), (20.0, "slow"), (100.0, "long")]):
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                show_costs()
+        self.assertEqual(said.getvalue().split(), ["seconds", "step", "100", "long", "20", "slow"])
 
     def test_what_a_check_skipped_is_told(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()) as said:

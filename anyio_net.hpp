@@ -2664,8 +2664,9 @@ inline void hand_on(const promise_base& self, step s) {
 /// coroutine of another kind stands between.
 [[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
 
-/// The loop that waits for this node and keeps its own from running, null in the usual case.
-[[nodiscard]] loop_core* stranding_loop(node& n);
+/// Whether a loop would wait in vain for this node, which has just begun, since it keeps the node's own loop
+/// from running. Then that loop runs the node, with `invalid_argument`.
+[[nodiscard]] bool is_stranded(node& n);
 
 template <class P>
 inline constexpr bool is_own_promise = std::is_base_of_v<promise_base, P>;
@@ -3091,18 +3092,9 @@ class operation : public node, public operation_tag {
     finished = false;
     loop_core& on = self().home();
     begin(on, f);
-    if (on.blocked() && is_stranded(f)) [[unlikely]]
+    if (on.blocked() && is_stranded(*this)) [[unlikely]]
       return;
     early = self().enter();
-  }
-  /// Whether a loop would wait for it in vain: then that one tells, at once.
-  [[gnu::cold, gnu::noinline]] bool is_stranded(const face& f) {
-    loop_core* const waits = stranding_loop(*this);
-    if (waits == nullptr) return false;
-    retire();
-    begin(*waits, f);
-    early = errc::invalid_argument;
-    return true;
   }
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
@@ -13569,7 +13561,7 @@ ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
   p.handle.destroy();
 }
 
-ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
+ANYIO_NET_COLD bool is_stranded(node& n) {
   node* root = &n;
   while (root != nullptr && root->how != nullptr) {
     node* const owner = root->how->owner(*root);
@@ -13578,7 +13570,12 @@ ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
   }
   loop_core* const waits = n.core->stranding(root);
   ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
-  return waits;
+  if (waits == nullptr) return false;
+  const face& how = *n.how;
+  n.retire();
+  n.begin(*waits, how);
+  n.early = errc::invalid_argument;
+  return true;
 }
 
 ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {

@@ -127,8 +127,9 @@ inline void hand_on(const promise_base& self, step s) {
 /// coroutine of another kind stands between.
 [[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
 
-/// The loop that waits for this node and keeps its own from running, null in the usual case.
-[[nodiscard]] loop_core* stranding_loop(node& n);
+/// Whether a loop would wait in vain for this node, which has just begun, since it keeps the node's own loop
+/// from running. Then that loop runs the node, with `invalid_argument`.
+[[nodiscard]] bool is_stranded(node& n);
 
 template <class P>
 inline constexpr bool is_own_promise = std::is_base_of_v<promise_base, P>;

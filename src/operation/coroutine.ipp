@@ -54,7 +54,7 @@ ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
   p.handle.destroy();
 }
 
-ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
+ANYIO_NET_COLD bool is_stranded(node& n) {
   node* root = &n;
   while (root != nullptr && root->how != nullptr) {
     node* const owner = root->how->owner(*root);
@@ -63,7 +63,12 @@ ANYIO_NET_COLD loop_core* stranding_loop(node& n) {
   }
   loop_core* const waits = n.core->stranding(root);
   ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
-  return waits;
+  if (waits == nullptr) return false;
+  const face& how = *n.how;
+  n.retire();
+  n.begin(*waits, how);
+  n.early = errc::invalid_argument;
+  return true;
 }
 
 ANYIO_NET_FN bool is_active(const node& whole, bool if_unknown) noexcept {

@@ -351,18 +351,9 @@ class operation : public node, public operation_tag {
     finished = false;
     loop_core& on = self().home();
     begin(on, f);
-    if (on.blocked() && is_stranded(f)) [[unlikely]]
+    if (on.blocked() && is_stranded(*this)) [[unlikely]]
       return;
     early = self().enter();
-  }
-  /// Whether a loop would wait for it in vain: then that one tells, at once.
-  [[gnu::cold, gnu::noinline]] bool is_stranded(const face& f) {
-    loop_core* const waits = stranding_loop(*this);
-    if (waits == nullptr) return false;
-    retire();
-    begin(*waits, f);
-    early = errc::invalid_argument;
-    return true;
   }
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());

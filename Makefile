@@ -35,9 +35,10 @@ endif
 NO_EXCEPTIONS := -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
 ASAN := -O0 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
-# Most modes do not optimise: they compile three times as fast, and no tail call hides a stack that grows.
+# Most modes do not optimise: they compile three times as fast, and no tail call hides a stack that grows. In split
+# modes the definitions are compiled once; the others test the header as most programs include it.
 compiler.gcc := $(CXX)
-flags.gcc := -O0 -g1
+flags.gcc := -O0 -g1 -DANYIO_NET_SPLIT
 compiler.clang := $(CLANGXX)
 flags.clang := -O2 -g1 -DANYIO_NET_SPLIT
 compiler.gcc-noexc := $(CXX)
@@ -157,14 +158,21 @@ $(BUILD)/run_tests: $(OBJECTS)
 	@$(COMPILE) $^ $(LDFLAGS) $(TLS_LIBS) $(LDLIBS) -o $@
 	@$(if $(emulate.$(MODE)),$(emulate.$(MODE)) $@)
 
-$(PROGRAMS): %: %.o $(KQUEUE)
-	@$(COMPILE) $< $(KQUEUE) $(LDFLAGS) $(LDLIBS) -o $@
+# What programs are linked with: in split modes the definitions, for each TLS library and for none.
+definitions = $(if $(findstring ANYIO_NET_SPLIT,$(flags.$(MODE))),$(BUILD)/definitions$1.o) $(KQUEUE)
+$(foreach e,$(ENGINES),$(BUILD)/definitions-$e.o) $(BUILD)/definitions.o: $(BUILD)/definitions%.o: $(HEADER) Makefile
+	@mkdir -p $(@D)
+	@echo "  $(MODE): the definitions $*"
+	@echo '#include "$(HEADER)"' | $(COMPILE) $(SIM_MACROS) $(macro$(subst -,.,$*)) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $@
+
+$(PROGRAMS): %: %.o $(call definitions,)
+	@$(COMPILE) $< $(call definitions,) $(LDFLAGS) $(LDLIBS) -o $@
 
 define tls_program_rule
-$(call tls_program,$1,$2): $1 $(EXAMPLE_SUPPORT) $(HEADER) Makefile $(KQUEUE)
+$(call tls_program,$1,$2): $1 $(EXAMPLE_SUPPORT) $(HEADER) Makefile $(call definitions,-$2)
 	@mkdir -p $$(@D)
 	@echo "  $(MODE): $1, $2"
-	@$$(COMPILE) $(macro.$2) $1 $(KQUEUE) $$(LDFLAGS) $(libs.$2) $$(LDLIBS) -o $$@
+	@$$(COMPILE) $(macro.$2) $1 $(call definitions,-$2) $$(LDFLAGS) $(libs.$2) $$(LDLIBS) -o $$@
 endef
 $(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(eval $(call tls_program_rule,$s,$e))))
 

@@ -3023,6 +3023,8 @@ class operation : public node, public operation_tag {
     self().left();
     return true;
   }
+  /// Who waits for it, null if nobody does.
+  [[nodiscard]] const face* waits_with() const noexcept { return pending() ? how : nullptr; }
   /// Takes it back, if it waits; it may be started again.
   void withdraw() noexcept {
     if (!pending()) return;
@@ -3342,6 +3344,29 @@ class [[nodiscard]] result_awaiter : waiting_for<Op> {
   }
 };
 
+/// What an operation made of another begins to wait for. If that lies elsewhere, it is withdrawn with this,
+/// unless it has ended, or somebody else has begun it since. One that is held by value ends with its holder
+/// anyway.
+template <class Op>
+struct begun_elsewhere {
+  void begun(Op&) noexcept {}
+};
+template <class Op>
+struct begun_elsewhere<Op&> {
+  begun_elsewhere() = default;
+  begun_elsewhere(begun_elsewhere&&) noexcept {}
+  begun_elsewhere& operator=(begun_elsewhere&&) = delete;
+  ~begun_elsewhere() {
+    if (op != nullptr && op->waits_with() == how) op->withdraw();
+  }
+  void begun(Op& o) noexcept {
+    op = &o;
+    how = o.waits_with();
+  }
+  Op* op = nullptr;
+  const face* how = nullptr;
+};
+
 /// An operation or a task whose failure is a value. Op may be a reference.
 template <class Op>
 class [[nodiscard]] as_result_operation : public operation_tag {
@@ -3365,10 +3390,12 @@ class [[nodiscard]] as_result_operation : public operation_tag {
 
   void keep_loan() { detail::keep_loan(op_); }
   void withdraw() noexcept { op_.withdraw(); }
+  [[nodiscard]] const face* waits_with() const noexcept { return op_.waits_with(); }
 
   template <class F>
   void start(F f) & {
     op_.start(wrapped<F>{f});
+    begun_.begun(op_);
   }
   template <class F>
   void start(F&& f) && {
@@ -3398,6 +3425,7 @@ class [[nodiscard]] as_result_operation : public operation_tag {
     void abandon() const { detail::abandon(f); }
   };
   Op op_;
+  [[no_unique_address]] begun_elsewhere<Op> begun_;
 };
 
 }  // namespace detail
@@ -3552,6 +3580,10 @@ class [[nodiscard]] task : public operation_tag {
   }
 
   // --- for the parts of the library
+  /// Who waits for it, null if nobody does.
+  [[nodiscard]] const detail::face* waits_with() const noexcept {
+    return under_way() ? promise_->how : nullptr;
+  }
   /// Destroys what has not ended.
   void withdraw() noexcept {
     if (promise_ != nullptr && !promise_->finished) reset();

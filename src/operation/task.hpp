@@ -131,6 +131,10 @@ class [[nodiscard]] task : public operation_tag {
   }
 
   // --- for the parts of the library
+  /// Who waits for it, null if nobody does.
+  [[nodiscard]] const detail::face* waits_with() const noexcept {
+    return under_way() ? promise_->how : nullptr;
+  }
   /// Destroys what has not ended.
   void withdraw() noexcept {
     if (promise_ != nullptr && !promise_->finished) reset();

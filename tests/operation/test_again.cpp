@@ -208,3 +208,58 @@ TEST_CASE("a coroutine that is destroyed leaves an operation alone that somebody
     CHECK(got == "hello");
   }
 }
+
+TEST_CASE("what is awaited by reference is taken back with the composite that waits for it") {
+  using namespace std::chrono_literals;
+  reader r;
+  const auto still_works = [&r] {
+    anyio::run(r.pair.second.send("hello"));
+    CHECK(anyio::run(r.op) == "hello");
+  };
+  const auto limited = anyio::run(as_result(anyio::fail_after(1ms, as_result(r.op))));
+  CHECK(limited.error() == errc::timed_out);
+  still_works();
+  static_cast<void>(anyio::run(anyio::when_any(as_result(r.op), anyio::sleep(0ms))));
+  still_works();
+  {
+    anyio::task_group group;
+    group.start_soon(as_result(r.op));
+    support::settle();
+  }
+  still_works();
+  {
+    auto named = as_result(r.op);
+    named.start([](const anyio::result<std::string>&) {});
+    support::settle();
+  }
+  still_works();
+
+  // A task is destroyed.
+  bool destroyed = false;
+  task<> waits = [](anyio::receive_string_operation& op, bool& gone) -> task<> {
+    struct at_end {
+      bool& flag;
+      explicit at_end(bool& f) : flag(f) {}
+      ~at_end() { flag = true; }
+    } const end(gone);
+    static_cast<void>(co_await op);
+  }(r.op, destroyed);
+  CHECK(anyio::run(as_result(anyio::fail_after(1ms, as_result(waits)))).error() == errc::timed_out);
+  CHECK(destroyed);
+  still_works();
+}
+
+TEST_CASE("what is awaited by reference is left alone if somebody else has started it since") {
+  reader r;
+  auto named = as_result(r.op);
+  named.start([](const anyio::result<std::string>&) {});
+  r.op = r.pair.first.receive();
+  std::string got;
+  r.op.start(
+      [text = &got](anyio::result<std::string> bytes) { *text = std::move(bytes).value_or("failed"); });
+  { const auto ended = std::move(named); }
+  { auto again = as_result(r.op); }
+  anyio::run(r.pair.second.send("hello"));
+  support::settle();
+  CHECK(got == "hello");
+}

@@ -2547,11 +2547,11 @@ class loop {
 
 // Coroutines, run by a driver.
 //
-// A coroutine of the library is never resumed from inside another: it returns to its driver and says
-// what comes next, so the stack does not grow, whatever the compiler makes of symmetric transfer. An
-// error raised where there are no exceptions goes the same way: the driver destroys the frame, whose
-// locals so end innermost first, and then raises whoever waits for it. This part must not know
-// operations.
+// A coroutine of the library is never resumed from inside another: it returns to its driver with the next
+// step to take. So the stack does not grow, even if the compiler does not implement symmetric transfer as a
+// tail call. Without exceptions, a raised error takes this way too: the driver destroys the frame, whose
+// locals are destroyed innermost first, and then raises the error in the coroutine that waits for it. This
+// part must not know operations.
 
 #include <coroutine>
 
@@ -2559,15 +2559,15 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 struct promise_base;
 
-/// What a driver does next.
+/// The next step of a driver.
 struct step {
   enum kind : std::uint8_t { nothing, resume, deliver, raise };
   kind what = nothing;
   promise_base* promise = nullptr;
-  error failure;  // of raise
+  error failure;  // for `raise`
 };
 
-/// Room for a callable of three pointers, or for whoever else waits.
+/// Room for a callable of at most three pointers, or for another kind of waiter.
 struct waiter_storage {
   alignas(void*) std::byte bytes[3 * sizeof(void*)];
 
@@ -2583,20 +2583,20 @@ struct waiter_storage {
   }
 };
 
-/// The face of a coroutine: also how its end reaches whoever waits.
+/// The face of a coroutine. It also passes the end of the coroutine to its waiter.
 struct coroutine_face : face {
   step (*deliver)(promise_base&);
-  step (*fail)(const waiter_storage&, error);  // the coroutine itself is gone
+  step (*fail)(const waiter_storage&, error);  // the coroutine itself has been destroyed
 };
 
-/// What every coroutine of the library has.
+/// The part of a promise that every coroutine of the library has.
 struct promise_base : node, recycled {
   std::coroutine_handle<> handle;
-  promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
+  promise_base** owner = nullptr;  // the task's pointer to this; set once it is awaited or started
   waiter_storage waiter;
-  promise_base* inner = nullptr;  // the task that it awaits, and
-  promise_base* outer = nullptr;  // the coroutine that awaits it: so a chain is destroyed without recursion
-  link scopes;                    // the task groups that were made in it, which so know what they are part of
+  promise_base* inner = nullptr;  // the task that this awaits; lets a chain be destroyed without recursion
+  promise_base* outer = nullptr;  // the coroutine that awaits this
+  link scopes;                    // the task groups that this coroutine made, so that each knows its host
 
   ~promise_base() {
     leave_outer();
@@ -2612,9 +2612,9 @@ struct promise_base : node, recycled {
   }
 };
 
-/// The coroutine that runs now, for telling a task from its own inside.
+/// The coroutine that runs now. It shows whether code runs inside a given task.
 inline constinit thread_local promise_base* active = nullptr;
-/// What the coroutine that runs now wants of its driver when it returns.
+/// The step that the coroutine that runs now requests from its driver when it returns.
 inline constinit thread_local step next_step{};
 
 void drive(step s);
@@ -2622,11 +2622,11 @@ void drive(step s);
 /// Destroys a suspended coroutine and the tasks that it awaits, innermost first.
 void destroy_chain(promise_base& whole) noexcept;
 
-/// Destroys a suspended coroutine that somebody waits for, on behalf of its end.
+/// Destroys a suspended coroutine that ends and has a waiter.
 void end_frame(promise_base& p) noexcept;
 
-/// While it lives, what runs or is destroyed counts as the inside of something that is no coroutine, or
-/// no longer one.
+/// While this object lives, code that runs, destructors included, counts as running inside a node that is not
+/// a coroutine, or inside a coroutine that is being destroyed.
 class stand_in : public promise_base {
  public:
   stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(std::exchange(active, this)) {
@@ -2647,21 +2647,21 @@ class stand_in : public promise_base {
   promise_base* before_;
 };
 
-/// The owner of what a coroutine of another kind waits for: nobody can tell what it is a part of.
+/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
 alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
 inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
-/// Said by a coroutine as its last act before it suspends.
+/// Requests the next step. A coroutine calls it as its last action before it suspends.
 inline void hand_on(const promise_base& self, step s) {
   if (active == &self) {
     next_step = s;
   } else {
-    drive(s);  // an awaitable that insists on the coroutine's own handle resumed it: there is no driver
+    drive(s);  // an awaitable that needs the coroutine's own handle resumed it: there is no driver
   }
 }
 
-/// Whether `whole` is what runs now, or waits for it at some remove. `if_unknown` is the answer where a
-/// coroutine of another kind stands between.
+/// Whether `whole` runs now, or waits, directly or indirectly, for the coroutine that runs now. `if_unknown`
+/// is the answer if a foreign coroutine stands between them.
 [[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
 
 /// Whether a loop would wait in vain for this node, which has just begun, since it keeps the node's own loop
@@ -2694,8 +2694,8 @@ struct suspended {
   }
 };
 
-/// What an awaitable of another kind is given to resume in a coroutine's place. It has the layout of a
-/// suspended coroutine in g++ and clang, two functions, and brings the coroutine back under a driver.
+/// The object that a foreign awaitable resumes in place of a coroutine. It has the layout of a suspended
+/// coroutine in g++ and clang, which begins with two functions, and resumes the coroutine under a driver.
 struct resumption {
   void (*resume)(void*) = [](void* self) {
     drive({step::resume, static_cast<resumption*>(self)->promise, {}});
@@ -2704,8 +2704,8 @@ struct resumption {
   promise_base* promise = nullptr;
 
   [[nodiscard]] std::coroutine_handle<> handle() noexcept {
-    // The compiler must not see whose functions these are: clang calls coroutines by a convention of its own,
-    // which is the same here, but a call that it knows to go elsewhere it drops as undefined (clang 19).
+    // The compiler must not see which functions these are. Clang calls coroutines with its own calling
+    // convention, which is the same here, but clang 19 drops a call as undefined if it sees another function.
     void* address = this;
     asm volatile("" : "+r"(address) : : "memory");
     return std::coroutine_handle<>::from_address(address);
@@ -2723,7 +2723,7 @@ decltype(auto) awaiter_of(A&& awaitable) {
   }
 }
 
-/// An awaitable of another kind inside a coroutine of the library.
+/// A foreign awaitable inside a coroutine of this library.
 template <class A>
 class foreign_awaiter {
   using awaiter = decltype(awaiter_of(std::declval<A>()));
@@ -2754,21 +2754,21 @@ class foreign_awaiter {
 
 // Operations, and the two ways to use one.
 //
-// An operation is a struct with one function: `attempt` tries, and says whether there is an outcome. The
-// base here runs it and hands the outcome to a coroutine or to a callback, from one slot in the operation
-// itself. The loop touches nothing of an operation after its completion ran. This part must not know
-// sockets.
+// An operation is a struct with one function: `attempt` tries, and reports whether there is an outcome. The
+// base here runs the operation and passes the outcome to a coroutine or to a callback, from one slot in the
+// operation itself. The loop does not touch an operation after its completion has run. This part must not
+// know sockets.
 //
-// What an operation gives to the base (all but `name` and `attempt` have a default):
+// Members that an operation provides to the base (all but `name` and `attempt` have a default):
 //   static constexpr const char* name     for errors and dumps
 //   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
-//   loop_core& home()                     where it runs
-//   errc check()                          an error that is there before any attempt
-//   errc enter()                          the same when it begins to wait; then it is known as the waiter
+//   loop_core& home()                     the loop that runs it
+//   errc check()                          an error that is known before any attempt
+//   errc enter()                          an error when it begins to wait; else registers it as the waiter
 //   bool in_vain()                        no attempt can succeed before something queues this node
-//   void started()                        begun, and not attempted by the caller: keep what is on loan
-//   void left()                           the outcome is there, or it was withdrawn: no longer the waiter
-//   void withdrawn()                      it was taken back, after `left`
+//   void started()                        it began without an attempt by the caller: keep bytes on loan
+//   void left()                           it has an outcome or was withdrawn: it is no longer the waiter
+//   void withdrawn()                      it was withdrawn; called after `left`
 //   void refresh()                        the next attempt must ask the kernel
 //   int descriptor()                      for dumps
 
@@ -2779,13 +2779,13 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 template <class T>
 class task;
 
-/// What every operation and task is. It does nothing until it is used, in one of three ways: `co_await` gives
-/// the value or raises the error; `co_await as_result(…)` gives a `result`; `start(callable)` gives the
-/// `result` to the callable, which runs once, from the loop. A named operation is the caller's, who cancels
-/// it by destroying it or by assigning to it; a temporary one that was started is the loop's. While it is
-/// idle it may be moved, and used again.
+/// The base of every operation and task. An operation does nothing until it is used in one of three ways:
+/// `co_await` returns the value or raises the error; `co_await as_result(…)` returns a `result`;
+/// `start(callable)` passes the `result` to the callable, which runs once, from the loop. The caller owns a
+/// named operation, and cancels it by destroying it or by assigning to it. The loop owns a temporary
+/// operation that was started. An idle operation may be moved, and used again.
 ///
-/// It stands here so that `as_result`, `fail_after` and their like are found without a qualification.
+/// It is declared here so that `as_result`, `fail_after` and similar names are found without qualification.
 struct operation_tag {};
 
 namespace detail {
@@ -2795,7 +2795,8 @@ template <class X>
 concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> &&
                        requires { typename std::remove_cvref_t<X>::value_type; };
 
-/// Callables of the library's own see a result as it is; users' never see a foreign exception in one.
+/// The library's own callables receive a result unchanged. A user's callable never receives a foreign
+/// exception in a result.
 template <class F>
 concept internal_callable = requires { typename F::internal; };
 
@@ -2814,13 +2815,13 @@ node* owner_of(const F& f) noexcept {
   }
 }
 
-/// The loop ends, and what waited with this callable is not called.
+/// Called when the loop ends: the callable will not be called.
 template <class F>
 void abandon(const F& f) {
   if constexpr (internal_callable<F> && requires { f.abandon(); }) f.abandon();
 }
 
-/// An operation that is put aside to begin later copies what it has on loan from the loop's buffer.
+/// An operation that is stored to begin later copies the bytes that it borrows from the loop's buffer.
 template <class Op>
 void keep_loan(Op& op) {
   if constexpr (requires { op.keep_loan(); }) op.keep_loan();
@@ -2850,8 +2851,8 @@ class detached : public pooled<recycler::operations> {
     void operator()(result<value>&& r) const {
       result<value> outcome = std::move(r);
       F f = std::move(block->f_);
-      delete block;  // before the call, so that what it starts finds the memory free
-      if constexpr (is_result<value> && !internal_callable<F>) {  // of as_result
+      delete block;  // before the call, so that an operation that it starts can reuse the memory
+      if constexpr (is_result<value> && !internal_callable<F>) {  // from as_result
         if (outcome.has_value())
           return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
         result_access::rethrow_foreign(outcome);
@@ -2878,9 +2879,9 @@ class detached : public pooled<recycler::operations> {
   F f_;
 };
 
-/// In a coroutine that awaits an operation. The operation need not lie in the coroutine: if the coroutine is
-/// destroyed as it waits, it withdraws the operation; and an operation that ends its waiting in another way
-/// takes back the pointer to it.
+/// The link from a waiting coroutine to the operation that it awaits, which may lie outside the coroutine. If
+/// the coroutine is destroyed while it waits, this withdraws the operation. If the operation ends the wait in
+/// another way, it clears this pointer.
 template <class Op>
 class waiting_for {
  public:
@@ -2893,12 +2894,12 @@ class waiting_for {
 
  protected:
   [[nodiscard]] Op& op() const noexcept { return static_cast<Op&>(*op_); }
-  /// For the last time: what the coroutine does next may destroy the operation.
+  /// Returns the operation for the last time: the coroutine may destroy it next.
   [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*std::exchange(op_, nullptr)); }
   node* op_;
 };
 
-/// What `co_await` of an operation is.
+/// The awaiter for `co_await` of an operation.
 template <class Op>
 class [[nodiscard]] awaiter : waiting_for<Op> {
  public:
@@ -2912,7 +2913,7 @@ class [[nodiscard]] awaiter : waiting_for<Op> {
   decltype(auto) await_resume() { return this->take_op().await_resume(); }
 };
 
-/// The base of operations. T is what it gives.
+/// The base of operations. T is the type of the value.
 template <class Derived, class T>
 class operation : public node, public operation_tag {
  public:
@@ -2927,8 +2928,8 @@ class operation : public node, public operation_tag {
   }
   ~operation() { forget_awaiter(); }
 
-  /// Starts it; the callable takes a `result<T>` and runs from the loop, once, unless this operation is
-  /// destroyed or assigned to before.
+  /// Starts the operation. The callable takes a `result<T>` and runs once, from the loop, unless this
+  /// operation is destroyed or assigned to before that.
   template <class F>
   void start(F f) & {
     static_assert(fits_named<F>,
@@ -2939,17 +2940,18 @@ class operation : public node, public operation_tag {
     awaited = false;
     begin_all(callback_face<F>, false);
   }
-  /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
+  /// Starts the operation. The loop keeps the operation and the callable, which only needs to be movable,
+  /// until completion.
   template <class F>
   void start(F&& f) && {
     detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
   }
 
-  /// Refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
+  /// The awaiter refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
   awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
 
   bool await_ready() { return ready_at_once<true>(); }
-  /// `place`, if there is one, is where the coroutine keeps a pointer to this.
+  /// `place`, unless null, is the place of the coroutine's pointer to this operation.
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h, node** place = nullptr) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
@@ -2988,10 +2990,10 @@ class operation : public node, public operation_tag {
         attempted |= try_now;
         return false;
       }
-      self().left();  // as after waiting: it may be used again
+      self().left();  // as after a wait, so that it may be used again
     }
     if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
-    finished = true;  // raised in await_suspend
+    finished = true;  // await_suspend raises the error
     return false;
   }
   template <bool Raises, class P>
@@ -3013,7 +3015,7 @@ class operation : public node, public operation_tag {
     finished = false;
     return r;
   }
-  /// For a composite: its own attempt, with the checks, by whoever keeps it. Not while it waits.
+  /// For a composite: checks this child and attempts it. Must not be called while the child waits.
   bool attempt_for_parent(result<T>& out) {
     if (const errc e = self().check(); e != errc::ok) {
       out = error(e, 0, self().operation_name());
@@ -3025,14 +3027,14 @@ class operation : public node, public operation_tag {
   }
   /// Who waits for it, null if nobody does.
   [[nodiscard]] const face* waits_with() const noexcept { return pending() ? how : nullptr; }
-  /// Takes it back, if it waits; it may be started again.
+  /// Withdraws the operation if it is pending. It may be started again.
   void withdraw() noexcept {
     if (!pending()) return;
     forget_awaiter();
     become_idle();
     self().withdrawn();
   }
-  /// For a composite whose time is over: one more attempt of a child that waits.
+  /// For a composite whose time limit has passed: one last attempt of a child that waits.
   bool attempt_last(result<T>& out) {
     self().refresh();
     if (early != errc::ok) {
@@ -3043,10 +3045,10 @@ class operation : public node, public operation_tag {
   }
 
  protected:
-  static constexpr bool immediate = false;  // completes at once always, and takes no part in fairness
-  static constexpr bool attempts_when_awaited = true;  // false: begins only once somebody waits
+  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
+  static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
   static constexpr bool has_parts =
-      false;  // whether others' code may run when it ends: children's destructors
+      false;  // whether other code may run when it ends, such as the destructors of children
 
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
@@ -3059,7 +3061,7 @@ class operation : public node, public operation_tag {
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
 
-  /// Hands over an outcome, or goes on waiting. What queues a node leads here.
+  /// Passes on an outcome, or continues to wait, as when the loop runs a queued node.
   void run_now() {
     core->park(*this);
     how->run(*this);
@@ -3069,12 +3071,13 @@ class operation : public node, public operation_tag {
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
   const Derived& self() const noexcept { return static_cast<const Derived&>(*this); }
 
-  /// Who tries again and again what is refused must not starve whoever it waits for.
+  /// Whether a failed check may be reported at once. A caller that retries a rejected operation in a loop
+  /// must not starve the task that it waits for.
   [[nodiscard]] bool may_refuse_at_once() const {
     loop_core* const here = loop_core::current_or_null();
     return here == nullptr || here->spend_await() || &self().home() != here;
   }
-  /// Begins to wait. What is thrown by it is the caller's, and leaves the operation idle.
+  /// Begins to wait. An exception goes to the caller and leaves the operation idle.
   void begin_all(const face& f, bool attempted_in_vain) {
 #if ANYIO_NET_EXCEPTIONS
     try {
@@ -3110,7 +3113,7 @@ class operation : public node, public operation_tag {
     }
     core->queue(*this);
   }
-  /// A coroutine that awaits this will not hear of it.
+  /// Clears the pointer of a coroutine that awaits this operation; the coroutine is not resumed.
   void forget_awaiter() noexcept {
     if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
   }
@@ -3118,9 +3121,9 @@ class operation : public node, public operation_tag {
     self().left();
     retire();
   }
-  /// One attempt by the loop. False: it waits on.
+  /// One attempt by the loop. False: the operation is still pending.
   bool poll(result<T>& out) {
-    if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
+    if constexpr (Derived::has_parts) core->park(*this);  // so that the end of the loop finds it
     if (early != errc::ok) {
       out = early_error();
       return true;
@@ -3140,7 +3143,7 @@ class operation : public node, public operation_tag {
     return true;
   }
 
-  /// An attempt while nobody waits. What is thrown ends it, as an outcome would.
+  /// An attempt while the operation has no waiter. An exception ends the operation, as an outcome does.
   bool attempt_by_caller(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
@@ -3154,7 +3157,7 @@ class operation : public node, public operation_tag {
 #endif
   }
 
-  /// What is thrown by the moves of a user's type is as if thrown at the co_await.
+  /// An attempt by the loop. An exception from moving a user's type counts as thrown at the co_await.
   bool try_attempt(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
@@ -3168,8 +3171,8 @@ class operation : public node, public operation_tag {
 #endif
   }
 
-  /// An attempt by the loop; when there is an outcome, `take` copies what it is handed to, and then the
-  /// operation is idle.
+  /// An attempt by the loop. If there is an outcome, `take` copies the waiter, and then the operation becomes
+  /// idle.
   template <class Take>
   static bool finish(Derived& op, result<T>& out, Take take) {
     if constexpr (Derived::has_parts) {
@@ -3237,9 +3240,9 @@ class operation : public node, public operation_tag {
 
   struct waiter {
     suspended coroutine;
-    node** place;  // the coroutine's pointer to this, null if it keeps none
+    node** place;  // the coroutine's pointer to this operation; null if it has none
   };
-  // A value, and who waits for it, are never there at the same time.
+  // The outcome and the waiter never exist at the same time.
   union slot {
     slot() noexcept {}
     slot(const slot&) noexcept {}
@@ -3256,7 +3259,7 @@ template <class Derived, class T, class Resource, side Side>
 class resource_operation : public operation<Derived, T> {
  public:
   resource_operation() = default;
-  /// Without a resource, that of a closed stream, it gives `closed_resource`.
+  /// Without a resource, as for a closed stream, the operation fails with `closed_resource`.
   explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) { this->made = true; }
   resource_operation(resource_operation&& other) noexcept = default;
   resource_operation& operator=(resource_operation&& other) noexcept {
@@ -3308,7 +3311,7 @@ class resource_operation : public operation<Derived, T> {
   }
 };
 
-/// What `co_await` of a result, and `raise`, are: an outcome that is there.
+/// The operation for `co_await` of a result and for `raise`: its outcome exists already.
 template <class T>
 class [[nodiscard]] result_operation : public operation<result_operation<T>, T> {
  public:
@@ -3367,7 +3370,7 @@ struct begun_elsewhere<Op&> {
   const face* how = nullptr;
 };
 
-/// An operation or a task whose failure is a value. Op may be a reference.
+/// An operation or a task that returns its failure as a value. Op may be a reference.
 template <class Op>
 class [[nodiscard]] as_result_operation : public operation_tag {
   using inner = typename std::remove_reference_t<Op>::value_type;
@@ -3408,7 +3411,7 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   }
 
  private:
-  // The library's own callables take a result of a result; users' take the result.
+  // The library's own callables take a result of a result; a user's callable takes the result.
   template <class F>
   struct wrapped {
     using internal = void;
@@ -3430,24 +3433,24 @@ class [[nodiscard]] as_result_operation : public operation_tag {
 
 }  // namespace detail
 
-/// `co_await as_result(op)` gives a `result<T>` where `co_await op` gives a T or raises.
+/// `co_await as_result(op)` returns a `result<T>` where `co_await op` returns a T or raises an error.
 template <class Op>
   requires detail::is_operation<Op>
 [[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
   return detail::as_result_operation<Op>(std::forward<Op>(op));
 }
 
-/// `co_await raise(e)` ends what awaits it with this error.
+/// `co_await raise(e)` raises this error in the coroutine that awaits it.
 [[nodiscard]] inline detail::result_operation<void> raise(error e) {
   return detail::result_operation<void>(result<void>(e));
 }
 
-/// `co_await` of a result gives its value or raises its error.
+/// `co_await` of a result returns its value or raises its error.
 template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
   return detail::result_operation<T>(std::move(r));
 }
-/// The same of a copy.
+/// `co_await` of a named or const result returns a copy of its value or raises its error.
 template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
   return detail::result_operation<T>(result<T>(r));
@@ -3459,10 +3462,10 @@ template <class T>
 
 // Tasks: coroutines that are operations.
 //
-// A task is lazy, belongs to whoever holds it, and is awaited or started once. Destroying it destroys
-// its frame, and with it whatever it waits for. Its value stays in the frame until it is taken; where
-// there are no exceptions a raised error ends the frame before anybody hears of it. This part must not
-// know sockets.
+// A task is lazy, belongs to its owner, and is awaited or started once. Destroying a task destroys its
+// frame, and with it the operation that it waits for. Its value stays in the frame until it is taken.
+// Without exceptions, a raised error destroys the frame before the waiter receives the error. This part must
+// not know sockets.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -3535,12 +3538,12 @@ inline constexpr bool is_task<task<T>> = true;
 
 }  // namespace detail
 
-/// A coroutine that gives a T. Does nothing until it is awaited or started, from then on runs on that
-/// thread's loop, and is cancelled by destroying it.
+/// A coroutine that returns a T. It does nothing until it is awaited or started. From then on it runs on that
+/// thread's loop. Destroying it cancels it.
 template <class T = void>
 class [[nodiscard]] task : public operation_tag {
  public:
-  using value_type = T;  ///< what it gives
+  using value_type = T;  ///< the type of its value
   using promise_type = detail::promise<T>;
 
   task() = default;
@@ -3557,10 +3560,10 @@ class [[nodiscard]] task : public operation_tag {
   }
   ~task() { reset(); }
 
-  /// Whether there is a coroutine.
+  /// Whether it holds a coroutine.
   explicit operator bool() const noexcept { return promise_ != nullptr; }
 
-  /// Starts it from the loop; the callable takes a `result<T>`.
+  /// Starts the task from the loop. The callable takes a `result<T>`.
   template <class F>
   void start(F f) & {
     static_assert(
@@ -3573,7 +3576,8 @@ class [[nodiscard]] task : public operation_tag {
     promise_->begin(detail::loop_core::current(), callback_face<F>);
     promise_->core->queue(*promise_);
   }
-  /// The loop keeps the task and the callable, any that can be moved, until it has ended.
+  /// Starts the task from the loop. The loop keeps the task and the callable, which only needs to be movable,
+  /// until the task has ended.
   template <class F>
   void start(F&& f) && {
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
@@ -3584,7 +3588,7 @@ class [[nodiscard]] task : public operation_tag {
   [[nodiscard]] const detail::face* waits_with() const noexcept {
     return under_way() ? promise_->how : nullptr;
   }
-  /// Destroys what has not ended.
+  /// Destroys the coroutine if it has not ended.
   void withdraw() noexcept {
     if (promise_ != nullptr && !promise_->finished) reset();
   }
@@ -3654,7 +3658,7 @@ class [[nodiscard]] task : public operation_tag {
   detail::promise_base* promise_ = nullptr;
 };
 
-/// What `co_await` of a task is. It refers to the task, whose frame holds the value.
+/// The awaiter for `co_await` of a task. It refers to the task, whose frame holds the value.
 template <class T>
 template <bool Raises>
 class [[nodiscard]] task<T>::awaiter {
@@ -3711,7 +3715,7 @@ class [[nodiscard]] task<T>::awaiter {
   };
   static waiting who(const detail::waiter_storage& s) { return s.get<waiting>(); }
 
-  static void run(detail::node& n) {  // begun by a foreign coroutine, or put off to let others run
+  static void run(detail::node& n) {  // awaited by a foreign coroutine, or postponed to let others run
     auto& p = static_cast<promise_type&>(n);
     p.core->park(p);
     detail::drive({detail::step::resume, &p, {}});
@@ -3751,7 +3755,7 @@ class [[nodiscard]] task<T>::awaiter {
   static constexpr detail::coroutine_face face{{run, abandon, owner, task::describe}, deliver, fail};
 
   task& task_;
-  result<void> failure_;  // in place of an outcome, when the frame is gone
+  result<void> failure_;  // replaces the outcome when there is no frame to hold it
 };
 
 template <class T>
@@ -3777,9 +3781,9 @@ task<T> promise_common<T>::get_return_object() noexcept {
 
 // Operations made of operations: time limits, all of several, one of several.
 //
-// A composite starts its children with callbacks that move it on, and hands over at once when the last
-// thing it waited for is there, so that a view a child gives is still good. Destroying it destroys its
-// children. It must not know what a child does.
+// A composite starts its children with callbacks that advance it. It completes at once when the last
+// outcome that it needs arrives, so that a view that a child returns is still valid. Destroying a composite
+// destroys its children. This part must not know what a child does.
 
 #include <algorithm>
 #include <optional>
@@ -3789,7 +3793,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Keeps a callable alive beside the task that it gave.
+/// Keeps a callable alive together with the task that it returned.
 template <class F>
 #if defined(__clang__)
 [[clang::no_sanitize("function")]]  // clang 14 cannot assemble what that check adds to a coroutine template
@@ -3809,7 +3813,7 @@ struct operation_of<X> {
   using type = std::remove_cvref_t<X>;
 };
 
-/// What `x` is as an operation: itself, or the task that it returns when called without arguments.
+/// The operation that `x` stands for: `x` itself, or the task that `x` returns when called without arguments.
 template <class X>
 using operation_of_t = typename operation_of<X>::type;
 
@@ -3827,11 +3831,11 @@ operation_of_t<X> as_operation(X&& x) {
 template <class T>
 using not_void = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
-/// Whether a composite may attempt this child itself: an operation proper, which keeps nothing running.
+/// Whether a composite may attempt this child itself: a plain operation, which keeps nothing running.
 template <class Op>
 concept attemptable = requires(Op& op, result<typename Op::value_type>& out) { op.attempt_for_parent(out); };
 
-/// Ends a child, if it has not ended; one that keeps nothing running may be started again.
+/// Ends a child that has not ended. A child that keeps nothing running may be started again.
 template <class Op>
 void end_child(std::optional<Op>& op) noexcept {
   if constexpr (attemptable<Op>) {
@@ -3841,7 +3845,8 @@ void end_child(std::optional<Op>& op) noexcept {
   }
 }
 
-/// How a child reaches its parent; I tells it from its siblings.
+/// The callback of a child, which passes the outcome to its parent. I distinguishes the child from its
+/// siblings.
 template <class Parent, class T, std::size_t I = 0>
 struct child_done {
   using internal = void;
@@ -3850,7 +3855,7 @@ struct child_done {
   node* owner() const noexcept { return parent; }
 };
 
-/// A child, and the time at which it is given up.
+/// A child, and the time at which it is cancelled.
 template <class Derived, class T, class Op>
 class timed_operation : public operation<Derived, T> {
  public:
@@ -3869,7 +3874,7 @@ class timed_operation : public operation<Derived, T> {
   friend done;
   static constexpr bool has_parts = true;
 
-  /// True when there is an outcome of the child, or time is over: `timed_out`.
+  /// True when the child has an outcome, or when the time limit has passed: `timed_out`.
   bool attempt_child(result<child_value>& out) {
     if (arrived_ != nullptr) {
       out = std::move(*std::exchange(arrived_, nullptr));
@@ -3924,7 +3929,7 @@ class timed_operation : public operation<Derived, T> {
 
 }  // namespace detail
 
-/// What `fail_after` and `fail_at` give.
+/// The operation that `fail_after` and `fail_at` return.
 template <class Op>
 class [[nodiscard]] timeout_operation
     : public detail::timed_operation<timeout_operation<Op>, typename Op::value_type, Op> {
@@ -3942,7 +3947,7 @@ namespace detail {
 template <class T>
 using maybe = std::conditional_t<std::is_void_v<T>, bool, std::optional<not_void<T>>>;
 
-/// What `move_on_after` and `move_on_at` give.
+/// The operation that `move_on_after` and `move_on_at` return.
 template <class Op>
 class [[nodiscard]] move_on_operation
     : public timed_operation<move_on_operation<Op>, maybe<typename Op::value_type>, Op> {
@@ -3972,25 +3977,29 @@ class [[nodiscard]] move_on_operation
 
 }  // namespace detail
 
-/// x, or `timed_out` when the time is over first. With no time at all: what is there at once.
+/// Runs `x` with a time limit: returns its value, or fails with `timed_out` if the limit passes first. With a
+/// limit of zero, returns only what is available at once.
 template <class Rep, class Period, class X>
 [[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                       detail::as_operation(std::forward<X>(x)));
 }
-/// The same with a point in time, of the loop's clock.
+/// Runs `x` until `deadline` on the loop's clock: returns its value, or fails with `timed_out` if the
+/// deadline passes first.
 template <class X>
 [[nodiscard]] auto fail_at(time_point deadline, X&& x) {
   return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
 }
-/// x, or an empty optional when the time is over first; of an x that gives nothing true, or false. With no
-/// time at all: what is there at once.
+/// Runs `x` with a time limit: returns its value, or an empty optional if the limit passes first. If `x` has
+/// no value: returns true, or false if the limit passes first. With a limit of zero, returns only what is
+/// available at once.
 template <class Rep, class Period, class X>
 [[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
-/// The same with a point in time, of the loop's clock.
+/// Runs `x` until `deadline` on the loop's clock: returns its value, or an empty optional if the deadline
+/// passes first. If `x` has no value: returns true, or false if the deadline passes first.
 template <class X>
 [[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
@@ -3999,7 +4008,7 @@ template <class X>
 
 namespace detail {
 
-/// Several children at once; complete when all are, or at the first error.
+/// Several children at once. Completes when all children have completed, or at the first error.
 template <class... Ops>
 class [[nodiscard]] when_all_operation
     : public operation<when_all_operation<Ops...>, std::tuple<not_void<typename Ops::value_type>...>> {
@@ -4087,7 +4096,7 @@ class [[nodiscard]] when_all_operation
   result<value>* failure_ = nullptr;
 };
 
-/// The same for tasks of one kind.
+/// Several tasks of one type at once. Completes when all tasks have completed, or at the first error.
 template <class T>
 class [[nodiscard]] when_all_tasks_operation
     : public operation<when_all_tasks_operation<T>, std::vector<not_void<T>>> {
@@ -4155,8 +4164,8 @@ class [[nodiscard]] when_all_tasks_operation
   result<value>* failure_ = nullptr;
 };
 
-/// Several children; the first to complete decides. They begin one after another, each once the one
-/// before has had its first attempt.
+/// Several children, of which the first to complete decides the outcome. The children begin one after
+/// another, each after the first attempt of the child before it.
 template <class... Ops>
 class [[nodiscard]] when_any_operation
     : public operation<when_any_operation<Ops...>, std::variant<not_void<typename Ops::value_type>...>> {
@@ -4233,21 +4242,22 @@ class [[nodiscard]] when_any_operation
 
 }  // namespace detail
 
-/// All of them: a tuple of what they give, `std::monostate` for nothing. The first error cancels the
-/// others and is raised.
+/// Runs all arguments concurrently and returns a tuple of their values, with `std::monostate` in place of
+/// void. The first error cancels the others and is raised.
 template <class... Xs>
 [[nodiscard]] auto when_all(Xs&&... xs) {
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
-/// The same of any number of tasks of one kind: a vector in their order.
+/// Runs any number of tasks of one type concurrently and returns a vector of their values, in the order of
+/// the tasks. The first error cancels the others and is raised.
 template <class T>
 [[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));
 }
 
-/// The first of them to complete decides, its error included; the others are cancelled. One that
-/// completes at once keeps the rest from beginning.
+/// Runs the arguments concurrently until the first completes, and returns its value or raises its error. The
+/// others are cancelled. If one completes at once, those after it do not begin.
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
 [[nodiscard]] auto when_any(Xs&&... xs) {
@@ -4259,12 +4269,12 @@ template <class... Xs>
 
 // == operation/descriptors.hpp ====================================================================
 
-// Waiting for descriptors that belong to others.
+// Waiting for descriptors that the library does not own.
 //
-// Their owner may close one and use its number again at any time, so nothing of it stays in the poller
-// beyond a wait: first a look at what is ready now, then an entry for one event, level-triggered, which is
-// taken out again on completion or withdrawal. A reader and a writer share the entry. This part must not
-// know what a descriptor is.
+// The owner may close a descriptor and reuse its number at any time, so an entry stays in the poller only
+// during a wait. A wait first checks what is ready now, and then makes an entry for one level-triggered
+// event, which is removed on completion or withdrawal. A reader and a writer share the entry. This part must
+// not know what a descriptor is.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -4272,7 +4282,7 @@ class wait_operation;
 
 namespace detail {
 
-/// A descriptor of somebody else's that is waited for.
+/// A descriptor that belongs to another owner and for which an operation waits.
 class raw_descriptor final : public resource, public link {
  public:
   raw_descriptor(loop_core& core, int fd) : resource(core) {
@@ -4282,13 +4292,13 @@ class raw_descriptor final : public resource, public link {
   }
   ~raw_descriptor() override { close(); }
 
-  /// Null if nobody waits for it.
+  /// The entry for `fd`; null if no operation waits for it.
   [[nodiscard]] static raw_descriptor* find(loop_core& core, int fd) noexcept;
 
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  /// Has the poller tell once of what is waited for now. 0 or a negative errno.
+  /// Asks the poller to report once the events that are waited for now. Returns 0 or a negative errno.
   [[nodiscard]] int arm();
-  /// Somebody does not wait any more; the entry serves the other one, or ends with the last.
+  /// One waiter left. The entry stays for the other waiter, and ends with the last.
   void left(side s) noexcept;
 
  private:
@@ -4301,7 +4311,7 @@ class raw_descriptor final : public resource, public link {
 
 }  // namespace detail
 
-/// What `wait_readable` and `wait_writable` give.
+/// The operation that `wait_readable` and `wait_writable` return.
 class [[nodiscard]] wait_operation : public detail::operation<wait_operation, void> {
  public:
   static constexpr const char* name = "wait";
@@ -4323,35 +4333,37 @@ class [[nodiscard]] wait_operation : public detail::operation<wait_operation, vo
   void left() noexcept { leave(); }
   [[nodiscard]] int descriptor() const noexcept { return fd_; }
 
-  /// Whether another waits for the same, or the descriptor belongs to a stream of this loop.
+  /// Whether another operation waits for the same event, or the descriptor belongs to a stream of this loop.
   [[nodiscard]] bool busy(detail::loop_core& loop) const noexcept;
   void join(detail::loop_core& loop);
   void leave() noexcept;
 
   int fd_ = -1;
   detail::side side_ = detail::read_side;
-  detail::ref<detail::raw_descriptor> place_;  // while it waits
+  detail::ref<detail::raw_descriptor> place_;  // set while this waits
 };
 
-/// Completes when a read from the descriptor would not block: ready now is ready, and so is a regular
-/// file, an end of stream or an error. The descriptor stays the caller's, who calls `notify_closing`
-/// before closing it while somebody waits.
+/// Completes when a read from the descriptor would not block. It completes at once for a descriptor that is
+/// ready now, a regular file, an end of stream, or an error. The caller still owns the descriptor, and must
+/// call `notify_closing` before closing it while an operation waits.
 ///
-/// One reader and one writer may wait for a descriptor at a time: `busy_resource` else, and for the
-/// descriptor of a stream of this loop. `invalid_argument` if negative, `os_error` with EBADF if not open.
+/// One reader and one writer may wait for a descriptor at a time. Errors: `busy_resource` for a second one
+/// and for the descriptor of a stream of this loop; `invalid_argument` if `fd` is negative; `os_error` with
+/// EBADF if it is not open.
 [[nodiscard]] inline wait_operation wait_readable(int fd) { return {fd, detail::read_side}; }
-/// The same for a write.
+/// Completes when a write to the descriptor would not block. The rules and errors are those of
+/// `wait_readable`.
 [[nodiscard]] inline wait_operation wait_writable(int fd) { return {fd, detail::write_side}; }
 
-/// Ends what waits for the descriptor on this thread's loop with `closed_resource`; from here on the loop
-/// does not touch it. Does not close it.
+/// Ends the operations that wait for the descriptor on this thread's loop with `closed_resource`. From then
+/// on the loop does not touch the descriptor. Does not close it.
 void notify_closing(int fd);
 
 }}  // namespace anyio
 
 // == operation/run.hpp ============================================================================
 
-// From a plain function into the loop and back.
+// Running an operation from a plain function.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -4362,7 +4374,7 @@ struct run_done {
   using internal = void;
   std::optional<result<T>>* outcome;
   bool* done;
-  node* runner = nullptr;  // stands for who waits
+  node* runner = nullptr;  // stands for the call of `run` that waits
   void operator()(result<T>&& r) const {
     outcome->emplace(std::move(r));
     *done = true;
@@ -4370,8 +4382,8 @@ struct run_done {
   [[nodiscard]] node* owner() const noexcept { return runner; }
 };
 
-/// An exception of others may leave the loop before a caller's own operation is through, which then is
-/// taken back: it refers to the frame that is left.
+/// A foreign exception may leave the loop before the caller's own operation has completed. The operation is
+/// then withdrawn, since it refers to the frame of `run`.
 template <class Op>
 struct withdraw_at_end {
   Op& op;
@@ -4384,17 +4396,17 @@ struct withdraw_at_end<Op&> {
 
 }  // namespace detail
 
-/// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
-/// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
+/// Runs an operation, a task, or a callable that returns a task, and returns its value or raises its error.
+/// Without exceptions, prints the error and aborts; `run(as_result(x))` returns the result.
 ///
-/// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
-/// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
-/// `after_fork`.
+/// Uses this thread's loop if there is one that does not run. Otherwise makes a loop for this call;
+/// operations that are still pending at the end are destroyed with that loop. A loop that was inherited over
+/// a fork is not used before its `after_fork`.
 ///
-/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
-/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
-/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
-/// callback is all right.
+/// A loop that runs continues only after this call. Inside such a loop, `x` must not wait for anything that
+/// belongs to that loop, such as an operation of one of its streams: it would never complete. This fails an
+/// assertion, or is `invalid_argument` without assertions; so is an operation of another loop that does not
+/// run. Starting such an operation with a callback is allowed.
 template <class X>
 auto run(X&& x) {
   using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
@@ -4448,11 +4460,11 @@ auto run(X&& x) {
 
 // == operation/signals.hpp ========================================================================
 
-// Signals as something to receive.
+// Receiving signals.
 //
-// The handler behind the seam only notes a signal and wakes the loops that asked for it; here each loop
-// hands it to every receiver that named it, once for all that came in the meantime, as the kernel does.
-// This part must not know what a handler may do.
+// The signal handler, behind the backend, only records a signal and wakes the loops that asked for it. Here
+// each loop passes the signal to every receiver that named it. Several signals of one number that arrive in
+// the meantime count as one, as in the kernel. This part must not know what a signal handler may do.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -4466,13 +4478,13 @@ class signal_resource final : public resource, public link {
   explicit signal_resource(loop_core& core);
   ~signal_resource() override { close(); }
 
-  /// Names one more signal. 0 or a negative errno.
+  /// Names one more signal. Returns 0 or a negative errno.
   [[nodiscard]] int add(int number);
-  /// The lowest that came; 0 if none did.
+  /// Takes the signal with the lowest number that has arrived; 0 if there is none.
   [[nodiscard]] int take();
 
  private:
-  /// Hands what came to the receivers of the loop.
+  /// Passes the signals that have arrived to the receivers of the loop.
   static void distribute(loop_core& core);
   ANYIO_NET_FN void shut() noexcept override;
 
@@ -4481,7 +4493,7 @@ class signal_resource final : public resource, public link {
   std::uint64_t came_ = 0;
 };
 
-/// What `signal_receiver::receive` gives.
+/// The operation that `signal_receiver::receive` returns.
 class [[nodiscard]] receive_signal_operation
     : public resource_operation<receive_signal_operation, int, signal_resource, read_side> {
  public:
@@ -4505,12 +4517,12 @@ class [[nodiscard]] receive_signal_operation
 
 }  // namespace detail
 
-/// Receives the signals that it names, from its opening to its end, instead of what the process did with
-/// them before. Every receiver of any loop that named a signal gets it; when the last of them is closed,
-/// the disposition from before is back.
+/// Receives the signals that it names while it is open, in place of their previous disposition in the
+/// process. Every receiver, on any loop, that named a signal receives it. When the last of these receivers is
+/// closed, the previous disposition is restored.
 ///
-/// Signals of a kind that come faster than they are received count as one (sigaction(2)). A receiver that
-/// nobody waits on does not keep `run()` going.
+/// Signals of one number that arrive faster than they are received count as one (sigaction(2)). A receiver
+/// without a pending operation does not keep `run()` running.
 class signal_receiver {
  public:
   signal_receiver() = default;
@@ -4518,8 +4530,8 @@ class signal_receiver {
   signal_receiver& operator=(signal_receiver&& other) noexcept;
   ~signal_receiver() { close(); }
 
-  /// For this thread's loop. `invalid_argument` with EINVAL for a number that is none, or that cannot be
-  /// caught.
+  /// Opens a receiver on this thread's loop. Fails with `invalid_argument` and EINVAL for a number that is
+  /// not a signal or cannot be caught.
   template <std::convertible_to<int>... Numbers>
   [[nodiscard]] static result<signal_receiver> open(int first, Numbers... others) {
     const int numbers[] = {first, static_cast<int>(others)...};
@@ -4529,15 +4541,16 @@ class signal_receiver {
   /// Whether it is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
-  /// The number of a signal that came, the lowest first if there are several.
+  /// Returns the number of a signal that has arrived, the lowest first if there are several.
   [[nodiscard]] detail::receive_signal_operation receive() {
     return detail::receive_signal_operation(resource_);
   }
-  /// What waits makes one more attempt, then ends with `cancelled`.
+  /// The pending operation makes one more attempt, then ends with `cancelled`.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// What waits ends with `closed_resource`; what came and was not received is dropped. Again is a no-op.
+  /// Closes the receiver. The pending operation ends with `closed_resource`; signals that have arrived but
+  /// were not received are dropped. Calling it again has no effect.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -4553,13 +4566,13 @@ class signal_receiver {
 
 // == operation/sleep.hpp ==========================================================================
 
-// Waiting for a time.
+// Sleeping for a duration or until a point in time.
 //
-// It must not read a clock: the loop has the time, virtual in a simulation.
+// This part must not read a clock: the loop knows the time, which is virtual in a simulation.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// What `sleep` and `sleep_until` give.
+/// The operation that `sleep` and `sleep_until` return.
 class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
  public:
   static constexpr const char* name = "sleep";
@@ -4569,7 +4582,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 
  private:
   friend class detail::operation<sleep_operation, void>;
-  // From the loop: even a sleep of no time lets others run.
+  // Completes from the loop: even a sleep of zero duration lets other tasks run.
   static constexpr bool attempts_when_awaited = false;
   enum class kind : std::uint8_t { none, amount, deadline };
 
@@ -4601,23 +4614,25 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
   detail::timer timer_;
 };
 
-/// Completes when so much time has passed, never before. Zero or less still lets others run.
+/// Completes when the duration has passed, never before. A duration of zero or less still lets other tasks
+/// run.
 template <class Rep, class Period>
 [[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
   return sleep_operation(detail::to_duration(d));
 }
-/// The same with a point in time, of the loop's clock.
+/// Completes at a point in time of the loop's clock, never before. A point in the past still lets other tasks
+/// run.
 [[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }}  // namespace anyio
 
 // == operation/synchronization.hpp ================================================================
 
-// What tasks of one loop wait for from each other: events, semaphores, channels.
+// Synchronization between the tasks of one loop: events, semaphores, channels.
 //
-// Whoever waits stands in a line, and is let on from the loop, never inside the call that let it. What
-// it takes is taken at that moment, so nothing is lost by one that is cancelled on the way. None of
-// these may be used from another thread.
+// A waiter stands in a line and continues from the loop, never inside the call that woke it. It takes a
+// permit or a value only at that moment, so a waiter that is cancelled before that loses nothing. None of
+// these types may be used from another thread.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -4625,7 +4640,7 @@ namespace detail {
 
 class wait_line;
 
-/// A place in a line, in the operation that waits.
+/// A place in a line, kept in the operation that waits.
 class wait_place : public link {
  public:
   wait_place() = default;
@@ -4634,19 +4649,19 @@ class wait_place : public link {
     unlink();
     return *this;
   }
-  /// What is waited for is gone; nothing of it may be touched.
+  /// The object that this operation waits for is gone, and must not be touched.
   [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
 
   enum class state : std::uint8_t {
     waits,
-    released,  // let on, whatever has become of the reason since
+    released,  // the wait is over, even if its reason no longer holds
     ended,
   };
   node* waiter = nullptr;
   state now = state::waits;
 };
 
-/// A line of waiting operations. When it ends, they are let on and find out.
+/// A line of waiting operations. When the line is destroyed, the operations are queued and fail.
 class wait_line {
  public:
   wait_line() = default;
@@ -4663,7 +4678,7 @@ class wait_line {
   [[nodiscard]] wait_place* first() noexcept {
     return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
   }
-  /// Lets the first try.
+  /// Lets the first operation in the line make an attempt.
   void wake_first() noexcept {
     if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
   }
@@ -4696,24 +4711,24 @@ class wait_line {
 
 class event_operation;
 
-/// A flag to wait for. Neither moves nor copies; must outlive who waits, who otherwise gets
-/// `closed_resource`.
+/// A flag to wait for. It can be neither moved nor copied. It must outlive its waiters, which otherwise fail
+/// with `closed_resource`.
 class event {
  public:
   event() = default;
   event(const event&) = delete;
   event& operator=(const event&) = delete;
 
-  /// Lets on all who wait, from the loop, even if it is cleared at once.
+  /// Sets the flag. All current waiters complete from the loop, even if the flag is cleared at once.
   void set() noexcept {
     set_ = true;
     waiting_.release_all();
   }
-  /// From now on `wait` waits. Who was let on stays so.
+  /// Clears the flag: from now on `wait` waits. Waiters that `set` has released still complete.
   void clear() noexcept { set_ = false; }
-  /// Whether `wait` would go on at once.
+  /// Whether `wait` would complete at once.
   [[nodiscard]] bool is_set() const noexcept { return set_; }
-  /// Waits until it is set.
+  /// Waits until the flag is set.
   [[nodiscard]] event_operation wait();
 
  private:
@@ -4722,7 +4737,7 @@ class event {
   detail::wait_line waiting_;
 };
 
-/// What `event::wait` gives.
+/// The operation that `event::wait` returns.
 class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
  public:
   static constexpr const char* name = "wait";
@@ -4758,7 +4773,7 @@ inline event_operation event::wait() { return event_operation(*this); }
 
 class semaphore;
 
-/// One unit of a semaphore, given back when destroyed.
+/// One unit of a semaphore. Its destructor gives the unit back.
 class [[nodiscard]] permit {
  public:
   permit() = default;
@@ -4771,9 +4786,9 @@ class [[nodiscard]] permit {
     return *this;
   }
   ~permit() { release(); }
-  /// Gives it back now; again is a no-op.
+  /// Gives the unit back now. Calling it again has no effect.
   void release() noexcept;
-  /// Whether there is something to give back.
+  /// Whether it holds a unit.
   explicit operator bool() const noexcept { return semaphore_ != nullptr; }
 
  private:
@@ -4782,19 +4797,19 @@ class [[nodiscard]] permit {
   semaphore* semaphore_ = nullptr;
 };
 
-/// Lets so many in at a time, in the order in which they came; with 1 it is a lock. Must outlive its
-/// permits and who waits.
+/// Grants a limited number of permits at a time, in the order of the requests. With one permit it is a lock.
+/// It must outlive its permits and its waiters.
 class semaphore {
  public:
-  /// Lets `n` in.
+  /// Constructs a semaphore with `n` permits.
   explicit semaphore(std::size_t n) noexcept : free_(n) {}
   semaphore(const semaphore&) = delete;
   semaphore& operator=(const semaphore&) = delete;
 
   class acquire_operation;
-  /// Waits for its turn, and gives the permit.
+  /// Waits for its turn, and returns a permit.
   [[nodiscard]] acquire_operation acquire();
-  /// Empty if none is free, or others wait.
+  /// Returns a permit without waiting; empty if none is free, or if others wait.
   [[nodiscard]] std::optional<permit> try_acquire() noexcept {
     if (free_ == 0 || !waiting_.empty()) return std::nullopt;
     --free_;
@@ -4815,7 +4830,7 @@ inline void permit::release() noexcept {
   if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
 }
 
-/// What `semaphore::acquire` gives.
+/// The operation that `semaphore::acquire` returns.
 class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
  public:
   static constexpr const char* name = "acquire";
@@ -4862,34 +4877,35 @@ class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acqu
 
 inline semaphore::acquire_operation semaphore::acquire() { return acquire_operation(*this); }
 
-/// A queue between tasks. `send` waits while `capacity` values lie in it; with 0 it waits for who takes
-/// the value. After `close` receivers get what is left, then `end_of_stream`; senders `closed_resource`.
+/// A queue between tasks. `send` waits while the queue holds `capacity` values; with a capacity of 0 it waits
+/// for a receiver that takes the value. After `close`, receivers get the values that are left, then
+/// `end_of_stream`; senders get `closed_resource`.
 template <class T>
 class channel {
  public:
-  /// Room for the first values is made here, for many ones when they come.
+  /// Constructs a channel. It allocates room for the first values here, and room for more when they arrive.
   explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
   channel(const channel&) = delete;
   channel& operator=(const channel&) = delete;
 
   class send_operation;
   class receive_operation;
-  /// Waits for room, or for who takes it. A cancelled one has not been sent.
+  /// Sends a value: waits for room, or for a receiver that takes it. A cancelled send has not sent the value.
   [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
-  /// The oldest value. A cancelled one takes none.
+  /// Receives the oldest value. A cancelled receive takes no value.
   [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
-  /// False if it would have to wait, or the channel is closed.
+  /// Sends a value without waiting. Returns false if it would have to wait, or if the channel is closed.
   [[nodiscard]] bool try_send(T value) {
     if (closed_ || !senders_.empty() || !has_room()) return false;
     put(std::move(value));
     return true;
   }
-  /// The oldest value if there is one now.
+  /// Receives the oldest value without waiting; empty if there is none, or if other receivers wait.
   [[nodiscard]] std::optional<T> try_receive() {
     if (!receivers_.empty()) return std::nullopt;
     return take();
   }
-  /// Ends it: receivers still get what is left. Again is a no-op.
+  /// Closes the channel. Receivers still get the values that are left. Calling it again has no effect.
   void close() noexcept {
     closed_ = true;
     senders_.wake_all();
@@ -4915,7 +4931,7 @@ class channel {
       --count_;
       senders_.wake_first();
     } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
-      // No room for values at all, or none was left: straight from the one who waits.
+      // The capacity is 0, or no value is left: takes the value directly from the sender that waits.
       auto& sender = static_cast<send_operation&>(*p->waiter);
       value.emplace(*std::move(sender.value_));
       sender.value_.reset();
@@ -4941,7 +4957,7 @@ class channel {
   detail::wait_line receivers_;
 };
 
-/// What `channel::send` gives.
+/// The operation that `channel::send` returns.
 template <class T>
 class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
  public:
@@ -4953,7 +4969,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     this->withdraw();
     detail::operation<send_operation, void>::operator=(std::move(other));
     channel_ = other.channel_;
-    value_.reset();  // no assignment: a value need only be movable
+    value_.reset();  // no assignment: a value only needs to be move-constructible
     if (other.value_) std::construct_at(&value_, std::move(other.value_));
     return *this;
   }
@@ -4999,7 +5015,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   void left() noexcept {
     if (!place_.linked()) return;
     place_.unlink();
-    channel_->senders_.wake_first();  // there may be room for the next
+    channel_->senders_.wake_first();  // there may be room for the next sender
   }
 
   channel* channel_ = nullptr;
@@ -5007,7 +5023,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   detail::wait_place place_;
 };
 
-/// What `channel::receive` gives.
+/// The operation that `channel::receive` returns.
 template <class T>
 class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
  public:
@@ -5054,7 +5070,7 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
   void left() noexcept {
     if (!place_.linked()) return;
     place_.unlink();
-    channel_->receivers_.wake_first();  // the next may find what this one leaves
+    channel_->receivers_.wake_first();  // the next receiver may take the value that this one leaves
   }
 
   channel* channel_ = nullptr;
@@ -5067,9 +5083,9 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
 
 // Children of one scope.
 //
-// Nothing that is started in a group outlives it: destroying the group destroys them. The first error
-// of a child ends the others, and `join` raises it. Children begin from the loop, never inside the call
-// that started them. This part must not know sockets.
+// No child outlives its group: destroying the group destroys its children. The first error of a child ends
+// the other children, and `join` raises it. Children begin from the loop, never inside the call that started
+// them. This part must not know sockets.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -5079,11 +5095,11 @@ namespace detail {
 
 struct task_group_access;
 
-/// Takes the ends of children that are not to cancel each other.
+/// Receives the outcomes of children whose errors do not cancel each other.
 class outcome_sink {
  public:
   virtual void child_ended(result<void>&& outcome) = 0;
-  /// What the children are a part of.
+  /// The node that the children are a part of.
   [[nodiscard]] virtual node* whole() const noexcept = 0;
 
  protected:
@@ -5093,15 +5109,15 @@ class outcome_sink {
 /// A place among the children of a group.
 struct membership : link {};
 
-/// A child: the node stands for it, in the ready list until it begins, and as the owner of what it waits
-/// for after that.
+/// A child. Its node lies in the ready list until the child begins. After that, the node is the owner of the
+/// operation that the child waits for.
 class group_child : public node, public membership {
  public:
   explicit group_child(task_group& group) : group_(group) {}
   virtual ~group_child() = default;
 
   void begin_soon();
-  /// Whether it runs, or may run, for all that can be seen.
+  /// Whether it runs, or may run, as far as can be known.
   [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
   [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
 
@@ -5113,7 +5129,7 @@ class group_child : public node, public membership {
 
  protected:
   virtual void begin_child() = 0;
-  /// The end of this child, which is deleted.
+  /// Reports the end of this child, and deletes it.
   void completed(result<void>&& outcome);
 
   bool in_call_ = false;
@@ -5122,7 +5138,7 @@ class group_child : public node, public membership {
   static void run(node& n) {
     auto& self = static_cast<group_child&>(n);
     self.retire();
-    self.how = &face_of_child;  // still the one to ask for the owner
+    self.how = &face_of_child;  // still used to find the owner
     self.begin_child();
   }
   static void abandon(node& n) { n.retire(); }
@@ -5133,7 +5149,8 @@ class group_child : public node, public membership {
   task_group& group_;
 };
 
-/// A child that is an operation, which takes a started operation's block, or a task, whose frame is apart.
+/// A child that is an operation or a task. An operation is allocated in the pool of started operations; a
+/// task has its own frame.
 template <class Op>
 class operation_child
     : public group_child,
@@ -5158,7 +5175,7 @@ class operation_child
 #else
     op_->start(done{this});
 #endif
-    loop_core::current().advance_last();  // so one sleep(0) of others is enough for a child to begin
+    loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
   }
   std::optional<Op> op_;
 
@@ -5173,7 +5190,7 @@ class operation_child
   };
 };
 
-/// A plain function as a child has nothing to wait for.
+/// Stands for the operation of a child that is a plain function, which has none.
 struct no_operation {
   using value_type = void;
 };
@@ -5186,7 +5203,7 @@ class operation_child<no_operation> : public group_child, public pooled<recycler
 template <class R>
 using operation_or_none = std::conditional_t<is_operation<R>, std::remove_cvref_t<R>, no_operation>;
 
-/// A child that is a callable and its arguments, kept as long as it runs.
+/// A child that is a callable and its arguments, which are kept until the child ends.
 template <class F, class... Args>
 class callable_child final : public operation_child<operation_or_none<std::invoke_result_t<F&, Args...>>> {
   using returned = std::invoke_result_t<F&, Args...>;
@@ -5232,16 +5249,16 @@ class callable_child final : public operation_child<operation_or_none<std::invok
 
 }  // namespace detail
 
-/// Runs children together. Neither moves nor copies; must not be destroyed by a child of its own.
+/// Runs children concurrently. It can be neither moved nor copied, and its own children must not destroy it.
 class task_group {
  public:
   task_group();
   task_group(const task_group&) = delete;
   task_group& operator=(const task_group&) = delete;
-  /// Cancels what still runs.
+  /// Cancels the children that have not ended.
   ~task_group();
 
-  /// Begins it from the loop.
+  /// Adds an operation or a task as a child, which begins from the loop.
   template <class Op>
     requires detail::is_operation<Op>
   void start_soon(Op&& op) {
@@ -5249,8 +5266,8 @@ class task_group {
                   "an operation is handed over by std::move, or made in place");
     add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
   }
-  /// Calls it with the arguments from the loop, and runs the task or operation that it returns. Callable
-  /// and arguments are kept until the child ends; references are given as std::ref.
+  /// Calls `f` with the arguments from the loop, and runs the task or operation that it returns. The callable
+  /// and the arguments are kept until the child ends. Pass references as std::ref.
   template <class F, class... Args>
     requires(!detail::is_operation<F>)
   void start_soon(F&& f, Args&&... args) {
@@ -5259,21 +5276,21 @@ class task_group {
   }
 
   class join_operation;
-  /// Completes when no child is left; raises the first error of a child. Cancelled, it leaves the
-  /// children running.
+  /// Completes when no child is left; raises the first error of a child. If `join` is cancelled, the children
+  /// continue to run.
   [[nodiscard]] join_operation join();
 
-  /// Ends the children at once; one that calls this itself ends when it next waits.
+  /// Cancels the children at once. A child that calls this itself ends when it next waits.
   void cancel() noexcept;
 
-  /// How many children have not ended.
+  /// The number of children that have not ended.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  private:
   friend class detail::group_child;
   friend class join_operation;
 
-  /// Deletes what a child doomed by calling `cancel` from inside itself has left.
+  /// Deletes the children that `cancel` could not delete at once, because the call came from inside them.
   struct reaper : detail::node {
     task_group* group = nullptr;
     static void run(detail::node& n) {
@@ -5296,9 +5313,9 @@ class task_group {
   }
   void child_completed(detail::group_child& child, result<void>&& outcome);
 
-  detail::promise_base* host_;  // the coroutine that made the group, while place_ is linked
+  detail::promise_base* host_;  // the coroutine that made the group; valid while place_ is linked
   detail::link place_;
-  detail::ref<detail::loop_core> loop_;  // on which the children began
+  detail::ref<detail::loop_core> loop_;  // the loop on which the children began
   detail::outcome_sink* sink_ = nullptr;
   detail::link children_;
   std::size_t size_ = 0;
@@ -5307,7 +5324,7 @@ class task_group {
   reaper reaper_;
 };
 
-/// What `task_group::join` gives.
+/// The operation that `task_group::join` returns.
 class [[nodiscard]] task_group::join_operation : public detail::operation<join_operation, void> {
  public:
   static constexpr const char* name = "join";
@@ -5344,7 +5361,7 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
 
 namespace detail {
 
-/// For parts that keep children apart.
+/// For parts that handle the outcome of each child separately.
 struct task_group_access {
   static void set_sink(task_group& group, outcome_sink& sink) noexcept { group.sink_ = &sink; }
 };
@@ -5357,12 +5374,12 @@ inline task_group::join_operation task_group::join() { return join_operation(*th
 
 // == operation/threads.hpp ========================================================================
 
-// Calls that block, off the loop's thread.
+// Blocking calls, outside the loop's thread.
 //
-// Name look-ups, and what users hand to `to_thread::run_sync`, run on a few helper threads that the whole
-// process shares: started when there is a call for them, gone when there is none. A call whose operation
-// was withdrawn is abandoned, not joined, so everything that it needs belongs to it. Where the system has
-// no threads, or must not use them, a call runs in place. This part must not know what is called.
+// Name look-ups, and the callables of `to_thread::run_sync`, run on a few helper threads that the whole
+// process shares. A helper is started when there is a call for it, and ends when there is none. A call whose
+// operation was withdrawn is abandoned, not joined, so the call owns everything that it needs. If the system
+// has no threads, or must not use them, a call runs in place. This part must not know what is called.
 
 #if !defined(ANYIO_NET_NO_THREADS)
 #include <atomic>
@@ -5375,23 +5392,24 @@ namespace detail {
 
 class helper_pool;
 
-/// A blocking call and its outcome. It goes from its loop to the helpers' queue, to a helper, to the mail of
-/// the loop and back. Counted: by the operation that wants the outcome, and by the place where it is.
-/// All but `work_` and the count belong to the loop's thread while it is not with the helpers.
+/// A blocking call and its outcome. The job goes from its loop to the helpers' queue, to a helper, to the
+/// mailbox of the loop and back. Its owners are counted: the operation that waits for the outcome, and the
+/// place that holds the job. While the job is not with the helpers, all members except `work_` and the count
+/// belong to the loop's thread.
 class helper_job : public posted_node {
  public:
   explicit helper_job(void (*work)(helper_job&)) noexcept : work_(work) { how = &face_of_job; }
 
-  /// Has the call made, and the waiter queued afterwards; in place, the outcome is there at once.
-  /// 0, or a negative errno if there is no helper and none can be started.
+  /// Arranges the call; the waiter is queued afterwards. A call in place may have its outcome at once.
+  /// Returns 0, or a negative errno if there is no helper and none can be started.
   [[nodiscard]] int begin(loop_core& loop, node& waiter);
   [[nodiscard]] bool begun() const noexcept { return stage_ != stage::idle; }
   [[nodiscard]] bool over() const noexcept { return stage_ == stage::over; }
-  /// The helper that was making the call is not in this process, a forked child.
+  /// This process is a forked child, and the helper that was making the call is in the parent.
   [[nodiscard]] bool lost() const noexcept { return stage_ == stage::lost; }
-  /// Nobody waits for the outcome any more. False: the call is being made, and the job is lost to it.
+  /// The outcome is not needed any more. False: the call is being made, and the caller must give up the job.
   [[nodiscard]] bool withdraw() noexcept;
-  /// One owner less.
+  /// Removes one owner; the last one deletes the job.
   void release() noexcept;
 
  private:
@@ -5399,7 +5417,7 @@ class helper_job : public posted_node {
   enum class stage : std::uint8_t { idle, under_way, over, lost };
 
   void acquire() noexcept { ++owners_; }
-  /// The call is made here, at a moment that the system chooses.
+  /// Makes the call on the loop's thread, at a moment that the system chooses.
   static void run_in_place(node& n);
   static void run(node& n);
   static void abandon(node& n);
@@ -5411,13 +5429,13 @@ class helper_job : public posted_node {
   void (*work_)(helper_job&);
   node* waiter_ = nullptr;
   timer turn_;
-  std::size_t turns_ = 0;  // until a call in place
+  std::size_t turns_ = 0;  // turns left until a call in place
   std::shared_ptr<mailbox> mail_;
   stage stage_ = stage::idle;
-  stage next_stage_ = stage::over;  // when it is back from the helpers
+  stage next_stage_ = stage::over;  // the stage when it is back from the helpers
 #if !defined(ANYIO_NET_NO_THREADS)
   std::atomic<unsigned> owners_{1};
-  bool queued_ = false;  // under the pool's mutex
+  bool queued_ = false;  // guarded by the pool's mutex
 #else
   unsigned owners_ = 1;
 #endif
@@ -5426,7 +5444,7 @@ class helper_job : public posted_node {
 #if !defined(ANYIO_NET_NO_THREADS)
 
 /// The helper threads of the process. A forked child has none of them: there the jobs go back to their loops,
-/// which learn of it if they run again after `loop::after_fork`.
+/// which receive them if they run again after `loop::after_fork`.
 class helper_pool {
  public:
   static constexpr std::size_t most_helpers = 16;
@@ -5434,9 +5452,9 @@ class helper_pool {
   /// Never destroyed, since an abandoned helper may still run when the process exits.
   [[nodiscard]] static helper_pool& instance();
 
-  /// 0, or a negative errno if there is no helper and none can be started.
+  /// Returns 0, or a negative errno if there is no helper and none can be started.
   [[nodiscard]] int submit(backend& system, helper_job& job);
-  /// True, and the job is out of the queue, if no helper has begun it.
+  /// Removes the job from the queue. False if a helper has begun it already.
   [[nodiscard]] bool take_back(helper_job& job) noexcept;
 
  private:
@@ -5453,7 +5471,7 @@ class helper_pool {
 
 #endif
 
-/// A callable that an operation has called on a helper thread. Moves only while idle.
+/// A callable that an operation runs on a helper thread. It may be moved only while idle.
 template <class F>
 class helper_call {
   static constexpr auto call = [](F& f) -> decltype(auto) {
@@ -5482,10 +5500,10 @@ class helper_call {
     if (job_ != nullptr) job_->release();
   }
 
-  /// Whether there is something to call.
+  /// Whether it holds a callable.
   explicit operator bool() const noexcept { return job_ != nullptr; }
 
-  /// Begins the call, or looks after it: true when the outcome is there. Else the waiter will be queued.
+  /// Begins the call, or checks it. Returns true if there is an outcome; otherwise the waiter will be queued.
   bool attempt(loop_core& loop, node& waiter, const char* name, result<value_type>& out) {
     if (!job_->begun()) {
       if (const int status = job_->begin(loop, waiter); status < 0) {
@@ -5493,7 +5511,7 @@ class helper_call {
         return true;
       }
     }
-    if (job_->lost()) {  // what it was about to write is left alone
+    if (job_->lost()) {  // the outcome may be half written, and is not touched
       withdraw();
       out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
                                       "the helper thread is in the parent of this process");
@@ -5503,7 +5521,8 @@ class helper_call {
     out = std::move(job_->outcome);
     return true;
   }
-  /// Back to where it can begin again; a call that is being made is abandoned, and nothing is left.
+  /// Withdraws the call, so that it can begin again. A call that is being made is abandoned; then this is
+  /// empty.
   void withdraw() noexcept {
     if (job_ == nullptr || !job_->begun() || job_->withdraw()) return;
     std::exchange(job_, nullptr)->release();
@@ -5545,7 +5564,7 @@ class helper_call {
 
 #if !defined(ANYIO_NET_NO_THREADS)
 
-/// What `to_thread::run_sync` gives.
+/// The operation that `to_thread::run_sync` returns.
 template <class F>
 class [[nodiscard]] run_sync_operation
     : public operation<run_sync_operation<F>, typename helper_call<F>::value_type> {
@@ -5558,7 +5577,7 @@ class [[nodiscard]] run_sync_operation
 
  private:
   friend class operation<run_sync_operation, value>;
-  static constexpr bool attempts_when_awaited = false;  // in place, too, it is the loop that makes the call
+  static constexpr bool attempts_when_awaited = false;  // the loop makes even a call in place
 
   [[nodiscard]] errc check() const noexcept { return call_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<value>& out) { return this->pending() && call_.attempt(*this->core, *this, name, out); }
@@ -5575,13 +5594,14 @@ class [[nodiscard]] run_sync_operation
 
 namespace to_thread {
 
-/// Calls `callable`, any that can be moved, on a helper thread, and gives what it returns; what it throws is
-/// raised here unchanged. At most 16 calls are made at a time in the process, name look-ups included; more
-/// wait their turn. Fails with `os_error` if the first helper cannot be started.
+/// Calls `callable`, which only needs to be movable, on a helper thread and returns its value. An exception
+/// that it throws is raised here unchanged. At most 16 calls run at a time in the process, name look-ups
+/// included; further calls wait for their turn. Fails with `os_error` if the first helper cannot be started.
 ///
-/// Cancelled, a call that has not begun is dropped, and one that is being made is abandoned: it goes on to
-/// its end, its outcome is discarded, and the callable is destroyed later, on the loop's thread or, if the
-/// loop is gone, on the helper. What it refers to must live so long, beyond `main` even.
+/// On cancellation, a call that has not begun is dropped, and a call that is being made is abandoned. An
+/// abandoned call runs to its end, and its outcome is discarded. Its callable is destroyed later, on the
+/// loop's thread or, if the loop is gone, on the helper. Everything that it refers to must live until then,
+/// even beyond `main`.
 ///
 /// In a simulation the call is made in place.
 template <class F>
@@ -5597,23 +5617,25 @@ template <class F>
 
 // == stream/relay.hpp =============================================================================
 
-// How a stream that stands on another one waits: for the operation that waits on the outer stream, on the
-// inner one.
+// How a stream over another stream waits: the relay waits on the inner stream for the operation that waits on
+// the outer one.
 //
-// The outer stream's verb calls the inner one's; when that has to wait, the relay takes the reader's or the
-// writer's place there. Once woken it runs the outer operation on the spot, which tries again: nothing taken
-// from the inner stream ever lies about without an owner, and a cancelled wait is a place that is given up.
-// This part must not know what the outer stream makes of the bytes.
+// The outer stream's verb calls the inner stream's verb. When that has to wait, the relay takes the reader's
+// or the writer's place at the inner stream. When woken, it runs the outer operation at once, which tries
+// again. So bytes taken from the inner stream always have an owner, and a cancelled wait only gives up its
+// place. This part must not know how the outer stream uses the bytes.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
+/// The place for one direction. It is never pending: it is woken but never begun, and only the operation that
+/// it stands for counts as pending.
 class relay final : public node {
  public:
-  /// What an outer stream does when it is woken, whether or not somebody waits there.
+  /// A function of the outer stream that runs when the relay is woken, with or without a waiting operation.
   using hook = void (*)(resource& outer, bool cancelled);
 
-  /// With a hook it keeps its place until it is told to leave.
+  /// With a hook, the relay keeps its place until it is woken or told to leave, even if no operation waits on
+  /// the outer stream.
   relay(resource& outer, side s, hook woken = nullptr) noexcept : outer_(outer), woken_(woken), side_(s) {
     how = &face_of_relay;
   }
@@ -5627,7 +5649,7 @@ class relay final : public node {
     return waiter != nullptr && waiter != this;
   }
   [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
-  /// Waits on the inner stream, which the outer one keeps alive.
+  /// Waits on the inner stream, which the outer stream keeps alive.
   void join(resource& inner) noexcept {
     leave();
     inner_ = &inner;
@@ -5652,7 +5674,7 @@ class relay final : public node {
     if (waiter == nullptr) return;
     if (was_cancelled) waiter->cancelled = true;
     waiter->how->run(*waiter);
-    // Cancelled: its last attempt joined again.
+    // If the operation was cancelled, its last attempt has joined again.
     if (self.outer_.waiting(self.side_) == nullptr) self.outer_.withdrawn(self.side_);
   }
   static void abandon(node& n) { n.unlink(); }
@@ -5661,7 +5683,7 @@ class relay final : public node {
   static constexpr face face_of_relay{run, abandon, owner, describe};
 
   resource& outer_;
-  resource* inner_ = nullptr;  // while it has a place there
+  resource* inner_ = nullptr;  // set while the relay has a place there
   hook woken_;
   side side_;
 };
@@ -5670,20 +5692,20 @@ class relay final : public node {
 
 // == stream/lent_bytes.hpp ========================================================================
 
-// Bytes to be sent, the caller's or one's own.
+// Bytes to be sent, which belong to the caller or to the operation.
 //
-// A send works on the caller's bytes while it can. A string that was given away it keeps, and what lies in
-// the loop's buffer, which the next receive overwrites, it copies as soon as it has to wait. This part must
-// not know how bytes are sent.
+// A send works on the caller's bytes if possible. It keeps a string that was moved into it. It copies bytes
+// in the loop's buffer, which the next receive overwrites, as soon as it has to wait. This part must not know
+// how bytes are sent.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// A view of the caller's bytes, or bytes of one's own.
+/// A view of the caller's bytes, or bytes that this object owns.
 class lent_bytes {
  public:
   lent_bytes() = default;
   explicit lent_bytes(const_buffer view) noexcept : view_(view) {}
-  /// A text that follows `dropped` bytes which are of no more use.
+  /// Owns a text. The `dropped` bytes before it are no longer needed.
   explicit lent_bytes(std::string&& text, std::size_t dropped = 0)
       : owned_(new owned(std::move(text), dropped)), view_(owned_->text) {}
   lent_bytes(lent_bytes&& other) noexcept = default;
@@ -5691,25 +5713,25 @@ class lent_bytes {
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
   void set_view(const_buffer view) noexcept { view_ = view; }
-  /// How many of the bytes that were lent are no longer in front of these.
+  /// The number of lent bytes before these that are no longer kept.
   [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
   void start_over() noexcept {
     if (owned_) owned_->dropped = 0;
   }
-  /// If they lie in the loop's buffer, copies those behind the first `used`.
+  /// If the bytes lie in the loop's buffer, copies those after the first `used` bytes.
   void keep(const loop_core& loop, std::size_t used = 0) {
     if (owned_ || !loop.in_buffer(view_.data())) return;
     const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
     *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
-  /// Keeps the loop's buffer as it is, in place of a copy of what lies there.
+  /// Keeps the whole loop buffer unchanged, in place of a copy of the bytes in it.
   void keep_buffer(const loop_core& loop) {
     if (!owned_) owned_.reset(new owned(std::string(), 0));
     if (!owned_->buffer) owned_->buffer = loop.share_buffer();
   }
 
  private:
-  // In a place of its own, so that who sends the caller's bytes stays small.
+  // Allocated separately, so that an operation that sends the caller's bytes stays small.
   struct owned : recycled {
     owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;
@@ -5724,10 +5746,10 @@ class lent_bytes {
 
 // == stream/stream.hpp ============================================================================
 
-// Byte streams: what every one of them can do, and the operations that do it.
+// Byte streams: their common interface, and its operations.
 //
-// The operations are the same for all streams, sockets, memory, buffered or encrypted: each works on the
-// stream's resource through a few virtual verbs, and waits there as its reader or its writer. This part
+// The operations are common to all streams: sockets, memory, buffered or encrypted. Each operation works on
+// the stream's resource through a few virtual verbs, and waits there as the reader or the writer. This part
 // must not know names, listeners, or any particular kind of stream.
 
 #include <sys/uio.h>
@@ -5740,27 +5762,28 @@ namespace detail {
 
 struct stream_access;
 
-/// Pieces to send in order, and how far it has come.
+/// Pieces to send in order, and the progress of the send.
 class outgoing {
  public:
-  /// From so many bytes of the first piece on.
+  /// Begins after the first `offset` bytes of the first piece.
   explicit outgoing(std::span<const const_buffer> parts, std::size_t offset = 0) noexcept
       : parts_(parts), offset_(offset) {
     pass();
   }
 
   [[nodiscard]] bool done() const noexcept { return parts_.empty(); }
-  /// Enough pieces were passed for one attempt; then there may be nothing at the front.
+  /// Whether enough pieces were passed for one attempt; then there may be nothing at the front.
   [[nodiscard]] bool rests() const noexcept { return !done() && offset_ >= parts_.front().size(); }
-  /// What is left of the first piece, not empty unless done.
+  /// The rest of the first piece; not empty unless done.
   [[nodiscard]] const_buffer front() const noexcept {
     return const_buffer(parts_.front().data() + offset_, parts_.front().size() - offset_);
   }
   [[nodiscard]] std::size_t count() const noexcept { return parts_.size(); }
   /// The n-th piece that is left.
   [[nodiscard]] const_buffer piece(std::size_t n) const noexcept { return n == 0 ? front() : parts_[n]; }
-  /// The pieces that are left, as many as one call takes.
+  /// The largest number of pieces that one call takes.
   static constexpr std::size_t parts_of_call = 64;
+  /// The pieces that are left, as many as one call takes.
   std::span<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
   void advance(std::size_t n) noexcept {
     sent_ += n;
@@ -5768,12 +5791,12 @@ class outgoing {
     pass();
   }
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
-  /// Where another attempt goes on: the pieces that are left, and how many bytes of them went.
+  /// Where another attempt continues: the pieces that are left, and how many bytes of the first were sent.
   [[nodiscard]] std::span<const const_buffer> parts() const noexcept { return parts_; }
   [[nodiscard]] std::size_t offset() const noexcept { return offset_; }
 
  private:
-  /// Drops what is behind, pieces that are empty too: there may be millions of them.
+  /// Drops pieces that were sent, and empty pieces too: there may be millions of them.
   void pass() noexcept {
     while (rests() && patience_ != 0) {
       --patience_;
@@ -5787,41 +5810,41 @@ class outgoing {
   std::uint32_t patience_ = 1024;
 };
 
-/// How far a verb of a stream came.
+/// The progress that a verb of a stream made.
 enum class progress : std::uint8_t {
   done,     // there is an outcome
-  waiting,  // the resource wakes whoever waits on that side
-  again,    // enough for one turn: no event will come
+  waiting,  // the resource wakes the operation that waits on that side
+  again,    // enough for one turn; the operation must try again, since no event will come
 };
 
-/// What a byte stream is to its operations. A verb is called on an open resource only, and by one reader
-/// and one writer at a time.
+/// A byte stream as its operations see it. A verb is called only on an open resource, and by one reader and
+/// one writer at a time.
 class stream_resource : public resource {
  public:
   using resource::resource;
 
   virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
-  /// At most `max_bytes`, in a place that stays as it is until the loop runs on: the loop's buffer, unless
-  /// the stream has another.
+  /// Receives at most `max_bytes` into memory that stays unchanged until the loop continues: the loop's
+  /// buffer, unless the stream has another buffer.
   ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
   virtual progress send_eof(result<void>& out) = 0;
-  /// An orderly end, after `begin_closing` and before `close`: done when the other end has seen it, or is
-  /// gone. Waits on the read side.
+  /// Ends the stream in order, after `begin_closing` and before `close`. It is done when the peer has seen
+  /// the end, or is gone. Waits on the read side.
   virtual progress finish() = 0;
 
   [[nodiscard]] bool eof_sent() const noexcept { return eof_sent_; }
 
  protected:
-  /// Counts a system call that moved so many bytes, or failed.
+  /// Counts a system call that moved `n` bytes, or failed.
   void count_call(ssize_t n) noexcept { core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0); }
-  static constexpr std::size_t work_of_part = 256;  // gathered; as if it were so many bytes
+  static constexpr std::size_t work_of_part = 256;  // a gathered piece counts as so many bytes
 
   bool eof_sent_ = false;
 };
 
-/// Holds bytes that are out of a stream and not yet handed over. If an exception comes between, for want of
-/// memory, the stream is closed: nobody may go on behind the gap.
+/// Guards bytes that were taken from a stream and not yet passed on. If an exception occurs before that, for
+/// lack of memory, the stream is closed: no read may continue after the lost bytes.
 class received_bytes {
  public:
   explicit received_bytes(resource& from) noexcept : from_(&from) {}
@@ -5836,21 +5859,21 @@ class received_bytes {
   resource* from_;
 };
 
-/// The base of operations on streams: turns progress into an attempt.
+/// The base of operations on streams. It turns the progress of a verb into the result of an attempt.
 template <class Derived, class T, side Side>
 class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
  public:
   using resource_operation<Derived, T, stream_resource, Side>::resource_operation;
 
  protected:
-  /// True when done; otherwise takes another turn or waits.
+  /// True when done. Otherwise the operation takes another turn or waits.
   bool settle(progress p) noexcept {
     if (p == progress::again) this->again = true;
     return p == progress::done;
   }
 };
 
-/// The base of those that receive: while the poller has nothing new, they need not try.
+/// The base of operations that receive. While the poller reports nothing new, they make no attempt.
 template <class Derived, class T>
 class stream_receive : public stream_operation<Derived, T, read_side> {
  public:
@@ -5866,7 +5889,7 @@ class stream_receive : public stream_operation<Derived, T, read_side> {
 
 }  // namespace detail
 
-/// Into a buffer of the caller's: how many bytes came, at least one.
+/// Receives into the caller's buffer, and returns the number of bytes, at least one.
 class [[nodiscard]] receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
  public:
   static constexpr const char* name = "receive";
@@ -5892,7 +5915,7 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
   mutable_buffer into_;
 };
 
-/// A view of what came, valid until the caller next waits or returns.
+/// Returns a view of the received bytes, valid until the caller next waits or returns.
 class [[nodiscard]] receive_view_operation
     : public detail::stream_receive<receive_view_operation, std::string_view> {
  public:
@@ -5912,7 +5935,7 @@ class [[nodiscard]] receive_view_operation
   }
 };
 
-/// A string of what came, allocated once it is there.
+/// Returns a string of the received bytes, allocated only once they have arrived.
 class [[nodiscard]] receive_string_operation
     : public detail::stream_receive<receive_string_operation, std::string> {
  public:
@@ -5948,7 +5971,7 @@ class [[nodiscard]] receive_string_operation
   std::size_t max_bytes_ = 0;
 };
 
-/// All of the bytes. Begins inside `start` or `co_await`, so that a view just received can be given to it.
+/// Sends all of the bytes. It begins inside `start` or `co_await`, so that a view just received can be sent.
 class [[nodiscard]] send_operation
     : public detail::stream_operation<send_operation, void, detail::write_side> {
  public:
@@ -5961,8 +5984,8 @@ class [[nodiscard]] send_operation
   send_operation(detail::ref<detail::stream_resource> r, std::span<const const_buffer> parts)
       : stream_operation(std::move(r)), parts_(parts) {}
 
-  /// How many bytes went out, of one that was cancelled or failed too. An operation that was started anew
-  /// counts from zero.
+  /// The number of bytes sent, also by an operation that was cancelled or failed. An operation that was
+  /// started again counts from zero.
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
   void keep_loan();
 
@@ -5979,16 +6002,17 @@ class [[nodiscard]] send_operation
   [[nodiscard]] detail::outgoing rest_of_parts() const noexcept;
 
   detail::lent_bytes bytes_;
-  // In place of them, if there are any. Then the view says where the next attempt begins, or nothing: with
-  // which of the pieces, and how many bytes of it went.
+  // The pieces, if any, replace `bytes_`. Then the view in `bytes_` says where the next attempt begins: its
+  // data points to the first piece that is left, and its size is the number of bytes of that piece that were
+  // sent. A null view means the beginning.
   std::span<const const_buffer> parts_;
   std::size_t sent_ = 0;
   [[no_unique_address]] error outcome_;
-  bool over_ = false;     // all happened in `started`, and is yet to be told
+  bool over_ = false;     // completed in `started`, and the outcome is not yet reported
   bool restart_ = false;  // the next attempt is the first of a new send
 };
 
-/// Half-closes.
+/// Half-closes the stream.
 class [[nodiscard]] send_eof_operation
     : public detail::stream_operation<send_eof_operation, void, detail::write_side> {
  public:
@@ -6008,7 +6032,7 @@ class [[nodiscard]] send_eof_operation
   }
 };
 
-/// Closes in order; destroyed, it closes at once.
+/// Closes the stream in order. If this operation is destroyed while it is pending, the stream closes at once.
 class [[nodiscard]] aclose_operation
     : public detail::stream_operation<aclose_operation, void, detail::read_side> {
  public:
@@ -6034,52 +6058,58 @@ class [[nodiscard]] aclose_operation
   detail::timer patience_;
 };
 
-/// A stream of bytes in both directions: anything in this library that sends and receives them.
+/// A stream of bytes in both directions: the base of everything in this library that sends and receives
+/// bytes.
 ///
-/// One task may receive and one may send at a time. Destroying it closes it at once. A default-constructed
-/// or moved-from stream is closed. While the system is short of memory (ENOBUFS, ENOMEM) an operation waits,
-/// with pauses that grow.
+/// One task may receive and one may send at a time. Destroying the stream closes it at once. A
+/// default-constructed or moved-from stream is closed. While the system is short of memory (ENOBUFS, ENOMEM),
+/// an operation waits and tries again, with pauses that grow.
 class byte_stream {
  public:
   byte_stream(byte_stream&&) noexcept = default;
   byte_stream& operator=(byte_stream&& other) noexcept;
   ANYIO_NET_FN virtual ~byte_stream();
 
-  /// Whether it is open at this end.
+  /// Whether this end of the stream is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
-  /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
+  /// Receives at least one byte, and at most as many as the buffer has room for. Returns the number of bytes.
+  /// At the end of the stream raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// Receives a string of at least one byte and at most 64 KiB, which is allocated only once bytes are there.
-  /// If there is no memory for it, they are lost, and the stream is closed.
+  /// Receives a string of at least one byte, and at most `max_bytes` but not more than 64 KiB. The string is
+  /// allocated only once bytes have arrived. If there is no memory for it, the bytes are lost, and the stream
+  /// is closed.
   [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
-  /// The same without a copy: a view that is valid until the caller next waits or returns. It may be handed
-  /// to one send made before that.
+  /// Receives at least one byte without a copy, and returns a view that is valid until the caller next waits
+  /// or returns. The view may be passed to one send that is made before that.
   [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
 
-  /// All of it. The bytes stay the caller's, and must stay, until it has completed; a string given as an
-  /// rvalue is kept.
+  /// Sends all of the bytes. The caller owns the bytes, and must keep them until completion; the operation
+  /// keeps a string that is passed as an rvalue.
   [[nodiscard]] send_operation send(const_buffer data) { return {resource_, data}; }
   template <detail::string_rvalue S>
   [[nodiscard]] send_operation send(S&& data) {
     return {resource_, std::move(data)};
   }
-  /// All pieces in order, in one system call where possible. The array must stay, too.
+  /// Sends all pieces in order, in one system call where possible. The caller must keep the bytes and the
+  /// array of pieces until completion.
   [[nodiscard]] send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
-  /// Ends this direction; the other end receives `end_of_stream` behind what was sent. Again is a no-op.
+  /// Ends the sending direction. The peer receives `end_of_stream` after the bytes that were sent. Calling it
+  /// again has no effect.
   [[nodiscard]] send_eof_operation send_eof() { return send_eof_operation(resource_); }
 
-  /// Closes so that the other end gets all that was sent: what it still sends is discarded, for at most a
-  /// second. Never fails because of the other end. What waits on this stream ends with `closed_resource`.
+  /// Closes the stream so that the peer gets all bytes that were sent. Bytes that the peer still sends are
+  /// discarded, for at most a second. Never fails because of the peer. Pending operations on this stream end
+  /// with `closed_resource`.
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
-  /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`. What was sent
-  /// may be lost if the peer sends something that is not received, as TLS 1.3 servers do by themselves:
-  /// `aclose` loses nothing.
+  /// Closes the stream at once; calling it again has no effect. Pending operations end with
+  /// `closed_resource`. Sent bytes may be lost if the peer sends bytes that are not received, as TLS 1.3
+  /// servers do by themselves: `aclose` loses nothing.
   ///
   /// If the program has set SO_LINGER with a time, this and the destructor block the loop until the data has
-  /// gone or the time is over (socket(7)).
+  /// been sent or the time is over (socket(7)).
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -6096,7 +6126,7 @@ class byte_stream {
 
 namespace detail {
 
-/// For the parts that make streams, or stand on one.
+/// For the parts that make streams, or build on one.
 struct stream_access {
   static const ref<stream_resource>& resource_of(const byte_stream& s) noexcept { return s.resource_; }
 };
@@ -6109,9 +6139,10 @@ struct stream_access {
 
 // Reading by length and by delimiter, over any byte stream.
 //
-// What was read ahead lies in a buffer of the stream's own, made when bytes come and given back when it is
-// empty and small. An operation takes from there first, and then through the inner stream's own verbs, so
-// that a cancelled one leaves every byte where the next finds it. This part must not know sockets.
+// Bytes that were read ahead lie in a buffer of the stream, which is allocated when bytes arrive and freed
+// when it is empty and small. An operation first takes bytes from the buffer, and then calls the verbs of the
+// inner stream, so that a cancelled operation leaves every byte for the next one. This part must not know
+// sockets.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -6121,7 +6152,7 @@ namespace detail {
 
 class buffered_resource final : public stream_resource {
  public:
-  /// `object` is the inner stream, of which `owned` may be the owner.
+  /// `object` is the inner stream; `owned`, unless null, owns it.
   buffered_resource(ref<stream_resource> inner, byte_stream& object,
                     std::unique_ptr<byte_stream> owned) noexcept;
   ANYIO_NET_FN ~buffered_resource() override;
@@ -6134,11 +6165,11 @@ class buffered_resource final : public stream_resource {
   void withdrawn(side s) noexcept override { relays_[s].leave(); }
   [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
 
-  /// Reads once from the inner stream into the buffer, at most so many bytes.
+  /// Reads once from the inner stream into the buffer, at most `at_most` bytes.
   progress fill(std::size_t at_most, result<std::size_t>& out);
-  /// The same past the buffer.
+  /// Reads once from the inner stream into `into`, past the buffer.
   progress fill_directly(mutable_buffer into, result<std::size_t>& out);
-  /// Closes without touching the inner stream, unless that is its own.
+  /// Closes this stream. Closes the inner stream only if this stream owns it.
   void let_go() noexcept;
   [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
 
@@ -6156,13 +6187,13 @@ class buffered_resource final : public stream_resource {
   bool let_go_ = false;
 };
 
-/// How many reads from the inner stream one attempt may make.
+/// The number of reads from the inner stream that one attempt may make.
 inline constexpr int reads_of_attempt = 16;
 
-/// Why a read ended that wanted more.
+/// The error of a read that ended before it had enough bytes.
 [[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
 
-/// A string of exactly so many bytes.
+/// Receives a string of exactly `size` bytes.
 class [[nodiscard]] receive_exactly_string_operation
     : public resource_operation<receive_exactly_string_operation, std::string, buffered_resource, read_side> {
  public:
@@ -6177,7 +6208,8 @@ class [[nodiscard]] receive_exactly_string_operation
   std::size_t size_ = 0;
 };
 
-/// The same into the caller's buffer. What lies there already goes back when it does not complete.
+/// Fills the caller's buffer. If it does not complete, the bytes that are already there go back to the
+/// stream.
 class [[nodiscard]] receive_exactly_operation
     : public resource_operation<receive_exactly_operation, void, buffered_resource, read_side> {
  public:
@@ -6200,7 +6232,7 @@ class [[nodiscard]] receive_exactly_operation
   std::size_t filled_ = 0;
 };
 
-/// What comes before a delimiter.
+/// Receives the bytes before a delimiter.
 class [[nodiscard]] receive_until_operation
     : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
  public:
@@ -6223,19 +6255,18 @@ class [[nodiscard]] receive_until_operation
 
   std::string delimiter_;
   std::size_t max_bytes_ = 0;
-  std::size_t searched_ = 0;  // no delimiter begins before
+  std::size_t searched_ = 0;  // no delimiter begins before this offset
   bool line_ = false;
 };
 
 }  // namespace detail
 
-/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads
-/// through it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream
-/// too.
+/// A stream that can also be read by length and by delimiter. It reads ahead, so all reads must go through it
+/// only; sending goes directly to the inner stream. `close` and `aclose` close the inner stream too.
 ///
-/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream
-/// may be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns
-/// it.
+/// Constructed from a reference, it borrows the inner stream and leaves it open when destroyed. The
+/// referenced stream may be moved while an operation is pending here, but not before a call of `socket()`.
+/// Constructed from a pointer, it owns the inner stream.
 class buffered_stream : public byte_stream {
  public:
   buffered_stream() = default;
@@ -6247,30 +6278,34 @@ class buffered_stream : public byte_stream {
   buffered_stream& operator=(buffered_stream&& other) noexcept;
   ANYIO_NET_FN ~buffered_stream() override;
 
-  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
-  /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
+  /// Receives exactly `size` bytes. If the stream ends before that, fails with `incomplete_read`, or with
+  /// `end_of_stream` if no byte was left. On failure or cancellation the bytes received so far stay buffered.
+  /// A size of 0 returns an empty string at once.
   [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) {
     return {own(), size};
   }
-  /// The same into a buffer; large reads go past the stream's own.
+  /// Fills the caller's buffer completely; large reads go past the stream's own buffer. If the stream ends
+  /// before that, fails with `incomplete_read`, or with `end_of_stream` if no byte was left. On failure or
+  /// cancellation the bytes received so far go back to the stream.
   [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) {
     return {own(), into};
   }
-  /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
-  /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
-  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty
-  /// delimiter or a `max_bytes` of 0 is `invalid_argument`.
+  /// Receives the bytes before the delimiter, which is consumed but not returned. Reads no further than
+  /// `max_bytes`, the delimiter included, and fails with `delimiter_not_found` once so many bytes are
+  /// buffered without a delimiter. A delimiter that is buffered already is found wherever it is. Fails as
+  /// `receive_exactly` at the end of the stream. An empty delimiter or a `max_bytes` of 0 is
+  /// `invalid_argument`.
   [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter,
                                                               std::size_t max_bytes) {
     return {own(), delimiter, max_bytes, false};
   }
-  /// A line up to LF, which is not given, nor is one CR before it.
+  /// Receives a line up to LF. It returns neither the LF nor one CR before it.
   [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
     return {own(), "\n", max_bytes, true};
   }
-  /// Copies bytes behind those that are buffered, as if they had been received.
+  /// Appends a copy of the bytes to the buffered bytes, as if they had been received.
   void feed_data(const_buffer data);
-  /// What is buffered; valid until the next read or `feed_data`.
+  /// The buffered bytes; valid until the next read or `feed_data`.
   [[nodiscard]] std::string_view buffer() const noexcept;
   [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
 
@@ -6287,21 +6322,21 @@ class buffered_stream : public byte_stream {
 
 // Stream sockets: TCP and UNIX.
 //
-// After a short read the kernel's buffer was empty, so the next receive waits without asking; unless the
-// poller told of an end, an error or urgent data, after which no further edge may come: then it reads until
-// the kernel has no more. This part must not know names, or how a connection comes about.
+// A short read means that the kernel's buffer was empty, so the next receive waits without a system call.
+// After the poller has reported an end, an error or urgent data, no further edge may come: then the socket is
+// read until the kernel has no more bytes. This part must not know names, or how a connection is made.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// System calls of one attempt; then others have a turn.
+/// The number of system calls of one attempt; then other operations have a turn.
 inline constexpr int calls_of_attempt = 16;
 
-/// A connected stream socket, in the poller from its first moment to its last.
+/// A connected stream socket. It is in the poller as long as it is open.
 class socket_resource : public stream_resource {
  public:
-  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
   socket_resource(loop_core& core, int fd, bool is_unix, int& status);
   ~socket_resource() override { close(); }
 
@@ -6311,26 +6346,26 @@ class socket_resource : public stream_resource {
   ANYIO_NET_FN progress finish() override;
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
 
-  /// Adds to `sent` what went.
+  /// Sends bytes of a file, and adds their number to `sent`.
   progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
                      result<void>& out);
   int release(bool restore) noexcept;
-  /// Who made the socket left it blocking.
+  /// Whether the socket was blocking when it was taken over.
   bool was_blocking = false;
 
   // --- for descriptor passing
-  /// What a failed or empty read means; takes the errno of it, 0 for an end.
+  /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
-  /// After a call that failed for want of memory: nothing has happened to the connection.
+  /// Waits after a call that failed for lack of memory. The connection is not affected.
   progress wait_for_memory() noexcept {
     core().wait_for_memory(short_of_memory_, *this);
     return progress::waiting;
   }
-  /// After a read of so much into so much room.
+  /// Records a read of `size` bytes into a buffer of `room` bytes.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
-    more_may_follow |= is_unix_;  // there a read stops before a message with descriptors, and does not tell
+    more_may_follow |= is_unix_;  // there a read stops before a message with descriptors, but reports nothing
 #endif
     exhausted[read_side] = size < room && !read_to_end && !more_may_follow;
   }
@@ -6343,8 +6378,8 @@ class socket_resource : public stream_resource {
 
   registration registration_;
   starved short_of_memory_;
-  int broken_ = 0;               // the first errno that broke it
-  std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
+  int broken_ = 0;               // the first errno that broke the connection
+  std::uint32_t discarded_ = 0;  // KiB discarded by finish()
   bool is_unix_;
   bool ended_ = false;
 };
@@ -6367,7 +6402,7 @@ class socket_access;
 
 }  // namespace detail
 
-/// What `socket_stream::send_file` gives.
+/// The operation that `socket_stream::send_file` returns.
 class [[nodiscard]] send_file_operation
     : public detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
                                         detail::write_side> {
@@ -6398,24 +6433,25 @@ class [[nodiscard]] send_file_operation
 /// A byte stream that is a socket.
 class socket_stream : public byte_stream {
  public:
-  /// The descriptor, still this stream's; -1 if closed.
+  /// The descriptor, which this stream still owns; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
+  /// `closed_resource`.
   ///
-  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
-  /// one that was blocking when `from_fd` took it over is blocking again.
+  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
+  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
   [[nodiscard]] int release(bool restore = false) noexcept;
-  /// What waits makes one more attempt, then ends with `cancelled`; the stream stays usable.
+  /// Each pending operation makes one more attempt, then ends with `cancelled`. The stream stays usable.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// setsockopt(2) and getsockopt(2) of an int.
+  /// Sets a socket option of type int (setsockopt(2)).
   result<> set_option(int level, int name, int value);
-  /// getsockopt(2) of an int.
+  /// Returns a socket option of type int (getsockopt(2)).
   [[nodiscard]] result<int> get_option(int level, int name) const;
-  /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
-  /// gives how many: fewer where the file ends. The file's own offset stays as it is. An error of the file is
-  /// `os_error` and leaves the stream as it is.
+  /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program. Returns
+  /// the number of bytes sent, which is smaller if the file ends before. The file's own offset does not
+  /// change. An error of the file is `os_error` and does not affect the stream.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
 
@@ -6428,25 +6464,27 @@ class socket_stream : public byte_stream {
   }
 };
 
-/// A TCP connection. TCP_NODELAY is on unless told otherwise when it was made.
+/// A TCP connection. TCP_NODELAY is on unless it was turned off when the connection was made.
 class tcp_stream : public socket_stream {
  public:
   tcp_stream() = default;
 
-  /// Both ends' addresses; they stay after either has gone.
+  /// The address of this end. It stays available after either end has closed.
   [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
     return resource_ ? tcp().local : ip_endpoint();
   }
-  /// The other end's address; stays after either has gone.
+  /// The address of the peer. It stays available after either end has closed.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? tcp().remote : ip_endpoint();
   }
-  /// TCP_NODELAY: whether what is sent goes at once (tcp(7)).
+  /// Sets TCP_NODELAY: whether data is sent at once (tcp(7)).
   result<> set_no_delay(bool on);
-  /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
+  /// Probes an idle connection after `idle`, then every `interval`. The connection is broken after `count`
+  /// probes without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
-  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's. One that was reset
-  /// meanwhile gives what came before, then `broken_resource`; its remote endpoint is not known.
+  /// Takes over a connected TCP socket of any origin. The caller keeps a socket that is rejected. A socket
+  /// that was reset meanwhile returns the bytes that arrived before, then fails with `broken_resource`; its
+  /// remote endpoint is not known.
   [[nodiscard]] static result<tcp_stream> from_fd(int fd);
 
  private:
@@ -6457,9 +6495,9 @@ class tcp_stream : public socket_stream {
   }
 };
 
-/// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
+/// The process at the other end of a UNIX socket, as the kernel reports it (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;  ///< -1 where the system does not tell
+  pid_t pid = 0;  ///< its process ID; -1 if the system does not report it
   uid_t uid = 0;  ///< its effective user
   gid_t gid = 0;  ///< its effective group
 };
@@ -6472,19 +6510,20 @@ class unix_stream : public socket_stream {
  public:
   unix_stream() = default;
 
-  /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
+  /// The name of this end, empty for an unnamed socket. It stays available after either end has closed.
   [[nodiscard]] std::string local_path() const;
-  /// The other end's name, empty for an unnamed socket; stays after either has gone.
+  /// The name of the peer, empty for an unnamed socket. It stays available after either end has closed.
   [[nodiscard]] std::string remote_path() const;
-  /// Who the other end is, or was when it connected.
+  /// The credentials of the peer, now or at the time when it connected.
   [[nodiscard]] result<peer_credentials> credentials() const;
-  /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
-  /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.
+  /// Sends the descriptors with the first byte of the message, then the rest of the message. Both the message
+  /// and the list of descriptors must not be empty; at most 253 descriptors are allowed (SCM_MAX_FD). The
+  /// caller still owns the descriptors.
   [[nodiscard]] send_fds_operation send_fds(const_buffer message, std::span<const int> fds);
-  /// Descriptors and the bytes around them: both arrive in order, but a descriptor may come with bytes that
-  /// were sent before those it was sent with. `max_bytes` may be 0; then the bytes stay in the stream.
+  /// Receives descriptors and the bytes around them. Both arrive in order, but a descriptor may arrive with
+  /// bytes that were sent before its own message. `max_bytes` may be 0; then the bytes stay in the stream.
   [[nodiscard]] receive_fds_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
-  /// Takes over a connected UNIX stream socket of any origin; a refused one stays the caller's.
+  /// Takes over a connected UNIX stream socket of any origin. The caller keeps a socket that is rejected.
   [[nodiscard]] static result<unix_stream> from_fd(int fd);
 
  private:
@@ -6492,31 +6531,31 @@ class unix_stream : public socket_stream {
   explicit unix_stream(detail::ref<detail::unix_resource> r) noexcept : socket_stream(std::move(r)) {}
 };
 
-/// Two UNIX streams that are connected with each other (socketpair(2)).
+/// Creates two UNIX streams that are connected to each other (socketpair(2)).
 [[nodiscard]] result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair();
 
 namespace detail {
 
-/// What `adopt_socket` found out.
+/// The facts that `adopt_socket` found about a descriptor.
 struct adopted_socket {
   bool was_blocking = false;
-  int broken = 0;  // the errno that ended the connection, which the kernel tells once
+  int broken = 0;  // the errno that ended the connection, which the kernel reports only once
 };
 
-/// For the parts that make sockets. On failure the descriptor stays the caller's.
+/// For the parts that make sockets. On failure the caller keeps the descriptor.
 class socket_access {
  public:
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint* remote, const char* operation);
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
-  /// For `from_fd`: what is to be remembered of the descriptor's past.
+  /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
   static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
   static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
 
-/// What `from_fd` functions ask of a descriptor.
+/// The requirements of a `from_fd` function on a descriptor.
 struct wanted_socket {
   const char* what;  // the prefix of the error: "tcp_stream"
   bool is_unix;
@@ -6524,10 +6563,10 @@ struct wanted_socket {
   bool connected;
   bool listening = false;
 };
-/// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
+/// Checks that a descriptor is such a socket, and then makes it non-blocking and close-on-exec.
 [[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
 
-/// 0 or a negative errno, for sockets of which others are told where they are.
+/// Reads the address of a socket whose address is reported to others. Returns 0 or a negative errno.
 [[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
 [[nodiscard]] ip_endpoint local_endpoint_of(backend& system, int fd);
 [[nodiscard]] ip_endpoint remote_endpoint_of(backend& system, int fd);
@@ -6542,12 +6581,12 @@ struct wanted_socket {
 
 // == stream/fd_passing.hpp ========================================================================
 
-// Descriptors over UNIX streams.
+// Passing descriptors over UNIX streams.
 //
-// They travel as control data beside bytes (unix(7), SCM_RIGHTS): attached to the first chunk of a message
-// and never sent again after a short write. Received ones are owned before anything else happens, and room
-// is always offered for as many as the kernel passes at once, so that none can leak. This part must not
-// know how a connection came about.
+// Descriptors are sent as control data with bytes (unix(7), SCM_RIGHTS): attached to the first chunk of a
+// message and never sent again after a short write. Received descriptors get an owner before anything else
+// happens, and there is always room for as many as the kernel passes at once, so that none can leak. This
+// part must not know how a connection was made.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -6555,7 +6594,7 @@ namespace detail {
 inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
 }
 
-/// Bytes, and the descriptors that came with them.
+/// Received bytes, and the descriptors that came with them.
 class fd_message {
  public:
   fd_message() = default;
@@ -6564,10 +6603,10 @@ class fd_message {
       : data(std::move(bytes)), fds(std::move(descriptors)) {}
 
   std::string data;            ///< the bytes; empty only if `max_bytes` was 0
-  std::vector<unique_fd> fds;  ///< in the order in which they were sent; closed unless taken
+  std::vector<unique_fd> fds;  ///< the descriptors in the order of sending; closed unless taken
 };
 
-/// What `unix_stream::send_fds` gives.
+/// The operation that `unix_stream::send_fds` returns.
 class [[nodiscard]] send_fds_operation
     : public detail::resource_operation<send_fds_operation, void, detail::socket_resource,
                                         detail::write_side> {
@@ -6595,7 +6634,7 @@ class [[nodiscard]] send_fds_operation
   std::size_t sent_ = 0;
 };
 
-/// What `unix_stream::receive_fds` gives.
+/// The operation that `unix_stream::receive_fds` returns.
 class [[nodiscard]] receive_fds_operation
     : public detail::resource_operation<receive_fds_operation, fd_message, detail::socket_resource,
                                         detail::read_side> {
@@ -6625,17 +6664,17 @@ class [[nodiscard]] receive_fds_operation
 
 // Pipes, terminals and character devices as byte streams.
 //
-// They are read and written until the kernel says that there is no more: a terminal gives a line at a time,
-// so a short read says nothing. This part must not know sockets.
+// They are read and written until the kernel reports EAGAIN. A terminal returns one line at a time, so a
+// short read does not mean that no bytes are left. This part must not know sockets.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A descriptor that is read and written, in the poller while it is open.
+/// A descriptor that is read and written. It is in the poller while it is open.
 class fd_resource final : public stream_resource {
  public:
-  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
   fd_resource(loop_core& core, int fd, int& status);
   ~fd_resource() override { close(); }
 
@@ -6645,7 +6684,7 @@ class fd_resource final : public stream_resource {
   progress finish() override { return progress::done; }
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
   int release(bool restore) noexcept;
-  /// Who opened it left it blocking.
+  /// Whether the descriptor was blocking when it was taken over.
   bool was_blocking = false;
 
  private:
@@ -6665,28 +6704,32 @@ class fd_resource final : public stream_resource {
 
 /// A pipe, terminal or character device.
 ///
-/// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
-/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be
-/// half-closed: `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+/// A pipe has one direction: an operation in the wrong direction fails with `os_error` and EBADF. A send to a
+/// pipe whose reader is gone fails with `broken_resource` and EPIPE; a receive from a terminal that was hung
+/// up, with `end_of_stream`. None of them can be half-closed: `send_eof` fails with `not_supported`, and
+/// the other end of a pipe receives the end of the stream only on `close`.
 ///
-/// A FIFO ends when its last writer has closed it, not before its first one has opened it. The end of a FIFO
-/// or a terminal need not be the last: each later receive asks again, and waits or gives bytes if somebody
-/// has opened the other side since, or the user of the terminal types on after the end-of-file character.
+/// A FIFO ends when its last writer has closed it, but not before its first writer has opened it. The end of
+/// a FIFO or a terminal may be followed by more bytes: each later receive asks the kernel again. It waits or
+/// returns bytes if another process has opened the other side since, or if the user of the terminal continues
+/// to type after the end-of-file character.
 class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
-  /// Takes over a descriptor that is no socket, no regular file and no directory;
-  /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
-  /// description (fcntl(2)): for standard input and output of a terminal that is the shell, too. It stays so,
-  /// also when this stream is closed (see `release`), and may be made so again if somebody makes it blocking.
+  /// Takes over a descriptor that is not a socket, a regular file or a directory. The caller keeps a
+  /// descriptor that is rejected. The descriptor becomes non-blocking, with every descriptor that shares its
+  /// open file description (fcntl(2)): for the standard input and output of a terminal, this includes the
+  /// shell's. It stays non-blocking after this stream is closed (see `release`), and the library may make it
+  /// non-blocking again if other code makes it blocking.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
-  /// The descriptor, still this stream's; -1 if closed.
+  /// The descriptor, which this stream still owns; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
+  /// `closed_resource`.
   ///
-  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
-  /// one that was blocking when `from_fd` took it over is blocking again.
+  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
+  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
   [[nodiscard]] int release(bool restore = false) noexcept;
   [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
 
@@ -6698,18 +6741,18 @@ class fd_stream : public byte_stream {
 
 // == stream/memory_stream.hpp =====================================================================
 
-// Two connected ends in memory, for tests of what runs over a byte stream.
+// Two connected ends in memory, for tests of code that runs over a byte stream.
 //
-// Each end has a ring of what it has yet to receive, made when the first byte comes; the other end's sends
-// copy into it and wait while it is full. Views go through the loop's buffer, like those of sockets, so
-// that they may be sent on and outlive the stream. This part must not know the system: nothing here can
-// fail but by the other end.
+// Each end has a ring of the bytes that it has yet to receive, allocated when the first byte arrives. Sends
+// of the other end copy into the ring and wait while it is full. Views go through the loop's buffer, like
+// those of sockets, so that they may be sent on and outlive the stream. This part must not know the system:
+// an operation here can fail only because of the other end.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// One end: what is on its way to it, and the other end.
+/// One end: the bytes on their way to it, and a pointer to the other end.
 class memory_resource final : public stream_resource {
  public:
   memory_resource(loop_core& core, std::size_t capacity) noexcept
@@ -6729,14 +6772,14 @@ class memory_resource final : public stream_resource {
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
-  /// Leaves the other end alone: it gets what it has yet to receive, and can send no more.
+  /// Disconnects the two ends. The other end still receives the bytes sent to it, and can no longer send.
   void part() noexcept;
-  /// As much as lies here; then whoever waits for room is let on.
+  /// Takes as many bytes as are available and fit; then wakes the peer's sender.
   std::size_t take(mutable_buffer into) noexcept;
-  /// As much as there is room for.
+  /// Copies in as many bytes as there is room for.
   std::size_t put(const_buffer bytes);
 
-  memory_resource* peer_ = nullptr;  // null once it is closed
+  memory_resource* peer_ = nullptr;  // null once either end is closed
   std::unique_ptr<std::byte[]> ring_;
   std::size_t capacity_;
   std::size_t first_ = 0;
@@ -6745,9 +6788,9 @@ class memory_resource final : public stream_resource {
 
 }  // namespace detail
 
-/// One end of a connection in memory. It behaves as a connected socket does: what was sent before the other
-/// end closed is received first, then `end_of_stream`; a send to a closed end is `broken_resource` with
-/// EPIPE. Nothing is lost by closing, so `aclose` waits for nobody.
+/// One end of a connection in memory. It behaves as a connected socket does. Bytes that were sent before the
+/// other end closed are received first, then `end_of_stream`. A send to a closed end fails with
+/// `broken_resource` and EPIPE. Closing loses no bytes, so `aclose` does not wait.
 class memory_stream : public byte_stream {
  public:
   memory_stream() = default;
@@ -6759,8 +6802,8 @@ class memory_stream : public byte_stream {
   explicit memory_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
 };
 
-/// Two connected ends on this thread's loop. A send waits while `capacity` bytes (at least one) have not been
-/// received by the other end; an idle stream holds no memory for them.
+/// Creates two connected ends on this thread's loop. A send waits while the other end has `capacity` bytes
+/// (at least one) yet to receive. No memory is allocated for them before the first byte is sent.
 [[nodiscard]] std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity = 65536);
 
 }}  // namespace anyio
@@ -13558,7 +13601,7 @@ ANYIO_NET_FN void drive(step s) {
         break;
       }
       case step::deliver:
-        if (p.how == nullptr) return;  // the loop ended, and with it whoever waited
+        if (p.how == nullptr) return;  // the loop has ended, and the waiter with it
         s = static_cast<const coroutine_face*>(p.how)->deliver(p);
         break;
       case step::raise: {
@@ -13586,8 +13629,8 @@ ANYIO_NET_FN void destroy_chain(promise_base& whole) noexcept {
 }
 
 ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
-  // The frame's locals may ask who runs: the end of a coroutine is its inside. It is asked about by
-  // another node, since the promise goes before the parameters do.
+  // The destructors of the frame's locals may ask what runs now: they count as the inside of the coroutine.
+  // Another node stands for it, since the promise is destroyed before the parameters are.
   const stand_in inside(*p.how, p.waiter);
   *p.owner = nullptr;
   p.handle.destroy();
@@ -13651,7 +13694,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
   if (!open()) return;
   node* other = waiting(s == read_side ? write_side : read_side);
   if (other == nullptr) return close();
-  // The event may have been spent on the one who left. If it cannot be had again, the other one finds out.
+  // The waiter that left may have used up the event. If arming fails, the other waiter gets the error.
   if (core().inherited()) return;
   if (entered_ && arm() < 0) core().queue(*other);
 }
@@ -13660,7 +13703,7 @@ ANYIO_NET_FN void raw_descriptor::shut() noexcept {
   unlink();
   if (!std::exchange(entered_, false)) return;
   core().leave(registration_);
-  // An owner that closed it unannounced may have left the number to a stream of this loop.
+  // If the owner closed it without `notify_closing`, a stream of this loop may use the number now.
   if (!core().watches(registration_.fd)) core().unwatch(registration_.fd);
 }
 
@@ -13720,7 +13763,7 @@ ANYIO_NET_FN bool wait_operation::attempt(result<void>& out) {
     if (status >= 0) return false;
     if (!pending()) leave();
   }
-  // What a poller refuses to watch, as epoll does regular files, is always ready.
+  // A descriptor that the poller cannot watch, such as a regular file with epoll, is always ready.
   if (status >= 0 || status == -EPERM) {
     out = result<void>();
     return true;
@@ -13738,13 +13781,13 @@ ANYIO_NET_FN void notify_closing(int fd) {
 
 // == operation/signals.ipp ========================================================================
 
-// From the seam's notes to the receivers.
+// Passing recorded signals to the receivers.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// The loop's, made when it is first needed.
+/// The signal service of the loop, made when it is first needed.
 inline signal_service& signals_of(loop_core& core) {
   if (signal_service* own = core.system().signals()) return *own;
   if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
@@ -13752,8 +13795,8 @@ inline signal_service& signals_of(loop_core& core) {
 }
 
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
-  distribute(core);                                     // what came before is not for this one
-  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
+  distribute(core);                                     // signals from before are not for this receiver
+  static_cast<void>(core.enter(registration_, *this));  // so that it is closed with the loop
   core.signal_receivers.insert_before(*this);
   core.after_wait = distribute;
 }
@@ -13823,7 +13866,7 @@ ANYIO_NET_FN result<signal_receiver> signal_receiver::open_all(std::span<const i
 
 // == operation/task_group.ipp =====================================================================
 
-// The ends of children.
+// How children begin and end.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -13856,8 +13899,8 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
   if (size_++ == 0) loop_ = detail::ref(child->core);
 }
 
-/// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
-/// the group itself, which a session that its children hold together does.
+/// Destroys the children except those to keep. It removes them from the group first, since the end of a child
+/// may destroy the group itself, as in a session that only its children keep alive.
 ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
   detail::link ending;
   for (detail::link* l = children_.next; l != &children_;) {
@@ -13876,13 +13919,13 @@ ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::gro
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.place().unlink();                                        // its own end is not to be cut short
-  const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
+  child.place().unlink();                                        // so that `cancel` does not destroy it
+  const std::unique_ptr<detail::group_child> ends_last(&child);  // its end may destroy the group
   if (sink_ != nullptr) {
     one_less();
     return sink_->child_ended(std::move(outcome));
   }
-  // What fails in a child that was told to end is its own matter, unless it is not the library's.
+  // An error of a child that was told to end is ignored, unless it is a foreign exception.
   const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
   const bool fails = !outcome.has_value() && counts && failure_.has_value();
   one_less();
@@ -13923,7 +13966,7 @@ ANYIO_NET_FN task_group::~task_group() {
 
 // == operation/threads.ipp ========================================================================
 
-// The helper threads, and the way of a job to one and back.
+// The helper threads, and how a job reaches one and comes back.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -13991,7 +14034,7 @@ ANYIO_NET_FN void helper_job::release() noexcept {
   if (--owners_ == 0) delete this;
 }
 
-/// On the loop's thread.
+/// Runs on the loop's thread.
 ANYIO_NET_FN void helper_job::run(node& n) {
   auto& job = static_cast<helper_job&>(n);
   job.retire();
@@ -14003,10 +14046,10 @@ ANYIO_NET_FN void helper_job::run(node& n) {
   job.release();
 }
 
-/// The loop ends; or, on a helper, it is gone already.
+/// Runs when the loop ends or, on a helper, if the loop is gone already.
 ANYIO_NET_FN void helper_job::abandon(node& n) {
   auto& job = static_cast<helper_job&>(n);
-  if (job.how == &face_in_place) job.turns_ = 0;  // of another, its owner may be looking at it
+  if (job.how == &face_in_place) job.turns_ = 0;  // the owner of another job may be reading it
   job.retire();
   job.release();
 }
@@ -14036,7 +14079,7 @@ ANYIO_NET_COLD void helper_pool::part_from_parent() {
     give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
   while (pool.performed_.linked()) {
     auto& job = static_cast<helper_job&>(*pool.performed_.next);
-    job.acquire();  // never destroyed: the helper was amid the call
+    job.acquire();  // never destroyed: the helper was in the middle of the call
     give_back(job, helper_job::stage::lost);
   }
   pool.mutex_.unlock();
@@ -14044,7 +14087,7 @@ ANYIO_NET_COLD void helper_pool::part_from_parent() {
 
 ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   const std::lock_guard lock(mutex_);
-  // Under the lock, so that nobody counts on a helper that comes to nothing.
+  // Under the lock, so that no other call relies on a helper that fails to start.
   if (helpers_ < most_helpers) {
     const int status = threads_of(system).start_thread([](void*) { serve(); }, nullptr);
     if (status == 0) {
@@ -14080,7 +14123,7 @@ ANYIO_NET_FN void helper_pool::serve() {
     if (forks != forks_so_far) return;  // the call has forked, and this is the child
     lock.lock();
     job.unlink();
-    // Under the lock, so that a fork finds it in one place; then it may be gone before this returns.
+    // Under the lock, so that a fork finds the job in one place. The job may be gone before `offer` returns.
     const std::shared_ptr<mailbox> mail = job.mail_;
     if (mail->offer(job)) continue;
     lock.unlock();
@@ -14096,7 +14139,7 @@ ANYIO_NET_FN void helper_pool::serve() {
 
 // == stream/buffered.ipp ==========================================================================
 
-// What is read ahead, and how it is given out.
+// Reading ahead, and taking bytes from the buffer.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -14111,12 +14154,12 @@ ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, by
       object_(object),
       owned_(std::move(owned)),
       relays_{{*this, read_side}, {*this, write_side}} {
-  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
+  exhausted[read_side] = exhausted[write_side] = true;  // `refresh` clears one: the next attempt must look
 }
 
 ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
 
-/// Calls a verb of the inner stream, and waits there if it says so.
+/// Calls a verb of the inner stream, and waits there if the verb has to wait.
 template <class T, class Verb>
 progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb verb) {
   relays_[s].leave();
@@ -14176,7 +14219,7 @@ ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, res
     return pass(read_side, "receive", out,
                 [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
   }
-  // A view of the loop's buffer may be sent on, and is good after this stream has ended.
+  // A view of the loop's buffer may be sent on, and stays valid after this stream has been closed.
   const mutable_buffer room = core().buffer();
   result<std::size_t> size(errc::cancelled);
   const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
@@ -14303,7 +14346,7 @@ ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
   resource_operation::left();
   if (call_without_throwing([this] { put_back(); })) return;
   filled_ = 0;
-  resource_->close();  // nobody may go on behind the gap
+  resource_->close();  // no read may continue after the lost bytes
 }
 
 ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
@@ -14387,7 +14430,7 @@ ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
   own()->bytes.append(data);
   own()->withdrawn(
-      detail::read_side);  // whoever waits looks here first, and gives up the inner stream's place
+      detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
   resource_->wake(detail::read_side);
 }
 
@@ -14403,24 +14446,24 @@ ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
 
 // == stream/fd_passing.ipp ========================================================================
 
-// Control data, in and out.
+// Sending and receiving control data.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
 #if defined(__linux__)
-inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
+inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library defines
 #endif
 
-/// Room for received control data: as many descriptors as come at once, and what sockets add by their
-/// options. Without room for that the kernel would tell of truncated descriptors. A security label
+/// Room for received control data: as many descriptors as the kernel passes at once, and the data that socket
+/// options add. Without room for that data, the kernel would report truncated descriptors. A security label
 /// (SCM_SECURITY) is the longest; it may take a page.
 inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
 
-/// Takes every descriptor that was sent out of received control data into owned ones, as far as there is room
-/// made for them, and closes the others and those that the kernel itself adds. The rest is ignored; malformed
-/// data ends it. False if some that were sent were closed.
+/// Takes the descriptors that the peer sent out of received control data. They go to `fds` as far as its
+/// capacity allows; the others, and those that the kernel itself adds, are closed. Other control data is
+/// ignored; parsing stops at malformed data. Returns false if a descriptor that the peer sent was closed.
 [[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
                                            std::vector<unique_fd>& fds) {
   bool all = true;
@@ -14432,7 +14475,7 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
     const std::size_t length = header.cmsg_len;
     if (length < CMSG_LEN(0) || length > size - offset) break;
 #if defined(__linux__)
-    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
+    // SO_PASSPIDFD: a descriptor for the sender's process, or an errno in its place.
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
         length >= CMSG_LEN(sizeof(int))) {
       int fd;
@@ -14461,7 +14504,7 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
   return all;
 }
 
-/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
+/// Whether an errno of sendmsg(2) concerns the descriptors, and not the connection.
 [[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
   switch (e) {
     case EACCES:
@@ -14473,7 +14516,7 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
     case ENFILE:
     case EOPNOTSUPP:
     case EPERM:
-    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
+    case ETOOMANYREFS:  // too many descriptors are in flight (unix(7))
       return true;
     default: return false;
   }
@@ -14559,7 +14602,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   m.control = control;
   m.control_size = sizeof control;
   std::vector<unique_fd> fds;
-  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
+  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now, so that lack of memory loses none
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
@@ -14581,7 +14624,8 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     return true;
   }
   if (n == 0 && fds.empty()) {
-    // Nothing came: an end, unless nothing was asked for and bytes are there.
+    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
+    // available.
     std::byte one;
     const ::iovec look{&one, 1};
     detail::message peek;
@@ -14601,7 +14645,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
       return true;
     }
   }
-  // Control data, also of other kinds, ends a read early, so more may lie behind it.
+  // Control data of any kind ends a read early, so more bytes may follow.
   resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
   detail::received_bytes bytes(*resource_);
   out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
@@ -14622,13 +14666,14 @@ ANYIO_NET_FN receive_fds_operation unix_stream::receive_fds(std::size_t max_byte
 
 // == stream/fd_stream.ipp =========================================================================
 
-// What descriptors that are no sockets do.
+// Reading and writing descriptors that are not sockets.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
+/// `os_error` if the descriptor was not opened for this operation, which is an error of the program;
+/// `broken_resource` for all other errors, which come from the other end.
 inline error fd_failure(ssize_t status, const char* operation) noexcept {
   const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
   return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
@@ -14641,7 +14686,7 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
     static_cast<void>(
-        core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
+        core.enter(registration_, *this));  // for example /dev/null: always ready, so nothing to watch
     status = 0;
   }
   if (status < 0) registration_.fd = -1;
@@ -14662,8 +14707,8 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
   };
   ssize_t n = read();
   if (n == 0 && is_fifo()) {
-    // One that was never hung up has had no writer yet, which reads as an end, too. One that was may have
-    // bytes of a writer who has come and gone since the read.
+    // A FIFO that was never hung up has had no writer yet, which also reads as an end. A FIFO that was hung
+    // up may hold bytes of a writer that opened and closed it since the read.
     const int bits = read_to_end ? int{ready_end} : core().system().poll_now(registration_.fd, ready_read);
     n = bits >= 0 && (static_cast<std::uint32_t>(bits) & ready_end) == 0 ? -EAGAIN : read();
   }
@@ -14735,7 +14780,7 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
   if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
-  int status = 0;  // watched before it is changed, so that a refused one is as it was
+  int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {
@@ -14864,7 +14909,7 @@ ANYIO_NET_FN std::pair<memory_stream, memory_stream> create_memory_stream_pair(s
 
 // == stream/socket.ipp ============================================================================
 
-// What stream sockets do with the system.
+// The system calls of stream sockets.
 
 #include <netinet/tcp.h>
 
@@ -14887,7 +14932,7 @@ ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_u
 ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
   more_may_follow = false;
   if (!is_unix_) return core().system().receive(registration_.fd, data, size);
-  // Descriptors that come along are closed by the kernel, and end the read early: MSG_CTRUNC tells.
+  // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
   const ::iovec part{data, size};
   message m;
   m.parts = std::span<const ::iovec>(&part, 1);
@@ -14896,8 +14941,8 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   return n;
 }
 
-/// The errno of a call that failed, unless it says only that the connection is gone: then SO_ERROR has the
-/// reason.
+/// Returns the errno of a call that failed. If it says only that the connection is gone, returns the reason
+/// from SO_ERROR, if there is one.
 ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
   if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
   int why = 0;
@@ -14906,8 +14951,8 @@ ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
   return asked >= 0 && why != 0 ? why : error_number;
 }
 
-/// Keeps what broke the connection. ENOTCONN, and EPIPE of a UNIX socket, give way to an errno that says
-/// more.
+/// Keeps the errno that broke the connection. ENOTCONN, and EPIPE of a UNIX socket, are replaced by a more
+/// specific errno.
 ANYIO_NET_COLD void socket_resource::note_cause(int error_number) noexcept {
   const auto says_nothing = [this](int e) { return e == 0 || e == ENOTCONN || (is_unix_ && e == EPIPE); };
   if (broken_ == 0 || (says_nothing(broken_) && !says_nothing(error_number))) broken_ = error_number;
@@ -14977,7 +15022,7 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
     }
     if (n < 0) {
       if (is_shortage(n)) return wait_for_memory();
-      if (is_unix_ && n == -EPIPE) {  // the other end has closed; whoever receives hears whether in order
+      if (is_unix_ && n == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
         note_cause(EPIPE);
         out = error(errc::broken_resource, broken_, "send");
         return progress::done;
@@ -15035,13 +15080,14 @@ ANYIO_NET_FN progress socket_resource::finish() {
   return progress::again;
 }
 
-/// Whether an errno of sendfile(2) is about the file. All else is about the connection: a list of what breaks
-/// those would never be complete, and what is not on it would make a broken one look complete.
+/// Whether an errno of sendfile(2) concerns the file. All others concern the connection: a list of the errors
+/// that break a connection would never be complete, and an error missing from it would make a broken one look
+/// intact.
 [[gnu::cold]] inline bool concerns_file(int e) noexcept {
   switch (e) {
     case EACCES:
     case EBADF:
-    case EBADMSG:  // a checksum of the file system
+    case EBADMSG:  // a wrong checksum in the file system
     case EFAULT:
     case EINVAL:
     case EIO:
@@ -15063,7 +15109,7 @@ ANYIO_NET_FN progress socket_resource::finish() {
 #if defined(EINTEGRITY)  // FreeBSD
     case EINTEGRITY:
 #endif
-#if defined(EUCLEAN)  // Linux: a file system that is damaged, a medium with errors, a key that is missing
+#if defined(EUCLEAN)  // Linux: a damaged file system, a medium with errors, a missing key
     case EUCLEAN:
     case ENODATA:
     case EREMOTEIO:
@@ -15157,17 +15203,18 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-/// What a stream socket without a peer has to tell: 1 for bytes of a connection that is gone, -errno for what
-/// ended it, or for what says that there never was one. Nothing is taken but that errno.
+/// Reports the past of a stream socket without a peer. Returns 1 if bytes of a connection that is gone are
+/// left. Otherwise returns a negative errno: the reason for its end, or an errno that says that there never
+/// was a connection. Takes nothing from the socket except that errno.
 [[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
-  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connect
+  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connecting
   char byte;
   const ::iovec part{&byte, 1};
   message m;
   m.parts = std::span<const ::iovec>(&part, 1);
   m.peek = true;
   const ssize_t n = system.receive_message(fd, m);
-  return n == 0 ? -ENOTCONN : n;  // an attempt to connect that failed ends so, too
+  return n == 0 ? -ENOTCONN : n;  // a failed attempt to connect also reads as an end
 }
 
 ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
@@ -15393,7 +15440,7 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
 
 // == stream/stream.ipp ============================================================================
 
-// What the operations of byte streams do.
+// The operations of byte streams.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -15469,8 +15516,8 @@ ANYIO_NET_FN detail::outgoing send_operation::rest_of_parts() const noexcept {
   return detail::outgoing({first, parts_.data() + parts_.size()}, place.size());
 }
 
-// A view that the caller was given before now is no longer good, so only what was lent just now is looked
-// for, and among few pieces: with many, or much to copy, the whole buffer is kept.
+// A view that the caller received earlier is no longer valid, so this looks only for bytes that were lent
+// just now, and only among few pieces. With many pieces, or many bytes to copy, it keeps the whole buffer.
 ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
@@ -15533,7 +15580,7 @@ ANYIO_NET_FN errc aclose_operation::enter() noexcept {
   return errc::ok;
 }
 
-// Who waits is woken before this takes the reader's place.
+// The waiting operations are woken before this operation takes the reader's place.
 ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
   constexpr std::chrono::seconds patience(1);
   begun_ = true;
@@ -15544,7 +15591,7 @@ ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
 
 ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
   if (!resource_ || resource_->gone() || (!begun_ && !resource_->open())) {
-    out = result<void>();  // closed, or another closes it already
+    out = result<void>();  // closed, or another operation is closing it already
     return true;
   }
   if (!begun_) start_closing();

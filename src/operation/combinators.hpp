@@ -1,8 +1,8 @@
 // Operations made of operations: time limits, all of several, one of several.
 //
-// A composite starts its children with callbacks that move it on, and hands over at once when the last
-// thing it waited for is there, so that a view a child gives is still good. Destroying it destroys its
-// children. It must not know what a child does.
+// A composite starts its children with callbacks that advance it. It completes at once when the last
+// outcome that it needs arrives, so that a view that a child returns is still valid. Destroying a composite
+// destroys its children. This part must not know what a child does.
 #pragma once
 
 #include "base/config.hpp"
@@ -22,7 +22,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Keeps a callable alive beside the task that it gave.
+/// Keeps a callable alive together with the task that it returned.
 template <class F>
 #if defined(__clang__)
 [[clang::no_sanitize("function")]]  // clang 14 cannot assemble what that check adds to a coroutine template
@@ -42,7 +42,7 @@ struct operation_of<X> {
   using type = std::remove_cvref_t<X>;
 };
 
-/// What `x` is as an operation: itself, or the task that it returns when called without arguments.
+/// The operation that `x` stands for: `x` itself, or the task that `x` returns when called without arguments.
 template <class X>
 using operation_of_t = typename operation_of<X>::type;
 
@@ -60,11 +60,11 @@ operation_of_t<X> as_operation(X&& x) {
 template <class T>
 using not_void = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
-/// Whether a composite may attempt this child itself: an operation proper, which keeps nothing running.
+/// Whether a composite may attempt this child itself: a plain operation, which keeps nothing running.
 template <class Op>
 concept attemptable = requires(Op& op, result<typename Op::value_type>& out) { op.attempt_for_parent(out); };
 
-/// Ends a child, if it has not ended; one that keeps nothing running may be started again.
+/// Ends a child that has not ended. A child that keeps nothing running may be started again.
 template <class Op>
 void end_child(std::optional<Op>& op) noexcept {
   if constexpr (attemptable<Op>) {
@@ -74,7 +74,8 @@ void end_child(std::optional<Op>& op) noexcept {
   }
 }
 
-/// How a child reaches its parent; I tells it from its siblings.
+/// The callback of a child, which passes the outcome to its parent. I distinguishes the child from its
+/// siblings.
 template <class Parent, class T, std::size_t I = 0>
 struct child_done {
   using internal = void;
@@ -83,7 +84,7 @@ struct child_done {
   node* owner() const noexcept { return parent; }
 };
 
-/// A child, and the time at which it is given up.
+/// A child, and the time at which it is cancelled.
 template <class Derived, class T, class Op>
 class timed_operation : public operation<Derived, T> {
  public:
@@ -102,7 +103,7 @@ class timed_operation : public operation<Derived, T> {
   friend done;
   static constexpr bool has_parts = true;
 
-  /// True when there is an outcome of the child, or time is over: `timed_out`.
+  /// True when the child has an outcome, or when the time limit has passed: `timed_out`.
   bool attempt_child(result<child_value>& out) {
     if (arrived_ != nullptr) {
       out = std::move(*std::exchange(arrived_, nullptr));
@@ -157,7 +158,7 @@ class timed_operation : public operation<Derived, T> {
 
 }  // namespace detail
 
-/// What `fail_after` and `fail_at` give.
+/// The operation that `fail_after` and `fail_at` return.
 template <class Op>
 class [[nodiscard]] timeout_operation
     : public detail::timed_operation<timeout_operation<Op>, typename Op::value_type, Op> {
@@ -175,7 +176,7 @@ namespace detail {
 template <class T>
 using maybe = std::conditional_t<std::is_void_v<T>, bool, std::optional<not_void<T>>>;
 
-/// What `move_on_after` and `move_on_at` give.
+/// The operation that `move_on_after` and `move_on_at` return.
 template <class Op>
 class [[nodiscard]] move_on_operation
     : public timed_operation<move_on_operation<Op>, maybe<typename Op::value_type>, Op> {
@@ -205,25 +206,29 @@ class [[nodiscard]] move_on_operation
 
 }  // namespace detail
 
-/// x, or `timed_out` when the time is over first. With no time at all: what is there at once.
+/// Runs `x` with a time limit: returns its value, or fails with `timed_out` if the limit passes first. With a
+/// limit of zero, returns only what is available at once.
 template <class Rep, class Period, class X>
 [[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                       detail::as_operation(std::forward<X>(x)));
 }
-/// The same with a point in time, of the loop's clock.
+/// Runs `x` until `deadline` on the loop's clock: returns its value, or fails with `timed_out` if the
+/// deadline passes first.
 template <class X>
 [[nodiscard]] auto fail_at(time_point deadline, X&& x) {
   return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
 }
-/// x, or an empty optional when the time is over first; of an x that gives nothing true, or false. With no
-/// time at all: what is there at once.
+/// Runs `x` with a time limit: returns its value, or an empty optional if the limit passes first. If `x` has
+/// no value: returns true, or false if the limit passes first. With a limit of zero, returns only what is
+/// available at once.
 template <class Rep, class Period, class X>
 [[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
-/// The same with a point in time, of the loop's clock.
+/// Runs `x` until `deadline` on the loop's clock: returns its value, or an empty optional if the deadline
+/// passes first. If `x` has no value: returns true, or false if the deadline passes first.
 template <class X>
 [[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
@@ -232,7 +237,7 @@ template <class X>
 
 namespace detail {
 
-/// Several children at once; complete when all are, or at the first error.
+/// Several children at once. Completes when all children have completed, or at the first error.
 template <class... Ops>
 class [[nodiscard]] when_all_operation
     : public operation<when_all_operation<Ops...>, std::tuple<not_void<typename Ops::value_type>...>> {
@@ -320,7 +325,7 @@ class [[nodiscard]] when_all_operation
   result<value>* failure_ = nullptr;
 };
 
-/// The same for tasks of one kind.
+/// Several tasks of one type at once. Completes when all tasks have completed, or at the first error.
 template <class T>
 class [[nodiscard]] when_all_tasks_operation
     : public operation<when_all_tasks_operation<T>, std::vector<not_void<T>>> {
@@ -388,8 +393,8 @@ class [[nodiscard]] when_all_tasks_operation
   result<value>* failure_ = nullptr;
 };
 
-/// Several children; the first to complete decides. They begin one after another, each once the one
-/// before has had its first attempt.
+/// Several children, of which the first to complete decides the outcome. The children begin one after
+/// another, each after the first attempt of the child before it.
 template <class... Ops>
 class [[nodiscard]] when_any_operation
     : public operation<when_any_operation<Ops...>, std::variant<not_void<typename Ops::value_type>...>> {
@@ -466,21 +471,22 @@ class [[nodiscard]] when_any_operation
 
 }  // namespace detail
 
-/// All of them: a tuple of what they give, `std::monostate` for nothing. The first error cancels the
-/// others and is raised.
+/// Runs all arguments concurrently and returns a tuple of their values, with `std::monostate` in place of
+/// void. The first error cancels the others and is raised.
 template <class... Xs>
 [[nodiscard]] auto when_all(Xs&&... xs) {
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
-/// The same of any number of tasks of one kind: a vector in their order.
+/// Runs any number of tasks of one type concurrently and returns a vector of their values, in the order of
+/// the tasks. The first error cancels the others and is raised.
 template <class T>
 [[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));
 }
 
-/// The first of them to complete decides, its error included; the others are cancelled. One that
-/// completes at once keeps the rest from beginning.
+/// Runs the arguments concurrently until the first completes, and returns its value or raises its error. The
+/// others are cancelled. If one completes at once, those after it do not begin.
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
 [[nodiscard]] auto when_any(Xs&&... xs) {

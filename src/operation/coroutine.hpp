@@ -1,10 +1,10 @@
 // Coroutines, run by a driver.
 //
-// A coroutine of the library is never resumed from inside another: it returns to its driver and says
-// what comes next, so the stack does not grow, whatever the compiler makes of symmetric transfer. An
-// error raised where there are no exceptions goes the same way: the driver destroys the frame, whose
-// locals so end innermost first, and then raises whoever waits for it. This part must not know
-// operations.
+// A coroutine of the library is never resumed from inside another: it returns to its driver with the next
+// step to take. So the stack does not grow, even if the compiler does not implement symmetric transfer as a
+// tail call. Without exceptions, a raised error takes this way too: the driver destroys the frame, whose
+// locals are destroyed innermost first, and then raises the error in the coroutine that waits for it. This
+// part must not know operations.
 #pragma once
 
 #include "base/config.hpp"
@@ -22,15 +22,15 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 struct promise_base;
 
-/// What a driver does next.
+/// The next step of a driver.
 struct step {
   enum kind : std::uint8_t { nothing, resume, deliver, raise };
   kind what = nothing;
   promise_base* promise = nullptr;
-  error failure;  // of raise
+  error failure;  // for `raise`
 };
 
-/// Room for a callable of three pointers, or for whoever else waits.
+/// Room for a callable of at most three pointers, or for another kind of waiter.
 struct waiter_storage {
   alignas(void*) std::byte bytes[3 * sizeof(void*)];
 
@@ -46,20 +46,20 @@ struct waiter_storage {
   }
 };
 
-/// The face of a coroutine: also how its end reaches whoever waits.
+/// The face of a coroutine. It also passes the end of the coroutine to its waiter.
 struct coroutine_face : face {
   step (*deliver)(promise_base&);
-  step (*fail)(const waiter_storage&, error);  // the coroutine itself is gone
+  step (*fail)(const waiter_storage&, error);  // the coroutine itself has been destroyed
 };
 
-/// What every coroutine of the library has.
+/// The part of a promise that every coroutine of the library has.
 struct promise_base : node, recycled {
   std::coroutine_handle<> handle;
-  promise_base** owner = nullptr;  // where the task keeps it, set while somebody waits
+  promise_base** owner = nullptr;  // the task's pointer to this; set once it is awaited or started
   waiter_storage waiter;
-  promise_base* inner = nullptr;  // the task that it awaits, and
-  promise_base* outer = nullptr;  // the coroutine that awaits it: so a chain is destroyed without recursion
-  link scopes;                    // the task groups that were made in it, which so know what they are part of
+  promise_base* inner = nullptr;  // the task that this awaits; lets a chain be destroyed without recursion
+  promise_base* outer = nullptr;  // the coroutine that awaits this
+  link scopes;                    // the task groups that this coroutine made, so that each knows its host
 
   ~promise_base() {
     leave_outer();
@@ -75,9 +75,9 @@ struct promise_base : node, recycled {
   }
 };
 
-/// The coroutine that runs now, for telling a task from its own inside.
+/// The coroutine that runs now. It shows whether code runs inside a given task.
 inline constinit thread_local promise_base* active = nullptr;
-/// What the coroutine that runs now wants of its driver when it returns.
+/// The step that the coroutine that runs now requests from its driver when it returns.
 inline constinit thread_local step next_step{};
 
 void drive(step s);
@@ -85,11 +85,11 @@ void drive(step s);
 /// Destroys a suspended coroutine and the tasks that it awaits, innermost first.
 void destroy_chain(promise_base& whole) noexcept;
 
-/// Destroys a suspended coroutine that somebody waits for, on behalf of its end.
+/// Destroys a suspended coroutine that ends and has a waiter.
 void end_frame(promise_base& p) noexcept;
 
-/// While it lives, what runs or is destroyed counts as the inside of something that is no coroutine, or
-/// no longer one.
+/// While this object lives, code that runs, destructors included, counts as running inside a node that is not
+/// a coroutine, or inside a coroutine that is being destroyed.
 class stand_in : public promise_base {
  public:
   stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(std::exchange(active, this)) {
@@ -110,21 +110,21 @@ class stand_in : public promise_base {
   promise_base* before_;
 };
 
-/// The owner of what a coroutine of another kind waits for: nobody can tell what it is a part of.
+/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
 alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
 inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
-/// Said by a coroutine as its last act before it suspends.
+/// Requests the next step. A coroutine calls it as its last action before it suspends.
 inline void hand_on(const promise_base& self, step s) {
   if (active == &self) {
     next_step = s;
   } else {
-    drive(s);  // an awaitable that insists on the coroutine's own handle resumed it: there is no driver
+    drive(s);  // an awaitable that needs the coroutine's own handle resumed it: there is no driver
   }
 }
 
-/// Whether `whole` is what runs now, or waits for it at some remove. `if_unknown` is the answer where a
-/// coroutine of another kind stands between.
+/// Whether `whole` runs now, or waits, directly or indirectly, for the coroutine that runs now. `if_unknown`
+/// is the answer if a foreign coroutine stands between them.
 [[nodiscard]] bool is_active(const node& whole, bool if_unknown = false) noexcept;
 
 /// Whether a loop would wait in vain for this node, which has just begun, since it keeps the node's own loop
@@ -157,8 +157,8 @@ struct suspended {
   }
 };
 
-/// What an awaitable of another kind is given to resume in a coroutine's place. It has the layout of a
-/// suspended coroutine in g++ and clang, two functions, and brings the coroutine back under a driver.
+/// The object that a foreign awaitable resumes in place of a coroutine. It has the layout of a suspended
+/// coroutine in g++ and clang, which begins with two functions, and resumes the coroutine under a driver.
 struct resumption {
   void (*resume)(void*) = [](void* self) {
     drive({step::resume, static_cast<resumption*>(self)->promise, {}});
@@ -167,8 +167,8 @@ struct resumption {
   promise_base* promise = nullptr;
 
   [[nodiscard]] std::coroutine_handle<> handle() noexcept {
-    // The compiler must not see whose functions these are: clang calls coroutines by a convention of its own,
-    // which is the same here, but a call that it knows to go elsewhere it drops as undefined (clang 19).
+    // The compiler must not see which functions these are. Clang calls coroutines with its own calling
+    // convention, which is the same here, but clang 19 drops a call as undefined if it sees another function.
     void* address = this;
     asm volatile("" : "+r"(address) : : "memory");
     return std::coroutine_handle<>::from_address(address);
@@ -186,7 +186,7 @@ decltype(auto) awaiter_of(A&& awaitable) {
   }
 }
 
-/// An awaitable of another kind inside a coroutine of the library.
+/// A foreign awaitable inside a coroutine of this library.
 template <class A>
 class foreign_awaiter {
   using awaiter = decltype(awaiter_of(std::declval<A>()));

@@ -19,7 +19,7 @@ ANYIO_NET_FN void drive(step s) {
         break;
       }
       case step::deliver:
-        if (p.how == nullptr) return;  // the loop ended, and with it whoever waited
+        if (p.how == nullptr) return;  // the loop has ended, and the waiter with it
         s = static_cast<const coroutine_face*>(p.how)->deliver(p);
         break;
       case step::raise: {
@@ -47,8 +47,8 @@ ANYIO_NET_FN void destroy_chain(promise_base& whole) noexcept {
 }
 
 ANYIO_NET_FN void end_frame(promise_base& p) noexcept {
-  // The frame's locals may ask who runs: the end of a coroutine is its inside. It is asked about by
-  // another node, since the promise goes before the parameters do.
+  // The destructors of the frame's locals may ask what runs now: they count as the inside of the coroutine.
+  // Another node stands for it, since the promise is destroyed before the parameters are.
   const stand_in inside(*p.how, p.waiter);
   *p.owner = nullptr;
   p.handle.destroy();

@@ -1,9 +1,9 @@
-// Waiting for descriptors that belong to others.
+// Waiting for descriptors that the library does not own.
 //
-// Their owner may close one and use its number again at any time, so nothing of it stays in the poller
-// beyond a wait: first a look at what is ready now, then an entry for one event, level-triggered, which is
-// taken out again on completion or withdrawal. A reader and a writer share the entry. This part must not
-// know what a descriptor is.
+// The owner may close a descriptor and reuse its number at any time, so an entry stays in the poller only
+// during a wait. A wait first checks what is ready now, and then makes an entry for one level-triggered
+// event, which is removed on completion or withdrawal. A reader and a writer share the entry. This part must
+// not know what a descriptor is.
 #pragma once
 
 #include "base/config.hpp"
@@ -20,7 +20,7 @@ class wait_operation;
 
 namespace detail {
 
-/// A descriptor of somebody else's that is waited for.
+/// A descriptor that belongs to another owner and for which an operation waits.
 class raw_descriptor final : public resource, public link {
  public:
   raw_descriptor(loop_core& core, int fd) : resource(core) {
@@ -30,13 +30,13 @@ class raw_descriptor final : public resource, public link {
   }
   ~raw_descriptor() override { close(); }
 
-  /// Null if nobody waits for it.
+  /// The entry for `fd`; null if no operation waits for it.
   [[nodiscard]] static raw_descriptor* find(loop_core& core, int fd) noexcept;
 
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  /// Has the poller tell once of what is waited for now. 0 or a negative errno.
+  /// Asks the poller to report once the events that are waited for now. Returns 0 or a negative errno.
   [[nodiscard]] int arm();
-  /// Somebody does not wait any more; the entry serves the other one, or ends with the last.
+  /// One waiter left. The entry stays for the other waiter, and ends with the last.
   void left(side s) noexcept;
 
  private:
@@ -49,7 +49,7 @@ class raw_descriptor final : public resource, public link {
 
 }  // namespace detail
 
-/// What `wait_readable` and `wait_writable` give.
+/// The operation that `wait_readable` and `wait_writable` return.
 class [[nodiscard]] wait_operation : public detail::operation<wait_operation, void> {
  public:
   static constexpr const char* name = "wait";
@@ -71,28 +71,30 @@ class [[nodiscard]] wait_operation : public detail::operation<wait_operation, vo
   void left() noexcept { leave(); }
   [[nodiscard]] int descriptor() const noexcept { return fd_; }
 
-  /// Whether another waits for the same, or the descriptor belongs to a stream of this loop.
+  /// Whether another operation waits for the same event, or the descriptor belongs to a stream of this loop.
   [[nodiscard]] bool busy(detail::loop_core& loop) const noexcept;
   void join(detail::loop_core& loop);
   void leave() noexcept;
 
   int fd_ = -1;
   detail::side side_ = detail::read_side;
-  detail::ref<detail::raw_descriptor> place_;  // while it waits
+  detail::ref<detail::raw_descriptor> place_;  // set while this waits
 };
 
-/// Completes when a read from the descriptor would not block: ready now is ready, and so is a regular
-/// file, an end of stream or an error. The descriptor stays the caller's, who calls `notify_closing`
-/// before closing it while somebody waits.
+/// Completes when a read from the descriptor would not block. It completes at once for a descriptor that is
+/// ready now, a regular file, an end of stream, or an error. The caller still owns the descriptor, and must
+/// call `notify_closing` before closing it while an operation waits.
 ///
-/// One reader and one writer may wait for a descriptor at a time: `busy_resource` else, and for the
-/// descriptor of a stream of this loop. `invalid_argument` if negative, `os_error` with EBADF if not open.
+/// One reader and one writer may wait for a descriptor at a time. Errors: `busy_resource` for a second one
+/// and for the descriptor of a stream of this loop; `invalid_argument` if `fd` is negative; `os_error` with
+/// EBADF if it is not open.
 [[nodiscard]] inline wait_operation wait_readable(int fd) { return {fd, detail::read_side}; }
-/// The same for a write.
+/// Completes when a write to the descriptor would not block. The rules and errors are those of
+/// `wait_readable`.
 [[nodiscard]] inline wait_operation wait_writable(int fd) { return {fd, detail::write_side}; }
 
-/// Ends what waits for the descriptor on this thread's loop with `closed_resource`; from here on the loop
-/// does not touch it. Does not close it.
+/// Ends the operations that wait for the descriptor on this thread's loop with `closed_resource`. From then
+/// on the loop does not touch the descriptor. Does not close it.
 void notify_closing(int fd);
 
 }}  // namespace anyio

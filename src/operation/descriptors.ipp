@@ -32,7 +32,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
   if (!open()) return;
   node* other = waiting(s == read_side ? write_side : read_side);
   if (other == nullptr) return close();
-  // The event may have been spent on the one who left. If it cannot be had again, the other one finds out.
+  // The waiter that left may have used up the event. If arming fails, the other waiter gets the error.
   if (core().inherited()) return;
   if (entered_ && arm() < 0) core().queue(*other);
 }
@@ -41,7 +41,7 @@ ANYIO_NET_FN void raw_descriptor::shut() noexcept {
   unlink();
   if (!std::exchange(entered_, false)) return;
   core().leave(registration_);
-  // An owner that closed it unannounced may have left the number to a stream of this loop.
+  // If the owner closed it without `notify_closing`, a stream of this loop may use the number now.
   if (!core().watches(registration_.fd)) core().unwatch(registration_.fd);
 }
 
@@ -101,7 +101,7 @@ ANYIO_NET_FN bool wait_operation::attempt(result<void>& out) {
     if (status >= 0) return false;
     if (!pending()) leave();
   }
-  // What a poller refuses to watch, as epoll does regular files, is always ready.
+  // A descriptor that the poller cannot watch, such as a regular file with epoll, is always ready.
   if (status >= 0 || status == -EPERM) {
     out = result<void>();
     return true;

@@ -1,20 +1,20 @@
 // Operations, and the two ways to use one.
 //
-// An operation is a struct with one function: `attempt` tries, and says whether there is an outcome. The
-// base here runs it and hands the outcome to a coroutine or to a callback, from one slot in the operation
-// itself. The loop touches nothing of an operation after its completion ran. This part must not know
-// sockets.
+// An operation is a struct with one function: `attempt` tries, and reports whether there is an outcome. The
+// base here runs the operation and passes the outcome to a coroutine or to a callback, from one slot in the
+// operation itself. The loop does not touch an operation after its completion has run. This part must not
+// know sockets.
 //
-// What an operation gives to the base (all but `name` and `attempt` have a default):
+// Members that an operation provides to the base (all but `name` and `attempt` have a default):
 //   static constexpr const char* name     for errors and dumps
 //   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
-//   loop_core& home()                     where it runs
-//   errc check()                          an error that is there before any attempt
-//   errc enter()                          the same when it begins to wait; then it is known as the waiter
+//   loop_core& home()                     the loop that runs it
+//   errc check()                          an error that is known before any attempt
+//   errc enter()                          an error when it begins to wait; else registers it as the waiter
 //   bool in_vain()                        no attempt can succeed before something queues this node
-//   void started()                        begun, and not attempted by the caller: keep what is on loan
-//   void left()                           the outcome is there, or it was withdrawn: no longer the waiter
-//   void withdrawn()                      it was taken back, after `left`
+//   void started()                        it began without an attempt by the caller: keep bytes on loan
+//   void left()                           it has an outcome or was withdrawn: it is no longer the waiter
+//   void withdrawn()                      it was withdrawn; called after `left`
 //   void refresh()                        the next attempt must ask the kernel
 //   int descriptor()                      for dumps
 #pragma once
@@ -38,13 +38,13 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 template <class T>
 class task;
 
-/// What every operation and task is. It does nothing until it is used, in one of three ways: `co_await` gives
-/// the value or raises the error; `co_await as_result(…)` gives a `result`; `start(callable)` gives the
-/// `result` to the callable, which runs once, from the loop. A named operation is the caller's, who cancels
-/// it by destroying it or by assigning to it; a temporary one that was started is the loop's. While it is
-/// idle it may be moved, and used again.
+/// The base of every operation and task. An operation does nothing until it is used in one of three ways:
+/// `co_await` returns the value or raises the error; `co_await as_result(…)` returns a `result`;
+/// `start(callable)` passes the `result` to the callable, which runs once, from the loop. The caller owns a
+/// named operation, and cancels it by destroying it or by assigning to it. The loop owns a temporary
+/// operation that was started. An idle operation may be moved, and used again.
 ///
-/// It stands here so that `as_result`, `fail_after` and their like are found without a qualification.
+/// It is declared here so that `as_result`, `fail_after` and similar names are found without qualification.
 struct operation_tag {};
 
 namespace detail {
@@ -54,7 +54,8 @@ template <class X>
 concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> &&
                        requires { typename std::remove_cvref_t<X>::value_type; };
 
-/// Callables of the library's own see a result as it is; users' never see a foreign exception in one.
+/// The library's own callables receive a result unchanged. A user's callable never receives a foreign
+/// exception in a result.
 template <class F>
 concept internal_callable = requires { typename F::internal; };
 
@@ -73,13 +74,13 @@ node* owner_of(const F& f) noexcept {
   }
 }
 
-/// The loop ends, and what waited with this callable is not called.
+/// Called when the loop ends: the callable will not be called.
 template <class F>
 void abandon(const F& f) {
   if constexpr (internal_callable<F> && requires { f.abandon(); }) f.abandon();
 }
 
-/// An operation that is put aside to begin later copies what it has on loan from the loop's buffer.
+/// An operation that is stored to begin later copies the bytes that it borrows from the loop's buffer.
 template <class Op>
 void keep_loan(Op& op) {
   if constexpr (requires { op.keep_loan(); }) op.keep_loan();
@@ -109,8 +110,8 @@ class detached : public pooled<recycler::operations> {
     void operator()(result<value>&& r) const {
       result<value> outcome = std::move(r);
       F f = std::move(block->f_);
-      delete block;  // before the call, so that what it starts finds the memory free
-      if constexpr (is_result<value> && !internal_callable<F>) {  // of as_result
+      delete block;  // before the call, so that an operation that it starts can reuse the memory
+      if constexpr (is_result<value> && !internal_callable<F>) {  // from as_result
         if (outcome.has_value())
           return call_back<typename value::value_type>(std::move(f), *std::move(outcome));
         result_access::rethrow_foreign(outcome);
@@ -137,9 +138,9 @@ class detached : public pooled<recycler::operations> {
   F f_;
 };
 
-/// In a coroutine that awaits an operation. The operation need not lie in the coroutine: if the coroutine is
-/// destroyed as it waits, it withdraws the operation; and an operation that ends its waiting in another way
-/// takes back the pointer to it.
+/// The link from a waiting coroutine to the operation that it awaits, which may lie outside the coroutine. If
+/// the coroutine is destroyed while it waits, this withdraws the operation. If the operation ends the wait in
+/// another way, it clears this pointer.
 template <class Op>
 class waiting_for {
  public:
@@ -152,12 +153,12 @@ class waiting_for {
 
  protected:
   [[nodiscard]] Op& op() const noexcept { return static_cast<Op&>(*op_); }
-  /// For the last time: what the coroutine does next may destroy the operation.
+  /// Returns the operation for the last time: the coroutine may destroy it next.
   [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*std::exchange(op_, nullptr)); }
   node* op_;
 };
 
-/// What `co_await` of an operation is.
+/// The awaiter for `co_await` of an operation.
 template <class Op>
 class [[nodiscard]] awaiter : waiting_for<Op> {
  public:
@@ -171,7 +172,7 @@ class [[nodiscard]] awaiter : waiting_for<Op> {
   decltype(auto) await_resume() { return this->take_op().await_resume(); }
 };
 
-/// The base of operations. T is what it gives.
+/// The base of operations. T is the type of the value.
 template <class Derived, class T>
 class operation : public node, public operation_tag {
  public:
@@ -186,8 +187,8 @@ class operation : public node, public operation_tag {
   }
   ~operation() { forget_awaiter(); }
 
-  /// Starts it; the callable takes a `result<T>` and runs from the loop, once, unless this operation is
-  /// destroyed or assigned to before.
+  /// Starts the operation. The callable takes a `result<T>` and runs once, from the loop, unless this
+  /// operation is destroyed or assigned to before that.
   template <class F>
   void start(F f) & {
     static_assert(fits_named<F>,
@@ -198,17 +199,18 @@ class operation : public node, public operation_tag {
     awaited = false;
     begin_all(callback_face<F>, false);
   }
-  /// The loop keeps the operation and the callable, any that can be moved, until it has completed.
+  /// Starts the operation. The loop keeps the operation and the callable, which only needs to be movable,
+  /// until completion.
   template <class F>
   void start(F&& f) && {
     detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
   }
 
-  /// Refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
+  /// The awaiter refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
   awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
 
   bool await_ready() { return ready_at_once<true>(); }
-  /// `place`, if there is one, is where the coroutine keeps a pointer to this.
+  /// `place`, unless null, is the place of the coroutine's pointer to this operation.
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h, node** place = nullptr) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
@@ -247,10 +249,10 @@ class operation : public node, public operation_tag {
         attempted |= try_now;
         return false;
       }
-      self().left();  // as after waiting: it may be used again
+      self().left();  // as after a wait, so that it may be used again
     }
     if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
-    finished = true;  // raised in await_suspend
+    finished = true;  // await_suspend raises the error
     return false;
   }
   template <bool Raises, class P>
@@ -272,7 +274,7 @@ class operation : public node, public operation_tag {
     finished = false;
     return r;
   }
-  /// For a composite: its own attempt, with the checks, by whoever keeps it. Not while it waits.
+  /// For a composite: checks this child and attempts it. Must not be called while the child waits.
   bool attempt_for_parent(result<T>& out) {
     if (const errc e = self().check(); e != errc::ok) {
       out = error(e, 0, self().operation_name());
@@ -284,14 +286,14 @@ class operation : public node, public operation_tag {
   }
   /// Who waits for it, null if nobody does.
   [[nodiscard]] const face* waits_with() const noexcept { return pending() ? how : nullptr; }
-  /// Takes it back, if it waits; it may be started again.
+  /// Withdraws the operation if it is pending. It may be started again.
   void withdraw() noexcept {
     if (!pending()) return;
     forget_awaiter();
     become_idle();
     self().withdrawn();
   }
-  /// For a composite whose time is over: one more attempt of a child that waits.
+  /// For a composite whose time limit has passed: one last attempt of a child that waits.
   bool attempt_last(result<T>& out) {
     self().refresh();
     if (early != errc::ok) {
@@ -302,10 +304,10 @@ class operation : public node, public operation_tag {
   }
 
  protected:
-  static constexpr bool immediate = false;  // completes at once always, and takes no part in fairness
-  static constexpr bool attempts_when_awaited = true;  // false: begins only once somebody waits
+  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
+  static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
   static constexpr bool has_parts =
-      false;  // whether others' code may run when it ends: children's destructors
+      false;  // whether other code may run when it ends, such as the destructors of children
 
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
@@ -318,7 +320,7 @@ class operation : public node, public operation_tag {
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
 
-  /// Hands over an outcome, or goes on waiting. What queues a node leads here.
+  /// Passes on an outcome, or continues to wait, as when the loop runs a queued node.
   void run_now() {
     core->park(*this);
     how->run(*this);
@@ -328,12 +330,13 @@ class operation : public node, public operation_tag {
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
   const Derived& self() const noexcept { return static_cast<const Derived&>(*this); }
 
-  /// Who tries again and again what is refused must not starve whoever it waits for.
+  /// Whether a failed check may be reported at once. A caller that retries a rejected operation in a loop
+  /// must not starve the task that it waits for.
   [[nodiscard]] bool may_refuse_at_once() const {
     loop_core* const here = loop_core::current_or_null();
     return here == nullptr || here->spend_await() || &self().home() != here;
   }
-  /// Begins to wait. What is thrown by it is the caller's, and leaves the operation idle.
+  /// Begins to wait. An exception goes to the caller and leaves the operation idle.
   void begin_all(const face& f, bool attempted_in_vain) {
 #if ANYIO_NET_EXCEPTIONS
     try {
@@ -369,7 +372,7 @@ class operation : public node, public operation_tag {
     }
     core->queue(*this);
   }
-  /// A coroutine that awaits this will not hear of it.
+  /// Clears the pointer of a coroutine that awaits this operation; the coroutine is not resumed.
   void forget_awaiter() noexcept {
     if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
   }
@@ -377,9 +380,9 @@ class operation : public node, public operation_tag {
     self().left();
     retire();
   }
-  /// One attempt by the loop. False: it waits on.
+  /// One attempt by the loop. False: the operation is still pending.
   bool poll(result<T>& out) {
-    if constexpr (Derived::has_parts) core->park(*this);  // where the end of the loop finds it
+    if constexpr (Derived::has_parts) core->park(*this);  // so that the end of the loop finds it
     if (early != errc::ok) {
       out = early_error();
       return true;
@@ -399,7 +402,7 @@ class operation : public node, public operation_tag {
     return true;
   }
 
-  /// An attempt while nobody waits. What is thrown ends it, as an outcome would.
+  /// An attempt while the operation has no waiter. An exception ends the operation, as an outcome does.
   bool attempt_by_caller(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
@@ -413,7 +416,7 @@ class operation : public node, public operation_tag {
 #endif
   }
 
-  /// What is thrown by the moves of a user's type is as if thrown at the co_await.
+  /// An attempt by the loop. An exception from moving a user's type counts as thrown at the co_await.
   bool try_attempt(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
@@ -427,8 +430,8 @@ class operation : public node, public operation_tag {
 #endif
   }
 
-  /// An attempt by the loop; when there is an outcome, `take` copies what it is handed to, and then the
-  /// operation is idle.
+  /// An attempt by the loop. If there is an outcome, `take` copies the waiter, and then the operation becomes
+  /// idle.
   template <class Take>
   static bool finish(Derived& op, result<T>& out, Take take) {
     if constexpr (Derived::has_parts) {
@@ -496,9 +499,9 @@ class operation : public node, public operation_tag {
 
   struct waiter {
     suspended coroutine;
-    node** place;  // the coroutine's pointer to this, null if it keeps none
+    node** place;  // the coroutine's pointer to this operation; null if it has none
   };
-  // A value, and who waits for it, are never there at the same time.
+  // The outcome and the waiter never exist at the same time.
   union slot {
     slot() noexcept {}
     slot(const slot&) noexcept {}
@@ -515,7 +518,7 @@ template <class Derived, class T, class Resource, side Side>
 class resource_operation : public operation<Derived, T> {
  public:
   resource_operation() = default;
-  /// Without a resource, that of a closed stream, it gives `closed_resource`.
+  /// Without a resource, as for a closed stream, the operation fails with `closed_resource`.
   explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) { this->made = true; }
   resource_operation(resource_operation&& other) noexcept = default;
   resource_operation& operator=(resource_operation&& other) noexcept {
@@ -567,7 +570,7 @@ class resource_operation : public operation<Derived, T> {
   }
 };
 
-/// What `co_await` of a result, and `raise`, are: an outcome that is there.
+/// The operation for `co_await` of a result and for `raise`: its outcome exists already.
 template <class T>
 class [[nodiscard]] result_operation : public operation<result_operation<T>, T> {
  public:
@@ -626,7 +629,7 @@ struct begun_elsewhere<Op&> {
   const face* how = nullptr;
 };
 
-/// An operation or a task whose failure is a value. Op may be a reference.
+/// An operation or a task that returns its failure as a value. Op may be a reference.
 template <class Op>
 class [[nodiscard]] as_result_operation : public operation_tag {
   using inner = typename std::remove_reference_t<Op>::value_type;
@@ -667,7 +670,7 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   }
 
  private:
-  // The library's own callables take a result of a result; users' take the result.
+  // The library's own callables take a result of a result; a user's callable takes the result.
   template <class F>
   struct wrapped {
     using internal = void;
@@ -689,24 +692,24 @@ class [[nodiscard]] as_result_operation : public operation_tag {
 
 }  // namespace detail
 
-/// `co_await as_result(op)` gives a `result<T>` where `co_await op` gives a T or raises.
+/// `co_await as_result(op)` returns a `result<T>` where `co_await op` returns a T or raises an error.
 template <class Op>
   requires detail::is_operation<Op>
 [[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
   return detail::as_result_operation<Op>(std::forward<Op>(op));
 }
 
-/// `co_await raise(e)` ends what awaits it with this error.
+/// `co_await raise(e)` raises this error in the coroutine that awaits it.
 [[nodiscard]] inline detail::result_operation<void> raise(error e) {
   return detail::result_operation<void>(result<void>(e));
 }
 
-/// `co_await` of a result gives its value or raises its error.
+/// `co_await` of a result returns its value or raises its error.
 template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
   return detail::result_operation<T>(std::move(r));
 }
-/// The same of a copy.
+/// `co_await` of a named or const result returns a copy of its value or raises its error.
 template <class T>
 [[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
   return detail::result_operation<T>(result<T>(r));

@@ -1,4 +1,4 @@
-// From a plain function into the loop and back.
+// Running an operation from a plain function.
 #pragma once
 
 #include "base/config.hpp"
@@ -19,7 +19,7 @@ struct run_done {
   using internal = void;
   std::optional<result<T>>* outcome;
   bool* done;
-  node* runner = nullptr;  // stands for who waits
+  node* runner = nullptr;  // stands for the call of `run` that waits
   void operator()(result<T>&& r) const {
     outcome->emplace(std::move(r));
     *done = true;
@@ -27,8 +27,8 @@ struct run_done {
   [[nodiscard]] node* owner() const noexcept { return runner; }
 };
 
-/// An exception of others may leave the loop before a caller's own operation is through, which then is
-/// taken back: it refers to the frame that is left.
+/// A foreign exception may leave the loop before the caller's own operation has completed. The operation is
+/// then withdrawn, since it refers to the frame of `run`.
 template <class Op>
 struct withdraw_at_end {
   Op& op;
@@ -41,17 +41,17 @@ struct withdraw_at_end<Op&> {
 
 }  // namespace detail
 
-/// Runs an operation, a task, or a callable that returns a task, and gives its value or raises its error
-/// (without exceptions: prints it and aborts; `run(as_result(x))` gives the result).
+/// Runs an operation, a task, or a callable that returns a task, and returns its value or raises its error.
+/// Without exceptions, prints the error and aborts; `run(as_result(x))` returns the result.
 ///
-/// Uses this thread's loop if there is one that does not run, else one of its own for the call; what
-/// still waits then is destroyed with it. A loop that was inherited over a fork is not used before its
-/// `after_fork`.
+/// Uses this thread's loop if there is one that does not run. Otherwise makes a loop for this call;
+/// operations that are still pending at the end are destroyed with that loop. A loop that was inherited over
+/// a fork is not used before its `after_fork`.
 ///
-/// Inside a loop that runs, which goes on only after this call, it may wait for nothing that belongs to that
-/// loop, its streams' operations for instance: that would never complete. It is an assert, and else
-/// `invalid_argument`; so is an operation of another loop that nobody runs. To start such an operation with a
-/// callback is all right.
+/// A loop that runs continues only after this call. Inside such a loop, `x` must not wait for anything that
+/// belongs to that loop, such as an operation of one of its streams: it would never complete. This fails an
+/// assertion, or is `invalid_argument` without assertions; so is an operation of another loop that does not
+/// run. Starting such an operation with a callback is allowed.
 template <class X>
 auto run(X&& x) {
   using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,

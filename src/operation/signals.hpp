@@ -1,8 +1,8 @@
-// Signals as something to receive.
+// Receiving signals.
 //
-// The handler behind the seam only notes a signal and wakes the loops that asked for it; here each loop
-// hands it to every receiver that named it, once for all that came in the meantime, as the kernel does.
-// This part must not know what a handler may do.
+// The signal handler, behind the backend, only records a signal and wakes the loops that asked for it. Here
+// each loop passes the signal to every receiver that named it. Several signals of one number that arrive in
+// the meantime count as one, as in the kernel. This part must not know what a signal handler may do.
 #pragma once
 
 #include "base/config.hpp"
@@ -28,13 +28,13 @@ class signal_resource final : public resource, public link {
   explicit signal_resource(loop_core& core);
   ~signal_resource() override { close(); }
 
-  /// Names one more signal. 0 or a negative errno.
+  /// Names one more signal. Returns 0 or a negative errno.
   [[nodiscard]] int add(int number);
-  /// The lowest that came; 0 if none did.
+  /// Takes the signal with the lowest number that has arrived; 0 if there is none.
   [[nodiscard]] int take();
 
  private:
-  /// Hands what came to the receivers of the loop.
+  /// Passes the signals that have arrived to the receivers of the loop.
   static void distribute(loop_core& core);
   ANYIO_NET_FN void shut() noexcept override;
 
@@ -43,7 +43,7 @@ class signal_resource final : public resource, public link {
   std::uint64_t came_ = 0;
 };
 
-/// What `signal_receiver::receive` gives.
+/// The operation that `signal_receiver::receive` returns.
 class [[nodiscard]] receive_signal_operation
     : public resource_operation<receive_signal_operation, int, signal_resource, read_side> {
  public:
@@ -67,12 +67,12 @@ class [[nodiscard]] receive_signal_operation
 
 }  // namespace detail
 
-/// Receives the signals that it names, from its opening to its end, instead of what the process did with
-/// them before. Every receiver of any loop that named a signal gets it; when the last of them is closed,
-/// the disposition from before is back.
+/// Receives the signals that it names while it is open, in place of their previous disposition in the
+/// process. Every receiver, on any loop, that named a signal receives it. When the last of these receivers is
+/// closed, the previous disposition is restored.
 ///
-/// Signals of a kind that come faster than they are received count as one (sigaction(2)). A receiver that
-/// nobody waits on does not keep `run()` going.
+/// Signals of one number that arrive faster than they are received count as one (sigaction(2)). A receiver
+/// without a pending operation does not keep `run()` running.
 class signal_receiver {
  public:
   signal_receiver() = default;
@@ -80,8 +80,8 @@ class signal_receiver {
   signal_receiver& operator=(signal_receiver&& other) noexcept;
   ~signal_receiver() { close(); }
 
-  /// For this thread's loop. `invalid_argument` with EINVAL for a number that is none, or that cannot be
-  /// caught.
+  /// Opens a receiver on this thread's loop. Fails with `invalid_argument` and EINVAL for a number that is
+  /// not a signal or cannot be caught.
   template <std::convertible_to<int>... Numbers>
   [[nodiscard]] static result<signal_receiver> open(int first, Numbers... others) {
     const int numbers[] = {first, static_cast<int>(others)...};
@@ -91,15 +91,16 @@ class signal_receiver {
   /// Whether it is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
-  /// The number of a signal that came, the lowest first if there are several.
+  /// Returns the number of a signal that has arrived, the lowest first if there are several.
   [[nodiscard]] detail::receive_signal_operation receive() {
     return detail::receive_signal_operation(resource_);
   }
-  /// What waits makes one more attempt, then ends with `cancelled`.
+  /// The pending operation makes one more attempt, then ends with `cancelled`.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// What waits ends with `closed_resource`; what came and was not received is dropped. Again is a no-op.
+  /// Closes the receiver. The pending operation ends with `closed_resource`; signals that have arrived but
+  /// were not received are dropped. Calling it again has no effect.
   void close() noexcept {
     if (resource_) resource_->close();
   }

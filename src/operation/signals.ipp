@@ -1,4 +1,4 @@
-// From the seam's notes to the receivers.
+// Passing recorded signals to the receivers.
 #pragma once
 
 #include "operation/signals.hpp"
@@ -10,7 +10,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// The loop's, made when it is first needed.
+/// The signal service of the loop, made when it is first needed.
 inline signal_service& signals_of(loop_core& core) {
   if (signal_service* own = core.system().signals()) return *own;
   if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
@@ -18,8 +18,8 @@ inline signal_service& signals_of(loop_core& core) {
 }
 
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
-  distribute(core);                                     // what came before is not for this one
-  static_cast<void>(core.enter(registration_, *this));  // so that it ends with the loop
+  distribute(core);                                     // signals from before are not for this receiver
+  static_cast<void>(core.enter(registration_, *this));  // so that it is closed with the loop
   core.signal_receivers.insert_before(*this);
   core.after_wait = distribute;
 }

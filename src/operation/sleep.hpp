@@ -1,6 +1,6 @@
-// Waiting for a time.
+// Sleeping for a duration or until a point in time.
 //
-// It must not read a clock: the loop has the time, virtual in a simulation.
+// This part must not read a clock: the loop knows the time, which is virtual in a simulation.
 #pragma once
 
 #include "base/config.hpp"
@@ -8,7 +8,7 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// What `sleep` and `sleep_until` give.
+/// The operation that `sleep` and `sleep_until` return.
 class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
  public:
   static constexpr const char* name = "sleep";
@@ -18,7 +18,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 
  private:
   friend class detail::operation<sleep_operation, void>;
-  // From the loop: even a sleep of no time lets others run.
+  // Completes from the loop: even a sleep of zero duration lets other tasks run.
   static constexpr bool attempts_when_awaited = false;
   enum class kind : std::uint8_t { none, amount, deadline };
 
@@ -50,12 +50,14 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
   detail::timer timer_;
 };
 
-/// Completes when so much time has passed, never before. Zero or less still lets others run.
+/// Completes when the duration has passed, never before. A duration of zero or less still lets other tasks
+/// run.
 template <class Rep, class Period>
 [[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
   return sleep_operation(detail::to_duration(d));
 }
-/// The same with a point in time, of the loop's clock.
+/// Completes at a point in time of the loop's clock, never before. A point in the past still lets other tasks
+/// run.
 [[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }}  // namespace anyio

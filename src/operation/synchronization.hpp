@@ -1,8 +1,8 @@
-// What tasks of one loop wait for from each other: events, semaphores, channels.
+// Synchronization between the tasks of one loop: events, semaphores, channels.
 //
-// Whoever waits stands in a line, and is let on from the loop, never inside the call that let it. What
-// it takes is taken at that moment, so nothing is lost by one that is cancelled on the way. None of
-// these may be used from another thread.
+// A waiter stands in a line and continues from the loop, never inside the call that woke it. It takes a
+// permit or a value only at that moment, so a waiter that is cancelled before that loses nothing. None of
+// these types may be used from another thread.
 #pragma once
 
 #include "base/config.hpp"
@@ -21,7 +21,7 @@ namespace detail {
 
 class wait_line;
 
-/// A place in a line, in the operation that waits.
+/// A place in a line, kept in the operation that waits.
 class wait_place : public link {
  public:
   wait_place() = default;
@@ -30,19 +30,19 @@ class wait_place : public link {
     unlink();
     return *this;
   }
-  /// What is waited for is gone; nothing of it may be touched.
+  /// The object that this operation waits for is gone, and must not be touched.
   [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
 
   enum class state : std::uint8_t {
     waits,
-    released,  // let on, whatever has become of the reason since
+    released,  // the wait is over, even if its reason no longer holds
     ended,
   };
   node* waiter = nullptr;
   state now = state::waits;
 };
 
-/// A line of waiting operations. When it ends, they are let on and find out.
+/// A line of waiting operations. When the line is destroyed, the operations are queued and fail.
 class wait_line {
  public:
   wait_line() = default;
@@ -59,7 +59,7 @@ class wait_line {
   [[nodiscard]] wait_place* first() noexcept {
     return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
   }
-  /// Lets the first try.
+  /// Lets the first operation in the line make an attempt.
   void wake_first() noexcept {
     if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
   }
@@ -92,24 +92,24 @@ class wait_line {
 
 class event_operation;
 
-/// A flag to wait for. Neither moves nor copies; must outlive who waits, who otherwise gets
-/// `closed_resource`.
+/// A flag to wait for. It can be neither moved nor copied. It must outlive its waiters, which otherwise fail
+/// with `closed_resource`.
 class event {
  public:
   event() = default;
   event(const event&) = delete;
   event& operator=(const event&) = delete;
 
-  /// Lets on all who wait, from the loop, even if it is cleared at once.
+  /// Sets the flag. All current waiters complete from the loop, even if the flag is cleared at once.
   void set() noexcept {
     set_ = true;
     waiting_.release_all();
   }
-  /// From now on `wait` waits. Who was let on stays so.
+  /// Clears the flag: from now on `wait` waits. Waiters that `set` has released still complete.
   void clear() noexcept { set_ = false; }
-  /// Whether `wait` would go on at once.
+  /// Whether `wait` would complete at once.
   [[nodiscard]] bool is_set() const noexcept { return set_; }
-  /// Waits until it is set.
+  /// Waits until the flag is set.
   [[nodiscard]] event_operation wait();
 
  private:
@@ -118,7 +118,7 @@ class event {
   detail::wait_line waiting_;
 };
 
-/// What `event::wait` gives.
+/// The operation that `event::wait` returns.
 class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
  public:
   static constexpr const char* name = "wait";
@@ -154,7 +154,7 @@ inline event_operation event::wait() { return event_operation(*this); }
 
 class semaphore;
 
-/// One unit of a semaphore, given back when destroyed.
+/// One unit of a semaphore. Its destructor gives the unit back.
 class [[nodiscard]] permit {
  public:
   permit() = default;
@@ -167,9 +167,9 @@ class [[nodiscard]] permit {
     return *this;
   }
   ~permit() { release(); }
-  /// Gives it back now; again is a no-op.
+  /// Gives the unit back now. Calling it again has no effect.
   void release() noexcept;
-  /// Whether there is something to give back.
+  /// Whether it holds a unit.
   explicit operator bool() const noexcept { return semaphore_ != nullptr; }
 
  private:
@@ -178,19 +178,19 @@ class [[nodiscard]] permit {
   semaphore* semaphore_ = nullptr;
 };
 
-/// Lets so many in at a time, in the order in which they came; with 1 it is a lock. Must outlive its
-/// permits and who waits.
+/// Grants a limited number of permits at a time, in the order of the requests. With one permit it is a lock.
+/// It must outlive its permits and its waiters.
 class semaphore {
  public:
-  /// Lets `n` in.
+  /// Constructs a semaphore with `n` permits.
   explicit semaphore(std::size_t n) noexcept : free_(n) {}
   semaphore(const semaphore&) = delete;
   semaphore& operator=(const semaphore&) = delete;
 
   class acquire_operation;
-  /// Waits for its turn, and gives the permit.
+  /// Waits for its turn, and returns a permit.
   [[nodiscard]] acquire_operation acquire();
-  /// Empty if none is free, or others wait.
+  /// Returns a permit without waiting; empty if none is free, or if others wait.
   [[nodiscard]] std::optional<permit> try_acquire() noexcept {
     if (free_ == 0 || !waiting_.empty()) return std::nullopt;
     --free_;
@@ -211,7 +211,7 @@ inline void permit::release() noexcept {
   if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
 }
 
-/// What `semaphore::acquire` gives.
+/// The operation that `semaphore::acquire` returns.
 class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
  public:
   static constexpr const char* name = "acquire";
@@ -258,34 +258,35 @@ class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acqu
 
 inline semaphore::acquire_operation semaphore::acquire() { return acquire_operation(*this); }
 
-/// A queue between tasks. `send` waits while `capacity` values lie in it; with 0 it waits for who takes
-/// the value. After `close` receivers get what is left, then `end_of_stream`; senders `closed_resource`.
+/// A queue between tasks. `send` waits while the queue holds `capacity` values; with a capacity of 0 it waits
+/// for a receiver that takes the value. After `close`, receivers get the values that are left, then
+/// `end_of_stream`; senders get `closed_resource`.
 template <class T>
 class channel {
  public:
-  /// Room for the first values is made here, for many ones when they come.
+  /// Constructs a channel. It allocates room for the first values here, and room for more when they arrive.
   explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
   channel(const channel&) = delete;
   channel& operator=(const channel&) = delete;
 
   class send_operation;
   class receive_operation;
-  /// Waits for room, or for who takes it. A cancelled one has not been sent.
+  /// Sends a value: waits for room, or for a receiver that takes it. A cancelled send has not sent the value.
   [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
-  /// The oldest value. A cancelled one takes none.
+  /// Receives the oldest value. A cancelled receive takes no value.
   [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
-  /// False if it would have to wait, or the channel is closed.
+  /// Sends a value without waiting. Returns false if it would have to wait, or if the channel is closed.
   [[nodiscard]] bool try_send(T value) {
     if (closed_ || !senders_.empty() || !has_room()) return false;
     put(std::move(value));
     return true;
   }
-  /// The oldest value if there is one now.
+  /// Receives the oldest value without waiting; empty if there is none, or if other receivers wait.
   [[nodiscard]] std::optional<T> try_receive() {
     if (!receivers_.empty()) return std::nullopt;
     return take();
   }
-  /// Ends it: receivers still get what is left. Again is a no-op.
+  /// Closes the channel. Receivers still get the values that are left. Calling it again has no effect.
   void close() noexcept {
     closed_ = true;
     senders_.wake_all();
@@ -311,7 +312,7 @@ class channel {
       --count_;
       senders_.wake_first();
     } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
-      // No room for values at all, or none was left: straight from the one who waits.
+      // The capacity is 0, or no value is left: takes the value directly from the sender that waits.
       auto& sender = static_cast<send_operation&>(*p->waiter);
       value.emplace(*std::move(sender.value_));
       sender.value_.reset();
@@ -337,7 +338,7 @@ class channel {
   detail::wait_line receivers_;
 };
 
-/// What `channel::send` gives.
+/// The operation that `channel::send` returns.
 template <class T>
 class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
  public:
@@ -349,7 +350,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
     this->withdraw();
     detail::operation<send_operation, void>::operator=(std::move(other));
     channel_ = other.channel_;
-    value_.reset();  // no assignment: a value need only be movable
+    value_.reset();  // no assignment: a value only needs to be move-constructible
     if (other.value_) std::construct_at(&value_, std::move(other.value_));
     return *this;
   }
@@ -395,7 +396,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   void left() noexcept {
     if (!place_.linked()) return;
     place_.unlink();
-    channel_->senders_.wake_first();  // there may be room for the next
+    channel_->senders_.wake_first();  // there may be room for the next sender
   }
 
   channel* channel_ = nullptr;
@@ -403,7 +404,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   detail::wait_place place_;
 };
 
-/// What `channel::receive` gives.
+/// The operation that `channel::receive` returns.
 template <class T>
 class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
  public:
@@ -450,7 +451,7 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
   void left() noexcept {
     if (!place_.linked()) return;
     place_.unlink();
-    channel_->receivers_.wake_first();  // the next may find what this one leaves
+    channel_->receivers_.wake_first();  // the next receiver may take the value that this one leaves
   }
 
   channel* channel_ = nullptr;

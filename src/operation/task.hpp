@@ -1,9 +1,9 @@
 // Tasks: coroutines that are operations.
 //
-// A task is lazy, belongs to whoever holds it, and is awaited or started once. Destroying it destroys
-// its frame, and with it whatever it waits for. Its value stays in the frame until it is taken; where
-// there are no exceptions a raised error ends the frame before anybody hears of it. This part must not
-// know sockets.
+// A task is lazy, belongs to its owner, and is awaited or started once. Destroying a task destroys its
+// frame, and with it the operation that it waits for. Its value stays in the frame until it is taken.
+// Without exceptions, a raised error destroys the frame before the waiter receives the error. This part must
+// not know sockets.
 #pragma once
 
 #include "base/config.hpp"
@@ -86,12 +86,12 @@ inline constexpr bool is_task<task<T>> = true;
 
 }  // namespace detail
 
-/// A coroutine that gives a T. Does nothing until it is awaited or started, from then on runs on that
-/// thread's loop, and is cancelled by destroying it.
+/// A coroutine that returns a T. It does nothing until it is awaited or started. From then on it runs on that
+/// thread's loop. Destroying it cancels it.
 template <class T = void>
 class [[nodiscard]] task : public operation_tag {
  public:
-  using value_type = T;  ///< what it gives
+  using value_type = T;  ///< the type of its value
   using promise_type = detail::promise<T>;
 
   task() = default;
@@ -108,10 +108,10 @@ class [[nodiscard]] task : public operation_tag {
   }
   ~task() { reset(); }
 
-  /// Whether there is a coroutine.
+  /// Whether it holds a coroutine.
   explicit operator bool() const noexcept { return promise_ != nullptr; }
 
-  /// Starts it from the loop; the callable takes a `result<T>`.
+  /// Starts the task from the loop. The callable takes a `result<T>`.
   template <class F>
   void start(F f) & {
     static_assert(
@@ -124,7 +124,8 @@ class [[nodiscard]] task : public operation_tag {
     promise_->begin(detail::loop_core::current(), callback_face<F>);
     promise_->core->queue(*promise_);
   }
-  /// The loop keeps the task and the callable, any that can be moved, until it has ended.
+  /// Starts the task from the loop. The loop keeps the task and the callable, which only needs to be movable,
+  /// until the task has ended.
   template <class F>
   void start(F&& f) && {
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
@@ -135,7 +136,7 @@ class [[nodiscard]] task : public operation_tag {
   [[nodiscard]] const detail::face* waits_with() const noexcept {
     return under_way() ? promise_->how : nullptr;
   }
-  /// Destroys what has not ended.
+  /// Destroys the coroutine if it has not ended.
   void withdraw() noexcept {
     if (promise_ != nullptr && !promise_->finished) reset();
   }
@@ -205,7 +206,7 @@ class [[nodiscard]] task : public operation_tag {
   detail::promise_base* promise_ = nullptr;
 };
 
-/// What `co_await` of a task is. It refers to the task, whose frame holds the value.
+/// The awaiter for `co_await` of a task. It refers to the task, whose frame holds the value.
 template <class T>
 template <bool Raises>
 class [[nodiscard]] task<T>::awaiter {
@@ -262,7 +263,7 @@ class [[nodiscard]] task<T>::awaiter {
   };
   static waiting who(const detail::waiter_storage& s) { return s.get<waiting>(); }
 
-  static void run(detail::node& n) {  // begun by a foreign coroutine, or put off to let others run
+  static void run(detail::node& n) {  // awaited by a foreign coroutine, or postponed to let others run
     auto& p = static_cast<promise_type&>(n);
     p.core->park(p);
     detail::drive({detail::step::resume, &p, {}});
@@ -302,7 +303,7 @@ class [[nodiscard]] task<T>::awaiter {
   static constexpr detail::coroutine_face face{{run, abandon, owner, task::describe}, deliver, fail};
 
   task& task_;
-  result<void> failure_;  // in place of an outcome, when the frame is gone
+  result<void> failure_;  // replaces the outcome when there is no frame to hold it
 };
 
 template <class T>

@@ -1,8 +1,8 @@
 // Children of one scope.
 //
-// Nothing that is started in a group outlives it: destroying the group destroys them. The first error
-// of a child ends the others, and `join` raises it. Children begin from the loop, never inside the call
-// that started them. This part must not know sockets.
+// No child outlives its group: destroying the group destroys its children. The first error of a child ends
+// the other children, and `join` raises it. Children begin from the loop, never inside the call that started
+// them. This part must not know sockets.
 #pragma once
 
 #include "base/config.hpp"
@@ -24,11 +24,11 @@ namespace detail {
 
 struct task_group_access;
 
-/// Takes the ends of children that are not to cancel each other.
+/// Receives the outcomes of children whose errors do not cancel each other.
 class outcome_sink {
  public:
   virtual void child_ended(result<void>&& outcome) = 0;
-  /// What the children are a part of.
+  /// The node that the children are a part of.
   [[nodiscard]] virtual node* whole() const noexcept = 0;
 
  protected:
@@ -38,15 +38,15 @@ class outcome_sink {
 /// A place among the children of a group.
 struct membership : link {};
 
-/// A child: the node stands for it, in the ready list until it begins, and as the owner of what it waits
-/// for after that.
+/// A child. Its node lies in the ready list until the child begins. After that, the node is the owner of the
+/// operation that the child waits for.
 class group_child : public node, public membership {
  public:
   explicit group_child(task_group& group) : group_(group) {}
   virtual ~group_child() = default;
 
   void begin_soon();
-  /// Whether it runs, or may run, for all that can be seen.
+  /// Whether it runs, or may run, as far as can be known.
   [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
   [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
 
@@ -58,7 +58,7 @@ class group_child : public node, public membership {
 
  protected:
   virtual void begin_child() = 0;
-  /// The end of this child, which is deleted.
+  /// Reports the end of this child, and deletes it.
   void completed(result<void>&& outcome);
 
   bool in_call_ = false;
@@ -67,7 +67,7 @@ class group_child : public node, public membership {
   static void run(node& n) {
     auto& self = static_cast<group_child&>(n);
     self.retire();
-    self.how = &face_of_child;  // still the one to ask for the owner
+    self.how = &face_of_child;  // still used to find the owner
     self.begin_child();
   }
   static void abandon(node& n) { n.retire(); }
@@ -78,7 +78,8 @@ class group_child : public node, public membership {
   task_group& group_;
 };
 
-/// A child that is an operation, which takes a started operation's block, or a task, whose frame is apart.
+/// A child that is an operation or a task. An operation is allocated in the pool of started operations; a
+/// task has its own frame.
 template <class Op>
 class operation_child
     : public group_child,
@@ -103,7 +104,7 @@ class operation_child
 #else
     op_->start(done{this});
 #endif
-    loop_core::current().advance_last();  // so one sleep(0) of others is enough for a child to begin
+    loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
   }
   std::optional<Op> op_;
 
@@ -118,7 +119,7 @@ class operation_child
   };
 };
 
-/// A plain function as a child has nothing to wait for.
+/// Stands for the operation of a child that is a plain function, which has none.
 struct no_operation {
   using value_type = void;
 };
@@ -131,7 +132,7 @@ class operation_child<no_operation> : public group_child, public pooled<recycler
 template <class R>
 using operation_or_none = std::conditional_t<is_operation<R>, std::remove_cvref_t<R>, no_operation>;
 
-/// A child that is a callable and its arguments, kept as long as it runs.
+/// A child that is a callable and its arguments, which are kept until the child ends.
 template <class F, class... Args>
 class callable_child final : public operation_child<operation_or_none<std::invoke_result_t<F&, Args...>>> {
   using returned = std::invoke_result_t<F&, Args...>;
@@ -177,16 +178,16 @@ class callable_child final : public operation_child<operation_or_none<std::invok
 
 }  // namespace detail
 
-/// Runs children together. Neither moves nor copies; must not be destroyed by a child of its own.
+/// Runs children concurrently. It can be neither moved nor copied, and its own children must not destroy it.
 class task_group {
  public:
   task_group();
   task_group(const task_group&) = delete;
   task_group& operator=(const task_group&) = delete;
-  /// Cancels what still runs.
+  /// Cancels the children that have not ended.
   ~task_group();
 
-  /// Begins it from the loop.
+  /// Adds an operation or a task as a child, which begins from the loop.
   template <class Op>
     requires detail::is_operation<Op>
   void start_soon(Op&& op) {
@@ -194,8 +195,8 @@ class task_group {
                   "an operation is handed over by std::move, or made in place");
     add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
   }
-  /// Calls it with the arguments from the loop, and runs the task or operation that it returns. Callable
-  /// and arguments are kept until the child ends; references are given as std::ref.
+  /// Calls `f` with the arguments from the loop, and runs the task or operation that it returns. The callable
+  /// and the arguments are kept until the child ends. Pass references as std::ref.
   template <class F, class... Args>
     requires(!detail::is_operation<F>)
   void start_soon(F&& f, Args&&... args) {
@@ -204,21 +205,21 @@ class task_group {
   }
 
   class join_operation;
-  /// Completes when no child is left; raises the first error of a child. Cancelled, it leaves the
-  /// children running.
+  /// Completes when no child is left; raises the first error of a child. If `join` is cancelled, the children
+  /// continue to run.
   [[nodiscard]] join_operation join();
 
-  /// Ends the children at once; one that calls this itself ends when it next waits.
+  /// Cancels the children at once. A child that calls this itself ends when it next waits.
   void cancel() noexcept;
 
-  /// How many children have not ended.
+  /// The number of children that have not ended.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  private:
   friend class detail::group_child;
   friend class join_operation;
 
-  /// Deletes what a child doomed by calling `cancel` from inside itself has left.
+  /// Deletes the children that `cancel` could not delete at once, because the call came from inside them.
   struct reaper : detail::node {
     task_group* group = nullptr;
     static void run(detail::node& n) {
@@ -241,9 +242,9 @@ class task_group {
   }
   void child_completed(detail::group_child& child, result<void>&& outcome);
 
-  detail::promise_base* host_;  // the coroutine that made the group, while place_ is linked
+  detail::promise_base* host_;  // the coroutine that made the group; valid while place_ is linked
   detail::link place_;
-  detail::ref<detail::loop_core> loop_;  // on which the children began
+  detail::ref<detail::loop_core> loop_;  // the loop on which the children began
   detail::outcome_sink* sink_ = nullptr;
   detail::link children_;
   std::size_t size_ = 0;
@@ -252,7 +253,7 @@ class task_group {
   reaper reaper_;
 };
 
-/// What `task_group::join` gives.
+/// The operation that `task_group::join` returns.
 class [[nodiscard]] task_group::join_operation : public detail::operation<join_operation, void> {
  public:
   static constexpr const char* name = "join";
@@ -289,7 +290,7 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
 
 namespace detail {
 
-/// For parts that keep children apart.
+/// For parts that handle the outcome of each child separately.
 struct task_group_access {
   static void set_sink(task_group& group, outcome_sink& sink) noexcept { group.sink_ = &sink; }
 };

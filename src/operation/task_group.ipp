@@ -1,4 +1,4 @@
-// The ends of children.
+// How children begin and end.
 #pragma once
 
 #include "operation/task_group.hpp"
@@ -36,8 +36,8 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
   if (size_++ == 0) loop_ = detail::ref(child->core);
 }
 
-/// Destroys the children but those to keep. They are out of the group by then: a child's end may destroy
-/// the group itself, which a session that its children hold together does.
+/// Destroys the children except those to keep. It removes them from the group first, since the end of a child
+/// may destroy the group itself, as in a session that only its children keep alive.
 ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
   detail::link ending;
   for (detail::link* l = children_.next; l != &children_;) {
@@ -56,13 +56,13 @@ ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::gro
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.place().unlink();                                        // its own end is not to be cut short
-  const std::unique_ptr<detail::group_child> ends_last(&child);  // and may destroy the group
+  child.place().unlink();                                        // so that `cancel` does not destroy it
+  const std::unique_ptr<detail::group_child> ends_last(&child);  // its end may destroy the group
   if (sink_ != nullptr) {
     one_less();
     return sink_->child_ended(std::move(outcome));
   }
-  // What fails in a child that was told to end is its own matter, unless it is not the library's.
+  // An error of a child that was told to end is ignored, unless it is a foreign exception.
   const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
   const bool fails = !outcome.has_value() && counts && failure_.has_value();
   one_less();

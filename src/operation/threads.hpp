@@ -1,9 +1,9 @@
-// Calls that block, off the loop's thread.
+// Blocking calls, outside the loop's thread.
 //
-// Name look-ups, and what users hand to `to_thread::run_sync`, run on a few helper threads that the whole
-// process shares: started when there is a call for them, gone when there is none. A call whose operation
-// was withdrawn is abandoned, not joined, so everything that it needs belongs to it. Where the system has
-// no threads, or must not use them, a call runs in place. This part must not know what is called.
+// Name look-ups, and the callables of `to_thread::run_sync`, run on a few helper threads that the whole
+// process shares. A helper is started when there is a call for it, and ends when there is none. A call whose
+// operation was withdrawn is abandoned, not joined, so the call owns everything that it needs. If the system
+// has no threads, or must not use them, a call runs in place. This part must not know what is called.
 #pragma once
 
 #include "base/config.hpp"
@@ -31,23 +31,24 @@ namespace detail {
 
 class helper_pool;
 
-/// A blocking call and its outcome. It goes from its loop to the helpers' queue, to a helper, to the mail of
-/// the loop and back. Counted: by the operation that wants the outcome, and by the place where it is.
-/// All but `work_` and the count belong to the loop's thread while it is not with the helpers.
+/// A blocking call and its outcome. The job goes from its loop to the helpers' queue, to a helper, to the
+/// mailbox of the loop and back. Its owners are counted: the operation that waits for the outcome, and the
+/// place that holds the job. While the job is not with the helpers, all members except `work_` and the count
+/// belong to the loop's thread.
 class helper_job : public posted_node {
  public:
   explicit helper_job(void (*work)(helper_job&)) noexcept : work_(work) { how = &face_of_job; }
 
-  /// Has the call made, and the waiter queued afterwards; in place, the outcome is there at once.
-  /// 0, or a negative errno if there is no helper and none can be started.
+  /// Arranges the call; the waiter is queued afterwards. A call in place may have its outcome at once.
+  /// Returns 0, or a negative errno if there is no helper and none can be started.
   [[nodiscard]] int begin(loop_core& loop, node& waiter);
   [[nodiscard]] bool begun() const noexcept { return stage_ != stage::idle; }
   [[nodiscard]] bool over() const noexcept { return stage_ == stage::over; }
-  /// The helper that was making the call is not in this process, a forked child.
+  /// This process is a forked child, and the helper that was making the call is in the parent.
   [[nodiscard]] bool lost() const noexcept { return stage_ == stage::lost; }
-  /// Nobody waits for the outcome any more. False: the call is being made, and the job is lost to it.
+  /// The outcome is not needed any more. False: the call is being made, and the caller must give up the job.
   [[nodiscard]] bool withdraw() noexcept;
-  /// One owner less.
+  /// Removes one owner; the last one deletes the job.
   void release() noexcept;
 
  private:
@@ -55,7 +56,7 @@ class helper_job : public posted_node {
   enum class stage : std::uint8_t { idle, under_way, over, lost };
 
   void acquire() noexcept { ++owners_; }
-  /// The call is made here, at a moment that the system chooses.
+  /// Makes the call on the loop's thread, at a moment that the system chooses.
   static void run_in_place(node& n);
   static void run(node& n);
   static void abandon(node& n);
@@ -67,13 +68,13 @@ class helper_job : public posted_node {
   void (*work_)(helper_job&);
   node* waiter_ = nullptr;
   timer turn_;
-  std::size_t turns_ = 0;  // until a call in place
+  std::size_t turns_ = 0;  // turns left until a call in place
   std::shared_ptr<mailbox> mail_;
   stage stage_ = stage::idle;
-  stage next_stage_ = stage::over;  // when it is back from the helpers
+  stage next_stage_ = stage::over;  // the stage when it is back from the helpers
 #if !defined(ANYIO_NET_NO_THREADS)
   std::atomic<unsigned> owners_{1};
-  bool queued_ = false;  // under the pool's mutex
+  bool queued_ = false;  // guarded by the pool's mutex
 #else
   unsigned owners_ = 1;
 #endif
@@ -82,7 +83,7 @@ class helper_job : public posted_node {
 #if !defined(ANYIO_NET_NO_THREADS)
 
 /// The helper threads of the process. A forked child has none of them: there the jobs go back to their loops,
-/// which learn of it if they run again after `loop::after_fork`.
+/// which receive them if they run again after `loop::after_fork`.
 class helper_pool {
  public:
   static constexpr std::size_t most_helpers = 16;
@@ -90,9 +91,9 @@ class helper_pool {
   /// Never destroyed, since an abandoned helper may still run when the process exits.
   [[nodiscard]] static helper_pool& instance();
 
-  /// 0, or a negative errno if there is no helper and none can be started.
+  /// Returns 0, or a negative errno if there is no helper and none can be started.
   [[nodiscard]] int submit(backend& system, helper_job& job);
-  /// True, and the job is out of the queue, if no helper has begun it.
+  /// Removes the job from the queue. False if a helper has begun it already.
   [[nodiscard]] bool take_back(helper_job& job) noexcept;
 
  private:
@@ -109,7 +110,7 @@ class helper_pool {
 
 #endif
 
-/// A callable that an operation has called on a helper thread. Moves only while idle.
+/// A callable that an operation runs on a helper thread. It may be moved only while idle.
 template <class F>
 class helper_call {
   static constexpr auto call = [](F& f) -> decltype(auto) {
@@ -138,10 +139,10 @@ class helper_call {
     if (job_ != nullptr) job_->release();
   }
 
-  /// Whether there is something to call.
+  /// Whether it holds a callable.
   explicit operator bool() const noexcept { return job_ != nullptr; }
 
-  /// Begins the call, or looks after it: true when the outcome is there. Else the waiter will be queued.
+  /// Begins the call, or checks it. Returns true if there is an outcome; otherwise the waiter will be queued.
   bool attempt(loop_core& loop, node& waiter, const char* name, result<value_type>& out) {
     if (!job_->begun()) {
       if (const int status = job_->begin(loop, waiter); status < 0) {
@@ -149,7 +150,7 @@ class helper_call {
         return true;
       }
     }
-    if (job_->lost()) {  // what it was about to write is left alone
+    if (job_->lost()) {  // the outcome may be half written, and is not touched
       withdraw();
       out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
                                       "the helper thread is in the parent of this process");
@@ -159,7 +160,8 @@ class helper_call {
     out = std::move(job_->outcome);
     return true;
   }
-  /// Back to where it can begin again; a call that is being made is abandoned, and nothing is left.
+  /// Withdraws the call, so that it can begin again. A call that is being made is abandoned; then this is
+  /// empty.
   void withdraw() noexcept {
     if (job_ == nullptr || !job_->begun() || job_->withdraw()) return;
     std::exchange(job_, nullptr)->release();
@@ -201,7 +203,7 @@ class helper_call {
 
 #if !defined(ANYIO_NET_NO_THREADS)
 
-/// What `to_thread::run_sync` gives.
+/// The operation that `to_thread::run_sync` returns.
 template <class F>
 class [[nodiscard]] run_sync_operation
     : public operation<run_sync_operation<F>, typename helper_call<F>::value_type> {
@@ -214,7 +216,7 @@ class [[nodiscard]] run_sync_operation
 
  private:
   friend class operation<run_sync_operation, value>;
-  static constexpr bool attempts_when_awaited = false;  // in place, too, it is the loop that makes the call
+  static constexpr bool attempts_when_awaited = false;  // the loop makes even a call in place
 
   [[nodiscard]] errc check() const noexcept { return call_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<value>& out) { return this->pending() && call_.attempt(*this->core, *this, name, out); }
@@ -231,13 +233,14 @@ class [[nodiscard]] run_sync_operation
 
 namespace to_thread {
 
-/// Calls `callable`, any that can be moved, on a helper thread, and gives what it returns; what it throws is
-/// raised here unchanged. At most 16 calls are made at a time in the process, name look-ups included; more
-/// wait their turn. Fails with `os_error` if the first helper cannot be started.
+/// Calls `callable`, which only needs to be movable, on a helper thread and returns its value. An exception
+/// that it throws is raised here unchanged. At most 16 calls run at a time in the process, name look-ups
+/// included; further calls wait for their turn. Fails with `os_error` if the first helper cannot be started.
 ///
-/// Cancelled, a call that has not begun is dropped, and one that is being made is abandoned: it goes on to
-/// its end, its outcome is discarded, and the callable is destroyed later, on the loop's thread or, if the
-/// loop is gone, on the helper. What it refers to must live so long, beyond `main` even.
+/// On cancellation, a call that has not begun is dropped, and a call that is being made is abandoned. An
+/// abandoned call runs to its end, and its outcome is discarded. Its callable is destroyed later, on the
+/// loop's thread or, if the loop is gone, on the helper. Everything that it refers to must live until then,
+/// even beyond `main`.
 ///
 /// In a simulation the call is made in place.
 template <class F>

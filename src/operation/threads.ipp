@@ -1,4 +1,4 @@
-// The helper threads, and the way of a job to one and back.
+// The helper threads, and how a job reaches one and comes back.
 #pragma once
 
 #include "operation/threads.hpp"
@@ -69,7 +69,7 @@ ANYIO_NET_FN void helper_job::release() noexcept {
   if (--owners_ == 0) delete this;
 }
 
-/// On the loop's thread.
+/// Runs on the loop's thread.
 ANYIO_NET_FN void helper_job::run(node& n) {
   auto& job = static_cast<helper_job&>(n);
   job.retire();
@@ -81,10 +81,10 @@ ANYIO_NET_FN void helper_job::run(node& n) {
   job.release();
 }
 
-/// The loop ends; or, on a helper, it is gone already.
+/// Runs when the loop ends or, on a helper, if the loop is gone already.
 ANYIO_NET_FN void helper_job::abandon(node& n) {
   auto& job = static_cast<helper_job&>(n);
-  if (job.how == &face_in_place) job.turns_ = 0;  // of another, its owner may be looking at it
+  if (job.how == &face_in_place) job.turns_ = 0;  // the owner of another job may be reading it
   job.retire();
   job.release();
 }
@@ -114,7 +114,7 @@ ANYIO_NET_COLD void helper_pool::part_from_parent() {
     give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
   while (pool.performed_.linked()) {
     auto& job = static_cast<helper_job&>(*pool.performed_.next);
-    job.acquire();  // never destroyed: the helper was amid the call
+    job.acquire();  // never destroyed: the helper was in the middle of the call
     give_back(job, helper_job::stage::lost);
   }
   pool.mutex_.unlock();
@@ -122,7 +122,7 @@ ANYIO_NET_COLD void helper_pool::part_from_parent() {
 
 ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   const std::lock_guard lock(mutex_);
-  // Under the lock, so that nobody counts on a helper that comes to nothing.
+  // Under the lock, so that no other call relies on a helper that fails to start.
   if (helpers_ < most_helpers) {
     const int status = threads_of(system).start_thread([](void*) { serve(); }, nullptr);
     if (status == 0) {
@@ -158,7 +158,7 @@ ANYIO_NET_FN void helper_pool::serve() {
     if (forks != forks_so_far) return;  // the call has forked, and this is the child
     lock.lock();
     job.unlink();
-    // Under the lock, so that a fork finds it in one place; then it may be gone before this returns.
+    // Under the lock, so that a fork finds the job in one place. The job may be gone before `offer` returns.
     const std::shared_ptr<mailbox> mail = job.mail_;
     if (mail->offer(job)) continue;
     lock.unlock();

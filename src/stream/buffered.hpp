@@ -1,8 +1,9 @@
 // Reading by length and by delimiter, over any byte stream.
 //
-// What was read ahead lies in a buffer of the stream's own, made when bytes come and given back when it is
-// empty and small. An operation takes from there first, and then through the inner stream's own verbs, so
-// that a cancelled one leaves every byte where the next finds it. This part must not know sockets.
+// Bytes that were read ahead lie in a buffer of the stream, which is allocated when bytes arrive and freed
+// when it is empty and small. An operation first takes bytes from the buffer, and then calls the verbs of the
+// inner stream, so that a cancelled operation leaves every byte for the next one. This part must not know
+// sockets.
 #pragma once
 
 #include "base/buffer.hpp"
@@ -28,7 +29,7 @@ namespace detail {
 
 class buffered_resource final : public stream_resource {
  public:
-  /// `object` is the inner stream, of which `owned` may be the owner.
+  /// `object` is the inner stream; `owned`, unless null, owns it.
   buffered_resource(ref<stream_resource> inner, byte_stream& object,
                     std::unique_ptr<byte_stream> owned) noexcept;
   ANYIO_NET_FN ~buffered_resource() override;
@@ -41,11 +42,11 @@ class buffered_resource final : public stream_resource {
   void withdrawn(side s) noexcept override { relays_[s].leave(); }
   [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
 
-  /// Reads once from the inner stream into the buffer, at most so many bytes.
+  /// Reads once from the inner stream into the buffer, at most `at_most` bytes.
   progress fill(std::size_t at_most, result<std::size_t>& out);
-  /// The same past the buffer.
+  /// Reads once from the inner stream into `into`, past the buffer.
   progress fill_directly(mutable_buffer into, result<std::size_t>& out);
-  /// Closes without touching the inner stream, unless that is its own.
+  /// Closes this stream. Closes the inner stream only if this stream owns it.
   void let_go() noexcept;
   [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
 
@@ -63,13 +64,13 @@ class buffered_resource final : public stream_resource {
   bool let_go_ = false;
 };
 
-/// How many reads from the inner stream one attempt may make.
+/// The number of reads from the inner stream that one attempt may make.
 inline constexpr int reads_of_attempt = 16;
 
-/// Why a read ended that wanted more.
+/// The error of a read that ended before it had enough bytes.
 [[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
 
-/// A string of exactly so many bytes.
+/// Receives a string of exactly `size` bytes.
 class [[nodiscard]] receive_exactly_string_operation
     : public resource_operation<receive_exactly_string_operation, std::string, buffered_resource, read_side> {
  public:
@@ -84,7 +85,8 @@ class [[nodiscard]] receive_exactly_string_operation
   std::size_t size_ = 0;
 };
 
-/// The same into the caller's buffer. What lies there already goes back when it does not complete.
+/// Fills the caller's buffer. If it does not complete, the bytes that are already there go back to the
+/// stream.
 class [[nodiscard]] receive_exactly_operation
     : public resource_operation<receive_exactly_operation, void, buffered_resource, read_side> {
  public:
@@ -107,7 +109,7 @@ class [[nodiscard]] receive_exactly_operation
   std::size_t filled_ = 0;
 };
 
-/// What comes before a delimiter.
+/// Receives the bytes before a delimiter.
 class [[nodiscard]] receive_until_operation
     : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
  public:
@@ -130,19 +132,18 @@ class [[nodiscard]] receive_until_operation
 
   std::string delimiter_;
   std::size_t max_bytes_ = 0;
-  std::size_t searched_ = 0;  // no delimiter begins before
+  std::size_t searched_ = 0;  // no delimiter begins before this offset
   bool line_ = false;
 };
 
 }  // namespace detail
 
-/// A stream that can also be read by length and by delimiter. It reads ahead, so whoever uses it reads
-/// through it alone; sending goes straight to the inner stream. `close` and `aclose` close the inner stream
-/// too.
+/// A stream that can also be read by length and by delimiter. It reads ahead, so all reads must go through it
+/// only; sending goes directly to the inner stream. `close` and `aclose` close the inner stream too.
 ///
-/// Over a reference it borrows the inner stream, which it leaves open when destroyed. The referenced stream
-/// may be moved while something waits here, but not before `socket()` is asked for. Over a pointer it owns
-/// it.
+/// Constructed from a reference, it borrows the inner stream and leaves it open when destroyed. The
+/// referenced stream may be moved while an operation is pending here, but not before a call of `socket()`.
+/// Constructed from a pointer, it owns the inner stream.
 class buffered_stream : public byte_stream {
  public:
   buffered_stream() = default;
@@ -154,30 +155,34 @@ class buffered_stream : public byte_stream {
   buffered_stream& operator=(buffered_stream&& other) noexcept;
   ANYIO_NET_FN ~buffered_stream() override;
 
-  /// So many bytes. If the stream ends before: `incomplete_read`, or `end_of_stream` if not one byte was
-  /// left. What there was stays buffered then, as when it is cancelled. 0 is empty at once.
+  /// Receives exactly `size` bytes. If the stream ends before that, fails with `incomplete_read`, or with
+  /// `end_of_stream` if no byte was left. On failure or cancellation the bytes received so far stay buffered.
+  /// A size of 0 returns an empty string at once.
   [[nodiscard]] detail::receive_exactly_string_operation receive_exactly(std::size_t size) {
     return {own(), size};
   }
-  /// The same into a buffer; large reads go past the stream's own.
+  /// Fills the caller's buffer completely; large reads go past the stream's own buffer. If the stream ends
+  /// before that, fails with `incomplete_read`, or with `end_of_stream` if no byte was left. On failure or
+  /// cancellation the bytes received so far go back to the stream.
   [[nodiscard]] detail::receive_exactly_operation receive_exactly(mutable_buffer into) {
     return {own(), into};
   }
-  /// What comes before the delimiter, which is consumed and not given. Reads no further than `max_bytes`, the
-  /// delimiter included: `delimiter_not_found` once so much is buffered without one. A delimiter that is
-  /// buffered already counts wherever it is. At the end of the stream as `receive_exactly`. An empty
-  /// delimiter or a `max_bytes` of 0 is `invalid_argument`.
+  /// Receives the bytes before the delimiter, which is consumed but not returned. Reads no further than
+  /// `max_bytes`, the delimiter included, and fails with `delimiter_not_found` once so many bytes are
+  /// buffered without a delimiter. A delimiter that is buffered already is found wherever it is. Fails as
+  /// `receive_exactly` at the end of the stream. An empty delimiter or a `max_bytes` of 0 is
+  /// `invalid_argument`.
   [[nodiscard]] detail::receive_until_operation receive_until(std::string_view delimiter,
                                                               std::size_t max_bytes) {
     return {own(), delimiter, max_bytes, false};
   }
-  /// A line up to LF, which is not given, nor is one CR before it.
+  /// Receives a line up to LF. It returns neither the LF nor one CR before it.
   [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
     return {own(), "\n", max_bytes, true};
   }
-  /// Copies bytes behind those that are buffered, as if they had been received.
+  /// Appends a copy of the bytes to the buffered bytes, as if they had been received.
   void feed_data(const_buffer data);
-  /// What is buffered; valid until the next read or `feed_data`.
+  /// The buffered bytes; valid until the next read or `feed_data`.
   [[nodiscard]] std::string_view buffer() const noexcept;
   [[nodiscard]] ANYIO_NET_FN socket_stream* socket() noexcept override;
 

@@ -1,4 +1,4 @@
-// What is read ahead, and how it is given out.
+// Reading ahead, and taking bytes from the buffer.
 #pragma once
 
 #include "stream/buffered.hpp"
@@ -19,12 +19,12 @@ ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, by
       object_(object),
       owned_(std::move(owned)),
       relays_{{*this, read_side}, {*this, write_side}} {
-  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
+  exhausted[read_side] = exhausted[write_side] = true;  // `refresh` clears one: the next attempt must look
 }
 
 ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
 
-/// Calls a verb of the inner stream, and waits there if it says so.
+/// Calls a verb of the inner stream, and waits there if the verb has to wait.
 template <class T, class Verb>
 progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb verb) {
   relays_[s].leave();
@@ -84,7 +84,7 @@ ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, res
     return pass(read_side, "receive", out,
                 [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
   }
-  // A view of the loop's buffer may be sent on, and is good after this stream has ended.
+  // A view of the loop's buffer may be sent on, and stays valid after this stream has been closed.
   const mutable_buffer room = core().buffer();
   result<std::size_t> size(errc::cancelled);
   const progress p = receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size);
@@ -211,7 +211,7 @@ ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
   resource_operation::left();
   if (call_without_throwing([this] { put_back(); })) return;
   filled_ = 0;
-  resource_->close();  // nobody may go on behind the gap
+  resource_->close();  // no read may continue after the lost bytes
 }
 
 ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
@@ -295,7 +295,7 @@ ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
   own()->bytes.append(data);
   own()->withdrawn(
-      detail::read_side);  // whoever waits looks here first, and gives up the inner stream's place
+      detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
   resource_->wake(detail::read_side);
 }
 

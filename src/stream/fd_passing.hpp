@@ -1,9 +1,9 @@
-// Descriptors over UNIX streams.
+// Passing descriptors over UNIX streams.
 //
-// They travel as control data beside bytes (unix(7), SCM_RIGHTS): attached to the first chunk of a message
-// and never sent again after a short write. Received ones are owned before anything else happens, and room
-// is always offered for as many as the kernel passes at once, so that none can leak. This part must not
-// know how a connection came about.
+// Descriptors are sent as control data with bytes (unix(7), SCM_RIGHTS): attached to the first chunk of a
+// message and never sent again after a short write. Received descriptors get an owner before anything else
+// happens, and there is always room for as many as the kernel passes at once, so that none can leak. This
+// part must not know how a connection was made.
 #pragma once
 
 #include "base/config.hpp"
@@ -21,7 +21,7 @@ namespace detail {
 inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
 }
 
-/// Bytes, and the descriptors that came with them.
+/// Received bytes, and the descriptors that came with them.
 class fd_message {
  public:
   fd_message() = default;
@@ -30,10 +30,10 @@ class fd_message {
       : data(std::move(bytes)), fds(std::move(descriptors)) {}
 
   std::string data;            ///< the bytes; empty only if `max_bytes` was 0
-  std::vector<unique_fd> fds;  ///< in the order in which they were sent; closed unless taken
+  std::vector<unique_fd> fds;  ///< the descriptors in the order of sending; closed unless taken
 };
 
-/// What `unix_stream::send_fds` gives.
+/// The operation that `unix_stream::send_fds` returns.
 class [[nodiscard]] send_fds_operation
     : public detail::resource_operation<send_fds_operation, void, detail::socket_resource,
                                         detail::write_side> {
@@ -61,7 +61,7 @@ class [[nodiscard]] send_fds_operation
   std::size_t sent_ = 0;
 };
 
-/// What `unix_stream::receive_fds` gives.
+/// The operation that `unix_stream::receive_fds` returns.
 class [[nodiscard]] receive_fds_operation
     : public detail::resource_operation<receive_fds_operation, fd_message, detail::socket_resource,
                                         detail::read_side> {

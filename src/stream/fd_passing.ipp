@@ -1,4 +1,4 @@
-// Control data, in and out.
+// Sending and receiving control data.
 #pragma once
 
 #include "stream/fd_passing.hpp"
@@ -13,17 +13,17 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 namespace detail {
 
 #if defined(__linux__)
-inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library has
+inline constexpr int pidfd_message = 4;  // SCM_PIDFD, which not every C library defines
 #endif
 
-/// Room for received control data: as many descriptors as come at once, and what sockets add by their
-/// options. Without room for that the kernel would tell of truncated descriptors. A security label
+/// Room for received control data: as many descriptors as the kernel passes at once, and the data that socket
+/// options add. Without room for that data, the kernel would report truncated descriptors. A security label
 /// (SCM_SECURITY) is the longest; it may take a page.
 inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_message * sizeof(int)) + 4352;
 
-/// Takes every descriptor that was sent out of received control data into owned ones, as far as there is room
-/// made for them, and closes the others and those that the kernel itself adds. The rest is ignored; malformed
-/// data ends it. False if some that were sent were closed.
+/// Takes the descriptors that the peer sent out of received control data. They go to `fds` as far as its
+/// capacity allows; the others, and those that the kernel itself adds, are closed. Other control data is
+/// ignored; parsing stops at malformed data. Returns false if a descriptor that the peer sent was closed.
 [[nodiscard]] inline bool take_descriptors(backend& system, void* control, std::size_t size,
                                            std::vector<unique_fd>& fds) {
   bool all = true;
@@ -35,7 +35,7 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
     const std::size_t length = header.cmsg_len;
     if (length < CMSG_LEN(0) || length > size - offset) break;
 #if defined(__linux__)
-    // SO_PASSPIDFD: a descriptor of the sender's process, or an errno in place of one.
+    // SO_PASSPIDFD: a descriptor for the sender's process, or an errno in its place.
     if (header.cmsg_level == SOL_SOCKET && header.cmsg_type == pidfd_message &&
         length >= CMSG_LEN(sizeof(int))) {
       int fd;
@@ -64,7 +64,7 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
   return all;
 }
 
-/// Whether an errno of sendmsg(2) is about the descriptors, and not about the connection.
+/// Whether an errno of sendmsg(2) concerns the descriptors, and not the connection.
 [[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
   switch (e) {
     case EACCES:
@@ -76,7 +76,7 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
     case ENFILE:
     case EOPNOTSUPP:
     case EPERM:
-    case ETOOMANYREFS:  // so many are on their way that a limit is reached (unix(7))
+    case ETOOMANYREFS:  // too many descriptors are in flight (unix(7))
       return true;
     default: return false;
   }
@@ -162,7 +162,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   m.control = control;
   m.control_size = sizeof control;
   std::vector<unique_fd> fds;
-  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now: none may be lost for want of memory
+  fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now, so that lack of memory loses none
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
@@ -184,7 +184,8 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     return true;
   }
   if (n == 0 && fds.empty()) {
-    // Nothing came: an end, unless nothing was asked for and bytes are there.
+    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
+    // available.
     std::byte one;
     const ::iovec look{&one, 1};
     detail::message peek;
@@ -204,7 +205,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
       return true;
     }
   }
-  // Control data, also of other kinds, ends a read early, so more may lie behind it.
+  // Control data of any kind ends a read early, so more bytes may follow.
   resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
   detail::received_bytes bytes(*resource_);
   out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),

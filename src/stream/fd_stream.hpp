@@ -1,7 +1,7 @@
 // Pipes, terminals and character devices as byte streams.
 //
-// They are read and written until the kernel says that there is no more: a terminal gives a line at a time,
-// so a short read says nothing. This part must not know sockets.
+// They are read and written until the kernel reports EAGAIN. A terminal returns one line at a time, so a
+// short read does not mean that no bytes are left. This part must not know sockets.
 #pragma once
 
 #include "base/config.hpp"
@@ -17,10 +17,10 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A descriptor that is read and written, in the poller while it is open.
+/// A descriptor that is read and written. It is in the poller while it is open.
 class fd_resource final : public stream_resource {
  public:
-  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
   fd_resource(loop_core& core, int fd, int& status);
   ~fd_resource() override { close(); }
 
@@ -30,7 +30,7 @@ class fd_resource final : public stream_resource {
   progress finish() override { return progress::done; }
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
   int release(bool restore) noexcept;
-  /// Who opened it left it blocking.
+  /// Whether the descriptor was blocking when it was taken over.
   bool was_blocking = false;
 
  private:
@@ -50,28 +50,32 @@ class fd_resource final : public stream_resource {
 
 /// A pipe, terminal or character device.
 ///
-/// A pipe has one direction: the wrong one is `os_error` with EBADF. A pipe whose reader is gone is
-/// `broken_resource` with EPIPE; a terminal that was hung up, `end_of_stream`. None of them can be
-/// half-closed: `send_eof` is `not_supported`, and `close` is what the other end of a pipe sees as its end.
+/// A pipe has one direction: an operation in the wrong direction fails with `os_error` and EBADF. A send to a
+/// pipe whose reader is gone fails with `broken_resource` and EPIPE; a receive from a terminal that was hung
+/// up, with `end_of_stream`. None of them can be half-closed: `send_eof` fails with `not_supported`, and
+/// the other end of a pipe receives the end of the stream only on `close`.
 ///
-/// A FIFO ends when its last writer has closed it, not before its first one has opened it. The end of a FIFO
-/// or a terminal need not be the last: each later receive asks again, and waits or gives bytes if somebody
-/// has opened the other side since, or the user of the terminal types on after the end-of-file character.
+/// A FIFO ends when its last writer has closed it, but not before its first writer has opened it. The end of
+/// a FIFO or a terminal may be followed by more bytes: each later receive asks the kernel again. It waits or
+/// returns bytes if another process has opened the other side since, or if the user of the terminal continues
+/// to type after the end-of-file character.
 class fd_stream : public byte_stream {
  public:
   fd_stream() = default;
 
-  /// Takes over a descriptor that is no socket, no regular file and no directory;
-  /// one that is refused stays the caller's. It becomes non-blocking, as does whatever shares its open file
-  /// description (fcntl(2)): for standard input and output of a terminal that is the shell, too. It stays so,
-  /// also when this stream is closed (see `release`), and may be made so again if somebody makes it blocking.
+  /// Takes over a descriptor that is not a socket, a regular file or a directory. The caller keeps a
+  /// descriptor that is rejected. The descriptor becomes non-blocking, with every descriptor that shares its
+  /// open file description (fcntl(2)): for the standard input and output of a terminal, this includes the
+  /// shell's. It stays non-blocking after this stream is closed (see `release`), and the library may make it
+  /// non-blocking again if other code makes it blocking.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
-  /// The descriptor, still this stream's; -1 if closed.
+  /// The descriptor, which this stream still owns; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
+  /// `closed_resource`.
   ///
-  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
-  /// one that was blocking when `from_fd` took it over is blocking again.
+  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
+  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
   [[nodiscard]] int release(bool restore = false) noexcept;
   [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
 

@@ -1,4 +1,4 @@
-// What descriptors that are no sockets do.
+// Reading and writing descriptors that are not sockets.
 #pragma once
 
 #include "stream/fd_stream.hpp"
@@ -14,7 +14,8 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A descriptor that was not opened for this is the program's mistake, all else the other end's doing.
+/// `os_error` if the descriptor was not opened for this operation, which is an error of the program;
+/// `broken_resource` for all other errors, which come from the other end.
 inline error fd_failure(ssize_t status, const char* operation) noexcept {
   const bool misused = status == -EBADF || status == -EINVAL || status == -EISDIR;
   return error(misused ? errc::os_error : errc::broken_resource, static_cast<int>(-status), operation);
@@ -27,7 +28,7 @@ ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
     static_cast<void>(
-        core.enter(registration_, *this));  // such as /dev/null: always ready, so there is nothing to watch
+        core.enter(registration_, *this));  // for example /dev/null: always ready, so nothing to watch
     status = 0;
   }
   if (status < 0) registration_.fd = -1;
@@ -48,8 +49,8 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
   };
   ssize_t n = read();
   if (n == 0 && is_fifo()) {
-    // One that was never hung up has had no writer yet, which reads as an end, too. One that was may have
-    // bytes of a writer who has come and gone since the read.
+    // A FIFO that was never hung up has had no writer yet, which also reads as an end. A FIFO that was hung
+    // up may hold bytes of a writer that opened and closed it since the read.
     const int bits = read_to_end ? int{ready_end} : core().system().poll_now(registration_.fd, ready_read);
     n = bits >= 0 && (static_cast<std::uint32_t>(bits) & ready_end) == 0 ? -EAGAIN : read();
   }
@@ -121,7 +122,7 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
   if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
-  int status = 0;  // watched before it is changed, so that a refused one is as it was
+  int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
   if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
   if (status >= 0) {

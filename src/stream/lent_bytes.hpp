@@ -1,8 +1,8 @@
-// Bytes to be sent, the caller's or one's own.
+// Bytes to be sent, which belong to the caller or to the operation.
 //
-// A send works on the caller's bytes while it can. A string that was given away it keeps, and what lies in
-// the loop's buffer, which the next receive overwrites, it copies as soon as it has to wait. This part must
-// not know how bytes are sent.
+// A send works on the caller's bytes if possible. It keeps a string that was moved into it. It copies bytes
+// in the loop's buffer, which the next receive overwrites, as soon as it has to wait. This part must not know
+// how bytes are sent.
 #pragma once
 
 #include "base/buffer.hpp"
@@ -17,12 +17,12 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// A view of the caller's bytes, or bytes of one's own.
+/// A view of the caller's bytes, or bytes that this object owns.
 class lent_bytes {
  public:
   lent_bytes() = default;
   explicit lent_bytes(const_buffer view) noexcept : view_(view) {}
-  /// A text that follows `dropped` bytes which are of no more use.
+  /// Owns a text. The `dropped` bytes before it are no longer needed.
   explicit lent_bytes(std::string&& text, std::size_t dropped = 0)
       : owned_(new owned(std::move(text), dropped)), view_(owned_->text) {}
   lent_bytes(lent_bytes&& other) noexcept = default;
@@ -30,25 +30,25 @@ class lent_bytes {
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
   void set_view(const_buffer view) noexcept { view_ = view; }
-  /// How many of the bytes that were lent are no longer in front of these.
+  /// The number of lent bytes before these that are no longer kept.
   [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
   void start_over() noexcept {
     if (owned_) owned_->dropped = 0;
   }
-  /// If they lie in the loop's buffer, copies those behind the first `used`.
+  /// If the bytes lie in the loop's buffer, copies those after the first `used` bytes.
   void keep(const loop_core& loop, std::size_t used = 0) {
     if (owned_ || !loop.in_buffer(view_.data())) return;
     const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
     *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
-  /// Keeps the loop's buffer as it is, in place of a copy of what lies there.
+  /// Keeps the whole loop buffer unchanged, in place of a copy of the bytes in it.
   void keep_buffer(const loop_core& loop) {
     if (!owned_) owned_.reset(new owned(std::string(), 0));
     if (!owned_->buffer) owned_->buffer = loop.share_buffer();
   }
 
  private:
-  // In a place of its own, so that who sends the caller's bytes stays small.
+  // Allocated separately, so that an operation that sends the caller's bytes stays small.
   struct owned : recycled {
     owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;

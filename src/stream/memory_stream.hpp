@@ -1,9 +1,9 @@
-// Two connected ends in memory, for tests of what runs over a byte stream.
+// Two connected ends in memory, for tests of code that runs over a byte stream.
 //
-// Each end has a ring of what it has yet to receive, made when the first byte comes; the other end's sends
-// copy into it and wait while it is full. Views go through the loop's buffer, like those of sockets, so
-// that they may be sent on and outlive the stream. This part must not know the system: nothing here can
-// fail but by the other end.
+// Each end has a ring of the bytes that it has yet to receive, allocated when the first byte arrives. Sends
+// of the other end copy into the ring and wait while it is full. Views go through the loop's buffer, like
+// those of sockets, so that they may be sent on and outlive the stream. This part must not know the system:
+// an operation here can fail only because of the other end.
 #pragma once
 
 #include "base/buffer.hpp"
@@ -21,7 +21,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// One end: what is on its way to it, and the other end.
+/// One end: the bytes on their way to it, and a pointer to the other end.
 class memory_resource final : public stream_resource {
  public:
   memory_resource(loop_core& core, std::size_t capacity) noexcept
@@ -41,14 +41,14 @@ class memory_resource final : public stream_resource {
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
-  /// Leaves the other end alone: it gets what it has yet to receive, and can send no more.
+  /// Disconnects the two ends. The other end still receives the bytes sent to it, and can no longer send.
   void part() noexcept;
-  /// As much as lies here; then whoever waits for room is let on.
+  /// Takes as many bytes as are available and fit; then wakes the peer's sender.
   std::size_t take(mutable_buffer into) noexcept;
-  /// As much as there is room for.
+  /// Copies in as many bytes as there is room for.
   std::size_t put(const_buffer bytes);
 
-  memory_resource* peer_ = nullptr;  // null once it is closed
+  memory_resource* peer_ = nullptr;  // null once either end is closed
   std::unique_ptr<std::byte[]> ring_;
   std::size_t capacity_;
   std::size_t first_ = 0;
@@ -57,9 +57,9 @@ class memory_resource final : public stream_resource {
 
 }  // namespace detail
 
-/// One end of a connection in memory. It behaves as a connected socket does: what was sent before the other
-/// end closed is received first, then `end_of_stream`; a send to a closed end is `broken_resource` with
-/// EPIPE. Nothing is lost by closing, so `aclose` waits for nobody.
+/// One end of a connection in memory. It behaves as a connected socket does. Bytes that were sent before the
+/// other end closed are received first, then `end_of_stream`. A send to a closed end fails with
+/// `broken_resource` and EPIPE. Closing loses no bytes, so `aclose` does not wait.
 class memory_stream : public byte_stream {
  public:
   memory_stream() = default;
@@ -71,8 +71,8 @@ class memory_stream : public byte_stream {
   explicit memory_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
 };
 
-/// Two connected ends on this thread's loop. A send waits while `capacity` bytes (at least one) have not been
-/// received by the other end; an idle stream holds no memory for them.
+/// Creates two connected ends on this thread's loop. A send waits while the other end has `capacity` bytes
+/// (at least one) yet to receive. No memory is allocated for them before the first byte is sent.
 [[nodiscard]] std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity = 65536);
 
 }}  // namespace anyio

@@ -1,10 +1,10 @@
-// How a stream that stands on another one waits: for the operation that waits on the outer stream, on the
-// inner one.
+// How a stream over another stream waits: the relay waits on the inner stream for the operation that waits on
+// the outer one.
 //
-// The outer stream's verb calls the inner one's; when that has to wait, the relay takes the reader's or the
-// writer's place there. Once woken it runs the outer operation on the spot, which tries again: nothing taken
-// from the inner stream ever lies about without an owner, and a cancelled wait is a place that is given up.
-// This part must not know what the outer stream makes of the bytes.
+// The outer stream's verb calls the inner stream's verb. When that has to wait, the relay takes the reader's
+// or the writer's place at the inner stream. When woken, it runs the outer operation at once, which tries
+// again. So bytes taken from the inner stream always have an owner, and a cancelled wait only gives up its
+// place. This part must not know how the outer stream uses the bytes.
 #pragma once
 
 #include "base/config.hpp"
@@ -15,13 +15,15 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// One direction's place. Never pending: it is woken, not begun, and the operation it stands for is counted.
+/// The place for one direction. It is never pending: it is woken but never begun, and only the operation that
+/// it stands for counts as pending.
 class relay final : public node {
  public:
-  /// What an outer stream does when it is woken, whether or not somebody waits there.
+  /// A function of the outer stream that runs when the relay is woken, with or without a waiting operation.
   using hook = void (*)(resource& outer, bool cancelled);
 
-  /// With a hook it keeps its place until it is told to leave.
+  /// With a hook, the relay keeps its place until it is woken or told to leave, even if no operation waits on
+  /// the outer stream.
   relay(resource& outer, side s, hook woken = nullptr) noexcept : outer_(outer), woken_(woken), side_(s) {
     how = &face_of_relay;
   }
@@ -35,7 +37,7 @@ class relay final : public node {
     return waiter != nullptr && waiter != this;
   }
   [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
-  /// Waits on the inner stream, which the outer one keeps alive.
+  /// Waits on the inner stream, which the outer stream keeps alive.
   void join(resource& inner) noexcept {
     leave();
     inner_ = &inner;
@@ -60,7 +62,7 @@ class relay final : public node {
     if (waiter == nullptr) return;
     if (was_cancelled) waiter->cancelled = true;
     waiter->how->run(*waiter);
-    // Cancelled: its last attempt joined again.
+    // If the operation was cancelled, its last attempt has joined again.
     if (self.outer_.waiting(self.side_) == nullptr) self.outer_.withdrawn(self.side_);
   }
   static void abandon(node& n) { n.unlink(); }
@@ -69,7 +71,7 @@ class relay final : public node {
   static constexpr face face_of_relay{run, abandon, owner, describe};
 
   resource& outer_;
-  resource* inner_ = nullptr;  // while it has a place there
+  resource* inner_ = nullptr;  // set while the relay has a place there
   hook woken_;
   side side_;
 };

@@ -1,8 +1,8 @@
 // Stream sockets: TCP and UNIX.
 //
-// After a short read the kernel's buffer was empty, so the next receive waits without asking; unless the
-// poller told of an end, an error or urgent data, after which no further edge may come: then it reads until
-// the kernel has no more. This part must not know names, or how a connection comes about.
+// A short read means that the kernel's buffer was empty, so the next receive waits without a system call.
+// After the poller has reported an end, an error or urgent data, no further edge may come: then the socket is
+// read until the kernel has no more bytes. This part must not know names, or how a connection is made.
 #pragma once
 
 #include "base/address.hpp"
@@ -21,13 +21,13 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// System calls of one attempt; then others have a turn.
+/// The number of system calls of one attempt; then other operations have a turn.
 inline constexpr int calls_of_attempt = 16;
 
-/// A connected stream socket, in the poller from its first moment to its last.
+/// A connected stream socket. It is in the poller as long as it is open.
 class socket_resource : public stream_resource {
  public:
-  /// Takes over the descriptor, unless it cannot be watched: 0 or a negative errno in `status`.
+  /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
   socket_resource(loop_core& core, int fd, bool is_unix, int& status);
   ~socket_resource() override { close(); }
 
@@ -37,26 +37,26 @@ class socket_resource : public stream_resource {
   ANYIO_NET_FN progress finish() override;
   [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
 
-  /// Adds to `sent` what went.
+  /// Sends bytes of a file, and adds their number to `sent`.
   progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
                      result<void>& out);
   int release(bool restore) noexcept;
-  /// Who made the socket left it blocking.
+  /// Whether the socket was blocking when it was taken over.
   bool was_blocking = false;
 
   // --- for descriptor passing
-  /// What a failed or empty read means; takes the errno of it, 0 for an end.
+  /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
-  /// After a call that failed for want of memory: nothing has happened to the connection.
+  /// Waits after a call that failed for lack of memory. The connection is not affected.
   progress wait_for_memory() noexcept {
     core().wait_for_memory(short_of_memory_, *this);
     return progress::waiting;
   }
-  /// After a read of so much into so much room.
+  /// Records a read of `size` bytes into a buffer of `room` bytes.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
-    more_may_follow |= is_unix_;  // there a read stops before a message with descriptors, and does not tell
+    more_may_follow |= is_unix_;  // there a read stops before a message with descriptors, but reports nothing
 #endif
     exhausted[read_side] = size < room && !read_to_end && !more_may_follow;
   }
@@ -69,8 +69,8 @@ class socket_resource : public stream_resource {
 
   registration registration_;
   starved short_of_memory_;
-  int broken_ = 0;               // the first errno that broke it
-  std::uint32_t discarded_ = 0;  // KiB thrown away by finish()
+  int broken_ = 0;               // the first errno that broke the connection
+  std::uint32_t discarded_ = 0;  // KiB discarded by finish()
   bool is_unix_;
   bool ended_ = false;
 };
@@ -93,7 +93,7 @@ class socket_access;
 
 }  // namespace detail
 
-/// What `socket_stream::send_file` gives.
+/// The operation that `socket_stream::send_file` returns.
 class [[nodiscard]] send_file_operation
     : public detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
                                         detail::write_side> {
@@ -124,24 +124,25 @@ class [[nodiscard]] send_file_operation
 /// A byte stream that is a socket.
 class socket_stream : public byte_stream {
  public:
-  /// The descriptor, still this stream's; -1 if closed.
+  /// The descriptor, which this stream still owns; -1 if closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Gives the descriptor up, open: the caller owns it. What waits ends with `closed_resource`.
+  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
+  /// `closed_resource`.
   ///
-  /// It stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect. `restore`:
-  /// one that was blocking when `from_fd` took it over is blocking again.
+  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
+  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
   [[nodiscard]] int release(bool restore = false) noexcept;
-  /// What waits makes one more attempt, then ends with `cancelled`; the stream stays usable.
+  /// Each pending operation makes one more attempt, then ends with `cancelled`. The stream stays usable.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// setsockopt(2) and getsockopt(2) of an int.
+  /// Sets a socket option of type int (setsockopt(2)).
   result<> set_option(int level, int name, int value);
-  /// getsockopt(2) of an int.
+  /// Returns a socket option of type int (getsockopt(2)).
   [[nodiscard]] result<int> get_option(int level, int name) const;
-  /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program, and
-  /// gives how many: fewer where the file ends. The file's own offset stays as it is. An error of the file is
-  /// `os_error` and leaves the stream as it is.
+  /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program. Returns
+  /// the number of bytes sent, which is smaller if the file ends before. The file's own offset does not
+  /// change. An error of the file is `os_error` and does not affect the stream.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
 
@@ -154,25 +155,27 @@ class socket_stream : public byte_stream {
   }
 };
 
-/// A TCP connection. TCP_NODELAY is on unless told otherwise when it was made.
+/// A TCP connection. TCP_NODELAY is on unless it was turned off when the connection was made.
 class tcp_stream : public socket_stream {
  public:
   tcp_stream() = default;
 
-  /// Both ends' addresses; they stay after either has gone.
+  /// The address of this end. It stays available after either end has closed.
   [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
     return resource_ ? tcp().local : ip_endpoint();
   }
-  /// The other end's address; stays after either has gone.
+  /// The address of the peer. It stays available after either end has closed.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? tcp().remote : ip_endpoint();
   }
-  /// TCP_NODELAY: whether what is sent goes at once (tcp(7)).
+  /// Sets TCP_NODELAY: whether data is sent at once (tcp(7)).
   result<> set_no_delay(bool on);
-  /// Probes an idle connection after `idle`, every `interval`; broken after `count` without an answer.
+  /// Probes an idle connection after `idle`, then every `interval`. The connection is broken after `count`
+  /// probes without an answer.
   result<> set_keep_alive(std::chrono::seconds idle, std::chrono::seconds interval, int count);
-  /// Takes over a connected TCP socket of any origin; a refused one stays the caller's. One that was reset
-  /// meanwhile gives what came before, then `broken_resource`; its remote endpoint is not known.
+  /// Takes over a connected TCP socket of any origin. The caller keeps a socket that is rejected. A socket
+  /// that was reset meanwhile returns the bytes that arrived before, then fails with `broken_resource`; its
+  /// remote endpoint is not known.
   [[nodiscard]] static result<tcp_stream> from_fd(int fd);
 
  private:
@@ -183,9 +186,9 @@ class tcp_stream : public socket_stream {
   }
 };
 
-/// Who is at the other end of a UNIX socket, as the kernel says (unix(7), SO_PEERCRED).
+/// The process at the other end of a UNIX socket, as the kernel reports it (unix(7), SO_PEERCRED).
 struct peer_credentials {
-  pid_t pid = 0;  ///< -1 where the system does not tell
+  pid_t pid = 0;  ///< its process ID; -1 if the system does not report it
   uid_t uid = 0;  ///< its effective user
   gid_t gid = 0;  ///< its effective group
 };
@@ -198,19 +201,20 @@ class unix_stream : public socket_stream {
  public:
   unix_stream() = default;
 
-  /// Both ends' names, empty for an unnamed socket; they stay after either has gone.
+  /// The name of this end, empty for an unnamed socket. It stays available after either end has closed.
   [[nodiscard]] std::string local_path() const;
-  /// The other end's name, empty for an unnamed socket; stays after either has gone.
+  /// The name of the peer, empty for an unnamed socket. It stays available after either end has closed.
   [[nodiscard]] std::string remote_path() const;
-  /// Who the other end is, or was when it connected.
+  /// The credentials of the peer, now or at the time when it connected.
   [[nodiscard]] result<peer_credentials> credentials() const;
-  /// Sends the descriptors with the first byte of the message, then the rest of it. Neither may be empty,
-  /// and at most 253 descriptors go (SCM_MAX_FD). They stay the caller's.
+  /// Sends the descriptors with the first byte of the message, then the rest of the message. Both the message
+  /// and the list of descriptors must not be empty; at most 253 descriptors are allowed (SCM_MAX_FD). The
+  /// caller still owns the descriptors.
   [[nodiscard]] send_fds_operation send_fds(const_buffer message, std::span<const int> fds);
-  /// Descriptors and the bytes around them: both arrive in order, but a descriptor may come with bytes that
-  /// were sent before those it was sent with. `max_bytes` may be 0; then the bytes stay in the stream.
+  /// Receives descriptors and the bytes around them. Both arrive in order, but a descriptor may arrive with
+  /// bytes that were sent before its own message. `max_bytes` may be 0; then the bytes stay in the stream.
   [[nodiscard]] receive_fds_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
-  /// Takes over a connected UNIX stream socket of any origin; a refused one stays the caller's.
+  /// Takes over a connected UNIX stream socket of any origin. The caller keeps a socket that is rejected.
   [[nodiscard]] static result<unix_stream> from_fd(int fd);
 
  private:
@@ -218,31 +222,31 @@ class unix_stream : public socket_stream {
   explicit unix_stream(detail::ref<detail::unix_resource> r) noexcept : socket_stream(std::move(r)) {}
 };
 
-/// Two UNIX streams that are connected with each other (socketpair(2)).
+/// Creates two UNIX streams that are connected to each other (socketpair(2)).
 [[nodiscard]] result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair();
 
 namespace detail {
 
-/// What `adopt_socket` found out.
+/// The facts that `adopt_socket` found about a descriptor.
 struct adopted_socket {
   bool was_blocking = false;
-  int broken = 0;  // the errno that ended the connection, which the kernel tells once
+  int broken = 0;  // the errno that ended the connection, which the kernel reports only once
 };
 
-/// For the parts that make sockets. On failure the descriptor stays the caller's.
+/// For the parts that make sockets. On failure the caller keeps the descriptor.
 class socket_access {
  public:
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint* remote, const char* operation);
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
-  /// For `from_fd`: what is to be remembered of the descriptor's past.
+  /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
   static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
   static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
 
-/// What `from_fd` functions ask of a descriptor.
+/// The requirements of a `from_fd` function on a descriptor.
 struct wanted_socket {
   const char* what;  // the prefix of the error: "tcp_stream"
   bool is_unix;
@@ -250,10 +254,10 @@ struct wanted_socket {
   bool connected;
   bool listening = false;
 };
-/// Whether a descriptor is such a socket; makes it non-blocking and close-on-exec then.
+/// Checks that a descriptor is such a socket, and then makes it non-blocking and close-on-exec.
 [[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
 
-/// 0 or a negative errno, for sockets of which others are told where they are.
+/// Reads the address of a socket whose address is reported to others. Returns 0 or a negative errno.
 [[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
 [[nodiscard]] ip_endpoint local_endpoint_of(backend& system, int fd);
 [[nodiscard]] ip_endpoint remote_endpoint_of(backend& system, int fd);

@@ -1,4 +1,4 @@
-// What stream sockets do with the system.
+// The system calls of stream sockets.
 #pragma once
 
 #include "stream/socket.hpp"
@@ -31,7 +31,7 @@ ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_u
 ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
   more_may_follow = false;
   if (!is_unix_) return core().system().receive(registration_.fd, data, size);
-  // Descriptors that come along are closed by the kernel, and end the read early: MSG_CTRUNC tells.
+  // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
   const ::iovec part{data, size};
   message m;
   m.parts = std::span<const ::iovec>(&part, 1);
@@ -40,8 +40,8 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   return n;
 }
 
-/// The errno of a call that failed, unless it says only that the connection is gone: then SO_ERROR has the
-/// reason.
+/// Returns the errno of a call that failed. If it says only that the connection is gone, returns the reason
+/// from SO_ERROR, if there is one.
 ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
   if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
   int why = 0;
@@ -50,8 +50,8 @@ ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
   return asked >= 0 && why != 0 ? why : error_number;
 }
 
-/// Keeps what broke the connection. ENOTCONN, and EPIPE of a UNIX socket, give way to an errno that says
-/// more.
+/// Keeps the errno that broke the connection. ENOTCONN, and EPIPE of a UNIX socket, are replaced by a more
+/// specific errno.
 ANYIO_NET_COLD void socket_resource::note_cause(int error_number) noexcept {
   const auto says_nothing = [this](int e) { return e == 0 || e == ENOTCONN || (is_unix_ && e == EPIPE); };
   if (broken_ == 0 || (says_nothing(broken_) && !says_nothing(error_number))) broken_ = error_number;
@@ -121,7 +121,7 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
     }
     if (n < 0) {
       if (is_shortage(n)) return wait_for_memory();
-      if (is_unix_ && n == -EPIPE) {  // the other end has closed; whoever receives hears whether in order
+      if (is_unix_ && n == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
         note_cause(EPIPE);
         out = error(errc::broken_resource, broken_, "send");
         return progress::done;
@@ -179,13 +179,14 @@ ANYIO_NET_FN progress socket_resource::finish() {
   return progress::again;
 }
 
-/// Whether an errno of sendfile(2) is about the file. All else is about the connection: a list of what breaks
-/// those would never be complete, and what is not on it would make a broken one look complete.
+/// Whether an errno of sendfile(2) concerns the file. All others concern the connection: a list of the errors
+/// that break a connection would never be complete, and an error missing from it would make a broken one look
+/// intact.
 [[gnu::cold]] inline bool concerns_file(int e) noexcept {
   switch (e) {
     case EACCES:
     case EBADF:
-    case EBADMSG:  // a checksum of the file system
+    case EBADMSG:  // a wrong checksum in the file system
     case EFAULT:
     case EINVAL:
     case EIO:
@@ -207,7 +208,7 @@ ANYIO_NET_FN progress socket_resource::finish() {
 #if defined(EINTEGRITY)  // FreeBSD
     case EINTEGRITY:
 #endif
-#if defined(EUCLEAN)  // Linux: a file system that is damaged, a medium with errors, a key that is missing
+#if defined(EUCLEAN)  // Linux: a damaged file system, a medium with errors, a missing key
     case EUCLEAN:
     case ENODATA:
     case EREMOTEIO:
@@ -301,17 +302,18 @@ ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int nam
   return {};
 }
 
-/// What a stream socket without a peer has to tell: 1 for bytes of a connection that is gone, -errno for what
-/// ended it, or for what says that there never was one. Nothing is taken but that errno.
+/// Reports the past of a stream socket without a peer. Returns 1 if bytes of a connection that is gone are
+/// left. Otherwise returns a negative errno: the reason for its end, or an errno that says that there never
+/// was a connection. Takes nothing from the socket except that errno.
 [[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
-  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connect
+  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connecting
   char byte;
   const ::iovec part{&byte, 1};
   message m;
   m.parts = std::span<const ::iovec>(&part, 1);
   m.peek = true;
   const ssize_t n = system.receive_message(fd, m);
-  return n == 0 ? -ENOTCONN : n;  // an attempt to connect that failed ends so, too
+  return n == 0 ? -ENOTCONN : n;  // a failed attempt to connect also reads as an end
 }
 
 ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {

@@ -1,7 +1,7 @@
-// Byte streams: what every one of them can do, and the operations that do it.
+// Byte streams: their common interface, and its operations.
 //
-// The operations are the same for all streams, sockets, memory, buffered or encrypted: each works on the
-// stream's resource through a few virtual verbs, and waits there as its reader or its writer. This part
+// The operations are common to all streams: sockets, memory, buffered or encrypted. Each operation works on
+// the stream's resource through a few virtual verbs, and waits there as the reader or the writer. This part
 // must not know names, listeners, or any particular kind of stream.
 #pragma once
 
@@ -30,27 +30,28 @@ namespace detail {
 
 struct stream_access;
 
-/// Pieces to send in order, and how far it has come.
+/// Pieces to send in order, and the progress of the send.
 class outgoing {
  public:
-  /// From so many bytes of the first piece on.
+  /// Begins after the first `offset` bytes of the first piece.
   explicit outgoing(std::span<const const_buffer> parts, std::size_t offset = 0) noexcept
       : parts_(parts), offset_(offset) {
     pass();
   }
 
   [[nodiscard]] bool done() const noexcept { return parts_.empty(); }
-  /// Enough pieces were passed for one attempt; then there may be nothing at the front.
+  /// Whether enough pieces were passed for one attempt; then there may be nothing at the front.
   [[nodiscard]] bool rests() const noexcept { return !done() && offset_ >= parts_.front().size(); }
-  /// What is left of the first piece, not empty unless done.
+  /// The rest of the first piece; not empty unless done.
   [[nodiscard]] const_buffer front() const noexcept {
     return const_buffer(parts_.front().data() + offset_, parts_.front().size() - offset_);
   }
   [[nodiscard]] std::size_t count() const noexcept { return parts_.size(); }
   /// The n-th piece that is left.
   [[nodiscard]] const_buffer piece(std::size_t n) const noexcept { return n == 0 ? front() : parts_[n]; }
-  /// The pieces that are left, as many as one call takes.
+  /// The largest number of pieces that one call takes.
   static constexpr std::size_t parts_of_call = 64;
+  /// The pieces that are left, as many as one call takes.
   std::span<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
   void advance(std::size_t n) noexcept {
     sent_ += n;
@@ -58,12 +59,12 @@ class outgoing {
     pass();
   }
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
-  /// Where another attempt goes on: the pieces that are left, and how many bytes of them went.
+  /// Where another attempt continues: the pieces that are left, and how many bytes of the first were sent.
   [[nodiscard]] std::span<const const_buffer> parts() const noexcept { return parts_; }
   [[nodiscard]] std::size_t offset() const noexcept { return offset_; }
 
  private:
-  /// Drops what is behind, pieces that are empty too: there may be millions of them.
+  /// Drops pieces that were sent, and empty pieces too: there may be millions of them.
   void pass() noexcept {
     while (rests() && patience_ != 0) {
       --patience_;
@@ -77,41 +78,41 @@ class outgoing {
   std::uint32_t patience_ = 1024;
 };
 
-/// How far a verb of a stream came.
+/// The progress that a verb of a stream made.
 enum class progress : std::uint8_t {
   done,     // there is an outcome
-  waiting,  // the resource wakes whoever waits on that side
-  again,    // enough for one turn: no event will come
+  waiting,  // the resource wakes the operation that waits on that side
+  again,    // enough for one turn; the operation must try again, since no event will come
 };
 
-/// What a byte stream is to its operations. A verb is called on an open resource only, and by one reader
-/// and one writer at a time.
+/// A byte stream as its operations see it. A verb is called only on an open resource, and by one reader and
+/// one writer at a time.
 class stream_resource : public resource {
  public:
   using resource::resource;
 
   virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
-  /// At most `max_bytes`, in a place that stays as it is until the loop runs on: the loop's buffer, unless
-  /// the stream has another.
+  /// Receives at most `max_bytes` into memory that stays unchanged until the loop continues: the loop's
+  /// buffer, unless the stream has another buffer.
   ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
   virtual progress send_eof(result<void>& out) = 0;
-  /// An orderly end, after `begin_closing` and before `close`: done when the other end has seen it, or is
-  /// gone. Waits on the read side.
+  /// Ends the stream in order, after `begin_closing` and before `close`. It is done when the peer has seen
+  /// the end, or is gone. Waits on the read side.
   virtual progress finish() = 0;
 
   [[nodiscard]] bool eof_sent() const noexcept { return eof_sent_; }
 
  protected:
-  /// Counts a system call that moved so many bytes, or failed.
+  /// Counts a system call that moved `n` bytes, or failed.
   void count_call(ssize_t n) noexcept { core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0); }
-  static constexpr std::size_t work_of_part = 256;  // gathered; as if it were so many bytes
+  static constexpr std::size_t work_of_part = 256;  // a gathered piece counts as so many bytes
 
   bool eof_sent_ = false;
 };
 
-/// Holds bytes that are out of a stream and not yet handed over. If an exception comes between, for want of
-/// memory, the stream is closed: nobody may go on behind the gap.
+/// Guards bytes that were taken from a stream and not yet passed on. If an exception occurs before that, for
+/// lack of memory, the stream is closed: no read may continue after the lost bytes.
 class received_bytes {
  public:
   explicit received_bytes(resource& from) noexcept : from_(&from) {}
@@ -126,21 +127,21 @@ class received_bytes {
   resource* from_;
 };
 
-/// The base of operations on streams: turns progress into an attempt.
+/// The base of operations on streams. It turns the progress of a verb into the result of an attempt.
 template <class Derived, class T, side Side>
 class stream_operation : public resource_operation<Derived, T, stream_resource, Side> {
  public:
   using resource_operation<Derived, T, stream_resource, Side>::resource_operation;
 
  protected:
-  /// True when done; otherwise takes another turn or waits.
+  /// True when done. Otherwise the operation takes another turn or waits.
   bool settle(progress p) noexcept {
     if (p == progress::again) this->again = true;
     return p == progress::done;
   }
 };
 
-/// The base of those that receive: while the poller has nothing new, they need not try.
+/// The base of operations that receive. While the poller reports nothing new, they make no attempt.
 template <class Derived, class T>
 class stream_receive : public stream_operation<Derived, T, read_side> {
  public:
@@ -156,7 +157,7 @@ class stream_receive : public stream_operation<Derived, T, read_side> {
 
 }  // namespace detail
 
-/// Into a buffer of the caller's: how many bytes came, at least one.
+/// Receives into the caller's buffer, and returns the number of bytes, at least one.
 class [[nodiscard]] receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
  public:
   static constexpr const char* name = "receive";
@@ -182,7 +183,7 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
   mutable_buffer into_;
 };
 
-/// A view of what came, valid until the caller next waits or returns.
+/// Returns a view of the received bytes, valid until the caller next waits or returns.
 class [[nodiscard]] receive_view_operation
     : public detail::stream_receive<receive_view_operation, std::string_view> {
  public:
@@ -202,7 +203,7 @@ class [[nodiscard]] receive_view_operation
   }
 };
 
-/// A string of what came, allocated once it is there.
+/// Returns a string of the received bytes, allocated only once they have arrived.
 class [[nodiscard]] receive_string_operation
     : public detail::stream_receive<receive_string_operation, std::string> {
  public:
@@ -238,7 +239,7 @@ class [[nodiscard]] receive_string_operation
   std::size_t max_bytes_ = 0;
 };
 
-/// All of the bytes. Begins inside `start` or `co_await`, so that a view just received can be given to it.
+/// Sends all of the bytes. It begins inside `start` or `co_await`, so that a view just received can be sent.
 class [[nodiscard]] send_operation
     : public detail::stream_operation<send_operation, void, detail::write_side> {
  public:
@@ -251,8 +252,8 @@ class [[nodiscard]] send_operation
   send_operation(detail::ref<detail::stream_resource> r, std::span<const const_buffer> parts)
       : stream_operation(std::move(r)), parts_(parts) {}
 
-  /// How many bytes went out, of one that was cancelled or failed too. An operation that was started anew
-  /// counts from zero.
+  /// The number of bytes sent, also by an operation that was cancelled or failed. An operation that was
+  /// started again counts from zero.
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
   void keep_loan();
 
@@ -269,16 +270,17 @@ class [[nodiscard]] send_operation
   [[nodiscard]] detail::outgoing rest_of_parts() const noexcept;
 
   detail::lent_bytes bytes_;
-  // In place of them, if there are any. Then the view says where the next attempt begins, or nothing: with
-  // which of the pieces, and how many bytes of it went.
+  // The pieces, if any, replace `bytes_`. Then the view in `bytes_` says where the next attempt begins: its
+  // data points to the first piece that is left, and its size is the number of bytes of that piece that were
+  // sent. A null view means the beginning.
   std::span<const const_buffer> parts_;
   std::size_t sent_ = 0;
   [[no_unique_address]] error outcome_;
-  bool over_ = false;     // all happened in `started`, and is yet to be told
+  bool over_ = false;     // completed in `started`, and the outcome is not yet reported
   bool restart_ = false;  // the next attempt is the first of a new send
 };
 
-/// Half-closes.
+/// Half-closes the stream.
 class [[nodiscard]] send_eof_operation
     : public detail::stream_operation<send_eof_operation, void, detail::write_side> {
  public:
@@ -298,7 +300,7 @@ class [[nodiscard]] send_eof_operation
   }
 };
 
-/// Closes in order; destroyed, it closes at once.
+/// Closes the stream in order. If this operation is destroyed while it is pending, the stream closes at once.
 class [[nodiscard]] aclose_operation
     : public detail::stream_operation<aclose_operation, void, detail::read_side> {
  public:
@@ -324,52 +326,58 @@ class [[nodiscard]] aclose_operation
   detail::timer patience_;
 };
 
-/// A stream of bytes in both directions: anything in this library that sends and receives them.
+/// A stream of bytes in both directions: the base of everything in this library that sends and receives
+/// bytes.
 ///
-/// One task may receive and one may send at a time. Destroying it closes it at once. A default-constructed
-/// or moved-from stream is closed. While the system is short of memory (ENOBUFS, ENOMEM) an operation waits,
-/// with pauses that grow.
+/// One task may receive and one may send at a time. Destroying the stream closes it at once. A
+/// default-constructed or moved-from stream is closed. While the system is short of memory (ENOBUFS, ENOMEM),
+/// an operation waits and tries again, with pauses that grow.
 class byte_stream {
  public:
   byte_stream(byte_stream&&) noexcept = default;
   byte_stream& operator=(byte_stream&& other) noexcept;
   ANYIO_NET_FN virtual ~byte_stream();
 
-  /// Whether it is open at this end.
+  /// Whether this end of the stream is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
-  /// At least one byte, at most as many as there is room for. At the end raises `end_of_stream`.
+  /// Receives at least one byte, and at most as many as the buffer has room for. Returns the number of bytes.
+  /// At the end of the stream raises `end_of_stream`.
   [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// Receives a string of at least one byte and at most 64 KiB, which is allocated only once bytes are there.
-  /// If there is no memory for it, they are lost, and the stream is closed.
+  /// Receives a string of at least one byte, and at most `max_bytes` but not more than 64 KiB. The string is
+  /// allocated only once bytes have arrived. If there is no memory for it, the bytes are lost, and the stream
+  /// is closed.
   [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
-  /// The same without a copy: a view that is valid until the caller next waits or returns. It may be handed
-  /// to one send made before that.
+  /// Receives at least one byte without a copy, and returns a view that is valid until the caller next waits
+  /// or returns. The view may be passed to one send that is made before that.
   [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
 
-  /// All of it. The bytes stay the caller's, and must stay, until it has completed; a string given as an
-  /// rvalue is kept.
+  /// Sends all of the bytes. The caller owns the bytes, and must keep them until completion; the operation
+  /// keeps a string that is passed as an rvalue.
   [[nodiscard]] send_operation send(const_buffer data) { return {resource_, data}; }
   template <detail::string_rvalue S>
   [[nodiscard]] send_operation send(S&& data) {
     return {resource_, std::move(data)};
   }
-  /// All pieces in order, in one system call where possible. The array must stay, too.
+  /// Sends all pieces in order, in one system call where possible. The caller must keep the bytes and the
+  /// array of pieces until completion.
   [[nodiscard]] send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
-  /// Ends this direction; the other end receives `end_of_stream` behind what was sent. Again is a no-op.
+  /// Ends the sending direction. The peer receives `end_of_stream` after the bytes that were sent. Calling it
+  /// again has no effect.
   [[nodiscard]] send_eof_operation send_eof() { return send_eof_operation(resource_); }
 
-  /// Closes so that the other end gets all that was sent: what it still sends is discarded, for at most a
-  /// second. Never fails because of the other end. What waits on this stream ends with `closed_resource`.
+  /// Closes the stream so that the peer gets all bytes that were sent. Bytes that the peer still sends are
+  /// discarded, for at most a second. Never fails because of the peer. Pending operations on this stream end
+  /// with `closed_resource`.
   [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
-  /// Closes at once; calling it again has no effect. What waits ends with `closed_resource`. What was sent
-  /// may be lost if the peer sends something that is not received, as TLS 1.3 servers do by themselves:
-  /// `aclose` loses nothing.
+  /// Closes the stream at once; calling it again has no effect. Pending operations end with
+  /// `closed_resource`. Sent bytes may be lost if the peer sends bytes that are not received, as TLS 1.3
+  /// servers do by themselves: `aclose` loses nothing.
   ///
   /// If the program has set SO_LINGER with a time, this and the destructor block the loop until the data has
-  /// gone or the time is over (socket(7)).
+  /// been sent or the time is over (socket(7)).
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -386,7 +394,7 @@ class byte_stream {
 
 namespace detail {
 
-/// For the parts that make streams, or stand on one.
+/// For the parts that make streams, or build on one.
 struct stream_access {
   static const ref<stream_resource>& resource_of(const byte_stream& s) noexcept { return s.resource_; }
 };

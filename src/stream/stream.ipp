@@ -1,4 +1,4 @@
-// What the operations of byte streams do.
+// The operations of byte streams.
 #pragma once
 
 #include "stream/stream.hpp"
@@ -81,8 +81,8 @@ ANYIO_NET_FN detail::outgoing send_operation::rest_of_parts() const noexcept {
   return detail::outgoing({first, parts_.data() + parts_.size()}, place.size());
 }
 
-// A view that the caller was given before now is no longer good, so only what was lent just now is looked
-// for, and among few pieces: with many, or much to copy, the whole buffer is kept.
+// A view that the caller received earlier is no longer valid, so this looks only for bytes that were lent
+// just now, and only among few pieces. With many pieces, or many bytes to copy, it keeps the whole buffer.
 ANYIO_NET_COLD void send_operation::keep_loan() {
   if (!resource_) return;
   const detail::loop_core& loop = resource_->core();
@@ -145,7 +145,7 @@ ANYIO_NET_FN errc aclose_operation::enter() noexcept {
   return errc::ok;
 }
 
-// Who waits is woken before this takes the reader's place.
+// The waiting operations are woken before this operation takes the reader's place.
 ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
   constexpr std::chrono::seconds patience(1);
   begun_ = true;
@@ -156,7 +156,7 @@ ANYIO_NET_FN void aclose_operation::start_closing() noexcept {
 
 ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
   if (!resource_ || resource_->gone() || (!begun_ && !resource_->open())) {
-    out = result<void>();  // closed, or another closes it already
+    out = result<void>();  // closed, or another operation is closing it already
     return true;
   }
   if (!begun_) start_closing();

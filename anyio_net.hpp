@@ -6810,57 +6810,58 @@ class memory_stream : public byte_stream {
 
 // == connection/listener.hpp ======================================================================
 
-// Listeners: accepting, and serving.
+// Listeners: accepting connections, and serving them.
 //
-// Accepting survives whatever belongs to a single connection. When descriptors or memory run out it pauses,
-// until this loop closes a descriptor or a tenth of a second has passed, since the poller would report the
-// waiting connections without end. Serving keeps its handlers apart: what leaves one ends that connection
-// alone. This part must not know how names resolve.
+// An error that concerns a single connection does not end accepting. When descriptors or memory run out,
+// accepting pauses until this loop closes a descriptor or 100 ms have passed; otherwise the poller would
+// report the pending connections without end. Serving keeps its handlers apart: an error that escapes a
+// handler closes only that connection. This part must not know how names resolve.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
-/// several addresses, which share one port, also when it is 0.
+/// How to listen for TCP connections. An empty `local_host` means every address, over one dual-stack socket
+/// where the system supports it. A name may resolve to several addresses; they share one port, also if
+/// `local_port` is 0.
 struct tcp_listener_options {
-  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
-  /// AF_INET6: an IPv6 socket takes IPv4 connections at it.
+  /// AF_INET or AF_INET6: only addresses of this family. An IPv4-mapped address ("::ffff:127.0.0.1") belongs
+  /// to AF_INET6: an IPv6 socket accepts IPv4 connections at it.
   int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address
-  std::uint16_t local_port = 0;      ///< 0: one that is free
-  int backlog = 65536;               ///< how many may wait to be accepted; the system may allow fewer
+  std::uint16_t local_port = 0;      ///< 0: the system chooses a free port
+  int backlog = 65536;               ///< maximum number of pending connections; the system may lower it
   bool reuse_port = false;           ///< SO_REUSEPORT: several listeners share the connections of a port
-  bool no_delay = true;              ///< TCP_NODELAY for what is accepted
-  /// Called between socket and bind; gives 0 or an errno. With IP_TRANSPARENT set here, or before `from_fd`,
-  /// an accepted stream tells the address to which its peer connected.
+  bool no_delay = true;              ///< TCP_NODELAY for accepted connections
+  /// Called between socket(2) and bind(2); returns 0 or an errno. If IP_TRANSPARENT is set here, or before
+  /// `from_fd`, an accepted stream reports as local endpoint the address to which its peer connected.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;  ///< what `prepare` is given
+  void* prepare_data = nullptr;  ///< passed to `prepare`
 };
 
-/// How to listen at a path. A socket file there that nobody listens on any more is replaced.
+/// How to listen at a path. A stale socket file, one that no open socket uses any more, is replaced.
 struct unix_listener_options {
-  std::optional<mode_t> mode = {};  ///< set between bind and listen
-  int backlog = 65536;              ///< how many may wait to be accepted; the system may allow fewer
-  bool unlink_on_close = false;     ///< removes its own file and no other, also after chdir(2)
+  std::optional<mode_t> mode = {};  ///< mode of the socket file, set between bind and listen
+  int backlog = 65536;              ///< maximum number of pending connections; the system may lower it
+  bool unlink_on_close = false;     ///< closing removes only the listener's own file, also after chdir(2)
 };
 
-/// How `serve` takes connections.
+/// How `serve` accepts connections.
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
-  /// Of a `tls_listener`: the most TLS connections that are not established yet; at the limit accepting
-  /// pauses. With it handshakes do not count in `max_connections`; 0: they do, and have no limit of their
-  /// own.
+  /// For a `tls_listener`: the maximum number of TLS connections that are not established yet; at the limit
+  /// accepting pauses. If it is set, handshakes do not count towards `max_connections`. If it is 0, they do,
+  /// and have no limit of their own.
   std::size_t max_handshakes = 0;
 };
 
 namespace detail {
 
-/// One or several listening sockets that are accepted from as one.
+/// One or several listening sockets that act as one listener.
 class listener_resource final : public resource {
  public:
   struct listening_socket {
     registration place;
     ip_endpoint local;
-    bool any_address;  // it takes connections to others, too: of each the kernel knows which
+    bool any_address;  // accepts connections to several addresses; the kernel knows the one of each
   };
   struct accepted {
     int fd = -1;
@@ -6874,7 +6875,7 @@ class listener_resource final : public resource {
   explicit listener_resource(loop_core& core) : resource(core) { place_.waiter = this; }
   ~listener_resource() override { close(); }
 
-  /// Takes over a listening descriptor, unless it cannot be watched: 0 or a negative errno.
+  /// Takes over a listening descriptor. Returns 0, or a negative errno if it cannot be watched.
   [[nodiscard]] int add(int fd, const ip_endpoint& local, bool transparent = false);
   outcome accept(accepted& a, error& why);
   void pause(timer& t, node& waiter);
@@ -6883,7 +6884,7 @@ class listener_resource final : public resource {
   [[nodiscard]] int descriptor() const noexcept override {
     return sockets.empty() ? -1 : sockets.front().place.fd;
   }
-  /// Tells whoever serves of a problem, once the loop runs on.
+  /// Reports a problem to the pending `serve`, if there is one, when the loop runs next.
   void report(const error& e) noexcept {
     if (server == nullptr) return;
     problem = e;
@@ -6893,12 +6894,13 @@ class listener_resource final : public resource {
 
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
-  std::string own_path;                     // of the file to unlink on close, whatever the folder is then
-  file_identity own_file;                   // no socket: nothing
-  /// Unlinks it. Null for others, whose programs need no paths linked.
+  std::string own_path;                     // absolute path of the file to unlink on close
+  file_identity own_file;                   // of that file; if it is not a socket, no file is removed
+  /// Unlinks that file. Null for other listeners: programs that use only those need not link the path
+  /// functions.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
-  node* server = nullptr;  // who serves, and so alone may accept
+  node* server = nullptr;  // the pending `serve`; only it may accept
   error problem;
 
  private:
@@ -6906,8 +6908,8 @@ class listener_resource final : public resource {
   void look(const listening_socket& s);
 
   std::size_t next_ = 0;
-  std::uint32_t in_a_row_ = 0;  // accepted since a call found none
-  std::uint32_t known_ = 0;     // connections that were counted, and wait
+  std::uint32_t in_a_row_ = 0;  // connections accepted since a call found none
+  std::uint32_t known_ = 0;     // counted connections that are not accepted yet
   std::uint32_t looks_ = 0;
   starved place_;
 };
@@ -6916,7 +6918,7 @@ struct listener_access;
 
 }  // namespace detail
 
-/// What `accept` gives.
+/// The operation that `accept` returns.
 template <class Stream>
 class [[nodiscard]] accept_operation
     : public detail::resource_operation<accept_operation<Stream>, Stream, detail::listener_resource,
@@ -6956,30 +6958,30 @@ class [[nodiscard]] accept_operation
 
 namespace detail {
 
-/// A connection as a stream; on failure the descriptor stays the caller's.
+/// Makes a stream from an accepted connection; on failure the descriptor stays the caller's.
 result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                  const listener_resource::accepted& a, tcp_stream*);
 result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                   const listener_resource::accepted& a, unix_stream*);
 
 #if ANYIO_NET_EXCEPTIONS
-/// Says on stderr what nobody else would hear of.
+/// Prints an exception that nobody handles to stderr.
 void print_exception(const char* where, const std::exception_ptr& e);
 #endif
 
 #if ANYIO_NET_EXCEPTIONS
-/// Whether an error handler is one for foreign exceptions too. A generic lambda is not: it is for errors,
-/// and asking whether it could be called with something else would compile its body.
+/// Whether an error handler also takes foreign exceptions. A generic lambda does not: it is for errors, and a
+/// test whether it can be called with another type would compile its body.
 template <class OnError>
 concept takes_exceptions =
     !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
 #endif
 
-/// The base of a handler whose connections are none at first. It counts those that are established, and tells
-/// who serves of each.
+/// The base of a handler that begins with a handshake. It counts the established connections, and reports
+/// each of them to `serving`.
 struct handshaking {};
 
-/// What a server keeps while it serves. It has a place of its own, since its handlers refer to it.
+/// The state of a pending `serve`. It has its own memory block, since its handlers refer to it.
 template <class Stream, class Handler, class OnError>
 class serving final : public outcome_sink {
  public:
@@ -7000,7 +7002,7 @@ class serving final : public outcome_sink {
   serving& operator=(const serving&) = delete;
 
   [[nodiscard]] errc check() const noexcept {
-    // One that was closed before it could begin has served all there was.
+    // A listener that was closed before `serve` could begin has no connection left to serve.
     if (!listener_->open()) return was_open_ ? errc::ok : errc::closed_resource;
     const bool taken = listener_->server != nullptr || listener_->waiting(read_side) != nullptr;
     return taken ? errc::busy_resource : errc::ok;
@@ -7017,7 +7019,7 @@ class serving final : public outcome_sink {
   void child_ended(result<void>&& outcome) override {
     if (full_) accept_next();
     if (over()) server_->core->queue(*server_);
-    report(std::move(outcome));  // last: it may end everything
+    report(std::move(outcome));  // last: it may destroy this object
   }
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
@@ -7035,10 +7037,10 @@ class serving final : public outcome_sink {
     serving* self;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // whatever is callable
+      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
     }
   };
-  /// Runs when accepting met a problem that did not end it.
+  /// Runs when accepting reported a problem that did not end it.
   struct problem_news : node {
     serving* self = nullptr;
     static void run(node& n) {
@@ -7081,7 +7083,7 @@ class serving final : public outcome_sink {
   }
   void accepted(result<Stream>&& r) {
 #if ANYIO_NET_EXCEPTIONS
-    // Memory ran out for this connection, which is closed; it is told of as what leaves a handler is.
+    // Memory ran out for this connection. It is closed, and the error is reported like one of a handler.
     if (result<void> lost = begin_handler(r); !lost.has_value()) {
       accept_next();
       return report(std::move(lost));
@@ -7108,7 +7110,7 @@ class serving final : public outcome_sink {
     return {};
   }
 #endif
-  /// The last that anyone does here: what it calls may end everything but itself.
+  /// Callers call this last: the error handler may destroy this object, but not itself.
   void report(result<void>&& outcome) {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
@@ -7152,7 +7154,7 @@ class serving final : public outcome_sink {
 
 struct no_error_handler {};
 
-/// What `serve` gives.
+/// The operation that `serve` returns.
 template <class Stream, class Handler, class OnError>
 class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, Handler, OnError>, void> {
  public:
@@ -7177,8 +7179,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   bool attempt(result<void>& out) {
     if (!state_->begun()) {
       if (!this->pending())
-        return false;  // a composite looks whether it is done already: it is not begun yet
-      if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
+        return false;  // a composite tests whether it is done already: it has not begun yet
+      if (const errc e = state_->check(); e != errc::ok) {  // another one began first in this turn
         out = error(e, 0, name);
         return true;
       }
@@ -7198,28 +7200,29 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   std::unique_ptr<serving<Stream, Handler, OnError>> state_;
 };
 
-/// What both listeners have.
+/// The common base of `tcp_listener` and `unix_listener`.
 template <class Stream>
 class listener {
  public:
-  /// Whether it is open.
+  /// Whether the listener is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
-  /// The next connection. One that is cancelled takes none.
+  /// Accepts the next connection. A cancelled operation accepts none.
   [[nodiscard]] accept_operation<Stream> accept() { return accept_operation<Stream>(resource_); }
 
-  /// Takes connections until the listener is closed, then waits for its handlers and completes. The handler
-  /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and is kept.
-  /// Whatever leaves a handler ends that connection alone. Destroying the operation destroys the handlers.
+  /// Accepts connections until the listener is closed, then waits for its handlers and completes. The handler
+  /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and the
+  /// operation keeps it. An error that escapes a handler closes only that connection. Destroying the
+  /// operation destroys the handlers.
   template <class Handler>
     requires std::invocable<std::decay_t<Handler>&, Stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, no_error_handler>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)), no_error_handler(), options);
   }
-  /// The same; `on_error(const error&)` sees the errors of handlers, but for a plain end of stream, and what
-  /// accepting met. If it also takes a `std::exception_ptr` it sees foreign exceptions, which are printed to
-  /// stderr otherwise.
+  /// Serves connections with an error handler. `on_error(const error&)` receives the errors of handlers,
+  /// except a plain end of stream, and the errors of accepting. If it also takes a `std::exception_ptr`, it
+  /// receives foreign exceptions; otherwise they are printed to stderr.
   template <class Handler, class OnError>
     requires std::invocable<std::decay_t<Handler>&, Stream> &&
              std::invocable<std::decay_t<OnError>&, const error&>
@@ -7229,8 +7232,8 @@ class listener {
         std::decay_t<OnError>(std::forward<OnError>(on_error)), options);
   }
 
-  /// Closes it at once: `accept` and `serve` end, connections that nobody accepted are reset. Again is a
-  /// no-op; the destructor does it.
+  /// Closes the listener at once: `accept` and `serve` end, and connections that are not accepted yet are
+  /// reset. Calling it again has no effect; the destructor calls it.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -7253,20 +7256,20 @@ class listener {
 
 }  // namespace detail
 
-/// Accepts TCP connections on one address or several.
+/// Accepts TCP connections on one or several addresses.
 class tcp_listener : public detail::listener<tcp_stream> {
  public:
   tcp_listener() = default;
-  /// Listens on this address, in place of the options', at once. "::" is IPv6 alone.
+  /// Listens on `local`, at once; the address and port in the options are ignored. "::" means IPv6 only.
   [[nodiscard]] static result<tcp_listener> open(ip_endpoint local, tcp_listener_options options = {});
-  /// Takes over a listening socket, of systemd for instance; a refused one stays the caller's.
+  /// Takes over a listening socket, for example from systemd. On failure it stays the caller's.
   [[nodiscard]] static result<tcp_listener> from_fd(int fd);
 
-  /// The addresses it listens on; they stay after close.
+  /// The addresses on which it listens; remembered after closing.
   [[nodiscard]] std::vector<ip_endpoint> local_endpoints() const;
-  /// The port that all of them share.
+  /// The port that all its addresses share.
   [[nodiscard]] std::uint16_t local_port() const noexcept;
-  /// The descriptors, still the listener's; empty if closed.
+  /// The descriptors, which stay the listener's; empty once closed.
   [[nodiscard]] std::vector<int> native_handles() const;
 };
 
@@ -7274,16 +7277,16 @@ class tcp_listener : public detail::listener<tcp_stream> {
 class unix_listener : public detail::listener<unix_stream> {
  public:
   unix_listener() = default;
-  /// Takes over a listening socket; a refused one stays the caller's.
+  /// Takes over a listening socket. On failure it stays the caller's.
   [[nodiscard]] static result<unix_listener> from_fd(int fd);
 
-  /// Its name; stays after close.
+  /// Its path or abstract name; remembered after closing.
   [[nodiscard]] std::string local_path() const;
-  /// The descriptor, still the listener's; -1 if closed.
+  /// The descriptor, which stays the listener's; -1 once closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
 };
 
-/// What `create_unix_listener` gives.
+/// The operation that `create_unix_listener` returns.
 class [[nodiscard]] create_unix_listener_operation
     : public detail::operation<create_unix_listener_operation, unix_listener> {
  public:
@@ -7301,8 +7304,8 @@ class [[nodiscard]] create_unix_listener_operation
   unix_listener_options options_;
 };
 
-/// Listens at a path, or with a leading NUL at an abstract name. A stale socket file, one that refuses a
-/// connection, is removed before; a live one is `os_error` with EADDRINUSE.
+/// Listens at a path, or at an abstract name if the first byte is NUL. A stale socket file, one that refuses
+/// a connection, is removed first. A socket file in use raises `os_error` with EADDRINUSE.
 [[nodiscard]] inline create_unix_listener_operation create_unix_listener(std::string_view path,
                                                                          unix_listener_options options = {}) {
   return {path, options};
@@ -7310,7 +7313,7 @@ class [[nodiscard]] create_unix_listener_operation
 
 namespace detail {
 
-/// Options whose address is elsewhere, with what they refer to resolved.
+/// Listens on these addresses, with the other options.
 result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses, bool dual_stack,
                                 const tcp_listener_options& options);
 /// The addresses of a listener without a host, and whether one socket serves both families.
@@ -7366,34 +7369,34 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
 
 // == connection/resolve.hpp =======================================================================
 
-// From names to addresses and back.
+// Resolving names to addresses and back.
 //
-// What needs no asking is answered at once: addresses in text, and `localhost`, which RFC 6761 keeps on
-// this machine whatever the resolver says. The rest blocks, and so goes to a helper thread. This part must
+// Addresses in text and `localhost` need no query and complete at once; RFC 6761 keeps `localhost` on this
+// machine, whatever the resolver says. Other queries block, so they run on a helper thread. This part must
 // not know what the addresses are for.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// What `getnameinfo` gives: numbers as text where no name is known.
+/// The result of `getnameinfo`: numbers as text where no name is known.
 class name_info {
  public:
   std::string host;     ///< a name, or the address as text
   std::string service;  ///< "http", or the port as text
 
   name_info() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   name_info(std::string h, std::string s) noexcept : host(std::move(h)), service(std::move(s)) {}
 };
 
 namespace detail {
 
-/// Of several addresses leaves out those of a family that this machine lacks, unless it lacks all of them.
+/// Removes addresses whose family this machine lacks, unless that would remove all of them.
 void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
-/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4, mapped or not, or
-/// neither.
+/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4 (mapped or not), or both
+/// are IPv6.
 [[nodiscard]] bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept;
 
-/// A blocking look-up of a name; it may outlast its loop.
+/// A blocking look-up of a name; it may outlive its loop.
 struct name_look_up {
   std::shared_ptr<backend> system;
   std::string host;
@@ -7402,7 +7405,7 @@ struct name_look_up {
   resolved operator()() const { return names_of(*system).resolve(host, port, family); }
 };
 
-/// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.
+/// The operation that `getaddrinfo` returns. Its result is one endpoint or more, in the resolver's order.
 class [[nodiscard]] resolve_operation : public operation<resolve_operation, std::vector<ip_endpoint>> {
  public:
   static constexpr const char* name = "getaddrinfo";
@@ -7415,7 +7418,7 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
 
   [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<std::vector<ip_endpoint>>& out);
-  /// What can be told without asking anybody.
+  /// Completes a look-up that needs no query; otherwise returns false.
   bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
   void left() noexcept { call_ = {}; }
 
@@ -7437,7 +7440,7 @@ struct address_look_up {
   names operator()() const;
 };
 
-/// What `getnameinfo` gives.
+/// The operation that `getnameinfo` returns.
 class [[nodiscard]] reverse_operation : public operation<reverse_operation, name_info> {
  public:
   static constexpr const char* name = "getnameinfo";
@@ -7458,22 +7461,23 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
 
 }  // namespace detail
 
-/// The addresses of a host, at least one, each with the port, in the order of the resolver (RFC 6724).
+/// Resolves a host to its addresses, at least one, each with the port, in the order of the resolver (RFC
+/// 6724).
 ///
-/// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
-/// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
-/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an IPv4-mapped
-/// address ("::ffff:127.0.0.1") is of AF_INET6.
+/// An address in text, with or without a scope, resolves to itself; `localhost` and any name under it resolve
+/// to ::1 and 127.0.0.1 (RFC 6761). Both complete at once, without a thread. For other names a helper thread
+/// asks the system, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an
+/// IPv4-mapped address ("::ffff:127.0.0.1") belongs to AF_INET6.
 ///
-/// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
-/// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or
-/// other than ASCII in it (give the `xn--` form); `os_error` for the system's own, EAFNOSUPPORT among them.
+/// Errors: `name_resolution` if the name has no address of the family, or the address in text is of the other
+/// family; `invalid_argument` if the host is empty, is longer than 253 characters, or contains a NUL or a
+/// non-ASCII character (use the `xn--` form); `os_error` for errors of the system, among them EAFNOSUPPORT.
 [[nodiscard]] inline detail::resolve_operation getaddrinfo(std::string_view host, std::uint16_t port,
                                                            int family = AF_UNSPEC) {
   return detail::resolve_operation(std::string(host), port, family);
 }
 
-/// Host and service of an endpoint by name; numbers where no name is known.
+/// Resolves an endpoint to the names of host and service; numbers where no name is known.
 [[nodiscard]] inline detail::reverse_operation getnameinfo(const ip_endpoint& endpoint) {
   return detail::reverse_operation(endpoint);
 }
@@ -7482,32 +7486,32 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
 
 // == connection/connect.hpp =======================================================================
 
-// How connections come about: names, happy eyeballs, UNIX paths.
+// Connecting: names, Happy Eyeballs, UNIX paths.
 //
-// Addresses are tried as RFC 8305 says: families interleaved in the resolver's order, the next one when the
-// one before has failed or has had its head start, the first to connect wins and the others are closed. This
-// part must not know TLS.
+// Addresses are tried as in RFC 8305: the families alternate in the resolver's order; the next attempt begins
+// when the previous one has failed or had its head start; the first to connect wins, and the others are
+// closed. This part must not know TLS.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// `local_host` and `local_port` choose this end, either without the other.
+/// How to connect over TCP. `local_host` and `local_port` choose the local end; each works without the other.
 struct tcp_connect_options {
-  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
-  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
+  /// AF_INET or AF_INET6: only addresses of this family. An IPv4-mapped address ("::ffff:127.0.0.1") belongs
+  /// to AF_INET6: an IPv6 socket reaches IPv4 with it, and both endpoints are reported as IPv4.
   int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address of this machine
-  std::uint16_t local_port = 0;      ///< 0: one that is free
+  std::uint16_t local_port = 0;      ///< 0: the system chooses a free port
   std::chrono::milliseconds happy_eyeballs_delay =
-      std::chrono::milliseconds(250);  ///< before the next address is tried beside (RFC 8305)
+      std::chrono::milliseconds(250);  ///< before the next address is tried in parallel (RFC 8305)
   bool no_delay = true;                ///< TCP_NODELAY
-  /// Called between socket and connect; gives 0 or an errno.
+  /// Called between socket(2) and connect(2); returns 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;  ///< what `prepare` is given
+  void* prepare_data = nullptr;  ///< passed to `prepare`
 };
 
 namespace detail {
 
-/// What an attempt needs of the options.
+/// The options that an attempt needs.
 struct connect_settings {
   std::optional<ip_endpoint> local;
   bool no_delay = true;
@@ -7551,14 +7555,14 @@ class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stre
   ref<tcp_resource> resource_;
 };
 
-/// One of several attempts, in a block of its own.
+/// One of several attempts, in its own memory block.
 struct racing_attempt : link, pooled<recycler::operations> {
   explicit racing_attempt(connect_attempt&& o) : op(std::move(o)) {}
   connect_attempt op;
   bool is_first = false;
 };
 
-/// What `connect_tcp` gives.
+/// The operation that `connect_tcp` returns.
 class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
  public:
   static constexpr const char* name = "connect";
@@ -7621,7 +7625,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   result<tcp_stream>* won_ = nullptr;
 };
 
-/// What `connect_unix` gives.
+/// The operation that `connect_unix` returns.
 class [[nodiscard]] connect_unix_operation : public operation<connect_unix_operation, unix_stream> {
  public:
   static constexpr const char* name = "connect";
@@ -7645,7 +7649,7 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
   duration next_pause_{};
 };
 
-/// What `create_tcp_listener` gives.
+/// The operation that `create_tcp_listener` returns.
 class [[nodiscard]] create_tcp_listener_operation
     : public operation<create_tcp_listener_operation, tcp_listener> {
  public:
@@ -7679,9 +7683,9 @@ class [[nodiscard]] create_tcp_listener_operation
 
 }  // namespace detail
 
-/// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
-/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
-/// this thread.
+/// Connects to a host, by name or by address in text. If all of its addresses fail, it raises the error of
+/// the first one tried. Of several addresses, those whose family this machine lacks are skipped. Names are
+/// resolved on another thread.
 [[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
                                                                tcp_connect_options options = {}) {
   return {host, port, options};
@@ -7692,13 +7696,13 @@ class [[nodiscard]] create_tcp_listener_operation
   return {target, options};
 }
 
-/// Connects to a UNIX listener; a leading NUL is Linux's abstract namespace. While the listener's backlog is
-/// full it tries again, with growing pauses.
+/// Connects to a UNIX listener; a leading NUL byte means Linux's abstract namespace. While the listener's
+/// backlog is full, it retries after growing pauses.
 [[nodiscard]] inline detail::connect_unix_operation connect_unix(std::string_view path) {
   return detail::connect_unix_operation(path);
 }
 
-/// Listens for TCP connections on the addresses that the options say.
+/// Listens for TCP connections on the addresses that the options name.
 [[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
     tcp_listener_options options = {}) {
   return detail::create_tcp_listener_operation(options);
@@ -7708,23 +7712,24 @@ class [[nodiscard]] create_tcp_listener_operation
 
 // == connection/unix_bind.hpp =====================================================================
 
-// Giving a UNIX socket its name in the file system.
+// Binding a UNIX socket to a path.
 //
-// A socket file outlives its socket and stands in the way of the next one. Whoever binds removes such a
-// stale file, and nothing else ever: only a socket, and only one on which a probing connect is refused.
-// Shared by listeners and datagram sockets. It must not know who binds, or why.
+// A socket file outlives its socket and prevents the next bind to its path. So binding removes a stale socket
+// file, and never another file: only a socket, and only if a connect to it is refused. Listeners and datagram
+// sockets share this part. It must not know who binds, or why.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Binds `fd` to a path or an abstract name, and sets the file's mode.
-/// 0, or a negative errno and in `operation` the step that failed: "bind" or "chmod".
+/// Binds `fd` to a path or an abstract name, and sets the file's mode. Returns 0, or a negative errno; then
+/// `operation` names the step that failed: "bind" or "chmod".
 [[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
                             const char*& operation);
 
-/// Removes the file of a name that was bound, unless it is kept: a call that fails leaves nothing behind.
+/// Removes a bound socket file on destruction, unless `keep` was called: a call that fails leaves no file
+/// behind.
 class bound_file {
  public:
-  /// Null: there is no file. The text must stay.
+  /// A null `path` means that there is no file. The text must outlive this object.
   bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
   bound_file(const bound_file&) = delete;
   bound_file& operator=(const bound_file&) = delete;
@@ -7742,46 +7747,46 @@ class bound_file {
 
 // == datagram/datagram.hpp ========================================================================
 
-// Datagram sockets: what UDP and UNIX ones have in common.
+// Datagram sockets: the common part of UDP and UNIX sockets.
 //
-// A datagram is received or sent whole, in one call, in the moment in which it is handed over: nothing is
-// read ahead, so a receive that is cancelled loses none. Both sides wait for the poller's next edge once a
-// call had nothing to give. This part must not know families of addresses or names.
+// A datagram is received or sent whole, in one call, at the moment in which it is handed over: nothing is
+// read ahead, so a cancelled receive loses none. After a call that found no data or no room, each side waits
+// for the poller's next edge. This part must not know address families or names.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A datagram as it came.
+/// The size and the sender of a received datagram.
 struct arrival {
-  std::size_t size = 0;    // how much of it there is
-  bool truncated = false;  // it was longer
+  std::size_t size = 0;    // number of bytes received
+  bool truncated = false;  // the datagram was longer
   socklen_t from_size = 0;
   sockaddr_storage from;
 };
 
 class datagram_resource;
 
-/// Stands between a socket and its user where the kernel gives several datagrams at a time. Once it is
-/// there every datagram comes from it.
+/// Stands between a socket and its user where the kernel returns several datagrams per call. Once it exists,
+/// every datagram is received through it.
 class datagram_source {
  public:
   datagram_source() = default;
   datagram_source(const datagram_source&) = delete;
   datagram_source& operator=(const datagram_source&) = delete;
   virtual ~datagram_source() = default;
-  /// As `datagram_resource::receive`.
+  /// Receives one datagram, like `datagram_resource::receive`.
   virtual int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) = 0;
 };
 
-/// A descriptor of a datagram socket. A call gives 0, -EAGAIN when the poller will tell, or another
-/// negative errno.
+/// A descriptor of a datagram socket. A call returns 0, -EAGAIN if the poller will report progress, or
+/// another negative errno.
 class datagram_resource : public resource {
  public:
   datagram_resource(loop_core& core, int family, bool connected) noexcept
       : resource(core), family_(family), connected_(connected) {}
 
-  /// Takes the descriptor over; on failure it stays the caller's.
+  /// Takes over the descriptor; on failure it stays the caller's.
   [[nodiscard]] int watch(int fd);
 
   [[nodiscard]] int descriptor() const noexcept override { return place_.fd; }
@@ -7790,11 +7795,12 @@ class datagram_resource : public resource {
 
   [[nodiscard]] int receive(std::span<const ::iovec> into, arrival& out);
   [[nodiscard]] int receive_from_kernel(std::span<const ::iovec> into, arrival& out);
-  /// All of it, or -EMSGSIZE where a sender was allowed more than anybody makes room for.
+  /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
+  /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
-  /// Without an address to whom it is connected.
+  /// Sends one datagram; a null `to` means the connected peer.
   [[nodiscard]] int send(const_buffer data, const sockaddr* to, socklen_t size);
-  /// What a failed call means.
+  /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 
   std::unique_ptr<datagram_source> source;
@@ -7806,10 +7812,10 @@ class datagram_resource : public resource {
   registration place_;
   int family_;
   bool connected_;
-  std::unique_ptr<std::byte[]> room_;  // of a UNIX socket, whose datagrams are longer than the loop's buffer
+  std::unique_ptr<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
 };
 
-/// The base of operations that give a datagram as an object of its own. Derived makes a T of it.
+/// The base of operations that receive a datagram into a new object. Derived makes a T from it.
 template <class Derived, class T>
 class datagram_receive : public resource_operation<Derived, T, datagram_resource, read_side> {
   using base = resource_operation<Derived, T, datagram_resource, read_side>;
@@ -7839,7 +7845,7 @@ class datagram_receive : public resource_operation<Derived, T, datagram_resource
   }
 };
 
-/// The same into a buffer of the caller's.
+/// The base of operations that receive a datagram into a buffer of the caller. Derived makes a T from it.
 template <class Derived, class T>
 class datagram_receive_into : public resource_operation<Derived, T, datagram_resource, read_side> {
   using base = resource_operation<Derived, T, datagram_resource, read_side>;
@@ -7875,8 +7881,8 @@ class datagram_receive_into : public resource_operation<Derived, T, datagram_res
   mutable_buffer into_;
 };
 
-/// The base of sends. Derived has `bool transfer(result<void>&)`, one try. It begins inside `start`, so that
-/// a view of the loop's buffer can be given to it; what has to wait is copied out of there.
+/// The base of sends. Derived has `bool transfer(result<void>&)`, one try. The first try runs inside `start`,
+/// so the data may be a view of the loop's buffer; it is copied from there if the send has to wait.
 template <class Derived>
 class datagram_send : public resource_operation<Derived, void, datagram_resource, write_side> {
   using base = resource_operation<Derived, void, datagram_resource, write_side>;
@@ -7918,7 +7924,7 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
     base::left();
     over_ = false;
   }
-  /// The outcome of a call; false: it has to wait.
+  /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;
     if (status < 0) {
@@ -7933,15 +7939,15 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
 
  private:
   [[no_unique_address]] error outcome_;
-  bool over_ = false;  // all happened in `started`, and is yet to be told
+  bool over_ = false;  // completed in `started`; the outcome is not reported yet
 };
 
 }  // namespace detail
 
-/// What every datagram socket has. One task may receive and one may send at a time; a default-constructed
-/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket. A shortage of
-/// memory in the system is `os_error` with ENOBUFS or ENOMEM; only a full queue of a UNIX socket, which is
-/// ENOBUFS on macOS and the BSDs, is waited for.
+/// The common base of all datagram sockets. One task may receive and one may send at a time. A
+/// default-constructed or moved-from socket is closed; the destructor closes a socket at once. No error ends
+/// a socket. A shortage of memory in the system is `os_error` with ENOBUFS or ENOMEM; of these, a send waits
+/// only for a full queue of a UNIX socket, which is ENOBUFS on macOS and the BSDs.
 class datagram_socket {
  public:
   datagram_socket(datagram_socket&&) noexcept = default;
@@ -7952,22 +7958,23 @@ class datagram_socket {
     return *this;
   }
 
-  /// Whether it is open.
+  /// Whether the socket is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
   /// The descriptor, which stays the socket's; -1 once closed.
   [[nodiscard]] int native_handle() const noexcept { return *this ? resource_->descriptor() : -1; }
 
-  /// setsockopt(2) with an int. Raises nothing: `os_error` with the errno, or `closed_resource`.
+  /// Calls setsockopt(2) with an int. Returns errors and raises none: `os_error` with the errno, or
+  /// `closed_resource`.
   result<> set_option(int level, int name, int value);
-  /// getsockopt(2) of an int.
+  /// Calls getsockopt(2) for an int. Returns errors and raises none.
   result<int> get_option(int level, int name) const;
 
-  /// Completes what waits with `errc::cancelled`, after one more attempt.
+  /// Completes pending operations with `errc::cancelled`, after one more attempt.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// Closes; the descriptor is free when this returns. What waits ends with `closed_resource`. Again is a
-  /// no-op.
+  /// Closes the socket; the descriptor is free when this returns. Pending operations complete with
+  /// `closed_resource`. Calling it again has no effect.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -7977,7 +7984,7 @@ class datagram_socket {
   explicit datagram_socket(detail::ref<detail::datagram_resource> r) noexcept : resource_(std::move(r)) {}
   ~datagram_socket() { close(); }
 
-  /// setsockopt(2) of anything.
+  /// Calls setsockopt(2) with a value of any type.
   result<> set_raw_option(int level, int name, const void* value, socklen_t size, const char* operation);
 
   detail::ref<detail::datagram_resource> resource_;
@@ -7987,10 +7994,10 @@ class datagram_socket {
 
 // == datagram/udp_socket.hpp ======================================================================
 
-// UDP: sockets that send to anybody, and sockets with one peer.
+// UDP: sockets that send to any address, and sockets with one peer.
 //
-// Addresses here are numbers; opening one takes no waiting. Creating sockets and sending by host name come
-// in a later part, as do batches. This part must not know names.
+// Addresses here are numbers, so opening a socket never waits. A later part adds host names, and another adds
+// batches. This part must not know names.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -7999,41 +8006,41 @@ class receive_batch_operation;
 class send_batch_operation;
 class send_to_host_operation;
 
-/// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
-/// without a host, are IPv6 only.
+/// How to open a UDP socket. Without `local_host` it is bound to every address of `family`. "::", or AF_INET6
+/// without a host, means IPv6 only.
 struct udp_options {
   int family = AF_UNSPEC;            ///< AF_INET or AF_INET6, as in `tcp_connect_options`
   std::string_view local_host = {};  ///< a name or an address
-  std::uint16_t local_port = 0;      ///< 0: one that is free; counts without `local_host` too
+  std::uint16_t local_port = 0;      ///< 0: the system chooses a free port; used without `local_host` too
   bool reuse_port = false;           ///< SO_REUSEPORT: several sockets share the datagrams of a port
   bool reuse_address = false;        ///< SO_REUSEADDR: several sockets get every multicast datagram
-  /// Called between `socket` and `bind`; gives 0 or an errno.
+  /// Called between socket(2) and bind(2); returns 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;  ///< what `prepare` is given
+  void* prepare_data = nullptr;  ///< passed to `prepare`
 };
 
-/// A datagram, and who sent it. `auto [data, sender] = co_await socket.receive();`
+/// A datagram and its sender. `auto [data, sender] = co_await socket.receive();`
 class udp_packet {
  public:
   std::string data;    ///< all of its bytes
-  ip_endpoint sender;  ///< where an answer goes
+  ip_endpoint sender;  ///< the address for an answer
 
   udp_packet() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
 };
 
 /// A datagram that was received into a buffer.
 struct udp_received {
-  std::size_t size = 0;    ///< how many bytes of it are in the buffer
-  ip_endpoint sender{};    ///< where an answer goes
-  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
+  std::size_t size = 0;    ///< number of bytes in the buffer
+  ip_endpoint sender{};    ///< the address for an answer
+  bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
 };
 
-/// The same where there is but one sender.
+/// A datagram that was received into a buffer from a connected peer.
 struct received {
-  std::size_t size = 0;    ///< how many bytes of it are in the buffer
-  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
+  std::size_t size = 0;    ///< number of bytes in the buffer
+  bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
 };
 
 namespace detail {
@@ -8051,7 +8058,7 @@ struct udp_access;
 
 }  // namespace detail
 
-/// What `udp_socket::receive()` gives.
+/// The operation that `udp_socket::receive()` returns.
 class [[nodiscard]] receive_packet_operation
     : public detail::datagram_receive<receive_packet_operation, udp_packet> {
  public:
@@ -8064,7 +8071,7 @@ class [[nodiscard]] receive_packet_operation
   }
 };
 
-/// What `udp_socket::receive(buffer)` gives.
+/// The operation that `udp_socket::receive(buffer)` returns.
 class [[nodiscard]] receive_from_operation
     : public detail::datagram_receive_into<receive_from_operation, udp_received> {
  public:
@@ -8075,7 +8082,7 @@ class [[nodiscard]] receive_from_operation
   static udp_received make(const detail::arrival& a) { return {a.size, detail::endpoint_of(a), a.truncated}; }
 };
 
-/// What `receive()` of a connected datagram socket gives.
+/// The operation that `receive()` of a connected datagram socket returns.
 class [[nodiscard]] receive_datagram_operation
     : public detail::datagram_receive<receive_datagram_operation, std::string> {
  public:
@@ -8086,7 +8093,7 @@ class [[nodiscard]] receive_datagram_operation
   static std::string make(std::string&& data, const detail::arrival&) { return std::move(data); }
 };
 
-/// What `connected_udp_socket::receive(buffer)` gives.
+/// The operation that `connected_udp_socket::receive(buffer)` returns.
 class [[nodiscard]] receive_datagram_into_operation
     : public detail::datagram_receive_into<receive_datagram_into_operation, received> {
  public:
@@ -8097,7 +8104,7 @@ class [[nodiscard]] receive_datagram_into_operation
   static received make(const detail::arrival& a) { return {a.size, a.truncated}; }
 };
 
-/// What `udp_socket::send_to` gives.
+/// The operation that `udp_socket::send_to` returns.
 class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_operation> {
  public:
   static constexpr const char* name = "send_to";
@@ -8112,7 +8119,7 @@ class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_ope
   ip_endpoint to_;
 };
 
-/// What `connected_udp_socket::send` gives.
+/// The operation that `connected_udp_socket::send` returns.
 class [[nodiscard]] send_datagram_operation : public detail::datagram_send<send_datagram_operation> {
  public:
   static constexpr const char* name = "send";
@@ -8123,28 +8130,29 @@ class [[nodiscard]] send_datagram_operation : public detail::datagram_send<send_
   bool transfer(result<void>& out) { return settle(resource_->send(bytes_.data(), nullptr, 0), out); }
 };
 
-/// What both kinds of UDP sockets have.
+/// The common base of `udp_socket` and `connected_udp_socket`.
 class ip_datagram_socket : public datagram_socket {
  public:
-  /// Remembered after closing.
+  /// The local address and port; remembered after closing.
   [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
     return resource_ ? udp().local : ip_endpoint();
   }
 
-  /// Receives what is sent to a multicast group. The interface is, for IPv4, one of its addresses; for IPv6
-  /// its number as the scope of this address or of the group's; otherwise the system chooses. `os_error`
-  /// says why it failed; an address that is no group, or of the other family, is `invalid_argument`.
+  /// Receives datagrams that are sent to a multicast group. `interface` is, for IPv4, one of the interface's
+  /// addresses; for IPv6, an address whose scope is the interface's number. By default the group's scope
+  /// applies (IPv6), or the system chooses. Errors are `os_error`, and `invalid_argument` if `group` is not a
+  /// multicast address or `interface` is of the other family.
   result<> join_group(const ip_address& group, const ip_address& interface = {});
-  /// Receives it no longer.
+  /// Leaves a multicast group; `interface` is as for `join_group`.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
-  /// Through which interface multicast datagrams are sent; given in the same way. A socket for both families
-  /// has one for each.
+  /// Sets the interface through which multicast datagrams are sent; `interface` is as for `join_group`. A
+  /// socket of both families has one setting for each.
   result<> set_multicast_interface(const ip_address& interface);
-  /// Whether sockets on this machine get the multicast datagrams that this one sends.
+  /// Sets whether sockets on this machine receive the multicast datagrams that this socket sends.
   result<> set_multicast_loop(bool on);
-  /// How many hops multicast datagrams travel: 0 to 255, at first 1.
+  /// Sets how many hops multicast datagrams travel: 0 to 255, initially 1.
   result<> set_multicast_hops(int hops);
-  /// Whether it may send to broadcast addresses.
+  /// Sets whether the socket may send to broadcast addresses.
   result<> set_broadcast(bool on);
 
  protected:
@@ -8162,27 +8170,27 @@ class ip_datagram_socket : public datagram_socket {
   result<> change_group(const ip_address& group, const ip_address& interface, bool join);
 };
 
-/// A UDP socket that receives from anybody and sends to anybody. Always bound.
+/// A UDP socket that receives from any address and sends to any address. It is always bound.
 ///
-/// A datagram is received whole and in one piece, an empty one too. What ICMP says of datagrams that were
-/// sent is not told, as it is not by the system.
+/// A datagram, even an empty one, is received whole and in one piece. ICMP errors for sent datagrams are not
+/// reported, because the system does not report them.
 class udp_socket : public ip_datagram_socket {
  public:
   udp_socket() = default;
 
-  /// Opens and binds one at once. The address stands in place of those in the options.
+  /// Opens a socket and binds it to `local`, at once. The address and port in the options are ignored.
   static result<udp_socket> open(const ip_endpoint& local, const udp_options& options = {});
-  /// Takes a bound UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
-  /// caller's.
+  /// Takes over a bound UDP socket. On failure it stays the caller's; `invalid_argument` says what is wrong
+  /// with it.
   static result<udp_socket> from_fd(int fd);
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_packet_operation receive() { return receive_packet_operation(resource_); }
-  /// The next datagram, as much of it as there is room for.
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
   [[nodiscard]] receive_from_operation receive(mutable_buffer into) { return {resource_, into}; }
 
-  /// Sends one datagram. The bytes stay the caller's, and must stay, until it has completed; a string given
-  /// as an rvalue is kept. One that is too long is `os_error` with EMSGSIZE.
+  /// Sends one datagram. The bytes stay the caller's, and must stay valid until completion; the operation
+  /// keeps a string passed as an rvalue. A datagram that is too long raises `os_error` with EMSGSIZE.
   [[nodiscard]] send_to_operation send_to(const_buffer data, const ip_endpoint& to) {
     return {resource_, detail::lent_bytes(data), to};
   }
@@ -8190,17 +8198,19 @@ class udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_to_operation send_to(S&& data, const ip_endpoint& to) {
     return {resource_, detail::lent_bytes(std::move(data)), to};
   }
-  /// The same to a host by name, which is looked up each time; an address is taken as it is.
+  /// Sends one datagram to a host by name, which is looked up each time; an address in text needs no look-up.
+  /// The bytes stay the caller's, and must stay valid until completion; the operation keeps a string passed
+  /// as an rvalue.
   [[nodiscard]] send_to_host_operation send_to(const_buffer data, std::string_view host, std::uint16_t port);
   template <detail::string_rvalue S>
   [[nodiscard]] send_to_host_operation send_to(S&& data, std::string_view host, std::uint16_t port);
 
-  /// Receives many datagrams a call, in place of what the batch held: at least one, and as many as are there
-  /// and fit, up to some 256. The batch must stay until it has completed.
+  /// Receives many datagrams in one operation, in place of the batch's contents: at least one, and as many as
+  /// are available and fit, up to about 256. The batch must stay valid until completion.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
-  /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
-  /// if one failed; an error when that is the first. The batch stays as it is. Of an operation that is
-  /// cancelled, times out or finds the socket closed, `sent()` tells how many went.
+  /// Sends a batch in order, each datagram to its own address. Returns how many were sent: fewer than all if
+  /// one failed; if the first one failed, it raises the error. The batch does not change. If the operation is
+  /// cancelled, times out or finds the socket closed, `sent()` returns how many were sent.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
@@ -8208,33 +8218,34 @@ class udp_socket : public ip_datagram_socket {
   explicit udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
 };
 
-/// A UDP socket with one peer: it receives from no other.
+/// A UDP socket with one peer: it receives from no other address.
 ///
-/// When the peer's host refuses, one receive or send gives `broken_resource` with ECONNREFUSED; the socket
-/// stays usable.
+/// When the peer's host refuses a datagram, one receive or send raises `broken_resource` with ECONNREFUSED;
+/// the socket stays usable.
 class connected_udp_socket : public ip_datagram_socket {
  public:
   connected_udp_socket() = default;
 
-  /// Opens and connects one at once. Of the options `local_host` and `family` do not count.
+  /// Opens a socket and connects it, at once. `local_host` and `family` of the options are ignored.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const udp_options& options = {});
-  /// The same from an address of this machine.
+  /// Opens a socket, binds it to `local` and connects it, at once. Address, port and family in the options
+  /// are ignored.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const ip_endpoint& local,
                                            const udp_options& options = {});
-  /// Takes a connected UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
-  /// caller's.
+  /// Takes over a connected UDP socket. On failure it stays the caller's; `invalid_argument` says what is
+  /// wrong with it.
   static result<connected_udp_socket> from_fd(int fd);
 
-  /// Remembered after closing.
+  /// The peer's address and port; remembered after closing.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? udp().remote : ip_endpoint();
   }
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
-  /// The next datagram, as much of it as there is room for.
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
   [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// Sends one datagram, as `udp_socket::send_to`.
+  /// Sends one datagram to the peer; bytes and errors are as for `udp_socket::send_to`.
   [[nodiscard]] send_datagram_operation send(const_buffer data) {
     return {resource_, detail::lent_bytes(data)};
   }
@@ -8243,9 +8254,9 @@ class connected_udp_socket : public ip_datagram_socket {
     return {resource_, detail::lent_bytes(std::move(data))};
   }
 
-  /// As `udp_socket::receive_batch` and `send_batch`; all goes to the peer, whatever address stands by it.
+  /// Receives many datagrams from the peer in one operation, like `udp_socket::receive_batch`.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
-  /// As `udp_socket::send_batch`, to the peer.
+  /// Sends a batch to the peer, like `udp_socket::send_batch`; the addresses in the batch are ignored.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
@@ -8256,9 +8267,9 @@ class connected_udp_socket : public ip_datagram_socket {
 
 namespace detail {
 
-/// Opens UDP sockets, for those who found the addresses.
+/// Opens UDP sockets at addresses that are known already.
 struct udp_access {
-  /// `remote` or `local` may be null, not both.
+  /// `remote` or `local` may be null, but not both.
   static result<ref<udp_resource>> open(const ip_endpoint* local, const ip_endpoint* remote,
                                         const udp_options& options);
   static result<ref<udp_resource>> adopt(int fd, bool connected, const char* what);
@@ -8281,19 +8292,20 @@ struct udp_access {
 
 // UDP by host name: creating sockets, and sending to a name.
 //
-// A look-up that needs no asking, an address in text or `localhost`, is answered at once; the rest of what
-// is done here takes no waiting. This part must not know how names resolve.
+// A look-up that needs no query, for an address in text or `localhost`, completes at once. Apart from
+// look-ups, nothing here waits. This part must not know how names resolve.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Look-ups, one after another, as a part of an operation that derives from Derived's base: Derived has
-/// `look_up_ended()`, which is called when an answer has come later.
+/// Look-ups, one after another, as a part of the operation Derived. Derived has `look_up_ended()`, which is
+/// called if the answer arrives later.
 template <class Derived>
 class host_look_up {
  protected:
-  /// True when the answer is there; else asks, if that has not been done, and will tell.
+  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
+  /// later.
   bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
     if (arrived_ != nullptr) {
       out = std::move(*std::exchange(arrived_, nullptr));
@@ -8329,7 +8341,7 @@ class host_look_up {
   bool asked_ = false;
 };
 
-/// What `create_udp_socket` gives.
+/// The operation that `create_udp_socket` returns.
 class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
                                                   private host_look_up<create_udp_socket_operation> {
  public:
@@ -8347,11 +8359,11 @@ class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_so
   void left() noexcept { withdraw_question(); }
   void look_up_ended() { run_now(); }
 
-  udp_options options_;  // but for local_host
+  udp_options options_;  // except local_host
   std::string local_host_;
 };
 
-/// What `create_connected_udp_socket` gives.
+/// The operation that `create_connected_udp_socket` returns.
 class [[nodiscard]] create_connected_udp_socket_operation
     : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
       private host_look_up<create_connected_udp_socket_operation> {
@@ -8377,7 +8389,7 @@ class [[nodiscard]] create_connected_udp_socket_operation
   void left() noexcept;
   void look_up_ended() { run_now(); }
 
-  udp_options options_;  // but for local_host
+  udp_options options_;  // except local_host
   std::string local_host_;
   std::string remote_host_;
   ip_endpoint remote_;
@@ -8389,8 +8401,8 @@ class [[nodiscard]] create_connected_udp_socket_operation
 
 }  // namespace detail
 
-/// What `udp_socket::send_to(data, host, port)` gives. The look-up counts as sending: a second send is
-/// `busy_resource`.
+/// The operation that `udp_socket::send_to(data, host, port)` returns. The look-up counts as sending: a
+/// second send raises `busy_resource`.
 class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
                                              private detail::host_look_up<send_to_host_operation> {
  public:
@@ -8427,19 +8439,19 @@ send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std:
   return {resource_, detail::lent_bytes(std::move(data)), host, port};
 }
 
-/// Opens a UDP socket and binds it. A family or a local host is required, else it is `invalid_argument`. Of
-/// several addresses of the local host it takes the first that this machine has.
+/// Opens a UDP socket and binds it. A family or a local host is required (`invalid_argument` without). If the
+/// local host has several addresses, the first one that this machine has is used.
 [[nodiscard]] inline detail::create_udp_socket_operation create_udp_socket(const udp_options& options) {
   return detail::create_udp_socket_operation(options);
 }
 
 /// Opens a UDP socket and connects it to a host, by name or by address in text: to the first of its addresses
-/// to which there is a way.
+/// that has a route.
 [[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
     std::string_view remote_host, std::uint16_t remote_port, const udp_options& options = {}) {
   return {remote_host, remote_port, options};
 }
-/// The same to an address.
+/// Opens a UDP socket and connects it to an address.
 [[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
     const ip_endpoint& remote, const udp_options& options = {}) {
   return {remote, options};
@@ -8449,13 +8461,12 @@ send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std:
 
 // == datagram/udp_batch.hpp =======================================================================
 
-// Many UDP datagrams a system call.
+// Many UDP datagrams per system call.
 //
-// A batch is one block of memory for so many datagrams of so many bytes. It is received into and sent from
-// with one call each; where the kernel can hand over or take a row of equal datagrams in one piece (UDP_GRO,
-// UDP_SEGMENT on Linux) it is asked to, and where it cannot nothing else changes. What the kernel gave in one
-// piece and a batch had no room for stays with the socket until the next receive. This part must not know
-// names.
+// A batch is one block of memory, for a number of datagrams of a maximum size. One operation fills or sends a
+// batch, with few system calls. Where the kernel can pass a run of equal-sized datagrams in one piece
+// (UDP_GRO, UDP_SEGMENT on Linux), it is asked to; elsewhere nothing else changes. Datagrams of a piece that
+// do not fit into a batch stay with the socket until the next receive. This part must not know names.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -8463,18 +8474,18 @@ namespace detail {
 class batch_source;
 }
 
-/// Datagrams to send, or that were received. Allocates once, when it is made.
+/// Datagrams to send, or received datagrams. Allocates once, on construction.
 class udp_batch {
  public:
-  /// One datagram: its bytes, which lie in the batch, and who sent it, or to whom it is sent.
+  /// One datagram: its bytes, which lie in the batch, and its sender, or its receiver if it is to be sent.
   struct entry {
     std::span<const std::byte> data{};  ///< lies in the batch
-    ip_endpoint sender{};               ///< or the receiver, of one to send
-    bool truncated = false;             ///< it was longer than the batch allows, and the rest of it is lost
+    ip_endpoint sender{};               ///< or the receiver, of a datagram to send
+    bool truncated = false;             ///< the datagram was longer than `max_size`; the rest of it is lost
   };
   using value_type = entry;             ///< for ranges
   using const_iterator = const entry*;  ///< random access
-  using iterator = const_iterator;      ///< entries are changed by `push` alone
+  using iterator = const_iterator;      ///< entries change only by `push` and by receiving
 
   /// Room for `count` datagrams of at most `max_size` bytes each.
   explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
@@ -8491,28 +8502,28 @@ class udp_batch {
     return *this;
   }
 
-  /// Copies a datagram in behind the others. False, and nothing changed, when the batch is full or the
-  /// datagram longer than it allows. A connected socket needs no address.
+  /// Appends a copy of a datagram. Returns false, and changes nothing, if the batch is full or the datagram
+  /// is longer than `max_size`. A connected socket needs no address.
   bool push(const_buffer data, const ip_endpoint& to = {});
-  /// Empties it; its memory stays.
+  /// Removes all datagrams; the memory stays.
   void clear() noexcept { size_ = 0; }
 
-  /// How many datagrams it holds.
+  /// The number of datagrams in the batch.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  /// Whether it holds none.
+  /// Whether the batch holds no datagram.
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
-  /// How many datagrams it may hold.
+  /// The maximum number of datagrams.
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
-  /// How many bytes each of them may have.
+  /// The maximum size of a datagram, in bytes.
   [[nodiscard]] std::size_t max_size() const noexcept { return max_size_; }
-  /// The i-th, which must be there.
+  /// The i-th datagram, which must exist.
   [[nodiscard]] const entry& operator[](std::size_t i) const noexcept {
     ANYIO_NET_ASSERT(i < size_);
     return entries()[i];
   }
-  /// The first; valid until the batch changes.
+  /// The first datagram; valid until the batch changes.
   [[nodiscard]] const_iterator begin() const noexcept { return entries(); }
-  /// Behind the last.
+  /// One past the last datagram.
   [[nodiscard]] const_iterator end() const noexcept { return entries() + size_; }
 
  private:
@@ -8521,7 +8532,7 @@ class udp_batch {
   [[nodiscard]] entry* entries() const noexcept {
     return static_cast<entry*>(static_cast<void*>(block_.get()));
   }
-  /// Where the bytes of the i-th datagram belong.
+  /// The memory for the bytes of the i-th datagram.
   [[nodiscard]] std::byte* slot(std::size_t i) const noexcept {
     return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
   }
@@ -8535,30 +8546,30 @@ class udp_batch {
 
 namespace detail {
 
-/// What a socket needs for batches, made when the first one is used.
+/// The state that a socket needs for batches, created when the first batch is used.
 class batch_source final : public datagram_source {
  public:
-  /// That of a socket.
+  /// The batch source of a socket, created if it does not exist yet.
   static batch_source& of(datagram_resource& socket);
 
   ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
-  /// 0 when at least one came.
+  /// Returns 0 if at least one datagram was received.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
-  /// Sends on from the `sent`-th. 0 when all are sent, 1 when others are to have a turn first.
+  /// Sends from the `sent`-th datagram on. Returns 0 when all are sent, 1 when other tasks get a turn.
   int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
 
  private:
   static constexpr std::size_t per_call = 32;
   static constexpr std::size_t fewest_expected = 4;
   static constexpr std::size_t most_of_attempt = 256;
-  static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
-  static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
+  static constexpr std::size_t room = 65536;               // for one piece from the kernel
+  static constexpr std::size_t largest_segmented = 65487;  // 65535, less the headers of IPv6 and UDP
   static constexpr std::size_t most_segments = 64;
 
-  /// What the kernel gave in one piece: datagrams of equal size, but for the last.
+  /// One piece from the kernel: datagrams of equal size, except the last one.
   struct piece {
     std::size_t size;
-    std::size_t segment;  // their size; 0: it is one datagram
+    std::size_t segment;  // size of the datagrams; 0: the piece is one datagram
     std::size_t used;
     socklen_t from_size;
     bool truncated;
@@ -8569,20 +8580,20 @@ class batch_source final : public datagram_source {
   void ask_for_segments(datagram_resource& socket);
   int fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots, std::size_t stride);
   [[nodiscard]] bool has_left_over() const noexcept { return first_ < count_; }
-  /// The next datagram of what is left over.
+  /// Takes the next datagram of the pieces that are left over.
   std::span<const std::byte> next(arrival& out);
   void fill(udp_batch& batch);
   void keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride);
   [[nodiscard]] std::byte* memory_of(std::size_t i) const noexcept { return memory_.get() + i * room; }
-  /// How many datagrams from the i-th on may go as one piece.
+  /// How many datagrams from the i-th on can be sent as one piece.
   [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
 
-  std::unique_ptr<std::byte[]> memory_;  // per_call pieces, if the kernel may give them
+  std::unique_ptr<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
   std::size_t first_ = 0;                // of the pieces that are left over
   std::size_t count_ = 0;
-  std::size_t expected_ = per_call;  // how many to make room for: what does not come costs time all the same
+  std::size_t expected_ = per_call;  // how many messages to prepare for: unused ones also cost time
   std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
-  int deferred_ = 0;                 // an error that came behind what was handed over
+  int deferred_ = 0;                 // an error that followed delivered datagrams
   bool asked_for_pieces_ = false;
   bool asked_for_segments_ = false;
   piece pieces_[per_call];
@@ -8590,7 +8601,7 @@ class batch_source final : public datagram_source {
 
 }  // namespace detail
 
-/// What `receive_batch` gives.
+/// The operation that `receive_batch` returns.
 class [[nodiscard]] receive_batch_operation
     : public detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
                                         detail::read_side> {
@@ -8610,7 +8621,7 @@ class [[nodiscard]] receive_batch_operation
   udp_batch* batch_ = nullptr;
 };
 
-/// What `send_batch` gives.
+/// The operation that `send_batch` returns.
 class [[nodiscard]] send_batch_operation
     : public detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
                                         detail::write_side> {
@@ -8620,8 +8631,8 @@ class [[nodiscard]] send_batch_operation
   send_batch_operation(detail::ref<detail::datagram_resource> r, const udp_batch& batch) noexcept
       : resource_operation(std::move(r)), batch_(&batch) {}
 
-  /// How many datagrams went, of one that was cancelled, timed out, closed or failed too. An operation that
-  /// was started anew counts from zero.
+  /// How many datagrams were sent, also if the operation was cancelled, timed out, failed or found the socket
+  /// closed. An operation that is started again counts from zero.
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
 
  private:
@@ -8652,30 +8663,30 @@ inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) {
 
 // UNIX datagram sockets.
 //
-// Unlike UDP these lose nothing: when the receiver's queue is full a send waits. The kernel tells of a
-// drained queue only to who is connected to it, so a send also tries again by itself, after pauses of 1 to
-// 20 ms. This part must not know what is sent.
+// Unlike UDP sockets these lose nothing: when the receiver's queue is full, a send waits. The kernel reports
+// a drained queue only to connected senders, so a send also retries without an event, after pauses of 1 to 20
+// ms. This part must not know what is sent.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// How to open a UNIX datagram socket.
 struct unix_datagram_options {
-  /// Where it can be reached; without one, it can be answered by nobody. A stale socket file there, one that
-  /// refuses, is removed; closing leaves the file behind.
+  /// The path to which it is bound; without one, no peer can answer. A stale socket file at the path, one
+  /// that refuses a connection, is removed first; closing leaves the file behind.
   std::string_view local_path = {};
-  /// The file's mode, not of an abstract name. On Linux the file has no other bits from the first moment;
-  /// elsewhere the mode is set right after binding.
+  /// The file's mode; ignored for an abstract name. On Linux the file never has other bits; on other systems
+  /// the mode is set right after binding.
   std::optional<mode_t> local_mode = {};
 };
 
-/// A datagram, and the path of who sent it, empty for one without a name.
+/// A datagram, and the path of its sender; the path is empty if the sender has none.
 class unix_packet {
  public:
   std::string data;    ///< all of its bytes
-  std::string sender;  ///< where an answer goes
+  std::string sender;  ///< the path for an answer
 
   unix_packet() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
 };
 
@@ -8689,10 +8700,10 @@ class unix_datagram_resource final : public datagram_resource {
   std::string remote;
 };
 
-/// When to try again, where no event may come.
+/// Decides when to retry a send, where no event may arrive.
 class retry_pause {
  public:
-  /// Whether to try now: when no pause runs, or news say that it is worth while.
+  /// Whether to try now: no pause is running, or the kernel reports room.
   [[nodiscard]] bool over(datagram_resource& socket) noexcept;
   void begin(loop_core& loop, node& target) noexcept;
   void reset() noexcept {
@@ -8738,7 +8749,7 @@ struct unix_datagram_access;
 
 }  // namespace detail
 
-/// What `unix_datagram_socket::receive()` gives.
+/// The operation that `unix_datagram_socket::receive()` returns.
 class [[nodiscard]] receive_unix_packet_operation
     : public detail::datagram_receive<receive_unix_packet_operation, unix_packet> {
  public:
@@ -8752,7 +8763,7 @@ class [[nodiscard]] receive_unix_packet_operation
   }
 };
 
-/// What `unix_datagram_socket::send_to` gives.
+/// The operation that `unix_datagram_socket::send_to` returns.
 class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
  public:
   static constexpr const char* name = "send_to";
@@ -8771,7 +8782,7 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
   result<detail::unix_address> to_{errc::invalid_argument};
 };
 
-/// What `connected_unix_datagram_socket::send` gives.
+/// The operation that `connected_unix_datagram_socket::send` returns.
 class [[nodiscard]] send_unix_datagram_operation
     : public detail::unix_datagram_send<send_unix_datagram_operation> {
  public:
@@ -8783,27 +8794,27 @@ class [[nodiscard]] send_unix_datagram_operation
   bool transfer(result<void>& out) { return send(nullptr, 0, out); }
 };
 
-/// A UNIX datagram socket that receives from anybody and sends to any path. Paths are any bytes; a leading
-/// NUL is Linux's abstract namespace.
+/// A UNIX datagram socket that receives from any sender and sends to any path. Paths may contain any bytes; a
+/// leading NUL byte means Linux's abstract namespace.
 class unix_datagram_socket : public datagram_socket {
  public:
   unix_datagram_socket() = default;
 
-  /// Opens one at once, as `create_unix_datagram_socket`.
+  /// Opens a socket at once, like `create_unix_datagram_socket`.
   static result<unix_datagram_socket> open(const unix_datagram_options& options = {});
-  /// Takes a UNIX datagram socket over. `invalid_argument` says what is wrong with it, and then it stays the
-  /// caller's.
+  /// Takes over a UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says what is
+  /// wrong with it.
   static result<unix_datagram_socket> from_fd(int fd);
 
-  /// Remembered after closing; empty without one.
+  /// The path to which it is bound, empty without one; remembered after closing.
   [[nodiscard]] std::string local_path() const;
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
-  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must
-  /// stay, until it has completed; a string given as an rvalue is kept. A path where there is nothing is
-  /// `os_error` with ENOENT, one where nobody listens any more with ECONNREFUSED, one that is too long with
-  /// ENAMETOOLONG; bytes that are too long with EMSGSIZE.
+  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
+  /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
+  /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
+  /// path is too long, and EMSGSIZE if the datagram is too long.
   [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
     return {resource_, detail::lent_bytes(data), path};
   }
@@ -8818,26 +8829,27 @@ class unix_datagram_socket : public datagram_socket {
       : datagram_socket(r) {}
 };
 
-/// A UNIX datagram socket with one peer. When the peer is gone a send gives `broken_resource` with
+/// A UNIX datagram socket with one peer. When the peer is gone, a send raises `broken_resource` with
 /// ECONNREFUSED.
 class connected_unix_datagram_socket : public datagram_socket {
  public:
   connected_unix_datagram_socket() = default;
 
-  /// Opens one at once, as `create_connected_unix_datagram_socket`.
+  /// Opens a socket at once, like `create_connected_unix_datagram_socket`.
   static result<connected_unix_datagram_socket> open(std::string_view remote_path,
                                                      const unix_datagram_options& options = {});
-  /// Takes a connected UNIX datagram socket over, as `unix_datagram_socket::from_fd`.
+  /// Takes over a connected UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says
+  /// what is wrong with it.
   static result<connected_unix_datagram_socket> from_fd(int fd);
 
-  /// Remembered after closing; empty without one.
+  /// The path to which it is bound, empty without one; remembered after closing.
   [[nodiscard]] std::string local_path() const;
-  /// The peer's path. Remembered after closing.
+  /// The peer's path; remembered after closing.
   [[nodiscard]] std::string remote_path() const;
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
-  /// Sends one datagram, as `unix_datagram_socket::send_to`.
+  /// Sends one datagram to the peer; bytes and waiting are as for `unix_datagram_socket::send_to`.
   [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
     return {resource_, detail::lent_bytes(data)};
   }
@@ -8856,7 +8868,7 @@ namespace detail {
 
 /// Opens UNIX datagram sockets.
 struct unix_datagram_access {
-  /// Connected if there is a remote path.
+  /// Connects the socket if `remote` is not null.
   static result<ref<unix_datagram_resource>> open(const std::string_view* remote,
                                                   const unix_datagram_options& options);
   static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const char* what);
@@ -8870,7 +8882,7 @@ struct unix_datagram_access {
   }
 };
 
-/// Opens a UNIX datagram socket: an operation, like everything that creates, though it never waits.
+/// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
 template <class Socket>
 class [[nodiscard]] create_unix_datagram_operation
     : public operation<create_unix_datagram_operation<Socket>, Socket> {
@@ -8908,8 +8920,8 @@ class [[nodiscard]] create_unix_datagram_operation
   return {nullptr, options};
 }
 
-/// Opens a UNIX datagram socket and connects it to a path. Where there is nothing it raises `os_error` with
-/// ENOENT, where nobody listens any more with ECONNREFUSED.
+/// Opens a UNIX datagram socket and connects it to a path. Raises `os_error` with ENOENT if the path does not
+/// exist, and with ECONNREFUSED if no socket is open there any more.
 [[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
 create_connected_unix_datagram_socket(std::string_view remote_path,
                                       const unix_datagram_options& options = {}) {
@@ -8920,42 +8932,44 @@ create_connected_unix_datagram_socket(std::string_view remote_path,
 
 // == tls/tls.hpp ==================================================================================
 
-// TLS as the library sees it: a hook for engines.
+// TLS in this library: a hook for engines.
 //
-// A context holds credentials and makes engines, one a connection. An engine turns plaintext into records and
-// back with five verbs, over a pipe of plain memory: it has no socket, no loop and calls nobody, so any TLS
-// library serves, over any byte stream, and can be tested without a network. Who drives it waits, reads and
-// sends in its place. This part must not know a TLS library.
+// A context holds credentials and makes engines, one per connection. An engine turns plaintext into records
+// and back with five calls, over a pipe in memory. It has no socket and no loop, and calls nothing back, so
+// any TLS library can serve as one, over any byte stream, and can be tested without a network. The driver of
+// the engine waits, reads and sends for it. This part must not know a TLS library.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// What lies between an engine and the connection below it. Outlives the engine and never moves.
+/// The memory between an engine and the connection below it. It outlives the engine and never moves.
 class tls_pipe {
  public:
-  /// What has come and is not taken yet. The engine takes from the front: `rx = rx.subspan(k)`.
+  /// Bytes that were received and not taken yet. The engine takes from the front: `rx = rx.subspan(k)`.
   std::span<const std::byte> rx;
-  /// Nothing will follow what is in `rx`.
+  /// No more bytes follow those in `rx`.
   bool rx_eof = false;
-  /// Set by the engine when it asked for more than `rx` had.
+  /// The engine sets this when it asked for more bytes than `rx` had.
   bool starved = false;
-  /// What is to go out. The engine appends, at any call and also when that fails; it is never refused.
+  /// The bytes to send. The engine appends, in any call and also if the call fails; this never fails for lack
+  /// of room.
   byte_queue tx;
-  /// So many bytes at the end of `tx` need not go before what follows them. Set by a server's engine when its
-  /// handshake is complete, for tickets: they would reset the connection of a client that has sent and left.
+  /// This many bytes at the end of `tx` need not be sent before the bytes that follow them. A server's engine
+  /// sets it for tickets when its handshake is complete: tickets would reset the connection of a client that
+  /// has sent its data and closed.
   std::size_t may_wait = 0;
 };
 
-/// How a verb of an engine ended.
+/// The outcome of an engine call.
 enum class tls_status : std::uint8_t {
-  ok,          ///< there was progress
-  want_input,  ///< cannot go on without more in `rx`
-  closed,      ///< the peer's close_notify has come
-  truncated,   ///< `rx_eof` without one
-  again,       ///< nothing yet: call again, without waiting for input
-  failed,      ///< for good, see `last_error`; an alert for the peer may lie in `tx`
+  ok,          ///< the call made progress
+  want_input,  ///< the engine needs more bytes in `rx`
+  closed,      ///< the peer's close_notify was received
+  truncated,   ///< `rx_eof` without a close_notify
+  again,       ///< no progress: call again, without waiting for input
+  failed,      ///< permanent failure, see `last_error`; an alert for the peer may be in `tx`
 };
 
-/// What was agreed in the handshake.
+/// The parameters that the handshake agreed on.
 class tls_info {
  public:
   tls_info() noexcept {}
@@ -8963,94 +8977,95 @@ class tls_info {
   std::string version;               ///< "TLSv1.2" or "TLSv1.3"
   std::string cipher;                ///< IANA's name, "TLS_AES_128_GCM_SHA256"
   std::string alpn;                  ///< the protocol, empty if none was agreed
-  std::string server_name;           ///< what the client asked for (RFC 6066), also at the client
-  std::string peer_certificate_der;  ///< empty if the peer showed none
+  std::string server_name;           ///< the name the client asked for (RFC 6066), also at the client
+  std::string peer_certificate_der;  ///< empty if the peer sent none
   bool server_side = false;          ///< whether this end is the server
-  bool resumed = false;              ///< whether an earlier session was taken up again
+  bool resumed = false;              ///< whether an earlier session was resumed
 };
 
-/// One connection's end. Its driver makes one call at a time and never calls again after `failed`, nor
-/// `write` after `close`.
+/// One end of a connection. Its driver makes one call at a time, makes no call after `failed`, and does not
+/// call `write` after `close`.
 class tls_engine {
  public:
   virtual ~tls_engine() = default;
 
-  /// `ok` once it is complete; until then nothing is read or written.
+  /// Returns `ok` once the handshake is complete; until then no plaintext is read or written.
   virtual tls_status handshake() = 0;
-  /// Plaintext into a buffer that is not empty; `ok` with n >= 1.
+  /// Reads plaintext into a buffer that is not empty; `ok` means n >= 1.
   virtual tls_status read(mutable_buffer into, std::size_t& n) = 0;
-  /// Takes some of the plaintext, which is not empty; `ok` with n >= 1. What it took is in `tx` when it
-  /// returns, so the next call may bring other bytes.
+  /// Takes some of the plaintext, which is not empty; `ok` means n >= 1. The bytes that it took are in `tx`
+  /// on return, so the next call may pass other bytes.
   virtual tls_status write(const_buffer data, std::size_t& n) = 0;
-  /// Puts a close_notify into `tx`; reading goes on.
+  /// Appends a close_notify to `tx`; reading remains possible.
   virtual tls_status close() = 0;
-  /// Whether plaintext lies in the engine, so that `read` needs no input.
+  /// Whether the engine holds plaintext, so that `read` needs no input.
   [[nodiscard]] virtual bool pending() const = 0;
-  /// Complete after the handshake.
+  /// The parameters of the connection; complete after the handshake.
   [[nodiscard]] virtual tls_info info() const = 0;
-  /// Why it failed, in words for a person. Without secrets.
+  /// Why the engine failed, as text for a person. It contains no secrets.
   [[nodiscard]] virtual std::string last_error() const = 0;
 };
 
-/// Whether the peer must prove who it is.
+/// Whether the peer must prove its identity.
 enum class tls_verify : std::uint8_t {
-  none,      ///< takes whoever answers: for tests
-  optional,  ///< of clients: a certificate may be missing, but not be wrong
+  none,      ///< accepts any peer: for tests
+  optional,  ///< for clients: the certificate may be missing, but not wrong
   peer,
 };
 
 /// TLS 1.2 (RFC 5246) and 1.3 (RFC 8446).
 enum class tls_version : std::uint8_t { v1_2, v1_3 };
 
-/// Credentials and rules, shared by many connections. Text is PEM; of each pair only one may be given, and a
-/// private key may lie with its certificate. Without `ca_*` a client trusts the system's authorities. All is
-/// read before the call that takes it returns; copies of keys and passwords are overwritten after use.
+/// Credentials and rules, shared by many connections. Text is PEM. Of each pair only one may be given; a
+/// private key may be in the same text as its certificate. Without `ca_*` a client trusts the system's
+/// authorities. The function that takes a configuration reads all of it before it returns; copies of keys and
+/// passwords are overwritten after use.
 struct tls_config {
-  std::string_view ca_file = {};                ///< the authorities that are trusted
-  std::string_view ca_pem = {};                 ///< the same as text
-  std::string_view certificate_file = {};       ///< the own one first, then those that lead to the authority
-  std::string_view certificate_pem = {};        ///< the same as text
-  std::string_view private_key_file = {};       ///< of the own certificate
-  std::string_view private_key_pem = {};        ///< the same as text
-  std::string_view private_key_password = {};   ///< for a key that is encrypted
+  std::string_view ca_file = {};                ///< the trusted authorities
+  std::string_view ca_pem = {};                 ///< the trusted authorities, as text
+  std::string_view certificate_file = {};       ///< the own certificate, then the chain to the authority
+  std::string_view certificate_pem = {};        ///< the certificates, as text
+  std::string_view private_key_file = {};       ///< the key of the own certificate
+  std::string_view private_key_pem = {};        ///< the private key, as text
+  std::string_view private_key_password = {};   ///< for an encrypted key
   std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
-  tls_verify verify = tls_verify::peer;         ///< of a client: what it asks of the server
-  /// Of a server: what it asks of clients. Needs `ca_*` (`invalid_argument` without): the system's
-  /// authorities sign for anybody.
+  tls_verify verify = tls_verify::peer;         ///< client only: what it requires of the server
+  /// Server only: what it requires of clients. Needs `ca_*` (`invalid_argument` without), because the
+  /// system's authorities sign for anyone.
   tls_verify verify_client = tls_verify::none;
-  tls_version min_version = tls_version::v1_2;  ///< refuses what is older
+  tls_version min_version = tls_version::v1_2;  ///< rejects older versions
 };
 
-/// The hook: credentials that make engines. May be shared by loops in several threads.
+/// The hook: credentials that make engines. Loops in several threads may share a context.
 class tls_context {
  public:
   virtual ~tls_context() = default;
 
-  /// An engine for a client. The name is for SNI and to verify, an address only to verify; certificates name
-  /// both in subjectAltName, their common name does not count (RFC 9525). Null if there is
-  /// no name, or an impossible one, and the server is to be verified.
+  /// Makes an engine for a client. The name is used for SNI and to verify the server, an address only to
+  /// verify it. A certificate must have either of them in its subjectAltName; its common name is ignored (RFC
+  /// 9525). Returns null if the server is to be verified and there is no name, or an impossible one.
   virtual std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) = 0;
-  /// An engine for a server. Null without a certificate.
+  /// Makes an engine for a server. Returns null without a certificate.
   virtual std::unique_ptr<tls_engine> server(tls_pipe& pipe) = 0;
-  /// A further certificate, which a server shows to clients that ask for this name; one label may be a
-  /// wildcard, "*.example.org". Takes certificate and private key of the configuration. Before the first
-  /// connection.
+  /// Adds a certificate, which a server shows to clients that ask for this name; the first label may be a
+  /// wildcard, "*.example.org". Uses only certificate and private key of the configuration. Must be called
+  /// before the first connection.
   virtual result<> add_certificate(std::string_view server_name, const tls_config& config);
 };
 
-/// One connection.
+/// Options of one TLS connection.
 struct tls_options {
-  std::string_view server_name = {};  ///< of a client
-  /// Whether a close_notify is due from both ends before the connection ends. If not, a missing one is an
-  /// end of stream, and none is sent.
+  std::string_view server_name = {};  ///< client only: the name of the server
+  /// Whether both ends must send a close_notify before the connection ends. If not, a missing close_notify is
+  /// an end of stream, and this end sends none.
   bool standard_compatible = true;
-  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);  ///< then it is `timed_out`
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);  ///< then raises `timed_out`
 };
 
 namespace detail {
 
-/// A failure in an engine's own words, which are kept for as long as the program runs: few, since they come
-/// from a library's tables.
+/// An error with the engine's own text, which is kept for as long as the program runs. There are few such
+/// texts, since they come from a library's tables.
 [[nodiscard]] error tls_failure(const char* operation, std::string_view reason);
 
 }  // namespace detail
@@ -9059,29 +9074,29 @@ namespace detail {
 
 // == tls/tls_stream.hpp ===========================================================================
 
-// TLS over any byte stream: what drives an engine.
+// TLS over any byte stream: the driver of an engine.
 //
-// It reads ahead into one queue, calls the engine, sends what the engine left to be sent after every call,
-// and waits only when the engine was starved. Engine calls never wait, so a reader and a writer can only meet
-// at the transport, where each has its own side; what a reader's call left to be sent is sent in the
-// background when the transport is full. What the engine took is in the queue to go out, whole, so a
-// cancelled send leaves the stream as good as before. This part must not know a TLS library, or sockets.
+// The driver reads ahead into one queue, calls the engine, sends after every call the bytes that the engine
+// left in the pipe, and waits only when the engine was starved. Engine calls never wait, so a reader and a
+// writer can meet only at the transport, where each has its own side. If the transport is full, bytes that a
+// reader's call left are sent in the background. Data that the engine took is whole in the outgoing queue, so
+// a cancelled send leaves the stream usable. This part must not know a TLS library, or sockets.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class tls_stream;
 class tls_wrap_operation;
 
-/// What `tls_stream::unwrap` gives: the stream below, and what came on it behind the end of TLS.
+/// The result of `tls_stream::unwrap`: the stream below, and the bytes that followed the end of TLS.
 class tls_unwrapped {
  public:
   tls_unwrapped() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   tls_unwrapped(std::unique_ptr<byte_stream> stream, std::string rest)
       : transport(std::move(stream)), leftover(std::move(rest)) {}
 
   std::unique_ptr<byte_stream> transport;  ///< the stream below, open
-  std::string leftover;                    ///< what it gave behind the goodbye, and nobody has received
+  std::string leftover;                    ///< bytes received after the peer's close_notify
 };
 
 namespace detail {
@@ -9092,7 +9107,7 @@ class tls_resource final : public stream_resource {
                bool standard_compatible) noexcept;
   ANYIO_NET_FN ~tls_resource() override;
 
-  /// False if the context refuses: for want of a name, or of a certificate.
+  /// Returns false if the context makes no engine: a name or a certificate is missing.
   [[nodiscard]] bool make_engine(bool client, std::string_view server_name);
   progress handshake(result<void>& out);
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -9104,13 +9119,13 @@ class tls_resource final : public stream_resource {
   [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
 
   [[nodiscard]] tls_info info() const;
-  /// Null once it was unwrapped.
+  /// Null after `unwrap`.
   [[nodiscard]] byte_stream* transport() const noexcept { return transport_.get(); }
 
   ip_endpoint remote;
 
  private:
-  /// What an end that does not wait can do for what was sent.
+  /// Sends what can be sent without waiting, before the transport is closed.
   void end_without_waiting();
   ANYIO_NET_FN void shut() noexcept override;
 
@@ -9132,17 +9147,17 @@ class tls_resource final : public stream_resource {
   std::unique_ptr<byte_stream> transport_;
   ref<stream_resource> inner_;
   std::shared_ptr<tls_context> context_;
-  byte_queue incoming_;  // as it came
-  byte_queue held_;      // plaintext that `unwrap` met
+  byte_queue incoming_;  // as received
+  byte_queue held_;      // plaintext that `unwrap` received
   tls_pipe pipe_;
   std::unique_ptr<tls_engine> engine_;
   relay relays_[2];
-  error read_failure_;    // for good; end of stream too
-  error write_failure_;   // for good
-  error engine_failure_;  // for good: it must not be called again
+  error read_failure_;    // permanent; end of stream too
+  error write_failure_;   // permanent
+  error engine_failure_;  // permanent: the engine must not be called again
   bool standard_compatible_;
   bool established_ = false;
-  bool goodbye_said_ = false;  // the close_notify is out, or on its way
+  bool goodbye_said_ = false;  // the close_notify is sent, or queued
   bool reader_awaits_flush_ = false;
   bool writer_awaits_input_ = false;
 };
@@ -9151,7 +9166,7 @@ class tls_resource final : public stream_resource {
 
 namespace detail {
 
-/// What `tls_stream::unwrap` gives.
+/// The operation that `tls_stream::unwrap` returns.
 class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation, tls_unwrapped> {
  public:
   static constexpr const char* name = "unwrap";
@@ -9178,50 +9193,51 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
 
 }  // namespace detail
 
-/// An encrypted byte stream over another one. Made by `wrap_client` and `wrap_server`, `connect_tls` and
-/// `tls_listener`.
+/// An encrypted byte stream over another byte stream. `wrap_client`, `wrap_server`, `connect_tls` and
+/// `tls_listener` make it.
 ///
-/// At the peer's close_notify `receive` raises `end_of_stream`; a connection that ends without one is
-/// `broken_resource`, unless it was made with `standard_compatible = false`: then that is an end of stream,
-/// too. What is wrong with a record is `tls`, and ends the stream. `send_eof` sends a close_notify under TLS
-/// 1.3, and is `not_supported` under 1.2. `close`, `aclose` and the destructor send one, `close` and the
-/// destructor without waiting, and close the stream below.
+/// At the peer's close_notify `receive` raises `end_of_stream`. A connection that ends without one raises
+/// `broken_resource`, or `end_of_stream` if the stream was made with `standard_compatible = false`. An
+/// invalid record raises `tls`, and ends the stream. `send_eof` sends a close_notify under TLS 1.3, and
+/// raises `not_supported` under 1.2. `close`, `aclose` and the destructor send a close_notify, unless
+/// `standard_compatible` is false, and close the stream below; `close` and the destructor do not wait.
 ///
-/// `close` and the destructor can lose what `send` has taken if the peer sends anything after that, and under
-/// TLS 1.3 servers send tickets of their own accord (a `tls_listener` of this library only with its data):
-/// the kernel resets a connection on which something comes after close. `aclose` loses nothing.
+/// `close` and the destructor can lose sent data if the peer sends anything later: the kernel resets a
+/// connection that receives data after close. Under TLS 1.3 servers send tickets unasked (a `tls_listener` of
+/// this library only with its data). `aclose` loses nothing.
 class tls_stream : public byte_stream {
  public:
   tls_stream() = default;
 
-  /// Begins TLS as a client, who needs a `server_name` (`invalid_argument` without), unless the context
-  /// verifies nobody. The transport must be used by nobody else; before STARTTLS see that nothing is buffered
-  /// that came in clear. Raises `tls` when the handshake fails, `timed_out` when it takes too long,
-  /// `broken_resource` when the connection ends within it; then the transport is closed.
+  /// Begins TLS as a client. It needs a `server_name` (`invalid_argument` without), unless the context
+  /// verifies no server. Nothing else may use the transport; before STARTTLS, make sure that no cleartext
+  /// input is buffered. Raises `tls` if the handshake fails, `timed_out` if it takes too long,
+  /// `broken_resource` if the connection ends during the handshake; then the transport is closed.
   [[nodiscard]] static tls_wrap_operation wrap_client(std::unique_ptr<byte_stream> transport,
                                                       std::shared_ptr<tls_context> context,
                                                       tls_options options = {});
-  /// The same as a server, whose context needs a certificate (`invalid_argument` without).
+  /// Begins TLS as a server, whose context needs a certificate (`invalid_argument` without). Transport and
+  /// other errors are as for `wrap_client`.
   [[nodiscard]] static tls_wrap_operation wrap_server(std::unique_ptr<byte_stream> transport,
                                                       std::shared_ptr<tls_context> context,
                                                       tls_options options = {});
 
-  /// What was agreed in the handshake; stays after close.
+  /// The parameters that the handshake agreed on; remembered after closing.
   [[nodiscard]] tls_info info() const { return resource_ ? own().info() : tls_info(); }
-  /// Ends TLS, not the connection: exchanges close_notify with the peer and gives the stream below. Needs
-  /// both directions. Fails with `tls`, and loses nothing, if the peer sent data that was not received: then
-  /// receive until the end of the stream, and unwrap again.
+  /// Ends TLS, but not the connection: exchanges close_notify with the peer and returns the stream below. No
+  /// receive or send may be pending. If the peer sent data that was not received, fails with `tls` and loses
+  /// nothing: then receive until the end of the stream, and unwrap again.
   [[nodiscard]] detail::tls_unwrap_operation unwrap() {
     return detail::tls_unwrap_operation(
         detail::ref<detail::tls_resource>(static_cast<detail::tls_resource*>(resource_.get())));
   }
-  /// The stream below, which stays this one's. There must be one: not of a stream that was
-  /// default-constructed or unwrapped.
+  /// The stream below, which this stream still owns. There must be one: a stream that was default-constructed
+  /// or unwrapped has none.
   [[nodiscard]] byte_stream& transport() const noexcept {
     ANYIO_NET_ASSERT(resource_ && own().transport() != nullptr && "this stream has no transport");
     return *own().transport();
   }
-  /// The peer's address if the innermost stream is a TCP connection; stays after either end has gone.
+  /// The peer's address if the innermost stream is a TCP connection; remembered after either end has closed.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? own().remote : ip_endpoint();
   }
@@ -9235,8 +9251,8 @@ class tls_stream : public byte_stream {
   }
 };
 
-/// What `tls_stream::wrap_client` and `wrap_server` give: the handshake. Destroyed or failed, it closes the
-/// transport.
+/// The operation that `tls_stream::wrap_client` and `wrap_server` return: the handshake. If it fails or is
+/// destroyed, it closes the transport.
 class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_operation, tls_stream> {
  public:
   static constexpr const char* name = "tls: handshake";
@@ -9247,7 +9263,7 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
   tls_wrap_operation& operator=(tls_wrap_operation&& other) noexcept;
   ~tls_wrap_operation() { left(); }
 
-  /// Who is at the other end, if that is known already.
+  /// The peer's address, if it is known already.
   ip_endpoint remote;
 
  private:
@@ -9295,7 +9311,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// What `connect_tls` gives.
+/// The operation that `connect_tls` returns.
 class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operation, tls_stream> {
  public:
   static constexpr const char* name = "connect_tls";
@@ -9335,17 +9351,17 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   tls_wrap_operation shaking_;
   std::shared_ptr<tls_context> context_;
   std::string server_name_;
-  tls_options options_;  // without its name, which is above
+  tls_options options_;  // except its name, see `server_name_`
   bool begun_ = false;
-  bool last_ = false;  // the handshake is to try once more
+  bool last_ = false;  // the handshake must try once more
   result<tcp_stream>* connection_ = nullptr;
   result<tls_stream>* stream_ = nullptr;
 };
 
 }  // namespace detail
 
-/// Connects to a host, as `connect_tcp` does, and begins TLS with it. `server_name` is the host unless the
-/// options say another.
+/// Connects to a host, like `connect_tcp`, and begins TLS with it. `server_name` is the host unless the
+/// options name another.
 [[nodiscard]] inline detail::connect_tls_operation connect_tls(std::string_view host, std::uint16_t port,
                                                                std::shared_ptr<tls_context> context,
                                                                tls_options options = {},
@@ -9357,9 +9373,9 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
 
 // == tls/tls_credentials.hpp ======================================================================
 
-// What every engine does alike with a configuration: reading its texts, naming what is wrong with them,
-// names of servers, sessions to resume. So that the same mistake has the same words with every TLS library.
-// This part must not know one.
+// The part of a configuration that every engine handles alike: its texts and their errors, names of servers,
+// sessions to resume. So the same mistake has the same error text with every TLS library. This part must not
+// know a TLS library.
 
 #include <array>
 #include <iterator>
@@ -9371,13 +9387,13 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// A text of a configuration, and the field it came from, as errors name it: "tls: ca_file".
+/// A text of a configuration, and its field as errors name it: "tls: ca_file".
 struct tls_text {
   std::string text;
   const char* field = "";
 
   [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
-  /// `errc::tls` in the name of the field; `reason` is static text.
+  /// An `errc::tls` error that names the field; `reason` is static text.
   [[nodiscard]] error wrong(const char* reason) const noexcept {
     // The analyzer cannot follow the move of a result that holds this.
     // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
@@ -9385,7 +9401,7 @@ struct tls_text {
   }
 };
 
-/// All that a configuration says, with its files read. What is secret is wiped when it ends.
+/// A configuration, with its files read. The destructor overwrites the secrets.
 class tls_material {
  public:
   tls_material() = default;
@@ -9393,9 +9409,9 @@ class tls_material {
   tls_material& operator=(tls_material&&) = delete;
   ~tls_material();
 
-  tls_text ca;           // not given: the system's
+  tls_text ca;           // not given: the system's authorities
   tls_text certificate;  // not given: none
-  tls_text private_key;  // given if the certificate is: perhaps the certificate's own text
+  tls_text private_key;  // given if the certificate is; may be the certificate's text
   std::string password;
   std::vector<std::string> alpn;
   tls_verify verify = tls_verify::peer;
@@ -9403,14 +9419,15 @@ class tls_material {
   tls_version min_version = tls_version::v1_2;
 };
 
-/// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
+/// Reads the files of a configuration. The TLS library checks the contents of the texts.
 [[nodiscard]] result<tls_material> read_material(const tls_config& config);
-/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
+/// Reads a configuration for `add_certificate`: certificate and name are required. Removes the name's
+/// trailing dot.
 [[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
-/// The authorities that the system trusts; empty if there is no such file.
+/// Reads the authorities that the system trusts; empty if there is no such file.
 [[nodiscard]] std::string read_system_trust();
 
-/// What is wrong with texts and certificates, in the same words for every library.
+/// The errors of texts and certificates, with the same text for every library.
 namespace tls_reason {
 inline constexpr const char* no_certificate = "there is no certificate in it";
 inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
@@ -9436,24 +9453,26 @@ inline constexpr const char* bad_record = "a record was damaged on its way";
 inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
 }  // namespace tls_reason
 
-/// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
+/// The text for the number of an alert (RFC 8446, section 6): "the peer sent the alert handshake_failure".
 [[nodiscard]] const char* alert_reason(int description) noexcept;
 
-/// Who a client wants to talk to.
+/// The server to which a client connects.
 struct tls_server_identity {
   std::string name;                   // for SNI; empty for an address
   std::optional<ip_address> address;  // without a scope
 
   [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
 };
-/// A name without its trailing dot, or an address; neither if it can be no name of a host.
+/// Parses an address, or a name without its trailing dot; neither is set if the text cannot be a host name.
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
-/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
+/// The key under which a client keeps sessions; empty for an unknown server. Names and addresses never share
+/// a key.
 [[nodiscard]] std::string session_key(const tls_server_identity& server);
-/// Whether a name, in which the first label may be "*", covers a host (RFC 9525, section 6.3).
+/// Whether a name, whose first label may be "*", covers a host (RFC 9525, section 6.3).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 
-/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
+/// Of several certificates, the one for a host; null if there is none. An exact name has priority over a
+/// wildcard.
 template <class Certificates>
 auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
   decltype(&*all.begin()) found = nullptr;
@@ -9465,12 +9484,12 @@ auto certificate_for(Certificates& all, std::string_view host) noexcept -> declt
   return found;
 }
 
-/// Randomness, of this thread's loop if there is one: a simulation repeats it.
+/// Draws random bytes, from this thread's loop if there is one, so that a simulation repeats them.
 void draw_random(void* into, std::size_t size);
-/// Seconds since 1970, in the same way.
+/// Seconds since 1970, from this thread's loop if there is one.
 [[nodiscard]] std::int64_t calendar_now();
 
-/// Sessions that clients may resume, the latest of each of the servers met last. For all threads.
+/// Sessions that clients may resume: the latest one of each recently used server. Any thread may use it.
 template <class Session>
 class tls_sessions {
  public:
@@ -9482,7 +9501,7 @@ class tls_sessions {
     sessions_.emplace_front(server, std::move(session));
     if (sessions_.size() > most) sessions_.pop_back();
   }
-  /// Takes it out: a ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4).
+  /// Removes and returns a session: a TLS 1.3 ticket should be used only once (RFC 8446, appendix C.4).
   [[nodiscard]] std::optional<Session> take(const std::string& server) {
     const guard lock(mutex_);
     for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
@@ -9520,15 +9539,15 @@ class tls_sessions {
 
 // Accepting TLS connections.
 //
-// A handshake takes as long as the client likes, so each runs beside the others: in a task of its own where
-// connections are served, and as one of several operations where they are accepted one by one. What fails or
-// stalls is nobody else's trouble. This part must not know a TLS library.
+// A handshake takes as long as the client likes, so handshakes run concurrently: each in its own task for
+// `serve`, and as one of several operations for `accept`. A handshake that fails or stalls affects no other
+// connection. This part must not know a TLS library.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// How a listener's connections become TLS streams.
+/// The settings with which a listener's connections become TLS streams.
 struct tls_server_settings {
   std::shared_ptr<tls_context> context;
   bool standard_compatible = true;
@@ -9537,7 +9556,7 @@ struct tls_server_settings {
   [[nodiscard]] tls_wrap_operation wrap(tcp_stream&& connection) const;
 };
 
-/// A handler of TLS streams as one of TCP streams.
+/// Makes a handler of TCP streams from a handler of TLS streams.
 template <class Handler>
 class tls_handler : public handshaking {
   using outcome = std::invoke_result_t<Handler&, tls_stream>;
@@ -9546,19 +9565,19 @@ class tls_handler : public handshaking {
   tls_handler(tls_server_settings settings, Handler&& handler)
       : settings_(std::move(settings)), handler_(std::move(handler)) {}
 
-  // Whoever serves keeps this where it is from here on.
+  // From here on `serving` does not move this object.
   void serve_with(const serve_options& options, void (*one_more)(void* server), void* server) {
     one_more_ = one_more;
     server_ = server;
     if (options.max_handshakes != 0 && options.max_connections != 0)
       places_ = std::make_unique<semaphore>(options.max_connections);
   }
-  /// How many connections are established, of those that this was called with.
+  /// How many of the connections passed to this handler are established.
   [[nodiscard]] std::size_t established() const noexcept { return established_; }
 
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
-    permit place;  // handshakes that end together can be more than there is room for
+    permit place;  // more handshakes can end at the same time than the limit allows
     if (places_ != nullptr) place = co_await places_->acquire();
     const counted here(*this);
     if constexpr (is_operation<outcome>) {
@@ -9577,7 +9596,7 @@ class tls_handler : public handshaking {
     }
     counted(const counted&) = delete;
     counted& operator=(const counted&) = delete;
-    ~counted() { --by_.established_; }  // who serves hears of the end of the whole
+    ~counted() { --by_.established_; }  // `serving` learns of the end from the task
 
    private:
     tls_handler& by_;
@@ -9591,15 +9610,15 @@ class tls_handler : public handshaking {
   std::size_t established_ = 0;
 };
 
-/// What accepting one by one keeps: handshakes under way, and streams that nobody has taken yet. No new
-/// connection is taken while nobody waits.
+/// The state of accepting one by one: handshakes in progress, and streams that no `accept` has taken yet.
+/// While no `accept` is pending, no new connection is accepted.
 class tls_accepting final : public resource {
  public:
   tls_accepting(ref<listener_resource> listener, tls_server_settings settings)
       : resource(listener->core()), listener_(std::move(listener)), settings_(std::move(settings)) {}
   ANYIO_NET_FN ~tls_accepting() override;
 
-  /// The next stream; false: it wakes who waits.
+  /// Takes the next stream. Returns false if there is none; then it wakes the waiter later.
   bool next(result<tls_stream>& out);
   ANYIO_NET_FN void withdrawn(side) noexcept override;
   [[nodiscard]] int descriptor() const noexcept override { return listener_->descriptor(); }
@@ -9638,7 +9657,7 @@ class tls_accepting final : public resource {
 
 }  // namespace detail
 
-/// What `tls_listener::accept` gives.
+/// The operation that `tls_listener::accept` returns.
 template <>
 class [[nodiscard]] accept_operation<tls_stream>
     : public detail::resource_operation<accept_operation<tls_stream>, tls_stream, detail::tls_accepting,
@@ -9666,11 +9685,11 @@ class [[nodiscard]] accept_operation<tls_stream>
   }
 };
 
-/// Accepts TLS connections. A handshake that stalls, or fails, harms no other.
+/// Accepts TLS connections. A handshake that stalls or fails affects no other connection.
 class tls_listener {
  public:
   tls_listener() = default;
-  /// The context needs a certificate. Of the options `server_name` says nothing here.
+  /// The context needs a certificate. `server_name` of the options is ignored.
   tls_listener(tcp_listener listener, std::shared_ptr<tls_context> context, tls_options options = {})
       : listener_(std::move(listener)),
         settings_{std::move(context), options.standard_compatible, options.handshake_timeout} {}
@@ -9678,26 +9697,27 @@ class tls_listener {
   tls_listener& operator=(tls_listener&& other) noexcept;
   ~tls_listener() { close(); }
 
-  /// Whether it is open.
+  /// Whether the listener is open.
   explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
 
-  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are
-  /// taken while somebody waits here, as many as come (`serve` has a limit); what was taken and is not ready
-  /// when a wait is cancelled is for the next one.
+  /// Accepts the next connection whose handshake succeeds; those whose handshake fails are skipped. While an
+  /// `accept` is pending, all arriving connections are accepted (`serve` has a limit). After a cancelled
+  /// `accept`, handshakes in progress and unused streams are left for the next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
-  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count in
-  /// `max_connections`, so that peers who stall can fill it until their `handshake_timeout` is over. With
-  /// `max_handshakes` in the options they have a limit of their own instead, which should be many times
-  /// larger than the handshakes that honest peers have under way; a connection that is established while
-  /// there are `max_connections` of them counts as a handshake still, and its handler begins once another
-  /// ends.
+  /// Serves connections like `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes
+  /// count towards `max_connections`, so peers that stall can fill it until their `handshake_timeout` is
+  /// over. With `max_handshakes` in the options, handshakes have a limit of their own instead. It should be
+  /// many times larger than the number of handshakes that honest peers have in progress. A connection that is
+  /// established while there are `max_connections` of them still counts as a handshake, and its handler
+  /// begins once another one ends.
   template <class Handler>
     requires std::invocable<std::decay_t<Handler>&, tls_stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), options);
   }
-  /// The same; `on_error` sees failed handshakes, too.
+  /// Serves connections with an error handler, like `tcp_listener::serve`; `on_error` also receives the
+  /// errors of handshakes.
   template <class Handler, class OnError>
     requires std::invocable<std::decay_t<Handler>&, tls_stream> &&
              std::invocable<std::decay_t<OnError>&, const error&>
@@ -9705,9 +9725,9 @@ class tls_listener {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), std::forward<OnError>(on_error), options);
   }
 
-  /// What it accepts from.
+  /// The TCP listener from which it accepts.
   [[nodiscard]] tcp_listener& listener() noexcept { return listener_; }
-  /// Closes it at once, with the handshakes that `accept` has begun; again is a no-op.
+  /// Closes the listener at once, with the handshakes that `accept` began. Calling it again has no effect.
   void close() noexcept;
 
  private:
@@ -9732,9 +9752,9 @@ class tls_listener {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// Credentials for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto. What
-/// is wrong with the configuration is told by its field: "tls: private_key_file: no such file (ENOENT)".
-/// mbedTLS 2.28 speaks TLS 1.2 alone.
+/// Makes a context for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto.
+/// An error in the configuration names its field: "tls: private_key_file: no such file (ENOENT)". mbedTLS
+/// 2.28 supports only TLS 1.2.
 [[nodiscard]] result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config = {});
 
 }}  // namespace anyio
@@ -9749,8 +9769,8 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// Credentials for OpenSSL 3. Link with -lssl -lcrypto. What is wrong with the configuration is told by its
-/// field: "tls: private_key_file: no such file (ENOENT)".
+/// Makes a context for OpenSSL 3. Link with -lssl -lcrypto. An error in the configuration names its field:
+/// "tls: private_key_file: no such file (ENOENT)".
 [[nodiscard]] result<std::shared_ptr<tls_context>> openssl_context(tls_config config = {});
 
 }}  // namespace anyio
@@ -15659,7 +15679,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
     if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
-  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
+  if (is_mapped(target_.address)) {  // on some systems an IPv6 socket reaches IPv4 only with this off
     const int off = 0;
     if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
       return fail(status, "set_option");
@@ -15667,7 +15687,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
-    system.keep_non_blocking(fd.get());  // connect(2) has no flag for it
+    system.keep_non_blocking(fd.get());  // connect(2) has no flag for non-blocking calls
   }
   sockaddr_storage address{};
   if (settings_.local) {
@@ -15683,7 +15703,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   const socklen_t size = target_.to_sockaddr(address);
   const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
-  // Watched only now: a socket that has never been connected counts as hung up.
+  // Watched only now: pollers report a socket that was never connected as hung up.
   int watched = 0;
   ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
   if (watched < 0) return fail(watched, "connect");
@@ -15707,7 +15727,7 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   sockaddr_storage address{};
   size = sizeof address;
   if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
-    // Woken for nothing: it goes on. After a reset that came at once there is no peer either.
+    // After a spurious wake-up the attempt continues. After an immediate reset there is no peer either.
     const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
     if (bits == 0) return false;
     out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
@@ -15715,7 +15735,7 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   }
   const ip_endpoint local = local_endpoint_of(system, fd);
   const ip_endpoint remote{unmapped(target_.address), target_.port};
-  if (local == remote) {  // simultaneous open with itself: nobody listens there
+  if (local == remote) {  // simultaneous open with itself: no listener exists there
     out = error(errc::os_error, ECONNREFUSED, name);
     return true;
   }
@@ -15739,7 +15759,7 @@ ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host,
       delay_(options.happy_eyeballs_delay),
       settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
       made_(true) {
-  // An address in text needs no look-up, nor the memory of one; that of another family is refused there.
+  // An address in text needs no look-up and no memory for one; the look-up rejects one of another family.
   const result<ip_address> address = ip_address::parse(host);
   if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
     target_ = ip_endpoint{*address, port};
@@ -15815,7 +15835,7 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
   if (stage_ == stage::local_name) {
     locals_ = *std::move(r);
     if (target_) return begin_race(out);
-    // What this end cannot reach need not be asked for.
+    // Addresses that the local end cannot reach need no query.
     const auto has = [&](bool v6) {
       return std::any_of(locals_.begin(), locals_.end(),
                          [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
@@ -15824,12 +15844,12 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
     return look_up(stage::name, host_, port_, family, out);
   }
   targets_ = *std::move(r);
-  // Else the error of all could be that of an address which nobody can reach here.
+  // Otherwise the reported error could be that of an address whose family this machine lacks.
   drop_missing_families(loop_core::current().system(), targets_);
   return begin_race(out);
 }
 
-/// RFC 8305, section 4: the families take turns, beginning with that of the first address.
+/// RFC 8305, section 4: the families alternate, beginning with that of the first address.
 inline void interleave_families(std::vector<ip_endpoint>& all) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     const bool wanted = !all[i - 1].address.is_v6();
@@ -15860,7 +15880,7 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   const ip_endpoint& target = target_ ? *target_ : targets_[next_];
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
-    // Without an address of the family the attempt fails, as binding to one of the other would.
+    // Without a local address of the family the attempt fails in bind, with the first local address.
     const auto found = std::find_if(locals_.begin(), locals_.end(),
                                     [&](const ip_endpoint& e) { return may_reach(e, target); });
     settings.local = found == locals_.end() ? locals_.front() : *found;
@@ -15895,12 +15915,12 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp
   const bool first = which.is_first;
   delete &which;
   --running_;
-  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
+  if (r.has_value() || result_access::is_foreign(r)) {  // an exception from `prepare` also ends the race
     won_ = &r;
   } else {
-    // Of the first one tried, if that failed; it may still run when a later one has failed already.
+    // The error of the first address tried, if it failed. It may still run when a later one has failed.
     if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
-    head_start_.cancel();  // the next one at once
+    head_start_.cancel();  // the next address begins at once
   }
   this->run_now();
 }
@@ -15931,7 +15951,7 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
   }
   const int status =
       system.connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->size);
-  if (status == -EAGAIN) {  // the backlog is full, and no event will tell when it is not
+  if (status == -EAGAIN) {  // the backlog is full, and no event reports when it has room
     loop.arm(pause_, add(loop.now(), next_pause_), *this);
     next_pause_ = std::min<duration>(next_pause_ * 2, longest_pause);
     return false;
@@ -15984,7 +16004,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
 
 // == connection/listener.ipp ======================================================================
 
-// Listening sockets: how they are made and what accepting meets.
+// Listening sockets: how they are made, and the errors of accepting.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -15992,7 +16012,7 @@ namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
   const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
-  sockets.reserve(sockets.size() + 1);  // only what is watched stands there, since `shut` forgets it
+  sockets.reserve(sockets.size() + 1);  // `sockets` holds only watched descriptors, since `shut` forgets them
   registration place{fd, 0};
   const int status = core().watch(place, *this);
   if (status >= 0) sockets.push_back({place, local, any || transparent});
@@ -16001,7 +16021,7 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  // Not in a forked child: the parent goes on listening there.
+  // Not in a forked child: the parent still listens there.
   if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }
 
@@ -16013,7 +16033,7 @@ ANYIO_NET_COLD void listener_resource::shut() noexcept {
   if (still_own) paths.unlink(r.own_path.c_str());
 }
 
-/// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
+/// Whether an error concerns only one connection, and not the listener (accept(2), "Error handling").
 inline bool concerns_one_connection(int e) {
   switch (e) {
     case ECONNABORTED:
@@ -16035,10 +16055,10 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
-/// What a connection takes until its handler has it.
+/// The cost of a connection until its handler runs, in system calls.
 inline constexpr std::size_t calls_of_accept = 3;
 
-/// How many connections wait on a listening TCP socket; 0 where the system does not tell.
+/// The number of pending connections of a listening TCP socket; 0 where the system does not report it.
 inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
 #if defined(__linux__) && defined(TCP_INFO)
   tcp_info info{};
@@ -16048,16 +16068,16 @@ inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[may
   return 0;
 }
 
-/// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
-/// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
-/// instead: that many calls find one, and the poller tells of those that come later.
+/// accept(2) has no flag like MSG_DONTWAIT, and another user of the shared socket may have cleared
+/// O_NONBLOCK. So the flag is restored before a call that might find no connection. Under load the pending
+/// connections are counted instead: that many calls find one each, and the poller reports later ones.
 ANYIO_NET_COLD void listener_resource::look(const listening_socket& s) {
   constexpr std::uint32_t looks_of_check = 16;
   const bool is_tcp = s.local.port != 0;
   if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
     known_ = waiting_connections(core().system(), s.place.fd);
     exhausted[read_side] = known_ >= 2;
-    // Another process may take some of them: then the flag matters.
+    // Another process may accept some of them; then the flag matters.
     if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
     if (known_ < 2) known_ = in_a_row_ = 0;
   }
@@ -16078,7 +16098,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
       a.local = s.local;
       a.any_address = s.any_address;
       if (known_ != 0) --known_;
-      if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
+      if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets get a turn
       return outcome::connection;
     }
     known_ = 0;
@@ -16094,7 +16114,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;
     report(why);
-    return outcome::again;  // so that each one is told of
+    return outcome::again;  // so that each error is reported
   }
   return outcome::again;
 }
@@ -16108,7 +16128,7 @@ ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                               const listener_resource::accepted& a, tcp_stream*) {
   backend& system = loop.system();
-  if (from.no_delay) {  // it may have been reset already, which is no reason to refuse it
+  if (from.no_delay) {  // an error does not matter: the connection may have been reset already
     const int on = 1;
     system.set_option(a.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
@@ -16136,7 +16156,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 }
 #endif
 
-/// Whether connections to addresses that are not its own come to a listening socket (ip(7)).
+/// Whether a listening socket accepts connections to addresses that are not its own (ip(7)).
 [[gnu::cold]] inline bool is_transparent([[maybe_unused]] backend& system, [[maybe_unused]] int fd,
                                          [[maybe_unused]] const ip_endpoint& local) {
 #if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)
@@ -16154,7 +16174,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
   const bool v6 = family != AF_INET && names_of(system).has_family(AF_INET6);
-#if defined(__OpenBSD__)  // a socket is of one family there
+#if defined(__OpenBSD__)  // there a socket has only one family
   dual_stack = false;
   if (v6 && family == AF_UNSPEC)
     return {ip_endpoint{ip_address::any_v6(), port}, ip_endpoint{ip_address::any_v4(), port}};
@@ -16165,7 +16185,7 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
   return {ip_endpoint{ip_address::any_v4(), port}};
 }
 
-/// A listening socket at one address: the descriptor, or the error.
+/// Opens a listening socket at one address.
 [[gnu::cold]] inline result<unique_fd> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
                                                  const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
@@ -16175,7 +16195,7 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
     return system.set_option(fd.get(), level, name, &value, sizeof value);
   };
 #if defined(SO_REUSEPORT_LB)
-  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: SO_REUSEPORT gives one listener all connections
 #else
   constexpr int share_port = SO_REUSEPORT;
 #endif
@@ -16207,8 +16227,8 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
                                                bool dual_stack, const tcp_listener_options& options) {
   backend& system = core.system();
   error last(errc::os_error, EADDRNOTAVAIL, "bind");
-  // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
-  // to choose once.
+  // All addresses share one port. If the kernel chooses it for one address, it may be in use at another, so
+  // each address gets to choose once.
   for (std::size_t round = 0; round < addresses.size(); ++round) {
     const std::uint16_t wanted_port = addresses[round].port;
     ref<listener_resource> r(new listener_resource(core));
@@ -16241,7 +16261,7 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
   return last;
 }
 
-/// The listening socket that `from_fd` was given.
+/// Takes over the listening socket that `from_fd` was given.
 [[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
                                                                    const wanted_socket& wanted) {
   backend& system = core.system();
@@ -16334,7 +16354,7 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
 
 // == connection/resolve.ipp =======================================================================
 
-// What is known of names without asking, and what becomes of an answer.
+// Names that need no query, and the results of queries.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -16350,7 +16370,7 @@ ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote)
   return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
 }
 
-/// `localhost` or a name under it. The root's dot is off already.
+/// Whether a name is `localhost` or a name under it. The trailing dot is removed already.
 inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
   if (name.size() < local.size()) return false;
@@ -16362,7 +16382,7 @@ inline bool is_localhost(std::string_view name) noexcept {
 }
 
 ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
-  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text and without the root's dot
+  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text without the trailing dot
   const auto fail = [&out](errc code, int os_error, const char* reason) {
     out = error_access::with_reason(error(code, os_error, name), reason);
     return true;
@@ -16415,7 +16435,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
     const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
     out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
   } else {
-    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
+    // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
     if (family_ == AF_INET6)
       for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
     out = std::move(answer->endpoints);
@@ -16455,9 +16475,9 @@ ANYIO_NET_FN bool reverse_operation::attempt(result<name_info>& out) {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
-/// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
-/// which the BSDs would call refused; and a listener gets no connection from it.
+/// Whether the path is a stale socket file, which no open socket uses. The probe is a datagram socket. A
+/// socket in use accepts it or reports another type, also if it does not listen or its backlog is full (on
+/// the BSDs, a full backlog refuses a stream probe). And a listener gets no connection from this probe.
 inline bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
   if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
@@ -16480,7 +16500,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
   const bool is_file = !path.empty() && path.front() != '\0';
   const std::string file(path);
 
-  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // nobody gets in before chmod
+  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // no process can connect before chmod
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = paths_of(system).unlink(file.c_str());
@@ -16490,7 +16510,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
   if (status < 0 || !is_file || !mode) return status;
   operation = "chmod";
   status = paths_of(system).change_mode(file.c_str(), *mode);
-  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves nothing behind
+  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves no file behind
   return status;
 }
 
@@ -16507,7 +16527,7 @@ namespace detail {
 ANYIO_NET_FN int datagram_resource::watch(int fd) {
   registration place{fd, 0};
   const int status = core().watch(place, *this);
-  if (status >= 0) place_ = place;  // only what is watched is forgotten by `shut`
+  if (status >= 0) place_ = place;  // only if it is watched, since `shut` forgets it
   return status;
 }
 
@@ -16538,8 +16558,8 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
 }
 
 ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
-  // No UDP datagram is longer than the loop's buffer. A UNIX one is as long as the sender's buffer allows,
-  // which with Linux's defaults is less than 416 KiB. Room for that costs no memory until it is used.
+  // No UDP datagram is longer than the loop's buffer. A UNIX datagram can be as long as the sender's buffer
+  // allows, which is less than 416 KiB with Linux's defaults. That room takes no memory until it is used.
   constexpr std::size_t size_of_room = std::size_t{448} * 1024;
   if (exhausted[read_side] && !source) return -EAGAIN;
   mutable_buffer room;
@@ -16568,7 +16588,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
     n = core().system().send_message(place_.fd,
                                      message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
   }
-  // What a full queue of a UNIX socket is to the BSDs and macOS.
+  // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
   if (n == -EAGAIN || queue_is_full) {
     exhausted[write_side] = true;
@@ -16578,7 +16598,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
 }
 
 ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation) const noexcept {
-  // The other end refused; on a UNIX socket that is not connected the path of this one send did.
+  // The peer refused. On a UNIX socket that is not connected, only the path of this send did.
   const bool refused = status == -ECONNREFUSED && (connected_ || family_ != AF_UNIX);
   return error(refused ? errc::broken_resource : errc::os_error, -status, operation);
 }
@@ -16599,7 +16619,7 @@ ANYIO_NET_FN result<> datagram_socket::set_option(int level, int name, int value
 
 ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const {
   if (!*this) return error(errc::closed_resource, 0, "get_option");
-  int value = 0;  // an option of one byte fills the first
+  int value = 0;  // an option of one byte fills only the first byte
   socklen_t size = sizeof value;
   const int status =
       resource_->core().system().get_option(resource_->descriptor(), level, name, &value, &size);
@@ -16612,7 +16632,7 @@ ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const 
 
 // == datagram/datagram_connect.ipp ================================================================
 
-// Which of the addresses of a name a UDP socket takes.
+// Choosing one of a name's addresses for a UDP socket.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -16646,7 +16666,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
     out = udp_socket::open(local, options_);
     if (out.has_value()) return true;
     if (first.code() == errc::ok) first = out.error();
-    // Another socket on the port of one address is no reason to take another address.
+    // Only an address that this machine lacks leads to the next address; a port in use does not.
     if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
   }
   out = first;
@@ -16721,7 +16741,7 @@ ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
 ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
   if (!is_known_) {
     result<std::vector<ip_endpoint>> answer(errc::cancelled);
-    // A socket that takes both families is one of IPv6 to which IPv4 is mapped; ours are not, but others'.
+    // AF_UNSPEC: a socket of both families, which `from_fd` can take over, sends to mapped IPv4 addresses.
     if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
     if (!answer) {
       out = detail::result_access::failure<void>(answer);
@@ -16748,7 +16768,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
     : capacity_(count), max_size_(max_size) {
-  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be had
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be allocated
   const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
   block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
 }
@@ -16768,7 +16788,7 @@ ANYIO_NET_FN bool udp_batch::push(const_buffer data, const ip_endpoint& to) {
 namespace detail {
 
 #if defined(__linux__)
-// Numbers of the kernel's, which not every C library has: <linux/udp.h>.
+// Option numbers of the kernel (<linux/udp.h>), which not every C library has.
 inline constexpr int udp_segment_option = 103;
 inline constexpr int udp_gro_option = 104;
 inline constexpr bool has_pieces = true;
@@ -16778,12 +16798,12 @@ inline constexpr int udp_gro_option = 0;
 inline constexpr bool has_pieces = false;
 #endif
 
-/// Room for one control message of one number.
+/// Room for one control message that holds one number.
 struct control_room {
   alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
 };
 
-/// Room for one such message behind those that options of the socket add: times, a mark, a count of drops.
+/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count.
 struct receive_control_room {
   alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
 };
@@ -16799,7 +16819,7 @@ ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
   if (!has_pieces) return;
   if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0)
     return;
-  memory_.reset(new std::byte[per_call * room]);  // touched only as far as it is used
+  memory_.reset(new std::byte[per_call * room]);  // uninitialized: unused parts take no memory
 }
 
 ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
@@ -16807,7 +16827,7 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
   int value = 0;
   socklen_t size = sizeof value;
   if (!has_pieces) return;
-  // A kernel that does not know it would ignore the control message, and send all in one datagram.
+  // A kernel without this option would ignore the control message, and send all data in one datagram.
   if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) <
       0)
     return;
@@ -16816,7 +16836,7 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
 
 // --- receiving
 
-/// The size of the datagrams in a piece, from the message's control part; 0 if there is none.
+/// The size of the datagrams in a piece, from the message's control data; 0 if it has none.
 inline std::size_t segment_of(const message& m) noexcept {
   msghdr header{};
   header.msg_control = m.control;
@@ -16830,8 +16850,9 @@ inline std::size_t segment_of(const message& m) noexcept {
   return 0;
 }
 
-/// Asks the kernel for up to `wanted` messages. Each goes to its slot, and what does not fit there to its
-/// place in the memory, behind room for the slot's part. How many came, or a negative errno.
+/// Asks the kernel for up to `wanted` messages. Each goes to its slot. Bytes that do not fit there go to its
+/// place in the memory, after the room for the slot's part. Returns the number of messages, or a negative
+/// errno.
 ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots,
                                      std::size_t stride) {
   message messages[per_call];
@@ -16873,12 +16894,12 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     p.from_size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
-  // Half of what takes a call of its own is the message's.
+  // A message in a batch costs about half as much as a call of its own.
   socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
   return n;
 }
 
-/// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
+/// Keeps the fetched messages as left-over pieces: copies the parts in the slots to the other parts.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
@@ -16986,12 +17007,12 @@ ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::s
     if (!connected && other.sender != first.sender) break;
     total += size;
     ++n;
-    if (size < segment) break;  // only the last may be shorter
+    if (size < segment) break;  // only the last one may be shorter
   }
   return n;
 }
 
-/// Whether a piece may have failed because it was one; a limit is then found for the socket.
+/// Whether a send may have failed because it was a piece; the limit of the socket is lowered then.
 inline bool refuses_pieces(int status) noexcept {
   return status == -EINVAL || status == -EMSGSIZE || status == -EIO || status == -EOPNOTSUPP ||
          status == -ENOPROTOOPT;
@@ -17053,7 +17074,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
     }
     if (n < 0) {
       if (runs[0] == 1 || !refuses_pieces(n)) return n;
-      // Too long for the path, or pieces do not go there at all: one by one from here on.
+      // Too long for the path, or pieces are impossible there: such datagrams go one by one from here on.
       const bool too_long = n == -EINVAL || n == -EMSGSIZE;
       segment_limit_ = too_long ? batch[sent].data.size() - 1 : 0;
       continue;
@@ -17273,7 +17294,7 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
   constexpr const char* operation = "set_multicast_interface";
   if (!*this) return error(errc::closed_resource, 0, operation);
   const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
-  if (for_v4) {  // of a socket for both families, too
+  if (for_v4) {  // also for a socket of both families
     const in_addr address = detail::to_in_addr(interface);
     return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
   }
@@ -17281,7 +17302,7 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
   const unsigned index = interface.scope_id();
   if (detail::is_given(interface)) {
     if (index == 0) return error(errc::invalid_argument, 0, operation);
-  } else {  // of both families, if the socket takes both
+  } else {  // for both families, if the socket has both
     const in_addr any{};
     static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
   }
@@ -17291,8 +17312,8 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
   constexpr const char* operation = "set_multicast_loop";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  // A socket for both families has two settings; one for IPv6 only may refuse the other.
-  const unsigned char byte = on ? 1 : 0;  // some systems take no other size
+  // A socket of both families has two settings; an IPv6-only socket may reject that of IPv4.
+  const unsigned char byte = on ? 1 : 0;  // some systems accept no other size
   const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
   if (resource_->family() == AF_INET) return for_v4;
   const unsigned value = on ? 1 : 0;
@@ -17326,9 +17347,9 @@ namespace detail {
 
 static_assert(sizeof(unix_datagram_resource) <= recycler::block_size_of[recycler::descriptors]);
 
-// A send to a full queue allocates the datagram first, and to free it again counts as news that there is
-// room: who tries at every event tries for ever. So the kernel is asked, for whom it can tell, and believed
-// once a pause.
+// A send to a full queue allocates the datagram first. Freeing it again triggers an event that there is room,
+// so a send that retries at every event retries without end. So the kernel is asked for room, if the socket
+// is connected (else it does not know), and its answer is believed once per pause.
 ANYIO_NET_FN bool retry_pause::over(datagram_resource& socket) noexcept {
   if (timer_.armed()) {
     if (!socket.connected() || tried_early_ || socket.exhausted[write_side]) return false;
@@ -17354,7 +17375,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
     const std::string_view* remote, const unix_datagram_options& options) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  // Names that cannot be are told before anything is made.
+  // Invalid names are reported before a socket is opened.
   result<unix_address> peer = make_unix_address(remote != nullptr ? *remote : std::string_view(), "connect");
   if (!peer) return peer.error();
   const result<unix_address> own = make_unix_address(options.local_path, "bind");
@@ -17435,7 +17456,7 @@ ANYIO_NET_FN std::string connected_unix_datagram_socket::remote_path() const {
 
 // == tls/tls.ipp ==================================================================================
 
-// The words of TLS failures.
+// The texts of TLS errors.
 
 #if !defined(ANYIO_NET_NO_THREADS)
 #include <mutex>
@@ -17445,14 +17466,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A text that was met once.
+/// A text that is kept for as long as the program runs.
 struct kept_text {
   std::string text;
   kept_text* next;
 };
 
-/// The same text for as long as the program runs; null when too many different ones have been met, as they
-/// are when somebody else's words are in them.
+/// A copy of a text that is kept for as long as the program runs. Null after too many different texts: then
+/// they contain text from outside, for example from peers.
 inline const char* keep_text(std::string_view text) {
   constexpr std::size_t most = 512;
   static kept_text* first = nullptr;
@@ -17541,13 +17562,13 @@ ANYIO_NET_FN void connect_tls_operation::left() noexcept {
 
 // == tls/tls_credentials.ipp ======================================================================
 
-// Reading a configuration's texts, and the words for what is wrong with them.
+// Reading the texts of a configuration, and the texts of their errors.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Overwrites a secret; the compiler cannot leave it out.
+/// Overwrites a secret; the compiler cannot optimize this away.
 inline void wipe(std::string& secret) noexcept {
-  secret.resize(secret.capacity());  // a short one that was moved away still lies here
+  secret.resize(secret.capacity());  // a short string that was moved from still lies here
   volatile char* p = secret.data();
   for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
   secret.clear();
@@ -17555,12 +17576,12 @@ inline void wipe(std::string& secret) noexcept {
 
 ANYIO_NET_FN tls_material::~tls_material() {
   wipe(private_key.text);
-  wipe(certificate.text);  // which may hold the key, too
-  wipe(ca.text);           // likewise
+  wipe(certificate.text);  // it may hold the key too
+  wipe(ca.text);           // it may hold a key too
   wipe(password);
 }
 
-/// One pair of fields, of which one may be given.
+/// Reads one pair of fields, of which only one may be given.
 inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
                           const char* pem_field) {
   if (!file.empty() && !pem.empty())
@@ -17574,7 +17595,7 @@ inline result<> read_text(tls_text& out, std::string_view file, const char* file
     std::string path(file);
     const bool has_nul = path.find('\0') != std::string::npos;
     const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
-    wipe(path);  // a key's text, where somebody took the wrong field
+    wipe(path);  // it may be a key's text, if the caller used the wrong field
     if (status < 0) return error(errc::tls, -status, file_field);
   }
   return {};
@@ -17624,7 +17645,7 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
   if (server_name.ends_with('.')) server_name.pop_back();
   tls_config further = config;
-  further.verify_client = tls_verify::none;  // it is the context that asks clients
+  further.verify_client = tls_verify::none;  // the setting of the context applies
   result<tls_material> m = read_material(further);
   if (!m) return m.error();
   if (!m->certificate.given()) return refuse("there is no certificate");
@@ -17685,9 +17706,9 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
   return "the peer sent an alert";
 }
 
-/// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
-/// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
-/// another notation.
+/// Whether a name has only labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and
+/// common use). Rejects names that an engine could take for a pattern, as OpenSSL does with a leading dot, or
+/// a resolver for an address in another notation.
 inline bool is_host_name(std::string_view name) noexcept {
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   const auto allowed = [&](char c) {
@@ -17711,7 +17732,7 @@ ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name)
   if (server_name.ends_with('.')) server_name.remove_suffix(1);
   const std::string_view host = server_name.substr(0, server_name.find('%'));
   if (result<ip_address> address = ip_address::parse(host)) {
-    identity.address = unmapped(*address);  // certificates are for IPv4 addresses, however they are written
+    identity.address = unmapped(*address);  // a certificate names a mapped address as IPv4
   } else if (is_host_name(server_name)) {
     identity.name = server_name;
   }
@@ -17731,12 +17752,12 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   };
   if (!pattern.starts_with("*.")) return same(pattern, host);
   const std::size_t dot = host.find('.');
-  // The wildcard stands for letters, digits and hyphens, as OpenSSL has it.
+  // The wildcard stands for letters, digits and hyphens, as in OpenSSL.
   const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 
-/// That of this thread's loop; null: the machine's.
+/// The service of this thread's loop; null means that of the machine.
 inline security_service* own_security() {
   loop_core* const loop = loop_core::current_or_null();
   return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
@@ -17763,7 +17784,7 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 
 // == tls/tls_listener.ipp =========================================================================
 
-// How TLS connections are accepted one by one.
+// Accepting TLS connections one by one.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -17799,7 +17820,7 @@ ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
   return false;
 }
 
-/// Nobody waits any longer.
+/// No `accept` is pending any more.
 ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
   accept_ = {};
   failure_ = error();
@@ -17983,7 +18004,7 @@ ANYIO_NET_FN detail::loop_core& tls_wrap_operation::home() const {
   return detail::loop_core::current();
 }
 
-/// Both sides are this operation's until the handshake is over.
+/// Both sides belong to this operation until the handshake is over.
 ANYIO_NET_FN void tls_wrap_operation::take_places() noexcept {
   if (!resource_) return;
   resource_->set_waiting(detail::read_side, this);
@@ -17998,7 +18019,7 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
   const detail::ref<detail::tls_resource> begun(
       new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
   begun->remote = remote;
-  const bool willing = begun->make_engine(client_, server_name_);  // a context of the user's may throw
+  const bool willing = begun->make_engine(client_, server_name_);  // a user's context may throw
   resource_ = begun;
   if (willing) return true;
   out = detail::error_access::with_reason(
@@ -18039,7 +18060,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
   return false;
 }
 
-/// A handshake that did not come to its end closes what it was about.
+/// A handshake that did not complete closes the transport.
 ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
   patience_.cancel();
   made_ = timed_ = false;
@@ -18065,21 +18086,21 @@ ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {
 
 // == tls/tls_stream.ipp ===========================================================================
 
-// How an engine is driven.
+// Driving an engine.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Engine calls of one attempt; then others have a turn.
+/// The limit of engine calls per attempt; then other tasks get a turn.
 inline constexpr int tls_calls_of_attempt = 16;
-/// What a step of a handshake costs, in system calls: some hundreds of microseconds.
+/// The cost of a step of a handshake, in system calls: some hundreds of microseconds.
 inline constexpr std::size_t calls_of_handshake = 128;
-/// Plaintext that goes into one record (RFC 8446, section 5.1).
+/// The most plaintext in one record (RFC 8446, section 5.1).
 inline constexpr std::size_t tls_record_size = 16384;
-/// Room for what the transport has: as much as the recycler keeps, and what must be free behind a record that
-/// is not complete.
+/// Room for data from the transport: as much as the recycler keeps, and the least room that must be free
+/// after an incomplete record.
 inline constexpr std::size_t tls_read_ahead = recycler::block_size_of[recycler::large];
 inline constexpr std::size_t tls_least_room = 8192;
-/// So much may lie unsent before a reader, whose calls may add to it, has to wait.
+/// If more bytes than this are unsent, a reader has to wait, since its calls may add to them.
 inline constexpr std::size_t tls_backlog = 65536;
 
 ANYIO_NET_FN tls_resource::tls_resource(std::unique_ptr<byte_stream> transport,
@@ -18105,7 +18126,7 @@ ANYIO_NET_FN tls_info tls_resource::info() const { return established_ ? engine_
 
 // --- the transport
 
-/// Whether the transport can be used on a relay's side.
+/// Whether the transport can be used on the side of a relay.
 ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
   place.leave();
   if (!inner_->open()) {
@@ -18118,11 +18139,11 @@ ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
   return false;
 }
 
-/// Reads once from the transport, for a reader or a writer. Done with an error, or with `rx_eof`, when
-/// nothing more will come.
+/// Reads once from the transport, for a reader or a writer. It is done when data arrived, with an error, or
+/// with `rx_eof` when no more data follows.
 ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
   const progress p = pull_once(failure);
-  // The place was the other's too: unless it is taken again, the other has to look for itself.
+  // The other side may use this relay too: unless the relay joins again, the other side must try itself.
   if (p != progress::waiting && (who == write_side || writer_awaits_input_))
     wake(who == write_side ? read_side : write_side);
   return p;
@@ -18150,7 +18171,7 @@ ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
   return p;
 }
 
-/// Sends what the engine left to be sent.
+/// Sends the bytes that the engine left in the pipe.
 ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   byte_queue& bytes = pipe_.tx;
   pipe_.may_wait = 0;
@@ -18169,16 +18190,16 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   if (p == progress::waiting) place.join(*inner_);
   if (p == progress::done && !r.has_value()) {
     failure = r.error();
-    if (!engine_failed()) write_failure_ = failure;  // the first failure is the one to be told
+    if (!engine_failed()) write_failure_ = failure;  // the first failure is the one to report
     bytes.consume(bytes.size());
   }
   if (p != progress::waiting && reader_awaits_flush_) wake(read_side);
   return p;
 }
 
-/// The same for a call that is not to wait for it: what does not go now goes in the background.
+/// Sends the bytes in the pipe without waiting; the rest is sent in the background.
 ANYIO_NET_FN void tls_resource::flush_soon() {
-  error failure;  // kept for who sends; what has come may still be read
+  error failure;  // kept for the writer; received data can still be read
   if (relays_[write_side].waits() || pipe_.tx.size() == pipe_.may_wait) return;
   if (flush(failure) == progress::again) core().queue(relays_[write_side]);
 }
@@ -18200,7 +18221,7 @@ ANYIO_NET_FN void tls_resource::on_readable(resource& r, bool cancelled) {
   self.wake(write_side);
 }
 
-/// Who cancels a send leaves what is on its way to go out in the background.
+/// After a cancelled send, queued bytes are sent in the background.
 ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
   if (s == read_side) {
     reader_awaits_flush_ = false;
@@ -18217,7 +18238,7 @@ ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
 
 // --- the engine
 
-/// One call of a verb.
+/// Makes one engine call.
 template <class Verb>
 tls_status tls_resource::call(Verb verb) {
   const std::size_t before = incoming_.size();
@@ -18226,7 +18247,7 @@ tls_status tls_resource::call(Verb verb) {
   pipe_.starved = false;
   const tls_status status = verb(*engine_);
   const std::size_t used = before - pipe_.rx.size();
-  constexpr std::size_t price = 8;  // of a byte, beside one that is only moved
+  constexpr std::size_t price = 8;  // of an encrypted byte, relative to a byte that is only moved
   core().count_work(price * (used + pipe_.tx.size() - to_go));
   incoming_.consume(used);
   pipe_.rx = {};
@@ -18262,7 +18283,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
       case tls_status::closed:
       case tls_status::truncated: break;
     }
-    const bool told = write_failure_.code() != errc::ok;  // why the peer hears nothing
+    const bool told = write_failure_.code() != errc::ok;  // why the peer received nothing
     out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
                : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
                                            "the connection ended within the handshake");
@@ -18271,7 +18292,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   return progress::again;
 }
 
-/// What ends the reading for good.
+/// The permanent error that ends reading.
 ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
   switch (status) {
     case tls_status::failed: return engine_failure_;
@@ -18283,7 +18304,7 @@ ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
                                    "the connection ended without a close_notify");
 }
 
-/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the
+/// Reads plaintext: `ok` with some bytes, `again` with the progress of a wait, any other status with the
 /// failure.
 ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, progress& p, error& failure) {
   p = progress::again;
@@ -18351,7 +18372,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   error failure;
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
     if (write_failure_.code() != errc::ok) return fail(write_failure_);
-    // Records go out together, as far as they are small.
+    // Small records are sent together.
     if (data.done() || pipe_.tx.size() >= tls_record_size || relays_[write_side].waits()) {
       const progress p = flush(failure);
       if (p != progress::done) return p;
@@ -18391,7 +18412,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 
 // --- the end
 
-/// The close_notify, once, if there is anybody to say it to.
+/// Appends the close_notify, once, if the connection is established.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
   if (!established_ || engine_failed() || std::exchange(goodbye_said_, true)) return;
   call([](tls_engine& e) { return e.close(); });
@@ -18400,7 +18421,7 @@ ANYIO_NET_FN void tls_resource::say_goodbye() {
 ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   if (!eof_sent_ && !engine_failed()) {
     if (engine_->info().version != "TLSv1.3") {
-      // Under TLS 1.2 the peer would have to answer with its own and drop what it had to say.
+      // Under TLS 1.2 the peer would have to answer with its own close_notify and drop unsent data.
       out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
                                       "TLS 1.2 cannot end one direction alone");
       return progress::done;
@@ -18442,11 +18463,11 @@ ANYIO_NET_COLD void tls_resource::end_without_waiting() {
   error failure;
   exhausted[write_side] = false;  // there may be room again
   if (inner_->open() && write_failure_.code() == errc::ok) {
-    for (int i = 0; i < 1024 && flush(failure) == progress::again; ++i) {  // as far as it goes
+    for (int i = 0; i < 1024 && flush(failure) == progress::again; ++i) {  // as far as possible
     }
   }
-  // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
-  // And tickets may lie there that no user knows of.
+  // Sent data would be lost if received data is unread: closing such a socket resets the connection. The
+  // unread data may be tickets, of which no user knows.
   constexpr int reads = 64;
   std::byte room[tls_least_room];
   for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
@@ -18458,7 +18479,7 @@ ANYIO_NET_COLD void tls_resource::end_without_waiting() {
 
 ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
-  // In a forked child the connection is the parent's, who sends and reads on.
+  // In a forked child the connection belongs to the parent, which still sends and reads.
   if (!core().inherited()) static_cast<void>(call_without_throwing([this] { end_without_waiting(); }));
   relays_[read_side].leave();
   relays_[write_side].leave();
@@ -18506,9 +18527,9 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
 
 // == tls/mbedtls/tls_mbedtls_keys.ipp =============================================================
 
-// Certificates and keys for mbedTLS, 2.28 and 3.2 and later.
+// Certificates and keys for mbedTLS: 2.28, and 3.2 and later.
 //
-// What 2.28 does not do is done for it here: addresses in certificates, and AES for encrypted keys.
+// This part adds what 2.28 lacks: addresses in certificates, and AES for encrypted keys.
 
 #if defined(ANYIO_NET_MBEDTLS)
 
@@ -18563,8 +18584,8 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Held while the library works. One that is built without locks of its own shares keys and tables between
-/// threads, so only one of them may be in it.
+/// Held during calls of mbedTLS. An mbedTLS without its own locks shares keys and tables between threads, so
+/// only one thread at a time may call it.
 class mbedtls_turn {
 #if !defined(MBEDTLS_THREADING_C) && !defined(ANYIO_NET_NO_THREADS)
  public:
@@ -18587,8 +18608,9 @@ class mbedtls_turn {
 /// The connection whose handshake takes a step on this thread.
 inline constinit thread_local const mbedtls_ssl_context* mbedtls_in_handshake = nullptr;
 
-/// 2.28 puts the system's clock before a hello's randomness: the client where that is kept, the server into
-/// the message. There it is out of a simulation's reach, and tells the peer how the clock goes.
+/// Whether memory follows the place of the clock in a hello. 2.28 puts the system's clock before the random
+/// bytes: the client where it keeps them, the server into the message. A simulation cannot control that
+/// clock, and the peer learns it.
 inline bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
   const mbedtls_ssl_context* const ssl = mbedtls_in_handshake;
   if (ssl == nullptr || ssl->handshake == nullptr) return false;
@@ -18606,7 +18628,7 @@ inline int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
   return 0;
 }
 
-/// The library's words for one of its codes, or the number.
+/// mbedTLS's text for one of its error codes, or the number.
 inline std::string mbedtls_words(int code) {
 #if defined(MBEDTLS_ERROR_C)
   if (const char* words = mbedtls_high_level_strerr(code); words != nullptr) return words;
@@ -18627,8 +18649,8 @@ inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
   return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
 }
 
-/// Whether a certificate is for a server, by the entries of its subjectAltName only (RFC 9525, section 6).
-/// 2.28 compares no addresses, goes on to the common name, and has a rule of its own for wildcards.
+/// Whether a certificate is for a server, only by the entries of its subjectAltName (RFC 9525, section 6).
+/// 2.28 compares no addresses, falls back to the common name, and has its own rule for wildcards.
 inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
   constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
   constexpr int address_entry = 0x87;
@@ -18646,8 +18668,8 @@ inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server
   return false;
 }
 
-/// What is wrong with the peer's certificate, null if nothing is. Of several faults, the one that tells a
-/// person most.
+/// The fault of the peer's certificate, null if it has none. Of several faults, the one that is most useful
+/// to a person.
 inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
   const auto has = [flags](std::uint32_t any_of) { return (flags & any_of) != 0; };
   if (flags == 0xffffffffU) return tls_reason::unverified;
@@ -18668,17 +18690,17 @@ inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexce
 
 // Reading certificates and keys.
 
-/// All certificates of a text, into a list that is empty. Null, or what is wrong.
+/// Reads all certificates of a text into an empty list. Returns null, or the fault.
 inline const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
   constexpr std::string_view begin = "-----BEGIN CERTIFICATE-----";
   std::size_t announced = 0;
   for (std::size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + begin.size()))
     ++announced;
   if (announced == 0) return tls_reason::no_certificate;
-  // The NUL at the end counts: by it the library knows text.
+  // The size includes the final NUL, by which mbedTLS recognizes text.
   const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
   if (mbedtls_x509_crt_parse(&into, bytes, text.size() + 1) != 0) return tls_reason::bad_certificate;
-  // One that is cut off at the end is not counted as bad.
+  // mbedTLS does not report a certificate that is cut off at the end.
   for (const mbedtls_x509_crt* c = &into; c != nullptr; c = c->next) --announced;
   return announced == 0 ? nullptr : tls_reason::bad_certificate;
 }
@@ -18695,7 +18717,7 @@ inline int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, 
 
 #if MBEDTLS_VERSION_NUMBER < 0x03000000 && defined(MBEDTLS_PKCS5_C) && defined(MBEDTLS_CIPHER_MODE_CBC)
 
-/// What PBES2 (RFC 8018, section 6.2) needs to decrypt.
+/// The data that PBES2 (RFC 8018, section 6.2) needs to decrypt.
 struct mbedtls_pbes2 {
   mbedtls_asn1_buf salt = {};
   mbedtls_asn1_buf iv = {};
@@ -18705,7 +18727,7 @@ struct mbedtls_pbes2 {
   mbedtls_cipher_type_t cipher = MBEDTLS_CIPHER_NONE;
 };
 
-/// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). False if it is anything but PBES2 with AES-CBC.
+/// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). Returns false if it is not PBES2 with AES-CBC.
 inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
   constexpr int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
   const auto is = [](const mbedtls_asn1_buf& oid, std::string_view bytes) {
@@ -18724,7 +18746,7 @@ inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsi
   if (mbedtls_asn1_get_alg(&p, end, &derivation, &derivation_parameters) != 0) return false;
   if (mbedtls_asn1_get_alg(&p, end, &cipher, &out.iv) != 0) return false;
   if (!is(derivation, MBEDTLS_OID_PKCS5_PBKDF2) || derivation_parameters.tag != sequence) return false;
-  constexpr std::string_view aes("\x60\x86\x48\x01\x65\x03\x04\x01", 8);  // then which of them (NIST)
+  constexpr std::string_view aes("\x60\x86\x48\x01\x65\x03\x04\x01", 8);  // then one byte for the kind (NIST)
   if (cipher.len != aes.size() + 1 || std::memcmp(cipher.p, aes.data(), aes.size()) != 0) return false;
   switch (cipher.p[aes.size()]) {
     case 2: out.cipher = MBEDTLS_CIPHER_AES_128_CBC; break;
@@ -18740,7 +18762,7 @@ inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsi
   out.salt.p = p;
   p += out.salt.len;
   if (mbedtls_asn1_get_int(&p, end, &out.rounds) != 0 || out.rounds <= 0) return false;
-  if (p != end && *p == MBEDTLS_ASN1_INTEGER) {  // the key's length, which the cipher tells as well
+  if (p != end && *p == MBEDTLS_ASN1_INTEGER) {  // the key's length, which the cipher implies
     int length = 0;
     if (mbedtls_asn1_get_int(&p, end, &length) != 0) return false;
   }
@@ -18750,7 +18772,7 @@ inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsi
          mbedtls_oid_get_md_hmac(&function, &out.hash) == 0;
 }
 
-/// Decrypts PBES2 to DER; empty if that fails.
+/// Decrypts PBES2 to DER; empty on failure.
 inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
                                                         const std::string& password) {
   std::array<unsigned char, 32> secret = {};
@@ -18781,7 +18803,7 @@ inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& enc
   return plain;
 }
 
-/// Reads a key that is encrypted as OpenSSL 3 does it, which 2.28 cannot. Null, or what is wrong.
+/// Reads a key that is encrypted in the way of OpenSSL 3, which 2.28 cannot. Returns null, or the fault.
 inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
   mbedtls_pem_context pem;
   mbedtls_pem_init(&pem);
@@ -18806,15 +18828,15 @@ inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_mater
 
 #else
 
-/// This mbedTLS reads them itself, or was built without.
+/// This mbedTLS reads such keys itself, or was built without the functions for it.
 ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context&, const tls_material&) {
   return tls_reason::bad_private_key;
 }
 
 #endif
 
-/// A certificate with those that lead to its authority, and its key. Stays where it is: the library refers
-/// to it.
+/// A certificate, those that lead to its authority, and its key. It must not move, because mbedTLS refers to
+/// it.
 class mbedtls_certificate {
  public:
   mbedtls_certificate() noexcept {
@@ -18828,7 +18850,7 @@ class mbedtls_certificate {
     mbedtls_x509_crt_free(&chain);
   }
 
-  /// Once.
+  /// Must be called once.
   [[nodiscard]] result<> read(const tls_material& material) {
     if (const char* wrong = mbedtls_read_certificates(chain, material.certificate.text); wrong != nullptr)
       return material.certificate.wrong(wrong);
@@ -18842,7 +18864,7 @@ class mbedtls_certificate {
     return {};
   }
 
-  std::string name;  // of a server, for further ones
+  std::string name;  // the server's name, for further certificates
   mbedtls_x509_crt chain;
   mbedtls_pk_context key;
 
@@ -18862,8 +18884,8 @@ class mbedtls_certificate {
     const int code = mbedtls_read_key(key, bytes, text.size() + 1, material.password);
     if (code == 0) return {};
     if (!encrypted) return material.private_key.wrong(tls_reason::bad_private_key);
-    // A wrong password may by chance give what looks decrypted, and is no key. Codes come with a reason
-    // added.
+    // With a wrong password, the decrypted data may by chance look right, but it is no key. mbedTLS adds a
+    // reason to its codes, which is removed here.
     const int kind = -(-code & 0xff80);
     if (kind == MBEDTLS_ERR_PK_PASSWORD_MISMATCH || kind == MBEDTLS_ERR_PK_KEY_INVALID_FORMAT ||
         kind == MBEDTLS_ERR_PK_KEY_INVALID_VERSION)
@@ -18882,10 +18904,10 @@ class mbedtls_certificate {
 
 // == tls/mbedtls/tls_mbedtls.ipp ==================================================================
 
-// The hook for mbedTLS.
+// The engine for mbedTLS.
 //
-// mbedTLS pulls and pushes bytes by two callbacks, which here take from a pipe and append to it. It takes
-// randomness and the date from the library's own sources, so that a simulation repeats both.
+// mbedTLS reads and writes bytes by two callbacks, which take from a pipe and append to it. Random bytes and
+// the date come from this library's own sources, so that a simulation repeats both.
 
 #if defined(ANYIO_NET_MBEDTLS)
 
@@ -18914,7 +18936,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// What a client needs to resume: secret.
+/// The data that a client needs to resume a session. It is secret.
 class mbedtls_kept_session {
  public:
   mbedtls_kept_session() = default;
@@ -18923,10 +18945,10 @@ class mbedtls_kept_session {
   ~mbedtls_kept_session() { mbedtls_platform_zeroize(bytes.data(), bytes.size()); }
 
   std::string bytes;
-  std::string peer_certificate;  // what is resumed under TLS 1.3 does not bring it again
+  std::string peer_certificate;  // a resumed TLS 1.3 session does not send it again
 };
 
-/// Everything that connections share.
+/// The state that all connections share.
 class mbedtls_credentials final : public tls_context,
                                   public std::enable_shared_from_this<mbedtls_credentials> {
  public:
@@ -18949,14 +18971,14 @@ class mbedtls_credentials final : public tls_context,
 #endif
   }
 
-  /// Once, before all else.
+  /// Must be called once, before any other function.
   [[nodiscard]] result<> set_up(tls_material& material);
 
   ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
   ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
   ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
 
-  /// The certificate for a name that a client asks for; null for the main one.
+  /// The certificate for a name that a client asks for; null means the main certificate.
   [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
     return certificate_for(further_, server_name);
   }
@@ -18976,7 +18998,7 @@ class mbedtls_credentials final : public tls_context,
 #endif
   mbedtls_certificate main_;
   std::list<mbedtls_certificate> further_;
-  std::vector<std::string> protocols_;  // the library refers to these three
+  std::vector<std::string> protocols_;  // mbedTLS refers to these three
   std::vector<const char*> protocol_list_;
   std::vector<int> ciphers_;
   tls_sessions<mbedtls_kept_session> sessions_;
@@ -18991,7 +19013,7 @@ class mbedtls_credentials final : public tls_context,
 #endif
 };
 
-/// One connection's end.
+/// One end of a connection.
 class mbedtls_engine final : public tls_engine {
  public:
   mbedtls_engine(std::shared_ptr<mbedtls_credentials> credentials, tls_pipe& pipe,
@@ -19009,7 +19031,7 @@ class mbedtls_engine final : public tls_engine {
     mbedtls_ssl_free(&ssl_);
   }
 
-  /// Once, before all else; false if there is no memory.
+  /// Must be called once, before any other function. Returns false if there is no memory.
   [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
 
   ANYIO_NET_FN tls_status handshake() override;
@@ -19020,7 +19042,7 @@ class mbedtls_engine final : public tls_engine {
   [[nodiscard]] ANYIO_NET_FN tls_info info() const override;
   [[nodiscard]] ANYIO_NET_FN std::string last_error() const override;
 
-  /// Chooses a server's certificate.
+  /// Chooses a server's certificate by the name that the client asks for.
   static int name_asked_for(void* credentials, mbedtls_ssl_context* ssl, const unsigned char* name,
                             std::size_t size) noexcept;
 
@@ -19029,7 +19051,7 @@ class mbedtls_engine final : public tls_engine {
   static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
   static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
 
-  // Fields that 2.28 has no functions for, and 3 none or other ones.
+  // Fields for which 2.28 has no functions, and 3 has none or different ones.
   [[nodiscard]] int state() const noexcept;
   [[nodiscard]] bool is_version(std::string_view version) const noexcept {
     return mbedtls_ssl_get_version(&ssl_) == version;
@@ -19037,7 +19059,7 @@ class mbedtls_engine final : public tls_engine {
   [[nodiscard]] int alert() const noexcept;
   [[nodiscard]] bool begins_record() const noexcept;
   [[nodiscard]] bool warned() const noexcept;
-  /// By warnings: as many as OpenSSL does not take, either.
+  /// Whether the peer sent too many warnings: as many as OpenSSL rejects, too.
   [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
 
   [[nodiscard]] bool is_foreign() const noexcept;
@@ -19053,13 +19075,13 @@ class mbedtls_engine final : public tls_engine {
   mbedtls_ssl_context ssl_;
   const std::shared_ptr<mbedtls_credentials> credentials_;
   tls_pipe& pipe_;
-  const tls_server_identity identity_;  // of a client's server
-  std::string asked_for_;               // by a server's client
-  std::string peer_certificate_;        // if the library does not keep it
+  const tls_server_identity identity_;  // client only: the server
+  std::string asked_for_;               // server only: the name that the client asks for
+  std::string peer_certificate_;        // if mbedTLS does not keep it
   int failure_ = 0;
-  std::size_t begun_ = 0;  // how many of the first bytes have come
+  std::size_t begun_ = 0;  // how many bytes of `head_` are filled
   std::array<unsigned char, 5> head_ = {};
-  unsigned warnings_ = 0;  // one after the other
+  unsigned warnings_ = 0;  // in a row
   const bool server_side_;
   bool self_signed_ = false;
   bool resumed_ = true;  // until certificates are exchanged
@@ -19071,7 +19093,7 @@ class mbedtls_engine final : public tls_engine {
 
 ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
   if (mbedtls_ssl_setup(&ssl_, &config) != 0) return false;
-  // Even without a name: where this is not called, some versions check none in silence, and others fail.
+  // Needed even without a name: without this call some versions silently check no name, and others fail.
   if (mbedtls_ssl_set_hostname(&ssl_, identity_.name.empty() ? nullptr : identity_.name.c_str()) != 0)
     return false;
   mbedtls_ssl_set_bio(&ssl_, this, send, receive, nullptr);
@@ -19085,7 +19107,7 @@ ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
 
 ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
+  constexpr std::size_t level = 5;  // after the record's header; in clear until the handshake is over
   if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
     engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
   if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
@@ -19099,7 +19121,7 @@ ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::s
   const std::size_t n = std::min(size, pipe.rx.size());
   if (n < size) pipe.starved = true;
   if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
-  // The library passes warnings over, and goes on to the next record.
+  // mbedTLS ignores warnings, and goes on to the next record.
   if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
   if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
   std::memcpy(into, pipe.rx.data(), n);
@@ -19113,7 +19135,7 @@ ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::s
 ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificate, int depth,
                                         std::uint32_t* flags) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  // By the library's calendar, not by the system's.
+  // By this library's calendar, not by the system's.
   constexpr std::uint32_t dated = MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE;
   *flags &= ~dated;
   const std::int64_t now = calendar_now();
@@ -19167,7 +19189,7 @@ ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
 #endif
 }
 
-/// Whether the library has nothing of the record that it asks for.
+/// Whether mbedTLS has no byte yet of the record that it asks for.
 ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
@@ -19185,7 +19207,7 @@ ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
 #endif
 }
 
-/// Whether what came first begins no record (RFC 8446, section 5.1).
+/// Whether the first bytes received do not begin a record (RFC 8446, section 5.1).
 ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
   if (begun_ > 0 && head_[0] != MBEDTLS_SSL_MSG_HANDSHAKE && head_[0] != MBEDTLS_SSL_MSG_ALERT) return true;
@@ -19193,7 +19215,7 @@ ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
 }
 
-/// Under which a client keeps sessions; empty if it does not know the server.
+/// The key under which a client keeps sessions; empty if it does not know the server.
 ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
 
 ANYIO_NET_FN void mbedtls_engine::offer_session() {
@@ -19202,7 +19224,7 @@ ANYIO_NET_FN void mbedtls_engine::offer_session() {
   mbedtls_ssl_session session;
   mbedtls_ssl_session_init(&session);
   const auto* bytes = reinterpret_cast<const unsigned char*>(kept->bytes.data());
-  // One that cannot be used makes the handshake longer, and no more.
+  // A session that cannot be used only makes the handshake longer.
   if (mbedtls_ssl_session_load(&session, bytes, kept->bytes.size()) == 0 &&
       mbedtls_ssl_set_session(&ssl_, &session) == 0)
     peer_certificate_ = std::move(kept->peer_certificate);
@@ -19219,7 +19241,7 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
   if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
     std::size_t size = 0;
     mbedtls_kept_session kept;
-    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // tells the size
+    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // returns the size
     kept.bytes.resize(size);
     kept.peer_certificate = shown_certificate();
     if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
@@ -19228,8 +19250,8 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
   }
 }
 
-/// A certificate that a client need not show must not be wrong, either. The library goes on with it, so it
-/// is looked at before the handshake is over.
+/// Whether an optional client certificate is wrong. mbedTLS continues with it, so it is checked before the
+/// handshake is over.
 ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
   if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
   constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
@@ -19243,13 +19265,13 @@ ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
 }
 
 ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
-  // The pipe takes it, so it can only fail for the reason that the connection does.
+  // The pipe always has room, so this fails only for the reason for which the connection fails.
   static_cast<void>(mbedtls_ssl_send_alert_message(&ssl_, MBEDTLS_SSL_ALERT_LEVEL_FATAL, description));
 }
 
-/// Tells the peer, where the library fails in silence: of a missing certificate, or a record without sense.
+/// Sends an alert where mbedTLS fails silently: after a missing certificate, or an invalid record.
 ANYIO_NET_FN void mbedtls_engine::alert_failure() {
-  // What it says under TLS 1.3 cannot be told from data here, and there it is not silent.
+  // Under TLS 1.3 an alert cannot be told from data here, and mbedTLS does not fail silently.
   if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
   if (is_flooded()) return send_alert(MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
   send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
@@ -19278,7 +19300,7 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
   const std::size_t before = pipe_.tx.size();
   while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
-    // Who resumes does not come here, under any version and at neither end.
+    // A resumed handshake never has this state, under any version and at either end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
       peer_certificate_.clear();
 #if MBEDTLS_VERSION_NUMBER < 0x03000000
@@ -19292,9 +19314,9 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }
   complete_ = true;
-  // What a server says after the client's last message are tickets.
+  // After the client's last message a server sends only tickets.
   if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
-  // Under TLS 1.3 what resumes comes later.
+  // Under TLS 1.3 the data to resume arrives later.
   if (!server_side_ && is_version("TLSv1.2")) keep_session();
   return tls_status::ok;
 }
@@ -19330,7 +19352,7 @@ ANYIO_NET_FN bool mbedtls_engine::pending() const {
   return mbedtls_ssl_get_bytes_avail(&ssl_) != 0 || mbedtls_ssl_check_pending(&ssl_) != 0;
 }
 
-/// DER.
+/// The peer's certificate in DER.
 ANYIO_NET_FN std::string mbedtls_engine::shown_certificate() const {
   const mbedtls_x509_crt* c = mbedtls_ssl_get_peer_cert(&ssl_);
   if (c == nullptr || c->raw.len == 0) return peer_certificate_;
@@ -19344,7 +19366,7 @@ ANYIO_NET_FN tls_info mbedtls_engine::info() const {
   if (!complete_) return about;
   about.peer_certificate_der = shown_certificate();
   about.version = mbedtls_ssl_get_version(&ssl_);
-  // "TLS-ECDHE-..." or "TLS1-3-AES-...", where IANA has underscores, and versions in no name.
+  // mbedTLS has "TLS-ECDHE-..." or "TLS1-3-AES-..."; IANA has underscores, and no version in a name.
   if (const char* known = mbedtls_ssl_get_ciphersuite(&ssl_); known != nullptr) {
     std::string_view cipher = known;
     constexpr std::string_view newer = "TLS1-3-";
@@ -19385,7 +19407,7 @@ ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
   return mbedtls_words(failure_);
 }
 
-/// Prepares what the connections of one kind share. 0, or the library's code.
+/// Prepares what all clients, or all servers, share. Returns 0, or an mbedTLS error code.
 ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int endpoint, tls_version least) {
   if (const int code = mbedtls_ssl_config_defaults(&config, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM,
                                                    MBEDTLS_SSL_PRESET_DEFAULT);
@@ -19407,7 +19429,7 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   static_cast<void>(least);
   mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
 #if defined(MBEDTLS_ECP_C)
-  // 2.28 begins with the largest, and goes on to ones that are too small.
+  // By default 2.28 begins with the largest curve, and includes curves that are too small.
   static constexpr mbedtls_ecp_group_id curves[] = {
 #if defined(MBEDTLS_ECP_DP_CURVE25519_ENABLED)
     MBEDTLS_ECP_DP_CURVE25519,
@@ -19433,10 +19455,11 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
 }
 
-/// Lets a server's clients resume, where that is possible.
+/// Lets the clients of a server resume, where that is possible.
 ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
 #if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
-  // Not all tickets tell who the client is: those of TLS 1.3, and those of a library that forgets it.
+  // Some tickets do not identify the client: those of TLS 1.3, and those of an mbedTLS that does not keep its
+  // certificate.
 #if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
   if (verify_client_ != tls_verify::none) return 0;
 #endif
@@ -19475,9 +19498,9 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   protocols_ = std::move(material.alpn);
   for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
   protocol_list_.push_back(nullptr);
-  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
-  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
-  // with SHA-256 has one with GCM: RFC 5289 brought both.
+  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
+  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
+  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
     const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
     const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
@@ -19510,12 +19533,12 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   return {};
 }
 
-/// Reads the system's, once, unless there are others.
+/// Reads the system's authorities, once, unless others are given.
 ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
   const auto read = [this] {
     if (!system_trust_) return;
     const std::string text = read_system_trust();
-    // One in it that cannot be read is not trusted, and the others are.
+    // A certificate in it that cannot be read is not trusted; the others are.
     static_cast<void>(mbedtls_x509_crt_parse(
         &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
   };
@@ -19553,7 +19576,7 @@ ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view serv
   std::string name(server_name);
   result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  std::list<mbedtls_certificate> added(1);  // the library refers to where it is
+  std::list<mbedtls_certificate> added(1);  // mbedTLS refers to its address
   added.front().name = std::move(name);
   result<> r = added.front().read(*material);
   if (r) further_.splice(further_.end(), added);
@@ -19618,12 +19641,13 @@ using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
 using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
 using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
 
-/// ERR_clear_error, which takes its time also when there are none.
+/// ERR_clear_error, but cheap if there are no errors.
 inline void forget_openssl_errors() noexcept {
   if (ERR_peek_error() != 0) ERR_clear_error();
 }
 
-/// Empties the thread's queue of errors. The TLS library's first entry, else the first of all, 0 if none.
+/// Empties the thread's queue of errors. Returns the TLS library's first entry, else the first of all, 0 if
+/// none.
 inline unsigned long drain_openssl_errors() noexcept {
   unsigned long found = 0;
   while (const unsigned long code = ERR_get_error()) {
@@ -19633,7 +19657,7 @@ inline unsigned long drain_openssl_errors() noexcept {
   return found;
 }
 
-/// The library's own words; static text.
+/// OpenSSL's own text, which is static.
 inline const char* openssl_words(unsigned long code) noexcept {
   const char* const words = ERR_reason_error_string(code);
   return words != nullptr ? words : "the TLS library does not say why";
@@ -19641,8 +19665,8 @@ inline const char* openssl_words(unsigned long code) noexcept {
 
 // == texts ==
 
-/// Takes the next block of a PEM text whose label ends so, with all before it. Empty if there is none.
-/// Block by block, so that a damaged one is not taken for another kind.
+/// Takes the next block of a PEM text whose label ends with `label_end`, and drops the text before it. Empty
+/// if there is none. It proceeds block by block, so that a damaged block is not taken for another kind.
 inline std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
   constexpr std::string_view opening = "-----BEGIN ";
   for (;;) {
@@ -19655,7 +19679,7 @@ inline std::string_view take_pem_block(std::string_view& text, std::string_view 
   }
 }
 
-/// Answers the library when it wants a password, which it would else ask a terminal for.
+/// Answers OpenSSL when it asks for a password; otherwise OpenSSL would ask a terminal.
 struct openssl_password {
   std::string_view known;
   bool asked = false;
@@ -19669,7 +19693,7 @@ struct openssl_password {
   }
 };
 
-/// Null if the block is none.
+/// Returns null if the block is not a certificate.
 inline openssl_certificate read_certificate(std::string_view block) noexcept {
   ERR_clear_error();
   openssl_certificate certificate;
@@ -19714,7 +19738,7 @@ inline result<openssl_key> read_private_key(const tls_text& from, std::string_vi
   return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
 }
 
-/// What one end shows of itself.
+/// The certificates and the key that one end shows.
 struct openssl_identity {
   openssl_certificate certificate;
   openssl_certificates chain;  // those that lead to the authority
@@ -19740,7 +19764,7 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
   for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
     if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
       return material.certificate.wrong(openssl_words(drain_openssl_errors()));
-    static_cast<void>(i->release());  // the stack's now
+    static_cast<void>(i->release());  // the stack owns it now
   }
   if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
     ERR_clear_error();
@@ -19755,12 +19779,12 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
 
 // == tls/openssl/tls_openssl.ipp ==================================================================
 
-// OpenSSL 3 behind the hook.
+// The engine for OpenSSL 3.
 //
-// The library reads and writes through a BIO over the pipe, which never refuses what goes out, and answers
-// "later" also when nothing will follow: an end without close_notify is the engine's to tell, since the
-// library would break the connection for it, also for writing. Its queue of errors belongs to the thread,
-// so it is emptied before every call and left empty after a failure.
+// OpenSSL reads and writes through a BIO over the pipe. The BIO accepts all output. Without input it asks to
+// retry, also if no more input will follow: the engine itself reports an end without close_notify, since
+// OpenSSL would break the connection for it, also for writing. OpenSSL's queue of errors belongs to the
+// thread, so it is emptied before every call and left empty after a failure.
 
 #if defined(ANYIO_NET_OPENSSL)
 
@@ -19786,7 +19810,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Protocols as they stand in a message (RFC 7301, section 3.1).
+/// Encodes protocols as in a message (RFC 7301, section 3.1).
 inline std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
   std::vector<unsigned char> encoded;
   for (const std::string& protocol : protocols) {
@@ -19796,7 +19820,7 @@ inline std::vector<unsigned char> encode_protocols(const std::vector<std::string
   return encoded;
 }
 
-/// Takes the first protocol of an encoded list; empty if there is none or it is cut short.
+/// Takes the first protocol of an encoded list; empty if there is none or it is truncated.
 inline std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
   if (encoded.empty() || encoded[0] >= encoded.size()) return {};
   const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
@@ -19827,13 +19851,13 @@ inline const char* verify_reason(long verdict) noexcept {
   }
 }
 
-/// Chooses how keys are agreed. No finite-field group: one replayed hello of a client would cost the server a
-/// long computation (D(HE)at, CVE-2002-20001).
+/// Chooses the groups for key agreement. No finite-field group: one replayed hello of a client would cost the
+/// server a long computation (D(HE)at, CVE-2002-20001).
 inline bool choose_groups(SSL_CTX* library) {
-  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as that library has it
-  // by default. Older ones know neither the group nor the asterisk.
+  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as by default there.
+  // Older versions know neither the group nor the asterisk.
   if (SSL_CTX_set1_groups_list(library, "*X25519MLKEM768:*X25519:P-256:P-384") == 1) return true;
-  std::string known;  // a provider may lack some: that of FIPS 140 has no X25519
+  std::string known;  // a provider may lack some: the one for FIPS 140 has no X25519
   constexpr const char* wanted[] = {"X25519", "P-256", "P-384"};
   for (const char* const group : wanted) {
     if (SSL_CTX_set1_groups_list(library, group) != 1) continue;
@@ -19844,7 +19868,7 @@ inline bool choose_groups(SSL_CTX* library) {
   return SSL_CTX_set1_groups_list(library, known.c_str()) == 1;
 }
 
-/// Whether this is how the library takes something else than TLS in a first record.
+/// Whether OpenSSL reports this reason if a first record is not TLS.
 inline bool speaks_of_garbage(int reason) noexcept {
   switch (reason) {
     case SSL_R_WRONG_VERSION_NUMBER:
@@ -19866,7 +19890,7 @@ inline bool speaks_of_garbage(int reason) noexcept {
 
 class openssl_engine;
 
-/// What all connections share.
+/// The state that all connections share.
 class openssl_credentials final : public tls_context,
                                   public std::enable_shared_from_this<openssl_credentials> {
  public:
@@ -19899,15 +19923,15 @@ class openssl_credentials final : public tls_context,
 #endif
 };
 
-/// One connection. The library calls its static functions back; from there no exception may come, so that a
-/// failed allocation is told to the library.
+/// One connection. OpenSSL calls its static functions back. No exception may leave them, so they report a
+/// failed allocation to OpenSSL.
 class openssl_engine final : public tls_engine {
  public:
   openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
       : credentials_(std::move(credentials)), pipe_(pipe) {}
   ~openssl_engine() override;
 
-  /// One of these comes first. False: the library has no memory.
+  /// `open_client` or `open_server` is called first. Returns false if OpenSSL has no memory.
   bool open_client(const tls_server_identity& server);
   bool open_server();
 
@@ -19926,7 +19950,7 @@ class openssl_engine final : public tls_engine {
 
  private:
   static openssl_engine& of(SSL* connection) noexcept {
-    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // 0 is the application's
+    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // index 0 is the application's
   }
   static BIO_METHOD* pipe_method() noexcept;
   static int read_pipe(BIO* bio, char* into, int size) noexcept;
@@ -19941,7 +19965,7 @@ class openssl_engine final : public tls_engine {
   tls_pipe& pipe_;
   openssl_ptr<SSL, SSL_free> library_;
   std::string server_name_;
-  std::string session_key_;  // of a client: whom a session is resumed with
+  std::string session_key_;  // client only: the key of the server's sessions
   const char* reason_ = "";
   bool established_ = false;
   bool broken_ = false;
@@ -20019,9 +20043,9 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
     server_name_ = server.name;
-    // By subjectAltName only (RFC 9525, section 6), in which "*" stands for a whole label.
+    // Checks only subjectAltName (RFC 9525, section 6), in which "*" stands for a whole label.
     SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    // Here and below what the library's macro does, without its old-style cast.
+    // Here and below: the call that OpenSSL's macro makes, without its old-style cast.
     if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
       return false;
     if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
@@ -20050,7 +20074,7 @@ ANYIO_NET_FN bool openssl_engine::open_server() {
 }
 
 ANYIO_NET_FN openssl_engine::~openssl_engine() {
-  // Without this the library forgets the session of a connection that ended without close_notify.
+  // Without this OpenSSL forgets the session of a connection that ended without close_notify.
   if (established_ && !broken_) SSL_set_shutdown(library_.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 }
 
@@ -20062,7 +20086,7 @@ ANYIO_NET_FN tls_status openssl_engine::handshake() {
   if (returned != 1) return outcome(returned);
   if (std::exchange(established_, true)) return tls_status::ok;
   if (SSL_is_server(library) == 1) {
-    // What it says after the client's last message are tickets.
+    // After the client's last message a server sends only tickets.
     if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
   } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
     credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
@@ -20074,7 +20098,7 @@ ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n
   n = 0;
   const bool ended = pipe_.rx_eof || (SSL_get_shutdown(library_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
   if (pipe_.rx.empty() && !ended && SSL_has_pending(library_.get()) == 0) {
-    pipe_.starved = true;  // the library would find that out, too, in its time
+    pipe_.starved = true;  // OpenSSL would find the same, but takes longer
     return tls_status::want_input;
   }
   forget_openssl_errors();
@@ -20097,7 +20121,7 @@ ANYIO_NET_FN tls_status openssl_engine::close() {
   return returned >= 0 ? tls_status::ok : outcome(returned);
 }
 
-/// After a call that did not succeed.
+/// The status after a call that did not succeed.
 ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
   switch (SSL_get_error(library_.get(), returned)) {
     case SSL_ERROR_ZERO_RETURN: return tls_status::closed;
@@ -20115,7 +20139,7 @@ ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
   }
 }
 
-/// What the queue of errors says, which is empty afterwards.
+/// The reason in the queue of errors, which is empty afterwards.
 ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
   const unsigned long code = drain_openssl_errors();
   if (ERR_GET_LIB(code) != ERR_LIB_SSL) return openssl_words(code);
@@ -20156,17 +20180,17 @@ ANYIO_NET_FN tls_info openssl_engine::info() const {
   return info;
 }
 
-/// A client has a session that it may resume. 1: it is kept.
+/// Called when a client has a session that it may resume. Returns 1 if it takes ownership.
 ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
   const openssl_engine& engine = of(connection);
   if (engine.session_key_.empty()) return 0;
   openssl_session kept(session);
   static_cast<void>(call_without_throwing(
       [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
-  return 1;  // or freed: it is this function's in either case
+  return 1;  // kept or freed: this function owns it in either case
 }
 
-/// A server knows what name the client asks for.
+/// Called when a server knows the name that the client asks for.
 ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert, void*) noexcept {
   const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
@@ -20177,14 +20201,14 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
   }
   const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
-  // Else a main certificate with another kind of key could still be shown.
+  // Otherwise a main certificate with another kind of key could still be shown.
   SSL_certs_clear(connection);
   if (identity->show(connection)) return SSL_TLSEXT_ERR_OK;
   *alert = SSL_AD_INTERNAL_ERROR;
   return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-/// A server knows what protocols the client speaks.
+/// Called when a server knows the protocols that the client supports.
 ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned char** chosen,
                                                  unsigned char* chosen_size, const unsigned char* offered,
                                                  unsigned int offered_size, void*) noexcept {
@@ -20215,9 +20239,9 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
-  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
-  // with SHA-256 has one with GCM: RFC 5289 brought both.
+  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
+  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
+  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
   if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
@@ -20226,7 +20250,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
     return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
   }
 
-  // A server keeps nothing, its tickets hold all; a client's sessions go to `sessions_`.
+  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions_`.
   constexpr unsigned char session_context[] = "anyio_net";
   if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
   SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
@@ -20238,7 +20262,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   verify_ = material.verify;
   verify_client_ = material.verify_client;
   X509_STORE* const store = SSL_CTX_get_cert_store(library);
-  // What is given as an authority is one, also without that which stands above it.
+  // A given authority is trusted even if the authority above it is not given.
   if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
   system_trust_wanted_ = !material.ca.given();
   if (material.ca.given()) {
@@ -20277,7 +20301,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
   for (;;) {
     const std::string_view block = take_pem_block(rest, "CERTIFICATE");
     if (block.empty()) break;
-    // One that cannot be read is one authority less.
+    // A certificate that cannot be read is skipped.
     if (const openssl_certificate authority = read_certificate(block))
       X509_STORE_add_cert(store, authority.get());
   }
@@ -20285,7 +20309,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
   system_trust_wanted_ = false;
 }
 
-/// Null for the main one.
+/// Null means the main certificate.
 ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
     std::string_view server_name) const noexcept {
   const named_identity* const found = certificate_for(further_, server_name);
@@ -20322,7 +20346,7 @@ ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view serv
   if (!material) return material.error();
   result<openssl_identity> identity = read_identity(*material);
   if (!identity) return identity.error();
-  // Shown on trial, so that what is too weak for the library is refused now.
+  // A trial, so that a certificate that is too weak for OpenSSL is rejected now.
   ERR_clear_error();
   const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
   if (!trial || !identity->show(trial.get()))

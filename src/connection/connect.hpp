@@ -1,8 +1,8 @@
-// How connections come about: names, happy eyeballs, UNIX paths.
+// Connecting: names, Happy Eyeballs, UNIX paths.
 //
-// Addresses are tried as RFC 8305 says: families interleaved in the resolver's order, the next one when the
-// one before has failed or has had its head start, the first to connect wins and the others are closed. This
-// part must not know TLS.
+// Addresses are tried as in RFC 8305: the families alternate in the resolver's order; the next attempt begins
+// when the previous one has failed or had its head start; the first to connect wins, and the others are
+// closed. This part must not know TLS.
 #pragma once
 
 #include "base/address.hpp"
@@ -23,24 +23,24 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// `local_host` and `local_port` choose this end, either without the other.
+/// How to connect over TCP. `local_host` and `local_port` choose the local end; each works without the other.
 struct tcp_connect_options {
-  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
-  /// AF_INET6: an IPv6 socket reaches IPv4 by it, and both ends are told as IPv4.
+  /// AF_INET or AF_INET6: only addresses of this family. An IPv4-mapped address ("::ffff:127.0.0.1") belongs
+  /// to AF_INET6: an IPv6 socket reaches IPv4 with it, and both endpoints are reported as IPv4.
   int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address of this machine
-  std::uint16_t local_port = 0;      ///< 0: one that is free
+  std::uint16_t local_port = 0;      ///< 0: the system chooses a free port
   std::chrono::milliseconds happy_eyeballs_delay =
-      std::chrono::milliseconds(250);  ///< before the next address is tried beside (RFC 8305)
+      std::chrono::milliseconds(250);  ///< before the next address is tried in parallel (RFC 8305)
   bool no_delay = true;                ///< TCP_NODELAY
-  /// Called between socket and connect; gives 0 or an errno.
+  /// Called between socket(2) and connect(2); returns 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;  ///< what `prepare` is given
+  void* prepare_data = nullptr;  ///< passed to `prepare`
 };
 
 namespace detail {
 
-/// What an attempt needs of the options.
+/// The options that an attempt needs.
 struct connect_settings {
   std::optional<ip_endpoint> local;
   bool no_delay = true;
@@ -84,14 +84,14 @@ class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stre
   ref<tcp_resource> resource_;
 };
 
-/// One of several attempts, in a block of its own.
+/// One of several attempts, in its own memory block.
 struct racing_attempt : link, pooled<recycler::operations> {
   explicit racing_attempt(connect_attempt&& o) : op(std::move(o)) {}
   connect_attempt op;
   bool is_first = false;
 };
 
-/// What `connect_tcp` gives.
+/// The operation that `connect_tcp` returns.
 class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
  public:
   static constexpr const char* name = "connect";
@@ -154,7 +154,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   result<tcp_stream>* won_ = nullptr;
 };
 
-/// What `connect_unix` gives.
+/// The operation that `connect_unix` returns.
 class [[nodiscard]] connect_unix_operation : public operation<connect_unix_operation, unix_stream> {
  public:
   static constexpr const char* name = "connect";
@@ -178,7 +178,7 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
   duration next_pause_{};
 };
 
-/// What `create_tcp_listener` gives.
+/// The operation that `create_tcp_listener` returns.
 class [[nodiscard]] create_tcp_listener_operation
     : public operation<create_tcp_listener_operation, tcp_listener> {
  public:
@@ -212,9 +212,9 @@ class [[nodiscard]] create_tcp_listener_operation
 
 }  // namespace detail
 
-/// Connects to a host, by name or by address in text. If all of its addresses fail it raises the error of
-/// the first one tried; of several, those of a family that this machine lacks are left out. Names resolve off
-/// this thread.
+/// Connects to a host, by name or by address in text. If all of its addresses fail, it raises the error of
+/// the first one tried. Of several addresses, those whose family this machine lacks are skipped. Names are
+/// resolved on another thread.
 [[nodiscard]] inline detail::connect_tcp_operation connect_tcp(std::string_view host, std::uint16_t port,
                                                                tcp_connect_options options = {}) {
   return {host, port, options};
@@ -225,13 +225,13 @@ class [[nodiscard]] create_tcp_listener_operation
   return {target, options};
 }
 
-/// Connects to a UNIX listener; a leading NUL is Linux's abstract namespace. While the listener's backlog is
-/// full it tries again, with growing pauses.
+/// Connects to a UNIX listener; a leading NUL byte means Linux's abstract namespace. While the listener's
+/// backlog is full, it retries after growing pauses.
 [[nodiscard]] inline detail::connect_unix_operation connect_unix(std::string_view path) {
   return detail::connect_unix_operation(path);
 }
 
-/// Listens for TCP connections on the addresses that the options say.
+/// Listens for TCP connections on the addresses that the options name.
 [[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
     tcp_listener_options options = {}) {
   return detail::create_tcp_listener_operation(options);

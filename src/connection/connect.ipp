@@ -34,7 +34,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
     if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
       return fail(status, "set_option");
   }
-  if (is_mapped(target_.address)) {  // not every system lets an IPv6 socket reach IPv4 by itself
+  if (is_mapped(target_.address)) {  // on some systems an IPv6 socket reaches IPv4 only with this off
     const int off = 0;
     if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
       return fail(status, "set_option");
@@ -42,7 +42,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   if (settings_.prepare != nullptr) {
     if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
       return fail(status < 0 ? status : -status, "prepare");
-    system.keep_non_blocking(fd.get());  // connect(2) has no flag for it
+    system.keep_non_blocking(fd.get());  // connect(2) has no flag for non-blocking calls
   }
   sockaddr_storage address{};
   if (settings_.local) {
@@ -58,7 +58,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   const socklen_t size = target_.to_sockaddr(address);
   const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
   if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
-  // Watched only now: a socket that has never been connected counts as hung up.
+  // Watched only now: pollers report a socket that was never connected as hung up.
   int watched = 0;
   ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
   if (watched < 0) return fail(watched, "connect");
@@ -82,7 +82,7 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   sockaddr_storage address{};
   size = sizeof address;
   if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
-    // Woken for nothing: it goes on. After a reset that came at once there is no peer either.
+    // After a spurious wake-up the attempt continues. After an immediate reset there is no peer either.
     const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
     if (bits == 0) return false;
     out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
@@ -90,7 +90,7 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   }
   const ip_endpoint local = local_endpoint_of(system, fd);
   const ip_endpoint remote{unmapped(target_.address), target_.port};
-  if (local == remote) {  // simultaneous open with itself: nobody listens there
+  if (local == remote) {  // simultaneous open with itself: no listener exists there
     out = error(errc::os_error, ECONNREFUSED, name);
     return true;
   }
@@ -114,7 +114,7 @@ ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host,
       delay_(options.happy_eyeballs_delay),
       settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
       made_(true) {
-  // An address in text needs no look-up, nor the memory of one; that of another family is refused there.
+  // An address in text needs no look-up and no memory for one; the look-up rejects one of another family.
   const result<ip_address> address = ip_address::parse(host);
   if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
     target_ = ip_endpoint{*address, port};
@@ -190,7 +190,7 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
   if (stage_ == stage::local_name) {
     locals_ = *std::move(r);
     if (target_) return begin_race(out);
-    // What this end cannot reach need not be asked for.
+    // Addresses that the local end cannot reach need no query.
     const auto has = [&](bool v6) {
       return std::any_of(locals_.begin(), locals_.end(),
                          [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
@@ -199,12 +199,12 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
     return look_up(stage::name, host_, port_, family, out);
   }
   targets_ = *std::move(r);
-  // Else the error of all could be that of an address which nobody can reach here.
+  // Otherwise the reported error could be that of an address whose family this machine lacks.
   drop_missing_families(loop_core::current().system(), targets_);
   return begin_race(out);
 }
 
-/// RFC 8305, section 4: the families take turns, beginning with that of the first address.
+/// RFC 8305, section 4: the families alternate, beginning with that of the first address.
 inline void interleave_families(std::vector<ip_endpoint>& all) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     const bool wanted = !all[i - 1].address.is_v6();
@@ -235,7 +235,7 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   const ip_endpoint& target = target_ ? *target_ : targets_[next_];
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
-    // Without an address of the family the attempt fails, as binding to one of the other would.
+    // Without a local address of the family the attempt fails in bind, with the first local address.
     const auto found = std::find_if(locals_.begin(), locals_.end(),
                                     [&](const ip_endpoint& e) { return may_reach(e, target); });
     settings.local = found == locals_.end() ? locals_.front() : *found;
@@ -270,12 +270,12 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp
   const bool first = which.is_first;
   delete &which;
   --running_;
-  if (r.has_value() || result_access::is_foreign(r)) {  // what `prepare` throws decides, too
+  if (r.has_value() || result_access::is_foreign(r)) {  // an exception from `prepare` also ends the race
     won_ = &r;
   } else {
-    // Of the first one tried, if that failed; it may still run when a later one has failed already.
+    // The error of the first address tried, if it failed. It may still run when a later one has failed.
     if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
-    head_start_.cancel();  // the next one at once
+    head_start_.cancel();  // the next address begins at once
   }
   this->run_now();
 }
@@ -306,7 +306,7 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
   }
   const int status =
       system.connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->size);
-  if (status == -EAGAIN) {  // the backlog is full, and no event will tell when it is not
+  if (status == -EAGAIN) {  // the backlog is full, and no event reports when it has room
     loop.arm(pause_, add(loop.now(), next_pause_), *this);
     next_pause_ = std::min<duration>(next_pause_ * 2, longest_pause);
     return false;

@@ -1,9 +1,9 @@
-// Listeners: accepting, and serving.
+// Listeners: accepting connections, and serving them.
 //
-// Accepting survives whatever belongs to a single connection. When descriptors or memory run out it pauses,
-// until this loop closes a descriptor or a tenth of a second has passed, since the poller would report the
-// waiting connections without end. Serving keeps its handlers apart: what leaves one ends that connection
-// alone. This part must not know how names resolve.
+// An error that concerns a single connection does not end accepting. When descriptors or memory run out,
+// accepting pauses until this loop closes a descriptor or 100 ms have passed; otherwise the poller would
+// report the pending connections without end. Serving keeps its handlers apart: an error that escapes a
+// handler closes only that connection. This part must not know how names resolve.
 #pragma once
 
 #include "base/address.hpp"
@@ -30,48 +30,49 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// `local_host` empty: every address, over one dual-stack socket where the system can. A name may give
-/// several addresses, which share one port, also when it is 0.
+/// How to listen for TCP connections. An empty `local_host` means every address, over one dual-stack socket
+/// where the system supports it. A name may resolve to several addresses; they share one port, also if
+/// `local_port` is 0.
 struct tcp_listener_options {
-  /// AF_INET or AF_INET6: addresses of this family only. An IPv4-mapped one ("::ffff:127.0.0.1") is of
-  /// AF_INET6: an IPv6 socket takes IPv4 connections at it.
+  /// AF_INET or AF_INET6: only addresses of this family. An IPv4-mapped address ("::ffff:127.0.0.1") belongs
+  /// to AF_INET6: an IPv6 socket accepts IPv4 connections at it.
   int family = AF_UNSPEC;
   std::string_view local_host = {};  ///< a name or an address
-  std::uint16_t local_port = 0;      ///< 0: one that is free
-  int backlog = 65536;               ///< how many may wait to be accepted; the system may allow fewer
+  std::uint16_t local_port = 0;      ///< 0: the system chooses a free port
+  int backlog = 65536;               ///< maximum number of pending connections; the system may lower it
   bool reuse_port = false;           ///< SO_REUSEPORT: several listeners share the connections of a port
-  bool no_delay = true;              ///< TCP_NODELAY for what is accepted
-  /// Called between socket and bind; gives 0 or an errno. With IP_TRANSPARENT set here, or before `from_fd`,
-  /// an accepted stream tells the address to which its peer connected.
+  bool no_delay = true;              ///< TCP_NODELAY for accepted connections
+  /// Called between socket(2) and bind(2); returns 0 or an errno. If IP_TRANSPARENT is set here, or before
+  /// `from_fd`, an accepted stream reports as local endpoint the address to which its peer connected.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;  ///< what `prepare` is given
+  void* prepare_data = nullptr;  ///< passed to `prepare`
 };
 
-/// How to listen at a path. A socket file there that nobody listens on any more is replaced.
+/// How to listen at a path. A stale socket file, one that no open socket uses any more, is replaced.
 struct unix_listener_options {
-  std::optional<mode_t> mode = {};  ///< set between bind and listen
-  int backlog = 65536;              ///< how many may wait to be accepted; the system may allow fewer
-  bool unlink_on_close = false;     ///< removes its own file and no other, also after chdir(2)
+  std::optional<mode_t> mode = {};  ///< mode of the socket file, set between bind and listen
+  int backlog = 65536;              ///< maximum number of pending connections; the system may lower it
+  bool unlink_on_close = false;     ///< closing removes only the listener's own file, also after chdir(2)
 };
 
-/// How `serve` takes connections.
+/// How `serve` accepts connections.
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
-  /// Of a `tls_listener`: the most TLS connections that are not established yet; at the limit accepting
-  /// pauses. With it handshakes do not count in `max_connections`; 0: they do, and have no limit of their
-  /// own.
+  /// For a `tls_listener`: the maximum number of TLS connections that are not established yet; at the limit
+  /// accepting pauses. If it is set, handshakes do not count towards `max_connections`. If it is 0, they do,
+  /// and have no limit of their own.
   std::size_t max_handshakes = 0;
 };
 
 namespace detail {
 
-/// One or several listening sockets that are accepted from as one.
+/// One or several listening sockets that act as one listener.
 class listener_resource final : public resource {
  public:
   struct listening_socket {
     registration place;
     ip_endpoint local;
-    bool any_address;  // it takes connections to others, too: of each the kernel knows which
+    bool any_address;  // accepts connections to several addresses; the kernel knows the one of each
   };
   struct accepted {
     int fd = -1;
@@ -85,7 +86,7 @@ class listener_resource final : public resource {
   explicit listener_resource(loop_core& core) : resource(core) { place_.waiter = this; }
   ~listener_resource() override { close(); }
 
-  /// Takes over a listening descriptor, unless it cannot be watched: 0 or a negative errno.
+  /// Takes over a listening descriptor. Returns 0, or a negative errno if it cannot be watched.
   [[nodiscard]] int add(int fd, const ip_endpoint& local, bool transparent = false);
   outcome accept(accepted& a, error& why);
   void pause(timer& t, node& waiter);
@@ -94,7 +95,7 @@ class listener_resource final : public resource {
   [[nodiscard]] int descriptor() const noexcept override {
     return sockets.empty() ? -1 : sockets.front().place.fd;
   }
-  /// Tells whoever serves of a problem, once the loop runs on.
+  /// Reports a problem to the pending `serve`, if there is one, when the loop runs next.
   void report(const error& e) noexcept {
     if (server == nullptr) return;
     problem = e;
@@ -104,12 +105,13 @@ class listener_resource final : public resource {
 
   std::vector<listening_socket> sockets;
   std::shared_ptr<const std::string> path;  // of a UNIX listener
-  std::string own_path;                     // of the file to unlink on close, whatever the folder is then
-  file_identity own_file;                   // no socket: nothing
-  /// Unlinks it. Null for others, whose programs need no paths linked.
+  std::string own_path;                     // absolute path of the file to unlink on close
+  file_identity own_file;                   // of that file; if it is not a socket, no file is removed
+  /// Unlinks that file. Null for other listeners: programs that use only those need not link the path
+  /// functions.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
-  node* server = nullptr;  // who serves, and so alone may accept
+  node* server = nullptr;  // the pending `serve`; only it may accept
   error problem;
 
  private:
@@ -117,8 +119,8 @@ class listener_resource final : public resource {
   void look(const listening_socket& s);
 
   std::size_t next_ = 0;
-  std::uint32_t in_a_row_ = 0;  // accepted since a call found none
-  std::uint32_t known_ = 0;     // connections that were counted, and wait
+  std::uint32_t in_a_row_ = 0;  // connections accepted since a call found none
+  std::uint32_t known_ = 0;     // counted connections that are not accepted yet
   std::uint32_t looks_ = 0;
   starved place_;
 };
@@ -127,7 +129,7 @@ struct listener_access;
 
 }  // namespace detail
 
-/// What `accept` gives.
+/// The operation that `accept` returns.
 template <class Stream>
 class [[nodiscard]] accept_operation
     : public detail::resource_operation<accept_operation<Stream>, Stream, detail::listener_resource,
@@ -167,30 +169,30 @@ class [[nodiscard]] accept_operation
 
 namespace detail {
 
-/// A connection as a stream; on failure the descriptor stays the caller's.
+/// Makes a stream from an accepted connection; on failure the descriptor stays the caller's.
 result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                  const listener_resource::accepted& a, tcp_stream*);
 result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                   const listener_resource::accepted& a, unix_stream*);
 
 #if ANYIO_NET_EXCEPTIONS
-/// Says on stderr what nobody else would hear of.
+/// Prints an exception that nobody handles to stderr.
 void print_exception(const char* where, const std::exception_ptr& e);
 #endif
 
 #if ANYIO_NET_EXCEPTIONS
-/// Whether an error handler is one for foreign exceptions too. A generic lambda is not: it is for errors,
-/// and asking whether it could be called with something else would compile its body.
+/// Whether an error handler also takes foreign exceptions. A generic lambda does not: it is for errors, and a
+/// test whether it can be called with another type would compile its body.
 template <class OnError>
 concept takes_exceptions =
     !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
 #endif
 
-/// The base of a handler whose connections are none at first. It counts those that are established, and tells
-/// who serves of each.
+/// The base of a handler that begins with a handshake. It counts the established connections, and reports
+/// each of them to `serving`.
 struct handshaking {};
 
-/// What a server keeps while it serves. It has a place of its own, since its handlers refer to it.
+/// The state of a pending `serve`. It has its own memory block, since its handlers refer to it.
 template <class Stream, class Handler, class OnError>
 class serving final : public outcome_sink {
  public:
@@ -211,7 +213,7 @@ class serving final : public outcome_sink {
   serving& operator=(const serving&) = delete;
 
   [[nodiscard]] errc check() const noexcept {
-    // One that was closed before it could begin has served all there was.
+    // A listener that was closed before `serve` could begin has no connection left to serve.
     if (!listener_->open()) return was_open_ ? errc::ok : errc::closed_resource;
     const bool taken = listener_->server != nullptr || listener_->waiting(read_side) != nullptr;
     return taken ? errc::busy_resource : errc::ok;
@@ -228,7 +230,7 @@ class serving final : public outcome_sink {
   void child_ended(result<void>&& outcome) override {
     if (full_) accept_next();
     if (over()) server_->core->queue(*server_);
-    report(std::move(outcome));  // last: it may end everything
+    report(std::move(outcome));  // last: it may destroy this object
   }
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
@@ -246,10 +248,10 @@ class serving final : public outcome_sink {
     serving* self;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // whatever is callable
+      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
     }
   };
-  /// Runs when accepting met a problem that did not end it.
+  /// Runs when accepting reported a problem that did not end it.
   struct problem_news : node {
     serving* self = nullptr;
     static void run(node& n) {
@@ -292,7 +294,7 @@ class serving final : public outcome_sink {
   }
   void accepted(result<Stream>&& r) {
 #if ANYIO_NET_EXCEPTIONS
-    // Memory ran out for this connection, which is closed; it is told of as what leaves a handler is.
+    // Memory ran out for this connection. It is closed, and the error is reported like one of a handler.
     if (result<void> lost = begin_handler(r); !lost.has_value()) {
       accept_next();
       return report(std::move(lost));
@@ -319,7 +321,7 @@ class serving final : public outcome_sink {
     return {};
   }
 #endif
-  /// The last that anyone does here: what it calls may end everything but itself.
+  /// Callers call this last: the error handler may destroy this object, but not itself.
   void report(result<void>&& outcome) {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
@@ -363,7 +365,7 @@ class serving final : public outcome_sink {
 
 struct no_error_handler {};
 
-/// What `serve` gives.
+/// The operation that `serve` returns.
 template <class Stream, class Handler, class OnError>
 class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, Handler, OnError>, void> {
  public:
@@ -388,8 +390,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   bool attempt(result<void>& out) {
     if (!state_->begun()) {
       if (!this->pending())
-        return false;  // a composite looks whether it is done already: it is not begun yet
-      if (const errc e = state_->check(); e != errc::ok) {  // another came first in this turn
+        return false;  // a composite tests whether it is done already: it has not begun yet
+      if (const errc e = state_->check(); e != errc::ok) {  // another one began first in this turn
         out = error(e, 0, name);
         return true;
       }
@@ -409,28 +411,29 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   std::unique_ptr<serving<Stream, Handler, OnError>> state_;
 };
 
-/// What both listeners have.
+/// The common base of `tcp_listener` and `unix_listener`.
 template <class Stream>
 class listener {
  public:
-  /// Whether it is open.
+  /// Whether the listener is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
 
-  /// The next connection. One that is cancelled takes none.
+  /// Accepts the next connection. A cancelled operation accepts none.
   [[nodiscard]] accept_operation<Stream> accept() { return accept_operation<Stream>(resource_); }
 
-  /// Takes connections until the listener is closed, then waits for its handlers and completes. The handler
-  /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and is kept.
-  /// Whatever leaves a handler ends that connection alone. Destroying the operation destroys the handlers.
+  /// Accepts connections until the listener is closed, then waits for its handlers and completes. The handler
+  /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and the
+  /// operation keeps it. An error that escapes a handler closes only that connection. Destroying the
+  /// operation destroys the handlers.
   template <class Handler>
     requires std::invocable<std::decay_t<Handler>&, Stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, no_error_handler>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)), no_error_handler(), options);
   }
-  /// The same; `on_error(const error&)` sees the errors of handlers, but for a plain end of stream, and what
-  /// accepting met. If it also takes a `std::exception_ptr` it sees foreign exceptions, which are printed to
-  /// stderr otherwise.
+  /// Serves connections with an error handler. `on_error(const error&)` receives the errors of handlers,
+  /// except a plain end of stream, and the errors of accepting. If it also takes a `std::exception_ptr`, it
+  /// receives foreign exceptions; otherwise they are printed to stderr.
   template <class Handler, class OnError>
     requires std::invocable<std::decay_t<Handler>&, Stream> &&
              std::invocable<std::decay_t<OnError>&, const error&>
@@ -440,8 +443,8 @@ class listener {
         std::decay_t<OnError>(std::forward<OnError>(on_error)), options);
   }
 
-  /// Closes it at once: `accept` and `serve` end, connections that nobody accepted are reset. Again is a
-  /// no-op; the destructor does it.
+  /// Closes the listener at once: `accept` and `serve` end, and connections that are not accepted yet are
+  /// reset. Calling it again has no effect; the destructor calls it.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -464,20 +467,20 @@ class listener {
 
 }  // namespace detail
 
-/// Accepts TCP connections on one address or several.
+/// Accepts TCP connections on one or several addresses.
 class tcp_listener : public detail::listener<tcp_stream> {
  public:
   tcp_listener() = default;
-  /// Listens on this address, in place of the options', at once. "::" is IPv6 alone.
+  /// Listens on `local`, at once; the address and port in the options are ignored. "::" means IPv6 only.
   [[nodiscard]] static result<tcp_listener> open(ip_endpoint local, tcp_listener_options options = {});
-  /// Takes over a listening socket, of systemd for instance; a refused one stays the caller's.
+  /// Takes over a listening socket, for example from systemd. On failure it stays the caller's.
   [[nodiscard]] static result<tcp_listener> from_fd(int fd);
 
-  /// The addresses it listens on; they stay after close.
+  /// The addresses on which it listens; remembered after closing.
   [[nodiscard]] std::vector<ip_endpoint> local_endpoints() const;
-  /// The port that all of them share.
+  /// The port that all its addresses share.
   [[nodiscard]] std::uint16_t local_port() const noexcept;
-  /// The descriptors, still the listener's; empty if closed.
+  /// The descriptors, which stay the listener's; empty once closed.
   [[nodiscard]] std::vector<int> native_handles() const;
 };
 
@@ -485,16 +488,16 @@ class tcp_listener : public detail::listener<tcp_stream> {
 class unix_listener : public detail::listener<unix_stream> {
  public:
   unix_listener() = default;
-  /// Takes over a listening socket; a refused one stays the caller's.
+  /// Takes over a listening socket. On failure it stays the caller's.
   [[nodiscard]] static result<unix_listener> from_fd(int fd);
 
-  /// Its name; stays after close.
+  /// Its path or abstract name; remembered after closing.
   [[nodiscard]] std::string local_path() const;
-  /// The descriptor, still the listener's; -1 if closed.
+  /// The descriptor, which stays the listener's; -1 once closed.
   [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
 };
 
-/// What `create_unix_listener` gives.
+/// The operation that `create_unix_listener` returns.
 class [[nodiscard]] create_unix_listener_operation
     : public detail::operation<create_unix_listener_operation, unix_listener> {
  public:
@@ -512,8 +515,8 @@ class [[nodiscard]] create_unix_listener_operation
   unix_listener_options options_;
 };
 
-/// Listens at a path, or with a leading NUL at an abstract name. A stale socket file, one that refuses a
-/// connection, is removed before; a live one is `os_error` with EADDRINUSE.
+/// Listens at a path, or at an abstract name if the first byte is NUL. A stale socket file, one that refuses
+/// a connection, is removed first. A socket file in use raises `os_error` with EADDRINUSE.
 [[nodiscard]] inline create_unix_listener_operation create_unix_listener(std::string_view path,
                                                                          unix_listener_options options = {}) {
   return {path, options};
@@ -521,7 +524,7 @@ class [[nodiscard]] create_unix_listener_operation
 
 namespace detail {
 
-/// Options whose address is elsewhere, with what they refer to resolved.
+/// Listens on these addresses, with the other options.
 result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses, bool dual_stack,
                                 const tcp_listener_options& options);
 /// The addresses of a listener without a host, and whether one socket serves both families.

@@ -1,4 +1,4 @@
-// Listening sockets: how they are made and what accepting meets.
+// Listening sockets: how they are made, and the errors of accepting.
 #pragma once
 
 #include "connection/listener.hpp"
@@ -19,7 +19,7 @@ namespace detail {
 
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
   const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
-  sockets.reserve(sockets.size() + 1);  // only what is watched stands there, since `shut` forgets it
+  sockets.reserve(sockets.size() + 1);  // `sockets` holds only watched descriptors, since `shut` forgets them
   registration place{fd, 0};
   const int status = core().watch(place, *this);
   if (status >= 0) sockets.push_back({place, local, any || transparent});
@@ -28,7 +28,7 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.place);
-  // Not in a forked child: the parent goes on listening there.
+  // Not in a forked child: the parent still listens there.
   if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }
 
@@ -40,7 +40,7 @@ ANYIO_NET_COLD void listener_resource::shut() noexcept {
   if (still_own) paths.unlink(r.own_path.c_str());
 }
 
-/// What concerns one connection only, and leaves the listener as it was (accept(2), "Error handling").
+/// Whether an error concerns only one connection, and not the listener (accept(2), "Error handling").
 inline bool concerns_one_connection(int e) {
   switch (e) {
     case ECONNABORTED:
@@ -62,10 +62,10 @@ inline bool concerns_one_connection(int e) {
   }
 }
 
-/// What a connection takes until its handler has it.
+/// The cost of a connection until its handler runs, in system calls.
 inline constexpr std::size_t calls_of_accept = 3;
 
-/// How many connections wait on a listening TCP socket; 0 where the system does not tell.
+/// The number of pending connections of a listening TCP socket; 0 where the system does not report it.
 inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
 #if defined(__linux__) && defined(TCP_INFO)
   tcp_info info{};
@@ -75,16 +75,16 @@ inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[may
   return 0;
 }
 
-/// accept(2) has no flag like MSG_DONTWAIT, and whoever shares the socket may have cleared O_NONBLOCK. So the
-/// flag is restored before a call that might find nothing. Where connections come in numbers they are counted
-/// instead: that many calls find one, and the poller tells of those that come later.
+/// accept(2) has no flag like MSG_DONTWAIT, and another user of the shared socket may have cleared
+/// O_NONBLOCK. So the flag is restored before a call that might find no connection. Under load the pending
+/// connections are counted instead: that many calls find one each, and the poller reports later ones.
 ANYIO_NET_COLD void listener_resource::look(const listening_socket& s) {
   constexpr std::uint32_t looks_of_check = 16;
   const bool is_tcp = s.local.port != 0;
   if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
     known_ = waiting_connections(core().system(), s.place.fd);
     exhausted[read_side] = known_ >= 2;
-    // Another process may take some of them: then the flag matters.
+    // Another process may accept some of them; then the flag matters.
     if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
     if (known_ < 2) known_ = in_a_row_ = 0;
   }
@@ -105,7 +105,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
       a.local = s.local;
       a.any_address = s.any_address;
       if (known_ != 0) --known_;
-      if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets have their turn
+      if (++in_a_row_ % calls_of_attempt == 0) ++next_;  // the other sockets get a turn
       return outcome::connection;
     }
     known_ = 0;
@@ -121,7 +121,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
     if (!concerns_one_connection(-fd)) return outcome::fatal;
     report(why);
-    return outcome::again;  // so that each one is told of
+    return outcome::again;  // so that each error is reported
   }
   return outcome::again;
 }
@@ -135,7 +135,7 @@ ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                               const listener_resource::accepted& a, tcp_stream*) {
   backend& system = loop.system();
-  if (from.no_delay) {  // it may have been reset already, which is no reason to refuse it
+  if (from.no_delay) {  // an error does not matter: the connection may have been reset already
     const int on = 1;
     system.set_option(a.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
@@ -163,7 +163,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 }
 #endif
 
-/// Whether connections to addresses that are not its own come to a listening socket (ip(7)).
+/// Whether a listening socket accepts connections to addresses that are not its own (ip(7)).
 [[gnu::cold]] inline bool is_transparent([[maybe_unused]] backend& system, [[maybe_unused]] int fd,
                                          [[maybe_unused]] const ip_endpoint& local) {
 #if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)
@@ -181,7 +181,7 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int family, std::uint16_t port,
                                                       bool& dual_stack) {
   const bool v6 = family != AF_INET && names_of(system).has_family(AF_INET6);
-#if defined(__OpenBSD__)  // a socket is of one family there
+#if defined(__OpenBSD__)  // there a socket has only one family
   dual_stack = false;
   if (v6 && family == AF_UNSPEC)
     return {ip_endpoint{ip_address::any_v6(), port}, ip_endpoint{ip_address::any_v4(), port}};
@@ -192,7 +192,7 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
   return {ip_endpoint{ip_address::any_v4(), port}};
 }
 
-/// A listening socket at one address: the descriptor, or the error.
+/// Opens a listening socket at one address.
 [[gnu::cold]] inline result<unique_fd> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
                                                  const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
@@ -202,7 +202,7 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
     return system.set_option(fd.get(), level, name, &value, sizeof value);
   };
 #if defined(SO_REUSEPORT_LB)
-  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: with the other one listener gets all
+  constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: SO_REUSEPORT gives one listener all connections
 #else
   constexpr int share_port = SO_REUSEPORT;
 #endif
@@ -234,8 +234,8 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
                                                bool dual_stack, const tcp_listener_options& options) {
   backend& system = core.system();
   error last(errc::os_error, EADDRNOTAVAIL, "bind");
-  // Addresses that share a port which the kernel chooses: another address may have it in use, so each gets
-  // to choose once.
+  // All addresses share one port. If the kernel chooses it for one address, it may be in use at another, so
+  // each address gets to choose once.
   for (std::size_t round = 0; round < addresses.size(); ++round) {
     const std::uint16_t wanted_port = addresses[round].port;
     ref<listener_resource> r(new listener_resource(core));
@@ -268,7 +268,7 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
   return last;
 }
 
-/// The listening socket that `from_fd` was given.
+/// Takes over the listening socket that `from_fd` was given.
 [[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
                                                                    const wanted_socket& wanted) {
   backend& system = core.system();

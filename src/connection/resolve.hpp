@@ -1,7 +1,7 @@
-// From names to addresses and back.
+// Resolving names to addresses and back.
 //
-// What needs no asking is answered at once: addresses in text, and `localhost`, which RFC 6761 keeps on
-// this machine whatever the resolver says. The rest blocks, and so goes to a helper thread. This part must
+// Addresses in text and `localhost` need no query and complete at once; RFC 6761 keeps `localhost` on this
+// machine, whatever the resolver says. Other queries block, so they run on a helper thread. This part must
 // not know what the addresses are for.
 #pragma once
 
@@ -23,26 +23,26 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// What `getnameinfo` gives: numbers as text where no name is known.
+/// The result of `getnameinfo`: numbers as text where no name is known.
 class name_info {
  public:
   std::string host;     ///< a name, or the address as text
   std::string service;  ///< "http", or the port as text
 
   name_info() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   name_info(std::string h, std::string s) noexcept : host(std::move(h)), service(std::move(s)) {}
 };
 
 namespace detail {
 
-/// Of several addresses leaves out those of a family that this machine lacks, unless it lacks all of them.
+/// Removes addresses whose family this machine lacks, unless that would remove all of them.
 void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
-/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4, mapped or not, or
-/// neither.
+/// Whether a socket that is bound to `local` may connect to `remote`: both are IPv4 (mapped or not), or both
+/// are IPv6.
 [[nodiscard]] bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept;
 
-/// A blocking look-up of a name; it may outlast its loop.
+/// A blocking look-up of a name; it may outlive its loop.
 struct name_look_up {
   std::shared_ptr<backend> system;
   std::string host;
@@ -51,7 +51,7 @@ struct name_look_up {
   resolved operator()() const { return names_of(*system).resolve(host, port, family); }
 };
 
-/// What `getaddrinfo` gives: one endpoint or more, in the resolver's order.
+/// The operation that `getaddrinfo` returns. Its result is one endpoint or more, in the resolver's order.
 class [[nodiscard]] resolve_operation : public operation<resolve_operation, std::vector<ip_endpoint>> {
  public:
   static constexpr const char* name = "getaddrinfo";
@@ -64,7 +64,7 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
 
   [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<std::vector<ip_endpoint>>& out);
-  /// What can be told without asking anybody.
+  /// Completes a look-up that needs no query; otherwise returns false.
   bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
   void left() noexcept { call_ = {}; }
 
@@ -86,7 +86,7 @@ struct address_look_up {
   names operator()() const;
 };
 
-/// What `getnameinfo` gives.
+/// The operation that `getnameinfo` returns.
 class [[nodiscard]] reverse_operation : public operation<reverse_operation, name_info> {
  public:
   static constexpr const char* name = "getnameinfo";
@@ -107,22 +107,23 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
 
 }  // namespace detail
 
-/// The addresses of a host, at least one, each with the port, in the order of the resolver (RFC 6724).
+/// Resolves a host to its addresses, at least one, each with the port, in the order of the resolver (RFC
+/// 6724).
 ///
-/// An address in text, with a scope or without, is itself; `localhost` and any name under it is ::1 and
-/// 127.0.0.1 (RFC 6761); both at once, without a thread. Other names are asked of the system on a helper
-/// thread, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an IPv4-mapped
-/// address ("::ffff:127.0.0.1") is of AF_INET6.
+/// An address in text, with or without a scope, resolves to itself; `localhost` and any name under it resolve
+/// to ::1 and 127.0.0.1 (RFC 6761). Both complete at once, without a thread. For other names a helper thread
+/// asks the system, and cancelling does not wait for it. `family` is AF_UNSPEC, AF_INET or AF_INET6; an
+/// IPv4-mapped address ("::ffff:127.0.0.1") belongs to AF_INET6.
 ///
-/// Errors: `name_resolution` if the name has no address of the family, also for an address in text of the
-/// other one; `invalid_argument` for a host that is empty, longer than 253 characters, or has a NUL or
-/// other than ASCII in it (give the `xn--` form); `os_error` for the system's own, EAFNOSUPPORT among them.
+/// Errors: `name_resolution` if the name has no address of the family, or the address in text is of the other
+/// family; `invalid_argument` if the host is empty, is longer than 253 characters, or contains a NUL or a
+/// non-ASCII character (use the `xn--` form); `os_error` for errors of the system, among them EAFNOSUPPORT.
 [[nodiscard]] inline detail::resolve_operation getaddrinfo(std::string_view host, std::uint16_t port,
                                                            int family = AF_UNSPEC) {
   return detail::resolve_operation(std::string(host), port, family);
 }
 
-/// Host and service of an endpoint by name; numbers where no name is known.
+/// Resolves an endpoint to the names of host and service; numbers where no name is known.
 [[nodiscard]] inline detail::reverse_operation getnameinfo(const ip_endpoint& endpoint) {
   return detail::reverse_operation(endpoint);
 }

@@ -1,4 +1,4 @@
-// What is known of names without asking, and what becomes of an answer.
+// Names that need no query, and the results of queries.
 #pragma once
 
 #include "connection/resolve.hpp"
@@ -21,7 +21,7 @@ ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote)
   return unmapped(local.address).is_v4() == unmapped(remote.address).is_v4();
 }
 
-/// `localhost` or a name under it. The root's dot is off already.
+/// Whether a name is `localhost` or a name under it. The trailing dot is removed already.
 inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
   if (name.size() < local.size()) return false;
@@ -33,7 +33,7 @@ inline bool is_localhost(std::string_view name) noexcept {
 }
 
 ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
-  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text and without the root's dot
+  constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text without the trailing dot
   const auto fail = [&out](errc code, int os_error, const char* reason) {
     out = error_access::with_reason(error(code, os_error, name), reason);
     return true;
@@ -86,7 +86,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
     const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
     out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
   } else {
-    // Sockets tell mapped addresses as IPv4, and so do resolvers; asked for IPv6 it is that.
+    // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
     if (family_ == AF_INET6)
       for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
     out = std::move(answer->endpoints);

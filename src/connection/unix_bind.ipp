@@ -9,9 +9,9 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Whether the path is a socket's that nobody holds any more. A datagram socket asks: one that is in use
-/// answers that it is of another type (or takes it), also when it does not listen, or its backlog is full,
-/// which the BSDs would call refused; and a listener gets no connection from it.
+/// Whether the path is a stale socket file, which no open socket uses. The probe is a datagram socket. A
+/// socket in use accepts it or reports another type, also if it does not listen or its backlog is full (on
+/// the BSDs, a full backlog refuses a stream probe). And a listener gets no connection from this probe.
 inline bool is_stale(backend& system, const char* path, const unix_address& address) {
   file_identity before;
   if (paths_of(system).identify(path, before) < 0 || !before.is_socket) return false;
@@ -34,7 +34,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
   const bool is_file = !path.empty() && path.front() != '\0';
   const std::string file(path);
 
-  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // nobody gets in before chmod
+  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // no process can connect before chmod
   int status = system.bind(fd, name, address->size);
   if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
     const int removed = paths_of(system).unlink(file.c_str());
@@ -44,7 +44,7 @@ ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const
   if (status < 0 || !is_file || !mode) return status;
   operation = "chmod";
   status = paths_of(system).change_mode(file.c_str(), *mode);
-  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves nothing behind
+  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves no file behind
   return status;
 }
 

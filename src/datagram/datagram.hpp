@@ -1,8 +1,8 @@
-// Datagram sockets: what UDP and UNIX ones have in common.
+// Datagram sockets: the common part of UDP and UNIX sockets.
 //
-// A datagram is received or sent whole, in one call, in the moment in which it is handed over: nothing is
-// read ahead, so a receive that is cancelled loses none. Both sides wait for the poller's next edge once a
-// call had nothing to give. This part must not know families of addresses or names.
+// A datagram is received or sent whole, in one call, at the moment in which it is handed over: nothing is
+// read ahead, so a cancelled receive loses none. After a call that found no data or no room, each side waits
+// for the poller's next edge. This part must not know address families or names.
 #pragma once
 
 #include "base/buffer.hpp"
@@ -25,36 +25,36 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A datagram as it came.
+/// The size and the sender of a received datagram.
 struct arrival {
-  std::size_t size = 0;    // how much of it there is
-  bool truncated = false;  // it was longer
+  std::size_t size = 0;    // number of bytes received
+  bool truncated = false;  // the datagram was longer
   socklen_t from_size = 0;
   sockaddr_storage from;
 };
 
 class datagram_resource;
 
-/// Stands between a socket and its user where the kernel gives several datagrams at a time. Once it is
-/// there every datagram comes from it.
+/// Stands between a socket and its user where the kernel returns several datagrams per call. Once it exists,
+/// every datagram is received through it.
 class datagram_source {
  public:
   datagram_source() = default;
   datagram_source(const datagram_source&) = delete;
   datagram_source& operator=(const datagram_source&) = delete;
   virtual ~datagram_source() = default;
-  /// As `datagram_resource::receive`.
+  /// Receives one datagram, like `datagram_resource::receive`.
   virtual int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) = 0;
 };
 
-/// A descriptor of a datagram socket. A call gives 0, -EAGAIN when the poller will tell, or another
-/// negative errno.
+/// A descriptor of a datagram socket. A call returns 0, -EAGAIN if the poller will report progress, or
+/// another negative errno.
 class datagram_resource : public resource {
  public:
   datagram_resource(loop_core& core, int family, bool connected) noexcept
       : resource(core), family_(family), connected_(connected) {}
 
-  /// Takes the descriptor over; on failure it stays the caller's.
+  /// Takes over the descriptor; on failure it stays the caller's.
   [[nodiscard]] int watch(int fd);
 
   [[nodiscard]] int descriptor() const noexcept override { return place_.fd; }
@@ -63,11 +63,12 @@ class datagram_resource : public resource {
 
   [[nodiscard]] int receive(std::span<const ::iovec> into, arrival& out);
   [[nodiscard]] int receive_from_kernel(std::span<const ::iovec> into, arrival& out);
-  /// All of it, or -EMSGSIZE where a sender was allowed more than anybody makes room for.
+  /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
+  /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
-  /// Without an address to whom it is connected.
+  /// Sends one datagram; a null `to` means the connected peer.
   [[nodiscard]] int send(const_buffer data, const sockaddr* to, socklen_t size);
-  /// What a failed call means.
+  /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 
   std::unique_ptr<datagram_source> source;
@@ -79,10 +80,10 @@ class datagram_resource : public resource {
   registration place_;
   int family_;
   bool connected_;
-  std::unique_ptr<std::byte[]> room_;  // of a UNIX socket, whose datagrams are longer than the loop's buffer
+  std::unique_ptr<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
 };
 
-/// The base of operations that give a datagram as an object of its own. Derived makes a T of it.
+/// The base of operations that receive a datagram into a new object. Derived makes a T from it.
 template <class Derived, class T>
 class datagram_receive : public resource_operation<Derived, T, datagram_resource, read_side> {
   using base = resource_operation<Derived, T, datagram_resource, read_side>;
@@ -112,7 +113,7 @@ class datagram_receive : public resource_operation<Derived, T, datagram_resource
   }
 };
 
-/// The same into a buffer of the caller's.
+/// The base of operations that receive a datagram into a buffer of the caller. Derived makes a T from it.
 template <class Derived, class T>
 class datagram_receive_into : public resource_operation<Derived, T, datagram_resource, read_side> {
   using base = resource_operation<Derived, T, datagram_resource, read_side>;
@@ -148,8 +149,8 @@ class datagram_receive_into : public resource_operation<Derived, T, datagram_res
   mutable_buffer into_;
 };
 
-/// The base of sends. Derived has `bool transfer(result<void>&)`, one try. It begins inside `start`, so that
-/// a view of the loop's buffer can be given to it; what has to wait is copied out of there.
+/// The base of sends. Derived has `bool transfer(result<void>&)`, one try. The first try runs inside `start`,
+/// so the data may be a view of the loop's buffer; it is copied from there if the send has to wait.
 template <class Derived>
 class datagram_send : public resource_operation<Derived, void, datagram_resource, write_side> {
   using base = resource_operation<Derived, void, datagram_resource, write_side>;
@@ -191,7 +192,7 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
     base::left();
     over_ = false;
   }
-  /// The outcome of a call; false: it has to wait.
+  /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;
     if (status < 0) {
@@ -206,15 +207,15 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
 
  private:
   [[no_unique_address]] error outcome_;
-  bool over_ = false;  // all happened in `started`, and is yet to be told
+  bool over_ = false;  // completed in `started`; the outcome is not reported yet
 };
 
 }  // namespace detail
 
-/// What every datagram socket has. One task may receive and one may send at a time; a default-constructed
-/// or moved-from socket is closed; destroying one closes it at once. No error ends a socket. A shortage of
-/// memory in the system is `os_error` with ENOBUFS or ENOMEM; only a full queue of a UNIX socket, which is
-/// ENOBUFS on macOS and the BSDs, is waited for.
+/// The common base of all datagram sockets. One task may receive and one may send at a time. A
+/// default-constructed or moved-from socket is closed; the destructor closes a socket at once. No error ends
+/// a socket. A shortage of memory in the system is `os_error` with ENOBUFS or ENOMEM; of these, a send waits
+/// only for a full queue of a UNIX socket, which is ENOBUFS on macOS and the BSDs.
 class datagram_socket {
  public:
   datagram_socket(datagram_socket&&) noexcept = default;
@@ -225,22 +226,23 @@ class datagram_socket {
     return *this;
   }
 
-  /// Whether it is open.
+  /// Whether the socket is open.
   explicit operator bool() const noexcept { return resource_ && resource_->open(); }
   /// The descriptor, which stays the socket's; -1 once closed.
   [[nodiscard]] int native_handle() const noexcept { return *this ? resource_->descriptor() : -1; }
 
-  /// setsockopt(2) with an int. Raises nothing: `os_error` with the errno, or `closed_resource`.
+  /// Calls setsockopt(2) with an int. Returns errors and raises none: `os_error` with the errno, or
+  /// `closed_resource`.
   result<> set_option(int level, int name, int value);
-  /// getsockopt(2) of an int.
+  /// Calls getsockopt(2) for an int. Returns errors and raises none.
   result<int> get_option(int level, int name) const;
 
-  /// Completes what waits with `errc::cancelled`, after one more attempt.
+  /// Completes pending operations with `errc::cancelled`, after one more attempt.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// Closes; the descriptor is free when this returns. What waits ends with `closed_resource`. Again is a
-  /// no-op.
+  /// Closes the socket; the descriptor is free when this returns. Pending operations complete with
+  /// `closed_resource`. Calling it again has no effect.
   void close() noexcept {
     if (resource_) resource_->close();
   }
@@ -250,7 +252,7 @@ class datagram_socket {
   explicit datagram_socket(detail::ref<detail::datagram_resource> r) noexcept : resource_(std::move(r)) {}
   ~datagram_socket() { close(); }
 
-  /// setsockopt(2) of anything.
+  /// Calls setsockopt(2) with a value of any type.
   result<> set_raw_option(int level, int name, const void* value, socklen_t size, const char* operation);
 
   detail::ref<detail::datagram_resource> resource_;

@@ -13,7 +13,7 @@ namespace detail {
 ANYIO_NET_FN int datagram_resource::watch(int fd) {
   registration place{fd, 0};
   const int status = core().watch(place, *this);
-  if (status >= 0) place_ = place;  // only what is watched is forgotten by `shut`
+  if (status >= 0) place_ = place;  // only if it is watched, since `shut` forgets it
   return status;
 }
 
@@ -44,8 +44,8 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
 }
 
 ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
-  // No UDP datagram is longer than the loop's buffer. A UNIX one is as long as the sender's buffer allows,
-  // which with Linux's defaults is less than 416 KiB. Room for that costs no memory until it is used.
+  // No UDP datagram is longer than the loop's buffer. A UNIX datagram can be as long as the sender's buffer
+  // allows, which is less than 416 KiB with Linux's defaults. That room takes no memory until it is used.
   constexpr std::size_t size_of_room = std::size_t{448} * 1024;
   if (exhausted[read_side] && !source) return -EAGAIN;
   mutable_buffer room;
@@ -74,7 +74,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
     n = core().system().send_message(place_.fd,
                                      message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
   }
-  // What a full queue of a UNIX socket is to the BSDs and macOS.
+  // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
   if (n == -EAGAIN || queue_is_full) {
     exhausted[write_side] = true;
@@ -84,7 +84,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
 }
 
 ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation) const noexcept {
-  // The other end refused; on a UNIX socket that is not connected the path of this one send did.
+  // The peer refused. On a UNIX socket that is not connected, only the path of this send did.
   const bool refused = status == -ECONNREFUSED && (connected_ || family_ != AF_UNIX);
   return error(refused ? errc::broken_resource : errc::os_error, -status, operation);
 }
@@ -105,7 +105,7 @@ ANYIO_NET_FN result<> datagram_socket::set_option(int level, int name, int value
 
 ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const {
   if (!*this) return error(errc::closed_resource, 0, "get_option");
-  int value = 0;  // an option of one byte fills the first
+  int value = 0;  // an option of one byte fills only the first byte
   socklen_t size = sizeof value;
   const int status =
       resource_->core().system().get_option(resource_->descriptor(), level, name, &value, &size);

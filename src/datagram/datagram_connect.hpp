@@ -1,7 +1,7 @@
 // UDP by host name: creating sockets, and sending to a name.
 //
-// A look-up that needs no asking, an address in text or `localhost`, is answered at once; the rest of what
-// is done here takes no waiting. This part must not know how names resolve.
+// A look-up that needs no query, for an address in text or `localhost`, completes at once. Apart from
+// look-ups, nothing here waits. This part must not know how names resolve.
 #pragma once
 
 #include "base/address.hpp"
@@ -21,12 +21,13 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Look-ups, one after another, as a part of an operation that derives from Derived's base: Derived has
-/// `look_up_ended()`, which is called when an answer has come later.
+/// Look-ups, one after another, as a part of the operation Derived. Derived has `look_up_ended()`, which is
+/// called if the answer arrives later.
 template <class Derived>
 class host_look_up {
  protected:
-  /// True when the answer is there; else asks, if that has not been done, and will tell.
+  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
+  /// later.
   bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
     if (arrived_ != nullptr) {
       out = std::move(*std::exchange(arrived_, nullptr));
@@ -62,7 +63,7 @@ class host_look_up {
   bool asked_ = false;
 };
 
-/// What `create_udp_socket` gives.
+/// The operation that `create_udp_socket` returns.
 class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
                                                   private host_look_up<create_udp_socket_operation> {
  public:
@@ -80,11 +81,11 @@ class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_so
   void left() noexcept { withdraw_question(); }
   void look_up_ended() { run_now(); }
 
-  udp_options options_;  // but for local_host
+  udp_options options_;  // except local_host
   std::string local_host_;
 };
 
-/// What `create_connected_udp_socket` gives.
+/// The operation that `create_connected_udp_socket` returns.
 class [[nodiscard]] create_connected_udp_socket_operation
     : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
       private host_look_up<create_connected_udp_socket_operation> {
@@ -110,7 +111,7 @@ class [[nodiscard]] create_connected_udp_socket_operation
   void left() noexcept;
   void look_up_ended() { run_now(); }
 
-  udp_options options_;  // but for local_host
+  udp_options options_;  // except local_host
   std::string local_host_;
   std::string remote_host_;
   ip_endpoint remote_;
@@ -122,8 +123,8 @@ class [[nodiscard]] create_connected_udp_socket_operation
 
 }  // namespace detail
 
-/// What `udp_socket::send_to(data, host, port)` gives. The look-up counts as sending: a second send is
-/// `busy_resource`.
+/// The operation that `udp_socket::send_to(data, host, port)` returns. The look-up counts as sending: a
+/// second send raises `busy_resource`.
 class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
                                              private detail::host_look_up<send_to_host_operation> {
  public:
@@ -160,19 +161,19 @@ send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std:
   return {resource_, detail::lent_bytes(std::move(data)), host, port};
 }
 
-/// Opens a UDP socket and binds it. A family or a local host is required, else it is `invalid_argument`. Of
-/// several addresses of the local host it takes the first that this machine has.
+/// Opens a UDP socket and binds it. A family or a local host is required (`invalid_argument` without). If the
+/// local host has several addresses, the first one that this machine has is used.
 [[nodiscard]] inline detail::create_udp_socket_operation create_udp_socket(const udp_options& options) {
   return detail::create_udp_socket_operation(options);
 }
 
 /// Opens a UDP socket and connects it to a host, by name or by address in text: to the first of its addresses
-/// to which there is a way.
+/// that has a route.
 [[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
     std::string_view remote_host, std::uint16_t remote_port, const udp_options& options = {}) {
   return {remote_host, remote_port, options};
 }
-/// The same to an address.
+/// Opens a UDP socket and connects it to an address.
 [[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
     const ip_endpoint& remote, const udp_options& options = {}) {
   return {remote, options};

@@ -1,4 +1,4 @@
-// Which of the addresses of a name a UDP socket takes.
+// Choosing one of a name's addresses for a UDP socket.
 #pragma once
 
 #include "datagram/datagram_connect.hpp"
@@ -38,7 +38,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
     out = udp_socket::open(local, options_);
     if (out.has_value()) return true;
     if (first.code() == errc::ok) first = out.error();
-    // Another socket on the port of one address is no reason to take another address.
+    // Only an address that this machine lacks leads to the next address; a port in use does not.
     if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
   }
   out = first;
@@ -113,7 +113,7 @@ ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
 ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
   if (!is_known_) {
     result<std::vector<ip_endpoint>> answer(errc::cancelled);
-    // A socket that takes both families is one of IPv6 to which IPv4 is mapped; ours are not, but others'.
+    // AF_UNSPEC: a socket of both families, which `from_fd` can take over, sends to mapped IPv4 addresses.
     if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
     if (!answer) {
       out = detail::result_access::failure<void>(answer);

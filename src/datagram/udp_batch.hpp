@@ -1,10 +1,9 @@
-// Many UDP datagrams a system call.
+// Many UDP datagrams per system call.
 //
-// A batch is one block of memory for so many datagrams of so many bytes. It is received into and sent from
-// with one call each; where the kernel can hand over or take a row of equal datagrams in one piece (UDP_GRO,
-// UDP_SEGMENT on Linux) it is asked to, and where it cannot nothing else changes. What the kernel gave in one
-// piece and a batch had no room for stays with the socket until the next receive. This part must not know
-// names.
+// A batch is one block of memory, for a number of datagrams of a maximum size. One operation fills or sends a
+// batch, with few system calls. Where the kernel can pass a run of equal-sized datagrams in one piece
+// (UDP_GRO, UDP_SEGMENT on Linux), it is asked to; elsewhere nothing else changes. Datagrams of a piece that
+// do not fit into a batch stay with the socket until the next receive. This part must not know names.
 #pragma once
 
 #include "base/address.hpp"
@@ -25,18 +24,18 @@ namespace detail {
 class batch_source;
 }
 
-/// Datagrams to send, or that were received. Allocates once, when it is made.
+/// Datagrams to send, or received datagrams. Allocates once, on construction.
 class udp_batch {
  public:
-  /// One datagram: its bytes, which lie in the batch, and who sent it, or to whom it is sent.
+  /// One datagram: its bytes, which lie in the batch, and its sender, or its receiver if it is to be sent.
   struct entry {
     std::span<const std::byte> data{};  ///< lies in the batch
-    ip_endpoint sender{};               ///< or the receiver, of one to send
-    bool truncated = false;             ///< it was longer than the batch allows, and the rest of it is lost
+    ip_endpoint sender{};               ///< or the receiver, of a datagram to send
+    bool truncated = false;             ///< the datagram was longer than `max_size`; the rest of it is lost
   };
   using value_type = entry;             ///< for ranges
   using const_iterator = const entry*;  ///< random access
-  using iterator = const_iterator;      ///< entries are changed by `push` alone
+  using iterator = const_iterator;      ///< entries change only by `push` and by receiving
 
   /// Room for `count` datagrams of at most `max_size` bytes each.
   explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
@@ -53,28 +52,28 @@ class udp_batch {
     return *this;
   }
 
-  /// Copies a datagram in behind the others. False, and nothing changed, when the batch is full or the
-  /// datagram longer than it allows. A connected socket needs no address.
+  /// Appends a copy of a datagram. Returns false, and changes nothing, if the batch is full or the datagram
+  /// is longer than `max_size`. A connected socket needs no address.
   bool push(const_buffer data, const ip_endpoint& to = {});
-  /// Empties it; its memory stays.
+  /// Removes all datagrams; the memory stays.
   void clear() noexcept { size_ = 0; }
 
-  /// How many datagrams it holds.
+  /// The number of datagrams in the batch.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  /// Whether it holds none.
+  /// Whether the batch holds no datagram.
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
-  /// How many datagrams it may hold.
+  /// The maximum number of datagrams.
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
-  /// How many bytes each of them may have.
+  /// The maximum size of a datagram, in bytes.
   [[nodiscard]] std::size_t max_size() const noexcept { return max_size_; }
-  /// The i-th, which must be there.
+  /// The i-th datagram, which must exist.
   [[nodiscard]] const entry& operator[](std::size_t i) const noexcept {
     ANYIO_NET_ASSERT(i < size_);
     return entries()[i];
   }
-  /// The first; valid until the batch changes.
+  /// The first datagram; valid until the batch changes.
   [[nodiscard]] const_iterator begin() const noexcept { return entries(); }
-  /// Behind the last.
+  /// One past the last datagram.
   [[nodiscard]] const_iterator end() const noexcept { return entries() + size_; }
 
  private:
@@ -83,7 +82,7 @@ class udp_batch {
   [[nodiscard]] entry* entries() const noexcept {
     return static_cast<entry*>(static_cast<void*>(block_.get()));
   }
-  /// Where the bytes of the i-th datagram belong.
+  /// The memory for the bytes of the i-th datagram.
   [[nodiscard]] std::byte* slot(std::size_t i) const noexcept {
     return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
   }
@@ -97,30 +96,30 @@ class udp_batch {
 
 namespace detail {
 
-/// What a socket needs for batches, made when the first one is used.
+/// The state that a socket needs for batches, created when the first batch is used.
 class batch_source final : public datagram_source {
  public:
-  /// That of a socket.
+  /// The batch source of a socket, created if it does not exist yet.
   static batch_source& of(datagram_resource& socket);
 
   ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
-  /// 0 when at least one came.
+  /// Returns 0 if at least one datagram was received.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
-  /// Sends on from the `sent`-th. 0 when all are sent, 1 when others are to have a turn first.
+  /// Sends from the `sent`-th datagram on. Returns 0 when all are sent, 1 when other tasks get a turn.
   int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
 
  private:
   static constexpr std::size_t per_call = 32;
   static constexpr std::size_t fewest_expected = 4;
   static constexpr std::size_t most_of_attempt = 256;
-  static constexpr std::size_t room = 65536;               // for what the kernel gives in one piece
-  static constexpr std::size_t largest_segmented = 65487;  // payload of an IPv6 packet, less its header
+  static constexpr std::size_t room = 65536;               // for one piece from the kernel
+  static constexpr std::size_t largest_segmented = 65487;  // 65535, less the headers of IPv6 and UDP
   static constexpr std::size_t most_segments = 64;
 
-  /// What the kernel gave in one piece: datagrams of equal size, but for the last.
+  /// One piece from the kernel: datagrams of equal size, except the last one.
   struct piece {
     std::size_t size;
-    std::size_t segment;  // their size; 0: it is one datagram
+    std::size_t segment;  // size of the datagrams; 0: the piece is one datagram
     std::size_t used;
     socklen_t from_size;
     bool truncated;
@@ -131,20 +130,20 @@ class batch_source final : public datagram_source {
   void ask_for_segments(datagram_resource& socket);
   int fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots, std::size_t stride);
   [[nodiscard]] bool has_left_over() const noexcept { return first_ < count_; }
-  /// The next datagram of what is left over.
+  /// Takes the next datagram of the pieces that are left over.
   std::span<const std::byte> next(arrival& out);
   void fill(udp_batch& batch);
   void keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride);
   [[nodiscard]] std::byte* memory_of(std::size_t i) const noexcept { return memory_.get() + i * room; }
-  /// How many datagrams from the i-th on may go as one piece.
+  /// How many datagrams from the i-th on can be sent as one piece.
   [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
 
-  std::unique_ptr<std::byte[]> memory_;  // per_call pieces, if the kernel may give them
+  std::unique_ptr<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
   std::size_t first_ = 0;                // of the pieces that are left over
   std::size_t count_ = 0;
-  std::size_t expected_ = per_call;  // how many to make room for: what does not come costs time all the same
+  std::size_t expected_ = per_call;  // how many messages to prepare for: unused ones also cost time
   std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
-  int deferred_ = 0;                 // an error that came behind what was handed over
+  int deferred_ = 0;                 // an error that followed delivered datagrams
   bool asked_for_pieces_ = false;
   bool asked_for_segments_ = false;
   piece pieces_[per_call];
@@ -152,7 +151,7 @@ class batch_source final : public datagram_source {
 
 }  // namespace detail
 
-/// What `receive_batch` gives.
+/// The operation that `receive_batch` returns.
 class [[nodiscard]] receive_batch_operation
     : public detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
                                         detail::read_side> {
@@ -172,7 +171,7 @@ class [[nodiscard]] receive_batch_operation
   udp_batch* batch_ = nullptr;
 };
 
-/// What `send_batch` gives.
+/// The operation that `send_batch` returns.
 class [[nodiscard]] send_batch_operation
     : public detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
                                         detail::write_side> {
@@ -182,8 +181,8 @@ class [[nodiscard]] send_batch_operation
   send_batch_operation(detail::ref<detail::datagram_resource> r, const udp_batch& batch) noexcept
       : resource_operation(std::move(r)), batch_(&batch) {}
 
-  /// How many datagrams went, of one that was cancelled, timed out, closed or failed too. An operation that
-  /// was started anew counts from zero.
+  /// How many datagrams were sent, also if the operation was cancelled, timed out, failed or found the socket
+  /// closed. An operation that is started again counts from zero.
   [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
 
  private:

@@ -15,7 +15,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
     : capacity_(count), max_size_(max_size) {
-  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be had
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be allocated
   const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
   block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
 }
@@ -35,7 +35,7 @@ ANYIO_NET_FN bool udp_batch::push(const_buffer data, const ip_endpoint& to) {
 namespace detail {
 
 #if defined(__linux__)
-// Numbers of the kernel's, which not every C library has: <linux/udp.h>.
+// Option numbers of the kernel (<linux/udp.h>), which not every C library has.
 inline constexpr int udp_segment_option = 103;
 inline constexpr int udp_gro_option = 104;
 inline constexpr bool has_pieces = true;
@@ -45,12 +45,12 @@ inline constexpr int udp_gro_option = 0;
 inline constexpr bool has_pieces = false;
 #endif
 
-/// Room for one control message of one number.
+/// Room for one control message that holds one number.
 struct control_room {
   alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
 };
 
-/// Room for one such message behind those that options of the socket add: times, a mark, a count of drops.
+/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count.
 struct receive_control_room {
   alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
 };
@@ -66,7 +66,7 @@ ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
   if (!has_pieces) return;
   if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0)
     return;
-  memory_.reset(new std::byte[per_call * room]);  // touched only as far as it is used
+  memory_.reset(new std::byte[per_call * room]);  // uninitialized: unused parts take no memory
 }
 
 ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
@@ -74,7 +74,7 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
   int value = 0;
   socklen_t size = sizeof value;
   if (!has_pieces) return;
-  // A kernel that does not know it would ignore the control message, and send all in one datagram.
+  // A kernel without this option would ignore the control message, and send all data in one datagram.
   if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) <
       0)
     return;
@@ -83,7 +83,7 @@ ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
 
 // --- receiving
 
-/// The size of the datagrams in a piece, from the message's control part; 0 if there is none.
+/// The size of the datagrams in a piece, from the message's control data; 0 if it has none.
 inline std::size_t segment_of(const message& m) noexcept {
   msghdr header{};
   header.msg_control = m.control;
@@ -97,8 +97,9 @@ inline std::size_t segment_of(const message& m) noexcept {
   return 0;
 }
 
-/// Asks the kernel for up to `wanted` messages. Each goes to its slot, and what does not fit there to its
-/// place in the memory, behind room for the slot's part. How many came, or a negative errno.
+/// Asks the kernel for up to `wanted` messages. Each goes to its slot. Bytes that do not fit there go to its
+/// place in the memory, after the room for the slot's part. Returns the number of messages, or a negative
+/// errno.
 ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots,
                                      std::size_t stride) {
   message messages[per_call];
@@ -140,12 +141,12 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     p.from_size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
-  // Half of what takes a call of its own is the message's.
+  // A message in a batch costs about half as much as a call of its own.
   socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
   return n;
 }
 
-/// What was fetched becomes what is left over: the parts that lie in the slots move to the others.
+/// Keeps the fetched messages as left-over pieces: copies the parts in the slots to the other parts.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
@@ -253,12 +254,12 @@ ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::s
     if (!connected && other.sender != first.sender) break;
     total += size;
     ++n;
-    if (size < segment) break;  // only the last may be shorter
+    if (size < segment) break;  // only the last one may be shorter
   }
   return n;
 }
 
-/// Whether a piece may have failed because it was one; a limit is then found for the socket.
+/// Whether a send may have failed because it was a piece; the limit of the socket is lowered then.
 inline bool refuses_pieces(int status) noexcept {
   return status == -EINVAL || status == -EMSGSIZE || status == -EIO || status == -EOPNOTSUPP ||
          status == -ENOPROTOOPT;
@@ -320,7 +321,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
     }
     if (n < 0) {
       if (runs[0] == 1 || !refuses_pieces(n)) return n;
-      // Too long for the path, or pieces do not go there at all: one by one from here on.
+      // Too long for the path, or pieces are impossible there: such datagrams go one by one from here on.
       const bool too_long = n == -EINVAL || n == -EMSGSIZE;
       segment_limit_ = too_long ? batch[sent].data.size() - 1 : 0;
       continue;

@@ -1,7 +1,7 @@
-// UDP: sockets that send to anybody, and sockets with one peer.
+// UDP: sockets that send to any address, and sockets with one peer.
 //
-// Addresses here are numbers; opening one takes no waiting. Creating sockets and sending by host name come
-// in a later part, as do batches. This part must not know names.
+// Addresses here are numbers, so opening a socket never waits. A later part adds host names, and another adds
+// batches. This part must not know names.
 #pragma once
 
 #include "base/address.hpp"
@@ -20,41 +20,41 @@ class receive_batch_operation;
 class send_batch_operation;
 class send_to_host_operation;
 
-/// How to open a UDP socket. Without `local_host` it takes every address of `family`; "::", and AF_INET6
-/// without a host, are IPv6 only.
+/// How to open a UDP socket. Without `local_host` it is bound to every address of `family`. "::", or AF_INET6
+/// without a host, means IPv6 only.
 struct udp_options {
   int family = AF_UNSPEC;            ///< AF_INET or AF_INET6, as in `tcp_connect_options`
   std::string_view local_host = {};  ///< a name or an address
-  std::uint16_t local_port = 0;      ///< 0: one that is free; counts without `local_host` too
+  std::uint16_t local_port = 0;      ///< 0: the system chooses a free port; used without `local_host` too
   bool reuse_port = false;           ///< SO_REUSEPORT: several sockets share the datagrams of a port
   bool reuse_address = false;        ///< SO_REUSEADDR: several sockets get every multicast datagram
-  /// Called between `socket` and `bind`; gives 0 or an errno.
+  /// Called between socket(2) and bind(2); returns 0 or an errno.
   int (*prepare)(int fd, void* data) = nullptr;
-  void* prepare_data = nullptr;  ///< what `prepare` is given
+  void* prepare_data = nullptr;  ///< passed to `prepare`
 };
 
-/// A datagram, and who sent it. `auto [data, sender] = co_await socket.receive();`
+/// A datagram and its sender. `auto [data, sender] = co_await socket.receive();`
 class udp_packet {
  public:
   std::string data;    ///< all of its bytes
-  ip_endpoint sender;  ///< where an answer goes
+  ip_endpoint sender;  ///< the address for an answer
 
   udp_packet() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
 };
 
 /// A datagram that was received into a buffer.
 struct udp_received {
-  std::size_t size = 0;    ///< how many bytes of it are in the buffer
-  ip_endpoint sender{};    ///< where an answer goes
-  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
+  std::size_t size = 0;    ///< number of bytes in the buffer
+  ip_endpoint sender{};    ///< the address for an answer
+  bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
 };
 
-/// The same where there is but one sender.
+/// A datagram that was received into a buffer from a connected peer.
 struct received {
-  std::size_t size = 0;    ///< how many bytes of it are in the buffer
-  bool truncated = false;  ///< it was longer than the buffer, and the rest of it is lost
+  std::size_t size = 0;    ///< number of bytes in the buffer
+  bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
 };
 
 namespace detail {
@@ -72,7 +72,7 @@ struct udp_access;
 
 }  // namespace detail
 
-/// What `udp_socket::receive()` gives.
+/// The operation that `udp_socket::receive()` returns.
 class [[nodiscard]] receive_packet_operation
     : public detail::datagram_receive<receive_packet_operation, udp_packet> {
  public:
@@ -85,7 +85,7 @@ class [[nodiscard]] receive_packet_operation
   }
 };
 
-/// What `udp_socket::receive(buffer)` gives.
+/// The operation that `udp_socket::receive(buffer)` returns.
 class [[nodiscard]] receive_from_operation
     : public detail::datagram_receive_into<receive_from_operation, udp_received> {
  public:
@@ -96,7 +96,7 @@ class [[nodiscard]] receive_from_operation
   static udp_received make(const detail::arrival& a) { return {a.size, detail::endpoint_of(a), a.truncated}; }
 };
 
-/// What `receive()` of a connected datagram socket gives.
+/// The operation that `receive()` of a connected datagram socket returns.
 class [[nodiscard]] receive_datagram_operation
     : public detail::datagram_receive<receive_datagram_operation, std::string> {
  public:
@@ -107,7 +107,7 @@ class [[nodiscard]] receive_datagram_operation
   static std::string make(std::string&& data, const detail::arrival&) { return std::move(data); }
 };
 
-/// What `connected_udp_socket::receive(buffer)` gives.
+/// The operation that `connected_udp_socket::receive(buffer)` returns.
 class [[nodiscard]] receive_datagram_into_operation
     : public detail::datagram_receive_into<receive_datagram_into_operation, received> {
  public:
@@ -118,7 +118,7 @@ class [[nodiscard]] receive_datagram_into_operation
   static received make(const detail::arrival& a) { return {a.size, a.truncated}; }
 };
 
-/// What `udp_socket::send_to` gives.
+/// The operation that `udp_socket::send_to` returns.
 class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_operation> {
  public:
   static constexpr const char* name = "send_to";
@@ -133,7 +133,7 @@ class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_ope
   ip_endpoint to_;
 };
 
-/// What `connected_udp_socket::send` gives.
+/// The operation that `connected_udp_socket::send` returns.
 class [[nodiscard]] send_datagram_operation : public detail::datagram_send<send_datagram_operation> {
  public:
   static constexpr const char* name = "send";
@@ -144,28 +144,29 @@ class [[nodiscard]] send_datagram_operation : public detail::datagram_send<send_
   bool transfer(result<void>& out) { return settle(resource_->send(bytes_.data(), nullptr, 0), out); }
 };
 
-/// What both kinds of UDP sockets have.
+/// The common base of `udp_socket` and `connected_udp_socket`.
 class ip_datagram_socket : public datagram_socket {
  public:
-  /// Remembered after closing.
+  /// The local address and port; remembered after closing.
   [[nodiscard]] ip_endpoint local_endpoint() const noexcept {
     return resource_ ? udp().local : ip_endpoint();
   }
 
-  /// Receives what is sent to a multicast group. The interface is, for IPv4, one of its addresses; for IPv6
-  /// its number as the scope of this address or of the group's; otherwise the system chooses. `os_error`
-  /// says why it failed; an address that is no group, or of the other family, is `invalid_argument`.
+  /// Receives datagrams that are sent to a multicast group. `interface` is, for IPv4, one of the interface's
+  /// addresses; for IPv6, an address whose scope is the interface's number. By default the group's scope
+  /// applies (IPv6), or the system chooses. Errors are `os_error`, and `invalid_argument` if `group` is not a
+  /// multicast address or `interface` is of the other family.
   result<> join_group(const ip_address& group, const ip_address& interface = {});
-  /// Receives it no longer.
+  /// Leaves a multicast group; `interface` is as for `join_group`.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
-  /// Through which interface multicast datagrams are sent; given in the same way. A socket for both families
-  /// has one for each.
+  /// Sets the interface through which multicast datagrams are sent; `interface` is as for `join_group`. A
+  /// socket of both families has one setting for each.
   result<> set_multicast_interface(const ip_address& interface);
-  /// Whether sockets on this machine get the multicast datagrams that this one sends.
+  /// Sets whether sockets on this machine receive the multicast datagrams that this socket sends.
   result<> set_multicast_loop(bool on);
-  /// How many hops multicast datagrams travel: 0 to 255, at first 1.
+  /// Sets how many hops multicast datagrams travel: 0 to 255, initially 1.
   result<> set_multicast_hops(int hops);
-  /// Whether it may send to broadcast addresses.
+  /// Sets whether the socket may send to broadcast addresses.
   result<> set_broadcast(bool on);
 
  protected:
@@ -183,27 +184,27 @@ class ip_datagram_socket : public datagram_socket {
   result<> change_group(const ip_address& group, const ip_address& interface, bool join);
 };
 
-/// A UDP socket that receives from anybody and sends to anybody. Always bound.
+/// A UDP socket that receives from any address and sends to any address. It is always bound.
 ///
-/// A datagram is received whole and in one piece, an empty one too. What ICMP says of datagrams that were
-/// sent is not told, as it is not by the system.
+/// A datagram, even an empty one, is received whole and in one piece. ICMP errors for sent datagrams are not
+/// reported, because the system does not report them.
 class udp_socket : public ip_datagram_socket {
  public:
   udp_socket() = default;
 
-  /// Opens and binds one at once. The address stands in place of those in the options.
+  /// Opens a socket and binds it to `local`, at once. The address and port in the options are ignored.
   static result<udp_socket> open(const ip_endpoint& local, const udp_options& options = {});
-  /// Takes a bound UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
-  /// caller's.
+  /// Takes over a bound UDP socket. On failure it stays the caller's; `invalid_argument` says what is wrong
+  /// with it.
   static result<udp_socket> from_fd(int fd);
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_packet_operation receive() { return receive_packet_operation(resource_); }
-  /// The next datagram, as much of it as there is room for.
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
   [[nodiscard]] receive_from_operation receive(mutable_buffer into) { return {resource_, into}; }
 
-  /// Sends one datagram. The bytes stay the caller's, and must stay, until it has completed; a string given
-  /// as an rvalue is kept. One that is too long is `os_error` with EMSGSIZE.
+  /// Sends one datagram. The bytes stay the caller's, and must stay valid until completion; the operation
+  /// keeps a string passed as an rvalue. A datagram that is too long raises `os_error` with EMSGSIZE.
   [[nodiscard]] send_to_operation send_to(const_buffer data, const ip_endpoint& to) {
     return {resource_, detail::lent_bytes(data), to};
   }
@@ -211,17 +212,19 @@ class udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_to_operation send_to(S&& data, const ip_endpoint& to) {
     return {resource_, detail::lent_bytes(std::move(data)), to};
   }
-  /// The same to a host by name, which is looked up each time; an address is taken as it is.
+  /// Sends one datagram to a host by name, which is looked up each time; an address in text needs no look-up.
+  /// The bytes stay the caller's, and must stay valid until completion; the operation keeps a string passed
+  /// as an rvalue.
   [[nodiscard]] send_to_host_operation send_to(const_buffer data, std::string_view host, std::uint16_t port);
   template <detail::string_rvalue S>
   [[nodiscard]] send_to_host_operation send_to(S&& data, std::string_view host, std::uint16_t port);
 
-  /// Receives many datagrams a call, in place of what the batch held: at least one, and as many as are there
-  /// and fit, up to some 256. The batch must stay until it has completed.
+  /// Receives many datagrams in one operation, in place of the batch's contents: at least one, and as many as
+  /// are available and fit, up to about 256. The batch must stay valid until completion.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
-  /// Sends all of a batch in order, each to the address that stands by it, and gives how many: fewer than all
-  /// if one failed; an error when that is the first. The batch stays as it is. Of an operation that is
-  /// cancelled, times out or finds the socket closed, `sent()` tells how many went.
+  /// Sends a batch in order, each datagram to its own address. Returns how many were sent: fewer than all if
+  /// one failed; if the first one failed, it raises the error. The batch does not change. If the operation is
+  /// cancelled, times out or finds the socket closed, `sent()` returns how many were sent.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
@@ -229,33 +232,34 @@ class udp_socket : public ip_datagram_socket {
   explicit udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
 };
 
-/// A UDP socket with one peer: it receives from no other.
+/// A UDP socket with one peer: it receives from no other address.
 ///
-/// When the peer's host refuses, one receive or send gives `broken_resource` with ECONNREFUSED; the socket
-/// stays usable.
+/// When the peer's host refuses a datagram, one receive or send raises `broken_resource` with ECONNREFUSED;
+/// the socket stays usable.
 class connected_udp_socket : public ip_datagram_socket {
  public:
   connected_udp_socket() = default;
 
-  /// Opens and connects one at once. Of the options `local_host` and `family` do not count.
+  /// Opens a socket and connects it, at once. `local_host` and `family` of the options are ignored.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const udp_options& options = {});
-  /// The same from an address of this machine.
+  /// Opens a socket, binds it to `local` and connects it, at once. Address, port and family in the options
+  /// are ignored.
   static result<connected_udp_socket> open(const ip_endpoint& remote, const ip_endpoint& local,
                                            const udp_options& options = {});
-  /// Takes a connected UDP socket over. `invalid_argument` says what is wrong with it, and then it stays the
-  /// caller's.
+  /// Takes over a connected UDP socket. On failure it stays the caller's; `invalid_argument` says what is
+  /// wrong with it.
   static result<connected_udp_socket> from_fd(int fd);
 
-  /// Remembered after closing.
+  /// The peer's address and port; remembered after closing.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? udp().remote : ip_endpoint();
   }
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
-  /// The next datagram, as much of it as there is room for.
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
   [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
-  /// Sends one datagram, as `udp_socket::send_to`.
+  /// Sends one datagram to the peer; bytes and errors are as for `udp_socket::send_to`.
   [[nodiscard]] send_datagram_operation send(const_buffer data) {
     return {resource_, detail::lent_bytes(data)};
   }
@@ -264,9 +268,9 @@ class connected_udp_socket : public ip_datagram_socket {
     return {resource_, detail::lent_bytes(std::move(data))};
   }
 
-  /// As `udp_socket::receive_batch` and `send_batch`; all goes to the peer, whatever address stands by it.
+  /// Receives many datagrams from the peer in one operation, like `udp_socket::receive_batch`.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
-  /// As `udp_socket::send_batch`, to the peer.
+  /// Sends a batch to the peer, like `udp_socket::send_batch`; the addresses in the batch are ignored.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
@@ -277,9 +281,9 @@ class connected_udp_socket : public ip_datagram_socket {
 
 namespace detail {
 
-/// Opens UDP sockets, for those who found the addresses.
+/// Opens UDP sockets at addresses that are known already.
 struct udp_access {
-  /// `remote` or `local` may be null, not both.
+  /// `remote` or `local` may be null, but not both.
   static result<ref<udp_resource>> open(const ip_endpoint* local, const ip_endpoint* remote,
                                         const udp_options& options);
   static result<ref<udp_resource>> adopt(int fd, bool connected, const char* what);

@@ -174,7 +174,7 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
   constexpr const char* operation = "set_multicast_interface";
   if (!*this) return error(errc::closed_resource, 0, operation);
   const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
-  if (for_v4) {  // of a socket for both families, too
+  if (for_v4) {  // also for a socket of both families
     const in_addr address = detail::to_in_addr(interface);
     return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
   }
@@ -182,7 +182,7 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
   const unsigned index = interface.scope_id();
   if (detail::is_given(interface)) {
     if (index == 0) return error(errc::invalid_argument, 0, operation);
-  } else {  // of both families, if the socket takes both
+  } else {  // for both families, if the socket has both
     const in_addr any{};
     static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
   }
@@ -192,8 +192,8 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
   constexpr const char* operation = "set_multicast_loop";
   if (!*this) return error(errc::closed_resource, 0, operation);
-  // A socket for both families has two settings; one for IPv6 only may refuse the other.
-  const unsigned char byte = on ? 1 : 0;  // some systems take no other size
+  // A socket of both families has two settings; an IPv6-only socket may reject that of IPv4.
+  const unsigned char byte = on ? 1 : 0;  // some systems accept no other size
   const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
   if (resource_->family() == AF_INET) return for_v4;
   const unsigned value = on ? 1 : 0;

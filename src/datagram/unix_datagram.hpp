@@ -1,8 +1,8 @@
 // UNIX datagram sockets.
 //
-// Unlike UDP these lose nothing: when the receiver's queue is full a send waits. The kernel tells of a
-// drained queue only to who is connected to it, so a send also tries again by itself, after pauses of 1 to
-// 20 ms. This part must not know what is sent.
+// Unlike UDP sockets these lose nothing: when the receiver's queue is full, a send waits. The kernel reports
+// a drained queue only to connected senders, so a send also retries without an event, after pauses of 1 to 20
+// ms. This part must not know what is sent.
 #pragma once
 
 #include "base/address.hpp"
@@ -24,22 +24,22 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// How to open a UNIX datagram socket.
 struct unix_datagram_options {
-  /// Where it can be reached; without one, it can be answered by nobody. A stale socket file there, one that
-  /// refuses, is removed; closing leaves the file behind.
+  /// The path to which it is bound; without one, no peer can answer. A stale socket file at the path, one
+  /// that refuses a connection, is removed first; closing leaves the file behind.
   std::string_view local_path = {};
-  /// The file's mode, not of an abstract name. On Linux the file has no other bits from the first moment;
-  /// elsewhere the mode is set right after binding.
+  /// The file's mode; ignored for an abstract name. On Linux the file never has other bits; on other systems
+  /// the mode is set right after binding.
   std::optional<mode_t> local_mode = {};
 };
 
-/// A datagram, and the path of who sent it, empty for one without a name.
+/// A datagram, and the path of its sender; the path is empty if the sender has none.
 class unix_packet {
  public:
   std::string data;    ///< all of its bytes
-  std::string sender;  ///< where an answer goes
+  std::string sender;  ///< the path for an answer
 
   unix_packet() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
 };
 
@@ -53,10 +53,10 @@ class unix_datagram_resource final : public datagram_resource {
   std::string remote;
 };
 
-/// When to try again, where no event may come.
+/// Decides when to retry a send, where no event may arrive.
 class retry_pause {
  public:
-  /// Whether to try now: when no pause runs, or news say that it is worth while.
+  /// Whether to try now: no pause is running, or the kernel reports room.
   [[nodiscard]] bool over(datagram_resource& socket) noexcept;
   void begin(loop_core& loop, node& target) noexcept;
   void reset() noexcept {
@@ -102,7 +102,7 @@ struct unix_datagram_access;
 
 }  // namespace detail
 
-/// What `unix_datagram_socket::receive()` gives.
+/// The operation that `unix_datagram_socket::receive()` returns.
 class [[nodiscard]] receive_unix_packet_operation
     : public detail::datagram_receive<receive_unix_packet_operation, unix_packet> {
  public:
@@ -116,7 +116,7 @@ class [[nodiscard]] receive_unix_packet_operation
   }
 };
 
-/// What `unix_datagram_socket::send_to` gives.
+/// The operation that `unix_datagram_socket::send_to` returns.
 class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
  public:
   static constexpr const char* name = "send_to";
@@ -135,7 +135,7 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
   result<detail::unix_address> to_{errc::invalid_argument};
 };
 
-/// What `connected_unix_datagram_socket::send` gives.
+/// The operation that `connected_unix_datagram_socket::send` returns.
 class [[nodiscard]] send_unix_datagram_operation
     : public detail::unix_datagram_send<send_unix_datagram_operation> {
  public:
@@ -147,27 +147,27 @@ class [[nodiscard]] send_unix_datagram_operation
   bool transfer(result<void>& out) { return send(nullptr, 0, out); }
 };
 
-/// A UNIX datagram socket that receives from anybody and sends to any path. Paths are any bytes; a leading
-/// NUL is Linux's abstract namespace.
+/// A UNIX datagram socket that receives from any sender and sends to any path. Paths may contain any bytes; a
+/// leading NUL byte means Linux's abstract namespace.
 class unix_datagram_socket : public datagram_socket {
  public:
   unix_datagram_socket() = default;
 
-  /// Opens one at once, as `create_unix_datagram_socket`.
+  /// Opens a socket at once, like `create_unix_datagram_socket`.
   static result<unix_datagram_socket> open(const unix_datagram_options& options = {});
-  /// Takes a UNIX datagram socket over. `invalid_argument` says what is wrong with it, and then it stays the
-  /// caller's.
+  /// Takes over a UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says what is
+  /// wrong with it.
   static result<unix_datagram_socket> from_fd(int fd);
 
-  /// Remembered after closing; empty without one.
+  /// The path to which it is bound, empty without one; remembered after closing.
   [[nodiscard]] std::string local_path() const;
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
-  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must
-  /// stay, until it has completed; a string given as an rvalue is kept. A path where there is nothing is
-  /// `os_error` with ENOENT, one where nobody listens any more with ECONNREFUSED, one that is too long with
-  /// ENAMETOOLONG; bytes that are too long with EMSGSIZE.
+  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
+  /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
+  /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
+  /// path is too long, and EMSGSIZE if the datagram is too long.
   [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
     return {resource_, detail::lent_bytes(data), path};
   }
@@ -182,26 +182,27 @@ class unix_datagram_socket : public datagram_socket {
       : datagram_socket(r) {}
 };
 
-/// A UNIX datagram socket with one peer. When the peer is gone a send gives `broken_resource` with
+/// A UNIX datagram socket with one peer. When the peer is gone, a send raises `broken_resource` with
 /// ECONNREFUSED.
 class connected_unix_datagram_socket : public datagram_socket {
  public:
   connected_unix_datagram_socket() = default;
 
-  /// Opens one at once, as `create_connected_unix_datagram_socket`.
+  /// Opens a socket at once, like `create_connected_unix_datagram_socket`.
   static result<connected_unix_datagram_socket> open(std::string_view remote_path,
                                                      const unix_datagram_options& options = {});
-  /// Takes a connected UNIX datagram socket over, as `unix_datagram_socket::from_fd`.
+  /// Takes over a connected UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says
+  /// what is wrong with it.
   static result<connected_unix_datagram_socket> from_fd(int fd);
 
-  /// Remembered after closing; empty without one.
+  /// The path to which it is bound, empty without one; remembered after closing.
   [[nodiscard]] std::string local_path() const;
-  /// The peer's path. Remembered after closing.
+  /// The peer's path; remembered after closing.
   [[nodiscard]] std::string remote_path() const;
 
-  /// The next datagram, of any size.
+  /// Receives the next datagram, of any size.
   [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
-  /// Sends one datagram, as `unix_datagram_socket::send_to`.
+  /// Sends one datagram to the peer; bytes and waiting are as for `unix_datagram_socket::send_to`.
   [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
     return {resource_, detail::lent_bytes(data)};
   }
@@ -220,7 +221,7 @@ namespace detail {
 
 /// Opens UNIX datagram sockets.
 struct unix_datagram_access {
-  /// Connected if there is a remote path.
+  /// Connects the socket if `remote` is not null.
   static result<ref<unix_datagram_resource>> open(const std::string_view* remote,
                                                   const unix_datagram_options& options);
   static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const char* what);
@@ -234,7 +235,7 @@ struct unix_datagram_access {
   }
 };
 
-/// Opens a UNIX datagram socket: an operation, like everything that creates, though it never waits.
+/// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
 template <class Socket>
 class [[nodiscard]] create_unix_datagram_operation
     : public operation<create_unix_datagram_operation<Socket>, Socket> {
@@ -272,8 +273,8 @@ class [[nodiscard]] create_unix_datagram_operation
   return {nullptr, options};
 }
 
-/// Opens a UNIX datagram socket and connects it to a path. Where there is nothing it raises `os_error` with
-/// ENOENT, where nobody listens any more with ECONNREFUSED.
+/// Opens a UNIX datagram socket and connects it to a path. Raises `os_error` with ENOENT if the path does not
+/// exist, and with ECONNREFUSED if no socket is open there any more.
 [[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
 create_connected_unix_datagram_socket(std::string_view remote_path,
                                       const unix_datagram_options& options = {}) {

@@ -16,9 +16,9 @@ namespace detail {
 
 static_assert(sizeof(unix_datagram_resource) <= recycler::block_size_of[recycler::descriptors]);
 
-// A send to a full queue allocates the datagram first, and to free it again counts as news that there is
-// room: who tries at every event tries for ever. So the kernel is asked, for whom it can tell, and believed
-// once a pause.
+// A send to a full queue allocates the datagram first. Freeing it again triggers an event that there is room,
+// so a send that retries at every event retries without end. So the kernel is asked for room, if the socket
+// is connected (else it does not know), and its answer is believed once per pause.
 ANYIO_NET_FN bool retry_pause::over(datagram_resource& socket) noexcept {
   if (timer_.armed()) {
     if (!socket.connected() || tried_early_ || socket.exhausted[write_side]) return false;
@@ -44,7 +44,7 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
     const std::string_view* remote, const unix_datagram_options& options) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  // Names that cannot be are told before anything is made.
+  // Invalid names are reported before a socket is opened.
   result<unix_address> peer = make_unix_address(remote != nullptr ? *remote : std::string_view(), "connect");
   if (!peer) return peer.error();
   const result<unix_address> own = make_unix_address(options.local_path, "bind");

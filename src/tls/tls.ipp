@@ -1,4 +1,4 @@
-// The words of TLS failures.
+// The texts of TLS errors.
 #pragma once
 
 #include "tls/tls.hpp"
@@ -13,14 +13,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A text that was met once.
+/// A text that is kept for as long as the program runs.
 struct kept_text {
   std::string text;
   kept_text* next;
 };
 
-/// The same text for as long as the program runs; null when too many different ones have been met, as they
-/// are when somebody else's words are in them.
+/// A copy of a text that is kept for as long as the program runs. Null after too many different texts: then
+/// they contain text from outside, for example from peers.
 inline const char* keep_text(std::string_view text) {
   constexpr std::size_t most = 512;
   static kept_text* first = nullptr;

@@ -17,7 +17,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// What `connect_tls` gives.
+/// The operation that `connect_tls` returns.
 class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operation, tls_stream> {
  public:
   static constexpr const char* name = "connect_tls";
@@ -57,17 +57,17 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   tls_wrap_operation shaking_;
   std::shared_ptr<tls_context> context_;
   std::string server_name_;
-  tls_options options_;  // without its name, which is above
+  tls_options options_;  // except its name, see `server_name_`
   bool begun_ = false;
-  bool last_ = false;  // the handshake is to try once more
+  bool last_ = false;  // the handshake must try once more
   result<tcp_stream>* connection_ = nullptr;
   result<tls_stream>* stream_ = nullptr;
 };
 
 }  // namespace detail
 
-/// Connects to a host, as `connect_tcp` does, and begins TLS with it. `server_name` is the host unless the
-/// options say another.
+/// Connects to a host, like `connect_tcp`, and begins TLS with it. `server_name` is the host unless the
+/// options name another.
 [[nodiscard]] inline detail::connect_tls_operation connect_tls(std::string_view host, std::uint16_t port,
                                                                std::shared_ptr<tls_context> context,
                                                                tls_options options = {},

@@ -1,6 +1,6 @@
-// What every engine does alike with a configuration: reading its texts, naming what is wrong with them,
-// names of servers, sessions to resume. So that the same mistake has the same words with every TLS library.
-// This part must not know one.
+// The part of a configuration that every engine handles alike: its texts and their errors, names of servers,
+// sessions to resume. So the same mistake has the same error text with every TLS library. This part must not
+// know a TLS library.
 #pragma once
 
 #include "base/address.hpp"
@@ -24,13 +24,13 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// A text of a configuration, and the field it came from, as errors name it: "tls: ca_file".
+/// A text of a configuration, and its field as errors name it: "tls: ca_file".
 struct tls_text {
   std::string text;
   const char* field = "";
 
   [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
-  /// `errc::tls` in the name of the field; `reason` is static text.
+  /// An `errc::tls` error that names the field; `reason` is static text.
   [[nodiscard]] error wrong(const char* reason) const noexcept {
     // The analyzer cannot follow the move of a result that holds this.
     // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
@@ -38,7 +38,7 @@ struct tls_text {
   }
 };
 
-/// All that a configuration says, with its files read. What is secret is wiped when it ends.
+/// A configuration, with its files read. The destructor overwrites the secrets.
 class tls_material {
  public:
   tls_material() = default;
@@ -46,9 +46,9 @@ class tls_material {
   tls_material& operator=(tls_material&&) = delete;
   ~tls_material();
 
-  tls_text ca;           // not given: the system's
+  tls_text ca;           // not given: the system's authorities
   tls_text certificate;  // not given: none
-  tls_text private_key;  // given if the certificate is: perhaps the certificate's own text
+  tls_text private_key;  // given if the certificate is; may be the certificate's text
   std::string password;
   std::vector<std::string> alpn;
   tls_verify verify = tls_verify::peer;
@@ -56,14 +56,15 @@ class tls_material {
   tls_version min_version = tls_version::v1_2;
 };
 
-/// Reads what a configuration refers to. What the texts hold is for the TLS library to judge.
+/// Reads the files of a configuration. The TLS library checks the contents of the texts.
 [[nodiscard]] result<tls_material> read_material(const tls_config& config);
-/// The same for `add_certificate`: there must be one, and a name, which loses a trailing dot.
+/// Reads a configuration for `add_certificate`: certificate and name are required. Removes the name's
+/// trailing dot.
 [[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
-/// The authorities that the system trusts; empty if there is no such file.
+/// Reads the authorities that the system trusts; empty if there is no such file.
 [[nodiscard]] std::string read_system_trust();
 
-/// What is wrong with texts and certificates, in the same words for every library.
+/// The errors of texts and certificates, with the same text for every library.
 namespace tls_reason {
 inline constexpr const char* no_certificate = "there is no certificate in it";
 inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
@@ -89,24 +90,26 @@ inline constexpr const char* bad_record = "a record was damaged on its way";
 inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
 }  // namespace tls_reason
 
-/// "the peer sent the alert handshake_failure" for its number (RFC 8446, section 6).
+/// The text for the number of an alert (RFC 8446, section 6): "the peer sent the alert handshake_failure".
 [[nodiscard]] const char* alert_reason(int description) noexcept;
 
-/// Who a client wants to talk to.
+/// The server to which a client connects.
 struct tls_server_identity {
   std::string name;                   // for SNI; empty for an address
   std::optional<ip_address> address;  // without a scope
 
   [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
 };
-/// A name without its trailing dot, or an address; neither if it can be no name of a host.
+/// Parses an address, or a name without its trailing dot; neither is set if the text cannot be a host name.
 [[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
-/// Under which a client's sessions are kept; empty for nobody. A name and an address are never the same.
+/// The key under which a client keeps sessions; empty for an unknown server. Names and addresses never share
+/// a key.
 [[nodiscard]] std::string session_key(const tls_server_identity& server);
-/// Whether a name, in which the first label may be "*", covers a host (RFC 9525, section 6.3).
+/// Whether a name, whose first label may be "*", covers a host (RFC 9525, section 6.3).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 
-/// Of several certificates the one for a host, null if there is none: an exact name goes before a wildcard.
+/// Of several certificates, the one for a host; null if there is none. An exact name has priority over a
+/// wildcard.
 template <class Certificates>
 auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
   decltype(&*all.begin()) found = nullptr;
@@ -118,12 +121,12 @@ auto certificate_for(Certificates& all, std::string_view host) noexcept -> declt
   return found;
 }
 
-/// Randomness, of this thread's loop if there is one: a simulation repeats it.
+/// Draws random bytes, from this thread's loop if there is one, so that a simulation repeats them.
 void draw_random(void* into, std::size_t size);
-/// Seconds since 1970, in the same way.
+/// Seconds since 1970, from this thread's loop if there is one.
 [[nodiscard]] std::int64_t calendar_now();
 
-/// Sessions that clients may resume, the latest of each of the servers met last. For all threads.
+/// Sessions that clients may resume: the latest one of each recently used server. Any thread may use it.
 template <class Session>
 class tls_sessions {
  public:
@@ -135,7 +138,7 @@ class tls_sessions {
     sessions_.emplace_front(server, std::move(session));
     if (sessions_.size() > most) sessions_.pop_back();
   }
-  /// Takes it out: a ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4).
+  /// Removes and returns a session: a TLS 1.3 ticket should be used only once (RFC 8446, appendix C.4).
   [[nodiscard]] std::optional<Session> take(const std::string& server) {
     const guard lock(mutex_);
     for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {

@@ -1,4 +1,4 @@
-// Reading a configuration's texts, and the words for what is wrong with them.
+// Reading the texts of a configuration, and the texts of their errors.
 #pragma once
 
 #include "loop/loop.hpp"
@@ -10,9 +10,9 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Overwrites a secret; the compiler cannot leave it out.
+/// Overwrites a secret; the compiler cannot optimize this away.
 inline void wipe(std::string& secret) noexcept {
-  secret.resize(secret.capacity());  // a short one that was moved away still lies here
+  secret.resize(secret.capacity());  // a short string that was moved from still lies here
   volatile char* p = secret.data();
   for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
   secret.clear();
@@ -20,12 +20,12 @@ inline void wipe(std::string& secret) noexcept {
 
 ANYIO_NET_FN tls_material::~tls_material() {
   wipe(private_key.text);
-  wipe(certificate.text);  // which may hold the key, too
-  wipe(ca.text);           // likewise
+  wipe(certificate.text);  // it may hold the key too
+  wipe(ca.text);           // it may hold a key too
   wipe(password);
 }
 
-/// One pair of fields, of which one may be given.
+/// Reads one pair of fields, of which only one may be given.
 inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
                           const char* pem_field) {
   if (!file.empty() && !pem.empty())
@@ -39,7 +39,7 @@ inline result<> read_text(tls_text& out, std::string_view file, const char* file
     std::string path(file);
     const bool has_nul = path.find('\0') != std::string::npos;
     const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
-    wipe(path);  // a key's text, where somebody took the wrong field
+    wipe(path);  // it may be a key's text, if the caller used the wrong field
     if (status < 0) return error(errc::tls, -status, file_field);
   }
   return {};
@@ -89,7 +89,7 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
   if (server_name.ends_with('.')) server_name.pop_back();
   tls_config further = config;
-  further.verify_client = tls_verify::none;  // it is the context that asks clients
+  further.verify_client = tls_verify::none;  // the setting of the context applies
   result<tls_material> m = read_material(further);
   if (!m) return m.error();
   if (!m->certificate.given()) return refuse("there is no certificate");
@@ -150,9 +150,9 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
   return "the peer sent an alert";
 }
 
-/// Labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and what is in use). Nothing
-/// that an engine could take for a pattern, as OpenSSL does a dot in front, or a resolver for an address in
-/// another notation.
+/// Whether a name has only labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and
+/// common use). Rejects names that an engine could take for a pattern, as OpenSSL does with a leading dot, or
+/// a resolver for an address in another notation.
 inline bool is_host_name(std::string_view name) noexcept {
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   const auto allowed = [&](char c) {
@@ -176,7 +176,7 @@ ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name)
   if (server_name.ends_with('.')) server_name.remove_suffix(1);
   const std::string_view host = server_name.substr(0, server_name.find('%'));
   if (result<ip_address> address = ip_address::parse(host)) {
-    identity.address = unmapped(*address);  // certificates are for IPv4 addresses, however they are written
+    identity.address = unmapped(*address);  // a certificate names a mapped address as IPv4
   } else if (is_host_name(server_name)) {
     identity.name = server_name;
   }
@@ -196,12 +196,12 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   };
   if (!pattern.starts_with("*.")) return same(pattern, host);
   const std::size_t dot = host.find('.');
-  // The wildcard stands for letters, digits and hyphens, as OpenSSL has it.
+  // The wildcard stands for letters, digits and hyphens, as in OpenSSL.
   const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 
-/// That of this thread's loop; null: the machine's.
+/// The service of this thread's loop; null means that of the machine.
 inline security_service* own_security() {
   loop_core* const loop = loop_core::current_or_null();
   return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;

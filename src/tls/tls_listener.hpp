@@ -1,8 +1,8 @@
 // Accepting TLS connections.
 //
-// A handshake takes as long as the client likes, so each runs beside the others: in a task of its own where
-// connections are served, and as one of several operations where they are accepted one by one. What fails or
-// stalls is nobody else's trouble. This part must not know a TLS library.
+// A handshake takes as long as the client likes, so handshakes run concurrently: each in its own task for
+// `serve`, and as one of several operations for `accept`. A handshake that fails or stalls affects no other
+// connection. This part must not know a TLS library.
 #pragma once
 
 #include "base/config.hpp"
@@ -26,7 +26,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// How a listener's connections become TLS streams.
+/// The settings with which a listener's connections become TLS streams.
 struct tls_server_settings {
   std::shared_ptr<tls_context> context;
   bool standard_compatible = true;
@@ -35,7 +35,7 @@ struct tls_server_settings {
   [[nodiscard]] tls_wrap_operation wrap(tcp_stream&& connection) const;
 };
 
-/// A handler of TLS streams as one of TCP streams.
+/// Makes a handler of TCP streams from a handler of TLS streams.
 template <class Handler>
 class tls_handler : public handshaking {
   using outcome = std::invoke_result_t<Handler&, tls_stream>;
@@ -44,19 +44,19 @@ class tls_handler : public handshaking {
   tls_handler(tls_server_settings settings, Handler&& handler)
       : settings_(std::move(settings)), handler_(std::move(handler)) {}
 
-  // Whoever serves keeps this where it is from here on.
+  // From here on `serving` does not move this object.
   void serve_with(const serve_options& options, void (*one_more)(void* server), void* server) {
     one_more_ = one_more;
     server_ = server;
     if (options.max_handshakes != 0 && options.max_connections != 0)
       places_ = std::make_unique<semaphore>(options.max_connections);
   }
-  /// How many connections are established, of those that this was called with.
+  /// How many of the connections passed to this handler are established.
   [[nodiscard]] std::size_t established() const noexcept { return established_; }
 
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
-    permit place;  // handshakes that end together can be more than there is room for
+    permit place;  // more handshakes can end at the same time than the limit allows
     if (places_ != nullptr) place = co_await places_->acquire();
     const counted here(*this);
     if constexpr (is_operation<outcome>) {
@@ -75,7 +75,7 @@ class tls_handler : public handshaking {
     }
     counted(const counted&) = delete;
     counted& operator=(const counted&) = delete;
-    ~counted() { --by_.established_; }  // who serves hears of the end of the whole
+    ~counted() { --by_.established_; }  // `serving` learns of the end from the task
 
    private:
     tls_handler& by_;
@@ -89,15 +89,15 @@ class tls_handler : public handshaking {
   std::size_t established_ = 0;
 };
 
-/// What accepting one by one keeps: handshakes under way, and streams that nobody has taken yet. No new
-/// connection is taken while nobody waits.
+/// The state of accepting one by one: handshakes in progress, and streams that no `accept` has taken yet.
+/// While no `accept` is pending, no new connection is accepted.
 class tls_accepting final : public resource {
  public:
   tls_accepting(ref<listener_resource> listener, tls_server_settings settings)
       : resource(listener->core()), listener_(std::move(listener)), settings_(std::move(settings)) {}
   ANYIO_NET_FN ~tls_accepting() override;
 
-  /// The next stream; false: it wakes who waits.
+  /// Takes the next stream. Returns false if there is none; then it wakes the waiter later.
   bool next(result<tls_stream>& out);
   ANYIO_NET_FN void withdrawn(side) noexcept override;
   [[nodiscard]] int descriptor() const noexcept override { return listener_->descriptor(); }
@@ -136,7 +136,7 @@ class tls_accepting final : public resource {
 
 }  // namespace detail
 
-/// What `tls_listener::accept` gives.
+/// The operation that `tls_listener::accept` returns.
 template <>
 class [[nodiscard]] accept_operation<tls_stream>
     : public detail::resource_operation<accept_operation<tls_stream>, tls_stream, detail::tls_accepting,
@@ -164,11 +164,11 @@ class [[nodiscard]] accept_operation<tls_stream>
   }
 };
 
-/// Accepts TLS connections. A handshake that stalls, or fails, harms no other.
+/// Accepts TLS connections. A handshake that stalls or fails affects no other connection.
 class tls_listener {
  public:
   tls_listener() = default;
-  /// The context needs a certificate. Of the options `server_name` says nothing here.
+  /// The context needs a certificate. `server_name` of the options is ignored.
   tls_listener(tcp_listener listener, std::shared_ptr<tls_context> context, tls_options options = {})
       : listener_(std::move(listener)),
         settings_{std::move(context), options.standard_compatible, options.handshake_timeout} {}
@@ -176,26 +176,27 @@ class tls_listener {
   tls_listener& operator=(tls_listener&& other) noexcept;
   ~tls_listener() { close(); }
 
-  /// Whether it is open.
+  /// Whether the listener is open.
   explicit operator bool() const noexcept { return static_cast<bool>(listener_); }
 
-  /// The next connection whose handshake has succeeded; those that fail are passed over. Connections are
-  /// taken while somebody waits here, as many as come (`serve` has a limit); what was taken and is not ready
-  /// when a wait is cancelled is for the next one.
+  /// Accepts the next connection whose handshake succeeds; those whose handshake fails are skipped. While an
+  /// `accept` is pending, all arriving connections are accepted (`serve` has a limit). After a cancelled
+  /// `accept`, handshakes in progress and unused streams are left for the next one.
   [[nodiscard]] accept_operation<tls_stream> accept();
 
-  /// As `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes count in
-  /// `max_connections`, so that peers who stall can fill it until their `handshake_timeout` is over. With
-  /// `max_handshakes` in the options they have a limit of their own instead, which should be many times
-  /// larger than the handshakes that honest peers have under way; a connection that is established while
-  /// there are `max_connections` of them counts as a handshake still, and its handler begins once another
-  /// ends.
+  /// Serves connections like `tcp_listener::serve`, with a handler that takes a `tls_stream`. Handshakes
+  /// count towards `max_connections`, so peers that stall can fill it until their `handshake_timeout` is
+  /// over. With `max_handshakes` in the options, handshakes have a limit of their own instead. It should be
+  /// many times larger than the number of handshakes that honest peers have in progress. A connection that is
+  /// established while there are `max_connections` of them still counts as a handshake, and its handler
+  /// begins once another one ends.
   template <class Handler>
     requires std::invocable<std::decay_t<Handler>&, tls_stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), options);
   }
-  /// The same; `on_error` sees failed handshakes, too.
+  /// Serves connections with an error handler, like `tcp_listener::serve`; `on_error` also receives the
+  /// errors of handshakes.
   template <class Handler, class OnError>
     requires std::invocable<std::decay_t<Handler>&, tls_stream> &&
              std::invocable<std::decay_t<OnError>&, const error&>
@@ -203,9 +204,9 @@ class tls_listener {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), std::forward<OnError>(on_error), options);
   }
 
-  /// What it accepts from.
+  /// The TCP listener from which it accepts.
   [[nodiscard]] tcp_listener& listener() noexcept { return listener_; }
-  /// Closes it at once, with the handshakes that `accept` has begun; again is a no-op.
+  /// Closes the listener at once, with the handshakes that `accept` began. Calling it again has no effect.
   void close() noexcept;
 
  private:

@@ -1,4 +1,4 @@
-// How TLS connections are accepted one by one.
+// Accepting TLS connections one by one.
 #pragma once
 
 #include "tls/tls_listener.hpp"
@@ -39,7 +39,7 @@ ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
   return false;
 }
 
-/// Nobody waits any longer.
+/// No `accept` is pending any more.
 ANYIO_NET_FN void tls_accepting::withdrawn(side) noexcept {
   accept_ = {};
   failure_ = error();

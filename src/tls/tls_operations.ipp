@@ -118,7 +118,7 @@ ANYIO_NET_FN detail::loop_core& tls_wrap_operation::home() const {
   return detail::loop_core::current();
 }
 
-/// Both sides are this operation's until the handshake is over.
+/// Both sides belong to this operation until the handshake is over.
 ANYIO_NET_FN void tls_wrap_operation::take_places() noexcept {
   if (!resource_) return;
   resource_->set_waiting(detail::read_side, this);
@@ -133,7 +133,7 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
   const detail::ref<detail::tls_resource> begun(
       new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
   begun->remote = remote;
-  const bool willing = begun->make_engine(client_, server_name_);  // a context of the user's may throw
+  const bool willing = begun->make_engine(client_, server_name_);  // a user's context may throw
   resource_ = begun;
   if (willing) return true;
   out = detail::error_access::with_reason(
@@ -174,7 +174,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
   return false;
 }
 
-/// A handshake that did not come to its end closes what it was about.
+/// A handshake that did not complete closes the transport.
 ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
   patience_.cancel();
   made_ = timed_ = false;

@@ -1,10 +1,10 @@
-// TLS over any byte stream: what drives an engine.
+// TLS over any byte stream: the driver of an engine.
 //
-// It reads ahead into one queue, calls the engine, sends what the engine left to be sent after every call,
-// and waits only when the engine was starved. Engine calls never wait, so a reader and a writer can only meet
-// at the transport, where each has its own side; what a reader's call left to be sent is sent in the
-// background when the transport is full. What the engine took is in the queue to go out, whole, so a
-// cancelled send leaves the stream as good as before. This part must not know a TLS library, or sockets.
+// The driver reads ahead into one queue, calls the engine, sends after every call the bytes that the engine
+// left in the pipe, and waits only when the engine was starved. Engine calls never wait, so a reader and a
+// writer can meet only at the transport, where each has its own side. If the transport is full, bytes that a
+// reader's call left are sent in the background. Data that the engine took is whole in the outgoing queue, so
+// a cancelled send leaves the stream usable. This part must not know a TLS library, or sockets.
 #pragma once
 
 #include "base/address.hpp"
@@ -28,16 +28,16 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 class tls_stream;
 class tls_wrap_operation;
 
-/// What `tls_stream::unwrap` gives: the stream below, and what came on it behind the end of TLS.
+/// The result of `tls_stream::unwrap`: the stream below, and the bytes that followed the end of TLS.
 class tls_unwrapped {
  public:
   tls_unwrapped() = default;
-  /// Takes both.
+  /// Constructs from both parts.
   tls_unwrapped(std::unique_ptr<byte_stream> stream, std::string rest)
       : transport(std::move(stream)), leftover(std::move(rest)) {}
 
   std::unique_ptr<byte_stream> transport;  ///< the stream below, open
-  std::string leftover;                    ///< what it gave behind the goodbye, and nobody has received
+  std::string leftover;                    ///< bytes received after the peer's close_notify
 };
 
 namespace detail {
@@ -48,7 +48,7 @@ class tls_resource final : public stream_resource {
                bool standard_compatible) noexcept;
   ANYIO_NET_FN ~tls_resource() override;
 
-  /// False if the context refuses: for want of a name, or of a certificate.
+  /// Returns false if the context makes no engine: a name or a certificate is missing.
   [[nodiscard]] bool make_engine(bool client, std::string_view server_name);
   progress handshake(result<void>& out);
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -60,13 +60,13 @@ class tls_resource final : public stream_resource {
   [[nodiscard]] int descriptor() const noexcept override { return inner_->descriptor(); }
 
   [[nodiscard]] tls_info info() const;
-  /// Null once it was unwrapped.
+  /// Null after `unwrap`.
   [[nodiscard]] byte_stream* transport() const noexcept { return transport_.get(); }
 
   ip_endpoint remote;
 
  private:
-  /// What an end that does not wait can do for what was sent.
+  /// Sends what can be sent without waiting, before the transport is closed.
   void end_without_waiting();
   ANYIO_NET_FN void shut() noexcept override;
 
@@ -88,17 +88,17 @@ class tls_resource final : public stream_resource {
   std::unique_ptr<byte_stream> transport_;
   ref<stream_resource> inner_;
   std::shared_ptr<tls_context> context_;
-  byte_queue incoming_;  // as it came
-  byte_queue held_;      // plaintext that `unwrap` met
+  byte_queue incoming_;  // as received
+  byte_queue held_;      // plaintext that `unwrap` received
   tls_pipe pipe_;
   std::unique_ptr<tls_engine> engine_;
   relay relays_[2];
-  error read_failure_;    // for good; end of stream too
-  error write_failure_;   // for good
-  error engine_failure_;  // for good: it must not be called again
+  error read_failure_;    // permanent; end of stream too
+  error write_failure_;   // permanent
+  error engine_failure_;  // permanent: the engine must not be called again
   bool standard_compatible_;
   bool established_ = false;
-  bool goodbye_said_ = false;  // the close_notify is out, or on its way
+  bool goodbye_said_ = false;  // the close_notify is sent, or queued
   bool reader_awaits_flush_ = false;
   bool writer_awaits_input_ = false;
 };
@@ -107,7 +107,7 @@ class tls_resource final : public stream_resource {
 
 namespace detail {
 
-/// What `tls_stream::unwrap` gives.
+/// The operation that `tls_stream::unwrap` returns.
 class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation, tls_unwrapped> {
  public:
   static constexpr const char* name = "unwrap";
@@ -134,50 +134,51 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
 
 }  // namespace detail
 
-/// An encrypted byte stream over another one. Made by `wrap_client` and `wrap_server`, `connect_tls` and
-/// `tls_listener`.
+/// An encrypted byte stream over another byte stream. `wrap_client`, `wrap_server`, `connect_tls` and
+/// `tls_listener` make it.
 ///
-/// At the peer's close_notify `receive` raises `end_of_stream`; a connection that ends without one is
-/// `broken_resource`, unless it was made with `standard_compatible = false`: then that is an end of stream,
-/// too. What is wrong with a record is `tls`, and ends the stream. `send_eof` sends a close_notify under TLS
-/// 1.3, and is `not_supported` under 1.2. `close`, `aclose` and the destructor send one, `close` and the
-/// destructor without waiting, and close the stream below.
+/// At the peer's close_notify `receive` raises `end_of_stream`. A connection that ends without one raises
+/// `broken_resource`, or `end_of_stream` if the stream was made with `standard_compatible = false`. An
+/// invalid record raises `tls`, and ends the stream. `send_eof` sends a close_notify under TLS 1.3, and
+/// raises `not_supported` under 1.2. `close`, `aclose` and the destructor send a close_notify, unless
+/// `standard_compatible` is false, and close the stream below; `close` and the destructor do not wait.
 ///
-/// `close` and the destructor can lose what `send` has taken if the peer sends anything after that, and under
-/// TLS 1.3 servers send tickets of their own accord (a `tls_listener` of this library only with its data):
-/// the kernel resets a connection on which something comes after close. `aclose` loses nothing.
+/// `close` and the destructor can lose sent data if the peer sends anything later: the kernel resets a
+/// connection that receives data after close. Under TLS 1.3 servers send tickets unasked (a `tls_listener` of
+/// this library only with its data). `aclose` loses nothing.
 class tls_stream : public byte_stream {
  public:
   tls_stream() = default;
 
-  /// Begins TLS as a client, who needs a `server_name` (`invalid_argument` without), unless the context
-  /// verifies nobody. The transport must be used by nobody else; before STARTTLS see that nothing is buffered
-  /// that came in clear. Raises `tls` when the handshake fails, `timed_out` when it takes too long,
-  /// `broken_resource` when the connection ends within it; then the transport is closed.
+  /// Begins TLS as a client. It needs a `server_name` (`invalid_argument` without), unless the context
+  /// verifies no server. Nothing else may use the transport; before STARTTLS, make sure that no cleartext
+  /// input is buffered. Raises `tls` if the handshake fails, `timed_out` if it takes too long,
+  /// `broken_resource` if the connection ends during the handshake; then the transport is closed.
   [[nodiscard]] static tls_wrap_operation wrap_client(std::unique_ptr<byte_stream> transport,
                                                       std::shared_ptr<tls_context> context,
                                                       tls_options options = {});
-  /// The same as a server, whose context needs a certificate (`invalid_argument` without).
+  /// Begins TLS as a server, whose context needs a certificate (`invalid_argument` without). Transport and
+  /// other errors are as for `wrap_client`.
   [[nodiscard]] static tls_wrap_operation wrap_server(std::unique_ptr<byte_stream> transport,
                                                       std::shared_ptr<tls_context> context,
                                                       tls_options options = {});
 
-  /// What was agreed in the handshake; stays after close.
+  /// The parameters that the handshake agreed on; remembered after closing.
   [[nodiscard]] tls_info info() const { return resource_ ? own().info() : tls_info(); }
-  /// Ends TLS, not the connection: exchanges close_notify with the peer and gives the stream below. Needs
-  /// both directions. Fails with `tls`, and loses nothing, if the peer sent data that was not received: then
-  /// receive until the end of the stream, and unwrap again.
+  /// Ends TLS, but not the connection: exchanges close_notify with the peer and returns the stream below. No
+  /// receive or send may be pending. If the peer sent data that was not received, fails with `tls` and loses
+  /// nothing: then receive until the end of the stream, and unwrap again.
   [[nodiscard]] detail::tls_unwrap_operation unwrap() {
     return detail::tls_unwrap_operation(
         detail::ref<detail::tls_resource>(static_cast<detail::tls_resource*>(resource_.get())));
   }
-  /// The stream below, which stays this one's. There must be one: not of a stream that was
-  /// default-constructed or unwrapped.
+  /// The stream below, which this stream still owns. There must be one: a stream that was default-constructed
+  /// or unwrapped has none.
   [[nodiscard]] byte_stream& transport() const noexcept {
     ANYIO_NET_ASSERT(resource_ && own().transport() != nullptr && "this stream has no transport");
     return *own().transport();
   }
-  /// The peer's address if the innermost stream is a TCP connection; stays after either end has gone.
+  /// The peer's address if the innermost stream is a TCP connection; remembered after either end has closed.
   [[nodiscard]] ip_endpoint remote_endpoint() const noexcept {
     return resource_ ? own().remote : ip_endpoint();
   }
@@ -191,8 +192,8 @@ class tls_stream : public byte_stream {
   }
 };
 
-/// What `tls_stream::wrap_client` and `wrap_server` give: the handshake. Destroyed or failed, it closes the
-/// transport.
+/// The operation that `tls_stream::wrap_client` and `wrap_server` return: the handshake. If it fails or is
+/// destroyed, it closes the transport.
 class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_operation, tls_stream> {
  public:
   static constexpr const char* name = "tls: handshake";
@@ -203,7 +204,7 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
   tls_wrap_operation& operator=(tls_wrap_operation&& other) noexcept;
   ~tls_wrap_operation() { left(); }
 
-  /// Who is at the other end, if that is known already.
+  /// The peer's address, if it is known already.
   ip_endpoint remote;
 
  private:

@@ -1,4 +1,4 @@
-// How an engine is driven.
+// Driving an engine.
 #pragma once
 
 #include "stream/socket.hpp"
@@ -9,17 +9,17 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Engine calls of one attempt; then others have a turn.
+/// The limit of engine calls per attempt; then other tasks get a turn.
 inline constexpr int tls_calls_of_attempt = 16;
-/// What a step of a handshake costs, in system calls: some hundreds of microseconds.
+/// The cost of a step of a handshake, in system calls: some hundreds of microseconds.
 inline constexpr std::size_t calls_of_handshake = 128;
-/// Plaintext that goes into one record (RFC 8446, section 5.1).
+/// The most plaintext in one record (RFC 8446, section 5.1).
 inline constexpr std::size_t tls_record_size = 16384;
-/// Room for what the transport has: as much as the recycler keeps, and what must be free behind a record that
-/// is not complete.
+/// Room for data from the transport: as much as the recycler keeps, and the least room that must be free
+/// after an incomplete record.
 inline constexpr std::size_t tls_read_ahead = recycler::block_size_of[recycler::large];
 inline constexpr std::size_t tls_least_room = 8192;
-/// So much may lie unsent before a reader, whose calls may add to it, has to wait.
+/// If more bytes than this are unsent, a reader has to wait, since its calls may add to them.
 inline constexpr std::size_t tls_backlog = 65536;
 
 ANYIO_NET_FN tls_resource::tls_resource(std::unique_ptr<byte_stream> transport,
@@ -45,7 +45,7 @@ ANYIO_NET_FN tls_info tls_resource::info() const { return established_ ? engine_
 
 // --- the transport
 
-/// Whether the transport can be used on a relay's side.
+/// Whether the transport can be used on the side of a relay.
 ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
   place.leave();
   if (!inner_->open()) {
@@ -58,11 +58,11 @@ ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
   return false;
 }
 
-/// Reads once from the transport, for a reader or a writer. Done with an error, or with `rx_eof`, when
-/// nothing more will come.
+/// Reads once from the transport, for a reader or a writer. It is done when data arrived, with an error, or
+/// with `rx_eof` when no more data follows.
 ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
   const progress p = pull_once(failure);
-  // The place was the other's too: unless it is taken again, the other has to look for itself.
+  // The other side may use this relay too: unless the relay joins again, the other side must try itself.
   if (p != progress::waiting && (who == write_side || writer_awaits_input_))
     wake(who == write_side ? read_side : write_side);
   return p;
@@ -90,7 +90,7 @@ ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
   return p;
 }
 
-/// Sends what the engine left to be sent.
+/// Sends the bytes that the engine left in the pipe.
 ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   byte_queue& bytes = pipe_.tx;
   pipe_.may_wait = 0;
@@ -109,16 +109,16 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   if (p == progress::waiting) place.join(*inner_);
   if (p == progress::done && !r.has_value()) {
     failure = r.error();
-    if (!engine_failed()) write_failure_ = failure;  // the first failure is the one to be told
+    if (!engine_failed()) write_failure_ = failure;  // the first failure is the one to report
     bytes.consume(bytes.size());
   }
   if (p != progress::waiting && reader_awaits_flush_) wake(read_side);
   return p;
 }
 
-/// The same for a call that is not to wait for it: what does not go now goes in the background.
+/// Sends the bytes in the pipe without waiting; the rest is sent in the background.
 ANYIO_NET_FN void tls_resource::flush_soon() {
-  error failure;  // kept for who sends; what has come may still be read
+  error failure;  // kept for the writer; received data can still be read
   if (relays_[write_side].waits() || pipe_.tx.size() == pipe_.may_wait) return;
   if (flush(failure) == progress::again) core().queue(relays_[write_side]);
 }
@@ -140,7 +140,7 @@ ANYIO_NET_FN void tls_resource::on_readable(resource& r, bool cancelled) {
   self.wake(write_side);
 }
 
-/// Who cancels a send leaves what is on its way to go out in the background.
+/// After a cancelled send, queued bytes are sent in the background.
 ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
   if (s == read_side) {
     reader_awaits_flush_ = false;
@@ -157,7 +157,7 @@ ANYIO_NET_FN void tls_resource::withdrawn(side s) noexcept {
 
 // --- the engine
 
-/// One call of a verb.
+/// Makes one engine call.
 template <class Verb>
 tls_status tls_resource::call(Verb verb) {
   const std::size_t before = incoming_.size();
@@ -166,7 +166,7 @@ tls_status tls_resource::call(Verb verb) {
   pipe_.starved = false;
   const tls_status status = verb(*engine_);
   const std::size_t used = before - pipe_.rx.size();
-  constexpr std::size_t price = 8;  // of a byte, beside one that is only moved
+  constexpr std::size_t price = 8;  // of an encrypted byte, relative to a byte that is only moved
   core().count_work(price * (used + pipe_.tx.size() - to_go));
   incoming_.consume(used);
   pipe_.rx = {};
@@ -202,7 +202,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
       case tls_status::closed:
       case tls_status::truncated: break;
     }
-    const bool told = write_failure_.code() != errc::ok;  // why the peer hears nothing
+    const bool told = write_failure_.code() != errc::ok;  // why the peer received nothing
     out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
                : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
                                            "the connection ended within the handshake");
@@ -211,7 +211,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   return progress::again;
 }
 
-/// What ends the reading for good.
+/// The permanent error that ends reading.
 ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
   switch (status) {
     case tls_status::failed: return engine_failure_;
@@ -223,7 +223,7 @@ ANYIO_NET_FN error tls_resource::end_of_reading(tls_status status) {
                                    "the connection ended without a close_notify");
 }
 
-/// Reads plaintext: `ok` with some of it, `again` with the progress of a wait, anything else with the
+/// Reads plaintext: `ok` with some bytes, `again` with the progress of a wait, any other status with the
 /// failure.
 ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, progress& p, error& failure) {
   p = progress::again;
@@ -291,7 +291,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   error failure;
   for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
     if (write_failure_.code() != errc::ok) return fail(write_failure_);
-    // Records go out together, as far as they are small.
+    // Small records are sent together.
     if (data.done() || pipe_.tx.size() >= tls_record_size || relays_[write_side].waits()) {
       const progress p = flush(failure);
       if (p != progress::done) return p;
@@ -331,7 +331,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 
 // --- the end
 
-/// The close_notify, once, if there is anybody to say it to.
+/// Appends the close_notify, once, if the connection is established.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
   if (!established_ || engine_failed() || std::exchange(goodbye_said_, true)) return;
   call([](tls_engine& e) { return e.close(); });
@@ -340,7 +340,7 @@ ANYIO_NET_FN void tls_resource::say_goodbye() {
 ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   if (!eof_sent_ && !engine_failed()) {
     if (engine_->info().version != "TLSv1.3") {
-      // Under TLS 1.2 the peer would have to answer with its own and drop what it had to say.
+      // Under TLS 1.2 the peer would have to answer with its own close_notify and drop unsent data.
       out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
                                       "TLS 1.2 cannot end one direction alone");
       return progress::done;
@@ -382,11 +382,11 @@ ANYIO_NET_COLD void tls_resource::end_without_waiting() {
   error failure;
   exhausted[write_side] = false;  // there may be room again
   if (inner_->open() && write_failure_.code() == errc::ok) {
-    for (int i = 0; i < 1024 && flush(failure) == progress::again; ++i) {  // as far as it goes
+    for (int i = 0; i < 1024 && flush(failure) == progress::again; ++i) {  // as far as possible
     }
   }
-  // What was sent would be lost with what lies unread: a socket that is closed on it resets the connection.
-  // And tickets may lie there that no user knows of.
+  // Sent data would be lost if received data is unread: closing such a socket resets the connection. The
+  // unread data may be tickets, of which no user knows.
   constexpr int reads = 64;
   std::byte room[tls_least_room];
   for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
@@ -398,7 +398,7 @@ ANYIO_NET_COLD void tls_resource::end_without_waiting() {
 
 ANYIO_NET_FN void tls_resource::shut() noexcept {
   if (transport_ == nullptr) return;  // unwrapped
-  // In a forked child the connection is the parent's, who sends and reads on.
+  // In a forked child the connection belongs to the parent, which still sends and reads.
   if (!core().inherited()) static_cast<void>(call_without_throwing([this] { end_without_waiting(); }));
   relays_[read_side].leave();
   relays_[write_side].leave();

@@ -11,9 +11,9 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// Credentials for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto. What
-/// is wrong with the configuration is told by its field: "tls: private_key_file: no such file (ENOENT)".
-/// mbedTLS 2.28 speaks TLS 1.2 alone.
+/// Makes a context for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto.
+/// An error in the configuration names its field: "tls: private_key_file: no such file (ENOENT)". mbedTLS
+/// 2.28 supports only TLS 1.2.
 [[nodiscard]] result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config = {});
 
 }}  // namespace anyio

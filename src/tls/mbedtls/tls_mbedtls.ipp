@@ -1,7 +1,7 @@
-// The hook for mbedTLS.
+// The engine for mbedTLS.
 //
-// mbedTLS pulls and pushes bytes by two callbacks, which here take from a pipe and append to it. It takes
-// randomness and the date from the library's own sources, so that a simulation repeats both.
+// mbedTLS reads and writes bytes by two callbacks, which take from a pipe and append to it. Random bytes and
+// the date come from this library's own sources, so that a simulation repeats both.
 #pragma once
 
 #include "tls/mbedtls/tls_mbedtls.hpp"
@@ -34,7 +34,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// What a client needs to resume: secret.
+/// The data that a client needs to resume a session. It is secret.
 class mbedtls_kept_session {
  public:
   mbedtls_kept_session() = default;
@@ -43,10 +43,10 @@ class mbedtls_kept_session {
   ~mbedtls_kept_session() { mbedtls_platform_zeroize(bytes.data(), bytes.size()); }
 
   std::string bytes;
-  std::string peer_certificate;  // what is resumed under TLS 1.3 does not bring it again
+  std::string peer_certificate;  // a resumed TLS 1.3 session does not send it again
 };
 
-/// Everything that connections share.
+/// The state that all connections share.
 class mbedtls_credentials final : public tls_context,
                                   public std::enable_shared_from_this<mbedtls_credentials> {
  public:
@@ -69,14 +69,14 @@ class mbedtls_credentials final : public tls_context,
 #endif
   }
 
-  /// Once, before all else.
+  /// Must be called once, before any other function.
   [[nodiscard]] result<> set_up(tls_material& material);
 
   ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
   ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
   ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
 
-  /// The certificate for a name that a client asks for; null for the main one.
+  /// The certificate for a name that a client asks for; null means the main certificate.
   [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
     return certificate_for(further_, server_name);
   }
@@ -96,7 +96,7 @@ class mbedtls_credentials final : public tls_context,
 #endif
   mbedtls_certificate main_;
   std::list<mbedtls_certificate> further_;
-  std::vector<std::string> protocols_;  // the library refers to these three
+  std::vector<std::string> protocols_;  // mbedTLS refers to these three
   std::vector<const char*> protocol_list_;
   std::vector<int> ciphers_;
   tls_sessions<mbedtls_kept_session> sessions_;
@@ -111,7 +111,7 @@ class mbedtls_credentials final : public tls_context,
 #endif
 };
 
-/// One connection's end.
+/// One end of a connection.
 class mbedtls_engine final : public tls_engine {
  public:
   mbedtls_engine(std::shared_ptr<mbedtls_credentials> credentials, tls_pipe& pipe,
@@ -129,7 +129,7 @@ class mbedtls_engine final : public tls_engine {
     mbedtls_ssl_free(&ssl_);
   }
 
-  /// Once, before all else; false if there is no memory.
+  /// Must be called once, before any other function. Returns false if there is no memory.
   [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
 
   ANYIO_NET_FN tls_status handshake() override;
@@ -140,7 +140,7 @@ class mbedtls_engine final : public tls_engine {
   [[nodiscard]] ANYIO_NET_FN tls_info info() const override;
   [[nodiscard]] ANYIO_NET_FN std::string last_error() const override;
 
-  /// Chooses a server's certificate.
+  /// Chooses a server's certificate by the name that the client asks for.
   static int name_asked_for(void* credentials, mbedtls_ssl_context* ssl, const unsigned char* name,
                             std::size_t size) noexcept;
 
@@ -149,7 +149,7 @@ class mbedtls_engine final : public tls_engine {
   static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
   static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
 
-  // Fields that 2.28 has no functions for, and 3 none or other ones.
+  // Fields for which 2.28 has no functions, and 3 has none or different ones.
   [[nodiscard]] int state() const noexcept;
   [[nodiscard]] bool is_version(std::string_view version) const noexcept {
     return mbedtls_ssl_get_version(&ssl_) == version;
@@ -157,7 +157,7 @@ class mbedtls_engine final : public tls_engine {
   [[nodiscard]] int alert() const noexcept;
   [[nodiscard]] bool begins_record() const noexcept;
   [[nodiscard]] bool warned() const noexcept;
-  /// By warnings: as many as OpenSSL does not take, either.
+  /// Whether the peer sent too many warnings: as many as OpenSSL rejects, too.
   [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
 
   [[nodiscard]] bool is_foreign() const noexcept;
@@ -173,13 +173,13 @@ class mbedtls_engine final : public tls_engine {
   mbedtls_ssl_context ssl_;
   const std::shared_ptr<mbedtls_credentials> credentials_;
   tls_pipe& pipe_;
-  const tls_server_identity identity_;  // of a client's server
-  std::string asked_for_;               // by a server's client
-  std::string peer_certificate_;        // if the library does not keep it
+  const tls_server_identity identity_;  // client only: the server
+  std::string asked_for_;               // server only: the name that the client asks for
+  std::string peer_certificate_;        // if mbedTLS does not keep it
   int failure_ = 0;
-  std::size_t begun_ = 0;  // how many of the first bytes have come
+  std::size_t begun_ = 0;  // how many bytes of `head_` are filled
   std::array<unsigned char, 5> head_ = {};
-  unsigned warnings_ = 0;  // one after the other
+  unsigned warnings_ = 0;  // in a row
   const bool server_side_;
   bool self_signed_ = false;
   bool resumed_ = true;  // until certificates are exchanged
@@ -191,7 +191,7 @@ class mbedtls_engine final : public tls_engine {
 
 ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
   if (mbedtls_ssl_setup(&ssl_, &config) != 0) return false;
-  // Even without a name: where this is not called, some versions check none in silence, and others fail.
+  // Needed even without a name: without this call some versions silently check no name, and others fail.
   if (mbedtls_ssl_set_hostname(&ssl_, identity_.name.empty() ? nullptr : identity_.name.c_str()) != 0)
     return false;
   mbedtls_ssl_set_bio(&ssl_, this, send, receive, nullptr);
@@ -205,7 +205,7 @@ ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
 
 ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  constexpr std::size_t level = 5;  // behind the record's header, in clear until the handshake is over
+  constexpr std::size_t level = 5;  // after the record's header; in clear until the handshake is over
   if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
     engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
   if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
@@ -219,7 +219,7 @@ ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::s
   const std::size_t n = std::min(size, pipe.rx.size());
   if (n < size) pipe.starved = true;
   if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
-  // The library passes warnings over, and goes on to the next record.
+  // mbedTLS ignores warnings, and goes on to the next record.
   if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
   if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
   std::memcpy(into, pipe.rx.data(), n);
@@ -233,7 +233,7 @@ ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::s
 ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificate, int depth,
                                         std::uint32_t* flags) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  // By the library's calendar, not by the system's.
+  // By this library's calendar, not by the system's.
   constexpr std::uint32_t dated = MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE;
   *flags &= ~dated;
   const std::int64_t now = calendar_now();
@@ -287,7 +287,7 @@ ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
 #endif
 }
 
-/// Whether the library has nothing of the record that it asks for.
+/// Whether mbedTLS has no byte yet of the record that it asks for.
 ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
@@ -305,7 +305,7 @@ ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
 #endif
 }
 
-/// Whether what came first begins no record (RFC 8446, section 5.1).
+/// Whether the first bytes received do not begin a record (RFC 8446, section 5.1).
 ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
   if (begun_ > 0 && head_[0] != MBEDTLS_SSL_MSG_HANDSHAKE && head_[0] != MBEDTLS_SSL_MSG_ALERT) return true;
@@ -313,7 +313,7 @@ ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
 }
 
-/// Under which a client keeps sessions; empty if it does not know the server.
+/// The key under which a client keeps sessions; empty if it does not know the server.
 ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
 
 ANYIO_NET_FN void mbedtls_engine::offer_session() {
@@ -322,7 +322,7 @@ ANYIO_NET_FN void mbedtls_engine::offer_session() {
   mbedtls_ssl_session session;
   mbedtls_ssl_session_init(&session);
   const auto* bytes = reinterpret_cast<const unsigned char*>(kept->bytes.data());
-  // One that cannot be used makes the handshake longer, and no more.
+  // A session that cannot be used only makes the handshake longer.
   if (mbedtls_ssl_session_load(&session, bytes, kept->bytes.size()) == 0 &&
       mbedtls_ssl_set_session(&ssl_, &session) == 0)
     peer_certificate_ = std::move(kept->peer_certificate);
@@ -339,7 +339,7 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
   if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
     std::size_t size = 0;
     mbedtls_kept_session kept;
-    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // tells the size
+    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // returns the size
     kept.bytes.resize(size);
     kept.peer_certificate = shown_certificate();
     if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
@@ -348,8 +348,8 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
   }
 }
 
-/// A certificate that a client need not show must not be wrong, either. The library goes on with it, so it
-/// is looked at before the handshake is over.
+/// Whether an optional client certificate is wrong. mbedTLS continues with it, so it is checked before the
+/// handshake is over.
 ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
   if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
   constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
@@ -363,13 +363,13 @@ ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
 }
 
 ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
-  // The pipe takes it, so it can only fail for the reason that the connection does.
+  // The pipe always has room, so this fails only for the reason for which the connection fails.
   static_cast<void>(mbedtls_ssl_send_alert_message(&ssl_, MBEDTLS_SSL_ALERT_LEVEL_FATAL, description));
 }
 
-/// Tells the peer, where the library fails in silence: of a missing certificate, or a record without sense.
+/// Sends an alert where mbedTLS fails silently: after a missing certificate, or an invalid record.
 ANYIO_NET_FN void mbedtls_engine::alert_failure() {
-  // What it says under TLS 1.3 cannot be told from data here, and there it is not silent.
+  // Under TLS 1.3 an alert cannot be told from data here, and mbedTLS does not fail silently.
   if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
   if (is_flooded()) return send_alert(MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
   send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
@@ -398,7 +398,7 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
   const std::size_t before = pipe_.tx.size();
   while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
-    // Who resumes does not come here, under any version and at neither end.
+    // A resumed handshake never has this state, under any version and at either end.
     if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
       peer_certificate_.clear();
 #if MBEDTLS_VERSION_NUMBER < 0x03000000
@@ -412,9 +412,9 @@ ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
     if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
   }
   complete_ = true;
-  // What a server says after the client's last message are tickets.
+  // After the client's last message a server sends only tickets.
   if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
-  // Under TLS 1.3 what resumes comes later.
+  // Under TLS 1.3 the data to resume arrives later.
   if (!server_side_ && is_version("TLSv1.2")) keep_session();
   return tls_status::ok;
 }
@@ -450,7 +450,7 @@ ANYIO_NET_FN bool mbedtls_engine::pending() const {
   return mbedtls_ssl_get_bytes_avail(&ssl_) != 0 || mbedtls_ssl_check_pending(&ssl_) != 0;
 }
 
-/// DER.
+/// The peer's certificate in DER.
 ANYIO_NET_FN std::string mbedtls_engine::shown_certificate() const {
   const mbedtls_x509_crt* c = mbedtls_ssl_get_peer_cert(&ssl_);
   if (c == nullptr || c->raw.len == 0) return peer_certificate_;
@@ -464,7 +464,7 @@ ANYIO_NET_FN tls_info mbedtls_engine::info() const {
   if (!complete_) return about;
   about.peer_certificate_der = shown_certificate();
   about.version = mbedtls_ssl_get_version(&ssl_);
-  // "TLS-ECDHE-..." or "TLS1-3-AES-...", where IANA has underscores, and versions in no name.
+  // mbedTLS has "TLS-ECDHE-..." or "TLS1-3-AES-..."; IANA has underscores, and no version in a name.
   if (const char* known = mbedtls_ssl_get_ciphersuite(&ssl_); known != nullptr) {
     std::string_view cipher = known;
     constexpr std::string_view newer = "TLS1-3-";
@@ -505,7 +505,7 @@ ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
   return mbedtls_words(failure_);
 }
 
-/// Prepares what the connections of one kind share. 0, or the library's code.
+/// Prepares what all clients, or all servers, share. Returns 0, or an mbedTLS error code.
 ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int endpoint, tls_version least) {
   if (const int code = mbedtls_ssl_config_defaults(&config, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM,
                                                    MBEDTLS_SSL_PRESET_DEFAULT);
@@ -527,7 +527,7 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   static_cast<void>(least);
   mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
 #if defined(MBEDTLS_ECP_C)
-  // 2.28 begins with the largest, and goes on to ones that are too small.
+  // By default 2.28 begins with the largest curve, and includes curves that are too small.
   static constexpr mbedtls_ecp_group_id curves[] = {
 #if defined(MBEDTLS_ECP_DP_CURVE25519_ENABLED)
     MBEDTLS_ECP_DP_CURVE25519,
@@ -553,10 +553,11 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
 }
 
-/// Lets a server's clients resume, where that is possible.
+/// Lets the clients of a server resume, where that is possible.
 ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
 #if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
-  // Not all tickets tell who the client is: those of TLS 1.3, and those of a library that forgets it.
+  // Some tickets do not identify the client: those of TLS 1.3, and those of an mbedTLS that does not keep its
+  // certificate.
 #if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
   if (verify_client_ != tls_verify::none) return 0;
 #endif
@@ -595,9 +596,9 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   protocols_ = std::move(material.alpn);
   for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
   protocol_list_.push_back(nullptr);
-  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
-  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
-  // with SHA-256 has one with GCM: RFC 5289 brought both.
+  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
+  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
+  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
     const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
     const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
@@ -630,12 +631,12 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   return {};
 }
 
-/// Reads the system's, once, unless there are others.
+/// Reads the system's authorities, once, unless others are given.
 ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
   const auto read = [this] {
     if (!system_trust_) return;
     const std::string text = read_system_trust();
-    // One in it that cannot be read is not trusted, and the others are.
+    // A certificate in it that cannot be read is not trusted; the others are.
     static_cast<void>(mbedtls_x509_crt_parse(
         &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
   };
@@ -673,7 +674,7 @@ ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view serv
   std::string name(server_name);
   result<tls_material> material = read_further_material(name, config);
   if (!material) return material.error();
-  std::list<mbedtls_certificate> added(1);  // the library refers to where it is
+  std::list<mbedtls_certificate> added(1);  // mbedTLS refers to its address
   added.front().name = std::move(name);
   result<> r = added.front().read(*material);
   if (r) further_.splice(further_.end(), added);

@@ -1,6 +1,6 @@
-// Certificates and keys for mbedTLS, 2.28 and 3.2 and later.
+// Certificates and keys for mbedTLS: 2.28, and 3.2 and later.
 //
-// What 2.28 does not do is done for it here: addresses in certificates, and AES for encrypted keys.
+// This part adds what 2.28 lacks: addresses in certificates, and AES for encrypted keys.
 #pragma once
 
 #include "base/address.hpp"
@@ -60,8 +60,8 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Held while the library works. One that is built without locks of its own shares keys and tables between
-/// threads, so only one of them may be in it.
+/// Held during calls of mbedTLS. An mbedTLS without its own locks shares keys and tables between threads, so
+/// only one thread at a time may call it.
 class mbedtls_turn {
 #if !defined(MBEDTLS_THREADING_C) && !defined(ANYIO_NET_NO_THREADS)
  public:
@@ -84,8 +84,9 @@ class mbedtls_turn {
 /// The connection whose handshake takes a step on this thread.
 inline constinit thread_local const mbedtls_ssl_context* mbedtls_in_handshake = nullptr;
 
-/// 2.28 puts the system's clock before a hello's randomness: the client where that is kept, the server into
-/// the message. There it is out of a simulation's reach, and tells the peer how the clock goes.
+/// Whether memory follows the place of the clock in a hello. 2.28 puts the system's clock before the random
+/// bytes: the client where it keeps them, the server into the message. A simulation cannot control that
+/// clock, and the peer learns it.
 inline bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
   const mbedtls_ssl_context* const ssl = mbedtls_in_handshake;
   if (ssl == nullptr || ssl->handshake == nullptr) return false;
@@ -103,7 +104,7 @@ inline int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
   return 0;
 }
 
-/// The library's words for one of its codes, or the number.
+/// mbedTLS's text for one of its error codes, or the number.
 inline std::string mbedtls_words(int code) {
 #if defined(MBEDTLS_ERROR_C)
   if (const char* words = mbedtls_high_level_strerr(code); words != nullptr) return words;
@@ -124,8 +125,8 @@ inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
   return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
 }
 
-/// Whether a certificate is for a server, by the entries of its subjectAltName only (RFC 9525, section 6).
-/// 2.28 compares no addresses, goes on to the common name, and has a rule of its own for wildcards.
+/// Whether a certificate is for a server, only by the entries of its subjectAltName (RFC 9525, section 6).
+/// 2.28 compares no addresses, falls back to the common name, and has its own rule for wildcards.
 inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
   constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
   constexpr int address_entry = 0x87;
@@ -143,8 +144,8 @@ inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server
   return false;
 }
 
-/// What is wrong with the peer's certificate, null if nothing is. Of several faults, the one that tells a
-/// person most.
+/// The fault of the peer's certificate, null if it has none. Of several faults, the one that is most useful
+/// to a person.
 inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
   const auto has = [flags](std::uint32_t any_of) { return (flags & any_of) != 0; };
   if (flags == 0xffffffffU) return tls_reason::unverified;
@@ -165,17 +166,17 @@ inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexce
 
 // Reading certificates and keys.
 
-/// All certificates of a text, into a list that is empty. Null, or what is wrong.
+/// Reads all certificates of a text into an empty list. Returns null, or the fault.
 inline const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
   constexpr std::string_view begin = "-----BEGIN CERTIFICATE-----";
   std::size_t announced = 0;
   for (std::size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + begin.size()))
     ++announced;
   if (announced == 0) return tls_reason::no_certificate;
-  // The NUL at the end counts: by it the library knows text.
+  // The size includes the final NUL, by which mbedTLS recognizes text.
   const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
   if (mbedtls_x509_crt_parse(&into, bytes, text.size() + 1) != 0) return tls_reason::bad_certificate;
-  // One that is cut off at the end is not counted as bad.
+  // mbedTLS does not report a certificate that is cut off at the end.
   for (const mbedtls_x509_crt* c = &into; c != nullptr; c = c->next) --announced;
   return announced == 0 ? nullptr : tls_reason::bad_certificate;
 }
@@ -192,7 +193,7 @@ inline int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, 
 
 #if MBEDTLS_VERSION_NUMBER < 0x03000000 && defined(MBEDTLS_PKCS5_C) && defined(MBEDTLS_CIPHER_MODE_CBC)
 
-/// What PBES2 (RFC 8018, section 6.2) needs to decrypt.
+/// The data that PBES2 (RFC 8018, section 6.2) needs to decrypt.
 struct mbedtls_pbes2 {
   mbedtls_asn1_buf salt = {};
   mbedtls_asn1_buf iv = {};
@@ -202,7 +203,7 @@ struct mbedtls_pbes2 {
   mbedtls_cipher_type_t cipher = MBEDTLS_CIPHER_NONE;
 };
 
-/// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). False if it is anything but PBES2 with AES-CBC.
+/// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). Returns false if it is not PBES2 with AES-CBC.
 inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
   constexpr int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
   const auto is = [](const mbedtls_asn1_buf& oid, std::string_view bytes) {
@@ -221,7 +222,7 @@ inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsi
   if (mbedtls_asn1_get_alg(&p, end, &derivation, &derivation_parameters) != 0) return false;
   if (mbedtls_asn1_get_alg(&p, end, &cipher, &out.iv) != 0) return false;
   if (!is(derivation, MBEDTLS_OID_PKCS5_PBKDF2) || derivation_parameters.tag != sequence) return false;
-  constexpr std::string_view aes("\x60\x86\x48\x01\x65\x03\x04\x01", 8);  // then which of them (NIST)
+  constexpr std::string_view aes("\x60\x86\x48\x01\x65\x03\x04\x01", 8);  // then one byte for the kind (NIST)
   if (cipher.len != aes.size() + 1 || std::memcmp(cipher.p, aes.data(), aes.size()) != 0) return false;
   switch (cipher.p[aes.size()]) {
     case 2: out.cipher = MBEDTLS_CIPHER_AES_128_CBC; break;
@@ -237,7 +238,7 @@ inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsi
   out.salt.p = p;
   p += out.salt.len;
   if (mbedtls_asn1_get_int(&p, end, &out.rounds) != 0 || out.rounds <= 0) return false;
-  if (p != end && *p == MBEDTLS_ASN1_INTEGER) {  // the key's length, which the cipher tells as well
+  if (p != end && *p == MBEDTLS_ASN1_INTEGER) {  // the key's length, which the cipher implies
     int length = 0;
     if (mbedtls_asn1_get_int(&p, end, &length) != 0) return false;
   }
@@ -247,7 +248,7 @@ inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsi
          mbedtls_oid_get_md_hmac(&function, &out.hash) == 0;
 }
 
-/// Decrypts PBES2 to DER; empty if that fails.
+/// Decrypts PBES2 to DER; empty on failure.
 inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
                                                         const std::string& password) {
   std::array<unsigned char, 32> secret = {};
@@ -278,7 +279,7 @@ inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& enc
   return plain;
 }
 
-/// Reads a key that is encrypted as OpenSSL 3 does it, which 2.28 cannot. Null, or what is wrong.
+/// Reads a key that is encrypted in the way of OpenSSL 3, which 2.28 cannot. Returns null, or the fault.
 inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
   mbedtls_pem_context pem;
   mbedtls_pem_init(&pem);
@@ -303,15 +304,15 @@ inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_mater
 
 #else
 
-/// This mbedTLS reads them itself, or was built without.
+/// This mbedTLS reads such keys itself, or was built without the functions for it.
 ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context&, const tls_material&) {
   return tls_reason::bad_private_key;
 }
 
 #endif
 
-/// A certificate with those that lead to its authority, and its key. Stays where it is: the library refers
-/// to it.
+/// A certificate, those that lead to its authority, and its key. It must not move, because mbedTLS refers to
+/// it.
 class mbedtls_certificate {
  public:
   mbedtls_certificate() noexcept {
@@ -325,7 +326,7 @@ class mbedtls_certificate {
     mbedtls_x509_crt_free(&chain);
   }
 
-  /// Once.
+  /// Must be called once.
   [[nodiscard]] result<> read(const tls_material& material) {
     if (const char* wrong = mbedtls_read_certificates(chain, material.certificate.text); wrong != nullptr)
       return material.certificate.wrong(wrong);
@@ -339,7 +340,7 @@ class mbedtls_certificate {
     return {};
   }
 
-  std::string name;  // of a server, for further ones
+  std::string name;  // the server's name, for further certificates
   mbedtls_x509_crt chain;
   mbedtls_pk_context key;
 
@@ -359,8 +360,8 @@ class mbedtls_certificate {
     const int code = mbedtls_read_key(key, bytes, text.size() + 1, material.password);
     if (code == 0) return {};
     if (!encrypted) return material.private_key.wrong(tls_reason::bad_private_key);
-    // A wrong password may by chance give what looks decrypted, and is no key. Codes come with a reason
-    // added.
+    // With a wrong password, the decrypted data may by chance look right, but it is no key. mbedTLS adds a
+    // reason to its codes, which is removed here.
     const int kind = -(-code & 0xff80);
     if (kind == MBEDTLS_ERR_PK_PASSWORD_MISMATCH || kind == MBEDTLS_ERR_PK_KEY_INVALID_FORMAT ||
         kind == MBEDTLS_ERR_PK_KEY_INVALID_VERSION)

@@ -11,8 +11,8 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// Credentials for OpenSSL 3. Link with -lssl -lcrypto. What is wrong with the configuration is told by its
-/// field: "tls: private_key_file: no such file (ENOENT)".
+/// Makes a context for OpenSSL 3. Link with -lssl -lcrypto. An error in the configuration names its field:
+/// "tls: private_key_file: no such file (ENOENT)".
 [[nodiscard]] result<std::shared_ptr<tls_context>> openssl_context(tls_config config = {});
 
 }}  // namespace anyio

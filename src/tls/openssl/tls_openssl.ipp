@@ -1,9 +1,9 @@
-// OpenSSL 3 behind the hook.
+// The engine for OpenSSL 3.
 //
-// The library reads and writes through a BIO over the pipe, which never refuses what goes out, and answers
-// "later" also when nothing will follow: an end without close_notify is the engine's to tell, since the
-// library would break the connection for it, also for writing. Its queue of errors belongs to the thread,
-// so it is emptied before every call and left empty after a failure.
+// OpenSSL reads and writes through a BIO over the pipe. The BIO accepts all output. Without input it asks to
+// retry, also if no more input will follow: the engine itself reports an end without close_notify, since
+// OpenSSL would break the connection for it, also for writing. OpenSSL's queue of errors belongs to the
+// thread, so it is emptied before every call and left empty after a failure.
 #pragma once
 
 #include "tls/openssl/tls_openssl.hpp"
@@ -33,7 +33,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Protocols as they stand in a message (RFC 7301, section 3.1).
+/// Encodes protocols as in a message (RFC 7301, section 3.1).
 inline std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
   std::vector<unsigned char> encoded;
   for (const std::string& protocol : protocols) {
@@ -43,7 +43,7 @@ inline std::vector<unsigned char> encode_protocols(const std::vector<std::string
   return encoded;
 }
 
-/// Takes the first protocol of an encoded list; empty if there is none or it is cut short.
+/// Takes the first protocol of an encoded list; empty if there is none or it is truncated.
 inline std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
   if (encoded.empty() || encoded[0] >= encoded.size()) return {};
   const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
@@ -74,13 +74,13 @@ inline const char* verify_reason(long verdict) noexcept {
   }
 }
 
-/// Chooses how keys are agreed. No finite-field group: one replayed hello of a client would cost the server a
-/// long computation (D(HE)at, CVE-2002-20001).
+/// Chooses the groups for key agreement. No finite-field group: one replayed hello of a client would cost the
+/// server a long computation (D(HE)at, CVE-2002-20001).
 inline bool choose_groups(SSL_CTX* library) {
-  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as that library has it
-  // by default. Older ones know neither the group nor the asterisk.
+  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as by default there.
+  // Older versions know neither the group nor the asterisk.
   if (SSL_CTX_set1_groups_list(library, "*X25519MLKEM768:*X25519:P-256:P-384") == 1) return true;
-  std::string known;  // a provider may lack some: that of FIPS 140 has no X25519
+  std::string known;  // a provider may lack some: the one for FIPS 140 has no X25519
   constexpr const char* wanted[] = {"X25519", "P-256", "P-384"};
   for (const char* const group : wanted) {
     if (SSL_CTX_set1_groups_list(library, group) != 1) continue;
@@ -91,7 +91,7 @@ inline bool choose_groups(SSL_CTX* library) {
   return SSL_CTX_set1_groups_list(library, known.c_str()) == 1;
 }
 
-/// Whether this is how the library takes something else than TLS in a first record.
+/// Whether OpenSSL reports this reason if a first record is not TLS.
 inline bool speaks_of_garbage(int reason) noexcept {
   switch (reason) {
     case SSL_R_WRONG_VERSION_NUMBER:
@@ -113,7 +113,7 @@ inline bool speaks_of_garbage(int reason) noexcept {
 
 class openssl_engine;
 
-/// What all connections share.
+/// The state that all connections share.
 class openssl_credentials final : public tls_context,
                                   public std::enable_shared_from_this<openssl_credentials> {
  public:
@@ -146,15 +146,15 @@ class openssl_credentials final : public tls_context,
 #endif
 };
 
-/// One connection. The library calls its static functions back; from there no exception may come, so that a
-/// failed allocation is told to the library.
+/// One connection. OpenSSL calls its static functions back. No exception may leave them, so they report a
+/// failed allocation to OpenSSL.
 class openssl_engine final : public tls_engine {
  public:
   openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
       : credentials_(std::move(credentials)), pipe_(pipe) {}
   ~openssl_engine() override;
 
-  /// One of these comes first. False: the library has no memory.
+  /// `open_client` or `open_server` is called first. Returns false if OpenSSL has no memory.
   bool open_client(const tls_server_identity& server);
   bool open_server();
 
@@ -173,7 +173,7 @@ class openssl_engine final : public tls_engine {
 
  private:
   static openssl_engine& of(SSL* connection) noexcept {
-    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // 0 is the application's
+    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // index 0 is the application's
   }
   static BIO_METHOD* pipe_method() noexcept;
   static int read_pipe(BIO* bio, char* into, int size) noexcept;
@@ -188,7 +188,7 @@ class openssl_engine final : public tls_engine {
   tls_pipe& pipe_;
   openssl_ptr<SSL, SSL_free> library_;
   std::string server_name_;
-  std::string session_key_;  // of a client: whom a session is resumed with
+  std::string session_key_;  // client only: the key of the server's sessions
   const char* reason_ = "";
   bool established_ = false;
   bool broken_ = false;
@@ -266,9 +266,9 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
     server_name_ = server.name;
-    // By subjectAltName only (RFC 9525, section 6), in which "*" stands for a whole label.
+    // Checks only subjectAltName (RFC 9525, section 6), in which "*" stands for a whole label.
     SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    // Here and below what the library's macro does, without its old-style cast.
+    // Here and below: the call that OpenSSL's macro makes, without its old-style cast.
     if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
       return false;
     if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
@@ -297,7 +297,7 @@ ANYIO_NET_FN bool openssl_engine::open_server() {
 }
 
 ANYIO_NET_FN openssl_engine::~openssl_engine() {
-  // Without this the library forgets the session of a connection that ended without close_notify.
+  // Without this OpenSSL forgets the session of a connection that ended without close_notify.
   if (established_ && !broken_) SSL_set_shutdown(library_.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 }
 
@@ -309,7 +309,7 @@ ANYIO_NET_FN tls_status openssl_engine::handshake() {
   if (returned != 1) return outcome(returned);
   if (std::exchange(established_, true)) return tls_status::ok;
   if (SSL_is_server(library) == 1) {
-    // What it says after the client's last message are tickets.
+    // After the client's last message a server sends only tickets.
     if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
   } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
     credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
@@ -321,7 +321,7 @@ ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n
   n = 0;
   const bool ended = pipe_.rx_eof || (SSL_get_shutdown(library_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
   if (pipe_.rx.empty() && !ended && SSL_has_pending(library_.get()) == 0) {
-    pipe_.starved = true;  // the library would find that out, too, in its time
+    pipe_.starved = true;  // OpenSSL would find the same, but takes longer
     return tls_status::want_input;
   }
   forget_openssl_errors();
@@ -344,7 +344,7 @@ ANYIO_NET_FN tls_status openssl_engine::close() {
   return returned >= 0 ? tls_status::ok : outcome(returned);
 }
 
-/// After a call that did not succeed.
+/// The status after a call that did not succeed.
 ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
   switch (SSL_get_error(library_.get(), returned)) {
     case SSL_ERROR_ZERO_RETURN: return tls_status::closed;
@@ -362,7 +362,7 @@ ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
   }
 }
 
-/// What the queue of errors says, which is empty afterwards.
+/// The reason in the queue of errors, which is empty afterwards.
 ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
   const unsigned long code = drain_openssl_errors();
   if (ERR_GET_LIB(code) != ERR_LIB_SSL) return openssl_words(code);
@@ -403,17 +403,17 @@ ANYIO_NET_FN tls_info openssl_engine::info() const {
   return info;
 }
 
-/// A client has a session that it may resume. 1: it is kept.
+/// Called when a client has a session that it may resume. Returns 1 if it takes ownership.
 ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
   const openssl_engine& engine = of(connection);
   if (engine.session_key_.empty()) return 0;
   openssl_session kept(session);
   static_cast<void>(call_without_throwing(
       [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
-  return 1;  // or freed: it is this function's in either case
+  return 1;  // kept or freed: this function owns it in either case
 }
 
-/// A server knows what name the client asks for.
+/// Called when a server knows the name that the client asks for.
 ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert, void*) noexcept {
   const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
@@ -424,14 +424,14 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
   }
   const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
-  // Else a main certificate with another kind of key could still be shown.
+  // Otherwise a main certificate with another kind of key could still be shown.
   SSL_certs_clear(connection);
   if (identity->show(connection)) return SSL_TLSEXT_ERR_OK;
   *alert = SSL_AD_INTERNAL_ERROR;
   return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-/// A server knows what protocols the client speaks.
+/// Called when a server knows the protocols that the client supports.
 ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned char** chosen,
                                                  unsigned char* chosen_size, const unsigned char* offered,
                                                  unsigned int offered_size, void*) noexcept {
@@ -462,9 +462,9 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // Of TLS 1.2: ephemeral keys on curves, so that a key that is stolen later opens nothing, and ciphers that
-  // authenticate what they encrypt. Those in CBC mode have been broken by timing (Lucky 13), and who has one
-  // with SHA-256 has one with GCM: RFC 5289 brought both.
+  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
+  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
+  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
   if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
@@ -473,7 +473,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
     return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
   }
 
-  // A server keeps nothing, its tickets hold all; a client's sessions go to `sessions_`.
+  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions_`.
   constexpr unsigned char session_context[] = "anyio_net";
   if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
   SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
@@ -485,7 +485,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   verify_ = material.verify;
   verify_client_ = material.verify_client;
   X509_STORE* const store = SSL_CTX_get_cert_store(library);
-  // What is given as an authority is one, also without that which stands above it.
+  // A given authority is trusted even if the authority above it is not given.
   if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
   system_trust_wanted_ = !material.ca.given();
   if (material.ca.given()) {
@@ -524,7 +524,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
   for (;;) {
     const std::string_view block = take_pem_block(rest, "CERTIFICATE");
     if (block.empty()) break;
-    // One that cannot be read is one authority less.
+    // A certificate that cannot be read is skipped.
     if (const openssl_certificate authority = read_certificate(block))
       X509_STORE_add_cert(store, authority.get());
   }
@@ -532,7 +532,7 @@ ANYIO_NET_FN void openssl_credentials::trust_system() {
   system_trust_wanted_ = false;
 }
 
-/// Null for the main one.
+/// Null means the main certificate.
 ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
     std::string_view server_name) const noexcept {
   const named_identity* const found = certificate_for(further_, server_name);
@@ -569,7 +569,7 @@ ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view serv
   if (!material) return material.error();
   result<openssl_identity> identity = read_identity(*material);
   if (!identity) return identity.error();
-  // Shown on trial, so that what is too weak for the library is refused now.
+  // A trial, so that a certificate that is too weak for OpenSSL is rejected now.
   ERR_clear_error();
   const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
   if (!trial || !identity->show(trial.get()))

@@ -45,12 +45,13 @@ using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
 using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
 using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
 
-/// ERR_clear_error, which takes its time also when there are none.
+/// ERR_clear_error, but cheap if there are no errors.
 inline void forget_openssl_errors() noexcept {
   if (ERR_peek_error() != 0) ERR_clear_error();
 }
 
-/// Empties the thread's queue of errors. The TLS library's first entry, else the first of all, 0 if none.
+/// Empties the thread's queue of errors. Returns the TLS library's first entry, else the first of all, 0 if
+/// none.
 inline unsigned long drain_openssl_errors() noexcept {
   unsigned long found = 0;
   while (const unsigned long code = ERR_get_error()) {
@@ -60,7 +61,7 @@ inline unsigned long drain_openssl_errors() noexcept {
   return found;
 }
 
-/// The library's own words; static text.
+/// OpenSSL's own text, which is static.
 inline const char* openssl_words(unsigned long code) noexcept {
   const char* const words = ERR_reason_error_string(code);
   return words != nullptr ? words : "the TLS library does not say why";
@@ -68,8 +69,8 @@ inline const char* openssl_words(unsigned long code) noexcept {
 
 // == texts ==
 
-/// Takes the next block of a PEM text whose label ends so, with all before it. Empty if there is none.
-/// Block by block, so that a damaged one is not taken for another kind.
+/// Takes the next block of a PEM text whose label ends with `label_end`, and drops the text before it. Empty
+/// if there is none. It proceeds block by block, so that a damaged block is not taken for another kind.
 inline std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
   constexpr std::string_view opening = "-----BEGIN ";
   for (;;) {
@@ -82,7 +83,7 @@ inline std::string_view take_pem_block(std::string_view& text, std::string_view 
   }
 }
 
-/// Answers the library when it wants a password, which it would else ask a terminal for.
+/// Answers OpenSSL when it asks for a password; otherwise OpenSSL would ask a terminal.
 struct openssl_password {
   std::string_view known;
   bool asked = false;
@@ -96,7 +97,7 @@ struct openssl_password {
   }
 };
 
-/// Null if the block is none.
+/// Returns null if the block is not a certificate.
 inline openssl_certificate read_certificate(std::string_view block) noexcept {
   ERR_clear_error();
   openssl_certificate certificate;
@@ -141,7 +142,7 @@ inline result<openssl_key> read_private_key(const tls_text& from, std::string_vi
   return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
 }
 
-/// What one end shows of itself.
+/// The certificates and the key that one end shows.
 struct openssl_identity {
   openssl_certificate certificate;
   openssl_certificates chain;  // those that lead to the authority
@@ -167,7 +168,7 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
   for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
     if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
       return material.certificate.wrong(openssl_words(drain_openssl_errors()));
-    static_cast<void>(i->release());  // the stack's now
+    static_cast<void>(i->release());  // the stack owns it now
   }
   if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
     ERR_clear_error();

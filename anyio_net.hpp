@@ -15,14 +15,14 @@
 
 // == base/intro.hpp ===============================================================================
 
-// anyio_net.hpp: sockets for C++20 in one header. No dependency; epoll or kqueue.
+// anyio_net.hpp: sockets for C++20 in one header. No dependencies; uses epoll or kqueue.
 //
 //   #include "anyio_net.hpp"
 //
 //   anyio::task<> echo(anyio::tcp_stream client) {
 //     for (;;) {
 //       auto bytes = co_await as_result(client.receive_view());
-//       if (!bytes) co_return;                    // the end, or an error
+//       if (!bytes) co_return;                    // end of stream or an error
 //       co_await client.send(*bytes);
 //     }
 //   }
@@ -36,45 +36,45 @@
 //
 // Everything that can wait is an operation, and an operation is used in one of two ways:
 //
-//   auto n = co_await client.receive(buffer);  // in a coroutine: the value, or it raises
-//   client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, from the loop
+//   auto n = co_await client.receive(buffer);  // in a coroutine: returns the value or raises
+//   client.receive(buffer).start([](anyio::result<std::size_t> r) {});  // a callback, called from the loop
 //
 // Four rules hold everywhere:
 //
-//   1. Nothing is delivered inside the call that started it; a callback runs once, from the loop.
-//   2. Destroying is cancelling: what waits is withdrawn at once, its buffer is free, nothing is lost.
-//   3. One reads and one writes. Another is told `busy_resource`; the first is unharmed.
-//   4. Errors are values inside and raised at the edge. The end of a stream is raised, never an empty read;
-//      closed, broken and busy are told apart. With exceptions or without: the same program, the same
-//      outcome.
+//   1. No result is delivered inside the call that starts the operation; a callback runs once, from the loop.
+//   2. Destroying a pending operation cancels it: it ends at once, its buffer is free, no data is lost.
+//   3. A stream has one reader and one writer. A second one gets `busy_resource`; the first continues.
+//   4. Errors are values inside the library and are raised at the edge. The end of a stream is an error,
+//      never an empty read; closed, broken and busy are different errors. A program behaves the same with
+//      exceptions and without.
 //
-// One loop belongs to one thread; only `loop_handle::post` may be called from another. The rest of this file
-// is in layers: errors and bytes first, then the loop, operations and tasks, then streams, listeners and
+// A loop belongs to one thread; only `loop_handle::post` may be called from another thread. The rest of this
+// file is in layers: errors and bytes first, then the loop, operations and tasks, then streams, listeners and
 // datagrams, and the definitions at the end.
 
 // == base/config.hpp ==============================================================================
 
-// Every macro of the library, in one place.
+// All macros of the library.
 //
 // A program may define, before the first include or on the command line:
 //
 //   ANYIO_NET_MBEDTLS          TLS with mbedTLS, 2.28 or 3.2 and later
 //   ANYIO_NET_OPENSSL          TLS with OpenSSL 3
-//   ANYIO_NET_SIM              simulation, and faults on top of any backend
-//   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
-//   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
-//   ANYIO_NET_ASSERT(x)        checks a precondition; unless defined it aborts, with NDEBUG it is nothing
-//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_SIM              simulation, and fault injection for any backend
+//   ANYIO_NET_KQUEUE           use kqueue on Linux too, through a library that provides <sys/event.h>
+//   ANYIO_NET_NO_THREADS       names are resolved on the calling thread, `to_thread` is absent
+//   ANYIO_NET_ASSERT(x)        checks a precondition; the default aborts, or does nothing with NDEBUG
+//   ANYIO_NET_SPLIT            declarations only; one file also defines ANYIO_NET_IMPLEMENTATION
 //   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
 //
-// Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
-// inline namespace, so that units that disagree do not share a symbol.
+// The compiler tells whether exceptions are enabled. Each setting that changes a layout is part of the name
+// of the inline namespace, so that translation units with different settings share no symbol.
 
-// The one place where the version stands: the build files and the packages read it here.
+// The version is defined only here: the build files and the packages read it from here.
 #define ANYIO_NET_VERSION_MAJOR 0
 #define ANYIO_NET_VERSION_MINOR 1
 #define ANYIO_NET_VERSION_PATCH 0
-/// As one number, for `#if`.
+/// The version as one number, for `#if`.
 #define ANYIO_NET_VERSION \
   (ANYIO_NET_VERSION_MAJOR * 10000 + ANYIO_NET_VERSION_MINOR * 100 + ANYIO_NET_VERSION_PATCH)
 
@@ -85,7 +85,7 @@
 #if !defined(ANYIO_NET_ASSERT) && defined(NDEBUG)
 #define ANYIO_NET_ASSERT(x) static_cast<void>(0)
 #elif !defined(ANYIO_NET_ASSERT)
-// Not assert, which keeps the full name of each function that has one: four kilobytes in a small program.
+// Not assert, which stores the full name of each function that uses it: 4 KB in a small program.
 #define ANYIO_NET_ASSERT(x) ((x) ? static_cast<void>(0) : anyio::detail::assertion_failed(#x, __LINE__))
 #endif
 
@@ -101,7 +101,7 @@
 #endif
 
 #if !defined(ANYIO_NET_SPLIT)
-#define ANYIO_NET_FN inline  // a function that is defined in the header
+#define ANYIO_NET_FN inline  // for a function that the header defines
 #define ANYIO_NET_DEFINE 1   // this file holds the definitions
 #else
 #define ANYIO_NET_FN
@@ -111,7 +111,7 @@
 #define ANYIO_NET_DEFINE 0
 #endif
 #endif
-/// One that runs seldom: made small, which also compiles in less time.
+/// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
@@ -129,9 +129,9 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 [[noreturn]] void assertion_failed(const char* what, int line) noexcept;
 }}}  // namespace anyio::detail
 
-// Units that share no symbol of the library would link even when they disagree. Each setting
-// therefore has an object that is thread-local in one state and not in the other; the linker then
-// refuses the pair and prints the object's name.
+// Translation units that share no symbol of the library would link even with different settings. Therefore
+// each setting has an object that is thread-local in one state and not in the other; the linker then
+// rejects the pair and prints the object's name.
 #if defined(__ELF__)
 extern "C" {
 #if ANYIO_NET_EXCEPTIONS
@@ -149,11 +149,11 @@ __attribute__((used)) inline thread_local char ANYIO_NET_NO_THREADS_must_agree;
 
 // == base/error.hpp ===============================================================================
 
-// What can go wrong, as a value.
+// Errors as values.
 //
-// An error is small, trivially copyable and never allocates, so that every layer can hand it on;
-// only who awaits an operation decides whether it is thrown. This part must not know the system:
-// names and words of errno values come from a table of its own.
+// An error is small, trivially copyable and never allocates, so that every layer can pass it on; only
+// the code that awaits an operation decides whether the error is thrown. This part must not know the system:
+// the names and descriptions of errno values come from its own table.
 
 #include <cstdint>
 #include <string>
@@ -170,51 +170,51 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 /// The kinds of failure that a program can tell apart.
 enum class errc : std::uint8_t {
   ok,
-  end_of_stream,        ///< orderly end of the stream; again at every later receive
-  closed_resource,      ///< this end was closed, also when it was broken before
-  broken_resource,      ///< the other end or the kernel broke an open stream
-  busy_resource,        ///< another operation of the same direction is waiting
-  incomplete_read,      ///< the stream ended before all that was asked for had come
-  delimiter_not_found,  ///< as many bytes as allowed are buffered, and no delimiter among them
+  end_of_stream,        ///< orderly end of the stream; every later receive reports it again
+  closed_resource,      ///< this end was closed, even if it was broken before
+  broken_resource,      ///< the peer or the kernel broke an open stream
+  busy_resource,        ///< another operation of the same direction is pending
+  incomplete_read,      ///< the stream ended before all requested bytes arrived
+  delimiter_not_found,  ///< the buffer is full to its limit and contains no delimiter
   timed_out,
   cancelled,
   invalid_argument,
   name_resolution,  ///< a host name could not be resolved
   tls,
-  fds_truncated,  ///< more descriptors came than were asked for; all of them are closed
+  fds_truncated,  ///< more descriptors arrived than requested; all of them are closed
   not_supported,
-  deadlock,  ///< simulation only: everything waits, and nothing can come
-  os_error,  ///< connect, bind, listen, chmod and the like
+  deadlock,  ///< simulation only: every task waits, and no event can wake any of them
+  os_error,  ///< a failed system call: connect, bind, listen, chmod and others
 };
 
 /// The enumerator's name, for instance "end_of_stream".
 [[nodiscard]] std::string_view to_string(errc code) noexcept;
 
 namespace detail {
-/// "ECONNREFUSED" for its number, an empty view for one that is not known.
+/// The name of an errno value, for instance "ECONNREFUSED"; empty for an unknown value.
 [[nodiscard]] std::string_view errno_name(int value) noexcept;
 struct error_access;
 }  // namespace detail
 
-/// What failed, why, and the errno behind it. `operation` and the reason are static text.
+/// An error: the operation that failed, the reason and the errno. Operation and reason are static text.
 class [[nodiscard]] error {
  public:
   constexpr error() noexcept = default;
-  /// `operation` must be static text; an `os_error` of 0 means that there is none.
+  /// Constructs an error. `operation` must be static text; an `os_error` of 0 means that there is no errno.
   constexpr error(errc code, int os_error = 0, const char* operation = "") noexcept
       : operation_(operation), os_error_(os_error), code_(code) {}
 
-  /// What kind of failure it is, `errc::ok` for none.
+  /// The kind of failure; `errc::ok` if there is no failure.
   [[nodiscard]] constexpr errc code() const noexcept { return code_; }
-  /// The errno behind it, 0 if none.
+  /// The errno of the failed system call, 0 if there is none.
   [[nodiscard]] constexpr int os_error() const noexcept { return os_error_; }
-  /// What failed: "connect", "bind", "tls: private_key_file".
+  /// The operation that failed: "connect", "bind", "tls: private_key_file".
   [[nodiscard]] constexpr std::string_view operation() const noexcept { return operation_; }
-  /// One line that a person can act on: "connect: connection refused (ECONNREFUSED)".
+  /// One line for the user: "connect: connection refused (ECONNREFUSED)".
   [[nodiscard]] std::string message() const;
 
   friend constexpr bool operator==(error a, errc b) noexcept { return a.code_ == b; }
-  /// Compares `os_error()`.
+  /// Compares with `os_error()`; false if the error has no errno.
   friend constexpr bool operator==(error a, std::errc b) noexcept {
     return a.os_error_ != 0 && a.os_error_ == static_cast<int>(b);
   }
@@ -226,14 +226,15 @@ class [[nodiscard]] error {
   friend struct detail::error_access;
 
   const char* operation_ = "";
-  const char* reason_ = nullptr;  // words of a resolver or a TLS engine, for message()
+  const char* reason_ = nullptr;  // text of a resolver or a TLS engine, for message()
   int os_error_ = 0;
   errc code_ = errc::ok;
 };
 
 static_assert(std::is_trivially_copyable_v<error>);
 
-/// The errno in the system's category where there is one, else the `errc` in a category of its own.
+/// Converts to the errno in `std::system_category` if there is one, else to the `errc` in the category
+/// "anyio".
 [[nodiscard]] std::error_code make_error_code(error e) noexcept;
 
 namespace detail {
@@ -251,12 +252,12 @@ struct error_access {
 
 #if ANYIO_NET_EXCEPTIONS
 
-/// What a failed operation throws at its `co_await`; each `errc` has a subclass of its own.
+/// The exception that a failed operation throws at its `co_await`; each `errc` has its own subclass.
 class exception : public std::runtime_error {
  public:
-  /// Its `what()` is the error's message.
+  /// Constructs an exception whose `what()` is the error's message.
   explicit exception(const anyio::error& e) : std::runtime_error(e.message()), error_(e) {}
-  /// What was raised.
+  /// The error that the operation failed with.
   [[nodiscard]] const anyio::error& error() const noexcept { return error_; }
 
  private:
@@ -294,11 +295,11 @@ namespace detail {
 
 // == base/result.hpp ==============================================================================
 
-// A value or the error in its place.
+// A value or an error.
 //
-// Every operation of the library ends in a result; callbacks and `as_result` hand it out, a plain
-// `co_await` opens it. With exceptions on, a result can also carry a foreign exception through the
-// library's own layers; none ever reaches the user's hands so: the edge throws it again.
+// Every operation of the library completes with a result; callbacks and `as_result` receive it, and a plain
+// `co_await` unwraps it. With exceptions enabled, a result can also carry a foreign exception through the
+// library's own layers. The user never sees such a result: the exception is thrown again at the edge.
 
 #include <cstring>
 #include <memory>
@@ -322,27 +323,27 @@ template <class T>
 inline constexpr bool is_result<result<T>> = true;
 }  // namespace detail
 
-// g++ 12 does not see that the state guards the members, and warns in users' programs.
+// g++ 12 does not see that `state_` tells which member is alive, and warns in users' programs.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
-/// A T or an error. `value()` of an error throws, or without exceptions aborts with the message;
-/// `*` and `->` need a value.
+/// A T or an error. If it holds an error, `value()` throws, or aborts with the message without exceptions;
+/// `*` and `->` require a value.
 template <class T = void>
 class [[nodiscard]] result {
   using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
  public:
-  using value_type = T;  ///< what it gives
+  using value_type = T;  ///< the type of the value
 
   result()
     requires std::is_default_constructible_v<stored>
       : state_(state::value) {
     std::construct_at(&value_);
   }
-  /// A value.
+  /// Constructs a result that holds a value.
   template <class U = T>
     requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
@@ -350,12 +351,12 @@ class [[nodiscard]] result {
   result(U&& value) : state_(state::value) {
     std::construct_at(&value_, std::forward<U>(value));
   }
-  /// A failure; not of `errc::ok`.
+  /// Constructs a result that holds an error, which must not be `errc::ok`.
   result(anyio::error e) noexcept : state_(state::error) {
     ANYIO_NET_ASSERT(e.code() != errc::ok);
     std::construct_at(&error_, e);
   }
-  /// A failure without an errno.
+  /// Constructs a result that holds an error without an errno.
   result(errc code) noexcept : result(anyio::error(code)) {}
 
   result(const result& other)
@@ -384,9 +385,9 @@ class [[nodiscard]] result {
   }
   ~result() { destroy(); }
 
-  /// Whether there is a value.
+  /// Whether the result holds a value.
   [[nodiscard]] bool has_value() const noexcept { return state_ == state::value; }
-  /// The same.
+  /// Whether the result holds a value.
   explicit operator bool() const noexcept { return has_value(); }
 
   /// The value, which must be there.
@@ -410,20 +411,20 @@ class [[nodiscard]] result {
     ANYIO_NET_ASSERT(has_value());
     return std::move(value_);
   }
-  /// Only checks that it did not fail.
+  /// Only checks that the result is not an error.
   void operator*() const noexcept
     requires std::is_void_v<T>
   {
     ANYIO_NET_ASSERT(has_value());
   }
-  /// The value's members; it must be there.
+  /// Accesses a member of the value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U* operator->() noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
   }
-  /// The value's members; it must be there.
+  /// Accesses a member of the value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   const U* operator->() const noexcept {
@@ -431,35 +432,35 @@ class [[nodiscard]] result {
     return std::addressof(value_);
   }
 
-  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() & {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
   }
-  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() const& {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
   }
-  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   T value() && {
     check();
     if constexpr (!std::is_void_v<T>) return std::move(value_);
   }
-  /// The value, or another in place of an error.
+  /// The value, or `other` if the result holds an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) const& {
     return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
   }
-  /// The value, or another in place of an error.
+  /// The value, or `other` if the result holds an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) && {
     return has_value() ? std::move(value_) : static_cast<T>(std::forward<U>(other));
   }
 
-  /// The error; `errc::ok` when there is a value.
+  /// The error; `errc::ok` if the result holds a value.
   [[nodiscard]] anyio::error error() const noexcept {
     return state_ == state::error ? error_ : anyio::error();
   }
@@ -471,7 +472,8 @@ class [[nodiscard]] result {
 
   enum class state : std::uint8_t { value, error, foreign, invalid };
 
-  /// While a value is assigned whose move may throw: leaves an error behind, since the old value is gone.
+  /// Used while a value is assigned whose move may throw. If it throws, the result holds `errc::cancelled`,
+  /// since the old value is gone.
   struct valueless_guard {
     result& self;
     explicit valueless_guard(result& r) noexcept : self(r) { self.state_ = state::invalid; }
@@ -482,7 +484,7 @@ class [[nodiscard]] result {
     }
   };
 
-  /// What nearly all results of operations are: plain bytes, whichever of the two they hold.
+  /// Whether a result is copied as plain bytes, with a value or an error. Nearly all results are.
   static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
                                    std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
 
@@ -499,7 +501,7 @@ class [[nodiscard]] result {
     }
     state_ = other.state_;
   }
-  // Out of line: g++ 12 at -O1 would warn in users' programs of members that the state guards.
+  // Out of line: otherwise g++ 12 at -O1 warns in users' programs about uninitialized members.
   template <class Other>
   [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {
@@ -508,7 +510,7 @@ class [[nodiscard]] result {
       std::construct_at(&error_, other.error_);
     }
   }
-  // Out of line, so that all the rest is small enough to be inlined.
+  // Out of line, so that the rest is small enough to be inlined.
   [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {
 #if ANYIO_NET_EXCEPTIONS
     std::construct_at(&foreign_, other.foreign_);
@@ -556,8 +558,8 @@ class [[nodiscard]] result {
 
 namespace detail {
 
-/// Calls what may throw from a place where nothing may, such as a C library's callback or a destructor. False
-/// if it threw.
+/// Calls `f`, which may throw, from code that must not throw, such as a C library's callback or a destructor.
+/// Returns false if it threw.
 template <class F>
 bool call_without_throwing(F&& f) noexcept {
 #if ANYIO_NET_EXCEPTIONS
@@ -572,9 +574,9 @@ bool call_without_throwing(F&& f) noexcept {
   return true;
 }
 
-/// The library's own view of a result: the foreign exception that it may carry, and room for one.
+/// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
-  /// To be assigned to before anything else.
+  /// Makes a result without content; it must be assigned to before any other use.
   template <class T>
   static result<T> room() noexcept {
     return result<T>(typename result<T>::nothing_yet{});
@@ -602,7 +604,7 @@ struct result_access {
     if (is_foreign(r)) std::rethrow_exception(r.foreign_);
 #endif
   }
-  /// The failure of one result as that of another type.
+  /// Converts the error or foreign exception of a result to a result of another type.
   template <class To, class From>
   static result<To> failure(const result<From>& r) {
 #if ANYIO_NET_EXCEPTIONS
@@ -618,10 +620,10 @@ struct result_access {
 
 // == base/address.hpp =============================================================================
 
-// Addresses as values: internet addresses and endpoints, parsed, formatted and moved in and out of
-// the kernel's structures, and the names of UNIX sockets. All of it is pure, the same under every
-// system and locale, and safe to feed with any bytes; it must not make system calls. The names of
-// network interfaces, which only the system knows, come through two functions that the backend sets.
+// Addresses as values: internet addresses and endpoints, which are parsed, formatted, and converted to and
+// from the kernel's structures, and the names of UNIX sockets. The code is pure, gives equal results on every
+// system and in every locale, and accepts any bytes as input; it must not make system calls. Only the system
+// knows the names of network interfaces; they come through the two functions in `interface_lookup`.
 
 #include <compare>
 #include <cstddef>
@@ -632,43 +634,43 @@ struct result_access {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// An IPv4 or IPv6 address; the latter with a scope, which says what interface a link-local address
-/// belongs to. Ordered: IPv4 before IPv6, then by bytes, then by scope.
+/// An IPv4 or IPv6 address. An IPv6 address can have a scope: the interface that a link-local address
+/// belongs to. The order is: IPv4 before IPv6, then by bytes, then by scope.
 class ip_address {
  public:
-  /// 0.0.0.0
+  /// Constructs 0.0.0.0.
   constexpr ip_address() noexcept = default;
 
-  /// Reads "127.0.0.1", "::1" or "fe80::1%eth0"; nothing may stand before or after it.
+  /// Parses "127.0.0.1", "::1" or "fe80::1%eth0"; no other text may come before or after the address.
   ///
-  /// IPv4 is four decimal numbers without leading zeros, since some read those as octal. IPv6 is any
-  /// form of RFC 4291 section 2.2; a scope (RFC 4007 section 11) is an interface's number, or its name
-  /// if the system knows it. "::ffff:127.0.0.1" stays IPv6. Anything else is `invalid_argument`.
+  /// IPv4 is four decimal numbers without leading zeros, since some programs read those as octal. IPv6 is
+  /// any form of RFC 4291 section 2.2; a scope (RFC 4007 section 11) is an interface's number, or its name
+  /// if the system knows it. "::ffff:127.0.0.1" stays IPv6. Any other text is `invalid_argument`.
   [[nodiscard]] static result<ip_address> parse(std::string_view text);
 
-  /// 0.0.0.0: as a local address, all of IPv4.
+  /// 0.0.0.0; as a local address it means all IPv4 addresses of the machine.
   [[nodiscard]] static constexpr ip_address any_v4() noexcept { return {}; }
-  /// "::": as a local address, all of IPv6.
+  /// "::"; as a local address it means all IPv6 addresses of the machine.
   [[nodiscard]] static constexpr ip_address any_v6() noexcept {
     ip_address address;
     address.is_v6_ = true;
     return address;
   }
-  /// 127.0.0.1
+  /// The loopback address 127.0.0.1.
   [[nodiscard]] static constexpr ip_address loopback_v4() noexcept { return v4(0x7f000001); }
-  /// ::1
+  /// The loopback address "::1".
   [[nodiscard]] static constexpr ip_address loopback_v6() noexcept {
     ip_address address = any_v6();
     address.bytes_[15] = std::byte{1};
     return address;
   }
-  /// From a number in host byte order: 0x7f000001 is 127.0.0.1.
+  /// Makes an IPv4 address from a number in host byte order: 0x7f000001 is 127.0.0.1.
   [[nodiscard]] static constexpr ip_address v4(std::uint32_t number) noexcept {
     ip_address address;
     for (std::size_t i = 0; i < 4; ++i) address.bytes_[i] = static_cast<std::byte>(number >> (24 - 8 * i));
     return address;
   }
-  /// From bytes in network order; `scope` is the number of an interface, or 0.
+  /// Makes an IPv6 address from bytes in network order; `scope` is the number of an interface, or 0.
   [[nodiscard]] static constexpr ip_address v6(std::span<const std::byte, 16> bytes,
                                                std::uint32_t scope = 0) noexcept {
     ip_address address = any_v6();
@@ -677,30 +679,30 @@ class ip_address {
     return address;
   }
 
-  /// Either of the two: a mapped address is given as the IPv4 address that it stands for.
+  /// Whether this is an IPv4 address. A mapped address ("::ffff:127.0.0.1") is IPv6.
   [[nodiscard]] constexpr bool is_v4() const noexcept { return !is_v6_; }
-  /// The opposite.
+  /// Whether this is an IPv6 address, which includes mapped addresses ("::ffff:127.0.0.1").
   [[nodiscard]] constexpr bool is_v6() const noexcept { return is_v6_; }
-  /// 224.0.0.0/4 or ff00::/8.
+  /// Whether the address is in 224.0.0.0/4 or ff00::/8.
   [[nodiscard]] constexpr bool is_multicast() const noexcept {
     return is_v6_ ? bytes_[0] == std::byte{0xff} : (bytes_[0] & std::byte{0xf0}) == std::byte{0xe0};
   }
-  /// The number of the interface, 0 if none is given; always 0 for IPv4.
+  /// The number of the interface, 0 if the address has none; always 0 for IPv4.
   [[nodiscard]] constexpr std::uint32_t scope_id() const noexcept { return scope_; }
-  /// 4 or 16 bytes in network order; part of this object.
+  /// The 4 or 16 bytes of the address in network order; the span points into this object.
   [[nodiscard]] constexpr std::span<const std::byte> bytes() const noexcept {
     return std::span<const std::byte>(bytes_, is_v6_ ? 16u : 4u);
   }
 
-  /// The one canonical text (RFC 5952), with the interface's name if it is known, else its number.
-  /// `parse` reads it back to an equal address.
+  /// The canonical text (RFC 5952), with the interface's name if the system knows it, else its number.
+  /// `parse` converts the text back to an equal address.
   [[nodiscard]] std::string to_string() const;
 
   friend constexpr bool operator==(const ip_address&, const ip_address&) noexcept = default;
   friend constexpr std::strong_ordering operator<=>(const ip_address&, const ip_address&) noexcept = default;
 
  private:
-  // In the order of comparison. What an IPv4 address does not use is zero.
+  // Members are in the order of comparison. The bytes that an IPv4 address does not use are zero.
   bool is_v6_ = false;
   std::byte bytes_[16] = {};
   std::uint32_t scope_ = 0;
@@ -710,21 +712,22 @@ static_assert(std::is_trivially_copyable_v<ip_address>);
 
 /// An address and a port.
 struct ip_endpoint {
-  ip_address address{};    ///< 0.0.0.0 at first
+  ip_address address{};    ///< initially 0.0.0.0
   std::uint16_t port = 0;  ///< in host byte order
 
-  /// Reads "127.0.0.1:80", "[::1]:80" or "[fe80::1%eth0]:80". The port is a decimal number up to
-  /// 65535 and may not be missing, the brackets belong to IPv6. Anything else is `invalid_argument`.
+  /// Parses "127.0.0.1:80", "[::1]:80" or "[fe80::1%eth0]:80". The port is a decimal number up to 65535
+  /// and is required. An IPv6 address, and no other, needs brackets. Any other text is `invalid_argument`.
   [[nodiscard]] static result<ip_endpoint> parse(std::string_view text);
 
-  /// What `parse` reads.
+  /// The text of the endpoint in the form that `parse` accepts.
   [[nodiscard]] std::string to_string() const;
 
-  /// From what the kernel filled in; `data` may be unaligned, and is read up to `size` only. An
-  /// IPv4-mapped address becomes IPv4. Another family, or too small a size: `invalid_argument`.
+  /// Converts from a structure that the kernel filled in; `data` may be unaligned, and only `size` bytes of
+  /// it are read. An IPv4-mapped address becomes IPv4. Another family or a too small size is
+  /// `invalid_argument`.
   [[nodiscard]] static result<ip_endpoint> from_sockaddr(const sockaddr* data, socklen_t size);
 
-  /// Fills all of `storage` and gives the size of what is used of it.
+  /// Fills all of `storage` and returns the number of bytes in use.
   socklen_t to_sockaddr(sockaddr_storage& storage) const noexcept;
 
   friend constexpr bool operator==(const ip_endpoint&, const ip_endpoint&) noexcept = default;
@@ -738,60 +741,63 @@ static_assert(std::is_trivially_copyable_v<ip_endpoint>);
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// The machine's interfaces: 0 or false if there is none. `out` has 64 bytes, and is ended by NUL.
+/// Look up a network interface by name or by number: 0 or false if there is none. `out` has room for 64
+/// bytes and is NUL-terminated.
 std::uint32_t interface_index(const char* name) noexcept;
 bool interface_name(std::uint32_t index, char* out) noexcept;
 
-/// How interfaces are called; without, a scope is a number.
+/// The functions that convert between names and numbers of interfaces. Without them, a scope is a number.
 struct interface_names {
   std::uint32_t (*index)(const char* name) noexcept = nullptr;
   bool (*name)(std::uint32_t index, char* out) noexcept = nullptr;
 };
 inline constinit interface_names interface_lookup{interface_index, interface_name};
 
-// The BSDs keep a structure's length in its first member, Linux has no such member.
+// The BSDs store the length of a structure in its first member; Linux has no such member.
 template <class Storage>
 void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] socklen_t size) noexcept {
   if constexpr (requires { storage.ss_len; }) storage.ss_len = static_cast<std::uint8_t>(size);
   if constexpr (requires { storage.sun_len; }) storage.sun_len = static_cast<std::uint8_t>(size);
 }
 
-/// `ip_endpoint::to_sockaddr`, but for the part of the storage that is not used.
+/// Does what `ip_endpoint::to_sockaddr` does, but leaves the unused part of the storage as it is.
 socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
 
-/// Whether it is IPv4 in the clothes of IPv6: "::ffff:127.0.0.1" (RFC 4291, section 2.5.5.2).
+/// Whether it is an IPv4-mapped IPv6 address: "::ffff:127.0.0.1" (RFC 4291, section 2.5.5.2).
 [[nodiscard]] bool is_mapped(const ip_address& address) noexcept;
-/// That IPv4 address; any other as it is.
+/// Converts an IPv4-mapped address to IPv4, and returns any other address as it is.
 [[nodiscard]] ip_address unmapped(const ip_address& address) noexcept;
-/// Of an IPv4 address the mapped one; any other as it is.
+/// Converts an IPv4 address to its IPv4-mapped form, and returns any other address as it is.
 [[nodiscard]] ip_address mapped(const ip_address& address) noexcept;
-/// As a socket of that family wants it: IPv4 is mapped for one of IPv6.
+/// Writes the address in the form that a socket of this family needs: IPv4 is mapped for an IPv6 socket, and
+/// a mapped address becomes IPv4 for an IPv4 socket.
 socklen_t fill_address(const ip_endpoint& endpoint, int family, sockaddr_storage& storage) noexcept;
 
-/// The name of a UNIX socket as the kernel wants it.
+/// The name of a UNIX socket in the kernel's form.
 struct unix_address {
   sockaddr_un storage;
   socklen_t size;
 };
 
-/// Empty is the unnamed socket (which bind takes as a wish for any free abstract name on Linux); a
-/// leading NUL is the abstract namespace, where every byte counts, and `not_supported` but on Linux.
-/// Errors carry `operation`: `os_error` with ENAMETOOLONG for a path that leaves no room for its NUL,
-/// or with EINVAL for one with a NUL inside, which the kernel would cut short without a word.
+/// Converts a path to the kernel's form. An empty path is the unnamed socket (bind on Linux then chooses any
+/// free abstract name). A leading NUL is the abstract namespace, where every byte is part of the name; it is
+/// `not_supported` except on Linux. Errors carry `operation`: `os_error` with ENAMETOOLONG for a path that
+/// leaves no room for its NUL, or with EINVAL for a path with a NUL inside, which the kernel would truncate
+/// silently.
 [[nodiscard]] result<unix_address> make_unix_address(std::string_view path, const char* operation);
 
-/// The other way round; `data` may be unaligned. `size` is the kernel's word, which counts what did
-/// not fit into the caller's storage too, so no more than a sockaddr_un is read, and a path need not
-/// end with NUL. Empty for an unnamed socket and for any other family.
+/// Converts the kernel's form to a path; `data` may be unaligned. `size` comes from the kernel, which also
+/// counts bytes that did not fit into the caller's storage, so at most a sockaddr_un is read. The path need
+/// not end with NUL. Returns an empty string for an unnamed socket and for any other family.
 [[nodiscard]] std::string unix_path(const sockaddr* data, socklen_t size);
 
 }}}  // namespace anyio::detail
 
 // == base/buffer.hpp ==============================================================================
 
-// Views of bytes, as they are given to and taken from streams: a pointer and a size, made implicitly
-// from whatever holds bytes, so that no caller casts and every operation has one signature. They own
-// nothing and know nothing of system calls, streams or who will read them.
+// Views of bytes that are sent or received: a pointer and a size, constructed implicitly from any container
+// of bytes, so that no caller needs a cast and every operation has one signature. The views own nothing. This
+// part must not know system calls, streams or the users of the bytes.
 
 #include <concepts>
 
@@ -804,16 +810,16 @@ class mutable_buffer;
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// Exactly the types that may alias any object, so that a view of them is a view of memory. Not
-// signed char or char8_t: nobody stores received bytes there.
+// Exactly the types that may alias any object, so that a view of them is a view of memory. signed char
+// and char8_t are not included, since programs do not store received bytes in them.
 template <class T>
 concept byte_type = std::same_as<T, char> || std::same_as<T, unsigned char> || std::same_as<T, std::byte>;
 
 template <class T>
 concept byte_pointer = std::is_pointer_v<T> && byte_type<std::remove_const_t<std::remove_pointer_t<T>>>;
 
-// A container or view: data() and size(). The two buffers are left out, or a non-const lvalue of one
-// would prefer the constructor template to the copy constructor.
+// A container or view: it has data() and size(). The two buffer classes are excluded; otherwise a non-const
+// lvalue of either class would prefer the constructor template to the copy constructor.
 template <class T>
 concept byte_range = !std::same_as<std::remove_cvref_t<T>, const_buffer> &&
                      !std::same_as<std::remove_cvref_t<T>, mutable_buffer> && requires(T& range) {
@@ -821,21 +827,21 @@ concept byte_range = !std::same_as<std::remove_cvref_t<T>, const_buffer> &&
                        { range.size() } -> std::convertible_to<std::size_t>;
                      };
 
-// What may be written to: data() points to non-const, and the bytes outlive the expression, because
-// the argument is an lvalue or only a view of them.
+// A range that may be written to: data() points to non-const, and the bytes outlive the expression, because
+// the argument is an lvalue or only a view of the bytes.
 template <class T>
 concept writable_byte_range =
     byte_range<T> && !std::is_const_v<std::remove_pointer_t<decltype(std::declval<T&>().data())>> &&
     (std::is_lvalue_reference_v<T> || std::ranges::enable_borrowed_range<std::remove_cvref_t<T>>);
 
-/// For the overload of a send that keeps a `std::string` given as an rvalue:
+/// For the overload of a send function that takes ownership of a `std::string` rvalue:
 ///
 ///     auto send(const_buffer bytes);
 ///     auto send(std::span<const const_buffer> parts);
 ///     template <detail::string_rvalue S> auto send(S&& text);   // text is a std::string&&
 ///
 /// A plain `send(std::string&&)` would make `send("text")` ambiguous, since a literal converts to a
-/// string as well as it does to a buffer. This one takes nothing but a non-const rvalue.
+/// string as well as to a buffer. This template accepts only a non-const rvalue.
 template <class T>
 concept string_rvalue = std::same_as<T, std::string>;
 
@@ -843,33 +849,33 @@ concept string_rvalue = std::same_as<T, std::string>;
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// Bytes to be written to: a pointer and a size. Does not own them; whoever makes one keeps the bytes
-/// alive until the operation that it was given to has completed or been destroyed.
+/// A view of writable bytes: a pointer and a size. It does not own the bytes; the caller keeps them alive
+/// until the operation that uses the buffer has completed or been destroyed.
 ///
-/// Made implicitly from non-const lvalues of `std::string`, `std::vector`, `std::array` and arrays, and
-/// from any `std::span`, of `char`, `unsigned char` or `std::byte`; always the whole of it.
+/// Converts implicitly from non-const lvalues of `std::string`, `std::vector`, `std::array` and arrays, and
+/// from any `std::span`, of `char`, `unsigned char` or `std::byte`; always covers the whole container.
 class mutable_buffer {
  public:
-  /// Empty.
+  /// Constructs an empty buffer.
   constexpr mutable_buffer() noexcept = default;
 
-  /// Room for `size` bytes.
+  /// Views `size` writable bytes at `data`.
   constexpr mutable_buffer(void* data, std::size_t size) noexcept : data_(data), size_(size) {}
 
-  /// All of an array.
+  /// Views all of an array.
   template <detail::byte_type T, std::size_t n>
   constexpr mutable_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {}
 
-  /// All of a string, a vector, a span and the like.
+  /// Views all of a string, a vector, a span or a similar range.
   template <detail::writable_byte_range T>
   constexpr mutable_buffer(T&& range) noexcept
       : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
 
-  /// Where it begins.
+  /// A pointer to the first byte.
   std::byte* data() const noexcept { return static_cast<std::byte*>(data_); }
-  /// How many bytes it has.
+  /// The size of the buffer in bytes.
   constexpr std::size_t size() const noexcept { return size_; }
-  /// Whether it has none.
+  /// Whether the buffer is empty.
   constexpr bool empty() const noexcept { return size_ == 0; }
 
   /// Drops the first `n` bytes from the view; `n` is at most size().
@@ -882,29 +888,29 @@ class mutable_buffer {
  private:
   friend class const_buffer;
 
-  void* data_ = nullptr;  // void: a constant expression may not cast to std::byte*, but may forget the type
+  void* data_ = nullptr;  // void: a constant expression cannot cast to std::byte*, but can convert to void*
   std::size_t size_ = 0;
 };
 
-/// Bytes to be read: a pointer and a size. Does not own them; whoever makes one keeps the bytes alive
-/// until the operation that it was given to has completed or been destroyed.
+/// A view of read-only bytes: a pointer and a size. It does not own the bytes; the caller keeps them alive
+/// until the operation that uses the buffer has completed or been destroyed.
 ///
-/// Made implicitly from `std::string_view`, `std::string`, `std::vector`, `std::array`, arrays and
-/// `std::span` of `char`, `unsigned char` or `std::byte`, and from a mutable_buffer. A `const char[N]`
-/// counts without its last element if that is NUL, which is what a literal means (NULs inside are
-/// kept), a `const char*` up to its NUL. Everything else is taken whole, a non-const `char[N]` too.
+/// Converts implicitly from `std::string_view`, `std::string`, `std::vector`, `std::array`, arrays and
+/// `std::span` of `char`, `unsigned char` or `std::byte`, and from a mutable_buffer. For a `const char[N]`
+/// the last element is left out if it is NUL, which is right for a literal (NULs inside are kept); a
+/// `const char*` extends up to its NUL. All other types are viewed whole, also a non-const `char[N]`.
 class const_buffer {
  public:
-  /// Empty.
+  /// Constructs an empty buffer.
   constexpr const_buffer() noexcept = default;
 
-  /// So many bytes.
+  /// Views `size` bytes at `data`.
   constexpr const_buffer(const void* data, std::size_t size) noexcept : data_(data), size_(size) {}
 
-  /// The same bytes, to be read.
+  /// Views the bytes of a mutable_buffer for reading.
   constexpr const_buffer(mutable_buffer bytes) noexcept : data_(bytes.data_), size_(bytes.size_) {}
 
-  /// All of an array, without the NUL that ends a literal.
+  /// Views all of an array, without the NUL that ends a literal.
   template <class T, std::size_t n>
     requires detail::byte_type<std::remove_const_t<T>>
   constexpr const_buffer(T (&array)[n]) noexcept : data_(array), size_(n) {
@@ -913,21 +919,22 @@ class const_buffer {
     }
   }
 
-  /// Up to the NUL, which must be there; `text` is not null. A template, or arrays would come here.
+  /// Views the text up to its NUL, which is required; `text` is not null. This is a template, because
+  /// arrays would select this overload otherwise.
   template <class T>
     requires(std::same_as<T, const char*> || std::same_as<T, char*>)
   constexpr const_buffer(const T& text) noexcept : data_(text), size_(std::char_traits<char>::length(text)) {}
 
-  /// All of a string, a vector, a span and the like.
+  /// Views all of a string, a vector, a span or a similar range.
   template <detail::byte_range T>
   constexpr const_buffer(T&& range) noexcept
       : data_(range.data()), size_(static_cast<std::size_t>(range.size())) {}
 
-  /// Where it begins.
+  /// A pointer to the first byte.
   const std::byte* data() const noexcept { return static_cast<const std::byte*>(data_); }
-  /// How many bytes it has.
+  /// The size of the buffer in bytes.
   constexpr std::size_t size() const noexcept { return size_; }
-  /// Whether it has none.
+  /// Whether the buffer is empty.
   constexpr bool empty() const noexcept { return size_ == 0; }
 
   /// Drops the first `n` bytes from the view; `n` is at most size().
@@ -946,11 +953,11 @@ class const_buffer {
 
 // == base/recycler.hpp ============================================================================
 
-// Memory that goes round: blocks of a few sizes, kept per thread for the next one who asks.
+// A per-thread cache of freed blocks, in a few sizes.
 //
-// Coroutine frames, started operations and connections come and go at a high rate and in few sizes.
-// Freed blocks are kept in one list a size class, so that in steady state nothing is asked of
-// `operator new`, from which all memory comes. It must not know what is put into a block.
+// Coroutine frames, started operations and connections are created and destroyed at a high rate and in few
+// sizes. Freed blocks are kept in one list per size class. All memory comes from `operator new`, but in
+// steady state no call of it is needed. This part must not know what a block is used for.
 
 #include <new>
 
@@ -960,35 +967,35 @@ struct recycler_block {
   recycler_block* next;
 };
 
-/// What a thread keeps. Trivial, so that reading it costs no guard, and all zero, so that a program's file
-/// does not hold it. The first block that is freed finds no room, which leads to `recycler::refuse`: room is
-/// made then, and `recycler::guard` will free the lists when the thread ends.
+/// The cache of one thread. It is trivial, so that an access needs no initialization guard, and all zero, so
+/// that it takes no space in the program file. The first freed block finds no room and goes to
+/// `recycler::refuse`, which makes room and registers `recycler::guard` to free the lists at thread exit.
 struct recycler_cache {
   static constexpr std::size_t step = 32;
   static constexpr std::size_t largest = 4096;
-  static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // a thread keeps at most this much
+  static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // the most that a thread keeps in `lists`
 
   struct pool {
     recycler_block* list = nullptr;
-    std::size_t room = 0;  // for so many more
+    std::size_t room = 0;  // how many more blocks fit
   };
   static constexpr std::size_t kept_small = 8192;
   static constexpr std::size_t kept_large = 16;
 
   recycler_block* lists[largest / step] = {};
-  std::size_t room = 0;  // for so many more bytes
+  std::size_t room = 0;  // how many more bytes fit
   pool pools[3] = {};
-  bool guarded = false;  // room was made; there is none any more when the thread ends
+  bool guarded = false;  // room was made; at thread exit the room becomes 0 again
 };
 
-/// Blocks by size, and pools of one size each, which nothing else takes from: what `loop::reserve` puts there
-/// is there for those whom it was reserved for.
+/// Lists of blocks by size class, and pools of one block size each. Only the users of a pool take blocks from
+/// it, so that the blocks of `loop::reserve` stay available for their purpose.
 class recycler {
  public:
   enum pool : unsigned { operations, descriptors, large };
-  /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
-  /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
-  /// one of the third.
+  /// The block size of each pool. A started operation takes a block of the first pool, and a resource of the
+  /// loop takes one of the second pool; larger objects take a block by their size. Buffered bytes of a
+  /// stream, for instance encrypted ones, take a block of the third pool.
   static constexpr std::size_t block_size_of[] = {512, 152, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
@@ -1029,7 +1036,7 @@ class recycler {
     --p.room;
   }
 
-  /// Room for bytes; what has a size class, or is as large as a block for them, is kept when it is freed.
+  /// Whether a freed block for bytes is kept: its size has a size class, or is that of the pool `large`.
   [[nodiscard]] static constexpr bool recycles_bytes(std::size_t size) noexcept {
     return size <= largest || size == block_size_of[large];
   }
@@ -1040,7 +1047,8 @@ class recycler {
     return size == block_size_of[large] ? deallocate(large, memory, size) : deallocate(memory, size);
   }
 
-  /// Blocks to be put aside, beyond what is kept anyway. Until they are, they are freed with this.
+  /// Blocks for a pool, in addition to those that it keeps anyway. The destructor frees the blocks unless
+  /// `put_aside` has moved them to the pool.
   class reservation {
    public:
     reservation(pool in, std::size_t count);
@@ -1077,14 +1085,14 @@ class recycler {
   static void close() noexcept;
 };
 
-/// A base for what takes a block of its size, coroutines among it: these two functions are all that a promise
-/// may have, since others would be tried with a coroutine's arguments.
+/// A base class for objects in recycled blocks of their size, for instance coroutine promises. A promise may
+/// have only these two functions, since overload resolution would try others with the coroutine's arguments.
 struct recycled {
   static void* operator new(std::size_t size) { return recycler::allocate(size); }
   static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
 };
 
-/// What wants more alignment than usual goes past the recycler.
+/// A base class like `recycled` for types that may be over-aligned: those bypass the recycler.
 struct recycled_aligned : recycled {
   using recycled::operator new;
   using recycled::operator delete;
@@ -1092,7 +1100,7 @@ struct recycled_aligned : recycled {
   static void operator delete(void* p, std::align_val_t a) noexcept { ::operator delete(p, a); }
 };
 
-/// A base for what takes blocks of a pool; with more alignment, past the recycler too.
+/// A base class for objects in blocks of a pool. Over-aligned objects bypass the recycler.
 template <recycler::pool From>
 struct pooled {
   static void* operator new(std::size_t size) { return recycler::allocate(From, size); }
@@ -1105,14 +1113,14 @@ struct pooled {
 
 // == base/byte_queue.hpp ==========================================================================
 
-// Bytes in order: put in at the end, taken from the front.
+// A queue of bytes: appended at the end, consumed from the front.
 //
-// The room for them is made when bytes come and goes back to the recycler when none are left, so that whoever
-// waits holds no memory. This part must not know where the bytes come from.
+// The queue allocates memory when bytes arrive and returns it to the recycler when no bytes are left, so that
+// a waiting reader holds no memory. This part must not know where the bytes come from.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// A queue of bytes in one piece of memory. Takes as much as there is memory for.
+/// A queue of bytes in one contiguous block of memory. Its size is limited only by the available memory.
 class byte_queue {
  public:
   byte_queue() = default;
@@ -1122,34 +1130,34 @@ class byte_queue {
 
   /// Copies bytes to the end.
   void append(const_buffer bytes);
-  /// All of them, in order; valid until the next call that is not const.
+  /// All bytes of the queue, in order; valid until the next call that is not const.
   [[nodiscard]] std::span<const std::byte> data() const noexcept { return {memory_ + begin_, size()}; }
-  /// The same as text.
+  /// All bytes of the queue as text; valid until the next call that is not const.
   [[nodiscard]] std::string_view view() const noexcept {
     return {reinterpret_cast<const char*>(memory_) + begin_, size()};
   }
-  /// How many bytes it holds.
+  /// How many bytes the queue holds.
   [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
-  /// Whether it holds none.
+  /// Whether the queue holds no bytes.
   [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
-  /// Drops so many, at most `size()`, from the front.
+  /// Removes the first `n` bytes; `n` is at most `size()`.
   void consume(std::size_t n) noexcept;
 
-  /// Room for at least so many bytes at the end; `commit` says how many were put there.
+  /// Returns room for at least this many bytes at the end; `commit` then says how many were written there.
   [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
-  /// So many of what `prepare` gave now belong to the queue.
+  /// Adds the first `n` bytes of the room that `prepare` returned to the queue.
   void commit(std::size_t n) noexcept { end_ += n; }
   /// Copies bytes to the front.
   void put_back(const_buffer bytes);
-  /// Gives back room that holds nothing.
+  /// Releases the memory if the queue is empty.
   void trim() noexcept {
     if (empty()) release();
   }
-  /// Whether it holds memory, which an idle one need not.
+  /// Whether the queue holds memory; an empty queue may hold none.
   [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
 
   static constexpr std::size_t least = 4096;        ///< the recycler's largest size class
-  static constexpr std::size_t kept_limit = 65536;  ///< one that has grown beyond is freed once it is empty
+  static constexpr std::size_t kept_limit = 65536;  ///< larger memory is freed once the queue is empty
 
  private:
   void rearrange(std::size_t front, std::size_t capacity);
@@ -1165,13 +1173,13 @@ class byte_queue {
 
 // == system/backend.hpp ===========================================================================
 
-// The seam: everything that the library asks of the world.
+// The seam: the interface between the library and the system.
 //
 // Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
-// randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
-// gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
-// `reverse`), even if O_NONBLOCK, which belongs to the open file, was cleared by somebody who shares it; only
-// `accept` and `connect` need `keep_non_blocking` for that. A backend must not know who calls it.
+// randomness go through its services. No other code makes a system call or reads errno. Each call returns a
+// value >= 0 or a negative errno. Only `wait` blocks (and, on a helper thread, `resolve` and `reverse`). The
+// other calls do not block even if another process that shares the open file has cleared its O_NONBLOCK;
+// `accept` and `connect` need `keep_non_blocking` for this. A backend must not know its callers.
 
 #include <cerrno>
 #include <chrono>
@@ -1181,24 +1189,24 @@ class byte_queue {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-using duration = std::chrono::nanoseconds;                 ///< what members and results are in
-using time_point = std::chrono::steady_clock::time_point;  ///< of the loop's clock, see `now`
+using duration = std::chrono::nanoseconds;                 ///< the type of durations in members and results
+using time_point = std::chrono::steady_clock::time_point;  ///< a time of the loop's clock, see `now`
 
 namespace detail {
 
-/// `base + d`, at the ends of time if it would overflow.
+/// Returns `base + d`, or the nearest representable time if the sum would overflow.
 constexpr time_point add(time_point base, duration d) {
   if (d > duration::zero() && base > time_point::max() - d) return time_point::max();
   if (d < duration::zero() && base < time_point::min() - d) return time_point::min();
   return base + d;
 }
 
-/// What `backend::wait` and `poll_now` tell of a descriptor.
+/// The state of a descriptor, as `backend::wait` and `poll_now` report it.
 enum readiness : std::uint32_t {
   ready_read = 1,  // data, or a connection to accept
   ready_write = 2,
-  ready_end = 4,     // end of stream, hang-up or error: read until it shows
-  ready_urgent = 8,  // out-of-band data splits what can be read
+  ready_end = 4,     // end of stream, hang-up or error: read until a call reports it
+  ready_urgent = 8,  // out-of-band data divides the readable bytes
 };
 
 struct poll_event {
@@ -1206,18 +1214,18 @@ struct poll_event {
   std::uint32_t ready;  // readiness bits
 };
 
-/// One message in or out, as `sendmsg` and `recvmsg` see it.
+/// One message to send or receive, with the fields of `sendmsg` and `recvmsg`.
 struct message {
   std::span<const ::iovec> parts;
   sockaddr* address = nullptr;  // destination, or room for the sender
-  socklen_t address_size = 0;   // in: size of the room or of the address; out: of the sender's
+  socklen_t address_size = 0;   // in: size of the room or the address; out: of the sender's address
   void* control = nullptr;
-  std::size_t control_size = 0;  // in: room or size; out: what came
+  std::size_t control_size = 0;  // in: room or size; out: received size
   int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
-  bool peek = false;             // in: leave what is received where it is
+  bool peek = false;             // in: leave the received data in the socket
 };
 
-/// The control message behind `c`, or null: CMSG_NXTHDR, which in musl compares signed with unsigned.
+/// The control message after `c`, or null. CMSG_NXTHDR of musl compares signed with unsigned.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-compare"
 inline cmsghdr* next_control(const msghdr& header, cmsghdr* c) noexcept {
@@ -1233,42 +1241,44 @@ struct file_identity {
   bool is_fifo = false;
 };
 
-/// What a look-up gives: endpoints, or why there are none. `reason` is static text.
+/// The result of a name look-up: endpoints, or the reason of the failure. `reason` is static text.
 struct resolved {
   std::vector<ip_endpoint> endpoints;
-  int status = 0;                // 0, or a negative errno (a plain resolver failure: -ENOENT)
-  const char* reason = nullptr;  // the resolver's words for a failure of its own
+  int status = 0;                // 0, or a negative errno (-ENOENT for an error of the resolver)
+  const char* reason = nullptr;  // describes an error of the resolver
 };
 
-/// Whether a call failed because the system is short of memory, which passes.
+/// Whether a call failed because the system is short of memory, which is temporary.
 [[nodiscard]] constexpr bool is_shortage(ssize_t status) noexcept {
   return status == -ENOBUFS || status == -ENOMEM;
 }
 
-// --- services: what few programs need. A virtual function is linked into every program that has its class,
-// so these are classes of their own, and none has a virtual destructor.
+// --- services: functions that few programs need. A virtual function is linked into every program that uses
+// its class, so the services are separate classes, and none of them has a virtual destructor.
 
-/// Names. `resolve` and `reverse` block, and are called on a helper thread.
+/// Name look-ups. `resolve` and `reverse` block, and are called on a helper thread.
 class name_service {
  public:
   virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
-  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
+  /// Looks up the host and service of an address; the result is numeric where no name is known. 0 or a
+  /// negative errno.
   virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
-  /// Whether a socket of this family can be made here at all.
+  /// Whether the system supports sockets of this family.
   virtual bool has_family(int family) = 0;
 
  protected:
   ~name_service() = default;
 };
 
-/// Descriptors that the library did not open, and files.
+/// Calls for files, and for descriptors that the library did not open.
 class file_service {
  public:
-  /// Makes it non-blocking and close-on-exec. 1 if it was blocking before, 0 if not, or a negative errno.
+  /// Makes a descriptor non-blocking and close-on-exec. Returns 1 if it was blocking before, 0 if not, or a
+  /// negative errno.
   virtual int adopt(int fd) = 0;
-  /// Takes back that it is non-blocking.
+  /// Makes a descriptor blocking again.
   virtual int make_blocking(int fd) = 0;
-  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
+  /// Makes a received descriptor close-on-exec on systems where the kernel does not do it.
   virtual int set_close_on_exec(int fd) = 0;
   virtual int identify(int fd, file_identity& identity) = 0;
   virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
@@ -1279,26 +1289,27 @@ class file_service {
   ~file_service() = default;
 };
 
-/// Paths of UNIX sockets.
+/// Calls for the paths of UNIX sockets.
 class path_service {
  public:
   virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
   virtual int change_mode(const char* path, mode_t mode) = 0;
-  /// The mode, less the umask, that the file will have which binding this socket makes. Where the system
-  /// cannot do that it has no effect.
+  /// Sets the mode, reduced by the umask, of the file that `bind` will create for this socket. Has no effect
+  /// on systems that cannot do it.
   virtual void prepare_mode(int /*fd*/, mode_t /*mode*/) {}
   virtual int unlink(const char* path) = 0;
-  /// The path from the root on, which another working folder leaves as it is; as given if that is not known.
+  /// The absolute path, which stays valid if the working directory changes. Returns the path unchanged if the
+  /// working directory is not known.
   virtual std::string absolute(const std::string& path) { return path; }
 
  protected:
   ~path_service() = default;
 };
 
-/// Many datagrams a call: how many went, or -errno if the first failed.
+/// Many datagrams per call. Returns the number of datagrams transferred, or -errno if the first one failed.
 class batch_service {
  public:
-  /// `emptied`: nothing more is there, and the poller will tell when something comes.
+  /// Sets `emptied` if no more datagrams are there, and the poller will report the next one.
   virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                bool& emptied) = 0;
   virtual int send_messages(int fd, std::span<const message> messages) = 0;
@@ -1310,21 +1321,21 @@ class batch_service {
 /// Helper threads.
 class thread_service {
  public:
-  /// Whether helper threads may be used. False: what would run on one runs in place.
+  /// Whether helper threads may be used. If not, their jobs run on the loop's thread.
   virtual bool uses_threads() const { return true; }
-  /// After how many turns of the loop what runs in place does so, 0 at once.
+  /// After how many turns of the loop a job runs on the loop's thread; 0 means at once.
   virtual std::size_t turns_before_call() { return 0; }
-  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
+  /// Runs `body(argument)` on a new detached thread on which all signals are blocked. 0 or -errno.
   virtual int start_thread(void (*body)(void*), void* argument) = 0;
 
  protected:
   ~thread_service() = default;
 };
 
-/// What certificates and keys need of the world.
+/// The time and the randomness that certificates and keys need.
 class security_service {
  public:
-  /// Seconds since 1970, for the dates of certificates.
+  /// The current time in seconds since 1970, for the dates of certificates.
   virtual std::int64_t calendar() = 0;
   virtual std::uint64_t entropy() = 0;
 
@@ -1332,26 +1343,27 @@ class security_service {
   ~security_service() = default;
 };
 
-/// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
-/// (`wait` returns) when one comes, and `take_signal` tells once that it did.
+/// Signals for one loop. From the first `catch_signal` of a number to its last `release_signal`, an arriving
+/// signal wakes the loop (`wait` returns), and `take_signal` then returns true once.
 class signal_service {
  public:
-  /// 0 or a negative errno.
+  /// Starts to catch a signal; calls are counted per number. 0 or a negative errno.
   virtual int catch_signal(int number) = 0;
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
-  /// From now on it is woken through this descriptor.
+  /// Sets the descriptor through which signals wake the loop from now on.
   virtual void wake_by(int) {}
 
  protected:
   ~signal_service() = default;
 };
-/// Ended by a function that comes with it: a virtual destructor would be linked into every program.
+/// An owning pointer with its own deleter, since a virtual destructor would be linked into every program.
 using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
 
 }  // namespace detail
 
-/// The seam. `system_backend()` is the machine's; others simulate it or add faults to it.
+/// The interface to the system. `system_backend()` uses the real system; other backends simulate it or add
+/// faults to it.
 class backend {
  public:
   backend() = default;
@@ -1359,32 +1371,32 @@ class backend {
   backend& operator=(const backend&) = delete;
   virtual ~backend() = default;
 
-  /// The clock of all timers.
+  /// The current time of the clock of all timers.
   virtual time_point now() = 0;
 
   // --- readiness
-  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
-  /// watched already.
+  /// Watches both directions of a descriptor, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST
+  /// if the descriptor is watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
-  /// Ends what `watch` or `watch_once` began, before the descriptor is closed.
+  /// Ends the watching that `watch` or `watch_once` began. Called before the descriptor is closed.
   virtual void forget(int fd) = 0;
-  /// Watches for reading, writing or both, level-triggered; reports once (some pollers once for each of
-  /// the two), then is silent until armed again.
+  /// Watches a descriptor for reading, writing or both, level-triggered. Reports once (some pollers report
+  /// once per direction), then nothing until the next call.
   /// `again` says that the descriptor is in the poller already.
   virtual int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) = 0;
-  /// The `readiness` bits that hold now (any descriptor, also one that is watched), or -errno.
+  /// Returns the current `readiness` bits of any descriptor, also of a watched one, or -errno.
   virtual int poll_now(int fd, std::uint32_t interest) = 0;
-  /// Waits until something is ready, `wake` is called, or the time is over (negative: no limit).
-  /// The number of events, which may be 0 at any time, or -errno.
+  /// Waits until a descriptor is ready, `wake` is called, or the time is over (negative: no limit).
+  /// Returns the number of events, which may be 0 at any time, or -errno.
   virtual int wait(std::span<detail::poll_event> events, duration at_most) = 0;
-  /// Ends a `wait`, this one or the next. The only call that may come from any thread.
+  /// Ends the current `wait`, or else the next one. The only function that any thread may call.
   virtual void wake() = 0;
-  /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
+  /// A descriptor that is readable when `wait` would return events, for embedding; -1 if there is none.
   virtual int native_handle() const = 0;
-  /// Eight bytes written to this descriptor end a `wait`, this one or the next: a signal handler can do no
-  /// more. It changes only in `after_fork`; -1 if there is none.
+  /// Eight bytes written to this descriptor end the current `wait`, or else the next one; a signal handler
+  /// uses it. The descriptor changes only in `after_fork`; -1 if there is none.
   virtual int wake_descriptor() const { return -1; }
-  /// In the child of fork(2): gives up the poller that the parent uses, and makes one that watches nothing.
+  /// In the child of fork(2): releases the poller of the parent, and makes a new one that watches nothing.
   /// 0 or a negative errno. Not called for a backend without `native_handle`, which shares nothing.
   virtual int after_fork() { return -ENOTSUP; }
 
@@ -1395,17 +1407,17 @@ class backend {
   virtual int listen(int fd, int backlog) = 0;                               ///< listen(2)
   virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;  ///< connect(2)
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;        ///< accept(2)
-  /// Makes the descriptor non-blocking again if another process that shares it has made it blocking. For
-  /// calls that have no flag for it.
+  /// Makes the descriptor non-blocking again if another process that shares it has made it blocking. Needed
+  /// before calls that have no flag such as MSG_DONTWAIT.
   virtual void keep_non_blocking(int) {}
   virtual int shutdown(int fd, int how) = 0;  ///< shutdown(2)
-  /// Breaks a connection in the way that the network could, as far as that can be done here.
+  /// Breaks a connection as the network could break it, as far as the system allows.
   virtual int break_connection(int fd) {
     sockaddr nowhere{};
-    nowhere.sa_family = AF_UNSPEC;  // some systems reset TCP then
+    nowhere.sa_family = AF_UNSPEC;  // on some systems this resets a TCP connection
     return connect(fd, &nowhere, sizeof nowhere) >= 0 ? 0 : shutdown(fd, SHUT_RDWR);
   }
-  /// Closes any descriptor. The number is free afterwards, whatever it returns.
+  /// Closes any descriptor. The number is free afterwards, also if the call returns an error.
   virtual int close(int fd) = 0;
   virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;                      ///< recv(2)
   virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;                   ///< send(2)
@@ -1417,8 +1429,8 @@ class backend {
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;   ///< getsockname(2)
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;  ///< getpeername(2)
 
-  // --- services of this backend's own; null: whoever needs one names the machine's, which is linked only
-  // into programs that do
+  // --- this backend's own services; null: the caller uses the service of the system, which is linked only
+  // into programs that name it
   virtual detail::name_service* names() { return nullptr; }
   virtual detail::file_service* files() { return nullptr; }
   virtual detail::path_service* paths() { return nullptr; }
@@ -1428,40 +1440,41 @@ class backend {
   virtual detail::signal_service* signals() { return nullptr; }
 
   // --- memory
-  /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made
-  /// hard.
+  /// How many bytes of a transfer between streams in memory to move now, at least 1. Less than `wanted` only
+  /// with faults.
   virtual std::size_t transfer(std::size_t wanted) { return wanted; }
 };
 
 namespace detail {
 
-// --- the machine's own, for what belongs to no loop
+// --- functions of the system that belong to no loop
 
-/// How many times fork(2) was called on the way to this process, once there is a loop: it tells a child from
-/// its parent. Written only in a child that was just made, which has one thread.
+/// Counts the calls of fork(2) in the ancestry of this process, from the first loop on; it differs between a
+/// child and its parent. Written only in a new child, which has one thread.
 inline constinit std::uint32_t forks_so_far = 0;
-/// From now on each fork(2) calls the first before it, then the second in the parent and the third in the
-/// child (pthread_atfork(3)). Null for none.
+/// Registers handlers for each later fork(2): the first is called before the fork, the second in the parent
+/// and the third in the child (pthread_atfork(3)). A null pointer means no handler.
 void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 void close_descriptor(int fd) noexcept;
-/// Numbers from here on are a simulation's, whose close this thread has while it runs there.
+/// Descriptors from this number on belong to a simulation. While it runs, its thread closes them through
+/// `close_simulated`.
 inline constexpr int first_simulated_descriptor = 1 << 30;
 using close_hook = void (*)(int fd) noexcept;
 inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] std::int64_t system_calendar() noexcept;
 [[nodiscard]] std::uint64_t system_entropy();
-/// A whole file. 0 or a negative errno: -EFBIG for one of more than 16 MiB.
+/// Reads a whole file. 0 or a negative errno; -EFBIG for a file of more than 16 MiB.
 [[nodiscard]] int read_file(const char* path, std::string& content);
-/// The file of the authorities that this system trusts, null if there is none. SSL_CERT_FILE in the
-/// environment goes first.
+/// The path of the system's trust store (a file of CA certificates), null if there is none. The environment
+/// variable SSL_CERT_FILE takes precedence.
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
 [[nodiscard]] file_service& system_files() noexcept;
 [[nodiscard]] path_service& system_paths() noexcept;
 [[nodiscard]] batch_service& system_batches() noexcept;
 [[nodiscard]] thread_service& system_threads() noexcept;
-/// Writes to the descriptor from signal handlers; no longer once it is destroyed, and not in the child of a
-/// fork before `wake_by` names a descriptor of the child's own.
+/// Makes a service whose signal handlers write to the descriptor. They stop when the service is destroyed. In
+/// the child of a fork they do not write before `wake_by` names a descriptor of the child.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
 // --- the services of a loop on this backend
@@ -1478,18 +1491,19 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 
 }  // namespace detail
 
-/// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).
+/// Makes the backend of this system: epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot
+/// be created (out of descriptors).
 [[nodiscard]] std::unique_ptr<backend> system_backend();
 
 }}  // namespace anyio
 
 // == system/posix_backend.hpp =====================================================================
 
-// What POSIX systems have in common behind the seam.
+// The part of the backend that all POSIX systems share.
 //
-// Sockets, the clock and what the services do are nearly the same everywhere, and the few differences are
-// settled here, so that a system's own backend adds no more than its poller. This part must not know how a
-// poller waits: to be woken by a signal it has a descriptor to write to.
+// Sockets, the clock and the services are nearly the same on all systems, and the few differences are handled
+// here, so that the backend of a system adds only its poller. This part must not know how a poller waits: a
+// signal wakes it through a descriptor.
 
 #include <atomic>
 
@@ -1578,27 +1592,27 @@ class posix_threads : public thread_service {
   ~posix_threads() = default;
 };
 
-/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 1 if
-/// it was blocking before, 0 if not, or a negative errno.
+/// Makes a descriptor non-blocking and close-on-exec, and disables SIGPIPE on systems where that is a
+/// property of the descriptor. Returns 1 if it was blocking before, 0 if not, or a negative errno.
 [[nodiscard]] int adopt_descriptor(int fd) noexcept;
-/// Non-blocking and close-on-exec.
+/// Opens a socket that is non-blocking and close-on-exec. Returns the descriptor or a negative errno.
 [[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;
 
-/// The bits of poll(2) for readiness bits.
+/// Converts readiness bits to the bits of poll(2).
 [[nodiscard]] short poll_interest(std::uint32_t readiness_bits) noexcept;
 
-/// The readiness bits for what poll(2) gave. A hang-up or an error wakes both directions, and the
-/// next call tells what it is; the end of what the peer sends leaves writers alone.
+/// Converts the bits of poll(2) to readiness bits. A hang-up or an error wakes both directions, and the next
+/// call reports which it is. The end of the peer's data does not wake writers.
 [[nodiscard]] std::uint32_t readiness_of_poll(unsigned events) noexcept;
 
 }}}  // namespace anyio::detail
 
 // == system/epoll_backend.hpp =====================================================================
 
-// Waiting on Linux: epoll, and an eventfd to be woken by.
+// The poller on Linux: epoll, and an eventfd for wake-ups.
 //
-// Descriptors of the library's own are watched once in their life, edge-triggered in both directions;
-// those of others for one event at a time. This part must not know what anyone does with an event.
+// A descriptor of the library is added once in its life, edge-triggered in both directions. A descriptor of
+// the user is watched for one event at a time. This part must not know how events are used.
 
 #if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
@@ -1611,10 +1625,10 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class epoll_backend final : public posix_backend {
  public:
-  /// A token that nothing may be watched with.
+  /// The token of the wake descriptor; no other descriptor may use it.
   static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
 
-  /// Null if the kernel has no descriptors left.
+  /// Makes a backend; null if the kernel has no descriptors left.
   [[nodiscard]] static std::unique_ptr<epoll_backend> make();
   ANYIO_NET_FN ~epoll_backend() override;
 
@@ -1622,7 +1636,7 @@ class epoll_backend final : public posix_backend {
   ANYIO_NET_FN void forget(int fd) override;
   ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
   ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  /// From a signal handler too.
+  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
@@ -1631,16 +1645,17 @@ class epoll_backend final : public posix_backend {
  private:
   epoll_backend() = default;
 
-  /// Makes the two descriptors. 0 or a negative errno.
+  /// Opens the two descriptors. 0 or a negative errno.
   int open() noexcept;
   void close_own() noexcept;
 
-  /// Adds or, if it is there already, changes; `change_first` says what is more likely.
+  /// Adds a descriptor, or changes it if it is in the poller already; `change_first` says which of the two
+  /// calls to try first.
   int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept;
 
   int poller_ = -1;
   int wake_fd_ = -1;
-  std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
+  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
 };
 
 }}}  // namespace anyio::detail
@@ -1649,11 +1664,11 @@ class epoll_backend final : public posix_backend {
 
 // == system/kqueue_backend.hpp ====================================================================
 
-// Waiting on the BSDs and macOS: kqueue, and a pipe to be woken by.
+// The poller on the BSDs and macOS: kqueue, and a pipe for wake-ups.
 //
-// Descriptors of the library's own are watched once in their life, with EV_CLEAR and both filters; those of
-// others for one event at a time. On other systems ANYIO_NET_KQUEUE chooses it, over a library that brings
-// <sys/event.h>. This part must not know what anyone does with an event.
+// A descriptor of the library is added once in its life, with EV_CLEAR and both filters. A descriptor of the
+// user is watched for one event at a time. On other systems ANYIO_NET_KQUEUE selects this poller, through a
+// library that provides <sys/event.h>. This part must not know how events are used.
 
 #if defined(ANYIO_NET_KQUEUE)
 
@@ -1669,7 +1684,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class kqueue_backend final : public posix_backend {
  public:
-  /// Null if the kernel has no descriptors left.
+  /// Makes a backend; null if the kernel has no descriptors left.
   [[nodiscard]] static std::unique_ptr<kqueue_backend> make();
   ANYIO_NET_FN ~kqueue_backend() override;
 
@@ -1677,7 +1692,7 @@ class kqueue_backend final : public posix_backend {
   ANYIO_NET_FN void forget(int fd) override;
   ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
   ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  /// From a signal handler too.
+  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
@@ -1687,8 +1702,8 @@ class kqueue_backend final : public posix_backend {
  private:
   enum class kind : unsigned char { none, own, foreign };
 
-  /// What is known of a descriptor, at its number. The token is here and not with the kernel, whose
-  /// room for it is a pointer.
+  /// The state of a descriptor, stored at its number. The token is stored here, since the kernel has only
+  /// room for a pointer.
   struct entry {
     std::uint64_t token = 0;
     kind is = kind::none;
@@ -1696,13 +1711,13 @@ class kqueue_backend final : public posix_backend {
 
   kqueue_backend() : entries_(256) {}
 
-  /// Makes the descriptors. 0 or a negative errno.
+  /// Opens the descriptors. 0 or a negative errno.
   int open() noexcept;
   void close_own() noexcept;
   entry& entry_of(int fd);
-  /// Takes the filters out. One is not there if it has told once, or its descriptor was closed.
+  /// Removes the filters. A filter is not there if it has reported once, or if its descriptor was closed.
   void remove(int fd) noexcept;
-  /// Whether an entry of somebody else's is still in the poller. If its owner has closed it, it is not.
+  /// Whether a descriptor of the user is still in the poller. It is not if the user has closed it.
   bool still_there(int fd, const entry& e) noexcept;
   void drain_wake() noexcept;
 
@@ -1710,7 +1725,7 @@ class kqueue_backend final : public posix_backend {
   int poller_ = -1;
   int wake_fds_[2] = {-1, -1};  // read from, written to
   pid_t process_ = 0;
-  std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
+  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
 };
 
 }}}  // namespace anyio::detail
@@ -1719,7 +1734,7 @@ class kqueue_backend final : public posix_backend {
 
 // == system/unique_fd.hpp =========================================================================
 
-// A descriptor with an owner.
+// An owner of a descriptor.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -1727,7 +1742,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 class unique_fd {
  public:
   unique_fd() = default;
-  /// Owns it; -1 for none.
+  /// Takes ownership of the descriptor; -1 means none.
   explicit unique_fd(int fd) noexcept : fd_(fd) {}
   unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
   unique_fd& operator=(unique_fd&& other) noexcept {
@@ -1736,16 +1751,16 @@ class unique_fd {
   }
   ~unique_fd() { reset(); }
 
-  /// The number, -1 if there is none.
+  /// The descriptor, -1 if there is none.
   [[nodiscard]] int get() const noexcept { return fd_; }
-  /// Gives it up: the caller closes it.
+  /// Gives up ownership: the caller closes the descriptor.
   [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
-  /// Closes what it has and takes another.
+  /// Closes the descriptor, if there is one, and takes ownership of another.
   void reset(int fd = -1) noexcept {
     const int old = std::exchange(fd_, fd);
     if (old >= 0) detail::close_descriptor(old);
   }
-  /// Whether there is one.
+  /// Whether there is a descriptor.
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:
@@ -1756,19 +1771,19 @@ class unique_fd {
 
 // == loop/ready_list.hpp ==========================================================================
 
-// What waits, and the lists it waits in.
+// Nodes of the loop, and their lists.
 //
-// A node is anything that the loop can run: an operation, a task that was started, a posted call. It
-// lies in one list at a time, the loop's ready list or its list of those that wait, and unlinks itself
-// in O(1) wherever it is. Its face says how it is run and to whom it is handed over. This part must
-// not know what an operation does.
+// A node is anything that the loop can run: an operation, a started task, a posted call. It is in at most
+// one list at a time, the loop's ready list or its list of waiting nodes, and unlinks itself in O(1) from
+// any list. Its face says how it is run and who receives its result. This part must not know what an
+// operation does.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class loop_core;
 struct node;
 
-/// An element of a circular list; alone it points at itself.
+/// An element of a circular list; an unlinked element points to itself.
 struct link {
   link* previous = this;
   link* next = this;
@@ -1784,7 +1799,7 @@ struct link {
     next->previous = previous;
     previous = next = this;
   }
-  /// Puts an unlinked element in front of this one; before a list's head that is its end.
+  /// Inserts an unlinked element before this one; before the head of a list means at the end of the list.
   void insert_before(link& element) noexcept {
     element.previous = previous;
     element.next = this;
@@ -1802,34 +1817,34 @@ struct link {
   }
 };
 
-/// What `loop::dump` tells of a node.
+/// The description of a node in `loop::dump`.
 struct description {
   const char* operation;
   int fd = -1;
 };
 
-/// How a node is run, and who waits for it: the table that stands in for virtual functions, since it
-/// changes with every start.
+/// The functions that run and describe a node, and return its owner. This table is used instead of virtual
+/// functions, since it can differ at each start.
 struct face {
   void (*run)(node&);
-  void (*abandon)(node&);  // the loop ends: destroy what was to be called
-  node* (*owner)(node&);   // who waits for it, null at the end of the chain
+  void (*abandon)(node&);  // the loop ends: destroy the callable without a call
+  node* (*owner)(node&);   // the node that waits for it, null at the end of the chain
   description (*describe)(node&);
 };
 
-/// What the loop can run. Pending from `begin` to `retire`; only an idle one may be moved.
+/// An object that the loop can run. It is pending from `begin` to `retire`; only an idle node may be moved.
 struct node : link {
   const face* how = nullptr;
   loop_core* core = nullptr;  // set while pending
   std::uint32_t since = 0;    // milliseconds of the loop's clock, for dump
-  errc early = errc::ok;      // an error that was there when it was begun
-  bool cancelled = false;     // one more attempt, then this
-  bool finished = false;      // its outcome is there, and is about to be taken
-  bool attempted = false;     // in vain, by who awaits it: something will queue it
-  bool again = false;         // set by an attempt that stopped to let others run: no event will come
-  bool queued = false;        // is in the ready list, if it is in a list
-  bool awaited = false;       // by a coroutine, while pending: not by a callable
-  bool made = false;          // of a resource's operation: not one that was only declared
+  errc early = errc::ok;      // an error that was found when the node began
+  bool cancelled = false;     // make one more attempt, then end as cancelled
+  bool finished = false;      // the outcome is available, and will be taken soon
+  bool attempted = false;     // the awaiting task tried in vain: an event will queue it
+  bool again = false;         // an attempt stopped to let others run: no event will arrive
+  bool queued = false;        // in the ready list, if it is in a list
+  bool awaited = false;       // while pending: by a coroutine, not by a callable
+  bool made = false;          // for operations of a resource: false if only declared
 
   node() = default;
   node(node&& other) noexcept : link(), made(other.made) {
@@ -1852,18 +1867,17 @@ struct node : link {
 
 // == loop/timers.hpp ==============================================================================
 
-// Deadlines in order.
+// Timers, ordered by deadline.
 //
-// A pairing heap whose elements lie in their operations: nothing is allocated, inserting takes a few
-// instructions, and so does taking back a timeout that did not come to pass, the common case. It must
-// not read a clock: time is what the loop says it is. (Fredman, Sedgewick, Sleator, Tarjan: The
-// pairing heap, 1986.)
+// A pairing heap whose elements are members of their operations: it does not allocate. Inserting a timer
+// takes a few instructions, and so does removing it before its deadline, the common case. This part must not
+// read a clock: the loop passes the time. (Fredman, Sedgewick, Sleator, Tarjan: The pairing heap, 1986.)
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class timer_heap;
 
-/// One deadline, and the node to run when it has passed. Cancelled when destroyed.
+/// A deadline, and the node to run after it has passed. The destructor cancels the timer.
 class timer {
  public:
   timer() = default;
@@ -1888,13 +1902,13 @@ class timer {
 
   bool before(const timer& other) const noexcept {
     if (deadline_ != other.deadline_) return deadline_ < other.deadline_;
-    return static_cast<std::int32_t>(order_ - other.order_) < 0;  // equal deadlines: as they were armed
+    return static_cast<std::int32_t>(order_ - other.order_) < 0;  // equal deadlines: in the order of arming
   }
 
   timer_heap* heap_ = nullptr;
-  timer* child_ = nullptr;     // the first of those that come later
+  timer* child_ = nullptr;     // the first child; children are due later
   timer* sibling_ = nullptr;   // the next child of the same parent
-  timer* previous_ = nullptr;  // the sibling before, or the parent of a first child
+  timer* previous_ = nullptr;  // the previous sibling, or the parent of a first child
   node* target_ = nullptr;
   std::chrono::steady_clock::time_point deadline_;
   std::uint32_t order_ = 0;
@@ -1917,7 +1931,7 @@ class timer_heap {
   void remove(timer& t) noexcept;
 
   [[nodiscard]] const timer* first() const noexcept { return root_; }
-  /// Takes the first timer out if it is due, and gives its node; null if none is.
+  /// Removes the first timer if it is due, and returns its node; null if no timer is due.
   node* pop_due(std::chrono::steady_clock::time_point now) noexcept {
     if (root_ == nullptr || root_->deadline_ > now) return nullptr;
     node* target = root_->target_;
@@ -1948,12 +1962,12 @@ inline void timer::cancel() noexcept {
 
 // == loop/loop.hpp ================================================================================
 
-// The event loop: what is ready, what waits, timers, descriptors, posted calls.
+// The event loop: ready and waiting nodes, timers, descriptors, posted calls.
 //
-// A turn asks the poller once, then runs the ready list in rounds until it is empty or so much work is
-// done, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
-// `loop_core` is what streams and operations hold, and it outlives the loop while any of them does.
-// This part must not know coroutines, callbacks or protocols.
+// A turn asks the poller once, then runs the ready list in rounds until the list is empty or a limit of work
+// is reached, so that neither timers nor posted calls nor the poller starve. Users hold a `loop`; streams and
+// operations hold its `loop_core`, which outlives the loop as long as any of them does. This part must not
+// know coroutines, callbacks or protocols.
 
 #include <limits>
 
@@ -1967,7 +1981,7 @@ class loop;
 
 namespace detail {
 
-/// Any duration, floating too, as nanoseconds; saturates, and NaN counts as zero.
+/// Converts any duration, also a floating-point one, to nanoseconds; saturates, and NaN becomes zero.
 template <class Rep, class Period>
 constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
   if constexpr (std::is_same_v<decltype(d), duration>) {
@@ -1980,7 +1994,7 @@ constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
     if (s <= -limit) return duration::min();
     if (!(s < limit)) return duration::zero();  // not a number
     if constexpr (std::is_floating_point_v<Rep>) {
-      const long double ns = s * 1e9L;  // rounded up, never early
+      const long double ns = s * 1e9L;  // rounded up, so that a timer is never early
       const auto whole = static_cast<std::int64_t>(ns);
       return duration(whole + (static_cast<long double>(whole) < ns ? 1 : 0));
     } else {
@@ -1991,9 +2005,9 @@ constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
 
 enum side : unsigned { read_side, write_side };
 
-/// What operations belong to: one reader and one writer may wait on it. Counted, so that a stream may
-/// be moved or destroyed while operations of it are about. All take blocks of one size, so that
-/// `loop::reserve` serves every kind.
+/// The object that operations belong to, for instance a socket. One reader and one writer may wait on it. It
+/// is reference-counted, so that a stream may be moved or destroyed while operations of it exist. All
+/// resources take blocks of one size, so that `loop::reserve` serves every kind.
 class resource : public pooled<recycler::descriptors> {
  public:
   explicit resource(loop_core& core);
@@ -2003,35 +2017,37 @@ class resource : public pooled<recycler::descriptors> {
 
   [[nodiscard]] loop_core& core() const noexcept { return core_; }
   [[nodiscard]] bool open() const noexcept;
-  /// Closed, and no longer about to be.
+  /// Whether the resource is closed completely: `close` was called, or the loop is gone.
   [[nodiscard]] bool gone() const noexcept;
   [[nodiscard]] node* waiting(side s) const noexcept { return waiting_[s]; }
   void set_waiting(side s, node* n) noexcept { waiting_[s] = n; }
   [[nodiscard]] virtual int descriptor() const noexcept { return -1; }
 
-  /// Ends it at once; what waits is queued, and will find it closed. Again is a no-op.
+  /// Closes the resource at once; its waiting operations are queued and will find it closed. Calling `close`
+  /// again has no effect.
   void close() noexcept;
-  /// To its users it is closed; what waits is queued. The system's side stays until `close`.
+  /// Closes the resource for its users, and queues its waiting operations. Its descriptor stays open until
+  /// `close`.
   void begin_closing() noexcept;
-  /// What waits makes one more attempt and then ends with `errc::cancelled`.
+  /// Cancels the waiting operations: each makes one more attempt and then ends with `errc::cancelled`.
   void cancel() noexcept;
-  /// The poller's news.
+  /// Handles readiness bits from the poller.
   void ready(std::uint32_t bits) noexcept;
   void wake(side s) noexcept;
-  /// A waiting operation was withdrawn.
+  /// Called after a waiting operation was withdrawn.
   virtual void withdrawn(side) noexcept {}
 
-  /// Known to give nothing until the poller says otherwise; an attempt need not ask.
+  /// Per side: an attempt would only return EAGAIN until the poller reports readiness, so none is needed.
   bool exhausted[2] = {false, false};
-  /// The same for whoever receives from it, in every way: it begins by waiting for the poller.
+  /// Whether `exhausted` holds for every kind of receive, which then starts by waiting for the poller.
   bool poller_tells = false;
-  /// No further event may come: read on until the end shows.
+  /// No further event may arrive: continue to read until the end of the stream.
   bool read_to_end = false;
-  /// Each wait puts it into the poller again; else it is there as long as it is open.
+  /// Each wait adds the descriptor to the poller again; otherwise it stays there until the resource closes.
   bool entered_by_waits = false;
 
  protected:
-  /// Releases what it holds of the system. Called once.
+  /// Closes the descriptor and releases other resources of the system. Called once.
   virtual void shut() noexcept = 0;
 
  private:
@@ -2046,13 +2062,13 @@ class resource : public pooled<recycler::descriptors> {
   bool closing_ = false;
 };
 
-/// A resource that waits for this loop to close a descriptor, because there were none left, or for the system
-/// to have memory again.
+/// An entry for a resource that waits until this loop closes a descriptor, because none were left, or until
+/// the system has memory again.
 struct starved : link {
   resource* waiter = nullptr;
 };
 
-/// A counted pointer to a resource or the like.
+/// A reference-counted pointer to a resource or a loop_core.
 template <class T>
 class ref {
  public:
@@ -2087,25 +2103,25 @@ class ref {
   template <class U>
   friend class ref;
 
-  // Kept out of line: it would be inlined wherever a pointer goes.
+  // Out of line: otherwise it is inlined wherever a pointer is destroyed.
   [[gnu::noinline, gnu::cold]] static void end(T* p) noexcept { delete p; }
 
   T* pointer_ = nullptr;
 };
 
-/// A descriptor's place in the poller.
+/// A descriptor and its entry in the loop's table of watched descriptors.
 struct registration {
   int fd = -1;
   std::uint32_t index = 0;
 };
 
-/// A callable that was posted.
+/// A posted callable.
 struct posted_node : node {
   virtual ~posted_node() = default;
 };
 
-/// What handles on other threads share with the loop. All mailboxes of the process are in a list, so that
-/// fork(2) finds none of them locked.
+/// The state that a loop shares with its handles on other threads. All mailboxes of the process are in a
+/// list, so that none of them is locked by another thread during fork(2).
 struct mailbox : link {
   mailbox();
   mailbox(const mailbox&) = delete;
@@ -2115,11 +2131,11 @@ struct mailbox : link {
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                                   // of posted nodes
+  link calls;                                   // posted nodes
   backend* system = nullptr;                    // null once the loop is gone
-  std::uint32_t forks_of_owner = forks_so_far;  // of the process whose loop it is
+  std::uint32_t forks_of_owner = forks_so_far;  // in the process that owns the loop
   bool post(posted_node& call);
-  /// False, and nothing is done, once the loop is gone.
+  /// Adds the call to the mailbox. Returns false and does nothing once the loop is gone.
   bool offer(posted_node& call);
 };
 
@@ -2129,25 +2145,25 @@ class loop_core {
   loop_core(const loop_core&) = delete;
   loop_core& operator=(const loop_core&) = delete;
 
-  /// The loop that runs, the innermost if there are several, or else the one made last; a loop that was
-  /// made since the running one began goes before it.
+  /// The running loop (the innermost if there are several), or else the loop that was made last. A loop that
+  /// was made after the running one began takes precedence over it. Null if there is none.
   [[nodiscard]] static loop_core* current_or_null() noexcept { return latest ? latest->core : nullptr; }
   [[nodiscard]] static loop_core& current();
 
   [[nodiscard]] backend& system() noexcept { return *system_; }
-  /// For a helper thread, whose look-up may outlast the loop.
+  /// Shares the backend with a helper thread, whose look-up may outlast the loop.
   [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
-  /// Whether this process is a child that got the loop by fork(2), and the poller is the parent's.
+  /// Whether this process is a child that inherited the loop by fork(2), so that the poller is the parent's.
   [[nodiscard]] bool inherited() const noexcept {
     return mail->forks_of_owner != forks_so_far && alive() && system_->native_handle() >= 0;
   }
   void after_fork();
 
-  /// What a call holds that ends only once something has completed: loops that run around it cannot go on
-  /// meanwhile. `runner` stands for the call, as the owner of what it waits for; null: it waits until the
-  /// loop is idle.
+  /// Held by a call that returns only after something has completed; outer loops that are running cannot
+  /// continue meanwhile. `runner` represents the call, as the owner of the operation that it waits for; null
+  /// means that the call waits until the loop is idle.
   class waiting_scope {
    public:
     explicit waiting_scope(loop_core& core, const node* runner = nullptr) noexcept;
@@ -2161,39 +2177,40 @@ class loop_core {
     const node* const runner_before_;
     friend class loop_core;
   };
-  /// Whether such a call keeps this loop from going on.
+  /// Whether a call with a `waiting_scope` on another loop keeps this loop from continuing.
   [[nodiscard]] bool blocked() const noexcept { return blocked_by_ != nullptr; }
-  /// The loop whose call waits for what `root` is the last owner of, and in vain, since it keeps this loop
-  /// from going on; null if none does. Without a root, which is not known then, any such call.
+  /// Finds an inner loop with a call that waits for `root`, the last owner in a chain. The wait would never
+  /// end, since the call keeps this loop from continuing. Null if there is none. A null `root` means that the
+  /// owner is not known; then any waiting inner call counts.
   [[nodiscard]] loop_core* stranding(const node* root) const noexcept;
   [[nodiscard]] time_point now() { return system_->now(); }
 
-  /// To the end of the ready list, from wherever it is.
+  /// Moves a node to the end of the ready list, from any list.
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);
     n.queued = true;
   }
-  /// What was queued last runs next: who begins it has had its turn already.
+  /// Makes the node that was queued last run next. Used when its starter has had its turn already.
   void advance_last() noexcept {
     if (!ready_.linked()) return;
     link& last = *ready_.previous;
     last.unlink();
     round_.next->insert_before(last);
   }
-  /// To those that wait for something to queue them.
+  /// Moves a node to the list of waiting nodes, where it stays until something queues it.
   void park(node& n) noexcept {
     n.unlink();
     parked_.insert_before(n);
     n.queued = false;
   }
-  /// Whether what is ready may still be handed over at once; else it takes its turn.
+  /// Whether a ready operation may still complete at once; otherwise it waits for its turn.
   [[nodiscard]] bool spend_inline() noexcept {
     if (!running_ || share_spent()) return false;
     work_ += work_of_inline;
     return true;
   }
-  /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
+  /// Whether an awaited task may begin at once; tasks that never wait must not starve the loop.
   [[nodiscard]] bool spend_await() noexcept {
     if (!running_) return true;
     if (await_budget_ == 0) return false;
@@ -2201,22 +2218,22 @@ class loop_core {
     work_ += work_of_await;
     return true;
   }
-  /// Counts work that was done: system calls, or what takes as long, and bytes that were moved.
+  /// Counts work: system calls, or work that takes as long as a call, and bytes moved.
   void count_work(std::size_t bytes, std::size_t calls = 1) noexcept {
     work_ += static_cast<std::uint32_t>(calls * work_of_call + bytes / bytes_of_unit);
   }
-  /// Whether what runs now has done its share; an attempt that could go on takes another turn.
+  /// Whether the running node has done its share of work; an attempt that could continue takes another turn.
   [[nodiscard]] bool share_spent() const noexcept { return work_ >= end_of_share_; }
-  /// A larger transfer is made in several calls.
+  /// The most bytes per call; a larger transfer takes several calls.
   static constexpr std::size_t most_of_call = std::size_t{256} * 1024;
 
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
-  /// The loop's own room for what is received; whatever is read next overwrites it.
+  /// The loop's own receive buffer; the next read into it overwrites its content.
   [[nodiscard]] mutable_buffer buffer();
-  /// Whether what runs now was given the buffer, so that a view of it may be about.
+  /// Whether the running node received the buffer, so that a view of it may exist.
   [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
-  /// Keeps what lies in the buffer; the loop reads into another one then.
+  /// Keeps the content of the buffer alive; the loop then reads into another buffer.
   [[nodiscard]] std::shared_ptr<const void> share_buffer() const noexcept { return buffer_; }
   [[nodiscard]] bool in_buffer(const void* p) const noexcept {
     const auto* byte = static_cast<const std::byte*>(p);
@@ -2224,33 +2241,34 @@ class loop_core {
   }
   static constexpr std::size_t buffer_size = 65536;
 
-  /// Watches a descriptor for a resource, both ways. 0 or a negative errno.
+  /// Watches both directions of a descriptor for a resource. 0 or a negative errno.
   [[nodiscard]] int watch(registration& r, resource& owner);
-  /// A token for a descriptor that is watched in another way; `leave` gives it back.
+  /// Returns a token for a descriptor that is watched in another way; `leave` releases the token.
   [[nodiscard]] std::uint64_t enter(registration& r, resource& owner);
   void leave(registration& r) noexcept;
-  /// Whether some resource is in the poller with this descriptor. Looks at all of them.
+  /// Whether any resource watches this descriptor. Searches all resources.
   [[nodiscard]] bool watches(int fd) const noexcept;
-  /// Takes it out of the poller, unless that is the parent's.
+  /// Removes the descriptor from the poller, unless the poller belongs to the parent process.
   void unwatch(int fd) noexcept {
     if (!inherited()) system_->forget(fd);
   }
-  /// Stops watching, and closes unless told otherwise.
+  /// Stops watching the descriptor, and closes it if `close_it` is true.
   void forget(registration& r, bool close_it = true) noexcept;
-  /// Wakes a reader once this loop has closed a descriptor, for those who ran out of them.
+  /// Wakes the reader of the entry's resource after this loop has closed a descriptor. For calls that failed
+  /// because no descriptor was free.
   void wait_for_descriptor(starved& s) noexcept {
     s.unlink();
     starved_.insert_before(s);
   }
-  /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
-  /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
-  /// attempts behind it fail.
+  /// Wakes the reader and the writer of a resource after a pause. For calls that failed with ENOBUFS or
+  /// ENOMEM: no event reports when the system has memory again. The pause grows from a millisecond to a
+  /// quarter of a second while the attempts after it fail.
   void wait_for_memory(starved& s, resource& waiter) noexcept;
 
   bool turn(duration at_most);
-  /// Waits for something to be ready, and runs one completion. For tests.
+  /// Waits until a node is ready, and runs one node. For tests.
   void step();
-  /// Until `done` holds, or nothing waits and nothing is posted. Or until `stop`.
+  /// Runs until `*done` is true, until no node is pending and no call is posted, or until `stop`.
   void run(const bool* done = nullptr);
   void stop() noexcept {
     stopped_ = true;
@@ -2265,17 +2283,17 @@ class loop_core {
   void post(posted_node& call) noexcept;
   std::shared_ptr<mailbox> mail;
 
-  /// Called after each wait, for signals. Null while nobody wants it.
+  /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  signal_service_ptr own_signals{nullptr, nullptr};  // unless the system has its own
-  link raw_descriptors;                              // that somebody waits for
+  signal_service_ptr own_signals{nullptr, nullptr};  // unless the backend has its own
+  link raw_descriptors;                              // those that an operation waits for
 
   loop* object = nullptr;
 
  private:
-  /// A claim to be this thread's current loop, the latest first: one while the loop lives, and one while
-  /// it runs.
+  /// An entry in this thread's stack of current loops, the latest first. A loop has one entry while it lives,
+  /// and a second one while it runs.
   struct claim {
     loop_core* core;
     claim* earlier;
@@ -2294,7 +2312,7 @@ class loop_core {
   };
   static inline constinit thread_local claim* latest = nullptr;
 
-  /// What `run` and `turn` hold: the loop is current, and stays in memory even if it ends meanwhile.
+  /// Held by `run`, `turn` and `step`: the loop is current, and stays in memory even if it ends meanwhile.
   struct running_scope;
 
   template <class T>
@@ -2302,7 +2320,7 @@ class loop_core {
   friend class resource;
   friend struct node;
 
-  /// Those who wait for memory, all for one timer, and the node that it runs.
+  /// The resources that wait for memory, their common timer, and the node that the timer runs.
   struct shortage final : node {
     explicit shortage(loop_core& c) noexcept : loop(c) { how = &face_of_shortage; }
     static void run(node& n);
@@ -2315,7 +2333,7 @@ class loop_core {
     link waiting;
     timer pause;
     std::uint32_t milliseconds = 0;
-    std::uint32_t ended = 0;  // the turn in which the last pause did
+    std::uint32_t ended = 0;  // the turn in which the last pause ended
   };
 
   struct slot {
@@ -2329,10 +2347,10 @@ class loop_core {
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   static constexpr int rounds_of_turn = 32;
   static constexpr int timers_of_turn = 1024;
-  // Work is counted in units of about 20 ns: a turn may take some 1.3 ms, and each node that runs in it 10
-  // µs. Where the work is another's, the clock tells.
+  // Work is counted in units of about 20 ns: a turn may take about 1.3 ms, and each node in it about 10 µs.
+  // The clock limits the work of user code, which is not counted.
   static constexpr std::uint32_t work_of_turn = 65536;
-  static constexpr std::uint32_t work_between_looks = 4096;  // at the clock
+  static constexpr std::uint32_t work_between_looks = 4096;  // units between looks at the clock
   static constexpr std::uint32_t work_of_completion = 64;
   static constexpr std::uint32_t share_of_node = 512;
   static constexpr std::uint32_t work_of_inline = 32;
@@ -2351,7 +2369,7 @@ class loop_core {
 
   std::shared_ptr<backend> system_;
   link ready_;
-  link round_;  // what was ready when the round began that runs now
+  link round_;  // the nodes that were ready when the current round began
   link parked_;
   claim lives_;
   timer_heap timers_;
@@ -2359,7 +2377,7 @@ class loop_core {
   std::uint32_t free_slot_ = no_slot;
   link starved_;
   shortage shortage_{*this};
-  /// Aligned: the kernel copies to it faster.
+  /// The receive buffer. It is aligned, since the kernel then copies faster.
   struct alignas(64) room {
     std::byte bytes[buffer_size];
   };
@@ -2372,12 +2390,12 @@ class loop_core {
   std::uint32_t next_look_ = work_between_looks;
   std::uint32_t end_of_share_ = 0;
   std::uint32_t await_budget_ = 0;
-  std::uint32_t buffer_lent_ = 0;  // in which share
+  std::uint32_t buffer_lent_ = 0;  // the share in which the buffer was lent
   bool running_ = false;
   bool stopped_ = false;
-  const waiting_scope* waits_ = nullptr;       // a call on this loop that ends only at some event
-  const node* runner_ = nullptr;               // that call, as an owner
-  const waiting_scope* blocked_by_ = nullptr;  // such a call on another
+  const waiting_scope* waits_ = nullptr;       // the innermost call that waits on this loop
+  const node* runner_ = nullptr;               // the owner that represents this call
+  const waiting_scope* blocked_by_ = nullptr;  // the call on another loop that blocks this one
 };
 
 inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
@@ -2386,7 +2404,7 @@ inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
 
 inline void resource::wake(side s) noexcept {
   node* const n = waiting_[s];
-  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // it keeps its place among what is ready
+  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // a queued node keeps its place
 }
 
 inline void resource::ready(std::uint32_t bits) noexcept {
@@ -2447,13 +2465,14 @@ posted_node& make_posted(F&& f) {
 
 }  // namespace detail
 
-/// Runs calls on a loop from any thread; may outlive the loop. With ANYIO_NET_NO_THREADS it is for the
-/// loop's own thread.
+/// Posts calls to a loop from any thread; may outlive the loop. With ANYIO_NET_NO_THREADS only the loop's own
+/// thread may use it.
 class loop_handle {
  public:
   loop_handle() = default;
 
-  /// Runs the callable on the loop, in order; false, and the callable destroyed, once the loop is gone.
+  /// Runs the callable on the loop, in the order of posting. Once the loop is gone, destroys the callable and
+  /// returns false.
   template <class F>
   bool post(F&& callable) const {
     return mail_ != nullptr && mail_->post(detail::make_posted(std::forward<F>(callable)));
@@ -2465,72 +2484,75 @@ class loop_handle {
   std::shared_ptr<detail::mailbox> mail_;
 };
 
-/// An event loop. Belongs to the thread that made it, whose current loop it is while it lives.
+/// An event loop. It belongs to the thread that made it, and is that thread's current loop while it lives.
 ///
-/// It may end before its streams and operations: callbacks are destroyed unrun, descriptors closed, and
-/// what outlives it gives `closed_resource`.
+/// It may be destroyed before its streams and operations: callbacks are destroyed without a call, descriptors
+/// are closed, and objects that outlive the loop return `closed_resource`.
 class loop {
  public:
-  /// epoll on Linux, kqueue on the BSDs and macOS.
+  /// Makes a loop on epoll (Linux) or kqueue (the BSDs and macOS). Aborts if no poller can be created.
   loop();
-  /// On another backend: `system_backend()`, or one that simulates or fails.
+  /// Makes a loop on a given backend: `system_backend()`, a simulation, or a backend with faults.
   explicit loop(std::unique_ptr<backend> system);
   loop(const loop&) = delete;
   loop& operator=(const loop&) = delete;
   ~loop();
 
-  /// This thread's loop: the one that runs, else the one made last that still lives. There must be one.
+  /// This thread's current loop: the one that runs, or else the one made last that still lives. Aborts if
+  /// there is none.
   [[nodiscard]] static loop& current();
 
-  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again, but neither from
-  /// inside itself nor from inside `run_once`: that is an assert, and else raises `invalid_argument` (without
-  /// exceptions: prints it and aborts). Loops may run inside one another; see `anyio::run`.
+  /// Runs until no operation is pending and no call is posted, or until `stop()`. May be called again, but
+  /// not from inside `run` or `run_once` of this loop: that fails an assertion, or without assertions raises
+  /// `invalid_argument` (without exceptions: prints it and aborts). Loops may run inside one another; see
+  /// `anyio::run`.
   void run() { core_->run(); }
-  /// One turn, which waits no longer than this; true if something ran. Not from inside itself, as `run`.
+  /// Runs one turn, which waits at most `at_most`. Returns true if something ran. Must not be called from
+  /// inside `run` or `run_once` of this loop.
   template <class Rep, class Period>
   bool run_once(std::chrono::duration<Rep, Period> at_most) {
     return core_->turn(detail::to_duration(at_most));
   }
-  /// Ends the `run()` or `run_once()` under way after the callback that runs now.
+  /// Makes the current `run()` or `run_once()` return after the callback that runs now.
   void stop() { core_->stop(); }
 
-  /// For a foreign loop: readable when there is something to do; -1 in a simulation. Wait for it no
-  /// longer than `time_until_next()`, then call `run_once(0)`.
+  /// A descriptor for embedding in another event loop: readable when there is work; -1 in a simulation. Wait
+  /// for it no longer than `time_until_next()`, then call `run_once` with a duration of zero.
   [[nodiscard]] int native_handle() const { return core_->system().native_handle(); }
-  /// Zero if something is ready, `duration::max()` if only the descriptor can tell.
+  /// The time until the next timer: zero if something is ready, `duration::max()` if no timer is set.
   [[nodiscard]] duration time_until_next() const { return core_->time_until_next(); }
 
-  /// What other threads post through; may outlive the loop.
+  /// Returns a handle through which other threads post calls; it may outlive the loop.
   [[nodiscard]] loop_handle handle() { return loop_handle(core_->mail); }
 
-  /// Runs the callable from the loop, after what is ready already. From this loop's thread.
+  /// Runs the callable from the loop, after all nodes that are ready already. Only for this loop's thread.
   template <class F>
   void post(F&& callable) {
     core_->post(detail::make_posted(std::forward<F>(callable)));
   }
 
-  /// Makes room for so many connections and started operations; up to these numbers neither allocates
-  /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
-  /// A connection's room is free again once its stream and its operations are destroyed or assigned to. If
-  /// there is not so much memory it raises `std::bad_alloc`, and all is as before.
+  /// Reserves memory for this many connections and started operations. Up to these numbers they do not
+  /// allocate, except for memory that a value owns, coroutine frames, and callables larger than three
+  /// pointers. The memory of a connection is free again once its stream and its operations are destroyed or
+  /// assigned to. If the memory is not available, raises `std::bad_alloc` and changes nothing.
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }
 
-  /// In the child of fork(2): makes a loop that the child inherited usable there. It gets a poller and a wake
-  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go
-  /// on, from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
+  /// Makes an inherited loop usable in the child of fork(2). The loop gets its own poller and wake
+  /// descriptor, all descriptors are watched again, and pending operations, timers and posted calls continue.
+  /// May be called from a callback. Has no effect on a loop that was not inherited, and none on the parent.
   ///
-  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do
+  /// The objects of the loop then belong to the child as well as to the parent: `close` and the destructor do
   /// what they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a
-  /// helper thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins
-  /// in the child. `native_handle()` may change. Aborts if no poller can be made.
+  /// helper thread of the parent was making ends with `os_error` and ECANCELED; a call that had not begun
+  /// begins in the child. `native_handle()` may change. Aborts if no poller can be created.
   ///
-  /// Without it, a child may destroy and close what it inherited, which releases only the child's descriptors
-  /// and memory, and use loops of its own; to run the inherited loop aborts.
+  /// Without `after_fork`, a child may destroy and close inherited objects, which releases only the child's
+  /// descriptors and memory, and may use its own loops. The child aborts if it runs the inherited loop.
   void after_fork() { core_->after_fork(); }
 
-  /// What waits: descriptor, operation, age in seconds, one per line.
+  /// Lists the pending operations, one per line: descriptor, operation, age in seconds.
   [[nodiscard]] std::string dump() const { return core_->dump(); }
 
  private:
@@ -2538,7 +2560,7 @@ class loop {
   detail::ref<detail::loop_core> core_;
 };
 
-/// The clock of this thread's loop, the only one to use with `*_at` and `*_until`.
+/// The current time of this thread's loop. Use no other clock with `*_at` and `*_until`.
 [[nodiscard]] time_point now();
 
 }}  // namespace anyio
@@ -9779,12 +9801,11 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 // == simulation/sim_choices.hpp ===================================================================
 
-// Chance, and where it comes from: one stream of choices that decides all that a simulated run leaves open.
+// Randomness of a simulated run: one stream of choices makes all its decisions.
 //
-// Choices come from a seed, or from given bytes, of a fuzzer or of an earlier run. Each is kept as it was
-// made, so that any run can be repeated from its bytes. 0 is the harmless outcome always, and bytes that
-// have run out are 0: whoever shortens an input takes faults out of it. This part must not know what is
-// decided.
+// Choices come from a seed, or from given bytes: of a fuzzer or of an earlier run. Each choice is recorded,
+// so that any run can be repeated from its bytes. 0 is always the harmless outcome, and exhausted bytes count
+// as 0: a shorter input has fewer faults. This part must not know the subject of a decision.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -9797,15 +9818,15 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class sim_choices {
  public:
-  /// Of these bytes, or of the seed if there are none.
+  /// Draws from the bytes, or from the seed if `bytes.data()` is null.
   sim_choices(std::uint64_t seed, std::span<const std::uint8_t> bytes) noexcept
       : bytes_(bytes), state_(seed), from_bytes_(bytes.data() != nullptr) {}
 
-  /// One of so many: less than the bound. A bound of 0 or 1 leaves nothing to choose.
+  /// Chooses a number less than the bound. With a bound of 0 or 1, returns 0 and uses no choice.
   std::size_t pick(std::size_t bound);
-  /// Whether something of this probability happens; what cannot happen costs no choice.
+  /// Decides whether an event of this probability happens; an impossible event uses no choice.
   bool chance(double probability);
-  /// Randomness for keys and the like, which is repeated, but is no decision.
+  /// Random numbers for keys and similar uses. They are repeatable; only their seed is drawn as a choice.
   std::uint64_t noise();
   [[nodiscard]] const std::vector<std::uint8_t>& taken() const noexcept { return taken_; }
 
@@ -9826,7 +9847,7 @@ class sim_choices {
 
 // == simulation/sim_options.hpp ===================================================================
 
-// What a simulated run is told. This part must not know how it is carried out.
+// The options of a simulated run. This part must not know how a run is carried out.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -9837,40 +9858,42 @@ class sim_choices {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
-/// How likely it is that a call meets trouble, from 0 to 1 each, and how long the way is. Only what is
-/// legal happens: a stream loses nothing, a UNIX datagram keeps its order.
+/// The probability of each fault, from 0 to 1, and the latency. Only legal faults happen: a stream loses no
+/// bytes, and UNIX datagrams keep their order.
 struct faults {
-  double short_io = 0;          ///< a stream takes or gives less than it could, at least a byte
-  double would_block = 0;       ///< EAGAIN, though the poller has said or will say that it is ready
-  double interrupted = 0;       ///< EINTR: a wait ends early
-  double reset = 0;             ///< a connection breaks, ECONNRESET
-  double drop = 0;              ///< an IP datagram is lost; a TCP segment comes late
-  double duplicate = 0;         ///< an IP datagram comes twice
-  double reorder = 0;           ///< an IP datagram comes behind the next one
-  double accept_exhausted = 0;  ///< EMFILE, ENFILE, ENOBUFS or ENOMEM for a new descriptor
-  double name_failure = 0;      ///< a look-up fails
-  duration latency_min = duration::zero();  ///< one way, between IP addresses
-  duration latency_max = duration::zero();  ///< drawn from between the two
+  double short_io = 0;                      ///< a stream moves fewer bytes than it could, but at least one
+  double would_block = 0;                   ///< a call fails with EAGAIN, and readiness is reported later
+  double interrupted = 0;                   ///< a wait ends early, as after EINTR
+  double reset = 0;                         ///< a connection breaks with ECONNRESET
+  double drop = 0;                          ///< an IP datagram is lost; a TCP segment arrives late
+  double duplicate = 0;                     ///< an IP datagram arrives twice
+  double reorder = 0;                       ///< an IP datagram arrives after the next one
+  double accept_exhausted = 0;              ///< EMFILE, ENFILE, ENOBUFS or ENOMEM for a new descriptor
+  double name_failure = 0;                  ///< a name look-up fails
+  duration latency_min = duration::zero();  ///< the least latency of one direction between IP addresses
+  duration latency_max = duration::zero();  ///< the greatest; each latency is drawn from this range
 };
 
-/// Whose errno values and orders it follows.
+/// The system whose errno values and orders of events the simulation follows.
 enum class profile : std::uint8_t { linux_, darwin, freebsd };
 
-/// How a run goes. The same seed, or the same choices, give the same run.
+/// The options of a run. Equal seeds, or equal choices, give equal runs.
 struct options {
-  std::uint64_t seed = 0;  ///< of the random numbers that all decisions are drawn from
-  /// Every decision is drawn from these bytes instead of the seed; used up = 0 = harmless. They stay the
-  /// caller's, for as long as the run, or a loop on a `fault_backend`, lasts.
+  std::uint64_t seed = 0;  ///< seed of the random numbers for all decisions
+  /// If not null, all decisions are drawn from these bytes instead of the seed; exhausted input counts as 0,
+  /// the harmless choice. The caller owns the bytes, and keeps them as long as the run, or a loop on a
+  /// `fault_backend`, lasts.
   std::span<const std::uint8_t> choices = {};
-  sim::faults faults = {};                       ///< what goes wrong, and how often
-  sim::profile profile = sim::profile::linux_;   ///< whose system it is
-  duration time_limit = std::chrono::hours(24);  ///< of virtual time
-  /// Calls of the simulated system. A hundredth of them, but at least 100'000, may follow one another while
-  /// nothing is sent, received or accepted and no virtual time passes: more of them, and the program spins.
+  sim::faults faults = {};                       ///< the faults and their probabilities
+  sim::profile profile = sim::profile::linux_;   ///< the simulated system
+  duration time_limit = std::chrono::hours(24);  ///< limit of virtual time
+  /// Limit of calls of the simulated system. A hundredth of it, but at least 100'000, limits the calls in
+  /// sequence during which nothing is sent, received or accepted and no virtual time passes: a program that
+  /// makes more of them spins, which ends the run.
   std::uint64_t step_limit = 10'000'000;
-  void (*log)(std::string_view line) = nullptr;  ///< hears every call
-  /// When the run begins, in seconds since 1970. Only a certificate's dates are measured by it. 0: today,
-  /// so that what is valid outside is valid inside.
+  void (*log)(std::string_view line) = nullptr;  ///< called with a line for every simulated call
+  /// The calendar time at which the run begins, in seconds since 1970. Only the dates of certificates are
+  /// compared with it. 0 means the current time, so that valid certificates are valid in the run.
   std::int64_t calendar = 0;
 };
 
@@ -9880,11 +9903,11 @@ struct options {
 
 // == simulation/fault_backend.hpp =================================================================
 
-// Trouble on top of any backend, the machine's too: calls that do less than they could, or fail, as the
-// system might have made them do.
+// Fault injection for any backend, also for the real system: calls that do less than they could, or that fail
+// as they can fail on a real system.
 //
-// Only what is legal for the kind of descriptor happens, and never a lie that hangs a correct program: who
-// was told EAGAIN in vain is told of readiness soon. This part must not know whether there is a kernel below.
+// Only faults that are legal for the kind of descriptor happen, and none that hangs a correct program: after
+// an injected EAGAIN, readiness is reported soon. This part must not know whether a kernel is below.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -9905,14 +9928,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// One call that is to fail, for sweeps over all of them. Calls that can fail are counted from 1.
+/// Selects one call to fail, for tests that let each call fail in turn. Calls that can fail count from 1.
 struct fault_at_call {
   std::uint64_t call = 0;      // 0: none
-  std::size_t which = 0;       // of the errors that are legal for it
+  std::size_t which = 0;       // index among the errors that are legal for it
   std::uint64_t counted = 0;   // out: calls so far
   std::size_t choices = 0;     // out: how many errors were legal for it
-  const char* name = nullptr;  // out: what it was
-  int error_number = 0;        // out: what it failed with
+  const char* name = nullptr;  // out: the name of the call
+  int error_number = 0;        // out: the error of the call
 };
 
 class faulty_backend final : public backend,
@@ -9974,10 +9997,10 @@ class faulty_backend final : public backend,
   enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
   struct watched {
     std::uint64_t token = 0;
-    std::uint32_t owed = 0;  // readiness that is to be told of
+    std::uint32_t owed = 0;  // readiness that is still to be reported
     kind what = kind::other;
     bool broken = false;
-    std::uint64_t denied_read = 0;  // the turn in which it was
+    std::uint64_t denied_read = 0;  // the turn of the last EAGAIN
     std::uint64_t denied_write = 0;
   };
   struct held_datagram {
@@ -10015,10 +10038,10 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN void wake_by(int wake_descriptor) override;
 
   [[nodiscard]] signal_service& inner_signals();
-  /// The error that this call is to fail with, 0 for none.
+  /// Returns the negative errno that this call must fail with, 0 if it must not fail.
   [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
   [[nodiscard]] kind kind_of(int fd);
-  /// What happens to a transfer before it begins: a negative errno, or 0. Makes the size shorter.
+  /// Applies faults to a transfer before it begins: returns a negative errno or 0, and may reduce the size.
   int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
   [[nodiscard]] bool chance(double probability);
   [[nodiscard]] std::size_t pick(std::size_t bound);
@@ -10031,7 +10054,7 @@ class faulty_backend final : public backend,
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
-  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made at first use if the inner backend has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
@@ -10039,14 +10062,15 @@ class faulty_backend final : public backend,
   bool owes_ = false;
   bool interrupted_ = false;
 #if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex mutex_;  // of the choices
+  std::mutex mutex_;  // protects the choices
 #endif
 };
 
 }  // namespace detail
 
-/// Adds trouble to a backend, by the options' faults and choices: `loop l(fault_backend(system_backend(),
-/// o));` Latency is for simulated networks alone.
+/// Adds faults to a backend, according to the faults and choices of the options, for instance in
+/// `loop l(fault_backend(system_backend(), o));`. Latency is only for simulated networks and is ignored here.
+/// Returns null if `inner` is null.
 [[nodiscard]] std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
                                                      const sim::options& options);
 
@@ -10056,12 +10080,12 @@ class faulty_backend final : public backend,
 
 // == simulation/sim_network.hpp ===================================================================
 
-// A network in memory: sockets of every kind, paths, names and signals, as a kernel would keep them.
+// A network in memory: sockets of every kind, paths, names and signals, as in a kernel.
 //
-// It is a plain data structure with a clock of its own. What is on its way lies in one queue ordered by the
-// time of its arrival; advancing the clock to it makes it arrive. Descriptors are numbers for counted
-// sockets, the lowest free one first, as everywhere. What depends on chance asks the run's choices. This
-// part must not know loops, operations or faults.
+// It is a plain data structure with its own clock. Everything in transit is in one queue, ordered by the time
+// of arrival; it arrives when the clock advances to that time. Descriptors are numbers for reference-counted
+// sockets; a new socket gets the lowest free number, as on POSIX systems. Random decisions use the run's
+// choices. This part must not know loops, operations or fault injection.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -10083,15 +10107,15 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 struct sim_socket;
 using sim_handle = std::shared_ptr<sim_socket>;
 
-/// Bytes that came together: a datagram, or a piece of a stream with the descriptors that came with it.
+/// Bytes that arrived together: a datagram, or a piece of a stream with its passed descriptors.
 struct sim_chunk {
   std::string data;
   std::vector<sim_handle> passed;
   ip_endpoint from;       // of an IP datagram
-  std::string from_path;  // of a UNIX one
+  std::string from_path;  // of a UNIX datagram
 };
 
-/// What will happen at some time, where it is bound for.
+/// An event that will happen at some time at its destination.
 struct sim_arrival {
   enum class kind : std::uint8_t {
     bytes,
@@ -10114,16 +10138,16 @@ struct sim_arrival {
   int tries = 0;
 };
 
-/// What a descriptor refers to. Several may, in this process or on their way.
+/// A socket. Several descriptors may refer to it, in this process or in transit in a message.
 struct sim_socket : std::enable_shared_from_this<sim_socket> {
   enum class state : std::uint8_t { fresh, listening, connecting, connected, refused };
 
   int family = AF_UNIX;
   int type = SOCK_STREAM;
   state stage = state::fresh;
-  std::uint64_t serial = 0;  // in order of making, for dumps
-  int descriptors = 0;       // that refer to it; on its way in a message counts, too
-  std::vector<int> numbers;  // those of them that are open
+  std::uint64_t serial = 0;  // in order of creation
+  int descriptors = 0;       // how many refer to it, including those in transit
+  std::vector<int> numbers;  // those that are open
 
   bool bound = false;
   ip_endpoint local, remote;
@@ -10131,23 +10155,23 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
   std::map<std::pair<int, int>, int> options;
   std::set<ip_address> groups;
 
-  // --- what has come, or will
+  // --- received and expected data
   std::deque<sim_chunk> inbox;
   std::size_t inbox_bytes = 0;
-  std::size_t on_the_way = 0;    // bytes, for a stream's window; messages, for a UNIX datagram's
-  time_point last_arrival{};     // nothing may overtake on a stream
-  std::deque<sim_arrival> held;  // of a stream: sent again until the way carries something
+  std::size_t on_the_way = 0;    // bytes for a stream's window; messages for a UNIX datagram socket
+  time_point last_arrival{};     // a stream keeps its order
+  std::deque<sim_arrival> held;  // of a stream: sent again until the link works
   bool ended = false;            // the peer's end has arrived
-  int broken = 0;                // an errno to be told once
-  bool reset = false;            // after that has been told, too
+  int broken = 0;                // an errno to be reported once
+  bool reset = false;            // stays true after `broken` has been reported
 
-  // --- a stream's other end
+  // --- the peer of a stream
   std::weak_ptr<sim_socket> peer;
   bool sending_over = false;
   bool receiving_over = false;
-  bool told = false;     // that it is connected, to a second call of connect
-  bool roaming = false;  // bound to an address only as long as it is connected
-  bool unnamed = false;  // and to a port
+  bool told = false;     // a second call of connect has reported the connection
+  bool roaming = false;  // has its local address only while it is connected
+  bool unnamed = false;  // has its local port only while it is connected
   bool gone = false;     // no descriptor is left
 
   // --- a listener
@@ -10161,7 +10185,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
   }
 };
 
-/// Why a run ends before its program does.
+/// The reason why a run ends before its program does.
 enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over, spins };
 
 class sim_network {
@@ -10176,15 +10200,15 @@ class sim_network {
   // --- time
   [[nodiscard]] time_point now() const noexcept { return now_; }
   [[nodiscard]] duration elapsed() const noexcept { return now_ - begin_; }
-  /// Counts a call; every result goes into the trace.
+  /// Counts a call, and adds its result to the trace.
   void trace(const char* call, int fd, std::int64_t outcome);
   [[nodiscard]] std::uint64_t trace_hash() const noexcept { return hash_; }
   [[nodiscard]] sim_verdict verdict() const noexcept { return verdict_; }
   void end(sim_verdict v) noexcept {
     if (verdict_ == sim_verdict::none) verdict_ = v;
   }
-  /// To the next arrival or to the deadline, whichever is first. False at the deadline, or if nothing is on
-  /// its way and there is none.
+  /// Advances the clock to the next arrival or to the deadline, whichever is first. Returns false at the
+  /// deadline, at the time limit, or if nothing is in transit and there is no deadline.
   bool advance(time_point deadline);
 
   // --- readiness
@@ -10192,10 +10216,11 @@ class sim_network {
   void forget(int fd);
   int watch_once(int fd, std::uint32_t interest, std::uint64_t token);
   [[nodiscard]] int poll(int fd);
-  /// What has become ready, in an order that is chosen.
+  /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
+  /// number.
   int collect(std::span<poll_event> events);
 
-  // --- sockets: as the calls of the seam
+  // --- sockets: like the calls of the backend
   int open(int family, int type);
   int open_pair(int family, int type, int (&fds)[2]);
   int bind(int fd, const sockaddr* address, socklen_t size);
@@ -10211,7 +10236,8 @@ class sim_network {
   int set_option(int fd, int level, int name, const void* value, socklen_t size);
   int address_of(int fd, bool remote, sockaddr* address, socklen_t* size);
   [[nodiscard]] bool is_open(int fd) const noexcept { return descriptors_.contains(fd); }
-  /// The same as `-EBADF` for a number of its own that is free, `-EOPNOTSUPP` for one of the machine's.
+  /// The error for a number that is not open here: `-EOPNOTSUPP` for a descriptor of the real system,
+  /// `-EBADF` for any other number.
   [[nodiscard]] int refusal(int fd) const noexcept;
 
   // --- paths, names, links, signals
@@ -10236,10 +10262,10 @@ class sim_network {
   struct descriptor {
     sim_handle socket;
     std::uint64_t token = 0;
-    std::uint32_t interest = 0;  // of one that is watched once
+    std::uint32_t interest = 0;  // for watch_once
     bool watched = false;        // edge-triggered
-    bool armed = false;          // once
-    bool signalled = false;      // in signalled_
+    bool armed = false;          // watched once
+    bool signalled = false;      // is in signalled_
   };
   using arrival = sim_arrival;
   [[nodiscard]] sim_handle find(int fd) const;
@@ -10253,7 +10279,7 @@ class sim_network {
   void signal(int fd, descriptor& d);
 
   [[nodiscard]] const sim::faults& link(const ip_address& from, const ip_address& to) const;
-  /// A way that loses everything.
+  /// Whether the link loses everything.
   [[nodiscard]] bool is_dead(const ip_address& from, const ip_address& to) const;
   [[nodiscard]] time_point arrival_time(const ip_address& from, const ip_address& to, bool reliable);
   void dispatch(time_point when, arrival a);
@@ -10298,7 +10324,7 @@ class sim_network {
   std::uint64_t step_limit_;
   std::uint64_t spin_limit_;
   std::uint64_t steps_ = 0;
-  std::uint64_t idle_steps_ = 0;  // since time passed, or something was sent, received or accepted
+  std::uint64_t idle_steps_ = 0;  // since time passed or something was sent, received or accepted
   std::size_t next_listener_ = 0;
   std::uint64_t hash_ = 0xcbf29ce484222325;
   void (*log_)(std::string_view);
@@ -10312,7 +10338,7 @@ class sim_network {
   int next_ = first_descriptor;
   std::vector<int> signalled_;
   std::multimap<time_point, arrival> coming_;
-  std::vector<std::weak_ptr<sim_socket>> all_;    // that have been made, and some that are gone
+  std::vector<std::weak_ptr<sim_socket>> all_;    // live sockets, and some expired entries
   std::vector<std::weak_ptr<sim_socket>> ports_;  // bound IP sockets, in the order of binding
   struct file {
     std::weak_ptr<sim_socket> socket;
@@ -10323,7 +10349,7 @@ class sim_network {
   std::uint64_t next_serial_ = 1;
   std::uint16_t next_port_ = 32768;
   std::map<std::string, std::vector<ip_address>, std::less<>> names_;
-  std::map<int, int> caught_;  // signal: receivers
+  std::map<int, int> caught_;  // signal number: how many receivers
   std::set<int> pending_signals_;
 };
 
@@ -10333,9 +10359,10 @@ class sim_network {
 
 // == simulation/sim_backend.hpp ===================================================================
 
-// The seam over a network in memory: virtual time that jumps when all wait, and a trace of every call.
+// A backend on a network in memory: virtual time that jumps ahead when everything waits, and a trace of every
+// call.
 //
-// This part must not know operations, or faults.
+// This part must not know operations or faults.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -10441,8 +10468,8 @@ class sim_backend final : public backend,
 
 // == simulation/sim.hpp ===========================================================================
 
-// Running a program on a simulated network: virtual time, faults, and an order of events that a seed or a
-// fuzzer's bytes decide. The same input gives the same run.
+// Runs a program on a simulated network, with virtual time and faults. A seed or a fuzzer's bytes decide the
+// faults and the order of events. Equal input gives equal runs.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -10463,36 +10490,36 @@ class sim_backend final : public backend,
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
-/// How a run ended.
+/// The outcome of a run.
 class report {
  public:
   report() noexcept {}
 
-  std::optional<error> failure;  ///< that the program ended with; `deadlock`, or `timed_out` at a limit
+  std::optional<error> failure;  ///< the error that ended the program; `deadlock`, or `timed_out` at a limit
 #if ANYIO_NET_EXCEPTIONS
-  std::exception_ptr exception;  ///< one that is not anyio's
+  std::exception_ptr exception;  ///< an exception that is not from anyio
 #endif
-  bool deadlock = false;              ///< all waited, and nothing was on its way
-  std::uint64_t trace_hash = 0;       ///< of every call and its outcome
-  duration virtual_time{};            ///< that the run took
-  std::string dump;                   ///< sockets and waiting operations, if it did not end by itself
-  std::size_t leaked_handles = 0;     ///< descriptors that were open after all was destroyed
+  bool deadlock = false;              ///< everything waited, and no event could arrive
+  std::uint64_t trace_hash = 0;       ///< hash of every call and its outcome
+  duration virtual_time{};            ///< virtual duration of the run
+  std::string dump;                   ///< sockets and pending operations, if the run did not end by itself
+  std::size_t leaked_handles = 0;     ///< descriptors that were open after all objects were destroyed
   std::vector<std::uint8_t> choices;  ///< all decisions; as `options.choices` they repeat the run
 
-  /// Whether the program ended by itself, without an error, and left nothing behind.
+  /// Whether the program ended by itself, without an error, and left no descriptor open.
   [[nodiscard]] bool ok() const noexcept;
-  /// One line: what happened, and the choices in hexadecimal digits, which `parse_choices` reads.
+  /// One line with the outcome and the choices in hexadecimal digits, which `parse_choices` reads.
   [[nodiscard]] std::string message() const;
 };
 
-/// The choices of a report's message.
+/// Reads the choices from the hexadecimal digits in a report's message.
 [[nodiscard]] std::vector<std::uint8_t> parse_choices(std::string_view digits);
 
 }}}  // namespace anyio::sim
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// A run: the network, and the way to it from inside. Runs nest.
+/// A run: the network, and the access to it from inside the run. Runs may be nested.
 class sim_session {
  public:
   explicit sim_session(const sim::options& options);
@@ -10505,9 +10532,9 @@ class sim_session {
     return *innermost;
   }
   [[nodiscard]] std::unique_ptr<backend> make_backend();
-  /// Runs the loop until the program is through, or the network says that it never will be.
+  /// Runs the loop until the program has ended, the loop is gone, or the network reports a verdict.
   void drive(loop_core& core, const bool& done);
-  /// What is known while the loop still lives, and after it has ended.
+  /// Fills the report: `conclude` while the loop still lives, `finish` after it has ended.
   void conclude(loop_core& core, bool done, sim::report& out);
   void finish(sim::report& out);
 
@@ -10520,12 +10547,12 @@ class sim_session {
 
   std::shared_ptr<sim_network> network_;
   sim::options options_;
-  faulty_backend* system_ = nullptr;  // while its loop lives
+  faulty_backend* system_ = nullptr;  // valid while its loop lives
   sim_session* outer_;
   close_hook outer_close_;
 };
 
-/// Says what was found, and aborts.
+/// Prints the report, and aborts.
 [[noreturn]] void sim_finding(const sim::report& r);
 [[nodiscard]] sim::options sim_fuzz_options(std::span<const std::uint8_t> input) noexcept;
 void sim_choose_faults(sim_session& session);
@@ -10554,7 +10581,7 @@ sim::report sim_run(sim_session& session, X&& x) {
     try {
       op.start(run_done<T>{&outcome, &done});
       session.drive(*core, done);
-    } catch (...) {  // of a callback, which leaves the loop; it is told of, not hidden
+    } catch (...) {  // from a callback, out of the loop; the report contains it
       out.exception = std::current_exception();
     }
     if (outcome && !out.exception) out.exception = result_access::foreign_of(*outcome);
@@ -10579,17 +10606,18 @@ sim::report sim_run(sim_session& session, X&& x) {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
-/// Runs a program, given as to `anyio::run`, on a network of its own: no system call, no thread, and an
-/// hour's sleep takes no time. What its result says is not looked at, but an error that ends it is.
+/// Runs a program, which is passed as to `anyio::run`, on its own simulated network: without system calls and
+/// threads, and a sleep of an hour takes no time. The report contains an error that ends the program or that
+/// the program returns as a `result`, but not the program's value.
 template <class X>
 [[nodiscard]] report run(const options& o, X&& x) {
   detail::sim_session session(o);
   return detail::sim_run(session, std::forward<X>(x));
 }
 
-/// The body of a fuzz target: the bytes decide payload, faults and order. An anyio error that ends the
-/// program is no finding; another exception, a deadlock, a limit or a leaked descriptor is: it is told of
-/// with the choices that repeat it, and the process aborts. Gives 0.
+/// The body of a fuzz target: the bytes decide payload, faults and order. The findings are: an exception that
+/// is not from anyio, a deadlock, a reached limit, and a leaked descriptor. For a finding, prints the report
+/// with the choices that repeat it and aborts. An anyio error that ends the program is no finding. Returns 0.
 template <class X>
 int fuzz(const std::uint8_t* data, std::size_t size, X&& x) {
   detail::sim_session session(detail::sim_fuzz_options({data, size}));
@@ -10605,19 +10633,19 @@ int fuzz(const std::uint8_t* data, std::size_t size, X&& x) {
 
 // --- inside a run
 
-/// Less than the bound, from the run's choices: shrunk and repeated with the rest.
+/// Draws a number less than `bound` from the run's choices, so that it is repeated and shrunk with them.
 std::size_t draw(std::size_t bound);
-/// At most so many bytes.
+/// Draws a string of at most `max` bytes from the run's choices.
 std::string draw_bytes(std::size_t max);
-/// From now on, everywhere.
+/// Sets the faults of the whole run from now on. The latency and loss of `set_link` stay in force.
 void set_faults(const faults& f);
-/// No more faults: what is right must now come to its end.
+/// Turns all faults off, except those of `set_link`. A correct program must then complete.
 void heal();
-/// Latency and loss of one way between two addresses, in place of those of everywhere.
+/// Sets the latency and loss of one direction between two addresses, instead of those of the whole run.
 void set_link(ip_address from, ip_address to, const faults& f);
-/// What a look-up of the name gives, in this order; no addresses: it fails.
+/// Sets the addresses that a look-up of the name returns, in this order. Without addresses it fails.
 void set_name(std::string_view name, std::span<const ip_address> addresses);
-/// A signal comes, for every receiver that named it.
+/// Delivers a signal to every receiver that named it.
 void raise(int signal);
 
 }}}  // namespace anyio::sim
@@ -10628,7 +10656,7 @@ void raise(int signal);
 
 // == base/address.ipp =============================================================================
 
-// Reading and writing addresses, character by character, and the kernel's structures, byte by byte.
+// Parsing and formatting of addresses, and conversion to and from the kernel's structures.
 
 #include <netinet/in.h>
 
@@ -10637,7 +10665,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 // The functions of <cctype> depend on the locale.
 inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
-// Takes a decimal number of at most `max` off the front of `text`.
+// Removes a decimal number of at most `max` from the front of `text`.
 inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
   std::uint64_t value = 0;
   std::size_t digits = 0;
@@ -10651,7 +10679,7 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   return true;
 }
 
-// Writes 4 bytes.
+// Parses an IPv4 address; writes 4 bytes.
 [[gnu::cold]] inline bool parse_v4(std::string_view text, std::byte* out) noexcept {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) {
@@ -10666,7 +10694,7 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   return text.empty();
 }
 
-// One to four hexadecimal digits; writes 2 bytes.
+// Parses one to four hexadecimal digits; writes 2 bytes.
 [[gnu::cold]] inline bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
   if (text.empty() || text.size() > 4) return false;
   unsigned value = 0;
@@ -10687,11 +10715,11 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   return true;
 }
 
-// Writes into 16 bytes that are zero.
+// Parses an IPv6 address; writes into 16 bytes that are zero.
 [[gnu::cold]] inline bool parse_v6(std::string_view text, std::byte* out) noexcept {
   constexpr std::size_t none = 17;
   std::size_t filled = 0;
-  std::size_t gap = none;  // how much is filled where "::" stands
+  std::size_t gap = none;  // the value of `filled` at the "::"
   if (text.starts_with("::")) {
     gap = 0;
     text.remove_prefix(2);
@@ -10699,7 +10727,7 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   while (!text.empty()) {
     const std::string_view group = text.substr(0, text.find(':'));
     text.remove_prefix(group.size());
-    if (group.find('.') != group.npos) {  // IPv4, which may only be the end
+    if (group.find('.') != group.npos) {  // an IPv4 address is allowed only at the end
       if (!text.empty() || filled > 12 || !parse_v4(group, out + filled)) return false;
       filled += 4;
       break;
@@ -10717,13 +10745,13 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
     }
   }
   if (gap == none) return filled == 16;
-  if (filled == 16) return false;  // "::" stands for one group at least
+  if (filled == 16) return false;  // "::" replaces at least one group
   std::rotate(out + gap, out + filled, out + 16);
   return true;
 }
 
-// An all-digit scope is always the number, even where an interface is called so: one text has one
-// meaning, and the digits need no system call.
+// A scope of digits only is always a number, even if an interface has that name: each text has only one
+// meaning, and digits need no system call.
 [[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
   if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
@@ -10765,7 +10793,7 @@ inline bool is_v4_mapped(const std::byte* bytes) noexcept {
   return std::memcmp(bytes, prefix, sizeof prefix) == 0;
 }
 
-// RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
+// RFC 5952: the longest run of at least two zero groups becomes "::", the first one if several are equal.
 inline void append_v6(std::string& out, const std::byte* bytes) {
   if (is_v4_mapped(bytes)) {
     out += "::ffff:";
@@ -10802,7 +10830,7 @@ inline void append_v6(std::string& out, const std::byte* bytes) {
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
     const std::string_view text(name);
-    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // else it would be read as a number
+    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // `parse` would read it as a number
       out += text;
       return;
     }
@@ -10810,7 +10838,7 @@ inline void append_v6(std::string& out, const std::byte* bytes) {
   append_decimal(out, scope);
 }
 
-// The family, or AF_UNSPEC if `size` does not reach it.
+// Returns the family, or AF_UNSPEC if `size` is too small to contain it.
 inline int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
   decltype(data->sa_family) family = AF_UNSPEC;
   if (data == nullptr || size < offsetof(sockaddr, sa_family) + sizeof family) return AF_UNSPEC;
@@ -10833,7 +10861,7 @@ ANYIO_NET_COLD result<unix_address> make_unix_address(std::string_view path, con
   } else if (!path.empty()) {
     if (length >= room) return error(errc::os_error, ENAMETOOLONG, operation);
     if (path.find('\0') != path.npos) return error(errc::os_error, EINVAL, operation);
-    ++length;  // the NUL counts
+    ++length;  // the size includes the NUL
   }
   std::copy(path.begin(), path.end(), address.storage.sun_path);
   address.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
@@ -10997,13 +11025,13 @@ ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
 
 // == base/byte_queue.ipp ==========================================================================
 
-// How a queue of bytes keeps them.
+// The memory of a byte queue.
 
 #include <bit>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// Moves the content behind so many free bytes, in memory of at least this capacity.
+/// Moves the content so that `front` free bytes come before it, in memory of at least this capacity.
 ANYIO_NET_FN void byte_queue::rearrange(std::size_t front, std::size_t capacity) {
   const std::size_t used = size();
   if (capacity > capacity_) {
@@ -11055,7 +11083,7 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 
 // == base/error.ipp ===============================================================================
 
-// Words for errors.
+// Names and descriptions of errors.
 
 #include <cstdio>
 #include <cstdlib>
@@ -11078,8 +11106,8 @@ consteval std::size_t size_of_texts(const error_text (&list)[Count]) {
   return size;
 }
 
-/// A list as it is in a program: texts one behind the other, without padding, and no pointers, which would
-/// have to be relocated when it starts.
+/// The compact form of a list in the program: the texts follow one another without padding. There are no
+/// pointers, since the loader would have to relocate them when the program starts.
 template <std::size_t Count, std::size_t Size>
 class error_texts {
  public:
@@ -11092,7 +11120,7 @@ class error_texts {
     }
   }
 
-  /// Without texts if the number is not known.
+  /// Returns an entry without texts if the number is not known.
   [[nodiscard]] error_text find(int number) const noexcept {
     const char* text = texts_;
     for (const std::int16_t known : numbers_) {
@@ -11469,7 +11497,7 @@ ANYIO_NET_FN std::error_code make_error_code(error e) noexcept {
 
 // == base/recycler.ipp ============================================================================
 
-// The rare ways of the recycler.
+// The rare paths of the recycler.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -11486,7 +11514,7 @@ ANYIO_NET_COLD void recycler::refuse(pool from, void* memory) noexcept {
 }
 
 ANYIO_NET_COLD recycler::reservation::reservation(pool in, std::size_t count) : in_(in) {
-  // What cannot be had at all is refused at once, instead of when the machine has nothing left.
+  // An impossible size fails at once, and not only after the machine has run out of memory.
   constexpr std::size_t most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
   const std::size_t size = block_size_of[in];
   ::operator delete(::operator new(count > most / size ? most : count * size));
@@ -11506,7 +11534,7 @@ ANYIO_NET_COLD void recycler::reservation::put_aside() noexcept {
   }
 }
 
-/// Once in a thread's life.
+/// Runs once per thread.
 ANYIO_NET_COLD void recycler::make_room() noexcept {
   static thread_local guard at_exit;
   static_cast<void>(at_exit);
@@ -11556,7 +11584,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-// One translation of the bits serves both calls.
+// One conversion of the bits serves epoll and poll.
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
               EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
@@ -11582,7 +11610,7 @@ ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
 ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
 
 ANYIO_NET_COLD int epoll_backend::after_fork() {
-  close_own();  // first, so that there are two numbers left
+  close_own();  // first, so that two descriptor numbers are free
   woken_.store(false);
   return open();
 }
@@ -11607,7 +11635,7 @@ ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
 }
 
 ANYIO_NET_FN void epoll_backend::forget(int fd) {
-  epoll_event unused{};  // kernels before 2.6.9 wanted one
+  epoll_event unused{};  // kernels before 2.6.9 required a non-null pointer
   ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
 }
 
@@ -11617,8 +11645,8 @@ ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::
   return control(fd, events | EPOLLONESHOT, token, again);
 }
 
-/// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
-/// is none. One that epoll cannot express ends early, after 24 days.
+/// Converts to milliseconds, rounded up, since a wait that ends before the timer is due would be repeated. A
+/// negative limit means no limit. A limit that epoll cannot express ends early, after 24 days.
 inline int epoll_timeout(duration at_most) noexcept {
   if (at_most < duration::zero()) return -1;
   const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
@@ -11637,8 +11665,8 @@ ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_m
     if (ready[i].data.u64 == wake_token) {
       std::uint64_t times = 0;
       [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &times, sizeof times);
-      // After the read: who calls `wake` in between is heard now. The other way round its write
-      // would be read away with the flag left set, and no `wake` would ever write again.
+      // The flag is reset after the read: this return covers a `wake` in between. With the opposite order,
+      // the read could consume that call's write and leave the flag set, and no later `wake` would write.
       woken_.exchange(false);
     } else {
       events[static_cast<std::size_t>(count++)] = {ready[i].data.u64, readiness_of_poll(ready[i].events)};
@@ -11689,14 +11717,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Some changes of one descriptor, each with an error of its own.
+/// A list of changes for one descriptor; each change has its own error.
 class kqueue_changes {
  public:
   static constexpr int limit = 3;
 
   void add(int fd, int filter, int flags, unsigned fflags = 0) noexcept {
     struct kevent& change = changes_[count_++];
-    // Not EV_SET, which in some systems is an expression that warns.
+    // Not EV_SET, which causes a warning on some systems.
     change = {};
     change.ident = static_cast<decltype(change.ident)>(fd);
     change.filter = static_cast<decltype(change.filter)>(filter);
@@ -11704,8 +11732,9 @@ class kqueue_changes {
     change.fflags = fflags;
   }
 
-  /// Asked for a receipt of every change, the kernel gives nothing else, and goes on after a refused one.
-  /// An interrupted call is begun again: to make a change twice does no harm. 0 or a negative errno.
+  /// Applies the changes. With EV_RECEIPT the kernel returns only receipts, one per change, and continues
+  /// after a rejected change. An interrupted call is repeated, since a repeated change does no harm. 0 or a
+  /// negative errno.
   int apply(int poller) noexcept {
     const timespec at_once{};
     do {
@@ -11714,7 +11743,7 @@ class kqueue_changes {
     return receipt_count_ < 0 ? -errno : 0;
   }
 
-  /// 0 or the errno of the change of this filter.
+  /// The errno of the change of this filter, or 0.
   int error_of(int filter) const noexcept {
     for (int i = 0; i < receipt_count_; ++i) {
       const struct kevent& receipt = receipts_[i];
@@ -11731,15 +11760,16 @@ class kqueue_changes {
   int receipt_count_ = 0;
 };
 
-/// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
+/// Rejects a file with -EPERM: files are always ready, and kqueue would report them endlessly. 0 or -errno.
 inline int refuse_file(int fd) noexcept {
   struct stat status;
   if (::fstat(fd, &status) != 0) return -errno;
   return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
 }
 
-/// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
-/// in different words; a terminal that cannot be watched is not one of them, as it does block.
+/// Converts the error of a rejected filter to the backend's result: -EPERM for a device that is always ready,
+/// such as /dev/null, for which systems return different errors. A terminal that cannot be watched keeps its
+/// error, since it can block.
 [[gnu::cold]] inline int filter_refusal(int fd, int error_number) noexcept {
   struct stat status;
   const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
@@ -11756,7 +11786,7 @@ ANYIO_NET_COLD int kqueue_backend::open() noexcept {
   process_ = ::getpid();
   poller_ = ::kqueue();
   if (poller_ < 0) return -errno;
-  // A child does not inherit it, but a program that replaces this one would.
+  // A child of fork does not inherit the queue, but a program started by exec would.
   if (::fcntl(poller_, F_SETFD, FD_CLOEXEC) < 0) return -errno;
 #if defined(__APPLE__)
   if (::pipe(wake_fds_) < 0) return -errno;
@@ -11774,7 +11804,7 @@ ANYIO_NET_COLD int kqueue_backend::open() noexcept {
 ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
   for (int& fd : wake_fds_)
     if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
-  // After a fork the number is not the poller's in the child, but anyone's.
+  // In the child of a fork the number does not refer to the poller, and may refer to any other file.
   if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
 }
 
@@ -11804,7 +11834,7 @@ ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
 }
 
 ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
-  // There is no question without a change: what can be taken out was there, and goes in again.
+  // kqueue has no query: a filter that can be removed was there, and is then added again.
   kqueue_changes out;
   out.add(fd, EVFILT_READ, EV_DELETE);
   out.add(fd, EVFILT_WRITE, EV_DELETE);
@@ -11829,7 +11859,7 @@ ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
   if (const int status = changes.apply(poller_); status < 0) return status;
   for (const int filter : {EVFILT_READ, EVFILT_WRITE}) {
     const int error_number = changes.error_of(filter);
-    // EPIPE: the other end of a pipe is gone already, as the first attempt will tell.
+    // EPIPE: the other end of a pipe is closed already; the first attempt will report it.
     if (error_number == 0 || error_number == EPIPE) continue;
     remove(fd);
     return filter_refusal(fd, error_number);
@@ -11847,7 +11877,7 @@ ANYIO_NET_FN void kqueue_backend::forget(int fd) {
 }
 
 ANYIO_NET_FN int kqueue_backend::close(int fd) {
-  // The kernel takes the filters out, duplicates or not.
+  // The kernel removes the filters, even if duplicates of the descriptor exist.
   if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
     entries_[static_cast<std::size_t>(fd)].is = kind::none;
   return posix_backend::close(fd);
@@ -11858,7 +11888,7 @@ ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std:
   entry& e = entry_of(fd);
   if (e.is == kind::own) return -EEXIST;
   if (const int status = refuse_file(fd); status < 0) return status;
-  // Each filter tells once. One that is not wanted any more may be there from before.
+  // Each filter reports once. A filter that is no longer wanted may still be there from an earlier call.
   kqueue_changes changes;
   const auto change = [&](int filter, std::uint32_t bit) {
     const bool wanted = (interest & bit) != 0;
@@ -11873,11 +11903,12 @@ ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std:
   const int read_error = reads ? changes.error_of(EVFILT_READ) : 0;
   const int error_number = read_error != 0 ? read_error : writes ? changes.error_of(EVFILT_WRITE) : 0;
   if (error_number == 0) return 0;
-  // With the other end of a pipe gone nothing blocks any more.
+  // If the other end of a pipe is closed, no call blocks.
   return error_number == EPIPE ? -EPERM : filter_refusal(fd, error_number);
 }
 
-/// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
+/// Converts to a timespec; a negative limit means no limit. A limit that is too long for some kernels ends
+/// early, after 24 days.
 inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
   if (at_most < duration::zero()) return nullptr;
   const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
@@ -11890,9 +11921,9 @@ inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept 
 inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
   const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
   switch (event.filter) {
-    // With what was sent before the end still to be read, perhaps.
+    // At the end, earlier bytes may still be unread.
     case EVFILT_READ: return ready_read | (at_end ? ready_end : 0u);
-    // An end of writing alone is one that this side has made; the other filter tells of a hang-up too.
+    // EV_EOF of only this filter comes from a shutdown by this end; the read filter reports a hang-up too.
     case EVFILT_WRITE: return ready_write;
     default: return ready_urgent | ready_read;
   }
@@ -11918,10 +11949,10 @@ ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_
 }
 
 ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
-  char bytes[512];  // what does not go in here is told of again
+  char bytes[512];  // the poller reports any remaining bytes again
   [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
-  // After the read: who calls `wake` in between is heard now. The other way round its write
-  // would be read away with the flag left set, and no `wake` would ever write again.
+  // The flag is reset after the read: this return covers a `wake` in between. With the opposite order, the
+  // read could consume that call's write and leave the flag set, and no later `wake` would write.
   woken_.exchange(false);
 }
 
@@ -11945,7 +11976,7 @@ ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue
 
 // == system/posix_backend.ipp =====================================================================
 
-// The system calls of all POSIX systems; errno is read here, and where a poller waits, only.
+// The system calls that all POSIX systems share.
 
 #include <climits>
 
@@ -11963,11 +11994,11 @@ ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// MSG_DONTWAIT everywhere: O_NONBLOCK belongs to the open file, and whoever shares it may clear it.
-#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
+// MSG_DONTWAIT in every call: O_NONBLOCK belongs to the open file, and a process that shares it may clear it.
+#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // older macOS kernels do not know it
 inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt` or SO_NOSIGPIPE settles SIGPIPE for each socket
+inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt_descriptor` disables SIGPIPE for each socket
 #endif
 #if defined(MSG_CMSG_CLOEXEC)
 inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
@@ -11975,7 +12006,7 @@ inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 inline constexpr int receive_message_flags = MSG_DONTWAIT;
 #endif
 
-/// The result of a system call, or -errno; begun again as long as signals interrupt it.
+/// Makes a system call and returns its result or -errno. Repeats the call if a signal interrupts it.
 template <class Call>
 auto system_call(Call call) noexcept {
   using value = decltype(call());
@@ -12016,7 +12047,7 @@ ANYIO_NET_FN std::uint32_t readiness_of_poll(unsigned events) noexcept {
 }
 
 ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
-  // poll(2) passes over a negative descriptor in silence.
+  // poll(2) silently ignores a negative descriptor.
   if (fd < 0) return -EBADF;
   pollfd entry{fd, poll_interest(interest), 0};
   const int n = system_call([&] { return ::poll(&entry, 1, 0); });
@@ -12027,7 +12058,7 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 
 // --- sockets
 
-/// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
+/// Replaces SOCK_NONBLOCK, SOCK_CLOEXEC and accept4 on systems without them; a system has all three or none.
 inline int prepare_socket(int fd) noexcept {
 #if defined(SOCK_NONBLOCK)
   return fd;
@@ -12075,7 +12106,7 @@ ANYIO_NET_COLD int posix_backend::listen(int fd, int backlog) {
 
 ANYIO_NET_FN int posix_backend::connect(int fd, const sockaddr* address, socklen_t size) {
   if (::connect(fd, address, size) == 0) return 0;
-  // An interrupted attempt goes on by itself (POSIX), and a second call would only get in its way.
+  // An interrupted attempt continues in the kernel (POSIX), so the call must not be repeated.
   return errno == EINTR ? -EINPROGRESS : -errno;
 }
 
@@ -12088,7 +12119,8 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
   return r < 0 ? r : prepare_socket(r);
 }
 
-/// For calls without a flag like MSG_DONTWAIT. Asks first, since others see the flag change.
+/// Sets O_NONBLOCK for calls without a flag such as MSG_DONTWAIT. Checks first, since other processes see the
+/// change.
 inline void restore_non_blocking(int fd) noexcept {
   const int flags = ::fcntl(fd, F_GETFL);
   if (flags >= 0 && (flags & O_NONBLOCK) == 0) static_cast<void>(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
@@ -12101,7 +12133,7 @@ ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
 }
 
 ANYIO_NET_FN int posix_backend::close(int fd) {
-  // Never again after EINTR: the number is free, and may be another's already.
+  // No retry after EINTR: the number is free, and another thread may already use it.
   return ::close(fd) == 0 || errno == EINTR ? 0 : -errno;
 }
 
@@ -12109,7 +12141,7 @@ ANYIO_NET_FN ssize_t posix_backend::receive(int fd, void* data, std::size_t size
   return system_call([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
 }
 
-/// macOS says EPROTOTYPE when the connection breaks while bytes are handed over.
+/// Converts EPROTOTYPE, which macOS returns if the connection breaks during a send, to ECONNRESET.
 template <class Result>
 constexpr Result sent_or_error(Result r) noexcept {
 #if defined(__APPLE__)
@@ -12122,9 +12154,9 @@ ANYIO_NET_FN ssize_t posix_backend::send(int fd, const void* data, std::size_t s
   return sent_or_error(system_call([&] { return ::send(fd, data, size, send_flags); }));
 }
 
-/// The header that `sendmsg` and `recvmsg` take. Neither writes through what a message holds as const.
+/// The header for `sendmsg` and `recvmsg`. Neither call writes to the const members of a message.
 inline msghdr message_header(const message& m) noexcept {
-  msghdr header{};  // musl and the BSDs have members and padding of their own
+  msghdr header{};  // musl and the BSDs have additional members and padding
   header.msg_name = m.address;
   header.msg_namelen = m.address != nullptr ? m.address_size : 0;
   header.msg_iov = const_cast<::iovec*>(m.parts.data());
@@ -12141,8 +12173,8 @@ inline void take_header(const msghdr& header, message& m) noexcept {
 }
 
 #if defined(__linux__)
-/// A datagram into one piece of room, for which there is a call that costs less than `recvmsg`. With
-/// MSG_TRUNC it gives the whole length of what it cut off (recv(2)).
+/// Receives a datagram into one buffer with recvfrom, which is cheaper than recvmsg. With MSG_TRUNC the call
+/// returns the full length of a truncated datagram (recv(2)).
 inline ssize_t receive_datagram(int fd, message& m) {
   const ::iovec& room = m.parts.front();
   socklen_t size = 0;
@@ -12158,7 +12190,7 @@ inline ssize_t receive_datagram(int fd, message& m) {
 }
 #endif
 
-// Part of who calls it: these are the hot paths of UNIX streams and of datagrams.
+// Inlined into the callers, since these are the hot paths of UNIX streams and of datagrams.
 [[gnu::always_inline]] inline ssize_t receive_one(int fd, message& m) noexcept {
 #if defined(__linux__)
   if (m.address != nullptr && m.parts.size() == 1 && m.control_size == 0 && !m.peek)
@@ -12174,7 +12206,7 @@ inline ssize_t receive_datagram(int fd, message& m) {
 }
 
 [[gnu::always_inline]] inline ssize_t send_one(int fd, const message& m) noexcept {
-  if (m.parts.size() == 1 && m.control_size == 0) {  // costs less than `sendmsg`
+  if (m.parts.size() == 1 && m.control_size == 0) {  // cheaper than `sendmsg`
     const ::iovec& part = m.parts.front();
     return sent_or_error(system_call(
         [&] { return ::sendto(fd, part.iov_base, part.iov_len, send_flags, m.address, m.address_size); }));
@@ -12206,9 +12238,9 @@ ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> mess
       return static_cast<int>(
           ::recvmmsg(fd, headers, static_cast<unsigned>(room), receive_message_flags, nullptr));
     });
-    // What fails inside a call the kernel keeps and reports at the next; the poller tells of it, since it
-    // came after the call had begun. What the first of a later call meets is dropped here: it can only be an
-    // ICMP notice, which nobody may rely on, or lasts.
+    // If a later datagram of a call fails, the kernel reports the error at the next call; the poller reports
+    // it, since the error arrived after the call had begun. An error at the first datagram of a later call is
+    // dropped here: it is either an ICMP error, on which no program may rely, or it persists.
     emptied = n == -EAGAIN || (n >= 0 && static_cast<std::size_t>(n) < room);
     if (n < 0) return done != 0 ? static_cast<int>(done) : n;
     for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
@@ -12302,16 +12334,17 @@ ANYIO_NET_FN batch_service& system_batches() noexcept {
   return batches;
 }
 
-/// Keeps a SIGPIPE of this thread's own making from being delivered, where no flag of the call does.
-/// The disposition belongs to the whole process, so it stays as it is.
+/// Prevents the delivery of a SIGPIPE that this thread causes, for calls without a flag for that.
+/// The signal's disposition belongs to the whole process, so it is not changed.
 class sigpipe_guard {
  public:
   sigpipe_guard() noexcept {
-    sigset_t pipe;  // what changes a set is a macro in some systems
+    sigset_t pipe;  // the functions that change a set are macros on some systems
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
     ::pthread_sigmask(SIG_BLOCK, &pipe, &before_);
-    // One that is pending already is the program's, and swallows ours; it can be only if it was blocked.
+    // A SIGPIPE that is pending already belongs to the program, and merges with a new one. It can be pending
+    // only if it was blocked.
     was_blocked_ = sigismember(&before_, SIGPIPE) == 1;
     was_pending_ = was_blocked_ && is_pending();
   }
@@ -12321,7 +12354,7 @@ class sigpipe_guard {
     if (!was_blocked_) ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
 
-  /// To be called when a call gave EPIPE.
+  /// Removes the pending signal. Called after a call returned EPIPE.
   void consume() noexcept {
     if (was_pending_ || !is_pending()) return;
     sigset_t pipe;
@@ -12353,13 +12386,14 @@ class sigpipe_guard {
 ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
   restore_non_blocking(socket);
-  sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
+  sigpipe_guard guard;  // sendfile has no MSG_NOSIGNAL
   const ssize_t n = system_call([&]() -> ssize_t {
 #if defined(__linux__)
     auto position = static_cast<off_t>(offset);
     return ::sendfile(socket, file, &position, count);
 #elif defined(__APPLE__) || defined(__FreeBSD__)
-    // Both may fail and have sent something, which counts; to both, a count of 0 is the whole file.
+    // On both systems the call may fail after it has sent some bytes, which are returned; a count of 0 means
+    // the whole file.
     if (count == 0) return 0;
     const std::size_t size = std::min<std::size_t>(count, INT_MAX);
 #if defined(__APPLE__)
@@ -12381,13 +12415,13 @@ ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t 
 }
 
 #if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
-/// Calls that do not block, whatever O_NONBLOCK is: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes know it
-/// since Linux 6.5, terminals do not.
+/// Calls that do not block, with or without O_NONBLOCK: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes
+/// support the flag since Linux 6.5, terminals do not.
 class nowait_calls {
  public:
-  /// The result of the call, unless the descriptor does not know it: then `refused` is true.
+  /// Makes the call and returns its result. `refused` is true if the descriptor does not support the call.
   static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
-    constexpr long nowait = 8;  // RWF_NOWAIT, which not every C library has
+    constexpr long nowait = 8;  // RWF_NOWAIT, which some C libraries do not define
     refused = !known.load(std::memory_order_relaxed);
     if (refused) return -EOPNOTSUPP;
     const ssize_t n = system_call([&] {
@@ -12399,7 +12433,7 @@ class nowait_calls {
   }
 
  private:
-  /// A pipe that does not know it: no descriptor of this kernel does.
+  /// Turns these calls off if the descriptor is a pipe: then no descriptor of this kernel supports them.
   [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
     struct stat status;
     if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
@@ -12420,7 +12454,7 @@ ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
 }
 
 ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
-  // More parts than the kernel takes would be refused; a short write is none the worse.
+  // The kernel rejects more than IOV_MAX parts; a short write is allowed.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
   bool refused = true;
@@ -12438,8 +12472,8 @@ ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) 
 
 ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #if defined(F_SETNOSIGPIPE)
-  // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
-  // connection is gone; what it asks for cannot happen then.
+  // Also for pipes, whose calls have no flag for it. Fails on macOS if the peer of an accepted connection is
+  // gone; then no SIGPIPE can occur.
   (void)::fcntl(fd, F_SETNOSIGPIPE, 1);
 #elif defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
   const int on = 1;
@@ -12501,7 +12535,7 @@ ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
 }
 
 ANYIO_NET_COLD void posix_paths::prepare_mode([[maybe_unused]] int fd, [[maybe_unused]] mode_t mode) {
-#if defined(__linux__)  // bind copies it from the socket's own inode; elsewhere a socket has none
+#if defined(__linux__)  // bind copies the mode from the socket's inode; only Linux sockets have one
   static_cast<void>(system_call([&] { return ::fchmod(fd, mode); }));
 #endif
 }
@@ -12522,7 +12556,7 @@ ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
 
 // == system/posix_files.ipp =======================================================================
 
-// What a POSIX machine gives to those who belong to no loop: files, the calendar, randomness.
+// System calls that need no loop: files, the calendar, randomness.
 
 #include <ctime>
 
@@ -12544,12 +12578,12 @@ ANYIO_NET_FN void close_descriptor(int fd) noexcept {
 
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
-/// Appends what is there, at most so much: 0 or a negative errno.
+/// Reads to the end of the file. 0 or a negative errno; -EFBIG if the file is larger than `limit`.
 [[gnu::cold]] inline int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
     if (content.capacity() < size + step) {
-      // What is given up is overwritten, since it may be a secret.
+      // The old memory is overwritten, since it may hold a secret.
       std::string larger;
       larger.reserve(2 * size + step);
       larger = content;
@@ -12576,18 +12610,18 @@ ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   const bool sized =
       ::fstat(fd.get(), &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
   if (sized)
-    content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy is left of a secret
+    content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy of a secret is left
   return read_all(fd.get(), content, limit);
 }
 
 ANYIO_NET_COLD std::uint64_t system_entropy() {
   std::uint64_t value = 0;
 #if defined(ANYIO_NET_KQUEUE) && !defined(__linux__)
-  ::arc4random_buf(&value, sizeof value);  // all of these systems have it, and it cannot fail
+  ::arc4random_buf(&value, sizeof value);  // all these systems have the call, and it cannot fail
   return value;
 #else
   if (::getentropy(&value, sizeof value) == 0) return value;
-  // A kernel or a sandbox without the call. A guess would be worse than none.
+  // The kernel or a sandbox lacks the call. No fallback to predictable values: they would not be secure.
   const int fd = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC);
   const ssize_t n = fd < 0 ? -1 : ::read(fd, &value, sizeof value);
   const int error_number = n < 0 ? errno : EIO;
@@ -12606,7 +12640,7 @@ ANYIO_NET_COLD const char* trust_file() {
       "/etc/ssl/cert.pem",                       // macOS, OpenBSD, FreeBSD
       "/usr/local/share/certs/ca-root-nss.crt",  // FreeBSD
   };
-  // Unsafe beside a thread that changes the environment, as it is for every TLS library that looks there.
+  // Not safe while another thread changes the environment; every TLS library that reads it has this limit.
   if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;  // NOLINT(concurrency-mt-unsafe)
   for (const char* path : known)
     if (::access(path, R_OK) == 0) return path;
@@ -12617,7 +12651,7 @@ ANYIO_NET_COLD const char* trust_file() {
 
 // == system/posix_names.ipp =======================================================================
 
-// Names on POSIX systems: the resolver, and which families there are.
+// Names on POSIX systems: the resolver, and the available address families.
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -12632,7 +12666,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
   return ::if_indextoname(index, out) != nullptr;
 }
 
-/// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
+/// The text for an error of the resolver. Not gai_strerror, whose text depends on the locale.
 [[gnu::cold]] inline const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
@@ -12666,9 +12700,9 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
-  hints.ai_socktype = SOCK_STREAM;  // else every address comes once for each type of socket
+  hints.ai_socktype = SOCK_STREAM;  // otherwise each address appears once per socket type
   addrinfo* list = nullptr;
-  // The port is put in below: some resolvers know services by name only, or refuse number 0.
+  // The port is set below: some resolvers accept only service names, or reject the number 0.
   const int status = ::getaddrinfo(host.c_str(), nullptr, &hints, &list);
   if (status == EAI_SYSTEM) {
     found.status = errno != 0 ? -errno : -EIO;
@@ -12704,14 +12738,14 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
                                         std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
-  char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares
+  char host_text[1025];  // NI_MAXHOST and at least NI_MAXSERV, which some systems do not declare
   char service_text[64];
   const auto look_up = [&](int flags) {
     return ::getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host_text, sizeof host_text,
                          service_text, sizeof service_text, flags);
   };
   int status = look_up(0);
-  // A name server that does not answer is no reason to tell less than the numbers.
+  // If the name server does not answer, the result is numeric.
   if (status != 0) status = look_up(NI_NUMERICHOST | NI_NUMERICSERV);
   if (status == EAI_SYSTEM) return errno != 0 ? -errno : -EIO;
   if (status == EAI_MEMORY) return -ENOMEM;
@@ -12721,8 +12755,8 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
   return 0;
 }
 
-/// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
-/// is every address, ::1 first of all. A machine without IPv4 has no address of that.
+/// Whether the machine has an address of this family. If IPv6 is turned off in a running kernel, a socket can
+/// still be opened, and even bound to "::", but all IPv6 addresses are gone, ::1 included.
 [[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
   sockaddr_storage loopback{};
   const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
@@ -12747,7 +12781,7 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
     if (answer >= 0) return answer != 0;
   }
   const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
-  // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
+  // A lack of descriptors or memory says nothing about the family; the caller's own open will report it.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
   const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
   if (fd >= 0) ::close(fd);
@@ -12759,34 +12793,34 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
 
 // == system/posix_signals.ipp =====================================================================
 
-// Signals on POSIX systems: one handler for the process, which wakes every loop that caught the number.
+// Signals on POSIX systems: one handler for the process, which wakes every loop that catches the number.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 inline constexpr int signal_limit = 64;  // the highest number that can be caught
 
-/// A loop as the signal handler sees it. It counts as free or taken for those who hold the lock;
-/// the handler uses `wake_fd` only while a bit is set in `caught`.
+/// The entry of one loop for the signal handler. `taken` is protected by the lock; the handler uses `wake_fd`
+/// only while a bit is set in `caught`.
 struct signal_slot {
-  std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
-  std::atomic<std::uint32_t> pending[2]{};  // we know has them lock-free
-  std::atomic<int> wake_fd{0};              // -1: the parent's, which is not to be woken
+  std::atomic<std::uint32_t> caught[2]{};   // one bit per number, in words of 32 bits, which are
+  std::atomic<std::uint32_t> pending[2]{};  // lock-free on every known target
+  std::atomic<int> wake_fd{0};              // -1: it belongs to the parent, so do not wake it
   bool taken = false;
 };
 
-/// The one table of the process. Everything in it is zero at first, and nothing is ever destroyed, so
-/// that a handler may run before main and after it.
+/// The only table of the process. It is initialized at compile time and never destroyed, so that a handler
+/// may run before main and after it.
 struct signal_table {
   static constexpr int slot_count = 256;
 
 #if !defined(ANYIO_NET_NO_THREADS)
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // for changes of the table; never taken by the handler
 #endif
-  std::atomic<int> handlers{0};    // how many run now
+  std::atomic<int> handlers{0};    // how many handlers run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
-  std::uint32_t catchers[signal_limit]{};  // loops that catch a number, at number - 1
-  sigset_t before_fork{};                  // the forking thread's mask
+  std::uint32_t catchers[signal_limit]{};  // how many loops catch a number, at number - 1
+  sigset_t before_fork{};                  // the signal mask of the forking thread
   struct sigaction before[signal_limit]{};
 };
 
@@ -12818,7 +12852,7 @@ class signal_lock {
   signal_lock& operator=(const signal_lock&) = delete;
 };
 
-/// The only handler: notes the number for every loop that catches it, and wakes them.
+/// The only handler: marks the number as pending for every loop that catches it, and wakes these loops.
 inline void note_signal(int number) noexcept {
   const int saved_errno = errno;
   signal_table& table = the_signals();
@@ -12832,7 +12866,7 @@ inline void note_signal(int number) noexcept {
     if ((slot.caught[word].load() & bit) == 0) continue;
     slot.pending[word].fetch_or(bit);
     const std::uint64_t one = 1;
-    // Full means that the wake-up is there already.
+    // A full descriptor means that a wake-up is pending already.
     const int fd = slot.wake_fd.load();
     [[maybe_unused]] const ssize_t n = fd < 0 ? 0 : ::write(fd, &one, sizeof one);
   }
@@ -12840,17 +12874,17 @@ inline void note_signal(int number) noexcept {
   errno = saved_errno;
 }
 
-/// Returns when no handler runs that may have seen an older state of the table. The handler first
-/// counts itself in and then looks, we first change and then look at the count: with both orders the
-/// same for everyone, one of the two sees the other.
+/// Returns when no handler runs that may have seen an older state of the table. The handler first increments
+/// the count and then reads the table; the caller first changes the table and then reads the count. The
+/// accesses are sequentially consistent, so at least one of the two sees the other's write.
 inline void wait_for_handlers() noexcept {
   for (int spins = 0; the_signals().handlers.load() != 0; ++spins) {
-    if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
+    if (spins > 1000) ::poll(nullptr, 0, 1);  // lets the handler run, even on a thread of lower priority
   }
 }
 
-// A fork is made with the table unlocked by others and with all signals blocked, so that no handler of the
-// child wakes the parent. What came before the fork is the parent's, as with pending signals (fork(2)).
+// During a fork the forking thread holds the lock and blocks all signals, so that no handler of the child
+// wakes the parent. Signals from before the fork belong to the parent, as with pending signals (fork(2)).
 [[gnu::cold]] inline void prepare_signals_for_fork() noexcept {
   sigset_t all;
   sigfillset(&all);
@@ -12866,7 +12900,7 @@ inline void wait_for_handlers() noexcept {
 
 [[gnu::cold]] inline void part_signals_from_parent() noexcept {
   signal_table& table = the_signals();
-  table.handlers.store(0);  // those of other threads, which are not in the child
+  table.handlers.store(0);  // the count of other threads, which do not exist in the child
   const int used = table.slots_used.load();
   for (int i = 0; i < used; ++i) {
     table.slots[i].wake_fd.store(-1);
@@ -12896,7 +12930,7 @@ class posix_signals final : public signal_service {
  private:
   int wake_fd_;
   int slot_ = -1;                         // in the table of the process; -1: none yet
-  std::uint32_t caught_[signal_limit]{};  // how many times each number is, at number - 1
+  std::uint32_t caught_[signal_limit]{};  // how many times each number is caught, at number - 1
 };
 
 ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
@@ -12955,7 +12989,7 @@ ANYIO_NET_COLD void posix_signals::release_signal(int number) {
 
   const signal_lock lock;
   signal_table& table = the_signals();
-  // The disposition first: there is no moment in which a signal is caught and reaches nobody.
+  // The disposition changes first, so that at no time a signal is caught but reaches no loop.
   if (--table.catchers[index] == 0) ::sigaction(number, &table.before[index], nullptr);
   signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_and(~bit);
@@ -13023,7 +13057,7 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  // A thread inherits the mask of its maker: all blocked, so that handlers run on the program's threads.
+  // The new thread inherits this mask: all signals blocked, so that handlers run on the program's threads.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -13031,7 +13065,7 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
   const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given.get());
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (e == 0) static_cast<void>(given.release());  // the thread's
+  if (e == 0) static_cast<void>(given.release());  // the thread owns it now
   return -e;
 }
 
@@ -13045,7 +13079,7 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return 
 
 // == loop/loop.ipp ================================================================================
 
-// The loop's turns, its end, and its dump.
+// The turns of the loop, its end, and its dump.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -13081,7 +13115,8 @@ ANYIO_NET_FN void resource::cancel() noexcept {
   }
 }
 
-/// The mailboxes of the process, and the count of forks. Never destroyed: handles may be, after `main`.
+/// The mailboxes of the process, and the count of forks. Never destroyed, since a handle may be destroyed
+/// after `main`.
 struct mailboxes {
   [[nodiscard]] static mailboxes& instance() {
     static mailboxes& list = *new mailboxes;
@@ -13132,7 +13167,7 @@ ANYIO_NET_COLD mailbox::~mailbox() {
 
 ANYIO_NET_FN bool mailbox::post(posted_node& call) {
   if (offer(call)) return true;
-  call.how->abandon(call);  // without the lock: what the callable's destructor does may post again
+  call.how->abandon(call);  // without the lock, since the callable's destructor may post
   return false;
 }
 
@@ -13143,8 +13178,8 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
   if (system == nullptr) return false;
   const bool first = !calls.linked();
   calls.insert_before(call);
-  // Under the lock, since the loop may end right after it. `after_fork` wakes a loop of which this process
-  // must not touch the poller.
+  // Under the lock, since the loop may end right after it. In a child that has inherited the loop, the poller
+  // belongs to the parent and must not be used; `after_fork` will wake the loop.
   if (first && (forks_of_owner == forks_so_far || system->native_handle() < 0)) system->wake();
   return true;
 }
@@ -13165,7 +13200,7 @@ ANYIO_NET_FN loop_core& loop_core::current() {
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
   if (buffer_ == nullptr || buffer_.use_count() != 1) buffer_.reset(new room);
   buffer_lent_ = end_of_share_;
-  await_budget_ = await_budget_of_node;  // a task that is handed a view of it begins at once
+  await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
   return mutable_buffer(buffer_->bytes, buffer_size);
 }
 
@@ -13185,7 +13220,7 @@ ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
 ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
   slot& s = slots_[r.index];
   s.owner = nullptr;
-  ++s.generation;  // events that are on their way carry the old one
+  ++s.generation;  // events that are not dispatched yet carry the old generation
   s.next_free = free_slot_;
   free_slot_ = r.index;
 }
@@ -13279,7 +13314,7 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 }
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
-  if (inherited()) [[unlikely]]  // it would take the parent's events
+  if (inherited()) [[unlikely]]  // the wait would take the parent's events
     abort_with("loop",
                error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
   poll_event events[512];
@@ -13290,8 +13325,8 @@ ANYIO_NET_FN void loop_core::poll(duration at_most) {
   work_ = 0;
   next_look_ = work_between_looks;
   for (int i = 0; i < count; ++i) dispatch(events[i]);
-  // Behind what is ready: a result that is there wins. And no more than a turn runs, so that what is ready
-  // next has not to wait for all of them.
+  // Due timers are queued after the ready nodes, so that an available result wins over a timeout. The number
+  // of timers per turn is limited, so that the nodes that are ready next do not wait for all timers.
   for (int i = 0; i < timers_of_turn; ++i) {
     node* const due = timers_.pop_due(time);
     if (due == nullptr) break;
@@ -13306,8 +13341,9 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
   ready_.splice(round_);
 }
 
-/// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
-/// takes time, too. Who is slow in all things, under a debugger say, still has half of a turn.
+/// Called when the work reaches `next_look_`. Only the library's work is counted; the clock also covers the
+/// time of callables and coroutines. A program that is slow overall, for instance under a debugger, still
+/// gets half a turn of counted work if no timer is due.
 ANYIO_NET_FN bool loop_core::turn_is_over() {
   constexpr std::chrono::milliseconds enough(1), most(4);
   if (stopped_ || work_ >= work_of_turn) return true;
@@ -13329,7 +13365,7 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
     ~round_scope() {
       core.leave_round();
-    }  // what was not reached, for stop() or an exception, stays in front
+    }  // nodes that did not run, because of stop() or an exception, stay in front
   };
   bool ran = false;
   for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
@@ -13382,7 +13418,7 @@ ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node
     loop_core& outer = *c->core;
     if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;
     outer.blocked_by_ = this;
-    outer.end_of_share_ = outer.work_;  // an attempt that is not followed by a wait would do half of the work
+    outer.end_of_share_ = outer.work_;  // an attempt that cannot wait after it might do half of its work
   }
 }
 
@@ -13417,7 +13453,7 @@ ANYIO_NET_FN void loop_core::step() {
   const running_scope scope(*this);
   if (!ready_.linked()) poll(time_until_next());
   next_look_ = work_of_turn;
-  work_ = work_of_turn - 1;  // room for one
+  work_ = work_of_turn - 1;  // so that only one node runs
   run_ready(nullptr);
 }
 
@@ -13462,17 +13498,17 @@ ANYIO_NET_COLD void loop_core::after_fork() {
     int status = 0;
     if (fd >= 0 && !owner->entered_by_waits)
       status = system_->watch(fd, std::uint64_t{slots_[i].generation} << 32 | i);
-    if (status < 0 && status != -EPERM) {  // EPERM: a device that is always ready
+    if (status < 0 && status != -EPERM) {  // EPERM: the device is always ready
       ref<resource>(owner)->close();
     } else {
       owner->ready(ready_read | ready_write);
     }
   }
-  system_->wake();  // to look for calls and signals
+  system_->wake();  // so that the loop checks for posted calls and signals
 }
 
 ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
-  // All of it or nothing.
+  // Either all of it is reserved or nothing.
   recycler::reservation places(recycler::descriptors, descriptors);
   recycler::reservation blocks(recycler::operations, started_operations);
   std::shared_ptr<room> new_buffer(buffer_);
@@ -13521,7 +13557,7 @@ ANYIO_NET_COLD void loop_core::end() {
       call.how->abandon(call);
     }
   }
-  stop();  // if it runs
+  stop();  // has an effect only if the loop runs
   leave_round();
   while (ready_.linked() || parked_.linked()) {
     auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
@@ -20374,7 +20410,7 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config con
 
 // == simulation/fault_backend.ipp =================================================================
 
-// What may go wrong with which call.
+// The faults that are possible for each call.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -20410,7 +20446,7 @@ inline constexpr int errors_of_names[] = {ENOBUFS};
 inline constexpr int errors_of_signals[] = {EINVAL, EMFILE};
 inline constexpr int errors_of_paths[] = {EACCES, EIO};
 
-// --- the deciding
+// --- decisions
 
 ANYIO_NET_FN int faulty_backend::failure_of(const char* name, std::span<const int> legal) {
   if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
@@ -20433,7 +20469,8 @@ ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
   return address.ss_family == AF_UNIX ? kind::unix_datagram : kind::ip_datagram;
 }
 
-/// Whether something of this probability happens. Names are looked up on helper threads, too.
+/// Decides whether an event of this probability happens. Locks the choices, since names are looked up on
+/// helper threads.
 ANYIO_NET_FN bool faulty_backend::chance(double probability) {
   if (!(probability > 0)) return false;
 #if !defined(ANYIO_NET_NO_THREADS)
@@ -20449,15 +20486,15 @@ ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
   return choices_->pick(bound);
 }
 
-/// Less than all of it, at least 1, if it is to be.
+/// Reduces the size, to at least 1, if the choices say so; returns whether it did.
 ANYIO_NET_FN bool faulty_backend::shorten(std::size_t& size) {
   if (size < 2 || !chance(faults.short_io)) return false;
   size = 1 + pick(size - 1);
   return true;
 }
 
-/// Who is watched, and so can be told of readiness, may be denied it; not in the turn that follows, so that
-/// everything goes on.
+/// Decides whether a call fails with EAGAIN. Only for a watched descriptor, which can get readiness later,
+/// and not again in the next turn, so that the program makes progress.
 ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
   const auto found = watched_.find(fd);
   if (found == watched_.end()) return false;
@@ -20468,7 +20505,7 @@ ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
   return true;
 }
 
-/// What comes of a connection that has been broken here: nothing more, either way.
+/// Whether the connection was broken here, so that no more bytes move in either direction.
 ANYIO_NET_FN bool faulty_backend::is_broken(int fd) const {
   const auto found = watched_.find(fd);
   return found != watched_.end() && found->second.broken;
@@ -20480,7 +20517,7 @@ ANYIO_NET_FN void faulty_backend::break_here(int fd) {
   if (found != watched_.end()) found->second.broken = true;
 }
 
-/// Who was told EAGAIN hears of readiness at one of the next waits.
+/// Makes one of the next waits report readiness, after an injected error or a short read.
 ANYIO_NET_FN void faulty_backend::owe(int fd, std::uint32_t bits) {
   const auto found = watched_.find(fd);
   if (found == watched_.end()) return;
@@ -20511,7 +20548,7 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
     break_here(fd);
     return -ECONNRESET;
   }
-  if (shorten(size) && in) owe(fd, direction);  // less than there was room for, and yet more is there
+  if (shorten(size) && in) owe(fd, direction);  // fewer bytes than fit, although more may be there
   return 0;
 }
 
@@ -20527,7 +20564,7 @@ ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
 }
 
 ANYIO_NET_FN void faulty_backend::forget(int fd) {
-  release_held(fd);  // its owner may close it
+  release_held(fd);  // the owner may close the descriptor
   watched_.erase(fd);
   inner_->forget(fd);
 }
@@ -20544,7 +20581,7 @@ ANYIO_NET_FN int faulty_backend::poll_now(int fd, std::uint32_t interest) {
 
 ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_most) {
   if (held_) release_held(held_->fd);
-  interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time goes on
+  interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time passes
   if (interrupted_) return 0;
   ++turn_;
   const int n = inner_->wait(events, owes_ ? duration::zero() : at_most);
@@ -20648,7 +20685,7 @@ inline std::size_t total_of(const message& m) noexcept {
   return total;
 }
 
-/// A message of which only so many bytes go.
+/// A copy of a message that is limited to `size` bytes.
 class shortened_message {
  public:
   shortened_message(const message& m, std::size_t size) : parts_(m.parts.begin(), m.parts.end()), m_(m) {
@@ -20692,12 +20729,12 @@ ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
   return inner_->send_message(fd, shortened_message(m, size).get());
 }
 
-/// An IP datagram, which may be lost, come twice, or come late. What is larger than an Ethernet packet is
-/// left alone: the system may refuse it, and its sender must hear so.
+/// Sends an IP datagram, which may be lost, duplicated or delayed. A datagram that is larger than an Ethernet
+/// packet gets no faults: the system may reject it, and its sender must get that error.
 ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
   constexpr std::size_t fits_everywhere = 1472;
   const auto total = static_cast<ssize_t>(total_of(m));
-  const bool in_pieces = m.control_size != 0;  // a part is then a datagram
+  const bool in_pieces = m.control_size != 0;  // GSO: each part is one datagram
   if ((in_pieces ? m.parts.front().iov_len : total_of(m)) > fits_everywhere)
     return inner_->send_message(fd, m);
   if (chance(faults.drop)) return total;
@@ -20715,7 +20752,7 @@ ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
   return n;
 }
 
-/// Sends what was held back of this descriptor, behind what came after it.
+/// Sends the datagram of this descriptor that was held back, after the datagram that followed it.
 ANYIO_NET_FN void faulty_backend::release_held(int fd) {
   if (!held_ || held_->fd != fd) return;
   held_datagram h = std::move(*held_);
@@ -20863,7 +20900,7 @@ ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inne
 ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
 
 ANYIO_NET_FN int faulty_backend::after_fork() {
-  held_.reset();  // the parent sends it
+  held_.reset();  // the parent sends the held datagram
   return inner_->after_fork();
 }
 
@@ -20909,7 +20946,7 @@ ANYIO_NET_FN std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inn
 
 // == simulation/sim.ipp ===========================================================================
 
-// How a simulated run begins and ends.
+// The start and the end of a simulated run.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -20937,8 +20974,8 @@ ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
   network.trace("close", fd, network.close(fd));
 }
 
-/// What goes wrong above the network. What is lost is lost on the way, which each link may have its own
-/// chance of.
+/// The faults above the network. Loss happens in the network, since each link may have its own probability of
+/// it.
 inline sim::faults faults_above(sim::faults f) noexcept {
   f.drop = 0;
   return f;
@@ -20979,7 +21016,7 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
     case sim_verdict::spins:
       return fail(errc::timed_out,
                   "the program spins: it calls on and on, and no byte moves and no time passes");
-    case sim_verdict::none: break;  // an exception, or the program has ended its loop
+    case sim_verdict::none: break;  // an exception, or the program destroyed its loop
   }
 }
 
@@ -21003,7 +21040,7 @@ ANYIO_NET_FN sim::options sim_fuzz_options(std::span<const std::uint8_t> input) 
   return o;
 }
 
-/// Most runs see few kinds of trouble, those thoroughly.
+/// Chooses faults so that most runs have only a few kinds of them, but those often.
 ANYIO_NET_FN void sim_choose_faults(sim_session& session) {
   sim_choices& choices = session.network().choices;
   const std::size_t kinds = choices.pick(256);
@@ -21051,7 +21088,7 @@ ANYIO_NET_FN std::string report::message() const {
   line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";
   constexpr char digits[] = "0123456789abcdef";
   std::size_t size = choices.size();
-  while (size != 0 && choices[size - 1] == 0) --size;  // used up is 0
+  while (size != 0 && choices[size - 1] == 0) --size;  // missing choices count as 0
   for (std::size_t i = 0; i < size; ++i) {
     line += digits[choices[i] >> 4];
     line += digits[choices[i] & 15];
@@ -21077,7 +21114,7 @@ ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view digits) {
     if (half) bytes.push_back(static_cast<std::uint8_t>(value));
     half = !half;
   }
-  bytes.reserve(bytes.size() + 1);  // so that `data()` is there also when all are harmless
+  bytes.reserve(bytes.size() + 1);  // so that `data()` is not null, even if all choices were harmless
   return bytes;
 }
 
@@ -21119,7 +21156,7 @@ ANYIO_NET_FN void raise(int signal) {
 
 // == simulation/sim_backend.ipp ===================================================================
 
-// The seam's calls, in memory.
+// The calls of the backend, in memory.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -21128,7 +21165,7 @@ ANYIO_NET_FN void raise(int signal) {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// --- time and chance
+// --- time and randomness
 
 ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
 
@@ -21335,7 +21372,7 @@ ANYIO_NET_FN bool sim_backend::take_signal(int number) { return network_->take_s
 
 ANYIO_NET_FN bool sim_backend::uses_threads() const { return false; }
 
-/// At least one, so that cancelling meets a call that has not begun, as it may on a helper thread.
+/// At least one, so that cancellation can find a call that has not begun, as on a helper thread.
 ANYIO_NET_FN std::size_t sim_backend::turns_before_call() { return 1 + network_->choices.pick(8); }
 
 ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAGAIN; }
@@ -21346,7 +21383,7 @@ ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAG
 
 // == simulation/sim_choices.ipp ===================================================================
 
-// How choices are made.
+// The implementation of choices.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -21400,7 +21437,7 @@ ANYIO_NET_FN std::uint64_t sim_choices::noise() {
 
 // == simulation/sim_sockets.ipp ===================================================================
 
-// The sockets' calls that come before any byte: addresses, listening, connecting.
+// Socket calls before data is sent: addresses, listening, connecting.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -21416,14 +21453,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 // --- addresses
 
-/// The name by which a UNIX socket is found. Abstract names are another set for each type.
+/// The name by which a UNIX socket is found. Each socket type has its own set of abstract names.
 inline std::string place_of(const std::string& path, int type) {
   std::string place = path;
   if (!path.empty() && path.front() == '\0') place += type == SOCK_STREAM ? 's' : 'd';
   return place;
 }
 
-/// An address for a socket of its family; an IPv6 socket hears of IPv4 in its mapped form.
+/// Reads an address for a socket of this family; an IPv6 socket accepts an IPv4 address in its mapped form.
 ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
                                             ip_endpoint& out) const {
   if (size < sizeof(sa_family_t) || address->sa_family != s.family) return false;
@@ -21462,7 +21499,7 @@ inline void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, 
 
 inline bool is_any(const ip_address& a) { return a == ip_address::any_v4() || a == ip_address::any_v6(); }
 
-/// Whether a socket bound there takes what is sent to this address.
+/// Whether a bound socket receives data that is sent to this address.
 inline bool covers(const sim_socket& s, const ip_address& target) {
   if (s.local.address == target) return true;
   if (!is_any(s.local.address)) return false;
@@ -21519,7 +21556,7 @@ ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& 
   if (is_abstract && profile_ != sim::profile::linux_) return -ENOENT;
   if (is_abstract && s->bound) return -EINVAL;
   const std::string place = place_of(path, s->type);
-  const bool is_left_behind = is_abstract && at_path(place) == nullptr;  // there is no file to stay
+  const bool is_left_behind = is_abstract && at_path(place) == nullptr;  // an abstract name leaves no file
   if (files_.contains(place) && !is_left_behind) return -EADDRINUSE;
   if (s->bound) return -EINVAL;
   files_[place] = file{s, next_inode_++};
@@ -21548,7 +21585,7 @@ ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t si
   const bool broadcast = at.address == ip_address::v4(0xffffffff);
   if (s->type == SOCK_STREAM && (at.address.is_multicast() || broadcast)) return -EADDRNOTAVAIL;
   const int status = bind_ip(s, at);
-  // Linux: a socket of one IPv6 address hears of no IPv4.
+  // Linux: a socket that is bound to one IPv6 address receives no IPv4.
   if (status >= 0 && at.address.is_v6() && !is_any(at.address)) s->options[{IPPROTO_IPV6, IPV6_V6ONLY}] = 1;
   return status;
 }
@@ -21572,7 +21609,7 @@ ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
       return -EADDRINUSE;
   }
   s->stage = sim_socket::state::listening;
-  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, and Linux's one more
+  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, plus one as on Linux
   return 0;
 }
 
@@ -21594,16 +21631,16 @@ ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
     if (!covers(*s, at.address)) continue;
     const bool is_special = !is_any(s->local.address);
     if (special && !is_special) continue;
-    if (is_special && !special) found.clear();  // the more special one goes first
+    if (is_special && !special) found.clear();  // a specific address takes precedence
     special = is_special;
     found.push_back(s);
   }
-  // Those that share a port take turns.
+  // Listeners that share a port take turns.
   return found.empty() ? nullptr : found[found.size() == 1 ? 0 : next_listener_++ % found.size()];
 }
 
-/// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
-/// that was connected with it.
+/// Disconnects a UNIX datagram socket. If it has unread datagrams, Linux discards them and reports ECONNRESET
+/// to a peer that is connected to it.
 ANYIO_NET_FN void sim_network::leave_peer(sim_socket& s) {
   const sim_handle peer = s.peer.lock();
   s.stage = sim_socket::state::fresh;
@@ -21653,7 +21690,7 @@ ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::strin
   return 0;
 }
 
-/// Who sends to no address in particular sends to itself.
+/// The address that replaces the unspecified address as a destination: the machine itself.
 inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
   if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
@@ -21672,7 +21709,7 @@ ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t
       case sim_socket::state::connecting: return -EALREADY;
       case sim_socket::state::connected: return std::exchange(s->told, true) ? -EISCONN : 0;
       case sim_socket::state::listening: return -EISCONN;
-      case sim_socket::state::refused:  // it is told, and the socket may try again
+      case sim_socket::state::refused:  // reports the error; the socket may try again
         s->stage = sim_socket::state::fresh;
         if (s->roaming)
           s->local.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
@@ -21706,7 +21743,7 @@ ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t
   return -EINPROGRESS;
 }
 
-/// The first segment of a connection goes out.
+/// Sends the first segment of a connection.
 ANYIO_NET_FN void sim_network::call(arrival& a) {
   const sim_handle client = a.from.lock();
   if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
@@ -21716,7 +21753,7 @@ ANYIO_NET_FN void sim_network::call(arrival& a) {
   dispatch(when, std::move(a));
 }
 
-/// It was not answered, and goes out again after a while: 127 seconds in all, 75 on the BSDs.
+/// Sends an unanswered first segment again after a pause. Gives up after 127 seconds, on the BSDs after 75.
 ANYIO_NET_FN void sim_network::call_again(arrival& a) {
   const bool is_linux = profile_ == sim::profile::linux_;
   const int most_tries = is_linux ? 6 : 5;
@@ -21734,7 +21771,7 @@ ANYIO_NET_FN void sim_network::call_again(arrival& a) {
   dispatch(when, std::move(a));
 }
 
-/// The first segment arrives where somebody may listen.
+/// Handles the arrival of the first segment at its destination, where a listener may exist.
 ANYIO_NET_FN void sim_network::knock(arrival& a) {
   const sim_handle client = a.from.lock();
   if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
@@ -21742,7 +21779,7 @@ ANYIO_NET_FN void sim_network::knock(arrival& a) {
   const bool full = listener != nullptr && listener->accepted.size() >= listener->backlog;
   if (full || is_dead(a.target.address, client->local.address)) return call_again(a);
   const time_point answered = arrival_time(a.target.address, client->local.address, true);
-  if (listener == nullptr && a.target == client->local) {  // it calls itself, and answers
+  if (listener == nullptr && a.target == client->local) {  // it connects to itself
     client->peer = client;
     return dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
   }
@@ -21778,7 +21815,7 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
   return add(connection);
 }
 
-/// Nothing more will go either way on this connection, of which Linux then forgets the other end.
+/// Whether this connection is closed in both directions; Linux then forgets its remote address.
 inline bool is_over(const sim_socket& s) {
   return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
 }
@@ -21804,7 +21841,7 @@ ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
   if (how != SHUT_RD && sends && s->type == SOCK_STREAM) send_to_peer(*s, arrival::kind::end);
   if (const sim_handle peer = s->peer.lock();
       how != SHUT_WR && peer != nullptr && !s->is_ip() && s->type == SOCK_STREAM) {
-    peer->sending_over = true;  // UNIX sockets know at once that nobody will receive
+    peer->sending_over = true;  // UNIX sockets know at once that the peer will not receive
     changed(*peer);
   }
   changed(*s);
@@ -21846,7 +21883,7 @@ ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address,
 
 // == simulation/sim_messages.ipp ==================================================================
 
-// The sockets' calls that follow: options, bytes, datagrams, descriptors that are passed.
+// Socket calls for data: options, bytes, datagrams, passed descriptors.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -21866,7 +21903,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 // --- options
 
-/// What a kind of socket has no options of. There is neither GRO nor GSO here.
+/// The error for an option level that this kind of socket does not have, or 0. There is no GRO and no GSO.
 inline int option_refusal(const sim_socket& s, int level, bool gets) {
   if (level == SOL_SOCKET) return 0;
   if (!s.is_ip()) return -EOPNOTSUPP;
@@ -21910,7 +21947,7 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
   return 0;
 }
 
-/// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
+/// Adds a socket to a multicast group, or removes it. Returns 1 if the option is not about membership.
 inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
   ip_address group;
   bool joins = false;
@@ -21939,7 +21976,7 @@ inline int change_membership(sim_socket& s, int level, int name, const void* val
 ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
-  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // of an accepted connection that is gone
+  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // the connection is gone
   if (const int status = option_refusal(*s, level, false); status < 0) return status;
   if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE || name == SO_ACCEPTCONN))
     return -ENOPROTOOPT;
@@ -22005,7 +22042,7 @@ ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, messa
   } else {
     m.control_size = 0;
   }
-  for (const sim_handle& s : passed) drop(s);  // its place in the message
+  for (const sim_handle& s : passed) drop(s);  // the reference of the message
 }
 
 // --- bytes
@@ -22024,7 +22061,7 @@ inline std::size_t size_of_parts(const message& m) {
   return total;
 }
 
-/// Copies to the parts of a message, behind so many bytes that are there.
+/// Copies bytes to the parts of a message, after the first `offset` bytes.
 inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
   for (const ::iovec& part : m.parts) {
     if (offset >= part.iov_len) {
@@ -22040,7 +22077,7 @@ inline void scatter(const message& m, std::size_t offset, std::string_view bytes
 }
 
 ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noexcept {
-  constexpr std::size_t datagrams = 11;  // Linux's max_dgram_qlen and one
+  constexpr std::size_t datagrams = 11;  // Linux's net.unix.max_dgram_qlen plus one
   constexpr std::size_t usual = 131072;
   if (to.type == SOCK_DGRAM) return datagrams;
   const int chosen = to.option(SOL_SOCKET, SO_RCVBUF);
@@ -22076,7 +22113,7 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
   const sim_handle peer = s->peer.lock();
   if (peer == nullptr || peer->gone) {
     if (!s->is_ip()) return -EPIPE;
-    // It goes out, and is answered with a reset, or with nothing.
+    // The segment is sent, and is answered with a reset, or not answered.
     if (total == 0) return 0;
     if (is_dead(s->local.address, s->remote.address) || is_dead(s->remote.address, s->local.address)) {
       dispatch(anyio::detail::add(now_, std::chrono::milliseconds(924600)),
@@ -22122,7 +22159,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
   if (unconnected && !s.is_ip()) return nothing(-EINVAL);
   if (s.stage == sim_socket::state::listening) return nothing(-ENOTCONN);
   if (s.inbox.empty()) {
-    if (s.ended && s.is_ip()) return nothing(0);  // before a reset that came later
+    if (s.ended && s.is_ip()) return nothing(0);  // the end came before the reset
     if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
     if (s.ended || s.reset || s.receiving_over) return nothing(0);
     if (unconnected) return nothing(-ENOTCONN);
@@ -22146,7 +22183,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
       if (got == room) break;
     }
   }
-  const bool takes_descriptors = room == 0;  // those of the first byte come without it
+  const bool takes_descriptors = room == 0;  // the descriptors of the first byte come without it
   while (!m.peek && (got < room || takes_descriptors) && !s.inbox.empty()) {
     sim_chunk& chunk = s.inbox.front();
     const std::size_t n = std::min(room - got, chunk.data.size());
@@ -22197,11 +22234,11 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     const bool shares = s->option(SOL_SOCKET, SO_REUSEPORT) != 0 && rank == best &&
                         found.front()->option(SOL_SOCKET, SO_REUSEPORT) != 0;
     best = rank;
-    if (!shares) found.clear();  // the last one that was bound has it
+    if (!shares) found.clear();  // the socket that was bound last receives it
     found.push_back(s);
   }
   if (best < 0 || found.size() < 2) return found;
-  // Of those that share a port each has its senders, so that all that one sends goes to one.
+  // Sockets that share a port divide the senders, so that all datagrams of a sender go to one socket.
   return {found[from.port % found.size()]};
 }
 
@@ -22219,7 +22256,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
       return -EDESTADDRREQ;
     }
     if (to.port == 0) return -EINVAL;
-    constexpr std::size_t most = 65507;  // 65535 less the headers of IPv4 and UDP
+    constexpr std::size_t most = 65507;  // 65535 minus the headers of IPv4 and UDP
     if (total > (to.address.is_v6() ? most + 20 : most)) return -EMSGSIZE;
     if (to.address == ip_address::v4(0xffffffff) && s->option(SOL_SOCKET, SO_BROADCAST) == 0) return -EACCES;
     if (is_any(to.address)) to.address = own_address(*s, to.address);
@@ -22244,7 +22281,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
   }
   const bool named = m.address != nullptr;
   if (!named && s->stage != sim_socket::state::connected) return -ENOTCONN;
-  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default less what the kernel keeps
+  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default minus the kernel's overhead
   if (total > most) return -EMSGSIZE;
   if (s->broken != 0) return -std::exchange(s->broken, 0);
   if (s->sending_over) return -EPIPE;
@@ -22256,7 +22293,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     to = at_path(place);
   }
   if (to == nullptr || to->gone) {
-    if (!named) leave_peer(*s);  // it is told once
+    if (!named) leave_peer(*s);  // the sender gets the error once
     return -ECONNREFUSED;
   }
   if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
@@ -22297,7 +22334,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
   s.inbox_bytes -= chunk.data.size();
   s.inbox.pop_front();
   hand_over(std::move(passed), m, takes_control);
-  if (!s.is_ip()) {  // whoever is connected to it may send again
+  if (!s.is_ip()) {  // sockets that are connected to it may send again
     for (auto& [fd, d] : descriptors_)
       if (d.socket->peer.lock().get() == &s) changed(*d.socket);
   }
@@ -22310,7 +22347,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
 
 // == simulation/sim_network.ipp ===================================================================
 
-// The network's own state: descriptors, readiness, time, what is on its way, names.
+// The state of the network: descriptors, readiness, time, data in transit, names.
 
 #if defined(ANYIO_NET_SIM)
 
@@ -22322,7 +22359,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// So that times before the beginning can be told, too.
+/// Not zero, so that times before the beginning can be represented.
 inline constexpr time_point sim_beginning = time_point(std::chrono::hours(1));
 
 ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
@@ -22336,7 +22373,7 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       profile_(options.profile),
       everywhere_(options.faults) {}
 
-/// Sockets that lie in one another's inboxes would never end by themselves.
+/// Clears the inboxes, since sockets in one another's inboxes would never be destroyed.
 ANYIO_NET_FN sim_network::~sim_network() {
   for (const auto& place : all_)
     if (const sim_handle s = place.lock()) s->inbox.clear();
@@ -22449,7 +22486,7 @@ ANYIO_NET_FN int sim_network::close(int fd) {
   return 0;
 }
 
-/// One reference less; the last one ends the socket.
+/// Drops one reference; the last one closes the socket.
 ANYIO_NET_FN void sim_network::drop(const sim_handle& socket) {
   if (--socket->descriptors == 0) end_of_socket(*socket);
 }
@@ -22470,14 +22507,14 @@ ANYIO_NET_FN void sim_network::end_of_socket(sim_socket& s) {
   s.inbox.clear();
   s.inbox_bytes = 0;
   drop_held(s);
-  // Who accepts a connection may do so before this end has heard of it.
+  // The peer may have accepted the connection before this end knows of it.
   if (s.stage == sim_socket::state::connecting) return send_to_peer(s, arrival::kind::reset, ECONNRESET);
   if (s.stage != sim_socket::state::connected || s.type != SOCK_STREAM || s.reset) return;
-  const bool at_once = s.is_ip() && s.option(SOL_SOCKET, SO_LINGER) != 0;  // with a time of 0
+  const bool at_once = s.is_ip() && s.option(SOL_SOCKET, SO_LINGER) != 0;  // SO_LINGER with a time of 0
   if (unread || at_once) {
     send_to_peer(s, arrival::kind::reset, ECONNRESET);
   } else {
-    send_to_peer(s, arrival::kind::end);  // again does no harm
+    send_to_peer(s, arrival::kind::end);  // a second end has no effect
   }
 }
 
@@ -22513,8 +22550,8 @@ ANYIO_NET_FN std::uint32_t sim_network::level(sim_socket& s) const {
   return bits;
 }
 
-/// Whether a UNIX datagram socket takes nothing from this one now. Linux lets two that are connected with
-/// each other send as much as their memory allows.
+/// Whether a UNIX datagram socket accepts no message from `from` now. On Linux, two sockets that are
+/// connected to each other may send as much as their buffer memory allows.
 ANYIO_NET_FN bool sim_network::is_full(const sim_socket& to, const sim_socket& from) const {
   if (to.gone || &to == &from) return false;
   if (profile_ == sim::profile::linux_ && to.peer.lock().get() == &from) return to.inbox_bytes >= 131072;
@@ -22574,7 +22611,7 @@ ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
     signalled_.erase(signalled_.begin() + static_cast<std::ptrdiff_t>(which));
     const auto found = descriptors_.find(fd);
     if (found == descriptors_.end() || !found->second.signalled)
-      continue;  // closed, the number perhaps used anew
+      continue;  // it was closed, and the number may be reused
     descriptor& d = found->second;
     if (count == events.size()) {
       later.push_back(fd);
@@ -22591,7 +22628,7 @@ ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
   return static_cast<int>(count);
 }
 
-// --- what is on its way
+// --- data in transit
 
 ANYIO_NET_FN const sim::faults& sim_network::link(const ip_address& from, const ip_address& to) const {
   const auto found = links_.find({from, to});
@@ -22607,7 +22644,7 @@ ANYIO_NET_FN bool sim_network::is_dead(const ip_address& from, const ip_address&
   return link(from, to).drop >= 1;
 }
 
-/// When what is sent now will be there. A segment of a stream that is lost is sent again, and comes late.
+/// The arrival time of data that is sent now. A lost segment of a stream is sent again, and arrives late.
 ANYIO_NET_FN time_point sim_network::arrival_time(const ip_address& from, const ip_address& to,
                                                   bool reliable) {
   const sim::faults& way = link(from, to);
@@ -22636,9 +22673,9 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
     case arrival::kind::call: return call(a);
     case arrival::kind::knock: return knock(a);
     case arrival::kind::datagram: {
-      // The sender's own socket, by which the peer of a connected one is told of what nobody received.
+      // The sending socket: if it is connected, it is notified of a datagram that no socket received.
       const sim_handle from = a.from.lock();
-      if (to != nullptr) {  // UNIX: it was looked up when it was sent
+      if (to != nullptr) {  // UNIX: the receiver was found when the datagram was sent
         --to->on_the_way;
         if (to->gone) return drop_chunk(a.chunk);
         to->inbox_bytes += a.chunk.data.size();
@@ -22677,7 +22714,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
       to->broken = a.error_number;
       return changed(*to);
     case arrival::kind::bytes:
-      if (to == nullptr) {  // it was closed meanwhile; of a UNIX socket nothing is on its way for long
+      if (to == nullptr) {  // an IP receiver was closed meanwhile; UNIX data arrives at once
         drop_chunk(a.chunk);
         const sim_handle from = a.from.lock();
         if (from != nullptr && !is_dead(from->remote.address, from->local.address))
@@ -22690,7 +22727,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
     case arrival::kind::end:
       if (to == nullptr || to->gone || to->reset) return;
       to->ended = true;
-      if (!to->is_ip()) {  // a UNIX socket whose peer has closed knows that nobody will receive
+      if (!to->is_ip()) {  // a UNIX socket knows at once that its closed peer will not receive
         const sim_handle closer = a.from.lock();
         if (closer == nullptr || closer->gone || closer->receiving_over) to->sending_over = true;
       }
@@ -22705,7 +22742,7 @@ ANYIO_NET_FN void sim_network::break_stream(sim_socket& s, int error_number) {
   if (s.reset) return;
   s.reset = true;
   s.broken = s.ended && s.is_ip() && error_number == ECONNRESET ? EPIPE : error_number;
-  if (profile_ != sim::profile::linux_ && s.is_ip()) {  // what has not been read is lost there
+  if (profile_ != sim::profile::linux_ && s.is_ip()) {  // unread data is lost on the BSDs and macOS
     s.inbox.clear();
     s.inbox_bytes = 0;
   }
@@ -22714,7 +22751,7 @@ ANYIO_NET_FN void sim_network::break_stream(sim_socket& s, int error_number) {
 
 ANYIO_NET_FN void sim_network::arrive_bytes(sim_socket& s, sim_chunk&& chunk) {
   if (s.gone || s.reset) {
-    // A segment for a connection that is no longer there is answered with a reset (RFC 9293, section 3.5.2).
+    // A segment for a connection that no longer exists is answered with a reset (RFC 9293, section 3.5.2).
     drop_chunk(chunk);
     send_to_peer(s, arrival::kind::reset, s.is_ip() ? ECONNRESET : EPIPE);
     return;
@@ -22733,7 +22770,7 @@ ANYIO_NET_FN void sim_network::arrive_bytes(sim_socket& s, sim_chunk&& chunk) {
   changed(s);
 }
 
-/// To the other end of a stream, behind what is on its way there.
+/// Sends an event to the peer of a stream, after the data that is in transit.
 ANYIO_NET_FN void sim_network::send_to_peer(sim_socket& s, arrival::kind what, int error_number) {
   if (const sim_handle peer = s.peer.lock()) transmit(s, peer, arrival{what, peer, {}, {}, {}, error_number});
 }
@@ -22743,7 +22780,7 @@ ANYIO_NET_FN void sim_network::transmit(sim_socket& s, const sim_handle& peer, a
   time_point when = now_;
   if (s.is_ip()) {
     const bool dead = is_dead(s.local.address, s.remote.address);
-    if (a.what == arrival::kind::reset) {  // which is sent once, and ends what was to be sent again
+    if (a.what == arrival::kind::reset) {  // sent once; it also drops the held segments
       drop_held(*peer);
       if (dead) return;
     } else if (dead || !peer->held.empty()) {
@@ -22766,8 +22803,8 @@ ANYIO_NET_FN void sim_network::drop_held(sim_socket& s) {
   s.held.clear();
 }
 
-/// What a dead way held back is sent again, at longer and longer intervals, until the sender gives up, as
-/// with Linux's net.ipv4.tcp_retries2 of 15.
+/// Sends the segments again that a dead link held back, at increasing intervals, until the sender gives up,
+/// as with Linux's net.ipv4.tcp_retries2 of 15.
 ANYIO_NET_FN void sim_network::retry(arrival& a) {
   constexpr int most_tries = 15;
   const sim_handle to = a.to.lock();
@@ -22823,7 +22860,7 @@ ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
 
 ANYIO_NET_FN int sim_network::unlink(const char* path) { return files_.erase(path) != 0 ? 0 : -ENOENT; }
 
-/// Names are the same in capitals and with the root's dot.
+/// Converts a name to lower case and removes the final dot, since neither matters in a name.
 inline std::string plain_name(std::string_view name) {
   if (name.ends_with('.')) name.remove_suffix(1);
   std::string plain(name);

@@ -1,4 +1,4 @@
-// Reading and writing addresses, character by character, and the kernel's structures, byte by byte.
+// Parsing and formatting of addresses, and conversion to and from the kernel's structures.
 #pragma once
 
 #include "base/address.hpp"
@@ -14,7 +14,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 // The functions of <cctype> depend on the locale.
 inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
-// Takes a decimal number of at most `max` off the front of `text`.
+// Removes a decimal number of at most `max` from the front of `text`.
 inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
   std::uint64_t value = 0;
   std::size_t digits = 0;
@@ -28,7 +28,7 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   return true;
 }
 
-// Writes 4 bytes.
+// Parses an IPv4 address; writes 4 bytes.
 [[gnu::cold]] inline bool parse_v4(std::string_view text, std::byte* out) noexcept {
   for (int i = 0; i < 4; ++i) {
     if (i != 0) {
@@ -43,7 +43,7 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   return text.empty();
 }
 
-// One to four hexadecimal digits; writes 2 bytes.
+// Parses one to four hexadecimal digits; writes 2 bytes.
 [[gnu::cold]] inline bool parse_v6_group(std::string_view text, std::byte* out) noexcept {
   if (text.empty() || text.size() > 4) return false;
   unsigned value = 0;
@@ -64,11 +64,11 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   return true;
 }
 
-// Writes into 16 bytes that are zero.
+// Parses an IPv6 address; writes into 16 bytes that are zero.
 [[gnu::cold]] inline bool parse_v6(std::string_view text, std::byte* out) noexcept {
   constexpr std::size_t none = 17;
   std::size_t filled = 0;
-  std::size_t gap = none;  // how much is filled where "::" stands
+  std::size_t gap = none;  // the value of `filled` at the "::"
   if (text.starts_with("::")) {
     gap = 0;
     text.remove_prefix(2);
@@ -76,7 +76,7 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   while (!text.empty()) {
     const std::string_view group = text.substr(0, text.find(':'));
     text.remove_prefix(group.size());
-    if (group.find('.') != group.npos) {  // IPv4, which may only be the end
+    if (group.find('.') != group.npos) {  // an IPv4 address is allowed only at the end
       if (!text.empty() || filled > 12 || !parse_v4(group, out + filled)) return false;
       filled += 4;
       break;
@@ -94,13 +94,13 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
     }
   }
   if (gap == none) return filled == 16;
-  if (filled == 16) return false;  // "::" stands for one group at least
+  if (filled == 16) return false;  // "::" replaces at least one group
   std::rotate(out + gap, out + filled, out + 16);
   return true;
 }
 
-// An all-digit scope is always the number, even where an interface is called so: one text has one
-// meaning, and the digits need no system call.
+// A scope of digits only is always a number, even if an interface has that name: each text has only one
+// meaning, and digits need no system call.
 [[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
   if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
@@ -142,7 +142,7 @@ inline bool is_v4_mapped(const std::byte* bytes) noexcept {
   return std::memcmp(bytes, prefix, sizeof prefix) == 0;
 }
 
-// RFC 5952: the longest run of zero groups, of two at least, the first of equals, is "::".
+// RFC 5952: the longest run of at least two zero groups becomes "::", the first one if several are equal.
 inline void append_v6(std::string& out, const std::byte* bytes) {
   if (is_v4_mapped(bytes)) {
     out += "::ffff:";
@@ -179,7 +179,7 @@ inline void append_v6(std::string& out, const std::byte* bytes) {
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
     const std::string_view text(name);
-    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // else it would be read as a number
+    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // `parse` would read it as a number
       out += text;
       return;
     }
@@ -187,7 +187,7 @@ inline void append_v6(std::string& out, const std::byte* bytes) {
   append_decimal(out, scope);
 }
 
-// The family, or AF_UNSPEC if `size` does not reach it.
+// Returns the family, or AF_UNSPEC if `size` is too small to contain it.
 inline int sockaddr_family(const sockaddr* data, socklen_t size) noexcept {
   decltype(data->sa_family) family = AF_UNSPEC;
   if (data == nullptr || size < offsetof(sockaddr, sa_family) + sizeof family) return AF_UNSPEC;
@@ -210,7 +210,7 @@ ANYIO_NET_COLD result<unix_address> make_unix_address(std::string_view path, con
   } else if (!path.empty()) {
     if (length >= room) return error(errc::os_error, ENAMETOOLONG, operation);
     if (path.find('\0') != path.npos) return error(errc::os_error, EINVAL, operation);
-    ++length;  // the NUL counts
+    ++length;  // the size includes the NUL
   }
   std::copy(path.begin(), path.end(), address.storage.sun_path);
   address.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);

@@ -1,7 +1,7 @@
-// Bytes in order: put in at the end, taken from the front.
+// A queue of bytes: appended at the end, consumed from the front.
 //
-// The room for them is made when bytes come and goes back to the recycler when none are left, so that whoever
-// waits holds no memory. This part must not know where the bytes come from.
+// The queue allocates memory when bytes arrive and returns it to the recycler when no bytes are left, so that
+// a waiting reader holds no memory. This part must not know where the bytes come from.
 #pragma once
 
 #include "base/buffer.hpp"
@@ -14,7 +14,7 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// A queue of bytes in one piece of memory. Takes as much as there is memory for.
+/// A queue of bytes in one contiguous block of memory. Its size is limited only by the available memory.
 class byte_queue {
  public:
   byte_queue() = default;
@@ -24,34 +24,34 @@ class byte_queue {
 
   /// Copies bytes to the end.
   void append(const_buffer bytes);
-  /// All of them, in order; valid until the next call that is not const.
+  /// All bytes of the queue, in order; valid until the next call that is not const.
   [[nodiscard]] std::span<const std::byte> data() const noexcept { return {memory_ + begin_, size()}; }
-  /// The same as text.
+  /// All bytes of the queue as text; valid until the next call that is not const.
   [[nodiscard]] std::string_view view() const noexcept {
     return {reinterpret_cast<const char*>(memory_) + begin_, size()};
   }
-  /// How many bytes it holds.
+  /// How many bytes the queue holds.
   [[nodiscard]] std::size_t size() const noexcept { return end_ - begin_; }
-  /// Whether it holds none.
+  /// Whether the queue holds no bytes.
   [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
-  /// Drops so many, at most `size()`, from the front.
+  /// Removes the first `n` bytes; `n` is at most `size()`.
   void consume(std::size_t n) noexcept;
 
-  /// Room for at least so many bytes at the end; `commit` says how many were put there.
+  /// Returns room for at least this many bytes at the end; `commit` then says how many were written there.
   [[nodiscard]] mutable_buffer prepare(std::size_t at_least);
-  /// So many of what `prepare` gave now belong to the queue.
+  /// Adds the first `n` bytes of the room that `prepare` returned to the queue.
   void commit(std::size_t n) noexcept { end_ += n; }
   /// Copies bytes to the front.
   void put_back(const_buffer bytes);
-  /// Gives back room that holds nothing.
+  /// Releases the memory if the queue is empty.
   void trim() noexcept {
     if (empty()) release();
   }
-  /// Whether it holds memory, which an idle one need not.
+  /// Whether the queue holds memory; an empty queue may hold none.
   [[nodiscard]] bool has_memory() const noexcept { return memory_ != nullptr; }
 
   static constexpr std::size_t least = 4096;        ///< the recycler's largest size class
-  static constexpr std::size_t kept_limit = 65536;  ///< one that has grown beyond is freed once it is empty
+  static constexpr std::size_t kept_limit = 65536;  ///< larger memory is freed once the queue is empty
 
  private:
   void rearrange(std::size_t front, std::size_t capacity);

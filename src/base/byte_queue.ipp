@@ -1,4 +1,4 @@
-// How a queue of bytes keeps them.
+// The memory of a byte queue.
 #pragma once
 
 #include "base/byte_queue.hpp"
@@ -9,7 +9,7 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// Moves the content behind so many free bytes, in memory of at least this capacity.
+/// Moves the content so that `front` free bytes come before it, in memory of at least this capacity.
 ANYIO_NET_FN void byte_queue::rearrange(std::size_t front, std::size_t capacity) {
   const std::size_t used = size();
   if (capacity > capacity_) {

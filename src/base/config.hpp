@@ -1,27 +1,27 @@
-// Every macro of the library, in one place.
+// All macros of the library.
 //
 // A program may define, before the first include or on the command line:
 //
 //   ANYIO_NET_MBEDTLS          TLS with mbedTLS, 2.28 or 3.2 and later
 //   ANYIO_NET_OPENSSL          TLS with OpenSSL 3
-//   ANYIO_NET_SIM              simulation, and faults on top of any backend
-//   ANYIO_NET_KQUEUE           wait with kqueue on Linux too, over a library that brings <sys/event.h>
-//   ANYIO_NET_NO_THREADS       names resolve in place, `to_thread` is absent
-//   ANYIO_NET_ASSERT(x)        checks a precondition; unless defined it aborts, with NDEBUG it is nothing
-//   ANYIO_NET_SPLIT            declarations only; one file defines ANYIO_NET_IMPLEMENTATION too
+//   ANYIO_NET_SIM              simulation, and fault injection for any backend
+//   ANYIO_NET_KQUEUE           use kqueue on Linux too, through a library that provides <sys/event.h>
+//   ANYIO_NET_NO_THREADS       names are resolved on the calling thread, `to_thread` is absent
+//   ANYIO_NET_ASSERT(x)        checks a precondition; the default aborts, or does nothing with NDEBUG
+//   ANYIO_NET_SPLIT            declarations only; one file also defines ANYIO_NET_IMPLEMENTATION
 //   ANYIO_NET_IMPLEMENTATION   in split mode: this file holds the definitions
 //
-// Exceptions are found out from the compiler. Whatever changes a layout is part of the name of the
-// inline namespace, so that units that disagree do not share a symbol.
+// The compiler tells whether exceptions are enabled. Each setting that changes a layout is part of the name
+// of the inline namespace, so that translation units with different settings share no symbol.
 #pragma once
 
 #include "base/intro.hpp"
 
-// The one place where the version stands: the build files and the packages read it here.
+// The version is defined only here: the build files and the packages read it from here.
 #define ANYIO_NET_VERSION_MAJOR 0
 #define ANYIO_NET_VERSION_MINOR 1
 #define ANYIO_NET_VERSION_PATCH 0
-/// As one number, for `#if`.
+/// The version as one number, for `#if`.
 #define ANYIO_NET_VERSION \
   (ANYIO_NET_VERSION_MAJOR * 10000 + ANYIO_NET_VERSION_MINOR * 100 + ANYIO_NET_VERSION_PATCH)
 
@@ -32,7 +32,7 @@
 #if !defined(ANYIO_NET_ASSERT) && defined(NDEBUG)
 #define ANYIO_NET_ASSERT(x) static_cast<void>(0)
 #elif !defined(ANYIO_NET_ASSERT)
-// Not assert, which keeps the full name of each function that has one: four kilobytes in a small program.
+// Not assert, which stores the full name of each function that uses it: 4 KB in a small program.
 #define ANYIO_NET_ASSERT(x) ((x) ? static_cast<void>(0) : anyio::detail::assertion_failed(#x, __LINE__))
 #endif
 
@@ -48,7 +48,7 @@
 #endif
 
 #if !defined(ANYIO_NET_SPLIT)
-#define ANYIO_NET_FN inline  // a function that is defined in the header
+#define ANYIO_NET_FN inline  // for a function that the header defines
 #define ANYIO_NET_DEFINE 1   // this file holds the definitions
 #else
 #define ANYIO_NET_FN
@@ -58,7 +58,7 @@
 #define ANYIO_NET_DEFINE 0
 #endif
 #endif
-/// One that runs seldom: made small, which also compiles in less time.
+/// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
@@ -76,9 +76,9 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 [[noreturn]] void assertion_failed(const char* what, int line) noexcept;
 }}}  // namespace anyio::detail
 
-// Units that share no symbol of the library would link even when they disagree. Each setting
-// therefore has an object that is thread-local in one state and not in the other; the linker then
-// refuses the pair and prints the object's name.
+// Translation units that share no symbol of the library would link even with different settings. Therefore
+// each setting has an object that is thread-local in one state and not in the other; the linker then
+// rejects the pair and prints the object's name.
 #if defined(__ELF__)
 extern "C" {
 #if ANYIO_NET_EXCEPTIONS

@@ -1,8 +1,8 @@
-// What can go wrong, as a value.
+// Errors as values.
 //
-// An error is small, trivially copyable and never allocates, so that every layer can hand it on;
-// only who awaits an operation decides whether it is thrown. This part must not know the system:
-// names and words of errno values come from a table of its own.
+// An error is small, trivially copyable and never allocates, so that every layer can pass it on; only
+// the code that awaits an operation decides whether the error is thrown. This part must not know the system:
+// the names and descriptions of errno values come from its own table.
 #pragma once
 
 #include "base/config.hpp"
@@ -22,51 +22,51 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 /// The kinds of failure that a program can tell apart.
 enum class errc : std::uint8_t {
   ok,
-  end_of_stream,        ///< orderly end of the stream; again at every later receive
-  closed_resource,      ///< this end was closed, also when it was broken before
-  broken_resource,      ///< the other end or the kernel broke an open stream
-  busy_resource,        ///< another operation of the same direction is waiting
-  incomplete_read,      ///< the stream ended before all that was asked for had come
-  delimiter_not_found,  ///< as many bytes as allowed are buffered, and no delimiter among them
+  end_of_stream,        ///< orderly end of the stream; every later receive reports it again
+  closed_resource,      ///< this end was closed, even if it was broken before
+  broken_resource,      ///< the peer or the kernel broke an open stream
+  busy_resource,        ///< another operation of the same direction is pending
+  incomplete_read,      ///< the stream ended before all requested bytes arrived
+  delimiter_not_found,  ///< the buffer is full to its limit and contains no delimiter
   timed_out,
   cancelled,
   invalid_argument,
   name_resolution,  ///< a host name could not be resolved
   tls,
-  fds_truncated,  ///< more descriptors came than were asked for; all of them are closed
+  fds_truncated,  ///< more descriptors arrived than requested; all of them are closed
   not_supported,
-  deadlock,  ///< simulation only: everything waits, and nothing can come
-  os_error,  ///< connect, bind, listen, chmod and the like
+  deadlock,  ///< simulation only: every task waits, and no event can wake any of them
+  os_error,  ///< a failed system call: connect, bind, listen, chmod and others
 };
 
 /// The enumerator's name, for instance "end_of_stream".
 [[nodiscard]] std::string_view to_string(errc code) noexcept;
 
 namespace detail {
-/// "ECONNREFUSED" for its number, an empty view for one that is not known.
+/// The name of an errno value, for instance "ECONNREFUSED"; empty for an unknown value.
 [[nodiscard]] std::string_view errno_name(int value) noexcept;
 struct error_access;
 }  // namespace detail
 
-/// What failed, why, and the errno behind it. `operation` and the reason are static text.
+/// An error: the operation that failed, the reason and the errno. Operation and reason are static text.
 class [[nodiscard]] error {
  public:
   constexpr error() noexcept = default;
-  /// `operation` must be static text; an `os_error` of 0 means that there is none.
+  /// Constructs an error. `operation` must be static text; an `os_error` of 0 means that there is no errno.
   constexpr error(errc code, int os_error = 0, const char* operation = "") noexcept
       : operation_(operation), os_error_(os_error), code_(code) {}
 
-  /// What kind of failure it is, `errc::ok` for none.
+  /// The kind of failure; `errc::ok` if there is no failure.
   [[nodiscard]] constexpr errc code() const noexcept { return code_; }
-  /// The errno behind it, 0 if none.
+  /// The errno of the failed system call, 0 if there is none.
   [[nodiscard]] constexpr int os_error() const noexcept { return os_error_; }
-  /// What failed: "connect", "bind", "tls: private_key_file".
+  /// The operation that failed: "connect", "bind", "tls: private_key_file".
   [[nodiscard]] constexpr std::string_view operation() const noexcept { return operation_; }
-  /// One line that a person can act on: "connect: connection refused (ECONNREFUSED)".
+  /// One line for the user: "connect: connection refused (ECONNREFUSED)".
   [[nodiscard]] std::string message() const;
 
   friend constexpr bool operator==(error a, errc b) noexcept { return a.code_ == b; }
-  /// Compares `os_error()`.
+  /// Compares with `os_error()`; false if the error has no errno.
   friend constexpr bool operator==(error a, std::errc b) noexcept {
     return a.os_error_ != 0 && a.os_error_ == static_cast<int>(b);
   }
@@ -78,14 +78,15 @@ class [[nodiscard]] error {
   friend struct detail::error_access;
 
   const char* operation_ = "";
-  const char* reason_ = nullptr;  // words of a resolver or a TLS engine, for message()
+  const char* reason_ = nullptr;  // text of a resolver or a TLS engine, for message()
   int os_error_ = 0;
   errc code_ = errc::ok;
 };
 
 static_assert(std::is_trivially_copyable_v<error>);
 
-/// The errno in the system's category where there is one, else the `errc` in a category of its own.
+/// Converts to the errno in `std::system_category` if there is one, else to the `errc` in the category
+/// "anyio".
 [[nodiscard]] std::error_code make_error_code(error e) noexcept;
 
 namespace detail {
@@ -103,12 +104,12 @@ struct error_access {
 
 #if ANYIO_NET_EXCEPTIONS
 
-/// What a failed operation throws at its `co_await`; each `errc` has a subclass of its own.
+/// The exception that a failed operation throws at its `co_await`; each `errc` has its own subclass.
 class exception : public std::runtime_error {
  public:
-  /// Its `what()` is the error's message.
+  /// Constructs an exception whose `what()` is the error's message.
   explicit exception(const anyio::error& e) : std::runtime_error(e.message()), error_(e) {}
-  /// What was raised.
+  /// The error that the operation failed with.
   [[nodiscard]] const anyio::error& error() const noexcept { return error_; }
 
  private:

@@ -1,4 +1,4 @@
-// Words for errors.
+// Names and descriptions of errors.
 #pragma once
 
 #include "base/error.hpp"
@@ -28,8 +28,8 @@ consteval std::size_t size_of_texts(const error_text (&list)[Count]) {
   return size;
 }
 
-/// A list as it is in a program: texts one behind the other, without padding, and no pointers, which would
-/// have to be relocated when it starts.
+/// The compact form of a list in the program: the texts follow one another without padding. There are no
+/// pointers, since the loader would have to relocate them when the program starts.
 template <std::size_t Count, std::size_t Size>
 class error_texts {
  public:
@@ -42,7 +42,7 @@ class error_texts {
     }
   }
 
-  /// Without texts if the number is not known.
+  /// Returns an entry without texts if the number is not known.
   [[nodiscard]] error_text find(int number) const noexcept {
     const char* text = texts_;
     for (const std::int16_t known : numbers_) {

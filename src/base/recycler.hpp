@@ -1,8 +1,8 @@
-// Memory that goes round: blocks of a few sizes, kept per thread for the next one who asks.
+// A per-thread cache of freed blocks, in a few sizes.
 //
-// Coroutine frames, started operations and connections come and go at a high rate and in few sizes.
-// Freed blocks are kept in one list a size class, so that in steady state nothing is asked of
-// `operator new`, from which all memory comes. It must not know what is put into a block.
+// Coroutine frames, started operations and connections are created and destroyed at a high rate and in few
+// sizes. Freed blocks are kept in one list per size class. All memory comes from `operator new`, but in
+// steady state no call of it is needed. This part must not know what a block is used for.
 #pragma once
 
 #include "base/config.hpp"
@@ -17,35 +17,35 @@ struct recycler_block {
   recycler_block* next;
 };
 
-/// What a thread keeps. Trivial, so that reading it costs no guard, and all zero, so that a program's file
-/// does not hold it. The first block that is freed finds no room, which leads to `recycler::refuse`: room is
-/// made then, and `recycler::guard` will free the lists when the thread ends.
+/// The cache of one thread. It is trivial, so that an access needs no initialization guard, and all zero, so
+/// that it takes no space in the program file. The first freed block finds no room and goes to
+/// `recycler::refuse`, which makes room and registers `recycler::guard` to free the lists at thread exit.
 struct recycler_cache {
   static constexpr std::size_t step = 32;
   static constexpr std::size_t largest = 4096;
-  static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // a thread keeps at most this much
+  static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // the most that a thread keeps in `lists`
 
   struct pool {
     recycler_block* list = nullptr;
-    std::size_t room = 0;  // for so many more
+    std::size_t room = 0;  // how many more blocks fit
   };
   static constexpr std::size_t kept_small = 8192;
   static constexpr std::size_t kept_large = 16;
 
   recycler_block* lists[largest / step] = {};
-  std::size_t room = 0;  // for so many more bytes
+  std::size_t room = 0;  // how many more bytes fit
   pool pools[3] = {};
-  bool guarded = false;  // room was made; there is none any more when the thread ends
+  bool guarded = false;  // room was made; at thread exit the room becomes 0 again
 };
 
-/// Blocks by size, and pools of one size each, which nothing else takes from: what `loop::reserve` puts there
-/// is there for those whom it was reserved for.
+/// Lists of blocks by size class, and pools of one block size each. Only the users of a pool take blocks from
+/// it, so that the blocks of `loop::reserve` stay available for their purpose.
 class recycler {
  public:
   enum pool : unsigned { operations, descriptors, large };
-  /// A started operation takes a block of the first size, what the loop keeps of a descriptor one of the
-  /// second, larger ones go by their size; bytes on their way through a stream, encrypted ones for instance,
-  /// one of the third.
+  /// The block size of each pool. A started operation takes a block of the first pool, and a resource of the
+  /// loop takes one of the second pool; larger objects take a block by their size. Buffered bytes of a
+  /// stream, for instance encrypted ones, take a block of the third pool.
   static constexpr std::size_t block_size_of[] = {512, 152, 32768};
 
   [[nodiscard]] static void* allocate(std::size_t size) {
@@ -86,7 +86,7 @@ class recycler {
     --p.room;
   }
 
-  /// Room for bytes; what has a size class, or is as large as a block for them, is kept when it is freed.
+  /// Whether a freed block for bytes is kept: its size has a size class, or is that of the pool `large`.
   [[nodiscard]] static constexpr bool recycles_bytes(std::size_t size) noexcept {
     return size <= largest || size == block_size_of[large];
   }
@@ -97,7 +97,8 @@ class recycler {
     return size == block_size_of[large] ? deallocate(large, memory, size) : deallocate(memory, size);
   }
 
-  /// Blocks to be put aside, beyond what is kept anyway. Until they are, they are freed with this.
+  /// Blocks for a pool, in addition to those that it keeps anyway. The destructor frees the blocks unless
+  /// `put_aside` has moved them to the pool.
   class reservation {
    public:
     reservation(pool in, std::size_t count);
@@ -134,14 +135,14 @@ class recycler {
   static void close() noexcept;
 };
 
-/// A base for what takes a block of its size, coroutines among it: these two functions are all that a promise
-/// may have, since others would be tried with a coroutine's arguments.
+/// A base class for objects in recycled blocks of their size, for instance coroutine promises. A promise may
+/// have only these two functions, since overload resolution would try others with the coroutine's arguments.
 struct recycled {
   static void* operator new(std::size_t size) { return recycler::allocate(size); }
   static void operator delete(void* p, std::size_t size) noexcept { recycler::deallocate(p, size); }
 };
 
-/// What wants more alignment than usual goes past the recycler.
+/// A base class like `recycled` for types that may be over-aligned: those bypass the recycler.
 struct recycled_aligned : recycled {
   using recycled::operator new;
   using recycled::operator delete;
@@ -149,7 +150,7 @@ struct recycled_aligned : recycled {
   static void operator delete(void* p, std::align_val_t a) noexcept { ::operator delete(p, a); }
 };
 
-/// A base for what takes blocks of a pool; with more alignment, past the recycler too.
+/// A base class for objects in blocks of a pool. Over-aligned objects bypass the recycler.
 template <recycler::pool From>
 struct pooled {
   static void* operator new(std::size_t size) { return recycler::allocate(From, size); }

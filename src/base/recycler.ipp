@@ -1,4 +1,4 @@
-// The rare ways of the recycler.
+// The rare paths of the recycler.
 #pragma once
 
 #include "base/recycler.hpp"
@@ -21,7 +21,7 @@ ANYIO_NET_COLD void recycler::refuse(pool from, void* memory) noexcept {
 }
 
 ANYIO_NET_COLD recycler::reservation::reservation(pool in, std::size_t count) : in_(in) {
-  // What cannot be had at all is refused at once, instead of when the machine has nothing left.
+  // An impossible size fails at once, and not only after the machine has run out of memory.
   constexpr std::size_t most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
   const std::size_t size = block_size_of[in];
   ::operator delete(::operator new(count > most / size ? most : count * size));
@@ -41,7 +41,7 @@ ANYIO_NET_COLD void recycler::reservation::put_aside() noexcept {
   }
 }
 
-/// Once in a thread's life.
+/// Runs once per thread.
 ANYIO_NET_COLD void recycler::make_room() noexcept {
   static thread_local guard at_exit;
   static_cast<void>(at_exit);

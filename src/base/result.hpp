@@ -1,8 +1,8 @@
-// A value or the error in its place.
+// A value or an error.
 //
-// Every operation of the library ends in a result; callbacks and `as_result` hand it out, a plain
-// `co_await` opens it. With exceptions on, a result can also carry a foreign exception through the
-// library's own layers; none ever reaches the user's hands so: the edge throws it again.
+// Every operation of the library completes with a result; callbacks and `as_result` receive it, and a plain
+// `co_await` unwraps it. With exceptions enabled, a result can also carry a foreign exception through the
+// library's own layers. The user never sees such a result: the exception is thrown again at the edge.
 #pragma once
 
 #include "base/config.hpp"
@@ -31,27 +31,27 @@ template <class T>
 inline constexpr bool is_result<result<T>> = true;
 }  // namespace detail
 
-// g++ 12 does not see that the state guards the members, and warns in users' programs.
+// g++ 12 does not see that `state_` tells which member is alive, and warns in users' programs.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
-/// A T or an error. `value()` of an error throws, or without exceptions aborts with the message;
-/// `*` and `->` need a value.
+/// A T or an error. If it holds an error, `value()` throws, or aborts with the message without exceptions;
+/// `*` and `->` require a value.
 template <class T = void>
 class [[nodiscard]] result {
   using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
  public:
-  using value_type = T;  ///< what it gives
+  using value_type = T;  ///< the type of the value
 
   result()
     requires std::is_default_constructible_v<stored>
       : state_(state::value) {
     std::construct_at(&value_);
   }
-  /// A value.
+  /// Constructs a result that holds a value.
   template <class U = T>
     requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
@@ -59,12 +59,12 @@ class [[nodiscard]] result {
   result(U&& value) : state_(state::value) {
     std::construct_at(&value_, std::forward<U>(value));
   }
-  /// A failure; not of `errc::ok`.
+  /// Constructs a result that holds an error, which must not be `errc::ok`.
   result(anyio::error e) noexcept : state_(state::error) {
     ANYIO_NET_ASSERT(e.code() != errc::ok);
     std::construct_at(&error_, e);
   }
-  /// A failure without an errno.
+  /// Constructs a result that holds an error without an errno.
   result(errc code) noexcept : result(anyio::error(code)) {}
 
   result(const result& other)
@@ -93,9 +93,9 @@ class [[nodiscard]] result {
   }
   ~result() { destroy(); }
 
-  /// Whether there is a value.
+  /// Whether the result holds a value.
   [[nodiscard]] bool has_value() const noexcept { return state_ == state::value; }
-  /// The same.
+  /// Whether the result holds a value.
   explicit operator bool() const noexcept { return has_value(); }
 
   /// The value, which must be there.
@@ -119,20 +119,20 @@ class [[nodiscard]] result {
     ANYIO_NET_ASSERT(has_value());
     return std::move(value_);
   }
-  /// Only checks that it did not fail.
+  /// Only checks that the result is not an error.
   void operator*() const noexcept
     requires std::is_void_v<T>
   {
     ANYIO_NET_ASSERT(has_value());
   }
-  /// The value's members; it must be there.
+  /// Accesses a member of the value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   U* operator->() noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
   }
-  /// The value's members; it must be there.
+  /// Accesses a member of the value, which must be there.
   template <class U = T>
     requires(!std::is_void_v<U>)
   const U* operator->() const noexcept {
@@ -140,35 +140,35 @@ class [[nodiscard]] result {
     return std::addressof(value_);
   }
 
-  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() & {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
   }
-  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() const& {
     check();
     if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
   }
-  /// The value. Throws the error if there is none; without exceptions it aborts with the message.
+  /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   T value() && {
     check();
     if constexpr (!std::is_void_v<T>) return std::move(value_);
   }
-  /// The value, or another in place of an error.
+  /// The value, or `other` if the result holds an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) const& {
     return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
   }
-  /// The value, or another in place of an error.
+  /// The value, or `other` if the result holds an error.
   template <class U>
     requires(!std::is_void_v<T>)
   T value_or(U&& other) && {
     return has_value() ? std::move(value_) : static_cast<T>(std::forward<U>(other));
   }
 
-  /// The error; `errc::ok` when there is a value.
+  /// The error; `errc::ok` if the result holds a value.
   [[nodiscard]] anyio::error error() const noexcept {
     return state_ == state::error ? error_ : anyio::error();
   }
@@ -180,7 +180,8 @@ class [[nodiscard]] result {
 
   enum class state : std::uint8_t { value, error, foreign, invalid };
 
-  /// While a value is assigned whose move may throw: leaves an error behind, since the old value is gone.
+  /// Used while a value is assigned whose move may throw. If it throws, the result holds `errc::cancelled`,
+  /// since the old value is gone.
   struct valueless_guard {
     result& self;
     explicit valueless_guard(result& r) noexcept : self(r) { self.state_ = state::invalid; }
@@ -191,7 +192,7 @@ class [[nodiscard]] result {
     }
   };
 
-  /// What nearly all results of operations are: plain bytes, whichever of the two they hold.
+  /// Whether a result is copied as plain bytes, with a value or an error. Nearly all results are.
   static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
                                    std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
 
@@ -208,7 +209,7 @@ class [[nodiscard]] result {
     }
     state_ = other.state_;
   }
-  // Out of line: g++ 12 at -O1 would warn in users' programs of members that the state guards.
+  // Out of line: otherwise g++ 12 at -O1 warns in users' programs about uninitialized members.
   template <class Other>
   [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {
@@ -217,7 +218,7 @@ class [[nodiscard]] result {
       std::construct_at(&error_, other.error_);
     }
   }
-  // Out of line, so that all the rest is small enough to be inlined.
+  // Out of line, so that the rest is small enough to be inlined.
   [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {
 #if ANYIO_NET_EXCEPTIONS
     std::construct_at(&foreign_, other.foreign_);
@@ -265,8 +266,8 @@ class [[nodiscard]] result {
 
 namespace detail {
 
-/// Calls what may throw from a place where nothing may, such as a C library's callback or a destructor. False
-/// if it threw.
+/// Calls `f`, which may throw, from code that must not throw, such as a C library's callback or a destructor.
+/// Returns false if it threw.
 template <class F>
 bool call_without_throwing(F&& f) noexcept {
 #if ANYIO_NET_EXCEPTIONS
@@ -281,9 +282,9 @@ bool call_without_throwing(F&& f) noexcept {
   return true;
 }
 
-/// The library's own view of a result: the foreign exception that it may carry, and room for one.
+/// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
-  /// To be assigned to before anything else.
+  /// Makes a result without content; it must be assigned to before any other use.
   template <class T>
   static result<T> room() noexcept {
     return result<T>(typename result<T>::nothing_yet{});
@@ -311,7 +312,7 @@ struct result_access {
     if (is_foreign(r)) std::rethrow_exception(r.foreign_);
 #endif
   }
-  /// The failure of one result as that of another type.
+  /// Converts the error or foreign exception of a result to a result of another type.
   template <class To, class From>
   static result<To> failure(const result<From>& r) {
 #if ANYIO_NET_EXCEPTIONS

@@ -1,9 +1,9 @@
-// The event loop: what is ready, what waits, timers, descriptors, posted calls.
+// The event loop: ready and waiting nodes, timers, descriptors, posted calls.
 //
-// A turn asks the poller once, then runs the ready list in rounds until it is empty or so much work is
-// done, so that neither timers nor posted calls nor the poller starve. `loop` is what users hold;
-// `loop_core` is what streams and operations hold, and it outlives the loop while any of them does.
-// This part must not know coroutines, callbacks or protocols.
+// A turn asks the poller once, then runs the ready list in rounds until the list is empty or a limit of work
+// is reached, so that neither timers nor posted calls nor the poller starve. Users hold a `loop`; streams and
+// operations hold its `loop_core`, which outlives the loop as long as any of them does. This part must not
+// know coroutines, callbacks or protocols.
 #pragma once
 
 #include "base/buffer.hpp"
@@ -32,7 +32,7 @@ class loop;
 
 namespace detail {
 
-/// Any duration, floating too, as nanoseconds; saturates, and NaN counts as zero.
+/// Converts any duration, also a floating-point one, to nanoseconds; saturates, and NaN becomes zero.
 template <class Rep, class Period>
 constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
   if constexpr (std::is_same_v<decltype(d), duration>) {
@@ -45,7 +45,7 @@ constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
     if (s <= -limit) return duration::min();
     if (!(s < limit)) return duration::zero();  // not a number
     if constexpr (std::is_floating_point_v<Rep>) {
-      const long double ns = s * 1e9L;  // rounded up, never early
+      const long double ns = s * 1e9L;  // rounded up, so that a timer is never early
       const auto whole = static_cast<std::int64_t>(ns);
       return duration(whole + (static_cast<long double>(whole) < ns ? 1 : 0));
     } else {
@@ -56,9 +56,9 @@ constexpr duration to_duration(std::chrono::duration<Rep, Period> d) {
 
 enum side : unsigned { read_side, write_side };
 
-/// What operations belong to: one reader and one writer may wait on it. Counted, so that a stream may
-/// be moved or destroyed while operations of it are about. All take blocks of one size, so that
-/// `loop::reserve` serves every kind.
+/// The object that operations belong to, for instance a socket. One reader and one writer may wait on it. It
+/// is reference-counted, so that a stream may be moved or destroyed while operations of it exist. All
+/// resources take blocks of one size, so that `loop::reserve` serves every kind.
 class resource : public pooled<recycler::descriptors> {
  public:
   explicit resource(loop_core& core);
@@ -68,35 +68,37 @@ class resource : public pooled<recycler::descriptors> {
 
   [[nodiscard]] loop_core& core() const noexcept { return core_; }
   [[nodiscard]] bool open() const noexcept;
-  /// Closed, and no longer about to be.
+  /// Whether the resource is closed completely: `close` was called, or the loop is gone.
   [[nodiscard]] bool gone() const noexcept;
   [[nodiscard]] node* waiting(side s) const noexcept { return waiting_[s]; }
   void set_waiting(side s, node* n) noexcept { waiting_[s] = n; }
   [[nodiscard]] virtual int descriptor() const noexcept { return -1; }
 
-  /// Ends it at once; what waits is queued, and will find it closed. Again is a no-op.
+  /// Closes the resource at once; its waiting operations are queued and will find it closed. Calling `close`
+  /// again has no effect.
   void close() noexcept;
-  /// To its users it is closed; what waits is queued. The system's side stays until `close`.
+  /// Closes the resource for its users, and queues its waiting operations. Its descriptor stays open until
+  /// `close`.
   void begin_closing() noexcept;
-  /// What waits makes one more attempt and then ends with `errc::cancelled`.
+  /// Cancels the waiting operations: each makes one more attempt and then ends with `errc::cancelled`.
   void cancel() noexcept;
-  /// The poller's news.
+  /// Handles readiness bits from the poller.
   void ready(std::uint32_t bits) noexcept;
   void wake(side s) noexcept;
-  /// A waiting operation was withdrawn.
+  /// Called after a waiting operation was withdrawn.
   virtual void withdrawn(side) noexcept {}
 
-  /// Known to give nothing until the poller says otherwise; an attempt need not ask.
+  /// Per side: an attempt would only return EAGAIN until the poller reports readiness, so none is needed.
   bool exhausted[2] = {false, false};
-  /// The same for whoever receives from it, in every way: it begins by waiting for the poller.
+  /// Whether `exhausted` holds for every kind of receive, which then starts by waiting for the poller.
   bool poller_tells = false;
-  /// No further event may come: read on until the end shows.
+  /// No further event may arrive: continue to read until the end of the stream.
   bool read_to_end = false;
-  /// Each wait puts it into the poller again; else it is there as long as it is open.
+  /// Each wait adds the descriptor to the poller again; otherwise it stays there until the resource closes.
   bool entered_by_waits = false;
 
  protected:
-  /// Releases what it holds of the system. Called once.
+  /// Closes the descriptor and releases other resources of the system. Called once.
   virtual void shut() noexcept = 0;
 
  private:
@@ -111,13 +113,13 @@ class resource : public pooled<recycler::descriptors> {
   bool closing_ = false;
 };
 
-/// A resource that waits for this loop to close a descriptor, because there were none left, or for the system
-/// to have memory again.
+/// An entry for a resource that waits until this loop closes a descriptor, because none were left, or until
+/// the system has memory again.
 struct starved : link {
   resource* waiter = nullptr;
 };
 
-/// A counted pointer to a resource or the like.
+/// A reference-counted pointer to a resource or a loop_core.
 template <class T>
 class ref {
  public:
@@ -152,25 +154,25 @@ class ref {
   template <class U>
   friend class ref;
 
-  // Kept out of line: it would be inlined wherever a pointer goes.
+  // Out of line: otherwise it is inlined wherever a pointer is destroyed.
   [[gnu::noinline, gnu::cold]] static void end(T* p) noexcept { delete p; }
 
   T* pointer_ = nullptr;
 };
 
-/// A descriptor's place in the poller.
+/// A descriptor and its entry in the loop's table of watched descriptors.
 struct registration {
   int fd = -1;
   std::uint32_t index = 0;
 };
 
-/// A callable that was posted.
+/// A posted callable.
 struct posted_node : node {
   virtual ~posted_node() = default;
 };
 
-/// What handles on other threads share with the loop. All mailboxes of the process are in a list, so that
-/// fork(2) finds none of them locked.
+/// The state that a loop shares with its handles on other threads. All mailboxes of the process are in a
+/// list, so that none of them is locked by another thread during fork(2).
 struct mailbox : link {
   mailbox();
   mailbox(const mailbox&) = delete;
@@ -180,11 +182,11 @@ struct mailbox : link {
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                                   // of posted nodes
+  link calls;                                   // posted nodes
   backend* system = nullptr;                    // null once the loop is gone
-  std::uint32_t forks_of_owner = forks_so_far;  // of the process whose loop it is
+  std::uint32_t forks_of_owner = forks_so_far;  // in the process that owns the loop
   bool post(posted_node& call);
-  /// False, and nothing is done, once the loop is gone.
+  /// Adds the call to the mailbox. Returns false and does nothing once the loop is gone.
   bool offer(posted_node& call);
 };
 
@@ -194,25 +196,25 @@ class loop_core {
   loop_core(const loop_core&) = delete;
   loop_core& operator=(const loop_core&) = delete;
 
-  /// The loop that runs, the innermost if there are several, or else the one made last; a loop that was
-  /// made since the running one began goes before it.
+  /// The running loop (the innermost if there are several), or else the loop that was made last. A loop that
+  /// was made after the running one began takes precedence over it. Null if there is none.
   [[nodiscard]] static loop_core* current_or_null() noexcept { return latest ? latest->core : nullptr; }
   [[nodiscard]] static loop_core& current();
 
   [[nodiscard]] backend& system() noexcept { return *system_; }
-  /// For a helper thread, whose look-up may outlast the loop.
+  /// Shares the backend with a helper thread, whose look-up may outlast the loop.
   [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
-  /// Whether this process is a child that got the loop by fork(2), and the poller is the parent's.
+  /// Whether this process is a child that inherited the loop by fork(2), so that the poller is the parent's.
   [[nodiscard]] bool inherited() const noexcept {
     return mail->forks_of_owner != forks_so_far && alive() && system_->native_handle() >= 0;
   }
   void after_fork();
 
-  /// What a call holds that ends only once something has completed: loops that run around it cannot go on
-  /// meanwhile. `runner` stands for the call, as the owner of what it waits for; null: it waits until the
-  /// loop is idle.
+  /// Held by a call that returns only after something has completed; outer loops that are running cannot
+  /// continue meanwhile. `runner` represents the call, as the owner of the operation that it waits for; null
+  /// means that the call waits until the loop is idle.
   class waiting_scope {
    public:
     explicit waiting_scope(loop_core& core, const node* runner = nullptr) noexcept;
@@ -226,39 +228,40 @@ class loop_core {
     const node* const runner_before_;
     friend class loop_core;
   };
-  /// Whether such a call keeps this loop from going on.
+  /// Whether a call with a `waiting_scope` on another loop keeps this loop from continuing.
   [[nodiscard]] bool blocked() const noexcept { return blocked_by_ != nullptr; }
-  /// The loop whose call waits for what `root` is the last owner of, and in vain, since it keeps this loop
-  /// from going on; null if none does. Without a root, which is not known then, any such call.
+  /// Finds an inner loop with a call that waits for `root`, the last owner in a chain. The wait would never
+  /// end, since the call keeps this loop from continuing. Null if there is none. A null `root` means that the
+  /// owner is not known; then any waiting inner call counts.
   [[nodiscard]] loop_core* stranding(const node* root) const noexcept;
   [[nodiscard]] time_point now() { return system_->now(); }
 
-  /// To the end of the ready list, from wherever it is.
+  /// Moves a node to the end of the ready list, from any list.
   void queue(node& n) noexcept {
     n.unlink();
     ready_.insert_before(n);
     n.queued = true;
   }
-  /// What was queued last runs next: who begins it has had its turn already.
+  /// Makes the node that was queued last run next. Used when its starter has had its turn already.
   void advance_last() noexcept {
     if (!ready_.linked()) return;
     link& last = *ready_.previous;
     last.unlink();
     round_.next->insert_before(last);
   }
-  /// To those that wait for something to queue them.
+  /// Moves a node to the list of waiting nodes, where it stays until something queues it.
   void park(node& n) noexcept {
     n.unlink();
     parked_.insert_before(n);
     n.queued = false;
   }
-  /// Whether what is ready may still be handed over at once; else it takes its turn.
+  /// Whether a ready operation may still complete at once; otherwise it waits for its turn.
   [[nodiscard]] bool spend_inline() noexcept {
     if (!running_ || share_spent()) return false;
     work_ += work_of_inline;
     return true;
   }
-  /// Whether a task that is awaited may begin at once; tasks that never wait must not starve the loop.
+  /// Whether an awaited task may begin at once; tasks that never wait must not starve the loop.
   [[nodiscard]] bool spend_await() noexcept {
     if (!running_) return true;
     if (await_budget_ == 0) return false;
@@ -266,22 +269,22 @@ class loop_core {
     work_ += work_of_await;
     return true;
   }
-  /// Counts work that was done: system calls, or what takes as long, and bytes that were moved.
+  /// Counts work: system calls, or work that takes as long as a call, and bytes moved.
   void count_work(std::size_t bytes, std::size_t calls = 1) noexcept {
     work_ += static_cast<std::uint32_t>(calls * work_of_call + bytes / bytes_of_unit);
   }
-  /// Whether what runs now has done its share; an attempt that could go on takes another turn.
+  /// Whether the running node has done its share of work; an attempt that could continue takes another turn.
   [[nodiscard]] bool share_spent() const noexcept { return work_ >= end_of_share_; }
-  /// A larger transfer is made in several calls.
+  /// The most bytes per call; a larger transfer takes several calls.
   static constexpr std::size_t most_of_call = std::size_t{256} * 1024;
 
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
-  /// The loop's own room for what is received; whatever is read next overwrites it.
+  /// The loop's own receive buffer; the next read into it overwrites its content.
   [[nodiscard]] mutable_buffer buffer();
-  /// Whether what runs now was given the buffer, so that a view of it may be about.
+  /// Whether the running node received the buffer, so that a view of it may exist.
   [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
-  /// Keeps what lies in the buffer; the loop reads into another one then.
+  /// Keeps the content of the buffer alive; the loop then reads into another buffer.
   [[nodiscard]] std::shared_ptr<const void> share_buffer() const noexcept { return buffer_; }
   [[nodiscard]] bool in_buffer(const void* p) const noexcept {
     const auto* byte = static_cast<const std::byte*>(p);
@@ -289,33 +292,34 @@ class loop_core {
   }
   static constexpr std::size_t buffer_size = 65536;
 
-  /// Watches a descriptor for a resource, both ways. 0 or a negative errno.
+  /// Watches both directions of a descriptor for a resource. 0 or a negative errno.
   [[nodiscard]] int watch(registration& r, resource& owner);
-  /// A token for a descriptor that is watched in another way; `leave` gives it back.
+  /// Returns a token for a descriptor that is watched in another way; `leave` releases the token.
   [[nodiscard]] std::uint64_t enter(registration& r, resource& owner);
   void leave(registration& r) noexcept;
-  /// Whether some resource is in the poller with this descriptor. Looks at all of them.
+  /// Whether any resource watches this descriptor. Searches all resources.
   [[nodiscard]] bool watches(int fd) const noexcept;
-  /// Takes it out of the poller, unless that is the parent's.
+  /// Removes the descriptor from the poller, unless the poller belongs to the parent process.
   void unwatch(int fd) noexcept {
     if (!inherited()) system_->forget(fd);
   }
-  /// Stops watching, and closes unless told otherwise.
+  /// Stops watching the descriptor, and closes it if `close_it` is true.
   void forget(registration& r, bool close_it = true) noexcept;
-  /// Wakes a reader once this loop has closed a descriptor, for those who ran out of them.
+  /// Wakes the reader of the entry's resource after this loop has closed a descriptor. For calls that failed
+  /// because no descriptor was free.
   void wait_for_descriptor(starved& s) noexcept {
     s.unlink();
     starved_.insert_before(s);
   }
-  /// Wakes a reader and a writer after a pause, for those to whom the system said ENOBUFS or ENOMEM: no event
-  /// tells when it has memory again. The pause grows from a millisecond to a quarter of a second while the
-  /// attempts behind it fail.
+  /// Wakes the reader and the writer of a resource after a pause. For calls that failed with ENOBUFS or
+  /// ENOMEM: no event reports when the system has memory again. The pause grows from a millisecond to a
+  /// quarter of a second while the attempts after it fail.
   void wait_for_memory(starved& s, resource& waiter) noexcept;
 
   bool turn(duration at_most);
-  /// Waits for something to be ready, and runs one completion. For tests.
+  /// Waits until a node is ready, and runs one node. For tests.
   void step();
-  /// Until `done` holds, or nothing waits and nothing is posted. Or until `stop`.
+  /// Runs until `*done` is true, until no node is pending and no call is posted, or until `stop`.
   void run(const bool* done = nullptr);
   void stop() noexcept {
     stopped_ = true;
@@ -330,17 +334,17 @@ class loop_core {
   void post(posted_node& call) noexcept;
   std::shared_ptr<mailbox> mail;
 
-  /// Called after each wait, for signals. Null while nobody wants it.
+  /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  signal_service_ptr own_signals{nullptr, nullptr};  // unless the system has its own
-  link raw_descriptors;                              // that somebody waits for
+  signal_service_ptr own_signals{nullptr, nullptr};  // unless the backend has its own
+  link raw_descriptors;                              // those that an operation waits for
 
   loop* object = nullptr;
 
  private:
-  /// A claim to be this thread's current loop, the latest first: one while the loop lives, and one while
-  /// it runs.
+  /// An entry in this thread's stack of current loops, the latest first. A loop has one entry while it lives,
+  /// and a second one while it runs.
   struct claim {
     loop_core* core;
     claim* earlier;
@@ -359,7 +363,7 @@ class loop_core {
   };
   static inline constinit thread_local claim* latest = nullptr;
 
-  /// What `run` and `turn` hold: the loop is current, and stays in memory even if it ends meanwhile.
+  /// Held by `run`, `turn` and `step`: the loop is current, and stays in memory even if it ends meanwhile.
   struct running_scope;
 
   template <class T>
@@ -367,7 +371,7 @@ class loop_core {
   friend class resource;
   friend struct node;
 
-  /// Those who wait for memory, all for one timer, and the node that it runs.
+  /// The resources that wait for memory, their common timer, and the node that the timer runs.
   struct shortage final : node {
     explicit shortage(loop_core& c) noexcept : loop(c) { how = &face_of_shortage; }
     static void run(node& n);
@@ -380,7 +384,7 @@ class loop_core {
     link waiting;
     timer pause;
     std::uint32_t milliseconds = 0;
-    std::uint32_t ended = 0;  // the turn in which the last pause did
+    std::uint32_t ended = 0;  // the turn in which the last pause ended
   };
 
   struct slot {
@@ -394,10 +398,10 @@ class loop_core {
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   static constexpr int rounds_of_turn = 32;
   static constexpr int timers_of_turn = 1024;
-  // Work is counted in units of about 20 ns: a turn may take some 1.3 ms, and each node that runs in it 10
-  // µs. Where the work is another's, the clock tells.
+  // Work is counted in units of about 20 ns: a turn may take about 1.3 ms, and each node in it about 10 µs.
+  // The clock limits the work of user code, which is not counted.
   static constexpr std::uint32_t work_of_turn = 65536;
-  static constexpr std::uint32_t work_between_looks = 4096;  // at the clock
+  static constexpr std::uint32_t work_between_looks = 4096;  // units between looks at the clock
   static constexpr std::uint32_t work_of_completion = 64;
   static constexpr std::uint32_t share_of_node = 512;
   static constexpr std::uint32_t work_of_inline = 32;
@@ -416,7 +420,7 @@ class loop_core {
 
   std::shared_ptr<backend> system_;
   link ready_;
-  link round_;  // what was ready when the round began that runs now
+  link round_;  // the nodes that were ready when the current round began
   link parked_;
   claim lives_;
   timer_heap timers_;
@@ -424,7 +428,7 @@ class loop_core {
   std::uint32_t free_slot_ = no_slot;
   link starved_;
   shortage shortage_{*this};
-  /// Aligned: the kernel copies to it faster.
+  /// The receive buffer. It is aligned, since the kernel then copies faster.
   struct alignas(64) room {
     std::byte bytes[buffer_size];
   };
@@ -437,12 +441,12 @@ class loop_core {
   std::uint32_t next_look_ = work_between_looks;
   std::uint32_t end_of_share_ = 0;
   std::uint32_t await_budget_ = 0;
-  std::uint32_t buffer_lent_ = 0;  // in which share
+  std::uint32_t buffer_lent_ = 0;  // the share in which the buffer was lent
   bool running_ = false;
   bool stopped_ = false;
-  const waiting_scope* waits_ = nullptr;       // a call on this loop that ends only at some event
-  const node* runner_ = nullptr;               // that call, as an owner
-  const waiting_scope* blocked_by_ = nullptr;  // such a call on another
+  const waiting_scope* waits_ = nullptr;       // the innermost call that waits on this loop
+  const node* runner_ = nullptr;               // the owner that represents this call
+  const waiting_scope* blocked_by_ = nullptr;  // the call on another loop that blocks this one
 };
 
 inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
@@ -451,7 +455,7 @@ inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
 
 inline void resource::wake(side s) noexcept {
   node* const n = waiting_[s];
-  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // it keeps its place among what is ready
+  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // a queued node keeps its place
 }
 
 inline void resource::ready(std::uint32_t bits) noexcept {
@@ -512,13 +516,14 @@ posted_node& make_posted(F&& f) {
 
 }  // namespace detail
 
-/// Runs calls on a loop from any thread; may outlive the loop. With ANYIO_NET_NO_THREADS it is for the
-/// loop's own thread.
+/// Posts calls to a loop from any thread; may outlive the loop. With ANYIO_NET_NO_THREADS only the loop's own
+/// thread may use it.
 class loop_handle {
  public:
   loop_handle() = default;
 
-  /// Runs the callable on the loop, in order; false, and the callable destroyed, once the loop is gone.
+  /// Runs the callable on the loop, in the order of posting. Once the loop is gone, destroys the callable and
+  /// returns false.
   template <class F>
   bool post(F&& callable) const {
     return mail_ != nullptr && mail_->post(detail::make_posted(std::forward<F>(callable)));
@@ -530,72 +535,75 @@ class loop_handle {
   std::shared_ptr<detail::mailbox> mail_;
 };
 
-/// An event loop. Belongs to the thread that made it, whose current loop it is while it lives.
+/// An event loop. It belongs to the thread that made it, and is that thread's current loop while it lives.
 ///
-/// It may end before its streams and operations: callbacks are destroyed unrun, descriptors closed, and
-/// what outlives it gives `closed_resource`.
+/// It may be destroyed before its streams and operations: callbacks are destroyed without a call, descriptors
+/// are closed, and objects that outlive the loop return `closed_resource`.
 class loop {
  public:
-  /// epoll on Linux, kqueue on the BSDs and macOS.
+  /// Makes a loop on epoll (Linux) or kqueue (the BSDs and macOS). Aborts if no poller can be created.
   loop();
-  /// On another backend: `system_backend()`, or one that simulates or fails.
+  /// Makes a loop on a given backend: `system_backend()`, a simulation, or a backend with faults.
   explicit loop(std::unique_ptr<backend> system);
   loop(const loop&) = delete;
   loop& operator=(const loop&) = delete;
   ~loop();
 
-  /// This thread's loop: the one that runs, else the one made last that still lives. There must be one.
+  /// This thread's current loop: the one that runs, or else the one made last that still lives. Aborts if
+  /// there is none.
   [[nodiscard]] static loop& current();
 
-  /// Runs until nothing waits and nothing is posted, or `stop()`. May be called again, but neither from
-  /// inside itself nor from inside `run_once`: that is an assert, and else raises `invalid_argument` (without
-  /// exceptions: prints it and aborts). Loops may run inside one another; see `anyio::run`.
+  /// Runs until no operation is pending and no call is posted, or until `stop()`. May be called again, but
+  /// not from inside `run` or `run_once` of this loop: that fails an assertion, or without assertions raises
+  /// `invalid_argument` (without exceptions: prints it and aborts). Loops may run inside one another; see
+  /// `anyio::run`.
   void run() { core_->run(); }
-  /// One turn, which waits no longer than this; true if something ran. Not from inside itself, as `run`.
+  /// Runs one turn, which waits at most `at_most`. Returns true if something ran. Must not be called from
+  /// inside `run` or `run_once` of this loop.
   template <class Rep, class Period>
   bool run_once(std::chrono::duration<Rep, Period> at_most) {
     return core_->turn(detail::to_duration(at_most));
   }
-  /// Ends the `run()` or `run_once()` under way after the callback that runs now.
+  /// Makes the current `run()` or `run_once()` return after the callback that runs now.
   void stop() { core_->stop(); }
 
-  /// For a foreign loop: readable when there is something to do; -1 in a simulation. Wait for it no
-  /// longer than `time_until_next()`, then call `run_once(0)`.
+  /// A descriptor for embedding in another event loop: readable when there is work; -1 in a simulation. Wait
+  /// for it no longer than `time_until_next()`, then call `run_once` with a duration of zero.
   [[nodiscard]] int native_handle() const { return core_->system().native_handle(); }
-  /// Zero if something is ready, `duration::max()` if only the descriptor can tell.
+  /// The time until the next timer: zero if something is ready, `duration::max()` if no timer is set.
   [[nodiscard]] duration time_until_next() const { return core_->time_until_next(); }
 
-  /// What other threads post through; may outlive the loop.
+  /// Returns a handle through which other threads post calls; it may outlive the loop.
   [[nodiscard]] loop_handle handle() { return loop_handle(core_->mail); }
 
-  /// Runs the callable from the loop, after what is ready already. From this loop's thread.
+  /// Runs the callable from the loop, after all nodes that are ready already. Only for this loop's thread.
   template <class F>
   void post(F&& callable) {
     core_->post(detail::make_posted(std::forward<F>(callable)));
   }
 
-  /// Makes room for so many connections and started operations; up to these numbers neither allocates
-  /// any more, apart from what a value owns, coroutine frames, and callables of more than three pointers.
-  /// A connection's room is free again once its stream and its operations are destroyed or assigned to. If
-  /// there is not so much memory it raises `std::bad_alloc`, and all is as before.
+  /// Reserves memory for this many connections and started operations. Up to these numbers they do not
+  /// allocate, except for memory that a value owns, coroutine frames, and callables larger than three
+  /// pointers. The memory of a connection is free again once its stream and its operations are destroyed or
+  /// assigned to. If the memory is not available, raises `std::bad_alloc` and changes nothing.
   void reserve(std::size_t descriptors, std::size_t started_operations) {
     core_->reserve(descriptors, started_operations);
   }
 
-  /// In the child of fork(2): makes a loop that the child inherited usable there. It gets a poller and a wake
-  /// descriptor of its own, everything is watched anew, and pending operations, timers and posted calls go
-  /// on, from a callback too. Has no effect on a loop that was not inherited, and none on the parent.
+  /// Makes an inherited loop usable in the child of fork(2). The loop gets its own poller and wake
+  /// descriptor, all descriptors are watched again, and pending operations, timers and posted calls continue.
+  /// May be called from a callback. Has no effect on a loop that was not inherited, and none on the parent.
   ///
-  /// The objects of the loop are then the child's as they are the parent's: `close` and the destructor do
+  /// The objects of the loop then belong to the child as well as to the parent: `close` and the destructor do
   /// what they always do, and remove the socket file of a listener with `unlink_on_close`. A call that a
-  /// helper thread of the parent was making ends with `os_error` and ECANCELED; one that had not begun begins
-  /// in the child. `native_handle()` may change. Aborts if no poller can be made.
+  /// helper thread of the parent was making ends with `os_error` and ECANCELED; a call that had not begun
+  /// begins in the child. `native_handle()` may change. Aborts if no poller can be created.
   ///
-  /// Without it, a child may destroy and close what it inherited, which releases only the child's descriptors
-  /// and memory, and use loops of its own; to run the inherited loop aborts.
+  /// Without `after_fork`, a child may destroy and close inherited objects, which releases only the child's
+  /// descriptors and memory, and may use its own loops. The child aborts if it runs the inherited loop.
   void after_fork() { core_->after_fork(); }
 
-  /// What waits: descriptor, operation, age in seconds, one per line.
+  /// Lists the pending operations, one per line: descriptor, operation, age in seconds.
   [[nodiscard]] std::string dump() const { return core_->dump(); }
 
  private:
@@ -603,7 +611,7 @@ class loop {
   detail::ref<detail::loop_core> core_;
 };
 
-/// The clock of this thread's loop, the only one to use with `*_at` and `*_until`.
+/// The current time of this thread's loop. Use no other clock with `*_at` and `*_until`.
 [[nodiscard]] time_point now();
 
 }}  // namespace anyio

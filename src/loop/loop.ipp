@@ -1,4 +1,4 @@
-// The loop's turns, its end, and its dump.
+// The turns of the loop, its end, and its dump.
 #pragma once
 
 #include "loop/loop.hpp"
@@ -42,7 +42,8 @@ ANYIO_NET_FN void resource::cancel() noexcept {
   }
 }
 
-/// The mailboxes of the process, and the count of forks. Never destroyed: handles may be, after `main`.
+/// The mailboxes of the process, and the count of forks. Never destroyed, since a handle may be destroyed
+/// after `main`.
 struct mailboxes {
   [[nodiscard]] static mailboxes& instance() {
     static mailboxes& list = *new mailboxes;
@@ -93,7 +94,7 @@ ANYIO_NET_COLD mailbox::~mailbox() {
 
 ANYIO_NET_FN bool mailbox::post(posted_node& call) {
   if (offer(call)) return true;
-  call.how->abandon(call);  // without the lock: what the callable's destructor does may post again
+  call.how->abandon(call);  // without the lock, since the callable's destructor may post
   return false;
 }
 
@@ -104,8 +105,8 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
   if (system == nullptr) return false;
   const bool first = !calls.linked();
   calls.insert_before(call);
-  // Under the lock, since the loop may end right after it. `after_fork` wakes a loop of which this process
-  // must not touch the poller.
+  // Under the lock, since the loop may end right after it. In a child that has inherited the loop, the poller
+  // belongs to the parent and must not be used; `after_fork` will wake the loop.
   if (first && (forks_of_owner == forks_so_far || system->native_handle() < 0)) system->wake();
   return true;
 }
@@ -126,7 +127,7 @@ ANYIO_NET_FN loop_core& loop_core::current() {
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
   if (buffer_ == nullptr || buffer_.use_count() != 1) buffer_.reset(new room);
   buffer_lent_ = end_of_share_;
-  await_budget_ = await_budget_of_node;  // a task that is handed a view of it begins at once
+  await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
   return mutable_buffer(buffer_->bytes, buffer_size);
 }
 
@@ -146,7 +147,7 @@ ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
 ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
   slot& s = slots_[r.index];
   s.owner = nullptr;
-  ++s.generation;  // events that are on their way carry the old one
+  ++s.generation;  // events that are not dispatched yet carry the old generation
   s.next_free = free_slot_;
   free_slot_ = r.index;
 }
@@ -240,7 +241,7 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 }
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
-  if (inherited()) [[unlikely]]  // it would take the parent's events
+  if (inherited()) [[unlikely]]  // the wait would take the parent's events
     abort_with("loop",
                error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
   poll_event events[512];
@@ -251,8 +252,8 @@ ANYIO_NET_FN void loop_core::poll(duration at_most) {
   work_ = 0;
   next_look_ = work_between_looks;
   for (int i = 0; i < count; ++i) dispatch(events[i]);
-  // Behind what is ready: a result that is there wins. And no more than a turn runs, so that what is ready
-  // next has not to wait for all of them.
+  // Due timers are queued after the ready nodes, so that an available result wins over a timeout. The number
+  // of timers per turn is limited, so that the nodes that are ready next do not wait for all timers.
   for (int i = 0; i < timers_of_turn; ++i) {
     node* const due = timers_.pop_due(time);
     if (due == nullptr) break;
@@ -267,8 +268,9 @@ ANYIO_NET_FN void loop_core::leave_round() noexcept {
   ready_.splice(round_);
 }
 
-/// Asked at `next_look_`. What is counted is the library's work; what callables and coroutines do besides
-/// takes time, too. Who is slow in all things, under a debugger say, still has half of a turn.
+/// Called when the work reaches `next_look_`. Only the library's work is counted; the clock also covers the
+/// time of callables and coroutines. A program that is slow overall, for instance under a debugger, still
+/// gets half a turn of counted work if no timer is due.
 ANYIO_NET_FN bool loop_core::turn_is_over() {
   constexpr std::chrono::milliseconds enough(1), most(4);
   if (stopped_ || work_ >= work_of_turn) return true;
@@ -290,7 +292,7 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
     explicit round_scope(loop_core& c) : core(c) { core.round_.splice(core.ready_); }
     ~round_scope() {
       core.leave_round();
-    }  // what was not reached, for stop() or an exception, stays in front
+    }  // nodes that did not run, because of stop() or an exception, stay in front
   };
   bool ran = false;
   for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
@@ -343,7 +345,7 @@ ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node
     loop_core& outer = *c->core;
     if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;
     outer.blocked_by_ = this;
-    outer.end_of_share_ = outer.work_;  // an attempt that is not followed by a wait would do half of the work
+    outer.end_of_share_ = outer.work_;  // an attempt that cannot wait after it might do half of its work
   }
 }
 
@@ -378,7 +380,7 @@ ANYIO_NET_FN void loop_core::step() {
   const running_scope scope(*this);
   if (!ready_.linked()) poll(time_until_next());
   next_look_ = work_of_turn;
-  work_ = work_of_turn - 1;  // room for one
+  work_ = work_of_turn - 1;  // so that only one node runs
   run_ready(nullptr);
 }
 
@@ -423,17 +425,17 @@ ANYIO_NET_COLD void loop_core::after_fork() {
     int status = 0;
     if (fd >= 0 && !owner->entered_by_waits)
       status = system_->watch(fd, std::uint64_t{slots_[i].generation} << 32 | i);
-    if (status < 0 && status != -EPERM) {  // EPERM: a device that is always ready
+    if (status < 0 && status != -EPERM) {  // EPERM: the device is always ready
       ref<resource>(owner)->close();
     } else {
       owner->ready(ready_read | ready_write);
     }
   }
-  system_->wake();  // to look for calls and signals
+  system_->wake();  // so that the loop checks for posted calls and signals
 }
 
 ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t started_operations) {
-  // All of it or nothing.
+  // Either all of it is reserved or nothing.
   recycler::reservation places(recycler::descriptors, descriptors);
   recycler::reservation blocks(recycler::operations, started_operations);
   std::shared_ptr<room> new_buffer(buffer_);
@@ -482,7 +484,7 @@ ANYIO_NET_COLD void loop_core::end() {
       call.how->abandon(call);
     }
   }
-  stop();  // if it runs
+  stop();  // has an effect only if the loop runs
   leave_round();
   while (ready_.linked() || parked_.linked()) {
     auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);

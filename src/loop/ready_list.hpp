@@ -1,9 +1,9 @@
-// What waits, and the lists it waits in.
+// Nodes of the loop, and their lists.
 //
-// A node is anything that the loop can run: an operation, a task that was started, a posted call. It
-// lies in one list at a time, the loop's ready list or its list of those that wait, and unlinks itself
-// in O(1) wherever it is. Its face says how it is run and to whom it is handed over. This part must
-// not know what an operation does.
+// A node is anything that the loop can run: an operation, a started task, a posted call. It is in at most
+// one list at a time, the loop's ready list or its list of waiting nodes, and unlinks itself in O(1) from
+// any list. Its face says how it is run and who receives its result. This part must not know what an
+// operation does.
 #pragma once
 
 #include "base/config.hpp"
@@ -16,7 +16,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 class loop_core;
 struct node;
 
-/// An element of a circular list; alone it points at itself.
+/// An element of a circular list; an unlinked element points to itself.
 struct link {
   link* previous = this;
   link* next = this;
@@ -32,7 +32,7 @@ struct link {
     next->previous = previous;
     previous = next = this;
   }
-  /// Puts an unlinked element in front of this one; before a list's head that is its end.
+  /// Inserts an unlinked element before this one; before the head of a list means at the end of the list.
   void insert_before(link& element) noexcept {
     element.previous = previous;
     element.next = this;
@@ -50,34 +50,34 @@ struct link {
   }
 };
 
-/// What `loop::dump` tells of a node.
+/// The description of a node in `loop::dump`.
 struct description {
   const char* operation;
   int fd = -1;
 };
 
-/// How a node is run, and who waits for it: the table that stands in for virtual functions, since it
-/// changes with every start.
+/// The functions that run and describe a node, and return its owner. This table is used instead of virtual
+/// functions, since it can differ at each start.
 struct face {
   void (*run)(node&);
-  void (*abandon)(node&);  // the loop ends: destroy what was to be called
-  node* (*owner)(node&);   // who waits for it, null at the end of the chain
+  void (*abandon)(node&);  // the loop ends: destroy the callable without a call
+  node* (*owner)(node&);   // the node that waits for it, null at the end of the chain
   description (*describe)(node&);
 };
 
-/// What the loop can run. Pending from `begin` to `retire`; only an idle one may be moved.
+/// An object that the loop can run. It is pending from `begin` to `retire`; only an idle node may be moved.
 struct node : link {
   const face* how = nullptr;
   loop_core* core = nullptr;  // set while pending
   std::uint32_t since = 0;    // milliseconds of the loop's clock, for dump
-  errc early = errc::ok;      // an error that was there when it was begun
-  bool cancelled = false;     // one more attempt, then this
-  bool finished = false;      // its outcome is there, and is about to be taken
-  bool attempted = false;     // in vain, by who awaits it: something will queue it
-  bool again = false;         // set by an attempt that stopped to let others run: no event will come
-  bool queued = false;        // is in the ready list, if it is in a list
-  bool awaited = false;       // by a coroutine, while pending: not by a callable
-  bool made = false;          // of a resource's operation: not one that was only declared
+  errc early = errc::ok;      // an error that was found when the node began
+  bool cancelled = false;     // make one more attempt, then end as cancelled
+  bool finished = false;      // the outcome is available, and will be taken soon
+  bool attempted = false;     // the awaiting task tried in vain: an event will queue it
+  bool again = false;         // an attempt stopped to let others run: no event will arrive
+  bool queued = false;        // in the ready list, if it is in a list
+  bool awaited = false;       // while pending: by a coroutine, not by a callable
+  bool made = false;          // for operations of a resource: false if only declared
 
   node() = default;
   node(node&& other) noexcept : link(), made(other.made) {

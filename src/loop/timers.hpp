@@ -1,9 +1,8 @@
-// Deadlines in order.
+// Timers, ordered by deadline.
 //
-// A pairing heap whose elements lie in their operations: nothing is allocated, inserting takes a few
-// instructions, and so does taking back a timeout that did not come to pass, the common case. It must
-// not read a clock: time is what the loop says it is. (Fredman, Sedgewick, Sleator, Tarjan: The
-// pairing heap, 1986.)
+// A pairing heap whose elements are members of their operations: it does not allocate. Inserting a timer
+// takes a few instructions, and so does removing it before its deadline, the common case. This part must not
+// read a clock: the loop passes the time. (Fredman, Sedgewick, Sleator, Tarjan: The pairing heap, 1986.)
 #pragma once
 
 #include "base/config.hpp"
@@ -17,7 +16,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class timer_heap;
 
-/// One deadline, and the node to run when it has passed. Cancelled when destroyed.
+/// A deadline, and the node to run after it has passed. The destructor cancels the timer.
 class timer {
  public:
   timer() = default;
@@ -42,13 +41,13 @@ class timer {
 
   bool before(const timer& other) const noexcept {
     if (deadline_ != other.deadline_) return deadline_ < other.deadline_;
-    return static_cast<std::int32_t>(order_ - other.order_) < 0;  // equal deadlines: as they were armed
+    return static_cast<std::int32_t>(order_ - other.order_) < 0;  // equal deadlines: in the order of arming
   }
 
   timer_heap* heap_ = nullptr;
-  timer* child_ = nullptr;     // the first of those that come later
+  timer* child_ = nullptr;     // the first child; children are due later
   timer* sibling_ = nullptr;   // the next child of the same parent
-  timer* previous_ = nullptr;  // the sibling before, or the parent of a first child
+  timer* previous_ = nullptr;  // the previous sibling, or the parent of a first child
   node* target_ = nullptr;
   std::chrono::steady_clock::time_point deadline_;
   std::uint32_t order_ = 0;
@@ -71,7 +70,7 @@ class timer_heap {
   void remove(timer& t) noexcept;
 
   [[nodiscard]] const timer* first() const noexcept { return root_; }
-  /// Takes the first timer out if it is due, and gives its node; null if none is.
+  /// Removes the first timer if it is due, and returns its node; null if no timer is due.
   node* pop_due(std::chrono::steady_clock::time_point now) noexcept {
     if (root_ == nullptr || root_->deadline_ > now) return nullptr;
     node* target = root_->target_;

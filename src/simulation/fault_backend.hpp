@@ -1,8 +1,8 @@
-// Trouble on top of any backend, the machine's too: calls that do less than they could, or fail, as the
-// system might have made them do.
+// Fault injection for any backend, also for the real system: calls that do less than they could, or that fail
+// as they can fail on a real system.
 //
-// Only what is legal for the kind of descriptor happens, and never a lie that hangs a correct program: who
-// was told EAGAIN in vain is told of readiness soon. This part must not know whether there is a kernel below.
+// Only faults that are legal for the kind of descriptor happen, and none that hangs a correct program: after
+// an injected EAGAIN, readiness is reported soon. This part must not know whether a kernel is below.
 #pragma once
 
 #include "base/config.hpp"
@@ -29,14 +29,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// One call that is to fail, for sweeps over all of them. Calls that can fail are counted from 1.
+/// Selects one call to fail, for tests that let each call fail in turn. Calls that can fail count from 1.
 struct fault_at_call {
   std::uint64_t call = 0;      // 0: none
-  std::size_t which = 0;       // of the errors that are legal for it
+  std::size_t which = 0;       // index among the errors that are legal for it
   std::uint64_t counted = 0;   // out: calls so far
   std::size_t choices = 0;     // out: how many errors were legal for it
-  const char* name = nullptr;  // out: what it was
-  int error_number = 0;        // out: what it failed with
+  const char* name = nullptr;  // out: the name of the call
+  int error_number = 0;        // out: the error of the call
 };
 
 class faulty_backend final : public backend,
@@ -98,10 +98,10 @@ class faulty_backend final : public backend,
   enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
   struct watched {
     std::uint64_t token = 0;
-    std::uint32_t owed = 0;  // readiness that is to be told of
+    std::uint32_t owed = 0;  // readiness that is still to be reported
     kind what = kind::other;
     bool broken = false;
-    std::uint64_t denied_read = 0;  // the turn in which it was
+    std::uint64_t denied_read = 0;  // the turn of the last EAGAIN
     std::uint64_t denied_write = 0;
   };
   struct held_datagram {
@@ -139,10 +139,10 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN void wake_by(int wake_descriptor) override;
 
   [[nodiscard]] signal_service& inner_signals();
-  /// The error that this call is to fail with, 0 for none.
+  /// Returns the negative errno that this call must fail with, 0 if it must not fail.
   [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
   [[nodiscard]] kind kind_of(int fd);
-  /// What happens to a transfer before it begins: a negative errno, or 0. Makes the size shorter.
+  /// Applies faults to a transfer before it begins: returns a negative errno or 0, and may reduce the size.
   int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
   [[nodiscard]] bool chance(double probability);
   [[nodiscard]] std::size_t pick(std::size_t bound);
@@ -155,7 +155,7 @@ class faulty_backend final : public backend,
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
-  signal_service_ptr system_signals_{nullptr, nullptr};  // made when first needed, if the inner one has none
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made at first use if the inner backend has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
@@ -163,14 +163,15 @@ class faulty_backend final : public backend,
   bool owes_ = false;
   bool interrupted_ = false;
 #if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex mutex_;  // of the choices
+  std::mutex mutex_;  // protects the choices
 #endif
 };
 
 }  // namespace detail
 
-/// Adds trouble to a backend, by the options' faults and choices: `loop l(fault_backend(system_backend(),
-/// o));` Latency is for simulated networks alone.
+/// Adds faults to a backend, according to the faults and choices of the options, for instance in
+/// `loop l(fault_backend(system_backend(), o));`. Latency is only for simulated networks and is ignored here.
+/// Returns null if `inner` is null.
 [[nodiscard]] std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
                                                      const sim::options& options);
 

@@ -1,4 +1,4 @@
-// What may go wrong with which call.
+// The faults that are possible for each call.
 #pragma once
 
 #include "simulation/fault_backend.hpp"
@@ -37,7 +37,7 @@ inline constexpr int errors_of_names[] = {ENOBUFS};
 inline constexpr int errors_of_signals[] = {EINVAL, EMFILE};
 inline constexpr int errors_of_paths[] = {EACCES, EIO};
 
-// --- the deciding
+// --- decisions
 
 ANYIO_NET_FN int faulty_backend::failure_of(const char* name, std::span<const int> legal) {
   if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
@@ -60,7 +60,8 @@ ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
   return address.ss_family == AF_UNIX ? kind::unix_datagram : kind::ip_datagram;
 }
 
-/// Whether something of this probability happens. Names are looked up on helper threads, too.
+/// Decides whether an event of this probability happens. Locks the choices, since names are looked up on
+/// helper threads.
 ANYIO_NET_FN bool faulty_backend::chance(double probability) {
   if (!(probability > 0)) return false;
 #if !defined(ANYIO_NET_NO_THREADS)
@@ -76,15 +77,15 @@ ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
   return choices_->pick(bound);
 }
 
-/// Less than all of it, at least 1, if it is to be.
+/// Reduces the size, to at least 1, if the choices say so; returns whether it did.
 ANYIO_NET_FN bool faulty_backend::shorten(std::size_t& size) {
   if (size < 2 || !chance(faults.short_io)) return false;
   size = 1 + pick(size - 1);
   return true;
 }
 
-/// Who is watched, and so can be told of readiness, may be denied it; not in the turn that follows, so that
-/// everything goes on.
+/// Decides whether a call fails with EAGAIN. Only for a watched descriptor, which can get readiness later,
+/// and not again in the next turn, so that the program makes progress.
 ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
   const auto found = watched_.find(fd);
   if (found == watched_.end()) return false;
@@ -95,7 +96,7 @@ ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
   return true;
 }
 
-/// What comes of a connection that has been broken here: nothing more, either way.
+/// Whether the connection was broken here, so that no more bytes move in either direction.
 ANYIO_NET_FN bool faulty_backend::is_broken(int fd) const {
   const auto found = watched_.find(fd);
   return found != watched_.end() && found->second.broken;
@@ -107,7 +108,7 @@ ANYIO_NET_FN void faulty_backend::break_here(int fd) {
   if (found != watched_.end()) found->second.broken = true;
 }
 
-/// Who was told EAGAIN hears of readiness at one of the next waits.
+/// Makes one of the next waits report readiness, after an injected error or a short read.
 ANYIO_NET_FN void faulty_backend::owe(int fd, std::uint32_t bits) {
   const auto found = watched_.find(fd);
   if (found == watched_.end()) return;
@@ -138,7 +139,7 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
     break_here(fd);
     return -ECONNRESET;
   }
-  if (shorten(size) && in) owe(fd, direction);  // less than there was room for, and yet more is there
+  if (shorten(size) && in) owe(fd, direction);  // fewer bytes than fit, although more may be there
   return 0;
 }
 
@@ -154,7 +155,7 @@ ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
 }
 
 ANYIO_NET_FN void faulty_backend::forget(int fd) {
-  release_held(fd);  // its owner may close it
+  release_held(fd);  // the owner may close the descriptor
   watched_.erase(fd);
   inner_->forget(fd);
 }
@@ -171,7 +172,7 @@ ANYIO_NET_FN int faulty_backend::poll_now(int fd, std::uint32_t interest) {
 
 ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_most) {
   if (held_) release_held(held_->fd);
-  interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time goes on
+  interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time passes
   if (interrupted_) return 0;
   ++turn_;
   const int n = inner_->wait(events, owes_ ? duration::zero() : at_most);
@@ -275,7 +276,7 @@ inline std::size_t total_of(const message& m) noexcept {
   return total;
 }
 
-/// A message of which only so many bytes go.
+/// A copy of a message that is limited to `size` bytes.
 class shortened_message {
  public:
   shortened_message(const message& m, std::size_t size) : parts_(m.parts.begin(), m.parts.end()), m_(m) {
@@ -319,12 +320,12 @@ ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
   return inner_->send_message(fd, shortened_message(m, size).get());
 }
 
-/// An IP datagram, which may be lost, come twice, or come late. What is larger than an Ethernet packet is
-/// left alone: the system may refuse it, and its sender must hear so.
+/// Sends an IP datagram, which may be lost, duplicated or delayed. A datagram that is larger than an Ethernet
+/// packet gets no faults: the system may reject it, and its sender must get that error.
 ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
   constexpr std::size_t fits_everywhere = 1472;
   const auto total = static_cast<ssize_t>(total_of(m));
-  const bool in_pieces = m.control_size != 0;  // a part is then a datagram
+  const bool in_pieces = m.control_size != 0;  // GSO: each part is one datagram
   if ((in_pieces ? m.parts.front().iov_len : total_of(m)) > fits_everywhere)
     return inner_->send_message(fd, m);
   if (chance(faults.drop)) return total;
@@ -342,7 +343,7 @@ ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
   return n;
 }
 
-/// Sends what was held back of this descriptor, behind what came after it.
+/// Sends the datagram of this descriptor that was held back, after the datagram that followed it.
 ANYIO_NET_FN void faulty_backend::release_held(int fd) {
   if (!held_ || held_->fd != fd) return;
   held_datagram h = std::move(*held_);
@@ -490,7 +491,7 @@ ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inne
 ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
 
 ANYIO_NET_FN int faulty_backend::after_fork() {
-  held_.reset();  // the parent sends it
+  held_.reset();  // the parent sends the held datagram
   return inner_->after_fork();
 }
 

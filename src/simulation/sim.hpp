@@ -1,5 +1,5 @@
-// Running a program on a simulated network: virtual time, faults, and an order of events that a seed or a
-// fuzzer's bytes decide. The same input gives the same run.
+// Runs a program on a simulated network, with virtual time and faults. A seed or a fuzzer's bytes decide the
+// faults and the order of events. Equal input gives equal runs.
 #pragma once
 
 #include "base/config.hpp"
@@ -31,36 +31,36 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
-/// How a run ended.
+/// The outcome of a run.
 class report {
  public:
   report() noexcept {}
 
-  std::optional<error> failure;  ///< that the program ended with; `deadlock`, or `timed_out` at a limit
+  std::optional<error> failure;  ///< the error that ended the program; `deadlock`, or `timed_out` at a limit
 #if ANYIO_NET_EXCEPTIONS
-  std::exception_ptr exception;  ///< one that is not anyio's
+  std::exception_ptr exception;  ///< an exception that is not from anyio
 #endif
-  bool deadlock = false;              ///< all waited, and nothing was on its way
-  std::uint64_t trace_hash = 0;       ///< of every call and its outcome
-  duration virtual_time{};            ///< that the run took
-  std::string dump;                   ///< sockets and waiting operations, if it did not end by itself
-  std::size_t leaked_handles = 0;     ///< descriptors that were open after all was destroyed
+  bool deadlock = false;              ///< everything waited, and no event could arrive
+  std::uint64_t trace_hash = 0;       ///< hash of every call and its outcome
+  duration virtual_time{};            ///< virtual duration of the run
+  std::string dump;                   ///< sockets and pending operations, if the run did not end by itself
+  std::size_t leaked_handles = 0;     ///< descriptors that were open after all objects were destroyed
   std::vector<std::uint8_t> choices;  ///< all decisions; as `options.choices` they repeat the run
 
-  /// Whether the program ended by itself, without an error, and left nothing behind.
+  /// Whether the program ended by itself, without an error, and left no descriptor open.
   [[nodiscard]] bool ok() const noexcept;
-  /// One line: what happened, and the choices in hexadecimal digits, which `parse_choices` reads.
+  /// One line with the outcome and the choices in hexadecimal digits, which `parse_choices` reads.
   [[nodiscard]] std::string message() const;
 };
 
-/// The choices of a report's message.
+/// Reads the choices from the hexadecimal digits in a report's message.
 [[nodiscard]] std::vector<std::uint8_t> parse_choices(std::string_view digits);
 
 }}}  // namespace anyio::sim
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// A run: the network, and the way to it from inside. Runs nest.
+/// A run: the network, and the access to it from inside the run. Runs may be nested.
 class sim_session {
  public:
   explicit sim_session(const sim::options& options);
@@ -73,9 +73,9 @@ class sim_session {
     return *innermost;
   }
   [[nodiscard]] std::unique_ptr<backend> make_backend();
-  /// Runs the loop until the program is through, or the network says that it never will be.
+  /// Runs the loop until the program has ended, the loop is gone, or the network reports a verdict.
   void drive(loop_core& core, const bool& done);
-  /// What is known while the loop still lives, and after it has ended.
+  /// Fills the report: `conclude` while the loop still lives, `finish` after it has ended.
   void conclude(loop_core& core, bool done, sim::report& out);
   void finish(sim::report& out);
 
@@ -88,12 +88,12 @@ class sim_session {
 
   std::shared_ptr<sim_network> network_;
   sim::options options_;
-  faulty_backend* system_ = nullptr;  // while its loop lives
+  faulty_backend* system_ = nullptr;  // valid while its loop lives
   sim_session* outer_;
   close_hook outer_close_;
 };
 
-/// Says what was found, and aborts.
+/// Prints the report, and aborts.
 [[noreturn]] void sim_finding(const sim::report& r);
 [[nodiscard]] sim::options sim_fuzz_options(std::span<const std::uint8_t> input) noexcept;
 void sim_choose_faults(sim_session& session);
@@ -122,7 +122,7 @@ sim::report sim_run(sim_session& session, X&& x) {
     try {
       op.start(run_done<T>{&outcome, &done});
       session.drive(*core, done);
-    } catch (...) {  // of a callback, which leaves the loop; it is told of, not hidden
+    } catch (...) {  // from a callback, out of the loop; the report contains it
       out.exception = std::current_exception();
     }
     if (outcome && !out.exception) out.exception = result_access::foreign_of(*outcome);
@@ -147,17 +147,18 @@ sim::report sim_run(sim_session& session, X&& x) {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace sim {
 
-/// Runs a program, given as to `anyio::run`, on a network of its own: no system call, no thread, and an
-/// hour's sleep takes no time. What its result says is not looked at, but an error that ends it is.
+/// Runs a program, which is passed as to `anyio::run`, on its own simulated network: without system calls and
+/// threads, and a sleep of an hour takes no time. The report contains an error that ends the program or that
+/// the program returns as a `result`, but not the program's value.
 template <class X>
 [[nodiscard]] report run(const options& o, X&& x) {
   detail::sim_session session(o);
   return detail::sim_run(session, std::forward<X>(x));
 }
 
-/// The body of a fuzz target: the bytes decide payload, faults and order. An anyio error that ends the
-/// program is no finding; another exception, a deadlock, a limit or a leaked descriptor is: it is told of
-/// with the choices that repeat it, and the process aborts. Gives 0.
+/// The body of a fuzz target: the bytes decide payload, faults and order. The findings are: an exception that
+/// is not from anyio, a deadlock, a reached limit, and a leaked descriptor. For a finding, prints the report
+/// with the choices that repeat it and aborts. An anyio error that ends the program is no finding. Returns 0.
 template <class X>
 int fuzz(const std::uint8_t* data, std::size_t size, X&& x) {
   detail::sim_session session(detail::sim_fuzz_options({data, size}));
@@ -173,19 +174,19 @@ int fuzz(const std::uint8_t* data, std::size_t size, X&& x) {
 
 // --- inside a run
 
-/// Less than the bound, from the run's choices: shrunk and repeated with the rest.
+/// Draws a number less than `bound` from the run's choices, so that it is repeated and shrunk with them.
 std::size_t draw(std::size_t bound);
-/// At most so many bytes.
+/// Draws a string of at most `max` bytes from the run's choices.
 std::string draw_bytes(std::size_t max);
-/// From now on, everywhere.
+/// Sets the faults of the whole run from now on. The latency and loss of `set_link` stay in force.
 void set_faults(const faults& f);
-/// No more faults: what is right must now come to its end.
+/// Turns all faults off, except those of `set_link`. A correct program must then complete.
 void heal();
-/// Latency and loss of one way between two addresses, in place of those of everywhere.
+/// Sets the latency and loss of one direction between two addresses, instead of those of the whole run.
 void set_link(ip_address from, ip_address to, const faults& f);
-/// What a look-up of the name gives, in this order; no addresses: it fails.
+/// Sets the addresses that a look-up of the name returns, in this order. Without addresses it fails.
 void set_name(std::string_view name, std::span<const ip_address> addresses);
-/// A signal comes, for every receiver that named it.
+/// Delivers a signal to every receiver that named it.
 void raise(int signal);
 
 }}}  // namespace anyio::sim

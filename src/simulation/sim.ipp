@@ -1,4 +1,4 @@
-// How a simulated run begins and ends.
+// The start and the end of a simulated run.
 #pragma once
 
 #include "simulation/sim.hpp"
@@ -29,8 +29,8 @@ ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
   network.trace("close", fd, network.close(fd));
 }
 
-/// What goes wrong above the network. What is lost is lost on the way, which each link may have its own
-/// chance of.
+/// The faults above the network. Loss happens in the network, since each link may have its own probability of
+/// it.
 inline sim::faults faults_above(sim::faults f) noexcept {
   f.drop = 0;
   return f;
@@ -71,7 +71,7 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
     case sim_verdict::spins:
       return fail(errc::timed_out,
                   "the program spins: it calls on and on, and no byte moves and no time passes");
-    case sim_verdict::none: break;  // an exception, or the program has ended its loop
+    case sim_verdict::none: break;  // an exception, or the program destroyed its loop
   }
 }
 
@@ -95,7 +95,7 @@ ANYIO_NET_FN sim::options sim_fuzz_options(std::span<const std::uint8_t> input) 
   return o;
 }
 
-/// Most runs see few kinds of trouble, those thoroughly.
+/// Chooses faults so that most runs have only a few kinds of them, but those often.
 ANYIO_NET_FN void sim_choose_faults(sim_session& session) {
   sim_choices& choices = session.network().choices;
   const std::size_t kinds = choices.pick(256);
@@ -143,7 +143,7 @@ ANYIO_NET_FN std::string report::message() const {
   line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";
   constexpr char digits[] = "0123456789abcdef";
   std::size_t size = choices.size();
-  while (size != 0 && choices[size - 1] == 0) --size;  // used up is 0
+  while (size != 0 && choices[size - 1] == 0) --size;  // missing choices count as 0
   for (std::size_t i = 0; i < size; ++i) {
     line += digits[choices[i] >> 4];
     line += digits[choices[i] & 15];
@@ -169,7 +169,7 @@ ANYIO_NET_FN std::vector<std::uint8_t> parse_choices(std::string_view digits) {
     if (half) bytes.push_back(static_cast<std::uint8_t>(value));
     half = !half;
   }
-  bytes.reserve(bytes.size() + 1);  // so that `data()` is there also when all are harmless
+  bytes.reserve(bytes.size() + 1);  // so that `data()` is not null, even if all choices were harmless
   return bytes;
 }
 

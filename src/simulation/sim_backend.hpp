@@ -1,6 +1,7 @@
-// The seam over a network in memory: virtual time that jumps when all wait, and a trace of every call.
+// A backend on a network in memory: virtual time that jumps ahead when everything waits, and a trace of every
+// call.
 //
-// This part must not know operations, or faults.
+// This part must not know operations or faults.
 #pragma once
 
 #include "base/config.hpp"

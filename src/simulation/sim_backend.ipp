@@ -1,4 +1,4 @@
-// The seam's calls, in memory.
+// The calls of the backend, in memory.
 #pragma once
 
 #include "simulation/sim_backend.hpp"
@@ -10,7 +10,7 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// --- time and chance
+// --- time and randomness
 
 ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
 
@@ -217,7 +217,7 @@ ANYIO_NET_FN bool sim_backend::take_signal(int number) { return network_->take_s
 
 ANYIO_NET_FN bool sim_backend::uses_threads() const { return false; }
 
-/// At least one, so that cancelling meets a call that has not begun, as it may on a helper thread.
+/// At least one, so that cancellation can find a call that has not begun, as on a helper thread.
 ANYIO_NET_FN std::size_t sim_backend::turns_before_call() { return 1 + network_->choices.pick(8); }
 
 ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAGAIN; }

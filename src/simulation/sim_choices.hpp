@@ -1,9 +1,8 @@
-// Chance, and where it comes from: one stream of choices that decides all that a simulated run leaves open.
+// Randomness of a simulated run: one stream of choices makes all its decisions.
 //
-// Choices come from a seed, or from given bytes, of a fuzzer or of an earlier run. Each is kept as it was
-// made, so that any run can be repeated from its bytes. 0 is the harmless outcome always, and bytes that
-// have run out are 0: whoever shortens an input takes faults out of it. This part must not know what is
-// decided.
+// Choices come from a seed, or from given bytes: of a fuzzer or of an earlier run. Each choice is recorded,
+// so that any run can be repeated from its bytes. 0 is always the harmless outcome, and exhausted bytes count
+// as 0: a shorter input has fewer faults. This part must not know the subject of a decision.
 #pragma once
 
 #include "base/config.hpp"
@@ -19,15 +18,15 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class sim_choices {
  public:
-  /// Of these bytes, or of the seed if there are none.
+  /// Draws from the bytes, or from the seed if `bytes.data()` is null.
   sim_choices(std::uint64_t seed, std::span<const std::uint8_t> bytes) noexcept
       : bytes_(bytes), state_(seed), from_bytes_(bytes.data() != nullptr) {}
 
-  /// One of so many: less than the bound. A bound of 0 or 1 leaves nothing to choose.
+  /// Chooses a number less than the bound. With a bound of 0 or 1, returns 0 and uses no choice.
   std::size_t pick(std::size_t bound);
-  /// Whether something of this probability happens; what cannot happen costs no choice.
+  /// Decides whether an event of this probability happens; an impossible event uses no choice.
   bool chance(double probability);
-  /// Randomness for keys and the like, which is repeated, but is no decision.
+  /// Random numbers for keys and similar uses. They are repeatable; only their seed is drawn as a choice.
   std::uint64_t noise();
   [[nodiscard]] const std::vector<std::uint8_t>& taken() const noexcept { return taken_; }
 

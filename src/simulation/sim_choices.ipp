@@ -1,4 +1,4 @@
-// How choices are made.
+// The implementation of choices.
 #pragma once
 
 #include "simulation/sim_choices.hpp"

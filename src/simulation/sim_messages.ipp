@@ -1,4 +1,4 @@
-// The sockets' calls that follow: options, bytes, datagrams, descriptors that are passed.
+// Socket calls for data: options, bytes, datagrams, passed descriptors.
 #pragma once
 
 #include "simulation/sim_network.hpp"
@@ -22,7 +22,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 // --- options
 
-/// What a kind of socket has no options of. There is neither GRO nor GSO here.
+/// The error for an option level that this kind of socket does not have, or 0. There is no GRO and no GSO.
 inline int option_refusal(const sim_socket& s, int level, bool gets) {
   if (level == SOL_SOCKET) return 0;
   if (!s.is_ip()) return -EOPNOTSUPP;
@@ -66,7 +66,7 @@ ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* valu
   return 0;
 }
 
-/// Adds a socket to a group, or takes it out. Nothing to do with membership gives 1.
+/// Adds a socket to a multicast group, or removes it. Returns 1 if the option is not about membership.
 inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
   ip_address group;
   bool joins = false;
@@ -95,7 +95,7 @@ inline int change_membership(sim_socket& s, int level, int name, const void* val
 ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
   const sim_handle s = find(fd);
   if (s == nullptr) return refusal(fd);
-  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // of an accepted connection that is gone
+  if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // the connection is gone
   if (const int status = option_refusal(*s, level, false); status < 0) return status;
   if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE || name == SO_ACCEPTCONN))
     return -ENOPROTOOPT;
@@ -161,7 +161,7 @@ ANYIO_NET_FN void sim_network::hand_over(std::vector<sim_handle>&& passed, messa
   } else {
     m.control_size = 0;
   }
-  for (const sim_handle& s : passed) drop(s);  // its place in the message
+  for (const sim_handle& s : passed) drop(s);  // the reference of the message
 }
 
 // --- bytes
@@ -180,7 +180,7 @@ inline std::size_t size_of_parts(const message& m) {
   return total;
 }
 
-/// Copies to the parts of a message, behind so many bytes that are there.
+/// Copies bytes to the parts of a message, after the first `offset` bytes.
 inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
   for (const ::iovec& part : m.parts) {
     if (offset >= part.iov_len) {
@@ -196,7 +196,7 @@ inline void scatter(const message& m, std::size_t offset, std::string_view bytes
 }
 
 ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noexcept {
-  constexpr std::size_t datagrams = 11;  // Linux's max_dgram_qlen and one
+  constexpr std::size_t datagrams = 11;  // Linux's net.unix.max_dgram_qlen plus one
   constexpr std::size_t usual = 131072;
   if (to.type == SOCK_DGRAM) return datagrams;
   const int chosen = to.option(SOL_SOCKET, SO_RCVBUF);
@@ -232,7 +232,7 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
   const sim_handle peer = s->peer.lock();
   if (peer == nullptr || peer->gone) {
     if (!s->is_ip()) return -EPIPE;
-    // It goes out, and is answered with a reset, or with nothing.
+    // The segment is sent, and is answered with a reset, or not answered.
     if (total == 0) return 0;
     if (is_dead(s->local.address, s->remote.address) || is_dead(s->remote.address, s->local.address)) {
       dispatch(anyio::detail::add(now_, std::chrono::milliseconds(924600)),
@@ -278,7 +278,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
   if (unconnected && !s.is_ip()) return nothing(-EINVAL);
   if (s.stage == sim_socket::state::listening) return nothing(-ENOTCONN);
   if (s.inbox.empty()) {
-    if (s.ended && s.is_ip()) return nothing(0);  // before a reset that came later
+    if (s.ended && s.is_ip()) return nothing(0);  // the end came before the reset
     if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
     if (s.ended || s.reset || s.receiving_over) return nothing(0);
     if (unconnected) return nothing(-ENOTCONN);
@@ -302,7 +302,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
       if (got == room) break;
     }
   }
-  const bool takes_descriptors = room == 0;  // those of the first byte come without it
+  const bool takes_descriptors = room == 0;  // the descriptors of the first byte come without it
   while (!m.peek && (got < room || takes_descriptors) && !s.inbox.empty()) {
     sim_chunk& chunk = s.inbox.front();
     const std::size_t n = std::min(room - got, chunk.data.size());
@@ -353,11 +353,11 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     const bool shares = s->option(SOL_SOCKET, SO_REUSEPORT) != 0 && rank == best &&
                         found.front()->option(SOL_SOCKET, SO_REUSEPORT) != 0;
     best = rank;
-    if (!shares) found.clear();  // the last one that was bound has it
+    if (!shares) found.clear();  // the socket that was bound last receives it
     found.push_back(s);
   }
   if (best < 0 || found.size() < 2) return found;
-  // Of those that share a port each has its senders, so that all that one sends goes to one.
+  // Sockets that share a port divide the senders, so that all datagrams of a sender go to one socket.
   return {found[from.port % found.size()]};
 }
 
@@ -375,7 +375,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
       return -EDESTADDRREQ;
     }
     if (to.port == 0) return -EINVAL;
-    constexpr std::size_t most = 65507;  // 65535 less the headers of IPv4 and UDP
+    constexpr std::size_t most = 65507;  // 65535 minus the headers of IPv4 and UDP
     if (total > (to.address.is_v6() ? most + 20 : most)) return -EMSGSIZE;
     if (to.address == ip_address::v4(0xffffffff) && s->option(SOL_SOCKET, SO_BROADCAST) == 0) return -EACCES;
     if (is_any(to.address)) to.address = own_address(*s, to.address);
@@ -400,7 +400,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
   }
   const bool named = m.address != nullptr;
   if (!named && s->stage != sim_socket::state::connected) return -ENOTCONN;
-  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default less what the kernel keeps
+  constexpr std::size_t most = 212960;  // Linux's net.core.wmem_default minus the kernel's overhead
   if (total > most) return -EMSGSIZE;
   if (s->broken != 0) return -std::exchange(s->broken, 0);
   if (s->sending_over) return -EPIPE;
@@ -412,7 +412,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     to = at_path(place);
   }
   if (to == nullptr || to->gone) {
-    if (!named) leave_peer(*s);  // it is told once
+    if (!named) leave_peer(*s);  // the sender gets the error once
     return -ECONNREFUSED;
   }
   if (to->type != SOCK_DGRAM) return -EPROTOTYPE;
@@ -453,7 +453,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
   s.inbox_bytes -= chunk.data.size();
   s.inbox.pop_front();
   hand_over(std::move(passed), m, takes_control);
-  if (!s.is_ip()) {  // whoever is connected to it may send again
+  if (!s.is_ip()) {  // sockets that are connected to it may send again
     for (auto& [fd, d] : descriptors_)
       if (d.socket->peer.lock().get() == &s) changed(*d.socket);
   }

@@ -1,9 +1,9 @@
-// A network in memory: sockets of every kind, paths, names and signals, as a kernel would keep them.
+// A network in memory: sockets of every kind, paths, names and signals, as in a kernel.
 //
-// It is a plain data structure with a clock of its own. What is on its way lies in one queue ordered by the
-// time of its arrival; advancing the clock to it makes it arrive. Descriptors are numbers for counted
-// sockets, the lowest free one first, as everywhere. What depends on chance asks the run's choices. This
-// part must not know loops, operations or faults.
+// It is a plain data structure with its own clock. Everything in transit is in one queue, ordered by the time
+// of arrival; it arrives when the clock advances to that time. Descriptors are numbers for reference-counted
+// sockets; a new socket gets the lowest free number, as on POSIX systems. Random decisions use the run's
+// choices. This part must not know loops, operations or fault injection.
 #pragma once
 
 #include "base/address.hpp"
@@ -32,15 +32,15 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 struct sim_socket;
 using sim_handle = std::shared_ptr<sim_socket>;
 
-/// Bytes that came together: a datagram, or a piece of a stream with the descriptors that came with it.
+/// Bytes that arrived together: a datagram, or a piece of a stream with its passed descriptors.
 struct sim_chunk {
   std::string data;
   std::vector<sim_handle> passed;
   ip_endpoint from;       // of an IP datagram
-  std::string from_path;  // of a UNIX one
+  std::string from_path;  // of a UNIX datagram
 };
 
-/// What will happen at some time, where it is bound for.
+/// An event that will happen at some time at its destination.
 struct sim_arrival {
   enum class kind : std::uint8_t {
     bytes,
@@ -63,16 +63,16 @@ struct sim_arrival {
   int tries = 0;
 };
 
-/// What a descriptor refers to. Several may, in this process or on their way.
+/// A socket. Several descriptors may refer to it, in this process or in transit in a message.
 struct sim_socket : std::enable_shared_from_this<sim_socket> {
   enum class state : std::uint8_t { fresh, listening, connecting, connected, refused };
 
   int family = AF_UNIX;
   int type = SOCK_STREAM;
   state stage = state::fresh;
-  std::uint64_t serial = 0;  // in order of making, for dumps
-  int descriptors = 0;       // that refer to it; on its way in a message counts, too
-  std::vector<int> numbers;  // those of them that are open
+  std::uint64_t serial = 0;  // in order of creation
+  int descriptors = 0;       // how many refer to it, including those in transit
+  std::vector<int> numbers;  // those that are open
 
   bool bound = false;
   ip_endpoint local, remote;
@@ -80,23 +80,23 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
   std::map<std::pair<int, int>, int> options;
   std::set<ip_address> groups;
 
-  // --- what has come, or will
+  // --- received and expected data
   std::deque<sim_chunk> inbox;
   std::size_t inbox_bytes = 0;
-  std::size_t on_the_way = 0;    // bytes, for a stream's window; messages, for a UNIX datagram's
-  time_point last_arrival{};     // nothing may overtake on a stream
-  std::deque<sim_arrival> held;  // of a stream: sent again until the way carries something
+  std::size_t on_the_way = 0;    // bytes for a stream's window; messages for a UNIX datagram socket
+  time_point last_arrival{};     // a stream keeps its order
+  std::deque<sim_arrival> held;  // of a stream: sent again until the link works
   bool ended = false;            // the peer's end has arrived
-  int broken = 0;                // an errno to be told once
-  bool reset = false;            // after that has been told, too
+  int broken = 0;                // an errno to be reported once
+  bool reset = false;            // stays true after `broken` has been reported
 
-  // --- a stream's other end
+  // --- the peer of a stream
   std::weak_ptr<sim_socket> peer;
   bool sending_over = false;
   bool receiving_over = false;
-  bool told = false;     // that it is connected, to a second call of connect
-  bool roaming = false;  // bound to an address only as long as it is connected
-  bool unnamed = false;  // and to a port
+  bool told = false;     // a second call of connect has reported the connection
+  bool roaming = false;  // has its local address only while it is connected
+  bool unnamed = false;  // has its local port only while it is connected
   bool gone = false;     // no descriptor is left
 
   // --- a listener
@@ -110,7 +110,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
   }
 };
 
-/// Why a run ends before its program does.
+/// The reason why a run ends before its program does.
 enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over, spins };
 
 class sim_network {
@@ -125,15 +125,15 @@ class sim_network {
   // --- time
   [[nodiscard]] time_point now() const noexcept { return now_; }
   [[nodiscard]] duration elapsed() const noexcept { return now_ - begin_; }
-  /// Counts a call; every result goes into the trace.
+  /// Counts a call, and adds its result to the trace.
   void trace(const char* call, int fd, std::int64_t outcome);
   [[nodiscard]] std::uint64_t trace_hash() const noexcept { return hash_; }
   [[nodiscard]] sim_verdict verdict() const noexcept { return verdict_; }
   void end(sim_verdict v) noexcept {
     if (verdict_ == sim_verdict::none) verdict_ = v;
   }
-  /// To the next arrival or to the deadline, whichever is first. False at the deadline, or if nothing is on
-  /// its way and there is none.
+  /// Advances the clock to the next arrival or to the deadline, whichever is first. Returns false at the
+  /// deadline, at the time limit, or if nothing is in transit and there is no deadline.
   bool advance(time_point deadline);
 
   // --- readiness
@@ -141,10 +141,11 @@ class sim_network {
   void forget(int fd);
   int watch_once(int fd, std::uint32_t interest, std::uint64_t token);
   [[nodiscard]] int poll(int fd);
-  /// What has become ready, in an order that is chosen.
+  /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
+  /// number.
   int collect(std::span<poll_event> events);
 
-  // --- sockets: as the calls of the seam
+  // --- sockets: like the calls of the backend
   int open(int family, int type);
   int open_pair(int family, int type, int (&fds)[2]);
   int bind(int fd, const sockaddr* address, socklen_t size);
@@ -160,7 +161,8 @@ class sim_network {
   int set_option(int fd, int level, int name, const void* value, socklen_t size);
   int address_of(int fd, bool remote, sockaddr* address, socklen_t* size);
   [[nodiscard]] bool is_open(int fd) const noexcept { return descriptors_.contains(fd); }
-  /// The same as `-EBADF` for a number of its own that is free, `-EOPNOTSUPP` for one of the machine's.
+  /// The error for a number that is not open here: `-EOPNOTSUPP` for a descriptor of the real system,
+  /// `-EBADF` for any other number.
   [[nodiscard]] int refusal(int fd) const noexcept;
 
   // --- paths, names, links, signals
@@ -185,10 +187,10 @@ class sim_network {
   struct descriptor {
     sim_handle socket;
     std::uint64_t token = 0;
-    std::uint32_t interest = 0;  // of one that is watched once
+    std::uint32_t interest = 0;  // for watch_once
     bool watched = false;        // edge-triggered
-    bool armed = false;          // once
-    bool signalled = false;      // in signalled_
+    bool armed = false;          // watched once
+    bool signalled = false;      // is in signalled_
   };
   using arrival = sim_arrival;
   [[nodiscard]] sim_handle find(int fd) const;
@@ -202,7 +204,7 @@ class sim_network {
   void signal(int fd, descriptor& d);
 
   [[nodiscard]] const sim::faults& link(const ip_address& from, const ip_address& to) const;
-  /// A way that loses everything.
+  /// Whether the link loses everything.
   [[nodiscard]] bool is_dead(const ip_address& from, const ip_address& to) const;
   [[nodiscard]] time_point arrival_time(const ip_address& from, const ip_address& to, bool reliable);
   void dispatch(time_point when, arrival a);
@@ -247,7 +249,7 @@ class sim_network {
   std::uint64_t step_limit_;
   std::uint64_t spin_limit_;
   std::uint64_t steps_ = 0;
-  std::uint64_t idle_steps_ = 0;  // since time passed, or something was sent, received or accepted
+  std::uint64_t idle_steps_ = 0;  // since time passed or something was sent, received or accepted
   std::size_t next_listener_ = 0;
   std::uint64_t hash_ = 0xcbf29ce484222325;
   void (*log_)(std::string_view);
@@ -261,7 +263,7 @@ class sim_network {
   int next_ = first_descriptor;
   std::vector<int> signalled_;
   std::multimap<time_point, arrival> coming_;
-  std::vector<std::weak_ptr<sim_socket>> all_;    // that have been made, and some that are gone
+  std::vector<std::weak_ptr<sim_socket>> all_;    // live sockets, and some expired entries
   std::vector<std::weak_ptr<sim_socket>> ports_;  // bound IP sockets, in the order of binding
   struct file {
     std::weak_ptr<sim_socket> socket;
@@ -272,7 +274,7 @@ class sim_network {
   std::uint64_t next_serial_ = 1;
   std::uint16_t next_port_ = 32768;
   std::map<std::string, std::vector<ip_address>, std::less<>> names_;
-  std::map<int, int> caught_;  // signal: receivers
+  std::map<int, int> caught_;  // signal number: how many receivers
   std::set<int> pending_signals_;
 };
 

@@ -1,4 +1,4 @@
-// The network's own state: descriptors, readiness, time, what is on its way, names.
+// The state of the network: descriptors, readiness, time, data in transit, names.
 #pragma once
 
 #include "simulation/sim_network.hpp"
@@ -13,7 +13,7 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// So that times before the beginning can be told, too.
+/// Not zero, so that times before the beginning can be represented.
 inline constexpr time_point sim_beginning = time_point(std::chrono::hours(1));
 
 ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
@@ -27,7 +27,7 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       profile_(options.profile),
       everywhere_(options.faults) {}
 
-/// Sockets that lie in one another's inboxes would never end by themselves.
+/// Clears the inboxes, since sockets in one another's inboxes would never be destroyed.
 ANYIO_NET_FN sim_network::~sim_network() {
   for (const auto& place : all_)
     if (const sim_handle s = place.lock()) s->inbox.clear();
@@ -140,7 +140,7 @@ ANYIO_NET_FN int sim_network::close(int fd) {
   return 0;
 }
 
-/// One reference less; the last one ends the socket.
+/// Drops one reference; the last one closes the socket.
 ANYIO_NET_FN void sim_network::drop(const sim_handle& socket) {
   if (--socket->descriptors == 0) end_of_socket(*socket);
 }
@@ -161,14 +161,14 @@ ANYIO_NET_FN void sim_network::end_of_socket(sim_socket& s) {
   s.inbox.clear();
   s.inbox_bytes = 0;
   drop_held(s);
-  // Who accepts a connection may do so before this end has heard of it.
+  // The peer may have accepted the connection before this end knows of it.
   if (s.stage == sim_socket::state::connecting) return send_to_peer(s, arrival::kind::reset, ECONNRESET);
   if (s.stage != sim_socket::state::connected || s.type != SOCK_STREAM || s.reset) return;
-  const bool at_once = s.is_ip() && s.option(SOL_SOCKET, SO_LINGER) != 0;  // with a time of 0
+  const bool at_once = s.is_ip() && s.option(SOL_SOCKET, SO_LINGER) != 0;  // SO_LINGER with a time of 0
   if (unread || at_once) {
     send_to_peer(s, arrival::kind::reset, ECONNRESET);
   } else {
-    send_to_peer(s, arrival::kind::end);  // again does no harm
+    send_to_peer(s, arrival::kind::end);  // a second end has no effect
   }
 }
 
@@ -204,8 +204,8 @@ ANYIO_NET_FN std::uint32_t sim_network::level(sim_socket& s) const {
   return bits;
 }
 
-/// Whether a UNIX datagram socket takes nothing from this one now. Linux lets two that are connected with
-/// each other send as much as their memory allows.
+/// Whether a UNIX datagram socket accepts no message from `from` now. On Linux, two sockets that are
+/// connected to each other may send as much as their buffer memory allows.
 ANYIO_NET_FN bool sim_network::is_full(const sim_socket& to, const sim_socket& from) const {
   if (to.gone || &to == &from) return false;
   if (profile_ == sim::profile::linux_ && to.peer.lock().get() == &from) return to.inbox_bytes >= 131072;
@@ -265,7 +265,7 @@ ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
     signalled_.erase(signalled_.begin() + static_cast<std::ptrdiff_t>(which));
     const auto found = descriptors_.find(fd);
     if (found == descriptors_.end() || !found->second.signalled)
-      continue;  // closed, the number perhaps used anew
+      continue;  // it was closed, and the number may be reused
     descriptor& d = found->second;
     if (count == events.size()) {
       later.push_back(fd);
@@ -282,7 +282,7 @@ ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
   return static_cast<int>(count);
 }
 
-// --- what is on its way
+// --- data in transit
 
 ANYIO_NET_FN const sim::faults& sim_network::link(const ip_address& from, const ip_address& to) const {
   const auto found = links_.find({from, to});
@@ -298,7 +298,7 @@ ANYIO_NET_FN bool sim_network::is_dead(const ip_address& from, const ip_address&
   return link(from, to).drop >= 1;
 }
 
-/// When what is sent now will be there. A segment of a stream that is lost is sent again, and comes late.
+/// The arrival time of data that is sent now. A lost segment of a stream is sent again, and arrives late.
 ANYIO_NET_FN time_point sim_network::arrival_time(const ip_address& from, const ip_address& to,
                                                   bool reliable) {
   const sim::faults& way = link(from, to);
@@ -327,9 +327,9 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
     case arrival::kind::call: return call(a);
     case arrival::kind::knock: return knock(a);
     case arrival::kind::datagram: {
-      // The sender's own socket, by which the peer of a connected one is told of what nobody received.
+      // The sending socket: if it is connected, it is notified of a datagram that no socket received.
       const sim_handle from = a.from.lock();
-      if (to != nullptr) {  // UNIX: it was looked up when it was sent
+      if (to != nullptr) {  // UNIX: the receiver was found when the datagram was sent
         --to->on_the_way;
         if (to->gone) return drop_chunk(a.chunk);
         to->inbox_bytes += a.chunk.data.size();
@@ -368,7 +368,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
       to->broken = a.error_number;
       return changed(*to);
     case arrival::kind::bytes:
-      if (to == nullptr) {  // it was closed meanwhile; of a UNIX socket nothing is on its way for long
+      if (to == nullptr) {  // an IP receiver was closed meanwhile; UNIX data arrives at once
         drop_chunk(a.chunk);
         const sim_handle from = a.from.lock();
         if (from != nullptr && !is_dead(from->remote.address, from->local.address))
@@ -381,7 +381,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
     case arrival::kind::end:
       if (to == nullptr || to->gone || to->reset) return;
       to->ended = true;
-      if (!to->is_ip()) {  // a UNIX socket whose peer has closed knows that nobody will receive
+      if (!to->is_ip()) {  // a UNIX socket knows at once that its closed peer will not receive
         const sim_handle closer = a.from.lock();
         if (closer == nullptr || closer->gone || closer->receiving_over) to->sending_over = true;
       }
@@ -396,7 +396,7 @@ ANYIO_NET_FN void sim_network::break_stream(sim_socket& s, int error_number) {
   if (s.reset) return;
   s.reset = true;
   s.broken = s.ended && s.is_ip() && error_number == ECONNRESET ? EPIPE : error_number;
-  if (profile_ != sim::profile::linux_ && s.is_ip()) {  // what has not been read is lost there
+  if (profile_ != sim::profile::linux_ && s.is_ip()) {  // unread data is lost on the BSDs and macOS
     s.inbox.clear();
     s.inbox_bytes = 0;
   }
@@ -405,7 +405,7 @@ ANYIO_NET_FN void sim_network::break_stream(sim_socket& s, int error_number) {
 
 ANYIO_NET_FN void sim_network::arrive_bytes(sim_socket& s, sim_chunk&& chunk) {
   if (s.gone || s.reset) {
-    // A segment for a connection that is no longer there is answered with a reset (RFC 9293, section 3.5.2).
+    // A segment for a connection that no longer exists is answered with a reset (RFC 9293, section 3.5.2).
     drop_chunk(chunk);
     send_to_peer(s, arrival::kind::reset, s.is_ip() ? ECONNRESET : EPIPE);
     return;
@@ -424,7 +424,7 @@ ANYIO_NET_FN void sim_network::arrive_bytes(sim_socket& s, sim_chunk&& chunk) {
   changed(s);
 }
 
-/// To the other end of a stream, behind what is on its way there.
+/// Sends an event to the peer of a stream, after the data that is in transit.
 ANYIO_NET_FN void sim_network::send_to_peer(sim_socket& s, arrival::kind what, int error_number) {
   if (const sim_handle peer = s.peer.lock()) transmit(s, peer, arrival{what, peer, {}, {}, {}, error_number});
 }
@@ -434,7 +434,7 @@ ANYIO_NET_FN void sim_network::transmit(sim_socket& s, const sim_handle& peer, a
   time_point when = now_;
   if (s.is_ip()) {
     const bool dead = is_dead(s.local.address, s.remote.address);
-    if (a.what == arrival::kind::reset) {  // which is sent once, and ends what was to be sent again
+    if (a.what == arrival::kind::reset) {  // sent once; it also drops the held segments
       drop_held(*peer);
       if (dead) return;
     } else if (dead || !peer->held.empty()) {
@@ -457,8 +457,8 @@ ANYIO_NET_FN void sim_network::drop_held(sim_socket& s) {
   s.held.clear();
 }
 
-/// What a dead way held back is sent again, at longer and longer intervals, until the sender gives up, as
-/// with Linux's net.ipv4.tcp_retries2 of 15.
+/// Sends the segments again that a dead link held back, at increasing intervals, until the sender gives up,
+/// as with Linux's net.ipv4.tcp_retries2 of 15.
 ANYIO_NET_FN void sim_network::retry(arrival& a) {
   constexpr int most_tries = 15;
   const sim_handle to = a.to.lock();
@@ -514,7 +514,7 @@ ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
 
 ANYIO_NET_FN int sim_network::unlink(const char* path) { return files_.erase(path) != 0 ? 0 : -ENOENT; }
 
-/// Names are the same in capitals and with the root's dot.
+/// Converts a name to lower case and removes the final dot, since neither matters in a name.
 inline std::string plain_name(std::string_view name) {
   if (name.ends_with('.')) name.remove_suffix(1);
   std::string plain(name);

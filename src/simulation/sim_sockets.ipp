@@ -1,4 +1,4 @@
-// The sockets' calls that come before any byte: addresses, listening, connecting.
+// Socket calls before data is sent: addresses, listening, connecting.
 #pragma once
 
 #include "simulation/sim_network.hpp"
@@ -17,14 +17,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 // --- addresses
 
-/// The name by which a UNIX socket is found. Abstract names are another set for each type.
+/// The name by which a UNIX socket is found. Each socket type has its own set of abstract names.
 inline std::string place_of(const std::string& path, int type) {
   std::string place = path;
   if (!path.empty() && path.front() == '\0') place += type == SOCK_STREAM ? 's' : 'd';
   return place;
 }
 
-/// An address for a socket of its family; an IPv6 socket hears of IPv4 in its mapped form.
+/// Reads an address for a socket of this family; an IPv6 socket accepts an IPv4 address in its mapped form.
 ANYIO_NET_FN bool sim_network::read_address(const sim_socket& s, const sockaddr* address, socklen_t size,
                                             ip_endpoint& out) const {
   if (size < sizeof(sa_family_t) || address->sa_family != s.family) return false;
@@ -63,7 +63,7 @@ inline void write_sim_address(const sim_socket& s, const ip_endpoint& endpoint, 
 
 inline bool is_any(const ip_address& a) { return a == ip_address::any_v4() || a == ip_address::any_v6(); }
 
-/// Whether a socket bound there takes what is sent to this address.
+/// Whether a bound socket receives data that is sent to this address.
 inline bool covers(const sim_socket& s, const ip_address& target) {
   if (s.local.address == target) return true;
   if (!is_any(s.local.address)) return false;
@@ -120,7 +120,7 @@ ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& 
   if (is_abstract && profile_ != sim::profile::linux_) return -ENOENT;
   if (is_abstract && s->bound) return -EINVAL;
   const std::string place = place_of(path, s->type);
-  const bool is_left_behind = is_abstract && at_path(place) == nullptr;  // there is no file to stay
+  const bool is_left_behind = is_abstract && at_path(place) == nullptr;  // an abstract name leaves no file
   if (files_.contains(place) && !is_left_behind) return -EADDRINUSE;
   if (s->bound) return -EINVAL;
   files_[place] = file{s, next_inode_++};
@@ -149,7 +149,7 @@ ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t si
   const bool broadcast = at.address == ip_address::v4(0xffffffff);
   if (s->type == SOCK_STREAM && (at.address.is_multicast() || broadcast)) return -EADDRNOTAVAIL;
   const int status = bind_ip(s, at);
-  // Linux: a socket of one IPv6 address hears of no IPv4.
+  // Linux: a socket that is bound to one IPv6 address receives no IPv4.
   if (status >= 0 && at.address.is_v6() && !is_any(at.address)) s->options[{IPPROTO_IPV6, IPV6_V6ONLY}] = 1;
   return status;
 }
@@ -173,7 +173,7 @@ ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
       return -EADDRINUSE;
   }
   s->stage = sim_socket::state::listening;
-  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, and Linux's one more
+  s->backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096)) + 1;  // somaxconn, plus one as on Linux
   return 0;
 }
 
@@ -195,16 +195,16 @@ ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
     if (!covers(*s, at.address)) continue;
     const bool is_special = !is_any(s->local.address);
     if (special && !is_special) continue;
-    if (is_special && !special) found.clear();  // the more special one goes first
+    if (is_special && !special) found.clear();  // a specific address takes precedence
     special = is_special;
     found.push_back(s);
   }
-  // Those that share a port take turns.
+  // Listeners that share a port take turns.
   return found.empty() ? nullptr : found[found.size() == 1 ? 0 : next_listener_++ % found.size()];
 }
 
-/// A UNIX datagram socket is no longer connected: Linux throws away what it has not read, and tells a peer
-/// that was connected with it.
+/// Disconnects a UNIX datagram socket. If it has unread datagrams, Linux discards them and reports ECONNRESET
+/// to a peer that is connected to it.
 ANYIO_NET_FN void sim_network::leave_peer(sim_socket& s) {
   const sim_handle peer = s.peer.lock();
   s.stage = sim_socket::state::fresh;
@@ -254,7 +254,7 @@ ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::strin
   return 0;
 }
 
-/// Who sends to no address in particular sends to itself.
+/// The address that replaces the unspecified address as a destination: the machine itself.
 inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
   if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
@@ -273,7 +273,7 @@ ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t
       case sim_socket::state::connecting: return -EALREADY;
       case sim_socket::state::connected: return std::exchange(s->told, true) ? -EISCONN : 0;
       case sim_socket::state::listening: return -EISCONN;
-      case sim_socket::state::refused:  // it is told, and the socket may try again
+      case sim_socket::state::refused:  // reports the error; the socket may try again
         s->stage = sim_socket::state::fresh;
         if (s->roaming)
           s->local.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
@@ -307,7 +307,7 @@ ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t
   return -EINPROGRESS;
 }
 
-/// The first segment of a connection goes out.
+/// Sends the first segment of a connection.
 ANYIO_NET_FN void sim_network::call(arrival& a) {
   const sim_handle client = a.from.lock();
   if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
@@ -317,7 +317,7 @@ ANYIO_NET_FN void sim_network::call(arrival& a) {
   dispatch(when, std::move(a));
 }
 
-/// It was not answered, and goes out again after a while: 127 seconds in all, 75 on the BSDs.
+/// Sends an unanswered first segment again after a pause. Gives up after 127 seconds, on the BSDs after 75.
 ANYIO_NET_FN void sim_network::call_again(arrival& a) {
   const bool is_linux = profile_ == sim::profile::linux_;
   const int most_tries = is_linux ? 6 : 5;
@@ -335,7 +335,7 @@ ANYIO_NET_FN void sim_network::call_again(arrival& a) {
   dispatch(when, std::move(a));
 }
 
-/// The first segment arrives where somebody may listen.
+/// Handles the arrival of the first segment at its destination, where a listener may exist.
 ANYIO_NET_FN void sim_network::knock(arrival& a) {
   const sim_handle client = a.from.lock();
   if (client == nullptr || client->gone || client->stage != sim_socket::state::connecting) return;
@@ -343,7 +343,7 @@ ANYIO_NET_FN void sim_network::knock(arrival& a) {
   const bool full = listener != nullptr && listener->accepted.size() >= listener->backlog;
   if (full || is_dead(a.target.address, client->local.address)) return call_again(a);
   const time_point answered = arrival_time(a.target.address, client->local.address, true);
-  if (listener == nullptr && a.target == client->local) {  // it calls itself, and answers
+  if (listener == nullptr && a.target == client->local) {  // it connects to itself
     client->peer = client;
     return dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
   }
@@ -379,7 +379,7 @@ ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size)
   return add(connection);
 }
 
-/// Nothing more will go either way on this connection, of which Linux then forgets the other end.
+/// Whether this connection is closed in both directions; Linux then forgets its remote address.
 inline bool is_over(const sim_socket& s) {
   return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
 }
@@ -405,7 +405,7 @@ ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
   if (how != SHUT_RD && sends && s->type == SOCK_STREAM) send_to_peer(*s, arrival::kind::end);
   if (const sim_handle peer = s->peer.lock();
       how != SHUT_WR && peer != nullptr && !s->is_ip() && s->type == SOCK_STREAM) {
-    peer->sending_over = true;  // UNIX sockets know at once that nobody will receive
+    peer->sending_over = true;  // UNIX sockets know at once that the peer will not receive
     changed(*peer);
   }
   changed(*s);

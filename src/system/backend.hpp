@@ -1,10 +1,10 @@
-// The seam: everything that the library asks of the world.
+// The seam: the interface between the library and the system.
 //
 // Sockets and the clock go through one abstract class, `backend`; files, names, threads, signals and
-// randomness through the services that it gives. Nothing else makes a system call or reads errno. Each call
-// gives a value >= 0 or a negative errno. No call blocks but `wait` (and, on a helper thread, `resolve` and
-// `reverse`), even if O_NONBLOCK, which belongs to the open file, was cleared by somebody who shares it; only
-// `accept` and `connect` need `keep_non_blocking` for that. A backend must not know who calls it.
+// randomness go through its services. No other code makes a system call or reads errno. Each call returns a
+// value >= 0 or a negative errno. Only `wait` blocks (and, on a helper thread, `resolve` and `reverse`). The
+// other calls do not block even if another process that shares the open file has cleared its O_NONBLOCK;
+// `accept` and `connect` need `keep_non_blocking` for this. A backend must not know its callers.
 #pragma once
 
 #include "base/address.hpp"
@@ -25,24 +25,24 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-using duration = std::chrono::nanoseconds;                 ///< what members and results are in
-using time_point = std::chrono::steady_clock::time_point;  ///< of the loop's clock, see `now`
+using duration = std::chrono::nanoseconds;                 ///< the type of durations in members and results
+using time_point = std::chrono::steady_clock::time_point;  ///< a time of the loop's clock, see `now`
 
 namespace detail {
 
-/// `base + d`, at the ends of time if it would overflow.
+/// Returns `base + d`, or the nearest representable time if the sum would overflow.
 constexpr time_point add(time_point base, duration d) {
   if (d > duration::zero() && base > time_point::max() - d) return time_point::max();
   if (d < duration::zero() && base < time_point::min() - d) return time_point::min();
   return base + d;
 }
 
-/// What `backend::wait` and `poll_now` tell of a descriptor.
+/// The state of a descriptor, as `backend::wait` and `poll_now` report it.
 enum readiness : std::uint32_t {
   ready_read = 1,  // data, or a connection to accept
   ready_write = 2,
-  ready_end = 4,     // end of stream, hang-up or error: read until it shows
-  ready_urgent = 8,  // out-of-band data splits what can be read
+  ready_end = 4,     // end of stream, hang-up or error: read until a call reports it
+  ready_urgent = 8,  // out-of-band data divides the readable bytes
 };
 
 struct poll_event {
@@ -50,18 +50,18 @@ struct poll_event {
   std::uint32_t ready;  // readiness bits
 };
 
-/// One message in or out, as `sendmsg` and `recvmsg` see it.
+/// One message to send or receive, with the fields of `sendmsg` and `recvmsg`.
 struct message {
   std::span<const ::iovec> parts;
   sockaddr* address = nullptr;  // destination, or room for the sender
-  socklen_t address_size = 0;   // in: size of the room or of the address; out: of the sender's
+  socklen_t address_size = 0;   // in: size of the room or the address; out: of the sender's address
   void* control = nullptr;
-  std::size_t control_size = 0;  // in: room or size; out: what came
+  std::size_t control_size = 0;  // in: room or size; out: received size
   int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
-  bool peek = false;             // in: leave what is received where it is
+  bool peek = false;             // in: leave the received data in the socket
 };
 
-/// The control message behind `c`, or null: CMSG_NXTHDR, which in musl compares signed with unsigned.
+/// The control message after `c`, or null. CMSG_NXTHDR of musl compares signed with unsigned.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-compare"
 inline cmsghdr* next_control(const msghdr& header, cmsghdr* c) noexcept {
@@ -77,42 +77,44 @@ struct file_identity {
   bool is_fifo = false;
 };
 
-/// What a look-up gives: endpoints, or why there are none. `reason` is static text.
+/// The result of a name look-up: endpoints, or the reason of the failure. `reason` is static text.
 struct resolved {
   std::vector<ip_endpoint> endpoints;
-  int status = 0;                // 0, or a negative errno (a plain resolver failure: -ENOENT)
-  const char* reason = nullptr;  // the resolver's words for a failure of its own
+  int status = 0;                // 0, or a negative errno (-ENOENT for an error of the resolver)
+  const char* reason = nullptr;  // describes an error of the resolver
 };
 
-/// Whether a call failed because the system is short of memory, which passes.
+/// Whether a call failed because the system is short of memory, which is temporary.
 [[nodiscard]] constexpr bool is_shortage(ssize_t status) noexcept {
   return status == -ENOBUFS || status == -ENOMEM;
 }
 
-// --- services: what few programs need. A virtual function is linked into every program that has its class,
-// so these are classes of their own, and none has a virtual destructor.
+// --- services: functions that few programs need. A virtual function is linked into every program that uses
+// its class, so the services are separate classes, and none of them has a virtual destructor.
 
-/// Names. `resolve` and `reverse` block, and are called on a helper thread.
+/// Name look-ups. `resolve` and `reverse` block, and are called on a helper thread.
 class name_service {
  public:
   virtual resolved resolve(const std::string& host, std::uint16_t port, int family) = 0;
-  /// Host and service of an address, numeric where no name is known. 0 or a negative errno.
+  /// Looks up the host and service of an address; the result is numeric where no name is known. 0 or a
+  /// negative errno.
   virtual int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) = 0;
-  /// Whether a socket of this family can be made here at all.
+  /// Whether the system supports sockets of this family.
   virtual bool has_family(int family) = 0;
 
  protected:
   ~name_service() = default;
 };
 
-/// Descriptors that the library did not open, and files.
+/// Calls for files, and for descriptors that the library did not open.
 class file_service {
  public:
-  /// Makes it non-blocking and close-on-exec. 1 if it was blocking before, 0 if not, or a negative errno.
+  /// Makes a descriptor non-blocking and close-on-exec. Returns 1 if it was blocking before, 0 if not, or a
+  /// negative errno.
   virtual int adopt(int fd) = 0;
-  /// Takes back that it is non-blocking.
+  /// Makes a descriptor blocking again.
   virtual int make_blocking(int fd) = 0;
-  /// Makes a received descriptor close-on-exec where the kernel does not do so by itself.
+  /// Makes a received descriptor close-on-exec on systems where the kernel does not do it.
   virtual int set_close_on_exec(int fd) = 0;
   virtual int identify(int fd, file_identity& identity) = 0;
   virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
@@ -123,26 +125,27 @@ class file_service {
   ~file_service() = default;
 };
 
-/// Paths of UNIX sockets.
+/// Calls for the paths of UNIX sockets.
 class path_service {
  public:
   virtual int identify(const char* path, file_identity& identity) = 0;  // does not follow links
   virtual int change_mode(const char* path, mode_t mode) = 0;
-  /// The mode, less the umask, that the file will have which binding this socket makes. Where the system
-  /// cannot do that it has no effect.
+  /// Sets the mode, reduced by the umask, of the file that `bind` will create for this socket. Has no effect
+  /// on systems that cannot do it.
   virtual void prepare_mode(int /*fd*/, mode_t /*mode*/) {}
   virtual int unlink(const char* path) = 0;
-  /// The path from the root on, which another working folder leaves as it is; as given if that is not known.
+  /// The absolute path, which stays valid if the working directory changes. Returns the path unchanged if the
+  /// working directory is not known.
   virtual std::string absolute(const std::string& path) { return path; }
 
  protected:
   ~path_service() = default;
 };
 
-/// Many datagrams a call: how many went, or -errno if the first failed.
+/// Many datagrams per call. Returns the number of datagrams transferred, or -errno if the first one failed.
 class batch_service {
  public:
-  /// `emptied`: nothing more is there, and the poller will tell when something comes.
+  /// Sets `emptied` if no more datagrams are there, and the poller will report the next one.
   virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
                                bool& emptied) = 0;
   virtual int send_messages(int fd, std::span<const message> messages) = 0;
@@ -154,21 +157,21 @@ class batch_service {
 /// Helper threads.
 class thread_service {
  public:
-  /// Whether helper threads may be used. False: what would run on one runs in place.
+  /// Whether helper threads may be used. If not, their jobs run on the loop's thread.
   virtual bool uses_threads() const { return true; }
-  /// After how many turns of the loop what runs in place does so, 0 at once.
+  /// After how many turns of the loop a job runs on the loop's thread; 0 means at once.
   virtual std::size_t turns_before_call() { return 0; }
-  /// Runs `body(argument)` on a thread of its own that nobody joins and no signal interrupts. 0 or -errno.
+  /// Runs `body(argument)` on a new detached thread on which all signals are blocked. 0 or -errno.
   virtual int start_thread(void (*body)(void*), void* argument) = 0;
 
  protected:
   ~thread_service() = default;
 };
 
-/// What certificates and keys need of the world.
+/// The time and the randomness that certificates and keys need.
 class security_service {
  public:
-  /// Seconds since 1970, for the dates of certificates.
+  /// The current time in seconds since 1970, for the dates of certificates.
   virtual std::int64_t calendar() = 0;
   virtual std::uint64_t entropy() = 0;
 
@@ -176,26 +179,27 @@ class security_service {
   ~security_service() = default;
 };
 
-/// Signals, for one loop: from the first `catch_signal` of a number to the last `release_signal` it is woken
-/// (`wait` returns) when one comes, and `take_signal` tells once that it did.
+/// Signals for one loop. From the first `catch_signal` of a number to its last `release_signal`, an arriving
+/// signal wakes the loop (`wait` returns), and `take_signal` then returns true once.
 class signal_service {
  public:
-  /// 0 or a negative errno.
+  /// Starts to catch a signal; calls are counted per number. 0 or a negative errno.
   virtual int catch_signal(int number) = 0;
   virtual void release_signal(int number) = 0;
   virtual bool take_signal(int number) = 0;
-  /// From now on it is woken through this descriptor.
+  /// Sets the descriptor through which signals wake the loop from now on.
   virtual void wake_by(int) {}
 
  protected:
   ~signal_service() = default;
 };
-/// Ended by a function that comes with it: a virtual destructor would be linked into every program.
+/// An owning pointer with its own deleter, since a virtual destructor would be linked into every program.
 using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
 
 }  // namespace detail
 
-/// The seam. `system_backend()` is the machine's; others simulate it or add faults to it.
+/// The interface to the system. `system_backend()` uses the real system; other backends simulate it or add
+/// faults to it.
 class backend {
  public:
   backend() = default;
@@ -203,32 +207,32 @@ class backend {
   backend& operator=(const backend&) = delete;
   virtual ~backend() = default;
 
-  /// The clock of all timers.
+  /// The current time of the clock of all timers.
   virtual time_point now() = 0;
 
   // --- readiness
-  /// Watches both directions, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST if it is
-  /// watched already.
+  /// Watches both directions of a descriptor, edge-triggered, until `forget`. 0 or a negative errno; -EEXIST
+  /// if the descriptor is watched already.
   virtual int watch(int fd, std::uint64_t token) = 0;
-  /// Ends what `watch` or `watch_once` began, before the descriptor is closed.
+  /// Ends the watching that `watch` or `watch_once` began. Called before the descriptor is closed.
   virtual void forget(int fd) = 0;
-  /// Watches for reading, writing or both, level-triggered; reports once (some pollers once for each of
-  /// the two), then is silent until armed again.
+  /// Watches a descriptor for reading, writing or both, level-triggered. Reports once (some pollers report
+  /// once per direction), then nothing until the next call.
   /// `again` says that the descriptor is in the poller already.
   virtual int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) = 0;
-  /// The `readiness` bits that hold now (any descriptor, also one that is watched), or -errno.
+  /// Returns the current `readiness` bits of any descriptor, also of a watched one, or -errno.
   virtual int poll_now(int fd, std::uint32_t interest) = 0;
-  /// Waits until something is ready, `wake` is called, or the time is over (negative: no limit).
-  /// The number of events, which may be 0 at any time, or -errno.
+  /// Waits until a descriptor is ready, `wake` is called, or the time is over (negative: no limit).
+  /// Returns the number of events, which may be 0 at any time, or -errno.
   virtual int wait(std::span<detail::poll_event> events, duration at_most) = 0;
-  /// Ends a `wait`, this one or the next. The only call that may come from any thread.
+  /// Ends the current `wait`, or else the next one. The only function that any thread may call.
   virtual void wake() = 0;
-  /// A descriptor that is readable when `wait` would give events, for embedding; -1 if there is none.
+  /// A descriptor that is readable when `wait` would return events, for embedding; -1 if there is none.
   virtual int native_handle() const = 0;
-  /// Eight bytes written to this descriptor end a `wait`, this one or the next: a signal handler can do no
-  /// more. It changes only in `after_fork`; -1 if there is none.
+  /// Eight bytes written to this descriptor end the current `wait`, or else the next one; a signal handler
+  /// uses it. The descriptor changes only in `after_fork`; -1 if there is none.
   virtual int wake_descriptor() const { return -1; }
-  /// In the child of fork(2): gives up the poller that the parent uses, and makes one that watches nothing.
+  /// In the child of fork(2): releases the poller of the parent, and makes a new one that watches nothing.
   /// 0 or a negative errno. Not called for a backend without `native_handle`, which shares nothing.
   virtual int after_fork() { return -ENOTSUP; }
 
@@ -239,17 +243,17 @@ class backend {
   virtual int listen(int fd, int backlog) = 0;                               ///< listen(2)
   virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;  ///< connect(2)
   virtual int accept(int fd, sockaddr* address, socklen_t* size) = 0;        ///< accept(2)
-  /// Makes the descriptor non-blocking again if another process that shares it has made it blocking. For
-  /// calls that have no flag for it.
+  /// Makes the descriptor non-blocking again if another process that shares it has made it blocking. Needed
+  /// before calls that have no flag such as MSG_DONTWAIT.
   virtual void keep_non_blocking(int) {}
   virtual int shutdown(int fd, int how) = 0;  ///< shutdown(2)
-  /// Breaks a connection in the way that the network could, as far as that can be done here.
+  /// Breaks a connection as the network could break it, as far as the system allows.
   virtual int break_connection(int fd) {
     sockaddr nowhere{};
-    nowhere.sa_family = AF_UNSPEC;  // some systems reset TCP then
+    nowhere.sa_family = AF_UNSPEC;  // on some systems this resets a TCP connection
     return connect(fd, &nowhere, sizeof nowhere) >= 0 ? 0 : shutdown(fd, SHUT_RDWR);
   }
-  /// Closes any descriptor. The number is free afterwards, whatever it returns.
+  /// Closes any descriptor. The number is free afterwards, also if the call returns an error.
   virtual int close(int fd) = 0;
   virtual ssize_t receive(int fd, void* data, std::size_t size) = 0;                      ///< recv(2)
   virtual ssize_t send(int fd, const void* data, std::size_t size) = 0;                   ///< send(2)
@@ -261,8 +265,8 @@ class backend {
   virtual int local_address(int fd, sockaddr* address, socklen_t* size) = 0;   ///< getsockname(2)
   virtual int remote_address(int fd, sockaddr* address, socklen_t* size) = 0;  ///< getpeername(2)
 
-  // --- services of this backend's own; null: whoever needs one names the machine's, which is linked only
-  // into programs that do
+  // --- this backend's own services; null: the caller uses the service of the system, which is linked only
+  // into programs that name it
   virtual detail::name_service* names() { return nullptr; }
   virtual detail::file_service* files() { return nullptr; }
   virtual detail::path_service* paths() { return nullptr; }
@@ -272,40 +276,41 @@ class backend {
   virtual detail::signal_service* signals() { return nullptr; }
 
   // --- memory
-  /// How much of a transfer between streams in memory goes now, at least 1: all of it, unless it is made
-  /// hard.
+  /// How many bytes of a transfer between streams in memory to move now, at least 1. Less than `wanted` only
+  /// with faults.
   virtual std::size_t transfer(std::size_t wanted) { return wanted; }
 };
 
 namespace detail {
 
-// --- the machine's own, for what belongs to no loop
+// --- functions of the system that belong to no loop
 
-/// How many times fork(2) was called on the way to this process, once there is a loop: it tells a child from
-/// its parent. Written only in a child that was just made, which has one thread.
+/// Counts the calls of fork(2) in the ancestry of this process, from the first loop on; it differs between a
+/// child and its parent. Written only in a new child, which has one thread.
 inline constinit std::uint32_t forks_so_far = 0;
-/// From now on each fork(2) calls the first before it, then the second in the parent and the third in the
-/// child (pthread_atfork(3)). Null for none.
+/// Registers handlers for each later fork(2): the first is called before the fork, the second in the parent
+/// and the third in the child (pthread_atfork(3)). A null pointer means no handler.
 void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 void close_descriptor(int fd) noexcept;
-/// Numbers from here on are a simulation's, whose close this thread has while it runs there.
+/// Descriptors from this number on belong to a simulation. While it runs, its thread closes them through
+/// `close_simulated`.
 inline constexpr int first_simulated_descriptor = 1 << 30;
 using close_hook = void (*)(int fd) noexcept;
 inline constinit thread_local close_hook close_simulated = nullptr;
 [[nodiscard]] std::int64_t system_calendar() noexcept;
 [[nodiscard]] std::uint64_t system_entropy();
-/// A whole file. 0 or a negative errno: -EFBIG for one of more than 16 MiB.
+/// Reads a whole file. 0 or a negative errno; -EFBIG for a file of more than 16 MiB.
 [[nodiscard]] int read_file(const char* path, std::string& content);
-/// The file of the authorities that this system trusts, null if there is none. SSL_CERT_FILE in the
-/// environment goes first.
+/// The path of the system's trust store (a file of CA certificates), null if there is none. The environment
+/// variable SSL_CERT_FILE takes precedence.
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
 [[nodiscard]] file_service& system_files() noexcept;
 [[nodiscard]] path_service& system_paths() noexcept;
 [[nodiscard]] batch_service& system_batches() noexcept;
 [[nodiscard]] thread_service& system_threads() noexcept;
-/// Writes to the descriptor from signal handlers; no longer once it is destroyed, and not in the child of a
-/// fork before `wake_by` names a descriptor of the child's own.
+/// Makes a service whose signal handlers write to the descriptor. They stop when the service is destroyed. In
+/// the child of a fork they do not write before `wake_by` names a descriptor of the child.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
 
 // --- the services of a loop on this backend
@@ -322,7 +327,8 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 
 }  // namespace detail
 
-/// epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot be made (out of descriptors).
+/// Makes the backend of this system: epoll on Linux, kqueue on the BSDs and macOS. Null if the poller cannot
+/// be created (out of descriptors).
 [[nodiscard]] std::unique_ptr<backend> system_backend();
 
 }}  // namespace anyio

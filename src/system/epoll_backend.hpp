@@ -1,7 +1,7 @@
-// Waiting on Linux: epoll, and an eventfd to be woken by.
+// The poller on Linux: epoll, and an eventfd for wake-ups.
 //
-// Descriptors of the library's own are watched once in their life, edge-triggered in both directions;
-// those of others for one event at a time. This part must not know what anyone does with an event.
+// A descriptor of the library is added once in its life, edge-triggered in both directions. A descriptor of
+// the user is watched for one event at a time. This part must not know how events are used.
 #pragma once
 
 #include "system/posix_backend.hpp"
@@ -17,10 +17,10 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class epoll_backend final : public posix_backend {
  public:
-  /// A token that nothing may be watched with.
+  /// The token of the wake descriptor; no other descriptor may use it.
   static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
 
-  /// Null if the kernel has no descriptors left.
+  /// Makes a backend; null if the kernel has no descriptors left.
   [[nodiscard]] static std::unique_ptr<epoll_backend> make();
   ANYIO_NET_FN ~epoll_backend() override;
 
@@ -28,7 +28,7 @@ class epoll_backend final : public posix_backend {
   ANYIO_NET_FN void forget(int fd) override;
   ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
   ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  /// From a signal handler too.
+  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
   ANYIO_NET_FN void wake() override;
   ANYIO_NET_FN int native_handle() const override;
   ANYIO_NET_FN int wake_descriptor() const override;
@@ -37,16 +37,17 @@ class epoll_backend final : public posix_backend {
  private:
   epoll_backend() = default;
 
-  /// Makes the two descriptors. 0 or a negative errno.
+  /// Opens the two descriptors. 0 or a negative errno.
   int open() noexcept;
   void close_own() noexcept;
 
-  /// Adds or, if it is there already, changes; `change_first` says what is more likely.
+  /// Adds a descriptor, or changes it if it is in the poller already; `change_first` says which of the two
+  /// calls to try first.
   int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept;
 
   int poller_ = -1;
   int wake_fd_ = -1;
-  std::atomic<bool> woken_{false};  // a wake-up is under way, another write would add nothing
+  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
 };
 
 }}}  // namespace anyio::detail

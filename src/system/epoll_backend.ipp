@@ -21,7 +21,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-// One translation of the bits serves both calls.
+// One conversion of the bits serves epoll and poll.
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
               EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
@@ -47,7 +47,7 @@ ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
 ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
 
 ANYIO_NET_COLD int epoll_backend::after_fork() {
-  close_own();  // first, so that there are two numbers left
+  close_own();  // first, so that two descriptor numbers are free
   woken_.store(false);
   return open();
 }
@@ -72,7 +72,7 @@ ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
 }
 
 ANYIO_NET_FN void epoll_backend::forget(int fd) {
-  epoll_event unused{};  // kernels before 2.6.9 wanted one
+  epoll_event unused{};  // kernels before 2.6.9 required a non-null pointer
   ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
 }
 
@@ -82,8 +82,8 @@ ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::
   return control(fd, events | EPOLLONESHOT, token, again);
 }
 
-/// Rounded up, since a timer that is looked at early would be waited for once more; a negative limit
-/// is none. One that epoll cannot express ends early, after 24 days.
+/// Converts to milliseconds, rounded up, since a wait that ends before the timer is due would be repeated. A
+/// negative limit means no limit. A limit that epoll cannot express ends early, after 24 days.
 inline int epoll_timeout(duration at_most) noexcept {
   if (at_most < duration::zero()) return -1;
   const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
@@ -102,8 +102,8 @@ ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_m
     if (ready[i].data.u64 == wake_token) {
       std::uint64_t times = 0;
       [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &times, sizeof times);
-      // After the read: who calls `wake` in between is heard now. The other way round its write
-      // would be read away with the flag left set, and no `wake` would ever write again.
+      // The flag is reset after the read: this return covers a `wake` in between. With the opposite order,
+      // the read could consume that call's write and leave the flag set, and no later `wake` would write.
       woken_.exchange(false);
     } else {
       events[static_cast<std::size_t>(count++)] = {ready[i].data.u64, readiness_of_poll(ready[i].events)};

@@ -23,14 +23,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// Some changes of one descriptor, each with an error of its own.
+/// A list of changes for one descriptor; each change has its own error.
 class kqueue_changes {
  public:
   static constexpr int limit = 3;
 
   void add(int fd, int filter, int flags, unsigned fflags = 0) noexcept {
     struct kevent& change = changes_[count_++];
-    // Not EV_SET, which in some systems is an expression that warns.
+    // Not EV_SET, which causes a warning on some systems.
     change = {};
     change.ident = static_cast<decltype(change.ident)>(fd);
     change.filter = static_cast<decltype(change.filter)>(filter);
@@ -38,8 +38,9 @@ class kqueue_changes {
     change.fflags = fflags;
   }
 
-  /// Asked for a receipt of every change, the kernel gives nothing else, and goes on after a refused one.
-  /// An interrupted call is begun again: to make a change twice does no harm. 0 or a negative errno.
+  /// Applies the changes. With EV_RECEIPT the kernel returns only receipts, one per change, and continues
+  /// after a rejected change. An interrupted call is repeated, since a repeated change does no harm. 0 or a
+  /// negative errno.
   int apply(int poller) noexcept {
     const timespec at_once{};
     do {
@@ -48,7 +49,7 @@ class kqueue_changes {
     return receipt_count_ < 0 ? -errno : 0;
   }
 
-  /// 0 or the errno of the change of this filter.
+  /// The errno of the change of this filter, or 0.
   int error_of(int filter) const noexcept {
     for (int i = 0; i < receipt_count_; ++i) {
       const struct kevent& receipt = receipts_[i];
@@ -65,15 +66,16 @@ class kqueue_changes {
   int receipt_count_ = 0;
 };
 
-/// Files are always ready, and kqueue would say so again and again; the seam refuses them. 0 or -errno.
+/// Rejects a file with -EPERM: files are always ready, and kqueue would report them endlessly. 0 or -errno.
 inline int refuse_file(int fd) noexcept {
   struct stat status;
   if (::fstat(fd, &status) != 0) return -errno;
   return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) ? -EPERM : 0;
 }
 
-/// What a refused filter is to the seam. Devices such as /dev/null, which are always ready, are refused
-/// in different words; a terminal that cannot be watched is not one of them, as it does block.
+/// Converts the error of a rejected filter to the backend's result: -EPERM for a device that is always ready,
+/// such as /dev/null, for which systems return different errors. A terminal that cannot be watched keeps its
+/// error, since it can block.
 [[gnu::cold]] inline int filter_refusal(int fd, int error_number) noexcept {
   struct stat status;
   const bool is_device = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && ::isatty(fd) == 0;
@@ -90,7 +92,7 @@ ANYIO_NET_COLD int kqueue_backend::open() noexcept {
   process_ = ::getpid();
   poller_ = ::kqueue();
   if (poller_ < 0) return -errno;
-  // A child does not inherit it, but a program that replaces this one would.
+  // A child of fork does not inherit the queue, but a program started by exec would.
   if (::fcntl(poller_, F_SETFD, FD_CLOEXEC) < 0) return -errno;
 #if defined(__APPLE__)
   if (::pipe(wake_fds_) < 0) return -errno;
@@ -108,7 +110,7 @@ ANYIO_NET_COLD int kqueue_backend::open() noexcept {
 ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
   for (int& fd : wake_fds_)
     if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
-  // After a fork the number is not the poller's in the child, but anyone's.
+  // In the child of a fork the number does not refer to the poller, and may refer to any other file.
   if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
 }
 
@@ -138,7 +140,7 @@ ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
 }
 
 ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
-  // There is no question without a change: what can be taken out was there, and goes in again.
+  // kqueue has no query: a filter that can be removed was there, and is then added again.
   kqueue_changes out;
   out.add(fd, EVFILT_READ, EV_DELETE);
   out.add(fd, EVFILT_WRITE, EV_DELETE);
@@ -163,7 +165,7 @@ ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
   if (const int status = changes.apply(poller_); status < 0) return status;
   for (const int filter : {EVFILT_READ, EVFILT_WRITE}) {
     const int error_number = changes.error_of(filter);
-    // EPIPE: the other end of a pipe is gone already, as the first attempt will tell.
+    // EPIPE: the other end of a pipe is closed already; the first attempt will report it.
     if (error_number == 0 || error_number == EPIPE) continue;
     remove(fd);
     return filter_refusal(fd, error_number);
@@ -181,7 +183,7 @@ ANYIO_NET_FN void kqueue_backend::forget(int fd) {
 }
 
 ANYIO_NET_FN int kqueue_backend::close(int fd) {
-  // The kernel takes the filters out, duplicates or not.
+  // The kernel removes the filters, even if duplicates of the descriptor exist.
   if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
     entries_[static_cast<std::size_t>(fd)].is = kind::none;
   return posix_backend::close(fd);
@@ -192,7 +194,7 @@ ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std:
   entry& e = entry_of(fd);
   if (e.is == kind::own) return -EEXIST;
   if (const int status = refuse_file(fd); status < 0) return status;
-  // Each filter tells once. One that is not wanted any more may be there from before.
+  // Each filter reports once. A filter that is no longer wanted may still be there from an earlier call.
   kqueue_changes changes;
   const auto change = [&](int filter, std::uint32_t bit) {
     const bool wanted = (interest & bit) != 0;
@@ -207,11 +209,12 @@ ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std:
   const int read_error = reads ? changes.error_of(EVFILT_READ) : 0;
   const int error_number = read_error != 0 ? read_error : writes ? changes.error_of(EVFILT_WRITE) : 0;
   if (error_number == 0) return 0;
-  // With the other end of a pipe gone nothing blocks any more.
+  // If the other end of a pipe is closed, no call blocks.
   return error_number == EPIPE ? -EPERM : filter_refusal(fd, error_number);
 }
 
-/// A negative limit is none. One that is too long for some kernels ends early, after 24 days.
+/// Converts to a timespec; a negative limit means no limit. A limit that is too long for some kernels ends
+/// early, after 24 days.
 inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept {
   if (at_most < duration::zero()) return nullptr;
   const duration limit = std::min<duration>(at_most, std::chrono::hours(24 * 24));
@@ -224,9 +227,9 @@ inline const timespec* kqueue_timeout(duration at_most, timespec& out) noexcept 
 inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
   const bool at_end = (event.flags & (EV_EOF | EV_ERROR)) != 0;
   switch (event.filter) {
-    // With what was sent before the end still to be read, perhaps.
+    // At the end, earlier bytes may still be unread.
     case EVFILT_READ: return ready_read | (at_end ? ready_end : 0u);
-    // An end of writing alone is one that this side has made; the other filter tells of a hang-up too.
+    // EV_EOF of only this filter comes from a shutdown by this end; the read filter reports a hang-up too.
     case EVFILT_WRITE: return ready_write;
     default: return ready_urgent | ready_read;
   }
@@ -252,10 +255,10 @@ ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_
 }
 
 ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
-  char bytes[512];  // what does not go in here is told of again
+  char bytes[512];  // the poller reports any remaining bytes again
   [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
-  // After the read: who calls `wake` in between is heard now. The other way round its write
-  // would be read away with the flag left set, and no `wake` would ever write again.
+  // The flag is reset after the read: this return covers a `wake` in between. With the opposite order, the
+  // read could consume that call's write and leave the flag set, and no later `wake` would write.
   woken_.exchange(false);
 }
 

@@ -1,8 +1,8 @@
-// What POSIX systems have in common behind the seam.
+// The part of the backend that all POSIX systems share.
 //
-// Sockets, the clock and what the services do are nearly the same everywhere, and the few differences are
-// settled here, so that a system's own backend adds no more than its poller. This part must not know how a
-// poller waits: to be woken by a signal it has a descriptor to write to.
+// Sockets, the clock and the services are nearly the same on all systems, and the few differences are handled
+// here, so that the backend of a system adds only its poller. This part must not know how a poller waits: a
+// signal wakes it through a descriptor.
 #pragma once
 
 #include "base/config.hpp"
@@ -99,17 +99,17 @@ class posix_threads : public thread_service {
   ~posix_threads() = default;
 };
 
-/// Makes it non-blocking and close-on-exec, and keeps SIGPIPE away where that is a descriptor's matter. 1 if
-/// it was blocking before, 0 if not, or a negative errno.
+/// Makes a descriptor non-blocking and close-on-exec, and disables SIGPIPE on systems where that is a
+/// property of the descriptor. Returns 1 if it was blocking before, 0 if not, or a negative errno.
 [[nodiscard]] int adopt_descriptor(int fd) noexcept;
-/// Non-blocking and close-on-exec.
+/// Opens a socket that is non-blocking and close-on-exec. Returns the descriptor or a negative errno.
 [[nodiscard]] int open_posix_socket(int family, int type, int protocol) noexcept;
 
-/// The bits of poll(2) for readiness bits.
+/// Converts readiness bits to the bits of poll(2).
 [[nodiscard]] short poll_interest(std::uint32_t readiness_bits) noexcept;
 
-/// The readiness bits for what poll(2) gave. A hang-up or an error wakes both directions, and the
-/// next call tells what it is; the end of what the peer sends leaves writers alone.
+/// Converts the bits of poll(2) to readiness bits. A hang-up or an error wakes both directions, and the next
+/// call reports which it is. The end of the peer's data does not wake writers.
 [[nodiscard]] std::uint32_t readiness_of_poll(unsigned events) noexcept;
 
 }}}  // namespace anyio::detail

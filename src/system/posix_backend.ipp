@@ -1,4 +1,4 @@
-// The system calls of all POSIX systems; errno is read here, and where a poller waits, only.
+// The system calls that all POSIX systems share.
 #pragma once
 
 #include "system/posix_backend.hpp"
@@ -32,11 +32,11 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// MSG_DONTWAIT everywhere: O_NONBLOCK belongs to the open file, and whoever shares it may clear it.
-#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // macOS has it of late: an older kernel would not know
+// MSG_DONTWAIT in every call: O_NONBLOCK belongs to the open file, and a process that shares it may clear it.
+#if defined(MSG_NOSIGNAL) && !defined(__APPLE__)  // older macOS kernels do not know it
 inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt` or SO_NOSIGPIPE settles SIGPIPE for each socket
+inline constexpr int send_flags = MSG_DONTWAIT;  // `adopt_descriptor` disables SIGPIPE for each socket
 #endif
 #if defined(MSG_CMSG_CLOEXEC)
 inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
@@ -44,7 +44,7 @@ inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 inline constexpr int receive_message_flags = MSG_DONTWAIT;
 #endif
 
-/// The result of a system call, or -errno; begun again as long as signals interrupt it.
+/// Makes a system call and returns its result or -errno. Repeats the call if a signal interrupts it.
 template <class Call>
 auto system_call(Call call) noexcept {
   using value = decltype(call());
@@ -85,7 +85,7 @@ ANYIO_NET_FN std::uint32_t readiness_of_poll(unsigned events) noexcept {
 }
 
 ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
-  // poll(2) passes over a negative descriptor in silence.
+  // poll(2) silently ignores a negative descriptor.
   if (fd < 0) return -EBADF;
   pollfd entry{fd, poll_interest(interest), 0};
   const int n = system_call([&] { return ::poll(&entry, 1, 0); });
@@ -96,7 +96,7 @@ ANYIO_NET_FN int posix_backend::poll_now(int fd, std::uint32_t interest) {
 
 // --- sockets
 
-/// What SOCK_NONBLOCK, SOCK_CLOEXEC and accept4, which came together everywhere, do where they are absent.
+/// Replaces SOCK_NONBLOCK, SOCK_CLOEXEC and accept4 on systems without them; a system has all three or none.
 inline int prepare_socket(int fd) noexcept {
 #if defined(SOCK_NONBLOCK)
   return fd;
@@ -144,7 +144,7 @@ ANYIO_NET_COLD int posix_backend::listen(int fd, int backlog) {
 
 ANYIO_NET_FN int posix_backend::connect(int fd, const sockaddr* address, socklen_t size) {
   if (::connect(fd, address, size) == 0) return 0;
-  // An interrupted attempt goes on by itself (POSIX), and a second call would only get in its way.
+  // An interrupted attempt continues in the kernel (POSIX), so the call must not be repeated.
   return errno == EINTR ? -EINPROGRESS : -errno;
 }
 
@@ -157,7 +157,8 @@ ANYIO_NET_FN int posix_backend::accept(int fd, sockaddr* address, socklen_t* siz
   return r < 0 ? r : prepare_socket(r);
 }
 
-/// For calls without a flag like MSG_DONTWAIT. Asks first, since others see the flag change.
+/// Sets O_NONBLOCK for calls without a flag such as MSG_DONTWAIT. Checks first, since other processes see the
+/// change.
 inline void restore_non_blocking(int fd) noexcept {
   const int flags = ::fcntl(fd, F_GETFL);
   if (flags >= 0 && (flags & O_NONBLOCK) == 0) static_cast<void>(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
@@ -170,7 +171,7 @@ ANYIO_NET_FN int posix_backend::shutdown(int fd, int how) {
 }
 
 ANYIO_NET_FN int posix_backend::close(int fd) {
-  // Never again after EINTR: the number is free, and may be another's already.
+  // No retry after EINTR: the number is free, and another thread may already use it.
   return ::close(fd) == 0 || errno == EINTR ? 0 : -errno;
 }
 
@@ -178,7 +179,7 @@ ANYIO_NET_FN ssize_t posix_backend::receive(int fd, void* data, std::size_t size
   return system_call([&] { return ::recv(fd, data, size, MSG_DONTWAIT); });
 }
 
-/// macOS says EPROTOTYPE when the connection breaks while bytes are handed over.
+/// Converts EPROTOTYPE, which macOS returns if the connection breaks during a send, to ECONNRESET.
 template <class Result>
 constexpr Result sent_or_error(Result r) noexcept {
 #if defined(__APPLE__)
@@ -191,9 +192,9 @@ ANYIO_NET_FN ssize_t posix_backend::send(int fd, const void* data, std::size_t s
   return sent_or_error(system_call([&] { return ::send(fd, data, size, send_flags); }));
 }
 
-/// The header that `sendmsg` and `recvmsg` take. Neither writes through what a message holds as const.
+/// The header for `sendmsg` and `recvmsg`. Neither call writes to the const members of a message.
 inline msghdr message_header(const message& m) noexcept {
-  msghdr header{};  // musl and the BSDs have members and padding of their own
+  msghdr header{};  // musl and the BSDs have additional members and padding
   header.msg_name = m.address;
   header.msg_namelen = m.address != nullptr ? m.address_size : 0;
   header.msg_iov = const_cast<::iovec*>(m.parts.data());
@@ -210,8 +211,8 @@ inline void take_header(const msghdr& header, message& m) noexcept {
 }
 
 #if defined(__linux__)
-/// A datagram into one piece of room, for which there is a call that costs less than `recvmsg`. With
-/// MSG_TRUNC it gives the whole length of what it cut off (recv(2)).
+/// Receives a datagram into one buffer with recvfrom, which is cheaper than recvmsg. With MSG_TRUNC the call
+/// returns the full length of a truncated datagram (recv(2)).
 inline ssize_t receive_datagram(int fd, message& m) {
   const ::iovec& room = m.parts.front();
   socklen_t size = 0;
@@ -227,7 +228,7 @@ inline ssize_t receive_datagram(int fd, message& m) {
 }
 #endif
 
-// Part of who calls it: these are the hot paths of UNIX streams and of datagrams.
+// Inlined into the callers, since these are the hot paths of UNIX streams and of datagrams.
 [[gnu::always_inline]] inline ssize_t receive_one(int fd, message& m) noexcept {
 #if defined(__linux__)
   if (m.address != nullptr && m.parts.size() == 1 && m.control_size == 0 && !m.peek)
@@ -243,7 +244,7 @@ inline ssize_t receive_datagram(int fd, message& m) {
 }
 
 [[gnu::always_inline]] inline ssize_t send_one(int fd, const message& m) noexcept {
-  if (m.parts.size() == 1 && m.control_size == 0) {  // costs less than `sendmsg`
+  if (m.parts.size() == 1 && m.control_size == 0) {  // cheaper than `sendmsg`
     const ::iovec& part = m.parts.front();
     return sent_or_error(system_call(
         [&] { return ::sendto(fd, part.iov_base, part.iov_len, send_flags, m.address, m.address_size); }));
@@ -275,9 +276,9 @@ ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> mess
       return static_cast<int>(
           ::recvmmsg(fd, headers, static_cast<unsigned>(room), receive_message_flags, nullptr));
     });
-    // What fails inside a call the kernel keeps and reports at the next; the poller tells of it, since it
-    // came after the call had begun. What the first of a later call meets is dropped here: it can only be an
-    // ICMP notice, which nobody may rely on, or lasts.
+    // If a later datagram of a call fails, the kernel reports the error at the next call; the poller reports
+    // it, since the error arrived after the call had begun. An error at the first datagram of a later call is
+    // dropped here: it is either an ICMP error, on which no program may rely, or it persists.
     emptied = n == -EAGAIN || (n >= 0 && static_cast<std::size_t>(n) < room);
     if (n < 0) return done != 0 ? static_cast<int>(done) : n;
     for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
@@ -371,16 +372,17 @@ ANYIO_NET_FN batch_service& system_batches() noexcept {
   return batches;
 }
 
-/// Keeps a SIGPIPE of this thread's own making from being delivered, where no flag of the call does.
-/// The disposition belongs to the whole process, so it stays as it is.
+/// Prevents the delivery of a SIGPIPE that this thread causes, for calls without a flag for that.
+/// The signal's disposition belongs to the whole process, so it is not changed.
 class sigpipe_guard {
  public:
   sigpipe_guard() noexcept {
-    sigset_t pipe;  // what changes a set is a macro in some systems
+    sigset_t pipe;  // the functions that change a set are macros on some systems
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
     ::pthread_sigmask(SIG_BLOCK, &pipe, &before_);
-    // One that is pending already is the program's, and swallows ours; it can be only if it was blocked.
+    // A SIGPIPE that is pending already belongs to the program, and merges with a new one. It can be pending
+    // only if it was blocked.
     was_blocked_ = sigismember(&before_, SIGPIPE) == 1;
     was_pending_ = was_blocked_ && is_pending();
   }
@@ -390,7 +392,7 @@ class sigpipe_guard {
     if (!was_blocked_) ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
 
-  /// To be called when a call gave EPIPE.
+  /// Removes the pending signal. Called after a call returned EPIPE.
   void consume() noexcept {
     if (was_pending_ || !is_pending()) return;
     sigset_t pipe;
@@ -422,13 +424,14 @@ class sigpipe_guard {
 ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t offset, std::size_t count) {
   if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return -EOVERFLOW;
   restore_non_blocking(socket);
-  sigpipe_guard guard;  // there is no MSG_NOSIGNAL for it
+  sigpipe_guard guard;  // sendfile has no MSG_NOSIGNAL
   const ssize_t n = system_call([&]() -> ssize_t {
 #if defined(__linux__)
     auto position = static_cast<off_t>(offset);
     return ::sendfile(socket, file, &position, count);
 #elif defined(__APPLE__) || defined(__FreeBSD__)
-    // Both may fail and have sent something, which counts; to both, a count of 0 is the whole file.
+    // On both systems the call may fail after it has sent some bytes, which are returned; a count of 0 means
+    // the whole file.
     if (count == 0) return 0;
     const std::size_t size = std::min<std::size_t>(count, INT_MAX);
 #if defined(__APPLE__)
@@ -450,13 +453,13 @@ ANYIO_NET_FN ssize_t posix_files::send_file(int socket, int file, std::uint64_t 
 }
 
 #if defined(__linux__) && defined(SYS_preadv2) && defined(SYS_pwritev2)
-/// Calls that do not block, whatever O_NONBLOCK is: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes know it
-/// since Linux 6.5, terminals do not.
+/// Calls that do not block, with or without O_NONBLOCK: preadv2(2) and pwritev2(2) with RWF_NOWAIT. Pipes
+/// support the flag since Linux 6.5, terminals do not.
 class nowait_calls {
  public:
-  /// The result of the call, unless the descriptor does not know it: then `refused` is true.
+  /// Makes the call and returns its result. `refused` is true if the descriptor does not support the call.
   static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
-    constexpr long nowait = 8;  // RWF_NOWAIT, which not every C library has
+    constexpr long nowait = 8;  // RWF_NOWAIT, which some C libraries do not define
     refused = !known.load(std::memory_order_relaxed);
     if (refused) return -EOPNOTSUPP;
     const ssize_t n = system_call([&] {
@@ -468,7 +471,7 @@ class nowait_calls {
   }
 
  private:
-  /// A pipe that does not know it: no descriptor of this kernel does.
+  /// Turns these calls off if the descriptor is a pipe: then no descriptor of this kernel supports them.
   [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
     struct stat status;
     if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
@@ -489,7 +492,7 @@ ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
 }
 
 ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
-  // More parts than the kernel takes would be refused; a short write is none the worse.
+  // The kernel rejects more than IOV_MAX parts; a short write is allowed.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
   bool refused = true;
@@ -507,8 +510,8 @@ ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) 
 
 ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
 #if defined(F_SETNOSIGPIPE)
-  // Of pipes too, where no flag of the call could do it. Fails on macOS if the peer of an accepted
-  // connection is gone; what it asks for cannot happen then.
+  // Also for pipes, whose calls have no flag for it. Fails on macOS if the peer of an accepted connection is
+  // gone; then no SIGPIPE can occur.
   (void)::fcntl(fd, F_SETNOSIGPIPE, 1);
 #elif defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
   const int on = 1;
@@ -570,7 +573,7 @@ ANYIO_NET_COLD int posix_paths::change_mode(const char* path, mode_t mode) {
 }
 
 ANYIO_NET_COLD void posix_paths::prepare_mode([[maybe_unused]] int fd, [[maybe_unused]] mode_t mode) {
-#if defined(__linux__)  // bind copies it from the socket's own inode; elsewhere a socket has none
+#if defined(__linux__)  // bind copies the mode from the socket's inode; only Linux sockets have one
   static_cast<void>(system_call([&] { return ::fchmod(fd, mode); }));
 #endif
 }

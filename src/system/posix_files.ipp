@@ -1,4 +1,4 @@
-// What a POSIX machine gives to those who belong to no loop: files, the calendar, randomness.
+// System calls that need no loop: files, the calendar, randomness.
 #pragma once
 
 #include "system/posix_backend.hpp"
@@ -31,12 +31,12 @@ ANYIO_NET_FN void close_descriptor(int fd) noexcept {
 
 ANYIO_NET_FN std::int64_t system_calendar() noexcept { return static_cast<std::int64_t>(std::time(nullptr)); }
 
-/// Appends what is there, at most so much: 0 or a negative errno.
+/// Reads to the end of the file. 0 or a negative errno; -EFBIG if the file is larger than `limit`.
 [[gnu::cold]] inline int read_all(int fd, std::string& content, std::size_t limit) {
   constexpr std::size_t step = 4096;
   for (std::size_t size = 0;;) {
     if (content.capacity() < size + step) {
-      // What is given up is overwritten, since it may be a secret.
+      // The old memory is overwritten, since it may hold a secret.
       std::string larger;
       larger.reserve(2 * size + step);
       larger = content;
@@ -63,18 +63,18 @@ ANYIO_NET_COLD int read_file(const char* path, std::string& content) {
   const bool sized =
       ::fstat(fd.get(), &s) == 0 && s.st_size > 0 && static_cast<std::uintmax_t>(s.st_size) <= limit;
   if (sized)
-    content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy is left of a secret
+    content.reserve(static_cast<std::size_t>(s.st_size) + 4096);  // so that no copy of a secret is left
   return read_all(fd.get(), content, limit);
 }
 
 ANYIO_NET_COLD std::uint64_t system_entropy() {
   std::uint64_t value = 0;
 #if defined(ANYIO_NET_KQUEUE) && !defined(__linux__)
-  ::arc4random_buf(&value, sizeof value);  // all of these systems have it, and it cannot fail
+  ::arc4random_buf(&value, sizeof value);  // all these systems have the call, and it cannot fail
   return value;
 #else
   if (::getentropy(&value, sizeof value) == 0) return value;
-  // A kernel or a sandbox without the call. A guess would be worse than none.
+  // The kernel or a sandbox lacks the call. No fallback to predictable values: they would not be secure.
   const int fd = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC);
   const ssize_t n = fd < 0 ? -1 : ::read(fd, &value, sizeof value);
   const int error_number = n < 0 ? errno : EIO;
@@ -93,7 +93,7 @@ ANYIO_NET_COLD const char* trust_file() {
       "/etc/ssl/cert.pem",                       // macOS, OpenBSD, FreeBSD
       "/usr/local/share/certs/ca-root-nss.crt",  // FreeBSD
   };
-  // Unsafe beside a thread that changes the environment, as it is for every TLS library that looks there.
+  // Not safe while another thread changes the environment; every TLS library that reads it has this limit.
   if (const char* chosen = std::getenv("SSL_CERT_FILE")) return chosen;  // NOLINT(concurrency-mt-unsafe)
   for (const char* path : known)
     if (::access(path, R_OK) == 0) return path;

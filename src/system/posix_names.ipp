@@ -1,4 +1,4 @@
-// Names on POSIX systems: the resolver, and which families there are.
+// Names on POSIX systems: the resolver, and the available address families.
 #pragma once
 
 #include "system/posix_backend.hpp"
@@ -26,7 +26,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
   return ::if_indextoname(index, out) != nullptr;
 }
 
-/// The words for a failure of the resolver's own. Not gai_strerror, which speaks the user's language.
+/// The text for an error of the resolver. Not gai_strerror, whose text depends on the locale.
 [[gnu::cold]] inline const char* resolver_words(int status) noexcept {
   switch (status) {
     case EAI_NONAME: return "name or service not known";
@@ -60,9 +60,9 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
   resolved found;
   addrinfo hints{};
   hints.ai_family = family;
-  hints.ai_socktype = SOCK_STREAM;  // else every address comes once for each type of socket
+  hints.ai_socktype = SOCK_STREAM;  // otherwise each address appears once per socket type
   addrinfo* list = nullptr;
-  // The port is put in below: some resolvers know services by name only, or refuse number 0.
+  // The port is set below: some resolvers accept only service names, or reject the number 0.
   const int status = ::getaddrinfo(host.c_str(), nullptr, &hints, &list);
   if (status == EAI_SYSTEM) {
     found.status = errno != 0 ? -errno : -EIO;
@@ -98,14 +98,14 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
                                         std::string& service) {
   sockaddr_storage address{};
   const socklen_t size = endpoint.to_sockaddr(address);
-  char host_text[1025];  // NI_MAXHOST and NI_MAXSERV, which not every system declares
+  char host_text[1025];  // NI_MAXHOST and at least NI_MAXSERV, which some systems do not declare
   char service_text[64];
   const auto look_up = [&](int flags) {
     return ::getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host_text, sizeof host_text,
                          service_text, sizeof service_text, flags);
   };
   int status = look_up(0);
-  // A name server that does not answer is no reason to tell less than the numbers.
+  // If the name server does not answer, the result is numeric.
   if (status != 0) status = look_up(NI_NUMERICHOST | NI_NUMERICSERV);
   if (status == EAI_SYSTEM) return errno != 0 ? -errno : -EIO;
   if (status == EAI_MEMORY) return -ENOMEM;
@@ -115,8 +115,8 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
   return 0;
 }
 
-/// With IPv6 off in a running kernel sockets can still be made, and even bound to "::"; what is gone
-/// is every address, ::1 first of all. A machine without IPv4 has no address of that.
+/// Whether the machine has an address of this family. If IPv6 is turned off in a running kernel, a socket can
+/// still be opened, and even bound to "::", but all IPv6 addresses are gone, ::1 included.
 [[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
   sockaddr_storage loopback{};
   const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
@@ -141,7 +141,7 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
     if (answer >= 0) return answer != 0;
   }
   const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
-  // Nothing is learned from a lack of descriptors: who opens the socket meets it anyway.
+  // A lack of descriptors or memory says nothing about the family; the caller's own open will report it.
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
   const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
   if (fd >= 0) ::close(fd);

@@ -1,4 +1,4 @@
-// Signals on POSIX systems: one handler for the process, which wakes every loop that caught the number.
+// Signals on POSIX systems: one handler for the process, which wakes every loop that catches the number.
 #pragma once
 
 #include "system/posix_backend.hpp"
@@ -16,28 +16,28 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 inline constexpr int signal_limit = 64;  // the highest number that can be caught
 
-/// A loop as the signal handler sees it. It counts as free or taken for those who hold the lock;
-/// the handler uses `wake_fd` only while a bit is set in `caught`.
+/// The entry of one loop for the signal handler. `taken` is protected by the lock; the handler uses `wake_fd`
+/// only while a bit is set in `caught`.
 struct signal_slot {
-  std::atomic<std::uint32_t> caught[2]{};   // a bit for each number: words of 32, since every target
-  std::atomic<std::uint32_t> pending[2]{};  // we know has them lock-free
-  std::atomic<int> wake_fd{0};              // -1: the parent's, which is not to be woken
+  std::atomic<std::uint32_t> caught[2]{};   // one bit per number, in words of 32 bits, which are
+  std::atomic<std::uint32_t> pending[2]{};  // lock-free on every known target
+  std::atomic<int> wake_fd{0};              // -1: it belongs to the parent, so do not wake it
   bool taken = false;
 };
 
-/// The one table of the process. Everything in it is zero at first, and nothing is ever destroyed, so
-/// that a handler may run before main and after it.
+/// The only table of the process. It is initialized at compile time and never destroyed, so that a handler
+/// may run before main and after it.
 struct signal_table {
   static constexpr int slot_count = 256;
 
 #if !defined(ANYIO_NET_NO_THREADS)
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // taken by all but the handler
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // for changes of the table; never taken by the handler
 #endif
-  std::atomic<int> handlers{0};    // how many run now
+  std::atomic<int> handlers{0};    // how many handlers run now
   std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
-  std::uint32_t catchers[signal_limit]{};  // loops that catch a number, at number - 1
-  sigset_t before_fork{};                  // the forking thread's mask
+  std::uint32_t catchers[signal_limit]{};  // how many loops catch a number, at number - 1
+  sigset_t before_fork{};                  // the signal mask of the forking thread
   struct sigaction before[signal_limit]{};
 };
 
@@ -69,7 +69,7 @@ class signal_lock {
   signal_lock& operator=(const signal_lock&) = delete;
 };
 
-/// The only handler: notes the number for every loop that catches it, and wakes them.
+/// The only handler: marks the number as pending for every loop that catches it, and wakes these loops.
 inline void note_signal(int number) noexcept {
   const int saved_errno = errno;
   signal_table& table = the_signals();
@@ -83,7 +83,7 @@ inline void note_signal(int number) noexcept {
     if ((slot.caught[word].load() & bit) == 0) continue;
     slot.pending[word].fetch_or(bit);
     const std::uint64_t one = 1;
-    // Full means that the wake-up is there already.
+    // A full descriptor means that a wake-up is pending already.
     const int fd = slot.wake_fd.load();
     [[maybe_unused]] const ssize_t n = fd < 0 ? 0 : ::write(fd, &one, sizeof one);
   }
@@ -91,17 +91,17 @@ inline void note_signal(int number) noexcept {
   errno = saved_errno;
 }
 
-/// Returns when no handler runs that may have seen an older state of the table. The handler first
-/// counts itself in and then looks, we first change and then look at the count: with both orders the
-/// same for everyone, one of the two sees the other.
+/// Returns when no handler runs that may have seen an older state of the table. The handler first increments
+/// the count and then reads the table; the caller first changes the table and then reads the count. The
+/// accesses are sequentially consistent, so at least one of the two sees the other's write.
 inline void wait_for_handlers() noexcept {
   for (int spins = 0; the_signals().handlers.load() != 0; ++spins) {
-    if (spins > 1000) ::poll(nullptr, 0, 1);  // let it run, whatever its thread's priority
+    if (spins > 1000) ::poll(nullptr, 0, 1);  // lets the handler run, even on a thread of lower priority
   }
 }
 
-// A fork is made with the table unlocked by others and with all signals blocked, so that no handler of the
-// child wakes the parent. What came before the fork is the parent's, as with pending signals (fork(2)).
+// During a fork the forking thread holds the lock and blocks all signals, so that no handler of the child
+// wakes the parent. Signals from before the fork belong to the parent, as with pending signals (fork(2)).
 [[gnu::cold]] inline void prepare_signals_for_fork() noexcept {
   sigset_t all;
   sigfillset(&all);
@@ -117,7 +117,7 @@ inline void wait_for_handlers() noexcept {
 
 [[gnu::cold]] inline void part_signals_from_parent() noexcept {
   signal_table& table = the_signals();
-  table.handlers.store(0);  // those of other threads, which are not in the child
+  table.handlers.store(0);  // the count of other threads, which do not exist in the child
   const int used = table.slots_used.load();
   for (int i = 0; i < used; ++i) {
     table.slots[i].wake_fd.store(-1);
@@ -147,7 +147,7 @@ class posix_signals final : public signal_service {
  private:
   int wake_fd_;
   int slot_ = -1;                         // in the table of the process; -1: none yet
-  std::uint32_t caught_[signal_limit]{};  // how many times each number is, at number - 1
+  std::uint32_t caught_[signal_limit]{};  // how many times each number is caught, at number - 1
 };
 
 ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
@@ -206,7 +206,7 @@ ANYIO_NET_COLD void posix_signals::release_signal(int number) {
 
   const signal_lock lock;
   signal_table& table = the_signals();
-  // The disposition first: there is no moment in which a signal is caught and reaches nobody.
+  // The disposition changes first, so that at no time a signal is caught but reaches no loop.
   if (--table.catchers[index] == 0) ::sigaction(number, &table.before[index], nullptr);
   signal_slot& slot = table.slots[slot_];
   slot.caught[word].fetch_and(~bit);
@@ -274,7 +274,7 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  // A thread inherits the mask of its maker: all blocked, so that handlers run on the program's threads.
+  // The new thread inherits this mask: all signals blocked, so that handlers run on the program's threads.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -282,7 +282,7 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
   const int e = pthread_create(&id, &attributes, anyio_net_thread_main, given.get());
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (e == 0) static_cast<void>(given.release());  // the thread's
+  if (e == 0) static_cast<void>(given.release());  // the thread owns it now
   return -e;
 }
 

@@ -1,4 +1,4 @@
-// A descriptor with an owner.
+// An owner of a descriptor.
 #pragma once
 
 #include "base/config.hpp"
@@ -12,7 +12,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 class unique_fd {
  public:
   unique_fd() = default;
-  /// Owns it; -1 for none.
+  /// Takes ownership of the descriptor; -1 means none.
   explicit unique_fd(int fd) noexcept : fd_(fd) {}
   unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
   unique_fd& operator=(unique_fd&& other) noexcept {
@@ -21,16 +21,16 @@ class unique_fd {
   }
   ~unique_fd() { reset(); }
 
-  /// The number, -1 if there is none.
+  /// The descriptor, -1 if there is none.
   [[nodiscard]] int get() const noexcept { return fd_; }
-  /// Gives it up: the caller closes it.
+  /// Gives up ownership: the caller closes the descriptor.
   [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
-  /// Closes what it has and takes another.
+  /// Closes the descriptor, if there is one, and takes ownership of another.
   void reset(int fd = -1) noexcept {
     const int old = std::exchange(fd_, fd);
     if (old >= 0) detail::close_descriptor(old);
   }
-  /// Whether there is one.
+  /// Whether there is a descriptor.
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:

@@ -4912,7 +4912,8 @@ class channel {
 
   class send_operation;
   class receive_operation;
-  /// Sends a value: waits for room, or for a receiver that takes it. A cancelled send has not sent the value.
+  /// Sends a value: waits for room, or for a receiver that takes it. A send that is
+  /// cancelled before that has not sent the value.
   [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
   /// Receives the oldest value. A cancelled receive takes no value.
   [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
@@ -6486,7 +6487,8 @@ class socket_stream : public byte_stream {
   }
 };
 
-/// A TCP connection. TCP_NODELAY is on unless it was turned off when the connection was made.
+/// A TCP connection. TCP_NODELAY is on unless it was turned off when the connection was made; `from_fd`
+/// leaves it as it is.
 class tcp_stream : public socket_stream {
  public:
   tcp_stream() = default;
@@ -8231,8 +8233,9 @@ class udp_socket : public ip_datagram_socket {
   /// are available and fit, up to about 256. The batch must stay valid until completion.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends a batch in order, each datagram to its own address. Returns how many were sent: fewer than all if
-  /// one failed; if the first one failed, it raises the error. The batch does not change. If the operation is
-  /// cancelled, times out or finds the socket closed, `sent()` returns how many were sent.
+  /// one failed; if the first one failed, it raises the error. The batch does not change, and must stay valid
+  /// until completion. If the operation is cancelled, times out or finds the socket closed, `sent()` returns
+  /// how many were sent.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:

@@ -223,8 +223,9 @@ class udp_socket : public ip_datagram_socket {
   /// are available and fit, up to about 256. The batch must stay valid until completion.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends a batch in order, each datagram to its own address. Returns how many were sent: fewer than all if
-  /// one failed; if the first one failed, it raises the error. The batch does not change. If the operation is
-  /// cancelled, times out or finds the socket closed, `sent()` returns how many were sent.
+  /// one failed; if the first one failed, it raises the error. The batch does not change, and must stay valid
+  /// until completion. If the operation is cancelled, times out or finds the socket closed, `sent()` returns
+  /// how many were sent.
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:

@@ -271,7 +271,8 @@ class channel {
 
   class send_operation;
   class receive_operation;
-  /// Sends a value: waits for room, or for a receiver that takes it. A cancelled send has not sent the value.
+  /// Sends a value: waits for room, or for a receiver that takes it. A send that is
+  /// cancelled before that has not sent the value.
   [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
   /// Receives the oldest value. A cancelled receive takes no value.
   [[nodiscard]] receive_operation receive() { return receive_operation(*this); }

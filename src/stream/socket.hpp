@@ -155,7 +155,8 @@ class socket_stream : public byte_stream {
   }
 };
 
-/// A TCP connection. TCP_NODELAY is on unless it was turned off when the connection was made.
+/// A TCP connection. TCP_NODELAY is on unless it was turned off when the connection was made; `from_fd`
+/// leaves it as it is.
 class tcp_stream : public socket_stream {
  public:
   tcp_stream() = default;

@@ -1791,13 +1791,17 @@ struct link {
   link() = default;
   link(const link&) = delete;
   link& operator=(const link&) = delete;
-  ~link() { unlink(); }
+  ~link() { leave(); }
 
   [[nodiscard]] bool linked() const noexcept { return next != this; }
   void unlink() noexcept {
     previous->next = next;
     next->previous = previous;
     previous = next = this;
+  }
+  /// Unlinks it if it is linked: most elements that are destroyed or queued are not.
+  [[gnu::always_inline]] void leave() noexcept {
+    if (linked()) unlink();
   }
   /// Inserts an unlinked element before this one; before the head of a list means at the end of the list.
   void insert_before(link& element) noexcept {
@@ -1838,13 +1842,14 @@ struct node : link {
   loop_core* core = nullptr;  // set while pending
   std::uint32_t since = 0;    // milliseconds of the loop's clock, for dump
   errc early = errc::ok;      // an error that was found when the node began
-  bool cancelled = false;     // make one more attempt, then end as cancelled
-  bool finished = false;      // the outcome is available, and will be taken soon
   bool attempted = false;     // the awaiting task tried in vain: an event will queue it
   bool again = false;         // an attempt stopped to let others run: no event will arrive
-  bool queued = false;        // in the ready list, if it is in a list
-  bool awaited = false;       // while pending: by a coroutine, not by a callable
   bool made = false;          // for operations of a resource: false if only declared
+  // `begin` clears these four; side by side that is one store.
+  bool cancelled = false;  // make one more attempt, then end as cancelled
+  bool finished = false;   // the outcome is available, and will be taken soon
+  bool queued = false;     // in the ready list, if it is in a list; not parked
+  bool awaited = false;    // by a coroutine, not by a callable
 
   node() = default;
   node(node&& other) noexcept : link(), made(other.made) {
@@ -2187,7 +2192,7 @@ class loop_core {
 
   /// Moves a node to the end of the ready list, from any list.
   void queue(node& n) noexcept {
-    n.unlink();
+    n.leave();
     ready_.insert_before(n);
     n.queued = true;
   }
@@ -2200,7 +2205,7 @@ class loop_core {
   }
   /// Moves a node to the list of waiting nodes, where it stays until something queues it.
   void park(node& n) noexcept {
-    n.unlink();
+    n.leave();
     parked_.insert_before(n);
     n.queued = false;
   }
@@ -2422,14 +2427,13 @@ inline void resource::ready(std::uint32_t bits) noexcept {
 inline void node::begin(loop_core& on, const face& f) noexcept {
   how = &f;
   core = &on;
-  cancelled = false;
-  queued = false;
+  cancelled = finished = queued = awaited = false;
   since = on.turn_milliseconds_;
   ++on.pending_;
 }
 
-inline void node::retire() noexcept {
-  unlink();
+[[gnu::always_inline]] inline void node::retire() noexcept {
+  leave();
   if (core != nullptr) {
     --core->pending_;
     core = nullptr;
@@ -2959,7 +2963,6 @@ class operation : public node, public operation_tag {
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     slot_.callable.put(f);
-    awaited = false;
     begin_all(callback_face<F>, false);
   }
   /// Starts the operation. The loop keeps the operation and the callable, which only needs to be movable,
@@ -3027,8 +3030,8 @@ class operation : public node, public operation_tag {
       }
     }
     ::new (static_cast<void*>(&slot_.coroutine)) waiter{suspended::from(h), place};
-    awaited = true;
     begin_all(awaiting_face<Raises>, attempted && !again);
+    awaited = true;
     return true;
   }
   result<T> take_outcome() noexcept {
@@ -3116,7 +3119,6 @@ class operation : public node, public operation_tag {
   }
   [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
   void begin_waiting(const face& f) {
-    finished = false;
     loop_core& on = self().home();
     begin(on, f);
     if (on.blocked() && is_stranded(*this)) [[unlikely]]
@@ -13377,7 +13379,6 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
       if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
-      n.queued = false;
       work_ += work_of_completion;
       end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;

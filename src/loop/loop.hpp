@@ -238,7 +238,7 @@ class loop_core {
 
   /// Moves a node to the end of the ready list, from any list.
   void queue(node& n) noexcept {
-    n.unlink();
+    n.leave();
     ready_.insert_before(n);
     n.queued = true;
   }
@@ -251,7 +251,7 @@ class loop_core {
   }
   /// Moves a node to the list of waiting nodes, where it stays until something queues it.
   void park(node& n) noexcept {
-    n.unlink();
+    n.leave();
     parked_.insert_before(n);
     n.queued = false;
   }
@@ -473,14 +473,13 @@ inline void resource::ready(std::uint32_t bits) noexcept {
 inline void node::begin(loop_core& on, const face& f) noexcept {
   how = &f;
   core = &on;
-  cancelled = false;
-  queued = false;
+  cancelled = finished = queued = awaited = false;
   since = on.turn_milliseconds_;
   ++on.pending_;
 }
 
-inline void node::retire() noexcept {
-  unlink();
+[[gnu::always_inline]] inline void node::retire() noexcept {
+  leave();
   if (core != nullptr) {
     --core->pending_;
     core = nullptr;

@@ -301,7 +301,6 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
       if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
       n.unlink();
-      n.queued = false;
       work_ += work_of_completion;
       end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;

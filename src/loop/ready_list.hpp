@@ -24,13 +24,17 @@ struct link {
   link() = default;
   link(const link&) = delete;
   link& operator=(const link&) = delete;
-  ~link() { unlink(); }
+  ~link() { leave(); }
 
   [[nodiscard]] bool linked() const noexcept { return next != this; }
   void unlink() noexcept {
     previous->next = next;
     next->previous = previous;
     previous = next = this;
+  }
+  /// Unlinks it if it is linked: most elements that are destroyed or queued are not.
+  [[gnu::always_inline]] void leave() noexcept {
+    if (linked()) unlink();
   }
   /// Inserts an unlinked element before this one; before the head of a list means at the end of the list.
   void insert_before(link& element) noexcept {
@@ -71,13 +75,14 @@ struct node : link {
   loop_core* core = nullptr;  // set while pending
   std::uint32_t since = 0;    // milliseconds of the loop's clock, for dump
   errc early = errc::ok;      // an error that was found when the node began
-  bool cancelled = false;     // make one more attempt, then end as cancelled
-  bool finished = false;      // the outcome is available, and will be taken soon
   bool attempted = false;     // the awaiting task tried in vain: an event will queue it
   bool again = false;         // an attempt stopped to let others run: no event will arrive
-  bool queued = false;        // in the ready list, if it is in a list
-  bool awaited = false;       // while pending: by a coroutine, not by a callable
   bool made = false;          // for operations of a resource: false if only declared
+  // `begin` clears these four; side by side that is one store.
+  bool cancelled = false;  // make one more attempt, then end as cancelled
+  bool finished = false;   // the outcome is available, and will be taken soon
+  bool queued = false;     // in the ready list, if it is in a list; not parked
+  bool awaited = false;    // by a coroutine, not by a callable
 
   node() = default;
   node(node&& other) noexcept : link(), made(other.made) {

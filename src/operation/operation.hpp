@@ -196,7 +196,6 @@ class operation : public node, public operation_tag {
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
     ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
     slot_.callable.put(f);
-    awaited = false;
     begin_all(callback_face<F>, false);
   }
   /// Starts the operation. The loop keeps the operation and the callable, which only needs to be movable,
@@ -264,8 +263,8 @@ class operation : public node, public operation_tag {
       }
     }
     ::new (static_cast<void*>(&slot_.coroutine)) waiter{suspended::from(h), place};
-    awaited = true;
     begin_all(awaiting_face<Raises>, attempted && !again);
+    awaited = true;
     return true;
   }
   result<T> take_outcome() noexcept {
@@ -353,7 +352,6 @@ class operation : public node, public operation_tag {
   }
   [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
   void begin_waiting(const face& f) {
-    finished = false;
     loop_core& on = self().home();
     begin(on, f);
     if (on.blocked() && is_stranded(*this)) [[unlikely]]

@@ -12915,8 +12915,10 @@ inline void wait_for_handlers() noexcept {
 }
 
 [[gnu::cold]] inline void part_signals_at_fork() {
-  static const bool done =
-      (at_fork(prepare_signals_for_fork, release_signals_after_fork, part_signals_from_parent), true);
+  static const bool done = [] {
+    at_fork(prepare_signals_for_fork, release_signals_after_fork, part_signals_from_parent);
+    return true;
+  }();
   static_cast<void>(done);
 }
 
@@ -19891,21 +19893,27 @@ inline const char* verify_reason(long verdict) noexcept {
   }
 }
 
+/// What the macro SSL_CTX_set1_groups_list does, without its cast in the style of C. OpenSSL only reads the
+/// text.
+inline bool set_groups(SSL_CTX* library, const char* list) {
+  return SSL_CTX_ctrl(library, SSL_CTRL_SET_GROUPS_LIST, 0, const_cast<char*>(list)) == 1;
+}
+
 /// Chooses the groups for key agreement. No finite-field group: one replayed hello of a client would cost the
 /// server a long computation (D(HE)at, CVE-2002-20001).
 inline bool choose_groups(SSL_CTX* library) {
   // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as by default there.
   // Older versions know neither the group nor the asterisk.
-  if (SSL_CTX_set1_groups_list(library, "*X25519MLKEM768:*X25519:P-256:P-384") == 1) return true;
+  if (set_groups(library, "*X25519MLKEM768:*X25519:P-256:P-384")) return true;
   std::string known;  // a provider may lack some: the one for FIPS 140 has no X25519
   constexpr const char* wanted[] = {"X25519", "P-256", "P-384"};
   for (const char* const group : wanted) {
-    if (SSL_CTX_set1_groups_list(library, group) != 1) continue;
+    if (!set_groups(library, group)) continue;
     if (!known.empty()) known += ':';
     known += group;
   }
   ERR_clear_error();
-  return SSL_CTX_set1_groups_list(library, known.c_str()) == 1;
+  return set_groups(library, known.c_str());
 }
 
 /// Whether OpenSSL reports this reason if a first record is not TLS.

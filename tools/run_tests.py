@@ -303,7 +303,7 @@ def main() -> int:
     add_step(parser, "check", "NAME", "COMMAND")
     add_step(parser, "script", "FILE")
     add_step(parser, "nested", "NAME", "COMMAND")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each program, check and script")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for each program, check and script")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     total = Tally()

@@ -127,8 +127,10 @@ inline void wait_for_handlers() noexcept {
 }
 
 [[gnu::cold]] inline void part_signals_at_fork() {
-  static const bool done =
-      (at_fork(prepare_signals_for_fork, release_signals_after_fork, part_signals_from_parent), true);
+  static const bool done = [] {
+    at_fork(prepare_signals_for_fork, release_signals_after_fork, part_signals_from_parent);
+    return true;
+  }();
   static_cast<void>(done);
 }
 

@@ -74,7 +74,10 @@ class prefork_server {
     const pid_t child = ::fork();
     if (child == 0) work(before);
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (child < 0) return std::perror("fork"), std::exit(1);
+    if (child < 0) {
+      std::perror("fork");
+      std::exit(1);
+    }
     workers_.push_back(child);
     std::cout << "process " << child << " serves" << std::endl;
   }

@@ -3,7 +3,7 @@
 
 CASES := $(basename $(notdir $(wildcard tests/cases/*.cpp)))
 CASES_BUILD := build/cases
-CASES_FLAGS := -std=c++20 -pthread -O1 -g1 -Wall -Wextra -Werror -DANYIO_NET_SPLIT -I. -Itests
+CASES_FLAGS := -std=c++20 -pthread -O0 -g1 -Wall -Wextra -Werror -DANYIO_NET_SPLIT -I. -Itests
 cases_compiler.gcc := $(CXX)
 cases_compiler.clang := $(CLANGXX)
 

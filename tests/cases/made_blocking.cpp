@@ -20,6 +20,13 @@ static bool ticks() {
   return count == 5;
 }
 
+/// Ends what waits, while its outcome still has a place.
+template <class Object, class T>
+static void end(Object& object, support::waiting<T>& waiting) {
+  object.close();
+  static_cast<void>(waiting.get());
+}
+
 template <class Face>
 void waits_beside_timers(cases::verdict& verdict) {
   loop here;
@@ -29,6 +36,7 @@ void waits_beside_timers(cases::verdict& verdict) {
     support::waiting<std::string> received;
     Face::start(pair.second.receive(), received);
     verdict.expect(ticks() && !received.done(), "receive", "waits");
+    end(pair.second, received);
   }
   {
     auto pair = create_unix_stream_pair().value();
@@ -37,6 +45,7 @@ void waits_beside_timers(cases::verdict& verdict) {
     support::waiting<void> sent;
     Face::start(pair.first.send(much), sent);
     verdict.expect(ticks() && !sent.done(), "send", "waits");
+    end(pair.first, sent);
   }
   {
     auto listener = tcp_listener::open({ip_address::loopback_v4(), 0}).value();
@@ -44,6 +53,7 @@ void waits_beside_timers(cases::verdict& verdict) {
     support::waiting<tcp_stream> accepted;
     Face::start(listener.accept(), accepted);
     verdict.expect(ticks() && !accepted.done(), "accept", "waits");
+    end(listener, accepted);
   }
   {
     auto socket = udp_socket::open({ip_address::loopback_v4(), 0}).value();
@@ -51,6 +61,7 @@ void waits_beside_timers(cases::verdict& verdict) {
     support::waiting<udp_packet> packet;
     Face::start(socket.receive(), packet);
     verdict.expect(ticks() && !packet.done(), "receive of datagrams", "waits");
+    end(socket, packet);
   }
   for (const bool reading : {true, false}) {
     std::array<int, 2> ends{};
@@ -69,6 +80,11 @@ void waits_beside_timers(cases::verdict& verdict) {
     }
     const char* const what = reading ? "receive from a pipe" : "send to a pipe";
     verdict.expect(ticks() && !received.done() && !sent.done(), what, "waits");
+    if (reading) {
+      end(in, received);
+    } else {
+      end(out, sent);
+    }
   }
 }
 

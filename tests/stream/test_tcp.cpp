@@ -563,10 +563,10 @@ TEST_CASE_TEMPLATE("sending to an end that is gone breaks within some sends, and
   std::signal(SIGPIPE, SIG_DFL);
   auto p = connected<typename Way::kind>();
   p.first.close();
-  result<void> sent;
-  for (int i = 0; i < 100 && sent.has_value(); ++i) sent = face::get(p.second.send("anybody there?"));
-  CHECK(sent.error() == errc::broken_resource);
-  CHECK(sent.error().os_error() != 0);
+  anyio::error sent;
+  for (int i = 0; i < 100 && sent == errc::ok; ++i) sent = face::get(p.second.send("anybody there?")).error();
+  CHECK(sent == errc::broken_resource);
+  CHECK(sent.os_error() != 0);
   const anyio::const_buffer parts[] = {"a", "b"};
   CHECK(face::get(p.second.send(parts)).error() == errc::broken_resource);
   std::FILE* file = std::tmpfile();

@@ -17356,7 +17356,7 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
   if (!*this) return error(errc::closed_resource, 0, operation);
   // A socket of both families has two settings; an IPv6-only socket may reject that of IPv4.
   const unsigned char byte = on ? 1 : 0;  // some systems accept no other size
-  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
+  result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
   if (resource_->family() == AF_INET) return for_v4;
   const unsigned value = on ? 1 : 0;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
@@ -17367,7 +17367,7 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
   if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
   if (!*this) return error(errc::closed_resource, 0, operation);
   const auto byte = static_cast<unsigned char>(hops);
-  const result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
+  result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
   if (resource_->family() == AF_INET) return for_v4;
   return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
 }

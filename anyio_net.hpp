@@ -1332,7 +1332,8 @@ class thread_service {
   ~thread_service() = default;
 };
 
-/// The time and the randomness that certificates and keys need.
+/// The time and the randomness that certificates and keys need. Not a service of a backend, since TLS engines
+/// know none: see `security_of_thread`.
 class security_service {
  public:
   /// The current time in seconds since 1970, for the dates of certificates.
@@ -1436,7 +1437,6 @@ class backend {
   virtual detail::path_service* paths() { return nullptr; }
   virtual detail::batch_service* batches() { return nullptr; }
   virtual detail::thread_service* threads() { return nullptr; }
-  virtual detail::security_service* security() { return nullptr; }
   virtual detail::signal_service* signals() { return nullptr; }
 
   // --- memory
@@ -1461,6 +1461,8 @@ void close_descriptor(int fd) noexcept;
 inline constexpr int first_simulated_descriptor = 1 << 30;
 using close_hook = void (*)(int fd) noexcept;
 inline constinit thread_local close_hook close_simulated = nullptr;
+/// While a simulation runs on this thread: its time and randomness. Null means those of the system.
+inline constinit thread_local security_service* security_of_thread = nullptr;
 [[nodiscard]] std::int64_t system_calendar() noexcept;
 [[nodiscard]] std::uint64_t system_entropy();
 /// Reads a whole file. 0 or a negative errno; -EFBIG for a file of more than 16 MiB.
@@ -1768,6 +1770,346 @@ class unique_fd {
 };
 
 }}  // namespace anyio
+
+// == tls/engine/tls.hpp ===========================================================================
+
+// TLS in this library: a hook for engines.
+//
+// A context holds credentials and makes engines, one per connection. An engine turns plaintext into records
+// and back with five calls, over a pipe in memory. It has no socket and no loop, and calls nothing back, so
+// any TLS library can serve as one, over any byte stream, and can be tested without a network. The driver of
+// the engine waits, reads and sends for it. This part must not know a TLS library.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// The memory between an engine and the connection below it. It outlives the engine and never moves.
+class tls_pipe {
+ public:
+  /// Bytes that were received and not taken yet. The engine takes from the front: `rx = rx.subspan(k)`.
+  std::span<const std::byte> rx;
+  /// No more bytes follow those in `rx`.
+  bool rx_eof = false;
+  /// The engine sets this when it asked for more bytes than `rx` had.
+  bool starved = false;
+  /// The bytes to send. The engine appends, in any call and also if the call fails; this never fails for lack
+  /// of room.
+  byte_queue tx;
+  /// This many bytes at the end of `tx` need not be sent before the bytes that follow them. A server's engine
+  /// sets it for tickets when its handshake is complete: tickets would reset the connection of a client that
+  /// has sent its data and closed.
+  std::size_t may_wait = 0;
+};
+
+/// The outcome of an engine call.
+enum class tls_status : std::uint8_t {
+  ok,          ///< the call made progress
+  want_input,  ///< the engine needs more bytes in `rx`
+  closed,      ///< the peer's close_notify was received
+  truncated,   ///< `rx_eof` without a close_notify
+  again,       ///< no progress: call again, without waiting for input
+  failed,      ///< permanent failure, see `last_error`; an alert for the peer may be in `tx`
+};
+
+/// The parameters that the handshake agreed on.
+class tls_info {
+ public:
+  tls_info() noexcept {}
+
+  std::string version;               ///< "TLSv1.2" or "TLSv1.3"
+  std::string cipher;                ///< IANA's name, "TLS_AES_128_GCM_SHA256"
+  std::string alpn;                  ///< the protocol, empty if none was agreed
+  std::string server_name;           ///< the name the client asked for (RFC 6066), also at the client
+  std::string peer_certificate_der;  ///< empty if the peer sent none
+  bool server_side = false;          ///< whether this end is the server
+  bool resumed = false;              ///< whether an earlier session was resumed
+};
+
+/// One end of a connection. Its driver makes one call at a time, makes no call after `failed`, and does not
+/// call `write` after `close`.
+class tls_engine {
+ public:
+  virtual ~tls_engine() = default;
+
+  /// Returns `ok` once the handshake is complete; until then no plaintext is read or written.
+  virtual tls_status handshake() = 0;
+  /// Reads plaintext into a buffer that is not empty; `ok` means n >= 1.
+  virtual tls_status read(mutable_buffer into, std::size_t& n) = 0;
+  /// Takes some of the plaintext, which is not empty; `ok` means n >= 1. The bytes that it took are in `tx`
+  /// on return, so the next call may pass other bytes.
+  virtual tls_status write(const_buffer data, std::size_t& n) = 0;
+  /// Appends a close_notify to `tx`; reading remains possible.
+  virtual tls_status close() = 0;
+  /// Whether the engine holds plaintext, so that `read` needs no input.
+  [[nodiscard]] virtual bool pending() const = 0;
+  /// The parameters of the connection; complete after the handshake.
+  [[nodiscard]] virtual tls_info info() const = 0;
+  /// Why the engine failed, as text for a person. It contains no secrets.
+  [[nodiscard]] virtual std::string last_error() const = 0;
+};
+
+/// Whether the peer must prove its identity.
+enum class tls_verify : std::uint8_t {
+  none,      ///< accepts any peer: for tests
+  optional,  ///< for clients: the certificate may be missing, but not wrong
+  peer,
+};
+
+/// TLS 1.2 (RFC 5246) and 1.3 (RFC 8446).
+enum class tls_version : std::uint8_t { v1_2, v1_3 };
+
+/// Credentials and rules, shared by many connections. Text is PEM. Of each pair only one may be given; a
+/// private key may be in the same text as its certificate. Without `ca_*` a client trusts the system's
+/// authorities. The function that takes a configuration reads all of it before it returns; copies of keys and
+/// passwords are overwritten after use.
+struct tls_config {
+  std::string_view ca_file = {};                ///< the trusted authorities
+  std::string_view ca_pem = {};                 ///< the trusted authorities, as text
+  std::string_view certificate_file = {};       ///< the own certificate, then the chain to the authority
+  std::string_view certificate_pem = {};        ///< the certificates, as text
+  std::string_view private_key_file = {};       ///< the key of the own certificate
+  std::string_view private_key_pem = {};        ///< the private key, as text
+  std::string_view private_key_password = {};   ///< for an encrypted key
+  std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
+  tls_verify verify = tls_verify::peer;         ///< client only: what it requires of the server
+  /// Server only: what it requires of clients. Needs `ca_*` (`invalid_argument` without), because the
+  /// system's authorities sign for anyone.
+  tls_verify verify_client = tls_verify::none;
+  tls_version min_version = tls_version::v1_2;  ///< rejects older versions
+};
+
+/// The hook: credentials that make engines. Loops in several threads may share a context.
+class tls_context {
+ public:
+  virtual ~tls_context() = default;
+
+  /// Makes an engine for a client. The name is used for SNI and to verify the server, an address only to
+  /// verify it. A certificate must have either of them in its subjectAltName; its common name is ignored (RFC
+  /// 9525). Returns null if the server is to be verified and there is no name, or an impossible one.
+  virtual std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) = 0;
+  /// Makes an engine for a server. Returns null without a certificate.
+  virtual std::unique_ptr<tls_engine> server(tls_pipe& pipe) = 0;
+  /// Adds a certificate, which a server shows to clients that ask for this name; the first label may be a
+  /// wildcard, "*.example.org". Uses only certificate and private key of the configuration. Must be called
+  /// before the first connection.
+  virtual result<> add_certificate(std::string_view server_name, const tls_config& config);
+};
+
+/// Options of one TLS connection.
+struct tls_options {
+  std::string_view server_name = {};  ///< client only: the name of the server
+  /// Whether both ends must send a close_notify before the connection ends. If not, a missing close_notify is
+  /// an end of stream, and this end sends none.
+  bool standard_compatible = true;
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);  ///< then raises `timed_out`
+};
+
+namespace detail {
+
+/// An error with the engine's own text, which is kept for as long as the program runs. There are few such
+/// texts, since they come from a library's tables.
+[[nodiscard]] error tls_failure(const char* operation, std::string_view reason);
+
+}  // namespace detail
+
+}}  // namespace anyio
+
+// == tls/engine/tls_credentials.hpp ===============================================================
+
+// The part of a configuration that every engine handles alike: its texts and their errors, names of servers,
+// sessions to resume. So the same mistake has the same error text with every TLS library. This part must not
+// know a TLS library.
+
+#include <array>
+#include <iterator>
+#include <list>
+#include <optional>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// A text of a configuration, and its field as errors name it: "tls: ca_file".
+struct tls_text {
+  std::string text;
+  const char* field = "";
+
+  [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
+  /// An `errc::tls` error that names the field; `reason` is static text.
+  [[nodiscard]] error wrong(const char* reason) const noexcept {
+    // The analyzer cannot follow the move of a result that holds this.
+    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
+    return error_access::with_reason(error(errc::tls, 0, field), reason);
+  }
+};
+
+/// A configuration, with its files read. The destructor overwrites the secrets.
+class tls_material {
+ public:
+  tls_material() = default;
+  tls_material(tls_material&&) = default;
+  tls_material& operator=(tls_material&&) = delete;
+  ~tls_material();
+
+  tls_text ca;           // not given: the system's authorities
+  tls_text certificate;  // not given: none
+  tls_text private_key;  // given if the certificate is; may be the certificate's text
+  std::string password;
+  std::vector<std::string> alpn;
+  tls_verify verify = tls_verify::peer;
+  tls_verify verify_client = tls_verify::none;
+  tls_version min_version = tls_version::v1_2;
+};
+
+/// Reads the files of a configuration. The TLS library checks the contents of the texts.
+[[nodiscard]] result<tls_material> read_material(const tls_config& config);
+/// Reads a configuration for `add_certificate`: certificate and name are required. Removes the name's
+/// trailing dot.
+[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
+/// Reads the authorities that the system trusts; empty if there is no such file.
+[[nodiscard]] std::string read_system_trust();
+
+/// The errors of texts and certificates, with the same text for every library.
+namespace tls_reason {
+inline constexpr const char* no_certificate = "there is no certificate in it";
+inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
+inline constexpr const char* no_private_key = "there is no private key in it";
+inline constexpr const char* bad_private_key = "the private key in it cannot be read";
+inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
+inline constexpr const char* password_wrong = "it does not open the private key";
+inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
+inline constexpr const char* version_missing = "this TLS library does not have that version";
+
+inline constexpr const char* expired = "the peer's certificate has expired";
+inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
+inline constexpr const char* self_signed = "the peer's certificate is self-signed and not trusted";
+inline constexpr const char* unknown_authority = "the peer's certificate is from an unknown authority";
+inline constexpr const char* other_name = "the peer's certificate is for another name";
+inline constexpr const char* other_purpose = "the peer's certificate is for another purpose";
+inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
+inline constexpr const char* revoked = "the peer's certificate has been revoked";
+inline constexpr const char* unverified = "the peer's certificate cannot be verified";
+inline constexpr const char* none_shown = "the peer showed no certificate";
+inline constexpr const char* not_tls = "what the peer sent is not TLS";
+inline constexpr const char* bad_record = "a record was damaged on its way";
+inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
+}  // namespace tls_reason
+
+/// The text for the number of an alert (RFC 8446, section 6): "the peer sent the alert handshake_failure".
+[[nodiscard]] const char* alert_reason(int description) noexcept;
+
+/// The server to which a client connects.
+struct tls_server_identity {
+  std::string name;                   // for SNI; empty for an address
+  std::optional<ip_address> address;  // without a scope
+
+  [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
+};
+/// Parses an address, or a name without its trailing dot; neither is set if the text cannot be a host name.
+[[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
+/// The key under which a client keeps sessions; empty for an unknown server. Names and addresses never share
+/// a key.
+[[nodiscard]] std::string session_key(const tls_server_identity& server);
+/// Whether a name, whose first label may be "*", covers a host (RFC 9525, section 6.3).
+[[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
+
+/// Of several certificates, the one for a host; null if there is none. An exact name has priority over a
+/// wildcard.
+template <class Certificates>
+auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
+  decltype(&*all.begin()) found = nullptr;
+  for (auto& certificate : all) {
+    if (!covers_name(certificate.name, host)) continue;
+    if (!certificate.name.starts_with("*.")) return &certificate;
+    if (found == nullptr) found = &certificate;
+  }
+  return found;
+}
+
+/// Draws random bytes, from the simulation if one runs on this thread, so that it repeats them.
+void draw_random(void* into, std::size_t size);
+/// Seconds since 1970, from the simulation if one runs on this thread.
+[[nodiscard]] std::int64_t calendar_now();
+
+/// Sessions that clients may resume: the latest one of each recently used server. Any thread may use it.
+template <class Session>
+class tls_sessions {
+ public:
+  void put(const std::string& server, Session session) {
+    constexpr std::size_t most = 64;
+    if (server.empty()) return;
+    const guard lock(mutex_);
+    forget(server);
+    sessions_.emplace_front(server, std::move(session));
+    if (sessions_.size() > most) sessions_.pop_back();
+  }
+  /// Removes and returns a session: a TLS 1.3 ticket should be used only once (RFC 8446, appendix C.4).
+  [[nodiscard]] std::optional<Session> take(const std::string& server) {
+    const guard lock(mutex_);
+    for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
+      if (i->first != server) continue;
+      std::optional<Session> found(std::move(i->second));
+      sessions_.erase(i);
+      return found;
+    }
+    return {};
+  }
+
+ private:
+#if !defined(ANYIO_NET_NO_THREADS)
+  using mutex = std::mutex;
+  using guard = std::lock_guard<std::mutex>;
+#else
+  struct mutex {};
+  struct guard {
+    explicit guard(mutex&) noexcept {}
+    ~guard() {}
+  };
+#endif
+  void forget(const std::string& server) {
+    for (auto i = sessions_.begin(); i != sessions_.end();)
+      i = i->first == server ? sessions_.erase(i) : std::next(i);
+  }
+
+  mutex mutex_;
+  std::list<std::pair<std::string, Session>> sessions_;
+};
+
+}}}  // namespace anyio::detail
+
+// == tls/mbedtls/tls_mbedtls.hpp ==================================================================
+
+// mbedTLS, with ANYIO_NET_MBEDTLS defined.
+
+#if defined(ANYIO_NET_MBEDTLS)
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// Makes a context for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto.
+/// An error in the configuration names its field: "tls: private_key_file: no such file (ENOENT)". mbedTLS
+/// 2.28 supports only TLS 1.2.
+[[nodiscard]] result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config = {});
+
+}}  // namespace anyio
+
+#endif
+
+// == tls/openssl/tls_openssl.hpp ==================================================================
+
+// OpenSSL, with ANYIO_NET_OPENSSL defined.
+
+#if defined(ANYIO_NET_OPENSSL)
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// Makes a context for OpenSSL 3. Link with -lssl -lcrypto. An error in the configuration names its field:
+/// "tls: private_key_file: no such file (ENOENT)".
+[[nodiscard]] result<std::shared_ptr<tls_context>> openssl_context(tls_config config = {});
+
+}}  // namespace anyio
+
+#endif
 
 // == loop/ready_list.hpp ==========================================================================
 
@@ -3810,7 +4152,6 @@ task<T> promise_common<T>::get_return_object() noexcept {
 // destroys its children. This part must not know what a child does.
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -8957,148 +9298,6 @@ create_connected_unix_datagram_socket(std::string_view remote_path,
 
 }}  // namespace anyio
 
-// == tls/tls.hpp ==================================================================================
-
-// TLS in this library: a hook for engines.
-//
-// A context holds credentials and makes engines, one per connection. An engine turns plaintext into records
-// and back with five calls, over a pipe in memory. It has no socket and no loop, and calls nothing back, so
-// any TLS library can serve as one, over any byte stream, and can be tested without a network. The driver of
-// the engine waits, reads and sends for it. This part must not know a TLS library.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-/// The memory between an engine and the connection below it. It outlives the engine and never moves.
-class tls_pipe {
- public:
-  /// Bytes that were received and not taken yet. The engine takes from the front: `rx = rx.subspan(k)`.
-  std::span<const std::byte> rx;
-  /// No more bytes follow those in `rx`.
-  bool rx_eof = false;
-  /// The engine sets this when it asked for more bytes than `rx` had.
-  bool starved = false;
-  /// The bytes to send. The engine appends, in any call and also if the call fails; this never fails for lack
-  /// of room.
-  byte_queue tx;
-  /// This many bytes at the end of `tx` need not be sent before the bytes that follow them. A server's engine
-  /// sets it for tickets when its handshake is complete: tickets would reset the connection of a client that
-  /// has sent its data and closed.
-  std::size_t may_wait = 0;
-};
-
-/// The outcome of an engine call.
-enum class tls_status : std::uint8_t {
-  ok,          ///< the call made progress
-  want_input,  ///< the engine needs more bytes in `rx`
-  closed,      ///< the peer's close_notify was received
-  truncated,   ///< `rx_eof` without a close_notify
-  again,       ///< no progress: call again, without waiting for input
-  failed,      ///< permanent failure, see `last_error`; an alert for the peer may be in `tx`
-};
-
-/// The parameters that the handshake agreed on.
-class tls_info {
- public:
-  tls_info() noexcept {}
-
-  std::string version;               ///< "TLSv1.2" or "TLSv1.3"
-  std::string cipher;                ///< IANA's name, "TLS_AES_128_GCM_SHA256"
-  std::string alpn;                  ///< the protocol, empty if none was agreed
-  std::string server_name;           ///< the name the client asked for (RFC 6066), also at the client
-  std::string peer_certificate_der;  ///< empty if the peer sent none
-  bool server_side = false;          ///< whether this end is the server
-  bool resumed = false;              ///< whether an earlier session was resumed
-};
-
-/// One end of a connection. Its driver makes one call at a time, makes no call after `failed`, and does not
-/// call `write` after `close`.
-class tls_engine {
- public:
-  virtual ~tls_engine() = default;
-
-  /// Returns `ok` once the handshake is complete; until then no plaintext is read or written.
-  virtual tls_status handshake() = 0;
-  /// Reads plaintext into a buffer that is not empty; `ok` means n >= 1.
-  virtual tls_status read(mutable_buffer into, std::size_t& n) = 0;
-  /// Takes some of the plaintext, which is not empty; `ok` means n >= 1. The bytes that it took are in `tx`
-  /// on return, so the next call may pass other bytes.
-  virtual tls_status write(const_buffer data, std::size_t& n) = 0;
-  /// Appends a close_notify to `tx`; reading remains possible.
-  virtual tls_status close() = 0;
-  /// Whether the engine holds plaintext, so that `read` needs no input.
-  [[nodiscard]] virtual bool pending() const = 0;
-  /// The parameters of the connection; complete after the handshake.
-  [[nodiscard]] virtual tls_info info() const = 0;
-  /// Why the engine failed, as text for a person. It contains no secrets.
-  [[nodiscard]] virtual std::string last_error() const = 0;
-};
-
-/// Whether the peer must prove its identity.
-enum class tls_verify : std::uint8_t {
-  none,      ///< accepts any peer: for tests
-  optional,  ///< for clients: the certificate may be missing, but not wrong
-  peer,
-};
-
-/// TLS 1.2 (RFC 5246) and 1.3 (RFC 8446).
-enum class tls_version : std::uint8_t { v1_2, v1_3 };
-
-/// Credentials and rules, shared by many connections. Text is PEM. Of each pair only one may be given; a
-/// private key may be in the same text as its certificate. Without `ca_*` a client trusts the system's
-/// authorities. The function that takes a configuration reads all of it before it returns; copies of keys and
-/// passwords are overwritten after use.
-struct tls_config {
-  std::string_view ca_file = {};                ///< the trusted authorities
-  std::string_view ca_pem = {};                 ///< the trusted authorities, as text
-  std::string_view certificate_file = {};       ///< the own certificate, then the chain to the authority
-  std::string_view certificate_pem = {};        ///< the certificates, as text
-  std::string_view private_key_file = {};       ///< the key of the own certificate
-  std::string_view private_key_pem = {};        ///< the private key, as text
-  std::string_view private_key_password = {};   ///< for an encrypted key
-  std::span<const std::string_view> alpn = {};  ///< protocols (RFC 7301), the preferred one first
-  tls_verify verify = tls_verify::peer;         ///< client only: what it requires of the server
-  /// Server only: what it requires of clients. Needs `ca_*` (`invalid_argument` without), because the
-  /// system's authorities sign for anyone.
-  tls_verify verify_client = tls_verify::none;
-  tls_version min_version = tls_version::v1_2;  ///< rejects older versions
-};
-
-/// The hook: credentials that make engines. Loops in several threads may share a context.
-class tls_context {
- public:
-  virtual ~tls_context() = default;
-
-  /// Makes an engine for a client. The name is used for SNI and to verify the server, an address only to
-  /// verify it. A certificate must have either of them in its subjectAltName; its common name is ignored (RFC
-  /// 9525). Returns null if the server is to be verified and there is no name, or an impossible one.
-  virtual std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) = 0;
-  /// Makes an engine for a server. Returns null without a certificate.
-  virtual std::unique_ptr<tls_engine> server(tls_pipe& pipe) = 0;
-  /// Adds a certificate, which a server shows to clients that ask for this name; the first label may be a
-  /// wildcard, "*.example.org". Uses only certificate and private key of the configuration. Must be called
-  /// before the first connection.
-  virtual result<> add_certificate(std::string_view server_name, const tls_config& config);
-};
-
-/// Options of one TLS connection.
-struct tls_options {
-  std::string_view server_name = {};  ///< client only: the name of the server
-  /// Whether both ends must send a close_notify before the connection ends. If not, a missing close_notify is
-  /// an end of stream, and this end sends none.
-  bool standard_compatible = true;
-  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);  ///< then raises `timed_out`
-};
-
-namespace detail {
-
-/// An error with the engine's own text, which is kept for as long as the program runs. There are few such
-/// texts, since they come from a library's tables.
-[[nodiscard]] error tls_failure(const char* operation, std::string_view reason);
-
-}  // namespace detail
-
-}}  // namespace anyio
-
 // == tls/tls_stream.hpp ===========================================================================
 
 // TLS over any byte stream: the driver of an engine.
@@ -9398,170 +9597,6 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
 
 }}  // namespace anyio
 
-// == tls/tls_credentials.hpp ======================================================================
-
-// The part of a configuration that every engine handles alike: its texts and their errors, names of servers,
-// sessions to resume. So the same mistake has the same error text with every TLS library. This part must not
-// know a TLS library.
-
-#include <array>
-#include <iterator>
-#include <list>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
-
-/// A text of a configuration, and its field as errors name it: "tls: ca_file".
-struct tls_text {
-  std::string text;
-  const char* field = "";
-
-  [[nodiscard]] bool given() const noexcept { return *field != '\0'; }
-  /// An `errc::tls` error that names the field; `reason` is static text.
-  [[nodiscard]] error wrong(const char* reason) const noexcept {
-    // The analyzer cannot follow the move of a result that holds this.
-    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage)
-    return error_access::with_reason(error(errc::tls, 0, field), reason);
-  }
-};
-
-/// A configuration, with its files read. The destructor overwrites the secrets.
-class tls_material {
- public:
-  tls_material() = default;
-  tls_material(tls_material&&) = default;
-  tls_material& operator=(tls_material&&) = delete;
-  ~tls_material();
-
-  tls_text ca;           // not given: the system's authorities
-  tls_text certificate;  // not given: none
-  tls_text private_key;  // given if the certificate is; may be the certificate's text
-  std::string password;
-  std::vector<std::string> alpn;
-  tls_verify verify = tls_verify::peer;
-  tls_verify verify_client = tls_verify::none;
-  tls_version min_version = tls_version::v1_2;
-};
-
-/// Reads the files of a configuration. The TLS library checks the contents of the texts.
-[[nodiscard]] result<tls_material> read_material(const tls_config& config);
-/// Reads a configuration for `add_certificate`: certificate and name are required. Removes the name's
-/// trailing dot.
-[[nodiscard]] result<tls_material> read_further_material(std::string& server_name, const tls_config& config);
-/// Reads the authorities that the system trusts; empty if there is no such file.
-[[nodiscard]] std::string read_system_trust();
-
-/// The errors of texts and certificates, with the same text for every library.
-namespace tls_reason {
-inline constexpr const char* no_certificate = "there is no certificate in it";
-inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
-inline constexpr const char* no_private_key = "there is no private key in it";
-inline constexpr const char* bad_private_key = "the private key in it cannot be read";
-inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
-inline constexpr const char* password_wrong = "it does not open the private key";
-inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
-inline constexpr const char* version_missing = "this TLS library does not have that version";
-
-inline constexpr const char* expired = "the peer's certificate has expired";
-inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
-inline constexpr const char* self_signed = "the peer's certificate is self-signed and not trusted";
-inline constexpr const char* unknown_authority = "the peer's certificate is from an unknown authority";
-inline constexpr const char* other_name = "the peer's certificate is for another name";
-inline constexpr const char* other_purpose = "the peer's certificate is for another purpose";
-inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
-inline constexpr const char* revoked = "the peer's certificate has been revoked";
-inline constexpr const char* unverified = "the peer's certificate cannot be verified";
-inline constexpr const char* none_shown = "the peer showed no certificate";
-inline constexpr const char* not_tls = "what the peer sent is not TLS";
-inline constexpr const char* bad_record = "a record was damaged on its way";
-inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
-}  // namespace tls_reason
-
-/// The text for the number of an alert (RFC 8446, section 6): "the peer sent the alert handshake_failure".
-[[nodiscard]] const char* alert_reason(int description) noexcept;
-
-/// The server to which a client connects.
-struct tls_server_identity {
-  std::string name;                   // for SNI; empty for an address
-  std::optional<ip_address> address;  // without a scope
-
-  [[nodiscard]] bool known() const noexcept { return !name.empty() || address.has_value(); }
-};
-/// Parses an address, or a name without its trailing dot; neither is set if the text cannot be a host name.
-[[nodiscard]] tls_server_identity parse_server_name(std::string_view server_name);
-/// The key under which a client keeps sessions; empty for an unknown server. Names and addresses never share
-/// a key.
-[[nodiscard]] std::string session_key(const tls_server_identity& server);
-/// Whether a name, whose first label may be "*", covers a host (RFC 9525, section 6.3).
-[[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
-
-/// Of several certificates, the one for a host; null if there is none. An exact name has priority over a
-/// wildcard.
-template <class Certificates>
-auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
-  decltype(&*all.begin()) found = nullptr;
-  for (auto& certificate : all) {
-    if (!covers_name(certificate.name, host)) continue;
-    if (!certificate.name.starts_with("*.")) return &certificate;
-    if (found == nullptr) found = &certificate;
-  }
-  return found;
-}
-
-/// Draws random bytes, from this thread's loop if there is one, so that a simulation repeats them.
-void draw_random(void* into, std::size_t size);
-/// Seconds since 1970, from this thread's loop if there is one.
-[[nodiscard]] std::int64_t calendar_now();
-
-/// Sessions that clients may resume: the latest one of each recently used server. Any thread may use it.
-template <class Session>
-class tls_sessions {
- public:
-  void put(const std::string& server, Session session) {
-    constexpr std::size_t most = 64;
-    if (server.empty()) return;
-    const guard lock(mutex_);
-    forget(server);
-    sessions_.emplace_front(server, std::move(session));
-    if (sessions_.size() > most) sessions_.pop_back();
-  }
-  /// Removes and returns a session: a TLS 1.3 ticket should be used only once (RFC 8446, appendix C.4).
-  [[nodiscard]] std::optional<Session> take(const std::string& server) {
-    const guard lock(mutex_);
-    for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
-      if (i->first != server) continue;
-      std::optional<Session> found(std::move(i->second));
-      sessions_.erase(i);
-      return found;
-    }
-    return {};
-  }
-
- private:
-#if !defined(ANYIO_NET_NO_THREADS)
-  using mutex = std::mutex;
-  using guard = std::lock_guard<std::mutex>;
-#else
-  struct mutex {};
-  struct guard {
-    explicit guard(mutex&) noexcept {}
-    ~guard() {}
-  };
-#endif
-  void forget(const std::string& server) {
-    for (auto i = sessions_.begin(); i != sessions_.end();)
-      i = i->first == server ? sessions_.erase(i) : std::next(i);
-  }
-
-  mutex mutex_;
-  std::list<std::pair<std::string, Session>> sessions_;
-};
-
-}}}  // namespace anyio::detail
-
 // == tls/tls_listener.hpp =========================================================================
 
 // Accepting TLS connections.
@@ -9771,39 +9806,6 @@ class tls_listener {
 
 }}  // namespace anyio
 
-// == tls/mbedtls/tls_mbedtls.hpp ==================================================================
-
-// mbedTLS, with ANYIO_NET_MBEDTLS defined.
-
-#if defined(ANYIO_NET_MBEDTLS)
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-/// Makes a context for mbedTLS, 2.28 or 3.2 and later (not 4). Link with -lmbedtls -lmbedx509 -lmbedcrypto.
-/// An error in the configuration names its field: "tls: private_key_file: no such file (ENOENT)". mbedTLS
-/// 2.28 supports only TLS 1.2.
-[[nodiscard]] result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config = {});
-
-}}  // namespace anyio
-
-#endif
-
-// == tls/openssl/tls_openssl.hpp ==================================================================
-
-// OpenSSL, with ANYIO_NET_OPENSSL defined.
-
-#if defined(ANYIO_NET_OPENSSL)
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-/// Makes a context for OpenSSL 3. Link with -lssl -lcrypto. An error in the configuration names its field:
-/// "tls: private_key_file: no such file (ENOENT)".
-[[nodiscard]] result<std::shared_ptr<tls_context>> openssl_context(tls_config config = {});
-
-}}  // namespace anyio
-
-#endif
-
 // == simulation/sim_choices.hpp ===================================================================
 
 // Randomness of a simulated run: one stream of choices makes all its decisions.
@@ -9992,7 +9994,6 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN path_service* paths() override { return this; }
   ANYIO_NET_FN batch_service* batches() override { return this; }
   ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
-  ANYIO_NET_FN security_service* security() override { return inner_->security(); }
   ANYIO_NET_FN signal_service* signals() override { return this; }
 
   ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
@@ -10193,7 +10194,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
 /// The reason why a run ends before its program does.
 enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over, spins };
 
-class sim_network {
+class sim_network final : public security_service {
  public:
   static constexpr int first_descriptor = first_simulated_descriptor;
 
@@ -10215,6 +10216,8 @@ class sim_network {
   /// Advances the clock to the next arrival or to the deadline, whichever is first. Returns false at the
   /// deadline, at the time limit, or if nothing is in transit and there is no deadline.
   bool advance(time_point deadline);
+  ANYIO_NET_FN std::int64_t calendar() override;
+  ANYIO_NET_FN std::uint64_t entropy() override { return choices.noise(); }
 
   // --- readiness
   int watch(int fd, std::uint64_t token);
@@ -10326,6 +10329,7 @@ class sim_network {
   time_point begin_;
   time_point now_;
   duration time_limit_;
+  std::int64_t calendar_;
   std::uint64_t step_limit_;
   std::uint64_t spin_limit_;
   std::uint64_t steps_ = 0;
@@ -10382,11 +10386,9 @@ class sim_backend final : public backend,
                           private path_service,
                           private batch_service,
                           private thread_service,
-                          private security_service,
                           private signal_service {
  public:
-  explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
-      : network_(std::move(network)), calendar_(calendar) {}
+  explicit sim_backend(std::shared_ptr<sim_network> network) noexcept : network_(std::move(network)) {}
 
   ANYIO_NET_FN time_point now() override;
 
@@ -10421,7 +10423,6 @@ class sim_backend final : public backend,
   ANYIO_NET_FN path_service* paths() override { return this; }
   ANYIO_NET_FN batch_service* batches() override { return this; }
   ANYIO_NET_FN thread_service* threads() override { return this; }
-  ANYIO_NET_FN security_service* security() override { return this; }
   ANYIO_NET_FN signal_service* signals() override { return this; }
 
  private:
@@ -10449,9 +10450,6 @@ class sim_backend final : public backend,
   ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
-
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
   ANYIO_NET_FN bool take_signal(int number) override;
@@ -10463,7 +10461,6 @@ class sim_backend final : public backend,
   }
 
   std::shared_ptr<sim_network> network_;
-  std::int64_t calendar_;
   bool woken_ = false;
 };
 
@@ -10555,6 +10552,7 @@ class sim_session {
   faulty_backend* system_ = nullptr;  // valid while its loop lives
   sim_session* outer_;
   close_hook outer_close_;
+  security_service* outer_security_;
 };
 
 /// Prints the report, and aborts.
@@ -13083,6 +13081,2127 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return 
 #endif
 
 }}}  // namespace anyio::detail
+
+// == tls/engine/tls.ipp ===========================================================================
+
+// The texts of TLS errors.
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A text that is kept for as long as the program runs.
+struct kept_text {
+  std::string text;
+  kept_text* next;
+};
+
+/// A copy of a text that is kept for as long as the program runs. Null after too many different texts: then
+/// they contain text from outside, for example from peers.
+inline const char* keep_text(std::string_view text) {
+  constexpr std::size_t most = 512;
+  static kept_text* first = nullptr;
+  static std::size_t count = 0;
+#if !defined(ANYIO_NET_NO_THREADS)
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+#endif
+  for (const kept_text* known = first; known != nullptr; known = known->next)
+    if (known->text == text) return known->text.c_str();
+  if (count == most) return nullptr;
+  ++count;
+  first = new kept_text{std::string(text), first};
+  return first->text.c_str();
+}
+
+ANYIO_NET_FN error tls_failure(const char* operation, std::string_view reason) {
+  constexpr std::size_t longest = 200;
+  std::string line(reason.substr(0, longest));
+  const auto unprintable = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  std::replace_if(line.begin(), line.end(), unprintable, '?');
+  const error e(errc::tls, 0, operation);
+  return line.empty() ? e : error_access::with_reason(e, keep_text(line));
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<> tls_context::add_certificate(std::string_view, const tls_config&) {
+  return error(errc::not_supported, 0, "add_certificate");
+}
+
+}}  // namespace anyio
+
+// == tls/engine/tls_credentials.ipp ===============================================================
+
+// Reading the texts of a configuration, and the texts of their errors.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Overwrites a secret; the compiler cannot optimize this away.
+inline void wipe(std::string& secret) noexcept {
+  secret.resize(secret.capacity());  // a short string that was moved from still lies here
+  volatile char* p = secret.data();
+  for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
+  secret.clear();
+}
+
+ANYIO_NET_FN tls_material::~tls_material() {
+  wipe(private_key.text);
+  wipe(certificate.text);  // it may hold the key too
+  wipe(ca.text);           // it may hold a key too
+  wipe(password);
+}
+
+/// Reads one pair of fields, of which only one may be given.
+inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
+                          const char* pem_field) {
+  if (!file.empty() && !pem.empty())
+    return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
+                                     "it is given as a file and as a text");
+  if (!pem.empty()) {
+    out.field = pem_field;
+    out.text = pem;
+  } else if (!file.empty()) {
+    out.field = file_field;
+    std::string path(file);
+    const bool has_nul = path.find('\0') != std::string::npos;
+    const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
+    wipe(path);  // it may be a key's text, if the caller used the wrong field
+    if (status < 0) return error(errc::tls, -status, file_field);
+  }
+  return {};
+}
+
+ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
+  tls_material m;
+  const auto refuse = [](const char* field, const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, field), reason);
+  };
+  if (result<> r = read_text(m.ca, config.ca_file, "tls: ca_file", config.ca_pem, "tls: ca_pem"); !r)
+    return r.error();
+  if (result<> r = read_text(m.certificate, config.certificate_file, "tls: certificate_file",
+                             config.certificate_pem, "tls: certificate_pem");
+      !r)
+    return r.error();
+  if (result<> r = read_text(m.private_key, config.private_key_file, "tls: private_key_file",
+                             config.private_key_pem, "tls: private_key_pem");
+      !r)
+    return r.error();
+  if (m.private_key.given() && !m.certificate.given())
+    return refuse(m.private_key.field, "a private key without a certificate");
+  if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
+  if (config.verify_client != tls_verify::none && !m.ca.given())
+    return refuse("tls: verify_client",
+                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
+  m.password = config.private_key_password;
+  for (const std::string_view protocol : config.alpn) {
+    if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
+      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
+    m.alpn.emplace_back(protocol);
+  }
+  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
+  m.verify = config.verify;
+  m.verify_client = config.verify_client;
+  m.min_version = config.min_version;
+  return m;
+}
+
+ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name, const tls_config& config) {
+  const auto refuse = [](const char* reason) {
+    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
+  };
+  std::string_view host = server_name;
+  if (host.starts_with("*.")) host.remove_prefix(2);
+  const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
+  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
+  if (server_name.ends_with('.')) server_name.pop_back();
+  tls_config further = config;
+  further.verify_client = tls_verify::none;  // the setting of the context applies
+  result<tls_material> m = read_material(further);
+  if (!m) return m.error();
+  if (!m->certificate.given()) return refuse("there is no certificate");
+  return m;
+}
+
+ANYIO_NET_FN std::string read_system_trust() {
+  std::string text;
+  const char* path = trust_file();
+  if (path != nullptr && read_file(path, text) < 0) text.clear();
+  return text;
+}
+
+struct alert_entry {
+  int description;
+  const char* reason;
+};
+
+// clang-format off
+inline constexpr alert_entry alert_table[] = {
+    {0, "the peer sent the alert close_notify"},
+    {10, "the peer sent the alert unexpected_message"},
+    {20, "the peer sent the alert bad_record_mac"},
+    {21, "the peer sent the alert decryption_failed"},
+    {22, "the peer sent the alert record_overflow"},
+    {30, "the peer sent the alert decompression_failure"},
+    {40, "the peer sent the alert handshake_failure"},
+    {41, "the peer sent the alert no_certificate"},
+    {42, "the peer sent the alert bad_certificate"},
+    {43, "the peer sent the alert unsupported_certificate"},
+    {44, "the peer sent the alert certificate_revoked"},
+    {45, "the peer sent the alert certificate_expired"},
+    {46, "the peer sent the alert certificate_unknown"},
+    {47, "the peer sent the alert illegal_parameter"},
+    {48, "the peer sent the alert unknown_ca"},
+    {49, "the peer sent the alert access_denied"},
+    {50, "the peer sent the alert decode_error"},
+    {51, "the peer sent the alert decrypt_error"},
+    {70, "the peer sent the alert protocol_version"},
+    {71, "the peer sent the alert insufficient_security"},
+    {80, "the peer sent the alert internal_error"},
+    {86, "the peer sent the alert inappropriate_fallback"},
+    {90, "the peer sent the alert user_canceled"},
+    {100, "the peer sent the alert no_renegotiation"},
+    {109, "the peer sent the alert missing_extension"},
+    {110, "the peer sent the alert unsupported_extension"},
+    {112, "the peer sent the alert unrecognized_name"},
+    {113, "the peer sent the alert bad_certificate_status_response"},
+    {115, "the peer sent the alert unknown_psk_identity"},
+    {116, "the peer sent the alert certificate_required"},
+    {120, "the peer sent the alert no_application_protocol"},
+};
+// clang-format on
+
+ANYIO_NET_FN const char* alert_reason(int description) noexcept {
+  for (const alert_entry& entry : alert_table)
+    if (entry.description == description) return entry.reason;
+  return "the peer sent an alert";
+}
+
+/// Whether a name has only labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and
+/// common use). Rejects names that an engine could take for a pattern, as OpenSSL does with a leading dot, or
+/// a resolver for an address in another notation.
+inline bool is_host_name(std::string_view name) noexcept {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto allowed = [&](char c) {
+    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+  };
+  if (name.size() > 253) return false;
+  std::string_view label;
+  for (std::string_view rest = name;;) {
+    const std::size_t dot = rest.find('.');
+    label = rest.substr(0, dot);
+    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
+    if (dot == std::string_view::npos) break;
+    rest.remove_prefix(dot + 1);
+  }
+  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
+         !label.starts_with("0X");
+}
+
+ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
+  tls_server_identity identity;
+  if (server_name.ends_with('.')) server_name.remove_suffix(1);
+  const std::string_view host = server_name.substr(0, server_name.find('%'));
+  if (result<ip_address> address = ip_address::parse(host)) {
+    identity.address = unmapped(*address);  // a certificate names a mapped address as IPv4
+  } else if (is_host_name(server_name)) {
+    identity.name = server_name;
+  }
+  return identity;
+}
+
+ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
+  if (server.address) return "address " + server.address->to_string();
+  return server.name.empty() ? std::string() : "name " + server.name;
+}
+
+ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
+  const auto same = [](std::string_view a, std::string_view b) {
+    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+    return a.size() == b.size() &&
+           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
+  };
+  if (!pattern.starts_with("*.")) return same(pattern, host);
+  const std::size_t dot = host.find('.');
+  // The wildcard stands for letters, digits and hyphens, as in OpenSSL.
+  const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
+  return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
+}
+
+ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
+  auto* p = static_cast<std::byte*>(into);
+  while (size != 0) {
+    const std::uint64_t value =
+        security_of_thread != nullptr ? security_of_thread->entropy() : system_entropy();
+    const std::size_t n = std::min(size, sizeof value);
+    std::memcpy(p, &value, n);
+    p += n;
+    size -= n;
+  }
+}
+
+ANYIO_NET_FN std::int64_t calendar_now() {
+  return security_of_thread != nullptr ? security_of_thread->calendar() : system_calendar();
+}
+
+}}}  // namespace anyio::detail
+
+// == tls/mbedtls/tls_mbedtls_keys.ipp =============================================================
+
+// Certificates and keys for mbedTLS: 2.28, and 3.2 and later.
+//
+// This part adds what 2.28 lacks: addresses in certificates, and AES for encrypted keys.
+
+#if defined(ANYIO_NET_MBEDTLS)
+
+#include <mbedtls/version.h>
+
+#if MBEDTLS_VERSION_NUMBER < 0x021c0000 || MBEDTLS_VERSION_NUMBER >= 0x04000000 || \
+    (MBEDTLS_VERSION_NUMBER >= 0x03000000 && MBEDTLS_VERSION_NUMBER < 0x03020000)
+#error "anyio_net.hpp needs mbedTLS 2.28, or 3.2 or later: leave ANYIO_NET_MBEDTLS undefined"
+#endif
+#if !defined(MBEDTLS_SSL_CLI_C) || !defined(MBEDTLS_SSL_SRV_C) || !defined(MBEDTLS_SSL_ALPN) || \
+    !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION) || !defined(MBEDTLS_PEM_PARSE_C)
+#error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
+#endif
+#if defined(MBEDTLS_ZLIB_SUPPORT)
+#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression gives secrets away (CRIME)"
+#endif
+
+#include <mbedtls/asn1.h>
+#include <mbedtls/cipher.h>
+#include <mbedtls/error.h>
+#include <mbedtls/md.h>
+#include <mbedtls/oid.h>
+#include <mbedtls/pem.h>
+#include <mbedtls/pk.h>
+#include <mbedtls/pkcs5.h>
+#include <mbedtls/platform_util.h>
+#include <mbedtls/ssl.h>
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+#include <mbedtls/ssl_internal.h>
+#endif
+#include <mbedtls/x509_crt.h>
+
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
+#include <psa/crypto.h>
+#endif
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Held during calls of mbedTLS. An mbedTLS without its own locks shares keys and tables between threads, so
+/// only one thread at a time may call it.
+class mbedtls_turn {
+#if !defined(MBEDTLS_THREADING_C) && !defined(ANYIO_NET_NO_THREADS)
+ public:
+  mbedtls_turn() : lock_(mutex()) {}
+
+ private:
+  static std::recursive_mutex& mutex() {
+    static std::recursive_mutex one;
+    return one;
+  }
+  const std::lock_guard<std::recursive_mutex> lock_;
+#else
+ public:
+  mbedtls_turn() noexcept {}
+  ~mbedtls_turn() {}
+#endif
+};
+
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+/// The connection whose handshake takes a step on this thread.
+inline constinit thread_local const mbedtls_ssl_context* mbedtls_in_handshake = nullptr;
+
+/// Whether memory follows the place of the clock in a hello. 2.28 puts the system's clock before the random
+/// bytes: the client where it keeps them, the server into the message. A simulation cannot control that
+/// clock, and the peer learns it.
+inline bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
+  const mbedtls_ssl_context* const ssl = mbedtls_in_handshake;
+  if (ssl == nullptr || ssl->handshake == nullptr) return false;
+  constexpr std::size_t clock = 4;
+  constexpr std::size_t hello = 6;  // its header and version
+  return into == ssl->handshake->randbytes + clock || into == ssl->out_msg + hello + clock;
+}
+#endif
+
+inline int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+  if (mbedtls_is_behind_clock(into)) draw_random(into - 4, 4);
+#endif
+  draw_random(into, size);
+  return 0;
+}
+
+/// mbedTLS's text for one of its error codes, or the number.
+inline std::string mbedtls_words(int code) {
+#if defined(MBEDTLS_ERROR_C)
+  if (const char* words = mbedtls_high_level_strerr(code); words != nullptr) return words;
+  if (const char* words = mbedtls_low_level_strerr(code); words != nullptr) return words;
+#endif
+  constexpr char digits[] = "0123456789abcdef";
+  std::string text = "mbedTLS error -0x";
+  const auto number = static_cast<unsigned>(-code);
+  for (int shift = 12; shift >= 0; shift -= 4) text += digits[(number >> shift) & 15U];
+  return text;
+}
+
+/// Seconds since 1970.
+inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
+  const auto day = std::chrono::year(time.year) / std::chrono::month(static_cast<unsigned>(time.mon)) /
+                   std::chrono::day(static_cast<unsigned>(time.day));
+  const std::int64_t days = std::chrono::sys_days(day).time_since_epoch().count();
+  return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
+}
+
+/// Whether a certificate is for a server, only by the entries of its subjectAltName (RFC 9525, section 6).
+/// 2.28 compares no addresses, falls back to the common name, and has its own rule for wildcards.
+inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
+  constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
+  constexpr int address_entry = 0x87;
+  for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next) {
+    const std::string_view entry(reinterpret_cast<const char*>(s->buf.p), s->buf.len);
+    if (server.address) {
+      const std::span<const std::byte> bytes = server.address->bytes();
+      if (s->buf.tag == address_entry && entry.size() == bytes.size() &&
+          std::memcmp(entry.data(), bytes.data(), bytes.size()) == 0)
+        return true;
+    } else if (s->buf.tag == name_entry && covers_name(entry, server.name)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/// The fault of the peer's certificate, null if it has none. Of several faults, the one that is most useful
+/// to a person.
+inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
+  const auto has = [flags](std::uint32_t any_of) { return (flags & any_of) != 0; };
+  if (flags == 0xffffffffU) return tls_reason::unverified;
+  if (has(MBEDTLS_X509_BADCERT_MISSING)) return tls_reason::none_shown;
+  if (has(MBEDTLS_X509_BADCERT_EXPIRED)) return tls_reason::expired;
+  if (has(MBEDTLS_X509_BADCERT_FUTURE)) return tls_reason::not_yet_valid;
+  if (has(MBEDTLS_X509_BADCERT_CN_MISMATCH)) return tls_reason::other_name;
+  if (has(MBEDTLS_X509_BADCERT_NOT_TRUSTED))
+    return self_signed ? tls_reason::self_signed : tls_reason::unknown_authority;
+  if (has(MBEDTLS_X509_BADCERT_REVOKED)) return tls_reason::revoked;
+  if (has(MBEDTLS_X509_BADCERT_BAD_MD | MBEDTLS_X509_BADCERT_BAD_PK | MBEDTLS_X509_BADCERT_BAD_KEY))
+    return tls_reason::weak;
+  if (has(MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE |
+          MBEDTLS_X509_BADCERT_NS_CERT_TYPE))
+    return tls_reason::other_purpose;
+  return flags == 0 ? nullptr : tls_reason::unverified;
+}
+
+// Reading certificates and keys.
+
+/// Reads all certificates of a text into an empty list. Returns null, or the fault.
+inline const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
+  constexpr std::string_view begin = "-----BEGIN CERTIFICATE-----";
+  std::size_t announced = 0;
+  for (std::size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + begin.size()))
+    ++announced;
+  if (announced == 0) return tls_reason::no_certificate;
+  // The size includes the final NUL, by which mbedTLS recognizes text.
+  const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
+  if (mbedtls_x509_crt_parse(&into, bytes, text.size() + 1) != 0) return tls_reason::bad_certificate;
+  // mbedTLS does not report a certificate that is cut off at the end.
+  for (const mbedtls_x509_crt* c = &into; c != nullptr; c = c->next) --announced;
+  return announced == 0 ? nullptr : tls_reason::bad_certificate;
+}
+
+inline int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, std::size_t size,
+                            const std::string& password) {
+  const auto* secret = password.empty() ? nullptr : reinterpret_cast<const unsigned char*>(password.data());
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return mbedtls_pk_parse_key(&key, text, size, secret, password.size(), mbedtls_draw, nullptr);
+#else
+  return mbedtls_pk_parse_key(&key, text, size, secret, password.size());
+#endif
+}
+
+#if MBEDTLS_VERSION_NUMBER < 0x03000000 && defined(MBEDTLS_PKCS5_C) && defined(MBEDTLS_CIPHER_MODE_CBC)
+
+/// The data that PBES2 (RFC 8018, section 6.2) needs to decrypt.
+struct mbedtls_pbes2 {
+  mbedtls_asn1_buf salt = {};
+  mbedtls_asn1_buf iv = {};
+  mbedtls_asn1_buf data = {};
+  int rounds = 0;
+  mbedtls_md_type_t hash = MBEDTLS_MD_SHA1;
+  mbedtls_cipher_type_t cipher = MBEDTLS_CIPHER_NONE;
+};
+
+/// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). Returns false if it is not PBES2 with AES-CBC.
+inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
+  constexpr int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
+  const auto is = [](const mbedtls_asn1_buf& oid, std::string_view bytes) {
+    return std::string_view(reinterpret_cast<const char*>(oid.p), oid.len) == bytes;
+  };
+  std::size_t size = 0;
+  mbedtls_asn1_buf method = {}, parameters = {}, derivation = {}, derivation_parameters = {}, cipher = {};
+  if (mbedtls_asn1_get_tag(&p, end, &size, sequence) != 0) return false;
+  if (mbedtls_asn1_get_alg(&p, end, &method, &parameters) != 0) return false;
+  if (mbedtls_asn1_get_tag(&p, end, &out.data.len, MBEDTLS_ASN1_OCTET_STRING) != 0) return false;
+  out.data.p = p;
+  if (!is(method, MBEDTLS_OID_PKCS5_PBES2) || parameters.tag != sequence) return false;
+
+  p = parameters.p;
+  end = p + parameters.len;
+  if (mbedtls_asn1_get_alg(&p, end, &derivation, &derivation_parameters) != 0) return false;
+  if (mbedtls_asn1_get_alg(&p, end, &cipher, &out.iv) != 0) return false;
+  if (!is(derivation, MBEDTLS_OID_PKCS5_PBKDF2) || derivation_parameters.tag != sequence) return false;
+  constexpr std::string_view aes("\x60\x86\x48\x01\x65\x03\x04\x01", 8);  // then one byte for the kind (NIST)
+  if (cipher.len != aes.size() + 1 || std::memcmp(cipher.p, aes.data(), aes.size()) != 0) return false;
+  switch (cipher.p[aes.size()]) {
+    case 2: out.cipher = MBEDTLS_CIPHER_AES_128_CBC; break;
+    case 22: out.cipher = MBEDTLS_CIPHER_AES_192_CBC; break;
+    case 42: out.cipher = MBEDTLS_CIPHER_AES_256_CBC; break;
+    default: return false;
+  }
+  if (out.iv.tag != MBEDTLS_ASN1_OCTET_STRING || out.iv.len != 16) return false;
+
+  p = derivation_parameters.p;
+  end = p + derivation_parameters.len;
+  if (mbedtls_asn1_get_tag(&p, end, &out.salt.len, MBEDTLS_ASN1_OCTET_STRING) != 0) return false;
+  out.salt.p = p;
+  p += out.salt.len;
+  if (mbedtls_asn1_get_int(&p, end, &out.rounds) != 0 || out.rounds <= 0) return false;
+  if (p != end && *p == MBEDTLS_ASN1_INTEGER) {  // the key's length, which the cipher implies
+    int length = 0;
+    if (mbedtls_asn1_get_int(&p, end, &length) != 0) return false;
+  }
+  if (p == end) return true;
+  mbedtls_asn1_buf function = {};
+  return mbedtls_asn1_get_alg_null(&p, end, &function) == 0 && p == end &&
+         mbedtls_oid_get_md_hmac(&function, &out.hash) == 0;
+}
+
+/// Decrypts PBES2 to DER; empty on failure.
+inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
+                                                        const std::string& password) {
+  std::array<unsigned char, 32> secret = {};
+  std::vector<unsigned char> plain(encrypted.data.len + 16);
+  std::size_t size = 0;
+  mbedtls_md_context_t hash;
+  mbedtls_md_init(&hash);
+  mbedtls_cipher_context_t cipher;
+  mbedtls_cipher_init(&cipher);
+  const mbedtls_cipher_info_t* kind = mbedtls_cipher_info_from_type(encrypted.cipher);
+  const int bits = kind != nullptr ? static_cast<int>(kind->key_bitlen) : 0;
+  const bool opened =
+      kind != nullptr && mbedtls_md_setup(&hash, mbedtls_md_info_from_type(encrypted.hash), 1) == 0 &&
+      mbedtls_pkcs5_pbkdf2_hmac(&hash, reinterpret_cast<const unsigned char*>(password.data()),
+                                password.size(), encrypted.salt.p, encrypted.salt.len,
+                                static_cast<unsigned>(encrypted.rounds), static_cast<std::uint32_t>(bits / 8),
+                                secret.data()) == 0 &&
+      mbedtls_cipher_setup(&cipher, kind) == 0 &&
+      mbedtls_cipher_setkey(&cipher, secret.data(), bits, MBEDTLS_DECRYPT) == 0 &&
+      mbedtls_cipher_crypt(&cipher, encrypted.iv.p, encrypted.iv.len, encrypted.data.p, encrypted.data.len,
+                           plain.data(), &size) == 0;
+  mbedtls_cipher_free(&cipher);
+  mbedtls_md_free(&hash);
+  mbedtls_platform_zeroize(secret.data(), secret.size());
+  if (!opened) size = 0;
+  mbedtls_platform_zeroize(plain.data() + size, plain.size() - size);
+  plain.resize(size);
+  return plain;
+}
+
+/// Reads a key that is encrypted in the way of OpenSSL 3, which 2.28 cannot. Returns null, or the fault.
+inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
+  mbedtls_pem_context pem;
+  mbedtls_pem_init(&pem);
+  std::size_t used = 0;
+  const char* wrong = tls_reason::bad_private_key;
+  mbedtls_pbes2 encrypted;
+  if (mbedtls_pem_read_buffer(&pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+                              "-----END ENCRYPTED PRIVATE KEY-----",
+                              reinterpret_cast<const unsigned char*>(material.private_key.text.c_str()),
+                              nullptr, 0, &used) == 0 &&
+      mbedtls_parse_pbes2(encrypted, pem.buf, pem.buf + pem.buflen)) {
+    std::vector<unsigned char> plain = mbedtls_decrypt_pbes2(encrypted, material.password);
+    if (!plain.empty() && mbedtls_read_key(key, plain.data(), plain.size(), {}) == 0)
+      wrong = nullptr;
+    else
+      wrong = tls_reason::password_wrong;
+    mbedtls_platform_zeroize(plain.data(), plain.size());
+  }
+  mbedtls_pem_free(&pem);
+  return wrong;
+}
+
+#else
+
+/// This mbedTLS reads such keys itself, or was built without the functions for it.
+ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context&, const tls_material&) {
+  return tls_reason::bad_private_key;
+}
+
+#endif
+
+/// A certificate, those that lead to its authority, and its key. It must not move, because mbedTLS refers to
+/// it.
+class mbedtls_certificate {
+ public:
+  mbedtls_certificate() noexcept {
+    mbedtls_x509_crt_init(&chain);
+    mbedtls_pk_init(&key);
+  }
+  mbedtls_certificate(const mbedtls_certificate&) = delete;
+  mbedtls_certificate& operator=(const mbedtls_certificate&) = delete;
+  ~mbedtls_certificate() {
+    mbedtls_pk_free(&key);
+    mbedtls_x509_crt_free(&chain);
+  }
+
+  /// Must be called once.
+  [[nodiscard]] result<> read(const tls_material& material) {
+    if (const char* wrong = mbedtls_read_certificates(chain, material.certificate.text); wrong != nullptr)
+      return material.certificate.wrong(wrong);
+    if (result<> r = read_private_key(material); !r) return r;
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    const int differs = mbedtls_pk_check_pair(&chain.pk, &key, mbedtls_draw, nullptr);
+#else
+    const int differs = mbedtls_pk_check_pair(&chain.pk, &key);
+#endif
+    if (differs != 0) return material.private_key.wrong(tls_reason::other_private_key);
+    return {};
+  }
+
+  std::string name;  // the server's name, for further certificates
+  mbedtls_x509_crt chain;
+  mbedtls_pk_context key;
+
+ private:
+  [[nodiscard]] result<> read_private_key(const tls_material& material) {
+    const std::string& text = material.private_key.text;
+    if (text.find("PRIVATE KEY-----") == std::string::npos)
+      return material.private_key.wrong(tls_reason::no_private_key);
+    const bool encrypted = text.find("-----BEGIN ENCRYPTED PRIVATE KEY-----") != std::string::npos ||
+                           text.find("Proc-Type: 4,ENCRYPTED") != std::string::npos;
+    const auto refuse_password = [](const char* reason) {
+      return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
+    };
+    if (encrypted && material.password.empty()) return refuse_password(tls_reason::password_missing);
+
+    const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
+    const int code = mbedtls_read_key(key, bytes, text.size() + 1, material.password);
+    if (code == 0) return {};
+    if (!encrypted) return material.private_key.wrong(tls_reason::bad_private_key);
+    // With a wrong password, the decrypted data may by chance look right, but it is no key. mbedTLS adds a
+    // reason to its codes, which is removed here.
+    const int kind = -(-code & 0xff80);
+    if (kind == MBEDTLS_ERR_PK_PASSWORD_MISMATCH || kind == MBEDTLS_ERR_PK_KEY_INVALID_FORMAT ||
+        kind == MBEDTLS_ERR_PK_KEY_INVALID_VERSION)
+      return refuse_password(tls_reason::password_wrong);
+    const char* wrong = mbedtls_read_aes_key(key, material);
+    if (wrong == nullptr) return {};
+    return wrong == tls_reason::password_wrong ? refuse_password(wrong) : material.private_key.wrong(wrong);
+  }
+};
+
+}  // namespace detail
+
+}}  // namespace anyio
+
+#endif
+
+// == tls/mbedtls/tls_mbedtls.ipp ==================================================================
+
+// The engine for mbedTLS.
+//
+// mbedTLS reads and writes bytes by two callbacks, which take from a pipe and append to it. Random bytes and
+// the date come from this library's own sources, so that a simulation repeats both.
+
+#if defined(ANYIO_NET_MBEDTLS)
+
+#include <mbedtls/ssl.h>
+#include <mbedtls/ssl_ciphersuites.h>
+#include <mbedtls/ssl_ticket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// The data that a client needs to resume a session. It is secret.
+class mbedtls_kept_session {
+ public:
+  mbedtls_kept_session() = default;
+  mbedtls_kept_session(mbedtls_kept_session&&) = default;
+  mbedtls_kept_session& operator=(mbedtls_kept_session&&) = delete;
+  ~mbedtls_kept_session() { mbedtls_platform_zeroize(bytes.data(), bytes.size()); }
+
+  std::string bytes;
+  std::string peer_certificate;  // a resumed TLS 1.3 session does not send it again
+};
+
+/// The state that all connections share.
+class mbedtls_credentials final : public tls_context,
+                                  public std::enable_shared_from_this<mbedtls_credentials> {
+ public:
+  mbedtls_credentials() noexcept {
+    mbedtls_ssl_config_init(&client_);
+    mbedtls_ssl_config_init(&server_);
+    mbedtls_x509_crt_init(&authorities_);
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+    mbedtls_ssl_ticket_init(&tickets_);
+#endif
+  }
+  mbedtls_credentials(const mbedtls_credentials&) = delete;
+  mbedtls_credentials& operator=(const mbedtls_credentials&) = delete;
+  ~mbedtls_credentials() override {
+    mbedtls_ssl_config_free(&client_);
+    mbedtls_ssl_config_free(&server_);
+    mbedtls_x509_crt_free(&authorities_);
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+    mbedtls_ssl_ticket_free(&tickets_);
+#endif
+  }
+
+  /// Must be called once, before any other function.
+  [[nodiscard]] result<> set_up(tls_material& material);
+
+  ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
+  ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
+  ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+
+  /// The certificate for a name that a client asks for; null means the main certificate.
+  [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
+    return certificate_for(further_, server_name);
+  }
+  [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
+  [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
+
+ private:
+  [[nodiscard]] int configure(mbedtls_ssl_config& config, int endpoint, tls_version least);
+  [[nodiscard]] int offer_tickets();
+  void need_authorities();
+
+  mbedtls_ssl_config client_;
+  mbedtls_ssl_config server_;
+  mbedtls_x509_crt authorities_;
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+  mbedtls_ssl_ticket_context tickets_;
+#endif
+  mbedtls_certificate main_;
+  std::list<mbedtls_certificate> further_;
+  std::vector<std::string> protocols_;  // mbedTLS refers to these three
+  std::vector<const char*> protocol_list_;
+  std::vector<int> ciphers_;
+  tls_sessions<mbedtls_kept_session> sessions_;
+  tls_verify verify_ = tls_verify::peer;
+  tls_verify verify_client_ = tls_verify::none;
+  bool has_certificate_ = false;
+  bool system_trust_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::once_flag authorities_read_;
+#else
+  bool authorities_read_ = false;
+#endif
+};
+
+/// One end of a connection.
+class mbedtls_engine final : public tls_engine {
+ public:
+  mbedtls_engine(std::shared_ptr<mbedtls_credentials> credentials, tls_pipe& pipe,
+                 tls_server_identity identity, bool server_side)
+      : credentials_(std::move(credentials)),
+        pipe_(pipe),
+        identity_(std::move(identity)),
+        server_side_(server_side) {
+    mbedtls_ssl_init(&ssl_);
+  }
+  mbedtls_engine(const mbedtls_engine&) = delete;
+  mbedtls_engine& operator=(const mbedtls_engine&) = delete;
+  ~mbedtls_engine() override {
+    const mbedtls_turn turn;
+    mbedtls_ssl_free(&ssl_);
+  }
+
+  /// Must be called once, before any other function. Returns false if there is no memory.
+  [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
+
+  ANYIO_NET_FN tls_status handshake() override;
+  ANYIO_NET_FN tls_status read(mutable_buffer into, std::size_t& n) override;
+  ANYIO_NET_FN tls_status write(const_buffer data, std::size_t& n) override;
+  ANYIO_NET_FN tls_status close() override;
+  [[nodiscard]] ANYIO_NET_FN bool pending() const override;
+  [[nodiscard]] ANYIO_NET_FN tls_info info() const override;
+  [[nodiscard]] ANYIO_NET_FN std::string last_error() const override;
+
+  /// Chooses a server's certificate by the name that the client asks for.
+  static int name_asked_for(void* credentials, mbedtls_ssl_context* ssl, const unsigned char* name,
+                            std::size_t size) noexcept;
+
+ private:
+  static int send(void* self, const unsigned char* data, std::size_t size) noexcept;
+  static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
+  static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
+
+  // Fields for which 2.28 has no functions, and 3 has none or different ones.
+  [[nodiscard]] int state() const noexcept;
+  [[nodiscard]] bool is_version(std::string_view version) const noexcept {
+    return mbedtls_ssl_get_version(&ssl_) == version;
+  }
+  [[nodiscard]] int alert() const noexcept;
+  [[nodiscard]] bool begins_record() const noexcept;
+  [[nodiscard]] bool warned() const noexcept;
+  /// Whether the peer sent too many warnings: as many as OpenSSL rejects, too.
+  [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
+
+  [[nodiscard]] bool is_foreign() const noexcept;
+  [[nodiscard]] std::string session_key() const;
+  void offer_session();
+  void keep_session();
+  [[nodiscard]] bool client_is_refused();
+  void send_alert(unsigned char description);
+  void alert_failure();
+  [[nodiscard]] tls_status outcome(int code);
+  [[nodiscard]] std::string shown_certificate() const;
+
+  mbedtls_ssl_context ssl_;
+  const std::shared_ptr<mbedtls_credentials> credentials_;
+  tls_pipe& pipe_;
+  const tls_server_identity identity_;  // client only: the server
+  std::string asked_for_;               // server only: the name that the client asks for
+  std::string peer_certificate_;        // if mbedTLS does not keep it
+  int failure_ = 0;
+  std::size_t begun_ = 0;  // how many bytes of `head_` are filled
+  std::array<unsigned char, 5> head_ = {};
+  unsigned warnings_ = 0;  // in a row
+  const bool server_side_;
+  bool self_signed_ = false;
+  bool resumed_ = true;  // until certificates are exchanged
+  bool complete_ = false;
+  bool alerted_ = false;
+  bool peer_closed_ = false;
+  bool closed_ = false;
+};
+
+ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
+  if (mbedtls_ssl_setup(&ssl_, &config) != 0) return false;
+  // Needed even without a name: without this call some versions silently check no name, and others fail.
+  if (mbedtls_ssl_set_hostname(&ssl_, identity_.name.empty() ? nullptr : identity_.name.c_str()) != 0)
+    return false;
+  mbedtls_ssl_set_bio(&ssl_, this, send, receive, nullptr);
+  mbedtls_ssl_set_verify(&ssl_, verify, this);
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  mbedtls_ssl_set_user_data_p(&ssl_, this);
+#endif
+  if (!server_side_) offer_session();
+  return true;
+}
+
+ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  constexpr std::size_t level = 5;  // after the record's header; in clear until the handshake is over
+  if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
+    engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+  if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+  return static_cast<int>(size);
+}
+
+ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::size_t size) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  tls_pipe& pipe = engine.pipe_;
+  const std::size_t n = std::min(size, pipe.rx.size());
+  if (n < size) pipe.starved = true;
+  if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
+  // mbedTLS ignores warnings, and goes on to the next record.
+  if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
+  if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+  std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
+  std::copy_n(into, kept, engine.head_.begin() + static_cast<std::ptrdiff_t>(engine.begun_));
+  engine.begun_ += kept;
+  return static_cast<int>(n);
+}
+
+ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificate, int depth,
+                                        std::uint32_t* flags) noexcept {
+  auto& engine = *static_cast<mbedtls_engine*>(self);
+  // By this library's calendar, not by the system's.
+  constexpr std::uint32_t dated = MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE;
+  *flags &= ~dated;
+  const std::int64_t now = calendar_now();
+  if (now > mbedtls_seconds(certificate->valid_to)) *flags |= MBEDTLS_X509_BADCERT_EXPIRED;
+  if (now < mbedtls_seconds(certificate->valid_from)) *flags |= MBEDTLS_X509_BADCERT_FUTURE;
+  if (depth != 0) return 0;
+
+  const mbedtls_x509_buf& issuer = certificate->issuer_raw;
+  const mbedtls_x509_buf& subject = certificate->subject_raw;
+  engine.self_signed_ = std::equal(issuer.p, issuer.p + issuer.len, subject.p, subject.p + subject.len);
+  if (engine.identity_.known() && !mbedtls_is_for(*certificate, engine.identity_)) {
+    *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+  } else {
+    *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
+  }
+#if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
+  const std::string_view raw(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
+  if (!call_without_throwing([&] { engine.peer_certificate_.assign(raw); }))
+    return MBEDTLS_ERR_X509_ALLOC_FAILED;
+#endif
+  return 0;
+}
+
+ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_context* ssl,
+                                                const unsigned char* name, std::size_t size) noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  auto& engine = *static_cast<mbedtls_engine*>(mbedtls_ssl_get_user_data_p(ssl));
+#else
+  auto& engine = *static_cast<mbedtls_engine*>(ssl->p_bio);
+#endif
+  const std::string_view asked(reinterpret_cast<const char*>(name), size);
+  if (!call_without_throwing([&] { engine.asked_for_ = parse_server_name(asked).name; }))
+    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+  mbedtls_certificate* c = static_cast<mbedtls_credentials*>(credentials)->further(engine.asked_for_);
+  return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
+}
+
+ANYIO_NET_FN int mbedtls_engine::state() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(state);
+#else
+  return ssl_.state;
+#endif
+}
+
+ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
+#else
+  return ssl_.in_msg[1];
+#endif
+}
+
+/// Whether mbedTLS has no byte yet of the record that it asks for.
+ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
+#else
+  return ssl_.in_left == 0;
+#endif
+}
+
+/// Whether the last record was an alert. It did not end the connection, so it was a warning.
+ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  return ssl_.MBEDTLS_PRIVATE(in_msgtype) == MBEDTLS_SSL_MSG_ALERT;
+#else
+  return ssl_.in_msgtype == MBEDTLS_SSL_MSG_ALERT;
+#endif
+}
+
+/// Whether the first bytes received do not begin a record (RFC 8446, section 5.1).
+ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
+  constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
+  if (begun_ > 0 && head_[0] != MBEDTLS_SSL_MSG_HANDSHAKE && head_[0] != MBEDTLS_SSL_MSG_ALERT) return true;
+  if (begun_ > 1 && head_[1] != 3) return true;
+  return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
+}
+
+/// The key under which a client keeps sessions; empty if it does not know the server.
+ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
+
+ANYIO_NET_FN void mbedtls_engine::offer_session() {
+  std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());
+  if (!kept) return;
+  mbedtls_ssl_session session;
+  mbedtls_ssl_session_init(&session);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(kept->bytes.data());
+  // A session that cannot be used only makes the handshake longer.
+  if (mbedtls_ssl_session_load(&session, bytes, kept->bytes.size()) == 0 &&
+      mbedtls_ssl_set_session(&ssl_, &session) == 0)
+    peer_certificate_ = std::move(kept->peer_certificate);
+  mbedtls_ssl_session_free(&session);
+}
+
+ANYIO_NET_FN void mbedtls_engine::keep_session() {
+  struct library_session {
+    mbedtls_ssl_session value;
+    library_session() noexcept { mbedtls_ssl_session_init(&value); }
+    ~library_session() { mbedtls_ssl_session_free(&value); }
+  } held;
+  mbedtls_ssl_session& session = held.value;
+  if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
+    std::size_t size = 0;
+    mbedtls_kept_session kept;
+    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // returns the size
+    kept.bytes.resize(size);
+    kept.peer_certificate = shown_certificate();
+    if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
+                                 &size) == 0)
+      credentials_->sessions().put(session_key(), std::move(kept));
+  }
+}
+
+/// Whether an optional client certificate is wrong. mbedTLS continues with it, so it is checked before the
+/// handshake is over.
+ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
+  if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
+  constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
+  const std::uint32_t flags = mbedtls_ssl_get_verify_result(&ssl_);
+  if ((flags & ~harmless) == 0) return false;
+  unsigned char alert = MBEDTLS_SSL_ALERT_MSG_BAD_CERT;
+  if ((flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA;
+  if ((flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED;
+  send_alert(alert);
+  return true;
+}
+
+ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
+  // The pipe always has room, so this fails only for the reason for which the connection fails.
+  static_cast<void>(mbedtls_ssl_send_alert_message(&ssl_, MBEDTLS_SSL_ALERT_LEVEL_FATAL, description));
+}
+
+/// Sends an alert where mbedTLS fails silently: after a missing certificate, or an invalid record.
+ANYIO_NET_FN void mbedtls_engine::alert_failure() {
+  // Under TLS 1.3 an alert cannot be told from data here, and mbedTLS does not fail silently.
+  if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
+  if (is_flooded()) return send_alert(MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
+  send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
+  switch (code) {
+    case 0: return tls_status::ok;
+    case MBEDTLS_ERR_SSL_WANT_READ: return tls_status::want_input;
+    case MBEDTLS_ERR_SSL_WANT_WRITE:
+    case MBEDTLS_ERR_SSL_ASYNC_IN_PROGRESS:
+    case MBEDTLS_ERR_SSL_CRYPTO_IN_PROGRESS: return tls_status::again;
+#if defined(MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET)
+    case MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET: keep_session(); return tls_status::again;
+#endif
+    case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY: peer_closed_ = true; return tls_status::closed;
+    case MBEDTLS_ERR_SSL_CONN_EOF: return tls_status::truncated;
+    default:
+      failure_ = code;
+      alert_failure();
+      return tls_status::failed;
+  }
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
+  const mbedtls_turn turn;
+  const std::size_t before = pipe_.tx.size();
+  while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
+    // A resumed handshake never has this state, under any version and at either end.
+    if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
+      peer_certificate_.clear();
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = &ssl_;
+#endif
+    const int code = mbedtls_ssl_handshake_step(&ssl_);
+#if MBEDTLS_VERSION_NUMBER < 0x03000000
+    mbedtls_in_handshake = nullptr;
+#endif
+    if (code != 0) return outcome(code);
+    if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
+  }
+  complete_ = true;
+  // After the client's last message a server sends only tickets.
+  if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
+  // Under TLS 1.3 the data to resume arrives later.
+  if (!server_side_ && is_version("TLSv1.2")) keep_session();
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::read(mutable_buffer into, std::size_t& n) {
+  n = 0;
+  if (peer_closed_) return tls_status::closed;
+  const mbedtls_turn turn;
+  const int code = mbedtls_ssl_read(&ssl_, reinterpret_cast<unsigned char*>(into.data()), into.size());
+  if (code == 0) return tls_status::truncated;
+  if (code < 0) return outcome(code);
+  n = static_cast<std::size_t>(code);
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::write(const_buffer data, std::size_t& n) {
+  n = 0;
+  const mbedtls_turn turn;
+  const int code = mbedtls_ssl_write(&ssl_, reinterpret_cast<const unsigned char*>(data.data()), data.size());
+  if (code <= 0) return outcome(code);
+  n = static_cast<std::size_t>(code);
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status mbedtls_engine::close() {
+  if (closed_) return tls_status::ok;
+  closed_ = true;
+  const mbedtls_turn turn;
+  return outcome(mbedtls_ssl_close_notify(&ssl_));
+}
+
+ANYIO_NET_FN bool mbedtls_engine::pending() const {
+  return mbedtls_ssl_get_bytes_avail(&ssl_) != 0 || mbedtls_ssl_check_pending(&ssl_) != 0;
+}
+
+/// The peer's certificate in DER.
+ANYIO_NET_FN std::string mbedtls_engine::shown_certificate() const {
+  const mbedtls_x509_crt* c = mbedtls_ssl_get_peer_cert(&ssl_);
+  if (c == nullptr || c->raw.len == 0) return peer_certificate_;
+  return {reinterpret_cast<const char*>(c->raw.p), c->raw.len};
+}
+
+ANYIO_NET_FN tls_info mbedtls_engine::info() const {
+  tls_info about;
+  about.server_side = server_side_;
+  about.server_name = server_side_ ? asked_for_ : identity_.name;
+  if (!complete_) return about;
+  about.peer_certificate_der = shown_certificate();
+  about.version = mbedtls_ssl_get_version(&ssl_);
+  // mbedTLS has "TLS-ECDHE-..." or "TLS1-3-AES-..."; IANA has underscores, and no version in a name.
+  if (const char* known = mbedtls_ssl_get_ciphersuite(&ssl_); known != nullptr) {
+    std::string_view cipher = known;
+    constexpr std::string_view newer = "TLS1-3-";
+    if (cipher.starts_with(newer)) {
+      about.cipher = "TLS-";
+      cipher.remove_prefix(newer.size());
+    }
+    about.cipher += cipher;
+    std::replace(about.cipher.begin(), about.cipher.end(), '-', '_');
+  }
+  if (const char* protocol = mbedtls_ssl_get_alpn_protocol(&ssl_); protocol != nullptr) about.alpn = protocol;
+  about.resumed = resumed_;
+  return about;
+}
+
+ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
+  if (failure_ == 0) return {};
+  if (is_foreign()) return tls_reason::not_tls;
+  if (is_flooded()) return tls_reason::many_warnings;
+  switch (failure_) {
+    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
+    case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
+    case MBEDTLS_ERR_SSL_INVALID_MAC:
+    case MBEDTLS_ERR_SSL_INVALID_RECORD: return tls_reason::bad_record;
+    case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
+    case MBEDTLS_ERR_X509_FATAL_ERROR:
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    case MBEDTLS_ERR_SSL_BAD_CERTIFICATE:
+#else
+    case MBEDTLS_ERR_SSL_BAD_HS_CERTIFICATE:
+#endif
+      if (const char* verdict = mbedtls_verdict(mbedtls_ssl_get_verify_result(&ssl_), self_signed_);
+          verdict != nullptr)
+        return verdict;
+      break;
+    default: break;
+  }
+  return mbedtls_words(failure_);
+}
+
+/// Prepares what all clients, or all servers, share. Returns 0, or an mbedTLS error code.
+ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int endpoint, tls_version least) {
+  if (const int code = mbedtls_ssl_config_defaults(&config, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM,
+                                                   MBEDTLS_SSL_PRESET_DEFAULT);
+      code != 0)
+    return code;
+  mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
+  mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
+  mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
+  // No finite-field group: one replayed hello of a client would cost the server a long computation (D(HE)at,
+  // CVE-2002-20001).
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+  mbedtls_ssl_conf_min_tls_version(
+      &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+  static constexpr std::uint16_t groups[] = {
+      MBEDTLS_SSL_IANA_TLS_GROUP_X25519, MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
+      MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
+  mbedtls_ssl_conf_groups(&config, groups);
+#else
+  static_cast<void>(least);
+  mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+#if defined(MBEDTLS_ECP_C)
+  // By default 2.28 begins with the largest curve, and includes curves that are too small.
+  static constexpr mbedtls_ecp_group_id curves[] = {
+#if defined(MBEDTLS_ECP_DP_CURVE25519_ENABLED)
+    MBEDTLS_ECP_DP_CURVE25519,
+#endif
+#if defined(MBEDTLS_ECP_DP_SECP256R1_ENABLED)
+    MBEDTLS_ECP_DP_SECP256R1,
+#endif
+#if defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
+    MBEDTLS_ECP_DP_SECP384R1,
+#endif
+    MBEDTLS_ECP_DP_NONE
+  };
+  mbedtls_ssl_conf_curves(&config, curves);
+#endif
+#endif
+#if defined(MBEDTLS_SSL_RENEGOTIATION)
+  mbedtls_ssl_conf_renegotiation(&config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
+#endif
+  mbedtls_ssl_conf_legacy_renegotiation(&config, MBEDTLS_SSL_LEGACY_NO_RENEGOTIATION);
+  if (!protocols_.empty())
+    if (const int code = mbedtls_ssl_conf_alpn_protocols(&config, protocol_list_.data()); code != 0)
+      return code;
+  return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
+}
+
+/// Lets the clients of a server resume, where that is possible.
+ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
+#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
+  // Some tickets do not identify the client: those of TLS 1.3, and those of an mbedTLS that does not keep its
+  // certificate.
+#if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
+  if (verify_client_ != tls_verify::none) return 0;
+#endif
+  constexpr std::uint32_t lifetime = 86400;
+  if (const int code =
+          mbedtls_ssl_ticket_setup(&tickets_, mbedtls_draw, nullptr, MBEDTLS_CIPHER_AES_256_GCM, lifetime);
+      code != 0)
+    return code;
+  mbedtls_ssl_conf_session_tickets_cb(&server_, mbedtls_ssl_ticket_write, mbedtls_ssl_ticket_parse,
+                                      &tickets_);
+#endif
+  return 0;
+}
+
+ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
+#if MBEDTLS_VERSION_NUMBER < 0x03000000 || !defined(MBEDTLS_SSL_PROTO_TLS1_3)
+  if (material.min_version == tls_version::v1_3)
+    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
+#endif
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
+  static const psa_status_t cryptography = psa_crypto_init();  // TLS 1.3 needs it
+  if (cryptography != PSA_SUCCESS)
+    return tls_failure("mbedtls_context", "the library's cryptography does not start");
+#endif
+  if (material.certificate.given()) {
+    if (result<> r = main_.read(material); !r) return r;
+    has_certificate_ = true;
+  }
+  if (material.ca.given()) {
+    if (const char* wrong = mbedtls_read_certificates(authorities_, material.ca.text); wrong != nullptr)
+      return material.ca.wrong(wrong);
+  }
+  system_trust_ = !material.ca.given();
+  verify_ = material.verify;
+  verify_client_ = material.verify_client;
+  protocols_ = std::move(material.alpn);
+  for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
+  protocol_list_.push_back(nullptr);
+  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
+  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
+  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
+  for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
+    const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
+    const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
+    const bool agreed = name.starts_with("TLS-ECDHE-ECDSA-") || name.starts_with("TLS-ECDHE-RSA-") ||
+                        name.starts_with("TLS1-3-");
+    const bool sealed = in_name("-CHACHA20-POLY1305-") ||
+                        (in_name("-AES-") && (in_name("-GCM-") || in_name("-CCM")) && !in_name("-CCM-8"));
+    if (agreed && sealed) ciphers_.push_back(*id);
+  }
+  ciphers_.push_back(0);
+
+  const auto failed = [](int code) { return tls_failure("mbedtls_context", mbedtls_words(code)); };
+  if (const int code = configure(client_, MBEDTLS_SSL_IS_CLIENT, material.min_version); code != 0)
+    return failed(code);
+  mbedtls_ssl_conf_authmode(
+      &client_, verify_ == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
+#if MBEDTLS_VERSION_NUMBER >= 0x03060100 && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
+    defined(MBEDTLS_SSL_SESSION_TICKETS)
+  mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
+      &client_, MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+#endif
+
+  if (const int code = configure(server_, MBEDTLS_SSL_IS_SERVER, material.min_version); code != 0)
+    return failed(code);
+  mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
+                                      : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
+                                                                               : MBEDTLS_SSL_VERIFY_REQUIRED);
+  mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
+  if (const int code = offer_tickets(); code != 0) return failed(code);
+  return {};
+}
+
+/// Reads the system's authorities, once, unless others are given.
+ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
+  const auto read = [this] {
+    if (!system_trust_) return;
+    const std::string text = read_system_trust();
+    // A certificate in it that cannot be read is not trusted; the others are.
+    static_cast<void>(mbedtls_x509_crt_parse(
+        &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
+  };
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::call_once(authorities_read_, read);
+#else
+  if (!std::exchange(authorities_read_, true)) read();
+#endif
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& pipe,
+                                                                     std::string_view server_name) {
+  const mbedtls_turn turn;
+  tls_server_identity identity = parse_server_name(server_name);
+  if (verify_ != tls_verify::none) {
+    if (!identity.known()) return nullptr;
+    need_authorities();
+  }
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), false);
+  if (!engine->set_up(client_)) return nullptr;
+  return engine;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
+  const mbedtls_turn turn;
+  if (!has_certificate_) return nullptr;
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
+  if (!engine->set_up(server_)) return nullptr;
+  return engine;
+}
+
+ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
+                                                           const tls_config& config) {
+  const mbedtls_turn turn;
+  std::string name(server_name);
+  result<tls_material> material = read_further_material(name, config);
+  if (!material) return material.error();
+  std::list<mbedtls_certificate> added(1);  // mbedTLS refers to its address
+  added.front().name = std::move(name);
+  result<> r = added.front().read(*material);
+  if (r) further_.splice(further_.end(), added);
+  return r;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config) {
+  const detail::mbedtls_turn turn;
+  result<detail::tls_material> material = detail::read_material(config);
+  if (!material) return material.error();
+  auto credentials = std::make_shared<detail::mbedtls_credentials>();
+  if (result<> r = credentials->set_up(*material); !r) return r.error();
+  return std::shared_ptr<tls_context>(std::move(credentials));
+}
+
+}}  // namespace anyio
+
+#endif
+
+// == tls/openssl/tls_openssl_keys.ipp =============================================================
+
+// Certificates and keys for OpenSSL 3, and its queue of errors.
+
+#if defined(ANYIO_NET_OPENSSL)
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+inline void free_certificates(STACK_OF(X509) * certificates) noexcept {
+  sk_X509_pop_free(certificates, X509_free);
+}
+
+template <auto release>
+struct openssl_release {
+  template <class T>
+  void operator()(T* object) const noexcept {
+    release(object);
+  }
+};
+template <class T, auto release>
+using openssl_ptr = std::unique_ptr<T, openssl_release<release>>;
+
+using openssl_bio = openssl_ptr<BIO, BIO_free>;
+using openssl_certificate = openssl_ptr<X509, X509_free>;
+using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
+using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
+using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
+
+/// ERR_clear_error, but cheap if there are no errors.
+inline void forget_openssl_errors() noexcept {
+  if (ERR_peek_error() != 0) ERR_clear_error();
+}
+
+/// Empties the thread's queue of errors. Returns the TLS library's first entry, else the first of all, 0 if
+/// none.
+inline unsigned long drain_openssl_errors() noexcept {
+  unsigned long found = 0;
+  while (const unsigned long code = ERR_get_error()) {
+    const bool better = ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_LIB(found) != ERR_LIB_SSL;
+    if (found == 0 || better) found = code;
+  }
+  return found;
+}
+
+/// OpenSSL's own text, which is static.
+inline const char* openssl_words(unsigned long code) noexcept {
+  const char* const words = ERR_reason_error_string(code);
+  return words != nullptr ? words : "the TLS library does not say why";
+}
+
+// == texts ==
+
+/// Takes the next block of a PEM text whose label ends with `label_end`, and drops the text before it. Empty
+/// if there is none. It proceeds block by block, so that a damaged block is not taken for another kind.
+inline std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
+  constexpr std::string_view opening = "-----BEGIN ";
+  for (;;) {
+    text.remove_prefix(std::min(text.find(opening), text.size()));
+    if (text.empty()) return {};
+    const std::string_view block = text.substr(0, text.find(opening, opening.size()));
+    text.remove_prefix(block.size());
+    const std::string_view label = block.substr(opening.size());
+    if (label.substr(0, label.find_first_of("-\r\n")).ends_with(label_end)) return block;
+  }
+}
+
+/// Answers OpenSSL when it asks for a password; otherwise OpenSSL would ask a terminal.
+struct openssl_password {
+  std::string_view known;
+  bool asked = false;
+
+  static int answer(char* into, int size, int, void* self) noexcept {
+    auto& password = *static_cast<openssl_password*>(self);
+    password.asked = true;
+    if (password.known.empty() || password.known.size() > static_cast<std::size_t>(size)) return -1;
+    std::memcpy(into, password.known.data(), password.known.size());
+    return static_cast<int>(password.known.size());
+  }
+};
+
+/// Returns null if the block is not a certificate.
+inline openssl_certificate read_certificate(std::string_view block) noexcept {
+  ERR_clear_error();
+  openssl_certificate certificate;
+  if (block.size() <= INT_MAX) {
+    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+    openssl_password none;
+    if (bio) certificate.reset(PEM_read_bio_X509_AUX(bio.get(), nullptr, openssl_password::answer, &none));
+  }
+  ERR_clear_error();
+  return certificate;
+}
+
+inline result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
+  std::vector<openssl_certificate> certificates;
+  std::string_view rest = from.text;
+  for (;;) {
+    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    if (block.empty()) break;
+    openssl_certificate certificate = read_certificate(block);
+    if (!certificate) return from.wrong(tls_reason::bad_certificate);
+    certificates.push_back(std::move(certificate));
+  }
+  if (certificates.empty()) return from.wrong(tls_reason::no_certificate);
+  return certificates;
+}
+
+inline result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
+  std::string_view rest = from.text;
+  const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
+  if (block.empty()) return from.wrong(tls_reason::no_private_key);
+  openssl_password answers{password};
+  openssl_key key;
+  ERR_clear_error();
+  if (block.size() <= INT_MAX) {
+    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+    if (bio) key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, openssl_password::answer, &answers));
+  }
+  ERR_clear_error();
+  if (key) return key;
+  if (!answers.asked) return from.wrong(tls_reason::bad_private_key);
+  const char* const reason = password.empty() ? tls_reason::password_missing : tls_reason::password_wrong;
+  return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
+}
+
+/// The certificates and the key that one end shows.
+struct openssl_identity {
+  openssl_certificate certificate;
+  openssl_certificates chain;  // those that lead to the authority
+  openssl_key key;
+
+  bool show(SSL* connection) const noexcept {
+    return SSL_use_cert_and_key(connection, certificate.get(), key.get(), chain.get(), 1) == 1;
+  }
+  bool show(SSL_CTX* all) const noexcept {
+    return SSL_CTX_use_cert_and_key(all, certificate.get(), key.get(), chain.get(), 1) == 1;
+  }
+};
+
+inline result<openssl_identity> read_identity(const tls_material& material) {
+  result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
+  if (!certificates) return certificates.error();
+  result<openssl_key> key = read_private_key(material.private_key, material.password);
+  if (!key) return key.error();
+  openssl_identity identity;
+  identity.key = std::move(*key);
+  identity.certificate = std::move(certificates->front());
+  identity.chain.reset(sk_X509_new_null());
+  for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
+    if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
+      return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+    static_cast<void>(i->release());  // the stack owns it now
+  }
+  if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
+    ERR_clear_error();
+    return material.private_key.wrong(tls_reason::other_private_key);
+  }
+  return identity;
+}
+
+}}}  // namespace anyio::detail
+
+#endif
+
+// == tls/openssl/tls_openssl.ipp ==================================================================
+
+// The engine for OpenSSL 3.
+//
+// OpenSSL reads and writes through a BIO over the pipe. The BIO accepts all output. Without input it asks to
+// retry, also if no more input will follow: the engine itself reports an end without close_notify, since
+// OpenSSL would break the connection for it, also for writing. OpenSSL's queue of errors belongs to the
+// thread, so it is emptied before every call and left empty after a failure.
+
+#if defined(ANYIO_NET_OPENSSL)
+
+#include <openssl/bio.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// Encodes protocols as in a message (RFC 7301, section 3.1).
+inline std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
+  std::vector<unsigned char> encoded;
+  for (const std::string& protocol : protocols) {
+    encoded.push_back(static_cast<unsigned char>(protocol.size()));
+    encoded.insert(encoded.end(), protocol.begin(), protocol.end());
+  }
+  return encoded;
+}
+
+/// Takes the first protocol of an encoded list; empty if there is none or it is truncated.
+inline std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
+  if (encoded.empty() || encoded[0] >= encoded.size()) return {};
+  const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
+  encoded = encoded.subspan(1 + protocol.size());
+  return protocol;
+}
+
+// == failures ==
+
+inline const char* verify_reason(long verdict) noexcept {
+  switch (verdict) {
+    case X509_V_ERR_CERT_HAS_EXPIRED: return tls_reason::expired;
+    case X509_V_ERR_CERT_NOT_YET_VALID: return tls_reason::not_yet_valid;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH: return tls_reason::other_name;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: return tls_reason::self_signed;
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_UNTRUSTED: return tls_reason::unknown_authority;
+    case X509_V_ERR_CERT_REVOKED: return tls_reason::revoked;
+    case X509_V_ERR_EE_KEY_TOO_SMALL:
+    case X509_V_ERR_CA_KEY_TOO_SMALL:
+    case X509_V_ERR_CA_MD_TOO_WEAK: return tls_reason::weak;
+    case X509_V_ERR_INVALID_PURPOSE: return tls_reason::other_purpose;
+    default: return tls_reason::unverified;
+  }
+}
+
+/// What the macro SSL_CTX_set1_groups_list does, without its cast in the style of C. OpenSSL only reads the
+/// text.
+inline bool set_groups(SSL_CTX* library, const char* list) {
+  return SSL_CTX_ctrl(library, SSL_CTRL_SET_GROUPS_LIST, 0, const_cast<char*>(list)) == 1;
+}
+
+/// Chooses the groups for key agreement. No finite-field group: one replayed hello of a client would cost the
+/// server a long computation (D(HE)at, CVE-2002-20001).
+inline bool choose_groups(SSL_CTX* library) {
+  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as by default there.
+  // Older versions know neither the group nor the asterisk.
+  if (set_groups(library, "*X25519MLKEM768:*X25519:P-256:P-384")) return true;
+  std::string known;  // a provider may lack some: the one for FIPS 140 has no X25519
+  constexpr const char* wanted[] = {"X25519", "P-256", "P-384"};
+  for (const char* const group : wanted) {
+    if (!set_groups(library, group)) continue;
+    if (!known.empty()) known += ':';
+    known += group;
+  }
+  ERR_clear_error();
+  return set_groups(library, known.c_str());
+}
+
+/// Whether OpenSSL reports this reason if a first record is not TLS.
+inline bool speaks_of_garbage(int reason) noexcept {
+  switch (reason) {
+    case SSL_R_WRONG_VERSION_NUMBER:
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+    case SSL_R_PACKET_LENGTH_TOO_LONG:
+    case SSL_R_LENGTH_TOO_SHORT:
+    case SSL_R_RECORD_LENGTH_MISMATCH:
+    case SSL_R_BAD_RECORD_TYPE:
+    case SSL_R_UNEXPECTED_MESSAGE:
+    case SSL_R_BAD_CHANGE_CIPHER_SPEC:
+    case SSL_R_INVALID_ALERT:
+    case SSL_R_UNKNOWN_ALERT_TYPE: return true;
+    default: return false;
+  }
+}
+
+// == contexts and engines ==
+
+class openssl_engine;
+
+/// The state that all connections share.
+class openssl_credentials final : public tls_context,
+                                  public std::enable_shared_from_this<openssl_credentials> {
+ public:
+  result<> open(const tls_material& material);
+
+  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
+  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
+  result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+
+ private:
+  friend class openssl_engine;
+  struct named_identity {
+    std::string name;
+    openssl_identity identity;
+  };
+
+  void trust_system();
+  const openssl_identity* identity_for(std::string_view server_name) const noexcept;
+
+  openssl_ptr<SSL_CTX, SSL_CTX_free> library_;
+  bool has_certificate_ = false;
+  std::vector<named_identity> further_;
+  std::vector<unsigned char> protocols_;
+  tls_verify verify_ = tls_verify::peer;
+  tls_verify verify_client_ = tls_verify::none;
+  tls_sessions<openssl_session> sessions_;
+  bool system_trust_wanted_ = false;
+#if !defined(ANYIO_NET_NO_THREADS)
+  std::mutex trust_mutex_;
+#endif
+};
+
+/// One connection. OpenSSL calls its static functions back. No exception may leave them, so they report a
+/// failed allocation to OpenSSL.
+class openssl_engine final : public tls_engine {
+ public:
+  openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
+      : credentials_(std::move(credentials)), pipe_(pipe) {}
+  ~openssl_engine() override;
+
+  /// `open_client` or `open_server` is called first. Returns false if OpenSSL has no memory.
+  bool open_client(const tls_server_identity& server);
+  bool open_server();
+
+  tls_status handshake() override;
+  tls_status read(mutable_buffer into, std::size_t& n) override;
+  tls_status write(const_buffer data, std::size_t& n) override;
+  tls_status close() override;
+  bool pending() const override { return SSL_pending(library_.get()) > 0; }
+  tls_info info() const override;
+  std::string last_error() const override { return reason_; }
+
+  static int keep_session(SSL* connection, SSL_SESSION* session) noexcept;
+  static int choose_certificate(SSL* connection, int* alert, void*) noexcept;
+  static int choose_protocol(SSL* connection, const unsigned char** chosen, unsigned char* chosen_size,
+                             const unsigned char* offered, unsigned int offered_size, void*) noexcept;
+
+ private:
+  static openssl_engine& of(SSL* connection) noexcept {
+    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // index 0 is the application's
+  }
+  static BIO_METHOD* pipe_method() noexcept;
+  static int read_pipe(BIO* bio, char* into, int size) noexcept;
+  static int write_pipe(BIO* bio, const char* data, int size) noexcept;
+  static long control_pipe(BIO* bio, int command, long, void*) noexcept;
+
+  bool open();
+  tls_status outcome(int returned) noexcept;
+  const char* failure() const noexcept;
+
+  const std::shared_ptr<openssl_credentials> credentials_;
+  tls_pipe& pipe_;
+  openssl_ptr<SSL, SSL_free> library_;
+  std::string server_name_;
+  std::string session_key_;  // client only: the key of the server's sessions
+  const char* reason_ = "";
+  bool established_ = false;
+  bool broken_ = false;
+};
+
+// == the pipe as a BIO ==
+
+ANYIO_NET_FN BIO_METHOD* openssl_engine::pipe_method() noexcept {
+  static BIO_METHOD* const made = [] {
+    BIO_METHOD* const method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "anyio_net pipe");
+    if (method == nullptr) return method;
+    BIO_meth_set_read(method, read_pipe);
+    BIO_meth_set_write(method, write_pipe);
+    BIO_meth_set_ctrl(method, control_pipe);
+    return method;
+  }();
+  return made;
+}
+
+ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexcept {
+  tls_pipe& pipe = *static_cast<tls_pipe*>(BIO_get_data(bio));
+  BIO_clear_retry_flags(bio);
+  if (size <= 0) return 0;
+  const auto wanted = static_cast<std::size_t>(size);
+  const std::size_t n = std::min(wanted, pipe.rx.size());
+  if (n < wanted) pipe.starved = true;
+  if (n == 0) {
+    BIO_set_retry_read(bio);
+    return -1;
+  }
+  std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  return static_cast<int>(n);
+}
+
+ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
+  BIO_clear_retry_flags(bio);
+  if (size <= 0) return 0;
+  byte_queue& tx = static_cast<tls_pipe*>(BIO_get_data(bio))->tx;
+  const const_buffer bytes(data, static_cast<std::size_t>(size));
+  if (call_without_throwing([&] { tx.append(bytes); })) return size;
+  ERR_raise(ERR_LIB_BIO, ERR_R_MALLOC_FAILURE);
+  return -1;
+}
+
+ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void*) noexcept {
+  const tls_pipe& pipe = *static_cast<const tls_pipe*>(BIO_get_data(bio));
+  switch (command) {
+    case BIO_CTRL_FLUSH: return 1;
+    case BIO_CTRL_EOF: return pipe.rx_eof && pipe.rx.empty() ? 1 : 0;
+    default: return 0;
+  }
+}
+
+// == the engine ==
+
+ANYIO_NET_FN bool openssl_engine::open() {
+  ERR_clear_error();
+  library_.reset(SSL_new(credentials_->library_.get()));
+  BIO_METHOD* const method = pipe_method();
+  BIO* const bio = library_ != nullptr && method != nullptr ? BIO_new(method) : nullptr;
+  if (bio == nullptr) return false;
+  BIO_set_data(bio, &pipe_);
+  BIO_set_init(bio, 1);
+  SSL_set_bio(library_.get(), bio, bio);
+  X509_VERIFY_PARAM_set_time(SSL_get0_param(library_.get()), static_cast<time_t>(calendar_now()));
+  return SSL_set_ex_data(library_.get(), 0, this) == 1;
+}
+
+ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server) {
+  if (!open()) return false;
+  SSL* const library = library_.get();
+  const bool verify = credentials_->verify_ != tls_verify::none;
+  SSL_set_connect_state(library);
+  SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
+  if (!server.name.empty()) {
+    server_name_ = server.name;
+    // Checks only subjectAltName (RFC 9525, section 6), in which "*" stands for a whole label.
+    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    // Here and below: the call that OpenSSL's macro makes, without its old-style cast.
+    if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
+      return false;
+    if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
+  } else if (server.address) {
+    const std::span<const std::byte> bytes = server.address->bytes();
+    const auto* const address = reinterpret_cast<const unsigned char*>(bytes.data());
+    if (verify && X509_VERIFY_PARAM_set1_ip(SSL_get0_param(library), address, bytes.size()) != 1)
+      return false;
+  }
+  session_key_ = session_key(server);
+  if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
+    if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
+    ERR_clear_error();
+  }
+  return true;
+}
+
+ANYIO_NET_FN bool openssl_engine::open_server() {
+  if (!open()) return false;
+  int mode = SSL_VERIFY_NONE;
+  if (credentials_->verify_client_ != tls_verify::none) mode = SSL_VERIFY_PEER;
+  if (credentials_->verify_client_ == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  SSL_set_accept_state(library_.get());
+  SSL_set_verify(library_.get(), mode, nullptr);
+  return true;
+}
+
+ANYIO_NET_FN openssl_engine::~openssl_engine() {
+  // Without this OpenSSL forgets the session of a connection that ended without close_notify.
+  if (established_ && !broken_) SSL_set_shutdown(library_.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::handshake() {
+  ERR_clear_error();
+  const std::size_t before = pipe_.tx.size();
+  SSL* const library = library_.get();
+  const int returned = SSL_do_handshake(library);
+  if (returned != 1) return outcome(returned);
+  if (std::exchange(established_, true)) return tls_status::ok;
+  if (SSL_is_server(library) == 1) {
+    // After the client's last message a server sends only tickets.
+    if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
+  } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
+    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
+  }
+  return tls_status::ok;
+}
+
+ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n) {
+  n = 0;
+  const bool ended = pipe_.rx_eof || (SSL_get_shutdown(library_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
+  if (pipe_.rx.empty() && !ended && SSL_has_pending(library_.get()) == 0) {
+    pipe_.starved = true;  // OpenSSL would find the same, but takes longer
+    return tls_status::want_input;
+  }
+  forget_openssl_errors();
+  const int returned = SSL_read_ex(library_.get(), into.data(), into.size(), &n);
+  return returned == 1 ? tls_status::ok : outcome(returned);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::write(const_buffer data, std::size_t& n) {
+  forget_openssl_errors();
+  n = 0;
+  const int returned = SSL_write_ex(library_.get(), data.data(), data.size(), &n);
+  return returned == 1 ? tls_status::ok : outcome(returned);
+}
+
+ANYIO_NET_FN tls_status openssl_engine::close() {
+  if (broken_) return tls_status::failed;
+  if (!established_ || (SSL_get_shutdown(library_.get()) & SSL_SENT_SHUTDOWN) != 0) return tls_status::ok;
+  ERR_clear_error();
+  const int returned = SSL_shutdown(library_.get());
+  return returned >= 0 ? tls_status::ok : outcome(returned);
+}
+
+/// The status after a call that did not succeed.
+ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
+  switch (SSL_get_error(library_.get(), returned)) {
+    case SSL_ERROR_ZERO_RETURN: return tls_status::closed;
+    case SSL_ERROR_WANT_READ:
+      return pipe_.rx_eof && pipe_.rx.empty() ? tls_status::truncated : tls_status::want_input;
+    case SSL_ERROR_WANT_WRITE:
+    case SSL_ERROR_WANT_X509_LOOKUP:
+    case SSL_ERROR_WANT_ASYNC:
+    case SSL_ERROR_WANT_ASYNC_JOB:
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+    case SSL_ERROR_WANT_RETRY_VERIFY: return tls_status::again;
+    default:  // SSL_ERROR_SSL, and SSL_ERROR_SYSCALL with nothing in the queue
+      if (const char* const reason = failure(); !std::exchange(broken_, true)) reason_ = reason;
+      return tls_status::failed;
+  }
+}
+
+/// The reason in the queue of errors, which is empty afterwards.
+ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
+  const unsigned long code = drain_openssl_errors();
+  if (ERR_GET_LIB(code) != ERR_LIB_SSL) return openssl_words(code);
+  const int reason = ERR_GET_REASON(code);
+  if (reason >= SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255)
+    return alert_reason(reason - SSL_AD_REASON_OFFSET);
+  if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) return verify_reason(SSL_get_verify_result(library_.get()));
+  if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) return tls_reason::none_shown;
+  if (reason == SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC) return tls_reason::bad_record;
+  if (reason == SSL_R_TOO_MANY_WARN_ALERTS) return tls_reason::many_warnings;
+  const OSSL_HANDSHAKE_STATE state = SSL_get_state(library_.get());
+  const bool nothing_came = state == TLS_ST_BEFORE || state == TLS_ST_CW_CLNT_HELLO;
+  if (nothing_came && speaks_of_garbage(reason)) return tls_reason::not_tls;
+  return openssl_words(code);
+}
+
+ANYIO_NET_FN tls_info openssl_engine::info() const {
+  tls_info info;
+  const SSL* const library = library_.get();
+  info.version = SSL_get_version(library);
+  if (const SSL_CIPHER* const cipher = SSL_get_current_cipher(library))
+    info.cipher = SSL_CIPHER_standard_name(cipher);
+  const unsigned char* protocol = nullptr;
+  unsigned int protocol_size = 0;
+  SSL_get0_alpn_selected(library, &protocol, &protocol_size);
+  if (protocol_size != 0) info.alpn.assign(reinterpret_cast<const char*>(protocol), protocol_size);
+  info.server_name = server_name_;
+  if (const X509* const certificate = SSL_get0_peer_certificate(library)) {
+    const int size = i2d_X509(certificate, nullptr);
+    if (size > 0) {
+      info.peer_certificate_der.resize(static_cast<std::size_t>(size));
+      auto* out = reinterpret_cast<unsigned char*>(info.peer_certificate_der.data());
+      i2d_X509(certificate, &out);
+    }
+  }
+  info.server_side = SSL_is_server(library) == 1;
+  info.resumed = SSL_session_reused(library) == 1;
+  return info;
+}
+
+/// Called when a client has a session that it may resume. Returns 1 if it takes ownership.
+ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
+  const openssl_engine& engine = of(connection);
+  if (engine.session_key_.empty()) return 0;
+  openssl_session kept(session);
+  static_cast<void>(call_without_throwing(
+      [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
+  return 1;  // kept or freed: this function owns it in either case
+}
+
+/// Called when a server knows the name that the client asks for.
+ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert, void*) noexcept {
+  const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
+  if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
+  openssl_engine& engine = of(connection);
+  if (!call_without_throwing([&] { engine.server_name_ = parse_server_name(name).name; })) {
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  }
+  const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
+  if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
+  // Otherwise a main certificate with another kind of key could still be shown.
+  SSL_certs_clear(connection);
+  if (identity->show(connection)) return SSL_TLSEXT_ERR_OK;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/// Called when a server knows the protocols that the client supports.
+ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned char** chosen,
+                                                 unsigned char* chosen_size, const unsigned char* offered,
+                                                 unsigned int offered_size, void*) noexcept {
+  std::span<const unsigned char> own = of(connection).credentials_->protocols_;
+  for (;;) {
+    const std::span<const unsigned char> protocol = take_protocol(own);
+    if (protocol.empty()) return SSL_TLSEXT_ERR_ALERT_FATAL;  // no_application_protocol
+    std::span<const unsigned char> theirs(offered, offered_size);
+    for (;;) {
+      const std::span<const unsigned char> candidate = take_protocol(theirs);
+      if (candidate.empty()) break;
+      if (!std::equal(protocol.begin(), protocol.end(), candidate.begin(), candidate.end())) continue;
+      *chosen = protocol.data();
+      *chosen_size = static_cast<unsigned char>(protocol.size());
+      return SSL_TLSEXT_ERR_OK;
+    }
+  }
+}
+
+// == the context ==
+
+ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
+  ERR_clear_error();
+  const auto refused = [] { return tls_failure("tls", openssl_words(drain_openssl_errors())); };
+  library_.reset(SSL_CTX_new(TLS_method()));
+  SSL_CTX* const library = library_.get();
+  if (library == nullptr) return refused();
+  SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
+  SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
+  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
+  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
+  constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
+  if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
+  const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
+  if (SSL_CTX_set_min_proto_version(library, least) != 1) {
+    ERR_clear_error();
+    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
+  }
+
+  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions_`.
+  constexpr unsigned char session_context[] = "anyio_net";
+  if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
+  SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_sess_set_new_cb(library, openssl_engine::keep_session);
+  if (SSL_CTX_callback_ctrl(library, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB,
+                            reinterpret_cast<void (*)()>(openssl_engine::choose_certificate)) != 1)
+    return refused();
+
+  verify_ = material.verify;
+  verify_client_ = material.verify_client;
+  X509_STORE* const store = SSL_CTX_get_cert_store(library);
+  // A given authority is trusted even if the authority above it is not given.
+  if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
+  system_trust_wanted_ = !material.ca.given();
+  if (material.ca.given()) {
+    const result<std::vector<openssl_certificate>> authorities = read_certificates(material.ca);
+    if (!authorities) return authorities.error();
+    for (const openssl_certificate& authority : *authorities)
+      if (X509_STORE_add_cert(store, authority.get()) != 1) return refused();
+  }
+
+  protocols_ = encode_protocols(material.alpn);
+  if (!protocols_.empty()) {
+    if (SSL_CTX_set_alpn_protos(library, protocols_.data(), static_cast<unsigned int>(protocols_.size())) !=
+        0)
+      return refused();
+    SSL_CTX_set_alpn_select_cb(library, openssl_engine::choose_protocol, nullptr);
+  }
+
+  has_certificate_ = material.certificate.given();
+  if (has_certificate_) {
+    const result<openssl_identity> identity = read_identity(material);
+    if (!identity) return identity.error();
+    ERR_clear_error();
+    if (!identity->show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+  }
+  return {};
+}
+
+ANYIO_NET_FN void openssl_credentials::trust_system() {
+#if !defined(ANYIO_NET_NO_THREADS)
+  const std::lock_guard lock(trust_mutex_);
+#endif
+  if (!system_trust_wanted_) return;
+  X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
+  const std::string text = read_system_trust();
+  std::string_view rest = text;
+  for (;;) {
+    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    if (block.empty()) break;
+    // A certificate that cannot be read is skipped.
+    if (const openssl_certificate authority = read_certificate(block))
+      X509_STORE_add_cert(store, authority.get());
+  }
+  ERR_clear_error();
+  system_trust_wanted_ = false;
+}
+
+/// Null means the main certificate.
+ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
+    std::string_view server_name) const noexcept {
+  const named_identity* const found = certificate_for(further_, server_name);
+  return found == nullptr ? nullptr : &found->identity;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
+                                                                     std::string_view server_name) {
+  const tls_server_identity server = parse_server_name(server_name);
+  if (verify_ != tls_verify::none) {
+    if (!server.known()) return nullptr;
+    trust_system();
+  }
+  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
+  if (engine->open_client(server)) return engine;
+  engine.reset();
+  ERR_clear_error();
+  return nullptr;
+}
+
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
+  if (!has_certificate_) return nullptr;
+  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
+  if (engine->open_server()) return engine;
+  engine.reset();
+  ERR_clear_error();
+  return nullptr;
+}
+
+ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
+                                                           const tls_config& config) {
+  std::string name(server_name);
+  const result<tls_material> material = read_further_material(name, config);
+  if (!material) return material.error();
+  result<openssl_identity> identity = read_identity(*material);
+  if (!identity) return identity.error();
+  // A trial, so that a certificate that is too weak for OpenSSL is rejected now.
+  ERR_clear_error();
+  const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
+  if (!trial || !identity->show(trial.get()))
+    return material->certificate.wrong(openssl_words(drain_openssl_errors()));
+  further_.push_back({std::move(name), std::move(*identity)});
+  return {};
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config config) {
+  const result<detail::tls_material> material = detail::read_material(config);
+  if (!material) return material.error();
+  auto credentials = std::make_shared<detail::openssl_credentials>();
+  const result<> opened = credentials->open(*material);
+  if (!opened) credentials.reset();
+  ERR_clear_error();
+  if (!opened) return opened.error();
+  return std::shared_ptr<tls_context>(std::move(credentials));
+}
+
+}}  // namespace anyio
+
+#endif
 
 // == loop/loop.ipp ================================================================================
 
@@ -17496,59 +19615,6 @@ ANYIO_NET_FN std::string connected_unix_datagram_socket::remote_path() const {
 
 }}  // namespace anyio
 
-// == tls/tls.ipp ==================================================================================
-
-// The texts of TLS errors.
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-namespace detail {
-
-/// A text that is kept for as long as the program runs.
-struct kept_text {
-  std::string text;
-  kept_text* next;
-};
-
-/// A copy of a text that is kept for as long as the program runs. Null after too many different texts: then
-/// they contain text from outside, for example from peers.
-inline const char* keep_text(std::string_view text) {
-  constexpr std::size_t most = 512;
-  static kept_text* first = nullptr;
-  static std::size_t count = 0;
-#if !defined(ANYIO_NET_NO_THREADS)
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-#endif
-  for (const kept_text* known = first; known != nullptr; known = known->next)
-    if (known->text == text) return known->text.c_str();
-  if (count == most) return nullptr;
-  ++count;
-  first = new kept_text{std::string(text), first};
-  return first->text.c_str();
-}
-
-ANYIO_NET_FN error tls_failure(const char* operation, std::string_view reason) {
-  constexpr std::size_t longest = 200;
-  std::string line(reason.substr(0, longest));
-  const auto unprintable = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
-  std::replace_if(line.begin(), line.end(), unprintable, '?');
-  const error e(errc::tls, 0, operation);
-  return line.empty() ? e : error_access::with_reason(e, keep_text(line));
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN result<> tls_context::add_certificate(std::string_view, const tls_config&) {
-  return error(errc::not_supported, 0, "add_certificate");
-}
-
-}}  // namespace anyio
-
 // == tls/tls_connect.ipp ==========================================================================
 
 // TCP first, then TLS.
@@ -17598,228 +19664,6 @@ ANYIO_NET_FN void connect_tls_operation::left() noexcept {
   begun_ = false;
   connecting_.withdraw();
   shaking_ = {};
-}
-
-}}}  // namespace anyio::detail
-
-// == tls/tls_credentials.ipp ======================================================================
-
-// Reading the texts of a configuration, and the texts of their errors.
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
-
-/// Overwrites a secret; the compiler cannot optimize this away.
-inline void wipe(std::string& secret) noexcept {
-  secret.resize(secret.capacity());  // a short string that was moved from still lies here
-  volatile char* p = secret.data();
-  for (std::size_t i = 0; i < secret.size(); ++i) p[i] = 0;
-  secret.clear();
-}
-
-ANYIO_NET_FN tls_material::~tls_material() {
-  wipe(private_key.text);
-  wipe(certificate.text);  // it may hold the key too
-  wipe(ca.text);           // it may hold a key too
-  wipe(password);
-}
-
-/// Reads one pair of fields, of which only one may be given.
-inline result<> read_text(tls_text& out, std::string_view file, const char* file_field, std::string_view pem,
-                          const char* pem_field) {
-  if (!file.empty() && !pem.empty())
-    return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
-                                     "it is given as a file and as a text");
-  if (!pem.empty()) {
-    out.field = pem_field;
-    out.text = pem;
-  } else if (!file.empty()) {
-    out.field = file_field;
-    std::string path(file);
-    const bool has_nul = path.find('\0') != std::string::npos;
-    const int status = has_nul ? -ENOENT : read_file(path.c_str(), out.text);
-    wipe(path);  // it may be a key's text, if the caller used the wrong field
-    if (status < 0) return error(errc::tls, -status, file_field);
-  }
-  return {};
-}
-
-ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
-  tls_material m;
-  const auto refuse = [](const char* field, const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, field), reason);
-  };
-  if (result<> r = read_text(m.ca, config.ca_file, "tls: ca_file", config.ca_pem, "tls: ca_pem"); !r)
-    return r.error();
-  if (result<> r = read_text(m.certificate, config.certificate_file, "tls: certificate_file",
-                             config.certificate_pem, "tls: certificate_pem");
-      !r)
-    return r.error();
-  if (result<> r = read_text(m.private_key, config.private_key_file, "tls: private_key_file",
-                             config.private_key_pem, "tls: private_key_pem");
-      !r)
-    return r.error();
-  if (m.private_key.given() && !m.certificate.given())
-    return refuse(m.private_key.field, "a private key without a certificate");
-  if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
-  if (config.verify_client != tls_verify::none && !m.ca.given())
-    return refuse("tls: verify_client",
-                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
-  m.password = config.private_key_password;
-  for (const std::string_view protocol : config.alpn) {
-    if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
-      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
-    m.alpn.emplace_back(protocol);
-  }
-  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
-  m.verify = config.verify;
-  m.verify_client = config.verify_client;
-  m.min_version = config.min_version;
-  return m;
-}
-
-ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name, const tls_config& config) {
-  const auto refuse = [](const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, 0, "add_certificate"), reason);
-  };
-  std::string_view host = server_name;
-  if (host.starts_with("*.")) host.remove_prefix(2);
-  const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
-  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
-  if (server_name.ends_with('.')) server_name.pop_back();
-  tls_config further = config;
-  further.verify_client = tls_verify::none;  // the setting of the context applies
-  result<tls_material> m = read_material(further);
-  if (!m) return m.error();
-  if (!m->certificate.given()) return refuse("there is no certificate");
-  return m;
-}
-
-ANYIO_NET_FN std::string read_system_trust() {
-  std::string text;
-  const char* path = trust_file();
-  if (path != nullptr && read_file(path, text) < 0) text.clear();
-  return text;
-}
-
-struct alert_entry {
-  int description;
-  const char* reason;
-};
-
-// clang-format off
-inline constexpr alert_entry alert_table[] = {
-    {0, "the peer sent the alert close_notify"},
-    {10, "the peer sent the alert unexpected_message"},
-    {20, "the peer sent the alert bad_record_mac"},
-    {21, "the peer sent the alert decryption_failed"},
-    {22, "the peer sent the alert record_overflow"},
-    {30, "the peer sent the alert decompression_failure"},
-    {40, "the peer sent the alert handshake_failure"},
-    {41, "the peer sent the alert no_certificate"},
-    {42, "the peer sent the alert bad_certificate"},
-    {43, "the peer sent the alert unsupported_certificate"},
-    {44, "the peer sent the alert certificate_revoked"},
-    {45, "the peer sent the alert certificate_expired"},
-    {46, "the peer sent the alert certificate_unknown"},
-    {47, "the peer sent the alert illegal_parameter"},
-    {48, "the peer sent the alert unknown_ca"},
-    {49, "the peer sent the alert access_denied"},
-    {50, "the peer sent the alert decode_error"},
-    {51, "the peer sent the alert decrypt_error"},
-    {70, "the peer sent the alert protocol_version"},
-    {71, "the peer sent the alert insufficient_security"},
-    {80, "the peer sent the alert internal_error"},
-    {86, "the peer sent the alert inappropriate_fallback"},
-    {90, "the peer sent the alert user_canceled"},
-    {100, "the peer sent the alert no_renegotiation"},
-    {109, "the peer sent the alert missing_extension"},
-    {110, "the peer sent the alert unsupported_extension"},
-    {112, "the peer sent the alert unrecognized_name"},
-    {113, "the peer sent the alert bad_certificate_status_response"},
-    {115, "the peer sent the alert unknown_psk_identity"},
-    {116, "the peer sent the alert certificate_required"},
-    {120, "the peer sent the alert no_application_protocol"},
-};
-// clang-format on
-
-ANYIO_NET_FN const char* alert_reason(int description) noexcept {
-  for (const alert_entry& entry : alert_table)
-    if (entry.description == description) return entry.reason;
-  return "the peer sent an alert";
-}
-
-/// Whether a name has only labels of letters, digits, hyphens and underscores (RFC 1123, section 2.1, and
-/// common use). Rejects names that an engine could take for a pattern, as OpenSSL does with a leading dot, or
-/// a resolver for an address in another notation.
-inline bool is_host_name(std::string_view name) noexcept {
-  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-  const auto allowed = [&](char c) {
-    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
-  };
-  if (name.size() > 253) return false;
-  std::string_view label;
-  for (std::string_view rest = name;;) {
-    const std::size_t dot = rest.find('.');
-    label = rest.substr(0, dot);
-    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
-    if (dot == std::string_view::npos) break;
-    rest.remove_prefix(dot + 1);
-  }
-  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
-         !label.starts_with("0X");
-}
-
-ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
-  tls_server_identity identity;
-  if (server_name.ends_with('.')) server_name.remove_suffix(1);
-  const std::string_view host = server_name.substr(0, server_name.find('%'));
-  if (result<ip_address> address = ip_address::parse(host)) {
-    identity.address = unmapped(*address);  // a certificate names a mapped address as IPv4
-  } else if (is_host_name(server_name)) {
-    identity.name = server_name;
-  }
-  return identity;
-}
-
-ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
-  if (server.address) return "address " + server.address->to_string();
-  return server.name.empty() ? std::string() : "name " + server.name;
-}
-
-ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
-  const auto same = [](std::string_view a, std::string_view b) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-    return a.size() == b.size() &&
-           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
-  };
-  if (!pattern.starts_with("*.")) return same(pattern, host);
-  const std::size_t dot = host.find('.');
-  // The wildcard stands for letters, digits and hyphens, as in OpenSSL.
-  const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
-  return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
-}
-
-/// The service of this thread's loop; null means that of the machine.
-inline security_service* own_security() {
-  loop_core* const loop = loop_core::current_or_null();
-  return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
-}
-
-ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
-  security_service* const own = own_security();
-  auto* p = static_cast<std::byte*>(into);
-  while (size != 0) {
-    const std::uint64_t value = own != nullptr ? own->entropy() : system_entropy();
-    const std::size_t n = std::min(size, sizeof value);
-    std::memcpy(p, &value, n);
-    p += n;
-    size -= n;
-  }
-}
-
-ANYIO_NET_FN std::int64_t calendar_now() {
-  security_service* const own = own_security();
-  return own != nullptr ? own->calendar() : system_calendar();
 }
 
 }}}  // namespace anyio::detail
@@ -18567,1859 +20411,6 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
 
 }}  // namespace anyio
 
-// == tls/mbedtls/tls_mbedtls_keys.ipp =============================================================
-
-// Certificates and keys for mbedTLS: 2.28, and 3.2 and later.
-//
-// This part adds what 2.28 lacks: addresses in certificates, and AES for encrypted keys.
-
-#if defined(ANYIO_NET_MBEDTLS)
-
-#include <mbedtls/version.h>
-
-#if MBEDTLS_VERSION_NUMBER < 0x021c0000 || MBEDTLS_VERSION_NUMBER >= 0x04000000 || \
-    (MBEDTLS_VERSION_NUMBER >= 0x03000000 && MBEDTLS_VERSION_NUMBER < 0x03020000)
-#error "anyio_net.hpp needs mbedTLS 2.28, or 3.2 or later: leave ANYIO_NET_MBEDTLS undefined"
-#endif
-#if !defined(MBEDTLS_SSL_CLI_C) || !defined(MBEDTLS_SSL_SRV_C) || !defined(MBEDTLS_SSL_ALPN) || \
-    !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION) || !defined(MBEDTLS_PEM_PARSE_C)
-#error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
-#endif
-#if defined(MBEDTLS_ZLIB_SUPPORT)
-#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression gives secrets away (CRIME)"
-#endif
-
-#include <mbedtls/asn1.h>
-#include <mbedtls/cipher.h>
-#include <mbedtls/error.h>
-#include <mbedtls/md.h>
-#include <mbedtls/oid.h>
-#include <mbedtls/pem.h>
-#include <mbedtls/pk.h>
-#include <mbedtls/pkcs5.h>
-#include <mbedtls/platform_util.h>
-#include <mbedtls/ssl.h>
-#if MBEDTLS_VERSION_NUMBER < 0x03000000
-#include <mbedtls/ssl_internal.h>
-#endif
-#include <mbedtls/x509_crt.h>
-
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
-#include <psa/crypto.h>
-#endif
-
-#include <algorithm>
-#include <array>
-#include <chrono>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <string>
-#include <string_view>
-#include <utility>
-#include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
-
-/// Held during calls of mbedTLS. An mbedTLS without its own locks shares keys and tables between threads, so
-/// only one thread at a time may call it.
-class mbedtls_turn {
-#if !defined(MBEDTLS_THREADING_C) && !defined(ANYIO_NET_NO_THREADS)
- public:
-  mbedtls_turn() : lock_(mutex()) {}
-
- private:
-  static std::recursive_mutex& mutex() {
-    static std::recursive_mutex one;
-    return one;
-  }
-  const std::lock_guard<std::recursive_mutex> lock_;
-#else
- public:
-  mbedtls_turn() noexcept {}
-  ~mbedtls_turn() {}
-#endif
-};
-
-#if MBEDTLS_VERSION_NUMBER < 0x03000000
-/// The connection whose handshake takes a step on this thread.
-inline constinit thread_local const mbedtls_ssl_context* mbedtls_in_handshake = nullptr;
-
-/// Whether memory follows the place of the clock in a hello. 2.28 puts the system's clock before the random
-/// bytes: the client where it keeps them, the server into the message. A simulation cannot control that
-/// clock, and the peer learns it.
-inline bool mbedtls_is_behind_clock(const unsigned char* into) noexcept {
-  const mbedtls_ssl_context* const ssl = mbedtls_in_handshake;
-  if (ssl == nullptr || ssl->handshake == nullptr) return false;
-  constexpr std::size_t clock = 4;
-  constexpr std::size_t hello = 6;  // its header and version
-  return into == ssl->handshake->randbytes + clock || into == ssl->out_msg + hello + clock;
-}
-#endif
-
-inline int mbedtls_draw(void*, unsigned char* into, std::size_t size) noexcept {
-#if MBEDTLS_VERSION_NUMBER < 0x03000000
-  if (mbedtls_is_behind_clock(into)) draw_random(into - 4, 4);
-#endif
-  draw_random(into, size);
-  return 0;
-}
-
-/// mbedTLS's text for one of its error codes, or the number.
-inline std::string mbedtls_words(int code) {
-#if defined(MBEDTLS_ERROR_C)
-  if (const char* words = mbedtls_high_level_strerr(code); words != nullptr) return words;
-  if (const char* words = mbedtls_low_level_strerr(code); words != nullptr) return words;
-#endif
-  constexpr char digits[] = "0123456789abcdef";
-  std::string text = "mbedTLS error -0x";
-  const auto number = static_cast<unsigned>(-code);
-  for (int shift = 12; shift >= 0; shift -= 4) text += digits[(number >> shift) & 15U];
-  return text;
-}
-
-/// Seconds since 1970.
-inline std::int64_t mbedtls_seconds(const mbedtls_x509_time& time) noexcept {
-  const auto day = std::chrono::year(time.year) / std::chrono::month(static_cast<unsigned>(time.mon)) /
-                   std::chrono::day(static_cast<unsigned>(time.day));
-  const std::int64_t days = std::chrono::sys_days(day).time_since_epoch().count();
-  return ((days * 24 + time.hour) * 60 + time.min) * 60 + time.sec;
-}
-
-/// Whether a certificate is for a server, only by the entries of its subjectAltName (RFC 9525, section 6).
-/// 2.28 compares no addresses, falls back to the common name, and has its own rule for wildcards.
-inline bool mbedtls_is_for(const mbedtls_x509_crt& certificate, const tls_server_identity& server) {
-  constexpr int name_entry = 0x82;  // [2] and [7], RFC 5280, section 4.2.1.6
-  constexpr int address_entry = 0x87;
-  for (const mbedtls_x509_sequence* s = &certificate.subject_alt_names; s != nullptr; s = s->next) {
-    const std::string_view entry(reinterpret_cast<const char*>(s->buf.p), s->buf.len);
-    if (server.address) {
-      const std::span<const std::byte> bytes = server.address->bytes();
-      if (s->buf.tag == address_entry && entry.size() == bytes.size() &&
-          std::memcmp(entry.data(), bytes.data(), bytes.size()) == 0)
-        return true;
-    } else if (s->buf.tag == name_entry && covers_name(entry, server.name)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-/// The fault of the peer's certificate, null if it has none. Of several faults, the one that is most useful
-/// to a person.
-inline const char* mbedtls_verdict(std::uint32_t flags, bool self_signed) noexcept {
-  const auto has = [flags](std::uint32_t any_of) { return (flags & any_of) != 0; };
-  if (flags == 0xffffffffU) return tls_reason::unverified;
-  if (has(MBEDTLS_X509_BADCERT_MISSING)) return tls_reason::none_shown;
-  if (has(MBEDTLS_X509_BADCERT_EXPIRED)) return tls_reason::expired;
-  if (has(MBEDTLS_X509_BADCERT_FUTURE)) return tls_reason::not_yet_valid;
-  if (has(MBEDTLS_X509_BADCERT_CN_MISMATCH)) return tls_reason::other_name;
-  if (has(MBEDTLS_X509_BADCERT_NOT_TRUSTED))
-    return self_signed ? tls_reason::self_signed : tls_reason::unknown_authority;
-  if (has(MBEDTLS_X509_BADCERT_REVOKED)) return tls_reason::revoked;
-  if (has(MBEDTLS_X509_BADCERT_BAD_MD | MBEDTLS_X509_BADCERT_BAD_PK | MBEDTLS_X509_BADCERT_BAD_KEY))
-    return tls_reason::weak;
-  if (has(MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE |
-          MBEDTLS_X509_BADCERT_NS_CERT_TYPE))
-    return tls_reason::other_purpose;
-  return flags == 0 ? nullptr : tls_reason::unverified;
-}
-
-// Reading certificates and keys.
-
-/// Reads all certificates of a text into an empty list. Returns null, or the fault.
-inline const char* mbedtls_read_certificates(mbedtls_x509_crt& into, const std::string& text) {
-  constexpr std::string_view begin = "-----BEGIN CERTIFICATE-----";
-  std::size_t announced = 0;
-  for (std::size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + begin.size()))
-    ++announced;
-  if (announced == 0) return tls_reason::no_certificate;
-  // The size includes the final NUL, by which mbedTLS recognizes text.
-  const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
-  if (mbedtls_x509_crt_parse(&into, bytes, text.size() + 1) != 0) return tls_reason::bad_certificate;
-  // mbedTLS does not report a certificate that is cut off at the end.
-  for (const mbedtls_x509_crt* c = &into; c != nullptr; c = c->next) --announced;
-  return announced == 0 ? nullptr : tls_reason::bad_certificate;
-}
-
-inline int mbedtls_read_key(mbedtls_pk_context& key, const unsigned char* text, std::size_t size,
-                            const std::string& password) {
-  const auto* secret = password.empty() ? nullptr : reinterpret_cast<const unsigned char*>(password.data());
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return mbedtls_pk_parse_key(&key, text, size, secret, password.size(), mbedtls_draw, nullptr);
-#else
-  return mbedtls_pk_parse_key(&key, text, size, secret, password.size());
-#endif
-}
-
-#if MBEDTLS_VERSION_NUMBER < 0x03000000 && defined(MBEDTLS_PKCS5_C) && defined(MBEDTLS_CIPHER_MODE_CBC)
-
-/// The data that PBES2 (RFC 8018, section 6.2) needs to decrypt.
-struct mbedtls_pbes2 {
-  mbedtls_asn1_buf salt = {};
-  mbedtls_asn1_buf iv = {};
-  mbedtls_asn1_buf data = {};
-  int rounds = 0;
-  mbedtls_md_type_t hash = MBEDTLS_MD_SHA1;
-  mbedtls_cipher_type_t cipher = MBEDTLS_CIPHER_NONE;
-};
-
-/// Reads an EncryptedPrivateKeyInfo (RFC 5958, section 3). Returns false if it is not PBES2 with AES-CBC.
-inline bool mbedtls_parse_pbes2(mbedtls_pbes2& out, unsigned char* p, const unsigned char* end) {
-  constexpr int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
-  const auto is = [](const mbedtls_asn1_buf& oid, std::string_view bytes) {
-    return std::string_view(reinterpret_cast<const char*>(oid.p), oid.len) == bytes;
-  };
-  std::size_t size = 0;
-  mbedtls_asn1_buf method = {}, parameters = {}, derivation = {}, derivation_parameters = {}, cipher = {};
-  if (mbedtls_asn1_get_tag(&p, end, &size, sequence) != 0) return false;
-  if (mbedtls_asn1_get_alg(&p, end, &method, &parameters) != 0) return false;
-  if (mbedtls_asn1_get_tag(&p, end, &out.data.len, MBEDTLS_ASN1_OCTET_STRING) != 0) return false;
-  out.data.p = p;
-  if (!is(method, MBEDTLS_OID_PKCS5_PBES2) || parameters.tag != sequence) return false;
-
-  p = parameters.p;
-  end = p + parameters.len;
-  if (mbedtls_asn1_get_alg(&p, end, &derivation, &derivation_parameters) != 0) return false;
-  if (mbedtls_asn1_get_alg(&p, end, &cipher, &out.iv) != 0) return false;
-  if (!is(derivation, MBEDTLS_OID_PKCS5_PBKDF2) || derivation_parameters.tag != sequence) return false;
-  constexpr std::string_view aes("\x60\x86\x48\x01\x65\x03\x04\x01", 8);  // then one byte for the kind (NIST)
-  if (cipher.len != aes.size() + 1 || std::memcmp(cipher.p, aes.data(), aes.size()) != 0) return false;
-  switch (cipher.p[aes.size()]) {
-    case 2: out.cipher = MBEDTLS_CIPHER_AES_128_CBC; break;
-    case 22: out.cipher = MBEDTLS_CIPHER_AES_192_CBC; break;
-    case 42: out.cipher = MBEDTLS_CIPHER_AES_256_CBC; break;
-    default: return false;
-  }
-  if (out.iv.tag != MBEDTLS_ASN1_OCTET_STRING || out.iv.len != 16) return false;
-
-  p = derivation_parameters.p;
-  end = p + derivation_parameters.len;
-  if (mbedtls_asn1_get_tag(&p, end, &out.salt.len, MBEDTLS_ASN1_OCTET_STRING) != 0) return false;
-  out.salt.p = p;
-  p += out.salt.len;
-  if (mbedtls_asn1_get_int(&p, end, &out.rounds) != 0 || out.rounds <= 0) return false;
-  if (p != end && *p == MBEDTLS_ASN1_INTEGER) {  // the key's length, which the cipher implies
-    int length = 0;
-    if (mbedtls_asn1_get_int(&p, end, &length) != 0) return false;
-  }
-  if (p == end) return true;
-  mbedtls_asn1_buf function = {};
-  return mbedtls_asn1_get_alg_null(&p, end, &function) == 0 && p == end &&
-         mbedtls_oid_get_md_hmac(&function, &out.hash) == 0;
-}
-
-/// Decrypts PBES2 to DER; empty on failure.
-inline std::vector<unsigned char> mbedtls_decrypt_pbes2(const mbedtls_pbes2& encrypted,
-                                                        const std::string& password) {
-  std::array<unsigned char, 32> secret = {};
-  std::vector<unsigned char> plain(encrypted.data.len + 16);
-  std::size_t size = 0;
-  mbedtls_md_context_t hash;
-  mbedtls_md_init(&hash);
-  mbedtls_cipher_context_t cipher;
-  mbedtls_cipher_init(&cipher);
-  const mbedtls_cipher_info_t* kind = mbedtls_cipher_info_from_type(encrypted.cipher);
-  const int bits = kind != nullptr ? static_cast<int>(kind->key_bitlen) : 0;
-  const bool opened =
-      kind != nullptr && mbedtls_md_setup(&hash, mbedtls_md_info_from_type(encrypted.hash), 1) == 0 &&
-      mbedtls_pkcs5_pbkdf2_hmac(&hash, reinterpret_cast<const unsigned char*>(password.data()),
-                                password.size(), encrypted.salt.p, encrypted.salt.len,
-                                static_cast<unsigned>(encrypted.rounds), static_cast<std::uint32_t>(bits / 8),
-                                secret.data()) == 0 &&
-      mbedtls_cipher_setup(&cipher, kind) == 0 &&
-      mbedtls_cipher_setkey(&cipher, secret.data(), bits, MBEDTLS_DECRYPT) == 0 &&
-      mbedtls_cipher_crypt(&cipher, encrypted.iv.p, encrypted.iv.len, encrypted.data.p, encrypted.data.len,
-                           plain.data(), &size) == 0;
-  mbedtls_cipher_free(&cipher);
-  mbedtls_md_free(&hash);
-  mbedtls_platform_zeroize(secret.data(), secret.size());
-  if (!opened) size = 0;
-  mbedtls_platform_zeroize(plain.data() + size, plain.size() - size);
-  plain.resize(size);
-  return plain;
-}
-
-/// Reads a key that is encrypted in the way of OpenSSL 3, which 2.28 cannot. Returns null, or the fault.
-inline const char* mbedtls_read_aes_key(mbedtls_pk_context& key, const tls_material& material) {
-  mbedtls_pem_context pem;
-  mbedtls_pem_init(&pem);
-  std::size_t used = 0;
-  const char* wrong = tls_reason::bad_private_key;
-  mbedtls_pbes2 encrypted;
-  if (mbedtls_pem_read_buffer(&pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----",
-                              "-----END ENCRYPTED PRIVATE KEY-----",
-                              reinterpret_cast<const unsigned char*>(material.private_key.text.c_str()),
-                              nullptr, 0, &used) == 0 &&
-      mbedtls_parse_pbes2(encrypted, pem.buf, pem.buf + pem.buflen)) {
-    std::vector<unsigned char> plain = mbedtls_decrypt_pbes2(encrypted, material.password);
-    if (!plain.empty() && mbedtls_read_key(key, plain.data(), plain.size(), {}) == 0)
-      wrong = nullptr;
-    else
-      wrong = tls_reason::password_wrong;
-    mbedtls_platform_zeroize(plain.data(), plain.size());
-  }
-  mbedtls_pem_free(&pem);
-  return wrong;
-}
-
-#else
-
-/// This mbedTLS reads such keys itself, or was built without the functions for it.
-ANYIO_NET_FN const char* mbedtls_read_aes_key(mbedtls_pk_context&, const tls_material&) {
-  return tls_reason::bad_private_key;
-}
-
-#endif
-
-/// A certificate, those that lead to its authority, and its key. It must not move, because mbedTLS refers to
-/// it.
-class mbedtls_certificate {
- public:
-  mbedtls_certificate() noexcept {
-    mbedtls_x509_crt_init(&chain);
-    mbedtls_pk_init(&key);
-  }
-  mbedtls_certificate(const mbedtls_certificate&) = delete;
-  mbedtls_certificate& operator=(const mbedtls_certificate&) = delete;
-  ~mbedtls_certificate() {
-    mbedtls_pk_free(&key);
-    mbedtls_x509_crt_free(&chain);
-  }
-
-  /// Must be called once.
-  [[nodiscard]] result<> read(const tls_material& material) {
-    if (const char* wrong = mbedtls_read_certificates(chain, material.certificate.text); wrong != nullptr)
-      return material.certificate.wrong(wrong);
-    if (result<> r = read_private_key(material); !r) return r;
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-    const int differs = mbedtls_pk_check_pair(&chain.pk, &key, mbedtls_draw, nullptr);
-#else
-    const int differs = mbedtls_pk_check_pair(&chain.pk, &key);
-#endif
-    if (differs != 0) return material.private_key.wrong(tls_reason::other_private_key);
-    return {};
-  }
-
-  std::string name;  // the server's name, for further certificates
-  mbedtls_x509_crt chain;
-  mbedtls_pk_context key;
-
- private:
-  [[nodiscard]] result<> read_private_key(const tls_material& material) {
-    const std::string& text = material.private_key.text;
-    if (text.find("PRIVATE KEY-----") == std::string::npos)
-      return material.private_key.wrong(tls_reason::no_private_key);
-    const bool encrypted = text.find("-----BEGIN ENCRYPTED PRIVATE KEY-----") != std::string::npos ||
-                           text.find("Proc-Type: 4,ENCRYPTED") != std::string::npos;
-    const auto refuse_password = [](const char* reason) {
-      return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
-    };
-    if (encrypted && material.password.empty()) return refuse_password(tls_reason::password_missing);
-
-    const auto* bytes = reinterpret_cast<const unsigned char*>(text.c_str());
-    const int code = mbedtls_read_key(key, bytes, text.size() + 1, material.password);
-    if (code == 0) return {};
-    if (!encrypted) return material.private_key.wrong(tls_reason::bad_private_key);
-    // With a wrong password, the decrypted data may by chance look right, but it is no key. mbedTLS adds a
-    // reason to its codes, which is removed here.
-    const int kind = -(-code & 0xff80);
-    if (kind == MBEDTLS_ERR_PK_PASSWORD_MISMATCH || kind == MBEDTLS_ERR_PK_KEY_INVALID_FORMAT ||
-        kind == MBEDTLS_ERR_PK_KEY_INVALID_VERSION)
-      return refuse_password(tls_reason::password_wrong);
-    const char* wrong = mbedtls_read_aes_key(key, material);
-    if (wrong == nullptr) return {};
-    return wrong == tls_reason::password_wrong ? refuse_password(wrong) : material.private_key.wrong(wrong);
-  }
-};
-
-}  // namespace detail
-
-}}  // namespace anyio
-
-#endif
-
-// == tls/mbedtls/tls_mbedtls.ipp ==================================================================
-
-// The engine for mbedTLS.
-//
-// mbedTLS reads and writes bytes by two callbacks, which take from a pipe and append to it. Random bytes and
-// the date come from this library's own sources, so that a simulation repeats both.
-
-#if defined(ANYIO_NET_MBEDTLS)
-
-#include <mbedtls/ssl.h>
-#include <mbedtls/ssl_ciphersuites.h>
-#include <mbedtls/ssl_ticket.h>
-
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <list>
-#include <memory>
-#include <optional>
-#include <string>
-#include <string_view>
-#include <utility>
-#include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-namespace detail {
-
-/// The data that a client needs to resume a session. It is secret.
-class mbedtls_kept_session {
- public:
-  mbedtls_kept_session() = default;
-  mbedtls_kept_session(mbedtls_kept_session&&) = default;
-  mbedtls_kept_session& operator=(mbedtls_kept_session&&) = delete;
-  ~mbedtls_kept_session() { mbedtls_platform_zeroize(bytes.data(), bytes.size()); }
-
-  std::string bytes;
-  std::string peer_certificate;  // a resumed TLS 1.3 session does not send it again
-};
-
-/// The state that all connections share.
-class mbedtls_credentials final : public tls_context,
-                                  public std::enable_shared_from_this<mbedtls_credentials> {
- public:
-  mbedtls_credentials() noexcept {
-    mbedtls_ssl_config_init(&client_);
-    mbedtls_ssl_config_init(&server_);
-    mbedtls_x509_crt_init(&authorities_);
-#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
-    mbedtls_ssl_ticket_init(&tickets_);
-#endif
-  }
-  mbedtls_credentials(const mbedtls_credentials&) = delete;
-  mbedtls_credentials& operator=(const mbedtls_credentials&) = delete;
-  ~mbedtls_credentials() override {
-    mbedtls_ssl_config_free(&client_);
-    mbedtls_ssl_config_free(&server_);
-    mbedtls_x509_crt_free(&authorities_);
-#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
-    mbedtls_ssl_ticket_free(&tickets_);
-#endif
-  }
-
-  /// Must be called once, before any other function.
-  [[nodiscard]] result<> set_up(tls_material& material);
-
-  ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
-  ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
-  ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
-
-  /// The certificate for a name that a client asks for; null means the main certificate.
-  [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
-    return certificate_for(further_, server_name);
-  }
-  [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
-  [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
-
- private:
-  [[nodiscard]] int configure(mbedtls_ssl_config& config, int endpoint, tls_version least);
-  [[nodiscard]] int offer_tickets();
-  void need_authorities();
-
-  mbedtls_ssl_config client_;
-  mbedtls_ssl_config server_;
-  mbedtls_x509_crt authorities_;
-#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
-  mbedtls_ssl_ticket_context tickets_;
-#endif
-  mbedtls_certificate main_;
-  std::list<mbedtls_certificate> further_;
-  std::vector<std::string> protocols_;  // mbedTLS refers to these three
-  std::vector<const char*> protocol_list_;
-  std::vector<int> ciphers_;
-  tls_sessions<mbedtls_kept_session> sessions_;
-  tls_verify verify_ = tls_verify::peer;
-  tls_verify verify_client_ = tls_verify::none;
-  bool has_certificate_ = false;
-  bool system_trust_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::once_flag authorities_read_;
-#else
-  bool authorities_read_ = false;
-#endif
-};
-
-/// One end of a connection.
-class mbedtls_engine final : public tls_engine {
- public:
-  mbedtls_engine(std::shared_ptr<mbedtls_credentials> credentials, tls_pipe& pipe,
-                 tls_server_identity identity, bool server_side)
-      : credentials_(std::move(credentials)),
-        pipe_(pipe),
-        identity_(std::move(identity)),
-        server_side_(server_side) {
-    mbedtls_ssl_init(&ssl_);
-  }
-  mbedtls_engine(const mbedtls_engine&) = delete;
-  mbedtls_engine& operator=(const mbedtls_engine&) = delete;
-  ~mbedtls_engine() override {
-    const mbedtls_turn turn;
-    mbedtls_ssl_free(&ssl_);
-  }
-
-  /// Must be called once, before any other function. Returns false if there is no memory.
-  [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
-
-  ANYIO_NET_FN tls_status handshake() override;
-  ANYIO_NET_FN tls_status read(mutable_buffer into, std::size_t& n) override;
-  ANYIO_NET_FN tls_status write(const_buffer data, std::size_t& n) override;
-  ANYIO_NET_FN tls_status close() override;
-  [[nodiscard]] ANYIO_NET_FN bool pending() const override;
-  [[nodiscard]] ANYIO_NET_FN tls_info info() const override;
-  [[nodiscard]] ANYIO_NET_FN std::string last_error() const override;
-
-  /// Chooses a server's certificate by the name that the client asks for.
-  static int name_asked_for(void* credentials, mbedtls_ssl_context* ssl, const unsigned char* name,
-                            std::size_t size) noexcept;
-
- private:
-  static int send(void* self, const unsigned char* data, std::size_t size) noexcept;
-  static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
-  static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
-
-  // Fields for which 2.28 has no functions, and 3 has none or different ones.
-  [[nodiscard]] int state() const noexcept;
-  [[nodiscard]] bool is_version(std::string_view version) const noexcept {
-    return mbedtls_ssl_get_version(&ssl_) == version;
-  }
-  [[nodiscard]] int alert() const noexcept;
-  [[nodiscard]] bool begins_record() const noexcept;
-  [[nodiscard]] bool warned() const noexcept;
-  /// Whether the peer sent too many warnings: as many as OpenSSL rejects, too.
-  [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
-
-  [[nodiscard]] bool is_foreign() const noexcept;
-  [[nodiscard]] std::string session_key() const;
-  void offer_session();
-  void keep_session();
-  [[nodiscard]] bool client_is_refused();
-  void send_alert(unsigned char description);
-  void alert_failure();
-  [[nodiscard]] tls_status outcome(int code);
-  [[nodiscard]] std::string shown_certificate() const;
-
-  mbedtls_ssl_context ssl_;
-  const std::shared_ptr<mbedtls_credentials> credentials_;
-  tls_pipe& pipe_;
-  const tls_server_identity identity_;  // client only: the server
-  std::string asked_for_;               // server only: the name that the client asks for
-  std::string peer_certificate_;        // if mbedTLS does not keep it
-  int failure_ = 0;
-  std::size_t begun_ = 0;  // how many bytes of `head_` are filled
-  std::array<unsigned char, 5> head_ = {};
-  unsigned warnings_ = 0;  // in a row
-  const bool server_side_;
-  bool self_signed_ = false;
-  bool resumed_ = true;  // until certificates are exchanged
-  bool complete_ = false;
-  bool alerted_ = false;
-  bool peer_closed_ = false;
-  bool closed_ = false;
-};
-
-ANYIO_NET_FN bool mbedtls_engine::set_up(const mbedtls_ssl_config& config) {
-  if (mbedtls_ssl_setup(&ssl_, &config) != 0) return false;
-  // Needed even without a name: without this call some versions silently check no name, and others fail.
-  if (mbedtls_ssl_set_hostname(&ssl_, identity_.name.empty() ? nullptr : identity_.name.c_str()) != 0)
-    return false;
-  mbedtls_ssl_set_bio(&ssl_, this, send, receive, nullptr);
-  mbedtls_ssl_set_verify(&ssl_, verify, this);
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  mbedtls_ssl_set_user_data_p(&ssl_, this);
-#endif
-  if (!server_side_) offer_session();
-  return true;
-}
-
-ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std::size_t size) noexcept {
-  auto& engine = *static_cast<mbedtls_engine*>(self);
-  constexpr std::size_t level = 5;  // after the record's header; in clear until the handshake is over
-  if (size > level && data[0] == MBEDTLS_SSL_MSG_ALERT)
-    engine.alerted_ = engine.complete_ || data[level] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
-  if (!call_without_throwing([&] { engine.pipe_.tx.append(const_buffer(data, size)); }))
-    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-  return static_cast<int>(size);
-}
-
-ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::size_t size) noexcept {
-  auto& engine = *static_cast<mbedtls_engine*>(self);
-  tls_pipe& pipe = engine.pipe_;
-  const std::size_t n = std::min(size, pipe.rx.size());
-  if (n < size) pipe.starved = true;
-  if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
-  // mbedTLS ignores warnings, and goes on to the next record.
-  if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
-  if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
-  std::memcpy(into, pipe.rx.data(), n);
-  pipe.rx = pipe.rx.subspan(n);
-  const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
-  std::copy_n(into, kept, engine.head_.begin() + static_cast<std::ptrdiff_t>(engine.begun_));
-  engine.begun_ += kept;
-  return static_cast<int>(n);
-}
-
-ANYIO_NET_FN int mbedtls_engine::verify(void* self, mbedtls_x509_crt* certificate, int depth,
-                                        std::uint32_t* flags) noexcept {
-  auto& engine = *static_cast<mbedtls_engine*>(self);
-  // By this library's calendar, not by the system's.
-  constexpr std::uint32_t dated = MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE;
-  *flags &= ~dated;
-  const std::int64_t now = calendar_now();
-  if (now > mbedtls_seconds(certificate->valid_to)) *flags |= MBEDTLS_X509_BADCERT_EXPIRED;
-  if (now < mbedtls_seconds(certificate->valid_from)) *flags |= MBEDTLS_X509_BADCERT_FUTURE;
-  if (depth != 0) return 0;
-
-  const mbedtls_x509_buf& issuer = certificate->issuer_raw;
-  const mbedtls_x509_buf& subject = certificate->subject_raw;
-  engine.self_signed_ = std::equal(issuer.p, issuer.p + issuer.len, subject.p, subject.p + subject.len);
-  if (engine.identity_.known() && !mbedtls_is_for(*certificate, engine.identity_)) {
-    *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
-  } else {
-    *flags &= ~static_cast<std::uint32_t>(MBEDTLS_X509_BADCERT_CN_MISMATCH);
-  }
-#if !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
-  const std::string_view raw(reinterpret_cast<const char*>(certificate->raw.p), certificate->raw.len);
-  if (!call_without_throwing([&] { engine.peer_certificate_.assign(raw); }))
-    return MBEDTLS_ERR_X509_ALLOC_FAILED;
-#endif
-  return 0;
-}
-
-ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_context* ssl,
-                                                const unsigned char* name, std::size_t size) noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  auto& engine = *static_cast<mbedtls_engine*>(mbedtls_ssl_get_user_data_p(ssl));
-#else
-  auto& engine = *static_cast<mbedtls_engine*>(ssl->p_bio);
-#endif
-  const std::string_view asked(reinterpret_cast<const char*>(name), size);
-  if (!call_without_throwing([&] { engine.asked_for_ = parse_server_name(asked).name; }))
-    return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-  mbedtls_certificate* c = static_cast<mbedtls_credentials*>(credentials)->further(engine.asked_for_);
-  return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
-}
-
-ANYIO_NET_FN int mbedtls_engine::state() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(state);
-#else
-  return ssl_.state;
-#endif
-}
-
-ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
-#else
-  return ssl_.in_msg[1];
-#endif
-}
-
-/// Whether mbedTLS has no byte yet of the record that it asks for.
-ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
-#else
-  return ssl_.in_left == 0;
-#endif
-}
-
-/// Whether the last record was an alert. It did not end the connection, so it was a warning.
-ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_msgtype) == MBEDTLS_SSL_MSG_ALERT;
-#else
-  return ssl_.in_msgtype == MBEDTLS_SSL_MSG_ALERT;
-#endif
-}
-
-/// Whether the first bytes received do not begin a record (RFC 8446, section 5.1).
-ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
-  constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
-  if (begun_ > 0 && head_[0] != MBEDTLS_SSL_MSG_HANDSHAKE && head_[0] != MBEDTLS_SSL_MSG_ALERT) return true;
-  if (begun_ > 1 && head_[1] != 3) return true;
-  return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
-}
-
-/// The key under which a client keeps sessions; empty if it does not know the server.
-ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
-
-ANYIO_NET_FN void mbedtls_engine::offer_session() {
-  std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());
-  if (!kept) return;
-  mbedtls_ssl_session session;
-  mbedtls_ssl_session_init(&session);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(kept->bytes.data());
-  // A session that cannot be used only makes the handshake longer.
-  if (mbedtls_ssl_session_load(&session, bytes, kept->bytes.size()) == 0 &&
-      mbedtls_ssl_set_session(&ssl_, &session) == 0)
-    peer_certificate_ = std::move(kept->peer_certificate);
-  mbedtls_ssl_session_free(&session);
-}
-
-ANYIO_NET_FN void mbedtls_engine::keep_session() {
-  struct library_session {
-    mbedtls_ssl_session value;
-    library_session() noexcept { mbedtls_ssl_session_init(&value); }
-    ~library_session() { mbedtls_ssl_session_free(&value); }
-  } held;
-  mbedtls_ssl_session& session = held.value;
-  if (mbedtls_ssl_get_session(&ssl_, &session) == 0) {
-    std::size_t size = 0;
-    mbedtls_kept_session kept;
-    static_cast<void>(mbedtls_ssl_session_save(&session, nullptr, 0, &size));  // returns the size
-    kept.bytes.resize(size);
-    kept.peer_certificate = shown_certificate();
-    if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
-                                 &size) == 0)
-      credentials_->sessions().put(session_key(), std::move(kept));
-  }
-}
-
-/// Whether an optional client certificate is wrong. mbedTLS continues with it, so it is checked before the
-/// handshake is over.
-ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
-  if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
-  constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
-  const std::uint32_t flags = mbedtls_ssl_get_verify_result(&ssl_);
-  if ((flags & ~harmless) == 0) return false;
-  unsigned char alert = MBEDTLS_SSL_ALERT_MSG_BAD_CERT;
-  if ((flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA;
-  if ((flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0) alert = MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED;
-  send_alert(alert);
-  return true;
-}
-
-ANYIO_NET_FN void mbedtls_engine::send_alert(unsigned char description) {
-  // The pipe always has room, so this fails only for the reason for which the connection fails.
-  static_cast<void>(mbedtls_ssl_send_alert_message(&ssl_, MBEDTLS_SSL_ALERT_LEVEL_FATAL, description));
-}
-
-/// Sends an alert where mbedTLS fails silently: after a missing certificate, or an invalid record.
-ANYIO_NET_FN void mbedtls_engine::alert_failure() {
-  // Under TLS 1.3 an alert cannot be told from data here, and mbedTLS does not fail silently.
-  if (alerted_ || failure_ == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE || is_version("TLSv1.3")) return;
-  if (is_flooded()) return send_alert(MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
-  send_alert(complete_ ? MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR : MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
-}
-
-ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
-  switch (code) {
-    case 0: return tls_status::ok;
-    case MBEDTLS_ERR_SSL_WANT_READ: return tls_status::want_input;
-    case MBEDTLS_ERR_SSL_WANT_WRITE:
-    case MBEDTLS_ERR_SSL_ASYNC_IN_PROGRESS:
-    case MBEDTLS_ERR_SSL_CRYPTO_IN_PROGRESS: return tls_status::again;
-#if defined(MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET)
-    case MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET: keep_session(); return tls_status::again;
-#endif
-    case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY: peer_closed_ = true; return tls_status::closed;
-    case MBEDTLS_ERR_SSL_CONN_EOF: return tls_status::truncated;
-    default:
-      failure_ = code;
-      alert_failure();
-      return tls_status::failed;
-  }
-}
-
-ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
-  const mbedtls_turn turn;
-  const std::size_t before = pipe_.tx.size();
-  while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
-    // A resumed handshake never has this state, under any version and at either end.
-    if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
-      peer_certificate_.clear();
-#if MBEDTLS_VERSION_NUMBER < 0x03000000
-    mbedtls_in_handshake = &ssl_;
-#endif
-    const int code = mbedtls_ssl_handshake_step(&ssl_);
-#if MBEDTLS_VERSION_NUMBER < 0x03000000
-    mbedtls_in_handshake = nullptr;
-#endif
-    if (code != 0) return outcome(code);
-    if (client_is_refused()) return outcome(MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
-  }
-  complete_ = true;
-  // After the client's last message a server sends only tickets.
-  if (server_side_ && is_version("TLSv1.3")) pipe_.may_wait = pipe_.tx.size() - before;
-  // Under TLS 1.3 the data to resume arrives later.
-  if (!server_side_ && is_version("TLSv1.2")) keep_session();
-  return tls_status::ok;
-}
-
-ANYIO_NET_FN tls_status mbedtls_engine::read(mutable_buffer into, std::size_t& n) {
-  n = 0;
-  if (peer_closed_) return tls_status::closed;
-  const mbedtls_turn turn;
-  const int code = mbedtls_ssl_read(&ssl_, reinterpret_cast<unsigned char*>(into.data()), into.size());
-  if (code == 0) return tls_status::truncated;
-  if (code < 0) return outcome(code);
-  n = static_cast<std::size_t>(code);
-  return tls_status::ok;
-}
-
-ANYIO_NET_FN tls_status mbedtls_engine::write(const_buffer data, std::size_t& n) {
-  n = 0;
-  const mbedtls_turn turn;
-  const int code = mbedtls_ssl_write(&ssl_, reinterpret_cast<const unsigned char*>(data.data()), data.size());
-  if (code <= 0) return outcome(code);
-  n = static_cast<std::size_t>(code);
-  return tls_status::ok;
-}
-
-ANYIO_NET_FN tls_status mbedtls_engine::close() {
-  if (closed_) return tls_status::ok;
-  closed_ = true;
-  const mbedtls_turn turn;
-  return outcome(mbedtls_ssl_close_notify(&ssl_));
-}
-
-ANYIO_NET_FN bool mbedtls_engine::pending() const {
-  return mbedtls_ssl_get_bytes_avail(&ssl_) != 0 || mbedtls_ssl_check_pending(&ssl_) != 0;
-}
-
-/// The peer's certificate in DER.
-ANYIO_NET_FN std::string mbedtls_engine::shown_certificate() const {
-  const mbedtls_x509_crt* c = mbedtls_ssl_get_peer_cert(&ssl_);
-  if (c == nullptr || c->raw.len == 0) return peer_certificate_;
-  return {reinterpret_cast<const char*>(c->raw.p), c->raw.len};
-}
-
-ANYIO_NET_FN tls_info mbedtls_engine::info() const {
-  tls_info about;
-  about.server_side = server_side_;
-  about.server_name = server_side_ ? asked_for_ : identity_.name;
-  if (!complete_) return about;
-  about.peer_certificate_der = shown_certificate();
-  about.version = mbedtls_ssl_get_version(&ssl_);
-  // mbedTLS has "TLS-ECDHE-..." or "TLS1-3-AES-..."; IANA has underscores, and no version in a name.
-  if (const char* known = mbedtls_ssl_get_ciphersuite(&ssl_); known != nullptr) {
-    std::string_view cipher = known;
-    constexpr std::string_view newer = "TLS1-3-";
-    if (cipher.starts_with(newer)) {
-      about.cipher = "TLS-";
-      cipher.remove_prefix(newer.size());
-    }
-    about.cipher += cipher;
-    std::replace(about.cipher.begin(), about.cipher.end(), '-', '_');
-  }
-  if (const char* protocol = mbedtls_ssl_get_alpn_protocol(&ssl_); protocol != nullptr) about.alpn = protocol;
-  about.resumed = resumed_;
-  return about;
-}
-
-ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
-  if (failure_ == 0) return {};
-  if (is_foreign()) return tls_reason::not_tls;
-  if (is_flooded()) return tls_reason::many_warnings;
-  switch (failure_) {
-    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
-    case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
-    case MBEDTLS_ERR_SSL_INVALID_MAC:
-    case MBEDTLS_ERR_SSL_INVALID_RECORD: return tls_reason::bad_record;
-    case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
-    case MBEDTLS_ERR_X509_FATAL_ERROR:
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-    case MBEDTLS_ERR_SSL_BAD_CERTIFICATE:
-#else
-    case MBEDTLS_ERR_SSL_BAD_HS_CERTIFICATE:
-#endif
-      if (const char* verdict = mbedtls_verdict(mbedtls_ssl_get_verify_result(&ssl_), self_signed_);
-          verdict != nullptr)
-        return verdict;
-      break;
-    default: break;
-  }
-  return mbedtls_words(failure_);
-}
-
-/// Prepares what all clients, or all servers, share. Returns 0, or an mbedTLS error code.
-ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int endpoint, tls_version least) {
-  if (const int code = mbedtls_ssl_config_defaults(&config, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM,
-                                                   MBEDTLS_SSL_PRESET_DEFAULT);
-      code != 0)
-    return code;
-  mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
-  mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
-  mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
-  // No finite-field group: one replayed hello of a client would cost the server a long computation (D(HE)at,
-  // CVE-2002-20001).
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  mbedtls_ssl_conf_min_tls_version(
-      &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
-  static constexpr std::uint16_t groups[] = {
-      MBEDTLS_SSL_IANA_TLS_GROUP_X25519, MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
-      MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
-  mbedtls_ssl_conf_groups(&config, groups);
-#else
-  static_cast<void>(least);
-  mbedtls_ssl_conf_min_version(&config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
-#if defined(MBEDTLS_ECP_C)
-  // By default 2.28 begins with the largest curve, and includes curves that are too small.
-  static constexpr mbedtls_ecp_group_id curves[] = {
-#if defined(MBEDTLS_ECP_DP_CURVE25519_ENABLED)
-    MBEDTLS_ECP_DP_CURVE25519,
-#endif
-#if defined(MBEDTLS_ECP_DP_SECP256R1_ENABLED)
-    MBEDTLS_ECP_DP_SECP256R1,
-#endif
-#if defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
-    MBEDTLS_ECP_DP_SECP384R1,
-#endif
-    MBEDTLS_ECP_DP_NONE
-  };
-  mbedtls_ssl_conf_curves(&config, curves);
-#endif
-#endif
-#if defined(MBEDTLS_SSL_RENEGOTIATION)
-  mbedtls_ssl_conf_renegotiation(&config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
-#endif
-  mbedtls_ssl_conf_legacy_renegotiation(&config, MBEDTLS_SSL_LEGACY_NO_RENEGOTIATION);
-  if (!protocols_.empty())
-    if (const int code = mbedtls_ssl_conf_alpn_protocols(&config, protocol_list_.data()); code != 0)
-      return code;
-  return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
-}
-
-/// Lets the clients of a server resume, where that is possible.
-ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
-#if defined(MBEDTLS_SSL_TICKET_C) && defined(MBEDTLS_SSL_SESSION_TICKETS)
-  // Some tickets do not identify the client: those of TLS 1.3, and those of an mbedTLS that does not keep its
-  // certificate.
-#if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
-  if (verify_client_ != tls_verify::none) return 0;
-#endif
-  constexpr std::uint32_t lifetime = 86400;
-  if (const int code =
-          mbedtls_ssl_ticket_setup(&tickets_, mbedtls_draw, nullptr, MBEDTLS_CIPHER_AES_256_GCM, lifetime);
-      code != 0)
-    return code;
-  mbedtls_ssl_conf_session_tickets_cb(&server_, mbedtls_ssl_ticket_write, mbedtls_ssl_ticket_parse,
-                                      &tickets_);
-#endif
-  return 0;
-}
-
-ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
-#if MBEDTLS_VERSION_NUMBER < 0x03000000 || !defined(MBEDTLS_SSL_PROTO_TLS1_3)
-  if (material.min_version == tls_version::v1_3)
-    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
-#endif
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
-  static const psa_status_t cryptography = psa_crypto_init();  // TLS 1.3 needs it
-  if (cryptography != PSA_SUCCESS)
-    return tls_failure("mbedtls_context", "the library's cryptography does not start");
-#endif
-  if (material.certificate.given()) {
-    if (result<> r = main_.read(material); !r) return r;
-    has_certificate_ = true;
-  }
-  if (material.ca.given()) {
-    if (const char* wrong = mbedtls_read_certificates(authorities_, material.ca.text); wrong != nullptr)
-      return material.ca.wrong(wrong);
-  }
-  system_trust_ = !material.ca.given();
-  verify_ = material.verify;
-  verify_client_ = material.verify_client;
-  protocols_ = std::move(material.alpn);
-  for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
-  protocol_list_.push_back(nullptr);
-  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
-  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
-  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
-  for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
-    const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
-    const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
-    const bool agreed = name.starts_with("TLS-ECDHE-ECDSA-") || name.starts_with("TLS-ECDHE-RSA-") ||
-                        name.starts_with("TLS1-3-");
-    const bool sealed = in_name("-CHACHA20-POLY1305-") ||
-                        (in_name("-AES-") && (in_name("-GCM-") || in_name("-CCM")) && !in_name("-CCM-8"));
-    if (agreed && sealed) ciphers_.push_back(*id);
-  }
-  ciphers_.push_back(0);
-
-  const auto failed = [](int code) { return tls_failure("mbedtls_context", mbedtls_words(code)); };
-  if (const int code = configure(client_, MBEDTLS_SSL_IS_CLIENT, material.min_version); code != 0)
-    return failed(code);
-  mbedtls_ssl_conf_authmode(
-      &client_, verify_ == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
-#if MBEDTLS_VERSION_NUMBER >= 0x03060100 && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
-    defined(MBEDTLS_SSL_SESSION_TICKETS)
-  mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
-      &client_, MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
-#endif
-
-  if (const int code = configure(server_, MBEDTLS_SSL_IS_SERVER, material.min_version); code != 0)
-    return failed(code);
-  mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
-                                      : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
-                                                                               : MBEDTLS_SSL_VERIFY_REQUIRED);
-  mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
-  if (const int code = offer_tickets(); code != 0) return failed(code);
-  return {};
-}
-
-/// Reads the system's authorities, once, unless others are given.
-ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
-  const auto read = [this] {
-    if (!system_trust_) return;
-    const std::string text = read_system_trust();
-    // A certificate in it that cannot be read is not trusted; the others are.
-    static_cast<void>(mbedtls_x509_crt_parse(
-        &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
-  };
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::call_once(authorities_read_, read);
-#else
-  if (!std::exchange(authorities_read_, true)) read();
-#endif
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& pipe,
-                                                                     std::string_view server_name) {
-  const mbedtls_turn turn;
-  tls_server_identity identity = parse_server_name(server_name);
-  if (verify_ != tls_verify::none) {
-    if (!identity.known()) return nullptr;
-    need_authorities();
-  }
-  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), false);
-  if (!engine->set_up(client_)) return nullptr;
-  return engine;
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
-  const mbedtls_turn turn;
-  if (!has_certificate_) return nullptr;
-  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
-  if (!engine->set_up(server_)) return nullptr;
-  return engine;
-}
-
-ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
-                                                           const tls_config& config) {
-  const mbedtls_turn turn;
-  std::string name(server_name);
-  result<tls_material> material = read_further_material(name, config);
-  if (!material) return material.error();
-  std::list<mbedtls_certificate> added(1);  // mbedTLS refers to its address
-  added.front().name = std::move(name);
-  result<> r = added.front().read(*material);
-  if (r) further_.splice(further_.end(), added);
-  return r;
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config) {
-  const detail::mbedtls_turn turn;
-  result<detail::tls_material> material = detail::read_material(config);
-  if (!material) return material.error();
-  auto credentials = std::make_shared<detail::mbedtls_credentials>();
-  if (result<> r = credentials->set_up(*material); !r) return r.error();
-  return std::shared_ptr<tls_context>(std::move(credentials));
-}
-
-}}  // namespace anyio
-
-#endif
-
-// == tls/openssl/tls_openssl_keys.ipp =============================================================
-
-// Certificates and keys for OpenSSL 3, and its queue of errors.
-
-#if defined(ANYIO_NET_OPENSSL)
-
-#include <openssl/bio.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <openssl/x509.h>
-
-#include <algorithm>
-#include <climits>
-#include <cstring>
-#include <memory>
-#include <string_view>
-#include <utility>
-#include <vector>
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
-
-inline void free_certificates(STACK_OF(X509) * certificates) noexcept {
-  sk_X509_pop_free(certificates, X509_free);
-}
-
-template <auto release>
-struct openssl_release {
-  template <class T>
-  void operator()(T* object) const noexcept {
-    release(object);
-  }
-};
-template <class T, auto release>
-using openssl_ptr = std::unique_ptr<T, openssl_release<release>>;
-
-using openssl_bio = openssl_ptr<BIO, BIO_free>;
-using openssl_certificate = openssl_ptr<X509, X509_free>;
-using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
-using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
-using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
-
-/// ERR_clear_error, but cheap if there are no errors.
-inline void forget_openssl_errors() noexcept {
-  if (ERR_peek_error() != 0) ERR_clear_error();
-}
-
-/// Empties the thread's queue of errors. Returns the TLS library's first entry, else the first of all, 0 if
-/// none.
-inline unsigned long drain_openssl_errors() noexcept {
-  unsigned long found = 0;
-  while (const unsigned long code = ERR_get_error()) {
-    const bool better = ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_LIB(found) != ERR_LIB_SSL;
-    if (found == 0 || better) found = code;
-  }
-  return found;
-}
-
-/// OpenSSL's own text, which is static.
-inline const char* openssl_words(unsigned long code) noexcept {
-  const char* const words = ERR_reason_error_string(code);
-  return words != nullptr ? words : "the TLS library does not say why";
-}
-
-// == texts ==
-
-/// Takes the next block of a PEM text whose label ends with `label_end`, and drops the text before it. Empty
-/// if there is none. It proceeds block by block, so that a damaged block is not taken for another kind.
-inline std::string_view take_pem_block(std::string_view& text, std::string_view label_end) noexcept {
-  constexpr std::string_view opening = "-----BEGIN ";
-  for (;;) {
-    text.remove_prefix(std::min(text.find(opening), text.size()));
-    if (text.empty()) return {};
-    const std::string_view block = text.substr(0, text.find(opening, opening.size()));
-    text.remove_prefix(block.size());
-    const std::string_view label = block.substr(opening.size());
-    if (label.substr(0, label.find_first_of("-\r\n")).ends_with(label_end)) return block;
-  }
-}
-
-/// Answers OpenSSL when it asks for a password; otherwise OpenSSL would ask a terminal.
-struct openssl_password {
-  std::string_view known;
-  bool asked = false;
-
-  static int answer(char* into, int size, int, void* self) noexcept {
-    auto& password = *static_cast<openssl_password*>(self);
-    password.asked = true;
-    if (password.known.empty() || password.known.size() > static_cast<std::size_t>(size)) return -1;
-    std::memcpy(into, password.known.data(), password.known.size());
-    return static_cast<int>(password.known.size());
-  }
-};
-
-/// Returns null if the block is not a certificate.
-inline openssl_certificate read_certificate(std::string_view block) noexcept {
-  ERR_clear_error();
-  openssl_certificate certificate;
-  if (block.size() <= INT_MAX) {
-    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
-    openssl_password none;
-    if (bio) certificate.reset(PEM_read_bio_X509_AUX(bio.get(), nullptr, openssl_password::answer, &none));
-  }
-  ERR_clear_error();
-  return certificate;
-}
-
-inline result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
-  std::vector<openssl_certificate> certificates;
-  std::string_view rest = from.text;
-  for (;;) {
-    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
-    if (block.empty()) break;
-    openssl_certificate certificate = read_certificate(block);
-    if (!certificate) return from.wrong(tls_reason::bad_certificate);
-    certificates.push_back(std::move(certificate));
-  }
-  if (certificates.empty()) return from.wrong(tls_reason::no_certificate);
-  return certificates;
-}
-
-inline result<openssl_key> read_private_key(const tls_text& from, std::string_view password) {
-  std::string_view rest = from.text;
-  const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
-  if (block.empty()) return from.wrong(tls_reason::no_private_key);
-  openssl_password answers{password};
-  openssl_key key;
-  ERR_clear_error();
-  if (block.size() <= INT_MAX) {
-    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
-    if (bio) key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, openssl_password::answer, &answers));
-  }
-  ERR_clear_error();
-  if (key) return key;
-  if (!answers.asked) return from.wrong(tls_reason::bad_private_key);
-  const char* const reason = password.empty() ? tls_reason::password_missing : tls_reason::password_wrong;
-  return error_access::with_reason(error(errc::tls, 0, "tls: private_key_password"), reason);
-}
-
-/// The certificates and the key that one end shows.
-struct openssl_identity {
-  openssl_certificate certificate;
-  openssl_certificates chain;  // those that lead to the authority
-  openssl_key key;
-
-  bool show(SSL* connection) const noexcept {
-    return SSL_use_cert_and_key(connection, certificate.get(), key.get(), chain.get(), 1) == 1;
-  }
-  bool show(SSL_CTX* all) const noexcept {
-    return SSL_CTX_use_cert_and_key(all, certificate.get(), key.get(), chain.get(), 1) == 1;
-  }
-};
-
-inline result<openssl_identity> read_identity(const tls_material& material) {
-  result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
-  if (!certificates) return certificates.error();
-  result<openssl_key> key = read_private_key(material.private_key, material.password);
-  if (!key) return key.error();
-  openssl_identity identity;
-  identity.key = std::move(*key);
-  identity.certificate = std::move(certificates->front());
-  identity.chain.reset(sk_X509_new_null());
-  for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
-    if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
-      return material.certificate.wrong(openssl_words(drain_openssl_errors()));
-    static_cast<void>(i->release());  // the stack owns it now
-  }
-  if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
-    ERR_clear_error();
-    return material.private_key.wrong(tls_reason::other_private_key);
-  }
-  return identity;
-}
-
-}}}  // namespace anyio::detail
-
-#endif
-
-// == tls/openssl/tls_openssl.ipp ==================================================================
-
-// The engine for OpenSSL 3.
-//
-// OpenSSL reads and writes through a BIO over the pipe. The BIO accepts all output. Without input it asks to
-// retry, also if no more input will follow: the engine itself reports an end without close_notify, since
-// OpenSSL would break the connection for it, also for writing. OpenSSL's queue of errors belongs to the
-// thread, so it is emptied before every call and left empty after a failure.
-
-#if defined(ANYIO_NET_OPENSSL)
-
-#include <openssl/bio.h>
-#include <openssl/ssl.h>
-#include <openssl/x509_vfy.h>
-#include <openssl/x509v3.h>
-
-#include <algorithm>
-#include <climits>
-#include <cstring>
-#include <memory>
-#include <span>
-#include <string>
-#include <utility>
-#include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-namespace detail {
-
-/// Encodes protocols as in a message (RFC 7301, section 3.1).
-inline std::vector<unsigned char> encode_protocols(const std::vector<std::string>& protocols) {
-  std::vector<unsigned char> encoded;
-  for (const std::string& protocol : protocols) {
-    encoded.push_back(static_cast<unsigned char>(protocol.size()));
-    encoded.insert(encoded.end(), protocol.begin(), protocol.end());
-  }
-  return encoded;
-}
-
-/// Takes the first protocol of an encoded list; empty if there is none or it is truncated.
-inline std::span<const unsigned char> take_protocol(std::span<const unsigned char>& encoded) noexcept {
-  if (encoded.empty() || encoded[0] >= encoded.size()) return {};
-  const std::span<const unsigned char> protocol = encoded.subspan(1, encoded[0]);
-  encoded = encoded.subspan(1 + protocol.size());
-  return protocol;
-}
-
-// == failures ==
-
-inline const char* verify_reason(long verdict) noexcept {
-  switch (verdict) {
-    case X509_V_ERR_CERT_HAS_EXPIRED: return tls_reason::expired;
-    case X509_V_ERR_CERT_NOT_YET_VALID: return tls_reason::not_yet_valid;
-    case X509_V_ERR_HOSTNAME_MISMATCH:
-    case X509_V_ERR_IP_ADDRESS_MISMATCH: return tls_reason::other_name;
-    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: return tls_reason::self_signed;
-    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-    case X509_V_ERR_CERT_UNTRUSTED: return tls_reason::unknown_authority;
-    case X509_V_ERR_CERT_REVOKED: return tls_reason::revoked;
-    case X509_V_ERR_EE_KEY_TOO_SMALL:
-    case X509_V_ERR_CA_KEY_TOO_SMALL:
-    case X509_V_ERR_CA_MD_TOO_WEAK: return tls_reason::weak;
-    case X509_V_ERR_INVALID_PURPOSE: return tls_reason::other_purpose;
-    default: return tls_reason::unverified;
-  }
-}
-
-/// What the macro SSL_CTX_set1_groups_list does, without its cast in the style of C. OpenSSL only reads the
-/// text.
-inline bool set_groups(SSL_CTX* library, const char* list) {
-  return SSL_CTX_ctrl(library, SSL_CTRL_SET_GROUPS_LIST, 0, const_cast<char*>(list)) == 1;
-}
-
-/// Chooses the groups for key agreement. No finite-field group: one replayed hello of a client would cost the
-/// server a long computation (D(HE)at, CVE-2002-20001).
-inline bool choose_groups(SSL_CTX* library) {
-  // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as by default there.
-  // Older versions know neither the group nor the asterisk.
-  if (set_groups(library, "*X25519MLKEM768:*X25519:P-256:P-384")) return true;
-  std::string known;  // a provider may lack some: the one for FIPS 140 has no X25519
-  constexpr const char* wanted[] = {"X25519", "P-256", "P-384"};
-  for (const char* const group : wanted) {
-    if (!set_groups(library, group)) continue;
-    if (!known.empty()) known += ':';
-    known += group;
-  }
-  ERR_clear_error();
-  return set_groups(library, known.c_str());
-}
-
-/// Whether OpenSSL reports this reason if a first record is not TLS.
-inline bool speaks_of_garbage(int reason) noexcept {
-  switch (reason) {
-    case SSL_R_WRONG_VERSION_NUMBER:
-    case SSL_R_HTTP_REQUEST:
-    case SSL_R_HTTPS_PROXY_REQUEST:
-    case SSL_R_PACKET_LENGTH_TOO_LONG:
-    case SSL_R_LENGTH_TOO_SHORT:
-    case SSL_R_RECORD_LENGTH_MISMATCH:
-    case SSL_R_BAD_RECORD_TYPE:
-    case SSL_R_UNEXPECTED_MESSAGE:
-    case SSL_R_BAD_CHANGE_CIPHER_SPEC:
-    case SSL_R_INVALID_ALERT:
-    case SSL_R_UNKNOWN_ALERT_TYPE: return true;
-    default: return false;
-  }
-}
-
-// == contexts and engines ==
-
-class openssl_engine;
-
-/// The state that all connections share.
-class openssl_credentials final : public tls_context,
-                                  public std::enable_shared_from_this<openssl_credentials> {
- public:
-  result<> open(const tls_material& material);
-
-  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
-  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
-  result<> add_certificate(std::string_view server_name, const tls_config& config) override;
-
- private:
-  friend class openssl_engine;
-  struct named_identity {
-    std::string name;
-    openssl_identity identity;
-  };
-
-  void trust_system();
-  const openssl_identity* identity_for(std::string_view server_name) const noexcept;
-
-  openssl_ptr<SSL_CTX, SSL_CTX_free> library_;
-  bool has_certificate_ = false;
-  std::vector<named_identity> further_;
-  std::vector<unsigned char> protocols_;
-  tls_verify verify_ = tls_verify::peer;
-  tls_verify verify_client_ = tls_verify::none;
-  tls_sessions<openssl_session> sessions_;
-  bool system_trust_wanted_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex trust_mutex_;
-#endif
-};
-
-/// One connection. OpenSSL calls its static functions back. No exception may leave them, so they report a
-/// failed allocation to OpenSSL.
-class openssl_engine final : public tls_engine {
- public:
-  openssl_engine(std::shared_ptr<openssl_credentials> credentials, tls_pipe& pipe) noexcept
-      : credentials_(std::move(credentials)), pipe_(pipe) {}
-  ~openssl_engine() override;
-
-  /// `open_client` or `open_server` is called first. Returns false if OpenSSL has no memory.
-  bool open_client(const tls_server_identity& server);
-  bool open_server();
-
-  tls_status handshake() override;
-  tls_status read(mutable_buffer into, std::size_t& n) override;
-  tls_status write(const_buffer data, std::size_t& n) override;
-  tls_status close() override;
-  bool pending() const override { return SSL_pending(library_.get()) > 0; }
-  tls_info info() const override;
-  std::string last_error() const override { return reason_; }
-
-  static int keep_session(SSL* connection, SSL_SESSION* session) noexcept;
-  static int choose_certificate(SSL* connection, int* alert, void*) noexcept;
-  static int choose_protocol(SSL* connection, const unsigned char** chosen, unsigned char* chosen_size,
-                             const unsigned char* offered, unsigned int offered_size, void*) noexcept;
-
- private:
-  static openssl_engine& of(SSL* connection) noexcept {
-    return *static_cast<openssl_engine*>(SSL_get_ex_data(connection, 0));  // index 0 is the application's
-  }
-  static BIO_METHOD* pipe_method() noexcept;
-  static int read_pipe(BIO* bio, char* into, int size) noexcept;
-  static int write_pipe(BIO* bio, const char* data, int size) noexcept;
-  static long control_pipe(BIO* bio, int command, long, void*) noexcept;
-
-  bool open();
-  tls_status outcome(int returned) noexcept;
-  const char* failure() const noexcept;
-
-  const std::shared_ptr<openssl_credentials> credentials_;
-  tls_pipe& pipe_;
-  openssl_ptr<SSL, SSL_free> library_;
-  std::string server_name_;
-  std::string session_key_;  // client only: the key of the server's sessions
-  const char* reason_ = "";
-  bool established_ = false;
-  bool broken_ = false;
-};
-
-// == the pipe as a BIO ==
-
-ANYIO_NET_FN BIO_METHOD* openssl_engine::pipe_method() noexcept {
-  static BIO_METHOD* const made = [] {
-    BIO_METHOD* const method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "anyio_net pipe");
-    if (method == nullptr) return method;
-    BIO_meth_set_read(method, read_pipe);
-    BIO_meth_set_write(method, write_pipe);
-    BIO_meth_set_ctrl(method, control_pipe);
-    return method;
-  }();
-  return made;
-}
-
-ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexcept {
-  tls_pipe& pipe = *static_cast<tls_pipe*>(BIO_get_data(bio));
-  BIO_clear_retry_flags(bio);
-  if (size <= 0) return 0;
-  const auto wanted = static_cast<std::size_t>(size);
-  const std::size_t n = std::min(wanted, pipe.rx.size());
-  if (n < wanted) pipe.starved = true;
-  if (n == 0) {
-    BIO_set_retry_read(bio);
-    return -1;
-  }
-  std::memcpy(into, pipe.rx.data(), n);
-  pipe.rx = pipe.rx.subspan(n);
-  return static_cast<int>(n);
-}
-
-ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
-  BIO_clear_retry_flags(bio);
-  if (size <= 0) return 0;
-  byte_queue& tx = static_cast<tls_pipe*>(BIO_get_data(bio))->tx;
-  const const_buffer bytes(data, static_cast<std::size_t>(size));
-  if (call_without_throwing([&] { tx.append(bytes); })) return size;
-  ERR_raise(ERR_LIB_BIO, ERR_R_MALLOC_FAILURE);
-  return -1;
-}
-
-ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void*) noexcept {
-  const tls_pipe& pipe = *static_cast<const tls_pipe*>(BIO_get_data(bio));
-  switch (command) {
-    case BIO_CTRL_FLUSH: return 1;
-    case BIO_CTRL_EOF: return pipe.rx_eof && pipe.rx.empty() ? 1 : 0;
-    default: return 0;
-  }
-}
-
-// == the engine ==
-
-ANYIO_NET_FN bool openssl_engine::open() {
-  ERR_clear_error();
-  library_.reset(SSL_new(credentials_->library_.get()));
-  BIO_METHOD* const method = pipe_method();
-  BIO* const bio = library_ != nullptr && method != nullptr ? BIO_new(method) : nullptr;
-  if (bio == nullptr) return false;
-  BIO_set_data(bio, &pipe_);
-  BIO_set_init(bio, 1);
-  SSL_set_bio(library_.get(), bio, bio);
-  X509_VERIFY_PARAM_set_time(SSL_get0_param(library_.get()), static_cast<time_t>(calendar_now()));
-  return SSL_set_ex_data(library_.get(), 0, this) == 1;
-}
-
-ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server) {
-  if (!open()) return false;
-  SSL* const library = library_.get();
-  const bool verify = credentials_->verify_ != tls_verify::none;
-  SSL_set_connect_state(library);
-  SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
-  if (!server.name.empty()) {
-    server_name_ = server.name;
-    // Checks only subjectAltName (RFC 9525, section 6), in which "*" stands for a whole label.
-    SSL_set_hostflags(library, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    // Here and below: the call that OpenSSL's macro makes, without its old-style cast.
-    if (SSL_ctrl(library, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, server_name_.data()) != 1)
-      return false;
-    if (verify && SSL_set1_host(library, server_name_.c_str()) != 1) return false;
-  } else if (server.address) {
-    const std::span<const std::byte> bytes = server.address->bytes();
-    const auto* const address = reinterpret_cast<const unsigned char*>(bytes.data());
-    if (verify && X509_VERIFY_PARAM_set1_ip(SSL_get0_param(library), address, bytes.size()) != 1)
-      return false;
-  }
-  session_key_ = session_key(server);
-  if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
-    if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
-    ERR_clear_error();
-  }
-  return true;
-}
-
-ANYIO_NET_FN bool openssl_engine::open_server() {
-  if (!open()) return false;
-  int mode = SSL_VERIFY_NONE;
-  if (credentials_->verify_client_ != tls_verify::none) mode = SSL_VERIFY_PEER;
-  if (credentials_->verify_client_ == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
-  SSL_set_accept_state(library_.get());
-  SSL_set_verify(library_.get(), mode, nullptr);
-  return true;
-}
-
-ANYIO_NET_FN openssl_engine::~openssl_engine() {
-  // Without this OpenSSL forgets the session of a connection that ended without close_notify.
-  if (established_ && !broken_) SSL_set_shutdown(library_.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-}
-
-ANYIO_NET_FN tls_status openssl_engine::handshake() {
-  ERR_clear_error();
-  const std::size_t before = pipe_.tx.size();
-  SSL* const library = library_.get();
-  const int returned = SSL_do_handshake(library);
-  if (returned != 1) return outcome(returned);
-  if (std::exchange(established_, true)) return tls_status::ok;
-  if (SSL_is_server(library) == 1) {
-    // After the client's last message a server sends only tickets.
-    if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
-  } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
-    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
-  }
-  return tls_status::ok;
-}
-
-ANYIO_NET_FN tls_status openssl_engine::read(mutable_buffer into, std::size_t& n) {
-  n = 0;
-  const bool ended = pipe_.rx_eof || (SSL_get_shutdown(library_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
-  if (pipe_.rx.empty() && !ended && SSL_has_pending(library_.get()) == 0) {
-    pipe_.starved = true;  // OpenSSL would find the same, but takes longer
-    return tls_status::want_input;
-  }
-  forget_openssl_errors();
-  const int returned = SSL_read_ex(library_.get(), into.data(), into.size(), &n);
-  return returned == 1 ? tls_status::ok : outcome(returned);
-}
-
-ANYIO_NET_FN tls_status openssl_engine::write(const_buffer data, std::size_t& n) {
-  forget_openssl_errors();
-  n = 0;
-  const int returned = SSL_write_ex(library_.get(), data.data(), data.size(), &n);
-  return returned == 1 ? tls_status::ok : outcome(returned);
-}
-
-ANYIO_NET_FN tls_status openssl_engine::close() {
-  if (broken_) return tls_status::failed;
-  if (!established_ || (SSL_get_shutdown(library_.get()) & SSL_SENT_SHUTDOWN) != 0) return tls_status::ok;
-  ERR_clear_error();
-  const int returned = SSL_shutdown(library_.get());
-  return returned >= 0 ? tls_status::ok : outcome(returned);
-}
-
-/// The status after a call that did not succeed.
-ANYIO_NET_FN tls_status openssl_engine::outcome(int returned) noexcept {
-  switch (SSL_get_error(library_.get(), returned)) {
-    case SSL_ERROR_ZERO_RETURN: return tls_status::closed;
-    case SSL_ERROR_WANT_READ:
-      return pipe_.rx_eof && pipe_.rx.empty() ? tls_status::truncated : tls_status::want_input;
-    case SSL_ERROR_WANT_WRITE:
-    case SSL_ERROR_WANT_X509_LOOKUP:
-    case SSL_ERROR_WANT_ASYNC:
-    case SSL_ERROR_WANT_ASYNC_JOB:
-    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
-    case SSL_ERROR_WANT_RETRY_VERIFY: return tls_status::again;
-    default:  // SSL_ERROR_SSL, and SSL_ERROR_SYSCALL with nothing in the queue
-      if (const char* const reason = failure(); !std::exchange(broken_, true)) reason_ = reason;
-      return tls_status::failed;
-  }
-}
-
-/// The reason in the queue of errors, which is empty afterwards.
-ANYIO_NET_FN const char* openssl_engine::failure() const noexcept {
-  const unsigned long code = drain_openssl_errors();
-  if (ERR_GET_LIB(code) != ERR_LIB_SSL) return openssl_words(code);
-  const int reason = ERR_GET_REASON(code);
-  if (reason >= SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255)
-    return alert_reason(reason - SSL_AD_REASON_OFFSET);
-  if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) return verify_reason(SSL_get_verify_result(library_.get()));
-  if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) return tls_reason::none_shown;
-  if (reason == SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC) return tls_reason::bad_record;
-  if (reason == SSL_R_TOO_MANY_WARN_ALERTS) return tls_reason::many_warnings;
-  const OSSL_HANDSHAKE_STATE state = SSL_get_state(library_.get());
-  const bool nothing_came = state == TLS_ST_BEFORE || state == TLS_ST_CW_CLNT_HELLO;
-  if (nothing_came && speaks_of_garbage(reason)) return tls_reason::not_tls;
-  return openssl_words(code);
-}
-
-ANYIO_NET_FN tls_info openssl_engine::info() const {
-  tls_info info;
-  const SSL* const library = library_.get();
-  info.version = SSL_get_version(library);
-  if (const SSL_CIPHER* const cipher = SSL_get_current_cipher(library))
-    info.cipher = SSL_CIPHER_standard_name(cipher);
-  const unsigned char* protocol = nullptr;
-  unsigned int protocol_size = 0;
-  SSL_get0_alpn_selected(library, &protocol, &protocol_size);
-  if (protocol_size != 0) info.alpn.assign(reinterpret_cast<const char*>(protocol), protocol_size);
-  info.server_name = server_name_;
-  if (const X509* const certificate = SSL_get0_peer_certificate(library)) {
-    const int size = i2d_X509(certificate, nullptr);
-    if (size > 0) {
-      info.peer_certificate_der.resize(static_cast<std::size_t>(size));
-      auto* out = reinterpret_cast<unsigned char*>(info.peer_certificate_der.data());
-      i2d_X509(certificate, &out);
-    }
-  }
-  info.server_side = SSL_is_server(library) == 1;
-  info.resumed = SSL_session_reused(library) == 1;
-  return info;
-}
-
-/// Called when a client has a session that it may resume. Returns 1 if it takes ownership.
-ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* session) noexcept {
-  const openssl_engine& engine = of(connection);
-  if (engine.session_key_.empty()) return 0;
-  openssl_session kept(session);
-  static_cast<void>(call_without_throwing(
-      [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
-  return 1;  // kept or freed: this function owns it in either case
-}
-
-/// Called when a server knows the name that the client asks for.
-ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert, void*) noexcept {
-  const char* const name = SSL_get_servername(connection, TLSEXT_NAMETYPE_host_name);
-  if (name == nullptr || SSL_is_server(connection) == 0) return SSL_TLSEXT_ERR_OK;
-  openssl_engine& engine = of(connection);
-  if (!call_without_throwing([&] { engine.server_name_ = parse_server_name(name).name; })) {
-    *alert = SSL_AD_INTERNAL_ERROR;
-    return SSL_TLSEXT_ERR_ALERT_FATAL;
-  }
-  const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
-  if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
-  // Otherwise a main certificate with another kind of key could still be shown.
-  SSL_certs_clear(connection);
-  if (identity->show(connection)) return SSL_TLSEXT_ERR_OK;
-  *alert = SSL_AD_INTERNAL_ERROR;
-  return SSL_TLSEXT_ERR_ALERT_FATAL;
-}
-
-/// Called when a server knows the protocols that the client supports.
-ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned char** chosen,
-                                                 unsigned char* chosen_size, const unsigned char* offered,
-                                                 unsigned int offered_size, void*) noexcept {
-  std::span<const unsigned char> own = of(connection).credentials_->protocols_;
-  for (;;) {
-    const std::span<const unsigned char> protocol = take_protocol(own);
-    if (protocol.empty()) return SSL_TLSEXT_ERR_ALERT_FATAL;  // no_application_protocol
-    std::span<const unsigned char> theirs(offered, offered_size);
-    for (;;) {
-      const std::span<const unsigned char> candidate = take_protocol(theirs);
-      if (candidate.empty()) break;
-      if (!std::equal(protocol.begin(), protocol.end(), candidate.begin(), candidate.end())) continue;
-      *chosen = protocol.data();
-      *chosen_size = static_cast<unsigned char>(protocol.size());
-      return SSL_TLSEXT_ERR_OK;
-    }
-  }
-}
-
-// == the context ==
-
-ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
-  ERR_clear_error();
-  const auto refused = [] { return tls_failure("tls", openssl_words(drain_openssl_errors())); };
-  library_.reset(SSL_CTX_new(TLS_method()));
-  SSL_CTX* const library = library_.get();
-  if (library == nullptr) return refused();
-  SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                                SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
-  SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
-  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
-  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
-  constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
-  if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
-  const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
-  if (SSL_CTX_set_min_proto_version(library, least) != 1) {
-    ERR_clear_error();
-    return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
-  }
-
-  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions_`.
-  constexpr unsigned char session_context[] = "anyio_net";
-  if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
-  SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
-  SSL_CTX_sess_set_new_cb(library, openssl_engine::keep_session);
-  if (SSL_CTX_callback_ctrl(library, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB,
-                            reinterpret_cast<void (*)()>(openssl_engine::choose_certificate)) != 1)
-    return refused();
-
-  verify_ = material.verify;
-  verify_client_ = material.verify_client;
-  X509_STORE* const store = SSL_CTX_get_cert_store(library);
-  // A given authority is trusted even if the authority above it is not given.
-  if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
-  system_trust_wanted_ = !material.ca.given();
-  if (material.ca.given()) {
-    const result<std::vector<openssl_certificate>> authorities = read_certificates(material.ca);
-    if (!authorities) return authorities.error();
-    for (const openssl_certificate& authority : *authorities)
-      if (X509_STORE_add_cert(store, authority.get()) != 1) return refused();
-  }
-
-  protocols_ = encode_protocols(material.alpn);
-  if (!protocols_.empty()) {
-    if (SSL_CTX_set_alpn_protos(library, protocols_.data(), static_cast<unsigned int>(protocols_.size())) !=
-        0)
-      return refused();
-    SSL_CTX_set_alpn_select_cb(library, openssl_engine::choose_protocol, nullptr);
-  }
-
-  has_certificate_ = material.certificate.given();
-  if (has_certificate_) {
-    const result<openssl_identity> identity = read_identity(material);
-    if (!identity) return identity.error();
-    ERR_clear_error();
-    if (!identity->show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
-  }
-  return {};
-}
-
-ANYIO_NET_FN void openssl_credentials::trust_system() {
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(trust_mutex_);
-#endif
-  if (!system_trust_wanted_) return;
-  X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
-  const std::string text = read_system_trust();
-  std::string_view rest = text;
-  for (;;) {
-    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
-    if (block.empty()) break;
-    // A certificate that cannot be read is skipped.
-    if (const openssl_certificate authority = read_certificate(block))
-      X509_STORE_add_cert(store, authority.get());
-  }
-  ERR_clear_error();
-  system_trust_wanted_ = false;
-}
-
-/// Null means the main certificate.
-ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
-    std::string_view server_name) const noexcept {
-  const named_identity* const found = certificate_for(further_, server_name);
-  return found == nullptr ? nullptr : &found->identity;
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
-                                                                     std::string_view server_name) {
-  const tls_server_identity server = parse_server_name(server_name);
-  if (verify_ != tls_verify::none) {
-    if (!server.known()) return nullptr;
-    trust_system();
-  }
-  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
-  if (engine->open_client(server)) return engine;
-  engine.reset();
-  ERR_clear_error();
-  return nullptr;
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
-  if (!has_certificate_) return nullptr;
-  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
-  if (engine->open_server()) return engine;
-  engine.reset();
-  ERR_clear_error();
-  return nullptr;
-}
-
-ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
-                                                           const tls_config& config) {
-  std::string name(server_name);
-  const result<tls_material> material = read_further_material(name, config);
-  if (!material) return material.error();
-  result<openssl_identity> identity = read_identity(*material);
-  if (!identity) return identity.error();
-  // A trial, so that a certificate that is too weak for OpenSSL is rejected now.
-  ERR_clear_error();
-  const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
-  if (!trial || !identity->show(trial.get()))
-    return material->certificate.wrong(openssl_words(drain_openssl_errors()));
-  further_.push_back({std::move(name), std::move(*identity)});
-  return {};
-}
-
-}  // namespace detail
-
-ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config config) {
-  const result<detail::tls_material> material = detail::read_material(config);
-  if (!material) return material.error();
-  auto credentials = std::make_shared<detail::openssl_credentials>();
-  const result<> opened = credentials->open(*material);
-  if (!opened) credentials.reset();
-  ERR_clear_error();
-  if (!opened) return opened.error();
-  return std::shared_ptr<tls_context>(std::move(credentials));
-}
-
-}}  // namespace anyio
-
-#endif
-
 // == simulation/fault_backend.ipp =================================================================
 
 // The faults that are possible for each call.
@@ -20974,11 +20965,13 @@ ANYIO_NET_FN sim_session::sim_session(const sim::options& options)
     : network_(std::make_shared<sim_network>(options)),
       options_(options),
       outer_(std::exchange(innermost, this)),
-      outer_close_(std::exchange(close_simulated, &close_descriptor_here)) {}
+      outer_close_(std::exchange(close_simulated, &close_descriptor_here)),
+      outer_security_(std::exchange(security_of_thread, network_.get())) {}
 
 ANYIO_NET_FN sim_session::~sim_session() {
   innermost = outer_;
   close_simulated = outer_close_;
+  security_of_thread = outer_security_;
 }
 
 ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
@@ -20994,7 +20987,7 @@ inline sim::faults faults_above(sim::faults f) noexcept {
 }
 
 ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
-  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_, options_.calendar),
+  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_),
                                                std::shared_ptr<sim_choices>(network_, &network_->choices),
                                                faults_above(options_.faults));
   system_ = made.get();
@@ -21177,16 +21170,9 @@ ANYIO_NET_FN void raise(int signal) {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// --- time and randomness
+// --- time
 
 ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
-
-ANYIO_NET_FN std::int64_t sim_backend::calendar() {
-  if (calendar_ == 0) calendar_ = system_calendar();
-  return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(network_->elapsed()).count();
-}
-
-ANYIO_NET_FN std::uint64_t sim_backend::entropy() { return network_->choices.noise(); }
 
 // --- readiness
 
@@ -22379,6 +22365,7 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       begin_(sim_beginning),
       now_(sim_beginning),
       time_limit_(options.time_limit),
+      calendar_(options.calendar),
       step_limit_(options.step_limit),
       spin_limit_(std::max<std::uint64_t>(100'000, options.step_limit / 100)),
       log_(options.log),
@@ -22433,6 +22420,11 @@ ANYIO_NET_FN bool sim_network::advance(time_point deadline) {
     arrive(a);
   }
   return something;
+}
+
+ANYIO_NET_FN std::int64_t sim_network::calendar() {
+  if (calendar_ == 0) calendar_ = system_calendar();
+  return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(elapsed()).count();
 }
 
 // --- descriptors

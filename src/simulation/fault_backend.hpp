@@ -88,7 +88,6 @@ class faulty_backend final : public backend,
   ANYIO_NET_FN path_service* paths() override { return this; }
   ANYIO_NET_FN batch_service* batches() override { return this; }
   ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
-  ANYIO_NET_FN security_service* security() override { return inner_->security(); }
   ANYIO_NET_FN signal_service* signals() override { return this; }
 
   ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;

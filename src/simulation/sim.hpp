@@ -91,6 +91,7 @@ class sim_session {
   faulty_backend* system_ = nullptr;  // valid while its loop lives
   sim_session* outer_;
   close_hook outer_close_;
+  security_service* outer_security_;
 };
 
 /// Prints the report, and aborts.

@@ -17,11 +17,13 @@ ANYIO_NET_FN sim_session::sim_session(const sim::options& options)
     : network_(std::make_shared<sim_network>(options)),
       options_(options),
       outer_(std::exchange(innermost, this)),
-      outer_close_(std::exchange(close_simulated, &close_descriptor_here)) {}
+      outer_close_(std::exchange(close_simulated, &close_descriptor_here)),
+      outer_security_(std::exchange(security_of_thread, network_.get())) {}
 
 ANYIO_NET_FN sim_session::~sim_session() {
   innermost = outer_;
   close_simulated = outer_close_;
+  security_of_thread = outer_security_;
 }
 
 ANYIO_NET_FN void sim_session::close_descriptor_here(int fd) noexcept {
@@ -37,7 +39,7 @@ inline sim::faults faults_above(sim::faults f) noexcept {
 }
 
 ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
-  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_, options_.calendar),
+  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_),
                                                std::shared_ptr<sim_choices>(network_, &network_->choices),
                                                faults_above(options_.faults));
   system_ = made.get();

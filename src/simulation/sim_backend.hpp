@@ -21,11 +21,9 @@ class sim_backend final : public backend,
                           private path_service,
                           private batch_service,
                           private thread_service,
-                          private security_service,
                           private signal_service {
  public:
-  explicit sim_backend(std::shared_ptr<sim_network> network, std::int64_t calendar) noexcept
-      : network_(std::move(network)), calendar_(calendar) {}
+  explicit sim_backend(std::shared_ptr<sim_network> network) noexcept : network_(std::move(network)) {}
 
   ANYIO_NET_FN time_point now() override;
 
@@ -60,7 +58,6 @@ class sim_backend final : public backend,
   ANYIO_NET_FN path_service* paths() override { return this; }
   ANYIO_NET_FN batch_service* batches() override { return this; }
   ANYIO_NET_FN thread_service* threads() override { return this; }
-  ANYIO_NET_FN security_service* security() override { return this; }
   ANYIO_NET_FN signal_service* signals() override { return this; }
 
  private:
@@ -88,9 +85,6 @@ class sim_backend final : public backend,
   ANYIO_NET_FN std::size_t turns_before_call() override;
   ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
 
-  ANYIO_NET_FN std::int64_t calendar() override;
-  ANYIO_NET_FN std::uint64_t entropy() override;
-
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
   ANYIO_NET_FN bool take_signal(int number) override;
@@ -102,7 +96,6 @@ class sim_backend final : public backend,
   }
 
   std::shared_ptr<sim_network> network_;
-  std::int64_t calendar_;
   bool woken_ = false;
 };
 

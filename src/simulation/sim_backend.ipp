@@ -10,16 +10,9 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// --- time and randomness
+// --- time
 
 ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
-
-ANYIO_NET_FN std::int64_t sim_backend::calendar() {
-  if (calendar_ == 0) calendar_ = system_calendar();
-  return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(network_->elapsed()).count();
-}
-
-ANYIO_NET_FN std::uint64_t sim_backend::entropy() { return network_->choices.noise(); }
 
 // --- readiness
 

@@ -113,7 +113,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
 /// The reason why a run ends before its program does.
 enum class sim_verdict : std::uint8_t { none, deadlock, time_over, steps_over, spins };
 
-class sim_network {
+class sim_network final : public security_service {
  public:
   static constexpr int first_descriptor = first_simulated_descriptor;
 
@@ -135,6 +135,8 @@ class sim_network {
   /// Advances the clock to the next arrival or to the deadline, whichever is first. Returns false at the
   /// deadline, at the time limit, or if nothing is in transit and there is no deadline.
   bool advance(time_point deadline);
+  ANYIO_NET_FN std::int64_t calendar() override;
+  ANYIO_NET_FN std::uint64_t entropy() override { return choices.noise(); }
 
   // --- readiness
   int watch(int fd, std::uint64_t token);
@@ -246,6 +248,7 @@ class sim_network {
   time_point begin_;
   time_point now_;
   duration time_limit_;
+  std::int64_t calendar_;
   std::uint64_t step_limit_;
   std::uint64_t spin_limit_;
   std::uint64_t steps_ = 0;

@@ -21,6 +21,7 @@ ANYIO_NET_FN sim_network::sim_network(const sim::options& options)
       begin_(sim_beginning),
       now_(sim_beginning),
       time_limit_(options.time_limit),
+      calendar_(options.calendar),
       step_limit_(options.step_limit),
       spin_limit_(std::max<std::uint64_t>(100'000, options.step_limit / 100)),
       log_(options.log),
@@ -75,6 +76,11 @@ ANYIO_NET_FN bool sim_network::advance(time_point deadline) {
     arrive(a);
   }
   return something;
+}
+
+ANYIO_NET_FN std::int64_t sim_network::calendar() {
+  if (calendar_ == 0) calendar_ = system_calendar();
+  return calendar_ + std::chrono::duration_cast<std::chrono::seconds>(elapsed()).count();
 }
 
 // --- descriptors

@@ -168,7 +168,8 @@ class thread_service {
   ~thread_service() = default;
 };
 
-/// The time and the randomness that certificates and keys need.
+/// The time and the randomness that certificates and keys need. Not a service of a backend, since TLS engines
+/// know none: see `security_of_thread`.
 class security_service {
  public:
   /// The current time in seconds since 1970, for the dates of certificates.
@@ -272,7 +273,6 @@ class backend {
   virtual detail::path_service* paths() { return nullptr; }
   virtual detail::batch_service* batches() { return nullptr; }
   virtual detail::thread_service* threads() { return nullptr; }
-  virtual detail::security_service* security() { return nullptr; }
   virtual detail::signal_service* signals() { return nullptr; }
 
   // --- memory
@@ -297,6 +297,8 @@ void close_descriptor(int fd) noexcept;
 inline constexpr int first_simulated_descriptor = 1 << 30;
 using close_hook = void (*)(int fd) noexcept;
 inline constinit thread_local close_hook close_simulated = nullptr;
+/// While a simulation runs on this thread: its time and randomness. Null means those of the system.
+inline constinit thread_local security_service* security_of_thread = nullptr;
 [[nodiscard]] std::int64_t system_calendar() noexcept;
 [[nodiscard]] std::uint64_t system_entropy();
 /// Reads a whole file. 0 or a negative errno; -EFBIG for a file of more than 16 MiB.

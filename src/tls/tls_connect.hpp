@@ -4,7 +4,7 @@
 #include "base/config.hpp"
 #include "connection/connect.hpp"
 #include "operation/operation.hpp"
-#include "tls/tls.hpp"
+#include "tls/engine/tls.hpp"
 #include "tls/tls_stream.hpp"
 
 #include <cstdint>

@@ -10,7 +10,7 @@
 #include "operation/operation.hpp"
 #include "operation/synchronization.hpp"
 #include "operation/task.hpp"
-#include "tls/tls.hpp"
+#include "tls/engine/tls.hpp"
 #include "tls/tls_stream.hpp"
 
 #include <concepts>

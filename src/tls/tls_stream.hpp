@@ -16,7 +16,7 @@
 #include "operation/operation.hpp"
 #include "stream/relay.hpp"
 #include "stream/stream.hpp"
-#include "tls/tls.hpp"
+#include "tls/engine/tls.hpp"
 
 #include <memory>
 #include <string>

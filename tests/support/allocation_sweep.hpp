@@ -42,8 +42,10 @@ class unfailing_backend final : public anyio::backend,
   using identity = anyio::detail::file_identity;
 
  public:
-  explicit unfailing_backend(std::unique_ptr<anyio::backend> inner) : inner_(std::move(inner)) {}
+  explicit unfailing_backend(std::unique_ptr<anyio::backend> inner)
+      : inner_(std::move(inner)), security_(std::exchange(anyio::detail::security_of_thread, this)) {}
   ~unfailing_backend() override {
+    anyio::detail::security_of_thread = security_;
     const allow_allocations here;
     inner_.reset();
   }
@@ -145,7 +147,6 @@ class unfailing_backend final : public anyio::backend,
   anyio::detail::path_service* paths() override { return this; }
   anyio::detail::batch_service* batches() override { return this; }
   anyio::detail::thread_service* threads() override { return this; }
-  anyio::detail::security_service* security() override { return this; }
   anyio::detail::signal_service* signals() override { return this; }
 
  private:
@@ -223,11 +224,11 @@ class unfailing_backend final : public anyio::backend,
 
   std::int64_t calendar() override {
     const allow_allocations here;
-    return inner_->security()->calendar();
+    return security_->calendar();
   }
   std::uint64_t entropy() override {
     const allow_allocations here;
-    return inner_->security()->entropy();
+    return security_->entropy();
   }
 
   int catch_signal(int number) override {
@@ -244,6 +245,7 @@ class unfailing_backend final : public anyio::backend,
   }
 
   std::unique_ptr<anyio::backend> inner_;
+  anyio::detail::security_service* security_;
 };
 
 /// What one run has shown.

@@ -582,7 +582,7 @@ std::string compare_with_system(std::span<const system_op> script, const std::st
   const auto network = std::make_shared<anyio::detail::sim_network>(anyio::sim::options{});
   std::vector<std::string> simulated;
   {
-    anyio::detail::sim_backend backend(network, 0);
+    anyio::detail::sim_backend backend(network);
     simulated = run_script(backend, script, "/simulated");
   }
   std::vector<std::string> real;

@@ -1,8 +1,8 @@
 // The TLS engines that there are, and two of them connected in memory: no sockets, no loop.
 //
-// The link calls engines as the contract of src/tls/tls.hpp says, one call at a time and with each end's
-// bytes in pieces of a chosen size, and checks on the way what the contract promises to the driver. Tests cut
-// and damage what is on its way.
+// The link calls engines as the contract of src/tls/engine/tls.hpp says, one call at a time and with each
+// end's bytes in pieces of a chosen size, and checks on the way what the contract promises to the driver.
+// Tests cut and damage what is on its way.
 #pragma once
 
 #include "anyio_net.hpp"

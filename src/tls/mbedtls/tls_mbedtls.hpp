@@ -3,7 +3,7 @@
 
 #include "base/config.hpp"
 #include "base/result.hpp"
-#include "tls/tls.hpp"
+#include "tls/engine/tls.hpp"
 
 #include <memory>
 

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "base/address.hpp"
+#include "tls/engine/tls_credentials.hpp"
 #include "tls/mbedtls/tls_mbedtls.hpp"
-#include "tls/tls_credentials.hpp"
 
 #if defined(ANYIO_NET_MBEDTLS)
 

@@ -4,7 +4,7 @@
 #include "base/buffer.hpp"
 #include "base/error.hpp"
 #include "base/result.hpp"
-#include "tls/tls_credentials.hpp"
+#include "tls/engine/tls_credentials.hpp"
 
 #if defined(ANYIO_NET_OPENSSL)
 

@@ -1,8 +1,8 @@
 // Reading the texts of a configuration, and the texts of their errors.
 #pragma once
 
-#include "loop/loop.hpp"
-#include "tls/tls_credentials.hpp"
+#include "system/backend.hpp"
+#include "tls/engine/tls_credentials.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -201,17 +201,11 @@ ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) n
   return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
 }
 
-/// The service of this thread's loop; null means that of the machine.
-inline security_service* own_security() {
-  loop_core* const loop = loop_core::current_or_null();
-  return loop != nullptr && loop->alive() ? loop->system().security() : nullptr;
-}
-
 ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
-  security_service* const own = own_security();
   auto* p = static_cast<std::byte*>(into);
   while (size != 0) {
-    const std::uint64_t value = own != nullptr ? own->entropy() : system_entropy();
+    const std::uint64_t value =
+        security_of_thread != nullptr ? security_of_thread->entropy() : system_entropy();
     const std::size_t n = std::min(size, sizeof value);
     std::memcpy(p, &value, n);
     p += n;
@@ -220,8 +214,7 @@ ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
 }
 
 ANYIO_NET_FN std::int64_t calendar_now() {
-  security_service* const own = own_security();
-  return own != nullptr ? own->calendar() : system_calendar();
+  return security_of_thread != nullptr ? security_of_thread->calendar() : system_calendar();
 }
 
 }}}  // namespace anyio::detail

@@ -6,7 +6,7 @@
 #include "base/address.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
-#include "tls/tls.hpp"
+#include "tls/engine/tls.hpp"
 
 #include <array>
 #include <cstdint>
@@ -121,9 +121,9 @@ auto certificate_for(Certificates& all, std::string_view host) noexcept -> declt
   return found;
 }
 
-/// Draws random bytes, from this thread's loop if there is one, so that a simulation repeats them.
+/// Draws random bytes, from the simulation if one runs on this thread, so that it repeats them.
 void draw_random(void* into, std::size_t size);
-/// Seconds since 1970, from this thread's loop if there is one.
+/// Seconds since 1970, from the simulation if one runs on this thread.
 [[nodiscard]] std::int64_t calendar_now();
 
 /// Sessions that clients may resume: the latest one of each recently used server. Any thread may use it.

@@ -1,7 +1,7 @@
 // The texts of TLS errors.
 #pragma once
 
-#include "tls/tls.hpp"
+#include "tls/engine/tls.hpp"
 
 #include <algorithm>
 

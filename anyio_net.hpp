@@ -1171,6 +1171,30 @@ class byte_queue {
 
 }}  // namespace anyio
 
+// == base/mutex.hpp ===============================================================================
+
+// A mutex that costs nothing without threads. Only for tables that several loops share: the library's hot
+// paths take no lock.
+
+#if !defined(ANYIO_NET_NO_THREADS)
+#include <mutex>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+#if !defined(ANYIO_NET_NO_THREADS)
+using process_mutex = std::mutex;
+using process_lock = std::lock_guard<std::mutex>;
+#else
+struct process_mutex {};
+struct process_lock {
+  explicit process_lock(process_mutex&) noexcept {}
+  ~process_lock() {}  // so that an unused one causes no warning
+};
+#endif
+
+}}}  // namespace anyio::detail
+
 // == system/backend.hpp ===========================================================================
 
 // The seam: the interface between the library and the system.
@@ -1919,14 +1943,10 @@ namespace detail {
 // sessions to resume. So the same mistake has the same error text with every TLS library. This part must not
 // know a TLS library.
 
-#include <array>
+#include <algorithm>
 #include <iterator>
 #include <list>
 #include <optional>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -2014,19 +2034,6 @@ struct tls_server_identity {
 /// Whether a name, whose first label may be "*", covers a host (RFC 9525, section 6.3).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 
-/// Of several certificates, the one for a host; null if there is none. An exact name has priority over a
-/// wildcard.
-template <class Certificates>
-auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
-  decltype(&*all.begin()) found = nullptr;
-  for (auto& certificate : all) {
-    if (!covers_name(certificate.name, host)) continue;
-    if (!certificate.name.starts_with("*.")) return &certificate;
-    if (found == nullptr) found = &certificate;
-  }
-  return found;
-}
-
 /// Draws random bytes, from the simulation if one runs on this thread, so that it repeats them.
 void draw_random(void* into, std::size_t size);
 /// Seconds since 1970, from the simulation if one runs on this thread.
@@ -2039,14 +2046,14 @@ class tls_sessions {
   void put(const std::string& server, Session session) {
     constexpr std::size_t most = 64;
     if (server.empty()) return;
-    const guard lock(mutex_);
+    const process_lock lock(mutex_);
     forget(server);
     sessions_.emplace_front(server, std::move(session));
     if (sessions_.size() > most) sessions_.pop_back();
   }
   /// Removes and returns a session: a TLS 1.3 ticket should be used only once (RFC 8446, appendix C.4).
   [[nodiscard]] std::optional<Session> take(const std::string& server) {
-    const guard lock(mutex_);
+    const process_lock lock(mutex_);
     for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
       if (i->first != server) continue;
       std::optional<Session> found(std::move(i->second));
@@ -2057,23 +2064,109 @@ class tls_sessions {
   }
 
  private:
-#if !defined(ANYIO_NET_NO_THREADS)
-  using mutex = std::mutex;
-  using guard = std::lock_guard<std::mutex>;
-#else
-  struct mutex {};
-  struct guard {
-    explicit guard(mutex&) noexcept {}
-    ~guard() {}
-  };
-#endif
   void forget(const std::string& server) {
     for (auto i = sessions_.begin(); i != sessions_.end();)
       i = i->first == server ? sessions_.erase(i) : std::next(i);
   }
 
-  mutex mutex_;
+  process_mutex mutex_;
   std::list<std::pair<std::string, Session>> sessions_;
+};
+
+/// Takes received bytes out of the pipe. Returns how many, and notes if there were fewer than asked for.
+inline std::size_t take_received(tls_pipe& pipe, void* into, std::size_t size) noexcept {
+  const std::size_t n = std::min(size, pipe.rx.size());
+  if (n < size) pipe.starved = true;
+  if (n != 0) std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  return n;
+}
+
+/// The base of a context: the part that is alike for every TLS library. `Certificate` is a certificate with
+/// its key, and has the `name` of its server. Members of Derived:
+///   turn                                  held during calls of the library
+///   result<> set_up(tls_material&)        called once, before any other function
+///   result<> read(Certificate&, const tls_material&)
+///   void trust(const std::string&)        trusts all authorities of a text that can be read
+///   std::unique_ptr<Engine> make_engine(tls_pipe&, tls_server_identity&&, bool server_side)   or null
+///
+/// Derived allows only these in TLS 1.2: ephemeral keys on curves, so that a key that is stolen later
+/// decrypts nothing, and ciphers that authenticate what they encrypt. CBC ciphers have been broken by timing
+/// (Lucky 13), and a peer that has one with SHA-256 also has one with GCM: RFC 5289 introduced both. And in
+/// no version a finite-field group: one replayed hello of a client would cost the server a long computation
+/// (D(HE)at, CVE-2002-20001).
+template <class Derived, class Certificate, class Session>
+class tls_credentials : public tls_context, public std::enable_shared_from_this<Derived> {
+ public:
+  static result<std::shared_ptr<tls_context>> make(const tls_config& config) {
+    const typename Derived::turn turn;
+    result<tls_material> material = read_material(config);
+    if (!material) return material.error();
+    const auto made = std::make_shared<Derived>();
+    made->verify = material->verify;
+    made->verify_client = material->verify_client;
+    made->has_certificate_ = material->certificate.given();
+    made->system_trust_ = !material->ca.given();
+    if (result<> r = made->set_up(*material); !r) return r.error();
+    return std::shared_ptr<tls_context>(made);
+  }
+
+  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override {
+    const typename Derived::turn turn;
+    tls_server_identity server = parse_server_name(server_name);
+    if (verify != tls_verify::none) {
+      if (!server.known()) return nullptr;
+      trust_system();
+    }
+    return derived().make_engine(pipe, std::move(server), false);
+  }
+  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override {
+    const typename Derived::turn turn;
+    if (!has_certificate_) return nullptr;
+    return derived().make_engine(pipe, tls_server_identity(), true);
+  }
+  result<> add_certificate(std::string_view server_name, const tls_config& config) override {
+    const typename Derived::turn turn;
+    std::string name(server_name);
+    const result<tls_material> material = read_further_material(name, config);
+    if (!material) return material.error();
+    std::list<Certificate> added(1);  // the library may refer to its address
+    added.front().name = std::move(name);
+    result<> r = derived().read(added.front(), *material);
+    if (r) further_.splice(further_.end(), added);
+    return r;
+  }
+
+  /// The certificate for a name that a client asks for; null means the main one. An exact name has priority
+  /// over a wildcard.
+  [[nodiscard]] Certificate* further(std::string_view host) noexcept {
+    Certificate* found = nullptr;
+    for (Certificate& certificate : further_) {
+      if (!covers_name(certificate.name, host)) continue;
+      if (!certificate.name.starts_with("*.")) return &certificate;
+      if (found == nullptr) found = &certificate;
+    }
+    return found;
+  }
+
+  tls_sessions<Session> sessions;
+  tls_verify verify = tls_verify::peer;
+  tls_verify verify_client = tls_verify::none;
+
+ private:
+  Derived& derived() noexcept { return static_cast<Derived&>(*this); }
+  /// Reads the system's authorities, once, unless others are given.
+  void trust_system() {
+    const process_lock lock(trust_mutex_);
+    if (!system_trust_) return;
+    derived().trust(read_system_trust());
+    system_trust_ = false;
+  }
+
+  std::list<Certificate> further_;
+  bool has_certificate_ = false;
+  bool system_trust_ = false;
+  process_mutex trust_mutex_;
 };
 
 }}}  // namespace anyio::detail
@@ -4151,7 +4244,6 @@ task<T> promise_common<T>::get_return_object() noexcept {
 // outcome that it needs arrives, so that a view that a child returns is still valid. Destroying a composite
 // destroys its children. This part must not know what a child does.
 
-#include <algorithm>
 #include <tuple>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -9927,10 +10019,6 @@ struct options {
 #include <utility>
 #include <vector>
 
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
@@ -10067,9 +10155,7 @@ class faulty_backend final : public backend,
   std::uint64_t turn_ = 2;
   bool owes_ = false;
   bool interrupted_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex mutex_;  // protects the choices
-#endif
+  process_mutex mutex_;  // protects the choices
 };
 
 }  // namespace detail
@@ -13086,10 +13172,6 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return 
 
 // The texts of TLS errors.
 
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
@@ -13106,10 +13188,8 @@ inline const char* keep_text(std::string_view text) {
   constexpr std::size_t most = 512;
   static kept_text* first = nullptr;
   static std::size_t count = 0;
-#if !defined(ANYIO_NET_NO_THREADS)
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-#endif
+  static process_mutex mutex;
+  const process_lock lock(mutex);
   for (const kept_text* known = first; known != nullptr; known = known->next)
     if (known->text == text) return known->text.c_str();
   if (count == most) return nullptr;
@@ -13745,17 +13825,12 @@ class mbedtls_certificate {
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <list>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -13773,10 +13848,25 @@ class mbedtls_kept_session {
   std::string peer_certificate;  // a resumed TLS 1.3 session does not send it again
 };
 
+// Fields for which 2.28 has no functions, and 3 has none or different ones.
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+inline constexpr auto mbedtls_state = &mbedtls_ssl_context::MBEDTLS_PRIVATE(state);
+inline constexpr auto mbedtls_in_left = &mbedtls_ssl_context::MBEDTLS_PRIVATE(in_left);
+inline constexpr auto mbedtls_in_msg = &mbedtls_ssl_context::MBEDTLS_PRIVATE(in_msg);
+inline constexpr auto mbedtls_in_msgtype = &mbedtls_ssl_context::MBEDTLS_PRIVATE(in_msgtype);
+#else
+inline constexpr auto mbedtls_state = &mbedtls_ssl_context::state;
+inline constexpr auto mbedtls_in_left = &mbedtls_ssl_context::in_left;
+inline constexpr auto mbedtls_in_msg = &mbedtls_ssl_context::in_msg;
+inline constexpr auto mbedtls_in_msgtype = &mbedtls_ssl_context::in_msgtype;
+#endif
+
 /// The state that all connections share.
-class mbedtls_credentials final : public tls_context,
-                                  public std::enable_shared_from_this<mbedtls_credentials> {
+class mbedtls_credentials final
+    : public tls_credentials<mbedtls_credentials, mbedtls_certificate, mbedtls_kept_session> {
  public:
+  using turn = mbedtls_turn;
+
   mbedtls_credentials() noexcept {
     mbedtls_ssl_config_init(&client_);
     mbedtls_ssl_config_init(&server_);
@@ -13796,24 +13886,17 @@ class mbedtls_credentials final : public tls_context,
 #endif
   }
 
-  /// Must be called once, before any other function.
   [[nodiscard]] result<> set_up(tls_material& material);
-
-  ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
-  ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
-  ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
-
-  /// The certificate for a name that a client asks for; null means the main certificate.
-  [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
-    return certificate_for(further_, server_name);
+  [[nodiscard]] result<> read(mbedtls_certificate& into, const tls_material& material) {
+    return into.read(material);
   }
-  [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
-  [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
+  void trust(const std::string& text);
+  [[nodiscard]] std::unique_ptr<tls_engine> make_engine(tls_pipe& pipe, tls_server_identity&& identity,
+                                                        bool server_side);
 
  private:
   [[nodiscard]] int configure(mbedtls_ssl_config& config, int endpoint, tls_version least);
   [[nodiscard]] int offer_tickets();
-  void need_authorities();
 
   mbedtls_ssl_config client_;
   mbedtls_ssl_config server_;
@@ -13822,20 +13905,9 @@ class mbedtls_credentials final : public tls_context,
   mbedtls_ssl_ticket_context tickets_;
 #endif
   mbedtls_certificate main_;
-  std::list<mbedtls_certificate> further_;
   std::vector<std::string> protocols_;  // mbedTLS refers to these three
   std::vector<const char*> protocol_list_;
   std::vector<int> ciphers_;
-  tls_sessions<mbedtls_kept_session> sessions_;
-  tls_verify verify_ = tls_verify::peer;
-  tls_verify verify_client_ = tls_verify::none;
-  bool has_certificate_ = false;
-  bool system_trust_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::once_flag authorities_read_;
-#else
-  bool authorities_read_ = false;
-#endif
 };
 
 /// One end of a connection.
@@ -13856,7 +13928,7 @@ class mbedtls_engine final : public tls_engine {
     mbedtls_ssl_free(&ssl_);
   }
 
-  /// Must be called once, before any other function. Returns false if there is no memory.
+  /// Called once, before any other function. Returns false if there is no memory.
   [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
 
   ANYIO_NET_FN tls_status handshake() override;
@@ -13876,19 +13948,13 @@ class mbedtls_engine final : public tls_engine {
   static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
   static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
 
-  // Fields for which 2.28 has no functions, and 3 has none or different ones.
-  [[nodiscard]] int state() const noexcept;
   [[nodiscard]] bool is_version(std::string_view version) const noexcept {
     return mbedtls_ssl_get_version(&ssl_) == version;
   }
-  [[nodiscard]] int alert() const noexcept;
-  [[nodiscard]] bool begins_record() const noexcept;
-  [[nodiscard]] bool warned() const noexcept;
   /// Whether the peer sent too many warnings: as many as OpenSSL rejects, too.
   [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
 
   [[nodiscard]] bool is_foreign() const noexcept;
-  [[nodiscard]] std::string session_key() const;
   void offer_session();
   void keep_session();
   [[nodiscard]] bool client_is_refused();
@@ -13942,15 +14008,15 @@ ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std
 
 ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::size_t size) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  tls_pipe& pipe = engine.pipe_;
-  const std::size_t n = std::min(size, pipe.rx.size());
-  if (n < size) pipe.starved = true;
-  if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
-  // mbedTLS ignores warnings, and goes on to the next record.
-  if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
-  if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
-  std::memcpy(into, pipe.rx.data(), n);
-  pipe.rx = pipe.rx.subspan(n);
+  if (!engine.pipe_.rx.empty()) {
+    // mbedTLS ignores warnings, and goes on to the next record. A record begins if it has no byte of it yet;
+    // the last one was a warning if it was an alert, since it did not end the connection.
+    const bool warned = engine.ssl_.*mbedtls_in_msgtype == MBEDTLS_SSL_MSG_ALERT;
+    if (engine.ssl_.*mbedtls_in_left == 0) engine.warnings_ = warned ? engine.warnings_ + 1 : 0;
+    if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+  }
+  const std::size_t n = take_received(engine.pipe_, into, size);
+  if (n == 0) return engine.pipe_.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
   const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
   std::copy_n(into, kept, engine.head_.begin() + static_cast<std::ptrdiff_t>(engine.begun_));
   engine.begun_ += kept;
@@ -13998,40 +14064,6 @@ ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_c
   return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
 }
 
-ANYIO_NET_FN int mbedtls_engine::state() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(state);
-#else
-  return ssl_.state;
-#endif
-}
-
-ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
-#else
-  return ssl_.in_msg[1];
-#endif
-}
-
-/// Whether mbedTLS has no byte yet of the record that it asks for.
-ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
-#else
-  return ssl_.in_left == 0;
-#endif
-}
-
-/// Whether the last record was an alert. It did not end the connection, so it was a warning.
-ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_msgtype) == MBEDTLS_SSL_MSG_ALERT;
-#else
-  return ssl_.in_msgtype == MBEDTLS_SSL_MSG_ALERT;
-#endif
-}
-
 /// Whether the first bytes received do not begin a record (RFC 8446, section 5.1).
 ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
@@ -14040,11 +14072,8 @@ ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
 }
 
-/// The key under which a client keeps sessions; empty if it does not know the server.
-ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
-
 ANYIO_NET_FN void mbedtls_engine::offer_session() {
-  std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());
+  std::optional<mbedtls_kept_session> kept = credentials_->sessions.take(session_key(identity_));
   if (!kept) return;
   mbedtls_ssl_session session;
   mbedtls_ssl_session_init(&session);
@@ -14071,14 +14100,14 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
     kept.peer_certificate = shown_certificate();
     if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
                                  &size) == 0)
-      credentials_->sessions().put(session_key(), std::move(kept));
+      credentials_->sessions.put(session_key(identity_), std::move(kept));
   }
 }
 
 /// Whether an optional client certificate is wrong. mbedTLS continues with it, so it is checked before the
 /// handshake is over.
 ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
-  if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
+  if (!server_side_ || credentials_->verify_client != tls_verify::optional) return false;
   constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
   const std::uint32_t flags = mbedtls_ssl_get_verify_result(&ssl_);
   if ((flags & ~harmless) == 0) return false;
@@ -14124,9 +14153,9 @@ ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
 ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
   const std::size_t before = pipe_.tx.size();
-  while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
+  while (ssl_.*mbedtls_state != MBEDTLS_SSL_HANDSHAKE_OVER) {
     // A resumed handshake never has this state, under any version and at either end.
-    if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
+    if (ssl_.*mbedtls_state == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
       peer_certificate_.clear();
 #if MBEDTLS_VERSION_NUMBER < 0x03000000
     mbedtls_in_handshake = &ssl_;
@@ -14212,7 +14241,7 @@ ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
   if (is_foreign()) return tls_reason::not_tls;
   if (is_flooded()) return tls_reason::many_warnings;
   switch (failure_) {
-    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
+    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason((ssl_.*mbedtls_in_msg)[1]);
     case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
     case MBEDTLS_ERR_SSL_INVALID_MAC:
     case MBEDTLS_ERR_SSL_INVALID_RECORD: return tls_reason::bad_record;
@@ -14241,8 +14270,6 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
   mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
   mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
-  // No finite-field group: one replayed hello of a client would cost the server a long computation (D(HE)at,
-  // CVE-2002-20001).
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   mbedtls_ssl_conf_min_tls_version(
       &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
@@ -14277,7 +14304,7 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   if (!protocols_.empty())
     if (const int code = mbedtls_ssl_conf_alpn_protocols(&config, protocol_list_.data()); code != 0)
       return code;
-  return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
+  return main_.chain.raw.len != 0 ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
 }
 
 /// Lets the clients of a server resume, where that is possible.
@@ -14286,7 +14313,7 @@ ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
   // Some tickets do not identify the client: those of TLS 1.3, and those of an mbedTLS that does not keep its
   // certificate.
 #if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
-  if (verify_client_ != tls_verify::none) return 0;
+  if (verify_client != tls_verify::none) return 0;
 #endif
   constexpr std::uint32_t lifetime = 86400;
   if (const int code =
@@ -14309,23 +14336,15 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   if (cryptography != PSA_SUCCESS)
     return tls_failure("mbedtls_context", "the library's cryptography does not start");
 #endif
-  if (material.certificate.given()) {
+  if (material.certificate.given())
     if (result<> r = main_.read(material); !r) return r;
-    has_certificate_ = true;
-  }
   if (material.ca.given()) {
     if (const char* wrong = mbedtls_read_certificates(authorities_, material.ca.text); wrong != nullptr)
       return material.ca.wrong(wrong);
   }
-  system_trust_ = !material.ca.given();
-  verify_ = material.verify;
-  verify_client_ = material.verify_client;
   protocols_ = std::move(material.alpn);
   for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
   protocol_list_.push_back(nullptr);
-  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
-  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
-  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
     const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
     const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
@@ -14341,7 +14360,7 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   if (const int code = configure(client_, MBEDTLS_SSL_IS_CLIENT, material.min_version); code != 0)
     return failed(code);
   mbedtls_ssl_conf_authmode(
-      &client_, verify_ == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
+      &client_, verify == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
 #if MBEDTLS_VERSION_NUMBER >= 0x03060100 && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
     defined(MBEDTLS_SSL_SESSION_TICKETS)
   mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
@@ -14350,73 +14369,32 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
 
   if (const int code = configure(server_, MBEDTLS_SSL_IS_SERVER, material.min_version); code != 0)
     return failed(code);
-  mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
-                                      : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
-                                                                               : MBEDTLS_SSL_VERIFY_REQUIRED);
+  mbedtls_ssl_conf_authmode(&server_, verify_client == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
+                                      : verify_client == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
+                                                                              : MBEDTLS_SSL_VERIFY_REQUIRED);
   mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
   if (const int code = offer_tickets(); code != 0) return failed(code);
   return {};
 }
 
-/// Reads the system's authorities, once, unless others are given.
-ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
-  const auto read = [this] {
-    if (!system_trust_) return;
-    const std::string text = read_system_trust();
-    // A certificate in it that cannot be read is not trusted; the others are.
-    static_cast<void>(mbedtls_x509_crt_parse(
-        &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
-  };
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::call_once(authorities_read_, read);
-#else
-  if (!std::exchange(authorities_read_, true)) read();
-#endif
+ANYIO_NET_FN void mbedtls_credentials::trust(const std::string& text) {
+  // A certificate in it that cannot be read is not trusted; the others are.
+  static_cast<void>(mbedtls_x509_crt_parse(
+      &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
 }
 
-ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& pipe,
-                                                                     std::string_view server_name) {
-  const mbedtls_turn turn;
-  tls_server_identity identity = parse_server_name(server_name);
-  if (verify_ != tls_verify::none) {
-    if (!identity.known()) return nullptr;
-    need_authorities();
-  }
-  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), false);
-  if (!engine->set_up(client_)) return nullptr;
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::make_engine(tls_pipe& pipe,
+                                                                          tls_server_identity&& identity,
+                                                                          bool server_side) {
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), server_side);
+  if (!engine->set_up(server_side ? server_ : client_)) return nullptr;
   return engine;
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
-  const mbedtls_turn turn;
-  if (!has_certificate_) return nullptr;
-  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
-  if (!engine->set_up(server_)) return nullptr;
-  return engine;
-}
-
-ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
-                                                           const tls_config& config) {
-  const mbedtls_turn turn;
-  std::string name(server_name);
-  result<tls_material> material = read_further_material(name, config);
-  if (!material) return material.error();
-  std::list<mbedtls_certificate> added(1);  // mbedTLS refers to its address
-  added.front().name = std::move(name);
-  result<> r = added.front().read(*material);
-  if (r) further_.splice(further_.end(), added);
-  return r;
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config) {
-  const detail::mbedtls_turn turn;
-  result<detail::tls_material> material = detail::read_material(config);
-  if (!material) return material.error();
-  auto credentials = std::make_shared<detail::mbedtls_credentials>();
-  if (result<> r = credentials->set_up(*material); !r) return r.error();
-  return std::shared_ptr<tls_context>(std::move(credentials));
+  return detail::mbedtls_credentials::make(config);
 }
 
 }}  // namespace anyio
@@ -14465,6 +14443,16 @@ using openssl_certificate = openssl_ptr<X509, X509_free>;
 using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
 using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
 using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
+
+/// Held during calls of OpenSSL: its queue of errors belongs to the thread, and is empty before and
+/// afterwards.
+class openssl_turn {
+ public:
+  openssl_turn() noexcept { ERR_clear_error(); }
+  openssl_turn(const openssl_turn&) = delete;
+  openssl_turn& operator=(const openssl_turn&) = delete;
+  ~openssl_turn() { ERR_clear_error(); }
+};
 
 /// ERR_clear_error, but cheap if there are no errors.
 inline void forget_openssl_errors() noexcept {
@@ -14518,17 +14506,19 @@ struct openssl_password {
   }
 };
 
+/// Reads a block with one of OpenSSL's functions; null if it is not of that kind.
+template <class T, class Read>
+T* read_pem_block(std::string_view block, openssl_password& password, Read* read) noexcept {
+  const openssl_turn turn;
+  if (block.size() > INT_MAX) return nullptr;
+  const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+  return bio ? read(bio.get(), nullptr, openssl_password::answer, &password) : nullptr;
+}
+
 /// Returns null if the block is not a certificate.
 inline openssl_certificate read_certificate(std::string_view block) noexcept {
-  ERR_clear_error();
-  openssl_certificate certificate;
-  if (block.size() <= INT_MAX) {
-    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
-    openssl_password none;
-    if (bio) certificate.reset(PEM_read_bio_X509_AUX(bio.get(), nullptr, openssl_password::answer, &none));
-  }
-  ERR_clear_error();
-  return certificate;
+  openssl_password none;
+  return openssl_certificate(read_pem_block<X509>(block, none, PEM_read_bio_X509_AUX));
 }
 
 inline result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
@@ -14550,13 +14540,7 @@ inline result<openssl_key> read_private_key(const tls_text& from, std::string_vi
   const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
   if (block.empty()) return from.wrong(tls_reason::no_private_key);
   openssl_password answers{password};
-  openssl_key key;
-  ERR_clear_error();
-  if (block.size() <= INT_MAX) {
-    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
-    if (bio) key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, openssl_password::answer, &answers));
-  }
-  ERR_clear_error();
+  openssl_key key(read_pem_block<EVP_PKEY>(block, answers, PEM_read_bio_PrivateKey));
   if (key) return key;
   if (!answers.asked) return from.wrong(tls_reason::bad_private_key);
   const char* const reason = password.empty() ? tls_reason::password_missing : tls_reason::password_wrong;
@@ -14565,38 +14549,35 @@ inline result<openssl_key> read_private_key(const tls_text& from, std::string_vi
 
 /// The certificates and the key that one end shows.
 struct openssl_identity {
+  std::string name;  // the server's name, for further certificates
   openssl_certificate certificate;
   openssl_certificates chain;  // those that lead to the authority
   openssl_key key;
 
-  bool show(SSL* connection) const noexcept {
+  [[nodiscard]] bool show(SSL* connection) const noexcept {
     return SSL_use_cert_and_key(connection, certificate.get(), key.get(), chain.get(), 1) == 1;
   }
-  bool show(SSL_CTX* all) const noexcept {
+  [[nodiscard]] bool show(SSL_CTX* all) const noexcept {
     return SSL_CTX_use_cert_and_key(all, certificate.get(), key.get(), chain.get(), 1) == 1;
   }
-};
-
-inline result<openssl_identity> read_identity(const tls_material& material) {
-  result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
-  if (!certificates) return certificates.error();
-  result<openssl_key> key = read_private_key(material.private_key, material.password);
-  if (!key) return key.error();
-  openssl_identity identity;
-  identity.key = std::move(*key);
-  identity.certificate = std::move(certificates->front());
-  identity.chain.reset(sk_X509_new_null());
-  for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
-    if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
-      return material.certificate.wrong(openssl_words(drain_openssl_errors()));
-    static_cast<void>(i->release());  // the stack owns it now
-  }
-  if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
+  [[nodiscard]] result<> read(const tls_material& material) {
+    result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
+    if (!certificates) return certificates.error();
+    result<openssl_key> own = read_private_key(material.private_key, material.password);
+    if (!own) return own.error();
+    key = std::move(*own);
+    certificate = std::move(certificates->front());
+    chain.reset(sk_X509_new_null());
+    for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
+      if (!chain || sk_X509_push(chain.get(), i->get()) == 0)
+        return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+      static_cast<void>(i->release());  // the stack owns it now
+    }
+    if (X509_check_private_key(certificate.get(), key.get()) == 1) return {};
     ERR_clear_error();
     return material.private_key.wrong(tls_reason::other_private_key);
   }
-  return identity;
-}
+};
 
 }}}  // namespace anyio::detail
 
@@ -14626,10 +14607,6 @@ inline result<openssl_identity> read_identity(const tls_material& material) {
 #include <string>
 #include <utility>
 #include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -14682,8 +14659,7 @@ inline bool set_groups(SSL_CTX* library, const char* list) {
   return SSL_CTX_ctrl(library, SSL_CTRL_SET_GROUPS_LIST, 0, const_cast<char*>(list)) == 1;
 }
 
-/// Chooses the groups for key agreement. No finite-field group: one replayed hello of a client would cost the
-/// server a long computation (D(HE)at, CVE-2002-20001).
+/// Chooses the groups for key agreement.
 inline bool choose_groups(SSL_CTX* library) {
   // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as by default there.
   // Older versions know neither the group nor the asterisk.
@@ -14722,36 +14698,22 @@ inline bool speaks_of_garbage(int reason) noexcept {
 class openssl_engine;
 
 /// The state that all connections share.
-class openssl_credentials final : public tls_context,
-                                  public std::enable_shared_from_this<openssl_credentials> {
+class openssl_credentials final
+    : public tls_credentials<openssl_credentials, openssl_identity, openssl_session> {
  public:
-  result<> open(const tls_material& material);
+  using turn = openssl_turn;
 
-  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
-  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
-  result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+  [[nodiscard]] result<> set_up(const tls_material& material);
+  [[nodiscard]] result<> read(openssl_identity& into, const tls_material& material);
+  void trust(std::string_view text);
+  [[nodiscard]] std::unique_ptr<tls_engine> make_engine(tls_pipe& pipe, tls_server_identity&& identity,
+                                                        bool server_side);
 
  private:
   friend class openssl_engine;
-  struct named_identity {
-    std::string name;
-    openssl_identity identity;
-  };
-
-  void trust_system();
-  const openssl_identity* identity_for(std::string_view server_name) const noexcept;
 
   openssl_ptr<SSL_CTX, SSL_CTX_free> library_;
-  bool has_certificate_ = false;
-  std::vector<named_identity> further_;
   std::vector<unsigned char> protocols_;
-  tls_verify verify_ = tls_verify::peer;
-  tls_verify verify_client_ = tls_verify::none;
-  tls_sessions<openssl_session> sessions_;
-  bool system_trust_wanted_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex trust_mutex_;
-#endif
 };
 
 /// One connection. OpenSSL calls its static functions back. No exception may leave them, so they report a
@@ -14762,9 +14724,8 @@ class openssl_engine final : public tls_engine {
       : credentials_(std::move(credentials)), pipe_(pipe) {}
   ~openssl_engine() override;
 
-  /// `open_client` or `open_server` is called first. Returns false if OpenSSL has no memory.
-  bool open_client(const tls_server_identity& server);
-  bool open_server();
+  /// Called once, before any other function. Returns false if there is no memory.
+  [[nodiscard]] bool set_up(const tls_server_identity& server, bool server_side);
 
   tls_status handshake() override;
   tls_status read(mutable_buffer into, std::size_t& n) override;
@@ -14788,7 +14749,7 @@ class openssl_engine final : public tls_engine {
   static int write_pipe(BIO* bio, const char* data, int size) noexcept;
   static long control_pipe(BIO* bio, int command, long, void*) noexcept;
 
-  bool open();
+  [[nodiscard]] bool set_up_client(const tls_server_identity& server);
   tls_status outcome(int returned) noexcept;
   const char* failure() const noexcept;
 
@@ -14820,16 +14781,10 @@ ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexc
   tls_pipe& pipe = *static_cast<tls_pipe*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
   if (size <= 0) return 0;
-  const auto wanted = static_cast<std::size_t>(size);
-  const std::size_t n = std::min(wanted, pipe.rx.size());
-  if (n < wanted) pipe.starved = true;
-  if (n == 0) {
-    BIO_set_retry_read(bio);
-    return -1;
-  }
-  std::memcpy(into, pipe.rx.data(), n);
-  pipe.rx = pipe.rx.subspan(n);
-  return static_cast<int>(n);
+  const std::size_t n = take_received(pipe, into, static_cast<std::size_t>(size));
+  if (n != 0) return static_cast<int>(n);
+  BIO_set_retry_read(bio);
+  return -1;
 }
 
 ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
@@ -14853,24 +14808,30 @@ ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void
 
 // == the engine ==
 
-ANYIO_NET_FN bool openssl_engine::open() {
-  ERR_clear_error();
+ANYIO_NET_FN bool openssl_engine::set_up(const tls_server_identity& server, bool server_side) {
   library_.reset(SSL_new(credentials_->library_.get()));
+  SSL* const library = library_.get();
   BIO_METHOD* const method = pipe_method();
-  BIO* const bio = library_ != nullptr && method != nullptr ? BIO_new(method) : nullptr;
+  BIO* const bio = library != nullptr && method != nullptr ? BIO_new(method) : nullptr;
   if (bio == nullptr) return false;
   BIO_set_data(bio, &pipe_);
   BIO_set_init(bio, 1);
-  SSL_set_bio(library_.get(), bio, bio);
-  X509_VERIFY_PARAM_set_time(SSL_get0_param(library_.get()), static_cast<time_t>(calendar_now()));
-  return SSL_set_ex_data(library_.get(), 0, this) == 1;
+  SSL_set_bio(library, bio, bio);
+  X509_VERIFY_PARAM_set_time(SSL_get0_param(library), static_cast<time_t>(calendar_now()));
+  if (SSL_set_ex_data(library, 0, this) != 1) return false;
+  if (!server_side) return set_up_client(server);
+  int mode = SSL_VERIFY_NONE;
+  if (credentials_->verify_client != tls_verify::none) mode = SSL_VERIFY_PEER;
+  if (credentials_->verify_client == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  SSL_set_accept_state(library);
+  SSL_set_verify(library, mode, nullptr);
+  return true;
 }
 
-ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server) {
-  if (!open()) return false;
+ANYIO_NET_FN bool openssl_engine::set_up_client(const tls_server_identity& server) {
   SSL* const library = library_.get();
-  const bool verify = credentials_->verify_ != tls_verify::none;
   SSL_set_connect_state(library);
+  const bool verify = credentials_->verify != tls_verify::none;
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
     server_name_ = server.name;
@@ -14887,20 +14848,10 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
       return false;
   }
   session_key_ = session_key(server);
-  if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
+  if (const std::optional<openssl_session> session = credentials_->sessions.take(session_key_)) {
     if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
     ERR_clear_error();
   }
-  return true;
-}
-
-ANYIO_NET_FN bool openssl_engine::open_server() {
-  if (!open()) return false;
-  int mode = SSL_VERIFY_NONE;
-  if (credentials_->verify_client_ != tls_verify::none) mode = SSL_VERIFY_PEER;
-  if (credentials_->verify_client_ == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
-  SSL_set_accept_state(library_.get());
-  SSL_set_verify(library_.get(), mode, nullptr);
   return true;
 }
 
@@ -14920,7 +14871,7 @@ ANYIO_NET_FN tls_status openssl_engine::handshake() {
     // After the client's last message a server sends only tickets.
     if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
   } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
-    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
+    credentials_->sessions.put(session_key_, openssl_session(SSL_get1_session(library)));
   }
   return tls_status::ok;
 }
@@ -15017,7 +14968,7 @@ ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* sess
   if (engine.session_key_.empty()) return 0;
   openssl_session kept(session);
   static_cast<void>(call_without_throwing(
-      [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
+      [&] { engine.credentials_->sessions.put(engine.session_key_, std::move(kept)); }));
   return 1;  // kept or freed: this function owns it in either case
 }
 
@@ -15030,7 +14981,7 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
     *alert = SSL_AD_INTERNAL_ERROR;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
-  const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
+  const openssl_identity* const identity = engine.credentials_->further(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
   // Otherwise a main certificate with another kind of key could still be shown.
   SSL_certs_clear(connection);
@@ -15061,8 +15012,7 @@ ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned
 
 // == the context ==
 
-ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
-  ERR_clear_error();
+ANYIO_NET_FN result<> openssl_credentials::set_up(const tls_material& material) {
   const auto refused = [] { return tls_failure("tls", openssl_words(drain_openssl_errors())); };
   library_.reset(SSL_CTX_new(TLS_method()));
   SSL_CTX* const library = library_.get();
@@ -15070,9 +15020,6 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
-  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
-  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
   if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
@@ -15081,7 +15028,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
     return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
   }
 
-  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions_`.
+  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions`.
   constexpr unsigned char session_context[] = "anyio_net";
   if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
   SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
@@ -15090,12 +15037,9 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
                             reinterpret_cast<void (*)()>(openssl_engine::choose_certificate)) != 1)
     return refused();
 
-  verify_ = material.verify;
-  verify_client_ = material.verify_client;
   X509_STORE* const store = SSL_CTX_get_cert_store(library);
   // A given authority is trusted even if the authority above it is not given.
   if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
-  system_trust_wanted_ = !material.ca.given();
   if (material.ca.given()) {
     const result<std::vector<openssl_certificate>> authorities = read_certificates(material.ca);
     if (!authorities) return authorities.error();
@@ -15111,92 +15055,48 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
     SSL_CTX_set_alpn_select_cb(library, openssl_engine::choose_protocol, nullptr);
   }
 
-  has_certificate_ = material.certificate.given();
-  if (has_certificate_) {
-    const result<openssl_identity> identity = read_identity(material);
-    if (!identity) return identity.error();
+  if (material.certificate.given()) {
+    openssl_identity identity;
+    if (result<> r = identity.read(material); !r) return r;
     ERR_clear_error();
-    if (!identity->show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+    if (!identity.show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
   }
   return {};
 }
 
-ANYIO_NET_FN void openssl_credentials::trust_system() {
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(trust_mutex_);
-#endif
-  if (!system_trust_wanted_) return;
+ANYIO_NET_FN void openssl_credentials::trust(std::string_view text) {
   X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
-  const std::string text = read_system_trust();
-  std::string_view rest = text;
   for (;;) {
-    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    const std::string_view block = take_pem_block(text, "CERTIFICATE");
     if (block.empty()) break;
     // A certificate that cannot be read is skipped.
     if (const openssl_certificate authority = read_certificate(block))
       X509_STORE_add_cert(store, authority.get());
   }
   ERR_clear_error();
-  system_trust_wanted_ = false;
 }
 
-/// Null means the main certificate.
-ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
-    std::string_view server_name) const noexcept {
-  const named_identity* const found = certificate_for(further_, server_name);
-  return found == nullptr ? nullptr : &found->identity;
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
-                                                                     std::string_view server_name) {
-  const tls_server_identity server = parse_server_name(server_name);
-  if (verify_ != tls_verify::none) {
-    if (!server.known()) return nullptr;
-    trust_system();
-  }
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::make_engine(tls_pipe& pipe,
+                                                                          tls_server_identity&& identity,
+                                                                          bool server_side) {
   auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
-  if (engine->open_client(server)) return engine;
-  engine.reset();
-  ERR_clear_error();
-  return nullptr;
+  if (!engine->set_up(identity, server_side)) return nullptr;
+  return engine;
 }
 
-ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
-  if (!has_certificate_) return nullptr;
-  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
-  if (engine->open_server()) return engine;
-  engine.reset();
-  ERR_clear_error();
-  return nullptr;
-}
-
-ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
-                                                           const tls_config& config) {
-  std::string name(server_name);
-  const result<tls_material> material = read_further_material(name, config);
-  if (!material) return material.error();
-  result<openssl_identity> identity = read_identity(*material);
-  if (!identity) return identity.error();
+ANYIO_NET_FN result<> openssl_credentials::read(openssl_identity& into, const tls_material& material) {
+  if (result<> r = into.read(material); !r) return r;
   // A trial, so that a certificate that is too weak for OpenSSL is rejected now.
   ERR_clear_error();
   const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
-  if (!trial || !identity->show(trial.get()))
-    return material->certificate.wrong(openssl_words(drain_openssl_errors()));
-  further_.push_back({std::move(name), std::move(*identity)});
-  return {};
+  if (trial && into.show(trial.get())) return {};
+  return material.certificate.wrong(openssl_words(drain_openssl_errors()));
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config config) {
-  const result<detail::tls_material> material = detail::read_material(config);
-  if (!material) return material.error();
-  auto credentials = std::make_shared<detail::openssl_credentials>();
-  const result<> opened = credentials->open(*material);
-  if (!opened) credentials.reset();
-  ERR_clear_error();
-  if (!opened) return opened.error();
-  return std::shared_ptr<tls_context>(std::move(credentials));
+  return detail::openssl_credentials::make(config);
 }
 
 }}  // namespace anyio
@@ -20476,16 +20376,12 @@ ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
 /// helper threads.
 ANYIO_NET_FN bool faulty_backend::chance(double probability) {
   if (!(probability > 0)) return false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(mutex_);
-#endif
+  const process_lock lock(mutex_);
   return choices_->chance(probability);
 }
 
 ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(mutex_);
-#endif
+  const process_lock lock(mutex_);
   return choices_->pick(bound);
 }
 

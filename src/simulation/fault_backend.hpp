@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/mutex.hpp"
 #include "simulation/sim_choices.hpp"
 #include "simulation/sim_options.hpp"
 #include "system/backend.hpp"
@@ -20,10 +21,6 @@
 #include <string>
 #include <utility>
 #include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -161,9 +158,7 @@ class faulty_backend final : public backend,
   std::uint64_t turn_ = 2;
   bool owes_ = false;
   bool interrupted_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex mutex_;  // protects the choices
-#endif
+  process_mutex mutex_;  // protects the choices
 };
 
 }  // namespace detail

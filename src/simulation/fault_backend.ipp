@@ -64,16 +64,12 @@ ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
 /// helper threads.
 ANYIO_NET_FN bool faulty_backend::chance(double probability) {
   if (!(probability > 0)) return false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(mutex_);
-#endif
+  const process_lock lock(mutex_);
   return choices_->chance(probability);
 }
 
 ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(mutex_);
-#endif
+  const process_lock lock(mutex_);
   return choices_->pick(bound);
 }
 

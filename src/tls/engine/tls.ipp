@@ -1,13 +1,10 @@
 // The texts of TLS errors.
 #pragma once
 
+#include "base/mutex.hpp"
 #include "tls/engine/tls.hpp"
 
 #include <algorithm>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -25,10 +22,8 @@ inline const char* keep_text(std::string_view text) {
   constexpr std::size_t most = 512;
   static kept_text* first = nullptr;
   static std::size_t count = 0;
-#if !defined(ANYIO_NET_NO_THREADS)
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-#endif
+  static process_mutex mutex;
+  const process_lock lock(mutex);
   for (const kept_text* known = first; known != nullptr; known = known->next)
     if (known->text == text) return known->text.c_str();
   if (count == most) return nullptr;

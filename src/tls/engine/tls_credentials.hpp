@@ -5,22 +5,21 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/mutex.hpp"
 #include "base/result.hpp"
 #include "tls/engine/tls.hpp"
 
-#include <array>
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 #include <list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -108,19 +107,6 @@ struct tls_server_identity {
 /// Whether a name, whose first label may be "*", covers a host (RFC 9525, section 6.3).
 [[nodiscard]] bool covers_name(std::string_view pattern, std::string_view host) noexcept;
 
-/// Of several certificates, the one for a host; null if there is none. An exact name has priority over a
-/// wildcard.
-template <class Certificates>
-auto certificate_for(Certificates& all, std::string_view host) noexcept -> decltype(&*all.begin()) {
-  decltype(&*all.begin()) found = nullptr;
-  for (auto& certificate : all) {
-    if (!covers_name(certificate.name, host)) continue;
-    if (!certificate.name.starts_with("*.")) return &certificate;
-    if (found == nullptr) found = &certificate;
-  }
-  return found;
-}
-
 /// Draws random bytes, from the simulation if one runs on this thread, so that it repeats them.
 void draw_random(void* into, std::size_t size);
 /// Seconds since 1970, from the simulation if one runs on this thread.
@@ -133,14 +119,14 @@ class tls_sessions {
   void put(const std::string& server, Session session) {
     constexpr std::size_t most = 64;
     if (server.empty()) return;
-    const guard lock(mutex_);
+    const process_lock lock(mutex_);
     forget(server);
     sessions_.emplace_front(server, std::move(session));
     if (sessions_.size() > most) sessions_.pop_back();
   }
   /// Removes and returns a session: a TLS 1.3 ticket should be used only once (RFC 8446, appendix C.4).
   [[nodiscard]] std::optional<Session> take(const std::string& server) {
-    const guard lock(mutex_);
+    const process_lock lock(mutex_);
     for (auto i = sessions_.begin(); i != sessions_.end(); ++i) {
       if (i->first != server) continue;
       std::optional<Session> found(std::move(i->second));
@@ -151,23 +137,109 @@ class tls_sessions {
   }
 
  private:
-#if !defined(ANYIO_NET_NO_THREADS)
-  using mutex = std::mutex;
-  using guard = std::lock_guard<std::mutex>;
-#else
-  struct mutex {};
-  struct guard {
-    explicit guard(mutex&) noexcept {}
-    ~guard() {}
-  };
-#endif
   void forget(const std::string& server) {
     for (auto i = sessions_.begin(); i != sessions_.end();)
       i = i->first == server ? sessions_.erase(i) : std::next(i);
   }
 
-  mutex mutex_;
+  process_mutex mutex_;
   std::list<std::pair<std::string, Session>> sessions_;
+};
+
+/// Takes received bytes out of the pipe. Returns how many, and notes if there were fewer than asked for.
+inline std::size_t take_received(tls_pipe& pipe, void* into, std::size_t size) noexcept {
+  const std::size_t n = std::min(size, pipe.rx.size());
+  if (n < size) pipe.starved = true;
+  if (n != 0) std::memcpy(into, pipe.rx.data(), n);
+  pipe.rx = pipe.rx.subspan(n);
+  return n;
+}
+
+/// The base of a context: the part that is alike for every TLS library. `Certificate` is a certificate with
+/// its key, and has the `name` of its server. Members of Derived:
+///   turn                                  held during calls of the library
+///   result<> set_up(tls_material&)        called once, before any other function
+///   result<> read(Certificate&, const tls_material&)
+///   void trust(const std::string&)        trusts all authorities of a text that can be read
+///   std::unique_ptr<Engine> make_engine(tls_pipe&, tls_server_identity&&, bool server_side)   or null
+///
+/// Derived allows only these in TLS 1.2: ephemeral keys on curves, so that a key that is stolen later
+/// decrypts nothing, and ciphers that authenticate what they encrypt. CBC ciphers have been broken by timing
+/// (Lucky 13), and a peer that has one with SHA-256 also has one with GCM: RFC 5289 introduced both. And in
+/// no version a finite-field group: one replayed hello of a client would cost the server a long computation
+/// (D(HE)at, CVE-2002-20001).
+template <class Derived, class Certificate, class Session>
+class tls_credentials : public tls_context, public std::enable_shared_from_this<Derived> {
+ public:
+  static result<std::shared_ptr<tls_context>> make(const tls_config& config) {
+    const typename Derived::turn turn;
+    result<tls_material> material = read_material(config);
+    if (!material) return material.error();
+    const auto made = std::make_shared<Derived>();
+    made->verify = material->verify;
+    made->verify_client = material->verify_client;
+    made->has_certificate_ = material->certificate.given();
+    made->system_trust_ = !material->ca.given();
+    if (result<> r = made->set_up(*material); !r) return r.error();
+    return std::shared_ptr<tls_context>(made);
+  }
+
+  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override {
+    const typename Derived::turn turn;
+    tls_server_identity server = parse_server_name(server_name);
+    if (verify != tls_verify::none) {
+      if (!server.known()) return nullptr;
+      trust_system();
+    }
+    return derived().make_engine(pipe, std::move(server), false);
+  }
+  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override {
+    const typename Derived::turn turn;
+    if (!has_certificate_) return nullptr;
+    return derived().make_engine(pipe, tls_server_identity(), true);
+  }
+  result<> add_certificate(std::string_view server_name, const tls_config& config) override {
+    const typename Derived::turn turn;
+    std::string name(server_name);
+    const result<tls_material> material = read_further_material(name, config);
+    if (!material) return material.error();
+    std::list<Certificate> added(1);  // the library may refer to its address
+    added.front().name = std::move(name);
+    result<> r = derived().read(added.front(), *material);
+    if (r) further_.splice(further_.end(), added);
+    return r;
+  }
+
+  /// The certificate for a name that a client asks for; null means the main one. An exact name has priority
+  /// over a wildcard.
+  [[nodiscard]] Certificate* further(std::string_view host) noexcept {
+    Certificate* found = nullptr;
+    for (Certificate& certificate : further_) {
+      if (!covers_name(certificate.name, host)) continue;
+      if (!certificate.name.starts_with("*.")) return &certificate;
+      if (found == nullptr) found = &certificate;
+    }
+    return found;
+  }
+
+  tls_sessions<Session> sessions;
+  tls_verify verify = tls_verify::peer;
+  tls_verify verify_client = tls_verify::none;
+
+ private:
+  Derived& derived() noexcept { return static_cast<Derived&>(*this); }
+  /// Reads the system's authorities, once, unless others are given.
+  void trust_system() {
+    const process_lock lock(trust_mutex_);
+    if (!system_trust_) return;
+    derived().trust(read_system_trust());
+    system_trust_ = false;
+  }
+
+  std::list<Certificate> further_;
+  bool has_certificate_ = false;
+  bool system_trust_ = false;
+  process_mutex trust_mutex_;
 };
 
 }}}  // namespace anyio::detail

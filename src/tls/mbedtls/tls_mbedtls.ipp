@@ -18,17 +18,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <list>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -46,10 +41,25 @@ class mbedtls_kept_session {
   std::string peer_certificate;  // a resumed TLS 1.3 session does not send it again
 };
 
+// Fields for which 2.28 has no functions, and 3 has none or different ones.
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+inline constexpr auto mbedtls_state = &mbedtls_ssl_context::MBEDTLS_PRIVATE(state);
+inline constexpr auto mbedtls_in_left = &mbedtls_ssl_context::MBEDTLS_PRIVATE(in_left);
+inline constexpr auto mbedtls_in_msg = &mbedtls_ssl_context::MBEDTLS_PRIVATE(in_msg);
+inline constexpr auto mbedtls_in_msgtype = &mbedtls_ssl_context::MBEDTLS_PRIVATE(in_msgtype);
+#else
+inline constexpr auto mbedtls_state = &mbedtls_ssl_context::state;
+inline constexpr auto mbedtls_in_left = &mbedtls_ssl_context::in_left;
+inline constexpr auto mbedtls_in_msg = &mbedtls_ssl_context::in_msg;
+inline constexpr auto mbedtls_in_msgtype = &mbedtls_ssl_context::in_msgtype;
+#endif
+
 /// The state that all connections share.
-class mbedtls_credentials final : public tls_context,
-                                  public std::enable_shared_from_this<mbedtls_credentials> {
+class mbedtls_credentials final
+    : public tls_credentials<mbedtls_credentials, mbedtls_certificate, mbedtls_kept_session> {
  public:
+  using turn = mbedtls_turn;
+
   mbedtls_credentials() noexcept {
     mbedtls_ssl_config_init(&client_);
     mbedtls_ssl_config_init(&server_);
@@ -69,24 +79,17 @@ class mbedtls_credentials final : public tls_context,
 #endif
   }
 
-  /// Must be called once, before any other function.
   [[nodiscard]] result<> set_up(tls_material& material);
-
-  ANYIO_NET_FN std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
-  ANYIO_NET_FN std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
-  ANYIO_NET_FN result<> add_certificate(std::string_view server_name, const tls_config& config) override;
-
-  /// The certificate for a name that a client asks for; null means the main certificate.
-  [[nodiscard]] mbedtls_certificate* further(std::string_view server_name) noexcept {
-    return certificate_for(further_, server_name);
+  [[nodiscard]] result<> read(mbedtls_certificate& into, const tls_material& material) {
+    return into.read(material);
   }
-  [[nodiscard]] tls_sessions<mbedtls_kept_session>& sessions() noexcept { return sessions_; }
-  [[nodiscard]] tls_verify verify_client() const noexcept { return verify_client_; }
+  void trust(const std::string& text);
+  [[nodiscard]] std::unique_ptr<tls_engine> make_engine(tls_pipe& pipe, tls_server_identity&& identity,
+                                                        bool server_side);
 
  private:
   [[nodiscard]] int configure(mbedtls_ssl_config& config, int endpoint, tls_version least);
   [[nodiscard]] int offer_tickets();
-  void need_authorities();
 
   mbedtls_ssl_config client_;
   mbedtls_ssl_config server_;
@@ -95,20 +98,9 @@ class mbedtls_credentials final : public tls_context,
   mbedtls_ssl_ticket_context tickets_;
 #endif
   mbedtls_certificate main_;
-  std::list<mbedtls_certificate> further_;
   std::vector<std::string> protocols_;  // mbedTLS refers to these three
   std::vector<const char*> protocol_list_;
   std::vector<int> ciphers_;
-  tls_sessions<mbedtls_kept_session> sessions_;
-  tls_verify verify_ = tls_verify::peer;
-  tls_verify verify_client_ = tls_verify::none;
-  bool has_certificate_ = false;
-  bool system_trust_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::once_flag authorities_read_;
-#else
-  bool authorities_read_ = false;
-#endif
 };
 
 /// One end of a connection.
@@ -129,7 +121,7 @@ class mbedtls_engine final : public tls_engine {
     mbedtls_ssl_free(&ssl_);
   }
 
-  /// Must be called once, before any other function. Returns false if there is no memory.
+  /// Called once, before any other function. Returns false if there is no memory.
   [[nodiscard]] bool set_up(const mbedtls_ssl_config& config);
 
   ANYIO_NET_FN tls_status handshake() override;
@@ -149,19 +141,13 @@ class mbedtls_engine final : public tls_engine {
   static int receive(void* self, unsigned char* into, std::size_t size) noexcept;
   static int verify(void* self, mbedtls_x509_crt* certificate, int depth, std::uint32_t* flags) noexcept;
 
-  // Fields for which 2.28 has no functions, and 3 has none or different ones.
-  [[nodiscard]] int state() const noexcept;
   [[nodiscard]] bool is_version(std::string_view version) const noexcept {
     return mbedtls_ssl_get_version(&ssl_) == version;
   }
-  [[nodiscard]] int alert() const noexcept;
-  [[nodiscard]] bool begins_record() const noexcept;
-  [[nodiscard]] bool warned() const noexcept;
   /// Whether the peer sent too many warnings: as many as OpenSSL rejects, too.
   [[nodiscard]] bool is_flooded() const noexcept { return warnings_ >= 5; }
 
   [[nodiscard]] bool is_foreign() const noexcept;
-  [[nodiscard]] std::string session_key() const;
   void offer_session();
   void keep_session();
   [[nodiscard]] bool client_is_refused();
@@ -215,15 +201,15 @@ ANYIO_NET_FN int mbedtls_engine::send(void* self, const unsigned char* data, std
 
 ANYIO_NET_FN int mbedtls_engine::receive(void* self, unsigned char* into, std::size_t size) noexcept {
   auto& engine = *static_cast<mbedtls_engine*>(self);
-  tls_pipe& pipe = engine.pipe_;
-  const std::size_t n = std::min(size, pipe.rx.size());
-  if (n < size) pipe.starved = true;
-  if (n == 0) return pipe.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
-  // mbedTLS ignores warnings, and goes on to the next record.
-  if (engine.begins_record()) engine.warnings_ = engine.warned() ? engine.warnings_ + 1 : 0;
-  if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
-  std::memcpy(into, pipe.rx.data(), n);
-  pipe.rx = pipe.rx.subspan(n);
+  if (!engine.pipe_.rx.empty()) {
+    // mbedTLS ignores warnings, and goes on to the next record. A record begins if it has no byte of it yet;
+    // the last one was a warning if it was an alert, since it did not end the connection.
+    const bool warned = engine.ssl_.*mbedtls_in_msgtype == MBEDTLS_SSL_MSG_ALERT;
+    if (engine.ssl_.*mbedtls_in_left == 0) engine.warnings_ = warned ? engine.warnings_ + 1 : 0;
+    if (engine.is_flooded()) return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+  }
+  const std::size_t n = take_received(engine.pipe_, into, size);
+  if (n == 0) return engine.pipe_.rx_eof ? 0 : MBEDTLS_ERR_SSL_WANT_READ;
   const std::size_t kept = std::min(n, engine.head_.size() - engine.begun_);
   std::copy_n(into, kept, engine.head_.begin() + static_cast<std::ptrdiff_t>(engine.begun_));
   engine.begun_ += kept;
@@ -271,40 +257,6 @@ ANYIO_NET_FN int mbedtls_engine::name_asked_for(void* credentials, mbedtls_ssl_c
   return c == nullptr ? 0 : mbedtls_ssl_set_hs_own_cert(ssl, &c->chain, &c->key);
 }
 
-ANYIO_NET_FN int mbedtls_engine::state() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(state);
-#else
-  return ssl_.state;
-#endif
-}
-
-ANYIO_NET_FN int mbedtls_engine::alert() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_msg)[1];
-#else
-  return ssl_.in_msg[1];
-#endif
-}
-
-/// Whether mbedTLS has no byte yet of the record that it asks for.
-ANYIO_NET_FN bool mbedtls_engine::begins_record() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_left) == 0;
-#else
-  return ssl_.in_left == 0;
-#endif
-}
-
-/// Whether the last record was an alert. It did not end the connection, so it was a warning.
-ANYIO_NET_FN bool mbedtls_engine::warned() const noexcept {
-#if MBEDTLS_VERSION_NUMBER >= 0x03000000
-  return ssl_.MBEDTLS_PRIVATE(in_msgtype) == MBEDTLS_SSL_MSG_ALERT;
-#else
-  return ssl_.in_msgtype == MBEDTLS_SSL_MSG_ALERT;
-#endif
-}
-
 /// Whether the first bytes received do not begin a record (RFC 8446, section 5.1).
 ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   constexpr int longest = 16384 + 2048;  // RFC 5246, section 6.2.3
@@ -313,11 +265,8 @@ ANYIO_NET_FN bool mbedtls_engine::is_foreign() const noexcept {
   return begun_ == head_.size() && head_[3] * 256 + head_[4] > longest;
 }
 
-/// The key under which a client keeps sessions; empty if it does not know the server.
-ANYIO_NET_FN std::string mbedtls_engine::session_key() const { return detail::session_key(identity_); }
-
 ANYIO_NET_FN void mbedtls_engine::offer_session() {
-  std::optional<mbedtls_kept_session> kept = credentials_->sessions().take(session_key());
+  std::optional<mbedtls_kept_session> kept = credentials_->sessions.take(session_key(identity_));
   if (!kept) return;
   mbedtls_ssl_session session;
   mbedtls_ssl_session_init(&session);
@@ -344,14 +293,14 @@ ANYIO_NET_FN void mbedtls_engine::keep_session() {
     kept.peer_certificate = shown_certificate();
     if (mbedtls_ssl_session_save(&session, reinterpret_cast<unsigned char*>(kept.bytes.data()), size,
                                  &size) == 0)
-      credentials_->sessions().put(session_key(), std::move(kept));
+      credentials_->sessions.put(session_key(identity_), std::move(kept));
   }
 }
 
 /// Whether an optional client certificate is wrong. mbedTLS continues with it, so it is checked before the
 /// handshake is over.
 ANYIO_NET_FN bool mbedtls_engine::client_is_refused() {
-  if (!server_side_ || credentials_->verify_client() != tls_verify::optional) return false;
+  if (!server_side_ || credentials_->verify_client != tls_verify::optional) return false;
   constexpr std::uint32_t harmless = MBEDTLS_X509_BADCERT_MISSING | MBEDTLS_X509_BADCERT_SKIP_VERIFY;
   const std::uint32_t flags = mbedtls_ssl_get_verify_result(&ssl_);
   if ((flags & ~harmless) == 0) return false;
@@ -397,9 +346,9 @@ ANYIO_NET_FN tls_status mbedtls_engine::outcome(int code) {
 ANYIO_NET_FN tls_status mbedtls_engine::handshake() {
   const mbedtls_turn turn;
   const std::size_t before = pipe_.tx.size();
-  while (state() != MBEDTLS_SSL_HANDSHAKE_OVER) {
+  while (ssl_.*mbedtls_state != MBEDTLS_SSL_HANDSHAKE_OVER) {
     // A resumed handshake never has this state, under any version and at either end.
-    if (state() == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
+    if (ssl_.*mbedtls_state == MBEDTLS_SSL_SERVER_CERTIFICATE && std::exchange(resumed_, false))
       peer_certificate_.clear();
 #if MBEDTLS_VERSION_NUMBER < 0x03000000
     mbedtls_in_handshake = &ssl_;
@@ -485,7 +434,7 @@ ANYIO_NET_FN std::string mbedtls_engine::last_error() const {
   if (is_foreign()) return tls_reason::not_tls;
   if (is_flooded()) return tls_reason::many_warnings;
   switch (failure_) {
-    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason(alert());
+    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE: return alert_reason((ssl_.*mbedtls_in_msg)[1]);
     case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE: return tls_reason::none_shown;
     case MBEDTLS_ERR_SSL_INVALID_MAC:
     case MBEDTLS_ERR_SSL_INVALID_RECORD: return tls_reason::bad_record;
@@ -514,8 +463,6 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   mbedtls_ssl_conf_rng(&config, mbedtls_draw, nullptr);
   mbedtls_ssl_conf_ciphersuites(&config, ciphers_.data());
   mbedtls_ssl_conf_ca_chain(&config, &authorities_, nullptr);
-  // No finite-field group: one replayed hello of a client would cost the server a long computation (D(HE)at,
-  // CVE-2002-20001).
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
   mbedtls_ssl_conf_min_tls_version(
       &config, least == tls_version::v1_3 ? MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
@@ -550,7 +497,7 @@ ANYIO_NET_FN int mbedtls_credentials::configure(mbedtls_ssl_config& config, int 
   if (!protocols_.empty())
     if (const int code = mbedtls_ssl_conf_alpn_protocols(&config, protocol_list_.data()); code != 0)
       return code;
-  return has_certificate_ ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
+  return main_.chain.raw.len != 0 ? mbedtls_ssl_conf_own_cert(&config, &main_.chain, &main_.key) : 0;
 }
 
 /// Lets the clients of a server resume, where that is possible.
@@ -559,7 +506,7 @@ ANYIO_NET_FN int mbedtls_credentials::offer_tickets() {
   // Some tickets do not identify the client: those of TLS 1.3, and those of an mbedTLS that does not keep its
   // certificate.
 #if defined(MBEDTLS_SSL_PROTO_TLS1_3) || !defined(MBEDTLS_SSL_KEEP_PEER_CERTIFICATE)
-  if (verify_client_ != tls_verify::none) return 0;
+  if (verify_client != tls_verify::none) return 0;
 #endif
   constexpr std::uint32_t lifetime = 86400;
   if (const int code =
@@ -582,23 +529,15 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   if (cryptography != PSA_SUCCESS)
     return tls_failure("mbedtls_context", "the library's cryptography does not start");
 #endif
-  if (material.certificate.given()) {
+  if (material.certificate.given())
     if (result<> r = main_.read(material); !r) return r;
-    has_certificate_ = true;
-  }
   if (material.ca.given()) {
     if (const char* wrong = mbedtls_read_certificates(authorities_, material.ca.text); wrong != nullptr)
       return material.ca.wrong(wrong);
   }
-  system_trust_ = !material.ca.given();
-  verify_ = material.verify;
-  verify_client_ = material.verify_client;
   protocols_ = std::move(material.alpn);
   for (const std::string& protocol : protocols_) protocol_list_.push_back(protocol.c_str());
   protocol_list_.push_back(nullptr);
-  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
-  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
-  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   for (const int* id = mbedtls_ssl_list_ciphersuites(); *id != 0; ++id) {
     const std::string_view name = mbedtls_ssl_get_ciphersuite_name(*id);
     const auto in_name = [name](std::string_view word) { return name.find(word) != std::string_view::npos; };
@@ -614,7 +553,7 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
   if (const int code = configure(client_, MBEDTLS_SSL_IS_CLIENT, material.min_version); code != 0)
     return failed(code);
   mbedtls_ssl_conf_authmode(
-      &client_, verify_ == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
+      &client_, verify == tls_verify::none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
 #if MBEDTLS_VERSION_NUMBER >= 0x03060100 && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
     defined(MBEDTLS_SSL_SESSION_TICKETS)
   mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
@@ -623,73 +562,32 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
 
   if (const int code = configure(server_, MBEDTLS_SSL_IS_SERVER, material.min_version); code != 0)
     return failed(code);
-  mbedtls_ssl_conf_authmode(&server_, verify_client_ == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
-                                      : verify_client_ == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
-                                                                               : MBEDTLS_SSL_VERIFY_REQUIRED);
+  mbedtls_ssl_conf_authmode(&server_, verify_client == tls_verify::none       ? MBEDTLS_SSL_VERIFY_NONE
+                                      : verify_client == tls_verify::optional ? MBEDTLS_SSL_VERIFY_OPTIONAL
+                                                                              : MBEDTLS_SSL_VERIFY_REQUIRED);
   mbedtls_ssl_conf_sni(&server_, mbedtls_engine::name_asked_for, this);
   if (const int code = offer_tickets(); code != 0) return failed(code);
   return {};
 }
 
-/// Reads the system's authorities, once, unless others are given.
-ANYIO_NET_FN void mbedtls_credentials::need_authorities() {
-  const auto read = [this] {
-    if (!system_trust_) return;
-    const std::string text = read_system_trust();
-    // A certificate in it that cannot be read is not trusted; the others are.
-    static_cast<void>(mbedtls_x509_crt_parse(
-        &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
-  };
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::call_once(authorities_read_, read);
-#else
-  if (!std::exchange(authorities_read_, true)) read();
-#endif
+ANYIO_NET_FN void mbedtls_credentials::trust(const std::string& text) {
+  // A certificate in it that cannot be read is not trusted; the others are.
+  static_cast<void>(mbedtls_x509_crt_parse(
+      &authorities_, reinterpret_cast<const unsigned char*>(text.c_str()), text.size() + 1));
 }
 
-ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::client(tls_pipe& pipe,
-                                                                     std::string_view server_name) {
-  const mbedtls_turn turn;
-  tls_server_identity identity = parse_server_name(server_name);
-  if (verify_ != tls_verify::none) {
-    if (!identity.known()) return nullptr;
-    need_authorities();
-  }
-  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), false);
-  if (!engine->set_up(client_)) return nullptr;
+ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::make_engine(tls_pipe& pipe,
+                                                                          tls_server_identity&& identity,
+                                                                          bool server_side) {
+  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, std::move(identity), server_side);
+  if (!engine->set_up(server_side ? server_ : client_)) return nullptr;
   return engine;
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> mbedtls_credentials::server(tls_pipe& pipe) {
-  const mbedtls_turn turn;
-  if (!has_certificate_) return nullptr;
-  auto engine = std::make_unique<mbedtls_engine>(shared_from_this(), pipe, tls_server_identity(), true);
-  if (!engine->set_up(server_)) return nullptr;
-  return engine;
-}
-
-ANYIO_NET_FN result<> mbedtls_credentials::add_certificate(std::string_view server_name,
-                                                           const tls_config& config) {
-  const mbedtls_turn turn;
-  std::string name(server_name);
-  result<tls_material> material = read_further_material(name, config);
-  if (!material) return material.error();
-  std::list<mbedtls_certificate> added(1);  // mbedTLS refers to its address
-  added.front().name = std::move(name);
-  result<> r = added.front().read(*material);
-  if (r) further_.splice(further_.end(), added);
-  return r;
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<std::shared_ptr<tls_context>> mbedtls_context(tls_config config) {
-  const detail::mbedtls_turn turn;
-  result<detail::tls_material> material = detail::read_material(config);
-  if (!material) return material.error();
-  auto credentials = std::make_shared<detail::mbedtls_credentials>();
-  if (result<> r = credentials->set_up(*material); !r) return r.error();
-  return std::shared_ptr<tls_context>(std::move(credentials));
+  return detail::mbedtls_credentials::make(config);
 }
 
 }}  // namespace anyio

@@ -25,10 +25,6 @@
 #include <utility>
 #include <vector>
 
-#if !defined(ANYIO_NET_NO_THREADS)
-#include <mutex>
-#endif
-
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
@@ -80,8 +76,7 @@ inline bool set_groups(SSL_CTX* library, const char* list) {
   return SSL_CTX_ctrl(library, SSL_CTRL_SET_GROUPS_LIST, 0, const_cast<char*>(list)) == 1;
 }
 
-/// Chooses the groups for key agreement. No finite-field group: one replayed hello of a client would cost the
-/// server a long computation (D(HE)at, CVE-2002-20001).
+/// Chooses the groups for key agreement.
 inline bool choose_groups(SSL_CTX* library) {
   // OpenSSL 3.5 and later: a hybrid with ML-KEM, and key shares of it and of X25519, as by default there.
   // Older versions know neither the group nor the asterisk.
@@ -120,36 +115,22 @@ inline bool speaks_of_garbage(int reason) noexcept {
 class openssl_engine;
 
 /// The state that all connections share.
-class openssl_credentials final : public tls_context,
-                                  public std::enable_shared_from_this<openssl_credentials> {
+class openssl_credentials final
+    : public tls_credentials<openssl_credentials, openssl_identity, openssl_session> {
  public:
-  result<> open(const tls_material& material);
+  using turn = openssl_turn;
 
-  std::unique_ptr<tls_engine> client(tls_pipe& pipe, std::string_view server_name) override;
-  std::unique_ptr<tls_engine> server(tls_pipe& pipe) override;
-  result<> add_certificate(std::string_view server_name, const tls_config& config) override;
+  [[nodiscard]] result<> set_up(const tls_material& material);
+  [[nodiscard]] result<> read(openssl_identity& into, const tls_material& material);
+  void trust(std::string_view text);
+  [[nodiscard]] std::unique_ptr<tls_engine> make_engine(tls_pipe& pipe, tls_server_identity&& identity,
+                                                        bool server_side);
 
  private:
   friend class openssl_engine;
-  struct named_identity {
-    std::string name;
-    openssl_identity identity;
-  };
-
-  void trust_system();
-  const openssl_identity* identity_for(std::string_view server_name) const noexcept;
 
   openssl_ptr<SSL_CTX, SSL_CTX_free> library_;
-  bool has_certificate_ = false;
-  std::vector<named_identity> further_;
   std::vector<unsigned char> protocols_;
-  tls_verify verify_ = tls_verify::peer;
-  tls_verify verify_client_ = tls_verify::none;
-  tls_sessions<openssl_session> sessions_;
-  bool system_trust_wanted_ = false;
-#if !defined(ANYIO_NET_NO_THREADS)
-  std::mutex trust_mutex_;
-#endif
 };
 
 /// One connection. OpenSSL calls its static functions back. No exception may leave them, so they report a
@@ -160,9 +141,8 @@ class openssl_engine final : public tls_engine {
       : credentials_(std::move(credentials)), pipe_(pipe) {}
   ~openssl_engine() override;
 
-  /// `open_client` or `open_server` is called first. Returns false if OpenSSL has no memory.
-  bool open_client(const tls_server_identity& server);
-  bool open_server();
+  /// Called once, before any other function. Returns false if there is no memory.
+  [[nodiscard]] bool set_up(const tls_server_identity& server, bool server_side);
 
   tls_status handshake() override;
   tls_status read(mutable_buffer into, std::size_t& n) override;
@@ -186,7 +166,7 @@ class openssl_engine final : public tls_engine {
   static int write_pipe(BIO* bio, const char* data, int size) noexcept;
   static long control_pipe(BIO* bio, int command, long, void*) noexcept;
 
-  bool open();
+  [[nodiscard]] bool set_up_client(const tls_server_identity& server);
   tls_status outcome(int returned) noexcept;
   const char* failure() const noexcept;
 
@@ -218,16 +198,10 @@ ANYIO_NET_FN int openssl_engine::read_pipe(BIO* bio, char* into, int size) noexc
   tls_pipe& pipe = *static_cast<tls_pipe*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
   if (size <= 0) return 0;
-  const auto wanted = static_cast<std::size_t>(size);
-  const std::size_t n = std::min(wanted, pipe.rx.size());
-  if (n < wanted) pipe.starved = true;
-  if (n == 0) {
-    BIO_set_retry_read(bio);
-    return -1;
-  }
-  std::memcpy(into, pipe.rx.data(), n);
-  pipe.rx = pipe.rx.subspan(n);
-  return static_cast<int>(n);
+  const std::size_t n = take_received(pipe, into, static_cast<std::size_t>(size));
+  if (n != 0) return static_cast<int>(n);
+  BIO_set_retry_read(bio);
+  return -1;
 }
 
 ANYIO_NET_FN int openssl_engine::write_pipe(BIO* bio, const char* data, int size) noexcept {
@@ -251,24 +225,30 @@ ANYIO_NET_FN long openssl_engine::control_pipe(BIO* bio, int command, long, void
 
 // == the engine ==
 
-ANYIO_NET_FN bool openssl_engine::open() {
-  ERR_clear_error();
+ANYIO_NET_FN bool openssl_engine::set_up(const tls_server_identity& server, bool server_side) {
   library_.reset(SSL_new(credentials_->library_.get()));
+  SSL* const library = library_.get();
   BIO_METHOD* const method = pipe_method();
-  BIO* const bio = library_ != nullptr && method != nullptr ? BIO_new(method) : nullptr;
+  BIO* const bio = library != nullptr && method != nullptr ? BIO_new(method) : nullptr;
   if (bio == nullptr) return false;
   BIO_set_data(bio, &pipe_);
   BIO_set_init(bio, 1);
-  SSL_set_bio(library_.get(), bio, bio);
-  X509_VERIFY_PARAM_set_time(SSL_get0_param(library_.get()), static_cast<time_t>(calendar_now()));
-  return SSL_set_ex_data(library_.get(), 0, this) == 1;
+  SSL_set_bio(library, bio, bio);
+  X509_VERIFY_PARAM_set_time(SSL_get0_param(library), static_cast<time_t>(calendar_now()));
+  if (SSL_set_ex_data(library, 0, this) != 1) return false;
+  if (!server_side) return set_up_client(server);
+  int mode = SSL_VERIFY_NONE;
+  if (credentials_->verify_client != tls_verify::none) mode = SSL_VERIFY_PEER;
+  if (credentials_->verify_client == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  SSL_set_accept_state(library);
+  SSL_set_verify(library, mode, nullptr);
+  return true;
 }
 
-ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server) {
-  if (!open()) return false;
+ANYIO_NET_FN bool openssl_engine::set_up_client(const tls_server_identity& server) {
   SSL* const library = library_.get();
-  const bool verify = credentials_->verify_ != tls_verify::none;
   SSL_set_connect_state(library);
+  const bool verify = credentials_->verify != tls_verify::none;
   SSL_set_verify(library, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
   if (!server.name.empty()) {
     server_name_ = server.name;
@@ -285,20 +265,10 @@ ANYIO_NET_FN bool openssl_engine::open_client(const tls_server_identity& server)
       return false;
   }
   session_key_ = session_key(server);
-  if (const std::optional<openssl_session> session = credentials_->sessions_.take(session_key_)) {
+  if (const std::optional<openssl_session> session = credentials_->sessions.take(session_key_)) {
     if (SSL_SESSION_is_resumable(session->get()) == 1) SSL_set_session(library, session->get());
     ERR_clear_error();
   }
-  return true;
-}
-
-ANYIO_NET_FN bool openssl_engine::open_server() {
-  if (!open()) return false;
-  int mode = SSL_VERIFY_NONE;
-  if (credentials_->verify_client_ != tls_verify::none) mode = SSL_VERIFY_PEER;
-  if (credentials_->verify_client_ == tls_verify::peer) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
-  SSL_set_accept_state(library_.get());
-  SSL_set_verify(library_.get(), mode, nullptr);
   return true;
 }
 
@@ -318,7 +288,7 @@ ANYIO_NET_FN tls_status openssl_engine::handshake() {
     // After the client's last message a server sends only tickets.
     if (SSL_version(library) == TLS1_3_VERSION) pipe_.may_wait = pipe_.tx.size() - before;
   } else if (SSL_session_reused(library) == 1 && SSL_version(library) == TLS1_2_VERSION) {
-    credentials_->sessions_.put(session_key_, openssl_session(SSL_get1_session(library)));
+    credentials_->sessions.put(session_key_, openssl_session(SSL_get1_session(library)));
   }
   return tls_status::ok;
 }
@@ -415,7 +385,7 @@ ANYIO_NET_FN int openssl_engine::keep_session(SSL* connection, SSL_SESSION* sess
   if (engine.session_key_.empty()) return 0;
   openssl_session kept(session);
   static_cast<void>(call_without_throwing(
-      [&] { engine.credentials_->sessions_.put(engine.session_key_, std::move(kept)); }));
+      [&] { engine.credentials_->sessions.put(engine.session_key_, std::move(kept)); }));
   return 1;  // kept or freed: this function owns it in either case
 }
 
@@ -428,7 +398,7 @@ ANYIO_NET_FN int openssl_engine::choose_certificate(SSL* connection, int* alert,
     *alert = SSL_AD_INTERNAL_ERROR;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
-  const openssl_identity* const identity = engine.credentials_->identity_for(engine.server_name_);
+  const openssl_identity* const identity = engine.credentials_->further(engine.server_name_);
   if (identity == nullptr) return SSL_TLSEXT_ERR_OK;
   // Otherwise a main certificate with another kind of key could still be shown.
   SSL_certs_clear(connection);
@@ -459,8 +429,7 @@ ANYIO_NET_FN int openssl_engine::choose_protocol(SSL* connection, const unsigned
 
 // == the context ==
 
-ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
-  ERR_clear_error();
+ANYIO_NET_FN result<> openssl_credentials::set_up(const tls_material& material) {
   const auto refused = [] { return tls_failure("tls", openssl_words(drain_openssl_errors())); };
   library_.reset(SSL_CTX_new(TLS_method()));
   SSL_CTX* const library = library_.get();
@@ -468,9 +437,6 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
   SSL_CTX_set_mode(library, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_options(library, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // For TLS 1.2: ephemeral keys on curves, so that a key that is stolen later decrypts nothing, and ciphers
-  // that authenticate what they encrypt. CBC ciphers have been broken by timing (Lucky 13), and a peer that
-  // has one with SHA-256 also has one with GCM: RFC 5289 introduced both.
   constexpr const char* suites = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!PSK";
   if (SSL_CTX_set_cipher_list(library, suites) != 1 || !choose_groups(library)) return refused();
   const int least = material.min_version == tls_version::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
@@ -479,7 +445,7 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
     return error_access::with_reason(error(errc::tls, 0, "tls: min_version"), tls_reason::version_missing);
   }
 
-  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions_`.
+  // A server stores no sessions, its tickets hold them; a client's sessions go to `sessions`.
   constexpr unsigned char session_context[] = "anyio_net";
   if (SSL_CTX_set_session_id_context(library, session_context, sizeof session_context) != 1) return refused();
   SSL_CTX_set_session_cache_mode(library, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
@@ -488,12 +454,9 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
                             reinterpret_cast<void (*)()>(openssl_engine::choose_certificate)) != 1)
     return refused();
 
-  verify_ = material.verify;
-  verify_client_ = material.verify_client;
   X509_STORE* const store = SSL_CTX_get_cert_store(library);
   // A given authority is trusted even if the authority above it is not given.
   if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1) return refused();
-  system_trust_wanted_ = !material.ca.given();
   if (material.ca.given()) {
     const result<std::vector<openssl_certificate>> authorities = read_certificates(material.ca);
     if (!authorities) return authorities.error();
@@ -509,92 +472,48 @@ ANYIO_NET_FN result<> openssl_credentials::open(const tls_material& material) {
     SSL_CTX_set_alpn_select_cb(library, openssl_engine::choose_protocol, nullptr);
   }
 
-  has_certificate_ = material.certificate.given();
-  if (has_certificate_) {
-    const result<openssl_identity> identity = read_identity(material);
-    if (!identity) return identity.error();
+  if (material.certificate.given()) {
+    openssl_identity identity;
+    if (result<> r = identity.read(material); !r) return r;
     ERR_clear_error();
-    if (!identity->show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+    if (!identity.show(library)) return material.certificate.wrong(openssl_words(drain_openssl_errors()));
   }
   return {};
 }
 
-ANYIO_NET_FN void openssl_credentials::trust_system() {
-#if !defined(ANYIO_NET_NO_THREADS)
-  const std::lock_guard lock(trust_mutex_);
-#endif
-  if (!system_trust_wanted_) return;
+ANYIO_NET_FN void openssl_credentials::trust(std::string_view text) {
   X509_STORE* const store = SSL_CTX_get_cert_store(library_.get());
-  const std::string text = read_system_trust();
-  std::string_view rest = text;
   for (;;) {
-    const std::string_view block = take_pem_block(rest, "CERTIFICATE");
+    const std::string_view block = take_pem_block(text, "CERTIFICATE");
     if (block.empty()) break;
     // A certificate that cannot be read is skipped.
     if (const openssl_certificate authority = read_certificate(block))
       X509_STORE_add_cert(store, authority.get());
   }
   ERR_clear_error();
-  system_trust_wanted_ = false;
 }
 
-/// Null means the main certificate.
-ANYIO_NET_FN const openssl_identity* openssl_credentials::identity_for(
-    std::string_view server_name) const noexcept {
-  const named_identity* const found = certificate_for(further_, server_name);
-  return found == nullptr ? nullptr : &found->identity;
-}
-
-ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::client(tls_pipe& pipe,
-                                                                     std::string_view server_name) {
-  const tls_server_identity server = parse_server_name(server_name);
-  if (verify_ != tls_verify::none) {
-    if (!server.known()) return nullptr;
-    trust_system();
-  }
+ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::make_engine(tls_pipe& pipe,
+                                                                          tls_server_identity&& identity,
+                                                                          bool server_side) {
   auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
-  if (engine->open_client(server)) return engine;
-  engine.reset();
-  ERR_clear_error();
-  return nullptr;
+  if (!engine->set_up(identity, server_side)) return nullptr;
+  return engine;
 }
 
-ANYIO_NET_FN std::unique_ptr<tls_engine> openssl_credentials::server(tls_pipe& pipe) {
-  if (!has_certificate_) return nullptr;
-  auto engine = std::make_unique<openssl_engine>(shared_from_this(), pipe);
-  if (engine->open_server()) return engine;
-  engine.reset();
-  ERR_clear_error();
-  return nullptr;
-}
-
-ANYIO_NET_FN result<> openssl_credentials::add_certificate(std::string_view server_name,
-                                                           const tls_config& config) {
-  std::string name(server_name);
-  const result<tls_material> material = read_further_material(name, config);
-  if (!material) return material.error();
-  result<openssl_identity> identity = read_identity(*material);
-  if (!identity) return identity.error();
+ANYIO_NET_FN result<> openssl_credentials::read(openssl_identity& into, const tls_material& material) {
+  if (result<> r = into.read(material); !r) return r;
   // A trial, so that a certificate that is too weak for OpenSSL is rejected now.
   ERR_clear_error();
   const openssl_ptr<SSL, SSL_free> trial(SSL_new(library_.get()));
-  if (!trial || !identity->show(trial.get()))
-    return material->certificate.wrong(openssl_words(drain_openssl_errors()));
-  further_.push_back({std::move(name), std::move(*identity)});
-  return {};
+  if (trial && into.show(trial.get())) return {};
+  return material.certificate.wrong(openssl_words(drain_openssl_errors()));
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config config) {
-  const result<detail::tls_material> material = detail::read_material(config);
-  if (!material) return material.error();
-  auto credentials = std::make_shared<detail::openssl_credentials>();
-  const result<> opened = credentials->open(*material);
-  if (!opened) credentials.reset();
-  ERR_clear_error();
-  if (!opened) return opened.error();
-  return std::shared_ptr<tls_context>(std::move(credentials));
+  return detail::openssl_credentials::make(config);
 }
 
 }}  // namespace anyio

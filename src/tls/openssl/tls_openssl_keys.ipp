@@ -45,6 +45,16 @@ using openssl_certificates = openssl_ptr<STACK_OF(X509), free_certificates>;
 using openssl_key = openssl_ptr<EVP_PKEY, EVP_PKEY_free>;
 using openssl_session = openssl_ptr<SSL_SESSION, SSL_SESSION_free>;
 
+/// Held during calls of OpenSSL: its queue of errors belongs to the thread, and is empty before and
+/// afterwards.
+class openssl_turn {
+ public:
+  openssl_turn() noexcept { ERR_clear_error(); }
+  openssl_turn(const openssl_turn&) = delete;
+  openssl_turn& operator=(const openssl_turn&) = delete;
+  ~openssl_turn() { ERR_clear_error(); }
+};
+
 /// ERR_clear_error, but cheap if there are no errors.
 inline void forget_openssl_errors() noexcept {
   if (ERR_peek_error() != 0) ERR_clear_error();
@@ -97,17 +107,19 @@ struct openssl_password {
   }
 };
 
+/// Reads a block with one of OpenSSL's functions; null if it is not of that kind.
+template <class T, class Read>
+T* read_pem_block(std::string_view block, openssl_password& password, Read* read) noexcept {
+  const openssl_turn turn;
+  if (block.size() > INT_MAX) return nullptr;
+  const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
+  return bio ? read(bio.get(), nullptr, openssl_password::answer, &password) : nullptr;
+}
+
 /// Returns null if the block is not a certificate.
 inline openssl_certificate read_certificate(std::string_view block) noexcept {
-  ERR_clear_error();
-  openssl_certificate certificate;
-  if (block.size() <= INT_MAX) {
-    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
-    openssl_password none;
-    if (bio) certificate.reset(PEM_read_bio_X509_AUX(bio.get(), nullptr, openssl_password::answer, &none));
-  }
-  ERR_clear_error();
-  return certificate;
+  openssl_password none;
+  return openssl_certificate(read_pem_block<X509>(block, none, PEM_read_bio_X509_AUX));
 }
 
 inline result<std::vector<openssl_certificate>> read_certificates(const tls_text& from) {
@@ -129,13 +141,7 @@ inline result<openssl_key> read_private_key(const tls_text& from, std::string_vi
   const std::string_view block = take_pem_block(rest, "PRIVATE KEY");
   if (block.empty()) return from.wrong(tls_reason::no_private_key);
   openssl_password answers{password};
-  openssl_key key;
-  ERR_clear_error();
-  if (block.size() <= INT_MAX) {
-    const openssl_bio bio(BIO_new_mem_buf(block.data(), static_cast<int>(block.size())));
-    if (bio) key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, openssl_password::answer, &answers));
-  }
-  ERR_clear_error();
+  openssl_key key(read_pem_block<EVP_PKEY>(block, answers, PEM_read_bio_PrivateKey));
   if (key) return key;
   if (!answers.asked) return from.wrong(tls_reason::bad_private_key);
   const char* const reason = password.empty() ? tls_reason::password_missing : tls_reason::password_wrong;
@@ -144,38 +150,35 @@ inline result<openssl_key> read_private_key(const tls_text& from, std::string_vi
 
 /// The certificates and the key that one end shows.
 struct openssl_identity {
+  std::string name;  // the server's name, for further certificates
   openssl_certificate certificate;
   openssl_certificates chain;  // those that lead to the authority
   openssl_key key;
 
-  bool show(SSL* connection) const noexcept {
+  [[nodiscard]] bool show(SSL* connection) const noexcept {
     return SSL_use_cert_and_key(connection, certificate.get(), key.get(), chain.get(), 1) == 1;
   }
-  bool show(SSL_CTX* all) const noexcept {
+  [[nodiscard]] bool show(SSL_CTX* all) const noexcept {
     return SSL_CTX_use_cert_and_key(all, certificate.get(), key.get(), chain.get(), 1) == 1;
   }
-};
-
-inline result<openssl_identity> read_identity(const tls_material& material) {
-  result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
-  if (!certificates) return certificates.error();
-  result<openssl_key> key = read_private_key(material.private_key, material.password);
-  if (!key) return key.error();
-  openssl_identity identity;
-  identity.key = std::move(*key);
-  identity.certificate = std::move(certificates->front());
-  identity.chain.reset(sk_X509_new_null());
-  for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
-    if (!identity.chain || sk_X509_push(identity.chain.get(), i->get()) == 0)
-      return material.certificate.wrong(openssl_words(drain_openssl_errors()));
-    static_cast<void>(i->release());  // the stack owns it now
-  }
-  if (X509_check_private_key(identity.certificate.get(), identity.key.get()) != 1) {
+  [[nodiscard]] result<> read(const tls_material& material) {
+    result<std::vector<openssl_certificate>> certificates = read_certificates(material.certificate);
+    if (!certificates) return certificates.error();
+    result<openssl_key> own = read_private_key(material.private_key, material.password);
+    if (!own) return own.error();
+    key = std::move(*own);
+    certificate = std::move(certificates->front());
+    chain.reset(sk_X509_new_null());
+    for (auto i = certificates->begin() + 1; i != certificates->end(); ++i) {
+      if (!chain || sk_X509_push(chain.get(), i->get()) == 0)
+        return material.certificate.wrong(openssl_words(drain_openssl_errors()));
+      static_cast<void>(i->release());  // the stack owns it now
+    }
+    if (X509_check_private_key(certificate.get(), key.get()) == 1) return {};
     ERR_clear_error();
     return material.private_key.wrong(tls_reason::other_private_key);
   }
-  return identity;
-}
+};
 
 }}}  // namespace anyio::detail
 

@@ -1247,6 +1247,13 @@ struct message {
   std::size_t control_size = 0;  // in: room or size; out: received size
   int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
   bool peek = false;             // in: leave the received data in the socket
+
+  /// The size of all parts.
+  [[nodiscard]] std::size_t size() const noexcept {
+    std::size_t total = 0;
+    for (const ::iovec& part : parts) total += part.iov_len;
+    return total;
+  }
 };
 
 /// The control message after `c`, or null. CMSG_NXTHDR of musl compares signed with unsigned.
@@ -1341,6 +1348,30 @@ class batch_service {
  protected:
   ~batch_service() = default;
 };
+
+/// A batch, one message after the other: `receive` makes one call.
+template <class Receive>
+int receive_each(std::span<message> messages, std::span<std::size_t> sizes, bool& emptied, Receive receive) {
+  int done = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
+    const ssize_t n = receive(messages[i]);
+    emptied = n == -EAGAIN;
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    sizes[i] = static_cast<std::size_t>(n);
+  }
+  return done;
+}
+/// A batch, one message after the other: `send` makes one call.
+template <class Send>
+int send_each(std::span<const message> messages, Send send) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send(m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
 
 /// Helper threads.
 class thread_service {
@@ -10010,14 +10041,9 @@ struct options {
 
 #if defined(ANYIO_NET_SIM)
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <optional>
-#include <span>
-#include <string>
-#include <utility>
-#include <vector>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -10033,129 +10059,17 @@ struct fault_at_call {
   int error_number = 0;        // out: the error of the call
 };
 
-class faulty_backend final : public backend,
-                             private name_service,
-                             private file_service,
-                             private path_service,
-                             private batch_service,
-                             private signal_service {
+/// A backend with faults, which may be changed while it is used.
+class faulty_backend : public backend {
  public:
-  faulty_backend(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
-                 const sim::faults& all) noexcept
-      : faults(all), inner_(std::move(inner)), choices_(std::move(choices)) {}
-
+  [[nodiscard]] static std::unique_ptr<faulty_backend> make(std::unique_ptr<backend> inner,
+                                                            std::shared_ptr<sim_choices> choices,
+                                                            const sim::faults& all);
   sim::faults faults;
   fault_at_call* one_failure = nullptr;
 
-  ANYIO_NET_FN time_point now() override;
-
-  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
-  ANYIO_NET_FN void forget(int fd) override;
-  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  ANYIO_NET_FN void wake() override;
-  ANYIO_NET_FN int native_handle() const override;
-  ANYIO_NET_FN int wake_descriptor() const override;
-  ANYIO_NET_FN int after_fork() override;
-
-  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
-  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
-  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
-  ANYIO_NET_FN int listen(int fd, int backlog) override;
-  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
-  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
-  ANYIO_NET_FN void keep_non_blocking(int fd) override;
-  ANYIO_NET_FN int shutdown(int fd, int how) override;
-  ANYIO_NET_FN int close(int fd) override;
-  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
-  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
-  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
-  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
-  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
-
-  ANYIO_NET_FN name_service* names() override { return this; }
-  ANYIO_NET_FN file_service* files() override { return this; }
-  ANYIO_NET_FN path_service* paths() override { return this; }
-  ANYIO_NET_FN batch_service* batches() override { return this; }
-  ANYIO_NET_FN thread_service* threads() override { return inner_->threads(); }
-  ANYIO_NET_FN signal_service* signals() override { return this; }
-
-  ANYIO_NET_FN std::size_t transfer(std::size_t wanted) override;
-  ANYIO_NET_FN int break_connection(int fd) override;
-
- private:
-  enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
-  struct watched {
-    std::uint64_t token = 0;
-    std::uint32_t owed = 0;  // readiness that is still to be reported
-    kind what = kind::other;
-    bool broken = false;
-    std::uint64_t denied_read = 0;  // the turn of the last EAGAIN
-    std::uint64_t denied_write = 0;
-  };
-  struct held_datagram {
-    int fd;
-    std::string data;
-    std::string address;
-    std::string control;
-  };
-
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-  ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int make_blocking(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN void prepare_mode(int fd, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-  ANYIO_NET_FN std::string absolute(const std::string& path) override;
-
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                                    bool& emptied) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
-  ANYIO_NET_FN void wake_by(int wake_descriptor) override;
-
-  [[nodiscard]] signal_service& inner_signals();
-  /// Returns the negative errno that this call must fail with, 0 if it must not fail.
-  [[nodiscard]] int failure_of(const char* name, std::span<const int> legal);
-  [[nodiscard]] kind kind_of(int fd);
-  /// Applies faults to a transfer before it begins: returns a negative errno or 0, and may reduce the size.
-  int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
-  [[nodiscard]] bool chance(double probability);
-  [[nodiscard]] std::size_t pick(std::size_t bound);
-  [[nodiscard]] bool shorten(std::size_t& size);
-  [[nodiscard]] bool denies(int fd, std::uint32_t direction);
-  [[nodiscard]] bool is_broken(int fd) const;
-  void break_here(int fd);
-  void owe(int fd, std::uint32_t bits);
-  ssize_t send_one(int fd, const message& m);
-  void release_held(int fd);
-
-  std::unique_ptr<backend> inner_;
-  signal_service_ptr system_signals_{nullptr, nullptr};  // made at first use if the inner backend has none
-  std::shared_ptr<sim_choices> choices_;
-  std::map<int, watched> watched_;
-  std::optional<held_datagram> held_;
-  std::uint64_t turn_ = 2;
-  bool owes_ = false;
-  bool interrupted_ = false;
-  process_mutex mutex_;  // protects the choices
+ protected:
+  explicit faulty_backend(const sim::faults& all) noexcept : faults(all) {}
 };
 
 }  // namespace detail
@@ -10286,6 +10200,8 @@ class sim_network final : public security_service {
 
   explicit sim_network(const sim::options& options);
   ~sim_network();
+  /// A backend on the network.
+  [[nodiscard]] static std::unique_ptr<backend> make_backend(std::shared_ptr<sim_network> network);
   sim_network(const sim_network&) = delete;
   sim_network& operator=(const sim_network&) = delete;
 
@@ -10309,7 +10225,8 @@ class sim_network final : public security_service {
   int watch(int fd, std::uint64_t token);
   void forget(int fd);
   int watch_once(int fd, std::uint32_t interest, std::uint64_t token);
-  [[nodiscard]] int poll(int fd);
+  /// The readiness of a socket.
+  [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
   /// number.
   int collect(std::span<poll_event> events);
@@ -10317,18 +10234,20 @@ class sim_network final : public security_service {
   // --- sockets: like the calls of the backend
   int open(int family, int type);
   int open_pair(int family, int type, int (&fds)[2]);
-  int bind(int fd, const sockaddr* address, socklen_t size);
-  int listen(int fd, int backlog);
-  int connect(int fd, const sockaddr* address, socklen_t size);
-  int accept(int fd, sockaddr* address, socklen_t* size);
-  int shutdown(int fd, int how);
-  int break_connection(int fd);
+  int bind(const sim_handle& s, const sockaddr* address, socklen_t size);
+  int listen(const sim_handle& s, int backlog);
+  int connect(const sim_handle& s, const sockaddr* address, socklen_t size);
+  int accept(const sim_handle& s, sockaddr* address, socklen_t* size);
+  int shutdown(const sim_handle& s, int how);
+  int break_connection(const sim_handle& s);
   int close(int fd);
-  ssize_t receive(int fd, message& m, bool takes_control);
-  ssize_t send(int fd, const message& m);
-  int get_option(int fd, int level, int name, void* value, socklen_t* size);
-  int set_option(int fd, int level, int name, const void* value, socklen_t size);
-  int address_of(int fd, bool remote, sockaddr* address, socklen_t* size);
+  ssize_t receive(const sim_handle& s, message& m, bool takes_control);
+  ssize_t send(const sim_handle& s, const message& m);
+  int get_option(const sim_handle& s, int level, int name, void* value, socklen_t* size);
+  int set_option(const sim_handle& s, int level, int name, const void* value, socklen_t size);
+  int address_of(const sim_handle& s, bool remote, sockaddr* address, socklen_t* size);
+  /// The socket of a descriptor, null if it is not open.
+  [[nodiscard]] sim_handle find(int fd) const;
   [[nodiscard]] bool is_open(int fd) const noexcept { return descriptors_.contains(fd); }
   /// The error for a number that is not open here: `-EOPNOTSUPP` for a descriptor of the real system,
   /// `-EBADF` for any other number.
@@ -10336,7 +10255,7 @@ class sim_network final : public security_service {
 
   // --- paths, names, links, signals
   int identify(const char* path, file_identity& identity);
-  int identify(int fd, file_identity& identity);
+  int identify_socket(const sim_handle& s, file_identity& identity);
   int unlink(const char* path);
   resolved resolve(const std::string& host, std::uint16_t port, int family);
   void set_name(std::string_view name, std::span<const ip_address> addresses);
@@ -10362,13 +10281,11 @@ class sim_network final : public security_service {
     bool signalled = false;      // is in signalled_
   };
   using arrival = sim_arrival;
-  [[nodiscard]] sim_handle find(int fd) const;
   int add(const sim_handle& socket);
   sim_handle make(int family, int type);
   void drop(const sim_handle& socket);
   void end_of_socket(sim_socket& s);
   void changed(sim_socket& s);
-  [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   [[nodiscard]] bool is_full(const sim_socket& to, const sim_socket& from) const;
   void signal(int fd, descriptor& d);
 
@@ -10446,108 +10363,6 @@ class sim_network final : public security_service {
   std::map<std::string, std::vector<ip_address>, std::less<>> names_;
   std::map<int, int> caught_;  // signal number: how many receivers
   std::set<int> pending_signals_;
-};
-
-}}}  // namespace anyio::detail
-
-#endif
-
-// == simulation/sim_backend.hpp ===================================================================
-
-// A backend on a network in memory: virtual time that jumps ahead when everything waits, and a trace of every
-// call.
-//
-// This part must not know operations or faults.
-
-#if defined(ANYIO_NET_SIM)
-
-#include <memory>
-#include <utility>
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
-
-class sim_backend final : public backend,
-                          private name_service,
-                          private file_service,
-                          private path_service,
-                          private batch_service,
-                          private thread_service,
-                          private signal_service {
- public:
-  explicit sim_backend(std::shared_ptr<sim_network> network) noexcept : network_(std::move(network)) {}
-
-  ANYIO_NET_FN time_point now() override;
-
-  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
-  ANYIO_NET_FN void forget(int fd) override;
-  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  ANYIO_NET_FN int poll_now(int fd, std::uint32_t interest) override;
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  ANYIO_NET_FN void wake() override;
-  ANYIO_NET_FN int native_handle() const override;
-
-  ANYIO_NET_FN int open_socket(int family, int type, int protocol) override;
-  ANYIO_NET_FN int open_pair(int family, int type, int (&fds)[2]) override;
-  ANYIO_NET_FN int bind(int fd, const sockaddr* address, socklen_t size) override;
-  ANYIO_NET_FN int listen(int fd, int backlog) override;
-  ANYIO_NET_FN int connect(int fd, const sockaddr* address, socklen_t size) override;
-  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
-  ANYIO_NET_FN int shutdown(int fd, int how) override;
-  ANYIO_NET_FN int break_connection(int fd) override;
-  ANYIO_NET_FN int close(int fd) override;
-  ANYIO_NET_FN ssize_t receive(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
-  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
-  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
-  ANYIO_NET_FN int set_option(int fd, int level, int name, const void* value, socklen_t size) override;
-  ANYIO_NET_FN int local_address(int fd, sockaddr* address, socklen_t* size) override;
-  ANYIO_NET_FN int remote_address(int fd, sockaddr* address, socklen_t* size) override;
-
-  ANYIO_NET_FN name_service* names() override { return this; }
-  ANYIO_NET_FN file_service* files() override { return this; }
-  ANYIO_NET_FN path_service* paths() override { return this; }
-  ANYIO_NET_FN batch_service* batches() override { return this; }
-  ANYIO_NET_FN thread_service* threads() override { return this; }
-  ANYIO_NET_FN signal_service* signals() override { return this; }
-
- private:
-  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
-  ANYIO_NET_FN int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override;
-  ANYIO_NET_FN bool has_family(int family) override;
-
-  ANYIO_NET_FN int adopt(int fd) override;
-  ANYIO_NET_FN int make_blocking(int fd) override;
-  ANYIO_NET_FN int set_close_on_exec(int fd) override;
-  ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
-  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
-  ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
-
-  ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;
-  ANYIO_NET_FN int change_mode(const char* path, mode_t mode) override;
-  ANYIO_NET_FN int unlink(const char* path) override;
-
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                                    bool& emptied) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
-
-  ANYIO_NET_FN bool uses_threads() const override;
-  ANYIO_NET_FN std::size_t turns_before_call() override;
-  ANYIO_NET_FN int start_thread(void (*body)(void*), void* argument) override;
-
-  ANYIO_NET_FN int catch_signal(int number) override;
-  ANYIO_NET_FN void release_signal(int number) override;
-  ANYIO_NET_FN bool take_signal(int number) override;
-
-  template <class Outcome>
-  Outcome traced(const char* call, int fd, Outcome outcome) {
-    network_->trace(call, fd, static_cast<std::int64_t>(outcome));
-    return outcome;
-  }
-
-  std::shared_ptr<sim_network> network_;
-  bool woken_ = false;
 };
 
 }}}  // namespace anyio::detail
@@ -12365,24 +12180,11 @@ ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> m
 ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes, bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
-  int done = 0;
-  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
-    const ssize_t n = receive_one(fd, messages[i]);
-    emptied = n == -EAGAIN;
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    sizes[i] = static_cast<std::size_t>(n);
-  }
-  return done;
+  return receive_each(messages, sizes, emptied, [&](message& m) { return receive_one(fd, m); });
 }
 
 ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
-  int done = 0;
-  for (const message& m : messages) {
-    const ssize_t n = send_one(fd, m);
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    ++done;
-  }
-  return done;
+  return send_each(messages, [&](const message& m) { return send_one(fd, m); });
 }
 
 #endif
@@ -20321,6 +20123,12 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
 #include <cerrno>
 #include <cstring>
 #include <iterator>
+#include <map>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 #include <sys/socket.h>
 
@@ -20349,17 +20157,290 @@ inline constexpr int errors_of_names[] = {ENOBUFS};
 inline constexpr int errors_of_signals[] = {EINVAL, EMFILE};
 inline constexpr int errors_of_paths[] = {EACCES, EIO};
 
-// --- decisions
+/// A copy of a message that is limited to `size` bytes.
+class shortened_message {
+ public:
+  shortened_message(const message& m, std::size_t size) : parts_(m.parts.begin(), m.parts.end()), m_(m) {
+    for (::iovec& part : parts_) {
+      part.iov_len = std::min(part.iov_len, size);
+      size -= part.iov_len;
+    }
+    m_.parts = parts_;
+  }
+  message& get() noexcept { return m_; }
 
-ANYIO_NET_FN int faulty_backend::failure_of(const char* name, std::span<const int> legal) {
-  if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
-  one_failure->name = name;
-  one_failure->choices = legal.size();
-  one_failure->error_number = legal[one_failure->which % legal.size()];
-  return -one_failure->error_number;
+ private:
+  std::vector<::iovec> parts_;
+  message m_;
+};
+
+class fault_injector final : public faulty_backend,
+                             private name_service,
+                             private file_service,
+                             private path_service,
+                             private batch_service,
+                             private signal_service {
+ public:
+  fault_injector(std::unique_ptr<backend> inner, std::shared_ptr<sim_choices> choices,
+                 const sim::faults& all) noexcept
+      : faulty_backend(all), inner_(std::move(inner)), choices_(std::move(choices)) {}
+
+  time_point now() override { return inner_->now(); }
+
+  int watch(int fd, std::uint64_t token) override {
+    if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
+    const int status = inner_->watch(fd, token);
+    if (status >= 0) watched_[fd] = watched{token, 0, kind_of(fd), false, 0, 0};
+    return status;
+  }
+  void forget(int fd) override {
+    release_held(fd);  // the owner may close the descriptor
+    watched_.erase(fd);
+    inner_->forget(fd);
+  }
+  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override {
+    return unless_failing("watch_once", errors_of_watch,
+                          [&] { return inner_->watch_once(fd, interest, token, again); });
+  }
+  int poll_now(int fd, std::uint32_t interest) override {
+    return unless_failing("poll_now", errors_of_memory, [&] { return inner_->poll_now(fd, interest); });
+  }
+  int wait(std::span<poll_event> events, duration at_most) override;
+  void wake() override { inner_->wake(); }
+  int native_handle() const override { return inner_->native_handle(); }
+  int wake_descriptor() const override { return inner_->wake_descriptor(); }
+  int after_fork() override {
+    held_.reset();  // the parent sends the held datagram
+    return inner_->after_fork();
+  }
+
+  int open_socket(int family, int type, int protocol) override {
+    return unless_failing("socket", errors_of_opening, [&] {
+      const int lack = lack_of_descriptors();
+      return lack != 0 ? lack : inner_->open_socket(family, type, protocol);
+    });
+  }
+  int open_pair(int family, int type, int (&fds)[2]) override {
+    return unless_failing("socketpair", errors_of_opening, [&] {
+      const int lack = lack_of_descriptors();
+      return lack != 0 ? lack : inner_->open_pair(family, type, fds);
+    });
+  }
+  int bind(int fd, const sockaddr* address, socklen_t size) override {
+    return unless_failing("bind", errors_of_bind, [&] { return inner_->bind(fd, address, size); });
+  }
+  int listen(int fd, int backlog) override {
+    return unless_failing("listen", errors_of_listen, [&] { return inner_->listen(fd, backlog); });
+  }
+  int connect(int fd, const sockaddr* address, socklen_t size) override {
+    const std::span<const int> legal = address->sa_family == AF_UNIX
+                                           ? std::span<const int>(errors_of_connect_unix)
+                                           : std::span<const int>(errors_of_connect);
+    return unless_failing("connect", legal, [&] { return inner_->connect(fd, address, size); });
+  }
+  int accept(int fd, sockaddr* address, socklen_t* size) override;
+  void keep_non_blocking(int fd) override { inner_->keep_non_blocking(fd); }
+  int shutdown(int fd, int how) override {
+    if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
+      break_here(fd);
+      return failure;
+    }
+    return inner_->shutdown(fd, how);
+  }
+  int close(int fd) override {
+    release_held(fd);
+    watched_.erase(fd);
+    return inner_->close(fd);
+  }
+  ssize_t receive(int fd, void* data, std::size_t size) override {
+    if (is_broken(fd)) return 0;
+    if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
+    return inner_->receive(fd, data, size);
+  }
+  ssize_t send(int fd, const void* data, std::size_t size) override;
+  ssize_t receive_message(int fd, message& m) override;
+  ssize_t send_message(int fd, const message& m) override;
+  int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  int set_option(int fd, int level, int name, const void* value, socklen_t size) override {
+    return unless_failing("set_option", errors_of_options,
+                          [&] { return inner_->set_option(fd, level, name, value, size); });
+  }
+  int local_address(int fd, sockaddr* address, socklen_t* size) override {
+    return unless_failing("local_address", errors_of_names,
+                          [&] { return inner_->local_address(fd, address, size); });
+  }
+  int remote_address(int fd, sockaddr* address, socklen_t* size) override {
+    return unless_failing("remote_address", errors_of_shutdown,
+                          [&] { return inner_->remote_address(fd, address, size); });
+  }
+
+  name_service* names() override { return this; }
+  file_service* files() override { return this; }
+  path_service* paths() override { return this; }
+  batch_service* batches() override { return this; }
+  thread_service* threads() override { return inner_->threads(); }
+  signal_service* signals() override { return this; }
+
+  std::size_t transfer(std::size_t wanted) override {
+    static_cast<void>(shorten(wanted));
+    return inner_->transfer(wanted);
+  }
+  int break_connection(int fd) override { return inner_->break_connection(fd); }
+
+ private:
+  enum class kind : std::uint8_t { other, stream, ip_datagram, unix_datagram };
+  struct watched {
+    std::uint64_t token = 0;
+    std::uint32_t owed = 0;  // readiness that is still to be reported
+    kind what = kind::other;
+    bool broken = false;
+    std::uint64_t denied_read = 0;  // the turn of the last EAGAIN
+    std::uint64_t denied_write = 0;
+  };
+  struct held_datagram {
+    int fd;
+    std::string data;
+    std::string address;
+    std::string control;
+  };
+
+  resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override {
+    return unless_failing("reverse", errors_of_paths,
+                          [&] { return names_of(*inner_).reverse(endpoint, host, service); });
+  }
+  bool has_family(int family) override { return names_of(*inner_).has_family(family); }
+
+  int adopt(int fd) override { return files_of(*inner_).adopt(fd); }
+  int make_blocking(int fd) override { return files_of(*inner_).make_blocking(fd); }
+  int set_close_on_exec(int fd) override { return files_of(*inner_).set_close_on_exec(fd); }
+  int identify(int fd, file_identity& identity) override { return files_of(*inner_).identify(fd, identity); }
+  ssize_t read(int fd, void* data, std::size_t size) override;
+  ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {
+    if (is_broken(socket)) return -EPIPE;
+    if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
+    return files_of(*inner_).send_file(socket, file, offset, count);
+  }
+
+  int identify(const char* path, file_identity& identity) override {
+    return unless_failing("identify", errors_of_paths,
+                          [&] { return paths_of(*inner_).identify(path, identity); });
+  }
+  int change_mode(const char* path, mode_t mode) override {
+    return unless_failing("change_mode", errors_of_paths,
+                          [&] { return paths_of(*inner_).change_mode(path, mode); });
+  }
+  void prepare_mode(int fd, mode_t mode) override { paths_of(*inner_).prepare_mode(fd, mode); }
+  int unlink(const char* path) override {
+    return unless_failing("unlink", errors_of_paths, [&] { return paths_of(*inner_).unlink(path); });
+  }
+  std::string absolute(const std::string& path) override { return paths_of(*inner_).absolute(path); }
+
+  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                       bool& emptied) override {
+    std::size_t size = 1;
+    if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
+    return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
+  }
+  int send_messages(int fd, std::span<const message> messages) override {
+    return send_each(messages, [&](const message& m) { return send_message(fd, m); });
+  }
+
+  int catch_signal(int number) override {
+    return unless_failing("catch_signal", errors_of_signals,
+                          [&] { return inner_signals().catch_signal(number); });
+  }
+  void release_signal(int number) override { inner_signals().release_signal(number); }
+  bool take_signal(int number) override { return inner_signals().take_signal(number); }
+  void wake_by(int wake_descriptor) override {
+    signal_service* const own = inner_->signals();
+    if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
+  }
+
+  [[nodiscard]] signal_service& inner_signals() {
+    if (signal_service* own = inner_->signals()) return *own;
+    if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
+    return *system_signals_;
+  }
+  /// Returns the negative errno that this call must fail with, 0 if it must not fail.
+  [[nodiscard]] int failure_of(const char* name, std::span<const int> legal) {
+    if (one_failure == nullptr || ++one_failure->counted != one_failure->call) return 0;
+    one_failure->name = name;
+    one_failure->choices = legal.size();
+    one_failure->error_number = legal[one_failure->which % legal.size()];
+    return -one_failure->error_number;
+  }
+  /// Makes a call, unless it must fail.
+  template <class Call>
+  std::invoke_result_t<Call> unless_failing(const char* name, std::span<const int> legal, Call call) {
+    const int failure = failure_of(name, legal);
+    return failure != 0 ? failure : call();
+  }
+  [[nodiscard]] int lack_of_descriptors() {
+    return chance(faults.accept_exhausted) ? -errors_of_opening[pick(std::size(errors_of_opening))] : 0;
+  }
+  [[nodiscard]] kind kind_of(int fd);
+  /// Applies faults to a transfer before it begins: returns a negative errno or 0, and may reduce the size.
+  int meddle(int fd, const char* name, std::uint32_t direction, std::size_t& size);
+  /// Decides whether an event of this probability happens. Locks the choices, since names are looked up on
+  /// helper threads.
+  [[nodiscard]] bool chance(double probability) {
+    if (!(probability > 0)) return false;
+    const process_lock lock(mutex_);
+    return choices_->chance(probability);
+  }
+  [[nodiscard]] std::size_t pick(std::size_t bound) {
+    const process_lock lock(mutex_);
+    return choices_->pick(bound);
+  }
+  /// Reduces the size, to at least 1, if the choices say so; returns whether it did.
+  [[nodiscard]] bool shorten(std::size_t& size) {
+    if (size < 2 || !chance(faults.short_io)) return false;
+    size = 1 + pick(size - 1);
+    return true;
+  }
+  [[nodiscard]] bool denies(int fd, std::uint32_t direction);
+  /// Whether the connection was broken here, so that no more bytes move in either direction.
+  [[nodiscard]] bool is_broken(int fd) const {
+    const auto found = watched_.find(fd);
+    return found != watched_.end() && found->second.broken;
+  }
+  void break_here(int fd) {
+    inner_->break_connection(fd);
+    const auto found = watched_.find(fd);
+    if (found != watched_.end()) found->second.broken = true;
+  }
+  /// Makes one of the next waits report readiness, after an injected error or a short read.
+  void owe(int fd, std::uint32_t bits) {
+    const auto found = watched_.find(fd);
+    if (found == watched_.end()) return;
+    found->second.owed |= bits;
+    owes_ = true;
+  }
+  ssize_t send_one(int fd, const message& m);
+  void release_held(int fd);
+
+  std::unique_ptr<backend> inner_;
+  signal_service_ptr system_signals_{nullptr, nullptr};  // made at first use if the inner backend has none
+  std::shared_ptr<sim_choices> choices_;
+  std::map<int, watched> watched_;
+  std::optional<held_datagram> held_;
+  std::uint64_t turn_ = 2;
+  bool owes_ = false;
+  bool interrupted_ = false;
+  process_mutex mutex_;  // protects the choices
+};
+
+ANYIO_NET_FN std::unique_ptr<faulty_backend> faulty_backend::make(std::unique_ptr<backend> inner,
+                                                                  std::shared_ptr<sim_choices> choices,
+                                                                  const sim::faults& all) {
+  return std::make_unique<fault_injector>(std::move(inner), std::move(choices), all);
 }
 
-ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
+// --- decisions
+
+ANYIO_NET_FN fault_injector::kind fault_injector::kind_of(int fd) {
   const auto found = watched_.find(fd);
   if (found != watched_.end() && found->second.what != kind::other) return found->second.what;
   int type = 0;
@@ -20372,29 +20453,9 @@ ANYIO_NET_FN faulty_backend::kind faulty_backend::kind_of(int fd) {
   return address.ss_family == AF_UNIX ? kind::unix_datagram : kind::ip_datagram;
 }
 
-/// Decides whether an event of this probability happens. Locks the choices, since names are looked up on
-/// helper threads.
-ANYIO_NET_FN bool faulty_backend::chance(double probability) {
-  if (!(probability > 0)) return false;
-  const process_lock lock(mutex_);
-  return choices_->chance(probability);
-}
-
-ANYIO_NET_FN std::size_t faulty_backend::pick(std::size_t bound) {
-  const process_lock lock(mutex_);
-  return choices_->pick(bound);
-}
-
-/// Reduces the size, to at least 1, if the choices say so; returns whether it did.
-ANYIO_NET_FN bool faulty_backend::shorten(std::size_t& size) {
-  if (size < 2 || !chance(faults.short_io)) return false;
-  size = 1 + pick(size - 1);
-  return true;
-}
-
 /// Decides whether a call fails with EAGAIN. Only for a watched descriptor, which can get readiness later,
 /// and not again in the next turn, so that the program makes progress.
-ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
+ANYIO_NET_FN bool fault_injector::denies(int fd, std::uint32_t direction) {
   const auto found = watched_.find(fd);
   if (found == watched_.end()) return false;
   std::uint64_t& last = direction == ready_read ? found->second.denied_read : found->second.denied_write;
@@ -20404,27 +20465,7 @@ ANYIO_NET_FN bool faulty_backend::denies(int fd, std::uint32_t direction) {
   return true;
 }
 
-/// Whether the connection was broken here, so that no more bytes move in either direction.
-ANYIO_NET_FN bool faulty_backend::is_broken(int fd) const {
-  const auto found = watched_.find(fd);
-  return found != watched_.end() && found->second.broken;
-}
-
-ANYIO_NET_FN void faulty_backend::break_here(int fd) {
-  inner_->break_connection(fd);
-  const auto found = watched_.find(fd);
-  if (found != watched_.end()) found->second.broken = true;
-}
-
-/// Makes one of the next waits report readiness, after an injected error or a short read.
-ANYIO_NET_FN void faulty_backend::owe(int fd, std::uint32_t bits) {
-  const auto found = watched_.find(fd);
-  if (found == watched_.end()) return;
-  found->second.owed |= bits;
-  owes_ = true;
-}
-
-ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t direction,
+ANYIO_NET_FN int fault_injector::meddle(int fd, const char* name, std::uint32_t direction,
                                         std::size_t& size) {
   const kind what = kind_of(fd);
   const bool in = direction == ready_read;
@@ -20453,32 +20494,7 @@ ANYIO_NET_FN int faulty_backend::meddle(int fd, const char* name, std::uint32_t 
 
 // --- time and chance, readiness
 
-ANYIO_NET_FN time_point faulty_backend::now() { return inner_->now(); }
-
-ANYIO_NET_FN int faulty_backend::watch(int fd, std::uint64_t token) {
-  if (const int failure = failure_of("watch", errors_of_watch); failure != 0) return failure;
-  const int status = inner_->watch(fd, token);
-  if (status >= 0) watched_[fd] = watched{token, 0, kind_of(fd), false, 0, 0};
-  return status;
-}
-
-ANYIO_NET_FN void faulty_backend::forget(int fd) {
-  release_held(fd);  // the owner may close the descriptor
-  watched_.erase(fd);
-  inner_->forget(fd);
-}
-
-ANYIO_NET_FN int faulty_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
-  if (const int failure = failure_of("watch_once", errors_of_watch); failure != 0) return failure;
-  return inner_->watch_once(fd, interest, token, again);
-}
-
-ANYIO_NET_FN int faulty_backend::poll_now(int fd, std::uint32_t interest) {
-  if (const int failure = failure_of("poll_now", errors_of_memory); failure != 0) return failure;
-  return inner_->poll_now(fd, interest);
-}
-
-ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_most) {
+ANYIO_NET_FN int fault_injector::wait(std::span<poll_event> events, duration at_most) {
   if (held_) release_held(held_->fd);
   interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time passes
   if (interrupted_) return 0;
@@ -20498,115 +20514,32 @@ ANYIO_NET_FN int faulty_backend::wait(std::span<poll_event> events, duration at_
   return static_cast<int>(count);
 }
 
-ANYIO_NET_FN void faulty_backend::wake() { inner_->wake(); }
-
-ANYIO_NET_FN int faulty_backend::native_handle() const { return inner_->native_handle(); }
-
 // --- sockets
 
-ANYIO_NET_FN int faulty_backend::open_socket(int family, int type, int protocol) {
-  if (const int failure = failure_of("socket", errors_of_opening); failure != 0) return failure;
-  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
-  return inner_->open_socket(family, type, protocol);
-}
-
-ANYIO_NET_FN int faulty_backend::open_pair(int family, int type, int (&fds)[2]) {
-  if (const int failure = failure_of("socketpair", errors_of_opening); failure != 0) return failure;
-  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
-  return inner_->open_pair(family, type, fds);
-}
-
-ANYIO_NET_FN int faulty_backend::bind(int fd, const sockaddr* address, socklen_t size) {
-  if (const int failure = failure_of("bind", errors_of_bind); failure != 0) return failure;
-  return inner_->bind(fd, address, size);
-}
-
-ANYIO_NET_FN int faulty_backend::listen(int fd, int backlog) {
-  if (const int failure = failure_of("listen", errors_of_listen); failure != 0) return failure;
-  return inner_->listen(fd, backlog);
-}
-
-ANYIO_NET_FN int faulty_backend::connect(int fd, const sockaddr* address, socklen_t size) {
-  const std::span<const int> legal = address->sa_family == AF_UNIX
-                                         ? std::span<const int>(errors_of_connect_unix)
-                                         : std::span<const int>(errors_of_connect);
-  if (const int failure = failure_of("connect", legal); failure != 0) return failure;
-  return inner_->connect(fd, address, size);
-}
-
-ANYIO_NET_FN int faulty_backend::accept(int fd, sockaddr* address, socklen_t* size) {
+ANYIO_NET_FN int fault_injector::accept(int fd, sockaddr* address, socklen_t* size) {
   if (const int failure = failure_of("accept", errors_of_accept); failure != 0) {
     owe(fd, ready_read);  // the connection is still there
     return failure;
   }
   if (denies(fd, ready_read)) return -EAGAIN;
-  if (chance(faults.accept_exhausted)) return -errors_of_opening[pick(std::size(errors_of_opening))];
+  if (const int lack = lack_of_descriptors(); lack != 0) return lack;
   return inner_->accept(fd, address, size);
 }
 
-ANYIO_NET_FN void faulty_backend::keep_non_blocking(int fd) { inner_->keep_non_blocking(fd); }
-
-ANYIO_NET_FN int faulty_backend::shutdown(int fd, int how) {
-  if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
-    break_here(fd);
-    return failure;
-  }
-  return inner_->shutdown(fd, how);
-}
-
-ANYIO_NET_FN int faulty_backend::close(int fd) {
-  release_held(fd);
-  watched_.erase(fd);
-  return inner_->close(fd);
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::receive(int fd, void* data, std::size_t size) {
-  if (is_broken(fd)) return 0;
-  if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
-  return inner_->receive(fd, data, size);
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::send(int fd, const void* data, std::size_t size) {
+ANYIO_NET_FN ssize_t fault_injector::send(int fd, const void* data, std::size_t size) {
   if (is_broken(fd)) return -EPIPE;
   const ::iovec part{const_cast<void*>(data), size};
-  if (kind_of(fd) == kind::ip_datagram) {
-    message m;
-    m.parts = std::span<const ::iovec>(&part, 1);
-    return send_message(fd, m);
-  }
+  if (kind_of(fd) == kind::ip_datagram) return send_message(fd, message{std::span(&part, 1)});
   if (const int failure = meddle(fd, "send", ready_write, size); failure != 0) return failure;
   return inner_->send(fd, data, size);
 }
 
-inline std::size_t total_of(const message& m) noexcept {
-  std::size_t total = 0;
-  for (const ::iovec& part : m.parts) total += part.iov_len;
-  return total;
-}
-
-/// A copy of a message that is limited to `size` bytes.
-class shortened_message {
- public:
-  shortened_message(const message& m, std::size_t size) : parts_(m.parts.begin(), m.parts.end()), m_(m) {
-    for (::iovec& part : parts_) {
-      part.iov_len = std::min(part.iov_len, size);
-      size -= part.iov_len;
-    }
-    m_.parts = parts_;
-  }
-  message& get() noexcept { return m_; }
-
- private:
-  std::vector<::iovec> parts_;
-  message m_;
-};
-
-ANYIO_NET_FN ssize_t faulty_backend::receive_message(int fd, message& m) {
+ANYIO_NET_FN ssize_t fault_injector::receive_message(int fd, message& m) {
   if (is_broken(fd)) {
     m.control_size = 0;
     return 0;
   }
-  const std::size_t total = total_of(m);
+  const std::size_t total = m.size();
   std::size_t size = total;
   if (const int failure = meddle(fd, "receive_message", ready_read, size); failure != 0) return failure;
   if (size == total) return inner_->receive_message(fd, m);
@@ -20618,9 +20551,9 @@ ANYIO_NET_FN ssize_t faulty_backend::receive_message(int fd, message& m) {
   return n;
 }
 
-ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
+ANYIO_NET_FN ssize_t fault_injector::send_message(int fd, const message& m) {
   if (is_broken(fd)) return -EPIPE;
-  const std::size_t total = total_of(m);
+  const std::size_t total = m.size();
   std::size_t size = total;
   if (const int failure = meddle(fd, "send_message", ready_write, size); failure != 0) return failure;
   if (kind_of(fd) == kind::ip_datagram) return send_one(fd, m);
@@ -20630,12 +20563,11 @@ ANYIO_NET_FN ssize_t faulty_backend::send_message(int fd, const message& m) {
 
 /// Sends an IP datagram, which may be lost, duplicated or delayed. A datagram that is larger than an Ethernet
 /// packet gets no faults: the system may reject it, and its sender must get that error.
-ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
+ANYIO_NET_FN ssize_t fault_injector::send_one(int fd, const message& m) {
   constexpr std::size_t fits_everywhere = 1472;
-  const auto total = static_cast<ssize_t>(total_of(m));
+  const auto total = static_cast<ssize_t>(m.size());
   const bool in_pieces = m.control_size != 0;  // GSO: each part is one datagram
-  if ((in_pieces ? m.parts.front().iov_len : total_of(m)) > fits_everywhere)
-    return inner_->send_message(fd, m);
+  if ((in_pieces ? m.parts.front().iov_len : m.size()) > fits_everywhere) return inner_->send_message(fd, m);
   if (chance(faults.drop)) return total;
   if (!held_ && chance(faults.reorder)) {
     held_datagram h{fd, {}, {}, {}};
@@ -20652,13 +20584,12 @@ ANYIO_NET_FN ssize_t faulty_backend::send_one(int fd, const message& m) {
 }
 
 /// Sends the datagram of this descriptor that was held back, after the datagram that followed it.
-ANYIO_NET_FN void faulty_backend::release_held(int fd) {
+ANYIO_NET_FN void fault_injector::release_held(int fd) {
   if (!held_ || held_->fd != fd) return;
   held_datagram h = std::move(*held_);
   held_.reset();
   const ::iovec part{h.data.data(), h.data.size()};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
+  message m{std::span(&part, 1)};
   sockaddr_storage address{};
   if (!h.address.empty()) {
     std::memcpy(&address, h.address.data(), std::min(h.address.size(), sizeof address));
@@ -20670,31 +20601,7 @@ ANYIO_NET_FN void faulty_backend::release_held(int fd) {
   inner_->send_message(fd, m);
 }
 
-ANYIO_NET_FN int faulty_backend::receive_messages(int fd, std::span<message> messages,
-                                                  std::span<std::size_t> sizes, bool& emptied) {
-  std::size_t size = 1;
-  if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
-  return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
-}
-
-ANYIO_NET_FN int faulty_backend::send_messages(int fd, std::span<const message> messages) {
-  int done = 0;
-  for (const message& m : messages) {
-    const ssize_t n = send_message(fd, m);
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    ++done;
-  }
-  return done;
-}
-
-ANYIO_NET_FN ssize_t faulty_backend::send_file(int socket, int file, std::uint64_t offset,
-                                               std::size_t count) {
-  if (is_broken(socket)) return -EPIPE;
-  if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
-  return files_of(*inner_).send_file(socket, file, offset, count);
-}
-
-ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
+ANYIO_NET_FN int fault_injector::get_option(int fd, int level, int name, void* value, socklen_t* size) {
   if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)) {
     if (const int failure = failure_of("connected", errors_of_connected); failure != 0) {
       break_here(fd);
@@ -20706,24 +20613,9 @@ ANYIO_NET_FN int faulty_backend::get_option(int fd, int level, int name, void* v
   return inner_->get_option(fd, level, name, value, size);
 }
 
-ANYIO_NET_FN int faulty_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
-  if (const int failure = failure_of("set_option", errors_of_options); failure != 0) return failure;
-  return inner_->set_option(fd, level, name, value, size);
-}
-
-ANYIO_NET_FN int faulty_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
-  if (const int failure = failure_of("local_address", errors_of_names); failure != 0) return failure;
-  return inner_->local_address(fd, address, size);
-}
-
-ANYIO_NET_FN int faulty_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
-  if (const int failure = failure_of("remote_address", errors_of_shutdown); failure != 0) return failure;
-  return inner_->remote_address(fd, address, size);
-}
-
 // --- the rest
 
-ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) {
+ANYIO_NET_FN ssize_t fault_injector::read(int fd, void* data, std::size_t size) {
   if (const int failure = failure_of("read", errors_of_reading); failure != 0) {
     if (failure == -EAGAIN) owe(fd, ready_read);
     return failure;
@@ -20733,52 +20625,18 @@ ANYIO_NET_FN ssize_t faulty_backend::read(int fd, void* data, std::size_t size) 
   return files_of(*inner_).read(fd, data, size);
 }
 
-ANYIO_NET_FN ssize_t faulty_backend::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t fault_injector::write(int fd, std::span<const ::iovec> parts) {
   if (const int failure = failure_of("write", errors_of_writing); failure != 0) {
     if (failure == -EAGAIN) owe(fd, ready_write);
     return failure;
   }
   if (denies(fd, ready_write)) return -EAGAIN;
-  message m;
-  m.parts = parts;
-  std::size_t size = total_of(m);
+  const message m{parts};
+  std::size_t size = m.size();
   return files_of(*inner_).write(fd, shorten(size) ? shortened_message(m, size).get().parts : parts);
 }
 
-ANYIO_NET_FN int faulty_backend::adopt(int fd) { return files_of(*inner_).adopt(fd); }
-
-ANYIO_NET_FN int faulty_backend::make_blocking(int fd) { return files_of(*inner_).make_blocking(fd); }
-
-ANYIO_NET_FN int faulty_backend::set_close_on_exec(int fd) { return files_of(*inner_).set_close_on_exec(fd); }
-
-ANYIO_NET_FN int faulty_backend::identify(const char* path, file_identity& identity) {
-  if (const int failure = failure_of("identify", errors_of_paths); failure != 0) return failure;
-  return paths_of(*inner_).identify(path, identity);
-}
-
-ANYIO_NET_FN int faulty_backend::identify(int fd, file_identity& identity) {
-  return files_of(*inner_).identify(fd, identity);
-}
-
-ANYIO_NET_FN int faulty_backend::change_mode(const char* path, mode_t mode) {
-  if (const int failure = failure_of("change_mode", errors_of_paths); failure != 0) return failure;
-  return paths_of(*inner_).change_mode(path, mode);
-}
-
-ANYIO_NET_FN void faulty_backend::prepare_mode(int fd, mode_t mode) {
-  paths_of(*inner_).prepare_mode(fd, mode);
-}
-
-ANYIO_NET_FN std::string faulty_backend::absolute(const std::string& path) {
-  return paths_of(*inner_).absolute(path);
-}
-
-ANYIO_NET_FN int faulty_backend::unlink(const char* path) {
-  if (const int failure = failure_of("unlink", errors_of_paths); failure != 0) return failure;
-  return paths_of(*inner_).unlink(path);
-}
-
-ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint16_t port, int family) {
+ANYIO_NET_FN resolved fault_injector::resolve(const std::string& host, std::uint16_t port, int family) {
   resolved failed;
   if (failure_of("resolve", errors_of_paths) != 0 || chance(faults.name_failure)) {
     failed.status = -ENOENT;
@@ -20788,55 +20646,13 @@ ANYIO_NET_FN resolved faulty_backend::resolve(const std::string& host, std::uint
   return names_of(*inner_).resolve(host, port, family);
 }
 
-ANYIO_NET_FN int faulty_backend::reverse(const ip_endpoint& endpoint, std::string& host,
-                                         std::string& service) {
-  if (const int failure = failure_of("reverse", errors_of_paths); failure != 0) return failure;
-  return names_of(*inner_).reverse(endpoint, host, service);
-}
-
-ANYIO_NET_FN bool faulty_backend::has_family(int family) { return names_of(*inner_).has_family(family); }
-
-ANYIO_NET_FN int faulty_backend::wake_descriptor() const { return inner_->wake_descriptor(); }
-
-ANYIO_NET_FN int faulty_backend::after_fork() {
-  held_.reset();  // the parent sends the held datagram
-  return inner_->after_fork();
-}
-
-ANYIO_NET_FN signal_service& faulty_backend::inner_signals() {
-  if (signal_service* own = inner_->signals()) return *own;
-  if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
-  return *system_signals_;
-}
-
-ANYIO_NET_FN int faulty_backend::catch_signal(int number) {
-  if (const int failure = failure_of("catch_signal", errors_of_signals); failure != 0) return failure;
-  return inner_signals().catch_signal(number);
-}
-
-ANYIO_NET_FN void faulty_backend::release_signal(int number) { inner_signals().release_signal(number); }
-
-ANYIO_NET_FN bool faulty_backend::take_signal(int number) { return inner_signals().take_signal(number); }
-
-ANYIO_NET_FN void faulty_backend::wake_by(int wake_descriptor) {
-  signal_service* const own = inner_->signals();
-  if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
-}
-
-ANYIO_NET_FN std::size_t faulty_backend::transfer(std::size_t wanted) {
-  static_cast<void>(shorten(wanted));
-  return inner_->transfer(wanted);
-}
-
-ANYIO_NET_FN int faulty_backend::break_connection(int fd) { return inner_->break_connection(fd); }
-
 }  // namespace detail
 
 ANYIO_NET_FN std::unique_ptr<backend> fault_backend(std::unique_ptr<backend> inner,
                                                     const sim::options& options) {
   if (inner == nullptr) return nullptr;
   auto choices = std::make_shared<detail::sim_choices>(options.seed, options.choices);
-  return std::make_unique<detail::faulty_backend>(std::move(inner), std::move(choices), options.faults);
+  return detail::faulty_backend::make(std::move(inner), std::move(choices), options.faults);
 }
 
 }}  // namespace anyio
@@ -20883,9 +20699,9 @@ inline sim::faults faults_above(sim::faults f) noexcept {
 }
 
 ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
-  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_),
-                                               std::shared_ptr<sim_choices>(network_, &network_->choices),
-                                               faults_above(options_.faults));
+  auto made = faulty_backend::make(sim_network::make_backend(network_),
+                                   std::shared_ptr<sim_choices>(network_, &network_->choices),
+                                   faults_above(options_.faults));
   system_ = made.get();
   return made;
 }
@@ -21057,219 +20873,196 @@ ANYIO_NET_FN void raise(int signal) {
 
 // == simulation/sim_backend.ipp ===================================================================
 
-// The calls of the backend, in memory.
+// A backend on a network in memory: virtual time that jumps ahead when everything waits, and a trace of every
+// call.
+//
+// This part must not know operations or faults.
 
 #if defined(ANYIO_NET_SIM)
 
 #include <cerrno>
+#include <memory>
 #include <string>
+#include <utility>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-// --- time
+class sim_backend final : public backend,
+                          private name_service,
+                          private file_service,
+                          private path_service,
+                          private batch_service,
+                          private thread_service,
+                          private signal_service {
+ public:
+  explicit sim_backend(std::shared_ptr<sim_network> network) noexcept : network_(std::move(network)) {}
 
-ANYIO_NET_FN time_point sim_backend::now() { return network_->now(); }
+  time_point now() override { return network_->now(); }
 
-// --- readiness
-
-ANYIO_NET_FN int sim_backend::watch(int fd, std::uint64_t token) {
-  return traced("watch", fd, network_->watch(fd, token));
-}
-
-ANYIO_NET_FN void sim_backend::forget(int fd) { network_->forget(fd); }
-
-ANYIO_NET_FN int sim_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool) {
-  return traced("watch_once", fd, network_->watch_once(fd, interest, token));
-}
-
-ANYIO_NET_FN int sim_backend::poll_now(int fd, std::uint32_t interest) {
-  const int bits = network_->poll(fd);
-  return traced("poll", fd, bits < 0 ? bits : bits & static_cast<int>(interest | ready_end));
-}
-
-ANYIO_NET_FN int sim_backend::wait(std::span<poll_event> events, duration at_most) {
-  const time_point deadline =
-      at_most < duration::zero() ? time_point::max() : anyio::detail::add(network_->now(), at_most);
-  for (;;) {
-    const int count = network_->collect(events);
-    if (count != 0) return traced("wait", -1, count);
-    if (std::exchange(woken_, false) || network_->verdict() != sim_verdict::none)
-      return traced("wait", -1, 0);
-    if (network_->advance(deadline)) continue;
-    if (deadline == time_point::max()) network_->end(sim_verdict::deadlock);
-    return traced("wait", -1, network_->collect(events));
+  // --- readiness
+  int watch(int fd, std::uint64_t token) override { return traced("watch", fd, network_->watch(fd, token)); }
+  void forget(int fd) override { network_->forget(fd); }
+  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool) override {
+    return traced("watch_once", fd, network_->watch_once(fd, interest, token));
   }
-}
-
-ANYIO_NET_FN void sim_backend::wake() { woken_ = true; }
-
-ANYIO_NET_FN int sim_backend::native_handle() const { return -1; }
-
-// --- sockets
-
-ANYIO_NET_FN int sim_backend::open_socket(int family, int type, int) {
-  return traced("socket", -1, network_->open(family, type));
-}
-
-ANYIO_NET_FN int sim_backend::open_pair(int family, int type, int (&fds)[2]) {
-  return traced("socketpair", -1, network_->open_pair(family, type, fds));
-}
-
-ANYIO_NET_FN int sim_backend::bind(int fd, const sockaddr* address, socklen_t size) {
-  return traced("bind", fd, network_->bind(fd, address, size));
-}
-
-ANYIO_NET_FN int sim_backend::listen(int fd, int backlog) {
-  return traced("listen", fd, network_->listen(fd, backlog));
-}
-
-ANYIO_NET_FN int sim_backend::connect(int fd, const sockaddr* address, socklen_t size) {
-  return traced("connect", fd, network_->connect(fd, address, size));
-}
-
-ANYIO_NET_FN int sim_backend::accept(int fd, sockaddr* address, socklen_t* size) {
-  return traced("accept", fd, network_->accept(fd, address, size));
-}
-
-ANYIO_NET_FN int sim_backend::shutdown(int fd, int how) {
-  return traced("shutdown", fd, network_->shutdown(fd, how));
-}
-
-ANYIO_NET_FN int sim_backend::break_connection(int fd) {
-  return traced("break", fd, network_->break_connection(fd));
-}
-
-ANYIO_NET_FN int sim_backend::close(int fd) { return traced("close", fd, network_->close(fd)); }
-
-ANYIO_NET_FN ssize_t sim_backend::receive(int fd, void* data, std::size_t size) {
-  const ::iovec part{data, size};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  return traced("receive", fd, network_->receive(fd, m, false));
-}
-
-ANYIO_NET_FN ssize_t sim_backend::send(int fd, const void* data, std::size_t size) {
-  const ::iovec part{const_cast<void*>(data), size};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  return traced("send", fd, network_->send(fd, m));
-}
-
-ANYIO_NET_FN ssize_t sim_backend::receive_message(int fd, message& m) {
-  return traced("receive_message", fd, network_->receive(fd, m, m.control != nullptr));
-}
-
-ANYIO_NET_FN ssize_t sim_backend::send_message(int fd, const message& m) {
-  return traced("send_message", fd, network_->send(fd, m));
-}
-
-ANYIO_NET_FN int sim_backend::receive_messages(int fd, std::span<message> messages,
-                                               std::span<std::size_t> sizes, bool& emptied) {
-  int done = 0;
-  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
-    const ssize_t n = receive_message(fd, messages[i]);
-    emptied = n == -EAGAIN;
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    sizes[i] = static_cast<std::size_t>(n);
+  int poll_now(int fd, std::uint32_t interest) override {
+    const sim_handle s = network_->find(fd);
+    const std::uint32_t wanted = interest | ready_end;
+    const int bits = s == nullptr ? network_->refusal(fd) : static_cast<int>(network_->level(*s) & wanted);
+    return traced("poll", fd, bits);
   }
-  return done;
-}
-
-ANYIO_NET_FN int sim_backend::send_messages(int fd, std::span<const message> messages) {
-  int done = 0;
-  for (const message& m : messages) {
-    const ssize_t n = send_message(fd, m);
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    ++done;
+  int wait(std::span<poll_event> events, duration at_most) override {
+    const time_point deadline =
+        at_most < duration::zero() ? time_point::max() : anyio::detail::add(network_->now(), at_most);
+    for (;;) {
+      const int count = network_->collect(events);
+      if (count != 0) return traced("wait", -1, count);
+      if (std::exchange(woken_, false) || network_->verdict() != sim_verdict::none)
+        return traced("wait", -1, 0);
+      if (network_->advance(deadline)) continue;
+      if (deadline == time_point::max()) network_->end(sim_verdict::deadlock);
+      return traced("wait", -1, network_->collect(events));
+    }
   }
-  return done;
+  void wake() override { woken_ = true; }
+  int native_handle() const override { return -1; }
+
+  // --- sockets
+  int open_socket(int family, int type, int) override {
+    return traced("socket", -1, network_->open(family, type));
+  }
+  int open_pair(int family, int type, int (&fds)[2]) override {
+    return traced("socketpair", -1, network_->open_pair(family, type, fds));
+  }
+  int bind(int fd, const sockaddr* address, socklen_t size) override {
+    return on_socket("bind", fd, &sim_network::bind, address, size);
+  }
+  int listen(int fd, int backlog) override { return on_socket("listen", fd, &sim_network::listen, backlog); }
+  int connect(int fd, const sockaddr* address, socklen_t size) override {
+    return on_socket("connect", fd, &sim_network::connect, address, size);
+  }
+  int accept(int fd, sockaddr* address, socklen_t* size) override {
+    return on_socket("accept", fd, &sim_network::accept, address, size);
+  }
+  int shutdown(int fd, int how) override { return on_socket("shutdown", fd, &sim_network::shutdown, how); }
+  int break_connection(int fd) override { return on_socket("break", fd, &sim_network::break_connection); }
+  int close(int fd) override { return traced("close", fd, network_->close(fd)); }
+  ssize_t receive(int fd, void* data, std::size_t size) override {
+    const ::iovec part{data, size};
+    message m{std::span(&part, 1)};
+    return on_socket("receive", fd, &sim_network::receive, m, false);
+  }
+  ssize_t send(int fd, const void* data, std::size_t size) override {
+    const ::iovec part{const_cast<void*>(data), size};
+    return on_socket("send", fd, &sim_network::send, message{std::span(&part, 1)});
+  }
+  ssize_t receive_message(int fd, message& m) override {
+    return on_socket("receive_message", fd, &sim_network::receive, m, m.control != nullptr);
+  }
+  ssize_t send_message(int fd, const message& m) override {
+    return on_socket("send_message", fd, &sim_network::send, m);
+  }
+  int get_option(int fd, int level, int name, void* value, socklen_t* size) override {
+    return on_socket("get_option", fd, &sim_network::get_option, level, name, value, size);
+  }
+  int set_option(int fd, int level, int name, const void* value, socklen_t size) override {
+    return on_socket("set_option", fd, &sim_network::set_option, level, name, value, size);
+  }
+  int local_address(int fd, sockaddr* address, socklen_t* size) override {
+    return on_socket(nullptr, fd, &sim_network::address_of, false, address, size);
+  }
+  int remote_address(int fd, sockaddr* address, socklen_t* size) override {
+    return on_socket(nullptr, fd, &sim_network::address_of, true, address, size);
+  }
+
+  name_service* names() override { return this; }
+  file_service* files() override { return this; }
+  path_service* paths() override { return this; }
+  batch_service* batches() override { return this; }
+  thread_service* threads() override { return this; }
+  signal_service* signals() override { return this; }
+
+ private:
+  // --- names
+  resolved resolve(const std::string& host, std::uint16_t port, int family) override {
+    resolved answer = network_->resolve(host, port, family);
+    network_->trace("resolve", -1, answer.status);
+    return answer;
+  }
+  int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override {
+    host = endpoint.address.to_string();
+    service = std::to_string(endpoint.port);
+    return 0;
+  }
+  bool has_family(int family) override {
+    return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+  }
+
+  // --- descriptors of other kinds: there are none
+  int adopt(int fd) override { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
+  int make_blocking(int) override { return 0; }
+  int set_close_on_exec(int) override { return 0; }
+  int identify(int fd, file_identity& identity) override {
+    return on_socket(nullptr, fd, &sim_network::identify_socket, identity);
+  }
+  ssize_t read(int fd, void* data, std::size_t size) override { return receive(fd, data, size); }
+  ssize_t write(int fd, std::span<const ::iovec> parts) override { return send_message(fd, message{parts}); }
+  ssize_t send_file(int, int file, std::uint64_t, std::size_t) override {
+    return traced("send_file", file, network_->is_open(file) ? -EINVAL : -EOPNOTSUPP);
+  }
+
+  // --- paths
+  int identify(const char* path, file_identity& identity) override {
+    return network_->identify(path, identity);
+  }
+  int change_mode(const char* path, mode_t) override {
+    file_identity identity;
+    return network_->identify(path, identity);
+  }
+  int unlink(const char* path) override { return traced("unlink", -1, network_->unlink(path)); }
+
+  // --- batches
+  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+                       bool& emptied) override {
+    return receive_each(messages, sizes, emptied, [&](message& m) { return receive_message(fd, m); });
+  }
+  int send_messages(int fd, std::span<const message> messages) override {
+    return send_each(messages, [&](const message& m) { return send_message(fd, m); });
+  }
+
+  // --- threads: there are none
+  bool uses_threads() const override { return false; }
+  /// At least one, so that cancellation can find a call that has not begun, as on a helper thread.
+  std::size_t turns_before_call() override { return 1 + network_->choices.pick(8); }
+  int start_thread(void (*)(void*), void*) override { return -EAGAIN; }
+
+  // --- signals
+  int catch_signal(int number) override { return network_->catch_signal(number); }
+  void release_signal(int number) override { network_->release_signal(number); }
+  bool take_signal(int number) override { return network_->take_signal(number); }
+
+  template <class Outcome>
+  Outcome traced(const char* call, int fd, Outcome outcome) {
+    network_->trace(call, fd, static_cast<std::int64_t>(outcome));
+    return outcome;
+  }
+  /// Makes a call for the socket of a descriptor. `call` is its name in the trace; null: it is not traced.
+  template <class Outcome, class... P, class... A>
+  Outcome on_socket(const char* call, int fd, Outcome (sim_network::*function)(const sim_handle&, P...),
+                    A&&... arguments) {
+    const sim_handle s = network_->find(fd);
+    const Outcome outcome =
+        s == nullptr ? network_->refusal(fd) : (*network_.*function)(s, std::forward<A>(arguments)...);
+    return call == nullptr ? outcome : traced(call, fd, outcome);
+  }
+
+  std::shared_ptr<sim_network> network_;
+  bool woken_ = false;
+};
+
+ANYIO_NET_FN std::unique_ptr<backend> sim_network::make_backend(std::shared_ptr<sim_network> network) {
+  return std::make_unique<sim_backend>(std::move(network));
 }
-
-ANYIO_NET_FN ssize_t sim_backend::send_file(int, int file, std::uint64_t, std::size_t) {
-  return traced("send_file", file, network_->is_open(file) ? -EINVAL : -EOPNOTSUPP);
-}
-
-ANYIO_NET_FN int sim_backend::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  return traced("get_option", fd, network_->get_option(fd, level, name, value, size));
-}
-
-ANYIO_NET_FN int sim_backend::set_option(int fd, int level, int name, const void* value, socklen_t size) {
-  return traced("set_option", fd, network_->set_option(fd, level, name, value, size));
-}
-
-ANYIO_NET_FN int sim_backend::local_address(int fd, sockaddr* address, socklen_t* size) {
-  return network_->address_of(fd, false, address, size);
-}
-
-ANYIO_NET_FN int sim_backend::remote_address(int fd, sockaddr* address, socklen_t* size) {
-  return network_->address_of(fd, true, address, size);
-}
-
-// --- descriptors of other kinds: there are none
-
-ANYIO_NET_FN ssize_t sim_backend::read(int fd, void* data, std::size_t size) {
-  return receive(fd, data, size);
-}
-
-ANYIO_NET_FN ssize_t sim_backend::write(int fd, std::span<const ::iovec> parts) {
-  message m;
-  m.parts = parts;
-  return send_message(fd, m);
-}
-
-ANYIO_NET_FN int sim_backend::adopt(int fd) { return network_->is_open(fd) ? 0 : network_->refusal(fd); }
-
-ANYIO_NET_FN int sim_backend::make_blocking(int) { return 0; }
-
-ANYIO_NET_FN int sim_backend::set_close_on_exec(int) { return 0; }
-
-// --- paths, names, signals, threads
-
-ANYIO_NET_FN int sim_backend::identify(const char* path, file_identity& identity) {
-  return network_->identify(path, identity);
-}
-
-ANYIO_NET_FN int sim_backend::identify(int fd, file_identity& identity) {
-  return network_->identify(fd, identity);
-}
-
-ANYIO_NET_FN int sim_backend::change_mode(const char* path, mode_t) {
-  file_identity identity;
-  return network_->identify(path, identity);
-}
-
-ANYIO_NET_FN int sim_backend::unlink(const char* path) {
-  return traced("unlink", -1, network_->unlink(path));
-}
-
-ANYIO_NET_FN resolved sim_backend::resolve(const std::string& host, std::uint16_t port, int family) {
-  resolved answer = network_->resolve(host, port, family);
-  network_->trace("resolve", -1, answer.status);
-  return answer;
-}
-
-ANYIO_NET_FN int sim_backend::reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) {
-  host = endpoint.address.to_string();
-  service = std::to_string(endpoint.port);
-  return 0;
-}
-
-ANYIO_NET_FN bool sim_backend::has_family(int family) {
-  return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
-}
-
-ANYIO_NET_FN int sim_backend::catch_signal(int number) { return network_->catch_signal(number); }
-
-ANYIO_NET_FN void sim_backend::release_signal(int number) { network_->release_signal(number); }
-
-ANYIO_NET_FN bool sim_backend::take_signal(int number) { return network_->take_signal(number); }
-
-ANYIO_NET_FN bool sim_backend::uses_threads() const { return false; }
-
-/// At least one, so that cancellation can find a call that has not begun, as on a helper thread.
-ANYIO_NET_FN std::size_t sim_backend::turns_before_call() { return 1 + network_->choices.pick(8); }
-
-ANYIO_NET_FN int sim_backend::start_thread(void (*)(void*), void*) { return -EAGAIN; }
 
 }}}  // namespace anyio::detail
 
@@ -21467,9 +21260,7 @@ ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& place) const {
   return s == nullptr || s->gone ? nullptr : s;
 }
 
-ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::bind(const sim_handle& s, const sockaddr* address, socklen_t size) {
   if (!s->is_ip()) return bind_path(s, unix_path(address, size));
   if (s->bound) return -EINVAL;
   ip_endpoint at;
@@ -21484,9 +21275,7 @@ ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t si
   return status;
 }
 
-ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::listen(const sim_handle& s, int backlog) {
   if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
   if (s->stage != sim_socket::state::fresh && s->stage != sim_socket::state::listening) return -EINVAL;
   if (!s->bound) {
@@ -21591,9 +21380,7 @@ inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
 }
 
-ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* address, socklen_t size) {
   if (!s->is_ip()) {
     if (address->sa_family != AF_UNIX) return -EINVAL;
     return connect_unix(s, unix_path(address, size));
@@ -21695,9 +21482,7 @@ ANYIO_NET_FN void sim_network::knock(arrival& a) {
   dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
 }
 
-ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::accept(const sim_handle& s, sockaddr* address, socklen_t* size) {
   if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
   if (s->stage != sim_socket::state::listening) return -EINVAL;
   if (s->accepted.empty()) return -EAGAIN;
@@ -21714,9 +21499,7 @@ inline bool is_over(const sim_socket& s) {
   return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
 }
 
-ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::shutdown(const sim_handle& s, int how) {
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
   if (s->is_ip() && s->stage == sim_socket::state::listening) {
     if (how != SHUT_WR) stop_listening(*s);
@@ -21751,18 +21534,15 @@ ANYIO_NET_FN void sim_network::stop_listening(sim_socket& s) {
   changed(s);
 }
 
-ANYIO_NET_FN int sim_network::break_connection(int fd) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::break_connection(const sim_handle& s) {
   if (s->stage != sim_socket::state::connected || s->type != SOCK_STREAM || s->reset) return -ENOTCONN;
   send_to_peer(*s, arrival::kind::reset, ECONNRESET);
   break_stream(*s, 0);
   return 0;
 }
 
-ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::address_of(const sim_handle& s, bool remote, sockaddr* address,
+                                         socklen_t* size) {
   if (remote && (s->stage != sim_socket::state::connected || is_over(*s))) return -ENOTCONN;
   ip_endpoint endpoint = remote ? s->remote : s->local;
   if (!remote && !s->bound && s->is_ip())
@@ -21808,9 +21588,8 @@ inline int option_refusal(const sim_socket& s, int level, bool gets) {
   return gets && s.family == AF_INET ? -EOPNOTSUPP : -ENOPROTOOPT;
 }
 
-ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::get_option(const sim_handle& s, int level, int name, void* value,
+                                         socklen_t* size) {
 #if defined(SO_PEERCRED)
   if (level == SOL_SOCKET && name == SO_PEERCRED) {
     const int who[3] = {1, 0, 0};  // process, user, group
@@ -21867,9 +21646,8 @@ inline int change_membership(sim_socket& s, int level, int name, const void* val
   return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
 }
 
-ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::set_option(const sim_handle& s, int level, int name, const void* value,
+                                         socklen_t size) {
   if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // the connection is gone
   if (const int status = option_refusal(*s, level, false); status < 0) return status;
   if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE || name == SO_ACCEPTCONN))
@@ -21949,12 +21727,6 @@ inline std::size_t gather(const message& m, std::size_t most, std::string& out) 
   return out.size();
 }
 
-inline std::size_t size_of_parts(const message& m) {
-  std::size_t total = 0;
-  for (const ::iovec& part : m.parts) total += part.iov_len;
-  return total;
-}
-
 /// Copies bytes to the parts of a message, after the first `offset` bytes.
 inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
   for (const ::iovec& part : m.parts) {
@@ -21978,9 +21750,7 @@ ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noex
   return chosen > 0 ? static_cast<std::size_t>(std::max(chosen, 2304)) : usual;
 }
 
-ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN ssize_t sim_network::send(const sim_handle& s, const message& m) {
   std::vector<sim_handle> passed;
   if (const int status = read_passed(m, passed); status < 0) return status;
   if (!passed.empty() && s->is_ip()) return -EINVAL;
@@ -22003,7 +21773,7 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
     case sim_socket::state::connected: break;
   }
   if (s->sending_over || s->reset) return -EPIPE;
-  const std::size_t total = size_of_parts(m);
+  const std::size_t total = m.size();
   const sim_handle peer = s->peer.lock();
   if (peer == nullptr || peer->gone) {
     if (!s->is_ip()) return -EPIPE;
@@ -22033,9 +21803,7 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
   return static_cast<ssize_t>(n);
 }
 
-ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN ssize_t sim_network::receive(const sim_handle& s, message& m, bool takes_control) {
   m.flags = 0;
   const ssize_t n =
       s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control) : receive_datagram(*s, m, takes_control);
@@ -22060,7 +21828,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
     if (s.stage == sim_socket::state::refused) return nothing(0);
     return nothing(-EAGAIN);
   }
-  const std::size_t room = size_of_parts(m);
+  const std::size_t room = m.size();
   const bool was_full = s.inbox_bytes + s.on_the_way >= window_of(s);
   std::size_t got = 0;
   std::vector<sim_handle> passed;
@@ -22138,7 +21906,7 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
 
 ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
                                                 std::vector<sim_handle>&& passed) {
-  const std::size_t total = size_of_parts(m);
+  const std::size_t total = m.size();
   arrival a{arrival::kind::datagram, {}, s, {}, {}, 0};
   if (s->is_ip()) {
     if (!s->bound)
@@ -22212,7 +21980,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
   if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
   if (s.inbox.empty()) return nothing(-EAGAIN);
   sim_chunk& chunk = s.inbox.front();
-  const std::size_t n = std::min(size_of_parts(m), chunk.data.size());
+  const std::size_t n = std::min(m.size(), chunk.data.size());
   scatter(m, 0, std::string_view(chunk.data).substr(0, n));
   if (n < chunk.data.size()) m.flags |= MSG_TRUNC;
   if (m.address != nullptr) {
@@ -22497,11 +22265,6 @@ ANYIO_NET_FN int sim_network::watch_once(int fd, std::uint32_t interest, std::ui
   return 0;
 }
 
-ANYIO_NET_FN int sim_network::poll(int fd) {
-  const sim_handle s = find(fd);
-  return s == nullptr ? refusal(fd) : static_cast<int>(level(*s));
-}
-
 ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
   std::size_t count = 0;
   std::vector<int> later;
@@ -22748,9 +22511,7 @@ ANYIO_NET_FN int sim_network::identify(const char* path, file_identity& identity
   return 0;
 }
 
-ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::identify_socket(const sim_handle& s, file_identity& identity) {
   identity = {};
   identity.is_socket = true;
   identity.device = 2;

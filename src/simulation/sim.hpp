@@ -8,7 +8,6 @@
 #include "operation/operation.hpp"
 #include "operation/run.hpp"
 #include "simulation/fault_backend.hpp"
-#include "simulation/sim_backend.hpp"
 #include "simulation/sim_network.hpp"
 #include "simulation/sim_options.hpp"
 

@@ -39,9 +39,9 @@ inline sim::faults faults_above(sim::faults f) noexcept {
 }
 
 ANYIO_NET_FN std::unique_ptr<backend> sim_session::make_backend() {
-  auto made = std::make_unique<faulty_backend>(std::make_unique<sim_backend>(network_),
-                                               std::shared_ptr<sim_choices>(network_, &network_->choices),
-                                               faults_above(options_.faults));
+  auto made = faulty_backend::make(sim_network::make_backend(network_),
+                                   std::shared_ptr<sim_choices>(network_, &network_->choices),
+                                   faults_above(options_.faults));
   system_ = made.get();
   return made;
 }

@@ -33,9 +33,8 @@ inline int option_refusal(const sim_socket& s, int level, bool gets) {
   return gets && s.family == AF_INET ? -EOPNOTSUPP : -ENOPROTOOPT;
 }
 
-ANYIO_NET_FN int sim_network::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::get_option(const sim_handle& s, int level, int name, void* value,
+                                         socklen_t* size) {
 #if defined(SO_PEERCRED)
   if (level == SOL_SOCKET && name == SO_PEERCRED) {
     const int who[3] = {1, 0, 0};  // process, user, group
@@ -92,9 +91,8 @@ inline int change_membership(sim_socket& s, int level, int name, const void* val
   return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
 }
 
-ANYIO_NET_FN int sim_network::set_option(int fd, int level, int name, const void* value, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::set_option(const sim_handle& s, int level, int name, const void* value,
+                                         socklen_t size) {
   if (profile_ != sim::profile::linux_ && s->reset) return -EINVAL;  // the connection is gone
   if (const int status = option_refusal(*s, level, false); status < 0) return status;
   if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE || name == SO_ACCEPTCONN))
@@ -174,12 +172,6 @@ inline std::size_t gather(const message& m, std::size_t most, std::string& out) 
   return out.size();
 }
 
-inline std::size_t size_of_parts(const message& m) {
-  std::size_t total = 0;
-  for (const ::iovec& part : m.parts) total += part.iov_len;
-  return total;
-}
-
 /// Copies bytes to the parts of a message, after the first `offset` bytes.
 inline void scatter(const message& m, std::size_t offset, std::string_view bytes) {
   for (const ::iovec& part : m.parts) {
@@ -203,9 +195,7 @@ ANYIO_NET_FN std::size_t sim_network::window_of(const sim_socket& to) const noex
   return chosen > 0 ? static_cast<std::size_t>(std::max(chosen, 2304)) : usual;
 }
 
-ANYIO_NET_FN ssize_t sim_network::send(int fd, const message& m) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN ssize_t sim_network::send(const sim_handle& s, const message& m) {
   std::vector<sim_handle> passed;
   if (const int status = read_passed(m, passed); status < 0) return status;
   if (!passed.empty() && s->is_ip()) return -EINVAL;
@@ -228,7 +218,7 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
     case sim_socket::state::connected: break;
   }
   if (s->sending_over || s->reset) return -EPIPE;
-  const std::size_t total = size_of_parts(m);
+  const std::size_t total = m.size();
   const sim_handle peer = s->peer.lock();
   if (peer == nullptr || peer->gone) {
     if (!s->is_ip()) return -EPIPE;
@@ -258,9 +248,7 @@ ANYIO_NET_FN ssize_t sim_network::send_stream(const sim_handle& s, const message
   return static_cast<ssize_t>(n);
 }
 
-ANYIO_NET_FN ssize_t sim_network::receive(int fd, message& m, bool takes_control) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN ssize_t sim_network::receive(const sim_handle& s, message& m, bool takes_control) {
   m.flags = 0;
   const ssize_t n =
       s->type == SOCK_STREAM ? receive_stream(*s, m, takes_control) : receive_datagram(*s, m, takes_control);
@@ -285,7 +273,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_stream(sim_socket& s, message& m, bool
     if (s.stage == sim_socket::state::refused) return nothing(0);
     return nothing(-EAGAIN);
   }
-  const std::size_t room = size_of_parts(m);
+  const std::size_t room = m.size();
   const bool was_full = s.inbox_bytes + s.on_the_way >= window_of(s);
   std::size_t got = 0;
   std::vector<sim_handle> passed;
@@ -363,7 +351,7 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
 
 ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const message& m,
                                                 std::vector<sim_handle>&& passed) {
-  const std::size_t total = size_of_parts(m);
+  const std::size_t total = m.size();
   arrival a{arrival::kind::datagram, {}, s, {}, {}, 0};
   if (s->is_ip()) {
     if (!s->bound)
@@ -437,7 +425,7 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
   if (s.broken != 0) return nothing(-std::exchange(s.broken, 0));
   if (s.inbox.empty()) return nothing(-EAGAIN);
   sim_chunk& chunk = s.inbox.front();
-  const std::size_t n = std::min(size_of_parts(m), chunk.data.size());
+  const std::size_t n = std::min(m.size(), chunk.data.size());
   scatter(m, 0, std::string_view(chunk.data).substr(0, n));
   if (n < chunk.data.size()) m.flags |= MSG_TRUNC;
   if (m.address != nullptr) {

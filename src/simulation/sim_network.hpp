@@ -119,6 +119,8 @@ class sim_network final : public security_service {
 
   explicit sim_network(const sim::options& options);
   ~sim_network();
+  /// A backend on the network.
+  [[nodiscard]] static std::unique_ptr<backend> make_backend(std::shared_ptr<sim_network> network);
   sim_network(const sim_network&) = delete;
   sim_network& operator=(const sim_network&) = delete;
 
@@ -142,7 +144,8 @@ class sim_network final : public security_service {
   int watch(int fd, std::uint64_t token);
   void forget(int fd);
   int watch_once(int fd, std::uint32_t interest, std::uint64_t token);
-  [[nodiscard]] int poll(int fd);
+  /// The readiness of a socket.
+  [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
   /// number.
   int collect(std::span<poll_event> events);
@@ -150,18 +153,20 @@ class sim_network final : public security_service {
   // --- sockets: like the calls of the backend
   int open(int family, int type);
   int open_pair(int family, int type, int (&fds)[2]);
-  int bind(int fd, const sockaddr* address, socklen_t size);
-  int listen(int fd, int backlog);
-  int connect(int fd, const sockaddr* address, socklen_t size);
-  int accept(int fd, sockaddr* address, socklen_t* size);
-  int shutdown(int fd, int how);
-  int break_connection(int fd);
+  int bind(const sim_handle& s, const sockaddr* address, socklen_t size);
+  int listen(const sim_handle& s, int backlog);
+  int connect(const sim_handle& s, const sockaddr* address, socklen_t size);
+  int accept(const sim_handle& s, sockaddr* address, socklen_t* size);
+  int shutdown(const sim_handle& s, int how);
+  int break_connection(const sim_handle& s);
   int close(int fd);
-  ssize_t receive(int fd, message& m, bool takes_control);
-  ssize_t send(int fd, const message& m);
-  int get_option(int fd, int level, int name, void* value, socklen_t* size);
-  int set_option(int fd, int level, int name, const void* value, socklen_t size);
-  int address_of(int fd, bool remote, sockaddr* address, socklen_t* size);
+  ssize_t receive(const sim_handle& s, message& m, bool takes_control);
+  ssize_t send(const sim_handle& s, const message& m);
+  int get_option(const sim_handle& s, int level, int name, void* value, socklen_t* size);
+  int set_option(const sim_handle& s, int level, int name, const void* value, socklen_t size);
+  int address_of(const sim_handle& s, bool remote, sockaddr* address, socklen_t* size);
+  /// The socket of a descriptor, null if it is not open.
+  [[nodiscard]] sim_handle find(int fd) const;
   [[nodiscard]] bool is_open(int fd) const noexcept { return descriptors_.contains(fd); }
   /// The error for a number that is not open here: `-EOPNOTSUPP` for a descriptor of the real system,
   /// `-EBADF` for any other number.
@@ -169,7 +174,7 @@ class sim_network final : public security_service {
 
   // --- paths, names, links, signals
   int identify(const char* path, file_identity& identity);
-  int identify(int fd, file_identity& identity);
+  int identify_socket(const sim_handle& s, file_identity& identity);
   int unlink(const char* path);
   resolved resolve(const std::string& host, std::uint16_t port, int family);
   void set_name(std::string_view name, std::span<const ip_address> addresses);
@@ -195,13 +200,11 @@ class sim_network final : public security_service {
     bool signalled = false;      // is in signalled_
   };
   using arrival = sim_arrival;
-  [[nodiscard]] sim_handle find(int fd) const;
   int add(const sim_handle& socket);
   sim_handle make(int family, int type);
   void drop(const sim_handle& socket);
   void end_of_socket(sim_socket& s);
   void changed(sim_socket& s);
-  [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   [[nodiscard]] bool is_full(const sim_socket& to, const sim_socket& from) const;
   void signal(int fd, descriptor& d);
 

@@ -257,11 +257,6 @@ ANYIO_NET_FN int sim_network::watch_once(int fd, std::uint32_t interest, std::ui
   return 0;
 }
 
-ANYIO_NET_FN int sim_network::poll(int fd) {
-  const sim_handle s = find(fd);
-  return s == nullptr ? refusal(fd) : static_cast<int>(level(*s));
-}
-
 ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
   std::size_t count = 0;
   std::vector<int> later;
@@ -508,9 +503,7 @@ ANYIO_NET_FN int sim_network::identify(const char* path, file_identity& identity
   return 0;
 }
 
-ANYIO_NET_FN int sim_network::identify(int fd, file_identity& identity) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::identify_socket(const sim_handle& s, file_identity& identity) {
   identity = {};
   identity.is_socket = true;
   identity.device = 2;

@@ -137,9 +137,7 @@ ANYIO_NET_FN sim_handle sim_network::at_path(const std::string& place) const {
   return s == nullptr || s->gone ? nullptr : s;
 }
 
-ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::bind(const sim_handle& s, const sockaddr* address, socklen_t size) {
   if (!s->is_ip()) return bind_path(s, unix_path(address, size));
   if (s->bound) return -EINVAL;
   ip_endpoint at;
@@ -154,9 +152,7 @@ ANYIO_NET_FN int sim_network::bind(int fd, const sockaddr* address, socklen_t si
   return status;
 }
 
-ANYIO_NET_FN int sim_network::listen(int fd, int backlog) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::listen(const sim_handle& s, int backlog) {
   if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
   if (s->stage != sim_socket::state::fresh && s->stage != sim_socket::state::listening) return -EINVAL;
   if (!s->bound) {
@@ -261,9 +257,7 @@ inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
 }
 
-ANYIO_NET_FN int sim_network::connect(int fd, const sockaddr* address, socklen_t size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* address, socklen_t size) {
   if (!s->is_ip()) {
     if (address->sa_family != AF_UNIX) return -EINVAL;
     return connect_unix(s, unix_path(address, size));
@@ -365,9 +359,7 @@ ANYIO_NET_FN void sim_network::knock(arrival& a) {
   dispatch(answered, arrival{arrival::kind::established, client, {}, {}, {}, 0});
 }
 
-ANYIO_NET_FN int sim_network::accept(int fd, sockaddr* address, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::accept(const sim_handle& s, sockaddr* address, socklen_t* size) {
   if (s->type != SOCK_STREAM) return -EOPNOTSUPP;
   if (s->stage != sim_socket::state::listening) return -EINVAL;
   if (s->accepted.empty()) return -EAGAIN;
@@ -384,9 +376,7 @@ inline bool is_over(const sim_socket& s) {
   return s.is_ip() && s.type == SOCK_STREAM && (s.reset || (s.ended && s.sending_over));
 }
 
-ANYIO_NET_FN int sim_network::shutdown(int fd, int how) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::shutdown(const sim_handle& s, int how) {
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
   if (s->is_ip() && s->stage == sim_socket::state::listening) {
     if (how != SHUT_WR) stop_listening(*s);
@@ -421,18 +411,15 @@ ANYIO_NET_FN void sim_network::stop_listening(sim_socket& s) {
   changed(s);
 }
 
-ANYIO_NET_FN int sim_network::break_connection(int fd) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::break_connection(const sim_handle& s) {
   if (s->stage != sim_socket::state::connected || s->type != SOCK_STREAM || s->reset) return -ENOTCONN;
   send_to_peer(*s, arrival::kind::reset, ECONNRESET);
   break_stream(*s, 0);
   return 0;
 }
 
-ANYIO_NET_FN int sim_network::address_of(int fd, bool remote, sockaddr* address, socklen_t* size) {
-  const sim_handle s = find(fd);
-  if (s == nullptr) return refusal(fd);
+ANYIO_NET_FN int sim_network::address_of(const sim_handle& s, bool remote, sockaddr* address,
+                                         socklen_t* size) {
   if (remote && (s->stage != sim_socket::state::connected || is_over(*s))) return -ENOTCONN;
   ip_endpoint endpoint = remote ? s->remote : s->local;
   if (!remote && !s->bound && s->is_ip())

@@ -59,6 +59,13 @@ struct message {
   std::size_t control_size = 0;  // in: room or size; out: received size
   int flags = 0;                 // out: MSG_TRUNC, MSG_CTRUNC
   bool peek = false;             // in: leave the received data in the socket
+
+  /// The size of all parts.
+  [[nodiscard]] std::size_t size() const noexcept {
+    std::size_t total = 0;
+    for (const ::iovec& part : parts) total += part.iov_len;
+    return total;
+  }
 };
 
 /// The control message after `c`, or null. CMSG_NXTHDR of musl compares signed with unsigned.
@@ -153,6 +160,30 @@ class batch_service {
  protected:
   ~batch_service() = default;
 };
+
+/// A batch, one message after the other: `receive` makes one call.
+template <class Receive>
+int receive_each(std::span<message> messages, std::span<std::size_t> sizes, bool& emptied, Receive receive) {
+  int done = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
+    const ssize_t n = receive(messages[i]);
+    emptied = n == -EAGAIN;
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    sizes[i] = static_cast<std::size_t>(n);
+  }
+  return done;
+}
+/// A batch, one message after the other: `send` makes one call.
+template <class Send>
+int send_each(std::span<const message> messages, Send send) {
+  int done = 0;
+  for (const message& m : messages) {
+    const ssize_t n = send(m);
+    if (n < 0) return done != 0 ? done : static_cast<int>(n);
+    ++done;
+  }
+  return done;
+}
 
 /// Helper threads.
 class thread_service {

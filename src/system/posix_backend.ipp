@@ -314,24 +314,11 @@ ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> m
 ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
                                                  std::span<std::size_t> sizes, bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
-  int done = 0;
-  for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
-    const ssize_t n = receive_one(fd, messages[i]);
-    emptied = n == -EAGAIN;
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    sizes[i] = static_cast<std::size_t>(n);
-  }
-  return done;
+  return receive_each(messages, sizes, emptied, [&](message& m) { return receive_one(fd, m); });
 }
 
 ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
-  int done = 0;
-  for (const message& m : messages) {
-    const ssize_t n = send_one(fd, m);
-    if (n < 0) return done != 0 ? done : static_cast<int>(n);
-    ++done;
-  }
-  return done;
+  return send_each(messages, [&](const message& m) { return send_one(fd, m); });
 }
 
 #endif

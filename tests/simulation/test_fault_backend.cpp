@@ -217,7 +217,7 @@ TEST_CASE("short calls are made: no one-byte read is all that a shortened call e
 TEST_CASE("faults without probability draw nothing and change nothing") {
   auto choices = std::make_shared<sim_choices>(1, std::span<const std::uint8_t>());
   {
-    anyio::loop loop(std::make_unique<faulty_backend>(anyio::system_backend(), choices, faults{}));
+    anyio::loop loop(faulty_backend::make(anyio::system_backend(), choices, faults{}));
     two_ends ends = tcp_ends::make();
     CHECK(by_callback::get(ends.a->send("hello")));
     CHECK(by_callback::get(ends.b->receive()).value_or("") == "hello");
@@ -304,7 +304,7 @@ TEST_CASE("a reset of a UNIX stream breaks the end that met it, and gives nothin
 
 TEST_CASE("whoever meets a reset is told ECONNRESET, then and later, though bytes were there") {
   for (const bool unix_stream : {false, true}) {
-    auto made = std::make_unique<faulty_backend>(
+    auto made = faulty_backend::make(
         anyio::system_backend(), std::make_shared<sim_choices>(1, std::span<const std::uint8_t>()), faults{});
     faulty_backend& system = *made;
     anyio::loop loop(std::move(made));
@@ -342,7 +342,7 @@ TEST_CASE("accepting pauses while there are no descriptors, without spinning, an
   auto scripted = std::make_unique<scripted_backend>();
   scripted_backend& inner = *scripted;
   inner.virtual_time = true;
-  auto made = std::make_unique<faulty_backend>(
+  auto made = faulty_backend::make(
       std::move(scripted), std::make_shared<sim_choices>(1, std::span<const std::uint8_t>()), faults{});
   faulty_backend& system = *made;
   anyio::loop loop(std::move(made));
@@ -379,7 +379,7 @@ TEST_CASE("all who connect are served though accepting often fails") {
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
     auto scripted = std::make_unique<scripted_backend>();
     scripted->virtual_time = true;
-    auto made = std::make_unique<faulty_backend>(
+    auto made = faulty_backend::make(
         std::move(scripted), std::make_shared<sim_choices>(seed, std::span<const std::uint8_t>()), faults{});
     faulty_backend& system = *made;
     anyio::loop loop(std::move(made));
@@ -627,7 +627,7 @@ TEST_CASE("a look for bytes that is put off is not taken for the end") {
 }
 
 TEST_CASE("a look for bytes that meets a reset tells of it") {
-  auto made = std::make_unique<faulty_backend>(
+  auto made = faulty_backend::make(
       anyio::system_backend(), std::make_shared<sim_choices>(1, std::span<const std::uint8_t>()), faults{});
   faulty_backend& system = *made;
   anyio::loop loop(std::move(made));

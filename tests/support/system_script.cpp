@@ -582,8 +582,8 @@ std::string compare_with_system(std::span<const system_op> script, const std::st
   const auto network = std::make_shared<anyio::detail::sim_network>(anyio::sim::options{});
   std::vector<std::string> simulated;
   {
-    anyio::detail::sim_backend backend(network);
-    simulated = run_script(backend, script, "/simulated");
+    const std::unique_ptr<anyio::backend> backend = anyio::detail::sim_network::make_backend(network);
+    simulated = run_script(*backend, script, "/simulated");
   }
   std::vector<std::string> real;
   // What the machine delivers late is not there at once: who is patient hears of it.

@@ -1664,131 +1664,6 @@ class posix_threads : public thread_service {
 
 }}}  // namespace anyio::detail
 
-// == system/epoll_backend.hpp =====================================================================
-
-// The poller on Linux: epoll, and an eventfd for wake-ups.
-//
-// A descriptor of the library is added once in its life, edge-triggered in both directions. A descriptor of
-// the user is watched for one event at a time. This part must not know how events are used.
-
-#if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
-
-#include <atomic>
-#include <cstdint>
-#include <memory>
-#include <span>
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
-
-class epoll_backend final : public posix_backend {
- public:
-  /// The token of the wake descriptor; no other descriptor may use it.
-  static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
-
-  /// Makes a backend; null if the kernel has no descriptors left.
-  [[nodiscard]] static std::unique_ptr<epoll_backend> make();
-  ANYIO_NET_FN ~epoll_backend() override;
-
-  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
-  ANYIO_NET_FN void forget(int fd) override;
-  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
-  ANYIO_NET_FN void wake() override;
-  ANYIO_NET_FN int native_handle() const override;
-  ANYIO_NET_FN int wake_descriptor() const override;
-  ANYIO_NET_FN int after_fork() override;
-
- private:
-  epoll_backend() = default;
-
-  /// Opens the two descriptors. 0 or a negative errno.
-  int open() noexcept;
-  void close_own() noexcept;
-
-  /// Adds a descriptor, or changes it if it is in the poller already; `change_first` says which of the two
-  /// calls to try first.
-  int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept;
-
-  int poller_ = -1;
-  int wake_fd_ = -1;
-  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
-};
-
-}}}  // namespace anyio::detail
-
-#endif
-
-// == system/kqueue_backend.hpp ====================================================================
-
-// The poller on the BSDs and macOS: kqueue, and a pipe for wake-ups.
-//
-// A descriptor of the library is added once in its life, with EV_CLEAR and both filters. A descriptor of the
-// user is watched for one event at a time. On other systems ANYIO_NET_KQUEUE selects this poller, through a
-// library that provides <sys/event.h>. This part must not know how events are used.
-
-#if defined(ANYIO_NET_KQUEUE)
-
-#include <atomic>
-#include <cstdint>
-#include <memory>
-#include <span>
-#include <vector>
-
-#include <sys/types.h>
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
-
-class kqueue_backend final : public posix_backend {
- public:
-  /// Makes a backend; null if the kernel has no descriptors left.
-  [[nodiscard]] static std::unique_ptr<kqueue_backend> make();
-  ANYIO_NET_FN ~kqueue_backend() override;
-
-  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
-  ANYIO_NET_FN void forget(int fd) override;
-  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
-  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
-  ANYIO_NET_FN void wake() override;
-  ANYIO_NET_FN int native_handle() const override;
-  ANYIO_NET_FN int wake_descriptor() const override;
-  ANYIO_NET_FN int after_fork() override;
-  ANYIO_NET_FN int close(int fd) override;
-
- private:
-  enum class kind : unsigned char { none, own, foreign };
-
-  /// The state of a descriptor, stored at its number. The token is stored here, since the kernel has only
-  /// room for a pointer.
-  struct entry {
-    std::uint64_t token = 0;
-    kind is = kind::none;
-  };
-
-  kqueue_backend() : entries_(256) {}
-
-  /// Opens the descriptors. 0 or a negative errno.
-  int open() noexcept;
-  void close_own() noexcept;
-  entry& entry_of(int fd);
-  /// Removes the filters. A filter is not there if it has reported once, or if its descriptor was closed.
-  void remove(int fd) noexcept;
-  /// Whether a descriptor of the user is still in the poller. It is not if the user has closed it.
-  bool still_there(int fd, const entry& e) noexcept;
-  void drain_wake() noexcept;
-
-  std::vector<entry> entries_;
-  int poller_ = -1;
-  int wake_fds_[2] = {-1, -1};  // read from, written to
-  pid_t process_ = 0;
-  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
-};
-
-}}}  // namespace anyio::detail
-
-#endif
-
 // == system/unique_fd.hpp =========================================================================
 
 // An owner of a descriptor.
@@ -11468,15 +11343,22 @@ ANYIO_NET_FN void recycler::close() noexcept {
 
 // == system/epoll_backend.ipp =====================================================================
 
-// epoll(7) and eventfd(2).
+// The poller on Linux: epoll, and an eventfd for wake-ups.
+//
+// A descriptor of the library is added once in its life, edge-triggered in both directions. A descriptor of
+// the user is watched for one event at a time. This part must not know how events are used.
 
 #if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <climits>
+#include <cstdint>
 #include <iterator>
+#include <memory>
+#include <span>
 #include <utility>
 
 #include <poll.h>
@@ -11492,62 +11374,82 @@ namespace detail {
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
               EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
-ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
-  std::unique_ptr<epoll_backend> made(new epoll_backend);
-  return made->open() < 0 ? nullptr : std::move(made);
-}
+class epoll_backend final : public posix_backend {
+ public:
+  /// The token of the wake descriptor; no other descriptor may use it.
+  static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
 
-ANYIO_NET_COLD int epoll_backend::open() noexcept {
-  poller_ = ::epoll_create1(EPOLL_CLOEXEC);
-  if (poller_ < 0) return -errno;
-  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd_ < 0) return -errno;
-  return control(wake_fd_, EPOLLIN, wake_token, false);
-}
+  /// Makes a backend; null if the kernel has no descriptors left.
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<epoll_backend> make() {
+    std::unique_ptr<epoll_backend> made(new epoll_backend);
+    return made->open() < 0 ? nullptr : std::move(made);
+  }
+  ~epoll_backend() override { close_own(); }
 
-ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
-  if (wake_fd_ >= 0) ::close(wake_fd_);
-  if (poller_ >= 0) ::close(poller_);
-  poller_ = wake_fd_ = -1;
-}
+  int watch(int fd, std::uint64_t token) override {
+    ANYIO_NET_ASSERT(token != wake_token);
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+    event.data.u64 = token;
+    return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+  }
+  void forget(int fd) override {
+    epoll_event unused{};  // kernels before 2.6.9 required a non-null pointer
+    ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
+  }
+  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override {
+    ANYIO_NET_ASSERT(token != wake_token);
+    const auto events = static_cast<std::uint32_t>(poll_interest(interest));
+    return control(fd, events | EPOLLONESHOT, token, again);
+  }
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
+  void wake() override {
+    if (woken_.exchange(true)) return;
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+  }
+  int native_handle() const override { return poller_; }
+  int wake_descriptor() const override { return wake_fd_; }
+  [[gnu::cold]] int after_fork() override {
+    close_own();  // first, so that two descriptor numbers are free
+    woken_.store(false);
+    return open();
+  }
 
-ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
+ private:
+  epoll_backend() = default;
 
-ANYIO_NET_COLD int epoll_backend::after_fork() {
-  close_own();  // first, so that two descriptor numbers are free
-  woken_.store(false);
-  return open();
-}
+  /// Opens the two descriptors. 0 or a negative errno.
+  [[gnu::cold]] int open() noexcept {
+    poller_ = ::epoll_create1(EPOLL_CLOEXEC);
+    if (poller_ < 0) return -errno;
+    wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake_fd_ < 0) return -errno;
+    return control(wake_fd_, EPOLLIN, wake_token, false);
+  }
+  [[gnu::cold]] void close_own() noexcept {
+    if (wake_fd_ >= 0) ::close(wake_fd_);
+    if (poller_ >= 0) ::close(poller_);
+    poller_ = wake_fd_ = -1;
+  }
 
-ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,
-                                        bool change_first) noexcept {
-  epoll_event event{};
-  event.events = events;
-  event.data.u64 = token;
-  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
-  if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
-  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
-  return -errno;
-}
+  /// Adds a descriptor, or changes it if it is in the poller already; `change_first` says which of the two
+  /// calls to try first.
+  int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = token;
+    if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+    if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
+    if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
+    return -errno;
+  }
 
-ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
-  ANYIO_NET_ASSERT(token != wake_token);
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-  event.data.u64 = token;
-  return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
-}
-
-ANYIO_NET_FN void epoll_backend::forget(int fd) {
-  epoll_event unused{};  // kernels before 2.6.9 required a non-null pointer
-  ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
-}
-
-ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
-  ANYIO_NET_ASSERT(token != wake_token);
-  const auto events = static_cast<std::uint32_t>(poll_interest(interest));
-  return control(fd, events | EPOLLONESHOT, token, again);
-}
+  int poller_ = -1;
+  int wake_fd_ = -1;
+  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+};
 
 /// Converts to milliseconds, rounded up, since a wait that ends before the timer is due would be repeated. A
 /// negative limit means no limit. A limit that epoll cannot express ends early, after 24 days.
@@ -11579,16 +11481,6 @@ ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_m
   return count;
 }
 
-ANYIO_NET_FN void epoll_backend::wake() {
-  if (woken_.exchange(true)) return;
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
-}
-
-ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
-
-ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
-
 }  // namespace detail
 
 ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_backend::make(); }
@@ -11599,16 +11491,25 @@ ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_
 
 // == system/kqueue_backend.ipp ====================================================================
 
-// kqueue(2) and pipe(2).
+// The poller on the BSDs and macOS: kqueue, and a pipe for wake-ups.
+//
+// A descriptor of the library is added once in its life, with EV_CLEAR and both filters. A descriptor of the
+// user is watched for one event at a time. On other systems ANYIO_NET_KQUEUE selects this poller, through a
+// library that provides <sys/event.h>. This part must not know how events are used.
 
 #if defined(ANYIO_NET_KQUEUE)
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
+#include <memory>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/event.h>
@@ -11681,10 +11582,107 @@ inline int refuse_file(int fd) noexcept {
   return is_device && is_unknown ? -EPERM : -error_number;
 }
 
-ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
-  std::unique_ptr<kqueue_backend> made(new kqueue_backend);
-  return made->open() < 0 ? nullptr : std::move(made);
-}
+class kqueue_backend final : public posix_backend {
+ public:
+  /// Makes a backend; null if the kernel has no descriptors left.
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<kqueue_backend> make() {
+    std::unique_ptr<kqueue_backend> made(new kqueue_backend);
+    return made->open() < 0 ? nullptr : std::move(made);
+  }
+  ~kqueue_backend() override { close_own(); }
+
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  void forget(int fd) override {
+    if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
+    entry& e = entries_[static_cast<std::size_t>(fd)];
+    if (e.is == kind::none) return;
+    remove(fd);
+    e.is = kind::none;
+  }
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
+  void wake() override {
+    if (woken_.exchange(true)) return;
+    const char one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
+  }
+  int native_handle() const override { return poller_; }
+  int wake_descriptor() const override { return wake_fds_[1]; }
+  [[gnu::cold]] int after_fork() override {
+    close_own();
+    for (entry& e : entries_) e.is = kind::none;
+    woken_.store(false);
+    return open();
+  }
+  int close(int fd) override {
+    // The kernel removes the filters, even if duplicates of the descriptor exist.
+    if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
+      entries_[static_cast<std::size_t>(fd)].is = kind::none;
+    return posix_backend::close(fd);
+  }
+
+ private:
+  enum class kind : unsigned char { none, own, foreign };
+
+  /// The state of a descriptor, stored at its number. The token is stored here, since the kernel has only
+  /// room for a pointer.
+  struct entry {
+    std::uint64_t token = 0;
+    kind is = kind::none;
+  };
+
+  kqueue_backend() : entries_(256) {}
+
+  /// Opens the descriptors. 0 or a negative errno.
+  int open() noexcept;
+  [[gnu::cold]] void close_own() noexcept {
+    for (int& fd : wake_fds_)
+      if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
+    // In the child of a fork the number does not refer to the poller, and may refer to any other file.
+    if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+  }
+  entry& entry_of(int fd) {
+    const auto index = static_cast<std::size_t>(fd);
+    if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
+    return entries_[index];
+  }
+  /// Removes the filters. A filter is not there if it has reported once, or if its descriptor was closed.
+  void remove(int fd) noexcept {
+    kqueue_changes changes;
+    changes.add(fd, EVFILT_READ, EV_DELETE);
+    changes.add(fd, EVFILT_WRITE, EV_DELETE);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+    changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
+#endif
+    static_cast<void>(changes.apply(poller_));
+  }
+  /// Whether a descriptor of the user is still in the poller. It is not if the user has closed it.
+  [[gnu::cold]] bool still_there(int fd, const entry& e) noexcept {
+    // kqueue has no query: a filter that can be removed was there, and is then added again.
+    kqueue_changes out;
+    out.add(fd, EVFILT_READ, EV_DELETE);
+    out.add(fd, EVFILT_WRITE, EV_DELETE);
+    if (out.apply(poller_) < 0) return false;
+    std::uint32_t interest = 0;
+    if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
+    if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
+    return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
+  }
+  void drain_wake() noexcept {
+    char bytes[512];  // the poller reports any remaining bytes again
+    [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
+    // The flag is reset after the read: this return covers a `wake` in between. With the opposite order, the
+    // read could consume that call's write and leave the flag set, and no later `wake` would write.
+    woken_.exchange(false);
+  }
+
+  std::vector<entry> entries_;
+  int poller_ = -1;
+  int wake_fds_[2] = {-1, -1};  // read from, written to
+  pid_t process_ = 0;
+  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+};
 
 ANYIO_NET_COLD int kqueue_backend::open() noexcept {
   process_ = ::getpid();
@@ -11703,50 +11701,6 @@ ANYIO_NET_COLD int kqueue_backend::open() noexcept {
   changes.add(wake_fds_[0], EVFILT_READ, EV_ADD);
   const int status = changes.apply(poller_);
   return status < 0 ? status : -changes.error_of(EVFILT_READ);
-}
-
-ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
-  for (int& fd : wake_fds_)
-    if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
-  // In the child of a fork the number does not refer to the poller, and may refer to any other file.
-  if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
-}
-
-ANYIO_NET_COLD kqueue_backend::~kqueue_backend() { close_own(); }
-
-ANYIO_NET_COLD int kqueue_backend::after_fork() {
-  close_own();
-  for (entry& e : entries_) e.is = kind::none;
-  woken_.store(false);
-  return open();
-}
-
-ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
-  const auto index = static_cast<std::size_t>(fd);
-  if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
-  return entries_[index];
-}
-
-ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
-  kqueue_changes changes;
-  changes.add(fd, EVFILT_READ, EV_DELETE);
-  changes.add(fd, EVFILT_WRITE, EV_DELETE);
-#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
-  changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
-#endif
-  static_cast<void>(changes.apply(poller_));
-}
-
-ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
-  // kqueue has no query: a filter that can be removed was there, and is then added again.
-  kqueue_changes out;
-  out.add(fd, EVFILT_READ, EV_DELETE);
-  out.add(fd, EVFILT_WRITE, EV_DELETE);
-  if (out.apply(poller_) < 0) return false;
-  std::uint32_t interest = 0;
-  if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
-  if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
-  return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
 }
 
 ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
@@ -11770,21 +11724,6 @@ ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
   }
   e = {token, kind::own};
   return 0;
-}
-
-ANYIO_NET_FN void kqueue_backend::forget(int fd) {
-  if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
-  entry& e = entries_[static_cast<std::size_t>(fd)];
-  if (e.is == kind::none) return;
-  remove(fd);
-  e.is = kind::none;
-}
-
-ANYIO_NET_FN int kqueue_backend::close(int fd) {
-  // The kernel removes the filters, even if duplicates of the descriptor exist.
-  if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
-    entries_[static_cast<std::size_t>(fd)].is = kind::none;
-  return posix_backend::close(fd);
 }
 
 ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
@@ -11851,24 +11790,6 @@ ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_
   }
   return count;
 }
-
-ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
-  char bytes[512];  // the poller reports any remaining bytes again
-  [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
-  // The flag is reset after the read: this return covers a `wake` in between. With the opposite order, the
-  // read could consume that call's write and leave the flag set, and no later `wake` would write.
-  woken_.exchange(false);
-}
-
-ANYIO_NET_FN void kqueue_backend::wake() {
-  if (woken_.exchange(true)) return;
-  const char one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
-}
-
-ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
-
-ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
 
 }  // namespace detail
 
@@ -20205,7 +20126,7 @@ class fault_injector final : public faulty_backend,
   int poll_now(int fd, std::uint32_t interest) override {
     return unless_failing("poll_now", errors_of_memory, [&] { return inner_->poll_now(fd, interest); });
   }
-  int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
   void wake() override { inner_->wake(); }
   int native_handle() const override { return inner_->native_handle(); }
   int wake_descriptor() const override { return inner_->wake_descriptor(); }
@@ -20238,7 +20159,7 @@ class fault_injector final : public faulty_backend,
                                            : std::span<const int>(errors_of_connect);
     return unless_failing("connect", legal, [&] { return inner_->connect(fd, address, size); });
   }
-  int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
   void keep_non_blocking(int fd) override { inner_->keep_non_blocking(fd); }
   int shutdown(int fd, int how) override {
     if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
@@ -20257,10 +20178,10 @@ class fault_injector final : public faulty_backend,
     if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
     return inner_->receive(fd, data, size);
   }
-  ssize_t send(int fd, const void* data, std::size_t size) override;
-  ssize_t receive_message(int fd, message& m) override;
-  ssize_t send_message(int fd, const message& m) override;
-  int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
+  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
+  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   int set_option(int fd, int level, int name, const void* value, socklen_t size) override {
     return unless_failing("set_option", errors_of_options,
                           [&] { return inner_->set_option(fd, level, name, value, size); });
@@ -20304,7 +20225,7 @@ class fault_injector final : public faulty_backend,
     std::string control;
   };
 
-  resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override {
     return unless_failing("reverse", errors_of_paths,
                           [&] { return names_of(*inner_).reverse(endpoint, host, service); });
@@ -20315,8 +20236,8 @@ class fault_injector final : public faulty_backend,
   int make_blocking(int fd) override { return files_of(*inner_).make_blocking(fd); }
   int set_close_on_exec(int fd) override { return files_of(*inner_).set_close_on_exec(fd); }
   int identify(int fd, file_identity& identity) override { return files_of(*inner_).identify(fd, identity); }
-  ssize_t read(int fd, void* data, std::size_t size) override;
-  ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
   ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {
     if (is_broken(socket)) return -EPIPE;
     if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;

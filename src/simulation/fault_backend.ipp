@@ -92,7 +92,7 @@ class fault_injector final : public faulty_backend,
   int poll_now(int fd, std::uint32_t interest) override {
     return unless_failing("poll_now", errors_of_memory, [&] { return inner_->poll_now(fd, interest); });
   }
-  int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
   void wake() override { inner_->wake(); }
   int native_handle() const override { return inner_->native_handle(); }
   int wake_descriptor() const override { return inner_->wake_descriptor(); }
@@ -125,7 +125,7 @@ class fault_injector final : public faulty_backend,
                                            : std::span<const int>(errors_of_connect);
     return unless_failing("connect", legal, [&] { return inner_->connect(fd, address, size); });
   }
-  int accept(int fd, sockaddr* address, socklen_t* size) override;
+  ANYIO_NET_FN int accept(int fd, sockaddr* address, socklen_t* size) override;
   void keep_non_blocking(int fd) override { inner_->keep_non_blocking(fd); }
   int shutdown(int fd, int how) override {
     if (const int failure = failure_of("shutdown", errors_of_shutdown); failure != 0) {
@@ -144,10 +144,10 @@ class fault_injector final : public faulty_backend,
     if (const int failure = meddle(fd, "receive", ready_read, size); failure != 0) return failure;
     return inner_->receive(fd, data, size);
   }
-  ssize_t send(int fd, const void* data, std::size_t size) override;
-  ssize_t receive_message(int fd, message& m) override;
-  ssize_t send_message(int fd, const message& m) override;
-  int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
+  ANYIO_NET_FN ssize_t send(int fd, const void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t receive_message(int fd, message& m) override;
+  ANYIO_NET_FN ssize_t send_message(int fd, const message& m) override;
+  ANYIO_NET_FN int get_option(int fd, int level, int name, void* value, socklen_t* size) override;
   int set_option(int fd, int level, int name, const void* value, socklen_t size) override {
     return unless_failing("set_option", errors_of_options,
                           [&] { return inner_->set_option(fd, level, name, value, size); });
@@ -191,7 +191,7 @@ class fault_injector final : public faulty_backend,
     std::string control;
   };
 
-  resolved resolve(const std::string& host, std::uint16_t port, int family) override;
+  ANYIO_NET_FN resolved resolve(const std::string& host, std::uint16_t port, int family) override;
   int reverse(const ip_endpoint& endpoint, std::string& host, std::string& service) override {
     return unless_failing("reverse", errors_of_paths,
                           [&] { return names_of(*inner_).reverse(endpoint, host, service); });
@@ -202,8 +202,8 @@ class fault_injector final : public faulty_backend,
   int make_blocking(int fd) override { return files_of(*inner_).make_blocking(fd); }
   int set_close_on_exec(int fd) override { return files_of(*inner_).set_close_on_exec(fd); }
   int identify(int fd, file_identity& identity) override { return files_of(*inner_).identify(fd, identity); }
-  ssize_t read(int fd, void* data, std::size_t size) override;
-  ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
+  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
   ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {
     if (is_broken(socket)) return -EPIPE;
     if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;

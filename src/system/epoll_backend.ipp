@@ -1,15 +1,22 @@
-// epoll(7) and eventfd(2).
+// The poller on Linux: epoll, and an eventfd for wake-ups.
+//
+// A descriptor of the library is added once in its life, edge-triggered in both directions. A descriptor of
+// the user is watched for one event at a time. This part must not know how events are used.
 #pragma once
 
-#include "system/epoll_backend.hpp"
+#include "system/posix_backend.hpp"
 
 #if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <climits>
+#include <cstdint>
 #include <iterator>
+#include <memory>
+#include <span>
 #include <utility>
 
 #include <poll.h>
@@ -25,62 +32,82 @@ namespace detail {
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI && EPOLLERR == POLLERR &&
               EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
-ANYIO_NET_COLD std::unique_ptr<epoll_backend> epoll_backend::make() {
-  std::unique_ptr<epoll_backend> made(new epoll_backend);
-  return made->open() < 0 ? nullptr : std::move(made);
-}
+class epoll_backend final : public posix_backend {
+ public:
+  /// The token of the wake descriptor; no other descriptor may use it.
+  static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
 
-ANYIO_NET_COLD int epoll_backend::open() noexcept {
-  poller_ = ::epoll_create1(EPOLL_CLOEXEC);
-  if (poller_ < 0) return -errno;
-  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd_ < 0) return -errno;
-  return control(wake_fd_, EPOLLIN, wake_token, false);
-}
+  /// Makes a backend; null if the kernel has no descriptors left.
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<epoll_backend> make() {
+    std::unique_ptr<epoll_backend> made(new epoll_backend);
+    return made->open() < 0 ? nullptr : std::move(made);
+  }
+  ~epoll_backend() override { close_own(); }
 
-ANYIO_NET_COLD void epoll_backend::close_own() noexcept {
-  if (wake_fd_ >= 0) ::close(wake_fd_);
-  if (poller_ >= 0) ::close(poller_);
-  poller_ = wake_fd_ = -1;
-}
+  int watch(int fd, std::uint64_t token) override {
+    ANYIO_NET_ASSERT(token != wake_token);
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+    event.data.u64 = token;
+    return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+  }
+  void forget(int fd) override {
+    epoll_event unused{};  // kernels before 2.6.9 required a non-null pointer
+    ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
+  }
+  int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override {
+    ANYIO_NET_ASSERT(token != wake_token);
+    const auto events = static_cast<std::uint32_t>(poll_interest(interest));
+    return control(fd, events | EPOLLONESHOT, token, again);
+  }
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
+  void wake() override {
+    if (woken_.exchange(true)) return;
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+  }
+  int native_handle() const override { return poller_; }
+  int wake_descriptor() const override { return wake_fd_; }
+  [[gnu::cold]] int after_fork() override {
+    close_own();  // first, so that two descriptor numbers are free
+    woken_.store(false);
+    return open();
+  }
 
-ANYIO_NET_COLD epoll_backend::~epoll_backend() { close_own(); }
+ private:
+  epoll_backend() = default;
 
-ANYIO_NET_COLD int epoll_backend::after_fork() {
-  close_own();  // first, so that two descriptor numbers are free
-  woken_.store(false);
-  return open();
-}
+  /// Opens the two descriptors. 0 or a negative errno.
+  [[gnu::cold]] int open() noexcept {
+    poller_ = ::epoll_create1(EPOLL_CLOEXEC);
+    if (poller_ < 0) return -errno;
+    wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake_fd_ < 0) return -errno;
+    return control(wake_fd_, EPOLLIN, wake_token, false);
+  }
+  [[gnu::cold]] void close_own() noexcept {
+    if (wake_fd_ >= 0) ::close(wake_fd_);
+    if (poller_ >= 0) ::close(poller_);
+    poller_ = wake_fd_ = -1;
+  }
 
-ANYIO_NET_FN int epoll_backend::control(int fd, std::uint32_t events, std::uint64_t token,
-                                        bool change_first) noexcept {
-  epoll_event event{};
-  event.events = events;
-  event.data.u64 = token;
-  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
-  if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
-  if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
-  return -errno;
-}
+  /// Adds a descriptor, or changes it if it is in the poller already; `change_first` says which of the two
+  /// calls to try first.
+  int control(int fd, std::uint32_t events, std::uint64_t token, bool change_first) noexcept {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = token;
+    if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+    if (errno != (change_first ? ENOENT : EEXIST)) return -errno;
+    if (::epoll_ctl(poller_, change_first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) == 0) return 0;
+    return -errno;
+  }
 
-ANYIO_NET_FN int epoll_backend::watch(int fd, std::uint64_t token) {
-  ANYIO_NET_ASSERT(token != wake_token);
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-  event.data.u64 = token;
-  return ::epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
-}
-
-ANYIO_NET_FN void epoll_backend::forget(int fd) {
-  epoll_event unused{};  // kernels before 2.6.9 required a non-null pointer
-  ::epoll_ctl(poller_, EPOLL_CTL_DEL, fd, &unused);
-}
-
-ANYIO_NET_FN int epoll_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
-  ANYIO_NET_ASSERT(token != wake_token);
-  const auto events = static_cast<std::uint32_t>(poll_interest(interest));
-  return control(fd, events | EPOLLONESHOT, token, again);
-}
+  int poller_ = -1;
+  int wake_fd_ = -1;
+  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+};
 
 /// Converts to milliseconds, rounded up, since a wait that ends before the timer is due would be repeated. A
 /// negative limit means no limit. A limit that epoll cannot express ends early, after 24 days.
@@ -111,16 +138,6 @@ ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_m
   }
   return count;
 }
-
-ANYIO_NET_FN void epoll_backend::wake() {
-  if (woken_.exchange(true)) return;
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
-}
-
-ANYIO_NET_FN int epoll_backend::native_handle() const { return poller_; }
-
-ANYIO_NET_FN int epoll_backend::wake_descriptor() const { return wake_fd_; }
 
 }  // namespace detail
 

@@ -1,16 +1,25 @@
-// kqueue(2) and pipe(2).
+// The poller on the BSDs and macOS: kqueue, and a pipe for wake-ups.
+//
+// A descriptor of the library is added once in its life, with EV_CLEAR and both filters. A descriptor of the
+// user is watched for one event at a time. On other systems ANYIO_NET_KQUEUE selects this poller, through a
+// library that provides <sys/event.h>. This part must not know how events are used.
 #pragma once
 
-#include "system/kqueue_backend.hpp"
+#include "system/posix_backend.hpp"
 
 #if defined(ANYIO_NET_KQUEUE)
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
+#include <memory>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/event.h>
@@ -83,10 +92,107 @@ inline int refuse_file(int fd) noexcept {
   return is_device && is_unknown ? -EPERM : -error_number;
 }
 
-ANYIO_NET_COLD std::unique_ptr<kqueue_backend> kqueue_backend::make() {
-  std::unique_ptr<kqueue_backend> made(new kqueue_backend);
-  return made->open() < 0 ? nullptr : std::move(made);
-}
+class kqueue_backend final : public posix_backend {
+ public:
+  /// Makes a backend; null if the kernel has no descriptors left.
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<kqueue_backend> make() {
+    std::unique_ptr<kqueue_backend> made(new kqueue_backend);
+    return made->open() < 0 ? nullptr : std::move(made);
+  }
+  ~kqueue_backend() override { close_own(); }
+
+  ANYIO_NET_FN int watch(int fd, std::uint64_t token) override;
+  void forget(int fd) override {
+    if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
+    entry& e = entries_[static_cast<std::size_t>(fd)];
+    if (e.is == kind::none) return;
+    remove(fd);
+    e.is = kind::none;
+  }
+  ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
+  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  /// Ends the current `wait`, or else the next one. May be called from a signal handler.
+  void wake() override {
+    if (woken_.exchange(true)) return;
+    const char one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
+  }
+  int native_handle() const override { return poller_; }
+  int wake_descriptor() const override { return wake_fds_[1]; }
+  [[gnu::cold]] int after_fork() override {
+    close_own();
+    for (entry& e : entries_) e.is = kind::none;
+    woken_.store(false);
+    return open();
+  }
+  int close(int fd) override {
+    // The kernel removes the filters, even if duplicates of the descriptor exist.
+    if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
+      entries_[static_cast<std::size_t>(fd)].is = kind::none;
+    return posix_backend::close(fd);
+  }
+
+ private:
+  enum class kind : unsigned char { none, own, foreign };
+
+  /// The state of a descriptor, stored at its number. The token is stored here, since the kernel has only
+  /// room for a pointer.
+  struct entry {
+    std::uint64_t token = 0;
+    kind is = kind::none;
+  };
+
+  kqueue_backend() : entries_(256) {}
+
+  /// Opens the descriptors. 0 or a negative errno.
+  int open() noexcept;
+  [[gnu::cold]] void close_own() noexcept {
+    for (int& fd : wake_fds_)
+      if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
+    // In the child of a fork the number does not refer to the poller, and may refer to any other file.
+    if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+  }
+  entry& entry_of(int fd) {
+    const auto index = static_cast<std::size_t>(fd);
+    if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
+    return entries_[index];
+  }
+  /// Removes the filters. A filter is not there if it has reported once, or if its descriptor was closed.
+  void remove(int fd) noexcept {
+    kqueue_changes changes;
+    changes.add(fd, EVFILT_READ, EV_DELETE);
+    changes.add(fd, EVFILT_WRITE, EV_DELETE);
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+    changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
+#endif
+    static_cast<void>(changes.apply(poller_));
+  }
+  /// Whether a descriptor of the user is still in the poller. It is not if the user has closed it.
+  [[gnu::cold]] bool still_there(int fd, const entry& e) noexcept {
+    // kqueue has no query: a filter that can be removed was there, and is then added again.
+    kqueue_changes out;
+    out.add(fd, EVFILT_READ, EV_DELETE);
+    out.add(fd, EVFILT_WRITE, EV_DELETE);
+    if (out.apply(poller_) < 0) return false;
+    std::uint32_t interest = 0;
+    if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
+    if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
+    return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
+  }
+  void drain_wake() noexcept {
+    char bytes[512];  // the poller reports any remaining bytes again
+    [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
+    // The flag is reset after the read: this return covers a `wake` in between. With the opposite order, the
+    // read could consume that call's write and leave the flag set, and no later `wake` would write.
+    woken_.exchange(false);
+  }
+
+  std::vector<entry> entries_;
+  int poller_ = -1;
+  int wake_fds_[2] = {-1, -1};  // read from, written to
+  pid_t process_ = 0;
+  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+};
 
 ANYIO_NET_COLD int kqueue_backend::open() noexcept {
   process_ = ::getpid();
@@ -105,50 +211,6 @@ ANYIO_NET_COLD int kqueue_backend::open() noexcept {
   changes.add(wake_fds_[0], EVFILT_READ, EV_ADD);
   const int status = changes.apply(poller_);
   return status < 0 ? status : -changes.error_of(EVFILT_READ);
-}
-
-ANYIO_NET_COLD void kqueue_backend::close_own() noexcept {
-  for (int& fd : wake_fds_)
-    if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
-  // In the child of a fork the number does not refer to the poller, and may refer to any other file.
-  if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
-}
-
-ANYIO_NET_COLD kqueue_backend::~kqueue_backend() { close_own(); }
-
-ANYIO_NET_COLD int kqueue_backend::after_fork() {
-  close_own();
-  for (entry& e : entries_) e.is = kind::none;
-  woken_.store(false);
-  return open();
-}
-
-ANYIO_NET_FN kqueue_backend::entry& kqueue_backend::entry_of(int fd) {
-  const auto index = static_cast<std::size_t>(fd);
-  if (index >= entries_.size()) entries_.resize(std::max(index + 1, entries_.size() * 2));
-  return entries_[index];
-}
-
-ANYIO_NET_FN void kqueue_backend::remove(int fd) noexcept {
-  kqueue_changes changes;
-  changes.add(fd, EVFILT_READ, EV_DELETE);
-  changes.add(fd, EVFILT_WRITE, EV_DELETE);
-#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
-  changes.add(fd, EVFILT_EXCEPT, EV_DELETE);
-#endif
-  static_cast<void>(changes.apply(poller_));
-}
-
-ANYIO_NET_COLD bool kqueue_backend::still_there(int fd, const entry& e) noexcept {
-  // kqueue has no query: a filter that can be removed was there, and is then added again.
-  kqueue_changes out;
-  out.add(fd, EVFILT_READ, EV_DELETE);
-  out.add(fd, EVFILT_WRITE, EV_DELETE);
-  if (out.apply(poller_) < 0) return false;
-  std::uint32_t interest = 0;
-  if (out.error_of(EVFILT_READ) == 0) interest |= ready_read;
-  if (out.error_of(EVFILT_WRITE) == 0) interest |= ready_write;
-  return interest != 0 && watch_once(fd, interest, e.token, true) == 0;
 }
 
 ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
@@ -172,21 +234,6 @@ ANYIO_NET_FN int kqueue_backend::watch(int fd, std::uint64_t token) {
   }
   e = {token, kind::own};
   return 0;
-}
-
-ANYIO_NET_FN void kqueue_backend::forget(int fd) {
-  if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
-  entry& e = entries_[static_cast<std::size_t>(fd)];
-  if (e.is == kind::none) return;
-  remove(fd);
-  e.is = kind::none;
-}
-
-ANYIO_NET_FN int kqueue_backend::close(int fd) {
-  // The kernel removes the filters, even if duplicates of the descriptor exist.
-  if (fd >= 0 && static_cast<std::size_t>(fd) < entries_.size())
-    entries_[static_cast<std::size_t>(fd)].is = kind::none;
-  return posix_backend::close(fd);
 }
 
 ANYIO_NET_FN int kqueue_backend::watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) {
@@ -253,24 +300,6 @@ ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_
   }
   return count;
 }
-
-ANYIO_NET_FN void kqueue_backend::drain_wake() noexcept {
-  char bytes[512];  // the poller reports any remaining bytes again
-  [[maybe_unused]] const ssize_t drained = ::read(wake_fds_[0], bytes, sizeof bytes);
-  // The flag is reset after the read: this return covers a `wake` in between. With the opposite order, the
-  // read could consume that call's write and leave the flag set, and no later `wake` would write.
-  woken_.exchange(false);
-}
-
-ANYIO_NET_FN void kqueue_backend::wake() {
-  if (woken_.exchange(true)) return;
-  const char one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_fds_[1], &one, sizeof one);
-}
-
-ANYIO_NET_FN int kqueue_backend::native_handle() const { return poller_; }
-
-ANYIO_NET_FN int kqueue_backend::wake_descriptor() const { return wake_fds_[1]; }
 
 }  // namespace detail
 

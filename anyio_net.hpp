@@ -574,6 +574,13 @@ bool call_without_throwing(F&& f) noexcept {
   return true;
 }
 
+/// Sets an outcome, and returns `Done`: for functions that return whether there is one.
+template <auto Done = true, class T, class Value>
+auto complete(result<T>& out, Value&& value) {
+  out = std::forward<Value>(value);
+  return Done;
+}
+
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
   /// Makes a result without content; it must be assigned to before any other use.
@@ -1284,6 +1291,9 @@ struct resolved {
   return status == -ENOBUFS || status == -ENOMEM;
 }
 
+/// The most calls that one attempt of an operation makes; then other operations have a turn.
+inline constexpr int calls_of_attempt = 16;
+
 // --- services: functions that few programs need. A virtual function is linked into every program that uses
 // its class, so the services are separate classes, and none of them has a virtual destructor.
 
@@ -1554,6 +1564,172 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 
 }}  // namespace anyio
 
+// == system/unique_fd.hpp =========================================================================
+
+// An owner of a descriptor.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// Owns a descriptor of any kind, and closes it when destroyed.
+class unique_fd {
+ public:
+  unique_fd() = default;
+  /// Takes ownership of the descriptor; -1 means none.
+  explicit unique_fd(int fd) noexcept : fd_(fd) {}
+  unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
+  unique_fd& operator=(unique_fd&& other) noexcept {
+    if (this != &other) reset(other.release());
+    return *this;
+  }
+  ~unique_fd() { reset(); }
+
+  /// The descriptor, -1 if there is none.
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  /// Gives up ownership: the caller closes the descriptor.
+  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+  /// Closes the descriptor, if there is one, and takes ownership of another.
+  void reset(int fd = -1) noexcept {
+    const int old = std::exchange(fd_, fd);
+    if (old >= 0) detail::close_descriptor(old);
+  }
+  /// Whether there is a descriptor.
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+}}  // namespace anyio
+
+// == system/new_socket.hpp ========================================================================
+
+// Sockets by their descriptor: addresses, options, and the steps in which one is made or taken over.
+//
+// All kinds of sockets share these helpers, so that the same step has the same name in errors everywhere.
+// This part must not know what a socket is used for.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// An address in the kernel's form, or room for one.
+struct socket_address {
+  sockaddr_storage storage;  // only the first `size` bytes are set
+  socklen_t size = sizeof storage;
+
+  socket_address() noexcept {}  // the storage stays as it is, since a call fills it
+  explicit socket_address(const ip_endpoint& e) noexcept : size(write_sockaddr(e, storage)) {}
+  /// The address in the form that a socket of this family needs, see `fill_address`.
+  socket_address(const ip_endpoint& e, int family) noexcept { set(e, family); }
+  void set(const ip_endpoint& e, int family) noexcept { size = fill_address(e, family, storage); }
+
+  [[nodiscard]] sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
+  [[nodiscard]] const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage); }
+  /// The IP endpoint; 0.0.0.0:0 if it is no IP address.
+  [[nodiscard]] ip_endpoint endpoint() const noexcept {
+    return ip_endpoint::from_sockaddr(get(), size).value_or(ip_endpoint());
+  }
+  /// The path of a UNIX socket; empty if it has none.
+  [[nodiscard]] std::string path() const { return unix_path(get(), size); }
+};
+
+/// Reads the address of this end, or of the peer. 0 or a negative errno; then the size is 0.
+int read_address(backend& system, int fd, socket_address& out, bool of_peer = false);
+/// The address of this end; empty if the call fails.
+[[nodiscard]] inline socket_address local_address_of(backend& system, int fd) {
+  socket_address a;
+  read_address(system, fd, a);
+  return a;
+}
+/// The address of the peer; empty if there is none.
+[[nodiscard]] inline socket_address remote_address_of(backend& system, int fd) {
+  socket_address a;
+  read_address(system, fd, a, true);
+  return a;
+}
+
+/// getsockopt(2). 0 or a negative errno; the value is left as it is where the system writes nothing.
+template <class T>
+int read_option(backend& system, int fd, int level, int name, T& value) {
+  socklen_t size = sizeof value;
+  return system.get_option(fd, level, name, &value, &size);
+}
+/// setsockopt(2). 0 or a negative errno.
+template <class T>
+int write_option(backend& system, int fd, int level, int name, const T& value) {
+  return system.set_option(fd, level, name, &value, sizeof value);
+}
+
+/// A socket that is made step by step. After a step that failed, the later ones do nothing.
+class new_socket {
+ public:
+  new_socket(backend& system, int family, int type) : system_(system) {
+    step("socket", [&] {
+      fd_.reset(system_.open_socket(family, type, 0));
+      return fd_.get();
+    });
+  }
+
+  /// One step, which gives a negative errno if it fails. `name` is static text, for the error.
+  template <class Call>
+  void step(const char* name, Call call) {
+    if (status_ < 0) return;
+    name_ = name;
+    status_ = call();
+  }
+  void set_option(int level, int name, int value) {
+    step("set_option", [&] { return write_option(system_, fd(), level, name, value); });
+  }
+  /// Calls the user's function, which returns 0 or an errno.
+  void prepare(int (*function)(int fd, void* data), void* data);
+  void bind(const socket_address& to) {
+    step("bind", [&] { return system_.bind(fd(), to.get(), to.size); });
+  }
+  void connect(const sockaddr* to, socklen_t size) {
+    step("connect", [&] { return system_.connect(fd(), to, size); });
+  }
+  void listen(int backlog) {
+    step("listen", [&] { return system_.listen(fd(), backlog); });
+  }
+
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  [[nodiscard]] bool failed() const noexcept { return status_ < 0; }
+  [[nodiscard]] error failure() const noexcept { return error(errc::os_error, -status_, name_); }
+  /// Gives up the descriptor, which has an owner now.
+  void taken_over() noexcept { static_cast<void>(fd_.release()); }
+
+ private:
+  backend& system_;
+  unique_fd fd_;
+  const char* name_ = "";
+  int status_ = 0;
+};
+
+/// The requirements of a `from_fd` function on a descriptor.
+struct wanted_socket {
+  const char* what;  // the prefix of the error: "tcp_stream"
+  bool is_unix;
+  int type;
+  bool connected;
+  bool listening = false;
+};
+/// The facts that `adopt_socket` found about a descriptor.
+struct adopted_socket {
+  socket_address local;
+  socket_address remote;  // empty unless a connected socket was wanted
+  bool was_blocking = false;
+  int broken = 0;  // the errno that ended the connection, which the kernel reports only once
+};
+/// Checks that a descriptor is such a socket, and then makes it non-blocking and close-on-exec. On failure it
+/// is unchanged.
+[[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
+/// The `invalid_argument` of a `from_fd` function.
+[[nodiscard]] inline error refusal_of(const char* what, int error_number, const char* reason) noexcept {
+  return error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
+}
+/// The type of a socket; a negative errno for a descriptor that is no socket; an error for none at all.
+[[nodiscard]] result<int> type_of_socket(backend& system, int fd, const char* what);
+
+}}}  // namespace anyio::detail
+
 // == system/posix_backend.hpp =====================================================================
 
 // The part of the backend that all POSIX systems share.
@@ -1663,43 +1839,6 @@ class posix_threads : public thread_service {
 [[nodiscard]] std::uint32_t readiness_of_poll(unsigned events) noexcept;
 
 }}}  // namespace anyio::detail
-
-// == system/unique_fd.hpp =========================================================================
-
-// An owner of a descriptor.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-/// Owns a descriptor of any kind, and closes it when destroyed.
-class unique_fd {
- public:
-  unique_fd() = default;
-  /// Takes ownership of the descriptor; -1 means none.
-  explicit unique_fd(int fd) noexcept : fd_(fd) {}
-  unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
-  unique_fd& operator=(unique_fd&& other) noexcept {
-    if (this != &other) reset(other.release());
-    return *this;
-  }
-  ~unique_fd() { reset(); }
-
-  /// The descriptor, -1 if there is none.
-  [[nodiscard]] int get() const noexcept { return fd_; }
-  /// Gives up ownership: the caller closes the descriptor.
-  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
-  /// Closes the descriptor, if there is one, and takes ownership of another.
-  void reset(int fd = -1) noexcept {
-    const int old = std::exchange(fd_, fd);
-    if (old >= 0) detail::close_descriptor(old);
-  }
-  /// Whether there is a descriptor.
-  explicit operator bool() const noexcept { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
-}}  // namespace anyio
 
 // == tls/engine/tls.hpp ===========================================================================
 
@@ -6682,6 +6821,75 @@ class buffered_stream : public byte_stream {
 
 }}  // namespace anyio
 
+// == stream/descriptor_stream.hpp =================================================================
+
+// Byte streams on a descriptor of their own, which is in the poller as long as the stream is open. This part
+// must not know what kind of descriptor it is.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+class descriptor_resource : public stream_resource {
+ public:
+  ~descriptor_resource() override { close(); }
+
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
+  int release(bool restore) noexcept;
+  /// Whether a call that returned `n` found nothing to do, or no memory, which leaves the stream as it is.
+  /// Then the waiting operation is woken when it may try again.
+  [[nodiscard]] bool must_wait(side s, ssize_t n) noexcept {
+    if (n >= 0) return false;
+    if (n == -EAGAIN) {
+      exhausted[s] = true;
+      return true;
+    }
+    if (!is_shortage(n)) return false;
+    core().wait_for_memory(short_of_memory_, *this);
+    return true;
+  }
+  /// Whether the descriptor was blocking when it was taken over.
+  bool was_blocking = false;
+
+ protected:
+  /// Takes over the descriptor, unless it cannot be watched: then it stays the caller's. 0 or a negative
+  /// errno.
+  descriptor_resource(loop_core& core, int fd, int& status) : stream_resource(core) {
+    registration_.fd = fd;
+    status = core.watch(registration_, *this);
+    if (status < 0) registration_.fd = -1;
+  }
+
+  registration registration_;
+
+ private:
+  void shut() noexcept override { core().forget(registration_); }
+
+  starved short_of_memory_;
+};
+
+}  // namespace detail
+
+/// A byte stream that has a descriptor.
+class descriptor_stream : public byte_stream {
+ public:
+  /// The descriptor, which this stream still owns; -1 if closed.
+  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
+  /// `closed_resource`.
+  ///
+  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
+  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
+  [[nodiscard]] int release(bool restore = false) noexcept;
+
+ protected:
+  descriptor_stream() = default;
+  explicit descriptor_stream(detail::ref<detail::descriptor_resource> r) noexcept
+      : byte_stream(std::move(r)) {}
+};
+
+}}  // namespace anyio
+
 // == stream/socket.hpp ============================================================================
 
 // Stream sockets: TCP and UNIX.
@@ -6694,38 +6902,28 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// The number of system calls of one attempt; then other operations have a turn.
-inline constexpr int calls_of_attempt = 16;
-
-/// A connected stream socket. It is in the poller as long as it is open.
-class socket_resource : public stream_resource {
+/// A connected stream socket.
+class socket_resource : public descriptor_resource {
  public:
   /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
-  socket_resource(loop_core& core, int fd, bool is_unix, int& status);
-  ~socket_resource() override { close(); }
+  socket_resource(loop_core& core, int fd, bool is_unix, int& status)
+      : descriptor_resource(core, fd, status), is_unix_(is_unix) {
+    poller_tells = true;
+  }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;
-  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
 
   /// Sends bytes of a file, and adds their number to `sent`.
   progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
                      result<void>& out);
-  int release(bool restore) noexcept;
-  /// Whether the socket was blocking when it was taken over.
-  bool was_blocking = false;
 
   // --- for descriptor passing
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
-  /// Waits after a call that failed for lack of memory. The connection is not affected.
-  progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_, *this);
-    return progress::waiting;
-  }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -6735,13 +6933,10 @@ class socket_resource : public stream_resource {
   }
 
  private:
-  void shut() noexcept override { core().forget(registration_); }
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
 
-  registration registration_;
-  starved short_of_memory_;
   int broken_ = 0;               // the first errno that broke the connection
   std::uint32_t discarded_ = 0;  // KiB discarded by finish()
   bool is_unix_;
@@ -6795,16 +6990,8 @@ class [[nodiscard]] send_file_operation
 };
 
 /// A byte stream that is a socket.
-class socket_stream : public byte_stream {
+class socket_stream : public descriptor_stream {
  public:
-  /// The descriptor, which this stream still owns; -1 if closed.
-  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
-  /// `closed_resource`.
-  ///
-  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
-  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
-  [[nodiscard]] int release(bool restore = false) noexcept;
   /// Each pending operation makes one more attempt, then ends with `cancelled`. The stream stays usable.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
@@ -6822,7 +7009,7 @@ class socket_stream : public byte_stream {
  protected:
   friend class detail::socket_access;
   socket_stream() = default;
-  explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : byte_stream(std::move(r)) {}
+  explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : descriptor_stream(std::move(r)) {}
   [[nodiscard]] detail::socket_resource* resource() const noexcept {
     return static_cast<detail::socket_resource*>(resource_.get());
   }
@@ -6901,17 +7088,12 @@ class unix_stream : public socket_stream {
 
 namespace detail {
 
-/// The facts that `adopt_socket` found about a descriptor.
-struct adopted_socket {
-  bool was_blocking = false;
-  int broken = 0;  // the errno that ended the connection, which the kernel reports only once
-};
-
 /// For the parts that make sockets. On failure the caller keeps the descriptor.
 class socket_access {
  public:
+  /// A null `local` is asked of the system.
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
-                                     const ip_endpoint* remote, const char* operation);
+                                     const ip_endpoint& remote, const char* operation);
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
   /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
@@ -6920,25 +7102,18 @@ class socket_access {
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
 
-/// The requirements of a `from_fd` function on a descriptor.
-struct wanted_socket {
-  const char* what;  // the prefix of the error: "tcp_stream"
-  bool is_unix;
-  int type;
-  bool connected;
-  bool listening = false;
-};
-/// Checks that a descriptor is such a socket, and then makes it non-blocking and close-on-exec.
-[[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
-
-/// Reads the address of a socket whose address is reported to others. Returns 0 or a negative errno.
-[[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
-[[nodiscard]] ip_endpoint local_endpoint_of(backend& system, int fd);
-[[nodiscard]] ip_endpoint remote_endpoint_of(backend& system, int fd);
+/// The path, null if it is empty.
 [[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
-[[nodiscard]] std::string local_path_of(backend& system, int fd);
-[[nodiscard]] std::string remote_path_of(backend& system, int fd);
-[[nodiscard]] result<> set_int_option(backend& system, int fd, int level, int name, int value);
+
+/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
+/// `closed_resource`.
+[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
+                                     socklen_t size, const char* operation);
+/// getsockopt(2) for a user's socket. Returns the size of the value.
+[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
+                                              socklen_t size, const char* operation);
+/// An option of type int, of which the system may write only one byte.
+[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
 
 }  // namespace detail
 
@@ -7036,33 +7211,21 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A descriptor that is read and written. It is in the poller while it is open.
-class fd_resource final : public stream_resource {
+/// A descriptor that is read and written.
+class fd_resource final : public descriptor_resource {
  public:
   /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
   fd_resource(loop_core& core, int fd, int& status);
-  ~fd_resource() override { close(); }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   progress finish() override { return progress::done; }
-  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  int release(bool restore) noexcept;
-  /// Whether the descriptor was blocking when it was taken over.
-  bool was_blocking = false;
 
  private:
   [[nodiscard]] bool is_fifo();
-  void shut() noexcept override { core().forget(registration_); }
-  progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_, *this);
-    return progress::waiting;
-  }
 
   file_service& files_;
-  registration registration_;
-  starved short_of_memory_;
 };
 
 }  // namespace detail
@@ -7078,7 +7241,7 @@ class fd_resource final : public stream_resource {
 /// a FIFO or a terminal may be followed by more bytes: each later receive asks the kernel again. It waits or
 /// returns bytes if another process has opened the other side since, or if the user of the terminal continues
 /// to type after the end-of-file character.
-class fd_stream : public byte_stream {
+class fd_stream : public descriptor_stream {
  public:
   fd_stream() = default;
 
@@ -7088,18 +7251,10 @@ class fd_stream : public byte_stream {
   /// shell's. It stays non-blocking after this stream is closed (see `release`), and the library may make it
   /// non-blocking again if other code makes it blocking.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
-  /// The descriptor, which this stream still owns; -1 if closed.
-  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
-  /// `closed_resource`.
-  ///
-  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
-  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
-  [[nodiscard]] int release(bool restore = false) noexcept;
   [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
 
  private:
-  explicit fd_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
+  explicit fd_stream(detail::ref<detail::descriptor_resource> r) noexcept : descriptor_stream(std::move(r)) {}
 };
 
 }}  // namespace anyio
@@ -7224,7 +7379,7 @@ namespace detail {
 class listener_resource final : public resource {
  public:
   struct listening_socket {
-    registration place;
+    detail::registration registration;
     ip_endpoint local;
     bool any_address;  // accepts connections to several addresses; the kernel knows the one of each
   };
@@ -7232,22 +7387,21 @@ class listener_resource final : public resource {
     int fd = -1;
     bool any_address = false;
     ip_endpoint local;
-    sockaddr_storage remote;
-    socklen_t remote_size = 0;
+    socket_address remote;
   };
-  enum class outcome : std::uint8_t { connection, waiting, again, exhausted, fatal };
+  enum class outcome : std::uint8_t { connection, waiting, again, shortage, fatal };
 
-  explicit listener_resource(loop_core& core) : resource(core) { place_.waiter = this; }
+  explicit listener_resource(loop_core& core) : resource(core) { starved_.waiter = this; }
   ~listener_resource() override { close(); }
 
   /// Takes over a listening descriptor. Returns 0, or a negative errno if it cannot be watched.
   [[nodiscard]] int add(int fd, const ip_endpoint& local, bool transparent = false);
   outcome accept(accepted& a, error& why);
   void pause(timer& t, node& waiter);
-  [[nodiscard]] bool paused() const noexcept { return place_.linked(); }
-  void resume() noexcept { place_.unlink(); }
+  [[nodiscard]] bool paused() const noexcept { return starved_.linked(); }
+  void resume() noexcept { starved_.unlink(); }
   [[nodiscard]] int descriptor() const noexcept override {
-    return sockets.empty() ? -1 : sockets.front().place.fd;
+    return sockets.empty() ? -1 : sockets.front().registration.fd;
   }
   /// Reports a problem to the pending `serve`, if there is one, when the loop runs next.
   void report(const error& e) noexcept {
@@ -7276,7 +7430,7 @@ class listener_resource final : public resource {
   std::uint32_t in_a_row_ = 0;  // connections accepted since a call found none
   std::uint32_t known_ = 0;     // counted connections that are not accepted yet
   std::uint32_t looks_ = 0;
-  starved place_;
+  starved starved_;
 };
 
 struct listener_access;
@@ -7546,18 +7700,13 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
       if (!this->pending())
         return false;  // a composite tests whether it is done already: it has not begun yet
       if (const errc e = state_->check(); e != errc::ok) {  // another one began first in this turn
-        out = error(e, 0, name);
-        return true;
+        return complete(out, error(e, 0, name));
       }
       state_->begin(*this);
     }
     if (!state_->over()) return false;
-    if (state_->failure().code() != errc::ok) {
-      out = state_->failure();
-    } else {
-      out = result<void>();
-    }
-    return true;
+    if (state_->failure().code() != errc::ok) return complete(out, state_->failure());
+    return complete(out, result<void>());
   }
   void left() noexcept { state_.reset(); }
 
@@ -7703,10 +7852,7 @@ template <class Stream>
 bool accept_operation<Stream>::attempt(result<Stream>& out) {
   using detail::listener_resource;
   listener_resource& r = *this->resource_;
-  if (!r.open()) {
-    out = this->closed();
-    return true;
-  }
+  if (!r.open()) return detail::complete(out, this->closed());
   if (r.paused() && pause_.armed()) return false;
   r.resume();
   pause_.cancel();
@@ -7716,7 +7862,7 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
     case listener_resource::outcome::waiting: return false;
     case listener_resource::outcome::again: this->again = true; return false;
     case listener_resource::outcome::fatal: out = problem; return true;
-    case listener_resource::outcome::exhausted: break;
+    case listener_resource::outcome::shortage: break;
     case listener_resource::outcome::connection: {
       unique_fd fd(a.fd);
       out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));
@@ -8085,17 +8231,12 @@ class [[nodiscard]] create_tcp_listener_operation
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Binds `fd` to a path or an abstract name, and sets the file's mode. Returns 0, or a negative errno; then
-/// `operation` names the step that failed: "bind" or "chmod".
-[[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
-                            const char*& operation);
-
-/// Removes a bound socket file on destruction, unless `keep` was called: a call that fails leaves no file
-/// behind.
+/// Binds a socket to a path or an abstract name, and sets the file's mode: the steps "bind" and "chmod".
+/// Removes the socket file on destruction, unless `keep` was called: a call that fails leaves no file behind.
 class bound_file {
  public:
-  /// A null `path` means that there is no file. The text must outlive this object.
-  bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
+  /// The path must outlive this object; an empty one is not bound.
+  bound_file(new_socket& made, backend& system, const std::string& path, const std::optional<mode_t>& mode);
   bound_file(const bound_file&) = delete;
   bound_file& operator=(const bound_file&) = delete;
   ~bound_file() {
@@ -8105,7 +8246,7 @@ class bound_file {
 
  private:
   backend& system_;
-  const char* path_;
+  const char* path_ = nullptr;  // the file, if there is one
 };
 
 }}}  // namespace anyio::detail
@@ -8126,8 +8267,7 @@ namespace detail {
 struct arrival {
   std::size_t size = 0;    // number of bytes received
   bool truncated = false;  // the datagram was longer
-  socklen_t from_size = 0;
-  sockaddr_storage from;
+  socket_address from;
 };
 
 class datagram_resource;
@@ -8154,7 +8294,7 @@ class datagram_resource : public resource {
   /// Takes over the descriptor; on failure it stays the caller's.
   [[nodiscard]] int watch(int fd);
 
-  [[nodiscard]] int descriptor() const noexcept override { return place_.fd; }
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
   [[nodiscard]] int family() const noexcept { return family_; }
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
@@ -8174,46 +8314,41 @@ class datagram_resource : public resource {
   ANYIO_NET_FN void shut() noexcept override;
 
  private:
-  registration place_;
+  registration registration_;
   int family_;
   bool connected_;
   std::unique_ptr<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
 };
 
-/// The base of operations that receive a datagram into a new object. Derived makes a T from it.
-template <class Derived, class T>
-class datagram_receive : public resource_operation<Derived, T, datagram_resource, read_side> {
-  using base = resource_operation<Derived, T, datagram_resource, read_side>;
+/// Receives a datagram into a new object, which `make` makes of its bytes and its arrival.
+template <auto make, class T = std::invoke_result_t<decltype(make), std::string&&, const arrival&>>
+class [[nodiscard]] datagram_receive
+    : public resource_operation<datagram_receive<make, T>, T, datagram_resource, read_side> {
+  using base = resource_operation<datagram_receive, T, datagram_resource, read_side>;
 
  public:
   static constexpr const char* name = "receive";
   using base::base;
 
  private:
-  friend class operation<Derived, T>;
+  friend class operation<datagram_receive, T>;
 
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) {
-      out = this->closed();
-      return true;
-    }
+    if (!this->resource_->open()) return complete(out, this->closed());
     std::string text;
     arrival one;
     const int status = this->resource_->receive_text(text, one);
     if (status == -EAGAIN) return false;
-    if (status < 0) {
-      out = this->resource_->failure(status, name);
-    } else {
-      out = Derived::make(std::move(text), one);
-    }
-    return true;
+    if (status < 0) return complete(out, this->resource_->failure(status, name));
+    return complete(out, make(std::move(text), one));
   }
 };
 
-/// The base of operations that receive a datagram into a buffer of the caller. Derived makes a T from it.
-template <class Derived, class T>
-class datagram_receive_into : public resource_operation<Derived, T, datagram_resource, read_side> {
-  using base = resource_operation<Derived, T, datagram_resource, read_side>;
+/// Receives a datagram into a buffer of the caller; `make` makes the result of its arrival.
+template <auto make, class T = std::invoke_result_t<decltype(make), const arrival&>>
+class [[nodiscard]] datagram_receive_into
+    : public resource_operation<datagram_receive_into<make, T>, T, datagram_resource, read_side> {
+  using base = resource_operation<datagram_receive_into, T, datagram_resource, read_side>;
 
  public:
   static constexpr const char* name = "receive";
@@ -8222,25 +8357,18 @@ class datagram_receive_into : public resource_operation<Derived, T, datagram_res
       : base(std::move(r)), into_(into) {}
 
  private:
-  friend class operation<Derived, T>;
+  friend class operation<datagram_receive_into, T>;
   friend base;
 
   [[nodiscard]] errc check() const noexcept { return into_.empty() ? errc::invalid_argument : base::check(); }
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) {
-      out = this->closed();
-      return true;
-    }
+    if (!this->resource_->open()) return complete(out, this->closed());
     const ::iovec part{into_.data(), into_.size()};
     arrival one;
     const int status = this->resource_->receive(std::span(&part, 1), one);
     if (status == -EAGAIN) return false;
-    if (status < 0) {
-      out = this->resource_->failure(status, name);
-    } else {
-      out = Derived::make(one);
-    }
-    return true;
+    if (status < 0) return complete(out, this->resource_->failure(status, name));
+    return complete(out, make(one));
   }
 
   mutable_buffer into_;
@@ -8266,14 +8394,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   friend base;
 
   bool attempt(result<void>& out) {
-    if (!this->resource_->open()) {
-      out = this->closed();
-      return true;
-    }
-    if (over_) {
-      out = outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_);
-      return true;
-    }
+    if (!this->resource_->open()) return complete(out, this->closed());
+    if (over_) return complete(out, outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_));
     if (static_cast<Derived*>(this)->transfer(out)) return true;
     keep_loan();
     return false;
@@ -8292,12 +8414,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;
-    if (status < 0) {
-      out = this->resource_->failure(status, Derived::name);
-    } else {
-      out = result<void>();
-    }
-    return true;
+    if (status < 0) return complete(out, this->resource_->failure(status, Derived::name));
+    return complete(out, result<void>());
   }
 
   lent_bytes bytes_;
@@ -8305,6 +8423,19 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
  private:
   [[no_unique_address]] error outcome_;
   bool over_ = false;  // completed in `started`; the outcome is not reported yet
+};
+
+/// Makes the sockets that users hold, and finds what they hold.
+struct datagram_access {
+  template <class Socket, class Resource>
+  static result<Socket> wrap(const result<ref<Resource>>& r) {
+    if (!r) return r.error();
+    return Socket(*r);
+  }
+  template <class Socket>
+  static const ref<datagram_resource>& resource_of(const Socket& s) noexcept {
+    return s.resource_;
+  }
 };
 
 }  // namespace detail
@@ -8348,9 +8479,6 @@ class datagram_socket {
   datagram_socket() = default;
   explicit datagram_socket(detail::ref<detail::datagram_resource> r) noexcept : resource_(std::move(r)) {}
   ~datagram_socket() { close(); }
-
-  /// Calls setsockopt(2) with a value of any type.
-  result<> set_raw_option(int level, int name, const void* value, socklen_t size, const char* operation);
 
   detail::ref<detail::datagram_resource> resource_;
 };
@@ -8417,57 +8545,23 @@ class udp_resource final : public datagram_resource {
   ip_endpoint remote;
 };
 
-[[nodiscard]] ip_endpoint endpoint_of(const arrival& a) noexcept;
-
-struct udp_access;
+inline udp_packet packet_of(std::string&& data, const arrival& a) {
+  return udp_packet(std::move(data), a.from.endpoint());
+}
+inline udp_received received_from(const arrival& a) { return {a.size, a.from.endpoint(), a.truncated}; }
+inline std::string bytes_of(std::string&& data, const arrival&) { return std::move(data); }
+inline received received_of(const arrival& a) { return {a.size, a.truncated}; }
 
 }  // namespace detail
 
 /// The operation that `udp_socket::receive()` returns.
-class [[nodiscard]] receive_packet_operation
-    : public detail::datagram_receive<receive_packet_operation, udp_packet> {
- public:
-  using datagram_receive::datagram_receive;
-
- private:
-  friend detail::datagram_receive<receive_packet_operation, udp_packet>;
-  static udp_packet make(std::string&& data, const detail::arrival& a) {
-    return udp_packet(std::move(data), detail::endpoint_of(a));
-  }
-};
-
+using receive_packet_operation = detail::datagram_receive<detail::packet_of>;
 /// The operation that `udp_socket::receive(buffer)` returns.
-class [[nodiscard]] receive_from_operation
-    : public detail::datagram_receive_into<receive_from_operation, udp_received> {
- public:
-  using datagram_receive_into::datagram_receive_into;
-
- private:
-  friend detail::datagram_receive_into<receive_from_operation, udp_received>;
-  static udp_received make(const detail::arrival& a) { return {a.size, detail::endpoint_of(a), a.truncated}; }
-};
-
+using receive_from_operation = detail::datagram_receive_into<detail::received_from>;
 /// The operation that `receive()` of a connected datagram socket returns.
-class [[nodiscard]] receive_datagram_operation
-    : public detail::datagram_receive<receive_datagram_operation, std::string> {
- public:
-  using datagram_receive::datagram_receive;
-
- private:
-  friend detail::datagram_receive<receive_datagram_operation, std::string>;
-  static std::string make(std::string&& data, const detail::arrival&) { return std::move(data); }
-};
-
+using receive_datagram_operation = detail::datagram_receive<detail::bytes_of>;
 /// The operation that `connected_udp_socket::receive(buffer)` returns.
-class [[nodiscard]] receive_datagram_into_operation
-    : public detail::datagram_receive_into<receive_datagram_into_operation, received> {
- public:
-  using datagram_receive_into::datagram_receive_into;
-
- private:
-  friend detail::datagram_receive_into<receive_datagram_into_operation, received>;
-  static received make(const detail::arrival& a) { return {a.size, a.truncated}; }
-};
+using receive_datagram_into_operation = detail::datagram_receive_into<detail::received_of>;
 
 /// The operation that `udp_socket::send_to` returns.
 class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_operation> {
@@ -8532,6 +8626,8 @@ class ip_datagram_socket : public datagram_socket {
   }
 
  private:
+  template <class T>
+  result<> set_value(int level, int name, const T& value, const char* operation);
   result<> change_group(const ip_address& group, const ip_address& interface, bool join);
 };
 
@@ -8580,7 +8676,7 @@ class udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
-  friend struct detail::udp_access;
+  friend struct detail::datagram_access;
   explicit udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
 };
 
@@ -8626,31 +8722,10 @@ class connected_udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
-  friend struct detail::udp_access;
+  friend struct detail::datagram_access;
   explicit connected_udp_socket(detail::ref<detail::udp_resource> r) noexcept
       : ip_datagram_socket(std::move(r)) {}
 };
-
-namespace detail {
-
-/// Opens UDP sockets at addresses that are known already.
-struct udp_access {
-  /// `remote` or `local` may be null, but not both.
-  static result<ref<udp_resource>> open(const ip_endpoint* local, const ip_endpoint* remote,
-                                        const udp_options& options);
-  static result<ref<udp_resource>> adopt(int fd, bool connected, const char* what);
-  template <class Socket>
-  static result<Socket> wrap(result<ref<udp_resource>>&& r) {
-    if (!r) return r.error();
-    return Socket(*std::move(r));
-  }
-  template <class Socket>
-  static const ref<datagram_resource>& resource_of(const Socket& s) noexcept {
-    return s.resource_;
-  }
-};
-
-}  // namespace detail
 
 }}  // namespace anyio
 
@@ -8937,9 +9012,8 @@ class batch_source final : public datagram_source {
     std::size_t size;
     std::size_t segment;  // size of the datagrams; 0: the piece is one datagram
     std::size_t used;
-    socklen_t from_size;
     bool truncated;
-    sockaddr_storage from;
+    socket_address from;
   };
 
   void ask_for_pieces(datagram_resource& socket);
@@ -9111,23 +9185,14 @@ class unix_datagram_send : public datagram_send<Derived> {
   retry_pause pause_;
 };
 
-struct unix_datagram_access;
+inline unix_packet unix_packet_of(std::string&& data, const arrival& a) {
+  return unix_packet(std::move(data), a.from.path());
+}
 
 }  // namespace detail
 
 /// The operation that `unix_datagram_socket::receive()` returns.
-class [[nodiscard]] receive_unix_packet_operation
-    : public detail::datagram_receive<receive_unix_packet_operation, unix_packet> {
- public:
-  using datagram_receive::datagram_receive;
-
- private:
-  friend detail::datagram_receive<receive_unix_packet_operation, unix_packet>;
-  static unix_packet make(std::string&& data, const detail::arrival& a) {
-    return unix_packet(std::move(data),
-                       detail::unix_path(reinterpret_cast<const sockaddr*>(&a.from), a.from_size));
-  }
-};
+using receive_unix_packet_operation = detail::datagram_receive<detail::unix_packet_of>;
 
 /// The operation that `unix_datagram_socket::send_to` returns.
 class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
@@ -9142,8 +9207,7 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
   friend detail::datagram_send<send_to_path_operation>;
   bool transfer(result<void>& out) {
     if (to_) return send(reinterpret_cast<const sockaddr*>(&to_->storage), to_->size, out);
-    out = to_.error();
-    return true;
+    return detail::complete(out, to_.error());
   }
   result<detail::unix_address> to_{errc::invalid_argument};
 };
@@ -9190,7 +9254,7 @@ class unix_datagram_socket : public datagram_socket {
   }
 
  private:
-  friend struct detail::unix_datagram_access;
+  friend struct detail::datagram_access;
   explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
       : datagram_socket(r) {}
 };
@@ -9225,28 +9289,12 @@ class connected_unix_datagram_socket : public datagram_socket {
   }
 
  private:
-  friend struct detail::unix_datagram_access;
+  friend struct detail::datagram_access;
   explicit connected_unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
       : datagram_socket(r) {}
 };
 
 namespace detail {
-
-/// Opens UNIX datagram sockets.
-struct unix_datagram_access {
-  /// Connects the socket if `remote` is not null.
-  static result<ref<unix_datagram_resource>> open(const std::string_view* remote,
-                                                  const unix_datagram_options& options);
-  static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const char* what);
-  template <class Socket>
-  static result<Socket> wrap(result<ref<unix_datagram_resource>>&& r) {
-    if (!r) return r.error();
-    return Socket(*std::move(r));
-  }
-  static unix_datagram_resource& resource_of(const ref<datagram_resource>& r) noexcept {
-    return static_cast<unix_datagram_resource&>(*r);
-  }
-};
 
 /// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
 template <class Socket>
@@ -9265,10 +9313,11 @@ class [[nodiscard]] create_unix_datagram_operation
 
   [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<Socket>& out) {
-    const std::string_view remote = remote_;
-    const bool connected = std::is_same_v<Socket, connected_unix_datagram_socket>;
-    out = unix_datagram_access::wrap<Socket>(
-        unix_datagram_access::open(connected ? &remote : nullptr, {local_, mode_}));
+    if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
+      out = Socket::open(remote_, {local_, mode_});
+    } else {
+      out = Socket::open({local_, mode_});
+    }
     return true;
   }
 
@@ -9735,8 +9784,7 @@ class [[nodiscard]] accept_operation<tls_stream>
 
   bool attempt(result<tls_stream>& out) {
     if (resource_->open()) return resource_->next(out);
-    out = closed();
-    return true;
+    return detail::complete(out, closed());
   }
   void left() noexcept {
     const bool waited = resource_ && resource_->waiting(detail::read_side) == this;
@@ -11798,6 +11846,85 @@ ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::kqueue
 }}  // namespace anyio
 
 #endif
+
+// == system/new_socket.ipp ========================================================================
+
+// Taking over sockets.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN int read_address(backend& system, int fd, socket_address& out, bool of_peer) {
+  out.size = sizeof out.storage;
+  out.storage.ss_family = AF_UNSPEC;  // some systems write nothing for a socket without a name
+  const int status = of_peer ? system.remote_address(fd, out.get(), &out.size)
+                             : system.local_address(fd, out.get(), &out.size);
+  if (status < 0) out.size = 0;
+  return status;
+}
+
+ANYIO_NET_FN void new_socket::prepare(int (*function)(int fd, void* data), void* data) {
+  if (function == nullptr) return;
+  step("prepare", [&] {
+    const int reason = function(fd(), data);
+    return reason > 0 ? -reason : reason;
+  });
+}
+
+/// Reports the past of a stream socket without a peer. Returns 1 if bytes of a connection that is gone are
+/// left. Otherwise returns a negative errno: the reason for its end, or an errno that says that there never
+/// was a connection. Takes nothing from the socket except that errno.
+[[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
+  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connecting
+  char byte;
+  const ::iovec part{&byte, 1};
+  message m{std::span(&part, 1)};
+  m.peek = true;
+  const ssize_t n = system.receive_message(fd, m);
+  return n == 0 ? -ENOTCONN : n;  // a failed attempt to connect also reads as an end
+}
+
+ANYIO_NET_COLD result<int> type_of_socket(backend& system, int fd, const char* what) {
+  if (fd < 0) return refusal_of(what, EBADF, "not a descriptor");
+  int type = 0;
+  const int status = read_option(system, fd, SOL_SOCKET, SO_TYPE, type);
+  if (status == -EBADF) return refusal_of(what, EBADF, "not an open descriptor");
+  if (status == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
+  return status < 0 ? status : type;
+}
+
+ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
+  adopted_socket adopted;
+  const auto refuse = [&](int error_number, const char* reason) {
+    return refusal_of(wanted.what, error_number, reason);
+  };
+  const result<int> type = type_of_socket(system, fd, wanted.what);
+  if (!type) return type.error();
+  if (*type < 0) return refuse(-*type, "not a socket");
+  if (const int status = read_address(system, fd, adopted.local); status < 0)
+    return refuse(-status, "not a socket of this system");
+  const int family = adopted.local.storage.ss_family;
+  if (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6)
+    return refuse(0, "a socket of another family");
+  if (*type != wanted.type) return refuse(0, "a socket of another type");
+  adopted.remote.size = 0;
+  if (wanted.connected) {
+    if (const int status = read_address(system, fd, adopted.remote, true); status < 0) {
+      const ssize_t past = wanted.type == SOCK_STREAM ? look_for_past(system, fd) : status;
+      if (past < 0 && past != -ECONNRESET)
+        return refuse(static_cast<int>(-past), "the socket is not connected");
+      if (past < 0) adopted.broken = ECONNRESET;
+    }
+  }
+  int listens = 0;
+  if (wanted.listening && (read_option(system, fd, SOL_SOCKET, SO_ACCEPTCONN, listens) < 0 || listens == 0))
+    return refuse(0, "the socket does not listen");
+  const int status = files_of(system).adopt(fd);
+  if (status < 0) return error(errc::os_error, -status, wanted.what);
+  adopted.was_blocking = status > 0;
+  return adopted;
+}
+
+}}}  // namespace anyio::detail
 
 // == system/posix_backend.ipp =====================================================================
 
@@ -15970,10 +16097,7 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
   const errc e = !inner_->open()                ? errc::closed_resource
                  : relays_[s].is_taken(*inner_) ? errc::busy_resource
                                                 : errc::ok;
-  if (e != errc::ok) {
-    out = error(e, 0, name);
-    return progress::done;
-  }
+  if (e != errc::ok) return complete<progress::done>(out, error(e, 0, name));
   if (!std::exchange(exhausted[s], true)) inner_->exhausted[s] = false;
   const progress p = verb(*inner_);
   if (p == progress::waiting) relays_[s].join(*inner_);
@@ -16014,8 +16138,7 @@ ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std
   const std::size_t n = std::min(bytes.size(), into.size());
   std::memcpy(into.data(), bytes.view().data(), n);
   bytes.consume(n);
-  out = n;
-  return progress::done;
+  return complete<progress::done>(out, n);
 }
 
 ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
@@ -16039,8 +16162,7 @@ ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, res
 ANYIO_NET_FN progress buffered_resource::send(outgoing& data, result<void>& out) {
   return pass(write_side, "send", out, [&](stream_resource& inner) {
     if (!inner.eof_sent()) return inner.send(data, out);
-    out = error(errc::closed_resource, 0, "send");
-    return progress::done;
+    return complete<progress::done>(out, error(errc::closed_resource, 0, "send"));
   });
 }
 
@@ -16079,10 +16201,7 @@ ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) 
 }
 
 ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return complete(out, closed());
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
     if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
@@ -16094,8 +16213,7 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
     if (p == progress::again) again = true;
     if (p != progress::done) return false;
     if (n.has_value()) continue;
-    out = read_failure(n.error(), !bytes.empty(), name);
-    return true;
+    return complete(out, read_failure(n.error(), !bytes.empty(), name));
   }
   out = std::string(bytes.view().substr(0, size_));
   bytes.consume(size_);
@@ -16131,14 +16249,12 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
   }
   take(into_.size() - filled_);
   filled_ = 0;
-  out = result<void>();
-  return true;
+  return complete(out, result<void>());
 }
 
 ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
   put_back();
-  out = read_failure(e, !resource_->bytes.empty(), name);
-  return true;
+  return complete(out, read_failure(e, !resource_->bytes.empty(), name));
 }
 
 ANYIO_NET_FN void receive_exactly_operation::put_back() {
@@ -16191,8 +16307,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
 
 ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& out) {
   searched_ = 0;
-  out = read_failure(e, !resource_->bytes.empty(), operation_name());
-  return true;
+  return complete(out, read_failure(e, !resource_->bytes.empty(), operation_name()));
 }
 
 ANYIO_NET_FN void receive_until_operation::left() noexcept {
@@ -16244,6 +16359,27 @@ ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
 
 ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
   return resource_ ? own()->socket() : nullptr;
+}
+
+}}  // namespace anyio
+
+// == stream/descriptor_stream.ipp =================================================================
+
+// Releasing a descriptor.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_COLD int detail::descriptor_resource::release(bool restore) noexcept {
+  if (gone()) return -1;
+  const int fd = registration_.fd;
+  core().forget(registration_, false);
+  close();
+  if (restore && was_blocking) static_cast<void>(files_of(core().system()).make_blocking(fd));
+  return fd;
+}
+
+ANYIO_NET_FN int descriptor_stream::release(bool restore) noexcept {
+  return resource_ ? static_cast<detail::descriptor_resource&>(*resource_).release(restore) : -1;
 }
 
 }}  // namespace anyio
@@ -16348,8 +16484,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
 
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
-  detail::message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
+  detail::message m{std::span(&part, 1)};
   m.control = control;
   m.control_size = CMSG_SPACE(payload);
   resource_->core().count_work(message_.size());
@@ -16357,27 +16492,17 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
 }
 
 ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   if (sent_ == 0) {
     if (resource_->exhausted[detail::write_side]) return false;
     const ssize_t n = send_first();
-    if (n == -EAGAIN) {
-      resource_->exhausted[detail::write_side] = true;
-      return false;
-    }
-    if (detail::is_shortage(n)) {
-      static_cast<void>(resource_->wait_for_memory());
-      return false;
-    }
+    if (resource_->must_wait(detail::write_side, n)) return false;
     if (n < 0) {
       const int e = static_cast<int>(-n);
-      out = detail::concerns_descriptors(e)
-                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
-                : resource_->end_of_writing(e, name);
-      return true;
+      return detail::complete(out,
+                              detail::concerns_descriptors(e)
+                                  ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
+                                  : resource_->end_of_writing(e, name));
     }
     sent_ = static_cast<std::size_t>(n);
   }
@@ -16391,63 +16516,36 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
 }
 
 ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   if (resource_->exhausted[detail::read_side]) return false;
   detail::loop_core& loop = resource_->core();
   const mutable_buffer room = loop.buffer();
   const std::size_t size = std::min(max_bytes_, room.size());
   alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
   const ::iovec part{room.data(), size};
-  detail::message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
+  detail::message m{std::span(&part, 1)};
   m.control = control;
   m.control_size = sizeof control;
   std::vector<unique_fd> fds;
   fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now, so that lack of memory loses none
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
-  if (n == -EAGAIN) {
-    resource_->exhausted[detail::read_side] = true;
-    return false;
-  }
-  if (detail::is_shortage(n)) {
-    static_cast<void>(resource_->wait_for_memory());
-    return false;
-  }
-  if (n < 0) {
-    out = resource_->end_of_reading(static_cast<int>(-n), name);
-    return true;
-  }
+  if (resource_->must_wait(detail::read_side, n)) return false;
+  if (n < 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-n), name));
   const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
   const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (!all || fds.size() > max_fds_ || truncated) {
-    out = error(errc::fds_truncated, 0, name);
-    return true;
-  }
+  if (!all || fds.size() > max_fds_ || truncated)
+    return detail::complete(out, error(errc::fds_truncated, 0, name));
   if (n == 0 && fds.empty()) {
     // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
     // available.
     std::byte one;
     const ::iovec look{&one, 1};
-    detail::message peek;
-    peek.parts = std::span<const ::iovec>(&look, 1);
+    detail::message peek{std::span(&look, 1)};
     peek.peek = true;
     const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
-    if (there == -EAGAIN) {
-      resource_->exhausted[detail::read_side] = true;
-      return false;
-    }
-    if (detail::is_shortage(there)) {
-      static_cast<void>(resource_->wait_for_memory());
-      return false;
-    }
-    if (there <= 0) {
-      out = resource_->end_of_reading(static_cast<int>(-there), name);
-      return true;
-    }
+    if (resource_->must_wait(detail::read_side, there)) return false;
+    if (there <= 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-there), name));
   }
   // Control data of any kind ends a read early, so more bytes may follow.
   resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
@@ -16484,16 +16582,14 @@ inline error fd_failure(ssize_t status, const char* operation) noexcept {
 }
 
 ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
-    : stream_resource(core), files_(files_of(core.system())) {
-  registration_.fd = fd;
-  status = core.watch(registration_, *this);
+    : descriptor_resource(core, fd, status), files_(files_of(core.system())) {
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
+    registration_.fd = fd;
     static_cast<void>(
         core.enter(registration_, *this));  // for example /dev/null: always ready, so nothing to watch
     status = 0;
   }
-  if (status < 0) registration_.fd = -1;
 }
 
 ANYIO_NET_COLD bool fd_resource::is_fifo() {
@@ -16518,11 +16614,8 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
   }
   if (n > 0) {
     out = static_cast<std::size_t>(n);
-  } else if (n == -EAGAIN) {
-    exhausted[read_side] = true;
+  } else if (must_wait(read_side, n)) {
     return progress::waiting;
-  } else if (is_shortage(n)) {
-    return wait_for_memory();
   } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
     out = error(errc::end_of_stream, 0, "receive");
   } else {
@@ -16539,54 +16632,29 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
     core().count_work(parts.size() * work_of_part, 0);
     const ssize_t n = files_.write(registration_.fd, parts);
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[write_side] = true;
-      return progress::waiting;
-    }
-    if (is_shortage(n)) return wait_for_memory();
-    if (n < 0) {
-      out = fd_failure(n, "send");
-      return progress::done;
-    }
+    if (must_wait(write_side, n)) return progress::waiting;
+    if (n < 0) return complete<progress::done>(out, fd_failure(n, "send"));
     data.advance(static_cast<std::size_t>(n));
     if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
-  out = error(errc::not_supported, 0, "send_eof");
-  return progress::done;
-}
-
-ANYIO_NET_COLD int fd_resource::release(bool restore) noexcept {
-  if (gone()) return -1;
-  const int fd = registration_.fd;
-  core().forget(registration_, false);
-  close();
-  if (restore && was_blocking) static_cast<void>(files_.make_blocking(fd));
-  return fd;
+  return complete<progress::done>(out, error(errc::not_supported, 0, "send_eof"));
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   constexpr const char* what = "fd_stream";
-  const auto refuse = [&](int error_number, const char* reason) {
-    return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
-  };
   detail::loop_core& core = detail::loop_core::current();
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
-  int type = 0;
-  socklen_t size = sizeof type;
-  const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
-  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
-  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
+  const result<int> type = detail::type_of_socket(core.system(), fd, what);
+  if (!type) return type.error();
+  if (*type >= 0) return detail::refusal_of(what, 0, "a socket: use the from_fd of its kind");
   int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
+  if (status == -EPERM) return detail::refusal_of(what, EPERM, "a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
     r->was_blocking = status > 0;
@@ -16594,10 +16662,6 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   }
   if (status < 0) return error(errc::os_error, -status, what);
   return fd_stream(r);
-}
-
-ANYIO_NET_FN int fd_stream::release(bool restore) noexcept {
-  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release(restore) : -1;
 }
 
 }}  // namespace anyio
@@ -16638,13 +16702,9 @@ ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
 }
 
 ANYIO_NET_FN progress memory_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (size_ != 0) {
-    out = take(into);
-    return progress::done;
-  }
+  if (size_ != 0) return complete<progress::done>(out, take(into));
   if (peer_ != nullptr && !peer_->eof_sent_) return progress::waiting;
-  out = error(errc::end_of_stream, 0, "receive");
-  return progress::done;
+  return complete<progress::done>(out, error(errc::end_of_stream, 0, "receive"));
 }
 
 ANYIO_NET_FN progress memory_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
@@ -16652,34 +16712,26 @@ ANYIO_NET_FN progress memory_resource::receive_view(std::size_t max_bytes, resul
   result<std::size_t> size(errc::cancelled);
   if (receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size) == progress::waiting)
     return progress::waiting;
-  if (size.has_value()) {
-    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
-  } else {
-    out = size.error();
-  }
-  return progress::done;
+  if (size.has_value())
+    return complete<progress::done>(out, std::string_view(reinterpret_cast<const char*>(room.data()), *size));
+  return complete<progress::done>(out, size.error());
 }
 
 ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
   while (!data.done()) {
-    if (peer_ == nullptr) {
-      out = error(errc::broken_resource, EPIPE, "send");
-      return progress::done;
-    }
+    if (peer_ == nullptr) return complete<progress::done>(out, error(errc::broken_resource, EPIPE, "send"));
     const std::size_t n = peer_->put(data.front());
     if (n == 0) return progress::waiting;
     data.advance(n);
     if (!data.done() && peer_->size_ == peer_->capacity_) return progress::waiting;
     if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress memory_resource::send_eof(result<void>& out) {
   if (!std::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress memory_resource::finish() { return progress::done; }
@@ -16725,21 +16777,12 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
-    : stream_resource(core), is_unix_(is_unix) {
-  registration_.fd = fd;
-  poller_tells = true;
-  status = core.watch(registration_, *this);
-  if (status < 0) registration_.fd = -1;
-}
-
 ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
   more_may_follow = false;
   if (!is_unix_) return core().system().receive(registration_.fd, data, size);
   // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
   const ::iovec part{data, size};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
+  message m{std::span(&part, 1)};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
   more_may_follow = (m.flags & MSG_CTRUNC) != 0;
   return n;
@@ -16750,8 +16793,7 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
 ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
   if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
   int why = 0;
-  socklen_t size = sizeof why;
-  const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
+  const int asked = read_option(core().system(), registration_.fd, SOL_SOCKET, SO_ERROR, why);
   return asked >= 0 && why != 0 ? why : error_number;
 }
 
@@ -16778,10 +16820,7 @@ ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char*
 }
 
 ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (ended_) {
-    out = end_of_reading(0, "receive");
-    return progress::done;
-  }
+  if (ended_) return complete<progress::done>(out, end_of_reading(0, "receive"));
   if (exhausted[read_side]) return progress::waiting;
   bool more_may_follow;
   const std::size_t size = std::min(into.size(), loop_core::most_of_call);
@@ -16789,23 +16828,14 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
   count_call(n);
   if (n > 0) {
     note_read(static_cast<std::size_t>(n), size, more_may_follow);
-    out = static_cast<std::size_t>(n);
-    return progress::done;
+    return complete<progress::done>(out, static_cast<std::size_t>(n));
   }
-  if (n == -EAGAIN) {
-    exhausted[read_side] = true;
-    return progress::waiting;
-  }
-  if (is_shortage(n)) return wait_for_memory();
-  out = end_of_reading(static_cast<int>(-n), "receive");
-  return progress::done;
+  if (must_wait(read_side, n)) return progress::waiting;
+  return complete<progress::done>(out, end_of_reading(static_cast<int>(-n), "receive"));
 }
 
 ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
-  if (data.done()) {
-    out = result<void>();
-    return progress::done;
-  }
+  if (data.done()) return complete<progress::done>(out, result<void>());
   if (exhausted[write_side]) return progress::waiting;
   do {
     ssize_t n;
@@ -16820,25 +16850,16 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       n = core().system().send_message(registration_.fd, m);
     }
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[write_side] = true;
-      return progress::waiting;
-    }
     if (n < 0) {
-      if (is_shortage(n)) return wait_for_memory();
+      if (must_wait(write_side, n)) return progress::waiting;
       if (is_unix_ && n == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
         note_cause(EPIPE);
-        out = error(errc::broken_resource, broken_, "send");
-        return progress::done;
+        return complete<progress::done>(out, error(errc::broken_resource, broken_, "send"));
       }
-      out = end_of_writing(static_cast<int>(-n), "send");
-      return progress::done;
+      return complete<progress::done>(out, end_of_writing(static_cast<int>(-n), "send"));
     }
     data.advance(static_cast<std::size_t>(n));
-    if (data.done()) {
-      out = result<void>();
-      return progress::done;
-    }
+    if (data.done()) return complete<progress::done>(out, result<void>());
   } while (!data.rests() && !core().share_spent());
   return progress::again;
 }
@@ -16847,21 +16868,19 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
   if (!eof_sent_) {
     const int status = core().system().shutdown(registration_.fd, SHUT_WR);
     if (status < 0) {
-      if (is_shortage(status)) return wait_for_memory();
-      out = end_of_writing(-status, "send_eof");
-      return progress::done;
+      if (must_wait(write_side, status)) return progress::waiting;
+      return complete<progress::done>(out, end_of_writing(-status, "send_eof"));
     }
     eof_sent_ = true;
   }
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress socket_resource::finish() {
   constexpr std::uint32_t discard_limit = 16 * 1024;  // KiB
   if (!eof_sent_) {
     const int status = core().system().shutdown(registration_.fd, SHUT_WR);
-    if (is_shortage(status)) return wait_for_memory();
+    if (must_wait(read_side, status)) return progress::waiting;
     eof_sent_ = true;
     if (status < 0) return progress::done;
   }
@@ -16872,11 +16891,7 @@ ANYIO_NET_FN progress socket_resource::finish() {
     bool more_may_follow;
     const ssize_t n = read_some(room.data(), room.size(), more_may_follow);
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[read_side] = true;
-      return progress::waiting;
-    }
-    if (is_shortage(n)) return wait_for_memory();
+    if (must_wait(read_side, n)) return progress::waiting;
     if (n <= 0) return progress::done;
     discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
     if (discarded_ > discard_limit) return progress::done;
@@ -16934,16 +16949,13 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
     const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
     const ssize_t n = files_of(core().system()).send_file(registration_.fd, file, offset + sent, amount);
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[write_side] = true;
-      return progress::waiting;
-    }
     if (n < 0) {
-      if (is_shortage(n)) return wait_for_memory();
+      if (must_wait(write_side, n)) return progress::waiting;
       const int e = static_cast<int>(-n);
-      out = concerns_file(e) ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, "send_file")
-                             : end_of_writing(e, "send_file");
-      return progress::done;
+      return complete<progress::done>(
+          out, concerns_file(e)
+                   ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, "send_file")
+                   : end_of_writing(e, "send_file"));
     }
     if (n == 0) return progress::done;  // the file ends here
     sent += static_cast<std::uint64_t>(n);
@@ -16951,115 +16963,31 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
   return progress::again;
 }
 
-ANYIO_NET_COLD int socket_resource::release(bool restore) noexcept {
-  if (gone()) return -1;
-  const int fd = registration_.fd;
-  core().forget(registration_, false);
-  close();
-  if (restore && was_blocking) static_cast<void>(files_of(core().system()).make_blocking(fd));
-  return fd;
-}
-
-ANYIO_NET_FN int read_local_endpoint(backend& system, int fd, ip_endpoint& out) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  if (status < 0) return status;
-  out = ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
-  return 0;
-}
-
-ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
-  ip_endpoint out;
-  static_cast<void>(read_local_endpoint(system, fd, out));
-  return out;
-}
-
-ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size)
-      .value_or(ip_endpoint());
-}
-
-ANYIO_NET_COLD std::string local_path_of(backend& system, int fd) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
-}
-
-ANYIO_NET_COLD std::string remote_path_of(backend& system, int fd) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
-}
-
 ANYIO_NET_COLD std::shared_ptr<const std::string> shared_path(std::string path) {
   return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
 }
 
-ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int name, int value) {
-  const int status = system.set_option(fd, level, name, &value, sizeof value);
-  if (status < 0) return error(errc::os_error, -status, "set_option");
+ANYIO_NET_FN result<> set_option_of(const resource* r, int level, int name, const void* value, socklen_t size,
+                                    const char* operation) {
+  if (r == nullptr || !r->open()) return error(errc::closed_resource, 0, operation);
+  const int status = r->core().system().set_option(r->descriptor(), level, name, value, size);
+  if (status < 0) return error(errc::os_error, -status, operation);
   return {};
 }
 
-/// Reports the past of a stream socket without a peer. Returns 1 if bytes of a connection that is gone are
-/// left. Otherwise returns a negative errno: the reason for its end, or an errno that says that there never
-/// was a connection. Takes nothing from the socket except that errno.
-[[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
-  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connecting
-  char byte;
-  const ::iovec part{&byte, 1};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  m.peek = true;
-  const ssize_t n = system.receive_message(fd, m);
-  return n == 0 ? -ENOTCONN : n;  // a failed attempt to connect also reads as an end
+ANYIO_NET_FN result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
+                                             socklen_t size, const char* operation) {
+  if (r == nullptr || !r->open()) return error(errc::closed_resource, 0, operation);
+  const int status = r->core().system().get_option(r->descriptor(), level, name, value, &size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return size;
 }
 
-ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
-  adopted_socket adopted;
-  const auto refuse = [&](int error_number, const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
-  };
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
-  int type = 0;
-  socklen_t size = sizeof type;
-  const int asked = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, wanted.what);
-  if (asked < 0) return refuse(-asked, asked == -EBADF ? "not an open descriptor" : "not a socket");
-  sockaddr_storage address{};
-  size = sizeof address;
-  if (const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
-    return refuse(-status, "not a socket of this system");
-  const bool is_unix = address.ss_family == AF_UNIX;
-  const bool is_ip = address.ss_family == AF_INET || address.ss_family == AF_INET6;
-  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "a socket of another family");
-  if (type != wanted.type) return refuse(0, "a socket of another type");
-  if (wanted.connected) {
-    size = sizeof address;
-    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
-        status < 0) {
-      const ssize_t past = wanted.type == SOCK_STREAM ? look_for_past(system, fd) : status;
-      if (past < 0 && past != -ECONNRESET)
-        return refuse(static_cast<int>(-past), "the socket is not connected");
-      if (past < 0) adopted.broken = ECONNRESET;
-    }
-  }
-  if (wanted.listening) {
-    int listens = 0;
-    size = sizeof listens;
-    if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
-      return refuse(0, "the socket does not listen");
-  }
-  const int status = files_of(system).adopt(fd);
-  if (status < 0) return error(errc::os_error, -status, wanted.what);
-  adopted.was_blocking = status > 0;
-  return adopted;
+ANYIO_NET_FN result<int> get_int_option_of(const resource* r, int level, int name) {
+  int value = 0;
+  const result<socklen_t> size = get_option_of(r, level, name, &value, sizeof value, "get_option");
+  if (!size) return size.error();
+  return *size == 1 ? static_cast<int>(*reinterpret_cast<const unsigned char*>(&value)) : value;
 }
 
 template <class Stream>
@@ -17072,12 +17000,12 @@ result<Stream> socket_access::with_past(result<Stream>&& s, const adopted_socket
 }
 
 ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
-                                                        const ip_endpoint* remote, const char* operation) {
+                                                        const ip_endpoint& remote, const char* operation) {
   int status = 0;
   ref<tcp_resource> r(new tcp_resource(core, fd, status));
   if (status < 0) return error(errc::os_error, -status, operation);
-  r->local = local ? *local : local_endpoint_of(core.system(), fd);
-  r->remote = remote ? *remote : remote_endpoint_of(core.system(), fd);
+  r->local = local != nullptr ? *local : local_address_of(core.system(), fd).endpoint();
+  r->remote = remote;
   return tcp_stream(std::move(r));
 }
 
@@ -17102,20 +17030,13 @@ ANYIO_NET_FN errc send_file_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   result<void> outcome;
   const detail::progress p = resource_->send_file(file_, offset_, count_, sent_, outcome);
   again = p == detail::progress::again;
   if (p != detail::progress::done) return false;
-  out = outcome.has_value() ? result<std::uint64_t>(sent_) : result<std::uint64_t>(outcome.error());
-  return true;
-}
-
-ANYIO_NET_FN int socket_stream::release(bool restore) noexcept {
-  return resource_ ? resource()->release(restore) : -1;
+  return detail::complete(
+      out, outcome.has_value() ? result<std::uint64_t>(sent_) : result<std::uint64_t>(outcome.error()));
 }
 
 ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t offset, std::uint64_t count) {
@@ -17123,17 +17044,11 @@ ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t 
 }
 
 ANYIO_NET_FN result<> socket_stream::set_option(int level, int name, int value) {
-  if (!*this) return error(errc::closed_resource, 0, "set_option");
-  return detail::set_int_option(resource_->core().system(), native_handle(), level, name, value);
+  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, "set_option");
 }
 
 ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
-  if (!*this) return error(errc::closed_resource, 0, "get_option");
-  int value = 0;
-  socklen_t size = sizeof value;
-  const int status = resource_->core().system().get_option(native_handle(), level, name, &value, &size);
-  if (status < 0) return error(errc::os_error, -status, "get_option");
-  return value;
+  return detail::get_int_option_of(resource_.get(), level, name);
 }
 
 ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
@@ -17165,8 +17080,9 @@ ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   const auto past = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true});
   if (!past) return past.error();
+  const ip_endpoint local = past->local.endpoint();
   return detail::socket_access::with_past(
-      detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream"), *past);
+      detail::socket_access::make_tcp(core, fd, &local, past->remote.endpoint(), "tcp_stream"), *past);
 }
 
 ANYIO_NET_COLD std::string unix_stream::local_path() const {
@@ -17181,44 +17097,38 @@ ANYIO_NET_COLD std::string unix_stream::remote_path() const {
 
 ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
-  backend& system = core.system();
-  const auto past = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true});
+  const auto past = detail::adopt_socket(core.system(), fd, {"unix_stream", true, SOCK_STREAM, true});
   if (!past) return past.error();
   return detail::socket_access::with_past(
-      detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
-                                       detail::shared_path(detail::remote_path_of(system, fd)),
-                                       "unix_stream"),
+      detail::socket_access::make_unix(core, fd, detail::shared_path(past->local.path()),
+                                       detail::shared_path(past->remote.path()), "unix_stream"),
       *past);
 }
 
 ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
-  if (!*this) return error(errc::closed_resource, 0, "credentials");
 #if defined(SO_PEERCRED) && defined(__linux__)
   struct {  // struct ucred, which needs _GNU_SOURCE
     pid_t pid;
     uid_t uid;
     gid_t gid;
   } who{};
-  socklen_t size = sizeof who;
-  const int status =
-      resource_->core().system().get_option(native_handle(), SOL_SOCKET, SO_PEERCRED, &who, &size);
-  if (status < 0) return error(errc::os_error, -status, "credentials");
+  const auto size =
+      detail::get_option_of(resource_.get(), SOL_SOCKET, SO_PEERCRED, &who, sizeof who, "credentials");
+  if (!size) return size.error();
   return peer_credentials{who.pid, who.uid, who.gid};
 #elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
   xucred who{};
-  socklen_t size = sizeof who;
-  const int status =
-      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERCRED, &who, &size);
-  if (status < 0) return error(errc::os_error, -status, "credentials");
+  const auto size =
+      detail::get_option_of(resource_.get(), SOL_LOCAL, LOCAL_PEERCRED, &who, sizeof who, "credentials");
+  if (!size) return size.error();
   pid_t process = -1;
 #if defined(LOCAL_PEERPID)
-  size = sizeof process;
   static_cast<void>(
-      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERPID, &process, &size));
+      detail::read_option(resource_->core().system(), native_handle(), SOL_LOCAL, LOCAL_PEERPID, process));
 #endif
   return peer_credentials{process, who.cr_uid, who.cr_groups[0]};
 #else
-  return error(errc::not_supported, 0, "credentials");
+  return error(*this ? errc::not_supported : errc::closed_resource, 0, "credentials");
 #endif
 }
 
@@ -17227,17 +17137,15 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
   int fds[2];
   if (const int status = core.system().open_pair(AF_UNIX, SOCK_STREAM, fds); status < 0)
     return error(errc::os_error, -status, "create_unix_stream_pair");
-  unique_fd one(fds[0]);
-  unique_fd other(fds[1]);
-  result<unix_stream> first =
-      detail::socket_access::make_unix(core, one.get(), nullptr, nullptr, "create_unix_stream_pair");
-  if (!first) return first.error();
-  static_cast<void>(one.release());
-  result<unix_stream> second =
-      detail::socket_access::make_unix(core, other.get(), nullptr, nullptr, "create_unix_stream_pair");
-  if (!second) return second.error();
-  static_cast<void>(other.release());
-  return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
+  unique_fd ends[2] = {unique_fd(fds[0]), unique_fd(fds[1])};
+  unix_stream made[2];
+  for (int i = 0; i < 2; ++i) {
+    auto end = detail::socket_access::make_unix(core, fds[i], nullptr, nullptr, "create_unix_stream_pair");
+    if (!end) return end.error();
+    static_cast<void>(ends[i].release());
+    made[i] = *std::move(end);
+  }
+  return std::pair<unix_stream, unix_stream>(std::move(made[0]), std::move(made[1]));
 }
 
 }}  // namespace anyio
@@ -17451,84 +17359,63 @@ ANYIO_NET_FN bool connect_attempt::attempt(result<tcp_stream>& out) {
 ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
-  const bool v6 = target_.address.is_v6();
-  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
-  const auto fail = [&](int status, const char* step) {
-    out = error(errc::os_error, -status, step);
-    return true;
-  };
-  if (!fd) return fail(fd.get(), "socket");
-  if (settings_.no_delay) {
-    const int on = 1;
-    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
-      return fail(status, "set_option");
-  }
-  if (is_mapped(target_.address)) {  // on some systems an IPv6 socket reaches IPv4 only with this off
-    const int off = 0;
-    if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
-      return fail(status, "set_option");
-  }
-  if (settings_.prepare != nullptr) {
-    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
-      return fail(status < 0 ? status : -status, "prepare");
-    system.keep_non_blocking(fd.get());  // connect(2) has no flag for non-blocking calls
-  }
-  sockaddr_storage address{};
+  const bool is_mapped_v4 = is_mapped(target_.address);
+  new_socket made(system, target_.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM);
+  if (settings_.no_delay) made.set_option(IPPROTO_TCP, TCP_NODELAY, 1);
+  // On some systems an IPv6 socket reaches IPv4 only with this off.
+  if (is_mapped_v4) made.set_option(IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  made.prepare(settings_.prepare, settings_.prepare_data);
+  // connect(2) has no flag for non-blocking calls.
+  if (settings_.prepare != nullptr && !made.failed()) system.keep_non_blocking(made.fd());
   if (settings_.local) {
     ip_endpoint local = *settings_.local;
-    if (is_mapped(target_.address)) local.address = mapped(local.address);
-    const socklen_t size = local.to_sockaddr(address);
-    const int on = 1;
-    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
-      return fail(status, "bind");
+    if (is_mapped_v4) local.address = mapped(local.address);
+    // An error does not matter here: binding reports what is wrong.
+    if (local.port != 0 && !made.failed()) write_option(system, made.fd(), SOL_SOCKET, SO_REUSEADDR, int{1});
+    made.bind(socket_address(local));
   }
-  address = {};
-  const socklen_t size = target_.to_sockaddr(address);
-  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
-  if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
-  // Watched only now: pollers report a socket that was never connected as hung up.
-  int watched = 0;
-  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
-  if (watched < 0) return fail(watched, "connect");
-  static_cast<void>(fd.release());
-  resource_ = std::move(r);
+  bool waits = false;
+  made.step("connect", [&] {
+    const socket_address to(target_);
+    const int status = system.connect(made.fd(), to.get(), to.size);
+    waits = status == -EINPROGRESS;
+    if (status < 0 && !waits) return status;
+    // Watched only now: pollers report a socket that was never connected as hung up.
+    int watched = 0;
+    ref<tcp_resource> r(new tcp_resource(loop, made.fd(), watched));
+    if (watched >= 0) resource_ = std::move(r);
+    return watched;
+  });
+  if (made.failed()) return complete(out, made.failure());
+  made.taken_over();
   resource_->set_waiting(write_side, this);
-  return status < 0 ? false : finish_connect(out);
+  return waits ? false : finish_connect(out);
 }
 
 ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   backend& system = resource_->core().system();
   const int fd = resource_->descriptor();
   int error_number = 0;
-  socklen_t size = sizeof error_number;
-  if (int status = system.get_option(fd, SOL_SOCKET, SO_ERROR, &error_number, &size); status < 0)
+  if (int status = read_option(system, fd, SOL_SOCKET, SO_ERROR, error_number); status < 0)
     error_number = -status;
-  if (error_number != 0) {
-    out = error(errc::os_error, error_number, name);
-    return true;
-  }
-  sockaddr_storage address{};
-  size = sizeof address;
-  if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
+  if (error_number != 0) return complete(out, error(errc::os_error, error_number, name));
+  socket_address peer;
+  if (int status = read_address(system, fd, peer, true); status < 0) {
     // After a spurious wake-up the attempt continues. After an immediate reset there is no peer either.
     const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
     if (bits == 0) return false;
-    out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
-    return true;
+    return complete(out, error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name));
   }
-  const ip_endpoint local = local_endpoint_of(system, fd);
+  const ip_endpoint local = local_address_of(system, fd).endpoint();
   const ip_endpoint remote{unmapped(target_.address), target_.port};
   if (local == remote) {  // simultaneous open with itself: no listener exists there
-    out = error(errc::os_error, ECONNREFUSED, name);
-    return true;
+    return complete(out, error(errc::os_error, ECONNREFUSED, name));
   }
   resource_->set_waiting(write_side, nullptr);
   resource_->exhausted[write_side] = false;
   resource_->local = local;
   resource_->remote = remote;
-  out = socket_access::wrap_tcp(std::move(resource_));
-  return true;
+  return complete(out, socket_access::wrap_tcp(std::move(resource_)));
 }
 
 // --- several addresses
@@ -17612,10 +17499,7 @@ ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vect
 
 ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
                                                     result<tcp_stream>& out) {
-  if (!r.has_value()) {
-    out = result_access::failure<tcp_stream>(r);
-    return true;
-  }
+  if (!r.has_value()) return complete(out, result_access::failure<tcp_stream>(r));
   if (stage_ == stage::local_name) {
     locals_ = *std::move(r);
     if (target_) return begin_race(out);
@@ -17648,10 +17532,8 @@ inline void interleave_families(std::vector<ip_endpoint>& all) {
 ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
   stage_ = stage::race;
   if (target_) {
-    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET)) {
-      out = error(errc::os_error, EAFNOSUPPORT, name);
-      return true;
-    }
+    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET))
+      return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
   }
   interleave_families(targets_);
   start_next();
@@ -17682,15 +17564,9 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
-  if (won_ != nullptr) {
-    out = std::move(*std::exchange(won_, nullptr));
-    return true;
-  }
+  if (won_ != nullptr) return complete(out, std::move(*std::exchange(won_, nullptr)));
   const std::size_t count = target_ ? 1 : targets_.size();
-  if (running_ == 0 && next_ == count) {
-    out = first_failure_;
-    return true;
-  }
+  if (running_ == 0 && next_ == count) return complete(out, first_failure_);
   if (next_ < count && !head_start_.armed()) start_next();
   return false;
 }
@@ -17723,10 +17599,7 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
     return true;
   };
   const result<unix_address> address = make_unix_address(path_, name);
-  if (!address) {
-    out = address.error();
-    return true;
-  }
+  if (!address) return complete(out, address.error());
   if (!fd_) {
     const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
     if (fd < 0) return fail(-fd, "socket");
@@ -17741,7 +17614,7 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
     return false;
   }
   if (status < 0) return fail(-status, name);
-  std::string local = local_path_of(system, fd_.get());
+  std::string local = local_address_of(system, fd_.get()).path();
   out = socket_access::make_unix(loop, fd_.get(), shared_path(std::move(local)), shared_path(path_), name);
   if (out.has_value()) static_cast<void>(fd_.release());
   return true;
@@ -17753,15 +17626,11 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
   loop_core& loop = loop_core::current();
   const bool known =
       options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
-  if (!known) {
-    out = error(errc::os_error, EAFNOSUPPORT, name);
-    return true;
-  }
+  if (!known) return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
   if (host_.empty()) {
     bool dual_stack = false;
     auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);
-    out = listen_tcp(loop, std::move(addresses), dual_stack, options_);
-    return true;
+    return complete(out, listen_tcp(loop, std::move(addresses), dual_stack, options_));
   }
   result<std::vector<ip_endpoint>> names(errc::cancelled);
   if (arrived_ != nullptr) {
@@ -17775,13 +17644,9 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
       return false;
     }
   }
-  if (!names.has_value()) {
-    out = result_access::failure<tcp_listener>(names);
-    return true;
-  }
+  if (!names.has_value()) return complete(out, result_access::failure<tcp_listener>(names));
   drop_missing_families(loop.system(), *names);
-  out = listen_tcp(loop, *std::move(names), false, options_);
-  return true;
+  return complete(out, listen_tcp(loop, *std::move(names), false, options_));
 }
 
 }}}  // namespace anyio::detail
@@ -17797,14 +17662,14 @@ namespace detail {
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
   const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
   sockets.reserve(sockets.size() + 1);  // `sockets` holds only watched descriptors, since `shut` forgets them
-  registration place{fd, 0};
-  const int status = core().watch(place, *this);
-  if (status >= 0) sockets.push_back({place, local, any || transparent});
+  registration watched{fd, 0};
+  const int status = core().watch(watched, *this);
+  if (status >= 0) sockets.push_back({watched, local, any || transparent});
   return status;
 }
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
-  for (listening_socket& s : sockets) core().forget(s.place);
+  for (listening_socket& s : sockets) core().forget(s.registration);
   // Not in a forked child: the parent still listens there.
   if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }
@@ -17846,8 +17711,7 @@ inline constexpr std::size_t calls_of_accept = 3;
 inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
 #if defined(__linux__) && defined(TCP_INFO)
   tcp_info info{};
-  socklen_t size = sizeof info;
-  if (system.get_option(fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0) return info.tcpi_unacked;
+  if (read_option(system, fd, IPPROTO_TCP, TCP_INFO, info) >= 0) return info.tcpi_unacked;
 #endif
   return 0;
 }
@@ -17859,13 +17723,13 @@ ANYIO_NET_COLD void listener_resource::look(const listening_socket& s) {
   constexpr std::uint32_t looks_of_check = 16;
   const bool is_tcp = s.local.port != 0;
   if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
-    known_ = waiting_connections(core().system(), s.place.fd);
+    known_ = waiting_connections(core().system(), s.registration.fd);
     exhausted[read_side] = known_ >= 2;
     // Another process may accept some of them; then the flag matters.
     if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
     if (known_ < 2) known_ = in_a_row_ = 0;
   }
-  core().system().keep_non_blocking(s.place.fd);
+  core().system().keep_non_blocking(s.registration.fd);
 }
 
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
@@ -17874,9 +17738,9 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
   for (int call = 0; call < calls_of_attempt; ++call) {
     const listening_socket& s = sockets[next_ % sockets.size()];
     if (known_ == 0) look(s);
-    a.remote_size = sizeof a.remote;
+    a.remote.size = sizeof a.remote.storage;
     core().count_work(0, calls_of_accept);
-    const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
+    const int fd = core().system().accept(s.registration.fd, a.remote.get(), &a.remote.size);
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
@@ -17895,7 +17759,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     }
     exhausted[read_side] = false;
     why = error(errc::os_error, -fd, "accept");
-    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
+    if (fd == -EMFILE || fd == -ENFILE || is_shortage(fd)) return outcome::shortage;
     if (!concerns_one_connection(-fd)) return outcome::fatal;
     report(why);
     return outcome::again;  // so that each error is reported
@@ -17905,27 +17769,21 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
 
 ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
-  core().wait_for_descriptor(place_);
+  core().wait_for_descriptor(starved_);
   core().arm(t, core().now() + pause_of_accept, waiter);
 }
 
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                               const listener_resource::accepted& a, tcp_stream*) {
-  backend& system = loop.system();
-  if (from.no_delay) {  // an error does not matter: the connection may have been reset already
-    const int on = 1;
-    system.set_option(a.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  }
-  const ip_endpoint remote =
-      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
-          .value_or(ip_endpoint());
-  return socket_access::make_tcp(loop, a.fd, a.any_address ? nullptr : &a.local, &remote, "accept");
+  // An error does not matter: the connection may have been reset already.
+  if (from.no_delay) write_option(loop.system(), a.fd, IPPROTO_TCP, TCP_NODELAY, int{1});
+  return socket_access::make_tcp(loop, a.fd, a.any_address ? nullptr : &a.local, a.remote.endpoint(),
+                                 "accept");
 }
 
 ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                                const listener_resource::accepted& a, unix_stream*) {
-  std::string remote = unix_path(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size);
-  return socket_access::make_unix(loop, a.fd, from.path, shared_path(std::move(remote)), "accept");
+  return socket_access::make_unix(loop, a.fd, from.path, shared_path(a.remote.path()), "accept");
 }
 
 #if ANYIO_NET_EXCEPTIONS
@@ -17946,10 +17804,9 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 #if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)
   const bool v6 = local.address.is_v6();
   int on = 0;
-  socklen_t size = sizeof on;
-  return system.get_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on,
-                           &size) >= 0 &&
-         on != 0;
+  const int status =
+      read_option(system, fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, on);
+  return status >= 0 && on != 0;
 #else
   return false;
 #endif
@@ -17970,41 +17827,22 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 }
 
 /// Opens a listening socket at one address.
-[[gnu::cold]] inline result<unique_fd> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                                 const tcp_listener_options& options) {
+[[gnu::cold]] inline new_socket listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                          const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
-  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
-  if (!fd) return error(errc::os_error, -fd.get(), "socket");
-  const auto set = [&](int level, int name, int value) {
-    return system.set_option(fd.get(), level, name, &value, sizeof value);
-  };
+  new_socket made(system, v6 ? AF_INET6 : AF_INET, SOCK_STREAM);
 #if defined(SO_REUSEPORT_LB)
   constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: SO_REUSEPORT gives one listener all connections
 #else
   constexpr int share_port = SO_REUSEPORT;
 #endif
-  const char* step = "set_option";
-  int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
-  if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
-  if (status >= 0 && v6)
-    status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
-  if (status >= 0 && options.prepare != nullptr) {
-    step = "prepare";
-    status = options.prepare(fd.get(), options.prepare_data);
-    if (status > 0) status = -status;
-  }
-  if (status >= 0) {
-    step = "bind";
-    sockaddr_storage address{};
-    const socklen_t size = local.to_sockaddr(address);
-    status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
-  }
-  if (status >= 0) {
-    step = "listen";
-    status = system.listen(fd.get(), options.backlog);
-  }
-  if (status < 0) return error(errc::os_error, -status, step);
-  return fd;
+  made.set_option(SOL_SOCKET, SO_REUSEADDR, 1);
+  if (options.reuse_port) made.set_option(SOL_SOCKET, share_port, 1);
+  if (v6) made.set_option(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
+  made.prepare(options.prepare, options.prepare_data);
+  made.bind(socket_address(local));
+  made.listen(options.backlog);
+  return made;
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -18022,23 +17860,24 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
     for (std::size_t i = 0; i < addresses.size(); ++i) {
       ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
-      result<unique_fd> fd = listen_at(system, at, dual_stack, options);
-      if (!fd) {
-        last = fd.error();
+      new_socket made = listen_at(system, at, dual_stack, options);
+      if (made.failed()) {
+        last = made.failure();
         const bool chosen_by_kernel = wanted_port == 0 && port != 0;
-        if (chosen_by_kernel && last == std::errc::address_in_use) {
-          in_use = true;
-          break;
-        }
-        return last;
+        if (!chosen_by_kernel || last != std::errc::address_in_use) return last;
+        in_use = true;
+        break;
       }
-      ip_endpoint local;
-      int status = read_local_endpoint(system, fd->get(), local);
-      port = local.port;
-      const bool transparent = options.prepare != nullptr && is_transparent(system, fd->get(), local);
-      if (status >= 0) status = r->add(fd->get(), local, transparent);
-      if (status < 0) return error(errc::os_error, -status, "listen");
-      static_cast<void>(fd->release());
+      made.step("listen", [&] {
+        socket_address address;
+        if (const int status = read_address(system, made.fd(), address); status < 0) return status;
+        const ip_endpoint local = address.endpoint();
+        port = local.port;
+        const bool transparent = options.prepare != nullptr && is_transparent(system, made.fd(), local);
+        return r->add(made.fd(), local, transparent);
+      });
+      if (made.failed()) return made.failure();
+      made.taken_over();
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
   }
@@ -18046,17 +17885,17 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
 }
 
 /// Takes over the listening socket that `from_fd` was given.
-[[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
-                                                                   const wanted_socket& wanted) {
-  backend& system = core.system();
-  if (auto adopted = adopt_socket(system, fd, wanted); !adopted) return adopted.error();
+template <class Listener>
+[[gnu::cold]] result<Listener> adopt_listener(int fd, const char* what, bool is_unix) {
+  loop_core& core = loop_core::current();
+  const auto adopted = adopt_socket(core.system(), fd, {what, is_unix, SOCK_STREAM, false, true});
+  if (!adopted) return adopted.error();
   ref<listener_resource> r(new listener_resource(core));
-  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
-  const ip_endpoint local = wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd);
-  const bool transparent = !wanted.is_unix && is_transparent(system, fd, local);
-  if (int status = r->add(fd, local, transparent); status < 0)
-    return error(errc::os_error, -status, wanted.what);
-  return r;
+  if (is_unix) r->path = shared_path(adopted->local.path());
+  const ip_endpoint local = adopted->local.endpoint();
+  const bool transparent = !is_unix && is_transparent(core.system(), fd, local);
+  if (int status = r->add(fd, local, transparent); status < 0) return error(errc::os_error, -status, what);
+  return listener_access::make<Listener>(std::move(r));
 }
 
 }  // namespace detail
@@ -18066,10 +17905,7 @@ ANYIO_NET_COLD result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_li
 }
 
 ANYIO_NET_COLD result<tcp_listener> tcp_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
-                                  {"tcp_listener", false, SOCK_STREAM, false, true});
-  if (!r) return r.error();
-  return detail::listener_access::make<tcp_listener>(*std::move(r));
+  return detail::adopt_listener<tcp_listener>(fd, "tcp_listener", false);
 }
 
 ANYIO_NET_COLD std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
@@ -18086,15 +17922,12 @@ ANYIO_NET_FN std::uint16_t tcp_listener::local_port() const noexcept {
 ANYIO_NET_COLD std::vector<int> tcp_listener::native_handles() const {
   std::vector<int> all;
   if (*this)
-    for (const auto& s : resource_->sockets) all.push_back(s.place.fd);
+    for (const auto& s : resource_->sockets) all.push_back(s.registration.fd);
   return all;
 }
 
 ANYIO_NET_COLD result<unix_listener> unix_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
-                                  {"unix_listener", true, SOCK_STREAM, false, true});
-  if (!r) return r.error();
-  return detail::listener_access::make<unix_listener>(*std::move(r));
+  return detail::adopt_listener<unix_listener>(fd, "unix_listener", true);
 }
 
 ANYIO_NET_COLD std::string unix_listener::local_path() const {
@@ -18105,33 +17938,24 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   detail::loop_core& loop = detail::loop_core::current();
   backend& system = loop.system();
   if (const auto address = detail::make_unix_address(path_, "bind"); !address) {
-    out = address.error();
-    return true;
+    return detail::complete(out, address.error());
   }
-  const auto fail = [&](int status, const char* failed) {
-    out = error(errc::os_error, -status, failed);
-    return true;
-  };
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
   const bool is_file = path_.front() != '\0';
   if (options_.unlink_on_close && is_file) r->own_path = detail::paths_of(system).absolute(path_);
-  unique_fd fd(system.open_socket(AF_UNIX, SOCK_STREAM, 0));
-  if (!fd) return fail(fd.get(), "socket");
-  const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd.get(), path_, options_.mode, step); status < 0)
-    return fail(status, step);
-  detail::bound_file file(system, is_file ? path_.c_str() : nullptr);
-  if (int status = system.listen(fd.get(), options_.backlog); status < 0) return fail(status, "listen");
-  if (int status = r->add(fd.get(), ip_endpoint()); status < 0) return fail(status, "listen");
-  static_cast<void>(fd.release());
+  detail::new_socket made(system, AF_UNIX, SOCK_STREAM);
+  detail::bound_file file(made, system, path_, options_.mode);
+  made.listen(options_.backlog);
+  made.step("listen", [&] { return r->add(made.fd(), ip_endpoint()); });
+  if (made.failed()) return detail::complete(out, made.failure());
+  made.taken_over();
   file.keep();
   if (options_.unlink_on_close && is_file) {
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
   }
-  out = detail::listener_access::make<unix_listener>(std::move(r));
-  return true;
+  return detail::complete(out, detail::listener_access::make<unix_listener>(std::move(r)));
 }
 
 }}  // namespace anyio
@@ -18168,8 +17992,7 @@ inline bool is_localhost(std::string_view name) noexcept {
 ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
   constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text without the trailing dot
   const auto fail = [&out](errc code, int os_error, const char* reason) {
-    out = error_access::with_reason(error(code, os_error, name), reason);
-    return true;
+    return complete(out, error_access::with_reason(error(code, os_error, name), reason));
   };
   if (family_ != AF_UNSPEC && family_ != AF_INET && family_ != AF_INET6) {
     return fail(errc::os_error, EAFNOSUPPORT, nullptr);
@@ -18198,8 +18021,7 @@ ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoi
   both.reserve(2);
   if (family_ != AF_INET) both.push_back({ip_address::loopback_v6(), port_});
   if (family_ != AF_INET6) both.push_back({ip_address::loopback_v4(), port_});
-  out = std::move(both);
-  return true;
+  return complete(out, std::move(both));
 }
 
 ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& out) {
@@ -18211,20 +18033,17 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
   result<resolved> answer(errc::cancelled);
   if (!call_.attempt(loop, *this, name, answer)) return false;
   call_ = {};
-  if (!answer.has_value()) {
-    out = result_access::failure<std::vector<ip_endpoint>>(answer);
-  } else if (answer->status < 0 && answer->reason == nullptr) {
-    out = error(errc::os_error, -answer->status, name);
-  } else if (answer->status < 0 || answer->endpoints.empty()) {
+  if (!answer.has_value()) return complete(out, result_access::failure<std::vector<ip_endpoint>>(answer));
+  if (answer->status < 0 && answer->reason == nullptr)
+    return complete(out, error(errc::os_error, -answer->status, name));
+  if (answer->status < 0 || answer->endpoints.empty()) {
     const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
-    out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
-  } else {
-    // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
-    if (family_ == AF_INET6)
-      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
-    out = std::move(answer->endpoints);
+    return complete(out, error_access::with_reason(error(errc::name_resolution, 0, name), reason));
   }
-  return true;
+  // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
+  if (family_ == AF_INET6)
+    for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
+  return complete(out, std::move(answer->endpoints));
 }
 
 ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
@@ -18239,16 +18058,12 @@ ANYIO_NET_FN bool reverse_operation::attempt(result<name_info>& out) {
   result<address_look_up::names> answer(errc::cancelled);
   if (!call_.attempt(loop, *this, name, answer)) return false;
   call_ = {};
-  if (!answer.has_value()) {
-    out = result_access::failure<name_info>(answer);
-  } else if (answer->status == -ENOENT) {
-    out = error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name");
-  } else if (answer->status < 0) {
-    out = error(errc::os_error, -answer->status, name);
-  } else {
-    out = name_info(std::move(answer->host), std::move(answer->service));
-  }
-  return true;
+  if (!answer.has_value()) return complete(out, result_access::failure<name_info>(answer));
+  if (answer->status == -ENOENT)
+    return complete(
+        out, error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name"));
+  if (answer->status < 0) return complete(out, error(errc::os_error, -answer->status, name));
+  return complete(out, name_info(std::move(answer->host), std::move(answer->service)));
 }
 
 }}}  // namespace anyio::detail
@@ -18275,27 +18090,25 @@ inline bool is_stale(backend& system, const char* path, const unix_address& addr
          after.inode == before.inode;
 }
 
-ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
-                           const char*& operation) {
-  operation = "bind";
-  const result<unix_address> address = make_unix_address(path, operation);
-  if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
-  const auto* name = reinterpret_cast<const sockaddr*>(&address->storage);
-  const bool is_file = !path.empty() && path.front() != '\0';
-  const std::string file(path);
-
-  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // no process can connect before chmod
-  int status = system.bind(fd, name, address->size);
-  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
-    const int removed = paths_of(system).unlink(file.c_str());
-    if (removed < 0 && removed != -ENOENT) return status;
-    status = system.bind(fd, name, address->size);
-  }
-  if (status < 0 || !is_file || !mode) return status;
-  operation = "chmod";
-  status = paths_of(system).change_mode(file.c_str(), *mode);
-  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves no file behind
-  return status;
+ANYIO_NET_FN bound_file::bound_file(new_socket& made, backend& system, const std::string& path,
+                                    const std::optional<mode_t>& mode)
+    : system_(system) {
+  if (path.empty()) return;
+  const bool is_file = path.front() != '\0';
+  made.step("bind", [&] {
+    const result<unix_address> address = make_unix_address(path, "bind");
+    if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
+    const auto* const name = reinterpret_cast<const sockaddr*>(&address->storage);
+    if (is_file && mode)
+      paths_of(system).prepare_mode(made.fd(), *mode);  // no process can connect before chmod
+    const int status = system.bind(made.fd(), name, address->size);
+    if (status != -EADDRINUSE || !is_file || !is_stale(system, path.c_str(), *address)) return status;
+    const int removed = paths_of(system).unlink(path.c_str());
+    return removed < 0 && removed != -ENOENT ? status : system.bind(made.fd(), name, address->size);
+  });
+  if (!is_file || made.failed()) return;
+  path_ = path.c_str();
+  if (mode) made.step("chmod", [&] { return paths_of(system).change_mode(path_, *mode); });
 }
 
 }}}  // namespace anyio::detail
@@ -18309,14 +18122,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN int datagram_resource::watch(int fd) {
-  registration place{fd, 0};
-  const int status = core().watch(place, *this);
-  if (status >= 0) place_ = place;  // only if it is watched, since `shut` forgets it
+  registration watched{fd, 0};
+  const int status = core().watch(watched, *this);
+  if (status >= 0) registration_ = watched;  // only if it is watched, since `shut` forgets it
   return status;
 }
 
 ANYIO_NET_FN void datagram_resource::shut() noexcept {
-  if (core().alive()) core().forget(place_);
+  if (core().alive()) core().forget(registration_);
   source.reset();
   room_.reset();
 }
@@ -18327,8 +18140,8 @@ ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arriv
 
 ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
   if (exhausted[read_side]) return -EAGAIN;
-  message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
-  const ssize_t n = core().system().receive_message(place_.fd, m);
+  message m{into, out.from.get(), sizeof out.from.storage};
+  const ssize_t n = core().system().receive_message(registration_.fd, m);
   core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     exhausted[read_side] = true;
@@ -18336,7 +18149,7 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
   }
   if (n < 0) return static_cast<int>(n);
   out.size = static_cast<std::size_t>(n);
-  out.from_size = m.address_size;
+  out.from.size = m.address_size;
   out.truncated = (m.flags & MSG_TRUNC) != 0;
   return 0;
 }
@@ -18366,10 +18179,10 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
   core().count_work(data.size());
   ssize_t n = 0;
   if (to == nullptr) {
-    n = core().system().send(place_.fd, data.data(), data.size());
+    n = core().system().send(registration_.fd, data.data(), data.size());
   } else {
     const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
-    n = core().system().send_message(place_.fd,
+    n = core().system().send_message(registration_.fd,
                                      message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
   }
   // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
@@ -18389,27 +18202,12 @@ ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation)
 
 }  // namespace detail
 
-ANYIO_NET_FN result<> datagram_socket::set_raw_option(int level, int name, const void* value, socklen_t size,
-                                                      const char* operation) {
-  if (!*this) return error(errc::closed_resource, 0, operation);
-  const int status = resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
-  if (status < 0) return error(errc::os_error, -status, operation);
-  return {};
-}
-
 ANYIO_NET_FN result<> datagram_socket::set_option(int level, int name, int value) {
-  return set_raw_option(level, name, &value, sizeof value, "set_option");
+  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, "set_option");
 }
 
 ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const {
-  if (!*this) return error(errc::closed_resource, 0, "get_option");
-  int value = 0;  // an option of one byte fills only the first byte
-  socklen_t size = sizeof value;
-  const int status =
-      resource_->core().system().get_option(resource_->descriptor(), level, name, &value, &size);
-  if (status < 0) return error(errc::os_error, -status, "get_option");
-  if (size == 1) return static_cast<int>(*reinterpret_cast<const unsigned char*>(&value));
-  return value;
+  return detail::get_int_option_of(resource_.get(), level, name);
 }
 
 }}  // namespace anyio
@@ -18440,10 +18238,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
   }
   result<std::vector<ip_endpoint>> locals(errc::cancelled);
   if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
-  if (!locals) {
-    out = result_access::failure<udp_socket>(locals);
-    return true;
-  }
+  if (!locals) return complete(out, result_access::failure<udp_socket>(locals));
   drop_missing_families(loop_core::current().system(), *locals);
   error first;
   for (const ip_endpoint& local : *locals) {
@@ -18453,8 +18248,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
     // Only an address that this machine lacks leads to the next address; a port in use does not.
     if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
   }
-  out = first;
-  return true;
+  return complete(out, first);
 }
 
 ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
@@ -18465,31 +18259,20 @@ ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connecte
   result<std::vector<ip_endpoint>> answer(errc::cancelled);
   if (!local_host_.empty() && !local_is_known_) {
     if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
-    if (!answer) {
-      out = result_access::failure<connected_udp_socket>(answer);
-      return true;
-    }
+    if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
     locals_ = *std::move(answer);
     local_is_known_ = true;
   }
   if (has_remote_) {
     const bool other =
         options_.family != AF_UNSPEC && (options_.family == AF_INET6) != remote_.address.is_v6();
-    if (other) {
-      out = error(errc::os_error, EAFNOSUPPORT, name);
-    } else {
-      out = connect(std::vector<ip_endpoint>(1, remote_));
-    }
-    return true;
+    if (other) return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
+    return complete(out, connect(std::vector<ip_endpoint>(1, remote_)));
   }
   if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
-  if (!answer) {
-    out = result_access::failure<connected_udp_socket>(answer);
-    return true;
-  }
+  if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
   drop_missing_families(loop_core::current().system(), *answer);
-  out = connect(*answer);
-  return true;
+  return complete(out, connect(*answer));
 }
 
 ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation::connect(
@@ -18527,19 +18310,15 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
     result<std::vector<ip_endpoint>> answer(errc::cancelled);
     // AF_UNSPEC: a socket of both families, which `from_fd` can take over, sends to mapped IPv4 addresses.
     if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
-    if (!answer) {
-      out = detail::result_access::failure<void>(answer);
-      return true;
-    }
+    if (!answer) return detail::complete(out, detail::result_access::failure<void>(answer));
     const bool v6 = resource_->family() == AF_INET6;
     const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
     const auto found = std::find_if(answer->begin(), answer->end(), same_family);
     to_ = found != answer->end() ? *found : answer->front();
     is_known_ = true;
   }
-  sockaddr_storage address;
-  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
-  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+  const detail::socket_address to(to_, resource_->family());
+  return settle(resource_->send(bytes_.data(), to.get(), to.size), out);
 }
 
 }}  // namespace anyio
@@ -18599,9 +18378,8 @@ ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
 
 ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
   asked_for_pieces_ = true;
-  const int on = 1;
   if (!has_pieces) return;
-  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0)
+  if (write_option(socket.core().system(), socket.descriptor(), IPPROTO_UDP, udp_gro_option, int{1}) < 0)
     return;
   memory_.reset(new std::byte[per_call * room]);  // uninitialized: unused parts take no memory
 }
@@ -18609,11 +18387,9 @@ ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
 ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
   asked_for_segments_ = true;
   int value = 0;
-  socklen_t size = sizeof value;
   if (!has_pieces) return;
   // A kernel without this option would ignore the control message, and send all data in one datagram.
-  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) <
-      0)
+  if (read_option(socket.core().system(), socket.descriptor(), IPPROTO_UDP, udp_segment_option, value) < 0)
     return;
   segment_limit_ = largest_segmented;
 }
@@ -18654,8 +18430,8 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
       parts[i][used++] = {memory_of(i) + slot_size, room - slot_size};
     }
     messages[i].parts = std::span<const ::iovec>(parts[i], used);
-    messages[i].address = reinterpret_cast<sockaddr*>(&pieces_[i].from);
-    messages[i].address_size = sizeof pieces_[i].from;
+    messages[i].address = pieces_[i].from.get();
+    messages[i].address_size = sizeof pieces_[i].from.storage;
     if (!memory_) continue;
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
@@ -18675,7 +18451,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     p.segment = memory_ ? segment_of(messages[i]) : 0;
     if (p.segment >= p.size) p.segment = 0;
     p.used = 0;
-    p.from_size = messages[i].address_size;
+    p.from.size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
   // A message in a batch costs about half as much as a call of its own.
@@ -18701,7 +18477,6 @@ ANYIO_NET_FN std::span<const std::byte> batch_source::next(arrival& out) {
   p.used += size;
   out.size = size;
   out.from = p.from;
-  out.from_size = p.from_size;
   out.truncated = p.truncated && p.used == p.size;
   if (p.used == p.size) ++first_;
   return data;
@@ -18713,7 +18488,7 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
     const std::span<const std::byte> data = next(one);
     const std::size_t size = std::min(data.size(), batch.max_size_);
     if (size != 0) std::memcpy(batch.slot(batch.size_), data.data(), size);
-    batch.append(size, endpoint_of(one), one.truncated || data.size() > size);
+    batch.append(size, one.from.endpoint(), one.truncated || data.size() > size);
   }
 }
 
@@ -18764,11 +18539,9 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
       return 0;
     }
     for (std::size_t i = 0; i < count; ++i) {
-      arrival one;
-      one.from = pieces_[i].from;
-      one.from_size = pieces_[i].from_size;
-      const std::size_t size = std::min(pieces_[i].size, batch.max_size_);
-      batch.append(size, endpoint_of(one), pieces_[i].truncated || pieces_[i].size > size);
+      const piece& p = pieces_[i];
+      const std::size_t size = std::min(p.size, batch.max_size_);
+      batch.append(size, p.from.endpoint(), p.truncated || p.size > size);
     }
     have += count;
     if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
@@ -18809,7 +18582,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   message messages[per_call];
   ::iovec parts[most_parts];
   std::size_t runs[per_call];
-  sockaddr_storage addresses[per_call];
+  socket_address addresses[per_call];
   control_room control[per_call];
   const std::size_t before = sent;
   while (sent < batch.size()) {
@@ -18827,8 +18600,9 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       m = message{};
       m.parts = std::span<const ::iovec>(parts + used, run);
       if (!socket.connected()) {
-        m.address = reinterpret_cast<sockaddr*>(&addresses[count]);
-        m.address_size = fill_address(batch[i].sender, socket.family(), addresses[count]);
+        addresses[count].set(batch[i].sender, socket.family());
+        m.address = addresses[count].get();
+        m.address_size = addresses[count].size;
       }
       if (run > 1) {
         std::memset(&control[count], 0, sizeof control[count]);
@@ -18877,35 +18651,21 @@ ANYIO_NET_FN errc receive_batch_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   const int status = detail::batch_source::of(*resource_).receive_batch(*resource_, *batch_);
   if (status == -EAGAIN) return false;
-  if (status < 0) {
-    out = resource_->failure(status, name);
-  } else {
-    out = batch_->size();
-  }
-  return true;
+  if (status < 0) return detail::complete(out, resource_->failure(status, name));
+  return detail::complete(out, batch_->size());
 }
 
 ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   if (std::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;
   if (again || status == -EAGAIN) return false;
-  if (status < 0 && sent_ == 0) {
-    out = resource_->failure(status, name);
-  } else {
-    out = sent_;
-  }
-  return true;
+  if (status < 0 && sent_ == 0) return detail::complete(out, resource_->failure(status, name));
+  return detail::complete(out, sent_);
 }
 
 }}  // namespace anyio
@@ -18918,78 +18678,45 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN ip_endpoint endpoint_of(const arrival& a) noexcept {
-  const result<ip_endpoint> r =
-      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.from), a.from_size);
-  return r ? *r : ip_endpoint();
-}
-
 static_assert(sizeof(udp_resource) <= recycler::block_size_of[recycler::descriptors]);
 
-ANYIO_NET_FN result<ref<udp_resource>> udp_access::open(const ip_endpoint* local, const ip_endpoint* remote,
-                                                        const udp_options& options) {
+/// Opens a socket. `remote` or `local` may be null, but not both.
+inline result<ref<udp_resource>> open_udp(const ip_endpoint* local, const ip_endpoint* remote,
+                                          const udp_options& options) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
   const int family = (remote != nullptr ? remote : local)->address.is_v4() ? AF_INET : AF_INET6;
-  const auto failed = [](int status, const char* operation) {
-    return error(errc::os_error, -status, operation);
-  };
-  int status = system.open_socket(family, SOCK_DGRAM, 0);
-  if (status < 0) return failed(status, "socket");
-  unique_fd fd(status);
-
-  const int on = 1;
-  const auto enable = [&](int level, int name) {
-    return system.set_option(fd.get(), level, name, &on, sizeof on);
-  };
-  if (family == AF_INET6) {
-    const bool mapped =
-        (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
-    const int v6_only = mapped ? 0 : 1;
-    status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
-  }
-  if (status >= 0 && options.reuse_address) status = enable(SOL_SOCKET, SO_REUSEADDR);
-  if (status >= 0 && options.reuse_port) status = enable(SOL_SOCKET, SO_REUSEPORT);
-  if (status < 0) return failed(status, "setsockopt");
-  if (options.prepare != nullptr) {
-    const int reason = options.prepare(fd.get(), options.prepare_data);
-    if (reason != 0) return failed(-reason, "prepare");
-  }
-
-  sockaddr_storage address;
-  if (local != nullptr) {
-    const socklen_t size = fill_address(*local, family, address);
-    status = system.bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
-    if (status < 0) return failed(status, "bind");
-  }
+  const bool mapped =
+      (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
+  new_socket socket(system, family, SOCK_DGRAM);
+  if (family == AF_INET6) socket.set_option(IPPROTO_IPV6, IPV6_V6ONLY, mapped ? 0 : 1);
+  if (options.reuse_address) socket.set_option(SOL_SOCKET, SO_REUSEADDR, 1);
+  if (options.reuse_port) socket.set_option(SOL_SOCKET, SO_REUSEPORT, 1);
+  socket.prepare(options.prepare, options.prepare_data);
+  if (local != nullptr) socket.bind(socket_address(*local, family));
   if (remote != nullptr) {
-    const socklen_t size = fill_address(*remote, family, address);
-    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size);
-    if (status < 0) return failed(status, "connect");
+    const socket_address to(*remote, family);
+    socket.connect(to.get(), to.size);
   }
-
+  socket_address own;
+  socket.step("bind", [&] { return read_address(system, socket.fd(), own); });
   ref<udp_resource> made(new udp_resource(core, family, remote != nullptr));
-  status = read_local_endpoint(system, fd.get(), made->local);
-  if (status < 0) return failed(status, "bind");
+  socket.step("watch", [&] { return made->watch(socket.fd()); });
+  if (socket.failed()) return socket.failure();
+  made->local = own.endpoint();
   if (remote != nullptr) made->remote = {unmapped(remote->address), remote->port};
-  status = made->watch(fd.get());
-  if (status < 0) return failed(status, "watch");
-  static_cast<void>(fd.release());
+  socket.taken_over();
   return made;
 }
 
-ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected, const char* what) {
+inline result<ref<udp_resource>> adopt_udp(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
-  backend& system = core.system();
-  if (auto r = adopt_socket(system, fd, {what, false, SOCK_DGRAM, connected}); !r) return r.error();
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  static_cast<void>(system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size));
-  ref<udp_resource> made(new udp_resource(core, address.ss_family, connected));
-  made->local = local_endpoint_of(system, fd);
-  if (connected) made->remote = remote_endpoint_of(system, fd);
-  if (!connected && made->local.port == 0)
-    return error_access::with_reason(error(errc::invalid_argument, 0, what), "the socket is not bound");
+  const auto adopted = adopt_socket(core.system(), fd, {what, false, SOCK_DGRAM, connected});
+  if (!adopted) return adopted.error();
+  ref<udp_resource> made(new udp_resource(core, adopted->local.storage.ss_family, connected));
+  made->local = adopted->local.endpoint();
+  made->remote = adopted->remote.endpoint();
+  if (!connected && made->local.port == 0) return refusal_of(what, 0, "the socket is not bound");
   if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
   return made;
 }
@@ -18997,24 +18724,22 @@ ANYIO_NET_FN result<ref<udp_resource>> udp_access::adopt(int fd, bool connected,
 }  // namespace detail
 
 ANYIO_NET_FN bool send_to_operation::transfer(result<void>& out) {
-  sockaddr_storage address;
-  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
-  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+  const detail::socket_address to(to_, resource_->family());
+  return settle(resource_->send(bytes_.data(), to.get(), to.size), out);
 }
 
 ANYIO_NET_FN result<udp_socket> udp_socket::open(const ip_endpoint& local, const udp_options& options) {
-  return detail::udp_access::wrap<udp_socket>(detail::udp_access::open(&local, nullptr, options));
+  return detail::datagram_access::wrap<udp_socket>(detail::open_udp(&local, nullptr, options));
 }
 
 ANYIO_NET_FN result<udp_socket> udp_socket::from_fd(int fd) {
-  return detail::udp_access::wrap<udp_socket>(detail::udp_access::adopt(fd, false, "udp_socket"));
+  return detail::datagram_access::wrap<udp_socket>(detail::adopt_udp(fd, false, "udp_socket"));
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
                                                                      const udp_options& options) {
   if (options.local_port == 0)
-    return detail::udp_access::wrap<connected_udp_socket>(
-        detail::udp_access::open(nullptr, &remote, options));
+    return detail::datagram_access::wrap<connected_udp_socket>(detail::open_udp(nullptr, &remote, options));
   return open(remote,
               {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
               options);
@@ -19023,12 +18748,12 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_en
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
                                                                      const ip_endpoint& local,
                                                                      const udp_options& options) {
-  return detail::udp_access::wrap<connected_udp_socket>(detail::udp_access::open(&local, &remote, options));
+  return detail::datagram_access::wrap<connected_udp_socket>(detail::open_udp(&local, &remote, options));
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) {
-  return detail::udp_access::wrap<connected_udp_socket>(
-      detail::udp_access::adopt(fd, true, "connected_udp_socket"));
+  return detail::datagram_access::wrap<connected_udp_socket>(
+      detail::adopt_udp(fd, true, "connected_udp_socket"));
 }
 
 // --- multicast
@@ -19045,6 +18770,11 @@ inline in_addr to_in_addr(const ip_address& a) noexcept {
 
 }  // namespace detail
 
+template <class T>
+result<> ip_datagram_socket::set_value(int level, int name, const T& value, const char* operation) {
+  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, operation);
+}
+
 ANYIO_NET_FN result<> ip_datagram_socket::change_group(const ip_address& group, const ip_address& interface,
                                                        bool join) {
   const char* operation = join ? "join_group" : "leave_group";
@@ -19054,16 +18784,14 @@ ANYIO_NET_FN result<> ip_datagram_socket::change_group(const ip_address& group, 
     ip_mreq request{};
     request.imr_multiaddr = detail::to_in_addr(group);
     request.imr_interface = detail::to_in_addr(interface);
-    return set_raw_option(IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, &request, sizeof request,
-                          operation);
+    return set_value(IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, request, operation);
   }
   const std::uint32_t index = detail::is_given(interface) ? interface.scope_id() : group.scope_id();
   if (detail::is_given(interface) && index == 0) return error(errc::invalid_argument, 0, operation);
   ipv6_mreq request{};
   std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
   request.ipv6mr_interface = index;
-  return set_raw_option(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &request, sizeof request,
-                        operation);
+  return set_value(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, request, operation);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, const ip_address& interface) {
@@ -19080,7 +18808,7 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
   const bool for_v4 = interface.is_v4() && (resource_->family() == AF_INET || detail::is_given(interface));
   if (for_v4) {  // also for a socket of both families
     const in_addr address = detail::to_in_addr(interface);
-    return set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &address, sizeof address, operation);
+    return set_value(IPPROTO_IP, IP_MULTICAST_IF, address, operation);
   }
   if (resource_->family() == AF_INET) return error(errc::invalid_argument, 0, operation);
   const unsigned index = interface.scope_id();
@@ -19088,9 +18816,9 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_addre
     if (index == 0) return error(errc::invalid_argument, 0, operation);
   } else {  // for both families, if the socket has both
     const in_addr any{};
-    static_cast<void>(set_raw_option(IPPROTO_IP, IP_MULTICAST_IF, &any, sizeof any, operation));
+    static_cast<void>(set_value(IPPROTO_IP, IP_MULTICAST_IF, any, operation));
   }
-  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof index, operation);
+  return set_value(IPPROTO_IPV6, IPV6_MULTICAST_IF, index, operation);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
@@ -19098,10 +18826,10 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_loop(bool on) {
   if (!*this) return error(errc::closed_resource, 0, operation);
   // A socket of both families has two settings; an IPv6-only socket may reject that of IPv4.
   const unsigned char byte = on ? 1 : 0;  // some systems accept no other size
-  result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_LOOP, &byte, sizeof byte, operation);
+  result<> for_v4 = set_value(IPPROTO_IP, IP_MULTICAST_LOOP, byte, operation);
   if (resource_->family() == AF_INET) return for_v4;
   const unsigned value = on ? 1 : 0;
-  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &value, sizeof value, operation);
+  return set_value(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, value, operation);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
@@ -19109,14 +18837,13 @@ ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_hops(int hops) {
   if (hops < 0 || hops > 255) return error(errc::invalid_argument, 0, operation);
   if (!*this) return error(errc::closed_resource, 0, operation);
   const auto byte = static_cast<unsigned char>(hops);
-  result<> for_v4 = set_raw_option(IPPROTO_IP, IP_MULTICAST_TTL, &byte, sizeof byte, operation);
+  result<> for_v4 = set_value(IPPROTO_IP, IP_MULTICAST_TTL, byte, operation);
   if (resource_->family() == AF_INET) return for_v4;
-  return set_raw_option(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops, operation);
+  return set_value(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, hops, operation);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_broadcast(bool on) {
-  const int value = on ? 1 : 0;
-  return set_raw_option(SOL_SOCKET, SO_BROADCAST, &value, sizeof value, "set_broadcast");
+  return set_value(SOL_SOCKET, SO_BROADCAST, on ? 1 : 0, "set_broadcast");
 }
 
 }}  // namespace anyio
@@ -19155,10 +18882,10 @@ ANYIO_NET_FN void retry_pause::begin(loop_core& loop, node& target) noexcept {
   loop.arm(timer_, add(loop.now(), std::chrono::milliseconds(milliseconds_)), target);
 }
 
-ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
-    const std::string_view* remote, const unix_datagram_options& options) {
+/// Opens a socket. Connects it if `remote` is not null.
+inline result<ref<unix_datagram_resource>> open_unix_datagram(const std::string_view* remote,
+                                                              const unix_datagram_options& options) {
   loop_core& core = loop_core::current();
-  backend& system = core.system();
   // Invalid names are reported before a socket is opened.
   result<unix_address> peer = make_unix_address(remote != nullptr ? *remote : std::string_view(), "connect");
   if (!peer) return peer.error();
@@ -19168,72 +18895,66 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
   made->local = options.local_path;
   if (remote != nullptr) made->remote = *remote;
-  int status = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
-  if (status < 0) return error(errc::os_error, -status, "socket");
-  unique_fd fd(status);
-  if (!options.local_path.empty()) {
-    const char* operation = "bind";
-    status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
-    if (status < 0) return error(errc::os_error, -status, operation);
-  }
-  const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-  bound_file file(system, is_file ? made->local.c_str() : nullptr);
-  if (remote != nullptr) {
-    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
-    if (status < 0) return error(errc::os_error, -status, "connect");
-  }
-  status = made->watch(fd.get());
-  if (status < 0) return error(errc::os_error, -status, "watch");
-  static_cast<void>(fd.release());
+  new_socket socket(core.system(), AF_UNIX, SOCK_DGRAM);
+  bound_file file(socket, core.system(), made->local, options.local_mode);
+  if (remote != nullptr) socket.connect(reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
+  socket.step("watch", [&] { return made->watch(socket.fd()); });
+  if (socket.failed()) return socket.failure();
+  socket.taken_over();
   file.keep();
   return made;
 }
 
-ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int fd, bool connected,
-                                                                             const char* what) {
+inline result<ref<unix_datagram_resource>> adopt_unix_datagram(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
-  backend& system = core.system();
-  if (auto r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
+  const auto adopted = adopt_socket(core.system(), fd, {what, true, SOCK_DGRAM, connected});
+  if (!adopted) return adopted.error();
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
-  made->local = local_path_of(system, fd);
-  if (connected) made->remote = remote_path_of(system, fd);
+  made->local = adopted->local.path();
+  made->remote = adopted->remote.path();
   if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
   return made;
+}
+
+/// The names of a socket that may be closed or empty.
+inline std::string unix_datagram_name(const ref<datagram_resource>& r, bool of_peer) {
+  if (!r) return {};
+  const auto& own = static_cast<const unix_datagram_resource&>(*r);
+  return of_peer ? own.remote : own.local;
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::open(const unix_datagram_options& options) {
-  return detail::unix_datagram_access::wrap<unix_datagram_socket>(
-      detail::unix_datagram_access::open(nullptr, options));
+  return detail::datagram_access::wrap<unix_datagram_socket>(detail::open_unix_datagram(nullptr, options));
 }
 
 ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::from_fd(int fd) {
-  return detail::unix_datagram_access::wrap<unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, false, "unix_datagram_socket"));
+  return detail::datagram_access::wrap<unix_datagram_socket>(
+      detail::adopt_unix_datagram(fd, false, "unix_datagram_socket"));
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::open(
     std::string_view remote_path, const unix_datagram_options& options) {
-  return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
-      detail::unix_datagram_access::open(&remote_path, options));
+  return detail::datagram_access::wrap<connected_unix_datagram_socket>(
+      detail::open_unix_datagram(&remote_path, options));
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::from_fd(int fd) {
-  return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, true, "connected_unix_datagram_socket"));
+  return detail::datagram_access::wrap<connected_unix_datagram_socket>(
+      detail::adopt_unix_datagram(fd, true, "connected_unix_datagram_socket"));
 }
 
 ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {
-  return resource_ ? detail::unix_datagram_access::resource_of(resource_).local : std::string();
+  return detail::unix_datagram_name(resource_, false);
 }
 
 ANYIO_NET_FN std::string connected_unix_datagram_socket::local_path() const {
-  return resource_ ? detail::unix_datagram_access::resource_of(resource_).local : std::string();
+  return detail::unix_datagram_name(resource_, false);
 }
 
 ANYIO_NET_FN std::string connected_unix_datagram_socket::remote_path() const {
-  return resource_ ? detail::unix_datagram_access::resource_of(resource_).remote : std::string();
+  return detail::unix_datagram_name(resource_, true);
 }
 
 }}  // namespace anyio
@@ -19255,10 +18976,7 @@ ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host,
 
 ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
   if (connection_ != nullptr) return begin_handshake(std::move(*std::exchange(connection_, nullptr)), out);
-  if (stream_ != nullptr) {
-    out = std::move(*std::exchange(stream_, nullptr));
-    return true;
-  }
+  if (stream_ != nullptr) return complete(out, std::move(*std::exchange(stream_, nullptr)));
   const bool last = std::exchange(last_, false);
   if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
   result<tcp_stream> connection(errc::cancelled);
@@ -19269,10 +18987,7 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
 
 ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
                                                          result<tls_stream>& out) {
-  if (!connection.has_value()) {
-    out = result_access::failure<tls_stream>(connection);
-    return true;
-  }
+  if (!connection.has_value()) return complete(out, result_access::failure<tls_stream>(connection));
   options_.server_name = server_name_;
   const ip_endpoint remote = connection->remote_endpoint();
   shaking_ =
@@ -19318,10 +19033,7 @@ ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
     return true;
   }
   if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
-  if (failure_.code() != errc::ok) {
-    out = std::exchange(failure_, error());
-    return true;
-  }
+  if (failure_.code() != errc::ok) return complete(out, std::exchange(failure_, error()));
   if (!accept_.pending()) {
     accept_ = accept_operation<tcp_stream>(listener_);
     accept_.start(connection_came{this});
@@ -19424,10 +19136,7 @@ ANYIO_NET_FN errc tls_unwrap_operation::enter() noexcept {
 }
 
 ANYIO_NET_FN bool tls_unwrap_operation::attempt(result<tls_unwrapped>& out) {
-  if (!resource_->open()) {
-    out = error(errc::closed_resource, 0, name);
-    return true;
-  }
+  if (!resource_->open()) return complete(out, error(errc::closed_resource, 0, name));
   const progress p = resource_->unwrap(out);
   if (p == progress::again) again = true;
   return p == progress::done;
@@ -19523,7 +19232,7 @@ ANYIO_NET_FN void tls_wrap_operation::take_places() noexcept {
 ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
   if (remote == ip_endpoint()) {
     if (socket_stream* const socket = transport_->socket())
-      remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
+      remote = detail::remote_address_of(home().system(), socket->native_handle()).endpoint();
   }
   const detail::ref<detail::tls_resource> begun(
       new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
@@ -19542,10 +19251,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
     if (!begin_handshake(out)) return true;
     if (pending()) take_places();
   }
-  if (!resource_->open()) {
-    out = error(errc::closed_resource, 0, name);
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, error(errc::closed_resource, 0, name));
   result<void> r;
   const detail::progress p = resource_->handshake(r);
   if (p == detail::progress::done) {
@@ -19562,8 +19268,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
     detail::loop_core& loop = home();
     loop.arm(patience_, detail::add(loop.now(), std::max(limit_, duration::zero())), *this);
   } else if (!patience_.armed()) {
-    out = error(errc::timed_out, 0, name);
-    return true;
+    return detail::complete(out, error(errc::timed_out, 0, name));
   }
   if (p == detail::progress::again) again = true;
   return false;
@@ -19771,32 +19476,29 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
     core().count_work(0, calls_of_handshake);
     flush_soon();
     switch (status) {
-      case tls_status::ok:
-        established_ = true;
-        out = result<void>();
-        return progress::done;
+      case tls_status::ok: established_ = true; return complete<progress::done>(out, result<void>());
       case tls_status::again: continue;
       case tls_status::failed:
-        out = error_access::with_operation(engine_failure_, tls_wrap_operation::name);
-        return progress::done;
+        return complete<progress::done>(
+            out, error_access::with_operation(engine_failure_, tls_wrap_operation::name));
       case tls_status::want_input:
         if (!must_pull()) continue;
         if (!pipe_.rx_eof) {
           const progress p = pull(read_side, failure);
           if (p != progress::done) return p;
           if (failure == errc::ok) continue;
-          out = error_access::with_operation(failure, tls_wrap_operation::name);
-          return progress::done;
+          return complete<progress::done>(out,
+                                          error_access::with_operation(failure, tls_wrap_operation::name));
         }
         [[fallthrough]];
       case tls_status::closed:
       case tls_status::truncated: break;
     }
     const bool told = write_failure_.code() != errc::ok;  // why the peer received nothing
-    out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
-               : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
-                                           "the connection ended within the handshake");
-    return progress::done;
+    return complete<progress::done>(
+        out, told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
+                  : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
+                                              "the connection ended within the handshake"));
   }
   return progress::again;
 }
@@ -19859,8 +19561,7 @@ ANYIO_NET_FN progress tls_resource::receive(mutable_buffer into, result<std::siz
     const std::size_t n = std::min(held_.size(), into.size());
     std::memcpy(into.data(), held_.data().data(), n);
     held_.consume(n);
-    out = n;
-    return progress::done;
+    return complete<progress::done>(out, n);
   }
   std::size_t n = 0;
   progress p;
@@ -19874,8 +19575,7 @@ ANYIO_NET_FN progress tls_resource::receive(mutable_buffer into, result<std::siz
 
 ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   const auto fail = [&](const error& e) {
-    out = error_access::with_operation(e, "send");
-    return progress::done;
+    return complete<progress::done>(out, error_access::with_operation(e, "send"));
   };
   writer_awaits_input_ = false;
   error failure;
@@ -19887,8 +19587,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       if (p != progress::done) return p;
       if (failure.code() != errc::ok) return fail(failure);
       if (!data.done()) continue;
-      out = result<void>();
-      return progress::done;
+      return complete<progress::done>(out, result<void>());
     }
     if (engine_failed()) return fail(engine_failure_);
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
@@ -19931,9 +19630,9 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   if (!eof_sent_ && !engine_failed()) {
     if (engine_->info().version != "TLSv1.3") {
       // Under TLS 1.2 the peer would have to answer with its own close_notify and drop unsent data.
-      out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
-                                      "TLS 1.2 cannot end one direction alone");
-      return progress::done;
+      return complete<progress::done>(out,
+                                      error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
+                                                                "TLS 1.2 cannot end one direction alone"));
     }
     eof_sent_ = true;
     say_goodbye();
@@ -19942,12 +19641,8 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   const progress p = failure.code() == errc::ok ? flush(failure) : progress::done;
   if (p != progress::done) return p;
   if (failure.code() == errc::ok) failure = engine_failure_;
-  if (failure.code() == errc::ok) {
-    out = result<void>();
-  } else {
-    out = error_access::with_operation(failure, "send_eof");
-  }
-  return progress::done;
+  if (failure.code() == errc::ok) return complete<progress::done>(out, result<void>());
+  return complete<progress::done>(out, error_access::with_operation(failure, "send_eof"));
 }
 
 ANYIO_NET_FN progress tls_resource::finish() {
@@ -19997,8 +19692,7 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
 
 ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
   const auto fail = [&](const error& e) {
-    out = error_access::with_operation(e, tls_unwrap_operation::name);
-    return progress::done;
+    return complete<progress::done>(out, error_access::with_operation(e, tls_unwrap_operation::name));
   };
   if (engine_failed()) return fail(engine_failure_);
   eof_sent_ = true;

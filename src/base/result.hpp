@@ -282,6 +282,13 @@ bool call_without_throwing(F&& f) noexcept {
   return true;
 }
 
+/// Sets an outcome, and returns `Done`: for functions that return whether there is one.
+template <auto Done = true, class T, class Value>
+auto complete(result<T>& out, Value&& value) {
+  out = std::forward<Value>(value);
+  return Done;
+}
+
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
   /// Makes a result without content; it must be assigned to before any other use.

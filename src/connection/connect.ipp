@@ -22,84 +22,63 @@ ANYIO_NET_FN bool connect_attempt::attempt(result<tcp_stream>& out) {
 ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
-  const bool v6 = target_.address.is_v6();
-  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
-  const auto fail = [&](int status, const char* step) {
-    out = error(errc::os_error, -status, step);
-    return true;
-  };
-  if (!fd) return fail(fd.get(), "socket");
-  if (settings_.no_delay) {
-    const int on = 1;
-    if (int status = system.set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); status < 0)
-      return fail(status, "set_option");
-  }
-  if (is_mapped(target_.address)) {  // on some systems an IPv6 socket reaches IPv4 only with this off
-    const int off = 0;
-    if (int status = system.set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off); status < 0)
-      return fail(status, "set_option");
-  }
-  if (settings_.prepare != nullptr) {
-    if (int status = settings_.prepare(fd.get(), settings_.prepare_data); status != 0)
-      return fail(status < 0 ? status : -status, "prepare");
-    system.keep_non_blocking(fd.get());  // connect(2) has no flag for non-blocking calls
-  }
-  sockaddr_storage address{};
+  const bool is_mapped_v4 = is_mapped(target_.address);
+  new_socket made(system, target_.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM);
+  if (settings_.no_delay) made.set_option(IPPROTO_TCP, TCP_NODELAY, 1);
+  // On some systems an IPv6 socket reaches IPv4 only with this off.
+  if (is_mapped_v4) made.set_option(IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  made.prepare(settings_.prepare, settings_.prepare_data);
+  // connect(2) has no flag for non-blocking calls.
+  if (settings_.prepare != nullptr && !made.failed()) system.keep_non_blocking(made.fd());
   if (settings_.local) {
     ip_endpoint local = *settings_.local;
-    if (is_mapped(target_.address)) local.address = mapped(local.address);
-    const socklen_t size = local.to_sockaddr(address);
-    const int on = 1;
-    if (settings_.local->port != 0) system.set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (int status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size); status < 0)
-      return fail(status, "bind");
+    if (is_mapped_v4) local.address = mapped(local.address);
+    // An error does not matter here: binding reports what is wrong.
+    if (local.port != 0 && !made.failed()) write_option(system, made.fd(), SOL_SOCKET, SO_REUSEADDR, int{1});
+    made.bind(socket_address(local));
   }
-  address = {};
-  const socklen_t size = target_.to_sockaddr(address);
-  const int status = system.connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
-  if (status < 0 && status != -EINPROGRESS) return fail(status, "connect");
-  // Watched only now: pollers report a socket that was never connected as hung up.
-  int watched = 0;
-  ref<tcp_resource> r(new tcp_resource(loop, fd.get(), watched));
-  if (watched < 0) return fail(watched, "connect");
-  static_cast<void>(fd.release());
-  resource_ = std::move(r);
+  bool waits = false;
+  made.step("connect", [&] {
+    const socket_address to(target_);
+    const int status = system.connect(made.fd(), to.get(), to.size);
+    waits = status == -EINPROGRESS;
+    if (status < 0 && !waits) return status;
+    // Watched only now: pollers report a socket that was never connected as hung up.
+    int watched = 0;
+    ref<tcp_resource> r(new tcp_resource(loop, made.fd(), watched));
+    if (watched >= 0) resource_ = std::move(r);
+    return watched;
+  });
+  if (made.failed()) return complete(out, made.failure());
+  made.taken_over();
   resource_->set_waiting(write_side, this);
-  return status < 0 ? false : finish_connect(out);
+  return waits ? false : finish_connect(out);
 }
 
 ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
   backend& system = resource_->core().system();
   const int fd = resource_->descriptor();
   int error_number = 0;
-  socklen_t size = sizeof error_number;
-  if (int status = system.get_option(fd, SOL_SOCKET, SO_ERROR, &error_number, &size); status < 0)
+  if (int status = read_option(system, fd, SOL_SOCKET, SO_ERROR, error_number); status < 0)
     error_number = -status;
-  if (error_number != 0) {
-    out = error(errc::os_error, error_number, name);
-    return true;
-  }
-  sockaddr_storage address{};
-  size = sizeof address;
-  if (int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0) {
+  if (error_number != 0) return complete(out, error(errc::os_error, error_number, name));
+  socket_address peer;
+  if (int status = read_address(system, fd, peer, true); status < 0) {
     // After a spurious wake-up the attempt continues. After an immediate reset there is no peer either.
     const int bits = status == -ENOTCONN ? system.poll_now(fd, ready_write) : 0;
     if (bits == 0) return false;
-    out = error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name);
-    return true;
+    return complete(out, error(errc::os_error, status == -ENOTCONN ? ECONNRESET : -status, name));
   }
-  const ip_endpoint local = local_endpoint_of(system, fd);
+  const ip_endpoint local = local_address_of(system, fd).endpoint();
   const ip_endpoint remote{unmapped(target_.address), target_.port};
   if (local == remote) {  // simultaneous open with itself: no listener exists there
-    out = error(errc::os_error, ECONNREFUSED, name);
-    return true;
+    return complete(out, error(errc::os_error, ECONNREFUSED, name));
   }
   resource_->set_waiting(write_side, nullptr);
   resource_->exhausted[write_side] = false;
   resource_->local = local;
   resource_->remote = remote;
-  out = socket_access::wrap_tcp(std::move(resource_));
-  return true;
+  return complete(out, socket_access::wrap_tcp(std::move(resource_)));
 }
 
 // --- several addresses
@@ -183,10 +162,7 @@ ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vect
 
 ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
                                                     result<tcp_stream>& out) {
-  if (!r.has_value()) {
-    out = result_access::failure<tcp_stream>(r);
-    return true;
-  }
+  if (!r.has_value()) return complete(out, result_access::failure<tcp_stream>(r));
   if (stage_ == stage::local_name) {
     locals_ = *std::move(r);
     if (target_) return begin_race(out);
@@ -219,10 +195,8 @@ inline void interleave_families(std::vector<ip_endpoint>& all) {
 ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
   stage_ = stage::race;
   if (target_) {
-    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET)) {
-      out = error(errc::os_error, EAFNOSUPPORT, name);
-      return true;
-    }
+    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET))
+      return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
   }
   interleave_families(targets_);
   start_next();
@@ -253,15 +227,9 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
-  if (won_ != nullptr) {
-    out = std::move(*std::exchange(won_, nullptr));
-    return true;
-  }
+  if (won_ != nullptr) return complete(out, std::move(*std::exchange(won_, nullptr)));
   const std::size_t count = target_ ? 1 : targets_.size();
-  if (running_ == 0 && next_ == count) {
-    out = first_failure_;
-    return true;
-  }
+  if (running_ == 0 && next_ == count) return complete(out, first_failure_);
   if (next_ < count && !head_start_.armed()) start_next();
   return false;
 }
@@ -294,10 +262,7 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
     return true;
   };
   const result<unix_address> address = make_unix_address(path_, name);
-  if (!address) {
-    out = address.error();
-    return true;
-  }
+  if (!address) return complete(out, address.error());
   if (!fd_) {
     const int fd = system.open_socket(AF_UNIX, SOCK_STREAM, 0);
     if (fd < 0) return fail(-fd, "socket");
@@ -312,7 +277,7 @@ ANYIO_NET_FN bool connect_unix_operation::attempt(result<unix_stream>& out) {
     return false;
   }
   if (status < 0) return fail(-status, name);
-  std::string local = local_path_of(system, fd_.get());
+  std::string local = local_address_of(system, fd_.get()).path();
   out = socket_access::make_unix(loop, fd_.get(), shared_path(std::move(local)), shared_path(path_), name);
   if (out.has_value()) static_cast<void>(fd_.release());
   return true;
@@ -324,15 +289,11 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
   loop_core& loop = loop_core::current();
   const bool known =
       options_.family == AF_UNSPEC || options_.family == AF_INET || options_.family == AF_INET6;
-  if (!known) {
-    out = error(errc::os_error, EAFNOSUPPORT, name);
-    return true;
-  }
+  if (!known) return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
   if (host_.empty()) {
     bool dual_stack = false;
     auto addresses = any_addresses(loop.system(), options_.family, options_.local_port, dual_stack);
-    out = listen_tcp(loop, std::move(addresses), dual_stack, options_);
-    return true;
+    return complete(out, listen_tcp(loop, std::move(addresses), dual_stack, options_));
   }
   result<std::vector<ip_endpoint>> names(errc::cancelled);
   if (arrived_ != nullptr) {
@@ -346,13 +307,9 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
       return false;
     }
   }
-  if (!names.has_value()) {
-    out = result_access::failure<tcp_listener>(names);
-    return true;
-  }
+  if (!names.has_value()) return complete(out, result_access::failure<tcp_listener>(names));
   drop_missing_families(loop.system(), *names);
-  out = listen_tcp(loop, *std::move(names), false, options_);
-  return true;
+  return complete(out, listen_tcp(loop, *std::move(names), false, options_));
 }
 
 }}}  // namespace anyio::detail

@@ -13,6 +13,7 @@
 #include "operation/task_group.hpp"
 #include "stream/fd_passing.hpp"
 #include "stream/socket.hpp"
+#include "system/new_socket.hpp"
 #include "system/unique_fd.hpp"
 
 #include <concepts>
@@ -70,7 +71,7 @@ namespace detail {
 class listener_resource final : public resource {
  public:
   struct listening_socket {
-    registration place;
+    detail::registration registration;
     ip_endpoint local;
     bool any_address;  // accepts connections to several addresses; the kernel knows the one of each
   };
@@ -78,22 +79,21 @@ class listener_resource final : public resource {
     int fd = -1;
     bool any_address = false;
     ip_endpoint local;
-    sockaddr_storage remote;
-    socklen_t remote_size = 0;
+    socket_address remote;
   };
-  enum class outcome : std::uint8_t { connection, waiting, again, exhausted, fatal };
+  enum class outcome : std::uint8_t { connection, waiting, again, shortage, fatal };
 
-  explicit listener_resource(loop_core& core) : resource(core) { place_.waiter = this; }
+  explicit listener_resource(loop_core& core) : resource(core) { starved_.waiter = this; }
   ~listener_resource() override { close(); }
 
   /// Takes over a listening descriptor. Returns 0, or a negative errno if it cannot be watched.
   [[nodiscard]] int add(int fd, const ip_endpoint& local, bool transparent = false);
   outcome accept(accepted& a, error& why);
   void pause(timer& t, node& waiter);
-  [[nodiscard]] bool paused() const noexcept { return place_.linked(); }
-  void resume() noexcept { place_.unlink(); }
+  [[nodiscard]] bool paused() const noexcept { return starved_.linked(); }
+  void resume() noexcept { starved_.unlink(); }
   [[nodiscard]] int descriptor() const noexcept override {
-    return sockets.empty() ? -1 : sockets.front().place.fd;
+    return sockets.empty() ? -1 : sockets.front().registration.fd;
   }
   /// Reports a problem to the pending `serve`, if there is one, when the loop runs next.
   void report(const error& e) noexcept {
@@ -122,7 +122,7 @@ class listener_resource final : public resource {
   std::uint32_t in_a_row_ = 0;  // connections accepted since a call found none
   std::uint32_t known_ = 0;     // counted connections that are not accepted yet
   std::uint32_t looks_ = 0;
-  starved place_;
+  starved starved_;
 };
 
 struct listener_access;
@@ -392,18 +392,13 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
       if (!this->pending())
         return false;  // a composite tests whether it is done already: it has not begun yet
       if (const errc e = state_->check(); e != errc::ok) {  // another one began first in this turn
-        out = error(e, 0, name);
-        return true;
+        return complete(out, error(e, 0, name));
       }
       state_->begin(*this);
     }
     if (!state_->over()) return false;
-    if (state_->failure().code() != errc::ok) {
-      out = state_->failure();
-    } else {
-      out = result<void>();
-    }
-    return true;
+    if (state_->failure().code() != errc::ok) return complete(out, state_->failure());
+    return complete(out, result<void>());
   }
   void left() noexcept { state_.reset(); }
 
@@ -549,10 +544,7 @@ template <class Stream>
 bool accept_operation<Stream>::attempt(result<Stream>& out) {
   using detail::listener_resource;
   listener_resource& r = *this->resource_;
-  if (!r.open()) {
-    out = this->closed();
-    return true;
-  }
+  if (!r.open()) return detail::complete(out, this->closed());
   if (r.paused() && pause_.armed()) return false;
   r.resume();
   pause_.cancel();
@@ -562,7 +554,7 @@ bool accept_operation<Stream>::attempt(result<Stream>& out) {
     case listener_resource::outcome::waiting: return false;
     case listener_resource::outcome::again: this->again = true; return false;
     case listener_resource::outcome::fatal: out = problem; return true;
-    case listener_resource::outcome::exhausted: break;
+    case listener_resource::outcome::shortage: break;
     case listener_resource::outcome::connection: {
       unique_fd fd(a.fd);
       out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));

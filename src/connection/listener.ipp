@@ -20,14 +20,14 @@ namespace detail {
 ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool transparent) {
   const bool any = local.address == ip_address::any_v4() || local.address == ip_address::any_v6();
   sockets.reserve(sockets.size() + 1);  // `sockets` holds only watched descriptors, since `shut` forgets them
-  registration place{fd, 0};
-  const int status = core().watch(place, *this);
-  if (status >= 0) sockets.push_back({place, local, any || transparent});
+  registration watched{fd, 0};
+  const int status = core().watch(watched, *this);
+  if (status >= 0) sockets.push_back({watched, local, any || transparent});
   return status;
 }
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
-  for (listening_socket& s : sockets) core().forget(s.place);
+  for (listening_socket& s : sockets) core().forget(s.registration);
   // Not in a forked child: the parent still listens there.
   if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }
@@ -69,8 +69,7 @@ inline constexpr std::size_t calls_of_accept = 3;
 inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
 #if defined(__linux__) && defined(TCP_INFO)
   tcp_info info{};
-  socklen_t size = sizeof info;
-  if (system.get_option(fd, IPPROTO_TCP, TCP_INFO, &info, &size) >= 0) return info.tcpi_unacked;
+  if (read_option(system, fd, IPPROTO_TCP, TCP_INFO, info) >= 0) return info.tcpi_unacked;
 #endif
   return 0;
 }
@@ -82,13 +81,13 @@ ANYIO_NET_COLD void listener_resource::look(const listening_socket& s) {
   constexpr std::uint32_t looks_of_check = 16;
   const bool is_tcp = s.local.port != 0;
   if (in_a_row_ >= 2 && is_tcp && sockets.size() == 1) {
-    known_ = waiting_connections(core().system(), s.place.fd);
+    known_ = waiting_connections(core().system(), s.registration.fd);
     exhausted[read_side] = known_ >= 2;
     // Another process may accept some of them; then the flag matters.
     if (known_ >= 2 && looks_++ % looks_of_check != 0) return;
     if (known_ < 2) known_ = in_a_row_ = 0;
   }
-  core().system().keep_non_blocking(s.place.fd);
+  core().system().keep_non_blocking(s.registration.fd);
 }
 
 ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, error& why) {
@@ -97,9 +96,9 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
   for (int call = 0; call < calls_of_attempt; ++call) {
     const listening_socket& s = sockets[next_ % sockets.size()];
     if (known_ == 0) look(s);
-    a.remote_size = sizeof a.remote;
+    a.remote.size = sizeof a.remote.storage;
     core().count_work(0, calls_of_accept);
-    const int fd = core().system().accept(s.place.fd, reinterpret_cast<sockaddr*>(&a.remote), &a.remote_size);
+    const int fd = core().system().accept(s.registration.fd, a.remote.get(), &a.remote.size);
     if (fd >= 0) {
       a.fd = fd;
       a.local = s.local;
@@ -118,7 +117,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     }
     exhausted[read_side] = false;
     why = error(errc::os_error, -fd, "accept");
-    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return outcome::exhausted;
+    if (fd == -EMFILE || fd == -ENFILE || is_shortage(fd)) return outcome::shortage;
     if (!concerns_one_connection(-fd)) return outcome::fatal;
     report(why);
     return outcome::again;  // so that each error is reported
@@ -128,27 +127,21 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
 
 ANYIO_NET_COLD void listener_resource::pause(timer& t, node& waiter) {
   constexpr std::chrono::milliseconds pause_of_accept(100);
-  core().wait_for_descriptor(place_);
+  core().wait_for_descriptor(starved_);
   core().arm(t, core().now() + pause_of_accept, waiter);
 }
 
 ANYIO_NET_FN result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                               const listener_resource::accepted& a, tcp_stream*) {
-  backend& system = loop.system();
-  if (from.no_delay) {  // an error does not matter: the connection may have been reset already
-    const int on = 1;
-    system.set_option(a.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  }
-  const ip_endpoint remote =
-      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size)
-          .value_or(ip_endpoint());
-  return socket_access::make_tcp(loop, a.fd, a.any_address ? nullptr : &a.local, &remote, "accept");
+  // An error does not matter: the connection may have been reset already.
+  if (from.no_delay) write_option(loop.system(), a.fd, IPPROTO_TCP, TCP_NODELAY, int{1});
+  return socket_access::make_tcp(loop, a.fd, a.any_address ? nullptr : &a.local, a.remote.endpoint(),
+                                 "accept");
 }
 
 ANYIO_NET_FN result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                                const listener_resource::accepted& a, unix_stream*) {
-  std::string remote = unix_path(reinterpret_cast<const sockaddr*>(&a.remote), a.remote_size);
-  return socket_access::make_unix(loop, a.fd, from.path, shared_path(std::move(remote)), "accept");
+  return socket_access::make_unix(loop, a.fd, from.path, shared_path(a.remote.path()), "accept");
 }
 
 #if ANYIO_NET_EXCEPTIONS
@@ -169,10 +162,9 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
 #if defined(IP_TRANSPARENT) && defined(IPV6_TRANSPARENT)
   const bool v6 = local.address.is_v6();
   int on = 0;
-  socklen_t size = sizeof on;
-  return system.get_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on,
-                           &size) >= 0 &&
-         on != 0;
+  const int status =
+      read_option(system, fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, on);
+  return status >= 0 && on != 0;
 #else
   return false;
 #endif
@@ -193,41 +185,22 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 }
 
 /// Opens a listening socket at one address.
-[[gnu::cold]] inline result<unique_fd> listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
-                                                 const tcp_listener_options& options) {
+[[gnu::cold]] inline new_socket listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
+                                          const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
-  unique_fd fd(system.open_socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
-  if (!fd) return error(errc::os_error, -fd.get(), "socket");
-  const auto set = [&](int level, int name, int value) {
-    return system.set_option(fd.get(), level, name, &value, sizeof value);
-  };
+  new_socket made(system, v6 ? AF_INET6 : AF_INET, SOCK_STREAM);
 #if defined(SO_REUSEPORT_LB)
   constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: SO_REUSEPORT gives one listener all connections
 #else
   constexpr int share_port = SO_REUSEPORT;
 #endif
-  const char* step = "set_option";
-  int status = set(SOL_SOCKET, SO_REUSEADDR, 1);
-  if (status >= 0 && options.reuse_port) status = set(SOL_SOCKET, share_port, 1);
-  if (status >= 0 && v6)
-    status = set(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
-  if (status >= 0 && options.prepare != nullptr) {
-    step = "prepare";
-    status = options.prepare(fd.get(), options.prepare_data);
-    if (status > 0) status = -status;
-  }
-  if (status >= 0) {
-    step = "bind";
-    sockaddr_storage address{};
-    const socklen_t size = local.to_sockaddr(address);
-    status = system.bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
-  }
-  if (status >= 0) {
-    step = "listen";
-    status = system.listen(fd.get(), options.backlog);
-  }
-  if (status < 0) return error(errc::os_error, -status, step);
-  return fd;
+  made.set_option(SOL_SOCKET, SO_REUSEADDR, 1);
+  if (options.reuse_port) made.set_option(SOL_SOCKET, share_port, 1);
+  if (v6) made.set_option(IPPROTO_IPV6, IPV6_V6ONLY, dual_stack || is_mapped(local.address) ? 0 : 1);
+  made.prepare(options.prepare, options.prepare_data);
+  made.bind(socket_address(local));
+  made.listen(options.backlog);
+  return made;
 }
 
 ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_endpoint> addresses,
@@ -245,23 +218,24 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
     for (std::size_t i = 0; i < addresses.size(); ++i) {
       ip_endpoint at = addresses[(round + i) % addresses.size()];
       if (port != 0) at.port = port;
-      result<unique_fd> fd = listen_at(system, at, dual_stack, options);
-      if (!fd) {
-        last = fd.error();
+      new_socket made = listen_at(system, at, dual_stack, options);
+      if (made.failed()) {
+        last = made.failure();
         const bool chosen_by_kernel = wanted_port == 0 && port != 0;
-        if (chosen_by_kernel && last == std::errc::address_in_use) {
-          in_use = true;
-          break;
-        }
-        return last;
+        if (!chosen_by_kernel || last != std::errc::address_in_use) return last;
+        in_use = true;
+        break;
       }
-      ip_endpoint local;
-      int status = read_local_endpoint(system, fd->get(), local);
-      port = local.port;
-      const bool transparent = options.prepare != nullptr && is_transparent(system, fd->get(), local);
-      if (status >= 0) status = r->add(fd->get(), local, transparent);
-      if (status < 0) return error(errc::os_error, -status, "listen");
-      static_cast<void>(fd->release());
+      made.step("listen", [&] {
+        socket_address address;
+        if (const int status = read_address(system, made.fd(), address); status < 0) return status;
+        const ip_endpoint local = address.endpoint();
+        port = local.port;
+        const bool transparent = options.prepare != nullptr && is_transparent(system, made.fd(), local);
+        return r->add(made.fd(), local, transparent);
+      });
+      if (made.failed()) return made.failure();
+      made.taken_over();
     }
     if (!in_use) return listener_access::make<tcp_listener>(std::move(r));
   }
@@ -269,17 +243,17 @@ ANYIO_NET_COLD result<tcp_listener> listen_tcp(loop_core& core, std::vector<ip_e
 }
 
 /// Takes over the listening socket that `from_fd` was given.
-[[gnu::cold]] inline result<ref<listener_resource>> adopt_listener(loop_core& core, int fd,
-                                                                   const wanted_socket& wanted) {
-  backend& system = core.system();
-  if (auto adopted = adopt_socket(system, fd, wanted); !adopted) return adopted.error();
+template <class Listener>
+[[gnu::cold]] result<Listener> adopt_listener(int fd, const char* what, bool is_unix) {
+  loop_core& core = loop_core::current();
+  const auto adopted = adopt_socket(core.system(), fd, {what, is_unix, SOCK_STREAM, false, true});
+  if (!adopted) return adopted.error();
   ref<listener_resource> r(new listener_resource(core));
-  if (wanted.is_unix) r->path = shared_path(local_path_of(system, fd));
-  const ip_endpoint local = wanted.is_unix ? ip_endpoint() : local_endpoint_of(system, fd);
-  const bool transparent = !wanted.is_unix && is_transparent(system, fd, local);
-  if (int status = r->add(fd, local, transparent); status < 0)
-    return error(errc::os_error, -status, wanted.what);
-  return r;
+  if (is_unix) r->path = shared_path(adopted->local.path());
+  const ip_endpoint local = adopted->local.endpoint();
+  const bool transparent = !is_unix && is_transparent(core.system(), fd, local);
+  if (int status = r->add(fd, local, transparent); status < 0) return error(errc::os_error, -status, what);
+  return listener_access::make<Listener>(std::move(r));
 }
 
 }  // namespace detail
@@ -289,10 +263,7 @@ ANYIO_NET_COLD result<tcp_listener> tcp_listener::open(ip_endpoint local, tcp_li
 }
 
 ANYIO_NET_COLD result<tcp_listener> tcp_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
-                                  {"tcp_listener", false, SOCK_STREAM, false, true});
-  if (!r) return r.error();
-  return detail::listener_access::make<tcp_listener>(*std::move(r));
+  return detail::adopt_listener<tcp_listener>(fd, "tcp_listener", false);
 }
 
 ANYIO_NET_COLD std::vector<ip_endpoint> tcp_listener::local_endpoints() const {
@@ -309,15 +280,12 @@ ANYIO_NET_FN std::uint16_t tcp_listener::local_port() const noexcept {
 ANYIO_NET_COLD std::vector<int> tcp_listener::native_handles() const {
   std::vector<int> all;
   if (*this)
-    for (const auto& s : resource_->sockets) all.push_back(s.place.fd);
+    for (const auto& s : resource_->sockets) all.push_back(s.registration.fd);
   return all;
 }
 
 ANYIO_NET_COLD result<unix_listener> unix_listener::from_fd(int fd) {
-  auto r = detail::adopt_listener(detail::loop_core::current(), fd,
-                                  {"unix_listener", true, SOCK_STREAM, false, true});
-  if (!r) return r.error();
-  return detail::listener_access::make<unix_listener>(*std::move(r));
+  return detail::adopt_listener<unix_listener>(fd, "unix_listener", true);
 }
 
 ANYIO_NET_COLD std::string unix_listener::local_path() const {
@@ -328,33 +296,24 @@ ANYIO_NET_FN bool create_unix_listener_operation::attempt(result<unix_listener>&
   detail::loop_core& loop = detail::loop_core::current();
   backend& system = loop.system();
   if (const auto address = detail::make_unix_address(path_, "bind"); !address) {
-    out = address.error();
-    return true;
+    return detail::complete(out, address.error());
   }
-  const auto fail = [&](int status, const char* failed) {
-    out = error(errc::os_error, -status, failed);
-    return true;
-  };
   detail::ref<detail::listener_resource> r(new detail::listener_resource(loop));
   r->path = detail::shared_path(path_);
   const bool is_file = path_.front() != '\0';
   if (options_.unlink_on_close && is_file) r->own_path = detail::paths_of(system).absolute(path_);
-  unique_fd fd(system.open_socket(AF_UNIX, SOCK_STREAM, 0));
-  if (!fd) return fail(fd.get(), "socket");
-  const char* step = "bind";
-  if (int status = detail::bind_unix(system, fd.get(), path_, options_.mode, step); status < 0)
-    return fail(status, step);
-  detail::bound_file file(system, is_file ? path_.c_str() : nullptr);
-  if (int status = system.listen(fd.get(), options_.backlog); status < 0) return fail(status, "listen");
-  if (int status = r->add(fd.get(), ip_endpoint()); status < 0) return fail(status, "listen");
-  static_cast<void>(fd.release());
+  detail::new_socket made(system, AF_UNIX, SOCK_STREAM);
+  detail::bound_file file(made, system, path_, options_.mode);
+  made.listen(options_.backlog);
+  made.step("listen", [&] { return r->add(made.fd(), ip_endpoint()); });
+  if (made.failed()) return detail::complete(out, made.failure());
+  made.taken_over();
   file.keep();
   if (options_.unlink_on_close && is_file) {
     detail::paths_of(system).identify(path_.c_str(), r->own_file);
     r->remove_own_file = detail::remove_file_of;
   }
-  out = detail::listener_access::make<unix_listener>(std::move(r));
-  return true;
+  return detail::complete(out, detail::listener_access::make<unix_listener>(std::move(r)));
 }
 
 }}  // namespace anyio

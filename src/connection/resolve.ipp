@@ -35,8 +35,7 @@ inline bool is_localhost(std::string_view name) noexcept {
 ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
   constexpr std::size_t longest_name = 253;  // RFC 1035 section 2.3.4, as text without the trailing dot
   const auto fail = [&out](errc code, int os_error, const char* reason) {
-    out = error_access::with_reason(error(code, os_error, name), reason);
-    return true;
+    return complete(out, error_access::with_reason(error(code, os_error, name), reason));
   };
   if (family_ != AF_UNSPEC && family_ != AF_INET && family_ != AF_INET6) {
     return fail(errc::os_error, EAFNOSUPPORT, nullptr);
@@ -65,8 +64,7 @@ ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoi
   both.reserve(2);
   if (family_ != AF_INET) both.push_back({ip_address::loopback_v6(), port_});
   if (family_ != AF_INET6) both.push_back({ip_address::loopback_v4(), port_});
-  out = std::move(both);
-  return true;
+  return complete(out, std::move(both));
 }
 
 ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& out) {
@@ -78,20 +76,17 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
   result<resolved> answer(errc::cancelled);
   if (!call_.attempt(loop, *this, name, answer)) return false;
   call_ = {};
-  if (!answer.has_value()) {
-    out = result_access::failure<std::vector<ip_endpoint>>(answer);
-  } else if (answer->status < 0 && answer->reason == nullptr) {
-    out = error(errc::os_error, -answer->status, name);
-  } else if (answer->status < 0 || answer->endpoints.empty()) {
+  if (!answer.has_value()) return complete(out, result_access::failure<std::vector<ip_endpoint>>(answer));
+  if (answer->status < 0 && answer->reason == nullptr)
+    return complete(out, error(errc::os_error, -answer->status, name));
+  if (answer->status < 0 || answer->endpoints.empty()) {
     const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
-    out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
-  } else {
-    // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
-    if (family_ == AF_INET6)
-      for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
-    out = std::move(answer->endpoints);
+    return complete(out, error_access::with_reason(error(errc::name_resolution, 0, name), reason));
   }
-  return true;
+  // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
+  if (family_ == AF_INET6)
+    for (ip_endpoint& e : answer->endpoints) e.address = mapped(e.address);
+  return complete(out, std::move(answer->endpoints));
 }
 
 ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
@@ -106,16 +101,12 @@ ANYIO_NET_FN bool reverse_operation::attempt(result<name_info>& out) {
   result<address_look_up::names> answer(errc::cancelled);
   if (!call_.attempt(loop, *this, name, answer)) return false;
   call_ = {};
-  if (!answer.has_value()) {
-    out = result_access::failure<name_info>(answer);
-  } else if (answer->status == -ENOENT) {
-    out = error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name");
-  } else if (answer->status < 0) {
-    out = error(errc::os_error, -answer->status, name);
-  } else {
-    out = name_info(std::move(answer->host), std::move(answer->service));
-  }
-  return true;
+  if (!answer.has_value()) return complete(out, result_access::failure<name_info>(answer));
+  if (answer->status == -ENOENT)
+    return complete(
+        out, error_access::with_reason(error(errc::name_resolution, 0, name), "the address has no name"));
+  if (answer->status < 0) return complete(out, error(errc::os_error, -answer->status, name));
+  return complete(out, name_info(std::move(answer->host), std::move(answer->service)));
 }
 
 }}}  // namespace anyio::detail

@@ -7,25 +7,21 @@
 
 #include "base/config.hpp"
 #include "system/backend.hpp"
+#include "system/new_socket.hpp"
 
 #include <optional>
-#include <string_view>
+#include <string>
 
 #include <sys/types.h>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// Binds `fd` to a path or an abstract name, and sets the file's mode. Returns 0, or a negative errno; then
-/// `operation` names the step that failed: "bind" or "chmod".
-[[nodiscard]] int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
-                            const char*& operation);
-
-/// Removes a bound socket file on destruction, unless `keep` was called: a call that fails leaves no file
-/// behind.
+/// Binds a socket to a path or an abstract name, and sets the file's mode: the steps "bind" and "chmod".
+/// Removes the socket file on destruction, unless `keep` was called: a call that fails leaves no file behind.
 class bound_file {
  public:
-  /// A null `path` means that there is no file. The text must outlive this object.
-  bound_file(backend& system, const char* path) noexcept : system_(system), path_(path) {}
+  /// The path must outlive this object; an empty one is not bound.
+  bound_file(new_socket& made, backend& system, const std::string& path, const std::optional<mode_t>& mode);
   bound_file(const bound_file&) = delete;
   bound_file& operator=(const bound_file&) = delete;
   ~bound_file() {
@@ -35,7 +31,7 @@ class bound_file {
 
  private:
   backend& system_;
-  const char* path_;
+  const char* path_ = nullptr;  // the file, if there is one
 };
 
 }}}  // namespace anyio::detail

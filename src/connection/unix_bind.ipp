@@ -25,27 +25,25 @@ inline bool is_stale(backend& system, const char* path, const unix_address& addr
          after.inode == before.inode;
 }
 
-ANYIO_NET_FN int bind_unix(backend& system, int fd, std::string_view path, const std::optional<mode_t>& mode,
-                           const char*& operation) {
-  operation = "bind";
-  const result<unix_address> address = make_unix_address(path, operation);
-  if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
-  const auto* name = reinterpret_cast<const sockaddr*>(&address->storage);
-  const bool is_file = !path.empty() && path.front() != '\0';
-  const std::string file(path);
-
-  if (is_file && mode) paths_of(system).prepare_mode(fd, *mode);  // no process can connect before chmod
-  int status = system.bind(fd, name, address->size);
-  if (status == -EADDRINUSE && is_file && is_stale(system, file.c_str(), *address)) {
-    const int removed = paths_of(system).unlink(file.c_str());
-    if (removed < 0 && removed != -ENOENT) return status;
-    status = system.bind(fd, name, address->size);
-  }
-  if (status < 0 || !is_file || !mode) return status;
-  operation = "chmod";
-  status = paths_of(system).change_mode(file.c_str(), *mode);
-  if (status < 0) paths_of(system).unlink(file.c_str());  // a call that fails leaves no file behind
-  return status;
+ANYIO_NET_FN bound_file::bound_file(new_socket& made, backend& system, const std::string& path,
+                                    const std::optional<mode_t>& mode)
+    : system_(system) {
+  if (path.empty()) return;
+  const bool is_file = path.front() != '\0';
+  made.step("bind", [&] {
+    const result<unix_address> address = make_unix_address(path, "bind");
+    if (!address) return address.error().os_error() != 0 ? -address.error().os_error() : -EOPNOTSUPP;
+    const auto* const name = reinterpret_cast<const sockaddr*>(&address->storage);
+    if (is_file && mode)
+      paths_of(system).prepare_mode(made.fd(), *mode);  // no process can connect before chmod
+    const int status = system.bind(made.fd(), name, address->size);
+    if (status != -EADDRINUSE || !is_file || !is_stale(system, path.c_str(), *address)) return status;
+    const int removed = paths_of(system).unlink(path.c_str());
+    return removed < 0 && removed != -ENOENT ? status : system.bind(made.fd(), name, address->size);
+  });
+  if (!is_file || made.failed()) return;
+  path_ = path.c_str();
+  if (mode) made.step("chmod", [&] { return paths_of(system).change_mode(path_, *mode); });
 }
 
 }}}  // namespace anyio::detail

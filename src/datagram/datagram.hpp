@@ -12,11 +12,13 @@
 #include "operation/operation.hpp"
 #include "stream/lent_bytes.hpp"
 #include "system/backend.hpp"
+#include "system/new_socket.hpp"
 
 #include <cstddef>
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <sys/socket.h>
@@ -29,8 +31,7 @@ namespace detail {
 struct arrival {
   std::size_t size = 0;    // number of bytes received
   bool truncated = false;  // the datagram was longer
-  socklen_t from_size = 0;
-  sockaddr_storage from;
+  socket_address from;
 };
 
 class datagram_resource;
@@ -57,7 +58,7 @@ class datagram_resource : public resource {
   /// Takes over the descriptor; on failure it stays the caller's.
   [[nodiscard]] int watch(int fd);
 
-  [[nodiscard]] int descriptor() const noexcept override { return place_.fd; }
+  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
   [[nodiscard]] int family() const noexcept { return family_; }
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
@@ -77,46 +78,41 @@ class datagram_resource : public resource {
   ANYIO_NET_FN void shut() noexcept override;
 
  private:
-  registration place_;
+  registration registration_;
   int family_;
   bool connected_;
   std::unique_ptr<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
 };
 
-/// The base of operations that receive a datagram into a new object. Derived makes a T from it.
-template <class Derived, class T>
-class datagram_receive : public resource_operation<Derived, T, datagram_resource, read_side> {
-  using base = resource_operation<Derived, T, datagram_resource, read_side>;
+/// Receives a datagram into a new object, which `make` makes of its bytes and its arrival.
+template <auto make, class T = std::invoke_result_t<decltype(make), std::string&&, const arrival&>>
+class [[nodiscard]] datagram_receive
+    : public resource_operation<datagram_receive<make, T>, T, datagram_resource, read_side> {
+  using base = resource_operation<datagram_receive, T, datagram_resource, read_side>;
 
  public:
   static constexpr const char* name = "receive";
   using base::base;
 
  private:
-  friend class operation<Derived, T>;
+  friend class operation<datagram_receive, T>;
 
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) {
-      out = this->closed();
-      return true;
-    }
+    if (!this->resource_->open()) return complete(out, this->closed());
     std::string text;
     arrival one;
     const int status = this->resource_->receive_text(text, one);
     if (status == -EAGAIN) return false;
-    if (status < 0) {
-      out = this->resource_->failure(status, name);
-    } else {
-      out = Derived::make(std::move(text), one);
-    }
-    return true;
+    if (status < 0) return complete(out, this->resource_->failure(status, name));
+    return complete(out, make(std::move(text), one));
   }
 };
 
-/// The base of operations that receive a datagram into a buffer of the caller. Derived makes a T from it.
-template <class Derived, class T>
-class datagram_receive_into : public resource_operation<Derived, T, datagram_resource, read_side> {
-  using base = resource_operation<Derived, T, datagram_resource, read_side>;
+/// Receives a datagram into a buffer of the caller; `make` makes the result of its arrival.
+template <auto make, class T = std::invoke_result_t<decltype(make), const arrival&>>
+class [[nodiscard]] datagram_receive_into
+    : public resource_operation<datagram_receive_into<make, T>, T, datagram_resource, read_side> {
+  using base = resource_operation<datagram_receive_into, T, datagram_resource, read_side>;
 
  public:
   static constexpr const char* name = "receive";
@@ -125,25 +121,18 @@ class datagram_receive_into : public resource_operation<Derived, T, datagram_res
       : base(std::move(r)), into_(into) {}
 
  private:
-  friend class operation<Derived, T>;
+  friend class operation<datagram_receive_into, T>;
   friend base;
 
   [[nodiscard]] errc check() const noexcept { return into_.empty() ? errc::invalid_argument : base::check(); }
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) {
-      out = this->closed();
-      return true;
-    }
+    if (!this->resource_->open()) return complete(out, this->closed());
     const ::iovec part{into_.data(), into_.size()};
     arrival one;
     const int status = this->resource_->receive(std::span(&part, 1), one);
     if (status == -EAGAIN) return false;
-    if (status < 0) {
-      out = this->resource_->failure(status, name);
-    } else {
-      out = Derived::make(one);
-    }
-    return true;
+    if (status < 0) return complete(out, this->resource_->failure(status, name));
+    return complete(out, make(one));
   }
 
   mutable_buffer into_;
@@ -169,14 +158,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   friend base;
 
   bool attempt(result<void>& out) {
-    if (!this->resource_->open()) {
-      out = this->closed();
-      return true;
-    }
-    if (over_) {
-      out = outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_);
-      return true;
-    }
+    if (!this->resource_->open()) return complete(out, this->closed());
+    if (over_) return complete(out, outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_));
     if (static_cast<Derived*>(this)->transfer(out)) return true;
     keep_loan();
     return false;
@@ -195,12 +178,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;
-    if (status < 0) {
-      out = this->resource_->failure(status, Derived::name);
-    } else {
-      out = result<void>();
-    }
-    return true;
+    if (status < 0) return complete(out, this->resource_->failure(status, Derived::name));
+    return complete(out, result<void>());
   }
 
   lent_bytes bytes_;
@@ -208,6 +187,19 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
  private:
   [[no_unique_address]] error outcome_;
   bool over_ = false;  // completed in `started`; the outcome is not reported yet
+};
+
+/// Makes the sockets that users hold, and finds what they hold.
+struct datagram_access {
+  template <class Socket, class Resource>
+  static result<Socket> wrap(const result<ref<Resource>>& r) {
+    if (!r) return r.error();
+    return Socket(*r);
+  }
+  template <class Socket>
+  static const ref<datagram_resource>& resource_of(const Socket& s) noexcept {
+    return s.resource_;
+  }
 };
 
 }  // namespace detail
@@ -251,9 +243,6 @@ class datagram_socket {
   datagram_socket() = default;
   explicit datagram_socket(detail::ref<detail::datagram_resource> r) noexcept : resource_(std::move(r)) {}
   ~datagram_socket() { close(); }
-
-  /// Calls setsockopt(2) with a value of any type.
-  result<> set_raw_option(int level, int name, const void* value, socklen_t size, const char* operation);
 
   detail::ref<detail::datagram_resource> resource_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "datagram/datagram.hpp"
+#include "stream/socket.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -11,14 +12,14 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN int datagram_resource::watch(int fd) {
-  registration place{fd, 0};
-  const int status = core().watch(place, *this);
-  if (status >= 0) place_ = place;  // only if it is watched, since `shut` forgets it
+  registration watched{fd, 0};
+  const int status = core().watch(watched, *this);
+  if (status >= 0) registration_ = watched;  // only if it is watched, since `shut` forgets it
   return status;
 }
 
 ANYIO_NET_FN void datagram_resource::shut() noexcept {
-  if (core().alive()) core().forget(place_);
+  if (core().alive()) core().forget(registration_);
   source.reset();
   room_.reset();
 }
@@ -29,8 +30,8 @@ ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arriv
 
 ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
   if (exhausted[read_side]) return -EAGAIN;
-  message m{into, reinterpret_cast<sockaddr*>(&out.from), sizeof out.from};
-  const ssize_t n = core().system().receive_message(place_.fd, m);
+  message m{into, out.from.get(), sizeof out.from.storage};
+  const ssize_t n = core().system().receive_message(registration_.fd, m);
   core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
     exhausted[read_side] = true;
@@ -38,7 +39,7 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
   }
   if (n < 0) return static_cast<int>(n);
   out.size = static_cast<std::size_t>(n);
-  out.from_size = m.address_size;
+  out.from.size = m.address_size;
   out.truncated = (m.flags & MSG_TRUNC) != 0;
   return 0;
 }
@@ -68,10 +69,10 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
   core().count_work(data.size());
   ssize_t n = 0;
   if (to == nullptr) {
-    n = core().system().send(place_.fd, data.data(), data.size());
+    n = core().system().send(registration_.fd, data.data(), data.size());
   } else {
     const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
-    n = core().system().send_message(place_.fd,
+    n = core().system().send_message(registration_.fd,
                                      message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
   }
   // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
@@ -91,27 +92,12 @@ ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation)
 
 }  // namespace detail
 
-ANYIO_NET_FN result<> datagram_socket::set_raw_option(int level, int name, const void* value, socklen_t size,
-                                                      const char* operation) {
-  if (!*this) return error(errc::closed_resource, 0, operation);
-  const int status = resource_->core().system().set_option(resource_->descriptor(), level, name, value, size);
-  if (status < 0) return error(errc::os_error, -status, operation);
-  return {};
-}
-
 ANYIO_NET_FN result<> datagram_socket::set_option(int level, int name, int value) {
-  return set_raw_option(level, name, &value, sizeof value, "set_option");
+  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, "set_option");
 }
 
 ANYIO_NET_FN result<int> datagram_socket::get_option(int level, int name) const {
-  if (!*this) return error(errc::closed_resource, 0, "get_option");
-  int value = 0;  // an option of one byte fills only the first byte
-  socklen_t size = sizeof value;
-  const int status =
-      resource_->core().system().get_option(resource_->descriptor(), level, name, &value, &size);
-  if (status < 0) return error(errc::os_error, -status, "get_option");
-  if (size == 1) return static_cast<int>(*reinterpret_cast<const unsigned char*>(&value));
-  return value;
+  return detail::get_int_option_of(resource_.get(), level, name);
 }
 
 }}  // namespace anyio

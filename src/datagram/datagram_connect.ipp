@@ -28,10 +28,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
   }
   result<std::vector<ip_endpoint>> locals(errc::cancelled);
   if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
-  if (!locals) {
-    out = result_access::failure<udp_socket>(locals);
-    return true;
-  }
+  if (!locals) return complete(out, result_access::failure<udp_socket>(locals));
   drop_missing_families(loop_core::current().system(), *locals);
   error first;
   for (const ip_endpoint& local : *locals) {
@@ -41,8 +38,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
     // Only an address that this machine lacks leads to the next address; a port in use does not.
     if (out.error().os_error() != EADDRNOTAVAIL && out.error().os_error() != EAFNOSUPPORT) break;
   }
-  out = first;
-  return true;
+  return complete(out, first);
 }
 
 ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
@@ -53,31 +49,20 @@ ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connecte
   result<std::vector<ip_endpoint>> answer(errc::cancelled);
   if (!local_host_.empty() && !local_is_known_) {
     if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
-    if (!answer) {
-      out = result_access::failure<connected_udp_socket>(answer);
-      return true;
-    }
+    if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
     locals_ = *std::move(answer);
     local_is_known_ = true;
   }
   if (has_remote_) {
     const bool other =
         options_.family != AF_UNSPEC && (options_.family == AF_INET6) != remote_.address.is_v6();
-    if (other) {
-      out = error(errc::os_error, EAFNOSUPPORT, name);
-    } else {
-      out = connect(std::vector<ip_endpoint>(1, remote_));
-    }
-    return true;
+    if (other) return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
+    return complete(out, connect(std::vector<ip_endpoint>(1, remote_)));
   }
   if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
-  if (!answer) {
-    out = result_access::failure<connected_udp_socket>(answer);
-    return true;
-  }
+  if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
   drop_missing_families(loop_core::current().system(), *answer);
-  out = connect(*answer);
-  return true;
+  return complete(out, connect(*answer));
 }
 
 ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation::connect(
@@ -115,19 +100,15 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
     result<std::vector<ip_endpoint>> answer(errc::cancelled);
     // AF_UNSPEC: a socket of both families, which `from_fd` can take over, sends to mapped IPv4 addresses.
     if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
-    if (!answer) {
-      out = detail::result_access::failure<void>(answer);
-      return true;
-    }
+    if (!answer) return detail::complete(out, detail::result_access::failure<void>(answer));
     const bool v6 = resource_->family() == AF_INET6;
     const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
     const auto found = std::find_if(answer->begin(), answer->end(), same_family);
     to_ = found != answer->end() ? *found : answer->front();
     is_known_ = true;
   }
-  sockaddr_storage address;
-  const socklen_t size = detail::fill_address(to_, resource_->family(), address);
-  return settle(resource_->send(bytes_.data(), reinterpret_cast<const sockaddr*>(&address), size), out);
+  const detail::socket_address to(to_, resource_->family());
+  return settle(resource_->send(bytes_.data(), to.get(), to.size), out);
 }
 
 }}  // namespace anyio

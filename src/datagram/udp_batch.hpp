@@ -121,9 +121,8 @@ class batch_source final : public datagram_source {
     std::size_t size;
     std::size_t segment;  // size of the datagrams; 0: the piece is one datagram
     std::size_t used;
-    socklen_t from_size;
     bool truncated;
-    sockaddr_storage from;
+    socket_address from;
   };
 
   void ask_for_pieces(datagram_resource& socket);

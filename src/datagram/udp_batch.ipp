@@ -62,9 +62,8 @@ ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
 
 ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
   asked_for_pieces_ = true;
-  const int on = 1;
   if (!has_pieces) return;
-  if (socket.core().system().set_option(socket.descriptor(), IPPROTO_UDP, udp_gro_option, &on, sizeof on) < 0)
+  if (write_option(socket.core().system(), socket.descriptor(), IPPROTO_UDP, udp_gro_option, int{1}) < 0)
     return;
   memory_.reset(new std::byte[per_call * room]);  // uninitialized: unused parts take no memory
 }
@@ -72,11 +71,9 @@ ANYIO_NET_FN void batch_source::ask_for_pieces(datagram_resource& socket) {
 ANYIO_NET_FN void batch_source::ask_for_segments(datagram_resource& socket) {
   asked_for_segments_ = true;
   int value = 0;
-  socklen_t size = sizeof value;
   if (!has_pieces) return;
   // A kernel without this option would ignore the control message, and send all data in one datagram.
-  if (socket.core().system().get_option(socket.descriptor(), IPPROTO_UDP, udp_segment_option, &value, &size) <
-      0)
+  if (read_option(socket.core().system(), socket.descriptor(), IPPROTO_UDP, udp_segment_option, value) < 0)
     return;
   segment_limit_ = largest_segmented;
 }
@@ -117,8 +114,8 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
       parts[i][used++] = {memory_of(i) + slot_size, room - slot_size};
     }
     messages[i].parts = std::span<const ::iovec>(parts[i], used);
-    messages[i].address = reinterpret_cast<sockaddr*>(&pieces_[i].from);
-    messages[i].address_size = sizeof pieces_[i].from;
+    messages[i].address = pieces_[i].from.get();
+    messages[i].address_size = sizeof pieces_[i].from.storage;
     if (!memory_) continue;
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
@@ -138,7 +135,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     p.segment = memory_ ? segment_of(messages[i]) : 0;
     if (p.segment >= p.size) p.segment = 0;
     p.used = 0;
-    p.from_size = messages[i].address_size;
+    p.from.size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
   // A message in a batch costs about half as much as a call of its own.
@@ -164,7 +161,6 @@ ANYIO_NET_FN std::span<const std::byte> batch_source::next(arrival& out) {
   p.used += size;
   out.size = size;
   out.from = p.from;
-  out.from_size = p.from_size;
   out.truncated = p.truncated && p.used == p.size;
   if (p.used == p.size) ++first_;
   return data;
@@ -176,7 +172,7 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
     const std::span<const std::byte> data = next(one);
     const std::size_t size = std::min(data.size(), batch.max_size_);
     if (size != 0) std::memcpy(batch.slot(batch.size_), data.data(), size);
-    batch.append(size, endpoint_of(one), one.truncated || data.size() > size);
+    batch.append(size, one.from.endpoint(), one.truncated || data.size() > size);
   }
 }
 
@@ -227,11 +223,9 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
       return 0;
     }
     for (std::size_t i = 0; i < count; ++i) {
-      arrival one;
-      one.from = pieces_[i].from;
-      one.from_size = pieces_[i].from_size;
-      const std::size_t size = std::min(pieces_[i].size, batch.max_size_);
-      batch.append(size, endpoint_of(one), pieces_[i].truncated || pieces_[i].size > size);
+      const piece& p = pieces_[i];
+      const std::size_t size = std::min(p.size, batch.max_size_);
+      batch.append(size, p.from.endpoint(), p.truncated || p.size > size);
     }
     have += count;
     if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
@@ -272,7 +266,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   message messages[per_call];
   ::iovec parts[most_parts];
   std::size_t runs[per_call];
-  sockaddr_storage addresses[per_call];
+  socket_address addresses[per_call];
   control_room control[per_call];
   const std::size_t before = sent;
   while (sent < batch.size()) {
@@ -290,8 +284,9 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       m = message{};
       m.parts = std::span<const ::iovec>(parts + used, run);
       if (!socket.connected()) {
-        m.address = reinterpret_cast<sockaddr*>(&addresses[count]);
-        m.address_size = fill_address(batch[i].sender, socket.family(), addresses[count]);
+        addresses[count].set(batch[i].sender, socket.family());
+        m.address = addresses[count].get();
+        m.address_size = addresses[count].size;
       }
       if (run > 1) {
         std::memset(&control[count], 0, sizeof control[count]);
@@ -340,35 +335,21 @@ ANYIO_NET_FN errc receive_batch_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   const int status = detail::batch_source::of(*resource_).receive_batch(*resource_, *batch_);
   if (status == -EAGAIN) return false;
-  if (status < 0) {
-    out = resource_->failure(status, name);
-  } else {
-    out = batch_->size();
-  }
-  return true;
+  if (status < 0) return detail::complete(out, resource_->failure(status, name));
+  return detail::complete(out, batch_->size());
 }
 
 ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   if (std::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;
   if (again || status == -EAGAIN) return false;
-  if (status < 0 && sent_ == 0) {
-    out = resource_->failure(status, name);
-  } else {
-    out = sent_;
-  }
-  return true;
+  if (status < 0 && sent_ == 0) return detail::complete(out, resource_->failure(status, name));
+  return detail::complete(out, sent_);
 }
 
 }}  // namespace anyio

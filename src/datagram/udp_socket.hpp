@@ -66,57 +66,23 @@ class udp_resource final : public datagram_resource {
   ip_endpoint remote;
 };
 
-[[nodiscard]] ip_endpoint endpoint_of(const arrival& a) noexcept;
-
-struct udp_access;
+inline udp_packet packet_of(std::string&& data, const arrival& a) {
+  return udp_packet(std::move(data), a.from.endpoint());
+}
+inline udp_received received_from(const arrival& a) { return {a.size, a.from.endpoint(), a.truncated}; }
+inline std::string bytes_of(std::string&& data, const arrival&) { return std::move(data); }
+inline received received_of(const arrival& a) { return {a.size, a.truncated}; }
 
 }  // namespace detail
 
 /// The operation that `udp_socket::receive()` returns.
-class [[nodiscard]] receive_packet_operation
-    : public detail::datagram_receive<receive_packet_operation, udp_packet> {
- public:
-  using datagram_receive::datagram_receive;
-
- private:
-  friend detail::datagram_receive<receive_packet_operation, udp_packet>;
-  static udp_packet make(std::string&& data, const detail::arrival& a) {
-    return udp_packet(std::move(data), detail::endpoint_of(a));
-  }
-};
-
+using receive_packet_operation = detail::datagram_receive<detail::packet_of>;
 /// The operation that `udp_socket::receive(buffer)` returns.
-class [[nodiscard]] receive_from_operation
-    : public detail::datagram_receive_into<receive_from_operation, udp_received> {
- public:
-  using datagram_receive_into::datagram_receive_into;
-
- private:
-  friend detail::datagram_receive_into<receive_from_operation, udp_received>;
-  static udp_received make(const detail::arrival& a) { return {a.size, detail::endpoint_of(a), a.truncated}; }
-};
-
+using receive_from_operation = detail::datagram_receive_into<detail::received_from>;
 /// The operation that `receive()` of a connected datagram socket returns.
-class [[nodiscard]] receive_datagram_operation
-    : public detail::datagram_receive<receive_datagram_operation, std::string> {
- public:
-  using datagram_receive::datagram_receive;
-
- private:
-  friend detail::datagram_receive<receive_datagram_operation, std::string>;
-  static std::string make(std::string&& data, const detail::arrival&) { return std::move(data); }
-};
-
+using receive_datagram_operation = detail::datagram_receive<detail::bytes_of>;
 /// The operation that `connected_udp_socket::receive(buffer)` returns.
-class [[nodiscard]] receive_datagram_into_operation
-    : public detail::datagram_receive_into<receive_datagram_into_operation, received> {
- public:
-  using datagram_receive_into::datagram_receive_into;
-
- private:
-  friend detail::datagram_receive_into<receive_datagram_into_operation, received>;
-  static received make(const detail::arrival& a) { return {a.size, a.truncated}; }
-};
+using receive_datagram_into_operation = detail::datagram_receive_into<detail::received_of>;
 
 /// The operation that `udp_socket::send_to` returns.
 class [[nodiscard]] send_to_operation : public detail::datagram_send<send_to_operation> {
@@ -181,6 +147,8 @@ class ip_datagram_socket : public datagram_socket {
   }
 
  private:
+  template <class T>
+  result<> set_value(int level, int name, const T& value, const char* operation);
   result<> change_group(const ip_address& group, const ip_address& interface, bool join);
 };
 
@@ -229,7 +197,7 @@ class udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
-  friend struct detail::udp_access;
+  friend struct detail::datagram_access;
   explicit udp_socket(detail::ref<detail::udp_resource> r) noexcept : ip_datagram_socket(std::move(r)) {}
 };
 
@@ -275,30 +243,9 @@ class connected_udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_batch_operation send_batch(udp_batch& batch);
 
  private:
-  friend struct detail::udp_access;
+  friend struct detail::datagram_access;
   explicit connected_udp_socket(detail::ref<detail::udp_resource> r) noexcept
       : ip_datagram_socket(std::move(r)) {}
 };
-
-namespace detail {
-
-/// Opens UDP sockets at addresses that are known already.
-struct udp_access {
-  /// `remote` or `local` may be null, but not both.
-  static result<ref<udp_resource>> open(const ip_endpoint* local, const ip_endpoint* remote,
-                                        const udp_options& options);
-  static result<ref<udp_resource>> adopt(int fd, bool connected, const char* what);
-  template <class Socket>
-  static result<Socket> wrap(result<ref<udp_resource>>&& r) {
-    if (!r) return r.error();
-    return Socket(*std::move(r));
-  }
-  template <class Socket>
-  static const ref<datagram_resource>& resource_of(const Socket& s) noexcept {
-    return s.resource_;
-  }
-};
-
-}  // namespace detail
 
 }}  // namespace anyio

@@ -98,23 +98,14 @@ class unix_datagram_send : public datagram_send<Derived> {
   retry_pause pause_;
 };
 
-struct unix_datagram_access;
+inline unix_packet unix_packet_of(std::string&& data, const arrival& a) {
+  return unix_packet(std::move(data), a.from.path());
+}
 
 }  // namespace detail
 
 /// The operation that `unix_datagram_socket::receive()` returns.
-class [[nodiscard]] receive_unix_packet_operation
-    : public detail::datagram_receive<receive_unix_packet_operation, unix_packet> {
- public:
-  using datagram_receive::datagram_receive;
-
- private:
-  friend detail::datagram_receive<receive_unix_packet_operation, unix_packet>;
-  static unix_packet make(std::string&& data, const detail::arrival& a) {
-    return unix_packet(std::move(data),
-                       detail::unix_path(reinterpret_cast<const sockaddr*>(&a.from), a.from_size));
-  }
-};
+using receive_unix_packet_operation = detail::datagram_receive<detail::unix_packet_of>;
 
 /// The operation that `unix_datagram_socket::send_to` returns.
 class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
@@ -129,8 +120,7 @@ class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<s
   friend detail::datagram_send<send_to_path_operation>;
   bool transfer(result<void>& out) {
     if (to_) return send(reinterpret_cast<const sockaddr*>(&to_->storage), to_->size, out);
-    out = to_.error();
-    return true;
+    return detail::complete(out, to_.error());
   }
   result<detail::unix_address> to_{errc::invalid_argument};
 };
@@ -177,7 +167,7 @@ class unix_datagram_socket : public datagram_socket {
   }
 
  private:
-  friend struct detail::unix_datagram_access;
+  friend struct detail::datagram_access;
   explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
       : datagram_socket(r) {}
 };
@@ -212,28 +202,12 @@ class connected_unix_datagram_socket : public datagram_socket {
   }
 
  private:
-  friend struct detail::unix_datagram_access;
+  friend struct detail::datagram_access;
   explicit connected_unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
       : datagram_socket(r) {}
 };
 
 namespace detail {
-
-/// Opens UNIX datagram sockets.
-struct unix_datagram_access {
-  /// Connects the socket if `remote` is not null.
-  static result<ref<unix_datagram_resource>> open(const std::string_view* remote,
-                                                  const unix_datagram_options& options);
-  static result<ref<unix_datagram_resource>> adopt(int fd, bool connected, const char* what);
-  template <class Socket>
-  static result<Socket> wrap(result<ref<unix_datagram_resource>>&& r) {
-    if (!r) return r.error();
-    return Socket(*std::move(r));
-  }
-  static unix_datagram_resource& resource_of(const ref<datagram_resource>& r) noexcept {
-    return static_cast<unix_datagram_resource&>(*r);
-  }
-};
 
 /// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
 template <class Socket>
@@ -252,10 +226,11 @@ class [[nodiscard]] create_unix_datagram_operation
 
   [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<Socket>& out) {
-    const std::string_view remote = remote_;
-    const bool connected = std::is_same_v<Socket, connected_unix_datagram_socket>;
-    out = unix_datagram_access::wrap<Socket>(
-        unix_datagram_access::open(connected ? &remote : nullptr, {local_, mode_}));
+    if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
+      out = Socket::open(remote_, {local_, mode_});
+    } else {
+      out = Socket::open({local_, mode_});
+    }
     return true;
   }
 

@@ -40,10 +40,10 @@ ANYIO_NET_FN void retry_pause::begin(loop_core& loop, node& target) noexcept {
   loop.arm(timer_, add(loop.now(), std::chrono::milliseconds(milliseconds_)), target);
 }
 
-ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
-    const std::string_view* remote, const unix_datagram_options& options) {
+/// Opens a socket. Connects it if `remote` is not null.
+inline result<ref<unix_datagram_resource>> open_unix_datagram(const std::string_view* remote,
+                                                              const unix_datagram_options& options) {
   loop_core& core = loop_core::current();
-  backend& system = core.system();
   // Invalid names are reported before a socket is opened.
   result<unix_address> peer = make_unix_address(remote != nullptr ? *remote : std::string_view(), "connect");
   if (!peer) return peer.error();
@@ -53,72 +53,66 @@ ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::open(
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, remote != nullptr));
   made->local = options.local_path;
   if (remote != nullptr) made->remote = *remote;
-  int status = system.open_socket(AF_UNIX, SOCK_DGRAM, 0);
-  if (status < 0) return error(errc::os_error, -status, "socket");
-  unique_fd fd(status);
-  if (!options.local_path.empty()) {
-    const char* operation = "bind";
-    status = bind_unix(system, fd.get(), options.local_path, options.local_mode, operation);
-    if (status < 0) return error(errc::os_error, -status, operation);
-  }
-  const bool is_file = !options.local_path.empty() && options.local_path.front() != '\0';
-  bound_file file(system, is_file ? made->local.c_str() : nullptr);
-  if (remote != nullptr) {
-    status = system.connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
-    if (status < 0) return error(errc::os_error, -status, "connect");
-  }
-  status = made->watch(fd.get());
-  if (status < 0) return error(errc::os_error, -status, "watch");
-  static_cast<void>(fd.release());
+  new_socket socket(core.system(), AF_UNIX, SOCK_DGRAM);
+  bound_file file(socket, core.system(), made->local, options.local_mode);
+  if (remote != nullptr) socket.connect(reinterpret_cast<const sockaddr*>(&peer->storage), peer->size);
+  socket.step("watch", [&] { return made->watch(socket.fd()); });
+  if (socket.failed()) return socket.failure();
+  socket.taken_over();
   file.keep();
   return made;
 }
 
-ANYIO_NET_FN result<ref<unix_datagram_resource>> unix_datagram_access::adopt(int fd, bool connected,
-                                                                             const char* what) {
+inline result<ref<unix_datagram_resource>> adopt_unix_datagram(int fd, bool connected, const char* what) {
   loop_core& core = loop_core::current();
-  backend& system = core.system();
-  if (auto r = adopt_socket(system, fd, {what, true, SOCK_DGRAM, connected}); !r) return r.error();
+  const auto adopted = adopt_socket(core.system(), fd, {what, true, SOCK_DGRAM, connected});
+  if (!adopted) return adopted.error();
   ref<unix_datagram_resource> made(new unix_datagram_resource(core, connected));
-  made->local = local_path_of(system, fd);
-  if (connected) made->remote = remote_path_of(system, fd);
+  made->local = adopted->local.path();
+  made->remote = adopted->remote.path();
   if (const int status = made->watch(fd); status < 0) return error(errc::os_error, -status, what);
   return made;
+}
+
+/// The names of a socket that may be closed or empty.
+inline std::string unix_datagram_name(const ref<datagram_resource>& r, bool of_peer) {
+  if (!r) return {};
+  const auto& own = static_cast<const unix_datagram_resource&>(*r);
+  return of_peer ? own.remote : own.local;
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::open(const unix_datagram_options& options) {
-  return detail::unix_datagram_access::wrap<unix_datagram_socket>(
-      detail::unix_datagram_access::open(nullptr, options));
+  return detail::datagram_access::wrap<unix_datagram_socket>(detail::open_unix_datagram(nullptr, options));
 }
 
 ANYIO_NET_FN result<unix_datagram_socket> unix_datagram_socket::from_fd(int fd) {
-  return detail::unix_datagram_access::wrap<unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, false, "unix_datagram_socket"));
+  return detail::datagram_access::wrap<unix_datagram_socket>(
+      detail::adopt_unix_datagram(fd, false, "unix_datagram_socket"));
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::open(
     std::string_view remote_path, const unix_datagram_options& options) {
-  return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
-      detail::unix_datagram_access::open(&remote_path, options));
+  return detail::datagram_access::wrap<connected_unix_datagram_socket>(
+      detail::open_unix_datagram(&remote_path, options));
 }
 
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::from_fd(int fd) {
-  return detail::unix_datagram_access::wrap<connected_unix_datagram_socket>(
-      detail::unix_datagram_access::adopt(fd, true, "connected_unix_datagram_socket"));
+  return detail::datagram_access::wrap<connected_unix_datagram_socket>(
+      detail::adopt_unix_datagram(fd, true, "connected_unix_datagram_socket"));
 }
 
 ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {
-  return resource_ ? detail::unix_datagram_access::resource_of(resource_).local : std::string();
+  return detail::unix_datagram_name(resource_, false);
 }
 
 ANYIO_NET_FN std::string connected_unix_datagram_socket::local_path() const {
-  return resource_ ? detail::unix_datagram_access::resource_of(resource_).local : std::string();
+  return detail::unix_datagram_name(resource_, false);
 }
 
 ANYIO_NET_FN std::string connected_unix_datagram_socket::remote_path() const {
-  return resource_ ? detail::unix_datagram_access::resource_of(resource_).remote : std::string();
+  return detail::unix_datagram_name(resource_, true);
 }
 
 }}  // namespace anyio

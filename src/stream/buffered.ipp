@@ -31,10 +31,7 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
   const errc e = !inner_->open()                ? errc::closed_resource
                  : relays_[s].is_taken(*inner_) ? errc::busy_resource
                                                 : errc::ok;
-  if (e != errc::ok) {
-    out = error(e, 0, name);
-    return progress::done;
-  }
+  if (e != errc::ok) return complete<progress::done>(out, error(e, 0, name));
   if (!std::exchange(exhausted[s], true)) inner_->exhausted[s] = false;
   const progress p = verb(*inner_);
   if (p == progress::waiting) relays_[s].join(*inner_);
@@ -75,8 +72,7 @@ ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std
   const std::size_t n = std::min(bytes.size(), into.size());
   std::memcpy(into.data(), bytes.view().data(), n);
   bytes.consume(n);
-  out = n;
-  return progress::done;
+  return complete<progress::done>(out, n);
 }
 
 ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
@@ -100,8 +96,7 @@ ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, res
 ANYIO_NET_FN progress buffered_resource::send(outgoing& data, result<void>& out) {
   return pass(write_side, "send", out, [&](stream_resource& inner) {
     if (!inner.eof_sent()) return inner.send(data, out);
-    out = error(errc::closed_resource, 0, "send");
-    return progress::done;
+    return complete<progress::done>(out, error(errc::closed_resource, 0, "send"));
   });
 }
 
@@ -140,10 +135,7 @@ ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) 
 }
 
 ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return complete(out, closed());
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
     if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
@@ -155,8 +147,7 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
     if (p == progress::again) again = true;
     if (p != progress::done) return false;
     if (n.has_value()) continue;
-    out = read_failure(n.error(), !bytes.empty(), name);
-    return true;
+    return complete(out, read_failure(n.error(), !bytes.empty(), name));
   }
   out = std::string(bytes.view().substr(0, size_));
   bytes.consume(size_);
@@ -192,14 +183,12 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
   }
   take(into_.size() - filled_);
   filled_ = 0;
-  out = result<void>();
-  return true;
+  return complete(out, result<void>());
 }
 
 ANYIO_NET_FN bool receive_exactly_operation::fail(error e, result<void>& out) {
   put_back();
-  out = read_failure(e, !resource_->bytes.empty(), name);
-  return true;
+  return complete(out, read_failure(e, !resource_->bytes.empty(), name));
 }
 
 ANYIO_NET_FN void receive_exactly_operation::put_back() {
@@ -252,8 +241,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
 
 ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& out) {
   searched_ = 0;
-  out = read_failure(e, !resource_->bytes.empty(), operation_name());
-  return true;
+  return complete(out, read_failure(e, !resource_->bytes.empty(), operation_name()));
 }
 
 ANYIO_NET_FN void receive_until_operation::left() noexcept {

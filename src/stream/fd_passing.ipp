@@ -104,8 +104,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
 
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
-  detail::message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
+  detail::message m{std::span(&part, 1)};
   m.control = control;
   m.control_size = CMSG_SPACE(payload);
   resource_->core().count_work(message_.size());
@@ -113,27 +112,17 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
 }
 
 ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   if (sent_ == 0) {
     if (resource_->exhausted[detail::write_side]) return false;
     const ssize_t n = send_first();
-    if (n == -EAGAIN) {
-      resource_->exhausted[detail::write_side] = true;
-      return false;
-    }
-    if (detail::is_shortage(n)) {
-      static_cast<void>(resource_->wait_for_memory());
-      return false;
-    }
+    if (resource_->must_wait(detail::write_side, n)) return false;
     if (n < 0) {
       const int e = static_cast<int>(-n);
-      out = detail::concerns_descriptors(e)
-                ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
-                : resource_->end_of_writing(e, name);
-      return true;
+      return detail::complete(out,
+                              detail::concerns_descriptors(e)
+                                  ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, name)
+                                  : resource_->end_of_writing(e, name));
     }
     sent_ = static_cast<std::size_t>(n);
   }
@@ -147,63 +136,36 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
 }
 
 ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   if (resource_->exhausted[detail::read_side]) return false;
   detail::loop_core& loop = resource_->core();
   const mutable_buffer room = loop.buffer();
   const std::size_t size = std::min(max_bytes_, room.size());
   alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
   const ::iovec part{room.data(), size};
-  detail::message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
+  detail::message m{std::span(&part, 1)};
   m.control = control;
   m.control_size = sizeof control;
   std::vector<unique_fd> fds;
   fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now, so that lack of memory loses none
   const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
   loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
-  if (n == -EAGAIN) {
-    resource_->exhausted[detail::read_side] = true;
-    return false;
-  }
-  if (detail::is_shortage(n)) {
-    static_cast<void>(resource_->wait_for_memory());
-    return false;
-  }
-  if (n < 0) {
-    out = resource_->end_of_reading(static_cast<int>(-n), name);
-    return true;
-  }
+  if (resource_->must_wait(detail::read_side, n)) return false;
+  if (n < 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-n), name));
   const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
   const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (!all || fds.size() > max_fds_ || truncated) {
-    out = error(errc::fds_truncated, 0, name);
-    return true;
-  }
+  if (!all || fds.size() > max_fds_ || truncated)
+    return detail::complete(out, error(errc::fds_truncated, 0, name));
   if (n == 0 && fds.empty()) {
     // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
     // available.
     std::byte one;
     const ::iovec look{&one, 1};
-    detail::message peek;
-    peek.parts = std::span<const ::iovec>(&look, 1);
+    detail::message peek{std::span(&look, 1)};
     peek.peek = true;
     const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
-    if (there == -EAGAIN) {
-      resource_->exhausted[detail::read_side] = true;
-      return false;
-    }
-    if (detail::is_shortage(there)) {
-      static_cast<void>(resource_->wait_for_memory());
-      return false;
-    }
-    if (there <= 0) {
-      out = resource_->end_of_reading(static_cast<int>(-there), name);
-      return true;
-    }
+    if (resource_->must_wait(detail::read_side, there)) return false;
+    if (there <= 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-there), name));
   }
   // Control data of any kind ends a read early, so more bytes may follow.
   resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);

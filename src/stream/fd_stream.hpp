@@ -7,7 +7,7 @@
 #include "base/config.hpp"
 #include "base/result.hpp"
 #include "loop/loop.hpp"
-#include "stream/stream.hpp"
+#include "stream/descriptor_stream.hpp"
 
 #include <cstddef>
 #include <string_view>
@@ -17,33 +17,21 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// A descriptor that is read and written. It is in the poller while it is open.
-class fd_resource final : public stream_resource {
+/// A descriptor that is read and written.
+class fd_resource final : public descriptor_resource {
  public:
   /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
   fd_resource(loop_core& core, int fd, int& status);
-  ~fd_resource() override { close(); }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   progress finish() override { return progress::done; }
-  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
-  int release(bool restore) noexcept;
-  /// Whether the descriptor was blocking when it was taken over.
-  bool was_blocking = false;
 
  private:
   [[nodiscard]] bool is_fifo();
-  void shut() noexcept override { core().forget(registration_); }
-  progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_, *this);
-    return progress::waiting;
-  }
 
   file_service& files_;
-  registration registration_;
-  starved short_of_memory_;
 };
 
 }  // namespace detail
@@ -59,7 +47,7 @@ class fd_resource final : public stream_resource {
 /// a FIFO or a terminal may be followed by more bytes: each later receive asks the kernel again. It waits or
 /// returns bytes if another process has opened the other side since, or if the user of the terminal continues
 /// to type after the end-of-file character.
-class fd_stream : public byte_stream {
+class fd_stream : public descriptor_stream {
  public:
   fd_stream() = default;
 
@@ -69,18 +57,10 @@ class fd_stream : public byte_stream {
   /// shell's. It stays non-blocking after this stream is closed (see `release`), and the library may make it
   /// non-blocking again if other code makes it blocking.
   [[nodiscard]] static result<fd_stream> from_fd(int fd);
-  /// The descriptor, which this stream still owns; -1 if closed.
-  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
-  /// `closed_resource`.
-  ///
-  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
-  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
-  [[nodiscard]] int release(bool restore = false) noexcept;
   [[nodiscard]] socket_stream* socket() noexcept override { return nullptr; }
 
  private:
-  explicit fd_stream(detail::ref<detail::stream_resource> r) noexcept : byte_stream(std::move(r)) {}
+  explicit fd_stream(detail::ref<detail::descriptor_resource> r) noexcept : descriptor_stream(std::move(r)) {}
 };
 
 }}  // namespace anyio

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "stream/fd_stream.hpp"
+#include "system/new_socket.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -22,16 +23,14 @@ inline error fd_failure(ssize_t status, const char* operation) noexcept {
 }
 
 ANYIO_NET_FN fd_resource::fd_resource(loop_core& core, int fd, int& status)
-    : stream_resource(core), files_(files_of(core.system())) {
-  registration_.fd = fd;
-  status = core.watch(registration_, *this);
+    : descriptor_resource(core, fd, status), files_(files_of(core.system())) {
   file_identity identity;
   if (status == -EPERM && files_.identify(fd, identity) >= 0 && identity.is_character_device) {
+    registration_.fd = fd;
     static_cast<void>(
         core.enter(registration_, *this));  // for example /dev/null: always ready, so nothing to watch
     status = 0;
   }
-  if (status < 0) registration_.fd = -1;
 }
 
 ANYIO_NET_COLD bool fd_resource::is_fifo() {
@@ -56,11 +55,8 @@ ANYIO_NET_FN progress fd_resource::receive(mutable_buffer into, result<std::size
   }
   if (n > 0) {
     out = static_cast<std::size_t>(n);
-  } else if (n == -EAGAIN) {
-    exhausted[read_side] = true;
+  } else if (must_wait(read_side, n)) {
     return progress::waiting;
-  } else if (is_shortage(n)) {
-    return wait_for_memory();
   } else if (n == 0 || n == -EIO) {  // EIO: the other side of the terminal is closed
     out = error(errc::end_of_stream, 0, "receive");
   } else {
@@ -77,54 +73,29 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
     core().count_work(parts.size() * work_of_part, 0);
     const ssize_t n = files_.write(registration_.fd, parts);
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[write_side] = true;
-      return progress::waiting;
-    }
-    if (is_shortage(n)) return wait_for_memory();
-    if (n < 0) {
-      out = fd_failure(n, "send");
-      return progress::done;
-    }
+    if (must_wait(write_side, n)) return progress::waiting;
+    if (n < 0) return complete<progress::done>(out, fd_failure(n, "send"));
     data.advance(static_cast<std::size_t>(n));
     if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress fd_resource::send_eof(result<void>& out) {
-  out = error(errc::not_supported, 0, "send_eof");
-  return progress::done;
-}
-
-ANYIO_NET_COLD int fd_resource::release(bool restore) noexcept {
-  if (gone()) return -1;
-  const int fd = registration_.fd;
-  core().forget(registration_, false);
-  close();
-  if (restore && was_blocking) static_cast<void>(files_.make_blocking(fd));
-  return fd;
+  return complete<progress::done>(out, error(errc::not_supported, 0, "send_eof"));
 }
 
 }  // namespace detail
 
 ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   constexpr const char* what = "fd_stream";
-  const auto refuse = [&](int error_number, const char* reason) {
-    return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
-  };
   detail::loop_core& core = detail::loop_core::current();
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
-  int type = 0;
-  socklen_t size = sizeof type;
-  const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
-  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
-  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
+  const result<int> type = detail::type_of_socket(core.system(), fd, what);
+  if (!type) return type.error();
+  if (*type >= 0) return detail::refusal_of(what, 0, "a socket: use the from_fd of its kind");
   int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
+  if (status == -EPERM) return detail::refusal_of(what, EPERM, "a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
     r->was_blocking = status > 0;
@@ -132,10 +103,6 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   }
   if (status < 0) return error(errc::os_error, -status, what);
   return fd_stream(r);
-}
-
-ANYIO_NET_FN int fd_stream::release(bool restore) noexcept {
-  return resource_ ? static_cast<detail::fd_resource*>(resource_.get())->release(restore) : -1;
 }
 
 }}  // namespace anyio

@@ -39,13 +39,9 @@ ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
 }
 
 ANYIO_NET_FN progress memory_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (size_ != 0) {
-    out = take(into);
-    return progress::done;
-  }
+  if (size_ != 0) return complete<progress::done>(out, take(into));
   if (peer_ != nullptr && !peer_->eof_sent_) return progress::waiting;
-  out = error(errc::end_of_stream, 0, "receive");
-  return progress::done;
+  return complete<progress::done>(out, error(errc::end_of_stream, 0, "receive"));
 }
 
 ANYIO_NET_FN progress memory_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
@@ -53,34 +49,26 @@ ANYIO_NET_FN progress memory_resource::receive_view(std::size_t max_bytes, resul
   result<std::size_t> size(errc::cancelled);
   if (receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), size) == progress::waiting)
     return progress::waiting;
-  if (size.has_value()) {
-    out = std::string_view(reinterpret_cast<const char*>(room.data()), *size);
-  } else {
-    out = size.error();
-  }
-  return progress::done;
+  if (size.has_value())
+    return complete<progress::done>(out, std::string_view(reinterpret_cast<const char*>(room.data()), *size));
+  return complete<progress::done>(out, size.error());
 }
 
 ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
   while (!data.done()) {
-    if (peer_ == nullptr) {
-      out = error(errc::broken_resource, EPIPE, "send");
-      return progress::done;
-    }
+    if (peer_ == nullptr) return complete<progress::done>(out, error(errc::broken_resource, EPIPE, "send"));
     const std::size_t n = peer_->put(data.front());
     if (n == 0) return progress::waiting;
     data.advance(n);
     if (!data.done() && peer_->size_ == peer_->capacity_) return progress::waiting;
     if (data.rests() || (!data.done() && core().share_spent())) return progress::again;
   }
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress memory_resource::send_eof(result<void>& out) {
   if (!std::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress memory_resource::finish() { return progress::done; }

@@ -7,7 +7,9 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "stream/descriptor_stream.hpp"
 #include "stream/stream.hpp"
+#include "system/new_socket.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -21,38 +23,28 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-/// The number of system calls of one attempt; then other operations have a turn.
-inline constexpr int calls_of_attempt = 16;
-
-/// A connected stream socket. It is in the poller as long as it is open.
-class socket_resource : public stream_resource {
+/// A connected stream socket.
+class socket_resource : public descriptor_resource {
  public:
   /// Takes over the descriptor, unless it cannot be watched. Sets `status` to 0 or a negative errno.
-  socket_resource(loop_core& core, int fd, bool is_unix, int& status);
-  ~socket_resource() override { close(); }
+  socket_resource(loop_core& core, int fd, bool is_unix, int& status)
+      : descriptor_resource(core, fd, status), is_unix_(is_unix) {
+    poller_tells = true;
+  }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;
-  [[nodiscard]] int descriptor() const noexcept override { return registration_.fd; }
 
   /// Sends bytes of a file, and adds their number to `sent`.
   progress send_file(int file, std::uint64_t offset, std::uint64_t count, std::uint64_t& sent,
                      result<void>& out);
-  int release(bool restore) noexcept;
-  /// Whether the socket was blocking when it was taken over.
-  bool was_blocking = false;
 
   // --- for descriptor passing
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
-  /// Waits after a call that failed for lack of memory. The connection is not affected.
-  progress wait_for_memory() noexcept {
-    core().wait_for_memory(short_of_memory_, *this);
-    return progress::waiting;
-  }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -62,13 +54,10 @@ class socket_resource : public stream_resource {
   }
 
  private:
-  void shut() noexcept override { core().forget(registration_); }
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
 
-  registration registration_;
-  starved short_of_memory_;
   int broken_ = 0;               // the first errno that broke the connection
   std::uint32_t discarded_ = 0;  // KiB discarded by finish()
   bool is_unix_;
@@ -122,16 +111,8 @@ class [[nodiscard]] send_file_operation
 };
 
 /// A byte stream that is a socket.
-class socket_stream : public byte_stream {
+class socket_stream : public descriptor_stream {
  public:
-  /// The descriptor, which this stream still owns; -1 if closed.
-  [[nodiscard]] int native_handle() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  /// Releases the open descriptor to the caller, who then owns it. Pending operations end with
-  /// `closed_resource`.
-  ///
-  /// The descriptor stays non-blocking (O_NONBLOCK), which blocking code and other programs may not expect.
-  /// With `restore`, a descriptor that was blocking when `from_fd` took it over becomes blocking again.
-  [[nodiscard]] int release(bool restore = false) noexcept;
   /// Each pending operation makes one more attempt, then ends with `cancelled`. The stream stays usable.
   void cancel() noexcept {
     if (resource_) resource_->cancel();
@@ -149,7 +130,7 @@ class socket_stream : public byte_stream {
  protected:
   friend class detail::socket_access;
   socket_stream() = default;
-  explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : byte_stream(std::move(r)) {}
+  explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : descriptor_stream(std::move(r)) {}
   [[nodiscard]] detail::socket_resource* resource() const noexcept {
     return static_cast<detail::socket_resource*>(resource_.get());
   }
@@ -228,17 +209,12 @@ class unix_stream : public socket_stream {
 
 namespace detail {
 
-/// The facts that `adopt_socket` found about a descriptor.
-struct adopted_socket {
-  bool was_blocking = false;
-  int broken = 0;  // the errno that ended the connection, which the kernel reports only once
-};
-
 /// For the parts that make sockets. On failure the caller keeps the descriptor.
 class socket_access {
  public:
+  /// A null `local` is asked of the system.
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
-                                     const ip_endpoint* remote, const char* operation);
+                                     const ip_endpoint& remote, const char* operation);
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
   /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
@@ -247,25 +223,18 @@ class socket_access {
                                        std::shared_ptr<const std::string> remote, const char* operation);
 };
 
-/// The requirements of a `from_fd` function on a descriptor.
-struct wanted_socket {
-  const char* what;  // the prefix of the error: "tcp_stream"
-  bool is_unix;
-  int type;
-  bool connected;
-  bool listening = false;
-};
-/// Checks that a descriptor is such a socket, and then makes it non-blocking and close-on-exec.
-[[nodiscard]] result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted);
-
-/// Reads the address of a socket whose address is reported to others. Returns 0 or a negative errno.
-[[nodiscard]] int read_local_endpoint(backend& system, int fd, ip_endpoint& out);
-[[nodiscard]] ip_endpoint local_endpoint_of(backend& system, int fd);
-[[nodiscard]] ip_endpoint remote_endpoint_of(backend& system, int fd);
+/// The path, null if it is empty.
 [[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
-[[nodiscard]] std::string local_path_of(backend& system, int fd);
-[[nodiscard]] std::string remote_path_of(backend& system, int fd);
-[[nodiscard]] result<> set_int_option(backend& system, int fd, int level, int name, int value);
+
+/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
+/// `closed_resource`.
+[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
+                                     socklen_t size, const char* operation);
+/// getsockopt(2) for a user's socket. Returns the size of the value.
+[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
+                                              socklen_t size, const char* operation);
+/// An option of type int, of which the system may write only one byte.
+[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
 
 }  // namespace detail
 

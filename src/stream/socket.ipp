@@ -20,21 +20,12 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN socket_resource::socket_resource(loop_core& core, int fd, bool is_unix, int& status)
-    : stream_resource(core), is_unix_(is_unix) {
-  registration_.fd = fd;
-  poller_tells = true;
-  status = core.watch(registration_, *this);
-  if (status < 0) registration_.fd = -1;
-}
-
 ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
   more_may_follow = false;
   if (!is_unix_) return core().system().receive(registration_.fd, data, size);
   // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
   const ::iovec part{data, size};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
+  message m{std::span(&part, 1)};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
   more_may_follow = (m.flags & MSG_CTRUNC) != 0;
   return n;
@@ -45,8 +36,7 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
 ANYIO_NET_COLD int socket_resource::cause_of(int error_number) noexcept {
   if (error_number != ENOTCONN && error_number != EPIPE) return error_number;
   int why = 0;
-  socklen_t size = sizeof why;
-  const int asked = core().system().get_option(registration_.fd, SOL_SOCKET, SO_ERROR, &why, &size);
+  const int asked = read_option(core().system(), registration_.fd, SOL_SOCKET, SO_ERROR, why);
   return asked >= 0 && why != 0 ? why : error_number;
 }
 
@@ -73,10 +63,7 @@ ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char*
 }
 
 ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
-  if (ended_) {
-    out = end_of_reading(0, "receive");
-    return progress::done;
-  }
+  if (ended_) return complete<progress::done>(out, end_of_reading(0, "receive"));
   if (exhausted[read_side]) return progress::waiting;
   bool more_may_follow;
   const std::size_t size = std::min(into.size(), loop_core::most_of_call);
@@ -84,23 +71,14 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
   count_call(n);
   if (n > 0) {
     note_read(static_cast<std::size_t>(n), size, more_may_follow);
-    out = static_cast<std::size_t>(n);
-    return progress::done;
+    return complete<progress::done>(out, static_cast<std::size_t>(n));
   }
-  if (n == -EAGAIN) {
-    exhausted[read_side] = true;
-    return progress::waiting;
-  }
-  if (is_shortage(n)) return wait_for_memory();
-  out = end_of_reading(static_cast<int>(-n), "receive");
-  return progress::done;
+  if (must_wait(read_side, n)) return progress::waiting;
+  return complete<progress::done>(out, end_of_reading(static_cast<int>(-n), "receive"));
 }
 
 ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
-  if (data.done()) {
-    out = result<void>();
-    return progress::done;
-  }
+  if (data.done()) return complete<progress::done>(out, result<void>());
   if (exhausted[write_side]) return progress::waiting;
   do {
     ssize_t n;
@@ -115,25 +93,16 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       n = core().system().send_message(registration_.fd, m);
     }
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[write_side] = true;
-      return progress::waiting;
-    }
     if (n < 0) {
-      if (is_shortage(n)) return wait_for_memory();
+      if (must_wait(write_side, n)) return progress::waiting;
       if (is_unix_ && n == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
         note_cause(EPIPE);
-        out = error(errc::broken_resource, broken_, "send");
-        return progress::done;
+        return complete<progress::done>(out, error(errc::broken_resource, broken_, "send"));
       }
-      out = end_of_writing(static_cast<int>(-n), "send");
-      return progress::done;
+      return complete<progress::done>(out, end_of_writing(static_cast<int>(-n), "send"));
     }
     data.advance(static_cast<std::size_t>(n));
-    if (data.done()) {
-      out = result<void>();
-      return progress::done;
-    }
+    if (data.done()) return complete<progress::done>(out, result<void>());
   } while (!data.rests() && !core().share_spent());
   return progress::again;
 }
@@ -142,21 +111,19 @@ ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
   if (!eof_sent_) {
     const int status = core().system().shutdown(registration_.fd, SHUT_WR);
     if (status < 0) {
-      if (is_shortage(status)) return wait_for_memory();
-      out = end_of_writing(-status, "send_eof");
-      return progress::done;
+      if (must_wait(write_side, status)) return progress::waiting;
+      return complete<progress::done>(out, end_of_writing(-status, "send_eof"));
     }
     eof_sent_ = true;
   }
-  out = result<void>();
-  return progress::done;
+  return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress socket_resource::finish() {
   constexpr std::uint32_t discard_limit = 16 * 1024;  // KiB
   if (!eof_sent_) {
     const int status = core().system().shutdown(registration_.fd, SHUT_WR);
-    if (is_shortage(status)) return wait_for_memory();
+    if (must_wait(read_side, status)) return progress::waiting;
     eof_sent_ = true;
     if (status < 0) return progress::done;
   }
@@ -167,11 +134,7 @@ ANYIO_NET_FN progress socket_resource::finish() {
     bool more_may_follow;
     const ssize_t n = read_some(room.data(), room.size(), more_may_follow);
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[read_side] = true;
-      return progress::waiting;
-    }
-    if (is_shortage(n)) return wait_for_memory();
+    if (must_wait(read_side, n)) return progress::waiting;
     if (n <= 0) return progress::done;
     discarded_ += static_cast<std::uint32_t>(n / 1024 + 1);
     if (discarded_ > discard_limit) return progress::done;
@@ -229,16 +192,13 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
     const auto amount = static_cast<std::size_t>(std::min(count - sent, bytes_of_call));
     const ssize_t n = files_of(core().system()).send_file(registration_.fd, file, offset + sent, amount);
     count_call(n);
-    if (n == -EAGAIN) {
-      exhausted[write_side] = true;
-      return progress::waiting;
-    }
     if (n < 0) {
-      if (is_shortage(n)) return wait_for_memory();
+      if (must_wait(write_side, n)) return progress::waiting;
       const int e = static_cast<int>(-n);
-      out = concerns_file(e) ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, "send_file")
-                             : end_of_writing(e, "send_file");
-      return progress::done;
+      return complete<progress::done>(
+          out, concerns_file(e)
+                   ? error(e == EOPNOTSUPP ? errc::not_supported : errc::os_error, e, "send_file")
+                   : end_of_writing(e, "send_file"));
     }
     if (n == 0) return progress::done;  // the file ends here
     sent += static_cast<std::uint64_t>(n);
@@ -246,115 +206,31 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
   return progress::again;
 }
 
-ANYIO_NET_COLD int socket_resource::release(bool restore) noexcept {
-  if (gone()) return -1;
-  const int fd = registration_.fd;
-  core().forget(registration_, false);
-  close();
-  if (restore && was_blocking) static_cast<void>(files_of(core().system()).make_blocking(fd));
-  return fd;
-}
-
-ANYIO_NET_FN int read_local_endpoint(backend& system, int fd, ip_endpoint& out) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  if (status < 0) return status;
-  out = ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size).value_or(ip_endpoint());
-  return 0;
-}
-
-ANYIO_NET_FN ip_endpoint local_endpoint_of(backend& system, int fd) {
-  ip_endpoint out;
-  static_cast<void>(read_local_endpoint(system, fd, out));
-  return out;
-}
-
-ANYIO_NET_FN ip_endpoint remote_endpoint_of(backend& system, int fd) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address), size)
-      .value_or(ip_endpoint());
-}
-
-ANYIO_NET_COLD std::string local_path_of(backend& system, int fd) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  if (system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
-}
-
-ANYIO_NET_COLD std::string remote_path_of(backend& system, int fd) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  if (system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size) < 0) return {};
-  return unix_path(reinterpret_cast<const sockaddr*>(&address), size);
-}
-
 ANYIO_NET_COLD std::shared_ptr<const std::string> shared_path(std::string path) {
   return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
 }
 
-ANYIO_NET_FN result<> set_int_option(backend& system, int fd, int level, int name, int value) {
-  const int status = system.set_option(fd, level, name, &value, sizeof value);
-  if (status < 0) return error(errc::os_error, -status, "set_option");
+ANYIO_NET_FN result<> set_option_of(const resource* r, int level, int name, const void* value, socklen_t size,
+                                    const char* operation) {
+  if (r == nullptr || !r->open()) return error(errc::closed_resource, 0, operation);
+  const int status = r->core().system().set_option(r->descriptor(), level, name, value, size);
+  if (status < 0) return error(errc::os_error, -status, operation);
   return {};
 }
 
-/// Reports the past of a stream socket without a peer. Returns 1 if bytes of a connection that is gone are
-/// left. Otherwise returns a negative errno: the reason for its end, or an errno that says that there never
-/// was a connection. Takes nothing from the socket except that errno.
-[[gnu::cold]] inline ssize_t look_for_past(backend& system, int fd) {
-  if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connecting
-  char byte;
-  const ::iovec part{&byte, 1};
-  message m;
-  m.parts = std::span<const ::iovec>(&part, 1);
-  m.peek = true;
-  const ssize_t n = system.receive_message(fd, m);
-  return n == 0 ? -ENOTCONN : n;  // a failed attempt to connect also reads as an end
+ANYIO_NET_FN result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
+                                             socklen_t size, const char* operation) {
+  if (r == nullptr || !r->open()) return error(errc::closed_resource, 0, operation);
+  const int status = r->core().system().get_option(r->descriptor(), level, name, value, &size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  return size;
 }
 
-ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, const wanted_socket& wanted) {
-  adopted_socket adopted;
-  const auto refuse = [&](int error_number, const char* reason) {
-    return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
-  };
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
-  int type = 0;
-  socklen_t size = sizeof type;
-  const int asked = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, wanted.what);
-  if (asked < 0) return refuse(-asked, asked == -EBADF ? "not an open descriptor" : "not a socket");
-  sockaddr_storage address{};
-  size = sizeof address;
-  if (const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
-    return refuse(-status, "not a socket of this system");
-  const bool is_unix = address.ss_family == AF_UNIX;
-  const bool is_ip = address.ss_family == AF_INET || address.ss_family == AF_INET6;
-  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "a socket of another family");
-  if (type != wanted.type) return refuse(0, "a socket of another type");
-  if (wanted.connected) {
-    size = sizeof address;
-    if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
-        status < 0) {
-      const ssize_t past = wanted.type == SOCK_STREAM ? look_for_past(system, fd) : status;
-      if (past < 0 && past != -ECONNRESET)
-        return refuse(static_cast<int>(-past), "the socket is not connected");
-      if (past < 0) adopted.broken = ECONNRESET;
-    }
-  }
-  if (wanted.listening) {
-    int listens = 0;
-    size = sizeof listens;
-    if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
-      return refuse(0, "the socket does not listen");
-  }
-  const int status = files_of(system).adopt(fd);
-  if (status < 0) return error(errc::os_error, -status, wanted.what);
-  adopted.was_blocking = status > 0;
-  return adopted;
+ANYIO_NET_FN result<int> get_int_option_of(const resource* r, int level, int name) {
+  int value = 0;
+  const result<socklen_t> size = get_option_of(r, level, name, &value, sizeof value, "get_option");
+  if (!size) return size.error();
+  return *size == 1 ? static_cast<int>(*reinterpret_cast<const unsigned char*>(&value)) : value;
 }
 
 template <class Stream>
@@ -367,12 +243,12 @@ result<Stream> socket_access::with_past(result<Stream>&& s, const adopted_socket
 }
 
 ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd, const ip_endpoint* local,
-                                                        const ip_endpoint* remote, const char* operation) {
+                                                        const ip_endpoint& remote, const char* operation) {
   int status = 0;
   ref<tcp_resource> r(new tcp_resource(core, fd, status));
   if (status < 0) return error(errc::os_error, -status, operation);
-  r->local = local ? *local : local_endpoint_of(core.system(), fd);
-  r->remote = remote ? *remote : remote_endpoint_of(core.system(), fd);
+  r->local = local != nullptr ? *local : local_address_of(core.system(), fd).endpoint();
+  r->remote = remote;
   return tcp_stream(std::move(r));
 }
 
@@ -397,20 +273,13 @@ ANYIO_NET_FN errc send_file_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, closed());
   result<void> outcome;
   const detail::progress p = resource_->send_file(file_, offset_, count_, sent_, outcome);
   again = p == detail::progress::again;
   if (p != detail::progress::done) return false;
-  out = outcome.has_value() ? result<std::uint64_t>(sent_) : result<std::uint64_t>(outcome.error());
-  return true;
-}
-
-ANYIO_NET_FN int socket_stream::release(bool restore) noexcept {
-  return resource_ ? resource()->release(restore) : -1;
+  return detail::complete(
+      out, outcome.has_value() ? result<std::uint64_t>(sent_) : result<std::uint64_t>(outcome.error()));
 }
 
 ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t offset, std::uint64_t count) {
@@ -418,17 +287,11 @@ ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t 
 }
 
 ANYIO_NET_FN result<> socket_stream::set_option(int level, int name, int value) {
-  if (!*this) return error(errc::closed_resource, 0, "set_option");
-  return detail::set_int_option(resource_->core().system(), native_handle(), level, name, value);
+  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, "set_option");
 }
 
 ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
-  if (!*this) return error(errc::closed_resource, 0, "get_option");
-  int value = 0;
-  socklen_t size = sizeof value;
-  const int status = resource_->core().system().get_option(native_handle(), level, name, &value, &size);
-  if (status < 0) return error(errc::os_error, -status, "get_option");
-  return value;
+  return detail::get_int_option_of(resource_.get(), level, name);
 }
 
 ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
@@ -460,8 +323,9 @@ ANYIO_NET_COLD result<tcp_stream> tcp_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   const auto past = detail::adopt_socket(core.system(), fd, {"tcp_stream", false, SOCK_STREAM, true});
   if (!past) return past.error();
+  const ip_endpoint local = past->local.endpoint();
   return detail::socket_access::with_past(
-      detail::socket_access::make_tcp(core, fd, nullptr, nullptr, "tcp_stream"), *past);
+      detail::socket_access::make_tcp(core, fd, &local, past->remote.endpoint(), "tcp_stream"), *past);
 }
 
 ANYIO_NET_COLD std::string unix_stream::local_path() const {
@@ -476,44 +340,38 @@ ANYIO_NET_COLD std::string unix_stream::remote_path() const {
 
 ANYIO_NET_COLD result<unix_stream> unix_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
-  backend& system = core.system();
-  const auto past = detail::adopt_socket(system, fd, {"unix_stream", true, SOCK_STREAM, true});
+  const auto past = detail::adopt_socket(core.system(), fd, {"unix_stream", true, SOCK_STREAM, true});
   if (!past) return past.error();
   return detail::socket_access::with_past(
-      detail::socket_access::make_unix(core, fd, detail::shared_path(detail::local_path_of(system, fd)),
-                                       detail::shared_path(detail::remote_path_of(system, fd)),
-                                       "unix_stream"),
+      detail::socket_access::make_unix(core, fd, detail::shared_path(past->local.path()),
+                                       detail::shared_path(past->remote.path()), "unix_stream"),
       *past);
 }
 
 ANYIO_NET_COLD result<peer_credentials> unix_stream::credentials() const {
-  if (!*this) return error(errc::closed_resource, 0, "credentials");
 #if defined(SO_PEERCRED) && defined(__linux__)
   struct {  // struct ucred, which needs _GNU_SOURCE
     pid_t pid;
     uid_t uid;
     gid_t gid;
   } who{};
-  socklen_t size = sizeof who;
-  const int status =
-      resource_->core().system().get_option(native_handle(), SOL_SOCKET, SO_PEERCRED, &who, &size);
-  if (status < 0) return error(errc::os_error, -status, "credentials");
+  const auto size =
+      detail::get_option_of(resource_.get(), SOL_SOCKET, SO_PEERCRED, &who, sizeof who, "credentials");
+  if (!size) return size.error();
   return peer_credentials{who.pid, who.uid, who.gid};
 #elif defined(LOCAL_PEERCRED) && defined(SOL_LOCAL)
   xucred who{};
-  socklen_t size = sizeof who;
-  const int status =
-      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERCRED, &who, &size);
-  if (status < 0) return error(errc::os_error, -status, "credentials");
+  const auto size =
+      detail::get_option_of(resource_.get(), SOL_LOCAL, LOCAL_PEERCRED, &who, sizeof who, "credentials");
+  if (!size) return size.error();
   pid_t process = -1;
 #if defined(LOCAL_PEERPID)
-  size = sizeof process;
   static_cast<void>(
-      resource_->core().system().get_option(native_handle(), SOL_LOCAL, LOCAL_PEERPID, &process, &size));
+      detail::read_option(resource_->core().system(), native_handle(), SOL_LOCAL, LOCAL_PEERPID, process));
 #endif
   return peer_credentials{process, who.cr_uid, who.cr_groups[0]};
 #else
-  return error(errc::not_supported, 0, "credentials");
+  return error(*this ? errc::not_supported : errc::closed_resource, 0, "credentials");
 #endif
 }
 
@@ -522,17 +380,15 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
   int fds[2];
   if (const int status = core.system().open_pair(AF_UNIX, SOCK_STREAM, fds); status < 0)
     return error(errc::os_error, -status, "create_unix_stream_pair");
-  unique_fd one(fds[0]);
-  unique_fd other(fds[1]);
-  result<unix_stream> first =
-      detail::socket_access::make_unix(core, one.get(), nullptr, nullptr, "create_unix_stream_pair");
-  if (!first) return first.error();
-  static_cast<void>(one.release());
-  result<unix_stream> second =
-      detail::socket_access::make_unix(core, other.get(), nullptr, nullptr, "create_unix_stream_pair");
-  if (!second) return second.error();
-  static_cast<void>(other.release());
-  return std::pair<unix_stream, unix_stream>(*std::move(first), *std::move(second));
+  unique_fd ends[2] = {unique_fd(fds[0]), unique_fd(fds[1])};
+  unix_stream made[2];
+  for (int i = 0; i < 2; ++i) {
+    auto end = detail::socket_access::make_unix(core, fds[i], nullptr, nullptr, "create_unix_stream_pair");
+    if (!end) return end.error();
+    static_cast<void>(ends[i].release());
+    made[i] = *std::move(end);
+  }
+  return std::pair<unix_stream, unix_stream>(std::move(made[0]), std::move(made[1]));
 }
 
 }}  // namespace anyio

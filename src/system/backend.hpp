@@ -96,6 +96,9 @@ struct resolved {
   return status == -ENOBUFS || status == -ENOMEM;
 }
 
+/// The most calls that one attempt of an operation makes; then other operations have a turn.
+inline constexpr int calls_of_attempt = 16;
+
 // --- services: functions that few programs need. A virtual function is linked into every program that uses
 // its class, so the services are separate classes, and none of them has a virtual destructor.
 

@@ -16,10 +16,7 @@ ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host,
 
 ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
   if (connection_ != nullptr) return begin_handshake(std::move(*std::exchange(connection_, nullptr)), out);
-  if (stream_ != nullptr) {
-    out = std::move(*std::exchange(stream_, nullptr));
-    return true;
-  }
+  if (stream_ != nullptr) return complete(out, std::move(*std::exchange(stream_, nullptr)));
   const bool last = std::exchange(last_, false);
   if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
   result<tcp_stream> connection(errc::cancelled);
@@ -30,10 +27,7 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
 
 ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& connection,
                                                          result<tls_stream>& out) {
-  if (!connection.has_value()) {
-    out = result_access::failure<tls_stream>(connection);
-    return true;
-  }
+  if (!connection.has_value()) return complete(out, result_access::failure<tls_stream>(connection));
   options_.server_name = server_name_;
   const ip_endpoint remote = connection->remote_endpoint();
   shaking_ =

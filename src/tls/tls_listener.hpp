@@ -154,8 +154,7 @@ class [[nodiscard]] accept_operation<tls_stream>
 
   bool attempt(result<tls_stream>& out) {
     if (resource_->open()) return resource_->next(out);
-    out = closed();
-    return true;
+    return detail::complete(out, closed());
   }
   void left() noexcept {
     const bool waited = resource_ && resource_->waiting(detail::read_side) == this;

@@ -28,10 +28,7 @@ ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
     return true;
   }
   if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
-  if (failure_.code() != errc::ok) {
-    out = std::exchange(failure_, error());
-    return true;
-  }
+  if (failure_.code() != errc::ok) return complete(out, std::exchange(failure_, error()));
   if (!accept_.pending()) {
     accept_ = accept_operation<tcp_stream>(listener_);
     accept_.start(connection_came{this});

@@ -29,10 +29,7 @@ ANYIO_NET_FN errc tls_unwrap_operation::enter() noexcept {
 }
 
 ANYIO_NET_FN bool tls_unwrap_operation::attempt(result<tls_unwrapped>& out) {
-  if (!resource_->open()) {
-    out = error(errc::closed_resource, 0, name);
-    return true;
-  }
+  if (!resource_->open()) return complete(out, error(errc::closed_resource, 0, name));
   const progress p = resource_->unwrap(out);
   if (p == progress::again) again = true;
   return p == progress::done;
@@ -128,7 +125,7 @@ ANYIO_NET_FN void tls_wrap_operation::take_places() noexcept {
 ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
   if (remote == ip_endpoint()) {
     if (socket_stream* const socket = transport_->socket())
-      remote = detail::remote_endpoint_of(home().system(), socket->native_handle());
+      remote = detail::remote_address_of(home().system(), socket->native_handle()).endpoint();
   }
   const detail::ref<detail::tls_resource> begun(
       new detail::tls_resource(std::move(transport_), context_, standard_compatible_));
@@ -147,10 +144,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
     if (!begin_handshake(out)) return true;
     if (pending()) take_places();
   }
-  if (!resource_->open()) {
-    out = error(errc::closed_resource, 0, name);
-    return true;
-  }
+  if (!resource_->open()) return detail::complete(out, error(errc::closed_resource, 0, name));
   result<void> r;
   const detail::progress p = resource_->handshake(r);
   if (p == detail::progress::done) {
@@ -167,8 +161,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
     detail::loop_core& loop = home();
     loop.arm(patience_, detail::add(loop.now(), std::max(limit_, duration::zero())), *this);
   } else if (!patience_.armed()) {
-    out = error(errc::timed_out, 0, name);
-    return true;
+    return detail::complete(out, error(errc::timed_out, 0, name));
   }
   if (p == detail::progress::again) again = true;
   return false;

@@ -181,32 +181,29 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
     core().count_work(0, calls_of_handshake);
     flush_soon();
     switch (status) {
-      case tls_status::ok:
-        established_ = true;
-        out = result<void>();
-        return progress::done;
+      case tls_status::ok: established_ = true; return complete<progress::done>(out, result<void>());
       case tls_status::again: continue;
       case tls_status::failed:
-        out = error_access::with_operation(engine_failure_, tls_wrap_operation::name);
-        return progress::done;
+        return complete<progress::done>(
+            out, error_access::with_operation(engine_failure_, tls_wrap_operation::name));
       case tls_status::want_input:
         if (!must_pull()) continue;
         if (!pipe_.rx_eof) {
           const progress p = pull(read_side, failure);
           if (p != progress::done) return p;
           if (failure == errc::ok) continue;
-          out = error_access::with_operation(failure, tls_wrap_operation::name);
-          return progress::done;
+          return complete<progress::done>(out,
+                                          error_access::with_operation(failure, tls_wrap_operation::name));
         }
         [[fallthrough]];
       case tls_status::closed:
       case tls_status::truncated: break;
     }
     const bool told = write_failure_.code() != errc::ok;  // why the peer received nothing
-    out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
-               : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
-                                           "the connection ended within the handshake");
-    return progress::done;
+    return complete<progress::done>(
+        out, told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
+                  : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
+                                              "the connection ended within the handshake"));
   }
   return progress::again;
 }
@@ -269,8 +266,7 @@ ANYIO_NET_FN progress tls_resource::receive(mutable_buffer into, result<std::siz
     const std::size_t n = std::min(held_.size(), into.size());
     std::memcpy(into.data(), held_.data().data(), n);
     held_.consume(n);
-    out = n;
-    return progress::done;
+    return complete<progress::done>(out, n);
   }
   std::size_t n = 0;
   progress p;
@@ -284,8 +280,7 @@ ANYIO_NET_FN progress tls_resource::receive(mutable_buffer into, result<std::siz
 
 ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   const auto fail = [&](const error& e) {
-    out = error_access::with_operation(e, "send");
-    return progress::done;
+    return complete<progress::done>(out, error_access::with_operation(e, "send"));
   };
   writer_awaits_input_ = false;
   error failure;
@@ -297,8 +292,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
       if (p != progress::done) return p;
       if (failure.code() != errc::ok) return fail(failure);
       if (!data.done()) continue;
-      out = result<void>();
-      return progress::done;
+      return complete<progress::done>(out, result<void>());
     }
     if (engine_failed()) return fail(engine_failure_);
     const const_buffer piece(data.front().data(), std::min(data.front().size(), tls_record_size));
@@ -341,9 +335,9 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   if (!eof_sent_ && !engine_failed()) {
     if (engine_->info().version != "TLSv1.3") {
       // Under TLS 1.2 the peer would have to answer with its own close_notify and drop unsent data.
-      out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
-                                      "TLS 1.2 cannot end one direction alone");
-      return progress::done;
+      return complete<progress::done>(out,
+                                      error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
+                                                                "TLS 1.2 cannot end one direction alone"));
     }
     eof_sent_ = true;
     say_goodbye();
@@ -352,12 +346,8 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
   const progress p = failure.code() == errc::ok ? flush(failure) : progress::done;
   if (p != progress::done) return p;
   if (failure.code() == errc::ok) failure = engine_failure_;
-  if (failure.code() == errc::ok) {
-    out = result<void>();
-  } else {
-    out = error_access::with_operation(failure, "send_eof");
-  }
-  return progress::done;
+  if (failure.code() == errc::ok) return complete<progress::done>(out, result<void>());
+  return complete<progress::done>(out, error_access::with_operation(failure, "send_eof"));
 }
 
 ANYIO_NET_FN progress tls_resource::finish() {
@@ -407,8 +397,7 @@ ANYIO_NET_FN void tls_resource::shut() noexcept {
 
 ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
   const auto fail = [&](const error& e) {
-    out = error_access::with_operation(e, tls_unwrap_operation::name);
-    return progress::done;
+    return complete<progress::done>(out, error_access::with_operation(e, tls_unwrap_operation::name));
   };
   if (engine_failed()) return fail(engine_failure_);
   eof_sent_ = true;

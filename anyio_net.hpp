@@ -770,6 +770,14 @@ void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] sockl
 /// Does what `ip_endpoint::to_sockaddr` does, but leaves the unused part of the storage as it is.
 socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
 
+/// The family of the socket for an address, the unspecified address, and the machine itself.
+[[nodiscard]] inline int family_of(const ip_address& a) noexcept { return a.is_v6() ? AF_INET6 : AF_INET; }
+[[nodiscard]] inline ip_address any_address(bool v6) noexcept {
+  return v6 ? ip_address::any_v6() : ip_address::any_v4();
+}
+[[nodiscard]] inline ip_address loopback_address(bool v6) noexcept {
+  return v6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+}
 /// Whether it is an IPv4-mapped IPv6 address: "::ffff:127.0.0.1" (RFC 4291, section 2.5.5.2).
 [[nodiscard]] bool is_mapped(const ip_address& address) noexcept;
 /// Converts an IPv4-mapped address to IPv4, and returns any other address as it is.
@@ -6152,6 +6160,15 @@ class relay final : public node {
     return waiter != nullptr && waiter != this;
   }
   [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
+  /// Prepares a call of the inner stream. An error if it is closed, or another operation waits there.
+  [[nodiscard]] errc enter(resource& inner) noexcept {
+    leave();
+    if (!inner.open()) return errc::closed_resource;
+    if (is_taken(inner)) return errc::busy_resource;
+    // The outer stream is exhausted all the time, except after `refresh`: then the inner one has to look too.
+    if (!std::exchange(outer_.exhausted[side_], true)) inner.exhausted[side_] = false;
+    return errc::ok;
+  }
   /// Waits on the inner stream, which the outer stream keeps alive.
   void join(resource& inner) noexcept {
     leave();
@@ -6689,9 +6706,6 @@ class buffered_resource final : public stream_resource {
   relay relays_[2];
   bool let_go_ = false;
 };
-
-/// The number of reads from the inner stream that one attempt may make.
-inline constexpr int reads_of_attempt = 16;
 
 /// The error of a read that ended before it had enough bytes.
 [[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
@@ -7940,6 +7954,48 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   helper_call<name_look_up> call_;
 };
 
+/// Look-ups, one after another, as a part of the operation Derived. Derived has `look_up_ended()`, which is
+/// called if the answer arrives later.
+template <class Derived>
+class host_look_up {
+ protected:
+  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
+  /// later.
+  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      asked_ = false;
+      return true;
+    }
+    if (asked_) return false;
+    child_ = resolve_operation(host, port, family);
+    if (child_.attempt_for_parent(out)) return true;
+    asked_ = true;
+    child_.start(answered{this});
+    return false;
+  }
+  void withdraw_question() noexcept {
+    asked_ = false;
+    arrived_ = nullptr;
+    child_.withdraw();
+  }
+
+ private:
+  struct answered {
+    using internal = void;
+    host_look_up* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      static_cast<Derived*>(self)->look_up_ended();
+    }
+    node* owner() const noexcept { return static_cast<Derived*>(self); }
+  };
+
+  resolve_operation child_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+  bool asked_ = false;
+};
+
 struct address_look_up {
   std::shared_ptr<backend> system;
   ip_endpoint endpoint;
@@ -8162,7 +8218,8 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
 
 /// The operation that `create_tcp_listener` returns.
 class [[nodiscard]] create_tcp_listener_operation
-    : public operation<create_tcp_listener_operation, tcp_listener> {
+    : public operation<create_tcp_listener_operation, tcp_listener>,
+      private host_look_up<create_tcp_listener_operation> {
  public:
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
@@ -8171,25 +8228,16 @@ class [[nodiscard]] create_tcp_listener_operation
 
  private:
   friend class operation<create_tcp_listener_operation, tcp_listener>;
+  friend class host_look_up<create_tcp_listener_operation>;
 
-  struct names_came {
-    using internal = void;
-    create_tcp_listener_operation* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const {
-      self->arrived_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
   [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tcp_listener>& out);
-  void left() noexcept { names_.reset(); }
+  void left() noexcept { withdraw_question(); }
+  void look_up_ended() { run_now(); }
 
   std::string host_;
   tcp_listener_options options_;
   bool made_ = false;
-  std::optional<resolve_operation> names_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
 };
 
 }  // namespace detail
@@ -8739,48 +8787,6 @@ class connected_udp_socket : public ip_datagram_socket {
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
-
-/// Look-ups, one after another, as a part of the operation Derived. Derived has `look_up_ended()`, which is
-/// called if the answer arrives later.
-template <class Derived>
-class host_look_up {
- protected:
-  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
-  /// later.
-  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      asked_ = false;
-      return true;
-    }
-    if (asked_) return false;
-    child_ = resolve_operation(host, port, family);
-    if (child_.attempt_for_parent(out)) return true;
-    asked_ = true;
-    child_.start(answered{this});
-    return false;
-  }
-  void withdraw_question() noexcept {
-    asked_ = false;
-    arrived_ = nullptr;
-    child_.withdraw();
-  }
-
- private:
-  struct answered {
-    using internal = void;
-    host_look_up* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const {
-      self->arrived_ = &r;
-      static_cast<Derived*>(self)->look_up_ended();
-    }
-    node* owner() const noexcept { return static_cast<Derived*>(self); }
-  };
-
-  resolve_operation child_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-  bool asked_ = false;
-};
 
 /// The operation that `create_udp_socket` returns.
 class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
@@ -9413,7 +9419,6 @@ class tls_resource final : public stream_resource {
   void say_goodbye();
   tls_status read(mutable_buffer into, std::size_t& n, progress& p, error& failure);
   error end_of_reading(tls_status status);
-  bool may_use(relay& place, error& failure) noexcept;
   static void on_readable(resource& r, bool cancelled);
   static void on_writable(resource& r, bool cancelled);
 
@@ -10145,9 +10150,9 @@ class sim_network final : public security_service {
   ANYIO_NET_FN std::uint64_t entropy() override { return choices.noise(); }
 
   // --- readiness
-  int watch(int fd, std::uint64_t token);
+  /// Watches both directions, or only `once` the given ones.
+  int watch(int fd, std::uint64_t token, bool once = false, std::uint32_t interest = 0);
   void forget(int fd);
-  int watch_once(int fd, std::uint32_t interest, std::uint64_t token);
   /// The readiness of a socket.
   [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
@@ -10235,6 +10240,8 @@ class sim_network final : public security_service {
   int bind_ip(const sim_handle& s, ip_endpoint at);
   int bind_any(const sim_handle& s);
   int bind_path(const sim_handle& s, const std::string& path);
+  /// The live sockets of a type that are bound to a port, in the order of binding.
+  [[nodiscard]] std::vector<sim_handle> bound_to(int type, std::uint16_t port) const;
   [[nodiscard]] bool is_taken(const sim_socket& s, const ip_endpoint& at) const;
   [[nodiscard]] sim_handle listener_at(const ip_endpoint& at);
   [[nodiscard]] std::vector<sim_handle> receivers_of(const ip_endpoint& target,
@@ -12698,7 +12705,7 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 /// still be opened, and even bound to "::", but all IPv6 addresses are gone, ::1 included.
 [[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
   sockaddr_storage loopback{};
-  const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+  const ip_address own = loopback_address(family == AF_INET6);
   const socklen_t size = ip_endpoint{own, 0}.to_sockaddr(loopback);
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), size) == 0) return true;
   ifaddrs* list = nullptr;
@@ -16085,7 +16092,7 @@ ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, by
       object_(object),
       owned_(std::move(owned)),
       relays_{{*this, read_side}, {*this, write_side}} {
-  exhausted[read_side] = exhausted[write_side] = true;  // `refresh` clears one: the next attempt must look
+  exhausted[read_side] = exhausted[write_side] = true;  // see `relay::enter`
 }
 
 ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
@@ -16093,12 +16100,8 @@ ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
 /// Calls a verb of the inner stream, and waits there if the verb has to wait.
 template <class T, class Verb>
 progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb verb) {
-  relays_[s].leave();
-  const errc e = !inner_->open()                ? errc::closed_resource
-                 : relays_[s].is_taken(*inner_) ? errc::busy_resource
-                                                : errc::ok;
-  if (e != errc::ok) return complete<progress::done>(out, error(e, 0, name));
-  if (!std::exchange(exhausted[s], true)) inner_->exhausted[s] = false;
+  if (const errc e = relays_[s].enter(*inner_); e != errc::ok)
+    return complete<progress::done>(out, error(e, 0, name));
   const progress p = verb(*inner_);
   if (p == progress::waiting) relays_[s].join(*inner_);
   return p;
@@ -16204,7 +16207,7 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
   if (!resource_->open()) return complete(out, closed());
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -16230,7 +16233,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     filled_ += n;
   };
   for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -16293,7 +16296,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
     }
     searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
     if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -17360,7 +17363,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
   const bool is_mapped_v4 = is_mapped(target_.address);
-  new_socket made(system, target_.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM);
+  new_socket made(system, family_of(target_.address), SOCK_STREAM);
   if (settings_.no_delay) made.set_option(IPPROTO_TCP, TCP_NODELAY, 1);
   // On some systems an IPv6 socket reaches IPv4 only with this off.
   if (is_mapped_v4) made.set_option(IPPROTO_IPV6, IPV6_V6ONLY, 0);
@@ -17432,7 +17435,7 @@ ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host,
       made_(true) {
   // An address in text needs no look-up and no memory for one; the look-up rejects one of another family.
   const result<ip_address> address = ip_address::parse(host);
-  if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
+  if (address && (family_ == AF_UNSPEC || family_ == family_of(*address)))
     target_ = ip_endpoint{*address, port};
 }
 
@@ -17531,10 +17534,8 @@ inline void interleave_families(std::vector<ip_endpoint>& all) {
 
 ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
   stage_ = stage::race;
-  if (target_) {
-    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET))
-      return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
-  }
+  if (target_ && family_ != AF_UNSPEC && family_ != family_of(target_->address))
+    return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
   interleave_families(targets_);
   start_next();
   return go_on(out);
@@ -17551,8 +17552,7 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
                                     [&](const ip_endpoint& e) { return may_reach(e, target); });
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
-    settings.local =
-        ip_endpoint{target.address.is_v6() ? ip_address::any_v6() : ip_address::any_v4(), local_port_};
+    settings.local = ip_endpoint{any_address(target.address.is_v6()), local_port_};
   }
   auto* a = new racing_attempt(connect_attempt(target, settings));
   a->is_first = next_++ == 0;
@@ -17633,17 +17633,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     return complete(out, listen_tcp(loop, std::move(addresses), dual_stack, options_));
   }
   result<std::vector<ip_endpoint>> names(errc::cancelled);
-  if (arrived_ != nullptr) {
-    names = std::move(*std::exchange(arrived_, nullptr));
-  } else if (names_) {
-    return false;
-  } else {
-    names_.emplace(host_, options_.local_port, options_.family);
-    if (!names_->attempt_for_parent(names)) {
-      names_->start(names_came{this});
-      return false;
-    }
-  }
+  if (!ask(host_, options_.local_port, options_.family, names)) return false;
   if (!names.has_value()) return complete(out, result_access::failure<tcp_listener>(names));
   drop_missing_families(loop.system(), *names);
   return complete(out, listen_tcp(loop, *std::move(names), false, options_));
@@ -17830,7 +17820,7 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 [[gnu::cold]] inline new_socket listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
                                           const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
-  new_socket made(system, v6 ? AF_INET6 : AF_INET, SOCK_STREAM);
+  new_socket made(system, family_of(local.address), SOCK_STREAM);
 #if defined(SO_REUSEPORT_LB)
   constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: SO_REUSEPORT gives one listener all connections
 #else
@@ -17969,7 +17959,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
   const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+    return !names_of(system).has_family(family_of(e.address));
   };
   if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
 }
@@ -18223,8 +18213,6 @@ namespace detail {
 inline bool is_ip_family(int family) noexcept {
   return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
 }
-
-inline ip_address any_address(bool v6) noexcept { return v6 ? ip_address::any_v6() : ip_address::any_v4(); }
 
 ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
   const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
@@ -18685,7 +18673,7 @@ inline result<ref<udp_resource>> open_udp(const ip_endpoint* local, const ip_end
                                           const udp_options& options) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  const int family = (remote != nullptr ? remote : local)->address.is_v4() ? AF_INET : AF_INET6;
+  const int family = family_of((remote != nullptr ? remote : local)->address);
   const bool mapped =
       (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
   new_socket socket(system, family, SOCK_DGRAM);
@@ -18740,9 +18728,7 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_en
                                                                      const udp_options& options) {
   if (options.local_port == 0)
     return detail::datagram_access::wrap<connected_udp_socket>(detail::open_udp(nullptr, &remote, options));
-  return open(remote,
-              {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
-              options);
+  return open(remote, {detail::any_address(remote.address.is_v6()), options.local_port}, options);
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,
@@ -19304,8 +19290,6 @@ ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// The limit of engine calls per attempt; then other tasks get a turn.
-inline constexpr int tls_calls_of_attempt = 16;
 /// The cost of a step of a handshake, in system calls: some hundreds of microseconds.
 inline constexpr std::size_t calls_of_handshake = 128;
 /// The most plaintext in one record (RFC 8446, section 5.1).
@@ -19326,7 +19310,7 @@ ANYIO_NET_FN tls_resource::tls_resource(std::unique_ptr<byte_stream> transport,
       context_(std::move(context)),
       relays_{{*this, read_side, on_readable}, {*this, write_side, on_writable}},
       standard_compatible_(standard_compatible) {
-  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
+  exhausted[read_side] = exhausted[write_side] = true;  // see `relay::enter`
 }
 
 ANYIO_NET_FN tls_resource::~tls_resource() { close(); }
@@ -19340,19 +19324,6 @@ ANYIO_NET_FN tls_info tls_resource::info() const { return established_ ? engine_
 
 // --- the transport
 
-/// Whether the transport can be used on the side of a relay.
-ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
-  place.leave();
-  if (!inner_->open()) {
-    failure = errc::closed_resource;
-  } else if (place.is_taken(*inner_)) {
-    failure = errc::busy_resource;
-  } else {
-    return true;
-  }
-  return false;
-}
-
 /// Reads once from the transport, for a reader or a writer. It is done when data arrived, with an error, or
 /// with `rx_eof` when no more data follows.
 ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
@@ -19365,8 +19336,8 @@ ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
 
 ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
   relay& place = relays_[read_side];
-  if (!may_use(place, failure)) return progress::done;
-  if (!std::exchange(exhausted[read_side], true)) inner_->exhausted[read_side] = false;
+  failure = place.enter(*inner_);
+  if (failure != errc::ok) return progress::done;
   result<std::size_t> n(errc::cancelled);
   const std::size_t room = incoming_.empty() ? tls_read_ahead : tls_least_room;
   const progress p = inner_->receive(incoming_.prepare(room), n);
@@ -19391,11 +19362,11 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   pipe_.may_wait = 0;
   if (bytes.empty()) return progress::done;
   relay& place = relays_[write_side];
-  if (!may_use(place, failure)) {
+  failure = place.enter(*inner_);
+  if (failure != errc::ok) {
     if (reader_awaits_flush_) wake(read_side);
     return progress::done;
   }
-  if (!std::exchange(exhausted[write_side], true)) inner_->exhausted[write_side] = false;
   result<void> r = error(errc::closed_resource);
   const const_buffer all(bytes.data());
   outgoing data(std::span<const const_buffer>(&all, 1));
@@ -19471,7 +19442,7 @@ tls_status tls_resource::call(Verb verb) {
 
 ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   error failure;
-  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+  for (int calls = 0; calls < calls_of_attempt; ++calls) {
     const tls_status status = call([](tls_engine& e) { return e.handshake(); });
     core().count_work(0, calls_of_handshake);
     flush_soon();
@@ -19527,7 +19498,7 @@ ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, 
     failure = engine_failure_;
     return tls_status::failed;
   }
-  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+  for (int calls = 0; calls < calls_of_attempt; ++calls) {
     if (pipe_.tx.size() > tls_backlog && relays_[write_side].waits()) {
       reader_awaits_flush_ = true;
       p = progress::waiting;
@@ -19579,7 +19550,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   };
   writer_awaits_input_ = false;
   error failure;
-  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+  for (int calls = 0; calls < calls_of_attempt; ++calls) {
     if (write_failure_.code() != errc::ok) return fail(write_failure_);
     // Small records are sent together.
     if (data.done() || pipe_.tx.size() >= tls_record_size || relays_[write_side].waits()) {
@@ -19674,7 +19645,7 @@ ANYIO_NET_COLD void tls_resource::end_without_waiting() {
   // unread data may be tickets, of which no user knows.
   constexpr int reads = 64;
   std::byte room[tls_least_room];
-  for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
+  for (int i = 0; i < reads && relays_[read_side].enter(*inner_) == errc::ok; ++i) {
     result<std::size_t> n(errc::cancelled);
     inner_->exhausted[read_side] = false;
     if (inner_->receive(room, n) != progress::done || !n.has_value()) break;
@@ -20518,7 +20489,7 @@ class sim_backend final : public backend,
   int watch(int fd, std::uint64_t token) override { return traced("watch", fd, network_->watch(fd, token)); }
   void forget(int fd) override { network_->forget(fd); }
   int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool) override {
-    return traced("watch_once", fd, network_->watch_once(fd, interest, token));
+    return traced("watch_once", fd, network_->watch(fd, token, true, interest));
   }
   int poll_now(int fd, std::uint32_t interest) override {
     const sim_handle s = network_->find(fd);
@@ -20809,10 +20780,17 @@ inline bool covers(const sim_socket& s, const ip_address& target) {
   return target.is_v6() || s.option(IPPROTO_IPV6, IPV6_V6ONLY) == 0;
 }
 
+ANYIO_NET_FN std::vector<sim_handle> sim_network::bound_to(int type, std::uint16_t port) const {
+  std::vector<sim_handle> found;
+  for (const auto& place : ports_)
+    if (const sim_handle s = place.lock();
+        s != nullptr && !s->gone && s->type == type && s->local.port == port)
+      found.push_back(s);
+  return found;
+}
+
 ANYIO_NET_FN bool sim_network::is_taken(const sim_socket& s, const ip_endpoint& at) const {
-  for (const auto& place : ports_) {
-    const sim_handle other = place.lock();
-    if (other == nullptr || other->gone || other->type != s.type || other->local.port != at.port) continue;
+  for (const sim_handle& other : bound_to(s.type, at.port)) {
     sim_socket wanted;
     wanted.family = s.family;
     wanted.local = at;
@@ -20849,7 +20827,7 @@ ANYIO_NET_FN int sim_network::bind_ip(const sim_handle& s, ip_endpoint at) {
 }
 
 ANYIO_NET_FN int sim_network::bind_any(const sim_handle& s) {
-  return bind_ip(s, ip_endpoint{s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4(), 0});
+  return bind_ip(s, ip_endpoint{any_address(s->family == AF_INET6), 0});
 }
 
 ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& path) {
@@ -20897,11 +20875,8 @@ ANYIO_NET_FN int sim_network::listen(const sim_handle& s, int backlog) {
     if (!s->is_ip()) return -EINVAL;
     if (const int status = bind_any(s); status < 0) return status;
   }
-  for (const auto& place : ports_) {
-    const sim_handle other = place.lock();
-    if (other == nullptr || other == s || other->gone || other->stage != sim_socket::state::listening)
-      continue;
-    if (!s->is_ip() || other->local.port != s->local.port || other->type != SOCK_STREAM) continue;
+  for (const sim_handle& other : bound_to(SOCK_STREAM, s->local.port)) {
+    if (!s->is_ip() || other == s || other->stage != sim_socket::state::listening) continue;
     if (!covers(*other, s->local.address) && !covers(*s, other->local.address)) continue;
     if (s->option(SOL_SOCKET, SO_REUSEPORT) == 0 || other->option(SOL_SOCKET, SO_REUSEPORT) == 0)
       return -EADDRINUSE;
@@ -20922,11 +20897,8 @@ ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handl
 ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
   std::vector<sim_handle> found;
   bool special = false;
-  for (const auto& place : ports_) {
-    const sim_handle s = place.lock();
-    if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
-      continue;
-    if (!covers(*s, at.address)) continue;
+  for (const sim_handle& s : bound_to(SOCK_STREAM, at.port)) {
+    if (s->stage != sim_socket::state::listening || !covers(*s, at.address)) continue;
     const bool is_special = !is_any(s->local.address);
     if (special && !is_special) continue;
     if (is_special && !special) found.clear();  // a specific address takes precedence
@@ -20992,7 +20964,7 @@ ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::strin
 inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
   if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
-  return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  return loopback_address(!v4);
 }
 
 ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* address, socklen_t size) {
@@ -21007,8 +20979,7 @@ ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* addre
       case sim_socket::state::listening: return -EISCONN;
       case sim_socket::state::refused:  // reports the error; the socket may try again
         s->stage = sim_socket::state::fresh;
-        if (s->roaming)
-          s->local.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+        if (s->roaming) s->local.address = any_address(s->family == AF_INET6);
         if (s->unnamed) s->bound = false;
         return s->broken != 0 ? -std::exchange(s->broken, 0) : -ECONNABORTED;
       case sim_socket::state::fresh: break;
@@ -21026,8 +20997,7 @@ ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* addre
     s->unnamed = true;
   }
   s->roaming = s->roaming || is_any(s->local.address);
-  if (is_any(s->local.address))
-    s->local.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  if (is_any(s->local.address)) s->local.address = loopback_address(to.address.is_v6());
   s->remote = to;
   if (s->type == SOCK_DGRAM) {
     s->stage = sim_socket::state::connected;
@@ -21160,8 +21130,7 @@ ANYIO_NET_FN int sim_network::address_of(const sim_handle& s, bool remote, socka
                                          socklen_t* size) {
   if (remote && (s->stage != sim_socket::state::connected || is_over(*s))) return -ENOTCONN;
   ip_endpoint endpoint = remote ? s->remote : s->local;
-  if (!remote && !s->bound && s->is_ip())
-    endpoint.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+  if (!remote && !s->bound && s->is_ip()) endpoint.address = any_address(s->family == AF_INET6);
   write_sim_address(*s, endpoint, remote ? s->remote_path : s->local_path, address, size);
   return 0;
 }
@@ -21490,9 +21459,7 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
   std::vector<sim_handle> found;
   const bool broadcast = target.address == ip_address::v4(0xffffffff);
   int best = -1;
-  for (const auto& place : ports_) {
-    const sim_handle s = place.lock();
-    if (s == nullptr || s->gone || s->type != SOCK_DGRAM || s->local.port != target.port) continue;
+  for (const sim_handle& s : bound_to(SOCK_DGRAM, target.port)) {
     const bool connected = s->stage == sim_socket::state::connected;
     if (connected && s->remote != from) continue;
     if (target.address.is_multicast()) {
@@ -21544,8 +21511,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     if (s->sending_over) return -EPIPE;
     a.target = to;
     a.chunk.from = s->local;
-    if (is_any(a.chunk.from.address))
-      a.chunk.from.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+    if (is_any(a.chunk.from.address)) a.chunk.from.address = loopback_address(to.address.is_v6());
     gather(m, total, a.chunk.data);
     const bool multicast = to.address.is_multicast();
     const bool v4 = to.address.is_v4();
@@ -21852,12 +21818,13 @@ ANYIO_NET_FN void sim_network::changed(sim_socket& s) {
   }
 }
 
-ANYIO_NET_FN int sim_network::watch(int fd, std::uint64_t token) {
+ANYIO_NET_FN int sim_network::watch(int fd, std::uint64_t token, bool once, std::uint32_t interest) {
   const auto found = descriptors_.find(fd);
   if (found == descriptors_.end()) return refusal(fd);
   descriptor& d = found->second;
   if (d.watched) return -EEXIST;
-  d.watched = true;
+  (once ? d.armed : d.watched) = true;
+  if (once) d.interest = interest;
   d.token = token;
   signal(fd, d);
   return 0;
@@ -21866,18 +21833,6 @@ ANYIO_NET_FN int sim_network::watch(int fd, std::uint64_t token) {
 ANYIO_NET_FN void sim_network::forget(int fd) {
   const auto found = descriptors_.find(fd);
   if (found != descriptors_.end()) found->second.watched = found->second.armed = false;
-}
-
-ANYIO_NET_FN int sim_network::watch_once(int fd, std::uint32_t interest, std::uint64_t token) {
-  const auto found = descriptors_.find(fd);
-  if (found == descriptors_.end()) return refusal(fd);
-  descriptor& d = found->second;
-  if (d.watched) return -EEXIST;
-  d.armed = true;
-  d.interest = interest;
-  d.token = token;
-  signal(fd, d);
-  return 0;
 }
 
 ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {

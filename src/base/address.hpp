@@ -150,6 +150,14 @@ void set_sockaddr_size([[maybe_unused]] Storage& storage, [[maybe_unused]] sockl
 /// Does what `ip_endpoint::to_sockaddr` does, but leaves the unused part of the storage as it is.
 socklen_t write_sockaddr(const ip_endpoint& endpoint, sockaddr_storage& storage) noexcept;
 
+/// The family of the socket for an address, the unspecified address, and the machine itself.
+[[nodiscard]] inline int family_of(const ip_address& a) noexcept { return a.is_v6() ? AF_INET6 : AF_INET; }
+[[nodiscard]] inline ip_address any_address(bool v6) noexcept {
+  return v6 ? ip_address::any_v6() : ip_address::any_v4();
+}
+[[nodiscard]] inline ip_address loopback_address(bool v6) noexcept {
+  return v6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+}
 /// Whether it is an IPv4-mapped IPv6 address: "::ffff:127.0.0.1" (RFC 4291, section 2.5.5.2).
 [[nodiscard]] bool is_mapped(const ip_address& address) noexcept;
 /// Converts an IPv4-mapped address to IPv4, and returns any other address as it is.

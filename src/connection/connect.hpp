@@ -180,7 +180,8 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
 
 /// The operation that `create_tcp_listener` returns.
 class [[nodiscard]] create_tcp_listener_operation
-    : public operation<create_tcp_listener_operation, tcp_listener> {
+    : public operation<create_tcp_listener_operation, tcp_listener>,
+      private host_look_up<create_tcp_listener_operation> {
  public:
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
@@ -189,25 +190,16 @@ class [[nodiscard]] create_tcp_listener_operation
 
  private:
   friend class operation<create_tcp_listener_operation, tcp_listener>;
+  friend class host_look_up<create_tcp_listener_operation>;
 
-  struct names_came {
-    using internal = void;
-    create_tcp_listener_operation* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const {
-      self->arrived_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
   [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tcp_listener>& out);
-  void left() noexcept { names_.reset(); }
+  void left() noexcept { withdraw_question(); }
+  void look_up_ended() { run_now(); }
 
   std::string host_;
   tcp_listener_options options_;
   bool made_ = false;
-  std::optional<resolve_operation> names_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
 };
 
 }  // namespace detail

@@ -23,7 +23,7 @@ ANYIO_NET_FN bool connect_attempt::begin_connect(result<tcp_stream>& out) {
   loop_core& loop = loop_core::current();
   backend& system = loop.system();
   const bool is_mapped_v4 = is_mapped(target_.address);
-  new_socket made(system, target_.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM);
+  new_socket made(system, family_of(target_.address), SOCK_STREAM);
   if (settings_.no_delay) made.set_option(IPPROTO_TCP, TCP_NODELAY, 1);
   // On some systems an IPv6 socket reaches IPv4 only with this off.
   if (is_mapped_v4) made.set_option(IPPROTO_IPV6, IPV6_V6ONLY, 0);
@@ -95,7 +95,7 @@ ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host,
       made_(true) {
   // An address in text needs no look-up and no memory for one; the look-up rejects one of another family.
   const result<ip_address> address = ip_address::parse(host);
-  if (address && (family_ == AF_UNSPEC || family_ == (address->is_v6() ? AF_INET6 : AF_INET)))
+  if (address && (family_ == AF_UNSPEC || family_ == family_of(*address)))
     target_ = ip_endpoint{*address, port};
 }
 
@@ -194,10 +194,8 @@ inline void interleave_families(std::vector<ip_endpoint>& all) {
 
 ANYIO_NET_FN bool connect_tcp_operation::begin_race(result<tcp_stream>& out) {
   stage_ = stage::race;
-  if (target_) {
-    if (family_ != AF_UNSPEC && family_ != (target_->address.is_v6() ? AF_INET6 : AF_INET))
-      return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
-  }
+  if (target_ && family_ != AF_UNSPEC && family_ != family_of(target_->address))
+    return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
   interleave_families(targets_);
   start_next();
   return go_on(out);
@@ -214,8 +212,7 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
                                     [&](const ip_endpoint& e) { return may_reach(e, target); });
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
-    settings.local =
-        ip_endpoint{target.address.is_v6() ? ip_address::any_v6() : ip_address::any_v4(), local_port_};
+    settings.local = ip_endpoint{any_address(target.address.is_v6()), local_port_};
   }
   auto* a = new racing_attempt(connect_attempt(target, settings));
   a->is_first = next_++ == 0;
@@ -296,17 +293,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     return complete(out, listen_tcp(loop, std::move(addresses), dual_stack, options_));
   }
   result<std::vector<ip_endpoint>> names(errc::cancelled);
-  if (arrived_ != nullptr) {
-    names = std::move(*std::exchange(arrived_, nullptr));
-  } else if (names_) {
-    return false;
-  } else {
-    names_.emplace(host_, options_.local_port, options_.family);
-    if (!names_->attempt_for_parent(names)) {
-      names_->start(names_came{this});
-      return false;
-    }
-  }
+  if (!ask(host_, options_.local_port, options_.family, names)) return false;
   if (!names.has_value()) return complete(out, result_access::failure<tcp_listener>(names));
   drop_missing_families(loop.system(), *names);
   return complete(out, listen_tcp(loop, *std::move(names), false, options_));

@@ -188,7 +188,7 @@ ANYIO_NET_COLD std::vector<ip_endpoint> any_addresses(backend& system, int famil
 [[gnu::cold]] inline new_socket listen_at(backend& system, const ip_endpoint& local, bool dual_stack,
                                           const tcp_listener_options& options) {
   const bool v6 = local.address.is_v6();
-  new_socket made(system, v6 ? AF_INET6 : AF_INET, SOCK_STREAM);
+  new_socket made(system, family_of(local.address), SOCK_STREAM);
 #if defined(SO_REUSEPORT_LB)
   constexpr int share_port = SO_REUSEPORT_LB;  // FreeBSD: SO_REUSEPORT gives one listener all connections
 #else

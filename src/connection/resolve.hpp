@@ -75,6 +75,48 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   helper_call<name_look_up> call_;
 };
 
+/// Look-ups, one after another, as a part of the operation Derived. Derived has `look_up_ended()`, which is
+/// called if the answer arrives later.
+template <class Derived>
+class host_look_up {
+ protected:
+  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
+  /// later.
+  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
+    if (arrived_ != nullptr) {
+      out = std::move(*std::exchange(arrived_, nullptr));
+      asked_ = false;
+      return true;
+    }
+    if (asked_) return false;
+    child_ = resolve_operation(host, port, family);
+    if (child_.attempt_for_parent(out)) return true;
+    asked_ = true;
+    child_.start(answered{this});
+    return false;
+  }
+  void withdraw_question() noexcept {
+    asked_ = false;
+    arrived_ = nullptr;
+    child_.withdraw();
+  }
+
+ private:
+  struct answered {
+    using internal = void;
+    host_look_up* self;
+    void operator()(result<std::vector<ip_endpoint>>&& r) const {
+      self->arrived_ = &r;
+      static_cast<Derived*>(self)->look_up_ended();
+    }
+    node* owner() const noexcept { return static_cast<Derived*>(self); }
+  };
+
+  resolve_operation child_;
+  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
+  bool asked_ = false;
+};
+
 struct address_look_up {
   std::shared_ptr<backend> system;
   ip_endpoint endpoint;

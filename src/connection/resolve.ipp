@@ -12,7 +12,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
   const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(e.address.is_v6() ? AF_INET6 : AF_INET);
+    return !names_of(system).has_family(family_of(e.address));
   };
   if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
 }

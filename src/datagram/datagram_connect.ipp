@@ -14,8 +14,6 @@ inline bool is_ip_family(int family) noexcept {
   return family == AF_UNSPEC || family == AF_INET || family == AF_INET6;
 }
 
-inline ip_address any_address(bool v6) noexcept { return v6 ? ip_address::any_v6() : ip_address::any_v4(); }
-
 ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
   const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
   return enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;

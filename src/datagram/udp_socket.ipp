@@ -21,7 +21,7 @@ inline result<ref<udp_resource>> open_udp(const ip_endpoint* local, const ip_end
                                           const udp_options& options) {
   loop_core& core = loop_core::current();
   backend& system = core.system();
-  const int family = (remote != nullptr ? remote : local)->address.is_v4() ? AF_INET : AF_INET6;
+  const int family = family_of((remote != nullptr ? remote : local)->address);
   const bool mapped =
       (local != nullptr && is_mapped(local->address)) || (remote != nullptr && is_mapped(remote->address));
   new_socket socket(system, family, SOCK_DGRAM);
@@ -76,9 +76,7 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_en
                                                                      const udp_options& options) {
   if (options.local_port == 0)
     return detail::datagram_access::wrap<connected_udp_socket>(detail::open_udp(nullptr, &remote, options));
-  return open(remote,
-              {remote.address.is_v4() ? ip_address::any_v4() : ip_address::any_v6(), options.local_port},
-              options);
+  return open(remote, {detail::any_address(remote.address.is_v6()), options.local_port}, options);
 }
 
 ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::open(const ip_endpoint& remote,

@@ -31,7 +31,7 @@ class sim_backend final : public backend,
   int watch(int fd, std::uint64_t token) override { return traced("watch", fd, network_->watch(fd, token)); }
   void forget(int fd) override { network_->forget(fd); }
   int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool) override {
-    return traced("watch_once", fd, network_->watch_once(fd, interest, token));
+    return traced("watch_once", fd, network_->watch(fd, token, true, interest));
   }
   int poll_now(int fd, std::uint32_t interest) override {
     const sim_handle s = network_->find(fd);

@@ -320,9 +320,7 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
   std::vector<sim_handle> found;
   const bool broadcast = target.address == ip_address::v4(0xffffffff);
   int best = -1;
-  for (const auto& place : ports_) {
-    const sim_handle s = place.lock();
-    if (s == nullptr || s->gone || s->type != SOCK_DGRAM || s->local.port != target.port) continue;
+  for (const sim_handle& s : bound_to(SOCK_DGRAM, target.port)) {
     const bool connected = s->stage == sim_socket::state::connected;
     if (connected && s->remote != from) continue;
     if (target.address.is_multicast()) {
@@ -374,8 +372,7 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     if (s->sending_over) return -EPIPE;
     a.target = to;
     a.chunk.from = s->local;
-    if (is_any(a.chunk.from.address))
-      a.chunk.from.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+    if (is_any(a.chunk.from.address)) a.chunk.from.address = loopback_address(to.address.is_v6());
     gather(m, total, a.chunk.data);
     const bool multicast = to.address.is_multicast();
     const bool v4 = to.address.is_v4();

@@ -141,9 +141,9 @@ class sim_network final : public security_service {
   ANYIO_NET_FN std::uint64_t entropy() override { return choices.noise(); }
 
   // --- readiness
-  int watch(int fd, std::uint64_t token);
+  /// Watches both directions, or only `once` the given ones.
+  int watch(int fd, std::uint64_t token, bool once = false, std::uint32_t interest = 0);
   void forget(int fd);
-  int watch_once(int fd, std::uint32_t interest, std::uint64_t token);
   /// The readiness of a socket.
   [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
@@ -231,6 +231,8 @@ class sim_network final : public security_service {
   int bind_ip(const sim_handle& s, ip_endpoint at);
   int bind_any(const sim_handle& s);
   int bind_path(const sim_handle& s, const std::string& path);
+  /// The live sockets of a type that are bound to a port, in the order of binding.
+  [[nodiscard]] std::vector<sim_handle> bound_to(int type, std::uint16_t port) const;
   [[nodiscard]] bool is_taken(const sim_socket& s, const ip_endpoint& at) const;
   [[nodiscard]] sim_handle listener_at(const ip_endpoint& at);
   [[nodiscard]] std::vector<sim_handle> receivers_of(const ip_endpoint& target,

@@ -229,12 +229,13 @@ ANYIO_NET_FN void sim_network::changed(sim_socket& s) {
   }
 }
 
-ANYIO_NET_FN int sim_network::watch(int fd, std::uint64_t token) {
+ANYIO_NET_FN int sim_network::watch(int fd, std::uint64_t token, bool once, std::uint32_t interest) {
   const auto found = descriptors_.find(fd);
   if (found == descriptors_.end()) return refusal(fd);
   descriptor& d = found->second;
   if (d.watched) return -EEXIST;
-  d.watched = true;
+  (once ? d.armed : d.watched) = true;
+  if (once) d.interest = interest;
   d.token = token;
   signal(fd, d);
   return 0;
@@ -243,18 +244,6 @@ ANYIO_NET_FN int sim_network::watch(int fd, std::uint64_t token) {
 ANYIO_NET_FN void sim_network::forget(int fd) {
   const auto found = descriptors_.find(fd);
   if (found != descriptors_.end()) found->second.watched = found->second.armed = false;
-}
-
-ANYIO_NET_FN int sim_network::watch_once(int fd, std::uint32_t interest, std::uint64_t token) {
-  const auto found = descriptors_.find(fd);
-  if (found == descriptors_.end()) return refusal(fd);
-  descriptor& d = found->second;
-  if (d.watched) return -EEXIST;
-  d.armed = true;
-  d.interest = interest;
-  d.token = token;
-  signal(fd, d);
-  return 0;
 }
 
 ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {

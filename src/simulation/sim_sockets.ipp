@@ -71,10 +71,17 @@ inline bool covers(const sim_socket& s, const ip_address& target) {
   return target.is_v6() || s.option(IPPROTO_IPV6, IPV6_V6ONLY) == 0;
 }
 
+ANYIO_NET_FN std::vector<sim_handle> sim_network::bound_to(int type, std::uint16_t port) const {
+  std::vector<sim_handle> found;
+  for (const auto& place : ports_)
+    if (const sim_handle s = place.lock();
+        s != nullptr && !s->gone && s->type == type && s->local.port == port)
+      found.push_back(s);
+  return found;
+}
+
 ANYIO_NET_FN bool sim_network::is_taken(const sim_socket& s, const ip_endpoint& at) const {
-  for (const auto& place : ports_) {
-    const sim_handle other = place.lock();
-    if (other == nullptr || other->gone || other->type != s.type || other->local.port != at.port) continue;
+  for (const sim_handle& other : bound_to(s.type, at.port)) {
     sim_socket wanted;
     wanted.family = s.family;
     wanted.local = at;
@@ -111,7 +118,7 @@ ANYIO_NET_FN int sim_network::bind_ip(const sim_handle& s, ip_endpoint at) {
 }
 
 ANYIO_NET_FN int sim_network::bind_any(const sim_handle& s) {
-  return bind_ip(s, ip_endpoint{s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4(), 0});
+  return bind_ip(s, ip_endpoint{any_address(s->family == AF_INET6), 0});
 }
 
 ANYIO_NET_FN int sim_network::bind_path(const sim_handle& s, const std::string& path) {
@@ -159,11 +166,8 @@ ANYIO_NET_FN int sim_network::listen(const sim_handle& s, int backlog) {
     if (!s->is_ip()) return -EINVAL;
     if (const int status = bind_any(s); status < 0) return status;
   }
-  for (const auto& place : ports_) {
-    const sim_handle other = place.lock();
-    if (other == nullptr || other == s || other->gone || other->stage != sim_socket::state::listening)
-      continue;
-    if (!s->is_ip() || other->local.port != s->local.port || other->type != SOCK_STREAM) continue;
+  for (const sim_handle& other : bound_to(SOCK_STREAM, s->local.port)) {
+    if (!s->is_ip() || other == s || other->stage != sim_socket::state::listening) continue;
     if (!covers(*other, s->local.address) && !covers(*s, other->local.address)) continue;
     if (s->option(SOL_SOCKET, SO_REUSEPORT) == 0 || other->option(SOL_SOCKET, SO_REUSEPORT) == 0)
       return -EADDRINUSE;
@@ -184,11 +188,8 @@ ANYIO_NET_FN void sim_network::connect_ends(const sim_handle& a, const sim_handl
 ANYIO_NET_FN sim_handle sim_network::listener_at(const ip_endpoint& at) {
   std::vector<sim_handle> found;
   bool special = false;
-  for (const auto& place : ports_) {
-    const sim_handle s = place.lock();
-    if (s == nullptr || s->gone || s->stage != sim_socket::state::listening || s->local.port != at.port)
-      continue;
-    if (!covers(*s, at.address)) continue;
+  for (const sim_handle& s : bound_to(SOCK_STREAM, at.port)) {
+    if (s->stage != sim_socket::state::listening || !covers(*s, at.address)) continue;
     const bool is_special = !is_any(s->local.address);
     if (special && !is_special) continue;
     if (is_special && !special) found.clear();  // a specific address takes precedence
@@ -254,7 +255,7 @@ ANYIO_NET_FN int sim_network::connect_unix(const sim_handle& s, const std::strin
 inline ip_address own_address(const sim_socket& s, const ip_address& any) {
   const bool v4 = any.is_v4() || (s.bound && s.local.address.is_v4());
   if (s.family == AF_INET && s.bound && !is_any(s.local.address)) return s.local.address;
-  return v4 ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  return loopback_address(!v4);
 }
 
 ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* address, socklen_t size) {
@@ -269,8 +270,7 @@ ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* addre
       case sim_socket::state::listening: return -EISCONN;
       case sim_socket::state::refused:  // reports the error; the socket may try again
         s->stage = sim_socket::state::fresh;
-        if (s->roaming)
-          s->local.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+        if (s->roaming) s->local.address = any_address(s->family == AF_INET6);
         if (s->unnamed) s->bound = false;
         return s->broken != 0 ? -std::exchange(s->broken, 0) : -ECONNABORTED;
       case sim_socket::state::fresh: break;
@@ -288,8 +288,7 @@ ANYIO_NET_FN int sim_network::connect(const sim_handle& s, const sockaddr* addre
     s->unnamed = true;
   }
   s->roaming = s->roaming || is_any(s->local.address);
-  if (is_any(s->local.address))
-    s->local.address = to.address.is_v4() ? ip_address::loopback_v4() : ip_address::loopback_v6();
+  if (is_any(s->local.address)) s->local.address = loopback_address(to.address.is_v6());
   s->remote = to;
   if (s->type == SOCK_DGRAM) {
     s->stage = sim_socket::state::connected;
@@ -422,8 +421,7 @@ ANYIO_NET_FN int sim_network::address_of(const sim_handle& s, bool remote, socka
                                          socklen_t* size) {
   if (remote && (s->stage != sim_socket::state::connected || is_over(*s))) return -ENOTCONN;
   ip_endpoint endpoint = remote ? s->remote : s->local;
-  if (!remote && !s->bound && s->is_ip())
-    endpoint.address = s->family == AF_INET6 ? ip_address::any_v6() : ip_address::any_v4();
+  if (!remote && !s->bound && s->is_ip()) endpoint.address = any_address(s->family == AF_INET6);
   write_sim_address(*s, endpoint, remote ? s->remote_path : s->local_path, address, size);
   return 0;
 }

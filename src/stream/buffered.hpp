@@ -64,9 +64,6 @@ class buffered_resource final : public stream_resource {
   bool let_go_ = false;
 };
 
-/// The number of reads from the inner stream that one attempt may make.
-inline constexpr int reads_of_attempt = 16;
-
 /// The error of a read that ended before it had enough bytes.
 [[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
 

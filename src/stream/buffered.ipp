@@ -19,7 +19,7 @@ ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, by
       object_(object),
       owned_(std::move(owned)),
       relays_{{*this, read_side}, {*this, write_side}} {
-  exhausted[read_side] = exhausted[write_side] = true;  // `refresh` clears one: the next attempt must look
+  exhausted[read_side] = exhausted[write_side] = true;  // see `relay::enter`
 }
 
 ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
@@ -27,12 +27,8 @@ ANYIO_NET_FN buffered_resource::~buffered_resource() = default;
 /// Calls a verb of the inner stream, and waits there if the verb has to wait.
 template <class T, class Verb>
 progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb verb) {
-  relays_[s].leave();
-  const errc e = !inner_->open()                ? errc::closed_resource
-                 : relays_[s].is_taken(*inner_) ? errc::busy_resource
-                                                : errc::ok;
-  if (e != errc::ok) return complete<progress::done>(out, error(e, 0, name));
-  if (!std::exchange(exhausted[s], true)) inner_->exhausted[s] = false;
+  if (const errc e = relays_[s].enter(*inner_); e != errc::ok)
+    return complete<progress::done>(out, error(e, 0, name));
   const progress p = verb(*inner_);
   if (p == progress::waiting) relays_[s].join(*inner_);
   return p;
@@ -138,7 +134,7 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
   if (!resource_->open()) return complete(out, closed());
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -164,7 +160,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     filled_ += n;
   };
   for (int reads = 0; filled_ + bytes.size() < into_.size(); ++reads) {
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }
@@ -227,7 +223,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
     }
     searched_ = content.size() < delimiter_.size() ? 0 : content.size() - delimiter_.size() + 1;
     if (content.size() >= max_bytes_) return fail(errc::delimiter_not_found, out);
-    if (reads == reads_of_attempt || (reads != 0 && resource_->core().share_spent())) {
+    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
       again = true;
       return false;
     }

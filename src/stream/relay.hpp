@@ -37,6 +37,15 @@ class relay final : public node {
     return waiter != nullptr && waiter != this;
   }
   [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
+  /// Prepares a call of the inner stream. An error if it is closed, or another operation waits there.
+  [[nodiscard]] errc enter(resource& inner) noexcept {
+    leave();
+    if (!inner.open()) return errc::closed_resource;
+    if (is_taken(inner)) return errc::busy_resource;
+    // The outer stream is exhausted all the time, except after `refresh`: then the inner one has to look too.
+    if (!std::exchange(outer_.exhausted[side_], true)) inner.exhausted[side_] = false;
+    return errc::ok;
+  }
   /// Waits on the inner stream, which the outer stream keeps alive.
   void join(resource& inner) noexcept {
     leave();

@@ -119,7 +119,7 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 /// still be opened, and even bound to "::", but all IPv6 addresses are gone, ::1 included.
 [[gnu::cold]] inline bool has_address(int fd, int family) noexcept {
   sockaddr_storage loopback{};
-  const ip_address own = family == AF_INET6 ? ip_address::loopback_v6() : ip_address::loopback_v4();
+  const ip_address own = loopback_address(family == AF_INET6);
   const socklen_t size = ip_endpoint{own, 0}.to_sockaddr(loopback);
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&loopback), size) == 0) return true;
   ifaddrs* list = nullptr;

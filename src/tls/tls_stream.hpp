@@ -81,7 +81,6 @@ class tls_resource final : public stream_resource {
   void say_goodbye();
   tls_status read(mutable_buffer into, std::size_t& n, progress& p, error& failure);
   error end_of_reading(tls_status status);
-  bool may_use(relay& place, error& failure) noexcept;
   static void on_readable(resource& r, bool cancelled);
   static void on_writable(resource& r, bool cancelled);
 

@@ -9,8 +9,6 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-/// The limit of engine calls per attempt; then other tasks get a turn.
-inline constexpr int tls_calls_of_attempt = 16;
 /// The cost of a step of a handshake, in system calls: some hundreds of microseconds.
 inline constexpr std::size_t calls_of_handshake = 128;
 /// The most plaintext in one record (RFC 8446, section 5.1).
@@ -31,7 +29,7 @@ ANYIO_NET_FN tls_resource::tls_resource(std::unique_ptr<byte_stream> transport,
       context_(std::move(context)),
       relays_{{*this, read_side, on_readable}, {*this, write_side, on_writable}},
       standard_compatible_(standard_compatible) {
-  exhausted[read_side] = exhausted[write_side] = true;  // until `refresh` asks for an attempt that must look
+  exhausted[read_side] = exhausted[write_side] = true;  // see `relay::enter`
 }
 
 ANYIO_NET_FN tls_resource::~tls_resource() { close(); }
@@ -45,19 +43,6 @@ ANYIO_NET_FN tls_info tls_resource::info() const { return established_ ? engine_
 
 // --- the transport
 
-/// Whether the transport can be used on the side of a relay.
-ANYIO_NET_FN bool tls_resource::may_use(relay& place, error& failure) noexcept {
-  place.leave();
-  if (!inner_->open()) {
-    failure = errc::closed_resource;
-  } else if (place.is_taken(*inner_)) {
-    failure = errc::busy_resource;
-  } else {
-    return true;
-  }
-  return false;
-}
-
 /// Reads once from the transport, for a reader or a writer. It is done when data arrived, with an error, or
 /// with `rx_eof` when no more data follows.
 ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
@@ -70,8 +55,8 @@ ANYIO_NET_FN progress tls_resource::pull(side who, error& failure) {
 
 ANYIO_NET_FN progress tls_resource::pull_once(error& failure) {
   relay& place = relays_[read_side];
-  if (!may_use(place, failure)) return progress::done;
-  if (!std::exchange(exhausted[read_side], true)) inner_->exhausted[read_side] = false;
+  failure = place.enter(*inner_);
+  if (failure != errc::ok) return progress::done;
   result<std::size_t> n(errc::cancelled);
   const std::size_t room = incoming_.empty() ? tls_read_ahead : tls_least_room;
   const progress p = inner_->receive(incoming_.prepare(room), n);
@@ -96,11 +81,11 @@ ANYIO_NET_FN progress tls_resource::flush(error& failure) {
   pipe_.may_wait = 0;
   if (bytes.empty()) return progress::done;
   relay& place = relays_[write_side];
-  if (!may_use(place, failure)) {
+  failure = place.enter(*inner_);
+  if (failure != errc::ok) {
     if (reader_awaits_flush_) wake(read_side);
     return progress::done;
   }
-  if (!std::exchange(exhausted[write_side], true)) inner_->exhausted[write_side] = false;
   result<void> r = error(errc::closed_resource);
   const const_buffer all(bytes.data());
   outgoing data(std::span<const const_buffer>(&all, 1));
@@ -176,7 +161,7 @@ tls_status tls_resource::call(Verb verb) {
 
 ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   error failure;
-  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+  for (int calls = 0; calls < calls_of_attempt; ++calls) {
     const tls_status status = call([](tls_engine& e) { return e.handshake(); });
     core().count_work(0, calls_of_handshake);
     flush_soon();
@@ -232,7 +217,7 @@ ANYIO_NET_FN tls_status tls_resource::read(mutable_buffer into, std::size_t& n, 
     failure = engine_failure_;
     return tls_status::failed;
   }
-  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+  for (int calls = 0; calls < calls_of_attempt; ++calls) {
     if (pipe_.tx.size() > tls_backlog && relays_[write_side].waits()) {
       reader_awaits_flush_ = true;
       p = progress::waiting;
@@ -284,7 +269,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
   };
   writer_awaits_input_ = false;
   error failure;
-  for (int calls = 0; calls < tls_calls_of_attempt; ++calls) {
+  for (int calls = 0; calls < calls_of_attempt; ++calls) {
     if (write_failure_.code() != errc::ok) return fail(write_failure_);
     // Small records are sent together.
     if (data.done() || pipe_.tx.size() >= tls_record_size || relays_[write_side].waits()) {
@@ -379,7 +364,7 @@ ANYIO_NET_COLD void tls_resource::end_without_waiting() {
   // unread data may be tickets, of which no user knows.
   constexpr int reads = 64;
   std::byte room[tls_least_room];
-  for (int i = 0; i < reads && may_use(relays_[read_side], failure); ++i) {
+  for (int i = 0; i < reads && relays_[read_side].enter(*inner_) == errc::ok; ++i) {
     result<std::size_t> n(errc::cancelled);
     inner_->exhausted[read_side] = false;
     if (inner_->receive(room, n) != progress::done || !n.has_value()) break;

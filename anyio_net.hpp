@@ -576,7 +576,7 @@ bool call_without_throwing(F&& f) noexcept {
 
 /// Sets an outcome, and returns `Done`: for functions that return whether there is one.
 template <auto Done = true, class T, class Value>
-auto complete(result<T>& out, Value&& value) {
+[[gnu::always_inline]] inline auto complete(result<T>& out, Value&& value) {
   out = std::forward<Value>(value);
   return Done;
 }
@@ -1633,7 +1633,8 @@ struct socket_address {
   [[nodiscard]] const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage); }
   /// The IP endpoint; 0.0.0.0:0 if it is no IP address.
   [[nodiscard]] ip_endpoint endpoint() const noexcept {
-    return ip_endpoint::from_sockaddr(get(), size).value_or(ip_endpoint());
+    const result<ip_endpoint> r = ip_endpoint::from_sockaddr(get(), size);
+    return r ? *r : ip_endpoint();
   }
   /// The path of a UNIX socket; empty if it has none.
   [[nodiscard]] std::string path() const { return unix_path(get(), size); }

@@ -284,7 +284,7 @@ bool call_without_throwing(F&& f) noexcept {
 
 /// Sets an outcome, and returns `Done`: for functions that return whether there is one.
 template <auto Done = true, class T, class Value>
-auto complete(result<T>& out, Value&& value) {
+[[gnu::always_inline]] inline auto complete(result<T>& out, Value&& value) {
   out = std::forward<Value>(value);
   return Done;
 }

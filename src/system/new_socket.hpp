@@ -32,7 +32,8 @@ struct socket_address {
   [[nodiscard]] const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage); }
   /// The IP endpoint; 0.0.0.0:0 if it is no IP address.
   [[nodiscard]] ip_endpoint endpoint() const noexcept {
-    return ip_endpoint::from_sockaddr(get(), size).value_or(ip_endpoint());
+    const result<ip_endpoint> r = ip_endpoint::from_sockaddr(get(), size);
+    return r ? *r : ip_endpoint();
   }
   /// The path of a UNIX socket; empty if it has none.
   [[nodiscard]] std::string path() const { return unix_path(get(), size); }

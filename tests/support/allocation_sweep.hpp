@@ -43,7 +43,9 @@ class unfailing_backend final : public anyio::backend,
 
  public:
   explicit unfailing_backend(std::unique_ptr<anyio::backend> inner)
-      : inner_(std::move(inner)), security_(std::exchange(anyio::detail::security_of_thread, this)) {}
+      : inner_(std::move(inner)), security_(anyio::detail::security_of_thread) {
+    anyio::detail::security_of_thread = this;
+  }
   ~unfailing_backend() override {
     anyio::detail::security_of_thread = security_;
     const allow_allocations here;

@@ -11938,19 +11938,9 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
 
 // The system calls that all POSIX systems share.
 
-#include <climits>
-
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#if defined(__linux__)
-#include <sys/sendfile.h>
-#include <sys/syscall.h>
-#endif
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -12261,7 +12251,57 @@ ANYIO_NET_FN int posix_backend::remote_address(int fd, sockaddr* address, sockle
   return system_call([&] { return ::getpeername(fd, address, size); });
 }
 
-// --- services
+// --- batches, as a service
+
+ANYIO_NET_FN batch_service& system_batches() noexcept {
+  struct own final : posix_batches {};
+  static constinit own batches;
+  return batches;
+}
+
+ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
+#if defined(F_SETNOSIGPIPE)
+  // Also for pipes, whose calls have no flag for it. Fails on macOS if the peer of an accepted connection is
+  // gone; then no SIGPIPE can occur.
+  (void)::fcntl(fd, F_SETNOSIGPIPE, 1);
+#elif defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
+  const int on = 1;
+  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
+  if (flags < 0) return flags;
+  const int was_blocking = (flags & O_NONBLOCK) == 0 ? 1 : 0;
+  if (was_blocking != 0) {
+    const int r = system_call([&] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
+    if (r < 0) return r;
+  }
+  const int descriptor_flags = system_call([&] { return ::fcntl(fd, F_GETFD); });
+  if (descriptor_flags < 0) return descriptor_flags;
+  if ((descriptor_flags & FD_CLOEXEC) != 0) return was_blocking;
+  const int r = system_call([&] { return ::fcntl(fd, F_SETFD, descriptor_flags | FD_CLOEXEC); });
+  return r < 0 ? r : was_blocking;
+}
+
+}}}  // namespace anyio::detail
+
+// == system/posix_files.ipp =======================================================================
+
+// Files, and descriptors of other kinds, as services; and calls that need no loop: the calendar, randomness.
+
+#include <climits>
+#include <ctime>
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#if defined(__linux__)
+#include <sys/random.h>
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_FN file_service& system_files() noexcept {
   struct own final : posix_files {};
@@ -12273,12 +12313,6 @@ ANYIO_NET_FN path_service& system_paths() noexcept {
   struct own final : posix_paths {};
   static constinit own paths;
   return paths;
-}
-
-ANYIO_NET_FN batch_service& system_batches() noexcept {
-  struct own final : posix_batches {};
-  static constinit own batches;
-  return batches;
 }
 
 /// Prevents the delivery of a SIGPIPE that this thread causes, for calls without a flag for that.
@@ -12417,29 +12451,6 @@ ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) 
   return n;
 }
 
-ANYIO_NET_COLD int adopt_descriptor(int fd) noexcept {
-#if defined(F_SETNOSIGPIPE)
-  // Also for pipes, whose calls have no flag for it. Fails on macOS if the peer of an accepted connection is
-  // gone; then no SIGPIPE can occur.
-  (void)::fcntl(fd, F_SETNOSIGPIPE, 1);
-#elif defined(SO_NOSIGPIPE) && !defined(MSG_NOSIGNAL)
-  const int on = 1;
-  (void)::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-#endif
-  const int flags = system_call([&] { return ::fcntl(fd, F_GETFL); });
-  if (flags < 0) return flags;
-  const int was_blocking = (flags & O_NONBLOCK) == 0 ? 1 : 0;
-  if (was_blocking != 0) {
-    const int r = system_call([&] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
-    if (r < 0) return r;
-  }
-  const int descriptor_flags = system_call([&] { return ::fcntl(fd, F_GETFD); });
-  if (descriptor_flags < 0) return descriptor_flags;
-  if ((descriptor_flags & FD_CLOEXEC) != 0) return was_blocking;
-  const int r = system_call([&] { return ::fcntl(fd, F_SETFD, descriptor_flags | FD_CLOEXEC); });
-  return r < 0 ? r : was_blocking;
-}
-
 ANYIO_NET_FN int posix_files::adopt(int fd) { return adopt_descriptor(fd); }
 
 ANYIO_NET_COLD int posix_files::make_blocking(int fd) {
@@ -12499,19 +12510,7 @@ ANYIO_NET_COLD std::string posix_paths::absolute(const std::string& path) {
   return all + path;
 }
 
-}}}  // namespace anyio::detail
-
-// == system/posix_files.ipp =======================================================================
-
-// System calls that need no loop: files, the calendar, randomness.
-
-#include <ctime>
-
-#if defined(__linux__)
-#include <sys/random.h>
-#endif
-
-namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+// --- without a loop
 
 ANYIO_NET_COLD void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) {
   if (const int e = ::pthread_atfork(before, in_parent, in_child); e != 0)
@@ -17696,7 +17695,7 @@ inline bool concerns_one_connection(int e) {
 }
 
 /// The cost of a connection until its handler runs, in system calls.
-inline constexpr std::size_t calls_of_accept = 3;
+inline constexpr std::size_t cost_of_accept = 3;
 
 /// The number of pending connections of a listening TCP socket; 0 where the system does not report it.
 inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
@@ -17730,7 +17729,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     const listening_socket& s = sockets[next_ % sockets.size()];
     if (known_ == 0) look(s);
     a.remote.size = sizeof a.remote.storage;
-    core().count_work(0, calls_of_accept);
+    core().count_work(0, cost_of_accept);
     const int fd = core().system().accept(s.registration.fd, a.remote.get(), &a.remote.size);
     if (fd >= 0) {
       a.fd = fd;
@@ -19292,7 +19291,7 @@ ANYIO_NET_FN socket_stream* tls_stream::socket() noexcept {
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// The cost of a step of a handshake, in system calls: some hundreds of microseconds.
-inline constexpr std::size_t calls_of_handshake = 128;
+inline constexpr std::size_t cost_of_handshake = 128;
 /// The most plaintext in one record (RFC 8446, section 5.1).
 inline constexpr std::size_t tls_record_size = 16384;
 /// Room for data from the transport: as much as the recycler keeps, and the least room that must be free
@@ -19445,7 +19444,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   error failure;
   for (int calls = 0; calls < calls_of_attempt; ++calls) {
     const tls_status status = call([](tls_engine& e) { return e.handshake(); });
-    core().count_work(0, calls_of_handshake);
+    core().count_work(0, cost_of_handshake);
     flush_soon();
     switch (status) {
       case tls_status::ok: established_ = true; return complete<progress::done>(out, result<void>());

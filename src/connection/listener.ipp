@@ -63,7 +63,7 @@ inline bool concerns_one_connection(int e) {
 }
 
 /// The cost of a connection until its handler runs, in system calls.
-inline constexpr std::size_t calls_of_accept = 3;
+inline constexpr std::size_t cost_of_accept = 3;
 
 /// The number of pending connections of a listening TCP socket; 0 where the system does not report it.
 inline std::uint32_t waiting_connections([[maybe_unused]] backend& system, [[maybe_unused]] int fd) noexcept {
@@ -97,7 +97,7 @@ ANYIO_NET_FN listener_resource::outcome listener_resource::accept(accepted& a, e
     const listening_socket& s = sockets[next_ % sockets.size()];
     if (known_ == 0) look(s);
     a.remote.size = sizeof a.remote.storage;
-    core().count_work(0, calls_of_accept);
+    core().count_work(0, cost_of_accept);
     const int fd = core().system().accept(s.registration.fd, a.remote.get(), &a.remote.size);
     if (fd >= 0) {
       a.fd = fd;

@@ -10,7 +10,7 @@
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// The cost of a step of a handshake, in system calls: some hundreds of microseconds.
-inline constexpr std::size_t calls_of_handshake = 128;
+inline constexpr std::size_t cost_of_handshake = 128;
 /// The most plaintext in one record (RFC 8446, section 5.1).
 inline constexpr std::size_t tls_record_size = 16384;
 /// Room for data from the transport: as much as the recycler keeps, and the least room that must be free
@@ -163,7 +163,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
   error failure;
   for (int calls = 0; calls < calls_of_attempt; ++calls) {
     const tls_status status = call([](tls_engine& e) { return e.handshake(); });
-    core().count_work(0, calls_of_handshake);
+    core().count_work(0, cost_of_handshake);
     flush_soon();
     switch (status) {
       case tls_status::ok: established_ = true; return complete<progress::done>(out, result<void>());

@@ -1853,10 +1853,10 @@ struct node : link {
 
   node() = default;
   node(node&& other) noexcept : link(), made(other.made) {
-    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
   }
   node& operator=(node&& other) noexcept {
-    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
     retire();
     made = other.made;
     return *this;
@@ -2961,7 +2961,7 @@ class operation : public node, public operation_tag {
     static_assert(fits_named<F>,
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
-    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     slot_.callable.put(f);
     begin_all(callback_face<F>, false);
   }
@@ -2980,8 +2980,8 @@ class operation : public node, public operation_tag {
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h, node** place = nullptr) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
-                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
-                  "in a coroutine of another type write co_await anyio::as_result(...)");
+                  "without exceptions a plain co_await works only inside an anyio::task; in a coroutine of "
+                  "another type write co_await anyio::as_result(...)");
     return suspend<true>(h, place);
   }
   T await_resume() {
@@ -2996,7 +2996,7 @@ class operation : public node, public operation_tag {
   // --- for the parts of the library
   template <bool Raises>
   bool ready_at_once() {
-    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     attempted = again = false;
     result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
     const errc e = self().check();
@@ -3128,7 +3128,7 @@ class operation : public node, public operation_tag {
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
     if (core == &self().home()) return e;
-    return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");
+    return error_access::with_reason(e, "the operation's loop is blocked until this operation completes");
   }
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {
@@ -3693,8 +3693,8 @@ class [[nodiscard]] task<T>::awaiter {
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h) {
     static_assert(!Raises || ANYIO_NET_EXCEPTIONS || detail::is_own_promise<P>,
-                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
-                  "in a coroutine of another type write co_await anyio::as_result(...)");
+                  "without exceptions a plain co_await works only inside an anyio::task; in a coroutine of "
+                  "another type write co_await anyio::as_result(...)");
     detail::promise_base* p = task_.promise_;
     if (p == nullptr || p->owner != nullptr) {
       failure_ = error(errc::invalid_argument, 0, "task");
@@ -3845,7 +3845,7 @@ template <class X>
 operation_of_t<X> as_operation(X&& x) {
   if constexpr (is_operation<X>) {
     static_assert(!std::is_lvalue_reference_v<X>,
-                  "an operation is handed over by std::move, or made in place");
+                  "an operation must be passed by std::move or created in place");
     return std::forward<X>(x);
   } else {
     return call_task<std::decay_t<X>>(std::forward<X>(x));
@@ -4463,11 +4463,11 @@ auto run(X&& x) {
     } while (!done && core->alive() && !core->idle());
   }
   if (!done) {
-    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
-    const error ended =
-        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
-                                                          "the operation belongs to a loop that does not run")
-                      : error(errc::closed_resource, 0, "run");
+    ANYIO_NET_ASSERT(!core->alive() && "the operation belongs to another loop");
+    const error ended = core->alive() ? detail::error_access::with_reason(
+                                            error(errc::invalid_argument, 0, "run"),
+                                            "the operation belongs to another loop, which is not running")
+                                      : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
       outcome.emplace(T(ended));
     } else {
@@ -5288,7 +5288,7 @@ class task_group {
     requires detail::is_operation<Op>
   void start_soon(Op&& op) {
     static_assert(!std::is_lvalue_reference_v<Op>,
-                  "an operation is handed over by std::move, or made in place");
+                  "an operation must be passed by std::move or created in place");
     add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
   }
   /// Calls `f` with the arguments from the loop, and runs the task or operation that it returns. The callable
@@ -5539,7 +5539,7 @@ class helper_call {
     if (job_->lost()) {  // the outcome may be half written, and is not touched
       withdraw();
       out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
-                                      "the helper thread is in the parent of this process");
+                                      "the helper thread exists only in the parent process");
       return true;
     }
     if (!job_->over()) return false;
@@ -13193,7 +13193,7 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
 
 ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
     : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
-  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
+  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "cannot create a poller"));
   mail->system = system_.get();
   turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
 }
@@ -13322,8 +13322,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
   if (inherited()) [[unlikely]]  // the wait would take the parent's events
-    abort_with("loop",
-               error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
+    abort_with("loop", error(errc::invalid_argument, 0,
+                             "a forked child must call after_fork() before it runs the loop"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();
@@ -13706,7 +13706,7 @@ ANYIO_NET_COLD bool is_stranded(node& n) {
     root = owner == unknown_owner() ? nullptr : owner;
   }
   loop_core* const waits = n.core->stranding(root);
-  ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
+  ANYIO_NET_ASSERT(waits == nullptr && "the operation's loop is blocked until this operation completes");
   if (waits == nullptr) return false;
   const face& how = *n.how;
   n.retire();
@@ -14835,16 +14835,16 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
     return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
   };
   detail::loop_core& core = detail::loop_core::current();
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  if (fd < 0) return refuse(EBADF, "the descriptor is negative");
   int type = 0;
   socklen_t size = sizeof type;
   const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
-  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
+  if (asked >= 0) return refuse(0, "is a socket: use e.g. tcp_stream::from_fd");
+  if (asked == -EBADF) return refuse(EBADF, "the descriptor is not open");
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
   int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
+  if (status == -EPERM) return refuse(EPERM, "is a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
     r->was_blocking = status > 0;
@@ -15284,20 +15284,21 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  if (fd < 0) return refuse(EBADF, "the descriptor is negative");
   int type = 0;
   socklen_t size = sizeof type;
   const int asked = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, wanted.what);
-  if (asked < 0) return refuse(-asked, asked == -EBADF ? "not an open descriptor" : "not a socket");
+  if (asked < 0)
+    return refuse(-asked, asked == -EBADF ? "the descriptor is not open" : "the descriptor is not a socket");
   sockaddr_storage address{};
   size = sizeof address;
   if (const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
-    return refuse(-status, "not a socket of this system");
+    return refuse(-status, "the address of the socket cannot be read");
   const bool is_unix = address.ss_family == AF_UNIX;
   const bool is_ip = address.ss_family == AF_INET || address.ss_family == AF_INET6;
-  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "a socket of another family");
-  if (type != wanted.type) return refuse(0, "a socket of another type");
+  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "the socket has another address family");
+  if (type != wanted.type) return refuse(0, "the socket has another type");
   if (wanted.connected) {
     size = sizeof address;
     if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
@@ -15312,7 +15313,7 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
     int listens = 0;
     size = sizeof listens;
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
-      return refuse(0, "the socket does not listen");
+      return refuse(0, "the socket is not listening");
   }
   const int status = files_of(system).adopt(fd);
   if (status < 0) return error(errc::os_error, -status, wanted.what);

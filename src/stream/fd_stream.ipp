@@ -115,16 +115,16 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
     return detail::error_access::with_reason(error(errc::invalid_argument, error_number, what), reason);
   };
   detail::loop_core& core = detail::loop_core::current();
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  if (fd < 0) return refuse(EBADF, "the descriptor is negative");
   int type = 0;
   socklen_t size = sizeof type;
   const int asked = core.system().get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  if (asked >= 0) return refuse(0, "a socket: use the from_fd of its kind");
-  if (asked == -EBADF) return refuse(EBADF, "not an open descriptor");
+  if (asked >= 0) return refuse(0, "is a socket: use e.g. tcp_stream::from_fd");
+  if (asked == -EBADF) return refuse(EBADF, "the descriptor is not open");
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
   int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return refuse(EPERM, "a regular file or a directory");
+  if (status == -EPERM) return refuse(EPERM, "is a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
     r->was_blocking = status > 0;

@@ -321,20 +321,21 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   const auto refuse = [&](int error_number, const char* reason) {
     return error_access::with_reason(error(errc::invalid_argument, error_number, wanted.what), reason);
   };
-  if (fd < 0) return refuse(EBADF, "not a descriptor");
+  if (fd < 0) return refuse(EBADF, "the descriptor is negative");
   int type = 0;
   socklen_t size = sizeof type;
   const int asked = system.get_option(fd, SOL_SOCKET, SO_TYPE, &type, &size);
   if (asked == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, wanted.what);
-  if (asked < 0) return refuse(-asked, asked == -EBADF ? "not an open descriptor" : "not a socket");
+  if (asked < 0)
+    return refuse(-asked, asked == -EBADF ? "the descriptor is not open" : "the descriptor is not a socket");
   sockaddr_storage address{};
   size = sizeof address;
   if (const int status = system.local_address(fd, reinterpret_cast<sockaddr*>(&address), &size); status < 0)
-    return refuse(-status, "not a socket of this system");
+    return refuse(-status, "the address of the socket cannot be read");
   const bool is_unix = address.ss_family == AF_UNIX;
   const bool is_ip = address.ss_family == AF_INET || address.ss_family == AF_INET6;
-  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "a socket of another family");
-  if (type != wanted.type) return refuse(0, "a socket of another type");
+  if (wanted.is_unix ? !is_unix : !is_ip) return refuse(0, "the socket has another address family");
+  if (type != wanted.type) return refuse(0, "the socket has another type");
   if (wanted.connected) {
     size = sizeof address;
     if (const int status = system.remote_address(fd, reinterpret_cast<sockaddr*>(&address), &size);
@@ -349,7 +350,7 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
     int listens = 0;
     size = sizeof listens;
     if (system.get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || listens == 0)
-      return refuse(0, "the socket does not listen");
+      return refuse(0, "the socket is not listening");
   }
   const int status = files_of(system).adopt(fd);
   if (status < 0) return error(errc::os_error, -status, wanted.what);

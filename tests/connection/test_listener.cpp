@@ -621,11 +621,11 @@ TEST_CASE("from_fd refuses what does not listen, or is of another kind, and leav
     const int flags = ::fcntl(fd, F_GETFL);
     refused(fd, anyio::unix_listener::from_fd(fd).error(), why, flags);
   };
-  not_tcp(::socket(AF_INET, SOCK_STREAM, 0), "does not listen");
+  not_tcp(::socket(AF_INET, SOCK_STREAM, 0), "not listening");
   not_tcp(::socket(AF_INET, SOCK_DGRAM, 0), "type");
   not_tcp(support::raw_unix_socket(dir.path("a"), 1), "family");
   not_tcp(::open("/dev/null", O_RDONLY), "not a socket");
-  not_unix(support::raw_unix_socket(dir.path("b")), "does not listen");
+  not_unix(support::raw_unix_socket(dir.path("b")), "not listening");
   not_unix(::socket(AF_INET6, SOCK_STREAM, 0), "family");
   CHECK(tcp_listener::from_fd(-1).error() == errc::invalid_argument);
 

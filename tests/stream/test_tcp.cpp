@@ -934,7 +934,7 @@ TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves
     CHECK(::fcntl(fd, F_GETFL) == flags);
     ::close(fd);
   };
-  refused(-1, "not a descriptor");
+  refused(-1, "the descriptor is negative");
   int pipe_fds[2];
   CHECK(::pipe(pipe_fds) == 0);
   refused(pipe_fds[0], "not a socket");

@@ -535,7 +535,7 @@ class [[nodiscard]] result {
     if (state_ == state::foreign) std::rethrow_exception(foreign_);
     detail::throw_error(error_);
 #else
-    detail::abort_with("value() of an error", error_);
+    detail::abort_with("value() called on an error", error_);
 #endif
   }
 
@@ -9456,14 +9456,14 @@ class tls_material {
 
 /// The errors of texts and certificates, with the same text for every library.
 namespace tls_reason {
-inline constexpr const char* no_certificate = "there is no certificate in it";
-inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
-inline constexpr const char* no_private_key = "there is no private key in it";
-inline constexpr const char* bad_private_key = "the private key in it cannot be read";
-inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
-inline constexpr const char* password_wrong = "it does not open the private key";
+inline constexpr const char* no_certificate = "contains no certificate";
+inline constexpr const char* bad_certificate = "contains a certificate that cannot be read";
+inline constexpr const char* no_private_key = "contains no private key";
+inline constexpr const char* bad_private_key = "contains a private key that cannot be read";
+inline constexpr const char* password_missing = "a password is required: the private key is encrypted";
+inline constexpr const char* password_wrong = "wrong password";
 inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
-inline constexpr const char* version_missing = "this TLS library does not have that version";
+inline constexpr const char* version_missing = "this TLS library does not support that version";
 
 inline constexpr const char* expired = "the peer's certificate has expired";
 inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
@@ -9474,10 +9474,10 @@ inline constexpr const char* other_purpose = "the peer's certificate is for anot
 inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
 inline constexpr const char* revoked = "the peer's certificate has been revoked";
 inline constexpr const char* unverified = "the peer's certificate cannot be verified";
-inline constexpr const char* none_shown = "the peer showed no certificate";
-inline constexpr const char* not_tls = "what the peer sent is not TLS";
-inline constexpr const char* bad_record = "a record was damaged on its way";
-inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
+inline constexpr const char* none_shown = "the peer sent no certificate";
+inline constexpr const char* not_tls = "the peer sent data that is not TLS";
+inline constexpr const char* bad_record = "TLS record corrupted";
+inline constexpr const char* many_warnings = "the peer sent too many warning alerts";
 }  // namespace tls_reason
 
 /// The text for the number of an alert (RFC 8446, section 6): "the peer sent the alert handshake_failure".
@@ -10533,7 +10533,7 @@ class sim_session {
   ~sim_session();
 
   [[nodiscard]] static sim_session& current() noexcept {
-    ANYIO_NET_ASSERT(innermost != nullptr && "only inside sim::run");
+    ANYIO_NET_ASSERT(innermost != nullptr && "can be used only inside sim::run");
     return *innermost;
   }
   [[nodiscard]] std::unique_ptr<backend> make_backend();
@@ -11390,20 +11390,20 @@ ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
 inline constexpr error_text errc_list[] = {
     {static_cast<int>(errc::ok), "ok", "success"},
     {static_cast<int>(errc::end_of_stream), "end_of_stream", "end of stream"},
-    {static_cast<int>(errc::closed_resource), "closed_resource", "closed at this end"},
-    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the other end"},
+    {static_cast<int>(errc::closed_resource), "closed_resource", "closed by this end"},
+    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the peer"},
     {static_cast<int>(errc::busy_resource), "busy_resource",
      "another operation is already waiting on this resource"},
-    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all had come"},
+    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all bytes arrived"},
     {static_cast<int>(errc::delimiter_not_found), "delimiter_not_found", "no delimiter within the limit"},
     {static_cast<int>(errc::timed_out), "timed_out", "timed out"},
     {static_cast<int>(errc::cancelled), "cancelled", "cancelled"},
     {static_cast<int>(errc::invalid_argument), "invalid_argument", "invalid argument"},
     {static_cast<int>(errc::name_resolution), "name_resolution", "name resolution failed"},
     {static_cast<int>(errc::tls), "tls", "TLS failure"},
-    {static_cast<int>(errc::fds_truncated), "fds_truncated", "more descriptors came than were asked for"},
+    {static_cast<int>(errc::fds_truncated), "fds_truncated", "received more descriptors than requested"},
     {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
-    {static_cast<int>(errc::deadlock), "deadlock", "everything waits and nothing can come"},
+    {static_cast<int>(errc::deadlock), "deadlock", "deadlock: nothing can wake any task"},
     {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
@@ -11449,7 +11449,7 @@ ANYIO_NET_COLD void throw_error(const error& e) {
     case errc::os_error: throw os_error(e);
   }
 #endif
-  abort_with("error without exceptions", e);
+  abort_with("unhandled error", e);
 }
 
 }  // namespace detail
@@ -12682,7 +12682,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
     case EAI_SOCKTYPE: return "type of socket not supported";
 #if defined(EAI_NODATA)
 #if EAI_NODATA != EAI_NONAME
-    case EAI_NODATA: return "no address is known for the name";
+    case EAI_NODATA: return "the name has no address";
 #endif
 #endif
 #if defined(EAI_ADDRFAMILY)
@@ -12734,7 +12734,7 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
   }
   if (found.endpoints.empty()) {
     found.status = -ENOENT;
-    found.reason = "no internet address is known for the name";
+    found.reason = "the name has no IPv4 or IPv6 address";
   }
   return found;
 }
@@ -12830,7 +12830,7 @@ struct signal_table {
 };
 
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
-              "a signal handler needs atomics without locks");
+              "signal handlers require lock-free atomics");
 
 inline signal_table& the_signals() noexcept {
   static constinit signal_table table;
@@ -16192,9 +16192,9 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& known) {
-    std::fprintf(stderr, "anyio: %s: a handler ended with an exception: %s\n", where, known.what());
+    std::fprintf(stderr, "anyio: %s: unhandled exception in a handler: %s\n", where, known.what());
   } catch (...) {
-    std::fprintf(stderr, "anyio: %s: a handler ended with an exception of an unknown type\n", where);
+    std::fprintf(stderr, "anyio: %s: unhandled exception of an unknown type in a handler\n", where);
   }
 }
 #endif
@@ -16435,14 +16435,14 @@ ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoi
   }
   if (host_.empty()) return fail(errc::invalid_argument, 0, "the host is empty");
   for (const char c : host_) {
-    if (c == '\0') return fail(errc::invalid_argument, 0, "the host has a NUL in it");
+    if (c == '\0') return fail(errc::invalid_argument, 0, "the host contains a NUL byte");
     if (static_cast<unsigned char>(c) >= 0x80) {
-      return fail(errc::invalid_argument, 0, "the host is not ASCII; give the xn-- form");
+      return fail(errc::invalid_argument, 0, "the host is not ASCII: use the xn-- form");
     }
   }
   if (const result<ip_address> address = ip_address::parse(host_)) {
     if (family_ != AF_UNSPEC && (family_ == AF_INET6) != address->is_v6()) {
-      return fail(errc::name_resolution, 0, "the address is of another family");
+      return fail(errc::name_resolution, 0, "the address is not of the requested family");
     }
     out = std::vector<ip_endpoint>(1, ip_endpoint{*address, port_});
     return true;
@@ -16475,7 +16475,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
   } else if (answer->status < 0 && answer->reason == nullptr) {
     out = error(errc::os_error, -answer->status, name);
   } else if (answer->status < 0 || answer->endpoints.empty()) {
-    const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
+    const char* reason = answer->reason != nullptr ? answer->reason : "the name has no address";
     out = error_access::with_reason(error(errc::name_resolution, 0, name), reason);
   } else {
     // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
@@ -17629,7 +17629,7 @@ inline result<> read_text(tls_text& out, std::string_view file, const char* file
                           const char* pem_field) {
   if (!file.empty() && !pem.empty())
     return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
-                                     "it is given as a file and as a text");
+                                     "given both as file and as text");
   if (!pem.empty()) {
     out.field = pem_field;
     out.text = pem;
@@ -17660,18 +17660,18 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
       !r)
     return r.error();
   if (m.private_key.given() && !m.certificate.given())
-    return refuse(m.private_key.field, "a private key without a certificate");
+    return refuse(m.private_key.field, "a private key is given without a certificate");
   if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
   if (config.verify_client != tls_verify::none && !m.ca.given())
     return refuse("tls: verify_client",
-                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
+                  "ca_file or ca_pem is required: public authorities issue certificates to anyone");
   m.password = config.private_key_password;
   for (const std::string_view protocol : config.alpn) {
     if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
-      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
+      return refuse("tls: alpn", "ALPN names must be 1 to 255 bytes");
     m.alpn.emplace_back(protocol);
   }
-  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
+  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 ALPN names");
   m.verify = config.verify;
   m.verify_client = config.verify_client;
   m.min_version = config.min_version;
@@ -17685,13 +17685,13 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   std::string_view host = server_name;
   if (host.starts_with("*.")) host.remove_prefix(2);
   const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
-  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
+  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not a valid server name");
   if (server_name.ends_with('.')) server_name.pop_back();
   tls_config further = config;
   further.verify_client = tls_verify::none;  // the setting of the context applies
   result<tls_material> m = read_material(further);
   if (!m) return m.error();
-  if (!m->certificate.given()) return refuse("there is no certificate");
+  if (!m->certificate.given()) return refuse("a certificate is required");
   return m;
 }
 
@@ -18067,7 +18067,7 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
   if (willing) return true;
   out = detail::error_access::with_reason(
       error(errc::invalid_argument, 0, name),
-      client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
+      client_ ? "server_name is required to verify the peer" : "the context has no certificate");
   return false;
 }
 
@@ -18329,7 +18329,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
     const bool told = write_failure_.code() != errc::ok;  // why the peer received nothing
     out = told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
                : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
-                                           "the connection ended within the handshake");
+                                           "the connection ended during the handshake");
     return progress::done;
   }
   return progress::again;
@@ -18466,7 +18466,7 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
     if (engine_->info().version != "TLSv1.3") {
       // Under TLS 1.2 the peer would have to answer with its own close_notify and drop unsent data.
       out = error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
-                                      "TLS 1.2 cannot end one direction alone");
+                                      "TLS 1.2 cannot close only one direction");
       return progress::done;
     }
     eof_sent_ = true;
@@ -18553,7 +18553,7 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
     if (status == tls_status::failed) return fail(failure);
   }
   if (!held_.empty())
-    return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
+    return fail(error_access::with_reason(errc::tls, "data from the peer was not received"));
   if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
   std::string rest(incoming_.view());
   relays_[read_side].leave();
@@ -18587,7 +18587,7 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
 #error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
 #endif
 #if defined(MBEDTLS_ZLIB_SUPPORT)
-#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression gives secrets away (CRIME)"
+#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression reveals secrets (CRIME)"
 #endif
 
 #include <mbedtls/asn1.h>
@@ -19525,7 +19525,7 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
   static const psa_status_t cryptography = psa_crypto_init();  // TLS 1.3 needs it
   if (cryptography != PSA_SUCCESS)
-    return tls_failure("mbedtls_context", "the library's cryptography does not start");
+    return tls_failure("mbedtls_context", "the library's cryptography cannot be initialized");
 #endif
   if (material.certificate.given()) {
     if (result<> r = main_.read(material); !r) return r;
@@ -19703,7 +19703,7 @@ inline unsigned long drain_openssl_errors() noexcept {
 /// OpenSSL's own text, which is static.
 inline const char* openssl_words(unsigned long code) noexcept {
   const char* const words = ERR_reason_error_string(code);
-  return words != nullptr ? words : "the TLS library does not say why";
+  return words != nullptr ? words : "the TLS library reports no reason";
 }
 
 // == texts ==
@@ -21023,12 +21023,11 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
   switch (network_->verdict()) {
     case sim_verdict::deadlock:
       out.deadlock = true;
-      return fail(errc::deadlock, "everything waits, and nothing is on its way");
-    case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
-    case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+      return fail(errc::deadlock, "deadlock: nothing can wake any task");
+    case sim_verdict::time_over: return fail(errc::timed_out, "virtual time limit reached");
+    case sim_verdict::steps_over: return fail(errc::timed_out, "step limit reached");
     case sim_verdict::spins:
-      return fail(errc::timed_out,
-                  "the program spins: it calls on and on, and no byte moves and no time passes");
+      return fail(errc::timed_out, "the program spins: it makes calls, but no byte moves and no time passes");
     case sim_verdict::none: break;  // an exception, or the program destroyed its loop
   }
 }
@@ -21092,10 +21091,10 @@ ANYIO_NET_FN std::string report::message() const {
     line += failure->operation() == "simulation" ? failure->message().substr(12) : failure->message();
 #if ANYIO_NET_EXCEPTIONS
   } else if (exception) {
-    line += "an exception ended the program";
+    line += "the program ended with an exception";
 #endif
   } else {
-    line += "it ended";
+    line += "the program ended";
   }
   if (leaked_handles != 0) line += ", " + std::to_string(leaked_handles) + " descriptors leaked";
   line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";

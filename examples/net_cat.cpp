@@ -113,7 +113,7 @@ static anyio::task<> send_input(anyio::byte_stream& stream, totals& t) {
   const auto ended = co_await as_result(stream.send_eof());
   if (ended) co_return;
   if (ended.error() != anyio::errc::not_supported) co_await anyio::raise(ended.error());
-  // TLS 1.2 cannot end one direction alone, so the other end would wait for more: leave when it has become
+  // TLS 1.2 cannot close only one direction, so the other end would wait for more: leave when it has become
   // silent.
   for (std::uint64_t before = t.received + 1; before != t.received; co_await anyio::sleep(500ms))
     before = t.received;

@@ -5,7 +5,7 @@
 //  - what is received is a prefix of what was sent, by the exact count that operations tell; at an orderly
 //    end it is all of it, and an orderly end comes only after one was made;
 //  - an operation completes exactly once, or never if it was withdrawn, and only with an error that what
-//    happened before allows: closed by this end, broken by the other end or by a fault;
+//    happened before allows: closed by this end, broken by the peer or by a fault;
 //  - time does not run back, no sleep is short, `aclose` takes a second at most;
 //  - at the end nothing waits and no descriptor is open.
 #pragma once

@@ -144,7 +144,7 @@ half
 ~middle.local
 ~gives.parameter
 ~all.local
-deep: the stream ended before all had come
+deep: the stream ended before all bytes arrived
 ~gives.local
 ~raises.second
 ~raises.first

@@ -49,7 +49,7 @@ for engine in $engines; do
   must_fail 1 "$work/complaint" s_client "$port" -quiet -CAfile "$certificates/other_ca.pem" <&"$silence"
   must_fail 1 "$work/complaint" s_client "$port" -quiet -verify_hostname elsewhere.example <&"$silence"
 
-  holds "$work/strict_$engine.err" "the peer showed no certificate"
+  holds "$work/strict_$engine.err" "the peer sent no certificate"
   holds "$work/strict_$engine.err" "from an unknown authority"
   holds "$work/strict_$engine.err" "is for another purpose"
 

@@ -125,37 +125,39 @@ std::vector<refused_config> unreadable_files() {
 std::vector<refused_config> contradictions() {
   constexpr errc invalid = errc::invalid_argument;
   constexpr std::string_view asks_anybody =
-      "tls: verify_client: ca_file or ca_pem is required: the system's authorities sign for anybody";
+      "tls: verify_client: ca_file or ca_pem is required: public authorities issue certificates to anyone";
   static const std::string_view empty_protocol[] = {"h2", ""};
   static const std::string_view long_protocol[] = {kept(std::string(256, 'p'))};
   static const std::string_view nul_protocol[] = {kept(std::string("h\0002", 3))};
   static const std::vector<std::string_view> many_protocols(65, "h2");
   return {
-      refused("authorities twice", invalid, "tls: ca_file: it is given as a file and as a text",
+      refused("authorities twice", invalid, "tls: ca_file: given both as file and as text",
               [](tls_config& c) {
                 c.ca_file = path("ca.pem");
                 c.ca_pem = pem("ca.pem");
               }),
-      refused("a certificate twice", invalid, "tls: certificate_file: it is given as a file and as a text",
+      refused("a certificate twice", invalid, "tls: certificate_file: given both as file and as text",
               [](tls_config& c) {
                 c.certificate_file = path("combined.pem");
                 c.certificate_pem = pem("combined.pem");
               }),
-      refused("a key twice", invalid, "tls: private_key_file: it is given as a file and as a text",
+      refused("a key twice", invalid, "tls: private_key_file: given both as file and as text",
               [](tls_config& c) {
                 c.certificate_file = path("server.pem");
                 c.private_key_file = path("server.key");
                 c.private_key_pem = pem("server.key");
               }),
-      refused("a key's file alone", invalid, "tls: private_key_file: a private key without a certificate",
+      refused("a key's file alone", invalid,
+              "tls: private_key_file: a private key is given without a certificate",
               [](tls_config& c) { c.private_key_file = path("server.key"); }),
-      refused("a key's text alone", invalid, "tls: private_key_pem: a private key without a certificate",
+      refused("a key's text alone", invalid,
+              "tls: private_key_pem: a private key is given without a certificate",
               [](tls_config& c) { c.private_key_pem = pem("server.key"); }),
-      refused("an empty protocol", invalid, "tls: alpn: a protocol's name has 1 to 255 bytes",
+      refused("an empty protocol", invalid, "tls: alpn: ALPN names must be 1 to 255 bytes",
               [](tls_config& c) { c.alpn = empty_protocol; }),
-      refused("a long protocol", invalid, "tls: alpn: a protocol's name has 1 to 255 bytes",
+      refused("a long protocol", invalid, "tls: alpn: ALPN names must be 1 to 255 bytes",
               [](tls_config& c) { c.alpn = long_protocol; }),
-      refused("a NUL in a protocol", invalid, "tls: alpn: a protocol's name has 1 to 255 bytes",
+      refused("a NUL in a protocol", invalid, "tls: alpn: ALPN names must be 1 to 255 bytes",
               [](tls_config& c) { c.alpn = nul_protocol; }),
       refused("clients of anybody's", invalid, asks_anybody,
               [](tls_config& c) {
@@ -164,7 +166,7 @@ std::vector<refused_config> contradictions() {
               }),
       refused("clients of anybody's, who need not show it", invalid, asks_anybody,
               [](tls_config& c) { c.verify_client = tls_verify::optional; }),
-      refused("many protocols", invalid, "tls: alpn: more than 64 protocols",
+      refused("many protocols", invalid, "tls: alpn: more than 64 ALPN names",
               [](tls_config& c) { c.alpn = many_protocols; }),
   };
 }
@@ -179,19 +181,19 @@ std::vector<refused_config> wrong_authorities() {
                    [&](tls_config& c) { c.ca_file = path(name); });
   };
   return {
-      file("empty.pem", "there is no certificate in it"),
-      file("garbage.pem", "a certificate in it cannot be read"),
-      file("server.key", "there is no certificate in it"),
-      text("no PEM", "certificate", "there is no certificate in it"),
-      text("a path as a text", path("ca.pem"), "there is no certificate in it"),
-      text("a key as a text", pem("ca.key"), "there is no certificate in it"),
-      text("a certificate's half", kept(half(pem("ca.pem"))), "a certificate in it cannot be read"),
+      file("empty.pem", "contains no certificate"),
+      file("garbage.pem", "contains a certificate that cannot be read"),
+      file("server.key", "contains no certificate"),
+      text("no PEM", "certificate", "contains no certificate"),
+      text("a path as a text", path("ca.pem"), "contains no certificate"),
+      text("a key as a text", pem("ca.key"), "contains no certificate"),
+      text("a certificate's half", kept(half(pem("ca.pem"))), "contains a certificate that cannot be read"),
       text("a good one and garbage", kept(certificate_text("ca.pem") + certificate_text("garbage.pem")),
-           "a certificate in it cannot be read"),
+           "contains a certificate that cannot be read"),
       text("garbage and a good one", kept(certificate_text("garbage.pem") + certificate_text("ca.pem")),
-           "a certificate in it cannot be read"),
+           "contains a certificate that cannot be read"),
       text("a good one and a half", kept(certificate_text("ca.pem") + half(pem("other_ca.pem"))),
-           "a certificate in it cannot be read"),
+           "contains a certificate that cannot be read"),
   };
 }
 
@@ -208,20 +210,20 @@ std::vector<refused_config> wrong_certificates() {
   };
   const std::string server = certificate_text("server.pem");
   return {
-      alone("server.pem", "there is no private key in it"),
-      alone("server.key", "there is no certificate in it"),
-      alone("empty.pem", "there is no certificate in it"),
-      alone("garbage.pem", "a certificate in it cannot be read"),
-      with_key("a space", " ", "there is no certificate in it"),
-      with_key("a path as a text", path("server.pem"), "there is no certificate in it"),
-      with_key("a key as a text", pem("server.key"), "there is no certificate in it"),
-      with_key("garbage", pem("garbage.pem"), "a certificate in it cannot be read"),
-      with_key("a half", kept(half(server)), "a certificate in it cannot be read"),
+      alone("server.pem", "contains no private key"),
+      alone("server.key", "contains no certificate"),
+      alone("empty.pem", "contains no certificate"),
+      alone("garbage.pem", "contains a certificate that cannot be read"),
+      with_key("a space", " ", "contains no certificate"),
+      with_key("a path as a text", path("server.pem"), "contains no certificate"),
+      with_key("a key as a text", pem("server.key"), "contains no certificate"),
+      with_key("garbage", pem("garbage.pem"), "contains a certificate that cannot be read"),
+      with_key("a half", kept(half(server)), "contains a certificate that cannot be read"),
       with_key("a good one and garbage", kept(server + certificate_text("garbage.pem")),
-               "a certificate in it cannot be read"),
+               "contains a certificate that cannot be read"),
       with_key("a good one and a half", kept(server + half(pem("ca.pem"))),
-               "a certificate in it cannot be read"),
-      refused("no key in a text", errc::tls, "tls: certificate_pem: there is no private key in it",
+               "contains a certificate that cannot be read"),
+      refused("no key in a text", errc::tls, "tls: certificate_pem: contains no private key",
               [](tls_config& c) { c.certificate_pem = pem("server.pem"); }),
   };
 }
@@ -248,18 +250,18 @@ std::vector<refused_config> wrong_keys() {
                    });
   };
   constexpr std::string_view other = "the private key does not belong to the certificate";
-  constexpr std::string_view missing = "the private key is encrypted, and no password is given";
-  constexpr std::string_view wrong = "it does not open the private key";
+  constexpr std::string_view missing = "a password is required: the private key is encrypted";
+  constexpr std::string_view wrong = "wrong password";
   std::vector<refused_config> all = {
-      text("no PEM", "key", "there is no private key in it"),
-      text("a path as a text", path("server.key"), "there is no private key in it"),
-      text("garbage", framed_garbage, "the private key in it cannot be read"),
-      text("a half", kept(half(pem("server.key"))), "the private key in it cannot be read"),
+      text("no PEM", "key", "contains no private key"),
+      text("a path as a text", path("server.key"), "contains no private key"),
+      text("garbage", framed_garbage, "contains a private key that cannot be read"),
+      text("a half", kept(half(pem("server.key"))), "contains a private key that cannot be read"),
       text("an empty frame", "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
-           "the private key in it cannot be read"),
-      pair("server.pem", "server.pem", "there is no private key in it"),
-      pair("server.pem", "empty.pem", "there is no private key in it"),
-      pair("server.pem", "garbage.pem", "there is no private key in it"),
+           "contains a private key that cannot be read"),
+      pair("server.pem", "server.pem", "contains no private key"),
+      pair("server.pem", "empty.pem", "contains no private key"),
+      pair("server.pem", "garbage.pem", "contains no private key"),
       pair("server.pem", "other.key", other),
       pair("server.pem", "rsa.key", other),
       pair("rsa.pem", "server.key", other),

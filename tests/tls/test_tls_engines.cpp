@@ -706,7 +706,7 @@ TEST_CASE("tls engines: TLS 1.3 can be asked for, where the library has it") {
     if (made) return;
     CHECK(made.error().code() == anyio::errc::tls);
     CHECK(made.error().operation() == "tls: min_version");
-    CHECK(made.error().message() == "tls: min_version: this TLS library does not have that version");
+    CHECK(made.error().message() == "tls: min_version: this TLS library does not support that version");
   });
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const bool at_client : {true, false}) {

@@ -159,7 +159,7 @@ TEST_CASE("a default constructed buffer is empty") {
   CHECK(mutable_buffer().empty());
 }
 
-TEST_CASE("a literal counts without its last NUL, and keeps those inside") {
+TEST_CASE("a string literal excludes its last NUL and includes others") {
   const_buffer hello = "hello";
   CHECK(text_of(hello) == "hello");
   CHECK(text_of("") == "");
@@ -171,7 +171,7 @@ TEST_CASE("a literal counts without its last NUL, and keeps those inside") {
   CHECK(text_of(ended) == "ab");
 }
 
-TEST_CASE("a pointer to characters counts to its NUL") {
+TEST_CASE("a pointer to characters ends at its NUL") {
   const char* text = "a\0b";
   CHECK(text_of(text) == "a");
   char array[] = "xyz";
@@ -181,7 +181,7 @@ TEST_CASE("a pointer to characters counts to its NUL") {
   CHECK(text_of(fixed) == "yz");
 }
 
-TEST_CASE("every other array counts whole") {
+TEST_CASE("every other array is used whole") {
   char text[] = "ab";
   CHECK(text_of(text) == std::string("ab\0", 3));
   const unsigned char octets[] = {'a', 'b', 0};
@@ -192,7 +192,7 @@ TEST_CASE("every other array counts whole") {
   CHECK(text_of(array) == std::string("ab\0", 3));
 }
 
-TEST_CASE("strings, containers and spans count whole") {
+TEST_CASE("strings, containers and spans are used whole") {
   const std::string string("a\0b\0", 4);
   const_buffer bytes = string;
   CHECK(static_cast<const void*>(bytes.data()) == string.data());
@@ -208,7 +208,7 @@ TEST_CASE("strings, containers and spans count whole") {
   CHECK(text_of(own_string()) == "own");
 }
 
-TEST_CASE("a pointer and a size are taken as they are") {
+TEST_CASE("a pointer and a size are used as given") {
   const int numbers[] = {1, 2};
   const const_buffer bytes(numbers, sizeof numbers);
   CHECK(static_cast<const void*>(bytes.data()) == numbers);
@@ -218,7 +218,7 @@ TEST_CASE("a pointer and a size are taken as they are") {
   CHECK(nothing.empty());
 }
 
-TEST_CASE("a mutable buffer is the whole of what can be written to") {
+TEST_CASE("a mutable buffer covers all writable bytes") {
   char text[] = "ab";
   std::string string = "string";
   std::vector<std::byte> vector(7);
@@ -238,7 +238,7 @@ TEST_CASE("a mutable buffer is the whole of what can be written to") {
   CHECK(string == "STRing");
 }
 
-TEST_CASE("a mutable buffer reads back as a const one") {
+TEST_CASE("a mutable buffer converts to a const one") {
   std::string string = "text";
   mutable_buffer into = string;
   const_buffer bytes = into;
@@ -246,7 +246,7 @@ TEST_CASE("a mutable buffer reads back as a const one") {
   CHECK(text_of(into) == "text");
 }
 
-TEST_CASE("a buffer can be shortened from its front") {
+TEST_CASE("a prefix can be removed from a buffer") {
   const_buffer bytes = "prefix and rest";
   bytes.remove_prefix(7);
   CHECK(text_of(bytes) == "and rest");
@@ -262,7 +262,7 @@ TEST_CASE("a buffer can be shortened from its front") {
   CHECK(into.size() == 1);
 }
 
-TEST_CASE("buffers can be made in constant expressions") {
+TEST_CASE("buffers can be constructed in constant expressions") {
   static constexpr char text[] = "constant";
   static constexpr std::string_view view = text;
   static constinit char room[4] = {};

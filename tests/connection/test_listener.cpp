@@ -40,7 +40,7 @@ result<tcp_stream> connect(const ip_endpoint& to) { return by_coroutine::get(any
 const ip_address v6 = ip_address::loopback_v6();
 const ip_address v4 = ip_address::loopback_v4();
 
-TEST_CASE_TEMPLATE("accept gives connections in order, and waits for those to come", Face, by_callback,
+TEST_CASE_TEMPLATE("accept returns connections in order, and waits for new ones", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -62,8 +62,8 @@ TEST_CASE_TEMPLATE("accept gives connections in order, and waits for those to co
   CHECK(c.local_endpoint() == third.remote_endpoint());
 }
 
-TEST_CASE_TEMPLATE("closing ends an accept that waits, and what follows it, with closed_resource", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("closing ends a pending accept, and later ones, with closed_resource", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   const support::temp_dir dir;
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -94,7 +94,7 @@ TEST_CASE_TEMPLATE("closing ends an accept that waits, and what follows it, with
   CHECK(x.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("a second accept is busy, and the first goes on") {
+TEST_CASE("a second accept is busy_resource, and the first continues") {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
   waiting<tcp_stream> w;
@@ -105,7 +105,7 @@ TEST_CASE("a second accept is busy, and the first goes on") {
   CHECK(w.get().has_value());
 }
 
-TEST_CASE("a default-made listener is closed, one may be moved while it is accepted from") {
+TEST_CASE("a default-constructed listener is closed; a listener can be moved during accept") {
   anyio::loop loop;
   tcp_listener none;
   CHECK(!none);
@@ -131,7 +131,7 @@ TEST_CASE("a default-made listener is closed, one may be moved while it is accep
   CHECK(w.get().has_value());
 }
 
-TEST_CASE("without a host one socket takes both families, and gives IPv4 peers as IPv4") {
+TEST_CASE("without a host, one socket accepts both families, and IPv4 peers are IPv4") {
   anyio::loop loop;
   tcp_listener l = create({}).value();
   CHECK(l.native_handles().size() == 1);
@@ -147,7 +147,7 @@ TEST_CASE("without a host one socket takes both families, and gives IPv4 peers a
   CHECK(accepted.remote_endpoint().address.is_v6());
 }
 
-TEST_CASE("a family, and the any-address of one, take that family alone") {
+TEST_CASE("a family, and its any-address, accept only that family") {
   anyio::loop loop;
   for (const anyio::tcp_listener_options& o :
        {anyio::tcp_listener_options{.family = AF_INET6}, anyio::tcp_listener_options{.local_host = "::"}}) {
@@ -167,7 +167,7 @@ TEST_CASE("a family, and the any-address of one, take that family alone") {
   CHECK(connect({v4, six.local_port()}).error() == std::errc::connection_refused);
 }
 
-TEST_CASE_TEMPLATE("localhost listens on both families at one port", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("localhost listens on both families at the same port", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   tcp_listener l = Face::get(anyio::create_tcp_listener({.local_host = "localhost"})).value();
   CHECK(l.native_handles().size() == 2);
@@ -197,7 +197,7 @@ TEST_CASE_TEMPLATE("localhost listens on both families at one port", Face, by_ca
   }
 }
 
-TEST_CASE("a family that is connected to without end does not shut out the other") {
+TEST_CASE("constant connections of one family do not starve the other") {
   anyio::loop loop;
   tcp_listener l = create({.local_host = "localhost"}).value();
   std::vector<tcp_stream> kept;
@@ -211,7 +211,7 @@ TEST_CASE("a family that is connected to without end does not shut out the other
   CHECK(accepted);
 }
 
-TEST_CASE("the options' family chooses among a name's addresses, and a system without IPv6 has its own way") {
+TEST_CASE("the family option selects among the addresses of a name; a system without IPv6 uses IPv4") {
   {
     anyio::loop loop;
     tcp_listener l = create({.family = AF_INET, .local_host = "localhost"}).value();
@@ -234,7 +234,7 @@ TEST_CASE("the options' family chooses among a name's addresses, and a system wi
   CHECK(create({.family = AF_INET6}).error() == std::errc::address_family_not_supported);
 }
 
-TEST_CASE_TEMPLATE("a listener at an IPv4-mapped address takes IPv4", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a listener at an IPv4-mapped address accepts IPv4", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   for (const int family : {AF_UNSPEC, AF_INET6}) {
     auto made = Face::get(anyio::create_tcp_listener({.family = family, .local_host = "::ffff:127.0.0.1"}));
@@ -253,7 +253,7 @@ TEST_CASE_TEMPLATE("a listener at an IPv4-mapped address takes IPv4", Face, by_c
   CHECK(create({.family = AF_INET, .local_host = "::ffff:127.0.0.1"}).error() == errc::name_resolution);
 }
 
-TEST_CASE("localhost without IPv4 is IPv6") {
+TEST_CASE("localhost is IPv6 where IPv4 is missing") {
   support::scripted_loop s;
   s.system.on_open_socket = [](int family) -> std::optional<int> {
     if (family == AF_INET) return -EAFNOSUPPORT;
@@ -264,7 +264,7 @@ TEST_CASE("localhost without IPv4 is IPv6") {
 }
 
 #if defined(IP_TRANSPARENT)
-TEST_CASE_TEMPLATE("of what a transparent listener accepts the kernel is asked for this end's address", Face,
+TEST_CASE_TEMPLATE("a transparent listener asks the kernel for the local address of each connection", Face,
                    by_callback, by_coroutine) {
   // The option needs a privilege, so the system is one that has given it to every socket.
   struct diverting final : support::custom_backend {
@@ -323,7 +323,7 @@ TEST_CASE_TEMPLATE("of what a transparent listener accepts the kernel is asked f
 }
 #endif
 
-TEST_CASE("a port that another address has in use makes the kernel choose anew, starting with that address") {
+TEST_CASE("if a chosen port is taken for another address, the kernel chooses again") {
   support::scripted_loop s;
   std::vector<ip_endpoint> binds;
   std::uint16_t refused = 0;
@@ -366,7 +366,7 @@ TEST_CASE("a port that another address has in use makes the kernel choose anew, 
   CHECK(binds.size() == 2);
 }
 
-TEST_CASE("a port in use is os_error with EADDRINUSE, unless both ask to share it") {
+TEST_CASE("a port in use is os_error with EADDRINUSE, unless both sockets share it") {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
   const anyio::error e = tcp_listener::open(loopback(l.local_port())).error();
@@ -380,7 +380,7 @@ TEST_CASE("a port in use is os_error with EADDRINUSE, unless both ask to share i
   CHECK(!tcp_listener::open(loopback(first.local_port())).has_value());
 }
 
-TEST_CASE("prepare is called between socket and bind, and its errno is the error") {
+TEST_CASE("prepare is called between socket and bind, and its errno becomes the error") {
   anyio::loop loop;
   struct seen {
     int calls = 0;
@@ -409,7 +409,7 @@ TEST_CASE("prepare is called between socket and bind, and its errno is the error
   }
 }
 
-TEST_CASE("accepted connections have TCP_NODELAY, close-on-exec and no blocking, or as the options say") {
+TEST_CASE("accepted sockets are TCP_NODELAY, close-on-exec and non-blocking, or as the options say") {
   anyio::loop loop;
   for (const bool no_delay : {true, false}) {
     tcp_listener l = tcp_listener::open(loopback(), {.no_delay = no_delay}).value();
@@ -423,7 +423,7 @@ TEST_CASE("accepted connections have TCP_NODELAY, close-on-exec and no blocking,
   }
 }
 
-TEST_CASE("no TCP option is ever set on a UNIX socket") {
+TEST_CASE("no TCP option is set on a UNIX socket") {
   support::scripted_loop s;
   const support::temp_dir dir;
   int set = 0;
@@ -439,7 +439,7 @@ TEST_CASE("no TCP option is ever set on a UNIX socket") {
   CHECK(set == 0);
 }
 
-TEST_CASE("a connection that was reset before it is accepted is accepted, and then broken") {
+TEST_CASE("a connection reset before accept is accepted, and is then broken") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -456,8 +456,7 @@ TEST_CASE("a connection that was reset before it is accepted is accepted, and th
   CHECK(r.error() == std::errc::connection_reset);
 }
 
-TEST_CASE_TEMPLATE("what concerns one connection alone does not end an accept", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("errors of one connection do not end an accept", Face, by_callback, by_coroutine) {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -481,8 +480,7 @@ TEST_CASE_TEMPLATE("what concerns one connection alone does not end an accept", 
   CHECK(e == std::errc::bad_file_descriptor);
 }
 
-TEST_CASE(
-    "ten seconds without descriptors cost about a hundred accepts, and then those who waited are served") {
+TEST_CASE("10 s without descriptors cost about 100 accepts, then the waiting clients are served") {
   for (const int exhausted : {EMFILE, ENFILE, ENOBUFS, ENOMEM}) {
     support::scripted_loop s;
     tcp_listener l = tcp_listener::open(loopback()).value();
@@ -507,7 +505,7 @@ TEST_CASE(
 }
 
 TEST_CASE(
-    "an accept that pauses goes on at once when this loop closes a descriptor, and ends with the listener") {
+    "a paused accept continues at once when this loop closes a descriptor, and ends with the listener") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -554,7 +552,7 @@ TEST_CASE(
   CHECK(s.system.accepts == accepts);
 }
 
-TEST_CASE("with no descriptor left for real, accept waits without spinning and then serves") {
+TEST_CASE("with no descriptor left in the process, accept waits without spinning, then serves") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -576,7 +574,7 @@ TEST_CASE("with no descriptor left for real, accept waits without spinning and t
   CHECK(w.get().value().remote_endpoint() == client.local_endpoint());
 }
 
-TEST_CASE_TEMPLATE("an accept that is withdrawn when its connection is there takes none", Face, by_callback,
+TEST_CASE_TEMPLATE("destroying an accept whose connection is ready takes no connection", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -603,7 +601,7 @@ TEST_CASE_TEMPLATE("an accept that is withdrawn when its connection is there tak
   CHECK(Face::get(anyio::move_on_after(0ms, l.accept())).value().has_value());
 }
 
-TEST_CASE("from_fd refuses what does not listen, or is of another kind, and leaves it as it was") {
+TEST_CASE("from_fd rejects sockets that do not listen or have another type, and leaves them unchanged") {
   anyio::loop loop;
   const support::temp_dir dir;
   const auto refused = [](int fd, const anyio::error& e, std::string_view why, int flags) {
@@ -640,7 +638,7 @@ TEST_CASE("from_fd refuses what does not listen, or is of another kind, and leav
   CHECK(server.get_option(IPPROTO_TCP, TCP_NODELAY).value() != 0);
 }
 
-TEST_CASE("a scope reaches bind, by name and by number") {
+TEST_CASE("a scope is passed to bind, by name and by number") {
   support::scripted_loop s;
   std::vector<ip_endpoint> binds;
   s.system.on_bind = [&](const ip_endpoint& at) -> std::optional<int> {
@@ -653,7 +651,7 @@ TEST_CASE("a scope reaches bind, by name and by number") {
   for (const ip_endpoint& e : binds) CHECK(e.address.scope_id() == 1);
 }
 
-TEST_CASE("options are copied before the call returns, and a listener is made again from one operation") {
+TEST_CASE("options are copied before the call returns, and the operation can be started again") {
   anyio::loop loop;
   auto host = std::make_unique<std::string>("127.0.0.1");
   auto op = anyio::create_tcp_listener({.local_host = *host});
@@ -671,7 +669,7 @@ TEST_CASE("options are copied before the call returns, and a listener is made ag
   CHECK(l.error() == errc::invalid_argument);
 }
 
-TEST_CASE("a listener outlives its loop as a closed one") {
+TEST_CASE("a listener that outlives its loop is closed") {
   std::optional<anyio::loop> loop;
   loop.emplace();
   tcp_listener l = tcp_listener::open(loopback()).value();

@@ -173,12 +173,12 @@ task<> other_options(std::string folder) {
 
 }  // namespace
 
-TEST_CASE("TCP's options are given by name in a co_await expression") { run(tcp_options); }
-TEST_CASE("the other options are given by name in a co_await expression") {
+TEST_CASE("TCP options can be designated initializers in a co_await expression") { run(tcp_options); }
+TEST_CASE("other options can be designated initializers in a co_await expression") {
   const support::temp_dir dir;
   run(other_options(dir.path()));
 }
-TEST_CASE("names, hosts, paths and options are copied at once") {
+TEST_CASE("names, hosts, paths and options are copied immediately") {
   const support::temp_dir dir;
   run(copies_names(dir.path()));
 }
@@ -208,4 +208,4 @@ task<> unqualified_names() {
 
 }  // namespace
 
-TEST_CASE("`using namespace anyio` goes with the C headers") { run(unqualified_names); }
+TEST_CASE("`using namespace anyio` works with the C headers") { run(unqualified_names); }

@@ -193,7 +193,7 @@ TEST_CASE("a program has the same outcome with and without exceptions") {
   CHECK(first == expected);
 }
 
-TEST_CASE("an error with nobody to take it ends the task, and the callback hears of it") {
+TEST_CASE("an error that nothing awaits ends the task, and is passed to the callback") {
   trace.clear();
   anyio::loop l;
   {

@@ -172,7 +172,7 @@ task<> looks_up_names() {
 #endif
 }
 
-TEST_CASE("allocations: names, and calls on threads") { sweep("names", looks_up_names, 30); }
+TEST_CASE("allocations: name look-ups, and calls on threads") { sweep("names", looks_up_names, 30); }
 
 // --- loans and batches
 
@@ -222,9 +222,9 @@ task<> gives_back() {
   if (!r) co_await anyio::raise(r.error());
 }
 
-TEST_CASE("allocations: bytes that go back to a stream") { sweep("buffered", gives_back, 8); }
+TEST_CASE("allocations: bytes put back into a stream") { sweep("buffered", gives_back, 8); }
 
-TEST_CASE("a string for which there is no memory closes the stream, and leaves no gap") {
+TEST_CASE("if a string cannot be allocated, the stream is closed without a gap in its bytes") {
   bool thrown = false;
   anyio::errc next = anyio::errc::ok;
   std::thread([&] {
@@ -249,7 +249,7 @@ TEST_CASE("a string for which there is no memory closes the stream, and leaves n
   CHECK(next == anyio::errc::closed_resource);
 }
 
-TEST_CASE("allocations: what a send keeps") { sweep("loans", lends, 10); }
+TEST_CASE("allocations: data kept by a send") { sweep("loans", lends, 10); }
 
 task<> sends_batches() {
   auto a = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
@@ -313,7 +313,7 @@ TEST_CASE("allocations: callbacks") {
   CHECK(runs >= 15);
 }
 
-TEST_CASE("allocations: a start that fails leaves the operation idle") {
+TEST_CASE("allocations: a failed start leaves the operation idle") {
   // The wait for a descriptor needs memory when it begins to wait.
   anyio::loop loop;
   auto pair = anyio::create_unix_stream_pair().value();
@@ -354,7 +354,7 @@ task<> connect_and_end(ip_endpoint to) {
 }
 
 /// Whatever fails, the server goes on: its third client is served.
-TEST_CASE("allocations: a server outlives what fails for one connection") {
+TEST_CASE("allocations: a failure in one connection does not end the server") {
   const std::size_t runs = support::sweep_allocations(
       "a server", {}, [](std::unique_ptr<anyio::backend> system, failing_run& run) {
         anyio::loop loop(std::move(system));
@@ -393,7 +393,7 @@ task<> is_refused(bool& caught, auto op) {
   }
 }
 
-TEST_CASE("what prepare throws is raised, and its descriptor closed") {
+TEST_CASE("an exception of prepare is raised, and the descriptor is closed") {
   int caught = 0;
   const auto r = anyio::sim::run({}, [&caught]() -> task<> {
     const ip_endpoint e{ip_address::loopback_v4(), 9};
@@ -411,7 +411,7 @@ TEST_CASE("what prepare throws is raised, and its descriptor closed") {
   CHECK(caught == 5);
 }
 
-TEST_CASE("what prepare throws leaves the loop that runs a callback") {
+TEST_CASE("an exception of prepare leaves the loop that runs a callback") {
   anyio::loop loop;
   anyio::connect_tcp(ip_endpoint{ip_address::loopback_v4(), 9}, {.prepare = throws})
       .start([](anyio::result<tcp_stream>) { CHECK(false); });
@@ -421,7 +421,7 @@ TEST_CASE("what prepare throws leaves the loop that runs a callback") {
 
 // --- the machine's loop
 
-TEST_CASE("allocations: making a loop and its first descriptors") {
+TEST_CASE("allocations: creating a loop and its first descriptors") {
   for (std::size_t n = 1;; ++n) {
     const std::int64_t before = support::live_allocations();
     bool reached = false;
@@ -471,7 +471,7 @@ TEST_CASE("allocations: calls on helper threads") {
 }
 #endif
 
-TEST_CASE("allocations: reserve keeps nothing when it fails") {
+TEST_CASE("allocations: a failed reserve keeps nothing") {
   for (std::size_t n = 1;; ++n) {
     const std::int64_t before = support::live_allocations();
     bool reached = false;
@@ -506,7 +506,7 @@ TEST_CASE("allocations: reserve keeps nothing when it fails") {
 #endif
 #endif
 #if defined(ANYIO_NET_TEST_ABSURD_SIZES)
-TEST_CASE("reserve: an absurd number raises bad_alloc at once, and keeps nothing") {
+TEST_CASE("reserve: a huge number throws bad_alloc at once, and keeps nothing") {
   constexpr std::size_t absurd[] = {static_cast<std::size_t>(-1), static_cast<std::size_t>(-1) / 2,
                                     static_cast<std::size_t>(-1) / 512};
   anyio::loop loop;

@@ -200,7 +200,7 @@ task<> tells_where_it_is() {
   CHECK(udp.local_endpoint().port != 0);
 }
 
-TEST_CASE("whatever fails: what others connect or send to knows its port, or is not there") {
+TEST_CASE("whatever fails: a server that others can reach reports its port") {
   sweep_all(tells_where_it_is, 60);
 }
 
@@ -250,9 +250,7 @@ task<> listens_at_a_path() {
   co_await anyio::when_all(accept_and_echo(std::move(listener)), connect_to_path_and_ask(path));
 }
 
-TEST_CASE("whatever fails: a UNIX listener in the place of a stale file") {
-  sweep_all(listens_at_a_path, 100);
-}
+TEST_CASE("whatever fails: a UNIX listener that replaces a stale file") { sweep_all(listens_at_a_path, 100); }
 
 task<> connect_and_say() {
   unix_stream s = co_await anyio::connect_unix("/run/small");
@@ -327,7 +325,7 @@ task<> looks_for_descriptors_alone() {
   if (!r && r.error() != errc::end_of_stream) co_await anyio::raise(r.error());
 }
 
-TEST_CASE("whatever fails: looking for descriptors without taking bytes") {
+TEST_CASE("whatever fails: peeking for descriptors without taking bytes") {
   sweep_all(looks_for_descriptors_alone, 40);
 }
 
@@ -387,7 +385,7 @@ task<> adopts() {
   CHECK(got == "z");
 }
 
-TEST_CASE("whatever fails: taking over a descriptor") { sweep_all(adopts, 50); }
+TEST_CASE("whatever fails: adopting a descriptor") { sweep_all(adopts, 50); }
 
 task<> send_later(unix_stream& to) {
   co_await anyio::sleep(1ms);
@@ -524,7 +522,7 @@ task<> exchanges_unix_datagrams() {
   CHECK(back == "back");
 }
 
-TEST_CASE("whatever fails: UNIX datagrams, in the place of a stale file, and a full queue") {
+TEST_CASE("whatever fails: UNIX datagrams that replace a stale file, and a full queue") {
   sweep_all(exchanges_unix_datagrams, 300);
 }
 

@@ -131,7 +131,7 @@ task<> waits_for_nobody() {
 
 // --- what can be run
 
-TEST_CASE("sim: operations, tasks and callables are run, and an hour's sleep takes no time") {
+TEST_CASE("sim: operations, tasks and callables run, and sleeping an hour takes no time") {
   const sim::report by_operation = sim::run({}, anyio::sleep(1h));
   CHECK(by_operation.ok());
   CHECK(by_operation.virtual_time == 1h);
@@ -154,7 +154,7 @@ TEST_CASE("sim: operations, tasks and callables are run, and an hour's sleep tak
   CHECK(sim::run({}, named).ok());
 }
 
-TEST_CASE("sim: an error that ends the program is the report's failure") {
+TEST_CASE("sim: an error that ends the program becomes the report's failure") {
   const sim::report r = sim::run({}, fails);
   CHECK(!r.ok());
   CHECK(r.failure.has_value());
@@ -167,7 +167,7 @@ TEST_CASE("sim: an error that ends the program is the report's failure") {
 }
 
 #if ANYIO_NET_EXCEPTIONS
-TEST_CASE("sim: exceptions of others are told of, from a task and from a callback") {
+TEST_CASE("sim: foreign exceptions are reported, from a task and from a callback") {
   const auto what = [](const sim::report& r) -> std::string {
     if (!r.exception) return "none";
     try {
@@ -202,7 +202,7 @@ TEST_CASE("sim: exceptions of others are told of, from a task and from a callbac
 
 // --- limits
 
-TEST_CASE("sim: a deadlock names the socket and the operation") {
+TEST_CASE("sim: the report of a deadlock names the socket and the operation") {
   const sim::report r = sim::run({}, waits_for_nobody);
   CHECK(r.deadlock);
   CHECK(!r.ok());
@@ -251,7 +251,7 @@ task<> asks_in_vain() {
   for (;;) static_cast<void>(co_await anyio::as_result(anyio::connect_tcp("127.0.0.1", 9)));
 }
 
-TEST_CASE("sim: a program that spins is told of, long before the limit of steps") {
+TEST_CASE("sim: a spinning program is detected long before the step limit") {
   for (const auto program : {spins, asks_in_vain}) {
     std::size_t calls = 0;
     static std::size_t* counted = nullptr;
@@ -282,14 +282,14 @@ task<> waits_often() {
   }
 }
 
-TEST_CASE("sim: much work does not count as spinning, nor does waiting") {
+TEST_CASE("sim: much work is not spinning, and waiting is not either") {
   const sim::report work = sim::run({}, works_at_one_instant);
   CHECK(work.ok());
   CHECK(work.virtual_time == 0s);
   CHECK(sim::run({}, waits_often).ok());
 }
 
-TEST_CASE("sim: a program that stops its loop has not come to its end") {
+TEST_CASE("sim: stop() in the program does not end the run") {
   const sim::report r = sim::run({}, []() -> task<> {
     anyio::loop::current().stop();
     co_await anyio::sleep(5s);
@@ -319,7 +319,7 @@ TEST_CASE("sim: the log has a line for each call") {
 
 // --- descriptors
 
-TEST_CASE("sim: a descriptor that was released and not closed is a leak") {
+TEST_CASE("sim: a descriptor that was released and not closed is reported as a leak") {
   const sim::report r = sim::run({}, []() -> task<> {
     auto pair = anyio::create_unix_stream_pair().value();
     CHECK(pair.first.release() >= 1 << 30);
@@ -354,7 +354,7 @@ TEST_CASE("sim: unique_fd closes simulated descriptors") {
   late = {};
 }
 
-TEST_CASE("sim: streams may outlive the run, closed") {
+TEST_CASE("sim: streams may outlive the run, and are then closed") {
   anyio::unix_stream kept;
   CHECK(sim::run({}, [&]() -> task<> {
           kept = std::move(anyio::create_unix_stream_pair().value().first);
@@ -404,7 +404,7 @@ TEST_CASE("sim: real descriptors are not supported") {
   for (const int fd : {real[0], real[1], pipes[0], pipes[1], file}) CHECK(::close(fd) == 0);
 }
 
-TEST_CASE("sim: simulated descriptors change hands") {
+TEST_CASE("sim: simulated descriptors can be passed") {
   CHECK(sim::run({}, []() -> task<> {
           auto pair = anyio::create_unix_stream_pair().value();
           const int fd = pair.first.release();
@@ -419,7 +419,7 @@ TEST_CASE("sim: simulated descriptors change hands") {
 
 // --- chance
 
-TEST_CASE("sim: the same seed gives the same run, with all faults") {
+TEST_CASE("sim: the same seed repeats the same run, with all faults") {
   std::set<std::uint64_t> hashes;
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     sim::options o = with_seed(seed);
@@ -452,7 +452,7 @@ TEST_CASE("sim: the same seed gives the same run, with all faults") {
   CHECK(hashes.size() > 50);  // few end before anything was drawn
 }
 
-TEST_CASE("sim: choices that are used up are harmless, and none at all are not a seed") {
+TEST_CASE("sim: exhausted choices are harmless, and empty choices are not a seed") {
   static constexpr std::uint8_t bytes[] = {0};
   sim::options o = with_seed(99);
   o.faults = all_faults();
@@ -469,7 +469,7 @@ TEST_CASE("sim: choices that are used up are harmless, and none at all are not a
   CHECK(sim::run(o, much_of_everything).trace_hash == none.trace_hash);
 }
 
-TEST_CASE("sim: what the program draws is in the choices, and is given again") {
+TEST_CASE("sim: the program's random draws are recorded in the choices, and replayed") {
   std::vector<std::size_t> drawn;
   std::string bytes;
   const auto program = [&]() -> task<> {
@@ -514,7 +514,7 @@ TEST_CASE("sim: what the program draws is in the choices, and is given again") {
         }).ok());
 }
 
-TEST_CASE("sim: the program's draws count in the trace") {
+TEST_CASE("sim: the program's random draws change the trace") {
   const auto program = []() -> task<> {
     static_cast<void>(sim::draw(1000));
     co_return;
@@ -535,7 +535,7 @@ task<> request_and_answer(bool& broken) {
   }
 }
 
-TEST_CASE("sim: faults begin and end when the program says so") {
+TEST_CASE("sim: the program can turn faults on and off") {
   bool broken = false;
   CHECK(sim::run({}, [&]() -> task<> {
           co_await request_and_answer(broken);
@@ -552,7 +552,7 @@ TEST_CASE("sim: faults begin and end when the program says so") {
         }).ok());
 }
 
-TEST_CASE("sim: a fault that always happens still lets a program come to its end") {
+TEST_CASE("sim: a program ends even if a fault happens every time") {
   for (int kind = 0; kind < 3; ++kind) {
     sim::options o;
     (kind == 0 ? o.faults.short_io : kind == 1 ? o.faults.would_block : o.faults.interrupted) = 1;
@@ -564,7 +564,7 @@ TEST_CASE("sim: a fault that always happens still lets a program come to its end
   }
 }
 
-TEST_CASE("sim: a link has its latency, each way its own") {
+TEST_CASE("sim: a link has a latency for each direction") {
   CHECK(sim::run({}, []() -> task<> {
           const ip_address client = ip_address::loopback_v4();
           const ip_address host = address("192.0.2.1");
@@ -602,7 +602,7 @@ TEST_CASE("sim: a link has its latency, each way its own") {
         }).ok());
 }
 
-TEST_CASE("sim: a timeout is met to the millisecond") {
+TEST_CASE("sim: a timeout is exact to the millisecond") {
   CHECK(sim::run({}, []() -> task<> {
           sim::faults slow;
           slow.latency_min = slow.latency_max = 100ms;
@@ -619,7 +619,7 @@ TEST_CASE("sim: a timeout is met to the millisecond") {
         }).ok());
 }
 
-TEST_CASE("sim: a link loses one way alone, and only what is said of it counts there") {
+TEST_CASE("sim: a link can lose datagrams in only one direction, and its own setting applies") {
   CHECK(sim::run({}, []() -> task<> {
           auto a = co_await anyio::create_udp_socket({.local_host = "10.0.0.1"});
           auto b = co_await anyio::create_udp_socket({.local_host = "10.0.0.2"});
@@ -649,7 +649,7 @@ std::vector<std::string> hosts_of(const std::vector<ip_endpoint>& all) {
   return texts;
 }
 
-TEST_CASE("sim: names are what set_name says, localhost is known, others fail") {
+TEST_CASE("sim: names are those of set_name, localhost is known, others fail") {
   using names = std::vector<std::string>;
   CHECK(sim::run({}, []() -> task<> {
           auto unknown = co_await anyio::as_result(anyio::getaddrinfo("host.example", 80));
@@ -689,7 +689,7 @@ TEST_CASE("sim: names are what set_name says, localhost is known, others fail") 
         }).ok());
 }
 
-TEST_CASE("sim: a look-up takes no time but lets others run, and can be withdrawn") {
+TEST_CASE("sim: a look-up takes no time but lets other tasks run, and can be cancelled") {
   CHECK(sim::run({}, []() -> task<> {
           const std::array<ip_address, 1> one{address("10.0.0.1")};
           sim::set_name("host.example", one);
@@ -705,7 +705,7 @@ TEST_CASE("sim: a look-up takes no time but lets others run, and can be withdraw
         }).ok());
 }
 
-TEST_CASE("sim: every unicast address may be bound, and none but these") {
+TEST_CASE("sim: every unicast address can be bound, and no other") {
   CHECK(
       sim::run({}, []() -> task<> {
         for (const char* host :
@@ -761,7 +761,7 @@ TEST_CASE("sim: a raised signal reaches its receivers") {
         }).ok());
 }
 
-TEST_CASE("sim: run_sync runs in place, at a drawn moment") {
+TEST_CASE("sim: run_sync runs in place, at a random moment") {
   std::set<int> turns_seen;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     CHECK(sim::run(with_seed(seed), [&]() -> task<> {
@@ -787,7 +787,7 @@ TEST_CASE("sim: run_sync runs in place, at a drawn moment") {
   CHECK(turns_seen.size() > 3);
 }
 
-TEST_CASE("sim: a withdrawn run_sync is not made, and its errors are raised") {
+TEST_CASE("sim: a destroyed run_sync is not called, and errors of run_sync are raised") {
   bool made = false;
   CHECK(sim::run({}, [&]() -> task<> {
           {
@@ -815,7 +815,7 @@ TEST_CASE("sim: a withdrawn run_sync is not made, and its errors are raised") {
 #endif
 }
 
-TEST_CASE("sim: the loop has no descriptor of its own, and its clock is virtual") {
+TEST_CASE("sim: the loop has no native handle, and its clock is virtual") {
   CHECK(sim::run({}, []() -> task<> {
           CHECK(anyio::loop::current().native_handle() == -1);
           const anyio::time_point begun = anyio::now();
@@ -828,7 +828,7 @@ TEST_CASE("sim: the loop has no descriptor of its own, and its clock is virtual"
         }).ok());
 }
 
-TEST_CASE("sim: runs nest, and run beside a real loop and inside its callbacks") {
+TEST_CASE("sim: runs can be nested, and run beside a real loop and inside its callbacks") {
   anyio::loop real;
   CHECK(sim::run({}, seven).ok());
   CHECK(&anyio::loop::current() == &real);
@@ -854,7 +854,7 @@ TEST_CASE("sim: runs nest, and run beside a real loop and inside its callbacks")
   CHECK((pair && pair->first.native_handle() < 1 << 30));
 }
 
-TEST_CASE("sim: memory streams meet short transfers, too") {
+TEST_CASE("sim: memory streams meet short transfers too") {
   sim::options o;
   o.faults.short_io = 1;
   static constexpr std::uint8_t harmless = 0;
@@ -868,7 +868,7 @@ TEST_CASE("sim: memory streams meet short transfers, too") {
         }).ok());
 }
 
-TEST_CASE("sim: drawing outside a run is a mistake") {
+TEST_CASE("sim: a random draw outside a run is an error") {
   if (!support::asserts) return;
   CHECK(support::dies([] { static_cast<void>(sim::draw(3)); }));
 }
@@ -930,7 +930,7 @@ bool forbid_system_calls() {
          ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
-TEST_CASE("sim: the kernel is not asked for anything") {
+TEST_CASE("sim: no system call is made") {
   constexpr int cannot_be_had = 2;
   for (const bool asks : {false, true}) {
     const pid_t child = ::fork();
@@ -963,7 +963,7 @@ TEST_CASE("sim: the kernel is not asked for anything") {
 
 // --- fuzzing
 
-TEST_CASE("sim: a fuzz body runs, and aborts at a finding alone") {
+TEST_CASE("sim: a fuzz body runs, and aborts only at a finding") {
   static constexpr std::uint8_t bytes[] = {0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9, 200, 100, 50};
   CHECK(sim::fuzz(bytes, sizeof bytes, much_of_everything) == 0);
   CHECK(sim::fuzz(nullptr, 0, much_of_everything) == 0);

@@ -137,11 +137,11 @@ void run_all(const sim::faults& faults, int seeds, std::size_t bulk = Maker::bul
   }
 }
 
-TEST_CASE_TEMPLATE("sim: streams without trouble", Maker, tcp, unix_socket, memory, buffered_tcp) {
+TEST_CASE_TEMPLATE("sim: streams without faults", Maker, tcp, unix_socket, memory, buffered_tcp) {
   run_all<Maker>({}, 1);
 }
 
-TEST_CASE_TEMPLATE("sim: streams that do less than they could", Maker, tcp, unix_socket, memory,
+TEST_CASE_TEMPLATE("sim: streams with short reads and writes", Maker, tcp, unix_socket, memory,
                    buffered_tcp) {
   sim::faults f;
   f.short_io = f.would_block = 0.3;
@@ -149,20 +149,20 @@ TEST_CASE_TEMPLATE("sim: streams that do less than they could", Maker, tcp, unix
   run_all<Maker>(f, 3, 50000);
 }
 
-TEST_CASE_TEMPLATE("sim: streams that refuse each first time", Maker, tcp, unix_socket, memory,
+TEST_CASE_TEMPLATE("sim: streams whose first attempts would block", Maker, tcp, unix_socket, memory,
                    buffered_tcp) {
   sim::faults f;
   f.short_io = f.would_block = f.interrupted = 1;
   run_all<Maker>(f, 1, 20000);
 }
 
-TEST_CASE_TEMPLATE("sim: streams of one byte at a time", Maker, tcp, unix_socket, memory, buffered_tcp) {
+TEST_CASE_TEMPLATE("sim: streams with one byte per call", Maker, tcp, unix_socket, memory, buffered_tcp) {
   sim::faults f;
   f.short_io = 1;
   run_all<Maker>(f, 0, 5000);
 }
 
-TEST_CASE_TEMPLATE("sim: streams over a long way", Maker, tcp, buffered_tcp) {
+TEST_CASE_TEMPLATE("sim: streams with a high latency", Maker, tcp, buffered_tcp) {
   sim::faults f;
   f.latency_min = 1ms;
   f.latency_max = 20ms;

@@ -135,7 +135,7 @@ outcome connect(const std::vector<host>& hosts, anyio::tcp_connect_options optio
   return out;
 }
 
-TEST_CASE("sim programs: each address has its head start, to the millisecond") {
+TEST_CASE("sim programs: each address has its head start, exact to the millisecond") {
   const outcome o = connect({{"2001:db8::1", answer::silent},
                              {"10.0.0.1", answer::silent},
                              {"2001:db8::2", answer::silent},
@@ -155,7 +155,7 @@ TEST_CASE("sim programs: the head start is an option") {
   CHECK(connects() == times{0, 0, 0});
 }
 
-TEST_CASE("sim programs: families take turns, in the resolver's order") {
+TEST_CASE("sim programs: families alternate, in the resolver's order") {
   CHECK(connect({{"2001:db8::1", answer::refuses},
                  {"2001:db8::2", answer::connects},
                  {"10.0.0.1", answer::connects}})
@@ -166,7 +166,7 @@ TEST_CASE("sim programs: families take turns, in the resolver's order") {
           .winner == "2001:db8::1");
 }
 
-TEST_CASE("sim programs: a refusal begins the next attempt at once, whenever it comes") {
+TEST_CASE("sim programs: a refusal starts the next attempt at once, whenever it arrives") {
   const outcome o = connect({{"10.0.0.1", answer::refuses, 30ms},
                              {"10.0.0.2", answer::refuses, 300ms},
                              {"10.0.0.3", answer::silent},
@@ -178,7 +178,7 @@ TEST_CASE("sim programs: a refusal begins the next attempt at once, whenever it 
   CHECK(o.served == 1);
 }
 
-TEST_CASE("sim programs: a slow one that was begun first may still win") {
+TEST_CASE("sim programs: a slow attempt that started first may still win") {
   const outcome o = connect({{"10.0.0.1", answer::connects, 400ms}, {"10.0.0.2", answer::connects, 160ms}});
   CHECK(o.winner == "10.0.0.1");
   CHECK(o.took == 400ms);
@@ -190,7 +190,7 @@ TEST_CASE("sim programs: a slow one that was begun first may still win") {
   CHECK(other.served == 1);
 }
 
-TEST_CASE("sim programs: of those that win at the same moment one survives") {
+TEST_CASE("sim programs: if several attempts win at the same moment, one survives") {
   std::vector<std::string> winners;
   for (std::uint64_t seed = 0; seed < 30; ++seed) {
     const outcome o = connect({{"10.0.0.1", answer::connects, 500ms},
@@ -207,7 +207,7 @@ TEST_CASE("sim programs: of those that win at the same moment one survives") {
   CHECK(std::count(winners.begin(), winners.end(), "2001:db8::3") > 0);
 }
 
-TEST_CASE("sim programs: when all fail it is the error of the first one tried") {
+TEST_CASE("sim programs: if all attempts fail, the error is that of the first address tried") {
   outcome o = connect({{"10.0.0.1", answer::silent}, {"10.0.0.2", answer::refuses, 10ms}});
   CHECK((o.failure && *o.failure == std::errc::timed_out));
   CHECK(o.took == 127s);
@@ -219,7 +219,7 @@ TEST_CASE("sim programs: when all fail it is the error of the first one tried") 
   CHECK(connects().empty());
 }
 
-TEST_CASE("sim programs: a connect may be withdrawn at every moment, and leaves nothing") {
+TEST_CASE("sim programs: a connect destroyed at any moment leaks nothing") {
   const std::vector<host> hosts{{"10.0.0.1", answer::connects, 340ms},
                                 {"2001:db8::1", answer::refuses, 20ms},
                                 {"10.0.0.2", answer::silent},
@@ -270,7 +270,7 @@ TEST_CASE("sim programs: a connect may be destroyed after any number of turns") 
 
 // --- serving without descriptors
 
-TEST_CASE("sim programs: a listener outlives ten seconds without descriptors, and does not spin") {
+TEST_CASE("sim programs: a listener works after ten seconds without descriptors, and does not spin") {
   int reported = 0;
   int answered = 0;
   const sim::report r = sim::run({}, [&]() -> task<> {
@@ -408,7 +408,7 @@ task<> echo_program() {
   co_await server.join();
 }
 
-TEST_CASE("sim programs: an echo server under all kinds of trouble, and then without") {
+TEST_CASE("sim programs: an echo server under all kinds of faults, and then without") {
   conversations_that_failed = 0;
   for (std::uint64_t seed = 0; seed < 2000; ++seed) {
     sim::options o;
@@ -495,7 +495,7 @@ task<> chat_program() {
   co_await server.join();
 }
 
-TEST_CASE("sim programs: in a chat room all is heard by all, whatever the order") {
+TEST_CASE("sim programs: in a chat room all clients receive all messages, in any order") {
   for (std::uint64_t seed = 0; seed < 500; ++seed) {
     sim::options o;
     o.seed = seed;

@@ -80,7 +80,7 @@ TEST_CASE_TEMPLATE("descriptors arrive with their bytes, owned and close-on-exec
   for (int fd : numbers) CHECK(support::is_open(fd));
 }
 
-TEST_CASE("plain bytes come without descriptors, and the end is the end") {
+TEST_CASE("plain bytes arrive without descriptors, and the end is end_of_stream") {
   anyio::loop loop;
   pair p = connected();
   CHECK(by_callback::get(p.first.send("plain")).has_value());
@@ -95,7 +95,7 @@ TEST_CASE("plain bytes come without descriptors, and the end is the end") {
   CHECK(by_callback::get(p.second.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("with room for no bytes the descriptors come and the bytes stay", Face, by_callback,
+TEST_CASE_TEMPLATE("with an empty buffer the descriptors arrive and the bytes stay", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   pair p = connected();
@@ -122,7 +122,7 @@ TEST_CASE_TEMPLATE("with room for no bytes the descriptors come and the bytes st
   CHECK(idle.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("253 descriptors go at once, 254 do not, nor do none, nor without a message") {
+TEST_CASE("253 descriptors are sent at once; 254, none, or an empty message are rejected") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -138,7 +138,7 @@ TEST_CASE("253 descriptors go at once, 254 do not, nor do none, nor without a me
   CHECK(by_callback::get(p.second.receive_fds(10, 0)).error() == errc::invalid_argument);
 }
 
-TEST_CASE("one who waits makes another busy, closing ends both, and the errors have their order") {
+TEST_CASE("a pending operation makes a second busy, closing ends both, and errors have a fixed order") {
   anyio::loop loop;
   pair p = connected();
   const int fds[] = {p.first.native_handle()};
@@ -163,7 +163,7 @@ TEST_CASE("one who waits makes another busy, closing ends both, and the errors h
   CHECK(by_callback::get(p.first.send_fds("", fds)).error() == errc::invalid_argument);
 }
 
-TEST_CASE("cancel ends both with cancelled, and they can be begun again") {
+TEST_CASE("cancel ends both with cancelled, and they can be started again") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -183,7 +183,7 @@ TEST_CASE("cancel ends both with cancelled, and they can be begun again") {
   CHECK(by_callback::get(p.second.receive_fds(10, 1)).value().fds.size() == 1);
 }
 
-TEST_CASE("after send_eof and after the other end went, descriptors are not sent") {
+TEST_CASE("descriptors are not sent after send_eof or after the peer closed") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -196,7 +196,7 @@ TEST_CASE("after send_eof and after the other end went, descriptors are not sent
   CHECK(e == std::errc::broken_pipe);
 }
 
-TEST_CASE("a bad descriptor is refused, and the stream goes on") {
+TEST_CASE("a bad descriptor is rejected, and the stream stays usable") {
   anyio::loop loop;
   pair p = connected();
   const int bad[] = {1000};
@@ -207,7 +207,7 @@ TEST_CASE("a bad descriptor is refused, and the stream goes on") {
   CHECK(by_callback::get(p.second.receive()).value_or("") == "goes on");
 }
 
-TEST_CASE_TEMPLATE("more descriptors than asked for are fds_truncated, with none left open", Face,
+TEST_CASE_TEMPLATE("more descriptors than requested are fds_truncated, and none stays open", Face,
                    by_callback, by_coroutine) {
   anyio::loop loop;
   pair p = connected();
@@ -221,7 +221,7 @@ TEST_CASE_TEMPLATE("more descriptors than asked for are fds_truncated, with none
   CHECK(Face::get(p.second.receive()).value_or("") == "next");
 }
 
-TEST_CASE("descriptors that do not fit into the process are fds_truncated, with none left open") {
+TEST_CASE("descriptors beyond the process limit are fds_truncated, and none stays open") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -278,8 +278,8 @@ std::string of_number(int n) { return std::string(reinterpret_cast<const char*>(
 constexpr int pidfd_message = 4;  // SCM_PIDFD
 constexpr int pass_pidfd = 76;    // SO_PASSPIDFD
 
-TEST_CASE_TEMPLATE("control messages of other kinds are ignored, and descriptors in them closed", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("other control messages are ignored, and descriptors in them closed", Face, by_callback,
+                   by_coroutine) {
   auto made = std::make_unique<adding_backend>();
   adding_backend& system = *made;
   const anyio::loop loop(std::move(made));
@@ -328,8 +328,7 @@ TEST_CASE_TEMPLATE("control messages of other kinds are ignored, and descriptors
   CHECK(open_count() == before + 1);
 }
 
-TEST_CASE_TEMPLATE("descriptors of processes, which the kernel adds, do not stay open", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("pidfds that the kernel adds do not stay open", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   const auto passes_pidfd = [](int fd) {
     const int on = 1;
@@ -386,7 +385,7 @@ TEST_CASE_TEMPLATE("descriptors of processes, which the kernel adds, do not stay
 }
 #endif
 
-TEST_CASE_TEMPLATE("only an errno of the descriptors leaves a send_fds without a broken stream", Face,
+TEST_CASE_TEMPLATE("an errno about the descriptors does not break the stream, any other does", Face,
                    by_callback, by_coroutine) {
   class failing final : public support::scripted_backend {
    public:
@@ -423,7 +422,7 @@ TEST_CASE_TEMPLATE("only an errno of the descriptors leaves a send_fds without a
   }
 }
 
-TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes, and reads on behind them",
+TEST_CASE_TEMPLATE("a plain receive closes descriptors that arrive with the bytes, and continues after them",
                    Face, by_callback, by_coroutine) {
   anyio::loop loop;
   pair p = connected();
@@ -449,7 +448,7 @@ TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes,
   ::close(pipe_fds[0]);
 }
 
-TEST_CASE("all chunks before, with and behind descriptors are read without a further event, in order") {
+TEST_CASE("chunks before, with and after descriptors are read in order without a further event") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -493,7 +492,7 @@ TEST_CASE("all chunks before, with and behind descriptors are read without a fur
   CHECK(files == 2);
 }
 
-TEST_CASE("out-of-band data on a UNIX stream keeps nothing behind") {
+TEST_CASE("out-of-band data on a UNIX stream does not block later bytes") {
   anyio::loop loop;
   pair p = connected();
   const int sender = p.first.native_handle();
@@ -512,7 +511,8 @@ TEST_CASE("out-of-band data on a UNIX stream keeps nothing behind") {
   CHECK(got == "abcd");
 }
 
-TEST_CASE_TEMPLATE("a long message arrives whole, its descriptors once", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a long message arrives whole, and its descriptors once", Face, by_callback,
+                   by_coroutine) {
   support::scripted_loop s;
   pair p = connected();
   const unique_fd file = make_file();
@@ -545,7 +545,7 @@ TEST_CASE_TEMPLATE("a long message arrives whole, its descriptors once", Face, b
   CHECK(files == 4);
 }
 
-TEST_CASE("a receive_fds that is destroyed, before or after the descriptors came, loses and leaks none") {
+TEST_CASE("destroying a receive_fds, before or after descriptors arrived, loses and leaks none") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -570,7 +570,7 @@ TEST_CASE("a receive_fds that is destroyed, before or after the descriptors came
   CHECK(open_count() == before - 1);
 }
 
-TEST_CASE("a result that nobody takes closes its descriptors") {
+TEST_CASE("an ignored result closes its descriptors") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -582,7 +582,7 @@ TEST_CASE("a result that nobody takes closes its descriptors") {
   CHECK(open_count() == before);
 }
 
-TEST_CASE("a socket in flight is used at the other end") {
+TEST_CASE("a socket passed in a message works at the receiver") {
   anyio::loop loop;
   pair p = connected();
   pair q = connected();

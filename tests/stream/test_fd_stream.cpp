@@ -102,7 +102,7 @@ struct terminal_fixture {
   fd_stream slave;
 };
 
-TEST_CASE("fd stream: bytes go through a pipe") {
+TEST_CASE("fd stream: bytes pass through a pipe") {
   pipe_fixture p;
   CHECK(outcome(p.out.send("through")));
   CHECK(anyio::run(p.in.receive()) == "through");
@@ -118,13 +118,13 @@ TEST_CASE("fd stream: bytes go through a pipe") {
   CHECK(p.in.socket() == nullptr);
 }
 
-TEST_CASE("fd stream: it is made non-blocking and close-on-exec") {
+TEST_CASE("fd stream: the descriptor becomes non-blocking and close-on-exec") {
   pipe_fixture p;
   CHECK(is_non_blocking(p.in.native_handle()));
   CHECK((::fcntl(p.in.native_handle(), F_GETFD) & FD_CLOEXEC) != 0);
 }
 
-TEST_CASE("fd stream: what a pipe cannot hold waits for its reader") {
+TEST_CASE("fd stream: a send waits while the pipe is full") {
   pipe_fixture p;
   const std::string data = conformance::pattern(1000000);
   inbox<void> sent;
@@ -154,7 +154,7 @@ TEST_CASE("fd stream: many pieces are sent in order") {
   CHECK(outcome(p.out.send("")));
 }
 
-TEST_CASE("fd stream: a closed writer is the end, after what it wrote") {
+TEST_CASE("fd stream: a closed writer is the end, after its bytes") {
   pipe_fixture p;
   CHECK(outcome(p.out.send("last")));
   CHECK(outcome(p.out.aclose()));
@@ -164,7 +164,7 @@ TEST_CASE("fd stream: a closed writer is the end, after what it wrote") {
   CHECK(outcome(p.in.receive_view()).error() == errc::end_of_stream);
 }
 
-TEST_CASE("fd stream: a writer that closes ends a receive that waits") {
+TEST_CASE("fd stream: a closing writer ends a pending receive") {
   pipe_fixture p;
   inbox<std::string> got;
   auto op = p.in.receive();
@@ -175,7 +175,7 @@ TEST_CASE("fd stream: a writer that closes ends a receive that waits") {
   CHECK(got.code() == errc::end_of_stream);
 }
 
-TEST_CASE("fd stream: a reader that is gone breaks the pipe, also for a send that waits") {
+TEST_CASE("fd stream: a closed reader breaks the pipe, also for a pending send") {
   pipe_fixture p;
   const std::string data(1000000, 'x');
   inbox<void> sent;
@@ -210,7 +210,7 @@ TEST_CASE("fd stream: it cannot be half-closed") {
   CHECK(outcome(p.out.send("still open")));
 }
 
-TEST_CASE("fd stream: closing closes the descriptor, and ends what waits") {
+TEST_CASE("fd stream: closing closes the descriptor, and ends pending operations") {
   pipe_fixture p;
   const int fd = p.in.native_handle();
   inbox<std::string> got;
@@ -225,7 +225,7 @@ TEST_CASE("fd stream: closing closes the descriptor, and ends what waits") {
   CHECK(got.code() == errc::closed_resource);
 }
 
-TEST_CASE("fd stream: a released descriptor is the caller's") {
+TEST_CASE("fd stream: a released descriptor belongs to the caller") {
   pipe_fixture p;
   inbox<std::string> got;
   auto op = p.in.receive();
@@ -258,7 +258,7 @@ TEST_CASE("fd stream: a cancelled receive loses nothing") {
   CHECK(!got.value);
 }
 
-TEST_CASE("fd stream: from_fd refuses what it cannot serve, and leaves it alone") {
+TEST_CASE("fd stream: from_fd rejects unsupported descriptors, and leaves them unchanged") {
   loop l;
   const support::temp_dir folder;
   const auto refused = [](int fd) {
@@ -347,7 +347,7 @@ struct fifo_fixture {
   fd_stream in;
 };
 
-TEST_CASE_TEMPLATE("fd stream: a fifo has not ended before its first writer has come", Face,
+TEST_CASE_TEMPLATE("fd stream: a fifo does not end before its first writer opens it", Face,
                    support::by_callback, support::by_coroutine) {
   fifo_fixture f;
   support::waiting<std::string> got;
@@ -357,11 +357,11 @@ TEST_CASE_TEMPLATE("fd stream: a fifo has not ended before its first writer has 
   const int writer = f.open_writer();
   support::settle();
   CHECK(!got.done());
-  SUBCASE("who writes") {
+  SUBCASE("the writer writes") {
     CHECK(::write(writer, "hello", 5) == 5);
     CHECK(got.get().value_or("") == "hello");
   }
-  SUBCASE("who writes nothing") {
+  SUBCASE("the writer writes nothing") {
     ::close(writer);
     CHECK(got.get().error() == errc::end_of_stream);
     return;
@@ -370,7 +370,7 @@ TEST_CASE_TEMPLATE("fd stream: a fifo has not ended before its first writer has 
   CHECK(Face::get(f.in.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("fd stream: the end of a fifo is told until another writer comes", Face,
+TEST_CASE_TEMPLATE("fd stream: the end of a fifo is reported until another writer opens it", Face,
                    support::by_callback, support::by_coroutine) {
   fifo_fixture f;
   for (int round = 0; round < 3; ++round) {
@@ -396,14 +396,14 @@ TEST_CASE_TEMPLATE("fd stream: the end of a fifo is told until another writer co
   }
 }
 
-TEST_CASE("fd stream: a writer of a fifo who is quicker than the question loses nothing") {
+TEST_CASE("fd stream: a fifo's writer that is faster than the check loses nothing") {
   fifo_fixture f;
-  SUBCASE("and has gone already") {
+  SUBCASE("and has already closed") {
     f.system->on_poll_now = [&] { f.visit("quick"); };
     CHECK(outcome(f.in.receive()).value_or("") == "quick");
     CHECK(outcome(f.in.receive()).error() == errc::end_of_stream);
   }
-  SUBCASE("and stays: an event will tell") {
+  SUBCASE("and stays open: an event will report it") {
     int writer = -1;
     f.system->on_poll_now = [&] { writer = f.open_writer(); };
     inbox<std::string> got;
@@ -420,7 +420,7 @@ TEST_CASE("fd stream: a writer of a fifo who is quicker than the question loses 
   }
 }
 
-TEST_CASE("fd stream: release leaves a descriptor as it is, or makes it block again") {
+TEST_CASE("fd stream: release keeps the descriptor's mode, or makes it block again") {
   int fds[2];
   CHECK(::pipe(fds) == 0);
   const int both_ways[] = {fds[0], fds[1]};
@@ -453,7 +453,7 @@ TEST_CASE("fd stream: a raw terminal carries bytes both ways") {
   CHECK(anyio::run(t.master.receive()) == "answer");
 }
 
-TEST_CASE("fd stream: a terminal gives line after line") {
+TEST_CASE("fd stream: a terminal is read line by line") {
   terminal_fixture t(false);
   CHECK(outcome(t.master.send("one\ntwo\nthree\n")));
   std::string all;
@@ -461,7 +461,7 @@ TEST_CASE("fd stream: a terminal gives line after line") {
   CHECK(all == "one\ntwo\nthree\n");
 }
 
-TEST_CASE("fd stream: each ^D ends a terminal's input once, and what is typed after it is read on") {
+TEST_CASE("fd stream: each ^D ends a terminal's input once, and later input is read") {
   terminal_fixture t(false);
   for (int i = 0; i < 2; ++i) {
     CHECK(outcome(t.master.send("\x04")));
@@ -475,7 +475,7 @@ TEST_CASE("fd stream: each ^D ends a terminal's input once, and what is typed af
   CHECK(got.get().value_or("") == "more\n");
 }
 
-TEST_CASE("fd stream: a terminal whose other side is opened again goes on") {
+TEST_CASE("fd stream: a terminal continues when its other side is opened again") {
   terminal_fixture t(true);
   const std::string name = ::ptsname(t.master.native_handle());
   t.slave.close();
@@ -491,7 +491,7 @@ TEST_CASE("fd stream: a terminal whose other side is opened again goes on") {
   CHECK(anyio::run(slave.receive()) == "to you\n");
 }
 
-TEST_CASE("fd stream: a terminal whose other side is closed has ended") {
+TEST_CASE("fd stream: a terminal ends when its other side is closed") {
   terminal_fixture t(true);
   inbox<std::string> got;
   CHECK(outcome(t.slave.send("bye")));

@@ -155,7 +155,7 @@ struct counter {
   }
 };
 
-TEST_CASE_TEMPLATE("a gathered send of very many pieces arrives whole, and others have their turns", T,
+TEST_CASE_TEMPLATE("a gathered send of very many pieces arrives whole, and others run meanwhile", T,
                    ANYIO_NET_KINDS(by_callback), ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
@@ -171,7 +171,7 @@ TEST_CASE_TEMPLATE("a gathered send of very many pieces arrives whole, and other
   CHECK(c.turns >= all.parts.size() / 1200);
 }
 
-TEST_CASE_TEMPLATE("millions of empty pieces are passed in many turns", T, ANYIO_NET_KINDS(by_callback),
+TEST_CASE_TEMPLATE("millions of empty pieces are skipped over many turns", T, ANYIO_NET_KINDS(by_callback),
                    ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
@@ -193,7 +193,7 @@ TEST_CASE_TEMPLATE("millions of empty pieces are passed in many turns", T, ANYIO
   CHECK(c.turns >= 2 * parts.size() / 1100);
 }
 
-TEST_CASE_TEMPLATE("pieces that went are not looked at again", T, ANYIO_NET_KINDS(by_callback),
+TEST_CASE_TEMPLATE("pieces already sent are not read again", T, ANYIO_NET_KINDS(by_callback),
                    ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
@@ -222,9 +222,8 @@ TEST_CASE_TEMPLATE("pieces that went are not looked at again", T, ANYIO_NET_KIND
   CHECK(stages > 3);
 }
 
-TEST_CASE_TEMPLATE(
-    "a gathered send that was cancelled tells how much went, and begins anew when it is started again", T,
-    ANYIO_NET_KINDS(by_callback), ANYIO_NET_KINDS(by_coroutine)) {
+TEST_CASE_TEMPLATE("a cancelled gathered send reports how much was sent, and restarts from the beginning", T,
+                   ANYIO_NET_KINDS(by_callback), ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
   const cut all(60000);
@@ -260,7 +259,7 @@ std::size_t clog(byte_stream& s) {
 }
 
 // Not over TCP, which takes some more after a while.
-TEST_CASE_TEMPLATE("what a gathered send has on loan is kept, among few pieces and among very many", T,
+TEST_CASE_TEMPLATE("lent buffers of a gathered send are kept, with few pieces and with very many", T,
                    ANYIO_NET_KINDS_BUT_TCP(by_callback), ANYIO_NET_KINDS_BUT_TCP(by_coroutine)) {
   for (const std::size_t count : {std::size_t{0}, std::size_t{3}, std::size_t{200}, std::size_t{5000}}) {
     for (const std::size_t size : {std::size_t{7}, std::size_t{200000}}) {
@@ -313,7 +312,7 @@ TEST_CASE_TEMPLATE("what a gathered send has on loan is kept, among few pieces a
   }
 }
 
-TEST_CASE("a view of the buffer that a gathered send keeps stays good while it is the caller's") {
+TEST_CASE("a view kept by a gathered send stays valid for the caller") {
   anyio::loop loop;
   ends e = over_unix::make();
   auto source = anyio::create_unix_stream_pair().value();
@@ -333,7 +332,7 @@ TEST_CASE("a view of the buffer that a gathered send keeps stays good while it i
   CHECK(seen == "lent");
 }
 
-TEST_CASE("a gathered send costs no more system calls than its pieces and bytes need") {
+TEST_CASE("a gathered send makes only the system calls that its pieces and bytes need") {
   support::scripted_loop s;
   auto pair = anyio::create_unix_stream_pair().value();
   const cut all(64 * 200);

@@ -96,7 +96,7 @@ TEST_CASE_TEMPLATE("a blocking stream socket receives and sends without blocking
   CHECK(sending.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("a file is sent over a blocking socket without blocking the loop", Way, tcp_callback,
+TEST_CASE_TEMPLATE("sending a file over a blocking socket does not block the loop", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   const hang_guard guard;
@@ -121,7 +121,7 @@ TEST_CASE_TEMPLATE("a file is sent over a blocking socket without blocking the l
   std::fclose(file);
 }
 
-TEST_CASE_TEMPLATE("descriptors go over a blocking socket without blocking the loop", Face, by_callback,
+TEST_CASE_TEMPLATE("passing descriptors over a blocking socket does not block the loop", Face, by_callback,
                    by_coroutine) {
   const hang_guard guard;
   anyio::loop loop;
@@ -233,7 +233,7 @@ TEST_CASE_TEMPLATE("a blocking listener accepts without blocking the loop", Way,
   for (const int fd : clients) ::close(fd);
 }
 
-TEST_CASE_TEMPLATE("a connection that another process took does not block the loop of a blocking listener",
+TEST_CASE_TEMPLATE("a connection taken by another process does not block the loop of a blocking listener",
                    Way, accept_tcp_callback, accept_tcp_coroutine, accept_unix_callback,
                    accept_unix_coroutine) {
   using face = typename Way::face;
@@ -259,7 +259,7 @@ TEST_CASE_TEMPLATE("a connection that another process took does not block the lo
   for (const int fd : {first, taken, second}) ::close(fd);
 }
 
-TEST_CASE("a server on blocking listeners of two families takes every connection") {
+TEST_CASE("a server on blocking listeners of two families accepts every connection") {
   const hang_guard guard;
   anyio::loop loop;
   auto made = by_coroutine::get(anyio::create_tcp_listener({.local_host = "localhost"}));
@@ -283,7 +283,7 @@ TEST_CASE("a server on blocking listeners of two families takes every connection
   for (const int fd : clients) ::close(fd);
 }
 
-TEST_CASE("connections that are known to wait are accepted without asking about each") {
+TEST_CASE("connections known to be waiting are accepted without a check for each") {
   class counting : public support::scripted_backend {
    public:
     int looks = 0;
@@ -369,7 +369,7 @@ TEST_CASE_TEMPLATE("a blocking terminal is read and written without blocking the
   CHECK(Face::get(anyio::fail_after(1ms, t.send(much))).error() == errc::timed_out);
 }
 
-TEST_CASE("a socket that is made blocking before it connects does not block the loop") {
+TEST_CASE("a socket made blocking before it connects does not block the loop") {
   const hang_guard guard;
   support::scripted_loop s;
   auto l = anyio::tcp_listener::open(support::loopback()).value();

@@ -106,7 +106,7 @@ struct short_loop {
 
 constexpr std::size_t for_ever = static_cast<std::size_t>(-1);
 
-TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shortage is never its end", Way,
+TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shortage never ends it", Way,
                    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   constexpr bool is_unix = std::is_same_v<typename Way::kind, support::unix_pair>;
@@ -160,8 +160,8 @@ TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shor
   }
 }
 
-TEST_CASE_TEMPLATE("an orderly close waits for memory, too, to end its direction and to take what comes", Way,
-                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("an orderly close waits for memory too, for send_eof and for reading", Way, tcp_callback,
+                   tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   constexpr bool is_unix = std::is_same_v<typename Way::kind, support::unix_pair>;
   for (const std::string_view call : {std::string_view("shutdown"), std::string_view("receive")}) {
@@ -178,7 +178,8 @@ TEST_CASE_TEMPLATE("an orderly close waits for memory, too, to end its direction
   }
 }
 
-TEST_CASE_TEMPLATE("descriptors wait for memory on their way out and in", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("passing descriptors waits for memory in both directions", Face, by_callback,
+                   by_coroutine) {
   for (const int e : {ENOBUFS, ENOMEM}) {
     short_loop s;
     auto p = anyio::create_unix_stream_pair().value();
@@ -222,7 +223,7 @@ TEST_CASE_TEMPLATE("a pipe waits for memory", Face, by_callback, by_coroutine) {
   }
 }
 
-TEST_CASE_TEMPLATE("who waits for memory tries at growing intervals, and does not spin", Way, tcp_callback,
+TEST_CASE_TEMPLATE("waiting for memory retries at growing intervals, and does not spin", Way, tcp_callback,
                    unix_coroutine) {
   using face = typename Way::face;
   short_loop s;
@@ -250,7 +251,7 @@ TEST_CASE_TEMPLATE("who waits for memory tries at growing intervals, and does no
   CHECK(anyio::now() - before <= 2ms);
 }
 
-TEST_CASE_TEMPLATE("a wait for memory is an ordinary wait: busy, cancelled, timed out, withdrawn and closed",
+TEST_CASE_TEMPLATE("a wait for memory is an ordinary wait: busy, cancelled, timed out, destroyed and closed",
                    Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   short_loop s;
@@ -301,7 +302,7 @@ TEST_CASE("a loop may end while streams wait for memory") {
   CHECK(!p->first);
 }
 
-TEST_CASE("several streams that wait for memory go on together") {
+TEST_CASE("several streams that wait for memory continue together") {
   short_loop s;
   auto p = anyio::create_unix_stream_pair().value();
   auto q = anyio::create_unix_stream_pair().value();
@@ -318,8 +319,7 @@ TEST_CASE("several streams that wait for memory go on together") {
   CHECK(anyio::now() - before <= 2ms);
 }
 
-TEST_CASE_TEMPLATE("streams that stand on others wait for memory with them", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("streams on top of others wait for memory with them", Face, by_callback, by_coroutine) {
   short_loop s;
   {
     auto p = by_coroutine::get(support::tcp::pair()).value();

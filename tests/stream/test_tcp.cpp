@@ -53,8 +53,8 @@ anyio::error drain(Stream& s, std::string& got) {
   }
 }
 
-TEST_CASE_TEMPLATE("data and the end that arrive in one event are told in order, and the end again and again",
-                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("data and the end in one event are reported in order, and the end every time", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -70,9 +70,8 @@ TEST_CASE_TEMPLATE("data and the end that arrive in one event are told in order,
   CHECK(face::get(p.second.receive_view()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE(
-    "bytes that nobody asked for yet lie in the kernel, and are read in pieces of the size asked for", Way,
-    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("unrequested bytes stay in the kernel, and are read in pieces of the requested size", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -91,7 +90,7 @@ TEST_CASE_TEMPLATE(
   CHECK(w.get().value_or("") == "i");
 }
 
-TEST_CASE_TEMPLATE("each direction ends for itself", Way, tcp_callback, tcp_coroutine, unix_callback,
+TEST_CASE_TEMPLATE("each direction ends independently", Way, tcp_callback, tcp_coroutine, unix_callback,
                    unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -112,8 +111,8 @@ TEST_CASE_TEMPLATE("each direction ends for itself", Way, tcp_callback, tcp_coro
   CHECK(face::get(p.first.send_eof()).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("ten megabytes arrive as they were sent, plain or gathered", Way, tcp_callback,
-                   tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("10 MB arrive unchanged, sent plain or gathered", Way, tcp_callback, tcp_coroutine,
+                   unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -138,8 +137,8 @@ TEST_CASE_TEMPLATE("ten megabytes arrive as they were sent, plain or gathered", 
   CHECK(got == big);
 }
 
-TEST_CASE_TEMPLATE("closing ends a receive and a send that wait with closed_resource", Way, tcp_callback,
-                   tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("closing ends a pending receive and a pending send with closed_resource", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -163,7 +162,7 @@ TEST_CASE_TEMPLATE("closing ends a receive and a send that wait with closed_reso
   p.first.close();
 }
 
-TEST_CASE("closing wins over a result that was there but not delivered") {
+TEST_CASE("closing takes precedence over a result that was not delivered yet") {
   anyio::loop loop;
   // Both are told of in one turn, and whoever is first closes the other.
   struct end {
@@ -205,7 +204,7 @@ TEST_CASE("closing wins over a result that was there but not delivered") {
   }
 }
 
-TEST_CASE_TEMPLATE("aclose ends what waits, takes what still comes, and resets nothing", Way, tcp_callback,
+TEST_CASE_TEMPLATE("aclose ends pending operations, drains the input, and does not reset", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -232,8 +231,8 @@ TEST_CASE_TEMPLATE("aclose ends what waits, takes what still comes, and resets n
   CHECK(face::get(p.first.aclose()).has_value());
 }
 
-TEST_CASE_TEMPLATE("aclose waits no more than a second for the other end, and closes when it is destroyed",
-                   Kind, support::tcp, support::unix_pair) {
+TEST_CASE_TEMPLATE("aclose waits at most a second for the peer, and closes when it is destroyed", Kind,
+                   support::tcp, support::unix_pair) {
   support::scripted_loop s;
   auto p = connected<Kind>();
   s.system.virtual_time = true;
@@ -262,7 +261,7 @@ TEST_CASE_TEMPLATE("aclose waits no more than a second for the other end, and cl
   CHECK(!support::is_open(fd));
 }
 
-TEST_CASE_TEMPLATE("close ends an aclose under way", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("close ends a pending aclose", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<void> closing;
@@ -276,8 +275,9 @@ TEST_CASE_TEMPLATE("close ends an aclose under way", Face, by_callback, by_corou
   CHECK(another.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("a second receive or send is busy, the first is unharmed, and the errors have their order",
-                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE(
+    "a second receive or send is busy_resource, the first continues; errors have a fixed order", Way,
+    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -310,7 +310,7 @@ TEST_CASE_TEMPLATE("a second receive or send is busy, the first is unharmed, and
   CHECK(face::get(p.first.send("")).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("two that begin in one turn do not both become the reader", Face, by_callback,
+TEST_CASE_TEMPLATE("two receives that start in one turn do not both become the reader", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   auto p = connected<support::tcp>();
@@ -322,8 +322,8 @@ TEST_CASE_TEMPLATE("two that begin in one turn do not both become the reader", F
   CHECK(first.get().value_or("") == "x");
 }
 
-TEST_CASE_TEMPLATE("cancel ends what waits with cancelled, and the stream goes on", Way, tcp_callback,
-                   tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("cancel ends pending operations with cancelled, and the stream stays usable", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -351,7 +351,7 @@ TEST_CASE_TEMPLATE("cancel ends what waits with cancelled, and the stream goes o
   CHECK(face::get(p.second.receive()).value_or("") == "y");
 }
 
-TEST_CASE("bytes that came before a reset are delivered first, then it is broken for good") {
+TEST_CASE("bytes that arrived before a reset are delivered first, then every call reports it") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(by_coroutine::get(p.first.send("before")).has_value());
@@ -373,8 +373,8 @@ TEST_CASE("bytes that came before a reset are delivered first, then it is broken
   CHECK(by_coroutine::get(p.second.send("x")).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("a send_eof after a reset tells of the reset, and leaves it to whoever asks later", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a send_eof after a reset reports it, and later calls report it too", Face, by_callback,
+                   by_coroutine) {
   const auto is_reset = [](const anyio::error& e) {
     return e == errc::broken_resource && e.os_error() == ECONNRESET;
   };
@@ -400,7 +400,7 @@ TEST_CASE_TEMPLATE("a send_eof after a reset tells of the reset, and leaves it t
   }
 }
 
-TEST_CASE("a send_eof beside a receive that waits leaves the reset to both") {
+TEST_CASE("a send_eof during a receive: both report the reset") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<std::string> receiving;
@@ -422,7 +422,7 @@ TEST_CASE("a send_eof beside a receive that waits leaves the reset to both") {
   CHECK(by_callback::get(q.second.receive()).error() == std::errc::connection_reset);
 }
 
-TEST_CASE("a file that goes out after a reset tells of the reset") {
+TEST_CASE("sending a file after a reset reports the reset") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::reset(p.first);
@@ -462,8 +462,8 @@ struct failing_loop {
   explicit failing_loop(std::unique_ptr<failing_backend> b) : system(*b), loop(std::move(b)) {}
 };
 
-TEST_CASE_TEMPLATE("what breaks a connection while a file goes out is not taken for an error of the file",
-                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("an error of the connection during send_file is not reported as an error of the file", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   for (const int e : {ECONNABORTED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN, ETIMEDOUT, ECONNRESET,
                       ECONNREFUSED, EPIPE, EPROTO, ENOTCONN}) {
@@ -488,7 +488,7 @@ TEST_CASE_TEMPLATE("what breaks a connection while a file goes out is not taken 
   }
 }
 
-TEST_CASE_TEMPLATE("an error of the file leaves the stream as it is", Way, tcp_callback, tcp_coroutine,
+TEST_CASE_TEMPLATE("an error of the file leaves the stream unchanged", Way, tcp_callback, tcp_coroutine,
                    unix_callback, unix_coroutine) {
   using face = typename Way::face;
   failing_loop s;
@@ -516,7 +516,7 @@ TEST_CASE_TEMPLATE("an error of the file leaves the stream as it is", Way, tcp_c
   CHECK(face::get(p.first.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE("an errno that does not name the cause gives way to one that does") {
+TEST_CASE("a later errno that names the cause replaces one that does not") {
   failing_loop s;
   auto p = connected<support::tcp>();
   s.system.shutdown_error = ENOTCONN;
@@ -534,7 +534,7 @@ TEST_CASE("an errno that does not name the cause gives way to one that does") {
   CHECK(by_callback::get(q.second.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE("a reset wakes a receive that waits and a send that waits") {
+TEST_CASE("a reset ends a pending receive and a pending send") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::fill(p.second);
@@ -556,7 +556,7 @@ TEST_CASE("aclose of a stream that was reset succeeds") {
   CHECK(by_coroutine::get(p.second.aclose()).has_value());
 }
 
-TEST_CASE_TEMPLATE("sending to an end that is gone breaks within some sends, and is never a SIGPIPE", Way,
+TEST_CASE_TEMPLATE("sending to a closed peer breaks within a few sends, and never raises SIGPIPE", Way,
                    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -576,7 +576,7 @@ TEST_CASE_TEMPLATE("sending to an end that is gone breaks within some sends, and
   std::fclose(file);
 }
 
-TEST_CASE_TEMPLATE("what has reached its end stays at its end, also when a send breaks later", Kind,
+TEST_CASE_TEMPLATE("after end_of_stream a receive still returns it, even when a send breaks later", Kind,
                    support::tcp, support::unix_pair) {
   anyio::loop loop;
   auto p = connected<Kind>();
@@ -600,7 +600,7 @@ TEST_CASE_TEMPLATE("an empty send succeeds on an open stream, and sends nothing"
   CHECK(face::get(p.second.receive()).value_or("") == "x");
 }
 
-TEST_CASE("a string that is given away is kept until it has gone out") {
+TEST_CASE("a moved-in string is kept until it is sent") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   std::size_t on_the_way = support::fill(p.first);
@@ -613,7 +613,7 @@ TEST_CASE("a string that is given away is kept until it has gone out") {
   CHECK(got.substr(on_the_way) == "short");
 }
 
-TEST_CASE("short writes are gone on with, and sent() tells how far one that was withdrawn came") {
+TEST_CASE("a send continues after short writes, and sent() returns the progress of a cancelled one") {
   support::scripted_loop s;
   auto p = connected<support::tcp>();
   s.system.send_limit = 1000;
@@ -642,7 +642,7 @@ TEST_CASE("short writes are gone on with, and sent() tells how far one that was 
   CHECK(all.size() == sent);
 }
 
-TEST_CASE("a named operation is used again and again, and assigning to one that waits withdraws it") {
+TEST_CASE("a named operation can be used repeatedly, and assigning to a pending one cancels it") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   char buffer[16];
@@ -668,7 +668,7 @@ TEST_CASE("a named operation is used again and again, and assigning to one that 
   CHECK(r.error() == errc::invalid_argument);
 }
 
-TEST_CASE("a receive that is destroyed after its bytes came, but before they were handed over, loses none") {
+TEST_CASE("a receive destroyed after its bytes arrived, but before delivery, loses none") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   {
@@ -685,7 +685,7 @@ TEST_CASE("a receive that is destroyed after its bytes came, but before they wer
   CHECK(by_callback::get(p.second.receive()).value_or("") == "kept");
 }
 
-TEST_CASE("a stream may be moved while operations wait, and what it was moved over is closed") {
+TEST_CASE("a stream can be moved while operations are pending, and the assigned-over one is closed") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   auto q = connected<support::tcp>();
@@ -707,7 +707,7 @@ TEST_CASE("a stream may be moved while operations wait, and what it was moved ov
   CHECK(q.second);
 }
 
-TEST_CASE("a stream that was made by default is closed") {
+TEST_CASE("a default-constructed stream is closed") {
   anyio::loop loop;
   anyio::tcp_stream s;
   CHECK(!s);
@@ -726,7 +726,7 @@ TEST_CASE("a stream that was made by default is closed") {
   s.cancel();
 }
 
-TEST_CASE("release gives the descriptor up, open, and ends what waits") {
+TEST_CASE("release returns the open descriptor, and ends pending operations") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<std::string> receiving;
@@ -745,7 +745,7 @@ TEST_CASE("release gives the descriptor up, open, and ends what waits") {
   CHECK(by_callback::get(again.receive()).value_or("") == "x");
 }
 
-TEST_CASE("release leaves a descriptor as it is, or makes it block again if it was taken over so") {
+TEST_CASE("release keeps the descriptor's mode, or restores blocking mode if it was adopted so") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   int fd = p.second.release(true);
@@ -767,9 +767,8 @@ TEST_CASE("release leaves a descriptor as it is, or makes it block again if it w
   CHECK(anyio::tcp_stream().release(true) == -1);
 }
 
-TEST_CASE_TEMPLATE(
-    "from_fd takes over a connection that was reset: its bytes are delivered, then it is broken", Face,
-    by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("from_fd adopts a connection that was reset: its bytes are delivered, then it is broken",
+                   Face, by_callback, by_coroutine) {
   anyio::loop loop;
   for (const char* bytes : {"last words", ""}) {
     CAPTURE(bytes);
@@ -800,7 +799,7 @@ TEST_CASE_TEMPLATE(
   }
 }
 
-TEST_CASE("endpoints are remembered after either end has gone") {
+TEST_CASE("endpoints are known after either end has closed") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(p.first.local_endpoint() == p.second.remote_endpoint());
@@ -815,7 +814,7 @@ TEST_CASE("endpoints are remembered after either end has gone") {
   CHECK(p.second.local_endpoint() == here);
 }
 
-TEST_CASE("every socket is close-on-exec and non-blocking, and TCP_NODELAY is on") {
+TEST_CASE("every socket is close-on-exec, non-blocking and TCP_NODELAY") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   auto u = connected<support::unix_pair>();
@@ -831,7 +830,7 @@ TEST_CASE("every socket is close-on-exec and non-blocking, and TCP_NODELAY is on
   CHECK(p.first.socket() == &p.first);
 }
 
-TEST_CASE("options and keep-alive are set, refused and read") {
+TEST_CASE("options and keep-alive are set, rejected and read") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(p.first.set_option(SOL_SOCKET, SO_RCVBUF, 8192).has_value());
@@ -851,7 +850,7 @@ TEST_CASE("options and keep-alive are set, refused and read") {
 }
 
 #if !defined(__FreeBSD__) && !defined(__NetBSD__)  // their kqueue does not tell of it
-TEST_CASE("out-of-band data splits what can be read, and nothing of it waits for another event") {
+TEST_CASE("out-of-band data splits reads, and none of the bytes waits for another event") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   const int sender = p.first.native_handle();
@@ -875,7 +874,7 @@ TEST_CASE("out-of-band data splits what can be read, and nothing of it waits for
 }
 #endif
 
-TEST_CASE_TEMPLATE("a file is sent from where it is asked for, and ends where it ends", Way, tcp_callback,
+TEST_CASE_TEMPLATE("a file is sent from the given offset, and until its end", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -920,7 +919,7 @@ TEST_CASE_TEMPLATE("a file is sent from where it is asked for, and ends where it
   std::fclose(file);
 }
 
-TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves it as it was") {
+TEST_CASE("from_fd rejects anything but a connected TCP socket, says why, and leaves it unchanged") {
   anyio::loop loop;
   const auto refused = [](int fd, std::string_view why) {
     CAPTURE(why);
@@ -968,7 +967,7 @@ TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves
   CHECK(closed.error().os_error() == EBADF);
 }
 
-TEST_CASE("from_fd takes over a blocking socket of any origin, and works on it") {
+TEST_CASE("from_fd adopts a blocking socket of any origin, and can use it") {
   anyio::loop loop;
   anyio::tcp_listener l = anyio::tcp_listener::open(support::loopback()).value();
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
@@ -986,7 +985,7 @@ TEST_CASE("from_fd takes over a blocking socket of any origin, and works on it")
   CHECK(by_callback::get(client.receive()).value_or("") == "x");
 }
 
-TEST_CASE("a loop may end before its streams and what waits on them") {
+TEST_CASE("a loop may end before its streams and their pending operations") {
   std::optional<anyio::loop> loop;
   loop.emplace();
   auto p = connected<support::tcp>();
@@ -1012,7 +1011,7 @@ TEST_CASE("a loop may end before its streams and what waits on them") {
   CHECK(p.second.set_no_delay(true).error() == errc::closed_resource);
 }
 
-TEST_CASE("a view that is handed to a send that blocks reaches the right peer while others receive") {
+TEST_CASE("a view in a blocked send reaches the right peer while others receive") {
   anyio::loop loop;
   auto from = connected<support::tcp>();
   auto to = connected<support::tcp>();
@@ -1047,7 +1046,7 @@ TEST_CASE("a view that is handed to a send that blocks reaches the right peer wh
   CHECK(got.substr(on_the_way) == text);
 }
 
-TEST_CASE("a view that is handed to a gathered send that blocks is kept, too") {
+TEST_CASE("a view in a blocked gathered send is kept too") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto from = co_await support::tcp::pair();

@@ -104,8 +104,7 @@ bool is_readable(int fd) {
 
 }  // namespace
 
-TEST_CASE(
-    "kqueue: with EV_CLEAR an event comes again only for something new, without it as long as it holds") {
+TEST_CASE("kqueue: with EV_CLEAR an event repeats only for new data, without it while the condition holds") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   for (const bool clear : {true, false}) {
@@ -131,7 +130,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("kqueue: the two filters of a descriptor are apart") {
+TEST_CASE("kqueue: the two filters of a descriptor are independent") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_ADD | EV_CLEAR)) == 0);
@@ -159,7 +158,7 @@ TEST_CASE("kqueue: the two filters of a descriptor are apart") {
   if (!events.empty()) CHECK(events[0].filter == EVFILT_WRITE);
 }
 
-TEST_CASE("kqueue: EV_ONESHOT tells once and is gone") {
+TEST_CASE("kqueue: EV_ONESHOT reports once and removes the filter") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);
@@ -171,7 +170,7 @@ TEST_CASE("kqueue: EV_ONESHOT tells once and is gone") {
   CHECK(events_of(queue).size() == 1);
 }
 
-TEST_CASE("kqueue: the end comes with what is still to be read") {
+TEST_CASE("kqueue: the end is reported together with unread data") {
   const owned queue(::kqueue());
   for (const bool tcp : {false, true}) {
     two pair = tcp ? connected_tcp() : pair_of();
@@ -220,7 +219,7 @@ TEST_CASE("kqueue: a reset is an end with an error, for both filters") {
   CHECK(errno == ECONNRESET);
 }
 
-TEST_CASE("kqueue: this end's own shutdown is an end for the write filter alone") {
+TEST_CASE("kqueue: a local shutdown is an end only for the write filter") {
   const owned queue(::kqueue());
   for (const bool tcp : {false, true}) {
     const two pair = tcp ? connected_tcp() : pair_of();
@@ -260,7 +259,7 @@ TEST_CASE("kqueue: the ends of a pipe") {
   if (!events.empty()) CHECK((events[0].flags & EV_EOF) != 0);
 }
 
-TEST_CASE("kqueue: errors are those of each change, and no event comes with receipts") {
+TEST_CASE("kqueue: each change has its own error, and receipts return no events") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   const int free_number = [] {
@@ -301,7 +300,7 @@ TEST_CASE("kqueue: errors are those of each change, and no event comes with rece
   CHECK(errno == EBADF);
 }
 
-TEST_CASE("kqueue: closing a number takes its filters out, duplicates or not") {
+TEST_CASE("kqueue: closing a descriptor removes its filters, with or without duplicates") {
   const owned queue(::kqueue());
   two pair = pair_of();
   const owned duplicate(::dup(pair.first));
@@ -320,7 +319,7 @@ TEST_CASE("kqueue: closing a number takes its filters out, duplicates or not") {
   CHECK(errno_of(queue, change(number, EVFILT_READ, EV_DELETE)) == ENOENT);
 }
 
-TEST_CASE("kqueue: it is readable while there are events, and time limits are kept") {
+TEST_CASE("kqueue: it is readable while events are available, and time limits are kept") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK_FALSE(is_readable(queue));
@@ -339,7 +338,7 @@ TEST_CASE("kqueue: it is readable while there are events, and time limits are ke
   CHECK(::kevent(queue, nullptr, 0, nullptr, 0, nullptr) == 0);  // no room: nothing to wait for
 }
 
-TEST_CASE("kqueue: no event is left out because others come first") {
+TEST_CASE("kqueue: no event is starved by others") {
   const owned queue(::kqueue());
   std::vector<two> pairs;
   for (int i = 0; i < 5; ++i) {
@@ -361,7 +360,7 @@ TEST_CASE("kqueue: no event is left out because others come first") {
   CHECK(seen.size() == 10);
 }
 
-TEST_CASE("kqueue: a child that was forked has none, and the parent's goes on") {
+TEST_CASE("kqueue: a forked child has no kqueue, and the parent's continues") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_ADD)) == 0);
@@ -380,7 +379,7 @@ TEST_CASE("kqueue: a child that was forked has none, and the parent's goes on") 
   CHECK(events_of(queue, patience).size() == 1);
 }
 
-TEST_CASE("kqueue: a loop that ends in a forked child closes nothing that is the child's own") {
+TEST_CASE("kqueue: a loop that ends in a forked child closes no descriptor of the child") {
   auto b = anyio::system_backend();
   const int number = b->native_handle();
   const pid_t child = ::fork();
@@ -394,7 +393,7 @@ TEST_CASE("kqueue: a loop that ends in a forked child closes nothing that is the
   CHECK(status == 0);
 }
 
-TEST_CASE("kqueue backend: a wait of another's and a stream of one's own are not mixed up") {
+TEST_CASE("kqueue backend: a raw descriptor wait and the library's own stream are kept apart") {
   auto b = anyio::system_backend();
   two pair = pair_of();
   using namespace anyio::detail;

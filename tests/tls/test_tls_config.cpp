@@ -277,7 +277,7 @@ std::vector<refused_config> wrong_keys() {
   return all;
 }
 
-TEST_CASE("tls config: what cannot be used is refused, with its field and the reason") {
+TEST_CASE("tls config: unusable configurations are rejected, with the field and the reason") {
   std::vector<refused_config> all;
   for (const auto list :
        {unreadable_files, contradictions, wrong_authorities, wrong_certificates, wrong_keys})
@@ -293,7 +293,7 @@ TEST_CASE("tls config: what cannot be used is refused, with its field and the re
   });
 }
 
-TEST_CASE("tls config: a file that may not be read is told as such") {
+TEST_CASE("tls config: a file without read permission is reported as such") {
   if (::geteuid() == 0) return;  // who may read everything
   const support::temp_dir folder;
   const std::string file = folder.path("locked.pem");
@@ -308,7 +308,7 @@ TEST_CASE("tls config: a file that may not be read is told as such") {
   });
 }
 
-TEST_CASE("tls config: a text in place of a file's name is not found, and nothing of it is told") {
+TEST_CASE("tls config: PEM text in place of a file name is not found, and its content is not printed") {
   struct field {
     std::string_view operation;
     std::string_view tls_config::*file;
@@ -338,7 +338,7 @@ TEST_CASE("tls config: a text in place of a file's name is not found, and nothin
   });
 }
 
-TEST_CASE("tls config: no message has anything of a key or a password in it") {
+TEST_CASE("tls config: no message contains any part of a key or a password") {
   const std::string key = certificate_text("server.key");
   const std::string encrypted = certificate_text("server_encrypted.key");
   constexpr std::string_view password = "correct horse battery staple";
@@ -367,7 +367,7 @@ TEST_CASE("tls config: no message has anything of a key or a password in it") {
   });
 }
 
-TEST_CASE("tls config: a certificate that is cut anywhere is refused") {
+TEST_CASE("tls config: a certificate truncated anywhere is rejected") {
   const std::string text = certificate_text("server.pem");
   const std::size_t end = text.find("-----END CERTIFICATE-----") + 24;
   for_every_library([&](const tls_library& library) {
@@ -393,7 +393,7 @@ std::string with_windows_lines(std::string_view text) {
   return changed;
 }
 
-TEST_CASE("tls config: a certificate and its key are taken from files and from texts") {
+TEST_CASE("tls config: a certificate and its key are read from files and from texts") {
   const std::string certificate = certificate_text("server.pem");
   const std::string key = certificate_text("server.key");
   const std::string older = certificate_text("server_older.key");
@@ -442,7 +442,7 @@ TEST_CASE("tls config: a certificate and its key are taken from files and from t
   });
 }
 
-TEST_CASE("tls config: a password opens an encrypted key, and harms no other") {
+TEST_CASE("tls config: a password decrypts an encrypted key, and is ignored for others") {
   for_every_library([](const tls_library& library) {
     for (const std::string_view key : {"server.key", "server_older.key", "server_encrypted.key",
                                        "server_aes.key", "server_traditional.key"}) {
@@ -486,7 +486,7 @@ TEST_CASE("tls config: all is read before the call returns") {
   });
 }
 
-TEST_CASE("tls config: nothing of a key or a password is left in memory that was given back") {
+TEST_CASE("tls config: freed memory contains no part of a key or a password") {
   constexpr std::string_view password = "correct horse battery staple";
   const std::string key = certificate_text("server.key");
   const std::string encrypted = certificate_text("server_encrypted.key");
@@ -530,7 +530,7 @@ TEST_CASE("tls config: nothing of a key or a password is left in memory that was
   });
 }
 
-TEST_CASE("tls config: as many protocols as allowed, as long as allowed") {
+TEST_CASE("tls config: the maximum number of ALPN names of the maximum size") {
   std::vector<std::string> names;
   for (char i = 0; i < 64; ++i) names.push_back(std::string(254, 'p') + static_cast<char>('0' + i));
   const std::vector<std::string_view> protocols(names.begin(), names.end());
@@ -569,7 +569,7 @@ class environment {
   std::string before_;
 };
 
-TEST_CASE("tls config: without authorities the system's are trusted, and nobody else") {
+TEST_CASE("tls config: without authorities only the system's are trusted") {
   const support::temp_dir folder;
   const std::string partly_good = folder.path("partly_good.pem");
   std::ofstream(partly_good) << certificate_text("garbage.pem") << certificate_text("ca.pem");
@@ -600,7 +600,7 @@ TEST_CASE("tls config: without authorities the system's are trusted, and nobody 
 
 // ---- further certificates -----------------------------------------------------------------------------
 
-TEST_CASE("tls config: a further certificate is refused for the same reasons, and harms nothing") {
+TEST_CASE("tls config: a further certificate is rejected for the same reasons, and changes nothing then") {
   std::vector<refused_config> all;
   for (const auto list : {unreadable_files, wrong_certificates, wrong_keys})
     for (const refused_config& e : list())
@@ -620,7 +620,7 @@ TEST_CASE("tls config: a further certificate is refused for the same reasons, an
   });
 }
 
-TEST_CASE("tls config: a further certificate needs a name and a certificate") {
+TEST_CASE("tls config: a further certificate requires a name and a certificate") {
   for_every_library([](const tls_library& library) {
     const tls_context_ptr server = make_context(library, {.certificate = "server"});
     tls_config good;
@@ -644,7 +644,7 @@ TEST_CASE("tls config: a further certificate needs a name and a certificate") {
   });
 }
 
-TEST_CASE("tls config: a hook of one's own need not have further certificates") {
+TEST_CASE("tls config: a custom hook need not support further certificates") {
   class own_context final : public anyio::tls_context {
    public:
     std::unique_ptr<anyio::tls_engine> client(anyio::tls_pipe&, std::string_view) override { return nullptr; }

@@ -72,7 +72,7 @@ void check_talk(tls_link& link) {
 
 // ---- a connection that goes well --------------------------------------------------------------------
 
-TEST_CASE("tls engines: after the handshake both ends say what was agreed, and agree") {
+TEST_CASE("tls engines: after the handshake both ends report the same agreed settings") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {.certificate = "client", .alpn = {"other", "chosen"}});
     const tls_context_ptr server =
@@ -105,7 +105,7 @@ TEST_CASE("tls engines: after the handshake both ends say what was agreed, and a
   });
 }
 
-TEST_CASE("tls engines: data goes both ways, in pieces of any size, and more than a record holds") {
+TEST_CASE("tls engines: data is sent both ways, in pieces of any size, and more than a record holds") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -129,7 +129,7 @@ TEST_CASE("tls engines: data goes both ways, in pieces of any size, and more tha
   });
 }
 
-TEST_CASE("tls engines: a write takes a part of what is too much for one record") {
+TEST_CASE("tls engines: a write accepts a part of data too large for one record") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     tls_link link(make_context(c, {}), "localhost", make_context(s, {.certificate = "server"}));
     CHECK(link.settle());
@@ -146,7 +146,7 @@ TEST_CASE("tls engines: a write takes a part of what is too much for one record"
   });
 }
 
-TEST_CASE("tls engines: what a read leaves is pending, and needs no input") {
+TEST_CASE("tls engines: data left by a read is pending, and needs no input") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     tls_link link(make_context(c, {}), "localhost", make_context(s, {.certificate = "server"}));
     CHECK(link.settle());
@@ -168,7 +168,7 @@ TEST_CASE("tls engines: what a read leaves is pending, and needs no input") {
   });
 }
 
-TEST_CASE("tls engines: what follows the handshake at once is read, with all that comes between") {
+TEST_CASE("tls engines: data right after the handshake is read, with all messages in between") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -213,7 +213,7 @@ TEST_CASE("tls engines: a client may write before the server knows that its hand
   });
 }
 
-TEST_CASE("tls engines: an engine keeps what it needs of its context") {
+TEST_CASE("tls engines: an engine keeps the parts of its context that it needs") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_setup with_rules = {.certificate = "server", .alpn = {"kept"}};
     tls_link link(make_context(c, with_rules), "localhost", make_context(s, with_rules));
@@ -225,7 +225,7 @@ TEST_CASE("tls engines: an engine keeps what it needs of its context") {
   });
 }
 
-TEST_CASE("tls engines: an engine can be asked what it knows, or destroyed, at any time") {
+TEST_CASE("tls engines: an engine can be queried or destroyed at any time") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -275,7 +275,7 @@ TEST_CASE("tls engines: a context serves several threads at once") {
 
 // ---- its end ----------------------------------------------------------------------------------------
 
-TEST_CASE("tls engines: close_notify ends one direction, the other goes on until its own") {
+TEST_CASE("tls engines: close_notify ends only one direction") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -319,7 +319,7 @@ TEST_CASE("tls engines: both ends may close at once") {
   });
 }
 
-TEST_CASE("tls engines: an end without close_notify is truncated, and stays so") {
+TEST_CASE("tls engines: an end without close_notify is truncated, permanently") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -377,7 +377,7 @@ void for_every_record(Body body) {
   });
 }
 
-TEST_CASE("tls engines: a record that is cut anywhere is truncated, never an end and never data") {
+TEST_CASE("tls engines: a record cut anywhere is truncated, never an end and never data") {
   for_every_record([](const auto& client, const auto& server, bool to_client, bool is_data) {
     std::size_t size = 1;
     for (std::size_t kept = 0; kept <= size; ++kept) {
@@ -422,7 +422,7 @@ TEST_CASE("tls engines: a record with a wrong bit fails, with an alert and a rea
   });
 }
 
-TEST_CASE("tls engines: a record that comes twice, or not in its turn, fails") {
+TEST_CASE("tls engines: a repeated or reordered record fails") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -457,7 +457,7 @@ std::size_t needed_for_handshake(const tls_context_ptr& client, const tls_contex
   return taken;
 }
 
-TEST_CASE("tls engines: a handshake that is cut anywhere is truncated") {
+TEST_CASE("tls engines: a handshake cut anywhere is truncated") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
     for (tls_end tls_link::*end : {&tls_link::client, &tls_link::server}) {
@@ -567,7 +567,7 @@ void for_every_lone_end(Body body) {
   });
 }
 
-TEST_CASE("tls engines: what is not TLS fails at once, and is called that") {
+TEST_CASE("tls engines: data that is not TLS fails at once, with that reason") {
   using namespace std::string_view_literals;
   const std::string_view inputs[] = {
       "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"sv,
@@ -589,7 +589,7 @@ TEST_CASE("tls engines: what is not TLS fails at once, and is called that") {
   });
 }
 
-TEST_CASE("tls engines: an end before all is truncated") {
+TEST_CASE("tls engines: an end before any byte is truncated") {
   for_every_lone_end([](const tls_library& library, bool server) {
     for (const std::string_view input : {"", "\x16", "\x16\x03\x01"}) {
       CAPTURE(input);
@@ -599,7 +599,7 @@ TEST_CASE("tls engines: an end before all is truncated") {
   });
 }
 
-TEST_CASE("tls engines: random bytes never make a handshake") {
+TEST_CASE("tls engines: random bytes never complete a handshake") {
   for_every_lone_end([](const tls_library& library, bool server) {
     std::mt19937 random(1);
     for (int i = 0; i < 100; ++i) {
@@ -631,7 +631,7 @@ std::string hello_of_version(char major, char minor) {
   return record + message;
 }
 
-TEST_CASE("tls engines: a server refuses versions before 1.2, with the alert protocol_version") {
+TEST_CASE("tls engines: a server rejects versions before 1.2, with the alert protocol_version") {
   for_every_library([](const tls_library& library) {
     for (const char minor : {char{1}, char{2}}) {
       CAPTURE(static_cast<int>(minor));
@@ -648,7 +648,7 @@ TEST_CASE("tls engines: a server refuses versions before 1.2, with the alert pro
 
 // ---- protocols and versions --------------------------------------------------------------------------
 
-TEST_CASE("tls engines: the server's preference decides between protocols") {
+TEST_CASE("tls engines: the server's preference selects the protocol") {
   struct example {
     std::vector<std::string_view> client, server;
     std::string_view agreed;
@@ -684,7 +684,7 @@ TEST_CASE("tls engines: no common protocol fails at both ends") {
   });
 }
 
-TEST_CASE("tls engines: an agreed protocol is agreed again when a session is resumed") {
+TEST_CASE("tls engines: a resumed session agrees on the protocol again") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {.alpn = {"h2"}});
     const tls_context_ptr server = make_context(s, {.certificate = "server", .alpn = {"h2"}});
@@ -698,7 +698,7 @@ TEST_CASE("tls engines: an agreed protocol is agreed again when a session is res
   });
 }
 
-TEST_CASE("tls engines: TLS 1.3 can be asked for, where the library has it") {
+TEST_CASE("tls engines: TLS 1.3 can be required, where the library supports it") {
   for_every_library([](const tls_library& library) {
     const tls_setup setup = {.certificate = "server", .min_version = tls_version::v1_3};
     const auto made = setup.configured(library.make);
@@ -733,7 +733,7 @@ TEST_CASE("tls engines: TLS 1.3 can be asked for, where the library has it") {
 
 // ---- names ------------------------------------------------------------------------------------------
 
-TEST_CASE("tls engines: a client goes on only if the certificate is for the name that it wants") {
+TEST_CASE("tls engines: a client continues only if the certificate has the name that it wants") {
   struct example {
     std::string_view name;
     bool covered;
@@ -784,7 +784,7 @@ TEST_CASE("tls engines: a client goes on only if the certificate is for the name
   });
 }
 
-TEST_CASE("tls engines: a common name does not count beside other names") {
+TEST_CASE("tls engines: a common name is ignored beside other names") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr server = make_context(s, {.certificate = "renamed"});
     tls_link wrong(make_context(c, {}), "server.example", server);
@@ -796,7 +796,7 @@ TEST_CASE("tls engines: a common name does not count beside other names") {
   });
 }
 
-TEST_CASE("tls engines: a common name does not count without other names either (RFC 9525)") {
+TEST_CASE("tls engines: a common name is ignored without other names too (RFC 9525)") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const auto& [certificate, name] :
          {std::pair("common_name", "server.example"), std::pair("common_address", "127.0.0.1"),
@@ -809,7 +809,7 @@ TEST_CASE("tls engines: a common name does not count without other names either 
   });
 }
 
-TEST_CASE("tls engines: a wildcard stands for the whole first label, of a name that has two more") {
+TEST_CASE("tls engines: a wildcard covers the whole first label, of a name with at least two more") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "wildcards"});
@@ -825,7 +825,7 @@ TEST_CASE("tls engines: a wildcard stands for the whole first label, of a name t
   });
 }
 
-TEST_CASE("tls engines: a certificate without any name is for nobody") {
+TEST_CASE("tls engines: a certificate without any name matches no server") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr server = make_context(s, {.certificate = "nameless"});
     for (const char* name : {"server.example", "127.0.0.1", "::1"}) {
@@ -835,7 +835,7 @@ TEST_CASE("tls engines: a certificate without any name is for nobody") {
   });
 }
 
-TEST_CASE("tls engines: without a name to verify there is no client, unless nothing is verified") {
+TEST_CASE("tls engines: a client requires a name to verify, unless verification is off") {
   using namespace std::string_view_literals;
   const std::string too_long = std::string(250, 'n') + ".org";
   const std::string_view names[] = {
@@ -864,7 +864,7 @@ TEST_CASE("tls engines: without a name to verify there is no client, unless noth
   });
 }
 
-TEST_CASE("tls engines: without a certificate there is no server") {
+TEST_CASE("tls engines: a server requires a certificate") {
   for_every_library([](const tls_library& library) {
     anyio::tls_pipe pipe;
     CHECK(make_context(library, {})->server(pipe) == nullptr);
@@ -890,7 +890,7 @@ constexpr refused_server refused_servers[] = {
     {"client_only", "ca", tls_reason::other_purpose},
 };
 
-TEST_CASE("tls engines: a certificate that is not good is refused in the same words by every engine") {
+TEST_CASE("tls engines: every engine rejects a bad certificate with the same text") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const tls_verify verify : {tls_verify::peer, tls_verify::optional}) {
       for (const refused_server& e : refused_servers) {
@@ -913,7 +913,7 @@ TEST_CASE("tls engines: a certificate that is not good is refused in the same wo
   });
 }
 
-TEST_CASE("tls engines: who verifies nothing takes any certificate") {
+TEST_CASE("tls engines: without verification any certificate is accepted") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const refused_server& e : refused_servers) {
       CAPTURE(e.certificate);
@@ -928,7 +928,7 @@ TEST_CASE("tls engines: who verifies nothing takes any certificate") {
   });
 }
 
-TEST_CASE("tls engines: only an authority can vouch for others") {
+TEST_CASE("tls engines: only an authority can issue certificates") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const std::string shown = certificate_text("usurped.pem") + certificate_text("server.pem");
     const std::string key = certificate_text("usurped.key");
@@ -942,7 +942,7 @@ TEST_CASE("tls engines: only an authority can vouch for others") {
   });
 }
 
-TEST_CASE("tls engines: a certificate too weak is refused: where it is shown, or by who sees it") {
+TEST_CASE("tls engines: a weak certificate is rejected, by the server's context or by the client") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_setup weak = {.certificate = "weak"};
     auto server = weak.configured(s.make);
@@ -956,7 +956,7 @@ TEST_CASE("tls engines: a certificate too weak is refused: where it is shown, or
   });
 }
 
-TEST_CASE("tls engines: certificates of other kinds, and with what leads to the authority") {
+TEST_CASE("tls engines: certificates of other key types, and with intermediate ones") {
   struct example {
     std::string_view certificate;
     std::string_view ca;
@@ -985,7 +985,7 @@ TEST_CASE("tls engines: certificates of other kinds, and with what leads to the 
   });
 }
 
-TEST_CASE("tls engines: a server shows the certificate that belongs to the name it is asked for") {
+TEST_CASE("tls engines: a server sends the certificate for the requested name") {
   struct example {
     std::string_view name;
     std::string_view shown;
@@ -1026,7 +1026,7 @@ TEST_CASE("tls engines: a server shows the certificate that belongs to the name 
   });
 }
 
-TEST_CASE("tls engines: a server asks clients for what it was told to") {
+TEST_CASE("tls engines: a server requests client certificates as configured") {
   struct example {
     tls_verify verify;
     std::string_view client;
@@ -1072,7 +1072,7 @@ TEST_CASE("tls engines: a server asks clients for what it was told to") {
 
 // ---- sessions -----------------------------------------------------------------------------------------
 
-TEST_CASE("tls engines: a session is resumed with the server it was made with, and with no other") {
+TEST_CASE("tls engines: a session is resumed only with the same server") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const bool known_client : {false, true}) {
       CAPTURE(known_client);
@@ -1106,7 +1106,7 @@ TEST_CASE("tls engines: a session is resumed with the server it was made with, a
   });
 }
 
-TEST_CASE("tls engines: another context resumes nothing, and a server takes no other's sessions") {
+TEST_CASE("tls engines: another context resumes nothing, and a server accepts no foreign sessions") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -1125,7 +1125,7 @@ TEST_CASE("tls engines: another context resumes nothing, and a server takes no o
   });
 }
 
-TEST_CASE("tls engines: a session is kept only when the handshake has gone well") {
+TEST_CASE("tls engines: a session is kept only after a successful handshake") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {.ca = "other_ca"});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});

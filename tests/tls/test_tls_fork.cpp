@@ -61,7 +61,7 @@ struct connection {
 
 }  // namespace
 
-TEST_CASE("a child that parts with a TLS stream says no goodbye and reads nothing") {
+TEST_CASE("a child that destroys a TLS stream sends no close_notify and reads nothing") {
   support::for_every_library([](const support::tls_library& library) {
     for (int way = 0; way < 4; ++way) {
       std::optional<loop> l(std::in_place);
@@ -86,7 +86,7 @@ TEST_CASE("a child that parts with a TLS stream says no goodbye and reads nothin
   });
 }
 
-TEST_CASE("a child that destroys a handshake leaves the parent's as it was") {
+TEST_CASE("a child that destroys a handshake leaves the parent's unchanged") {
   support::for_every_library([](const support::tls_library& library) {
     for (const bool end_loop : {false, true}) {
       std::optional<loop> l(std::in_place);
@@ -113,7 +113,7 @@ TEST_CASE("a child that destroys a handshake leaves the parent's as it was") {
   });
 }
 
-TEST_CASE("a child whose parent ends talks on over TLS after after_fork") {
+TEST_CASE("a child whose parent ends continues over TLS after after_fork") {
   support::for_every_library([](const support::tls_library& library) {
     loop l;
     connection c(library);

@@ -89,7 +89,7 @@ task<> transfer(const support::tls_library& client, const support::tls_library& 
   CHECK(at_client);
 }
 
-TEST_CASE("tls: 64 MiB go both ways at once, with every pair of engines") {
+TEST_CASE("tls: 64 MiB are sent both ways at once, with every pair of engines") {
   support::for_every_pair([](const support::tls_library& client, const support::tls_library& server) {
     CHECK(anyio::run(anyio::as_result(transfer(client, server, std::size_t{64} << 20))));
   });
@@ -146,7 +146,7 @@ task<> a_thousand(const support::tls_library& library) {
   serving.cancel();
 }
 
-TEST_CASE("tls: a thousand clients are served beside some that stall in their handshake") {
+TEST_CASE("tls: 1000 clients are served while others stall in their handshake") {
   support::for_every_library(
       [](const support::tls_library& library) { CHECK(anyio::run(anyio::as_result(a_thousand(library)))); });
 }
@@ -172,7 +172,7 @@ task<> tickets_first(const support::tls_library& client, const support::tls_libr
   co_await anyio::when_all(serve, connect);
 }
 
-TEST_CASE("tls: what a server sends behind the handshake is no data and no end") {
+TEST_CASE("tls: messages of a server after the handshake are neither data nor an end") {
   support::for_every_pair([](const support::tls_library& client, const support::tls_library& server) {
     CHECK(anyio::run(anyio::as_result(tickets_first(client, server))));
   });
@@ -204,7 +204,7 @@ task<> twice(const support::tls_library& client, const support::tls_library& ser
   CHECK(at_server == at_client);
 }
 
-TEST_CASE("tls: the next connection to the same server is resumed") {
+TEST_CASE("tls: the next connection to the same server resumes the session") {
   support::for_every_pair([](const support::tls_library& client, const support::tls_library& server) {
     CHECK(anyio::run(anyio::as_result(twice(client, server))));
   });
@@ -235,7 +235,7 @@ task<> within(const support::tls_library& outer, const support::tls_library& inn
   co_await anyio::when_all(one, other);
 }
 
-TEST_CASE("tls: one engine's stream goes through another's") {
+TEST_CASE("tls: the stream of one engine passes through another's") {
   support::for_every_pair([](const support::tls_library& outer, const support::tls_library& inner) {
     CHECK(anyio::run(anyio::as_result(within(outer, inner))));
   });

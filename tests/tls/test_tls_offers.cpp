@@ -201,7 +201,7 @@ void check_server(const tls_library& library, std::string_view certificate, cons
   CHECK((SSL_is_init_finished(client.get()) == 1) == welcome);
 }
 
-TEST_CASE("tls offers: a client that has only finite-field groups is refused (D(HE)at)") {
+TEST_CASE("tls offers: a client with only finite-field groups is rejected (D(HE)at)") {
   for_every_library([](const tls_library& library) {
     if (library.has_tls13) {
       for (const char* groups : {"ffdhe2048", "ffdhe2048:ffdhe3072:ffdhe4096:ffdhe6144:ffdhe8192"})
@@ -212,7 +212,7 @@ TEST_CASE("tls offers: a client that has only finite-field groups is refused (D(
   });
 }
 
-TEST_CASE("tls offers: a client that has only ciphers in CBC mode, or no ephemeral key, is refused") {
+TEST_CASE("tls offers: a client with only CBC ciphers, or without ephemeral keys, is rejected") {
   for_every_library([](const tls_library& library) {
     for (const char* suites : {"ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA", "ECDHE-ECDSA-AES128-SHA256",
                                "ECDHE-ECDSA-AES256-SHA384"})
@@ -223,14 +223,14 @@ TEST_CASE("tls offers: a client that has only ciphers in CBC mode, or no ephemer
   });
 }
 
-TEST_CASE("tls offers: a client that has larger curves only is refused") {
+TEST_CASE("tls offers: a client with only larger curves is rejected") {
   for_every_library([](const tls_library& library) {
     check_server(library, "server", {TLS1_2_VERSION, "P-521", nullptr}, false);
     if (library.has_tls13) check_server(library, "server", {TLS1_3_VERSION, "P-521:X448", nullptr}, false);
   });
 }
 
-TEST_CASE("tls offers: a client as it comes is welcome, and with each of the curves and ciphers") {
+TEST_CASE("tls offers: a default client is accepted, and one with each single curve and cipher") {
   for_every_library([](const tls_library& library) {
     for (const char* groups :
          {"X25519", "P-256", "P-384", "ffdhe2048:P-521:P-384", static_cast<const char*>(nullptr)}) {
@@ -291,7 +291,7 @@ void check_warned(const tls_library& client, const tls_library& server, bool to_
   CHECK(other.engine->last_error() == std::string(alert_words) + "unexpected_message");
 }
 
-TEST_CASE("tls offers: a few warnings in a handshake are passed over, many end it") {
+TEST_CASE("tls offers: a few warning alerts in a handshake are ignored, many end it") {
   support::for_every_pair([](const tls_library& c, const tls_library& s) {
     if (c.has_tls13 && s.has_tls13) return;  // there most warnings end it at once (RFC 8446, section 6)
     for (const bool to_client : {true, false}) {

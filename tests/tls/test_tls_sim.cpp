@@ -50,7 +50,7 @@ task<> program(const tls_library& library, bool& right) {
   co_await serving.join();
 }
 
-TEST_CASE("tls in a simulation: it works under trouble, and the same choices give the same run") {
+TEST_CASE("tls in a simulation: it works under faults, and the same choices repeat the same run") {
   support::for_every_library([](const tls_library& library) {
     for (std::uint64_t seed = 0; seed < 20; ++seed) {
       CAPTURE(seed);
@@ -87,7 +87,7 @@ task<> expired(const tls_library& library, bool& refused) {
   co_await serving.join();
 }
 
-TEST_CASE("tls in a simulation: certificates expire by the run's calendar") {
+TEST_CASE("tls in a simulation: certificates expire by the simulated date") {
   support::for_every_library([](const tls_library& library) {
     sim::options o;
     o.time_limit = 24h * 365 * 50;
@@ -97,7 +97,7 @@ TEST_CASE("tls in a simulation: certificates expire by the run's calendar") {
   });
 }
 
-TEST_CASE("tls in a simulation: the calendar begins today, unless the options say a date") {
+TEST_CASE("tls in a simulation: the simulated date is today, unless the options set one") {
   std::int64_t told = 0;
   const auto look = [&]() -> task<> {
     co_await anyio::sleep(2h);
@@ -184,7 +184,7 @@ TEST_CASE("tls in a simulation: each allocation fails once") {
   });
 }
 
-TEST_CASE("tls: each allocation of making a context fails once") {
+TEST_CASE("tls: each allocation of creating a context fails once") {
   support::for_every_library([](const tls_library& library) {
     const std::size_t runs = support::sweep_allocations(
         library.name.data(), {},
@@ -215,7 +215,7 @@ task<> say_hello(std::string& hello) {
   co_return;
 }
 
-TEST_CASE("tls in a simulation: mbedTLS's hello does not tell the machine's time") {
+TEST_CASE("tls in a simulation: the hello of mbedTLS does not contain the machine's time") {
   std::string first, again, other;
   sim::options o;
   o.seed = 1;

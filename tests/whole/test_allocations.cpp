@@ -92,7 +92,7 @@ void check_steady_state(Use use) {
 TEST_CASE("a named operation allocates nothing in steady state") {
   with_empty_caches([] { check_steady_state([](tally& t, auto make) { named(t, make); }); });
 }
-TEST_CASE("a temporary operation that is started allocates nothing in steady state") {
+TEST_CASE("a started temporary operation allocates nothing in steady state") {
   with_empty_caches([] { check_steady_state([](tally& t, auto make) { temporary(t, make); }); });
 }
 TEST_CASE("an awaited operation, and the task around it, allocate nothing in steady state") {
@@ -129,7 +129,7 @@ TEST_CASE("after reserve operations allocate nothing at all") {
   for (void* p : taken) anyio::detail::recycler::deallocate(anyio::detail::recycler::operations, p, 1);
 }
 
-TEST_CASE("many operations at a time allocate nothing in steady state") {
+TEST_CASE("many simultaneous operations allocate nothing in steady state") {
   with_empty_caches([] {
     anyio::loop l;
     tally t{l};
@@ -173,7 +173,7 @@ TEST_CASE("tasks, groups and posted calls allocate nothing in steady state") {
   });
 }
 
-TEST_CASE("errors allocate nothing where they are values") {
+TEST_CASE("errors as values allocate nothing") {
   with_empty_caches([] {
     anyio::loop l;
     const auto raises = []() -> task<> {

@@ -42,7 +42,7 @@ task<> flood(anyio::byte_stream& from, anyio::byte_stream& to, std::uint64_t& by
   }
 }
 
-TEST_CASE_TEMPLATE("a peer that floods starves neither timers, nor other streams, nor posted calls", Kind,
+TEST_CASE_TEMPLATE("a flooding peer starves neither timers, nor other streams, nor posted calls", Kind,
                    support::tcp, support::unix_pair) {
   anyio::loop loop;
   anyio::run([]() -> task<> {
@@ -70,7 +70,7 @@ TEST_CASE_TEMPLATE("a peer that floods starves neither timers, nor other streams
   });
 }
 
-TEST_CASE("a receive that always finds bytes, by callbacks, lets others run") {
+TEST_CASE("a receive by callbacks that always finds bytes does not starve others") {
   anyio::loop loop;
   auto p = connected<support::unix_pair>();
   struct reader {
@@ -103,7 +103,7 @@ TEST_CASE("a receive that always finds bytes, by callbacks, lets others run") {
   support::settle();
 }
 
-TEST_CASE("one large send and one large send_file take turns with others") {
+TEST_CASE("one large send and one large send_file alternate with others") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -136,7 +136,7 @@ TEST_CASE("one large send and one large send_file take turns with others") {
   });
 }
 
-TEST_CASE("an accept that is aborted without end leaves time for others") {
+TEST_CASE("an accept that is aborted again and again does not starve others") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = by_callback::get(anyio::connect_tcp(l.local_endpoints().front())).value();
@@ -150,7 +150,7 @@ TEST_CASE("an accept that is aborted without end leaves time for others") {
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE("a view handed to a send that blocks is kept while a thousand others receive") {
+TEST_CASE("a view in a blocked send is kept while 1000 others receive") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     constexpr int count = 100;
@@ -351,7 +351,7 @@ struct echo_client {
   }
 };
 
-TEST_CASE("after reserve neither connections nor operations allocate, not the first time either") {
+TEST_CASE("after reserve neither connections nor operations allocate, not even the first time") {
   for (const bool as_temporary : {false, true}) {
     for (const bool by_text : {false, true}) {
       anyio::loop loop;
@@ -403,7 +403,7 @@ task<> try_until(anyio::byte_stream& stream, const bool& stop, std::size_t size,
   }
 }
 
-TEST_CASE("what is refused at once, again and again, does not starve the loop") {
+TEST_CASE("operations rejected at once, again and again, do not starve the loop") {
   anyio::loop loop;
   auto pair = anyio::create_unix_stream_pair().value();
   char buffer[1];

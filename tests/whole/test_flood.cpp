@@ -343,8 +343,8 @@ work flood(int count, bool clock_runs = false, std::uint64_t waits = 40) {
 constexpr std::uint64_t most_calls = 700;
 constexpr std::uint64_t most_bytes = std::uint64_t{9} << 20;
 
-TEST_CASE_TEMPLATE("between two looks at the poller lie some hundreds of calls, however many streams flood",
-                   Maker, tcp_pieces, unix_pieces, unix_messages, unix_large, buffered_pieces, pipe_pieces,
+TEST_CASE_TEMPLATE("the poller is asked every few hundred calls, however many streams flood", Maker,
+                   tcp_pieces, unix_pieces, unix_messages, unix_large, buffered_pieces, pipe_pieces,
                    memory_pieces, memory_large, tls_pieces) {
   for (const int pairs : {1, 8, 32, 64}) {
     if (pairs > Maker::most_pairs) break;
@@ -358,7 +358,7 @@ TEST_CASE_TEMPLATE("between two looks at the poller lie some hundreds of calls, 
   }
 }
 
-TEST_CASE_TEMPLATE("between two looks at the poller lie some hundreds of datagrams", Kind, udp, udp_batches) {
+TEST_CASE_TEMPLATE("the poller is asked every few hundred datagrams", Kind, udp, udp_batches) {
   for (const int pairs : {1, 8, 32, 64}) {
     CAPTURE(pairs);
     const work most = flood<Kind>(pairs);
@@ -369,8 +369,8 @@ TEST_CASE_TEMPLATE("between two looks at the poller lie some hundreds of datagra
   }
 }
 
-TEST_CASE_TEMPLATE("what never waits and asks nobody lets the loop look at the poller", Kind, tasks, refusals,
-                   channels, events) {
+TEST_CASE_TEMPLATE("a task that never waits and makes no calls lets the loop ask the poller", Kind, tasks,
+                   refusals, channels, events) {
   for (const int count : {1, 32}) {
     CAPTURE(count);
     const work most = flood<Kind>(count);
@@ -392,7 +392,7 @@ struct poster {
   }
 };
 
-TEST_CASE("calls that take long by themselves end a turn by the clock, and sooner when a timer is due") {
+TEST_CASE("long calls end a turn by the clock, and sooner if a timer is due") {
   counting_loop l;
   poster p{*l.system, 20us};
   // Enough at once, so that a turn is no longer bounded by its rounds.
@@ -419,7 +419,7 @@ TEST_CASE("calls that take long by themselves end a turn by the clock, and soone
   support::settle();
 }
 
-TEST_CASE("a turn that was cut short goes on where it stopped") {
+TEST_CASE("an interrupted turn continues where it stopped") {
   counting_loop l;
   std::vector<int> order;
   for (int i = 0; i < 3000; ++i) {
@@ -435,8 +435,7 @@ TEST_CASE("a turn that was cut short goes on where it stopped") {
   CHECK(order.size() == 3000);
 }
 
-TEST_CASE(
-    "many timers that are due at once run in order, and a message that comes then waits for few of them") {
+TEST_CASE("many timers due at once run in order, and a message that arrives then waits for few of them") {
   counting_loop l;
   auto pair = anyio::create_unix_stream_pair().value();
   std::size_t before = 0;
@@ -471,7 +470,7 @@ TEST_CASE(
 }
 
 #if !defined(ANYIO_NET_TEST_SANITIZED)
-TEST_CASE("between two looks at the poller lie few milliseconds of the processor") {
+TEST_CASE("the poller is asked every few milliseconds of processor time") {
   if (support::emulated_program() != nullptr) return;
   for (const int pairs : {8, 64}) {
     CAPTURE(pairs);

@@ -178,7 +178,7 @@ void for_both_faces(Body body) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a child that parts with what it inherited leaves the parent's as it was", Kind,
+TEST_CASE_TEMPLATE("a child that destroys inherited objects leaves the parent's unchanged", Kind,
                    EVERY_KIND) {
   for_both_faces([](auto face) {
     for (const way how : {way::close, way::assign, way::destroy, way::end_loop}) {
@@ -203,7 +203,7 @@ TEST_CASE_TEMPLATE("a child that parts with what it inherited leaves the parent'
   });
 }
 
-TEST_CASE("a peer does not notice that a child closed its end of a connection") {
+TEST_CASE("a peer does not notice that a child closed its copy of a connection") {
   loop l;
   unix_kind kind;
   CHECK(in_child([&] {
@@ -215,7 +215,7 @@ TEST_CASE("a peer does not notice that a child closed its end of a connection") 
   CHECK(by_callback::get(kind.near.receive()).value() == "x");
 }
 
-TEST_CASE("the socket file of a listener stays until the parent closes, and goes then") {
+TEST_CASE("the socket file of a listener stays until its owner closes it") {
   const support::temp_dir dir;
   const std::string path = dir.path("l");
   std::optional<loop> l(std::in_place);
@@ -229,7 +229,7 @@ TEST_CASE("the socket file of a listener stays until the parent closes, and goes
     CHECK(exists(path));
   }
   SUBCASE("by the parent") { listener.close(); }
-  SUBCASE("by a child that has become an owner by after_fork") {
+  SUBCASE("by a child that became the owner by after_fork") {
     CHECK(in_child([&] {
             part_with(listener, way::after_fork, l);
             return true;
@@ -240,7 +240,7 @@ TEST_CASE("the socket file of a listener stays until the parent closes, and goes
   CHECK(!exists(path));
 }
 
-TEST_CASE("a child withdraws waits for descriptors, and the parent's go on") {
+TEST_CASE("a child cancels waits for descriptors, and the parent's continue") {
   for_both_faces([](auto face) {
     for (const bool both : {false, true}) {
       std::optional<loop> l(std::in_place);
@@ -278,7 +278,7 @@ TEST_CASE("a child withdraws waits for descriptors, and the parent's go on") {
   });
 }
 
-TEST_CASE("a child that takes a descriptor out of its stream can use it in a loop of its own") {
+TEST_CASE("a child can release a descriptor from its stream and use it in its own loop") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -309,7 +309,7 @@ TEST_CASE("a child wakes the parent neither by a posted call nor by a signal") {
   CHECK(w.get().value() == SIGUSR1);
 }
 
-TEST_CASE("what a child posts to an inherited loop is run after after_fork, or destroyed unrun") {
+TEST_CASE("a child's post to an inherited loop runs after after_fork, or is destroyed without being called") {
   std::optional<loop> l(std::in_place);
   support::settle();
   const auto handle = l->handle();
@@ -329,7 +329,7 @@ TEST_CASE("what a child posts to an inherited loop is run after after_fork, or d
         }) == 0);
 }
 
-TEST_CASE("a child has loops of its own, and run() makes one rather than use an inherited one") {
+TEST_CASE("a child can create loops, and run() creates one instead of using an inherited one") {
   for_both_faces([](auto face) {
     loop l;
     waiting<void> w;
@@ -350,7 +350,7 @@ TEST_CASE("a child has loops of its own, and run() makes one rather than use an 
   });
 }
 
-TEST_CASE("an inherited loop is not run without after_fork") {
+TEST_CASE("an inherited loop cannot run without after_fork") {
   loop l;
   const auto turn = [&] { l.run_once(0s); };
   l.post([] {});
@@ -362,7 +362,7 @@ TEST_CASE("an inherited loop is not run without after_fork") {
   l.run();
 }
 
-TEST_CASE("a child that returns through a running loop leaves the parent's as it was") {
+TEST_CASE("a child that returns through a running loop leaves the parent's unchanged") {
   std::optional<loop> l(std::in_place);
   tcp_kind kind;
   waiting<std::string> w;
@@ -385,9 +385,8 @@ TEST_CASE("a child that returns through a running loop leaves the parent's as it
   CHECK(w.get().value() == "x");
 }
 
-TEST_CASE_TEMPLATE(
-    "after_fork: what waits goes on in the child, and in the parent as if nothing had happened", Kind,
-    EVERY_KIND) {
+TEST_CASE_TEMPLATE("after_fork: pending operations continue in the child, and undisturbed in the parent",
+                   Kind, EVERY_KIND) {
   for_both_faces([](auto face) {
     loop l;
     Kind kind;
@@ -411,7 +410,7 @@ TEST_CASE_TEMPLATE(
   });
 }
 
-TEST_CASE("after_fork: what came before it is not missed") {
+TEST_CASE("after_fork: events from before it are not missed") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -429,7 +428,7 @@ TEST_CASE("after_fork: what came before it is not missed") {
   CHECK(w.get().value() == "x");
 }
 
-TEST_CASE("after_fork: a writer that waited for room writes on") {
+TEST_CASE("after_fork: a writer that waited for room continues") {
   loop l;
   unix_kind kind;
   const std::string much(4 << 20, 'm');
@@ -450,7 +449,7 @@ TEST_CASE("after_fork: a writer that waited for room writes on") {
         }) == 0);
 }
 
-TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals go on") {
+TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals continue") {
   for_both_faces([](auto face) {
     loop l;
     auto p = anyio::run(support::unix_pair::pair());
@@ -485,7 +484,7 @@ TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals g
   });
 }
 
-TEST_CASE("after_fork: a signal that came between the fork and it is received") {
+TEST_CASE("after_fork: a signal between the fork and after_fork is received") {
   loop l;
   anyio::signal_receiver receiver = anyio::signal_receiver::open(SIGUSR1).value();
   waiting<int> w;
@@ -500,7 +499,7 @@ TEST_CASE("after_fork: a signal that came between the fork and it is received") 
   CHECK(!w.done());
 }
 
-TEST_CASE("after_fork: from a callback, and the same run() goes on") {
+TEST_CASE("after_fork: it can be called from a callback, and the same run() continues") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -524,7 +523,7 @@ TEST_CASE("after_fork: from a callback, and the same run() goes on") {
   CHECK(status == 0);
 }
 
-TEST_CASE("after_fork: a device that no poller takes is used on") {
+TEST_CASE("after_fork: a device that no poller supports stays usable") {
   loop l;
   auto s = anyio::fd_stream::from_fd(::open("/dev/null", O_RDWR)).value();
   CHECK(in_child([&] {
@@ -533,7 +532,7 @@ TEST_CASE("after_fork: a device that no poller takes is used on") {
         }) == 0);
 }
 
-TEST_CASE("signals work in a child with a loop of its own, and end with its receivers") {
+TEST_CASE("signals work in a child with its own loop, and end with its receivers") {
   for_both_faces([](auto face) {
     loop l;
     std::optional<anyio::signal_receiver> inherited = anyio::signal_receiver::open(SIGUSR1).value();
@@ -560,7 +559,7 @@ TEST_CASE("signals work in a child with a loop of its own, and end with its rece
   });
 }
 
-TEST_CASE("a child of a child is no different") {
+TEST_CASE("a grandchild works like a child") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -618,7 +617,7 @@ struct busy_helpers {
 
 }  // namespace
 
-TEST_CASE("helper threads and look-ups work in a child that was forked while all helpers were busy") {
+TEST_CASE("helper threads and look-ups work in a child forked while all helpers were busy") {
   for_both_faces([](auto face) {
     std::optional<loop> l(std::in_place);
     busy_helpers busy;
@@ -639,7 +638,7 @@ TEST_CASE("helper threads and look-ups work in a child that was forked while all
   });
 }
 
-TEST_CASE("after_fork: a call that a helper was making is lost, and one that had not begun begins") {
+TEST_CASE("after_fork: a call running on a helper is lost, and a queued one begins") {
   loop l;
   busy_helpers busy;
   CHECK(in_child([&] {
@@ -652,7 +651,7 @@ TEST_CASE("after_fork: a call that a helper was making is lost, and one that had
 }
 
 #if !defined(ANYIO_NET_TEST_ASAN)  // which looks for leaks when the thread, the child's last, has ended
-TEST_CASE("a child that a helper thread forks ends with the call") {
+TEST_CASE("a child forked by a helper thread ends with the call") {
   loop l;
   const pid_t child = anyio::run(anyio::to_thread::run_sync([] {
     const pid_t made = ::fork();
@@ -669,7 +668,7 @@ TEST_CASE("a child that a helper thread forks ends with the call") {
 
 #if !defined(ANYIO_NET_NO_THREADS)
 
-TEST_CASE("a fork meets no lock of a thread that posts, makes loops or catches signals") {
+TEST_CASE("a fork never holds a lock of a thread that posts, creates loops or catches signals") {
   std::optional<loop> l(std::in_place);
   anyio::loop_handle handle = l->handle();
   const anyio::loop_handle gone = loop().handle();

@@ -36,7 +36,7 @@ auto connected() {
   return by_coroutine::get(Kind::pair()).value();
 }
 
-TEST_CASE("an event on its way to a closed descriptor does not reach the one that takes its number") {
+TEST_CASE("an event in flight for a closed descriptor does not reach the next one with its number") {
   anyio::loop loop;
   auto a = connected<support::tcp>();
   auto b = connected<support::tcp>();
@@ -71,7 +71,7 @@ TEST_CASE("an event on its way to a closed descriptor does not reach the one tha
   CHECK(world.fresh.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("an event that was meant for a stream that is gone wakes nobody") {
+TEST_CASE("an event for a destroyed stream wakes nothing") {
   support::scripted_loop s;
   auto p = connected<support::unix_pair>();
   auto other = connected<support::unix_pair>();
@@ -120,7 +120,7 @@ TEST_CASE(
   ::close(duplicate);
 }
 
-TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make the loop spin", Kind,
+TEST_CASE_TEMPLATE("a closed peer without a pending operation does not make the loop spin", Kind,
                    support::tcp, support::unix_pair) {
   support::scripted_loop s;
   auto p = connected<Kind>();
@@ -147,9 +147,8 @@ TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make
 }
 
 // #701: data followed at once by FIN, the end never noticed.
-TEST_CASE_TEMPLATE(
-    "an end that came with the data is found without a further event, with a buffer of any size", Kind,
-    support::tcp, support::unix_pair) {
+TEST_CASE_TEMPLATE("an end that arrived with the data is found without a further event, with any buffer size",
+                   Kind, support::tcp, support::unix_pair) {
   anyio::loop loop;
   for (const std::size_t room : {std::size_t{1}, std::size_t{4}, std::size_t{5}, std::size_t{100}}) {
     auto p = connected<Kind>();
@@ -168,7 +167,7 @@ TEST_CASE_TEMPLATE(
   }
 }
 
-TEST_CASE("an end that comes between a short read and the next one is found") {
+TEST_CASE("an end that arrives between a short read and the next one is found") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(by_callback::get(p.first.send("abc")).has_value());
@@ -180,7 +179,7 @@ TEST_CASE("an end that comes between a short read and the next one is found") {
 }
 
 // #671: a stream that had failed said so even after it was closed.
-TEST_CASE("closed wins over broken") {
+TEST_CASE("closed takes precedence over broken") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::reset(p.first);
@@ -191,7 +190,7 @@ TEST_CASE("closed wins over broken") {
 }
 
 // #1055: the errno behind a broken stream was lost.
-TEST_CASE("a broken stream keeps its errno, at every later call and in both directions") {
+TEST_CASE("a broken stream reports the same errno at every later call and in both directions") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::reset(p.first);
@@ -223,7 +222,7 @@ TEST_CASE_TEMPLATE("close after cancel, and cancel after close, in one turn", Ki
 }
 
 // D8: leftover bytes were given after the stream's own close.
-TEST_CASE("bytes that lie in the kernel are not given after close") {
+TEST_CASE("bytes in the kernel are not delivered after close") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(by_callback::get(p.first.send("left over")).has_value());
@@ -232,7 +231,7 @@ TEST_CASE("bytes that lie in the kernel are not given after close") {
 }
 
 // D7: 65 MB were read ahead for a stream that nobody read from.
-TEST_CASE("nothing is read that nobody asked for, so that the other end has to wait") {
+TEST_CASE("unrequested bytes are not read, so that the peer has to wait") {
   support::scripted_loop s;
   auto p = connected<support::tcp>();
   const std::string big(64 << 20, 'b');
@@ -244,7 +243,7 @@ TEST_CASE("nothing is read that nobody asked for, so that the other end has to w
 }
 
 // D9: a blocked send that was closed by another task counted as done.
-TEST_CASE("a send that waits when its stream is closed has failed") {
+TEST_CASE("a send pending when its stream is closed has failed") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -261,7 +260,7 @@ TEST_CASE("a send that waits when its stream is closed has failed") {
 }
 
 // 2.2.0: the peer's half-close closed the whole connection, and the reply was lost.
-TEST_CASE("a reply of any size is sent after the other end has finished asking") {
+TEST_CASE("a reply of any size is sent after the peer has ended its request") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -293,7 +292,7 @@ TEST_CASE("a reply of any size is sent after the other end has finished asking")
 }
 
 // Closing with unread input resets, and what was sent before is lost: aclose does not.
-TEST_CASE("what was sent before aclose arrives whole, though input lies unread") {
+TEST_CASE("bytes sent before aclose arrive whole, though input is unread") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -324,7 +323,7 @@ TEST_CASE("what was sent before aclose arrives whole, though input lies unread")
 }
 
 // A million sends that complete at once must not grow the stack, nor shut others out.
-TEST_CASE("a long run of operations that complete at once lets others run, in both ways of use") {
+TEST_CASE("many operations that complete at once do not starve others, in both forms of use") {
   anyio::loop loop;
   auto p = connected<support::unix_pair>();
   int others = 0;
@@ -359,7 +358,7 @@ TEST_CASE("a long run of operations that complete at once lets others run, in bo
   CHECK(ticks > 1000);
 }
 
-TEST_CASE("a loop is left while a child process holds its descriptors, and ends as ever") {
+TEST_CASE("a loop ends normally while a child process holds its descriptors") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<std::string> w;
@@ -386,7 +385,7 @@ TEST_CASE("a loop is left while a child process holds its descriptors, and ends 
 }
 
 // 3.2.0: a socket leaked when connecting failed; here each step of each way fails once.
-TEST_CASE("no descriptor is left by whatever step fails") {
+TEST_CASE("no descriptor leaks, whatever step fails") {
   const support::temp_dir dir;
   anyio::unix_listener served;
   {

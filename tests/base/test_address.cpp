@@ -1,4 +1,4 @@
-// Addresses: read, written, ordered, and moved in and out of the kernel's structures.
+// Addresses: parsed, formatted, ordered, and converted to and from the kernel's structures.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -72,7 +72,7 @@ ip_address groups(std::uint16_t a, std::uint16_t b, std::uint16_t c, std::uint16
   return ip_address::v6(bytes_of({a, b, c, d, e, f, g, h}), scope);
 }
 
-// Interfaces for a test: eth0 is 2, one with a long name is 3, one called "17" is 4, "a]b:c%d" is 5.
+// Interfaces for a test: eth0 is 2, one with a long name is 3, the one named "17" is 4, "a]b:c%d" is 5.
 class fake_interfaces {
  public:
   fake_interfaces() { anyio::detail::interface_lookup = {index, name}; }
@@ -102,7 +102,7 @@ class fake_interfaces {
   anyio::detail::interface_names before_ = anyio::detail::interface_lookup;
 };
 
-// As on a system whose interfaces have no names.
+// A system whose interfaces have no names.
 class no_interfaces {
  public:
   no_interfaces() { anyio::detail::interface_lookup = {}; }
@@ -114,7 +114,7 @@ class no_interfaces {
   anyio::detail::interface_names before_ = anyio::detail::interface_lookup;
 };
 
-// A copy of exactly `size` bytes, at an odd address, so that a sanitizer sees a read beyond it.
+// A copy of exactly `size` bytes, at an odd address, so that a sanitizer detects a read beyond it.
 class raw_sockaddr {
  public:
   raw_sockaddr(const void* data, std::size_t size) : bytes_(new char[size + 1]), size_(size) {
@@ -258,18 +258,18 @@ TEST_CASE("any other IPv6 text is invalid_argument") {
 
 TEST_CASE("IPv6 is formatted as RFC 5952 requires") {
   const auto canonical = [](std::string_view text) { return address_of(text).to_string(); };
-  // Section 4.1: no leading zeros, but a group that is zero keeps one.
+  // Section 4.1: no leading zeros, but a zero group keeps one digit.
   CHECK(canonical("2001:0db8::0001") == "2001:db8::1");
   CHECK(canonical("2001:db8:0:1:0:1:0:1") == "2001:db8:0:1:0:1:0:1");
   CHECK(canonical("0001:0010:0100:1000:000f:00f0:0f00:f000") == "1:10:100:1000:f:f0:f00:f000");
   // Section 4.2.1: as short as possible.
   CHECK(canonical("2001:db8:0:0:0:0:2:1") == "2001:db8::2:1");
   CHECK(canonical("2001:db8::0:1") == "2001:db8::1");
-  // Section 4.2.2: one group alone is not shortened.
+  // Section 4.2.2: a single group is not shortened.
   CHECK(canonical("2001:db8::1:1:1:1:1") == "2001:db8:0:1:1:1:1:1");
   CHECK(canonical("1:2:3:4:5:6:7::") == "1:2:3:4:5:6:7:0");
   CHECK(canonical("::2:3:4:5:6:7:8") == "0:2:3:4:5:6:7:8");
-  // Section 4.2.3: the longest run, and the first of equals.
+  // Section 4.2.3: the longest run, and the first of equal runs.
   CHECK(canonical("2001:0:0:1:0:0:0:1") == "2001:0:0:1::1");
   CHECK(canonical("2001:db8:0:0:1:0:0:1") == "2001:db8::1:0:0:1");
   CHECK(canonical("0:0:1:0:0:0:1:1") == "0:0:1::1:1");
@@ -278,14 +278,14 @@ TEST_CASE("IPv6 is formatted as RFC 5952 requires") {
   CHECK(canonical("1:0:0:2:3:0:0:0") == "1:0:0:2:3::");
   // Section 4.3: lower case.
   CHECK(canonical("2001:DB8::ABCD:EF") == "2001:db8::abcd:ef");
-  // Section 5: an IPv4-mapped address shows its IPv4.
+  // Section 5: an IPv4-mapped address is formatted with its IPv4 part.
   CHECK(canonical("::ffff:c000:201") == "::ffff:192.0.2.1");
   CHECK(canonical("::ffff:0:0") == "::ffff:0.0.0.0");
   CHECK(canonical("::fffe:c000:201") == "::fffe:c000:201");
   CHECK(canonical("1::ffff:c000:201") == "1::ffff:c000:201");
   CHECK(canonical("::192.0.2.1") == "::c000:201");
   CHECK(canonical("64:ff9b::192.0.2.1") == "64:ff9b::c000:201");
-  // The run at either end, and all of it.
+  // The run at either end, and the whole address.
   CHECK(canonical("0:0:0:0:0:0:0:0") == "::");
   CHECK(canonical("0:0:0:0:0:0:0:1") == "::1");
   CHECK(canonical("1:0:0:0:0:0:0:0") == "1::");

@@ -1,4 +1,4 @@
-// What becomes a view of bytes, and what does not.
+// Which types convert to a view of bytes, and which do not.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -29,7 +29,7 @@ constexpr bool readable = std::is_convertible_v<T, const_buffer>;
 template <class T>
 constexpr bool writable = std::is_convertible_v<T, mutable_buffer>;
 
-// The three ways to send, as a stream has them.
+// The three forms of send, as streams have them.
 struct by_view {};
 struct by_parts {};
 struct by_string {};
@@ -50,7 +50,7 @@ template <class Choice, class T>
 constexpr bool receives =
     std::is_same_v<decltype(std::declval<source&>().receive(std::declval<T>())), Choice>;
 
-struct own_string {  // as other libraries have them: a signed size
+struct own_string {  // as in other libraries: a signed size
   char* data() { return text; }
   const char* data() const { return text; }
   int size() const { return 3; }
@@ -113,7 +113,7 @@ static_assert(sends<by_parts, std::span<const const_buffer>>);
 static_assert(std::is_same_v<decltype(std::declval<sink&>().send({"abc", 2})), by_view>);
 static_assert(std::is_same_v<decltype(std::declval<sink&>().send({std::declval<void*>(), 2})), by_view>);
 
-// Into what can be received.
+// Types that can be received into.
 static_assert(receives<by_view, char (&)[6]>);
 static_assert(receives<by_view, std::string&>);
 static_assert(receives<by_view, std::vector<char>&>);
@@ -128,7 +128,7 @@ static_assert(receives<by_string, std::size_t>);
 static_assert(std::is_same_v<decltype(std::declval<source&>().receive(0)), by_string>);
 static_assert(std::is_same_v<decltype(std::declval<source&>().receive()), by_string>);
 
-// What is no memory to write to, or would be gone before it is written.
+// Types that are not writable memory, or would be destroyed before it is written.
 static_assert(!writable<const char (&)[6]>);
 static_assert(!writable<const std::string&>);
 static_assert(!writable<std::string>);
@@ -144,7 +144,7 @@ static_assert(!writable<const_buffer&>);
 static_assert(!writable<char*>);
 static_assert(writable<own_string&> && !writable<own_string> && !writable<const own_string&>);
 
-// What is no bytes.
+// Types that are not bytes.
 static_assert(!readable<int> && !readable<std::nullptr_t> && !readable<void*> && !readable<unsigned char*>);
 static_assert(!readable<std::vector<int>> && !readable<std::vector<bool>> && !readable<std::u16string>);
 static_assert(!readable<int (&)[4]> && !readable<volatile char (&)[4]> && !readable<wchar_t (&)[4]>);

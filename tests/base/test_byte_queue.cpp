@@ -1,4 +1,4 @@
-// Bytes in order: put in at the end, taken from the front.
+// Bytes in order: added at the end, taken from the front.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -18,11 +18,11 @@ namespace {
 using anyio::byte_queue;
 using anyio::mutable_buffer;
 
-// A pipe that never moves holds one, and nothing copies what is in it.
+// A pipe that never moves holds a queue, and nothing copies its content.
 static_assert(!std::is_copy_constructible_v<byte_queue> && !std::is_move_constructible_v<byte_queue>);
 static_assert(std::is_nothrow_default_constructible_v<byte_queue>);
 
-/// Puts a text at the end the other way: into room that was asked for.
+/// Appends a text the other way: into prepared room.
 void put(byte_queue& queue, std::string_view text, std::size_t at_least) {
   const mutable_buffer room = queue.prepare(at_least);
   CHECK(room.size() >= at_least);
@@ -131,7 +131,7 @@ TEST_CASE("byte_queue: its memory is released when it becomes empty") {
   queue.trim();
   CHECK(!queue.has_memory());
 
-  // What has grown beyond the usual is not kept.
+  // A buffer that has grown beyond the usual size is not kept.
   queue.append(std::string(byte_queue::kept_limit + 1, 'x'));
   queue.consume(queue.size());
   CHECK(!queue.has_memory());
@@ -162,7 +162,7 @@ TEST_CASE("byte_queue: it does not allocate in steady state") {
   {
     support::fail_allocations none;
     round(second);
-    // One that is never quite empty moves its bytes to the front rather than grow.
+    // A queue that is never quite empty moves its bytes to the front rather than grow.
     second.append(piece);
     for (int i = 0; i < 1000; ++i) {
       second.append(piece);

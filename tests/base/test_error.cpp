@@ -1,4 +1,4 @@
-// Errors: what they say and what they compare to.
+// Errors: their texts and their comparisons.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

@@ -1,4 +1,4 @@
-// Blocks that go round.
+// The per-thread cache of freed blocks.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

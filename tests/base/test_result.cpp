@@ -1,4 +1,4 @@
-// A value or the error in its place.
+// A value, or an error in its place.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

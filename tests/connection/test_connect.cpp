@@ -33,7 +33,7 @@ using support::waiting;
 const ip_address v6 = ip_address::loopback_v6();
 const ip_address v4 = ip_address::loopback_v4();
 
-/// A port at which nobody listens.
+/// A port without a listener.
 std::uint16_t free_port() { return tcp_listener::open(loopback()).value().local_port(); }
 
 TEST_CASE_TEMPLATE("connecting works by address, by address as text, and by name", Face, by_callback,
@@ -148,14 +148,14 @@ TEST_CASE("the local address and the local port can be bound independently") {
   const std::uint16_t c = free_port();
   CHECK(local({v4, l.local_port()}, {.local_host = "localhost", .local_port = c}) == ip_endpoint{v4, c});
   CHECK(local({v6, l.local_port()}, {.local_host = "::1"}).address == v6);
-  // Of the other family, or not this machine's.
+  // An address of the other family, or not of this machine.
   const anyio::error mixed = by_callback::get(anyio::connect_tcp({v4, 9}, {.local_host = "::1"})).error();
   CHECK(mixed == errc::os_error);
   const anyio::error foreign =
       by_callback::get(anyio::connect_tcp({v4, 9}, {.local_host = "192.0.2.1"})).error();
   CHECK(foreign == std::errc::address_not_available);
   CHECK(foreign.operation() == "bind");
-  // A name's families are only those that this end can reach.
+  // Only those families of a name are tried that the local address can reach.
   tcp_stream client =
       by_callback::get(anyio::connect_tcp("localhost", l.local_port(), {.local_host = "127.0.0.1"})).value();
   CHECK(client.remote_endpoint().address == v4);
@@ -167,7 +167,7 @@ TEST_CASE_TEMPLATE("an IPv4-mapped address uses an IPv6 socket, and both endpoin
   if (!s.system.has_family(AF_INET6)) return;
   s.system.on_resolve = [](const std::string&, std::uint16_t port, int family) {
     anyio::detail::resolved found;
-    if (family == AF_INET6) found.endpoints.push_back({v4, port});  // how resolvers tell what is mapped
+    if (family == AF_INET6) found.endpoints.push_back({v4, port});  // how resolvers report a mapped address
     return found;
   };
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -197,7 +197,7 @@ TEST_CASE_TEMPLATE("an IPv4-mapped address uses an IPv6 socket, and both endpoin
         errc::name_resolution);
   CHECK(Face::get(anyio::connect_tcp(mapped, {.family = AF_INET})).error() ==
         std::errc::address_family_not_supported);
-  // To itself is a refusal here, too.
+  // A connection to itself is refused here too.
   const std::uint16_t nobody = free_port();
   CHECK(Face::get(anyio::connect_tcp("::ffff:127.0.0.1", nobody, {.local_port = nobody})).error() ==
         std::errc::connection_refused);
@@ -298,7 +298,7 @@ TEST_CASE("an interrupted connect continues, and is not called again") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   int calls = 0;
-  // What the system's backend makes of EINTR.
+  // The system's backend handles EINTR.
   s.system.on_connect = [&](const ip_endpoint&) -> std::optional<int> {
     ++calls;
     return std::nullopt;

@@ -1,4 +1,4 @@
-// Several addresses tried as RFC 8305 says, in virtual time and against a resolver that the tests script.
+// Several addresses are tried as RFC 8305 says, in virtual time and against a scripted resolver.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -25,12 +25,12 @@ using support::by_coroutine;
 using support::loopback;
 using support::scripted_backend;
 
-/// A host with addresses of which each answers as it is told: hangs, fails with an errno, or connects.
+/// A host whose addresses each behave as scripted: hang, fail with an errno, or connect.
 struct world {
   support::scripted_loop scripted;
   tcp_listener listener = tcp_listener::open(loopback()).value();
   std::vector<std::string> addresses;
-  std::map<std::string, int> answers;  // a hang, -errno, or 0; without one it hangs
+  std::map<std::string, int> answers;  // a hang, -errno, or 0; without an entry it hangs
   struct attempt {
     std::string address;
     std::chrono::milliseconds at;
@@ -53,7 +53,7 @@ struct world {
       }
       return found;
     };
-    // Whatever the family, the way leads to a listener on IPv4.
+    // Whatever the family, the real connection goes to a listener on IPv4.
     system.on_connect = [this](const ip_endpoint& to) -> std::optional<int> {
       const std::string text = to.address.to_string();
       attempts.push_back({text, std::chrono::duration_cast<std::chrono::milliseconds>(anyio::now() - begun)});
@@ -81,7 +81,7 @@ struct world {
 using attempts = std::vector<world::attempt>;
 using names = std::vector<std::string>;
 
-// Addresses of IPv4 only where a connection is to succeed, since the real way is one.
+// Only IPv4 addresses where a connection succeeds, since the real connection uses IPv4.
 
 TEST_CASE("the next address is tried after a head start of 250 ms") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
@@ -147,7 +147,7 @@ TEST_CASE_TEMPLATE("if all attempts fail, the error is that of the first address
   anyio::error e = w.connect<Face>().error();
   CHECK(e == errc::os_error);
   CHECK(e == std::errc::host_unreachable);
-  // The first hears of its failure last: nobody listens where the way leads.
+  // The failure of the first attempt is reported last: nothing listens at its destination.
   const std::uint16_t nobody = tcp_listener::open(loopback()).value().local_port();
   w.scripted.system.redirect = loopback(nobody);
   w.answers = {{"10.0.0.1", 0}, {"10.0.0.2", -EHOSTUNREACH}, {"10.0.0.3", -ETIMEDOUT}};
@@ -172,7 +172,7 @@ TEST_CASE_TEMPLATE("with several addresses, those of an unsupported family are s
   w.attempts.clear();
   CHECK(Face::get(anyio::connect_tcp("localhost", 80)).error() == std::errc::connection_refused);
   CHECK(w.order() == names{"127.0.0.1"});
-  // Where it was bound to makes no difference.
+  // The bound local address makes no difference.
   w.attempts.clear();
   CHECK(Face::get(anyio::connect_tcp("localhost", 80, {.local_host = "localhost"})).error() ==
         std::errc::connection_refused);
@@ -187,7 +187,7 @@ TEST_CASE_TEMPLATE("with several addresses, those of an unsupported family are s
   CHECK(Face::get(anyio::connect_tcp("localhost", 80)).error() == std::errc::connection_refused);
   CHECK(w.order() == names{"::1"});
 
-  // Nobody is left out of a single address, or if nothing would be left.
+  // A single address is not skipped, and addresses are not skipped if none would be left.
   for (const names& only : {names{"10.0.0.1"}, names{"10.0.0.1", "10.0.0.2"}}) {
     w.addresses = only;
     CHECK(w.connect<Face>().error() == std::errc::address_family_not_supported);
@@ -197,12 +197,12 @@ TEST_CASE_TEMPLATE("with several addresses, those of an unsupported family are s
 TEST_CASE("if two attempts succeed together, one is returned and the other is closed") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   w.answers = {{"10.0.0.1", 0}, {"10.0.0.2", 0}, {"10.0.0.3", 0}};
-  // None is heard of before all have begun, so that one batch has them.
+  // No result is reported before all attempts have begun, so that one batch has them all.
   w.scripted.system.withhold = [&w] { return w.attempts.size() < 3; };
   result<tcp_stream> client = w.connect();
   CHECK(client.has_value());
   CHECK(w.attempts.size() == 3);
-  // Those that lost come to their end at the listener.
+  // The other attempts end at the listener.
   int ended = 0;
   for (std::size_t i = 0; i < w.attempts.size(); ++i) {
     tcp_stream server = by_callback::get(w.listener.accept()).value();
@@ -223,7 +223,7 @@ TEST_CASE("the other attempts are closed when one succeeds, and when the connect
   CHECK(by_callback::get(anyio::fail_after(600ms, anyio::connect_tcp("host.example", 80))).error() ==
         errc::timed_out);
   CHECK(w.elapsed() == 600ms);
-  // What is left open shows in the program's count of descriptors.
+  // An open descriptor would show in the test program's count of descriptors.
 }
 
 TEST_CASE("a connect that waits for its attempts does not spin") {

@@ -154,7 +154,7 @@ TEST_CASE("a family, and its any-address, accept only that family") {
     tcp_listener l = create(o).value();
     CHECK(connect({v4, l.local_port()}).error() == std::errc::connection_refused);
     CHECK(connect({v6, l.local_port()}).has_value());
-    // The IPv4 port is free for another.
+    // The IPv4 port is free for another socket.
     CHECK(create({.local_host = "0.0.0.0", .local_port = l.local_port()}).has_value());
   }
   for (const anyio::tcp_listener_options& o : {anyio::tcp_listener_options{.family = AF_INET},
@@ -173,7 +173,7 @@ TEST_CASE_TEMPLATE("localhost listens on both families at the same port", Face, 
   CHECK(l.native_handles().size() == 2);
   const std::vector<ip_endpoint> both = {{v6, l.local_port()}, {v4, l.local_port()}};
   CHECK(l.local_endpoints() == both);
-  // Both sockets are accepted from, also many times in a row.
+  // Connections of both sockets are accepted, also many times in a row.
   for (int i = 0; i < 3; ++i) {
     std::set<std::string> clients, peers;
     std::vector<tcp_stream> kept;
@@ -266,11 +266,11 @@ TEST_CASE("localhost is IPv6 where IPv4 is missing") {
 #if defined(IP_TRANSPARENT)
 TEST_CASE_TEMPLATE("a transparent listener asks the kernel for the local address of each connection", Face,
                    by_callback, by_coroutine) {
-  // The option needs a privilege, so the system is one that has given it to every socket.
+  // The option needs a privilege, so the test's system reports it as set on every socket.
   struct diverting final : support::custom_backend {
     bool transparent = true;
     int questions = 0;
-    std::optional<ip_endpoint> wanted;  // where a client believes to be connected
+    std::optional<ip_endpoint> wanted;  // the address that a client believes it is connected to
     int get_option(int fd, int level, int name, void* value, socklen_t* size) override {
       const bool asked =
           level == IPPROTO_IP ? name == IP_TRANSPARENT : level == IPPROTO_IPV6 && name == IPV6_TRANSPARENT;
@@ -314,7 +314,7 @@ TEST_CASE_TEMPLATE("a transparent listener asks the kernel for the local address
     system.transparent = true;
     CHECK(accepts(tcp_listener::open(any_port, {.prepare = prepare})) == 1);
     CHECK(accepts(adopted()) == 1);
-    // Ordinary ones cost no call.
+    // Ordinary listeners cost no call.
     CHECK(accepts(tcp_listener::open(any_port)) == 0);
     system.transparent = false;
     CHECK(accepts(tcp_listener::open(any_port, {.prepare = prepare})) == 0);
@@ -341,7 +341,7 @@ TEST_CASE("if a chosen port is taken for another address, the kernel chooses aga
   CHECK(binds[3] == ip_endpoint{v6, l.local_port()});
   CHECK(l.local_endpoints().size() == 2);
 
-  // Not for ever: each address chooses once.
+  // Not without end: each address chooses once.
   binds.clear();
   s.system.on_bind = [&](const ip_endpoint& at) -> std::optional<int> {
     binds.push_back(at);
@@ -350,7 +350,7 @@ TEST_CASE("if a chosen port is taken for another address, the kernel chooses aga
   };
   CHECK(create({.local_host = "localhost"}).error() == std::errc::address_in_use);
   CHECK(binds.size() == 4);
-  // Other errors, and a port that was asked for, end it at once.
+  // Other errors, and a requested port, end it at once.
   binds.clear();
   CHECK(create({.local_host = "localhost", .local_port = 9}).error() == std::errc::address_in_use);
   CHECK(binds.size() == 1);
@@ -446,7 +446,7 @@ TEST_CASE("a connection reset before accept is accepted, and is then broken") {
   const ip_endpoint peer = client.local_endpoint();
   CHECK(by_callback::get(client.send("before")).has_value());
   support::reset(client);
-  s.system.on_set_option = [](int, int) -> std::optional<int> { return -EINVAL; };  // as macOS does then
+  s.system.on_set_option = [](int, int) -> std::optional<int> { return -EINVAL; };  // as on macOS
   tcp_stream server = by_callback::get(l.accept()).value();
   CHECK(server.remote_endpoint() == peer);
   CHECK(server.local_endpoint() == l.local_endpoints().front());
@@ -525,7 +525,7 @@ TEST_CASE(
   pair.first.close();
   CHECK(w.get().has_value());
   CHECK(anyio::now() == before);
-  // Withdrawn, timed out and closed while it pauses.
+  // Destroyed, timed out and closed while it pauses.
   exhausted = true;
   {
     anyio::accept_operation<tcp_stream> op = l.accept();
@@ -535,7 +535,7 @@ TEST_CASE(
   pair.second.close();
   CHECK(by_coroutine::get(anyio::fail_after(50ms, l.accept())).error() == errc::timed_out);
   {
-    // A timeout tries once more, and what is there wins.
+    // A timeout tries once more, and an available connection is returned.
     tcp_stream late = connect(l.local_endpoints().front()).value();
     waiting<tcp_stream> timed;
     by_coroutine::start(anyio::fail_after(50ms, l.accept()), timed);
@@ -595,7 +595,7 @@ TEST_CASE_TEMPLATE("destroying an accept whose connection is ready takes no conn
     const ip_endpoint peer = client.value().local_endpoint();
     CHECK(Face::get(l.accept()).value().remote_endpoint() == peer);
   }
-  // The same by a timeout: a connection that is there wins, or stays.
+  // With a timeout: an available connection is returned, or stays in the backlog.
   CHECK(Face::get(anyio::move_on_after(0ms, l.accept())).value() == std::nullopt);
   tcp_stream client = connect(l.local_endpoints().front()).value();
   CHECK(Face::get(anyio::move_on_after(0ms, l.accept())).value().has_value());

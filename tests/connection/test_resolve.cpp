@@ -24,7 +24,7 @@ using namespace anyio;
 using namespace std::chrono_literals;
 using support::gate;
 
-/// What is asked of the system, and what it answers.
+/// What is asked of the system, and its answers.
 struct name_server {
   void set(const std::string& host, detail::resolved answer) { answers[host] = std::move(answer); }
   void set(const std::string& host, std::initializer_list<ip_endpoint> endpoints) {
@@ -140,7 +140,7 @@ TEST_CASE_FIXTURE(fixture, "an address not of the requested family is name_resol
 
 TEST_CASE_FIXTURE(fixture, "an IPv4-mapped address is IPv6 if IPv6 is requested") {
   const ip_endpoint v4{ip_address::v4(0x01020304), 80};
-  names->set("mapped.example", {v4});  // as resolvers tell it, whatever they were asked
+  names->set("mapped.example", {v4});  // the resolver reports it like this for any query
   CHECK(text("mapped.example", AF_INET6) == "[::ffff:1.2.3.4]:80");
   CHECK(text("mapped.example") == "1.2.3.4:80");
   CHECK(text("::ffff:1.2.3.4") == "[::ffff:1.2.3.4]:80");
@@ -305,7 +305,7 @@ TEST_CASE("nothing waits for a look-up that never returns") {
     l.run();
     CHECK(names->asked.arrived() == 16);
   }
-  // Released: the helpers end, and what they kept alive goes with them.
+  // Released: the helper threads end and release what they kept alive.
   names->asked.open();
 }
 

@@ -1,4 +1,4 @@
-// Serving: handlers kept apart, limits, ends.
+// Serving: isolation of handlers, limits, and how serving ends.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

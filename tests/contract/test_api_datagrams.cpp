@@ -1,4 +1,4 @@
-// Datagrams as a reader of the documentation uses them: every kind of socket, every member, in its faces.
+// Datagrams as the documentation describes them: every kind of socket, every member, in each form of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

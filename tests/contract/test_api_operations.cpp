@@ -1,5 +1,5 @@
-// Errors, results, tasks, combinators, the loop and raw descriptors as a reader of the documentation uses
-// them: every name, in its faces.
+// Errors, results, tasks, combinators, the loop and raw descriptors as the documentation describes them:
+// every name, in each form of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

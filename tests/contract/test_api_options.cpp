@@ -49,7 +49,8 @@ int allow(int, void* count) {
   return 0;
 }
 
-// Full lists of options, and each alone: a warning about a missing initializer would fail the strict build.
+// Full lists of options, and each option by itself: a warning about a missing initializer would fail the
+// strict build.
 task<> tcp_options() {
   int sockets = 0;
   auto full = co_await create_tcp_listener({.family = AF_INET,
@@ -187,7 +188,8 @@ TEST_CASE("names, hosts, paths and options are copied immediately") {
 
 namespace {
 
-// Unqualified, beside ::sleep, ::getaddrinfo, ::getnameinfo, ::accept, ::connect, ::send and ::event's kin.
+// Unqualified, beside ::sleep, ::getaddrinfo, ::getnameinfo, ::accept, ::connect, ::send and names like
+// ::event.
 task<> unqualified_names() {
   co_await sleep(0s);
   co_await sleep(0.0s);

@@ -1,4 +1,4 @@
-// Byte streams, TCP and UNIX as a reader of the documentation uses them: every member, in its faces.
+// Byte streams, TCP and UNIX as the documentation describes them: every member, in each form of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -112,7 +112,7 @@ task<std::unique_ptr<tcp_pair>> make_tcp_pair() {
   co_return pair;
 }
 
-// ---- the faces of an operation --------------------------------------------------------------------
+// ---- the forms of an operation --------------------------------------------------------------------
 
 struct counting_reader {
   explicit counting_reader(byte_stream& s) : stream(s) {}
@@ -257,7 +257,7 @@ TEST_CASE("a default-constructed operation is an invalid argument") {
   CHECK(seen == std::vector<errc>(8, errc::invalid_argument));
 }
 
-// ---- bytes in all their types ---------------------------------------------------------------------
+// ---- every type of bytes --------------------------------------------------------------------------
 
 namespace {
 
@@ -810,7 +810,7 @@ task<> handlers_of_every_kind() {
   CHECK(answer == "const");
   answer = co_await talk_with([](auto stream) { return answer_generic(std::move(stream)); });
   CHECK(answer == "generic");
-  // Not inside the co_await expression: g++ 12 destroys twice a closure that is made there.
+  // Not inside the co_await expression: g++ 12 destroys a closure created there twice.
   auto capturing = [text = "captured"s](tcp_stream stream) -> task<> { co_await stream.send(text); };
   answer = co_await talk_with(std::move(capturing));
   CHECK(answer == "captured");

@@ -1,4 +1,4 @@
-// One program, written once and built with and without exceptions: what it prints is the same text.
+// One program, written once and built with and without exceptions, prints the same text.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -23,7 +23,7 @@ using anyio::task;
 std::string trace;
 void say(std::string_view words) { (trace += words) += '\n'; }
 
-/// Tells of its end.
+/// Prints a line when it is destroyed.
 struct noisy {
   const char* name;
   explicit noisy(const char* n) : name(n) {}

@@ -49,7 +49,7 @@ std::string_view text(const std::vector<std::byte>& bytes, std::size_t size) {
   return {reinterpret_cast<const char*>(bytes.data()), size};
 }
 
-/// A port of the family on which nobody listens.
+/// A port of the family without a receiver.
 ip_endpoint refusing(const ip_endpoint& at) {
   udp_socket s = open_udp(at);
   const ip_endpoint was = s.local_endpoint();
@@ -305,7 +305,7 @@ TEST_CASE_TEMPLATE("destroying a receive loses no datagram", Face, by_callback, 
       op.start([&ran](const result<udp_packet>&) { ran = true; });
     }
     support::settle();
-    // It goes inside `start`, and the loop has not run since.
+    // It is sent inside `start`, and the loop has not run since.
     b.send_to("kept", a.local_endpoint()).start([](const result<void>&) {});
   }
   support::settle();
@@ -368,7 +368,7 @@ TEST_CASE("the callback of a named operation may start it again") {
 }
 
 TEST_CASE("a sent view of the loop's buffer arrives unchanged, whatever is received later") {
-  // An echo that answers from a buffer which the next receive overwrites: sends happen inside `start`.
+  // An echo that answers from a buffer that the next receive overwrites: sends happen inside `start`.
   class blocking : public support::custom_backend {
    public:
     bool block = false;
@@ -383,7 +383,7 @@ TEST_CASE("a sent view of the loop's buffer arrives unchanged, whatever is recei
   udp_socket a = open_udp();
   udp_socket b = open_udp();
   const mutable_buffer shared = detail::loop_core::current().buffer();
-  support::settle();  // that it can be written to is known by now: no event will come
+  support::settle();  // the socket is known to be writable by now: no event will arrive
   const auto fill = [&](char c) { std::memset(shared.data(), c, 4); };
   const const_buffer view(shared.data(), 4);
   int sent = 0;
@@ -401,7 +401,7 @@ TEST_CASE("a sent view of the loop's buffer arrives unchanged, whatever is recei
     fill('?');
     support::settle();
     CHECK(sent == 0);
-    a.cancel();  // its one more attempt
+    a.cancel();  // its final attempt
     l.run();
   }
   SUBCASE("if the send begins later") {
@@ -599,7 +599,7 @@ TEST_CASE("from_fd adopts a bound socket, and reports what is wrong with others"
   sockaddr_storage address{};
   const socklen_t size = any_port_v4.to_sockaddr(address);
   CHECK(::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0);
-  CHECK(::fcntl(fd, F_GETFD) != -1);  // still ours
+  CHECK(::fcntl(fd, F_GETFD) != -1);  // still owned by the test
   {
     result<udp_socket> s = udp_socket::from_fd(fd);
     CHECK(s.has_value());

@@ -27,7 +27,7 @@ using support::by_callback;
 using support::by_coroutine;
 using support::waiting;
 
-/// Knows the name two.test, which is both loopback addresses, and four.test, which is that of IPv4.
+/// Knows the name two.test, with both loopback addresses, and four.test, with the IPv4 one.
 class named_backend : public support::custom_backend {
  public:
   bool has_v6 = true;
@@ -132,7 +132,7 @@ TEST_CASE_TEMPLATE("a local host can be an address, localhost or a name", Face, 
   CHECK(address_of(local("localhost")) == "::1");
   CHECK(address_of(local("two.test")) == "::1");
   CHECK(address_of(local("four.test")) == "127.0.0.1");
-  CHECK(address_of(local("far.test")) == "127.0.0.1");  // the first that this machine has
+  CHECK(address_of(local("far.test")) == "127.0.0.1");  // the first address of this machine
   udp_options v4 = local("two.test");
   v4.family = AF_INET;
   CHECK(address_of(v4) == "127.0.0.1");

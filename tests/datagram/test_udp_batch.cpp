@@ -1,4 +1,4 @@
-// Many datagrams a call, with the kernel's help and without.
+// Many datagrams per call, with and without the kernel's help.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -34,13 +34,13 @@ using support::waiting;
 
 const ip_endpoint any_port{ip_address::loopback_v4(), 0};
 
-/// The system, with or without UDP_GRO and UDP_SEGMENT, and with calls that fail when a test says so.
+/// The system, with or without UDP_GRO and UDP_SEGMENT, and with calls that fail on request.
 class test_backend : public support::custom_backend {
  public:
   bool has_pieces = true;
-  int send_status = 0;           // what the next call of send_messages gives, if not 0
-  int piece_status = 0;          // what every call gives whose first message is to be cut up, if not 0
-  std::size_t most_sent = 1000;  // messages a call
+  int send_status = 0;           // the result of the next call of send_messages, if not 0
+  int piece_status = 0;          // the result of every call whose first message is to be segmented, if not 0
+  std::size_t most_sent = 1000;  // messages per call
   std::size_t pieces_sent = 0;
   std::size_t pieces_received = 0;
   int receive_calls = 0;
@@ -99,14 +99,14 @@ std::string text(std::span<const std::byte> data) {
   return std::string(reinterpret_cast<const char*>(data.data()), data.size());
 }
 
-/// A text of its own for each number, of this size.
+/// A text of this size that is different for each number.
 std::string numbered(int n, std::size_t size) {
   std::string s = std::to_string(n);
   s.resize(size, '.');
   return s;
 }
 
-/// Receives batches until so many datagrams are there.
+/// Receives batches until this many datagrams have arrived.
 std::vector<std::string> receive_all(udp_socket& s, udp_batch& batch, std::size_t count) {
   std::vector<std::string> all;
   while (all.size() < count) {
@@ -444,7 +444,7 @@ TEST_CASE("the system is asked only for datagrams that are likely available, and
   CHECK(by_callback::get(a.send_batch(out)).value_or(0) == 1);
   CHECK(w.get().value_or(0) == 1);
 
-  // Room for few at first, and for more each time that it does not do.
+  // Room for few at first, and for more each time it was not enough.
   out.clear();
   std::vector<std::string> sent;
   for (int i = 0; i < 64; ++i) sent.push_back(numbered(i, 5));
@@ -470,7 +470,7 @@ TEST_CASE("a send that had to wait continues where it stopped") {
   f.system->send_status = -EAGAIN;
   support::settle();
   CHECK(!w.done());
-  a.cancel();  // its one more attempt
+  a.cancel();  // its final attempt
   CHECK(w.get().value_or(0) == 10);
   udp_batch in(10);
   CHECK(receive_all(b, in, 10) == sent);
@@ -479,7 +479,7 @@ TEST_CASE("a send that had to wait continues where it stopped") {
 namespace {
 task<std::size_t> finish(send_batch_operation& op) { co_return co_await op; }
 
-/// Keeps what an operation tells when it ends with its coroutine.
+/// Keeps the result of an operation when it ends with its coroutine.
 struct noted {
   noted(send_batch_operation&& o, std::size_t& out) : op(std::move(o)), sent(out) {}
   noted(const noted&) = delete;
@@ -496,7 +496,7 @@ task<std::size_t> finish_noted(udp_socket& s, udp_batch& batch, std::size_t& sen
 
 TEST_CASE_TEMPLATE("an interrupted batch reports how many datagrams were sent", Face, by_callback,
                    by_coroutine) {
-  // The third call and those after it find no room.
+  // The third call and later ones find no room.
   class full_backend final : public test_backend {
    public:
     int calls_left = 0;
@@ -558,17 +558,17 @@ TEST_CASE_TEMPLATE("an interrupted batch reports how many datagrams were sent", 
     start(w);
     system.calls_left = 1;
     system.send_status = -EPERM;
-    a.cancel();  // its one more attempt
+    a.cancel();  // its final attempt
     CHECK(w.get().value_or(0) == 6);
     CHECK(op.sent() == 6);
   }
-  // Begun anew it counts from zero, and sends all.
+  // Started again it counts from zero, and sends all.
   waiting<std::size_t> w;
   Face::start(finish(op), w);
   support::settle();
   CHECK(op.sent() == 0);
   system.calls_left = 4;
-  a.cancel();  // its one more attempt
+  a.cancel();  // its final attempt
   CHECK(w.get().value_or(0) == 10);
   CHECK(op.sent() == 10);
 }

@@ -59,7 +59,7 @@ error open_error(std::string_view path) {
   return run(as_result(create_unix_datagram_socket(options))).error();
 }
 
-/// Sends until a send has to wait, which is then waiting; gives how many went before.
+/// Sends until a send has to wait, and leaves it pending; returns how many were sent before.
 template <class Face, class Send>
 int fill_queue(Send send, waiting<void>& blocked) {
   for (int sent = 0; sent < 100000; ++sent) {
@@ -476,7 +476,7 @@ TEST_CASE("from_fd adopts UNIX datagram sockets, and reports what is wrong with 
   CHECK(unix_datagram_socket::from_fd(stream).error() == errc::invalid_argument);
   CHECK(unix_datagram_socket::from_fd(udp).error() == errc::invalid_argument);
   for (const int fd : {single, stream, udp}) CHECK(::fcntl(fd, F_GETFD) != -1);
-  CHECK(unix_datagram_socket::from_fd(single).has_value());  // neither bound nor connected is needed
+  CHECK(unix_datagram_socket::from_fd(single).has_value());  // needs neither bound nor connected
   ::close(stream);
   ::close(udp);
 }

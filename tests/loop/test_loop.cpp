@@ -1,4 +1,4 @@
-// The loop: turns, stopping, order, embedding, and its end.
+// The loop: turns, stopping, order, embedding, and how it ends.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

@@ -1,4 +1,4 @@
-// A loop inside another: what the inner one may wait for, and what it must not.
+// A loop inside another: which operations the inner one may wait for, and which not.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -19,7 +19,7 @@ using anyio::errc;
 using anyio::task;
 using anyio::unix_stream;
 
-/// Calls `f(a, b)` in a callback of a loop that runs, with two connected streams of that loop.
+/// Calls `f(a, b)` in a callback of a running loop, with two connected streams of that loop.
 template <class F>
 void inside_a_callback(F f) {
   anyio::loop outer;
@@ -28,7 +28,8 @@ void inside_a_callback(F f) {
   outer.run();
 }
 
-/// What cannot complete is an assert; without it, an error of `get(stream)`, which gives a result.
+/// An operation that cannot complete fails an assertion; without assertions it is an error of `get(stream)`,
+/// which returns a result.
 template <class Get>
 void is_refused(Get get) {
   inside_a_callback([&](unix_stream& a, unix_stream&) {
@@ -113,7 +114,7 @@ TEST_CASE("nested loops: run rejects an operation of a loop that is not running"
   } else {
     CHECK(receive().error() == errc::invalid_argument);
   }
-  // Somebody runs it.
+  // Another thread runs it.
   bool over = false;
   const auto turns = [&]() -> task<> {
     while (!over) {

@@ -1,4 +1,4 @@
-// Calls that come from other threads.
+// Calls posted by other threads.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -93,7 +93,7 @@ TEST_CASE("loops on several threads post to each other") {
       anyio::event* done;
       anyio::event* stop;
       void operator()() const {
-        // On this side of every second hop nothing of the other is touched.
+        // On this side of every second hop nothing of the other side is accessed.
         home.post([self = *this] {
           if (++*self.hops == 500) {
             self.away.post([s = self.stop] { s->set(); });

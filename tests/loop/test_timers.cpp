@@ -1,4 +1,4 @@
-// The heap of deadlines against a model.
+// The heap of deadlines, compared with a model.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

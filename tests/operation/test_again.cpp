@@ -76,7 +76,7 @@ struct reader {
   anyio::receive_string_operation op = pair.first.receive();
   task<> running;
 
-  /// Begins to wait in a coroutine.
+  /// Starts to wait in a coroutine.
   void wait(task<> (*how)(anyio::receive_string_operation&)) {
     running = how(op);
     running.start([](anyio::result<>) {});
@@ -172,7 +172,7 @@ TEST_CASE("destroying a coroutine cancels the operation that it awaits, wherever
     r.running = {};
     anyio::run(r.pair.second.send("hello"));
     CHECK(anyio::run(r.op) == "hello");
-    // A time limit destroys it, too.
+    // A time limit destroys it too.
     const auto limited = anyio::run(as_result(anyio::fail_after(std::chrono::seconds(0), how(r.op))));
     CHECK(limited.error() == errc::timed_out);
     anyio::run(r.pair.second.send("again"));

@@ -1,4 +1,4 @@
-// Time limits, all of several, one of several.
+// Time limits, all of several operations, one of several.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -90,7 +90,7 @@ TEST_CASE("move_on_after returns an optional, or a bool for void") {
   CHECK(**run(anyio::move_on_after(1h, boxed(4))) == 4);
   CHECK(run(anyio::move_on_at(anyio::now() - 1h, anyio::sleep(1h))) == false);
   CHECK(run(as_result(anyio::move_on_after(1h, fails(errc::tls)))).error() == errc::tls);
-  // A timeout of the inside is an error of the inside.
+  // A timeout inside is an error of the inner operation.
   CHECK(run(as_result(anyio::move_on_after(1h, fails(errc::timed_out)))).error() == errc::timed_out);
   CHECK(run(as_result(anyio::move_on_after(1h, anyio::fail_after(1ms, forever())))).error() ==
         errc::timed_out);

@@ -1,4 +1,4 @@
-// Waiting for descriptors of others.
+// Waiting for foreign descriptors.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -27,7 +27,7 @@ namespace {
 using namespace anyio;
 using namespace std::chrono_literals;
 
-/// Two descriptors that are connected: what is written to the second is read from the first.
+/// Two connected descriptors: bytes written to the second are read from the first.
 struct ends {
   int fds[2] = {-1, -1};
   ends() = default;
@@ -47,7 +47,7 @@ struct ends {
     char c = 0;
     CHECK(::read(fds[which], &c, 1) == 1);
   }
-  /// Until nothing more fits.
+  /// Until the descriptor is full.
   void fill(int which) const {
     const std::string much(65536, 'x');
     while (::write(fds[which], much.data(), much.size()) > 0) continue;
@@ -67,7 +67,7 @@ struct socket_ends : ends {
   socket_ends() { CHECK((::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0 && support::prepare_ends(fds))); }
 };
 
-/// What a callback was given.
+/// The result passed to a callback.
 struct outcome {
   std::optional<error> value;
   auto callback() {
@@ -77,7 +77,7 @@ struct outcome {
   bool failed(errc code) const { return value && *value == code; }
 };
 
-/// Whether the loop's poller watches so many descriptors beside its own one, where that can be known.
+/// Whether the loop's poller watches this many descriptors beside its own, where that can be known.
 bool watches([[maybe_unused]] const loop& l, [[maybe_unused]] int count) {
 #if defined(KQUEUE_FOR_TESTS)
   return kqueue_for_tests_watched(l.native_handle()) == count + 1;
@@ -169,7 +169,7 @@ TEST_CASE("a descriptor that is not ready is waited for") {
     op.start(reads.callback());
     l.run_once(0s);
     pipe.write();
-    l.post([&pipe] { pipe.read(); });  // runs in the turn that learns of it
+    l.post([&pipe] { pipe.read(); });  // runs in the turn that reports it
     l.run_once(0s);
     CHECK(l.run_once(0s) == false);
     CHECK(!reads.value);
@@ -299,7 +299,7 @@ TEST_CASE("a second wait in the same direction is busy_resource, and the first c
   CHECK(run(as_result(readable(pipe.first()))).error() == errc::busy_resource);
   CHECK(!first.value);
   pipe.write();
-  // Ready now is no excuse: who waits first is first.
+  // Readiness does not change the order: the first waiter is served first.
   CHECK(run(as_result(wait_readable(pipe.first()))).error() == errc::busy_resource);
   l.run();
   CHECK(first.succeeded());
@@ -320,7 +320,7 @@ TEST_CASE("a descriptor of a stream of this loop is rejected") {
   op.start(waits.callback());
   l.run();
   CHECK(waits.failed(errc::busy_resource));
-  notify_closing(fd);  // not what is meant by it
+  notify_closing(fd);  // not the intended one
   CHECK(run(stream->receive(10)) == "x");
   pair.fds[0] = stream->release();
   pair.write();
@@ -378,7 +378,7 @@ TEST_CASE("after notify_closing the descriptor number can be reused at once") {
 }
 
 TEST_CASE("notify_closing without waits has no effect") {
-  notify_closing(0);  // without a loop, too
+  notify_closing(0);  // without a loop too
   loop l;
   notify_closing(-1);
   notify_closing(12345);

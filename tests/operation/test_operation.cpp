@@ -1,4 +1,4 @@
-// The rules that hold for every operation, each for many operations and in both ways of use.
+// The rules of every operation, each checked for many operations and in both forms of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -22,7 +22,7 @@ using anyio::errc;
 using anyio::result;
 using anyio::task;
 
-// Each subject makes operations that wait, and lets those that wait complete.
+// Each subject creates pending operations, and lets pending ones complete.
 
 struct sleeping {
   std::chrono::milliseconds time = 1ms;
@@ -329,7 +329,7 @@ TEST_CASE_TEMPLATE("destroying the waiting task cancels the operation", Subject,
     await_into(
         g, [&s] { return s.make(); }, count);
     turns(l);
-    s.let_on();  // ready, but not yet handed over
+    s.let_on();  // ready, but not yet delivered
   }
   l.run();
   CHECK(count == 0);
@@ -370,7 +370,7 @@ TEST_CASE_TEMPLATE("pending operations are destroyed without a callback when the
   CHECK(kept.use_count() == 3);
   l.reset();
   CHECK(calls == 0);
-  CHECK(kept.use_count() == 2);  // a group keeps its children, who will not run again
+  CHECK(kept.use_count() == 2);  // a group keeps its children, which will not run again
   {
     anyio::loop other;
     named = s.make();

@@ -1,4 +1,4 @@
-// Signals as something to receive.
+// Signals as an input.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -28,10 +28,10 @@ bool is_default(int number) {
 
 task<int> next(signal_receiver& receiver) { co_return co_await receiver.receive(); }
 
-/// What is there at once; 0 if there is nothing.
+/// The signal available now; 0 if there is none.
 int next_now(signal_receiver& receiver) { return run(move_on_after(0s, receiver.receive())).value_or(0); }
 
-/// Callbacks' outcomes.
+/// Results of callbacks.
 struct outcome {
   int number = 0;
   errc code = errc::ok;

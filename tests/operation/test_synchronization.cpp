@@ -1,4 +1,4 @@
-// Events, semaphores, channels: who is let on, in which order, and that nothing is lost.
+// Events, semaphores, channels: which waiters continue, in which order, and that no value is lost.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -138,9 +138,9 @@ TEST_CASE("a semaphore is fair") {
   }
   turns(l);
   a.reset();
-  CHECK(!s.try_acquire());  // somebody waits for it
+  CHECK(!s.try_acquire());  // a waiter is pending
   b->release();
-  b->release();  // again is a no-op
+  b->release();  // calling it again has no effect
   CHECK(!*b);
   run(g.join());
   CHECK(order == std::vector{0, 1, 2, 3});
@@ -302,7 +302,7 @@ TEST_CASE("senders and receivers are served in order of arrival") {
   run(g.join());
 }
 
-// Two senders and two receivers, one of which is destroyed after so many completions: whatever was
+// Two senders and two receivers, one of which is destroyed after a number of completions: every value
 // reported as sent is received, once, in order.
 TEST_CASE("no value is lost or duplicated, whatever is cancelled") {
   for (const std::size_t capacity : {0U, 1U, 2U}) {
@@ -347,7 +347,7 @@ TEST_CASE("no value is lost or duplicated, whatever is cancelled") {
           for (const int n : received) {
             if (n / 100 == base / 100) out.push_back(n);
           }
-          // A sender that was destroyed may have handed its last value over without hearing of it.
+          // A destroyed sender may have passed its last value on without a report.
           if (out.size() == in.size() + 1 && victim == base / 100) out.pop_back();
           CHECK(in == out);
           if (victim != base / 100) CHECK(in.size() == 6);

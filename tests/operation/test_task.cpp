@@ -1,4 +1,4 @@
-// Tasks: values, errors, cancelling, depth, and other people's coroutines.
+// Tasks: values, errors, cancelling, depth, and foreign coroutines.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -315,7 +315,7 @@ TEST_CASE("a task that never waits does not starve others") {
   CHECK(others);
 }
 
-// A tree of tasks with all sorts of waits, destroyed at each of its suspensions.
+// A tree of tasks with all kinds of waits, destroyed at each of its suspensions.
 
 task<int> leaf(anyio::event& e, int n) {
   counted local;
@@ -375,11 +375,11 @@ TEST_CASE("a tree of tasks can be destroyed at any of its suspensions") {
     }
     finished += done;
     CHECK(alive == 0);
-    if (!done) l.run();  // nothing is left that waits
+    if (!done) l.run();  // nothing pending is left
   }
 }
 
-// Another library's coroutine: eager, and resumed by whoever holds its handle.
+// A foreign coroutine: eager, and resumed by the owner of its handle.
 
 struct foreign {
   struct promise_type {
@@ -398,7 +398,7 @@ struct foreign {
   std::coroutine_handle<promise_type> handle;
 };
 
-/// Another library's awaitable: a gate that somebody opens by resuming the handle.
+/// A foreign awaitable: a gate that is opened by resuming the handle.
 struct gate {
   std::coroutine_handle<> waiting;
   bool await_ready() const noexcept { return false; }

@@ -1,4 +1,4 @@
-// Groups of children: who ends when, and who hears of it.
+// Groups of children: when each child ends, and where its error is reported.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -33,7 +33,7 @@ struct counted {
   ~counted() { --alive; }
 };
 
-/// Calls something when it is destroyed.
+/// Calls a function when it is destroyed.
 struct at_end {
   std::function<void()> call;
   explicit at_end(std::function<void()> f) : call(std::move(f)) {}
@@ -132,7 +132,7 @@ TEST_CASE("the first error cancels the others, and join raises it once") {
   task_group g;
   g.start_soon(sleeper());
   g.start_soon(fails(errc::tls));
-  g.start_soon(fails(errc::busy_resource));  // ready in the same round, too late
+  g.start_soon(fails(errc::busy_resource));  // ready in the same round, but too late
   g.start_soon(sleeper());
   const auto r = run(as_result(g.join()));
   CHECK(r.error() == errc::tls);
@@ -168,7 +168,7 @@ TEST_CASE("cancel ends children at once, and join then succeeds") {
   CHECK(g.size() == 0);
   CHECK(run(as_result(g.join())).has_value());
   CHECK(!began);
-  g.start_soon([&] { began = true; });  // it may be used again
+  g.start_soon([&] { began = true; });  // it can be used again
   run(g.join());
   CHECK(began);
 }
@@ -267,7 +267,7 @@ TEST_CASE("a plain function may cancel its group, and a child may end after that
   CHECK(run(as_result(g.join())).has_value());
   g.start_soon([&]() -> task<> {
     g.cancel();
-    co_await anyio::raise(errc::tls);  // its own matter: it was told to end
+    co_await anyio::raise(errc::tls);  // ignored: it was cancelled
   });
   CHECK(run(as_result(g.join())).has_value());
   CHECK(alive == 0);

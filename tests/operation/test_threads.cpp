@@ -44,7 +44,7 @@ using support::gate;
 
 constexpr std::size_t most_helpers = 16;
 
-/// Comes to a gate when it is destroyed.
+/// Arrives at a gate when it is destroyed.
 struct farewell {
   std::shared_ptr<gate> at;
   explicit farewell(std::shared_ptr<gate> g) : at(std::move(g)) {}
@@ -251,7 +251,7 @@ TEST_CASE("a running call is abandoned when its operation is destroyed") {
     l.run_once(0s);
     g.wait_for(1);
   }
-  l.run();  // nothing waits
+  l.run();  // nothing is pending
   CHECK(gone->arrived() == 0);
   g.open();
   while (gone->arrived() == 0) l.run_once(1s);  // on this thread, since the loop lives
@@ -459,7 +459,7 @@ TEST_CASE("the process exits while an abandoned call blocks (the child)" * docte
 
 namespace {
 
-/// Runs one of the cases above in a process of its own, after some commands of the shell.
+/// Runs one of the cases above in its own process, after some shell commands.
 int run_alone(const char* first, const char* name) {
   char self[4096];
   const auto size = ::readlink("/proc/self/exe", self, sizeof self);
@@ -479,7 +479,8 @@ TEST_CASE("the process can exit while an abandoned call blocks") {
   CHECK(run_alone("", "an abandoned call blocks (the child)") == 0);
 }
 
-// The sanitizers need more memory than the limit leaves; without exceptions std::thread cannot tell.
+// The sanitizers need more memory than the limit allows; without exceptions std::thread cannot report an
+// error.
 #if !ANYIO_NET_TEST_SANITIZED && defined(__cpp_exceptions)
 
 TEST_CASE("without memory for a thread a call fails (the child)" * doctest::skip()) {

@@ -1,4 +1,4 @@
-// Faults over the machine's own sockets: what is legal happens, and a correct program comes through.
+// Faults over the machine's own sockets: legal faults happen, and a correct program works.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -99,7 +99,7 @@ struct pipe_ends {
   }
 };
 
-/// What a receiver got, and what ended it.
+/// The bytes a receiver got, and the error that ended it.
 struct received {
   std::string text;
   anyio::error end;
@@ -150,7 +150,7 @@ task<> receive_all(byte_stream& from, received& out) {
   }
 }
 
-/// Each kind of fault that a stream should not notice, alone and together.
+/// Each kind of fault that a stream should hide, by itself and together.
 constexpr faults harmless[] = {
     {.short_io = 0.5},
     {.short_io = 1},
@@ -282,7 +282,7 @@ int resets_of(bool peer_notices) {
         CHECK((s.got.end == std::errc::connection_reset || s.got.end == std::errc::broken_pipe));
       }
       if (s.sending.code() != errc::ok) CHECK(s.sending == errc::broken_resource);
-      // Whoever was told once is told again, and gets no more bytes.
+      // After a reset was reported, it is reported again, and no more bytes are received.
       for (int i = 0; i < 2; ++i) {
         const auto more = by_callback::get(s.stream.receive());
         CHECK(more.error().code() == s.got.end.code());
@@ -425,7 +425,7 @@ TEST_CASE("name look-ups fail with the set probability; addresses and localhost 
 // --- datagrams
 
 task<> collect(anyio::udp_socket& from, std::vector<std::string>& got) {
-  for (;;) {  // what was sent on the loopback is there already
+  for (;;) {  // sent datagrams are available at once on the loopback interface
     auto r = co_await anyio::move_on_after(0ms, from.receive());
     if (!r) co_return;
     got.push_back(r->data);
@@ -446,7 +446,7 @@ task<> send_numbers(Socket& from, int count, std::optional<anyio::ip_endpoint> t
 
 enum class way { connected, unconnected, batch };
 
-/// What arrives of so many numbered datagrams.
+/// Which of this many numbered datagrams arrive.
 std::vector<std::string> udp_exchange(const faults& f, int count, way how) {
   anyio::loop loop(with(f));
   auto receiver = anyio::udp_socket::open(loopback()).value();
@@ -462,7 +462,7 @@ std::vector<std::string> udp_exchange(const faults& f, int count, way how) {
       anyio::udp_batch batch(64);
       for (int i = 0; i < count; ++i) {
         std::string text = std::to_string(i);
-        text.resize(static_cast<std::size_t>(2 + i), '.');  // of different sizes, so that they go one by one
+        text.resize(static_cast<std::size_t>(2 + i), '.');  // of different sizes: sent one by one
         CHECK(batch.push(text, receiver.local_endpoint()));
       }
       CHECK(by_callback::get(sender.send_batch(batch)).value_or(0) == static_cast<std::size_t>(count));

@@ -1,4 +1,4 @@
-// Running a program in a simulation: what goes in, what the report says, and what holds inside.
+// Running a program in a simulation: its options, its report, and the rules inside.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -80,7 +80,7 @@ task<> echo_all(anyio::tcp_stream s) {
   }
 }
 
-/// A little of everything, which survives all that can happen.
+/// Uses a little of everything, and survives every fault.
 task<> much_of_everything() {
   const auto listener = co_await anyio::as_result(anyio::create_tcp_listener());
   if (!listener) co_return;
@@ -195,7 +195,7 @@ TEST_CASE("sim: foreign exceptions are reported, from a task and from a callback
   CHECK(from_callback.leaked_handles == 0);
   CHECK(from_callback.dump.find("accept") != std::string::npos);
 
-  // Neither stands in the way of the next run.
+  // Neither affects the next run.
   CHECK(sim::run({}, seven).ok());
 }
 #endif
@@ -212,7 +212,7 @@ TEST_CASE("sim: the report of a deadlock names the socket and the operation") {
   CHECK(r.dump.find(": accept") != std::string::npos);
   CHECK(r.message().find("nothing can wake any task") != std::string::npos);
 
-  // Also of what has no socket.
+  // Also operations without a socket.
   const sim::report of_event = sim::run({}, []() -> task<> {
     anyio::event never;
     co_await never.wait();
@@ -268,7 +268,7 @@ TEST_CASE("sim: a spinning program is detected long before the step limit") {
 
 task<> works_at_one_instant() {
   auto pair = anyio::create_unix_stream_pair().value();
-  for (int i = 0; i < 60'000; ++i) {  // calls that find nothing lie between those that move something
+  for (int i = 0; i < 60'000; ++i) {  // calls without effect are between those that move bytes
     co_await pair.first.send("x");
     static_cast<void>(co_await pair.second.receive());
     co_await anyio::sleep(0s);
@@ -343,7 +343,7 @@ TEST_CASE("sim: unique_fd closes simulated descriptors") {
     CHECK(got.error() == errc::end_of_stream);
   });
   CHECK(r.ok());
-  // One that outlives its run harms nobody, and is told of.
+  // A stream that outlives its run is harmless, and is reported.
   anyio::unique_fd late;
   const sim::report leaking = sim::run({}, [&]() -> task<> {
     auto pair = anyio::create_unix_stream_pair().value();
@@ -393,7 +393,7 @@ TEST_CASE("sim: real descriptors are not supported") {
       CHECK(sent.error() == errc::not_supported);
       auto from_file = co_await anyio::as_result(pair.first.send_file(fd, 0, 10));
       CHECK(from_file.error() == errc::not_supported);
-      // The stream is as it was.
+      // The stream is unchanged.
       co_await pair.first.send("still good");
       CHECK(co_await pair.second.receive() == "still good");
     }
@@ -417,7 +417,7 @@ TEST_CASE("sim: simulated descriptors can be passed") {
         }).ok());
 }
 
-// --- chance
+// --- random choices
 
 TEST_CASE("sim: the same seed repeats the same run, with all faults") {
   std::set<std::uint64_t> hashes;
@@ -449,7 +449,7 @@ TEST_CASE("sim: the same seed repeats the same run, with all faults") {
     replay.choices = parsed;
     CHECK(sim::run(replay, much_of_everything).trace_hash == one.trace_hash);
   }
-  CHECK(hashes.size() > 50);  // few end before anything was drawn
+  CHECK(hashes.size() > 50);  // few runs end before the first draw
 }
 
 TEST_CASE("sim: exhausted choices are harmless, and empty choices are not a seed") {
@@ -464,7 +464,7 @@ TEST_CASE("sim: exhausted choices are harmless, and empty choices are not a seed
   CHECK(none.ok());
   CHECK(none.trace_hash == zero.trace_hash);
   for (const std::uint8_t c : none.choices) CHECK(c == 0);
-  // Without a fault nothing was different.
+  // Without faults there was no difference.
   o.faults = {};
   CHECK(sim::run(o, much_of_everything).trace_hash == none.trace_hash);
 }
@@ -593,7 +593,7 @@ TEST_CASE("sim: a link has a latency for each direction") {
           auto end = co_await anyio::as_result(s.receive());
           CHECK(end.error() == errc::end_of_stream);
           CHECK(elapsed() == 30ms);
-          // Refusal takes the way there and back, too.
+          // A refusal travels both ways too.
           const auto port = listener.local_port();
           listener.close();
           auto refused = co_await anyio::as_result(anyio::connect_tcp("192.0.2.1", port));
@@ -631,7 +631,7 @@ TEST_CASE("sim: a link can lose datagrams in only one direction, and its own set
           co_await b.send_to("kept", a.local_endpoint());
           CHECK((co_await a.receive()).data == "kept");
           CHECK(!co_await anyio::move_on_after(1h, b.receive()));
-          // A whole network that loses everything, but for one link.
+          // A network that loses everything, except on one link.
           sim::set_faults(lossy);
           sim::set_link(address("10.0.0.1"), address("10.0.0.2"), {});
           co_await a.send_to("kept", b.local_endpoint());
@@ -743,7 +743,7 @@ TEST_CASE("sim: a raised signal reaches its receivers") {
   CHECK(sim::run({}, []() -> task<> {
           auto one = anyio::signal_receiver::open(SIGTERM, SIGHUP).value();
           auto two = anyio::signal_receiver::open(SIGTERM).value();
-          sim::raise(SIGINT);  // nobody's
+          sim::raise(SIGINT);  // not a local address
           anyio::task_group group;
           group.start_soon([]() -> task<> {
             co_await anyio::sleep(3s);
@@ -801,7 +801,7 @@ TEST_CASE("sim: a destroyed run_sync is not called, and errors of run_sync are r
           co_await anyio::sleep(1s);
           CHECK(!made);
         }).ok());
-  // Nor if the run ends before.
+  // Also if the run ends before.
   CHECK(sim::run({}, [&]() -> task<> {
           anyio::to_thread::run_sync([&] { made = true; }).start([](anyio::result<void>) { CHECK(false); });
           co_return;
@@ -849,7 +849,7 @@ TEST_CASE("sim: runs can be nested, and run beside a real loop and inside its ca
   CHECK((inner && inner->ok() && inner->virtual_time == 1h));
   CHECK(&anyio::loop::current() == &real);
   CHECK(anyio::now() - real_time < 1min);
-  // Afterwards the real loop's sockets are real again.
+  // Afterwards sockets of the real loop are real again.
   auto pair = anyio::create_unix_stream_pair();
   CHECK((pair && pair->first.native_handle() < 1 << 30));
 }
@@ -874,8 +874,8 @@ TEST_CASE("sim: a random draw outside a run is an error") {
 }
 
 #if defined(__linux__)
-/// From here on this process ends if it asks the kernel for anything to do with descriptors, waiting or
-/// threads. False if it cannot be had.
+/// From here on this process ends if it makes a system call for descriptors, waiting or threads. False if
+/// that cannot be set up.
 bool forbid_system_calls() {
   constexpr long forbidden[] = {
     SYS_socket,
@@ -937,7 +937,7 @@ TEST_CASE("sim: no system call is made") {
     if (child == 0) {
       ::signal(SIGSYS, SIG_DFL);
       if (!forbid_system_calls()) ::_exit(cannot_be_had);
-      if (asks) {  // that the trap is set
+      if (asks) {  // that the filter is active
         const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
         ::_exit(fd >= 0 ? 0 : 1);
       }

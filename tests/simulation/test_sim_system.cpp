@@ -1,7 +1,7 @@
-// The simulated network against the machine's: the same calls give the same, told by
-// support/system_script. Linux only, whose values and orders it has unless told otherwise.
+// The simulated network compared with the machine's: the same calls have the same results, as recorded by
+// support/system_script. Linux only: the values and orders are Linux's unless stated otherwise.
 //
-// What is known to differ, and is left out of the comparison or told in the same words:
+// Known differences, which are left out of the comparison or recorded with the same text:
 //
 //   numbers of descriptors, ports that the kernel chooses     named by slot and index
 //   EINPROGRESS                                               as success: what comes of it shows
@@ -344,7 +344,7 @@ TEST_CASE("as on the system: descriptors with datagrams, also without room for t
         take(1, 4, 10, 0)});
 }
 
-// --- scripts of chance
+// --- random scripts
 
 TEST_CASE("as on the system: thousands of random scripts") {
   const support::temp_dir folder;

@@ -146,7 +146,7 @@ TEST_CASE("buffered: if max_bytes contain no delimiter, no byte is lost") {
   CHECK(outcome(f.in.receive_until("|", 5)).error() == errc::delimiter_not_found);
   CHECK(f.in.buffer() == "01234");
   CHECK(outcome(f.in.receive_until("|", 5)).error() == errc::delimiter_not_found);
-  CHECK(f.in.buffer() == "01234");  // no further than that was read
+  CHECK(f.in.buffer() == "01234");  // only that far was read
   CHECK(anyio::run(f.in.receive_until("|", 11)) == "0123456789");
 }
 
@@ -232,7 +232,7 @@ TEST_CASE("buffered: a cancelled read loses nothing") {
   CHECK(f.in.buffer() == "part of a line ");
   const std::string data = conformance::pattern(30000);
   {
-    auto op = f.in.receive_exactly(room);  // past the buffer
+    auto op = f.in.receive_exactly(room);  // beyond the buffer
     op.start(filled.callback());
     f.send(data);
     turn(f.l);
@@ -245,7 +245,7 @@ TEST_CASE("buffered: a cancelled read loses nothing") {
   CHECK(!text.value);
   CHECK(!filled.value);
 
-  // One whose bytes are there already, and that is destroyed before it runs.
+  // A read whose bytes are already available, and that is destroyed before it runs.
   f.send("next");
   {
     auto op = f.in.receive();
@@ -288,7 +288,7 @@ TEST_CASE("buffered: cancelling the inner socket ends pending operations") {
   turn(l);
   CHECK(got.code() == errc::cancelled);
   CHECK(outcome(sockets->second.send("line\n")));
-  CHECK(anyio::run(sockets->first.receive()) == "line\n");  // nobody waits there any more
+  CHECK(anyio::run(sockets->first.receive()) == "line\n");  // no operation is pending there
 }
 
 TEST_CASE("buffered: a second reader is busy_resource, and so is a second sender") {
@@ -392,7 +392,7 @@ TEST_CASE("buffered: aclose closes the inner stream orderly") {
   turn(l);
   CHECK(got.code() == errc::closed_resource);
   CHECK(!in);
-  CHECK(!closed.value);  // it waits for the other end
+  CHECK(!closed.value);  // it waits for the peer
   CHECK(outcome(sockets->second.receive()).error() == errc::end_of_stream);
   sockets->second.close();
   turn(l);
@@ -501,7 +501,7 @@ TEST_CASE("buffered: a buffered stream over another one") {
   CHECK(got.value->value_or("") == "third");
 }
 
-/// Runs a script of reads, and writes down what each gave.
+/// Runs a script of reads, and records the result of each.
 task<std::string> transcript(buffered_stream& in) {
   std::string log;
   const auto note = [&log](const char* what, const auto& r) {
@@ -623,7 +623,7 @@ TEST_CASE("buffered: it waits without a buffer, and reads without allocating") {
     char room[16];
     for (int i = 0; i < 100; ++i) {
       co_await f.a.send("short line\nand 16 bytes more");
-      co_await f.in.receive_line();  // a string as short as this lies in its object
+      co_await f.in.receive_line();  // a string this short is stored in its object
       co_await f.in.receive_exactly(room);
     }
   };

@@ -36,7 +36,7 @@ using pair = std::pair<anyio::unix_stream, anyio::unix_stream>;
 
 pair connected() { return anyio::create_unix_stream_pair().value(); }
 
-/// A file that can be told from others.
+/// A file that can be distinguished from others.
 unique_fd make_file() {
   char name[] = "/tmp/anyio_net_test_fd.XXXXXX";
   unique_fd fd(::mkstemp(name));
@@ -47,7 +47,7 @@ ino_t file_of(int fd) {
   struct stat s {};
   return ::fstat(fd, &s) == 0 ? s.st_ino : 0;
 }
-/// How many descriptors of this process are open.
+/// The number of open descriptors of this process.
 std::size_t open_count() {
   std::size_t n = 0;
   for (int fd = 0; fd < 2048; ++fd) n += support::is_open(fd) ? 1 : 0;
@@ -243,11 +243,11 @@ TEST_CASE("descriptors beyond the process limit are fds_truncated, and none stay
 }
 
 #if defined(__linux__)
-/// Control messages that a scripted kernel adds to what is received.
+/// Control messages that a scripted kernel adds to received ones.
 class adding_backend final : public support::scripted_backend {
  public:
-  std::string before, behind;  // what really came
-  std::size_t room = 0;        // that was offered
+  std::string before, behind;  // what really arrived
+  std::size_t room = 0;        // the offered room
   ssize_t receive_message(int fd, anyio::detail::message& m) override {
     room = m.control_size;
     const ssize_t n = scripted_backend::receive_message(fd, m);
@@ -287,7 +287,7 @@ TEST_CASE_TEMPLATE("other control messages are ignored, and descriptors in them 
   const std::size_t before = open_count();
   const unique_fd file = make_file();
   const int fds[] = {file.get(), file.get()};
-  // A label as long as it may be, credentials, and a descriptor of a process on either side.
+  // A label of maximum length, credentials, and a pidfd on either side.
   const std::string label = control_message(3, std::string(4095, 'l'));
   const std::string credentials = control_message(SCM_CREDENTIALS, std::string(12, 'c'));
   for (const bool with_descriptors : {true, false}) {
@@ -306,7 +306,7 @@ TEST_CASE_TEMPLATE("other control messages are ignored, and descriptors in them 
       CHECK(!support::is_open(pidfd));
     }
   }
-  // The most that can come.
+  // The largest control data possible.
   system.before = credentials + label;
   system.behind = control_message(pidfd_message, of_number(::dup(file.get())));
   const std::vector<int> most(253, file.get());
@@ -316,12 +316,12 @@ TEST_CASE_TEMPLATE("other control messages are ignored, and descriptors in them 
     CHECK(r.has_value());
     CHECK(r.value().fds.size() == 253);
   }
-  // No descriptor, for want of one, but an errno.
+  // Not a descriptor but an errno, since none was free.
   system.before.clear();
   system.behind = control_message(pidfd_message, of_number(-EMFILE));
   CHECK(Face::get(p.first.send("x")).has_value());
   CHECK(Face::get(p.second.receive_fds(10, 2)).has_value());
-  // More than were asked for.
+  // More than requested.
   system.behind = control_message(pidfd_message, of_number(::dup(file.get())));
   CHECK(Face::get(p.first.send_fds("x", fds)).has_value());
   CHECK(Face::get(p.second.receive_fds(10, 1)).error() == errc::fds_truncated);
@@ -434,7 +434,7 @@ TEST_CASE_TEMPLATE("a plain receive closes descriptors that arrive with the byte
   CHECK(Face::get(p.first.send("behind")).has_value());
   ::close(pipe_fds[1]);
   std::string got;
-  // No event comes between the two.
+  // No event arrives between the two.
   while (got.size() < 10) {
     const std::string more = Face::get(p.second.receive()).value_or("");
     CHECK(!more.empty());
@@ -444,7 +444,7 @@ TEST_CASE_TEMPLATE("a plain receive closes descriptors that arrive with the byte
   CHECK(got == "withbehind");
   CHECK(open_count() == before - 1);
   char c;
-  CHECK(::read(pipe_fds[0], &c, 1) == 0);  // the last writer is gone
+  CHECK(::read(pipe_fds[0], &c, 1) == 0);  // the last writer has closed
   ::close(pipe_fds[0]);
 }
 
@@ -564,7 +564,7 @@ TEST_CASE("destroying a receive_fds, before or after descriptors arrived, loses 
   CHECK(open_count() == before);
   CHECK(by_callback::get(p.second.receive_fds(10, 1)).value().fds.size() == 1);
   CHECK(open_count() == before);
-  // Never read at all.
+  // Never read.
   CHECK(by_callback::get(p.first.send_fds("x", fds)).has_value());
   p.second.close();
   CHECK(open_count() == before - 1);

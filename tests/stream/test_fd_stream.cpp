@@ -77,7 +77,7 @@ struct pipe_fixture {
   fd_stream out;
 };
 
-/// A loop and both sides of a terminal, the slave as it comes or raw.
+/// A loop and both sides of a terminal, the slave with default settings or raw.
 struct terminal_fixture {
   explicit terminal_fixture(bool raw) {
     const int fd = ::posix_openpt(O_RDWR | O_NOCTTY);
@@ -288,14 +288,14 @@ TEST_CASE("fd stream: devices that are always ready") {
   CHECK(outcome(null.receive()).error() == errc::end_of_stream);
   fd_stream zero = adopt(::open("/dev/zero", O_RDONLY));
   CHECK(*outcome(zero.receive(100)) == std::string(100, '\0'));
-  // One that never runs dry lets others run.
+  // A device that is always readable does not starve others.
   int rounds = 0;
   const bool finished = anyio::run(anyio::move_on_after(5ms, [&]() -> task<> {
     for (;; ++rounds) static_cast<void>(co_await anyio::as_result(zero.receive_view()));
   }));
   CHECK(!finished);
   CHECK(rounds > 0);
-  fd_stream left_open = adopt(::open("/dev/null", O_RDONLY));  // the loop's end closes it
+  fd_stream left_open = adopt(::open("/dev/null", O_RDONLY));  // the end of the loop closes it
   const int fd = zero.release();
   CHECK(is_open(fd));
   CHECK(::close(fd) == 0);
@@ -314,7 +314,7 @@ TEST_CASE("fd stream: a fifo") {
   CHECK(outcome(in.receive()).error() == errc::end_of_stream);
 }
 
-/// A loop on a backend that does something when it is asked whether a FIFO is hung up, and the FIFO's reader.
+/// A loop on a backend that calls a hook when it is asked whether a FIFO is hung up, and the FIFO's reader.
 struct fifo_fixture {
   class asked_backend : public support::custom_backend {
    public:
@@ -333,7 +333,7 @@ struct fifo_fixture {
     in = adopt(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   }
   int open_writer() const { return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC); }
-  /// A writer who comes, writes and goes.
+  /// A writer that opens, writes and closes.
   void visit(std::string_view text) const {
     const int fd = open_writer();
     CHECK(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
@@ -379,7 +379,8 @@ TEST_CASE_TEMPLATE("fd stream: the end of a fifo is reported until another write
     for (int i = 0; i < 3; ++i) CHECK(Face::get(f.in.receive()).error() == errc::end_of_stream);
     CHECK(Face::get(f.in.receive_view()).error() == errc::end_of_stream);
 
-    // Who opens it without a word is waited for, as is the next, who comes before that one has gone.
+    // The reader waits for a writer that opens without writing, and for the next one, which opens before the
+    // first has closed.
     const int writer = f.open_writer();
     support::waiting<std::string> got;
     Face::start(f.in.receive(), got);
@@ -431,7 +432,7 @@ TEST_CASE("fd stream: release keeps the descriptor's mode, or makes it block aga
     CHECK(::fcntl(fd, F_SETFL, 0) == 0);
     CHECK(adopt(fd).release(true) == fd);
     CHECK(!is_non_blocking(fd));
-    // One that was non-blocking before stays so.
+    // A descriptor that was non-blocking before stays so.
     CHECK(::fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
     CHECK(adopt(fd).release(true) == fd);
     CHECK(is_non_blocking(fd));

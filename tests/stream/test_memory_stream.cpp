@@ -1,4 +1,4 @@
-// Streams in memory: their rings, and what their ends know of each other.
+// Streams in memory: their rings, and how their ends affect each other.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -104,7 +104,7 @@ TEST_CASE("memory stream: closing with unread bytes breaks later sends of the pe
   CHECK(r.error() == errc::broken_resource);
   CHECK(r.error().os_error() == EPIPE);
   CHECK(a);
-  CHECK(outcome(a.send("")));  // nothing is asked of the peer
+  CHECK(outcome(a.send("")));  // nothing is required of the peer
   CHECK(outcome(a.send_eof()));
 }
 

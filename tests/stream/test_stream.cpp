@@ -1,4 +1,4 @@
-// What the operations of byte streams promise beyond what each kind of stream is checked for.
+// The rules for operations of byte streams that are not part of the conformance suite.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -37,7 +37,7 @@ void turn(loop& l) {
   }
 }
 
-/// Where a callback leaves its result.
+/// Where a callback stores its result.
 template <class T>
 struct inbox {
   std::optional<result<T>> value;
@@ -102,7 +102,7 @@ TEST_CASE("stream: it can be moved while its operations are pending") {
   got.value.reset();
   receiving.start(got.callback());
   turn(l);
-  again.reset();  // destroyed: what waits is closed
+  again.reset();  // destroyed: pending operations are closed
   CHECK(!got.value);
   turn(l);
   CHECK(got.code() == errc::closed_resource);
@@ -181,7 +181,7 @@ TEST_CASE("stream: sent() returns how much of a cancelled send was sent") {
   CHECK(sent.code() == errc::cancelled);
   CHECK(op.sent() == 14);
 
-  // The stream is usable, and the operation too: it begins anew.
+  // The stream is usable, and the operation too: it restarts.
   CHECK(anyio::run(p.b.receive()) == "456789abcd");
   sent.value.reset();
   op.start(sent.callback());
@@ -207,7 +207,7 @@ TEST_CASE("stream: sent() after the peer has closed") {
   CHECK(op.sent() == 10);
 }
 
-/// Sends pieces gathered, through both faces, and gives what arrives.
+/// Sends pieces gathered, in both forms of use, and returns the bytes that arrive.
 std::string gathered(conformance::ends& e, const std::vector<anyio::const_buffer>& parts, std::size_t size) {
   std::string all;
   anyio::task_group group;
@@ -334,7 +334,7 @@ TEST_CASE("stream: a view can be sent, also if the send has to wait") {
   });
   turn(l);
   CHECK(!r.sent.value);
-  // What is received now takes the place of the bytes that are being sent.
+  // The bytes received now overwrite the bytes that are being sent.
   CHECK(anyio::run(anyio::as_result(in.a.send(std::string(5000, '!')))));
   CHECK(anyio::run(in.b.receive()) == std::string(5000, '!'));
   std::string all;
@@ -435,7 +435,7 @@ TEST_CASE("stream: a second aclose has no effect, and does not disturb the first
   CHECK(second.code() == errc::ok);
   CHECK(!first.value);
   const auto before = std::chrono::steady_clock::now();
-  sockets->second.close();  // it is the peer's end that ends it, not its patience
+  sockets->second.close();  // the peer's end ends it, not the time limit
   turn(l);
   CHECK(first.code() == errc::ok);
   CHECK(std::chrono::steady_clock::now() - before < 900ms);

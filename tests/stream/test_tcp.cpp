@@ -1,4 +1,4 @@
-// Connected stream sockets, TCP and UNIX, in both ways of use.
+// Connected stream sockets, TCP and UNIX, in both forms of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -43,7 +43,7 @@ auto connected() {
   return by_coroutine::get(Kind::pair()).value();
 }
 
-/// Receives until an error, which is given, and keeps what came.
+/// Receives until an error, which is returned, and keeps the bytes.
 template <class Face, class Stream>
 anyio::error drain(Stream& s, std::string& got) {
   for (;;) {
@@ -164,7 +164,7 @@ TEST_CASE_TEMPLATE("closing ends a pending receive and a pending send with close
 
 TEST_CASE("closing takes precedence over a result that was not delivered yet") {
   anyio::loop loop;
-  // Both are told of in one turn, and whoever is first closes the other.
+  // Both are reported in one turn, and the first one closes the other.
   struct end {
     anyio::tcp_stream& mine;
     anyio::tcp_stream& other;
@@ -219,7 +219,7 @@ TEST_CASE_TEMPLATE("aclose ends pending operations, drains the input, and does n
   CHECK(!p.first);
   CHECK(face::get(p.first.receive()).error() == errc::closed_resource);
   CHECK(!closing.done());
-  // Input that is not read would make the kernel answer the close with a reset, which drops the goodbye.
+  // Unread input would make the kernel answer the close with a reset, which drops the last bytes.
   CHECK(face::get(p.second.send("never read")).has_value());
   support::settle();
   CHECK(!closing.done());
@@ -252,7 +252,7 @@ TEST_CASE_TEMPLATE("aclose waits at most a second for the peer, and closes when 
     closing = {};
     CHECK(!support::is_open(other));
   }
-  // Of two the second finds the first at work.
+  // The second of two finds the first pending.
   waiting<void> first, second;
   by_callback::start(p.second.aclose(), first);
   by_callback::start(p.second.aclose(), second);
@@ -271,7 +271,7 @@ TEST_CASE_TEMPLATE("close ends a pending aclose", Face, by_callback, by_coroutin
   p.first.close();
   CHECK(closing.get().has_value());
   waiting<void> another;
-  Face::start(p.second.aclose(), another);  // the peer is gone
+  Face::start(p.second.aclose(), another);  // the peer has closed
   CHECK(another.get().has_value());
 }
 
@@ -327,7 +327,7 @@ TEST_CASE_TEMPLATE("cancel ends pending operations with cancelled, and the strea
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
-  p.first.cancel();  // nothing waits
+  p.first.cancel();  // nothing is pending
   waiting<std::string> receiving;
   waiting<void> sending;
   const std::size_t on_the_way = support::fill(p.first);
@@ -341,7 +341,7 @@ TEST_CASE_TEMPLATE("cancel ends pending operations with cancelled, and the strea
   std::size_t got = 0;
   while (got < on_the_way) got += face::get(p.second.receive(1 << 20)).value_or("").size();
   CHECK(got == on_the_way);
-  // A result that is there wins.
+  // An available result is delivered.
   face::start(p.first.receive(), receiving);
   support::settle();
   CHECK(::send(p.second.native_handle(), "there", 5, 0) == 5);
@@ -407,7 +407,7 @@ TEST_CASE("a send_eof during a receive: both report the reset") {
   by_coroutine::start(p.second.receive(), receiving);
   support::settle();
   support::reset(p.first);
-  // Begun before the loop hears of the reset.
+  // Started before the loop is told of the reset.
   const anyio::error e = by_callback::get(p.second.send_eof()).error();
   CHECK(e == errc::broken_resource);
   CHECK(e.os_error() == ECONNRESET);
@@ -434,7 +434,7 @@ TEST_CASE("sending a file after a reset reports the reset") {
   std::fclose(file);
 }
 
-/// Calls of one name fail with an errno, the connection being as it was.
+/// Calls of one name fail with an errno, although the connection is intact.
 class failing_backend final : public support::scripted_backend, private anyio::detail::posix_files {
  public:
   int send_file_error = 0;
@@ -480,7 +480,7 @@ TEST_CASE_TEMPLATE("an error of the connection during send_file is not reported 
     CHECK(face::get(p.first.receive()).value_or("") == "before");
     p.second.close();
     const anyio::error end = face::get(p.first.receive()).error();
-    // EPIPE and ENOTCONN of a UNIX socket are what an orderly close leads to.
+    // EPIPE and ENOTCONN of a UNIX socket also follow an orderly close.
     const bool orderly =
         std::is_same_v<typename Way::kind, support::unix_pair> && (e == EPIPE || e == ENOTCONN);
     CHECK(end == (orderly ? errc::end_of_stream : errc::broken_resource));
@@ -503,7 +503,7 @@ TEST_CASE_TEMPLATE("an error of the file leaves the stream unchanged", Way, tcp_
   s.system.send_file_error = EOPNOTSUPP;
   CHECK(face::get(p.first.send_file(0, 0, 5)).error() == errc::not_supported);
   s.system.send_file_error = 0;
-  // The real ones: not open, a directory, a pipe.
+  // Real errors: not open, a directory, a pipe.
   const int directory = ::open("/", O_RDONLY | O_CLOEXEC);
   int pipe_fds[2];
   CHECK(::pipe(pipe_fds) == 0);
@@ -527,7 +527,7 @@ TEST_CASE("a later errno that names the cause replaces one that does not") {
   CHECK(by_callback::get(p.second.receive()).error() == std::errc::timed_out);
   CHECK(by_callback::get(p.second.send_eof()).error() == std::errc::timed_out);
 
-  // An end of a UNIX stream is one, whatever a send_eof was told.
+  // The end of a UNIX stream is end_of_stream, whatever a send_eof reported.
   auto q = connected<support::unix_pair>();
   q.first.close();
   CHECK(by_callback::get(q.second.send_eof()).error() == std::errc::not_connected);
@@ -675,7 +675,7 @@ TEST_CASE("a receive destroyed after its bytes arrived, but before delivery, los
     anyio::receive_string_operation op = p.second.receive();
     op.start([](result<std::string>) { CHECK(false); });
     support::settle();
-    // In one callback: the bytes arrive, the poller is asked only after it.
+    // In one callback: the bytes arrive, and the poller is asked only afterwards.
     loop.post([&] {
       CHECK(::send(p.first.native_handle(), "kept", 4, 0) == 4);
       loop.post([&] { op = {}; });
@@ -703,7 +703,7 @@ TEST_CASE("a stream can be moved while operations are pending, and the assigned-
   CHECK(by_callback::get(p.first.send("still")).has_value());
   CHECK(receiving.get().value_or("") == "still");
   CHECK(q.second.remote_endpoint() == p.first.local_endpoint());
-  q.second = std::move(*&q.second);  // to itself: nothing happens
+  q.second = std::move(*&q.second);  // to itself: no effect
   CHECK(q.second);
 }
 
@@ -738,7 +738,7 @@ TEST_CASE("release returns the open descriptor, and ends pending operations") {
   CHECK(p.second.release() == -1);
   CHECK(receiving.get().error() == errc::closed_resource);
   CHECK(support::is_open(fd));
-  // It is out of the poller, so that it can be taken over again.
+  // It has left the poller, so that it can be adopted again.
   anyio::tcp_stream again = anyio::tcp_stream::from_fd(fd).value();
   CHECK(again.remote_endpoint() == p.first.local_endpoint());
   CHECK(by_callback::get(p.first.send("x")).has_value());
@@ -749,7 +749,7 @@ TEST_CASE("release keeps the descriptor's mode, or restores blocking mode if it 
   anyio::loop loop;
   auto p = connected<support::tcp>();
   int fd = p.second.release(true);
-  CHECK(support::is_non_blocking(fd));  // the library's own was never otherwise
+  CHECK(support::is_non_blocking(fd));  // the library's own sockets are always non-blocking
   CHECK(::fcntl(fd, F_SETFL, 0) == 0);
   fd = anyio::tcp_stream::from_fd(fd).value().release();
   CHECK(support::is_non_blocking(fd));
@@ -849,7 +849,7 @@ TEST_CASE("options and keep-alive are set, rejected and read") {
   CHECK(p.first.set_keep_alive(std::chrono::hours(24 * 365 * 100), 5s, 1).error() == errc::invalid_argument);
 }
 
-#if !defined(__FreeBSD__) && !defined(__NetBSD__)  // their kqueue does not tell of it
+#if !defined(__FreeBSD__) && !defined(__NetBSD__)  // their kqueue does not report it
 TEST_CASE("out-of-band data splits reads, and none of the bytes waits for another event") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
@@ -857,7 +857,7 @@ TEST_CASE("out-of-band data splits reads, and none of the bytes waits for anothe
   waiting<std::string> receiving;
   by_callback::start(p.second.receive(), receiving);
   support::settle();
-  // All of it arrives before the poller is asked.
+  // All bytes arrive before the poller is asked.
   CHECK(::send(sender, "ab", 2, 0) == 2);
   CHECK(::send(sender, "!", 1, MSG_OOB) == 1);
   CHECK(::send(sender, "cd", 2, 0) == 2);
@@ -909,7 +909,7 @@ TEST_CASE_TEMPLATE("a file is sent from the given offset, and until its end", Wa
   CHECK(face::get(p.second.receive()).value_or("") == "goes on");
   CHECK(face::get(p.first.send_eof()).has_value());
   CHECK(face::get(p.first.send_file(fd, 0, 5)).error() == errc::closed_resource);
-  // Closed while it waits.
+  // Closed while pending.
   waiting<std::uint64_t> blocked;
   face::start(p.second.send_file(fd, 0, text.size()), blocked);
   support::settle();
@@ -946,7 +946,7 @@ TEST_CASE("from_fd rejects anything but a connected TCP socket, says why, and le
   const int waits = support::raw_connect(l.local_endpoints().front());
   refused(::dup(l.native_handles().front()), "not connected");
   ::close(waits);
-  // An attempt to connect that failed was no connection, whether anybody has read its error or not.
+  // A failed attempt to connect was no connection, whether or not its error was read.
   const anyio::ip_endpoint nobody =
       anyio::tcp_listener::open(support::loopback()).value().local_endpoints()[0];
   for (const bool reads_error : {false, true}) {
@@ -1034,7 +1034,7 @@ TEST_CASE("a view in a blocked send reaches the right peer while others receive"
   bridge.forward();
   support::settle();
   CHECK(!sending.done());
-  // The loop's one buffer is overwritten by others.
+  // Other receives overwrite the loop's only buffer.
   for (int i = 0; i < 20; ++i) {
     CHECK(by_callback::get(other.first.send(std::string(5000, '#'))).has_value());
     CHECK(by_callback::get(other.second.receive_view()).has_value());

@@ -1,4 +1,4 @@
-// What UNIX sockets have of their own: names, backlogs, credentials.
+// Features of UNIX sockets: names, backlogs, credentials.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -121,7 +121,7 @@ TEST_CASE("names of any bytes, of maximum length, and abstract ones with NULs ar
     CHECK(client->remote_path() == name);
     anyio::unix_stream server = by_callback::get(l->accept()).value();
     CHECK(server.local_path() == name);
-    // As the kernel tells it.
+    // As the kernel reports it.
     anyio::unix_stream again = anyio::unix_stream::from_fd(client->release()).value();
     CHECK(again.remote_path() == name);
     CHECK(by_callback::get(again.send("x")).has_value());
@@ -196,7 +196,7 @@ TEST_CASE("a socket in use stays, also with a full backlog, or before it listens
   CHECK(exists(path));
   ::close(client);
 
-  // Nor is a listener bothered with a connection of one who only asks.
+  // A listener is not disturbed by a connection of a probe either.
   anyio::unix_listener unbothered = listen(dir.path("u"));
   CHECK(refusal(dir.path("u")) == std::errc::address_in_use);
   CHECK(unbothered.native_handle() >= 0);
@@ -246,7 +246,7 @@ TEST_CASE("the mode is set after bind and before listen") {
     CHECK(seen == mode);
     CHECK(mode_of(path) == mode);
   }
-  // An abstract name has no file to give a mode to.
+  // An abstract name has no file whose mode could be set.
   CHECK(by_callback::get(anyio::create_unix_listener("\0anyio.mode"s, {.mode = mode_t{0600}})).has_value());
 }
 
@@ -332,7 +332,7 @@ TEST_CASE("unlink_on_close finds its file from another directory, and no other f
     CHECK(!exists(dir.path(name)));
     CHECK(exists(other.path(name)));
   }
-  // A path that fits only from its folder: binding takes it as it was given.
+  // A path that fits only relative to its directory: binding uses it as given.
   CHECK(::chdir(dir.path().c_str()) == 0);
   const std::string long_name(90, 'f');
   CHECK(::mkdir(long_name.c_str(), 0700) == 0);
@@ -342,7 +342,7 @@ TEST_CASE("unlink_on_close finds its file from another directory, and no other f
   CHECK(::chdir("/") == 0);
   l.close();
   CHECK(!exists(dir.path(long_name + "/s")));
-  // A folder that is gone has no path any more; then the path is what it was.
+  // A removed directory has no path; then the relative path is kept.
   CHECK(::mkdir(dir.path("gone").c_str(), 0700) == 0);
   CHECK(::chdir(dir.path("gone").c_str()) == 0);
   anyio::unix_listener up = listen(dir.path("t"), {.unlink_on_close = true});
@@ -399,7 +399,7 @@ TEST_CASE("a connect that waits for a full backlog does not spin, and ends with 
         errc::timed_out);
   CHECK(s.system.waits - before < 500);
   {
-    // A timeout tries once more, and what is there wins.
+    // A timeout tries once more, and an available connection is returned.
     waiting<anyio::unix_stream> timed;
     by_coroutine::start(anyio::fail_after(500us, anyio::connect_unix(dir.path("s"))), timed);
     support::settle();

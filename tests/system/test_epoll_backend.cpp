@@ -1,4 +1,4 @@
-// The system's backend on Linux, call by call, on real descriptors. Over a kqueue too.
+// The system's backend on Linux, call by call, on real descriptors. Also over a kqueue.
 #include "anyio_net.hpp"
 
 #if defined(__linux__)
@@ -56,14 +56,14 @@ using anyio::detail::system_threads;
 
 constexpr anyio::duration no_limit{-1};
 
-// A kqueue tells of the two directions apart, and does not repeat one when it tells of the other; the end of
-// what can be read is its read filter's alone.
+// A kqueue reports the two directions separately, and does not repeat one when it reports the other; the end
+// of input belongs only to its read filter.
 #if defined(ANYIO_NET_KQUEUE)
 constexpr bool apart = true;
 #else
 constexpr bool apart = false;
 #endif
-/// What an edge of one direction tells when the other holds too.
+/// What an edge of one direction reports if the other direction is ready too.
 constexpr std::uint32_t also(std::uint32_t other) { return apart ? 0 : other; }
 
 /// A descriptor that is closed when the test ends.
@@ -157,7 +157,7 @@ two connected_tcp(backend& b) {
   return {std::move(client), std::move(server)};
 }
 
-/// What one `wait` that does not block gives, in order of the tokens; what two events tell of one is joined.
+/// The result of one `wait` that does not block, in order of the tokens; two events of one token are joined.
 std::vector<poll_event> events_now(backend& b, std::size_t room = 64) {
   std::vector<poll_event> events(room);
   const int n = b.wait(events, anyio::duration::zero());
@@ -174,14 +174,14 @@ std::vector<poll_event> events_now(backend& b, std::size_t room = 64) {
   return joined;
 }
 
-/// The readiness bits of the one event there is, 0 if there is none.
+/// The readiness bits of the only event, 0 if there is none.
 std::uint32_t ready_now(backend& b) {
   const auto events = events_now(b);
   REQUIRE(events.size() <= 1);
   return events.empty() ? 0 : events[0].ready;
 }
 
-/// Lowers the limit so that no descriptor can be made, as long as it lives.
+/// Lowers the limit so that no descriptor can be created, while it exists.
 class descriptors_exhausted {
  public:
   descriptors_exhausted() {
@@ -336,7 +336,7 @@ TEST_SUITE("epoll_backend") {
         }
       });
     }
-    // Hangs here if one is lost.
+    // Hangs here if a wake is lost.
     poll_event event;
     while (posted.load() < threads * calls) CHECK(b->wait({&event, 1}, no_limit) == 0);
     for (auto& other : others) other.join();
@@ -361,7 +361,7 @@ TEST_SUITE("epoll_backend") {
     struct sigaction before {};
     set_handler(SIGALRM, count_foreign_signal, &before);
     foreign_signals = 0;
-    // Repeated, so that one which comes before the wait does no harm.
+    // Repeated, so that a signal before the wait does no harm.
     const itimerval every_20_ms{{0, 20000}, {0, 20000}};
     const itimerval never{};
     ::setitimer(ITIMER_REAL, &every_20_ms, nullptr);
@@ -399,7 +399,7 @@ TEST_SUITE("epoll_backend") {
 
     REQUIRE(b->send(pair.second, "a", 1) == 1);
     CHECK(ready_now(*b) == (ready_read | also(ready_write)));
-    CHECK(ready_now(*b) == 0);  // unread still, and no edge
+    CHECK(ready_now(*b) == 0);  // still unread, and no edge
     REQUIRE(b->send(pair.second, "b", 1) == 1);
     CHECK((ready_now(*b) & ready_read) != 0);
 
@@ -536,7 +536,7 @@ TEST_SUITE("epoll_backend") {
     const auto events = events_now(*b);
     REQUIRE(events.size() == 1);
     CHECK(events[0].token == 2);
-    // The owner closed it, and the number came back as another's.
+    // The owner closed it, and another descriptor got its number.
     const int number = pair.first;
     pair.first.reset();
     const two next = make_pair(*b);
@@ -564,7 +564,7 @@ TEST_SUITE("epoll_backend") {
     REQUIRE(b->send(pair.second, "a", 1) == 1);
     CHECK(b->poll_now(pair.first, ready_read) == ready_read);
     CHECK(b->poll_now(pair.first, ready_read) == ready_read);
-    CHECK(ready_now(*b) == (ready_read | ready_write));  // no edge was taken away
+    CHECK(ready_now(*b) == (ready_read | ready_write));  // no edge was lost
     REQUIRE(b->shutdown(pair.second, SHUT_WR) == 0);
     CHECK(b->poll_now(pair.first, ready_read | ready_end) == (ready_read | ready_end));
     pair.second.reset();
@@ -733,7 +733,7 @@ TEST_SUITE("epoll_backend") {
     int fds[2];
     struct own_names : anyio::detail::posix_names {};
     own_names before;
-    // The sanitizer needs descriptors to look at a type for the first time.
+    // The sanitizer needs descriptors when it sees a type for the first time.
     CHECK(before.has_family(AF_INET));
     {
       descriptors_exhausted none;
@@ -741,7 +741,7 @@ TEST_SUITE("epoll_backend") {
       CHECK(b->open_pair(AF_UNIX, SOCK_STREAM, fds) == -EMFILE);
       CHECK(b->accept(listener, nullptr, nullptr) == -EMFILE);
       CHECK(anyio::system_backend() == nullptr);
-      // Not the same as a family that is missing, and not remembered as an answer.
+      // Not equal to a missing family, and not remembered as an answer.
       own_names names;
       CHECK(names.has_family(AF_INET));
     }
@@ -800,7 +800,7 @@ TEST_SUITE("epoll_backend") {
       ::close(fd);
     }
 
-    // Without room for them the bytes come, and say that something was left out.
+    // Without room for descriptors the bytes arrive, marked as truncated.
     REQUIRE(b->send_message(pair.first, m) == 4);
     message plain{{&into, 1}};
     REQUIRE(b->receive_message(pair.second, plain) == 4);
@@ -848,7 +848,7 @@ TEST_SUITE("epoll_backend") {
     std::vector<message> messages(count);
     for (std::size_t i = 0; i < count; ++i) {
       numbers[i] = static_cast<std::uint32_t>(i);
-      parts[i] = {&numbers[i], i % 7 == 0 ? 0 : sizeof numbers[i]};  // empty ones among them
+      parts[i] = {&numbers[i], i % 7 == 0 ? 0 : sizeof numbers[i]};  // some of them empty
       messages[i].parts = {&parts[i], 1};
       messages[i].address = as_sockaddr(to);
       messages[i].address_size = sizeof to;
@@ -1110,7 +1110,7 @@ TEST_SUITE("epoll_backend") {
 
   TEST_CASE("an address without a name is returned as numbers") {
     std::string host, service;
-    // A scope keeps it from every name server.
+    // A scope keeps the name from every name server.
     const auto endpoint = anyio::ip_endpoint::parse("[fe80::1234:5678%1]:64999");
     REQUIRE(endpoint.has_value());
     CHECK(system_names().reverse(*endpoint, host, service) == 0);
@@ -1136,14 +1136,14 @@ TEST_SUITE("epoll_backend") {
     address.sin6_addr = in6addr_loopback;
     if (fd >= 0 && b->bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) CHECK(v6);
     if (fd < 0) CHECK_FALSE(v6);
-    // The answer is remembered: it costs no descriptor.
+    // The answer is remembered: it needs no descriptor.
     descriptors_exhausted none;
     CHECK(names.has_family(AF_INET6) == v6);
   }
 
   // --- signals
 
-  /// A backend, and what a loop on it catches.
+  /// A backend, and the signals that a loop on it caught.
   class catcher {
    public:
     int catch_signal(int number) { return signals_->catch_signal(number); }
@@ -1187,7 +1187,7 @@ TEST_SUITE("epoll_backend") {
       CHECK_FALSE(first->take_signal(SIGUSR2));
       CHECK(foreign_signals == 0);
     }
-    // Their end gave it back.
+    // Their end released it.
     CHECK((handler_of(SIGUSR1) == count_foreign_signal));
     CHECK((handler_of(SIGUSR2) == SIG_DFL));
     ::raise(SIGUSR1);
@@ -1217,7 +1217,7 @@ TEST_SUITE("epoll_backend") {
     ::raise(SIGUSR1);
     CHECK_FALSE(first->take_signal(SIGUSR1));
     CHECK(second->take_signal(SIGUSR1));
-    first->release_signal(SIGUSR1);  // once too often
+    first->release_signal(SIGUSR1);  // one release too many
     CHECK((handler_of(SIGUSR1) == ours));
     second->release_signal(SIGUSR1);
 
@@ -1328,7 +1328,7 @@ TEST_SUITE("epoll_backend") {
           REQUIRE(b->wait({&event, 1}, no_limit) == 0);
         } while (!b->take_signal(SIGUSR1));
       }
-      // One of these has the number of the wake descriptor. A handler that comes late would write to it.
+      // One of these has the number of the wake descriptor. A late handler would write to it.
       const owned poller(::eventfd(0, EFD_CLOEXEC)), next(::eventfd(0, EFD_CLOEXEC));
       std::this_thread::yield();
       REQUIRE_FALSE(is_readable(poller));

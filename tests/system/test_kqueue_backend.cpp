@@ -1,5 +1,5 @@
-// What the kqueue backend takes for granted of kqueue(2), asked of the one that is there: the system's, a
-// library's, or the one that these tests bring for Linux (tests/support/kqueue).
+// What the kqueue backend assumes of kqueue(2), checked with the available one: the system's, a library's, or
+// the one that these tests provide for Linux (tests/support/kqueue).
 #include "anyio_net.hpp"
 
 #if defined(ANYIO_NET_KQUEUE)
@@ -71,7 +71,7 @@ struct kevent change(int fd, int filter, int flags, unsigned fflags = 0) {
   return c;
 }
 
-/// 0 or the errno of one change, by its receipt.
+/// 0 or the errno of one change, from its receipt.
 int errno_of(int queue, const struct kevent& c) {
   struct kevent receipt {};
   struct kevent with_receipt = c;
@@ -86,7 +86,7 @@ int errno_of(int queue, const struct kevent& c) {
 
 constexpr long patience = 200;  // milliseconds, for what the network stack may do a little later
 
-/// The events that are there, the one with the greater filter (read before write) first.
+/// The available events, the one with the greater filter (read before write) first.
 std::vector<struct kevent> events_of(int queue, long milliseconds = 0) {
   std::vector<struct kevent> events(16);
   const timespec limit{milliseconds / 1000, milliseconds % 1000 * 1000000};
@@ -125,7 +125,7 @@ TEST_CASE("kqueue: with EV_CLEAR an event repeats only for new data, without it 
     if (!events.empty()) CHECK(events[0].data == 3);
     char buffer[8];
     CHECK(::read(pair.first, buffer, sizeof buffer) == 3);
-    CHECK(events_of(queue).empty());  // what holds no more is not told
+    CHECK(events_of(queue).empty());  // a condition that no longer holds is not reported
     CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_DELETE)) == 0);
   }
 }
@@ -166,7 +166,7 @@ TEST_CASE("kqueue: EV_ONESHOT reports once and removes the filter") {
   CHECK(events_of(queue).empty());
   CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_DELETE)) == ENOENT);
   CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);
-  CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);  // twice is once
+  CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);  // added once
   CHECK(events_of(queue).size() == 1);
 }
 
@@ -188,7 +188,7 @@ TEST_CASE("kqueue: the end is reported together with unread data") {
     char buffer[8];
     CHECK(::read(pair.first, buffer, sizeof buffer) == 3);
     CHECK(::read(pair.first, buffer, sizeof buffer) == 0);
-    // A filter that is added late finds the end too.
+    // A filter that is added late reports the end too.
     CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_ADD | EV_CLEAR)) == 0);
     events = events_of(queue, patience);
     CHECK(events.size() == 1);
@@ -215,7 +215,7 @@ TEST_CASE("kqueue: a reset is an end with an error, for both filters") {
   CHECK(read_end);
   CHECK(write_end);
   char byte;
-  CHECK(::read(pair.first, &byte, 1) < 0);  // and the error is still the reader's
+  CHECK(::read(pair.first, &byte, 1) < 0);  // and the error still belongs to the reader
   CHECK(errno == ECONNRESET);
 }
 
@@ -285,7 +285,7 @@ TEST_CASE("kqueue: each change has its own error, and receipts return no events"
   }
   CHECK(events_of(queue).size() == 2);
 
-  // Without the flag only a failure is an entry, and without room for one it is the call's.
+  // Without the flag only a failure is an entry, and without room for one it is the call's error.
   const timespec at_once{};
   const struct kevent bad = change(free_number, EVFILT_READ, EV_ADD);
   CHECK(::kevent(queue, &bad, 1, receipts, 8, &at_once) == 1);
@@ -311,7 +311,7 @@ TEST_CASE("kqueue: closing a descriptor removes its filters, with or without dup
   pair.first.reset();
   CHECK(events_of(queue).empty());
   CHECK_FALSE(is_readable(queue));
-  const two next = pair_of();  // it comes back as another's
+  const two next = pair_of();  // another descriptor gets the number
   CHECK((next.first.fd == number || next.second.fd == number));
   CHECK(::write(next.first, "a", 1) == 1);
   CHECK(::write(next.second, "a", 1) == 1);
@@ -397,16 +397,16 @@ TEST_CASE("kqueue backend: a raw descriptor wait and the library's own stream ar
   auto b = anyio::system_backend();
   two pair = pair_of();
   using namespace anyio::detail;
-  // Somebody waits for it: no stream.
+  // A wait for a raw descriptor: no stream.
   CHECK(b->watch_once(pair.first, ready_read, 1, false) == 0);
   CHECK(b->watch(pair.first, 2) == -EEXIST);
   CHECK(::write(pair.second, "a", 1) == 1);
   poll_event event{};
-  CHECK(b->wait({&event, 1}, std::chrono::seconds(10)) == 1);  // and the wait is as it was
+  CHECK(b->wait({&event, 1}, std::chrono::seconds(10)) == 1);  // and the wait is unchanged
   CHECK(event.token == 1);
   CHECK(event.ready == ready_read);
   b->forget(pair.first);
-  // It was closed by its owner, unannounced, and the number is a stream's now.
+  // Its owner closed it without notice, and a stream has the number now.
   CHECK(b->watch_once(pair.first, ready_write, 3, false) == 0);
   const int number = pair.first;
   pair.first.reset();
@@ -417,7 +417,7 @@ TEST_CASE("kqueue backend: a raw descriptor wait and the library's own stream ar
   event = {};
   CHECK(b->wait({&event, 1}, std::chrono::seconds(10)) == 1);
   CHECK(event.token == 4);
-  // Closing through the backend needs no word before it.
+  // Closing through the backend needs no call before it.
   CHECK(b->watch_once(next.first.fd == number ? next.second : next.first, ready_write, 6, false) == 0);
   b->forget(number);
 }

@@ -1,4 +1,4 @@
-// What was wrong with TLS once.
+// Regression tests of TLS.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -40,7 +40,7 @@ task<> sends_and_is_gone(const tls_library& client, const tls_library& server, b
   auto other = tls_stream::wrap_server(std::make_unique<anyio::unix_stream>(std::move(both.second)),
                                        server_of(server), options);
   auto streams = co_await anyio::when_all(std::move(one), std::move(other));
-  co_await anyio::sleep(0s);  // so that tickets have gone out
+  co_await anyio::sleep(0s);  // so that tickets have been sent
   std::get<0>(streams).close();
   const auto nothing = co_await anyio::as_result(std::get<1>(streams).receive());
   CHECK(nothing.error() == errc::end_of_stream);
@@ -81,7 +81,7 @@ TEST_CASE("tls again: sent bytes arrive although the client is destroyed with un
   });
 }
 
-/// A client that sends, and closes before the server has seen the end of its handshake.
+/// A client that sends, and closes before the server has completed its handshake.
 task<> sends_and_is_gone_at_once(const tls_library& client, const tls_library& server, std::size_t size,
                                  bool strict) {
   anyio::tls_options options;
@@ -226,7 +226,7 @@ TEST_CASE("tls again: closing uses transport room that became free since the las
     }
   };
   drain();
-  stream.close();  // before the loop could tell it of the room
+  stream.close();  // before the loop could report the room
   drain();
   const std::string records = support::toy_records(wire);
   CHECK(records.ends_with("C"));

@@ -1,4 +1,4 @@
-// What is wrong with a configuration is told by its field, in the same words by every engine.
+// Every engine reports an error in the configuration with its field and the same text.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -47,7 +47,7 @@ const std::string framed_garbage =
 
 std::string half(std::string_view text) { return std::string(text.substr(0, text.size() / 2)); }
 
-/// One that is refused, and all that is said about it.
+/// A rejected configuration, and its complete message.
 struct refused_config {
   std::string_view title;
   tls_config config;
@@ -70,7 +70,7 @@ void check_refused(const anyio::error& error, const refused_config& e) {
   CHECK(error.message() == e.message);
 }
 
-/// A configuration is good if what it makes can shake hands.
+/// A configuration is good if a handshake with its context succeeds.
 void check_serves(const tls_library& library, const tls_config& config,
                   std::string_view shown = "server.pem") {
   const auto made = library.make(config);
@@ -294,7 +294,7 @@ TEST_CASE("tls config: unusable configurations are rejected, with the field and 
 }
 
 TEST_CASE("tls config: a file without read permission is reported as such") {
-  if (::geteuid() == 0) return;  // who may read everything
+  if (::geteuid() == 0) return;  // root may read everything
   const support::temp_dir folder;
   const std::string file = folder.path("locked.pem");
   std::ofstream(file) << certificate_text("combined.pem");
@@ -385,7 +385,7 @@ TEST_CASE("tls config: a certificate truncated anywhere is rejected") {
   });
 }
 
-// ---- what is accepted -------------------------------------------------------------------------------
+// ---- accepted configurations ------------------------------------------------------------------------
 
 std::string with_windows_lines(std::string_view text) {
   std::string changed;
@@ -548,7 +548,7 @@ TEST_CASE("tls config: the maximum number of ALPN names of the maximum size") {
   });
 }
 
-/// Puts another value into the environment for a while.
+/// Sets another value in the environment for a while.
 class environment {
  public:
   environment(const char* name, const std::string& value) : name_(name) {
@@ -637,7 +637,7 @@ TEST_CASE("tls config: a further certificate requires a name and a certificate")
     CHECK(!added.has_value());
     if (!added) CHECK(added.error() == errc::invalid_argument);
     if (!added) CHECK(added.error().operation() == "add_certificate");
-    good.verify_client = tls_verify::peer;  // says nothing there
+    good.verify_client = tls_verify::peer;  // has no effect there
     CHECK(server->add_certificate("other.example.", good).has_value());
     tls_link link(make_context(library, {}), "other.example", server);
     CHECK(link.handshake());

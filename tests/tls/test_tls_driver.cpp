@@ -1,4 +1,4 @@
-// How an engine is driven: with the toy engine, and with engines that do what a test tells them.
+// How an engine is driven: with the toy engine, and with scripted engines.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -37,7 +37,7 @@ using support::by_coroutine;
 using support::settle;
 using support::waiting;
 
-/// What an engine is to do. Unless a test says otherwise it passes bytes on as they are; '!' ends them, and
+/// The behaviour of an engine. Unless a test says otherwise it passes bytes on unchanged; '!' ends them, and
 /// is sent by `close`.
 struct script {
   std::function<tls_status()> handshake = [] { return tls_status::ok; };
@@ -77,7 +77,7 @@ struct script {
     pipe->starved = true;
     return tls_status::want_input;
   }
-  /// For good; with an alert.
+  /// Permanently; with an alert.
   tls_status fail() {
     pipe->tx.append("ALERT");
     return tls_status::failed;
@@ -137,7 +137,7 @@ class scripted_context final : public anyio::tls_context {
   script& script_;
 };
 
-/// A stream that is driven as the script says, and the other end of its transport.
+/// A stream driven by the script, and the other end of its transport.
 struct world {
   anyio::loop loop;
   script engine;
@@ -158,7 +158,7 @@ struct world {
     return tls_stream::wrap_client(std::move(transport), std::make_shared<scripted_context>(engine));
   }
   result<tls_stream> wrap() { return by_coroutine::get(handshake()); }
-  /// What has come at the other end.
+  /// The bytes that have arrived at the other end.
   std::string at_peer() {
     std::string all;
     for (;;) {
@@ -210,7 +210,7 @@ TEST_CASE_TEMPLATE("tls driver: a failed read sends an alert, and is final for b
   CHECK(code<Face>(w.stream.unwrap()) == errc::tls);
   CHECK(w.engine.reads == 1);
   CHECK(Face::get(w.stream.aclose()).has_value());
-  CHECK(w.engine.closes == 0);  // there is nobody to say it to
+  CHECK(w.engine.closes == 0);  // there is no peer to send it to
   CHECK(w.at_peer() == "");
   CHECK(w.peer_end() == errc::end_of_stream);
 }
@@ -375,7 +375,7 @@ TEST_CASE_TEMPLATE("tls driver: a reader whose reads must be answered stops whil
   CHECK(most < 100000);
   CHECK(!by_callback::get(w.peer.receive()).value_or("").empty());
   settle();
-  CHECK(!got.done());  // there is much left
+  CHECK(!got.done());  // much is left
   const std::size_t before = replies;
   const std::string drained = w.at_peer();
   CHECK(got.get().value_or("") == "x");
@@ -425,7 +425,7 @@ TEST_CASE("tls driver: a reader that waits to send its answers continues when a 
   static_cast<void>(anyio::detail::stream_access::resource_of(w.peer)->receive(room, n));
   CHECK(n.value_or(0) == room.size());
   waiting<void> sent;
-  by_callback::start(w.stream.send("text"), sent);  // before the stream has heard of the room
+  by_callback::start(w.stream.send("text"), sent);  // before the stream was told of the room
   CHECK(w.engine.pipe->tx.empty());
   CHECK(sent.get().has_value());
   CHECK(got.get().value_or("") == "x");
@@ -559,7 +559,7 @@ TEST_CASE("tls driver: an engine that wants input at the transport's end is trun
 
 // ---- a writer that needs input ------------------------------------------------------------------------
 
-/// Writes only after a "k", which a read passes over.
+/// Writes only after a "k", which a read skips.
 void write_after_key(world& w, bool& unlocked) {
   const auto take_key = [&w, &unlocked] {
     auto& rx = w.engine.pipe->rx;
@@ -645,7 +645,7 @@ TEST_CASE("tls driver: an end met by a writer is reported to a reader, and vice 
       by_callback::start(w.stream.receive(), got);
       settle();
       w.peer.close();
-      by_callback::start(w.stream.send("text"), sent);  // looks at once
+      by_callback::start(w.stream.send("text"), sent);  // reads at once
     } else {
       by_callback::start(w.stream.send("text"), sent);
       settle();
@@ -702,7 +702,7 @@ TEST_CASE("tls driver: both directions carry 8 MiB at once through a small pipe"
   CHECK((at_b == there));
 }
 
-/// A transport that gives and takes a byte at a time.
+/// A transport that transfers one byte at a time.
 struct trickle {
   support::scripted_loop scripted;
   trickle() { scripted.system.send_limit = scripted.system.receive_limit = 1; }
@@ -729,7 +729,7 @@ TEST_CASE("tls driver: a byte at a time") {
 
 // ---- cancelling -------------------------------------------------------------------------------------
 
-/// The next thing that can happen. False: nothing does.
+/// The next event. False: there is none.
 bool step() {
   auto& core = anyio::detail::loop_core::current();
   if (core.time_until_next() > 0s) return false;
@@ -795,7 +795,7 @@ TEST_CASE("tls driver: destroying a send when there is room again uses that room
   waiting<void> sent;
   by_callback::start(w.stream.send("x"), sent);
   settle();
-  CHECK(w.engine.writes == 1);  // what lies there goes first
+  CHECK(w.engine.writes == 1);  // the bytes there are sent first
   anyio::detail::stream_access::resource_of(w.stream)->cancel();
   std::string into(4, '\0');
   result<std::size_t> n(errc::cancelled);
@@ -829,7 +829,7 @@ TEST_CASE("tls driver: a receive cancelled at any point loses nothing") {
   }
 }
 
-/// One direction of a connection whose ends do what chance tells them.
+/// One direction of a connection whose ends act at random.
 class random_traffic {
  public:
   random_traffic(tls_stream& from, tls_stream& to, std::uint64_t seed)
@@ -847,7 +847,7 @@ class random_traffic {
       default: receiving_ = {}; break;
     }
   }
-  /// Ends what is under way, and takes what is still to come.
+  /// Ends pending operations, and takes the remaining bytes.
   bool finish() {
     end_send();
     return conformance::runs_until(anyio::loop::current(), [this] {

@@ -1,4 +1,4 @@
-// What every TLS engine promises through the hook, alone and against each other: pairs of engines talk in
+// The promises of every TLS engine through the hook, by itself and with each other: pairs of engines talk in
 // memory, without a network or a loop.
 #include "anyio_net.hpp"
 
@@ -48,8 +48,7 @@ std::string text_of_size(std::size_t size) {
 
 bool speaks_tls13(const tls_library& a, const tls_library& b) { return a.has_tls13 && b.has_tls13; }
 
-/// Lets the handshake fail. What the client says: after its handshake or, as TLS 1.3 has it, at its first
-/// read.
+/// Lets the handshake fail. The client's error: after its handshake or, under TLS 1.3, at its first read.
 std::string client_failure(tls_link& link) {
   CHECK(!link.handshake());
   if (link.client_status == tls_status::ok) {
@@ -70,7 +69,7 @@ void check_talk(tls_link& link) {
   CHECK(link.read(link.client).text == "to the client");
 }
 
-// ---- a connection that goes well --------------------------------------------------------------------
+// ---- a connection without errors --------------------------------------------------------------------
 
 TEST_CASE("tls engines: after the handshake both ends report the same agreed settings") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
@@ -79,7 +78,7 @@ TEST_CASE("tls engines: after the handshake both ends report the same agreed set
         make_context(s, {.certificate = "server", .alpn = {"chosen"}, .verify_client = tls_verify::peer});
     for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}, tls_link::whole}) {
       CAPTURE(chunk);
-      // A name that no earlier session is known for.
+      // A name without an earlier session.
       const std::string name = chunk == 1 ? "localhost" : chunk == 7 ? "server.example" : "a.wild.example";
       tls_link link(client, name, server, chunk);
       CHECK(link.handshake());
@@ -176,7 +175,7 @@ TEST_CASE("tls engines: data right after the handshake is read, with all message
       CAPTURE(chunk);
       tls_link link(client, "localhost", server, chunk);
       CHECK(link.handshake());
-      // The server's tickets lie before this, and the client has not looked at them.
+      // The server's tickets are before this, and the client has not read them.
       CHECK(link.write(link.server, "from the server") == tls_status::ok);
       CHECK(link.write(link.client, "from the client") == tls_status::ok);
       const tls_reading at_client = link.read(link.client);
@@ -184,7 +183,7 @@ TEST_CASE("tls engines: data right after the handshake is read, with all message
       CHECK(at_client.status == tls_status::want_input);
       CHECK(link.read(link.server).text == "from the client");
     }
-    // Tickets that were never read do not hinder writing, nor the end.
+    // Tickets that were never read do not block writing, nor the end.
     tls_link link(client, "localhost", server);
     CHECK(link.handshake());
     CHECK(link.write(link.client, "from the client") == tls_status::ok);
@@ -360,11 +359,11 @@ struct one_record {
   std::size_t size = 0;
 };
 
-/// Calls `body(client, server, to_client, is_data)` for all there are.
+/// Calls `body(client, server, to_client, is_data)` for all combinations.
 template <class Body>
 void for_every_record(Body body) {
   for_every_pair([&](const tls_library& c, const tls_library& s) {
-    // Later handshakes are resumed ones, which take little time.
+    // Later handshakes resume a session, which takes little time.
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
     for (const bool to_client : {true, false}) {
@@ -409,7 +408,7 @@ TEST_CASE("tls engines: a record with a wrong bit fails, with an alert and a rea
       const tls_reading got = last.link.read(last.reader);
       CHECK(got.text == "");
       const bool in_length = at == 3 || at == 4;
-      if (in_length && got.status == tls_status::truncated) continue;  // it seems longer
+      if (in_length && got.status == tls_status::truncated) continue;  // its length field is larger
       CHECK(got.status == tls_status::failed);
       if (got.status != tls_status::failed) continue;
       if (at >= 5) CHECK(last.reader.engine->last_error() == std::string_view(tls_reason::bad_record));
@@ -447,7 +446,7 @@ TEST_CASE("tls engines: a repeated or reordered record fails") {
   });
 }
 
-/// How much an end needs for its handshake, give or take the few bytes by which signatures differ in size.
+/// The bytes that an end needs for its handshake, except for the few by which signatures differ in size.
 std::size_t needed_for_handshake(const tls_context_ptr& client, const tls_context_ptr& server,
                                  tls_end tls_link::*end) {
   tls_link link(client, "localhost", server, 1);
@@ -491,7 +490,7 @@ TEST_CASE("tls engines: a handshake is complete with its last byte, and not befo
         if (!speaks_tls13(c, s)) CHECK(link.client.arriving.empty());  // else tickets follow
         CHECK(link.settle());
       }
-      // Resumed handshakes have no signatures, so that they are always of one size.
+      // Resumed handshakes have no signatures, so that they always have the same size.
       const std::size_t needed = needed_for_handshake(client, server, end);
       for (const std::size_t missing : {std::size_t{1}, std::size_t{2}, std::size_t{16}, std::size_t{30}}) {
         CAPTURE(missing);
@@ -501,7 +500,7 @@ TEST_CASE("tls engines: a handshake is complete with its last byte, and not befo
           CHECK(!link.handshake());
           CHECK(link.status(link.*end) == tls_status::truncated);
         }
-        CHECK(needed_for_handshake(client, server, end) > 0);  // makes a session again
+        CHECK(needed_for_handshake(client, server, end) > 0);  // creates a session again
         {
           tls_link link(client, "localhost", server);
           (link.*end).flip_at = needed - missing;
@@ -526,7 +525,7 @@ TEST_CASE("tls engines: a handshake with a wrong bit ends in one connection, or 
         (link.*end).flip_at = at;
         (link.*end).flipped = static_cast<unsigned char>(1u << at % 8);
         if (link.handshake()) {
-          check_talk(link);  // there are bits that nobody looks at
+          check_talk(link);  // some bits are not checked
         } else {
           for (tls_end* e : {&link.client, &link.server})
             if (link.status(*e) == tls_status::ok) CHECK(link.read(*e).text == "");
@@ -536,7 +535,7 @@ TEST_CASE("tls engines: a handshake with a wrong bit ends in one connection, or 
   });
 }
 
-/// An end whose peer is none: what arrives comes from the test.
+/// An end without a peer: the test provides its input.
 struct lone_end {
   lone_end(const tls_library& library, bool is_server) : server(is_server) {
     context = make_context(library, {.certificate = "server"});
@@ -606,7 +605,7 @@ TEST_CASE("tls engines: random bytes never complete a handshake") {
       CAPTURE(i);
       std::string input(1 + random() % 400, '\0');
       for (char& byte : input) byte = static_cast<char>(random());
-      // Half of them are framed well, so that they get beyond the record's header.
+      // Half of them have a valid header, so that they are read beyond it.
       if (i % 2 == 0 && input.size() > 9) {
         const std::size_t size = input.size() - 5;
         const char header[] = {22, 3, 3, static_cast<char>(size >> 8), static_cast<char>(size)};
@@ -873,7 +872,7 @@ TEST_CASE("tls engines: a server requires a certificate") {
 
 // ---- certificates -----------------------------------------------------------------------------------
 
-/// A server whose certificate a client refuses, and why.
+/// A server whose certificate a client rejects, and the reason.
 struct refused_server {
   std::string_view certificate;
   std::string_view ca;
@@ -885,7 +884,7 @@ constexpr refused_server refused_servers[] = {
     {"self_signed", "ca", tls_reason::self_signed},
     {"server", "other_ca", tls_reason::unknown_authority},
     {"rsa", "other_ca", tls_reason::unknown_authority},
-    {"leaf", "ca", tls_reason::unknown_authority},  // its intermediate authority is not shown
+    {"leaf", "ca", tls_reason::unknown_authority},  // its intermediate certificate is not sent
     {"chain", "other_ca", tls_reason::unknown_authority},
     {"client_only", "ca", tls_reason::other_purpose},
 };
@@ -1030,7 +1029,7 @@ TEST_CASE("tls engines: a server requests client certificates as configured") {
   struct example {
     tls_verify verify;
     std::string_view client;
-    std::string_view refused;  // empty: welcome
+    std::string_view refused;  // empty: accepted
   };
   const example examples[] = {
       {tls_verify::none, "", ""},

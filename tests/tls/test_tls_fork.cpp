@@ -1,4 +1,4 @@
-// What a forked child does to connections with TLS: nothing that the peer or the parent could notice.
+// What a forked child does to TLS connections: nothing that the peer or the parent could notice.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -67,7 +67,7 @@ TEST_CASE("a child that destroys a TLS stream sends no close_notify and reads no
       std::optional<loop> l(std::in_place);
       {
         connection c(library);
-        CHECK(by_callback::get(c.server.send("y")).has_value());  // which lies unread in the client's socket
+        CHECK(by_callback::get(c.server.send("y")).has_value());  // which is unread in the client's socket
         CHECK(in_child([&] {
                 switch (way) {
                   case 0: c.client.close(); break;

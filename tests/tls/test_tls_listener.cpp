@@ -1,4 +1,4 @@
-// Accepting TLS connections, and making them by name, with the toy engine.
+// Accepting TLS connections, and connecting by name, with the toy engine.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -58,13 +58,13 @@ struct server {
   auto connect(tls_options options = toy_options()) {
     return anyio::connect_tls("127.0.0.1", at.port, toy_client(), options);
   }
-  /// A client whose server is there already.
+  /// A client whose server is already running.
   tls_stream client() {
     auto r = by_coroutine::get(connect());
     CHECK(r);
     return r ? *std::move(r) : tls_stream();
   }
-  /// One that says nothing, or something else.
+  /// A client that is silent, or sends something else.
   tcp_stream stranger(std::string_view text = {}) {
     tcp_stream s = by_coroutine::get(anyio::connect_tcp(at)).value();
     CHECK(by_callback::get(s.send(text)));
@@ -187,7 +187,7 @@ TEST_CASE("tls serve: a peer that stalls, and one that sends garbage, do not aff
     if (client) CHECK(ask(*client, "x") == "x");
   }
   CHECK(support::toy_records(by_callback::get(garbage.receive()).value_or("")) == "A");
-  // The slow one is served, too, when it goes on.
+  // The slow one is served too, when it continues.
   CHECK(by_callback::get(half.send(support::toy_client_hello().substr(3))));
   CHECK(by_callback::get(half.receive()).value_or("") == support::toy_server_hello());
   CHECK(ask(half, support::toy_bytes(support::toy_record::data, "slow")) ==
@@ -265,7 +265,7 @@ TEST_CASE_TEMPLATE("tls serve: with max_handshakes, stalled handshakes do not us
   CHECK(ask(one, "one") == "one");
   CHECK(ask(two, "two") == "two");
 
-  // The connections are as many as they may be: accepting pauses, also if a handshake ends.
+  // The maximum of connections is reached: accepting pauses, also if a handshake ends.
   waiting<tls_stream> third;
   by_callback::start(s.connect(), third);
   stalled.pop_back();
@@ -309,7 +309,7 @@ TEST_CASE_TEMPLATE("tls serve: at max_handshakes accepting pauses until one succ
     more.push_back(s.stranger());  // in the place that was free
     settle();
   }
-  CHECK(seen.size() == 2);  // garbage, and the first that had its time
+  CHECK(seen.size() == 2);  // garbage, and the first that timed out
 }
 
 task<> count_me(tls_stream client, int& now, int& most) {
@@ -336,7 +336,7 @@ TEST_CASE_TEMPLATE("tls serve: handshakes that end together do not exceed max_co
   for (tcp_stream& c : slow) CHECK(by_callback::get(c.receive()).value_or("") == support::toy_server_hello());
   settle();
   CHECK(now == 2);
-  waiting<tls_stream> ninth;  // those that wait for their handler are handshakes still: 6 of 8
+  waiting<tls_stream> ninth;  // handshakes that wait for their handler still count as handshakes: 6 of 8
   by_callback::start(s.connect(), ninth);
   settle();
   CHECK(!ninth.done());
@@ -447,7 +447,7 @@ TEST_CASE("tls accept: an accept cancelled at any point loses no connection") {
       op.start([&done](result<tls_stream> r) { done = r.has_value(); });
       for (int i = 0; i < point && !done; ++i) anyio::detail::loop_core::current().step();
     }
-    if (done) {  // the connection went with its stream
+    if (done) {  // the connection was closed with its stream
       CHECK(point > 1);
       break;
     }
@@ -609,7 +609,7 @@ TEST_CASE_TEMPLATE("tls listener: it can be moved during accept", Face, by_callb
   CHECK(accepting.get().has_value());
   server other;
   const auto before = other.at;
-  assigned = std::move(other.listener);  // closes what was there
+  assigned = std::move(other.listener);  // closes the old one
   CHECK(code<Face>(anyio::connect_tcp(s.at)) == errc::os_error);
   CHECK(assigned.listener().local_port() == before.port);
 }

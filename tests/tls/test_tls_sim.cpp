@@ -1,4 +1,4 @@
-// TLS on a simulated network: the same run twice, with keys, dates and trouble from the run's choices.
+// TLS on a simulated network: the same run twice, with keys, dates and faults from the run's choices.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -64,7 +64,7 @@ TEST_CASE("tls in a simulation: it works under faults, and the same choices repe
       const sim::report first = sim::run(o, [&] { return program(library, right); });
       CHECK(first.ok());
       CHECK(right);
-      if (library.name != "mbedTLS") continue;  // OpenSSL has randomness of its own, and records of its sizes
+      if (library.name != "mbedTLS") continue;  // OpenSSL has its own randomness and record sizes
       o.choices = first.choices;
       const sim::report again = sim::run(o, [&] { return program(library, right); });
       CHECK(again.trace_hash == first.trace_hash);
@@ -162,7 +162,7 @@ task<> connect_and_unwrap(std::uint16_t port, context client) {
 task<> unwrap_both(context server, context client) {
   anyio::tls_listener listener(co_await anyio::create_tcp_listener(), server);
   const std::uint16_t port = listener.listener().local_port();
-  // Where memory ran out for one connection, `accept` may go on to wait for another.
+  // When memory ran out for one connection, `accept` may continue to wait for another.
   co_await anyio::fail_after(1s,
                              anyio::when_all(accept_and_unwrap(listener), connect_and_unwrap(port, client)));
 }
@@ -225,7 +225,7 @@ TEST_CASE("tls in a simulation: the hello of mbedTLS does not contain the machin
   CHECK(sim::run(o, [&] { return say_hello(other); }).ok());
   CHECK((first == again));
   CHECK((first != other));
-  constexpr std::size_t at = 11;  // behind the headers of record and message, and the version
+  constexpr std::size_t at = 11;  // after the headers of record and message, and the version
   std::int64_t told = 0;
   for (std::size_t i = at; i < at + 4; ++i) told = told * 256 + static_cast<unsigned char>(first[i]);
   CHECK(std::abs(told - static_cast<std::int64_t>(std::time(nullptr))) > 3600);

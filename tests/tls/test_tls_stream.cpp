@@ -1,4 +1,4 @@
-// What TLS streams promise, with the toy engine: beginning, ending, truncation, unwrapping.
+// The promises of TLS streams, with the toy engine: beginning, ending, truncation, unwrapping.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -52,7 +52,7 @@ struct pipe {
     near = std::make_unique<memory_stream>(std::move(a));
     far = std::move(b);
   }
-  /// What has come at the other end.
+  /// The bytes that have arrived at the other end.
   std::string at_far() {
     std::string all;
     for (;;) {
@@ -66,7 +66,7 @@ struct pipe {
   void feed(std::string_view bytes) { CHECK(by_callback::get(far.send(bytes))); }
 };
 
-/// A client that has shaken hands with a test, which plays the server.
+/// A client after a handshake with the test, which plays the server.
 struct played {
   anyio::loop loop;
   pipe wire;
@@ -189,7 +189,7 @@ TEST_CASE_TEMPLATE("tls: a server with another name is rejected, gets an alert, 
   const auto server =
       Face::get(tls_stream::wrap_server(std::make_unique<memory_stream>(std::move(p.far)),
                                         std::make_shared<support::toy_context>("other.example")));
-  CHECK(server);  // it has said all that it has to say
+  CHECK(server);  // it has sent everything
   const auto refused = client.get();
   CHECK(refused.error() == errc::tls);
   CHECK(refused.error().message() == "tls: handshake: the server has another name");
@@ -546,7 +546,7 @@ TEST_CASE_TEMPLATE("tls: unwrap fails and loses nothing if data was not received
     CHECK(w.stream);
   }
   CHECK(w.records() == "C");
-  CHECK(code<Face>(w.stream.send("x")) == errc::closed_resource);  // that direction is over
+  CHECK(code<Face>(w.stream.send("x")) == errc::closed_resource);  // that direction has ended
   CHECK(Face::get(w.stream.receive(2)).value_or("") == "un");
   CHECK(code<Face>(w.stream.unwrap()) == errc::tls);
   CHECK(Face::get(w.stream.receive()).value_or("") == "read");
@@ -570,7 +570,7 @@ TEST_CASE_TEMPLATE("tls: unwrap needs both directions, and can be cancelled and 
     w.wire.feed(toy_bytes(toy_record::data, "x"));
     CHECK(got.get().value_or("") == "x");
   }
-  CHECK(w.records() == "");  // not even begun
+  CHECK(w.records() == "");  // not even started
   CHECK(code<Face>(anyio::fail_after(1ms, w.stream.unwrap())) == errc::timed_out);
   {
     auto op = w.stream.unwrap();
@@ -769,7 +769,7 @@ TEST_CASE("tls: sending and receiving allocate nothing in steady state") {
     const support::fail_allocations none;
     anyio::run(std::move(measured));
   }
-  // With callbacks, and somebody waiting.
+  // With callbacks, and a pending operation.
   struct session {
     tls_stream& from;
     tls_stream& to;

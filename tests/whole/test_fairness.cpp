@@ -1,4 +1,4 @@
-// Who floods the loop does not starve others, and what is done again and again allocates nothing.
+// An operation that floods the loop does not starve others, and repeated operations allocate nothing.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -33,7 +33,7 @@ auto connected() {
   return by_coroutine::get(Kind::pair()).value();
 }
 
-/// Sends and receives without end over one pair, the bytes never missing.
+/// Sends and receives without end over one pair, where bytes are always available.
 task<> flood(anyio::byte_stream& from, anyio::byte_stream& to, std::uint64_t& bytes) {
   const std::string block(100, 'f');
   for (;;) {
@@ -174,7 +174,7 @@ TEST_CASE("a view in a blocked send is kept while 1000 others receive") {
         const std::string text = "stream " + std::to_string(i) + " round " + std::to_string(round) + ";";
         co_await ins[static_cast<std::size_t>(i)].first.send(text);
       }
-      // Each has its message of this round, and blocks in the send of it until the way is free.
+      // Each has its message of this round, and blocks in its send until there is room.
       co_await support::turns();
       for (int i = 0; i < count; ++i) {
         const auto k = static_cast<std::size_t>(i);
@@ -191,7 +191,7 @@ TEST_CASE("a view in a blocked send is kept while 1000 others receive") {
 
 // --- memory
 
-/// A client and its server's end, over and over, by named operations.
+/// A client and the server's end of it, again and again, by named operations.
 struct ping_pong {
   tcp_stream& a;
   tcp_stream& b;
@@ -240,7 +240,7 @@ TEST_CASE("named operations, temporaries and tasks allocate nothing in steady st
     while (named.left > 0) loop.run_once(1s);
   }
   support::settle();
-  named.from_a = {};  // it listens on
+  named.from_a = {};  // it continues to listen
 
   int left = 50;
   struct temporaries {
@@ -287,7 +287,7 @@ TEST_CASE("named operations, temporaries and tasks allocate nothing in steady st
   });
 }
 
-/// Many connections: each is made, echoes a message, and ends.
+/// Many connections: each is opened, echoes a message, and ends.
 struct echo_server {
   static constexpr std::size_t count = 100;
   struct connection {

@@ -1,4 +1,4 @@
-// Forked children: what they may do to what they inherited, and what works in them.
+// Forked children: what they may do to inherited objects, and what works in them.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -54,7 +54,7 @@ using support::waiting;
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 
-/// Whether the descriptor has something to read, or has ended.
+/// Whether the descriptor is readable or has ended.
 bool is_readable(int fd) {
   pollfd entry{fd, POLLIN, 0};
   return ::poll(&entry, 1, 0) > 0;
@@ -69,7 +69,7 @@ bool put(int fd, char c) { return ::write(fd, &c, 1) == 1; }
 
 enum class way { close, assign, destroy, end_loop, after_fork };
 
-/// Parts with an object in a way of those.
+/// Destroys, closes or abandons an object in one of those ways.
 template <class T>
 void part_with(T& object, way how, std::optional<loop>& l) {
   switch (how) {
@@ -84,8 +84,8 @@ void part_with(T& object, way how, std::optional<loop>& l) {
   }
 }
 
-// Each kind has the object that a child inherits, an operation that waits on it, and a hand that makes the
-// operation complete.
+// Each kind has the object that a child inherits, an operation that waits on it, and a function that makes
+// the operation complete.
 
 template <class Pair>
 struct stream_kind {
@@ -169,7 +169,7 @@ struct unix_listener_kind {
 #define EVERY_KIND \
   tcp_kind, unix_kind, pipe_kind, udp_kind, unix_datagram_kind, tcp_listener_kind, unix_listener_kind
 
-/// The first and the second face.
+/// The first and the second form of use.
 template <class Body>
 void for_both_faces(Body body) {
   SUBCASE("by a callback") { body(by_callback()); }
@@ -418,7 +418,7 @@ TEST_CASE("after_fork: events from before it are not missed") {
   support::settle();
   CHECK(in_child([&] { return kind.provoke(); }) == 0);
   CHECK(in_child([&] {
-          // The parent's poller has told of it by now, to nobody.
+          // The parent's poller has reported it by now, to no one.
           l.after_fork();
           return w.get().value() == "x";
         }) == 0);
@@ -473,7 +473,7 @@ TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals c
     CHECK(::raise(SIGUSR1) == 0);
     CHECK(in_child([&] {
             l.after_fork();
-            support::settle();  // the signal that came before was the parent's
+            support::settle();  // the earlier signal was the parent's
             char c;
             return all_go_on(SIGUSR2) && ::read(fd, &c, 1) == 1;
           }) == 0);
@@ -581,7 +581,7 @@ TEST_CASE("a grandchild works like a child") {
   CHECK(w.get().value() == "x");
 }
 
-// The thread sanitizer starts no threads in a child that was forked from several.
+// The thread sanitizer cannot start threads in a child forked from several threads.
 #if !defined(ANYIO_NET_NO_THREADS) && !ANYIO_NET_TEST_TSAN
 
 namespace {
@@ -650,7 +650,7 @@ TEST_CASE("after_fork: a call running on a helper is lost, and a queued one begi
   CHECK(busy.lost == 0);
 }
 
-#if !defined(ANYIO_NET_TEST_ASAN)  // which looks for leaks when the thread, the child's last, has ended
+#if !defined(ANYIO_NET_TEST_ASAN)  // which checks for leaks when the thread, the child's last, has ended
 TEST_CASE("a child forked by a helper thread ends with the call") {
   loop l;
   const pid_t child = anyio::run(anyio::to_thread::run_sync([] {
@@ -683,7 +683,7 @@ TEST_CASE("a fork never holds a lock of a thread that posts, creates loops or ca
       auto mine = anyio::signal_receiver::open(SIGUSR1);
       own.handle().post([] {});
       own.run();
-      for (int i = 0; i < 10'000; ++i) gone.post([] {});  // most of the time the thread holds this lock
+      for (int i = 0; i < 10'000; ++i) gone.post([] {});  // the thread holds this lock most of the time
       ++rounds;
     }
   });

@@ -1,4 +1,4 @@
-// What other libraries got wrong once, and this one is to get right: each case names the mistake.
+// Mistakes that other libraries once made, and this one must not make: each case names the mistake.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -40,7 +40,7 @@ TEST_CASE("an event in flight for a closed descriptor does not reach the next on
   anyio::loop loop;
   auto a = connected<support::tcp>();
   auto b = connected<support::tcp>();
-  // Both are readable in one batch. Who comes first closes the other, and opens a new one at its number.
+  // Both are readable in one batch. The first one closes the other, and opens a new one with its number.
   struct {
     std::optional<std::pair<anyio::unix_stream, anyio::unix_stream>> made;
     waiting<std::string> fresh;
@@ -75,7 +75,7 @@ TEST_CASE("an event for a destroyed stream wakes nothing") {
   support::scripted_loop s;
   auto p = connected<support::unix_pair>();
   auto other = connected<support::unix_pair>();
-  support::settle();  // that they are writable has been told
+  support::settle();  // their writability was reported
   std::uint64_t old = 0;
   s.system.on_events = [&old](std::span<anyio::detail::poll_event> events) { old = events.front().token; };
   CHECK(::send(p.first.native_handle(), "x", 1, 0) == 1);
@@ -83,7 +83,7 @@ TEST_CASE("an event for a destroyed stream wakes nothing") {
   CHECK(old != 0);
   s.system.on_events = nullptr;
   p.second.close();
-  auto q = connected<support::unix_pair>();  // one of them has the place that became free
+  auto q = connected<support::unix_pair>();  // one of them has the freed number
   waiting<std::string> first, second;
   by_callback::start(q.first.receive(), first);
   by_callback::start(q.second.receive(), second);
@@ -131,7 +131,7 @@ TEST_CASE_TEMPLATE("a closed peer without a pending operation does not make the 
   const std::size_t before = s.system.waits;
   by_callback::get(anyio::sleep(50ms)).value();
   CHECK(s.system.waits - before <= 3);
-  // Nor does one at its end, with a send that waits for room.
+  // Nor does an ended one with a send that waits for room.
   auto q = connected<Kind>();
   support::fill(q.second);
   waiting<void> sending;
@@ -146,7 +146,7 @@ TEST_CASE_TEMPLATE("a closed peer without a pending operation does not make the 
   CHECK(sending.get().error() == errc::closed_resource);
 }
 
-// #701: data followed at once by FIN, the end never noticed.
+// #701: data followed at once by FIN, and the end was never noticed.
 TEST_CASE_TEMPLATE("an end that arrived with the data is found without a further event, with any buffer size",
                    Kind, support::tcp, support::unix_pair) {
   anyio::loop loop;
@@ -178,7 +178,7 @@ TEST_CASE("an end that arrives between a short read and the next one is found") 
   CHECK(w.get().error() == errc::end_of_stream);
 }
 
-// #671: a stream that had failed said so even after it was closed.
+// #671: a failed stream reported that error even after it was closed.
 TEST_CASE("closed takes precedence over broken") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
@@ -200,7 +200,7 @@ TEST_CASE("a broken stream reports the same errno at every later call and in bot
   }
 }
 
-// #1267: closing just after a waiter was cancelled in the same turn.
+// #1267: closing right after a waiter was cancelled in the same turn.
 TEST_CASE_TEMPLATE("close after cancel, and cancel after close, in one turn", Kind, support::tcp,
                    support::unix_pair) {
   anyio::loop loop;
@@ -221,7 +221,7 @@ TEST_CASE_TEMPLATE("close after cancel, and cancel after close, in one turn", Ki
   }
 }
 
-// D8: leftover bytes were given after the stream's own close.
+// D8: leftover bytes were delivered after the stream's own close.
 TEST_CASE("bytes in the kernel are not delivered after close") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
@@ -230,7 +230,7 @@ TEST_CASE("bytes in the kernel are not delivered after close") {
   CHECK(by_callback::get(p.second.receive()).error() == errc::closed_resource);
 }
 
-// D7: 65 MB were read ahead for a stream that nobody read from.
+// D7: 65 MB were read ahead for a stream that was not being read.
 TEST_CASE("unrequested bytes are not read, so that the peer has to wait") {
   support::scripted_loop s;
   auto p = connected<support::tcp>();
@@ -242,7 +242,7 @@ TEST_CASE("unrequested bytes are not read, so that the peer has to wait") {
   CHECK(op.sent() < big.size());
 }
 
-// D9: a blocked send that was closed by another task counted as done.
+// D9: a blocked send whose stream was closed by another task counted as done.
 TEST_CASE("a send pending when its stream is closed has failed") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
@@ -291,7 +291,7 @@ TEST_CASE("a reply of any size is sent after the peer has ended its request") {
   });
 }
 
-// Closing with unread input resets, and what was sent before is lost: aclose does not.
+// Closing with unread input resets, and earlier sent bytes are lost: aclose does not do that.
 TEST_CASE("bytes sent before aclose arrive whole, though input is unread") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
@@ -322,7 +322,7 @@ TEST_CASE("bytes sent before aclose arrive whole, though input is unread") {
   });
 }
 
-// A million sends that complete at once must not grow the stack, nor shut others out.
+// A million sends that complete at once must not grow the stack, nor starve others.
 TEST_CASE("many operations that complete at once do not starve others, in both forms of use") {
   anyio::loop loop;
   auto p = connected<support::unix_pair>();
@@ -384,7 +384,7 @@ TEST_CASE("a loop ends normally while a child process holds its descriptors") {
   CHECK(status == 0);
 }
 
-// 3.2.0: a socket leaked when connecting failed; here each step of each way fails once.
+// 3.2.0: a socket leaked when connecting failed; here each step of each form fails once.
 TEST_CASE("no descriptor leaks, whatever step fails") {
   const support::temp_dir dir;
   anyio::unix_listener served;
@@ -395,7 +395,7 @@ TEST_CASE("no descriptor leaks, whatever step fails") {
     CHECK(!by_callback::get(anyio::connect_tcp(loopback(1))).has_value());
     CHECK(!tcp_listener::open({anyio::ip_address::parse("192.0.2.1").value(), 0}).has_value());
   }
-  // The poller refuses.
+  // The poller fails.
   class no_watch : public support::custom_backend {
    public:
     int watch(int, std::uint64_t) override { return -ENOSPC; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demonstration ends well, soon, and leaves nothing behind.
+# The demonstration succeeds, ends soon, and leaves no file behind.
 source "$(dirname "$0")/lib.bash"
 
 mkdir "$work/tmp"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# STARTTLS: the example's two ends with each other, with OpenSSL's client, and with somebody in between who
-# says something in clear that is to be taken for encrypted.
+# STARTTLS: both sides of the example with each other, with OpenSSL's client, and with an attacker in between
+# who injects clear text that would be taken for encrypted.
 source "$(dirname "$0")/lib.bash"
 source tests/scripts/tls.bash
 need "$python"
@@ -36,7 +36,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as cl
     assert lines.read() == b""
 PYTHON
 
-  # A server that says more than it should, and one that cannot encrypt.
+  # A server that sends more than it should, and one that cannot encrypt.
   for said in '250 STARTTLS|220 go ahead\r\n250 and more' '250 nothing|502 no' '250 STARTTLS|454 not now'; do
     "$python" - "$work/port" "${said%|*}" "${said#*|}" <<'PYTHON' &
 import os, socket, sys

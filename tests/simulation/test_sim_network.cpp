@@ -1,4 +1,4 @@
-// What a kernel guarantees, kept by the simulated network, as programs see it.
+// Guarantees of a kernel, kept by the simulated network, as programs see them.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -78,7 +78,7 @@ TEST_CASE("sim network: closing with unread data resets the connection, after th
             CHECK(first.value_or("") == "before the reset");
             first = co_await anyio::as_result(c.client.receive());
           }
-          CHECK(first.error() == errc::broken_resource);  // the BSDs drop what was not read
+          CHECK(first.error() == errc::broken_resource);  // the BSDs drop unread bytes
           CHECK(first.error() == std::errc::connection_reset);
           const auto again = co_await anyio::as_result(c.client.receive());
           CHECK(again.error() == errc::broken_resource);
@@ -102,7 +102,7 @@ TEST_CASE("sim network: an orderly close is the peer's end, and sending to it la
     auto sent = co_await anyio::as_result(c.client.send("does not"));
     CHECK(sent.error() == errc::broken_resource);
     end = co_await anyio::as_result(c.client.receive());
-    CHECK(end.error() == errc::end_of_stream);  // which has been told
+    CHECK(end.error() == errc::end_of_stream);  // already reported
   });
 }
 
@@ -190,7 +190,7 @@ TEST_CASE("sim network: connecting without a listener is refused") {
     CHECK(missing.error() == std::errc::no_such_file_or_directory);
     auto abstract = co_await anyio::as_result(anyio::connect_unix(std::string_view("\0none", 5)));
     CHECK(abstract.error() == std::errc::connection_refused);
-    // Of several listeners the one at the address itself has it, and those at none in particular else.
+    // Of several listeners the one at the exact address is chosen, and the others accept nothing.
     auto any = tcp_listener::open({ip_address::any_v4(), 80}, {.reuse_port = true}).value();
     auto special = tcp_listener::open({address("10.0.0.1"), 80}, {.reuse_port = true}).value();
     auto a = co_await anyio::connect_tcp("10.0.0.1", 80);
@@ -236,7 +236,7 @@ TEST_CASE("sim network: listeners that share a port alternate") {
       }
       CHECK(counts[0] == 3);
       CHECK(counts[1] == 3);
-      // One that is gone gets none.
+      // A closed one gets none.
       accepting.cancel();
       two.close();
       auto s = co_await anyio::connect_tcp(at);
@@ -260,7 +260,7 @@ TEST_CASE("sim network: UDP sockets that share a port each have their own sender
       for (int n = 0; n < 3; ++n) co_await s.send("x");
       co_await anyio::sleep(1ms);
       const int to_one = counts[0] - before[0];
-      CHECK((to_one == 0 || to_one == 3));  // all of a sender's to one socket
+      CHECK((to_one == 0 || to_one == 3));  // all datagrams of one sender go to one socket
       CHECK(counts[0] + counts[1] == 3 * (i + 1));
     }
     CHECK(counts[0] != 0);
@@ -363,7 +363,7 @@ TEST_CASE("sim network: connecting over a dead link times out after a while") {
           sim::set_link(address("192.0.2.1"), ip_address::loopback_v4(), dead_way());
           co_await connect();
           CHECK(!co_await anyio::move_on_after(30s, l.accept()));
-          // One that is mended is found at the next try, of 1, 3, 7, 15 seconds.
+          // A recovered link is found at the next retry, after 1, 3, 7, 15 seconds.
           anyio::task_group group;
           group.start_soon([]() -> task<> {
             co_await anyio::sleep(10s);
@@ -429,7 +429,7 @@ TEST_CASE("sim network: a closed listener resets connections that it has not acc
   });
 }
 
-// --- dead ways
+// --- dead links
 
 TEST_CASE("sim network: all bytes arrive in order over a link that fails and recovers") {
   sim::faults slow;
@@ -471,7 +471,7 @@ TEST_CASE("sim network: sending over a dead link fails after a quarter of an hou
     CHECK(anyio::now() - begun == 924600ms);
     const auto sent = co_await anyio::as_result(c.client.send("x"));
     CHECK(sent.error() == errc::broken_resource);
-    // The other end has heard nothing, and does not know.
+    // The other end was told nothing, and does not know.
     CHECK(!co_await anyio::move_on_after(1h, c.server.receive()));
     c.client.close();
     CHECK(!co_await anyio::move_on_after(1h, c.server.receive()));
@@ -492,7 +492,7 @@ TEST_CASE("sim network: over a dead link a full window blocks, and the peer does
     CHECK(sent.error() == errc::timed_out);
     c.client.close();
     CHECK(!co_await anyio::move_on_after(1min, c.server.receive()));
-    sim::heal();  // the sender's side goes on by itself
+    sim::heal();  // the sender's side continues by itself
     std::size_t total = 0;
     for (;;) {
       auto r = co_await anyio::as_result(c.server.receive());
@@ -589,7 +589,8 @@ TEST_CASE("sim network: stale socket files are replaced, live ones are not") {
           auto first = co_await anyio::create_unix_listener("/run/a.sock", {.mode = 0600});
           auto taken = co_await anyio::as_result(anyio::create_unix_listener("/run/a.sock"));
           CHECK(taken.error() == std::errc::address_in_use);
-          // So is one whose backlog is full, which two of the three systems call refused.
+          // A socket with a full backlog is in use too, although two of the three systems refuse the
+          // connection.
           auto full = co_await anyio::create_unix_listener("/run/full.sock", {.backlog = 0});
           auto waiting = co_await anyio::connect_unix("/run/full.sock");
           taken = co_await anyio::as_result(anyio::create_unix_listener("/run/full.sock"));
@@ -608,7 +609,7 @@ TEST_CASE("sim network: stale socket files are replaced, live ones are not") {
           second.close();
           const auto none = co_await anyio::as_result(anyio::connect_unix("/run/a.sock"));
           CHECK(none.error() == std::errc::no_such_file_or_directory);
-          // A datagram socket of the same path is live, too.
+          // A datagram socket at the same path is in use too.
           auto d = co_await anyio::create_unix_datagram_socket({.local_path = "/run/a.sock"});
           taken = co_await anyio::as_result(anyio::create_unix_listener("/run/a.sock"));
           CHECK(taken.error() == std::errc::address_in_use);
@@ -697,7 +698,7 @@ TEST_CASE("sim network: a connected UDP socket reports a refusal once, and stays
     CHECK(p.data == "heard");
     co_await again.send_to("back", p.sender);
     CHECK(co_await c.receive() == "back");
-    // It hears of nobody else, and one that is not connected is told of nothing.
+    // It receives from no other peer, and an unconnected socket is told of no refusal.
     auto other = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
     co_await other.send_to("x", c.local_endpoint());
     CHECK(!co_await anyio::move_on_after(1s, c.receive()));
@@ -821,7 +822,7 @@ TEST_CASE("sim network: batches are sent datagram by datagram") {
       sim::profile::linux_, f);
 }
 
-// --- descriptors that are passed
+// --- passed descriptors
 
 TEST_CASE("sim network: passed descriptors arrive with their bytes, and end a read") {
   check([]() -> task<> {
@@ -837,7 +838,7 @@ TEST_CASE("sim network: passed descriptors arrive with their bytes, and end a re
     auto rest = co_await way.second.receive_fds(100, 4);
     CHECK(rest.data == "ef");
     CHECK(rest.fds.empty());
-    // It is the same socket as long as one of its descriptors is open.
+    // It stays the same socket while one of its descriptors is open.
     passed.first.close();
     auto again = unix_stream::from_fd(m.fds[0].release()).value();
     co_await again.send("by another number");
@@ -898,7 +899,7 @@ TEST_CASE("sim network: one message carries many descriptors") {
   });
 }
 
-// --- numbers
+// --- descriptor numbers
 
 TEST_CASE("sim network: the lowest free number is used first, and receives no stale events") {
   check([]() -> task<> {

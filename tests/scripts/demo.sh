@@ -7,5 +7,5 @@ TMPDIR=$work/tmp timeout 20 "$examples/demo" >"$work/printed" || {
   cat "$work/printed"
   fail "the demonstration failed"
 }
-tail -n 1 "$work/printed" | grep -q '^all went as it should'
+tail -n 1 "$work/printed" | grep -q '^all checks passed'
 rmdir "$work/tmp"

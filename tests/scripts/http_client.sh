@@ -183,9 +183,9 @@ refuses() {
 }
 refuses "$url/missing" 'HTTP/1.1 404'
 refuses "$url/round" 'after 10 redirections'
-refuses "$url/a/b/redirect?secure" 'cannot go on to https://localhost/'
-refuses "$url/a/b/redirect?odd" 'cannot go on to mailto:me'
-for kind in short short-chunk no-last-chunk; do refuses "$url/$kind" 'before the page was whole'; done
+refuses "$url/a/b/redirect?secure" 'cannot follow the redirection to https://localhost/'
+refuses "$url/a/b/redirect?odd" 'cannot follow the redirection to mailto:me'
+for kind in short short-chunk no-last-chunk; do refuses "$url/$kind" 'before the page was complete'; done
 refuses "$url/silent" 'stream ended'
 refuses "$url/wrong/version" 'the status line'
 refuses "$url/wrong/status" 'the status line'
@@ -209,7 +209,7 @@ refuses "$url/wrong/reason" 'the status line'
 refuses "$url/wrong/old" 'the Transfer-Encoding'
 # Text from a server is not printed to a terminal unchanged.
 refuses "$url/odd/reason" 'HTTP/1.1 404 \\xc2\\x9b2J é \\x9b$'
-refuses "$url/odd/place" 'cannot go on to mailto:\\xc2\\x9b2J$'
+refuses "$url/odd/place" 'cannot follow the redirection to mailto:\\xc2\\x9b2J$'
 for kind in large large-chunked large-to-end; do refuses "$url/$kind" 'the page: ' --max-bytes 16777215; done
 get --output "$work/got" --max-bytes 16777216 "$url/large"
 same "$work/large" "$work/got"

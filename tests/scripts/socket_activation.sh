@@ -63,5 +63,5 @@ named.connect(folder + "/datagram")
 exchange(named, b"unix datagram")
 os.kill(child, 15)
 os.waitpid(child, 0)
-assert "descriptor 7 is no socket" in open(folder + "/complaints").read()
+assert "descriptor 7 is not a supported socket" in open(folder + "/complaints").read()
 PYTHON

@@ -59,7 +59,7 @@ PYTHON
     eventually test -e "$work/port"
     must_fail 1 "$work/complaint" timeout 20 "$starttls" client 127.0.0.1 "$(cat "$work/port")" "$ca" localhost
     case $said in
-      *more) holds "$work/complaint" "more in clear after STARTTLS" ;;
+      *more) holds "$work/complaint" "clear text after STARTTLS" ;;
       *no) holds "$work/complaint" "STARTTLS: not supported" ;;
       *) holds "$work/complaint" "the server's answer" ;;
     esac

@@ -5,7 +5,7 @@ FUZZ_LONG_SECONDS ?= 120
 FUZZ_TARGETS ?= $(patsubst fuzz/%.cpp,%,$(sort $(wildcard fuzz/*.cpp)))
 FUZZ_SUPPORT := $(wildcard fuzz/support/*.hpp) $(EXAMPLE_SUPPORT)
 
-# Each way of building has a folder of its own, and a main or an engine.
+# Each kind of build has its own directory, and a main or an engine.
 FUZZ_SANITIZERS := -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 fuzz_compiler.fuzz := $(CLANGXX)
 fuzz_flags.fuzz := -O1 $(FUZZ_SANITIZERS) -fno-sanitize=function -fsanitize=fuzzer-no-link
@@ -19,7 +19,7 @@ fuzz_engine.fuzz-clang := build/fuzz-clang/standalone_main.o
 fuzz_compiler.fuzz-afl := afl-clang-fast++
 fuzz_flags.fuzz-afl := -O1 -g1
 fuzz_engine.fuzz-afl := build/fuzz-afl/standalone_main.o
-# By parts, so that coverage is told for each.
+# By parts, so that coverage is reported for each.
 fuzz_compiler.fuzz-coverage := $(CLANGXX)
 fuzz_flags.fuzz-coverage := -O1 -g1 -fprofile-instr-generate -fcoverage-mapping -Ibuild/include
 fuzz_engine.fuzz-coverage := build/fuzz-coverage/standalone_main.o

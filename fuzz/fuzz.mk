@@ -58,7 +58,7 @@ fuzz: $(FUZZ_TARGETS:%=build/fuzz/%) ## run all fuzz targets for FUZZ_SECONDS ea
 	@fuzz/run.sh build/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 .PHONY: fuzz-long
-fuzz-long: $(FUZZ_TARGETS:%=build/fuzz/%) ## the same, FUZZ_LONG_SECONDS each
+fuzz-long: $(FUZZ_TARGETS:%=build/fuzz/%) ## run all fuzz targets for FUZZ_LONG_SECONDS each
 	@fuzz/run.sh build/fuzz $(FUZZ_LONG_SECONDS) $(FUZZ_TARGETS)
 
 .PHONY: fuzz-replay
@@ -84,7 +84,7 @@ fuzz-afl: ## a short run of one target by AFL++, if it is installed
 	grep -q '^saved_crashes *: 0' build/fuzz-afl/findings/default/fuzzer_stats
 
 .PHONY: fuzz-coverage
-fuzz-coverage: $(FUZZ_TARGETS:%=build/fuzz-coverage/%) ## what of src/ the corpora reach, those of `make fuzz` included
+fuzz-coverage: $(FUZZ_TARGETS:%=build/fuzz-coverage/%) ## coverage of src/ by the corpora, those of `make fuzz` included
 	@rm -f build/fuzz-coverage/*.profraw
 	@for t in $(filter-out protocol_bug,$(FUZZ_TARGETS)); do \
 	  LLVM_PROFILE_FILE=build/fuzz-coverage/$$t.profraw build/fuzz-coverage/$$t \

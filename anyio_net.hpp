@@ -7,7 +7,7 @@
 // Copyright (c) 2026 the anyio_net authors. The licence's text is in LICENSE.
 #pragma once
 
-// g++ would say of each parameter that it shadows what a program's globals are called: `bytes`, `port`.
+// g++ would warn that parameters shadow a program's globals with the same name: `bytes`, `port`.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"

@@ -16,7 +16,7 @@ HIDDEN = re.compile(
     r"  (?:"
     + "|".join(
         (
-            r"(?:explicit |constexpr )*\w+\(.*\bdetail::",  # made by the library alone
+            r"(?:explicit |constexpr )*\w+\(.*\bdetail::",  # created only by the library
             r"(?:\[\[nodiscard\]\] )?(?:virtual )?(?:const )?detail::\w+[&*<]",
             r"static constexpr const char\* name =|void keep_loan\(|bool await_",
             r"using (?:detail::)?\w+(?:<.*>)?::\w+;|using \w+ = .*detail::",

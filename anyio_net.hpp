@@ -7,7 +7,7 @@
 // Copyright (c) 2026 the anyio_net authors. The licence's text is in LICENSE.
 #pragma once
 
-// g++ would say of each parameter that it shadows what a program's globals are called: `bytes`, `port`.
+// g++ would warn that parameters shadow a program's globals with the same name: `bytes`, `port`.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
@@ -535,7 +535,7 @@ class [[nodiscard]] result {
     if (state_ == state::foreign) std::rethrow_exception(foreign_);
     detail::throw_error(error_);
 #else
-    detail::abort_with("value() of an error", error_);
+    detail::abort_with("value() called on an error", error_);
 #endif
   }
 
@@ -2046,14 +2046,14 @@ class tls_material {
 
 /// The errors of texts and certificates, with the same text for every library.
 namespace tls_reason {
-inline constexpr const char* no_certificate = "there is no certificate in it";
-inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
-inline constexpr const char* no_private_key = "there is no private key in it";
-inline constexpr const char* bad_private_key = "the private key in it cannot be read";
-inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
-inline constexpr const char* password_wrong = "it does not open the private key";
+inline constexpr const char* no_certificate = "contains no certificate";
+inline constexpr const char* bad_certificate = "contains a certificate that cannot be read";
+inline constexpr const char* no_private_key = "contains no private key";
+inline constexpr const char* bad_private_key = "contains a private key that cannot be read";
+inline constexpr const char* password_missing = "a password is required: the private key is encrypted";
+inline constexpr const char* password_wrong = "wrong password";
 inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
-inline constexpr const char* version_missing = "this TLS library does not have that version";
+inline constexpr const char* version_missing = "this TLS library does not support that version";
 
 inline constexpr const char* expired = "the peer's certificate has expired";
 inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
@@ -2064,10 +2064,10 @@ inline constexpr const char* other_purpose = "the peer's certificate is for anot
 inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
 inline constexpr const char* revoked = "the peer's certificate has been revoked";
 inline constexpr const char* unverified = "the peer's certificate cannot be verified";
-inline constexpr const char* none_shown = "the peer showed no certificate";
-inline constexpr const char* not_tls = "what the peer sent is not TLS";
-inline constexpr const char* bad_record = "a record was damaged on its way";
-inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
+inline constexpr const char* none_shown = "the peer sent no certificate";
+inline constexpr const char* not_tls = "the peer sent data that is not TLS";
+inline constexpr const char* bad_record = "TLS record corrupted";
+inline constexpr const char* many_warnings = "the peer sent too many warning alerts";
 }  // namespace tls_reason
 
 /// The text for the number of an alert (RFC 8446, section 6): "the peer sent the alert handshake_failure".
@@ -2342,10 +2342,10 @@ struct node : link {
 
   node() = default;
   node(node&& other) noexcept : link(), made(other.made) {
-    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
   }
   node& operator=(node&& other) noexcept {
-    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
     retire();
     made = other.made;
     return *this;
@@ -3450,7 +3450,7 @@ class operation : public node, public operation_tag {
     static_assert(fits_named<F>,
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
-    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     slot_.callable.put(f);
     begin_all(callback_face<F>, false);
   }
@@ -3469,8 +3469,8 @@ class operation : public node, public operation_tag {
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h, node** place = nullptr) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
-                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
-                  "in a coroutine of another type write co_await anyio::as_result(...)");
+                  "without exceptions a plain co_await works only inside an anyio::task; in a coroutine of "
+                  "another type write co_await anyio::as_result(...)");
     return suspend<true>(h, place);
   }
   T await_resume() {
@@ -3485,7 +3485,7 @@ class operation : public node, public operation_tag {
   // --- for the parts of the library
   template <bool Raises>
   bool ready_at_once() {
-    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     attempted = again = false;
     result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
     const errc e = self().check();
@@ -3617,7 +3617,7 @@ class operation : public node, public operation_tag {
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
     if (core == &self().home()) return e;
-    return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");
+    return error_access::with_reason(e, "the operation's loop is blocked until this operation completes");
   }
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {
@@ -4182,8 +4182,8 @@ class [[nodiscard]] task<T>::awaiter {
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h) {
     static_assert(!Raises || ANYIO_NET_EXCEPTIONS || detail::is_own_promise<P>,
-                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
-                  "in a coroutine of another type write co_await anyio::as_result(...)");
+                  "without exceptions a plain co_await works only inside an anyio::task; in a coroutine of "
+                  "another type write co_await anyio::as_result(...)");
     detail::promise_base* p = task_.promise_;
     if (p == nullptr || p->owner != nullptr) {
       failure_ = error(errc::invalid_argument, 0, "task");
@@ -4332,7 +4332,7 @@ template <class X>
 operation_of_t<X> as_operation(X&& x) {
   if constexpr (is_operation<X>) {
     static_assert(!std::is_lvalue_reference_v<X>,
-                  "an operation is handed over by std::move, or made in place");
+                  "an operation must be passed by std::move or created in place");
     return std::forward<X>(x);
   } else {
     return call_task<std::decay_t<X>>(std::forward<X>(x));
@@ -4950,11 +4950,11 @@ auto run(X&& x) {
     } while (!done && core->alive() && !core->idle());
   }
   if (!done) {
-    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
-    const error ended =
-        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
-                                                          "the operation belongs to a loop that does not run")
-                      : error(errc::closed_resource, 0, "run");
+    ANYIO_NET_ASSERT(!core->alive() && "the operation belongs to another loop");
+    const error ended = core->alive() ? detail::error_access::with_reason(
+                                            error(errc::invalid_argument, 0, "run"),
+                                            "the operation belongs to another loop, which is not running")
+                                      : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
       outcome.emplace(T(ended));
     } else {
@@ -5775,7 +5775,7 @@ class task_group {
     requires detail::is_operation<Op>
   void start_soon(Op&& op) {
     static_assert(!std::is_lvalue_reference_v<Op>,
-                  "an operation is handed over by std::move, or made in place");
+                  "an operation must be passed by std::move or created in place");
     add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
   }
   /// Calls `f` with the arguments from the loop, and runs the task or operation that it returns. The callable
@@ -6026,7 +6026,7 @@ class helper_call {
     if (job_->lost()) {  // the outcome may be half written, and is not touched
       withdraw();
       out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
-                                      "the helper thread is in the parent of this process");
+                                      "the helper thread exists only in the parent process");
       return true;
     }
     if (!job_->over()) return false;
@@ -10362,7 +10362,7 @@ class sim_session {
   ~sim_session();
 
   [[nodiscard]] static sim_session& current() noexcept {
-    ANYIO_NET_ASSERT(innermost != nullptr && "only inside sim::run");
+    ANYIO_NET_ASSERT(innermost != nullptr && "can be used only inside sim::run");
     return *innermost;
   }
   [[nodiscard]] std::unique_ptr<backend> make_backend();
@@ -11220,20 +11220,20 @@ ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
 inline constexpr error_text errc_list[] = {
     {static_cast<int>(errc::ok), "ok", "success"},
     {static_cast<int>(errc::end_of_stream), "end_of_stream", "end of stream"},
-    {static_cast<int>(errc::closed_resource), "closed_resource", "closed at this end"},
-    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the other end"},
+    {static_cast<int>(errc::closed_resource), "closed_resource", "closed by this end"},
+    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the peer"},
     {static_cast<int>(errc::busy_resource), "busy_resource",
      "another operation is already waiting on this resource"},
-    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all had come"},
+    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all bytes arrived"},
     {static_cast<int>(errc::delimiter_not_found), "delimiter_not_found", "no delimiter within the limit"},
     {static_cast<int>(errc::timed_out), "timed_out", "timed out"},
     {static_cast<int>(errc::cancelled), "cancelled", "cancelled"},
     {static_cast<int>(errc::invalid_argument), "invalid_argument", "invalid argument"},
     {static_cast<int>(errc::name_resolution), "name_resolution", "name resolution failed"},
     {static_cast<int>(errc::tls), "tls", "TLS failure"},
-    {static_cast<int>(errc::fds_truncated), "fds_truncated", "more descriptors came than were asked for"},
+    {static_cast<int>(errc::fds_truncated), "fds_truncated", "received more descriptors than requested"},
     {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
-    {static_cast<int>(errc::deadlock), "deadlock", "everything waits and nothing can come"},
+    {static_cast<int>(errc::deadlock), "deadlock", "deadlock: nothing can wake any task"},
     {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
@@ -11279,7 +11279,7 @@ ANYIO_NET_COLD void throw_error(const error& e) {
     case errc::os_error: throw os_error(e);
   }
 #endif
-  abort_with("error without exceptions", e);
+  abort_with("unhandled error", e);
 }
 
 }  // namespace detail
@@ -11892,10 +11892,10 @@ ANYIO_NET_FN void new_socket::prepare(int (*function)(int fd, void* data), void*
 }
 
 ANYIO_NET_COLD result<int> type_of_socket(backend& system, int fd, const char* what) {
-  if (fd < 0) return refusal_of(what, EBADF, "not a descriptor");
+  if (fd < 0) return refusal_of(what, EBADF, "the descriptor is negative");
   int type = 0;
   const int status = read_option(system, fd, SOL_SOCKET, SO_TYPE, type);
-  if (status == -EBADF) return refusal_of(what, EBADF, "not an open descriptor");
+  if (status == -EBADF) return refusal_of(what, EBADF, "the descriptor is not open");
   if (status == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
   return status < 0 ? status : type;
 }
@@ -11907,13 +11907,13 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   };
   const result<int> type = type_of_socket(system, fd, wanted.what);
   if (!type) return type.error();
-  if (*type < 0) return refuse(-*type, "not a socket");
+  if (*type < 0) return refuse(-*type, "the descriptor is not a socket");
   if (const int status = read_address(system, fd, adopted.local); status < 0)
-    return refuse(-status, "not a socket of this system");
+    return refuse(-status, "the address of the socket cannot be read");
   const int family = adopted.local.storage.ss_family;
   if (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6)
-    return refuse(0, "a socket of another family");
-  if (*type != wanted.type) return refuse(0, "a socket of another type");
+    return refuse(0, "the socket has another address family");
+  if (*type != wanted.type) return refuse(0, "the socket has another type");
   adopted.remote.size = 0;
   if (wanted.connected) {
     if (const int status = read_address(system, fd, adopted.remote, true); status < 0) {
@@ -11925,7 +11925,7 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   }
   int listens = 0;
   if (wanted.listening && (read_option(system, fd, SOL_SOCKET, SO_ACCEPTCONN, listens) < 0 || listens == 0))
-    return refuse(0, "the socket does not listen");
+    return refuse(0, "the socket is not listening");
   const int status = files_of(system).adopt(fd);
   if (status < 0) return error(errc::os_error, -status, wanted.what);
   adopted.was_blocking = status > 0;
@@ -12623,7 +12623,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
     case EAI_SOCKTYPE: return "type of socket not supported";
 #if defined(EAI_NODATA)
 #if EAI_NODATA != EAI_NONAME
-    case EAI_NODATA: return "no address is known for the name";
+    case EAI_NODATA: return "the name has no address";
 #endif
 #endif
 #if defined(EAI_ADDRFAMILY)
@@ -12675,7 +12675,7 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
   }
   if (found.endpoints.empty()) {
     found.status = -ENOENT;
-    found.reason = "no internet address is known for the name";
+    found.reason = "the name has no IPv4 or IPv6 address";
   }
   return found;
 }
@@ -12771,7 +12771,7 @@ struct signal_table {
 };
 
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
-              "a signal handler needs atomics without locks");
+              "signal handlers require lock-free atomics");
 
 inline signal_table& the_signals() noexcept {
   static constinit signal_table table;
@@ -13098,7 +13098,7 @@ inline result<> read_text(tls_text& out, std::string_view file, const char* file
                           const char* pem_field) {
   if (!file.empty() && !pem.empty())
     return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
-                                     "it is given as a file and as a text");
+                                     "given both as file and as text");
   if (!pem.empty()) {
     out.field = pem_field;
     out.text = pem;
@@ -13129,18 +13129,18 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
       !r)
     return r.error();
   if (m.private_key.given() && !m.certificate.given())
-    return refuse(m.private_key.field, "a private key without a certificate");
+    return refuse(m.private_key.field, "a private key is given without a certificate");
   if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
   if (config.verify_client != tls_verify::none && !m.ca.given())
     return refuse("tls: verify_client",
-                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
+                  "ca_file or ca_pem is required: public authorities issue certificates to anyone");
   m.password = config.private_key_password;
   for (const std::string_view protocol : config.alpn) {
     if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
-      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
+      return refuse("tls: alpn", "ALPN names must be 1 to 255 bytes");
     m.alpn.emplace_back(protocol);
   }
-  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
+  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 ALPN names");
   m.verify = config.verify;
   m.verify_client = config.verify_client;
   m.min_version = config.min_version;
@@ -13154,13 +13154,13 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   std::string_view host = server_name;
   if (host.starts_with("*.")) host.remove_prefix(2);
   const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
-  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
+  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not a valid server name");
   if (server_name.ends_with('.')) server_name.pop_back();
   tls_config further = config;
   further.verify_client = tls_verify::none;  // the setting of the context applies
   result<tls_material> m = read_material(further);
   if (!m) return m.error();
-  if (!m->certificate.given()) return refuse("there is no certificate");
+  if (!m->certificate.given()) return refuse("a certificate is required");
   return m;
 }
 
@@ -13306,7 +13306,7 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 #error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
 #endif
 #if defined(MBEDTLS_ZLIB_SUPPORT)
-#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression gives secrets away (CRIME)"
+#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression reveals secrets (CRIME)"
 #endif
 
 #include <mbedtls/asn1.h>
@@ -14191,7 +14191,7 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
   static const psa_status_t cryptography = psa_crypto_init();  // TLS 1.3 needs it
   if (cryptography != PSA_SUCCESS)
-    return tls_failure("mbedtls_context", "the library's cryptography does not start");
+    return tls_failure("mbedtls_context", "the library's cryptography cannot be initialized");
 #endif
   if (material.certificate.given())
     if (result<> r = main_.read(material); !r) return r;
@@ -14330,7 +14330,7 @@ inline unsigned long drain_openssl_errors() noexcept {
 /// OpenSSL's own text, which is static.
 inline const char* openssl_words(unsigned long code) noexcept {
   const char* const words = ERR_reason_error_string(code);
-  return words != nullptr ? words : "the TLS library does not say why";
+  return words != nullptr ? words : "the TLS library reports no reason";
 }
 
 // == texts ==
@@ -15069,7 +15069,7 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
 
 ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
     : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
-  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
+  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "cannot create a poller"));
   mail->system = system_.get();
   turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
 }
@@ -15198,8 +15198,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
   if (inherited()) [[unlikely]]  // the wait would take the parent's events
-    abort_with("loop",
-               error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
+    abort_with("loop", error(errc::invalid_argument, 0,
+                             "a forked child must call after_fork() before it runs the loop"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();
@@ -15582,7 +15582,7 @@ ANYIO_NET_COLD bool is_stranded(node& n) {
     root = owner == unknown_owner() ? nullptr : owner;
   }
   loop_core* const waits = n.core->stranding(root);
-  ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
+  ANYIO_NET_ASSERT(waits == nullptr && "the operation's loop is blocked until this operation completes");
   if (waits == nullptr) return false;
   const face& how = *n.how;
   n.retire();
@@ -16654,10 +16654,10 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   const result<int> type = detail::type_of_socket(core.system(), fd, what);
   if (!type) return type.error();
-  if (*type >= 0) return detail::refusal_of(what, 0, "a socket: use the from_fd of its kind");
+  if (*type >= 0) return detail::refusal_of(what, 0, "is a socket: use e.g. tcp_stream::from_fd");
   int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return detail::refusal_of(what, EPERM, "a regular file or a directory");
+  if (status == -EPERM) return detail::refusal_of(what, EPERM, "is a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
     r->was_blocking = status > 0;
@@ -17781,9 +17781,9 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& known) {
-    std::fprintf(stderr, "anyio: %s: a handler ended with an exception: %s\n", where, known.what());
+    std::fprintf(stderr, "anyio: %s: unhandled exception in a handler: %s\n", where, known.what());
   } catch (...) {
-    std::fprintf(stderr, "anyio: %s: a handler ended with an exception of an unknown type\n", where);
+    std::fprintf(stderr, "anyio: %s: unhandled exception of an unknown type in a handler\n", where);
   }
 }
 #endif
@@ -17989,14 +17989,14 @@ ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoi
   }
   if (host_.empty()) return fail(errc::invalid_argument, 0, "the host is empty");
   for (const char c : host_) {
-    if (c == '\0') return fail(errc::invalid_argument, 0, "the host has a NUL in it");
+    if (c == '\0') return fail(errc::invalid_argument, 0, "the host contains a NUL byte");
     if (static_cast<unsigned char>(c) >= 0x80) {
-      return fail(errc::invalid_argument, 0, "the host is not ASCII; give the xn-- form");
+      return fail(errc::invalid_argument, 0, "the host is not ASCII: use the xn-- form");
     }
   }
   if (const result<ip_address> address = ip_address::parse(host_)) {
     if (family_ != AF_UNSPEC && (family_ == AF_INET6) != address->is_v6()) {
-      return fail(errc::name_resolution, 0, "the address is of another family");
+      return fail(errc::name_resolution, 0, "the address is not of the requested family");
     }
     out = std::vector<ip_endpoint>(1, ip_endpoint{*address, port_});
     return true;
@@ -18027,7 +18027,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
   if (answer->status < 0 && answer->reason == nullptr)
     return complete(out, error(errc::os_error, -answer->status, name));
   if (answer->status < 0 || answer->endpoints.empty()) {
-    const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
+    const char* reason = answer->reason != nullptr ? answer->reason : "the name has no address";
     return complete(out, error_access::with_reason(error(errc::name_resolution, 0, name), reason));
   }
   // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.
@@ -19228,7 +19228,7 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
   if (willing) return true;
   out = detail::error_access::with_reason(
       error(errc::invalid_argument, 0, name),
-      client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
+      client_ ? "server_name is required to verify the peer" : "the context has no certificate");
   return false;
 }
 
@@ -19469,7 +19469,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
     return complete<progress::done>(
         out, told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
                   : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
-                                              "the connection ended within the handshake"));
+                                              "the connection ended during the handshake"));
   }
   return progress::again;
 }
@@ -19603,7 +19603,7 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
       // Under TLS 1.2 the peer would have to answer with its own close_notify and drop unsent data.
       return complete<progress::done>(out,
                                       error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
-                                                                "TLS 1.2 cannot end one direction alone"));
+                                                                "TLS 1.2 cannot close only one direction"));
     }
     eof_sent_ = true;
     say_goodbye();
@@ -19684,7 +19684,7 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
     if (status == tls_status::failed) return fail(failure);
   }
   if (!held_.empty())
-    return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
+    return fail(error_access::with_reason(errc::tls, "data from the peer was not received"));
   if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
   std::string rest(incoming_.view());
   relays_[read_side].leave();
@@ -20313,12 +20313,11 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
   switch (network_->verdict()) {
     case sim_verdict::deadlock:
       out.deadlock = true;
-      return fail(errc::deadlock, "everything waits, and nothing is on its way");
-    case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
-    case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+      return fail(errc::deadlock, "deadlock: nothing can wake any task");
+    case sim_verdict::time_over: return fail(errc::timed_out, "virtual time limit reached");
+    case sim_verdict::steps_over: return fail(errc::timed_out, "step limit reached");
     case sim_verdict::spins:
-      return fail(errc::timed_out,
-                  "the program spins: it calls on and on, and no byte moves and no time passes");
+      return fail(errc::timed_out, "the program spins: it makes calls, but no byte moves and no time passes");
     case sim_verdict::none: break;  // an exception, or the program destroyed its loop
   }
 }
@@ -20382,10 +20381,10 @@ ANYIO_NET_FN std::string report::message() const {
     line += failure->operation() == "simulation" ? failure->message().substr(12) : failure->message();
 #if ANYIO_NET_EXCEPTIONS
   } else if (exception) {
-    line += "an exception ended the program";
+    line += "the program ended with an exception";
 #endif
   } else {
-    line += "it ended";
+    line += "the program ended";
   }
   if (leaked_handles != 0) line += ", " + std::to_string(leaked_handles) + " descriptors leaked";
   line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";

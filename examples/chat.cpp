@@ -1,5 +1,5 @@
-// A chat server. Whoever connects says a name and then lines, which all others get. A client that reads too
-// slowly is sent away, so that it cannot hold up the others.
+// A chat server. Each client sends a name and then lines, which all other clients receive. A client that
+// reads too slowly is disconnected, so that it cannot delay the others.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/chat.cpp -o chat && ./chat 1234
 //   nc localhost 1234
@@ -21,20 +21,19 @@ using namespace std::chrono_literals;
 static constexpr std::string_view help =
     "usage: chat PORT\n"
     "\n"
-    "A chat for everyone who connects to PORT (0: any that is free) of this machine, with nc for instance: "
-    "the\n"
-    "first line is a name that nobody else there has, every other goes to all. Ctrl-C says goodbye and ends "
-    "it.\n"
+    "A chat for clients that connect to PORT (0: any free one) of this machine, for example with nc: the\n"
+    "first line is a name that no other client uses, later lines are sent to all others. Ctrl-C sends a\n"
+    "goodbye and ends the chat.\n"
     "\n"
     "exit code: 0 after Ctrl-C, 1 if it cannot listen, 2 for a wrong command line\n";
 
 static constexpr std::size_t longest_name = 100;
 static constexpr std::size_t longest_line = 1000;
-static constexpr std::size_t lines_kept = 100;  // for one who does not read
+static constexpr std::size_t lines_kept = 100;  // for a client that does not read
 
 class room {
  public:
-  // One client's whole stay.
+  // One client, from its connection to its end.
   anyio::task<> visit(anyio::tcp_stream stream) {
     anyio::buffered_stream lines(stream);
     const auto deadline = anyio::now() + 1min;
@@ -46,7 +45,7 @@ class room {
     }
     visitor here(*this, name);
     say(here, "* " + name + " comes in\n");
-    // The first to end ends the others: the one who listens at the end of the stream.
+    // The first of these to end cancels the others: `listen` ends at the end of the stream.
     const auto left = co_await as_result(
         anyio::when_any(listen(here, lines), read_out(here, stream), here.too_slow.wait()));
     say(here, "* " + name + " leaves\n");
@@ -116,7 +115,7 @@ static anyio::task<> program(std::uint16_t port) {
   co_await interrupts.receive();
   listener.close();
   everyone.say_to_all("* the chat is closed\n");
-  co_await anyio::move_on_after(100ms, group.join());  // time for that to go out
+  co_await anyio::move_on_after(100ms, group.join());  // time to send that
 }
 
 int main(int argc, char** argv) {

@@ -1,5 +1,5 @@
-// Servers and clients of all four kinds of socket in one process, each line saying who does what; then
-// timeouts, cancellation and many clients at once. It exits with 0 only if everything went as it should.
+// Servers and clients of all four kinds of socket in one process, which print what they do; then timeouts,
+// cancellation and many simultaneous clients. It exits with 0 only if all checks passed.
 //
 //   make demo
 #include "anyio_net.hpp"
@@ -52,7 +52,7 @@ class stopwatch {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-/// A folder for sockets and files, removed at the end.
+/// A directory for sockets and files, removed at the end.
 class temp_folder {
  public:
   temp_folder() {
@@ -84,7 +84,7 @@ anyio::task<> greet_tcp(anyio::tcp_stream client) {
 }
 
 anyio::task<> tcp() {
-  title("TCP: a server greets by name");
+  title("TCP: a server greets clients by name");
   auto listener = co_await anyio::create_tcp_listener({.local_host = "localhost"});
   for (const auto& endpoint : listener.local_endpoints()) {
     say("tcp", "server", "listening on " + endpoint.to_string());
@@ -99,15 +99,15 @@ anyio::task<> tcp() {
   say("tcp", "client", "is answered " + in_quotes(answer));
   expect(answer == "Hello, Client\n", "the greeting is wrong");
   auto end = co_await anyio::as_result(client.receive());
-  expect(!end && end.error() == anyio::errc::end_of_stream, "the server should have ended the connection");
+  expect(!end && end.error() == anyio::errc::end_of_stream, "the server did not close the connection");
 
   const auto port = listener.local_port();
   listener.close();
   co_await group.join();
   say("tcp", "server", "closed");
   auto refused = co_await anyio::as_result(anyio::connect_tcp("localhost", port));
-  expect(!refused, "nobody listens, and still there is a connection");
-  if (!refused) say("tcp", "client", "tries once more: " + refused.error().message());
+  expect(!refused, "connected although nothing listens");
+  if (!refused) say("tcp", "client", "tries again: " + refused.error().message());
 }
 
 // ---- UNIX, and descriptors ----------------------------------------------------------------------------
@@ -121,7 +121,7 @@ anyio::task<> greet_unix(anyio::unix_stream client) {
 }
 
 anyio::task<> unix_sockets(const temp_folder& folder) {
-  title("UNIX: the same over a path");
+  title("UNIX: the same server over a path");
   const std::string path = folder / "greetings";
   auto listener = co_await anyio::create_unix_listener(path, {.mode = 0600, .unlink_on_close = true});
   say("unix", "server", "listening on " + listener.local_path());
@@ -196,7 +196,7 @@ anyio::task<> udp() {
 }
 
 anyio::task<> unix_datagrams(const temp_folder& folder) {
-  title("UNIX datagrams: the same over paths");
+  title("UNIX datagrams: the same service over paths");
   auto service = co_await anyio::create_unix_datagram_socket({.local_path = folder / "service"});
   say("unixdg", "server", "waiting at " + service.local_path());
   anyio::task_group group;
@@ -220,7 +220,7 @@ anyio::task<> unix_datagrams(const temp_folder& folder) {
 // ---- time and cancellation ----------------------------------------------------------------------------
 
 anyio::task<> cancellation() {
-  title("Timeouts and cancellation: what is taken back loses nothing");
+  title("Timeouts and cancellation: a cancelled receive loses nothing");
   auto listener = co_await anyio::create_tcp_listener({.local_host = "127.0.0.1"});
   anyio::task_group group;
   group.start_soon(listener.serve([](anyio::tcp_stream client) -> anyio::task<> {
@@ -231,14 +231,14 @@ anyio::task<> cancellation() {
 
   stopwatch watch;
   auto none = co_await anyio::move_on_after(50ms, client.receive());
-  expect(!none, "the server is slow, and still there was an answer");
-  say("time", "client", "waited 50 ms for a slow server, and moves on after " + watch.text());
+  expect(!none, "an answer arrived although the server is slow");
+  say("time", "client", "waited 50 ms for a slow server, and continued after " + watch.text());
   auto late = co_await anyio::as_result(anyio::fail_after(50ms, client.receive()));
-  expect(!late && late.error() == anyio::errc::timed_out, "there should have been a timeout");
+  expect(!late && late.error() == anyio::errc::timed_out, "the timeout is missing");
   if (!late) say("time", "client", "waited 50 ms again: " + late.error().message());
   auto answer = co_await client.receive();
-  say("time", "client", "waited on, and got " + in_quotes(answer) + " whole");
-  expect(answer == "sorry for the delay", "the cancelled receives lost something");
+  say("time", "client", "waited longer, and got " + in_quotes(answer) + " whole");
+  expect(answer == "sorry for the delay", "the cancelled receives lost bytes");
 
   watch = {};
   anyio::task_group sleepers;
@@ -253,7 +253,7 @@ anyio::task<> cancellation() {
   co_await group.join();
 }
 
-// ---- many at once --------------------------------------------------------------------------------------
+// ---- many clients ---------------------------------------------------------------------------------------
 
 anyio::task<> many_clients() {
   constexpr int clients = 200, rounds = 20;
@@ -319,7 +319,7 @@ anyio::task<> large_transfer() {
     for (char c : *bytes) same = same && c == char((received++ % (1 << 20)) % 251);
   }
   say("bulk", "client", std::to_string(received >> 20) + " MiB came back in " + watch.text());
-  expect(received == total && same, "not what was sent");
+  expect(received == total && same, "the bytes differ from the sent ones");
   listener.close();
   co_await group.join();
 }
@@ -345,8 +345,8 @@ int main() {
     expect(outcome.has_value(), outcome ? "" : outcome.error().message());
   }
   if (failures != 0) {
-    std::printf("\n%d things went wrong: see FAILED above\n", failures);
+    std::printf("\n%d checks failed: see FAILED above\n", failures);
     return 1;
   }
-  std::printf("\nall went as it should, in %s\n", watch.text().c_str());
+  std::printf("\nall checks passed, in %s\n", watch.text().c_str());
 }

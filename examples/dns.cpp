@@ -1,5 +1,4 @@
-// Asks a name server (RFC 1035): over UDP, again when nothing comes, and over TCP when the answer does not
-// fit.
+// Queries a name server (RFC 1035): over UDP, with retries, and over TCP if the answer does not fit.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/dns.cpp -o dns
 //   ./dns example.org AAAA
@@ -22,11 +21,10 @@ using namespace std::chrono_literals;
 static constexpr std::string_view help =
     "usage: dns [--server ADDRESS[:PORT]] NAME [TYPE]\n"
     "\n"
-    "TYPE is A (which is assumed), AAAA, CNAME, MX, NS, PTR or TXT. Without --server the first name server "
-    "of\n"
+    "TYPE is A (the default), AAAA, CNAME, MX, NS, PTR or TXT. Without --server the first name server of\n"
     "/etc/resolv.conf is asked.\n"
     "\n"
-    "exit code: 0 with an answer, 1 if there is none or no server can be asked, 2 for a wrong command line\n";
+    "exit code: 0 with an answer, 1 if there is none or no server is found, 2 for a wrong command line\n";
 
 using octets = std::string;
 
@@ -36,18 +34,18 @@ struct record_type {
 };
 static constexpr std::array<record_type, 7> types{
     {{"A", 1}, {"NS", 2}, {"CNAME", 5}, {"PTR", 12}, {"MX", 15}, {"TXT", 16}, {"AAAA", 28}}};
-static constexpr std::array<std::string_view, 6> codes{"no error",          "the server did not understand",
-                                                       "the server failed", "no such name",
-                                                       "the server cannot", "the server refuses"};
+static constexpr std::array<std::string_view, 6> codes{
+    "no error",     "the server rejected the query format",  "the server failed",
+    "no such name", "the server does not support the query", "the server refused the query"};
 
-// --- the question
+// --- the query
 
 static void put_number(octets& out, unsigned n) {
   out += static_cast<char>(n >> 8);
   out += static_cast<char>(n & 0xff);
 }
 
-// Empty if it is no name: a label has 1 to 63 octets, and all of them together 255 at most.
+// Empty if it is not a valid name: a label has 1 to 63 octets, and all labels together at most 255.
 static octets encoded_name(std::string_view name) {
   octets out;
   if (name.ends_with('.')) name.remove_suffix(1);
@@ -71,7 +69,7 @@ static octets question(unsigned id, const octets& name, unsigned type) {
   return out;
 }
 
-// --- the answer, in which nothing is to be trusted: what runs out of bounds ends the reading
+// --- the answer, which is not trusted: reading stops at anything out of bounds
 
 class reader {
  public:
@@ -100,7 +98,7 @@ class reader {
   void go_to(std::size_t position) { at_ = position; }
 
  private:
-  // Gives where the name ends. A pointer goes backwards only, so that none leads in circles.
+  // Returns the end of the name. A pointer only goes backwards, so that pointers form no circle.
   std::size_t name_at(std::size_t at, std::string& out) {
     std::size_t end = 0;
     for (std::size_t before = at + 1; good_;) {
@@ -158,11 +156,11 @@ static bool is_answer_to(std::string_view message, const octets& asked) {
          message.substr(12, asked.size() - 12) == std::string_view(asked).substr(12);
 }
 
-// Prints the records; the exit code.
+// Prints the records; returns the exit code.
 static int print(std::string_view message) {
   const unsigned code = static_cast<unsigned char>(message[3]) & 0x0fu;
   if (code != 0) {
-    std::cerr << "dns: " << (code < codes.size() ? codes[code] : "the server has a trouble of its own")
+    std::cerr << "dns: " << (code < codes.size() ? codes[code] : "the server returned an unknown error")
               << '\n';
     return 1;
   }
@@ -186,12 +184,12 @@ static int print(std::string_view message) {
     from.take(size);
     if (from.good()) std::cout << printable(owner + ' ' + text) << '\n';
   }
-  if (!from.good()) return std::cerr << "dns: the answer is not well formed\n", 1;
-  if (answers == 0) return std::cerr << "dns: the name has no such record\n", 1;
+  if (!from.good()) return std::cerr << "dns: the answer is malformed\n", 1;
+  if (answers == 0) return std::cerr << "dns: the name has no record of this type\n", 1;
   return 0;
 }
 
-// --- asking
+// --- queries
 
 static anyio::task<std::string> ask_by_tcp(const anyio::ip_endpoint& server, const octets& asked) {
   anyio::tcp_stream stream = co_await anyio::connect_tcp(server);
@@ -209,7 +207,7 @@ static anyio::task<std::string> ask(const anyio::ip_endpoint& server, const octe
   for (int tries = 0; tries < 3; ++tries) {
     co_await socket.send(asked);
     const auto deadline = anyio::now() + 2s;
-    for (;;) {  // what is no answer to this question may be somebody else's
+    for (;;) {  // a datagram that does not answer this query may come from another sender
       auto answer = co_await anyio::move_on_at(deadline, socket.receive());
       if (!answer) break;
       if (!is_answer_to(*answer, asked)) continue;
@@ -255,10 +253,10 @@ int main(int argc, char** argv) {
   if (!server || type == 0 || name.empty()) return std::cerr << help, 2;
 
   try {
-    // The number is all that tells an answer from a forged one, with the port, which the kernel draws.
+    // Only the number, and the port that the kernel draws, distinguish an answer from a forged one.
     const octets asked = question(std::random_device()() & 0xffff, name, type);
     const std::string answer = anyio::run(ask(*server, asked));
-    if (!is_answer_to(answer, asked)) return std::cerr << "dns: the answer is to another question\n", 1;
+    if (!is_answer_to(answer, asked)) return std::cerr << "dns: the answer is for another query\n", 1;
     return print(answer);
   } catch (const anyio::exception& e) {
     std::cerr << "dns: " << e.what() << '\n';

@@ -1,5 +1,5 @@
-// A TCP echo server of callbacks. A session keeps its stream and both operations, so nothing is allocated
-// but the session itself. An operation that has called back is idle, and may be started again or destroyed.
+// A TCP echo server with callbacks. A session owns its stream and both operations, so only the session itself
+// is allocated. In its callback an operation is idle, and may be started again or destroyed.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/echo_callback.cpp -o echo_callback && ./echo_callback [port]
 #include "anyio_net.hpp"

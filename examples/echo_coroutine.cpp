@@ -1,5 +1,6 @@
-// A TCP echo server of coroutines. What leaves a handler ends its connection alone: here the end of the
-// stream, when the client has sent everything. See echo_callback.cpp for the same with callbacks.
+// A TCP echo server with coroutines. An error that escapes a handler closes only that connection: here the
+// end of the stream, when the client has sent everything. See echo_callback.cpp for the same server with
+// callbacks.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/echo_coroutine.cpp -o echo_coroutine && ./echo_coroutine [port]
 #include "anyio_net.hpp"

@@ -1,6 +1,6 @@
 // A TCP echo server for a machine with little memory: callbacks, a fixed number of sessions in static memory,
-// and after `loop::reserve` not one allocation. Clients beyond the number of sessions wait in the listener's
-// backlog until a session is free. See echo_callback.cpp for the shorter form, with sessions on the heap.
+// and no allocation after `loop::reserve`. More clients than sessions wait in the listener's backlog until a
+// session is free. See echo_callback.cpp for the shorter form, with sessions on the heap.
 //
 //   g++ -std=c++20 -Os -fno-exceptions -fno-rtti -DANYIO_NET_NO_THREADS -I. examples/echo_static.cpp -o
 //   echo_static
@@ -19,7 +19,7 @@ constexpr std::size_t most_sessions = 8;
 
 class server;
 
-/// One client at a time. Idle, its stream is closed and its operations wait for nothing.
+/// One client at a time. While idle, its stream is closed and its operations are not pending.
 class session {
  public:
   void begin(server& owner, anyio::tcp_stream stream);
@@ -48,7 +48,7 @@ class server {
     listener_ = std::move(listener);
     accept();
   }
-  /// Takes a session back, for the next client.
+  /// Returns a session, for the next client.
   void put_back(session& s) {
     s.next_free_ = std::exchange(free_, &s);
     if (paused_) accept();
@@ -56,11 +56,11 @@ class server {
 
  private:
   void accept() {
-    paused_ = free_ == nullptr;  // whoever comes now waits in the backlog
+    paused_ = free_ == nullptr;  // later clients wait in the backlog
     if (paused_) return;
     accepting_ = listener_.accept();
     accepting_.start([this](anyio::result<anyio::tcp_stream> client) {
-      if (!client) {  // the listener has failed; who is here is served to the end
+      if (!client) {  // the listener has failed; current clients are served to the end
         const std::string_view why = anyio::to_string(client.error().code());
         std::fprintf(stderr, "accept: %.*s\n", static_cast<int>(why.size()), why.data());
         return;
@@ -95,7 +95,7 @@ void session::send(std::string_view bytes) {
 }
 
 void session::end() {
-  // A closed stream and idle operations keep what was reserved for their connection: give all of it back.
+  // A closed stream and idle operations keep memory of their connection: release all of it.
   client_ = {};
   receiving_ = {};
   sending_ = {};
@@ -112,7 +112,7 @@ int main(int argc, char** argv) {
   if (!listener) return std::fprintf(stderr, "%s\n", listener.error().message().c_str()), 1;
   std::printf("listening on port %u\n", unsigned{listener->local_port()});
   std::fflush(stdout);
-  // A descriptor for each session. The operations are named, so the loop has to keep none.
+  // A descriptor for each session. The operations are named, so the loop stores none.
   loop.reserve(most_sessions, 0);
   echo.begin(*std::move(listener));
   loop.run();

@@ -1,4 +1,4 @@
-// Receives the descriptor of a file that fd_server.cpp has opened, and prints what the file holds.
+// Receives the descriptor of a file that fd_server.cpp has opened, and prints the file's content.
 //
 //   g++ -std=c++20 -pthread -I. examples/fd_client.cpp -o fd_client && ./fd_client [path]
 #include "anyio_net.hpp"

@@ -1,4 +1,4 @@
-// Opens a file for everyone who connects, and hands over its descriptor: see fd_client.cpp.
+// Opens a file for each client, and passes its descriptor: see fd_client.cpp.
 //
 //   g++ -std=c++20 -pthread -I. examples/fd_server.cpp -o fd_server && ./fd_server [path [file]]
 #include "anyio_net.hpp"

@@ -1,9 +1,10 @@
 // A server inside another program's loop. The loop here is poll(2), and waits for standard input too; any
-// that can watch a descriptor and has a timeout will do: GLib, Qt, libuv.
+// loop that can watch a descriptor and has a timeout works: GLib, Qt, libuv.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/foreign_loop.cpp -o foreign_loop && ./foreign_loop [port]
 //
-// It echoes what TCP clients send. A line that is typed asks how many there are; the end of input ends it.
+// It echoes bytes of TCP clients. Typing a line prints the number of clients; the end of input ends the
+// program.
 #include "anyio_net.hpp"
 
 #include <algorithm>
@@ -30,7 +31,7 @@ static anyio::task<> echo(anyio::tcp_stream client) {
   }
 }
 
-// What poll(2) takes: -1 for ever, else milliseconds, rounded up.
+// The timeout for poll(2): -1 for none, else milliseconds, rounded up.
 static int timeout_of(const anyio::loop& net) {
   const auto left = net.time_until_next();
   if (left == std::chrono::nanoseconds::max()) return -1;
@@ -56,6 +57,6 @@ int main(int argc, char** argv) {
       if (::read(STDIN_FILENO, line, sizeof line) <= 0) return 0;
       std::cout << clients << " clients" << std::endl;
     }
-    net.run_once(0s);  // one turn, which does not wait: what is left makes the next poll return at once
+    net.run_once(0s);  // one turn, without waiting: remaining work makes the next poll return at once
   }
 }

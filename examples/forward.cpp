@@ -1,5 +1,4 @@
-// A port forwarder: what connects here is connected with somebody else, both directions, half-closes
-// included.
+// A port forwarder: connects each client to a target, in both directions, including half-closes.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/forward.cpp -o forward
 //   ./forward 8080 example.org:80
@@ -20,10 +19,9 @@ using namespace std::chrono_literals;
 static constexpr std::string_view help =
     "usage: forward [HOST:]PORT TARGET_HOST:TARGET_PORT\n"
     "\n"
-    "Listens on PORT (0: any that is free) of HOST, or of this machine alone, and connects whoever comes "
-    "with\n"
-    "TARGET. Ctrl-C stops taking connections, and ends those there are after two seconds; again ends at "
-    "once.\n"
+    "Listens on PORT (0: any free one) of HOST, by default only for this machine, and connects each client\n"
+    "to TARGET. Ctrl-C stops accepting, and ends the connections after two seconds; a second Ctrl-C ends\n"
+    "them at once.\n"
     "\n"
     "exit code: 0 after Ctrl-C, 1 if it cannot listen, 2 for a wrong command line\n";
 
@@ -34,7 +32,7 @@ struct place {
   place(std::string_view name, std::uint16_t number) : host(name), port(number) {}
 };
 
-// "host:port", "[::1]:port", or where there is a host to be assumed "port".
+// "host:port", "[::1]:port", or "port" where a default host applies.
 static std::optional<place> parse_place(std::string_view text, std::string_view host) {
   if (const auto colon = text.rfind(':'); colon != std::string_view::npos) {
     host = text.substr(0, colon);

@@ -1,6 +1,6 @@
 // A server that is replaced by a new process without losing a connection. Started a second time with the same
-// control path, it takes the listening socket over from the first one, which finishes what it serves and
-// ends.
+// control path, it takes over the listening socket of the first process, which serves its clients to the end
+// and exits.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/handover.cpp -o handover
 //   ./handover /tmp/control 1234 &     # and later, with a new program:
@@ -21,15 +21,15 @@ static anyio::task<> echo(anyio::tcp_stream client) {
   }
 }
 
-// From the process that serves now, if there is one. It has let go of everything when its end of the stream
-// comes.
+// From the process that serves now, if there is one. When its end of the stream arrives it has released
+// everything.
 static anyio::task<anyio::tcp_listener> listening_socket(std::string_view control, std::uint16_t port) {
   auto predecessor = co_await as_result(anyio::connect_unix(control));
   if (!predecessor) co_return co_await anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port});
   anyio::fd_message message = co_await predecessor->receive_fds(64, 1);
   if (message.fds.empty()) co_await anyio::raise(anyio::errc::not_supported);
   anyio::tcp_listener listener = co_await anyio::tcp_listener::from_fd(message.fds[0].get());
-  static_cast<void>(message.fds[0].release());  // the listener's now
+  static_cast<void>(message.fds[0].release());  // owned by the listener now
   while (co_await as_result(predecessor->receive_view())) {
   }
   co_return listener;
@@ -46,10 +46,10 @@ static anyio::task<> serve(std::string_view control, std::uint16_t port) {
   successors.close();
   const std::vector<int> descriptors = listener.native_handles();
   co_await successor.send_fds("the listening socket", descriptors);
-  listener.close();  // who connects now waits in the queue, for the successor
+  listener.close();  // later clients wait in the backlog, for the new process
   successor.close();
   std::cout << "process " << ::getpid() << " has handed over" << std::endl;
-  co_await group.join();  // until the last client has gone
+  co_await group.join();  // until the last client has closed
 }
 
 int main(int argc, char** argv) {

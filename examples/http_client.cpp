@@ -25,19 +25,18 @@ using namespace std::chrono_literals;
 static constexpr std::string_view help =
     "usage: http_client [--head] [--output FILE] [--max-bytes N] [--max-time SECONDS] URL\n"
     "\n"
-    "Writes the page at URL, which begins with http://, to standard output or FILE; with --head what the "
-    "server\n"
-    "says of it. FILE is there only once the page is whole. Follows ten redirections at most. Gives up when\n"
-    "nothing comes for half a minute, when the page is longer than N bytes (1 GiB), or when all takes longer "
-    "than\n"
-    "so many seconds (an hour). A terminal gets no control characters but ends of lines and tabs.\n"
+    "Writes the page at URL, which begins with http://, to standard output or FILE; with --head only the\n"
+    "head of the answer. FILE is created only when the page is complete. Follows at most ten redirections.\n"
+    "Fails when nothing arrives for 30 seconds, when the page is longer than N bytes (default: 1 GiB), or\n"
+    "after SECONDS (default: an hour). No control characters except line ends and tabs are written to a\n"
+    "terminal.\n"
     "\n"
     "exit code: 0 with the page, 1 without (standard error says why), 2 for a wrong command line, 130 after\n"
     "Ctrl-C\n";
 
 static constexpr int most_redirections = 10;
 
-// --- places
+// --- URLs
 
 struct url {
   std::string host, authority, target;
@@ -52,7 +51,7 @@ static std::optional<url> parse_url(std::string_view text) {
   if (!http::begins_with(text, scheme)) return std::nullopt;
   text.remove_prefix(scheme.size());
   text = text.substr(0, text.find('#'));
-  // What would end a line of the request early, or is not to be sent as it is.
+  // Characters that would end a line of the request early, or must not be sent literally.
   if (std::any_of(text.begin(), text.end(), [](char c) { return c <= ' ' || c > '~'; })) return std::nullopt;
 
   url u;
@@ -60,7 +59,7 @@ static std::optional<url> parse_url(std::string_view text) {
   u.authority = text.substr(0, end);
   u.target = text.substr(end);
   if (!u.target.starts_with('/')) u.target.insert(0, 1, '/');
-  if (u.authority.find('@') != u.authority.npos) return std::nullopt;  // nothing here says who one is
+  if (u.authority.find('@') != u.authority.npos) return std::nullopt;  // the request contains no user name
 
   std::string_view host = u.authority;
   const std::size_t colon = host.rfind(':');
@@ -76,7 +75,7 @@ static std::optional<url> parse_url(std::string_view text) {
   return u;
 }
 
-// What Location says, seen from `here` (RFC 3986, section 5.2; the server takes the dots out of paths).
+// The target of Location, relative to `here` (RFC 3986, section 5.2; the server removes dots from paths).
 static std::optional<url> follow(const url& here, std::string_view location) {
   const std::size_t colon = location.find(':');
   if (colon < location.find_first_of("/?#")) return parse_url(location);
@@ -102,7 +101,7 @@ struct settings {
   settings() = default;
 };
 
-// The exit code, or where to go on.
+// The exit code, or the next URL.
 static anyio::task<std::variant<int, url>> fetch(const url& u, const settings& s, std::FILE* out) {
   anyio::tcp_stream server = co_await anyio::fail_after(http::patience, anyio::connect_tcp(u.host, u.port));
   std::string request = s.head_only ? "HEAD " : "GET ";
@@ -116,7 +115,7 @@ static anyio::task<std::variant<int, url>> fetch(const url& u, const settings& s
   if (a.status() / 100 == 3 && location) {
     auto next = follow(u, *location);
     if (next) co_return *std::move(next);
-    std::cerr << "http_client: cannot go on to " << printable(*location) << '\n';
+    std::cerr << "http_client: cannot follow the redirection to " << printable(*location) << '\n';
     co_return 1;
   }
   if (a.status() / 100 != 2) {
@@ -130,7 +129,7 @@ static anyio::task<std::variant<int, url>> fetch(const url& u, const settings& s
   }
   const auto copied = co_await anyio::as_result(http::receive_page(a, in, page));
   if (copied.error() == anyio::errc::end_of_stream || copied.error() == anyio::errc::incomplete_read) {
-    std::cerr << "http_client: the server closed the connection before the page was whole\n";
+    std::cerr << "http_client: the server closed the connection before the page was complete\n";
     co_return 1;
   }
   co_await copied;
@@ -167,7 +166,7 @@ static int run(const settings& s, std::FILE* out) {
   return 1;
 }
 
-// Into a file beside the one that is wanted, which takes its name when it is whole.
+// Into a temporary file beside the target, which is renamed when it is complete.
 static int run_into_file(const settings& s) {
   const std::string part = s.output + ".part";
   std::FILE* const out = std::fopen(part.c_str(), "wb");

@@ -1,5 +1,5 @@
-// An HTTP/1.1 server for the files of a folder (RFC 9110, 9112): connections are kept, requests may follow
-// each other without waiting, and files go out without passing through the program.
+// An HTTP/1.1 server for the files of a directory (RFC 9110, 9112): connections are kept, requests may be
+// pipelined, and files are sent without passing through the program.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/http_server.cpp -o http_server
 //   ./http_server . 8080
@@ -26,20 +26,19 @@ using namespace std::chrono_literals;
 static constexpr std::string_view help =
     "usage: http_server FOLDER PORT\n"
     "\n"
-    "Serves the files below FOLDER to this machine (PORT 0: any that is free); for a folder its index.html. "
-    "What leads\n"
-    "out of it, symbolic links too, is not found. Ctrl-C takes no more connections and ends when none is "
-    "busy.\n"
+    "Serves the files below FOLDER to this machine (PORT 0: any free one); for a directory its index.html.\n"
+    "Paths that lead out of FOLDER and symbolic links are not found. Ctrl-C stops accepting, and ends the\n"
+    "server when no connection is busy.\n"
     "\n"
     "exit code: 0 after Ctrl-C, 1 if it cannot serve, 2 for a wrong command line\n";
 
 static constexpr std::size_t longest_head = 16384;
-static constexpr std::uint64_t longest_body = 1 << 20;  // which nobody reads
+static constexpr std::uint64_t longest_body = 1 << 20;  // which is not read
 static constexpr auto patience = 30s;
 
 // --- files
 
-// "%20" and its like; nothing for what is no path inside a folder.
+// Decodes "%20" and similar; nothing if the result is not a path inside a directory.
 static std::optional<std::string> path_of(std::string_view target) {
   std::string path;
   target = target.substr(1, target.find('?') - 1);
@@ -86,7 +85,7 @@ static std::string_view type_of(std::string_view path) {
   return "application/octet-stream";
 }
 
-// Step by step, and never through a symbolic link.
+// Directory by directory, and never through a symbolic link.
 static std::optional<file> open_below(int folder, std::string path) {
   anyio::unique_fd here(::fcntl(folder, F_DUPFD_CLOEXEC, 0));
   if (path.empty() || path.ends_with('/')) path += "index.html";
@@ -127,7 +126,7 @@ static std::string head_of(std::string_view status, std::uint64_t size, std::str
   return head.append("\r\n\r\n");
 }
 
-// What is said of the connection: nothing if it stays, as is usual since HTTP/1.1.
+// The Connection field: empty if the connection stays open, the default since HTTP/1.1.
 static std::string_view connection_of(const http::request& r, bool keep) {
   return !keep ? "close" : r.is_http_1_0() ? "keep-alive" : "";
 }
@@ -148,7 +147,7 @@ static anyio::task<> send_file(anyio::tcp_stream& client, file f, std::string_vi
   if (sent != f.size) co_await anyio::raise(anyio::errc::incomplete_read);  // it has become shorter meanwhile
 }
 
-// The status of a request that is not looked at any further; else nothing.
+// The status of a request that is rejected without looking further; else nothing.
 static std::string_view refusal_of(const http::request& r, int status) {
   if (status == 400) return "400 Bad Request";
   if (status == 505) return "505 HTTP Version Not Supported";
@@ -157,7 +156,7 @@ static std::string_view refusal_of(const http::request& r, int status) {
   return {};
 }
 
-// False: nothing may follow.
+// False: no other request may follow.
 static anyio::task<bool> answer(anyio::tcp_stream& client, anyio::buffered_stream& in, int folder,
                                 std::string_view head) {
   http::request r;
@@ -168,7 +167,7 @@ static anyio::task<bool> answer(anyio::tcp_stream& client, anyio::buffered_strea
     co_await send_words(client, refusal, !is_head, "close");
     co_return false;
   }
-  // A client that waits to be asked for its body may leave it out now, and nobody knows what follows.
+  // A client that waits for "100 Continue" may now omit its body, so the next bytes are ambiguous.
   std::uint64_t body = r.body_size().value_or(0);
   const bool keep = r.keeps_connection() && (body == 0 || r.count("Expect") == 0);
   const std::string_view connection = connection_of(r, keep);
@@ -199,10 +198,10 @@ static anyio::task<> serve_client(anyio::tcp_stream client, int folder) {
                                  send_words(client, "431 Request Header Fields Too Large", true, "close"));
       break;
     }
-    if (!head) co_return;  // it has gone, or says nothing
+    if (!head) co_return;  // the client has closed, or is silent
     keep = co_await anyio::fail_after(10 * patience, answer(client, in, folder, *head));
   }
-  co_await client.aclose();  // so that what was sent arrives: for a second, what else comes is dropped
+  co_await client.aclose();  // so that sent bytes arrive: further input is discarded for a second
 }
 
 static anyio::task<> program(int folder, std::uint16_t port) {

@@ -30,7 +30,7 @@ constexpr auto make_context = anyio::mbedtls_context;
 
 constexpr std::uint64_t longest_page = 1 << 30;
 
-/// Prints the page and gives the status, such as 200.
+/// Prints the page and returns the status, such as 200.
 anyio::task<int> fetch(std::string ca, std::string host, std::uint16_t port, std::string path) {
   constexpr std::string_view protocols[] = {"http/1.1"};
   const auto context = co_await make_context({.ca_file = ca, .alpn = protocols});
@@ -43,8 +43,8 @@ anyio::task<int> fetch(std::string ca, std::string host, std::uint16_t port, std
   co_await server.send(request);
   anyio::buffered_stream in(server);
   const auto answer = co_await http::receive_answer(in);
-  // A page without a length ends with the stream. If somebody cuts the connection there is no close_notify,
-  // so the end is an error then, and half a page is not taken for a whole one.
+  // A page without a length ends with the stream. If an attacker cuts the connection there is no
+  // close_notify, so the end is an error, and half a page is not taken for a whole one.
   http::page page(stdout, longest_page);
   co_await http::receive_page(answer, in, page);
   co_await server.aclose();

@@ -1,5 +1,5 @@
-// An HTTP/1.1 server over TLS: tells those who ask for / or for what lies under /pages/ how they are
-// connected. See https_client.cpp for a client, or: curl --cacert CA https://localhost:PORT/
+// An HTTP/1.1 server over TLS: answers requests for / and below /pages/ with the settings of their
+// connection. See https_client.cpp for a client, or: curl --cacert CA https://localhost:PORT/
 //
 //   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/https_server.cpp -lssl -lcrypto -o
 //   https_server
@@ -27,7 +27,7 @@ constexpr auto make_context = anyio::mbedtls_context;
 #error "no TLS library: compile with -DANYIO_NET_OPENSSL or -DANYIO_NET_MBEDTLS"
 #endif
 
-/// What goes back, and whether another request may follow.
+/// The answer, and whether another request may follow.
 struct answer {
   std::string text;
   bool keep = false;
@@ -52,7 +52,7 @@ answer answer_to(std::string_view head, const anyio::tls_info& tls) {
   if (refused == 501) return compose("501 Not Implemented", "", true, "close");
   if (refused != 0) return compose("400 Bad Request", "", true, "close");
 
-  // Nobody reads bodies here, so nothing can follow one.
+  // Bodies are not read here, so no request can follow one.
   const bool has_body = r.body_size().value_or(0) != 0 || r.body_coding() != http::coding::none;
   const bool keep = !has_body && r.keeps_connection();
   const std::string_view connection = !keep ? "close" : r.is_http_1_0() ? "keep-alive" : "";
@@ -76,7 +76,7 @@ anyio::task<> talk(anyio::tls_stream client) {
   anyio::buffered_stream in(client);
   for (bool more = true; more;) {
     const auto head = co_await anyio::as_result(anyio::fail_after(30s, in.receive_until("\r\n\r\n", 16384)));
-    // A client may leave as it likes, since a request that was cut short has no end and is not answered.
+    // A client may close at any point, since an incomplete request has no end and is not answered.
     if (!head && head.error() != anyio::errc::delimiter_not_found) break;
     answer a =
         head ? answer_to(*head, tls) : compose("431 Request Header Fields Too Large", "", true, "close");
@@ -94,7 +94,7 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
   anyio::tls_listener listener(std::move(tcp), context);
   std::printf("listening on port %d\n", listener.listener().local_port());
   std::fflush(stdout);
-  // Failed handshakes come here, too.
+  // Failed handshakes are reported here too.
   complaints complain("https_server");
   co_await listener.serve(talk, [&complain](const anyio::error& e) { complain(e); },
                           {.max_connections = 1000, .max_handshakes = 1000});

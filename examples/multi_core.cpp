@@ -1,5 +1,5 @@
-// An echo server on all cores: one loop, one listener and one thread for each, which share a port and nothing
-// else. The kernel distributes the connections (socket(7), SO_REUSEPORT).
+// An echo server on all cores: each has its own loop, listener and thread, which share only a port. The
+// kernel distributes the connections (socket(7), SO_REUSEPORT).
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/multi_core.cpp -o multi_core && ./multi_core [port] [threads]
 #include "anyio_net.hpp"
@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-// A client is told which thread serves it, and hears its own bytes after that.
+// Tells a client which thread serves it, then echoes its bytes.
 static void serve_on(anyio::tcp_listener& listener, std::size_t number) {
   listener
       .serve([number](anyio::tcp_stream client) -> anyio::task<> {
@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
   const std::size_t count = asked == 0 ? 1 : asked;
 
   anyio::loop loop;
-  anyio::tcp_listener listener = open_or_exit(port);  // port 0 is the same for all from here on
+  anyio::tcp_listener listener = open_or_exit(port);  // from here on all use the port chosen for 0
   std::latch all_listen(static_cast<std::ptrdiff_t>(count));
   std::vector<std::thread> threads;
   for (std::size_t number = 1; number < count; ++number) {

@@ -1,5 +1,5 @@
 // Connects standard input and output with a socket of any kind, as nc does: TCP, UNIX, UDP, UNIX datagrams,
-// and TLS over TCP if it is compiled in; as client or as server for one client.
+// and TLS over TCP if compiled in; as client or as server for one client.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/net_cat.cpp -o net_cat
 //   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/net_cat.cpp -lssl -lcrypto -o net_cat    #
@@ -27,24 +27,20 @@ static constexpr std::string_view help =
     "usage: net_cat [OPTION...] HOST PORT\n"
     "       net_cat [OPTION...] --unix PATH\n"
     "\n"
-    "Sends standard input and writes what it receives to standard output, until both have ended. The end of "
-    "input\n"
-    "is passed on at once (half-close), the other direction goes on; TLS 1.2 cannot do that, so there it "
-    "ends half a\n"
-    "second after the last that came. When standard error is a terminal it shows how far a transfer of some "
-    "seconds\n"
-    "has come.\n"
+    "Sends standard input and writes received bytes to standard output, until both have ended. The end of\n"
+    "input is passed on at once (half-close), and the other direction continues; TLS 1.2 does not support\n"
+    "that, so there it ends half a second after the last received bytes. When standard error is a terminal,\n"
+    "the progress of longer transfers is shown there.\n"
     "\n"
-    "  --listen           wait for one client at HOST PORT or PATH instead; PORT 0: any that is free\n"
-    "  --datagram         UDP, or UNIX datagrams: each piece of input is one datagram. With --listen the "
-    "first that\n"
-    "                     comes says who the other one is. Ends with the input, or by Ctrl-C\n"
-    "  --tls              TLS over TCP; the server has to prove that it is HOST\n"
-    "  --ca FILE          whom to trust for that, instead of the system's authorities\n"
-    "  --certificate FILE, --key FILE    who this end is; a server must have them\n"
-    "  --insecure         take any certificate: for tests\n"
+    "  --listen           wait for one client at HOST PORT or PATH instead; PORT 0: any free one\n"
+    "  --datagram         UDP, or UNIX datagrams: each piece of input is one datagram. With --listen the\n"
+    "                     first datagram determines the peer. Ends with the input, or by Ctrl-C\n"
+    "  --tls              TLS over TCP; the server's certificate must be for HOST\n"
+    "  --ca FILE          the authorities to trust, instead of the system's\n"
+    "  --certificate FILE, --key FILE    this end's certificate and key; required of a server\n"
+    "  --insecure         accept any certificate: for tests\n"
     "\n"
-    "exit code: 0 when all went well, 1 if not (standard error says why), 2 for a wrong command line, 130 "
+    "exit code: 0 on success, 1 on failure (standard error says why), 2 for a wrong command line, 130\n"
     "after Ctrl-C\n";
 
 struct settings {
@@ -55,7 +51,7 @@ struct settings {
   settings() = default;
 };
 
-// How much has gone each way.
+// The number of bytes transferred in each direction.
 struct totals {
   std::uint64_t sent = 0, received = 0;
 };
@@ -65,7 +61,7 @@ struct totals {
 
 static constexpr std::size_t piece_size = 65536;
 
-// Shared with the helper, since it may outlive who asked.
+// Shared with the helper thread, since it may outlive the operation.
 struct piece {
   char bytes[piece_size];
   std::size_t size = 0;
@@ -74,7 +70,7 @@ struct piece {
 // Empty at the end.
 static anyio::task<std::shared_ptr<piece>> read_input(std::size_t at_most = piece_size) {
   auto p = std::make_shared<piece>();
-  auto call = [p, at_most] {  // has a name for g++ 12's sake: README warns of temporaries inside co_await
+  auto call = [p, at_most] {  // named because of g++ 12: README warns of temporaries inside co_await
     for (;;) {
       const ssize_t n = ::read(STDIN_FILENO, p->bytes, at_most);
       if (n < 0 && errno == EINTR) continue;
@@ -113,7 +109,7 @@ static anyio::task<> send_input(anyio::byte_stream& stream, totals& t) {
   const auto ended = co_await as_result(stream.send_eof());
   if (ended) co_return;
   if (ended.error() != anyio::errc::not_supported) co_await anyio::raise(ended.error());
-  // TLS 1.2 cannot end one direction alone, so the other end would wait for more: leave when it has become
+  // TLS 1.2 cannot close only one direction, so the peer would wait for more: leave when it has become
   // silent.
   for (std::uint64_t before = t.received + 1; before != t.received; co_await anyio::sleep(500ms))
     before = t.received;
@@ -139,7 +135,7 @@ static anyio::task<> exchange(anyio::byte_stream& stream, totals& t) {
 
 // --- datagrams
 
-// Socket has receive() and send(bytes) with whom it is connected.
+// Socket has receive(), and send(bytes) to the peer it is connected to.
 template <class Socket>
 static anyio::task<> exchange_datagrams(Socket& socket, totals& t) {
   anyio::task_group receiving;
@@ -156,10 +152,10 @@ static anyio::task<> exchange_datagrams(Socket& socket, totals& t) {
     co_await socket.send(anyio::const_buffer(p->bytes, p->size));
     t.sent += p->size;
   }
-  co_await anyio::move_on_after(500ms, receiving.join());  // an answer to the last one
+  co_await anyio::move_on_after(500ms, receiving.join());  // an answer to the last datagram
 }
 
-// The same where the other one is known by the first datagram.
+// For a server: the first datagram determines the peer.
 template <class Socket>
 static anyio::task<> answer_datagrams(Socket& socket, totals& t) {
   auto first = co_await socket.receive();
@@ -180,7 +176,7 @@ static anyio::task<> answer_datagrams(Socket& socket, totals& t) {
   co_await exchange_datagrams(connected, t);
 }
 
-// --- what the command line asks for
+// --- command line
 
 #if defined(ANYIO_NET_OPENSSL) || defined(ANYIO_NET_MBEDTLS)
 static anyio::result<std::shared_ptr<anyio::tls_context>> credentials(const settings& s) {
@@ -253,7 +249,7 @@ static anyio::task<> talk_udp(const settings& s, totals& t) {
   }
 }
 
-// A name of its own, so that it can be answered; it is removed at the end.
+// Bound to a name, so that the peer can answer; the file is removed at the end.
 struct own_name {
   std::string path;
   explicit own_name(std::string p) : path(std::move(p)) {}
@@ -281,7 +277,7 @@ static anyio::task<> talk(const settings& s, totals& t) {
   return s.datagram ? talk_udp(s, t) : talk_tcp(s, t);
 }
 
-// --- how far it has come, for a person who waits
+// --- progress
 
 static std::string amount(double bytes) {
   static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};

@@ -1,6 +1,6 @@
-// A pre-forking echo server: the parent listens and never serves, and each of its children serves with a loop
-// of its own, on the same listening socket. The parent starts a child in the place of one that has died, and
-// ends all of them on SIGTERM or SIGINT. When the parent is killed, the children end, too.
+// A pre-forking echo server: the parent listens and never serves, and each of its children serves with its
+// own loop, on the same listening socket. The parent replaces a child that has died, and ends all of them on
+// SIGTERM or SIGINT. If the parent is killed, the children end too.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/prefork_server.cpp -o prefork_server
 //   ./prefork_server [port] [workers]
@@ -21,7 +21,7 @@
 
 using namespace std::chrono_literals;
 
-// A client is told which process serves it, and hears its own bytes after that.
+// Tells a client which process serves it, then echoes its bytes.
 static anyio::task<> echo(anyio::tcp_stream client) {
   co_await client.send("process " + std::to_string(::getpid()) + "\n");
   for (;;) {
@@ -32,7 +32,7 @@ static anyio::task<> echo(anyio::tcp_stream client) {
 
 static anyio::task<> serve(int listening, int parent_lives, const sigset_t& mask) {
   auto end = co_await anyio::signal_receiver::open(SIGTERM, SIGINT);
-  ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);  // a signal that came since the fork is received
+  ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);  // a signal since the fork is received
   auto listener = co_await anyio::tcp_listener::from_fd(listening);
   co_await anyio::when_any(listener.serve(echo), end.receive(), anyio::wait_readable(parent_lives));
 }
@@ -40,11 +40,11 @@ static anyio::task<> serve(int listening, int parent_lives, const sigset_t& mask
 class prefork_server {
  public:
   explicit prefork_server(std::uint16_t port) {
-    // A descriptor of its own, which is in no loop's poller: the parent is not woken by connections.
+    // A separate descriptor that is in no loop's poller: connections do not wake the parent.
     auto listener = anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port}).value();
     port_ = listener.local_port();
     listening_.reset(::dup(listener.native_handles().front()));
-    // It has an end for the workers when the parent is gone.
+    // The workers see its end when the parent has ended.
     int ends[2];
     if (!listening_ || ::pipe(ends) != 0) std::perror("prefork_server"), std::exit(1);
     parent_lives_.reset(ends[0]);
@@ -56,7 +56,7 @@ class prefork_server {
     for (std::size_t i = 0; i < count; ++i) start_worker();
     std::cout << "listening on port " << port_ << std::endl;
     while (co_await signals.receive() == SIGCHLD) {
-      co_await anyio::sleep(100ms);  // workers that die at once do not keep the machine busy
+      co_await anyio::sleep(100ms);  // workers that die at once must not keep the machine busy
       const auto died = [](pid_t worker) { return ::waitpid(worker, nullptr, WNOHANG) == worker; };
       std::erase_if(workers_, died);
       while (workers_.size() < count) start_worker();
@@ -67,7 +67,7 @@ class prefork_server {
 
  private:
   void start_worker() {
-    // What is blocked here waits until the child receives it; else its inherited receiver would take it.
+    // Blocked signals wait until the child can receive them; else its inherited receiver would take them.
     sigset_t all, before;
     sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -82,12 +82,12 @@ class prefork_server {
     std::cout << "process " << child << " serves" << std::endl;
   }
 
-  // In the child, which inherits the parent's loop, and leaves it alone: run() makes a new one.
+  // In the child, which inherits the parent's loop, and does not use it: run() creates a new one.
   [[noreturn]] void work(const sigset_t& mask) {
     parent_.reset();
     const auto r = anyio::run(as_result(serve(listening_.release(), parent_lives_.get(), mask)));
     if (!r) std::cerr << r.error().message() << std::endl;
-    ::_exit(r ? 0 : 1);  // without the destructors of what is the parent's
+    ::_exit(r ? 0 : 1);  // without the destructors of the parent's objects
   }
 
   std::uint16_t port_ = 0;

@@ -1,5 +1,5 @@
-// An echo server that is given its sockets by who starts it (sd_listen_fds(3)): listening ones, TCP and UNIX,
-// and datagram ones, UDP and UNIX, any number of each.
+// An echo server that inherits its sockets from the process that starts it (sd_listen_fds(3)): listening
+// ones, TCP and UNIX, and datagram ones, UDP and UNIX, any number of each.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/socket_activation.cpp -o socket_activation
 //   systemd-socket-activate -l 1234 ./socket_activation
@@ -15,7 +15,7 @@
 
 static constexpr int first_descriptor = 3;
 
-// How many were passed to this process, and not to one that started it.
+// How many were passed to this process, and not to its parent.
 static int passed() {
   const char* process = std::getenv("LISTEN_PID");
   const char* count = std::getenv("LISTEN_FDS");
@@ -37,7 +37,7 @@ static anyio::task<> serve(anyio::unix_listener listener) {
   co_await listener.serve(echo<anyio::unix_stream>);
 }
 
-// A datagram cannot be sent back to everyone: a UNIX sender may have no name, or be gone.
+// Not every datagram can be answered: a UNIX sender may have no name, or be closed.
 template <class Socket>
 static anyio::task<> answer(Socket socket) {
   complaints complain("socket_activation");
@@ -48,7 +48,7 @@ static anyio::task<> answer(Socket socket) {
   }
 }
 
-// What a descriptor is, only the socket itself knows: each kind refuses the others', and leaves them alone.
+// Only the socket itself knows its kind: each from_fd rejects other kinds, and leaves them unchanged.
 static bool serve_descriptor(anyio::task_group& group, int fd) {
   if (auto tcp = anyio::tcp_listener::from_fd(fd)) {
     group.start_soon(serve(*std::move(tcp)));
@@ -67,8 +67,7 @@ static bool serve_descriptor(anyio::task_group& group, int fd) {
 static anyio::task<> serve_all(int count) {
   anyio::task_group group;
   for (int fd = first_descriptor; fd < first_descriptor + count; ++fd) {
-    if (!serve_descriptor(group, fd))
-      std::cerr << "descriptor " << fd << " is no socket that can be served\n";
+    if (!serve_descriptor(group, fd)) std::cerr << "descriptor " << fd << " is not a supported socket\n";
   }
   co_await group.join();
 }

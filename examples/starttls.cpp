@@ -1,5 +1,5 @@
-// A conversation that begins in clear and goes on encrypted, as mail servers have it (RFC 3207): a server
-// that knows EHLO, STARTTLS, NOOP and QUIT, and a client that insists on STARTTLS.
+// A conversation that begins in clear text and continues encrypted, as mail servers have it (RFC 3207): a
+// server that knows EHLO, STARTTLS, NOOP and QUIT, and a client that requires STARTTLS.
 //
 //   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/starttls.cpp -lssl -lcrypto -o starttls
 //   ./starttls server PORT CERTIFICATE KEY
@@ -32,16 +32,16 @@ constexpr auto make_context = anyio::mbedtls_context;
 #error "no TLS library: compile with -DANYIO_NET_OPENSSL or -DANYIO_NET_MBEDTLS"
 #endif
 
-/// One end of the conversation: a stream that changes from clear to encrypted, and its lines.
+/// One end of the conversation: a stream that changes from clear text to TLS, and its lines.
 struct conversation {
   explicit conversation(anyio::tcp_stream tcp)
       : stream(std::make_unique<anyio::tcp_stream>(std::move(tcp))), lines(*stream) {}
 
-  /// What came behind the last line in clear. If it were kept it would be taken for encrypted later, and
-  /// anybody on the way could have written it.
+  /// Bytes after the last line in clear text. If they were kept they would be taken for encrypted later, and
+  /// any attacker on the way could have written them.
   bool has_more_in_clear() const { return !lines.buffer().empty(); }
 
-  /// Whoever encrypts needs the stream for itself: the reader of lines lets go of it.
+  /// The handshake needs the whole stream: the reader of lines releases it.
   std::unique_ptr<anyio::byte_stream> take_stream() {
     lines = anyio::buffered_stream();
     return std::move(stream);
@@ -102,8 +102,8 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
 
 // ---- client -------------------------------------------------------------------------------------------
 
-/// Sends a command, if there is one, and reads the answer, of which only the last line has no hyphen behind
-/// its number. Gives all its lines; another number than the one that is hoped for is an error.
+/// Sends a command, if there is one, and reads the answer, of which only the last line has no hyphen after
+/// its number. Returns all its lines; a number other than the expected one is an error.
 anyio::task<std::string> ask(conversation& c, std::string command, std::string_view hoped_for) {
   if (!command.empty()) co_await c.stream->send(command + "\r\n");
   std::string lines;
@@ -122,17 +122,17 @@ anyio::task<> visit(std::string host, std::uint16_t port, std::string ca, std::s
   conversation c(co_await anyio::connect_tcp(host, port));
   co_await ask(c, "", "220");
   const auto abilities = co_await ask(c, "EHLO localhost", "250");
-  // Somebody on the way may have removed it: then there is nothing to say.
+  // An attacker may have removed it: then the client stops.
   if (abilities.find("STARTTLS\n") == abilities.npos)
     co_await anyio::raise(anyio::error(anyio::errc::not_supported, 0, "STARTTLS"));
   co_await ask(c, "STARTTLS", "220");
   if (c.has_more_in_clear())
-    co_await anyio::raise(anyio::error(anyio::errc::broken_resource, EPROTO, "more in clear after STARTTLS"));
+    co_await anyio::raise(anyio::error(anyio::errc::broken_resource, EPROTO, "clear text after STARTTLS"));
 
   auto tls = co_await anyio::tls_stream::wrap_client(c.take_stream(), context, {.server_name = name});
   std::printf("%s %s\n", tls.info().version.c_str(), tls.info().cipher.c_str());
   c.give_stream(std::move(tls));
-  const auto greeting = co_await ask(c, "EHLO localhost", "250");  // what was said in clear does not count
+  const auto greeting = co_await ask(c, "EHLO localhost", "250");  // facts from the clear text are ignored
   std::fputs(printable(greeting, true).c_str(), stdout);
   co_await ask(c, "QUIT", "221");
   co_await c.stream->aclose();

@@ -1,4 +1,4 @@
-// Logs lines to syslog: to this machine's over its UNIX datagram socket, or to a server over UDP (RFC 5424,
+// Logs lines to syslog: to the local one over its UNIX datagram socket, or to a server over UDP (RFC 5424,
 // 5426).
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/syslog.cpp -o syslog
@@ -18,12 +18,11 @@
 static constexpr std::string_view help =
     "usage: syslog [--server ADDRESS:PORT | --path PATH] [--tag TAG] [--severity SEVERITY] [MESSAGE...]\n"
     "\n"
-    "Logs MESSAGE, or without one each line of standard input, to the UNIX datagram socket PATH (/dev/log "
-    "is\n"
-    "assumed), or over UDP to a server. SEVERITY is emerg, alert, crit, err, warning, notice (assumed), info "
-    "or debug.\n"
+    "Logs MESSAGE, or without one each line of standard input, to the UNIX datagram socket PATH (default:\n"
+    "/dev/log), or over UDP to a server. SEVERITY is emerg, alert, crit, err, warning, notice (the\n"
+    "default), info or debug.\n"
     "\n"
-    "exit code: 0 if all was handed over, 1 if it could not be, 2 for a wrong command line\n";
+    "exit code: 0 if all messages were sent, 1 if not, 2 for a wrong command line\n";
 
 static constexpr std::array<std::string_view, 8> severities{"emerg",   "alert",  "crit", "err",
                                                             "warning", "notice", "info", "debug"};
@@ -56,14 +55,14 @@ static std::string line_of(const settings& s, std::string_view message) {
   return line.append(s.tag).append(" ").append(std::to_string(::getpid())).append(" - - ").append(message);
 }
 
-// Whatever sends datagrams.
+// Any socket that sends datagrams.
 template <class Socket>
 static anyio::task<> log_all(Socket socket, const settings& s) {
   if (!s.message.empty()) {
     co_await socket.send(line_of(s, s.message));
     co_return;
   }
-  // Reading blocks the loop, on which nothing else is; a file could not be waited for anyway.
+  // Reading blocks the loop, which runs nothing else; a file could not be waited for anyway.
   for (std::string line; std::getline(std::cin, line);) co_await socket.send(line_of(s, line));
 }
 

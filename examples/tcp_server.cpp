@@ -1,5 +1,5 @@
-// A TCP server: greets everyone by name. Each connection has a handler of its own; closing the stream,
-// at the end of the handler, ends the connection.
+// A TCP server that greets each client by name. Each connection has its own handler; closing the stream, at
+// the end of the handler, ends the connection.
 //
 //   g++ -std=c++20 -pthread -I. examples/tcp_server.cpp -o tcp_server && ./tcp_server [port]
 #include "anyio_net.hpp"

@@ -1,5 +1,5 @@
-// The echo server of echo_coroutine.cpp over TLS. With CLIENT_CA it serves only clients that show a
-// certificate from that authority.
+// The echo server of echo_coroutine.cpp over TLS. With CLIENT_CA it serves only clients with a certificate
+// from that authority.
 //
 //   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/tls_echo_server.cpp -lssl -lcrypto -o
 //   tls_echo

@@ -1,4 +1,4 @@
-// A UDP socket connected to one destination, which need not be named with each packet.
+// A UDP socket connected to one destination, which is not named with each packet.
 //
 //   g++ -std=c++20 -pthread -I. examples/udp_client.cpp -o udp_client && ./udp_client [host [port]]
 #include "anyio_net.hpp"

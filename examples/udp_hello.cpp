@@ -1,4 +1,4 @@
-// A UDP service: answers each packet with "Hello, " and what the packet held.
+// A UDP service: answers each packet with "Hello, " and the packet's content.
 //
 //   g++ -std=c++20 -pthread -I. examples/udp_hello.cpp -o udp_hello && ./udp_hello [port]
 #include "anyio_net.hpp"

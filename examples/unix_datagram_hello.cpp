@@ -1,5 +1,5 @@
-// The service of udp_hello.cpp over a UNIX datagram socket. A sender without a path cannot be answered,
-// so here errors are looked at instead of raised.
+// The service of udp_hello.cpp over a UNIX datagram socket. A sender without a path cannot be answered, so
+// errors are checked here instead of raised.
 //
 //   g++ -std=c++20 -pthread -I. examples/unix_datagram_hello.cpp -o unix_datagram_hello
 //   ./unix_datagram_hello [path]

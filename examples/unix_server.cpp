@@ -1,4 +1,4 @@
-// The server of tcp_server.cpp over a UNIX socket. The file that an ended server left is replaced.
+// The server of tcp_server.cpp over a UNIX socket. A file left by an earlier server is replaced.
 //
 //   g++ -std=c++20 -pthread -I. examples/unix_server.cpp -o unix_server && ./unix_server [path]
 #include "anyio_net.hpp"

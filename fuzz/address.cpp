@@ -1,6 +1,6 @@
-// Addresses from text and from raw socket addresses of any size. What parses is formatted to a text that
-// parses to the same; text and value are equal together; raw addresses are read within their size (which a
-// sanitizer sees, since the buffer has exactly that size), survive the way there and back, and UNIX names
+// Addresses from text and from raw socket addresses of any size. A parsed value is formatted to a text that
+// parses to an equal value; texts are equal exactly if values are; raw addresses are read within their size
+// (checked by a sanitizer, since the buffer has exactly that size), survive both conversions, and UNIX names
 // keep every byte.
 #include <algorithm>
 #include <cstddef>
@@ -53,7 +53,7 @@ void check_endpoint(const anyio::ip_endpoint& e) {
     FUZZ_CHECK(std::equal(bytes.begin() + 12, bytes.end(), back->address.bytes().begin()));
   } else if (back->address.is_v6() || e.address.is_v4()) {
     FUZZ_CHECK(back->address == e.address);
-  } else {  // mapped, with a scope that means nothing to IPv4
+  } else {  // mapped, with a scope that has no meaning for IPv4
     FUZZ_CHECK(std::equal(bytes.begin() + 12, bytes.end(), back->address.bytes().begin()));
   }
   // One byte less is too little.
@@ -61,7 +61,7 @@ void check_endpoint(const anyio::ip_endpoint& e) {
 }
 
 void check_text(std::string_view text) {
-  // A copy without a NUL behind it, so that a look beyond the end shows.
+  // A copy without a NUL after it, so that a read beyond the end is detected.
   const auto exact = std::make_unique<char[]>(text.size());
   std::copy(text.begin(), text.end(), exact.get());
   const std::string_view view(exact.get(), text.size());
@@ -73,7 +73,7 @@ void check_text(std::string_view text) {
   }
   if (const auto e = anyio::ip_endpoint::parse(view)) {
     check_endpoint(*e);
-    // Nothing else is read as an endpoint than an address, perhaps in brackets, a colon and a port.
+    // Only an address, perhaps in brackets, a colon and a port are parsed as an endpoint.
     FUZZ_CHECK(!anyio::ip_address::parse(view).has_value() || e->address.is_v6());
   } else {
     FUZZ_CHECK(e.error() == anyio::errc::invalid_argument);
@@ -81,7 +81,7 @@ void check_text(std::string_view text) {
 }
 
 void check_raw(std::span<const std::uint8_t> bytes, socklen_t said) {
-  // As the kernel does, the size may count what did not fit; then the whole structure is there.
+  // As in the kernel, the size may include bytes that did not fit; then the whole structure is present.
   const std::size_t kept =
       std::max<std::size_t>(bytes.size(), said > sizeof(sockaddr_un) ? sizeof(sockaddr_un) : said);
   const auto exact = std::make_unique<std::uint8_t[]>(kept);
@@ -114,7 +114,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::input in(data, size);
   const unsigned how = in.byte();
   const auto rest = in.take(in.size());
-  if (how == 'r') {  // raw: the size that is said, then the structure
+  if (how == 'r') {  // raw: the stated size, then the structure
     fuzz::input raw(rest);
     const auto said = static_cast<socklen_t>(raw.byte());
     check_raw(raw.take(raw.size()), said);

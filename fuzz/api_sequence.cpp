@@ -1,5 +1,5 @@
-// Programs of calls of the public interface on a simulated network with faults, against a model of what may
-// come of them: support/api_program.hpp says what holds.
+// Programs of calls of the public interface on a simulated network with faults, compared with a model of the
+// possible results: support/api_program.hpp lists its rules.
 #include "support/api_program.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -1,7 +1,7 @@
-// Reads by length and by delimiter from the same bytes in two chunkings give the same, which is what a model
-// that knows no chunks says: limits are honoured, a failed or cancelled read leaves every byte, and what was
-// read ahead lies in `buffer()`. The one thing that depends on what was read ahead, and so on chunks, is a
-// delimiter beyond the limit; the model takes it from `buffer()` as it was before the call.
+// Reads by length and by delimiter from the same bytes in two chunkings return equal results, which are those
+// of a model without chunks: limits are honoured, a failed or cancelled read keeps every byte, and bytes read
+// ahead are in `buffer()`. Only a delimiter beyond the limit depends on the bytes read ahead, and so on
+// chunks; the model takes them from `buffer()` before the call.
 #include <algorithm>
 #include <chrono>
 #include <string>
@@ -13,7 +13,7 @@
 
 namespace {
 
-/// What the calls gave: each as text.
+/// The results of the calls, as texts.
 using outcomes = std::vector<std::string>;
 
 class reading {
@@ -32,7 +32,7 @@ class reading {
   }
 
   outcomes seen;
-  bool beyond_limit = false;  // a delimiter counted only because it was buffered
+  bool beyond_limit = false;  // a delimiter found only because it was buffered
 
  private:
   anyio::task<> write(anyio::memory_stream& to) {
@@ -57,7 +57,7 @@ class reading {
       case 1: co_await until(s, program_.length(600)); break;
       case 2: co_await exactly(s, program_.length(900)); break;
       case 3: co_await exactly_into(s, program_.length(900)); break;
-      case 4: {  // given up after a while, it has given nothing, and the next one gives all
+      case 4: {  // cancelled after a while, it has returned nothing, and the next one returns all
         const auto limit = std::chrono::microseconds(program_.byte());
         const std::size_t wanted = program_.length(900);
         auto r = co_await anyio::as_result(anyio::move_on_after(limit, s.receive_exactly(wanted)));
@@ -66,14 +66,14 @@ class reading {
         if (r && !*r && wanted <= rest().size()) co_await exactly_quietly(s, wanted);
         break;
       }
-      case 5: {  // as much as comes, which is the chunks' matter
+      case 5: {  // as much as arrives, which depends on the chunks
         if (rest().empty()) break;
         const std::size_t most = 1 + program_.length(300);
         const std::string got = co_await s.receive(most);
         FUZZ_CHECK(!got.empty() && got.size() <= most);
         FUZZ_CHECK(before == 0 || got.size() <= before);
         take(got);
-        // Both chunkings are to go on at the same place.
+        // Both chunkings must continue at the same place.
         co_await exactly_quietly(s, most - got.size());
         break;
       }
@@ -168,7 +168,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   reading second(all, fuzz::input(program), fuzz::input(chunks.subspan(half)));
   fuzz::check(anyio::sim::run(fuzz::new_options(), first.run()));
   fuzz::check(anyio::sim::run(fuzz::new_options(), second.run()));
-  // A delimiter beyond the limit takes another way by what was read ahead; all that follows may differ.
+  // A delimiter beyond the limit may give different results, depending on the bytes read ahead; all later
+  // results may differ.
   if (!first.beyond_limit && !second.beyond_limit) FUZZ_CHECK(first.seen == second.seen);
   return 0;
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds all fuzz targets in the manner of OSS-Fuzz: with $CXX, $CXXFLAGS and $LIB_FUZZING_ENGINE into $OUT,
+# Builds all fuzz targets as OSS-Fuzz does: with $CXX, $CXXFLAGS and $LIB_FUZZING_ENGINE into $OUT,
 # each with its seed corpus and its dictionary beside it. All of these may be missing:
 #
 #   fuzz/build.sh [TARGET...]                          libFuzzer where $CXX has it, else a plain main
-#   LIB_FUZZING_ENGINE=standalone CXX=g++ fuzz/build.sh   a plain main: replays files, makes random input
+#   LIB_FUZZING_ENGINE=standalone CXX=g++ fuzz/build.sh   a plain main: replays files, creates random input
 #   CXX=afl-clang-fast++ LIB_FUZZING_ENGINE=standalone fuzz/build.sh   for AFL++
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,7 +1,8 @@
-// Descriptors in messages. Raw control data of any content is read within its size, and gives what a plain
-// walk over it gives. On a simulated UNIX stream, whatever is sent, taken, taken too little of, cancelled or
-// closed with descriptors on their way: what arrives comes in order and is owned, what does not is closed,
-// more than was asked for is `fds_truncated`, and at the end no descriptor is left.
+// Descriptors in messages. Raw control data of any content is read within its size, with the same result as a
+// plain walk over it. On a simulated UNIX stream, with any sends, receives with and without enough room,
+// cancellations and closes while descriptors are in flight: everything arrives in order and is owned,
+// everything else is closed, more descriptors than requested are `fds_truncated`, and at the end no
+// descriptor is open.
 #include <array>
 #include <cstring>
 #include <memory>
@@ -25,7 +26,7 @@ bool take_descriptors(backend& system, void* control, std::size_t size, std::vec
 
 namespace {
 
-/// The descriptors in control data, as cmsg(3) tells how to walk it.
+/// The descriptors in control data, by the walk that cmsg(3) describes.
 std::vector<int> descriptors_in(std::span<const std::uint8_t> control) {
   std::vector<int> found;
   std::size_t at = 0;
@@ -46,7 +47,7 @@ std::vector<int> descriptors_in(std::span<const std::uint8_t> control) {
 }
 
 void check_raw(fuzz::input in) {
-  // Headers that are nearly right are worth more than noise.
+  // Headers that are nearly right find more than noise.
   std::vector<std::uint8_t> control;
   while (!in.empty() && control.size() < 600) {
     const unsigned how = in.byte();
@@ -72,7 +73,7 @@ void check_raw(fuzz::input in) {
   FUZZ_CHECK(anyio::detail::take_descriptors(system, exact.get(), control.size(), owned));
   std::vector<int> numbers;
   for (anyio::unique_fd& fd : owned)
-    numbers.push_back(fd.release());  // they mean nothing, and are not closed
+    numbers.push_back(fd.release());  // they have no meaning, and are not closed
   FUZZ_CHECK(numbers == descriptors_in(control));
 }
 anyio::task<> read_raw(fuzz::input in) {
@@ -112,7 +113,7 @@ class exchange {
         check(r);
         break;
       }
-      case 7: {  // a plain receive closes what comes with its bytes
+      case 7: {  // a plain receive closes descriptors that arrive with its bytes
         all_are_taken_ = false;
         auto r = co_await anyio::as_result(
             anyio::move_on_after(std::chrono::seconds(0), to_.receive(1 + in_.length(300))));
@@ -125,7 +126,7 @@ class exchange {
         all_are_taken_ = false;
         in_.flag() ? from_.close() : to_.close();
         break;
-      case 11: {  // one that waits, and is given up
+      case 11: {  // a pending one that is cancelled
         const std::size_t most = 1 + in_.byte();
         auto waiting = to_.receive_fds(10, most);
         waiting.start([this, most](anyio::result<anyio::fd_message> r) { arrived(std::move(r), 10, most); });
@@ -159,7 +160,7 @@ class exchange {
     for (std::size_t i = 0; i < count; ++i) {
       const unsigned which = in_.byte();
       if (which == 1 && from_) {
-        fds.push_back(from_.native_handle());  // the very stream that it goes through
+        fds.push_back(from_.native_handle());  // the same stream that it is sent through
       } else if (which == 2 && to_) {
         fds.push_back(to_.native_handle());
       } else if (which < 128 || held_.empty()) {
@@ -179,7 +180,7 @@ class exchange {
       FUZZ_CHECK(!r && r.error() == anyio::errc::invalid_argument);
       co_return;
     }
-    if (!r || !*r) {  // descriptors may have gone, or not
+    if (!r || !*r) {  // descriptors may have been sent, or not
       all_are_taken_ = false;
       check(r);
       co_return;
@@ -221,7 +222,7 @@ class exchange {
       received_.push_back(std::move(fd));
     }
   }
-  /// After nothing was lost by intent, all that was sent is there.
+  /// If nothing was lost on purpose, all sent bytes have arrived.
   anyio::task<> take_the_rest() {
     while (taken_ < sent_.size()) {
       auto r = co_await anyio::as_result(to_.receive_fds(4000, 253));

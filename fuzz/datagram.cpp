@@ -1,7 +1,7 @@
-// Datagrams by plans, over UDP and UNIX sockets, with loss, duplicates, reordering, buffers that are too
-// small, empty ones and refusals. Whatever arrives is one datagram that was sent, whole, or its beginning
-// and said to be truncated; it comes no more often than faults allow, and without them in order and complete.
-// A socket outlives every error: after all of it a last datagram goes through.
+// Planned datagrams over UDP and UNIX sockets, with loss, duplicates, reordering, buffers that are too small,
+// empty datagrams and refusals. Each received datagram is one that was sent, whole or truncated and marked
+// so; it arrives no more often than the faults allow, and without faults all arrive in order. A socket
+// survives every error: at the end a last datagram arrives.
 #include <array>
 #include <chrono>
 #include <optional>
@@ -38,7 +38,7 @@ class traffic {
     int arrived = 0;
   };
 
-  /// An empty one, or one that begins with its number.
+  /// An empty datagram, or one that begins with its number.
   const std::string& next(std::size_t most) {
     const std::size_t size = in_.length(most);
     std::string bytes = fuzz::payload(static_cast<std::uint8_t>(sent_.size()), 0, size);
@@ -46,7 +46,7 @@ class traffic {
     sent_.push_back({std::move(bytes)});
     return sent_.back().bytes;
   }
-  /// A receiver that keeps more than a system's buffer holds loses what comes then.
+  /// A receiver that queues more than a system's buffer holds loses later datagrams.
   void note_load() {
     std::size_t waiting = 0;
     for (const message& m : sent_) waiting += m.arrived != 0 ? 0 : m.bytes.size();
@@ -57,7 +57,7 @@ class traffic {
       if (!truncated) return m.bytes == bytes;
       return bytes.size() == room && m.bytes.size() > room && m.bytes.starts_with(bytes);
     };
-    // Of several that look the same, the one that has come least often.
+    // Of several equal ones, the one that has arrived least often.
     message* best = nullptr;
     for (std::size_t i = disordered_ ? 0 : next_; i < sent_.size(); ++i) {
       if (is_it(sent_[i]) && (best == nullptr || sent_[i].arrived < best->arrived)) best = &sent_[i];
@@ -200,7 +200,7 @@ class traffic {
     anyio::connected_udp_socket from = std::move(*made);
     std::optional<anyio::udp_socket> to;
     disordered_ = disordered_ || lossy_;
-    lossy_ = true;  // nobody may be there
+    lossy_ = true;  // there may be no receiver
     for (int calls = 0; calls < 60 && !in_.empty(); ++calls) {
       switch (in_.byte() % 5) {
         case 0: {
@@ -213,7 +213,7 @@ class traffic {
         case 1:
           if (to) co_await receive(*to, false);
           break;
-        case 2: {  // refusals come this way
+        case 2: {  // refusals are returned this way
           auto r = co_await anyio::as_result(anyio::move_on_after(1us, from.receive()));
           FUZZ_CHECK(!r || !*r);
           if (!r) check_failure(r.error(), true);
@@ -236,7 +236,7 @@ class traffic {
       to = std::move(*opened);
     }
     co_await drain(*to, false);
-    auto stale = co_await anyio::as_result(from.send("first"));  // may be told of a refusal, once
+    auto stale = co_await anyio::as_result(from.send("first"));  // may report a refusal, once
     if (!stale) check_failure(stale.error(), true);
     co_await from.send("last");
     std::string got;

@@ -1,5 +1,5 @@
-// The same input gives the same run: two runs of a program of calls agree in the trace of the simulated
-// system, in what the program saw, in time, and in how they ended; and a run repeats from its choices.
+// The same input repeats the same run: two runs of a program of calls agree in the trace of the simulated
+// system, in the program's observations, in time, and in their end; and a run repeats from its choices.
 #include "support/api_program.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -5,7 +5,7 @@ FUZZ_LONG_SECONDS ?= 120
 FUZZ_TARGETS ?= $(patsubst fuzz/%.cpp,%,$(sort $(wildcard fuzz/*.cpp)))
 FUZZ_SUPPORT := $(wildcard fuzz/support/*.hpp) $(EXAMPLE_SUPPORT)
 
-# Each way of building has a folder of its own, and a main or an engine.
+# Each kind of build has its own directory, and a main or an engine.
 FUZZ_SANITIZERS := -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 fuzz_compiler.fuzz := $(CLANGXX)
 fuzz_flags.fuzz := -O1 $(FUZZ_SANITIZERS) -fno-sanitize=function -fsanitize=fuzzer-no-link
@@ -19,7 +19,7 @@ fuzz_engine.fuzz-clang := build/fuzz-clang/standalone_main.o
 fuzz_compiler.fuzz-afl := afl-clang-fast++
 fuzz_flags.fuzz-afl := -O1 -g1
 fuzz_engine.fuzz-afl := build/fuzz-afl/standalone_main.o
-# By parts, so that coverage is told for each.
+# By parts, so that coverage is reported for each.
 fuzz_compiler.fuzz-coverage := $(CLANGXX)
 fuzz_flags.fuzz-coverage := -O1 -g1 -fprofile-instr-generate -fcoverage-mapping -Ibuild/include
 fuzz_engine.fuzz-coverage := build/fuzz-coverage/standalone_main.o
@@ -58,7 +58,7 @@ fuzz: $(FUZZ_TARGETS:%=build/fuzz/%) ## run all fuzz targets for FUZZ_SECONDS ea
 	@fuzz/run.sh build/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 .PHONY: fuzz-long
-fuzz-long: $(FUZZ_TARGETS:%=build/fuzz/%) ## the same, FUZZ_LONG_SECONDS each
+fuzz-long: $(FUZZ_TARGETS:%=build/fuzz/%) ## run all fuzz targets for FUZZ_LONG_SECONDS each
 	@fuzz/run.sh build/fuzz $(FUZZ_LONG_SECONDS) $(FUZZ_TARGETS)
 
 .PHONY: fuzz-replay
@@ -84,7 +84,7 @@ fuzz-afl: ## a short run of one target by AFL++, if it is installed
 	grep -q '^saved_crashes *: 0' build/fuzz-afl/findings/default/fuzzer_stats
 
 .PHONY: fuzz-coverage
-fuzz-coverage: $(FUZZ_TARGETS:%=build/fuzz-coverage/%) ## what of src/ the corpora reach, those of `make fuzz` included
+fuzz-coverage: $(FUZZ_TARGETS:%=build/fuzz-coverage/%) ## coverage of src/ by the corpora, those of `make fuzz` included
 	@rm -f build/fuzz-coverage/*.profraw
 	@for t in $(filter-out protocol_bug,$(FUZZ_TARGETS)); do \
 	  LLVM_PROFILE_FILE=build/fuzz-coverage/$$t.profraw build/fuzz-coverage/$$t \

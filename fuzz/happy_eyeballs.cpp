@@ -1,8 +1,8 @@
-// Connecting to a name with several addresses, each with a fate of its own: it answers or refuses after a
-// while, is silent for days, or fails at once. A model of RFC 8305 says who is tried when (families
-// interleaved in the resolver's order, the next after the delay or as soon as one fails), who wins and when,
-// and that otherwise the error of the first one tried comes. Just one connection survives, the losers' are
-// closed, and cancelled at any moment nothing is left.
+// Connecting to a name with several addresses, each with its own behaviour: it answers or refuses after a
+// while, is silent for days, or fails at once. A model of RFC 8305 says which address is tried when (families
+// interleaved in the resolver's order, the next after the delay or as soon as one fails), which one wins and
+// when, and that otherwise the error is that of the first address tried. Exactly one connection survives, the
+// others are closed, and cancelling at any moment leaks nothing.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -29,7 +29,7 @@ struct place {
 
 constexpr std::uint16_t port = 443;
 
-/// What is to come of it.
+/// The expected result.
 struct forecast {
   std::vector<duration> starts;    // of attempts, in order
   std::vector<std::size_t> order;  // of places
@@ -37,7 +37,7 @@ struct forecast {
   duration end{};
 };
 
-/// Families take turns, beginning with that of the first.
+/// Families alternate, beginning with that of the first address.
 std::vector<std::size_t> interleaved(const std::vector<place>& places) {
   std::vector<std::size_t> first, other, all;
   for (std::size_t i = 0; i < places.size(); ++i)
@@ -96,7 +96,7 @@ struct starts_seen {
   std::vector<std::size_t> order;
 };
 
-/// Called once an attempt begins, in order.
+/// Called when an attempt begins, in order.
 int prepare(int, void* data) {
   auto& seen = *static_cast<starts_seen*>(data);
   const std::size_t attempt = seen.times.size();
@@ -133,7 +133,7 @@ std::vector<place> places_of(fuzz::input& in) {
     bytes[15] = static_cast<std::byte>(serial);
     p.address = (b & 1) != 0 ? anyio::ip_address::v4(0x0a000000 + static_cast<std::uint32_t>(serial))
                              : anyio::ip_address::v6(std::span<const std::byte, 16>(bytes));
-    // Odd enough that no two things happen at once.
+    // Odd enough that no two events coincide.
     p.round_trip = 2 * (std::chrono::milliseconds(in.byte() * 4) + std::chrono::nanoseconds(1 << serial));
     if (p.what == fate::silent) p.round_trip = 48h + 2 * std::chrono::nanoseconds(1 << serial);
     ++serial;
@@ -186,7 +186,7 @@ anyio::task<> connect(fuzz::input in) {
     if (r) {
       FUZZ_CHECK(r->remote_endpoint() == (anyio::ip_endpoint{places[*expected.winner].address, port}));
       FUZZ_CHECK(network.open_descriptors() >= before + 1);
-      co_await anyio::sleep(200h);  // to whoever was reached, a loser says that it goes
+      co_await anyio::sleep(200h);  // a losing attempt sends its end to the peer it reached
       FUZZ_CHECK(open == 1);
       co_await r->send("x");
       r->close();

@@ -1,7 +1,7 @@
-// A protocol of one's own that is read by hand: the reader of HTTP heads in examples/support. Whatever bytes
-// come, in whatever pieces, a server finds the requests that lie in them, and no others; a reader that
-// forgives more sees the same lengths and hosts in whatever the strict one accepts, so that no request can
-// hide another; and nothing that is accepted holds a control character.
+// A custom protocol that is parsed by hand: the reader of HTTP heads in examples/support. Whatever bytes
+// arrive, in whatever pieces, a server finds exactly the requests they contain; a more tolerant reader sees
+// the same lengths and hosts in everything that the strict one accepts, so that no request can hide another;
+// and nothing accepted contains a control character.
 #include "examples/support/http_head.hpp"
 
 #include <algorithm>
@@ -13,15 +13,15 @@
 
 namespace {
 
-/// What a server has read: each request as text.
+/// The requests that a server has read, as texts.
 struct outcomes {
   std::vector<std::string> requests;
-  bool whole = false;  // up to the end of the stream, or to a request that was refused
+  bool whole = false;  // up to the end of the stream, or to a rejected request
 };
 
-constexpr std::size_t most = 1 << 20;  // what was read ahead counts beyond a limit, so none is met here
+constexpr std::size_t most = 1 << 20;  // bytes read ahead count beyond a limit, so no limit is reached here
 
-/// The values of a field to a reader that takes CR or LF for an end of line, and blanks around names.
+/// The values of a field for a reader that accepts CR or LF as a line end, and spaces around names.
 std::vector<std::string_view> forgiving(std::string_view head, std::string_view name) {
   std::vector<std::string_view> values;
   while (!head.empty()) {
@@ -51,7 +51,7 @@ void check_lengths(const http::head& h, std::string_view text) {
   FUZZ_CHECK(is_clean(text));
 }
 
-/// Reads one, and says what it is; a body, if it may be followed by another.
+/// Reads one request, and describes it; a body, if another request may follow it.
 std::string read(std::string_view text, std::size_t& body) {
   http::request r;
   const int refused = r.read(text);
@@ -68,7 +68,7 @@ std::string read(std::string_view text, std::size_t& body) {
 
 bool is_last(std::string_view request) { return !request.ends_with(" keep"); }
 
-/// What lies in the bytes, when they are all there.
+/// The requests in the bytes, when all are present.
 outcomes expected_of(std::string_view bytes) {
   outcomes all;
   for (std::size_t end = bytes.find("\r\n\r\n"); end != bytes.npos; end = bytes.find("\r\n\r\n")) {
@@ -112,7 +112,7 @@ void check_answer(std::string_view text) {
   http::answer a;
   if (a.read(std::string(text)) != nullptr) return;
   FUZZ_CHECK(a.status() >= 100 && a.status() <= 999);
-  FUZZ_CHECK(a.text().size() == text.size());  // long fields are put together in their place
+  FUZZ_CHECK(a.text().size() == text.size());  // long fields are joined in place
   check_lengths(a, a.text());
 }
 

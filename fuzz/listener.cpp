@@ -1,7 +1,7 @@
 // A listener that meets errors: descriptors, memory and buffers run out for a while, again and again, and
-// connections are reset before they are accepted, under plans of clients that come and go. It survives all of
-// it; while it cannot accept it does not spin: wake-ups are bounded by what happens and by one for each tenth
-// of a second; and once the trouble is over everybody who waits is served, and so is a newcomer.
+// connections are reset before they are accepted, with planned clients. It survives all of it; while it
+// cannot accept it does not spin: wake-ups are bounded by the number of events plus one per tenth of a
+// second; and after the faults every waiting client is served, and so is a new one.
 #include <array>
 #include <chrono>
 #include <optional>
@@ -98,7 +98,7 @@ struct plan {
       switch (in.byte() % 6) {
         case 0: clients.start_soon(client(false, answered)); break;
         case 1: clients.start_soon(client(true, answered)); break;
-        case 2: {  // trouble of a kind
+        case 2: {  // one kind of fault
           const unsigned b = in.byte();
           anyio::sim::faults f;
           if ((b & 1) != 0) f.accept_exhausted = (b & 2) != 0 ? 1 : 0.3;
@@ -110,7 +110,7 @@ struct plan {
         }
         case 3: anyio::sim::heal(); break;
         case 4: co_await anyio::sleep(std::chrono::milliseconds(in.byte())); break;
-        case 5: {  // nothing but the exhaustion, for long
+        case 5: {  // only the exhaustion, for long
           co_await anyio::sleep(1s);
           anyio::sim::faults f;
           f.accept_exhausted = 1;
@@ -119,7 +119,7 @@ struct plan {
           co_await anyio::sleep(1s);
           const std::uint64_t before = wake_ups;
           co_await anyio::sleep(10s);
-          FUZZ_CHECK(wake_ups - before <= 100 + 60 * 20);  // connecting goes on, with pauses of its own
+          FUZZ_CHECK(wake_ups - before <= 100 + 60 * 20);  // connecting continues, with its own pauses
           anyio::sim::heal();
           break;
         }

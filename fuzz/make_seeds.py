@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seed inputs in fuzz/corpus that are made by hand, one file for each thing shown.
+"""Writes the hand-made seed inputs in fuzz/corpus, one file for each case.
 
 Inputs are programs of bytes; what they mean is said by the target's source. Files named regress-* are
 kept as they were found, and not written here.

@@ -1,5 +1,5 @@
-// Text of others that goes to a terminal holds no control character, whatever it held; text that was fit is
-// left as it was; and text in pieces gives what it gives as a whole.
+// Foreign text that is written to a terminal contains no control character, whatever it contained; safe text
+// is unchanged; and text in pieces gives the same output as the whole.
 #include "examples/support/printable.hpp"
 
 #include <string>
@@ -15,7 +15,7 @@ void check_clean(std::string_view shown, bool lines) {
     if (lines && size == 0)
       size = shown[0] == '\n' || shown[0] == '\t' ? 1 : shown.starts_with("\r\n") ? 2 : 0;
     FUZZ_CHECK(size != 0 && size <= shown.size());
-    // The two controls of eight bits that terminals obey also as UTF-8, for one who reads byte by byte.
+    // The two 8-bit controls that terminals accept also as UTF-8, for a terminal that reads byte by byte.
     FUZZ_CHECK(!shown.starts_with("\xc2\x9b") && !shown.starts_with("\xc2\x9d"));
     shown.remove_prefix(size);
   }

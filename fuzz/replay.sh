@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Replays the seed corpora by plain mains, and shows that each of corpus-bugs ends its target by an abort:
+# Replays the seed corpora with plain mains, and checks that each input of corpus-bugs aborts its target:
 # replay.sh FOLDER TARGET...
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit

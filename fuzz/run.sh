@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs libFuzzer targets one after another: run.sh FOLDER SECONDS TARGET...
 #
-# What is new goes into FOLDER/corpus, what crashes into FOLDER/crashes. Prints one line for each target,
-# with executions per second. protocol_bug is to be found guilty, all others not.
+# New inputs go into FOLDER/corpus, crashing ones into FOLDER/crashes. Prints one line for each target,
+# with executions per second. protocol_bug must crash, all others must not.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 folder=$1 seconds=$2

@@ -1,6 +1,6 @@
-// Any script of system calls gives the same on the simulated network as on the machine, whose loopback and
-// temporary folder this target uses. tests/simulation/test_sim_system.cpp says what is left out of the
-// comparison.
+// Any script of system calls has the same results on the simulated network as on the machine, whose loopback
+// and temporary directory this target uses. tests/simulation/test_sim_system.cpp lists what the comparison
+// leaves out.
 #include "tests/support/system_script.cpp"
 #include "tests/support/temp_dir.hpp"
 

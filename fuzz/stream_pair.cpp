@@ -1,7 +1,7 @@
 // One flow of bytes each way between two connected ends, TCP, UNIX or memory, plain or under TLS (the driver,
-// with an engine that is cheap), by a plan of chunks, under faults. What is received is a prefix of what was
-// sent, at every moment; once the network has healed all of it comes, unless a fault reset the connection;
-// the end comes only after the sender has made one, and behind the last byte.
+// with a cheap engine), in planned chunks, under faults. The received bytes are always a prefix of the sent
+// ones; once the network has recovered all arrive, unless a fault reset the connection; the end is reported
+// only after the sender has ended, and after the last byte.
 #include <array>
 #include <chrono>
 #include <optional>
@@ -34,7 +34,7 @@ class transfer {
     both.start_soon(read(*a_, flows_[1]));
     both.start_soon(heal_later());
     co_await both.join();
-    // Whoever was not reset has all of it.
+    // An end without a reset has all bytes.
     const bool broken = flows_[0].broken || flows_[1].broken;
     FUZZ_CHECK(!broken || may_reset_);
     for (const flow& f : flows_) {
@@ -46,9 +46,9 @@ class transfer {
  private:
   struct flow {
     std::uint8_t number;
-    std::uint64_t sent = 0;  // given to a send
+    std::uint64_t sent = 0;  // passed to a send
     std::uint64_t received = 0;
-    bool over = false;  // the sender has begun to end it
+    bool over = false;  // the sender has started to end it
     bool ended = false;
     bool broken = false;
   };
@@ -150,7 +150,7 @@ class transfer {
         const auto r = co_await anyio::as_result(s.receive(anyio::mutable_buffer(room.data(), most)));
         if (r) got = std::string_view(room.data(), *r);
         if (!r) failure = r.error();
-      } else {  // a receive that is given up loses nothing
+      } else {  // a cancelled receive loses nothing
         auto r =
             co_await anyio::as_result(anyio::move_on_after(std::chrono::microseconds(how), s.receive(most)));
         if (!r) failure = r.error();
@@ -189,7 +189,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   o.choices = in.take_tail(in.byte());
   transfer t(in, o.faults.reset > 0);
   const anyio::sim::report r = anyio::sim::run(o, t.run());
-  // Connecting may fail; nothing else may.
+  // Only connecting may fail.
   if (!r.failure || r.failure->operation() == "simulation") return fuzz::check(r), 0;
   FUZZ_CHECK(*r.failure == anyio::errc::os_error);
   FUZZ_CHECK(r.leaked_handles == 0);

@@ -1,7 +1,7 @@
-// Programs of deadlines. The heap of timers against a sorted model: what is due comes out in the order of
-// deadlines, equal ones as they were armed, none before its time, none that was cancelled; first() is the
-// earliest. Then sleeps through the public interface, durations without bounds among them: none ends early,
-// none late, the extremes saturate, and a cancelled one never ends.
+// Programs of deadlines. The heap of timers is compared with a sorted model: due timers come out in the order
+// of deadlines, equal ones in the order of arming, none early, none that was cancelled; first() is the
+// earliest. Then sleeps through the public interface, also with unlimited durations: none ends early, none
+// late, the extremes saturate, and a cancelled one never ends.
 #include <algorithm>
 #include <array>
 #include <chrono>

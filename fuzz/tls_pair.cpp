@@ -1,7 +1,7 @@
-// A TLS client and a TLS server over a wire that the input rules: what is written, how it is cut, closed,
-// truncated or changed on its way. What is read is always a prefix of what was written; a wire that nobody
-// touched brings all of it; one that was cut off is never an orderly end, and one that was changed is an
-// error or nothing, never other data.
+// A TLS client and a TLS server over a wire that the input controls: what is written, and how it is split,
+// closed, truncated or changed on the way. The bytes read are always a prefix of those written; an unchanged
+// wire delivers all of them; a truncated one is never an orderly end, and a changed one is an error or
+// nothing, never other data.
 #include <array>
 #include <string>
 #include <vector>
@@ -47,7 +47,7 @@ class connection {
 
  private:
   static constexpr std::size_t capacity = 400000;
-  struct wire {                    // towards the end of the same number
+  struct wire {                    // towards the end with the same number
     std::vector<std::byte> bytes;  // never moves
     std::size_t delivered = 0;
     bool touched = false;
@@ -71,7 +71,7 @@ class connection {
         w.touched = true;
         break;
       }
-      case 7:  // cut off, before all has come or between two records
+      case 7:  // truncated, in the middle or between two records
         ends_[side].pipe_.rx_eof = true;
         wires_[side].touched = true;
         pump(side);
@@ -98,7 +98,7 @@ class connection {
       FUZZ_CHECK(e.received == plain);
     }
     FUZZ_CHECK(!e.truncated || !e.closed);
-    // Nothing fails by itself.
+    // Nothing fails without a cause.
     FUZZ_CHECK(!e.failed || wires_[0].touched || wires_[1].touched);
   }
   void deliver(std::size_t side, std::size_t size) {

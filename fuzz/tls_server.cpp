@@ -1,7 +1,7 @@
 // Bytes from the wire for a TLS server's engine, with randomness and the date from the simulation, so that a
-// client's recorded answers still fit. It ends, with a bounded output for what it took; there is no plaintext
-// before the handshake is over; it asks for more only when it has none; what fails says why; and an end
-// without close_notify is told.
+// client's recorded answers still match. It ends, with a bounded output for its input; there is no plaintext
+// before the end of the handshake; it requests more only when it has none; a failure has a reason; and an end
+// without close_notify is reported.
 #include "support/tls_wire.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Joins the parts in src/ into one header, anyio_net.hpp, and keeps the layers honest.
+"""Joins the parts in src/ into one header, anyio_net.hpp, and checks the layers.
 
 src/manifest.txt lists the folders of src/, one a line, the lowest layer first; `#` begins a comment. A part is
 `folder/name.hpp` (declarations and templates) or `folder/name.ipp` (definitions). The joined header holds all
-.hpp, folder by folder, then all .ipp in one `#if ANYIO_NET_DEFINE` region. Within a folder a part stands
+.hpp, folder by folder, then all .ipp in one `#if ANYIO_NET_DEFINE` region. Within a folder a part comes
 after the parts that it includes.
 
 A part names what it uses with `#include "folder/other.hpp"`. It may name only parts of its own folder and of the
 folders above it in the manifest. An include of a folder below, a cycle, and a folder that is not listed are
-refused with one line that tells the place, the problem, and the remedy.
+rejected with one line that states the place, the problem, and the fix.
 
   amalgamate.py                  write anyio_net.hpp, if it changed
-  amalgamate.py --check          fail if anyio_net.hpp is not what the parts give
-  amalgamate.py --includes FILE  write a header that includes the parts where they lie, so that
+  amalgamate.py --check          fail if anyio_net.hpp differs from the joined parts
+  amalgamate.py --includes FILE  write a header that includes the parts in src/, so that
                                  compilers and coverage name the part and its line
   amalgamate.py --layers         print the folders and their parts in order
 """
@@ -44,7 +44,7 @@ BANNER = """\
 // Copyright (c) 2026 the anyio_net authors. The licence's text is in LICENSE.
 #pragma once
 
-// g++ would say of each parameter that it shadows what a program's globals are called: `bytes`, `port`.
+// g++ would warn that parameters shadow a program's globals with the same name: `bytes`, `port`.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
@@ -65,7 +65,7 @@ VERSION = re.compile(r"^\s*#\s*define\s+ANYIO_NET_VERSION_(MAJOR|MINOR|PATCH)\s+
 
 
 class Refusal(Exception):
-    """What is wrong with the parts: one line for each fault."""
+    """The faults of the parts, one line each."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -89,12 +89,12 @@ class Part:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text; only a newline ends one, as for the compiler."""
+    """The lines of a text; only a newline ends a line, as for the compiler."""
     return text.removesuffix("\n").split("\n")
 
 
 def read_folders(src: Path) -> list[str]:
-    """The folders of src/, the lowest layer first; refuses a manifest that does not describe src/."""
+    """The folders of src/, the lowest layer first; rejects a manifest that does not describe src/."""
     manifest = src / MANIFEST
     if not manifest.is_file():
         raise Refusal([f"src/{MANIFEST}:1: is missing: list the folders of src/ there, the lowest layer first"])
@@ -129,7 +129,7 @@ def read_folders(src: Path) -> list[str]:
 
 
 def read_part(path: Path, name: str) -> Part:
-    """A part, with the places where it includes others."""
+    """A part, with the lines where it includes others."""
     text = path.read_text(encoding="utf-8")
     found = []
     for number, (line, code) in enumerate(zip(lines_of(text), lines_of(blank(text))), 1):
@@ -157,7 +157,7 @@ def include_fault(part: Part, included: str, parts: dict[str, Part], layer: dict
 
 
 def in_order(parts: dict[str, Part]) -> list[Part]:
-    """Parts of one folder, each after those that it includes; refuses a cycle."""
+    """Parts of one folder, each after those that it includes; rejects a cycle."""
     done: dict[str, Part] = {}
     path: list[str] = []  # from the part that is being placed to what it includes
 
@@ -180,7 +180,7 @@ def in_order(parts: dict[str, Part]) -> list[Part]:
 
 
 def read_parts(src: Path) -> list[Part]:
-    """All parts in the order of the joined header; refuses what breaks a rule of layers."""
+    """All parts in the order of the joined header; rejects includes that break a rule of layers."""
     folders = read_folders(src)
     layer = {folder: index for index, folder in enumerate(folders)}
     parts = {
@@ -207,10 +207,10 @@ def read_parts(src: Path) -> list[Part]:
 
 
 def join_part(part: Part, included: set[str], faults: list[str]) -> list[str]:
-    """The lines of a part as they stand in the joined header."""
+    """The lines of a part as they appear in the joined header."""
     out: list[str] = []
     conditionals: list[int] = []  # lines of the open #if
-    dropped = False               # the line before was left out: join the blank lines around it
+    dropped = False               # the line before was omitted: join the blank lines around it
     guarded = False
     for number, (line, code) in enumerate(zip(lines_of(part.text), lines_of(blank(part.text))), 1):
         place = f"src/{part.name}:{number}:"
@@ -290,8 +290,8 @@ def join(src: Path) -> str:
 
 
 def includes(src: Path, target: Path) -> str:
-    """The text of a header at `target` that includes the parts where they lie."""
-    join(src)  # for its refusals
+    """The text of a header at `target` that includes the parts in src/."""
+    join(src)  # for its checks
     parts = read_parts(src)
     where = os.path.relpath(src, target.parent)
     lines = ["// Generated by tools/amalgamate.py --includes.", "#pragma once"]

@@ -8,7 +8,7 @@ cases_compiler.gcc := $(CXX)
 cases_compiler.clang := $(CLANGXX)
 
 .PHONY: check-cases
-check-cases: $(foreach c,gcc clang,$(CASES:%=$(CASES_BUILD)/$c/%.ok)) ## small programs, one for each fault that others have met, with g++ and clang
+check-cases: $(foreach c,gcc clang,$(CASES:%=$(CASES_BUILD)/$c/%.ok)) ## small programs, one for each fault seen in other libraries, with g++ and clang
 
 define cases_rules
 .PRECIOUS: $(CASES_BUILD)/$1/%

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Compares what operations cost now with what bench/cost_record.json says, and fails when one costs more.
+"""Compares the current cost of operations with bench/cost_record.json, and fails when one costs more.
 
   check_cost.py PROGRAM [--jobs N] [SCENARIO...]        compare
   check_cost.py PROGRAM --record [--jobs N]             measure anew and write the record
 
 PROGRAM is bench/cost.cpp. It runs with COUNT operations and with twice as many, and the difference divided
 by COUNT is one operation's: instructions in user space by callgrind, system calls by strace, allocations as
-it counts them itself, of the library's side alone. Time plays no part.
+it counts them itself, only of the library's side. Time is not measured.
 
 5 % more instructions than recorded fail, and so do more system calls or allocations at all. Instructions
 depend on the compiler: with another one than the record's they are left out. A figure that is too high is
-measured again, and the lowest counts: the kernel may hand over late what a turn of the loop was to find, and
-then it took two.
+measured again, and the lowest is used: if the kernel delivers an event late, the loop needs two turns instead
+of one.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ TRIES = 3
 TIMEOUT = 300
 
 MARK = "getppid"  # around the library's side
-# Answered without the kernel where the machine's clock allows.
+# Needs no system call where the machine's clock allows that.
 CLOCK = {"clock_gettime", "gettimeofday", "time"}
 STRACE_LINE = re.compile(r"(?:\d+ +)?(\w+)\(")
 
-# Nothing else of the caller's: its size would move the stack.
+# Nothing else of the caller's environment: its size would move the stack.
 ENVIRONMENT = {
     "PATH": os.environ.get("PATH", ""),
     "LC_ALL": "C",
     "LD_BIND_NOW": "1",
-    # Every processor is to run the same memcpy and memchr, those of x86-64's base.
+    # Every processor must run the same memcpy and memchr, those of baseline x86-64.
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX512F,-AVX512VL,-AVX2,-BMI2,-ERMS,-FSRM,-SSSE3,"
     "-Fast_Unaligned_Copy",
 }
@@ -56,7 +56,7 @@ Figures = dict[str, float]
 
 
 class Failure(Exception):
-    """Why nothing could be measured."""
+    """The reason why nothing could be measured."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Scenario:
 
 @dataclass
 class Verdict:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     rows: list[tuple[str, ...]] = field(default_factory=list)
     too_high: dict[str, str] = field(default_factory=dict)  # by scenario
@@ -91,7 +91,7 @@ def run(*command: str) -> str:
 
 
 def collected(profile: str) -> int:
-    """The instructions in what callgrind wrote."""
+    """The instructions in the output of callgrind."""
     found = re.search(r"^(?:summary|totals): (\d+)", profile, re.MULTILINE)
     if not found or int(found[1]) == 0:
         raise Failure("callgrind collected nothing: is there a function library_side?")
@@ -99,7 +99,7 @@ def collected(profile: str) -> int:
 
 
 def marked_calls(trace: str) -> dict[str, int]:
-    """How many system calls of each kind stand between the marks of what strace wrote."""
+    """The number of system calls of each kind between the marks in the output of strace."""
     calls: dict[str, int] = {}
     inside, marks = False, 0
     for line in trace.splitlines():
@@ -111,7 +111,7 @@ def marked_calls(trace: str) -> dict[str, int]:
         elif inside and found[1] not in CLOCK:
             calls[found[1]] = calls.get(found[1], 0) + 1
     if marks == 0:
-        raise Failure("strace saw nothing: may this user trace here?")
+        raise Failure("strace recorded nothing: is tracing allowed here?")
     return calls
 
 
@@ -124,7 +124,7 @@ def instructions(program: str, scenario: str, count: int, folder: str) -> int:
 
 @functools.cache
 def may_trace() -> bool:
-    """Whether this user may trace a process of their own; a container can forbid it."""
+    """Whether this user may trace their own processes; a container can forbid it."""
     return subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], capture_output=True, check=False).returncode == 0
 
 
@@ -138,7 +138,7 @@ def calls_and_allocations(program: str, scenario: str, count: int, folder: str) 
 
 
 def measure(program: str, scenario: Scenario, by_callgrind: bool) -> tuple[Figures, str]:
-    """One operation's figures, and the system calls in words."""
+    """One operation's figures, and its system calls as text."""
     counts = (scenario.count, 2 * scenario.count)
     with tempfile.TemporaryDirectory() as folder:
         figures: Figures = {}
@@ -180,7 +180,7 @@ def much_less(figure: str, old: float, new: float) -> bool:
 
 
 def compare(recorded: dict[str, Figures], measured: dict[str, Figures]) -> Verdict:
-    """Only figures that were measured count."""
+    """Compares only measured figures."""
     verdict = Verdict()
     for name, figures in measured.items():
         if name not in recorded:
@@ -234,7 +234,7 @@ def write_record(options: argparse.Namespace, scenarios: list[Scenario], built_w
     lines = [f"    {json.dumps(s.name)}: {json.dumps({**least[s.name], 'of': s.what})}" for s in scenarios]
     text = f'{{\n  "compiler": {json.dumps(built_with)},\n  "scenarios": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
     options.record_file.write_text(text)
-    print(f"check_cost: wrote {options.record_file.name}; commit it together with what changed the figures")
+    print(f"check_cost: wrote {options.record_file.name}; commit it together with the change that caused it")
     return 0
 
 
@@ -268,13 +268,13 @@ def check(options: argparse.Namespace, scenarios: list[Scenario], built_with: st
         print(f"check_cost: {name} {why}; its system calls: {words[name] or 'none'}")
     gone = record["scenarios"].keys() - {s.name for s in scenarios}
     for name in sorted(gone):
-        print(f"check_cost: {name} is in the record, but no scenario")
+        print(f"check_cost: {name} is in the record, but is not a scenario")
     if verdict.too_high or gone:
-        print("check_cost: make it as cheap as it was, or on purpose: `make record-cost`")
+        print("check_cost: restore the old cost, or accept the new one with `make record-cost`")
         return 1
     if verdict.lower:
         names = ", ".join(dict.fromkeys(verdict.lower))
-        print(f"check_cost: cheaper than recorded: {names}; `make record-cost` keeps it")
+        print(f"check_cost: cheaper than recorded: {names}; `make record-cost` records it")
     return 0
 
 

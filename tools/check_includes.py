@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Proves that the library includes and uses nothing that costs every program that includes it.
+"""Checks that the library includes and uses nothing that would make every program more expensive.
 
 Streams with formatting, locales, regular expressions and `std::function` cost compile time, size and memory;
-the library needs none of them. This check reads src/ without comments and literals, and refuses their headers
-and their names. What the standard library's own headers bring along is not ours to choose.
+the library needs none of them. This check reads src/ without comments and literals, and rejects their headers
+and their names. Headers that the standard library includes itself are not checked.
 
   check_includes.py [FILE...]    check these files, or all of src/
   check_includes.py --self-test  check the check
@@ -24,7 +24,7 @@ HEADERS = set(
     locale clocale codecvt regex functional filesystem any future thread condition_variable
     """.split()
 )
-# Names that other headers declare, too, so that the includes alone do not tell.
+# Names that other headers declare too, so that checking the includes is not enough.
 NAMES = set(
     """
     function move_only_function bind ref cref mem_fn invoke cin cout cerr clog locale setlocale regex
@@ -37,7 +37,7 @@ NAME = re.compile(r"\bstd\s*::\s*(\w+)")
 
 
 def faults_in(text: str) -> list[tuple[int, str]]:
-    """Every fault of a file's text, as line and words."""
+    """Every fault of a file's text, as line number and text."""
     faults = []
     for number, (line, code) in enumerate(zip(text.split("\n"), blank(text).split("\n")), 1):
         include = INCLUDE.match(line) if code.lstrip().startswith("#") else None
@@ -62,11 +62,11 @@ BAD = [
 
 
 def self_test() -> int:
-    """Runs the check against snippets that it must pass and snippets that it must refuse."""
-    wrong = [f"refused, but is fine: {text!r}: {faults_in(text)}" for text in GOOD if faults_in(text)]
+    """Runs the check on snippets that it must accept and snippets that it must reject."""
+    wrong = [f"rejected, but is correct: {text!r}: {faults_in(text)}" for text in GOOD if faults_in(text)]
     for text, expected in BAD:
         if not any(expected in fault for _, fault in faults_in(text)):
-            wrong.append(f"passed, but {expected} is wrong: {text!r}: {faults_in(text)}")
+            wrong.append(f"accepted, but {expected} is wrong: {text!r}: {faults_in(text)}")
     for line in wrong:
         print(line, file=sys.stderr)
     print(f"check_includes: {len(GOOD) + len(BAD)} snippets, {len(wrong)} wrong")
@@ -85,7 +85,7 @@ def main() -> int:
     for path in options.files or sorted(src.rglob("*.[hi]pp")):
         for number, fault in faults_in(path.read_text(encoding="utf-8")):
             shown = path.relative_to(src.parent) if path.is_relative_to(src.parent) else path
-            print(f"{shown}:{number}: {fault}: the header does without", file=sys.stderr)
+            print(f"{shown}:{number}: {fault}: not allowed in the header", file=sys.stderr)
             count += 1
     return 1 if count else 0
 

@@ -36,7 +36,7 @@ compile() {
   "$compiler" -std=c++20 -O1 -I. -c "$work/$1.cpp" -o "$work/$2.o" "${@:3}"
 }
 
-# link OBJECT...; what the linker says is kept
+# link OBJECT...; the linker's output is kept
 link() {
   "$compiler" -pthread "${@/#/$work/}" -o "$work/program" 2>"$work/linker"
 }
@@ -90,5 +90,5 @@ for compiler in "${compilers[@]}"; do
   fi
 done
 
-((failures == 0)) && echo "check_link: ${#compilers[@]} compilers, all as it should be"
+((failures == 0)) && echo "check_link: ${#compilers[@]} compilers, all checks passed"
 exit $((failures > 0))

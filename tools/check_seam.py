@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Proves that nothing outside the seam asks the system for anything.
+"""Checks that nothing outside the seam uses the system.
 
 The library reaches the world through one abstract `backend`, so that a simulation can stand in its
-place. This check reads src/ without comments and literals, and outside the seam refuses: system
-calls, errno, clock reads, random numbers, and the headers that exist only to give them.
+place. This check reads src/ without comments and literals, and outside the seam rejects: system
+calls, errno, clock reads, random numbers, and the headers that exist only for them.
 
-A name is refused as `::name` and `std::name`. Without qualification it is refused only when no
+A name is rejected as `::name` and `std::name`. Without qualification it is rejected only when no
 member of the library has that name (`UNMISTAKABLE`), for `close();` inside a class is a member.
 
   check_seam.py [FILE...]    check these files, or all of src/
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cpp_text import blank
 
-# The seam: these files of src/ alone may talk to the system.
+# The seam: only these files of src/ may use the system.
 SEAM = ["system/epoll_*", "system/kqueue_*", "system/posix_*"]
 
 SYSTEM_CALLS = set(
@@ -53,7 +53,7 @@ SYSTEM_CALLS = set(
     """.split()
 )
 
-# No member or function of the library is called so: a plain call can only mean the system's.
+# No member or function of the library has these names: an unqualified call can only be the system's.
 UNMISTAKABLE = set(
     """
     accept4 recvmmsg sendmmsg copy_file_range socketpair pipe2 dup2 dup3 fcntl ioctl fstat lstat fchmod mkstemp
@@ -70,10 +70,10 @@ UNMISTAKABLE = set(
     """.split()
 )
 
-# Types share these names: `::stat` alone may be one, `::stat(` is a call.
+# Types share these names: `::stat` may be a type, `::stat(` is a call.
 ALSO_TYPES = {"stat", "sigaction", "kevent", "flock", "statx", "clock", "signal", "time"}
 
-# Refused wherever they stand.
+# Rejected everywhere.
 IDENTIFIERS = {
     "errno": "reads errno",
     "__errno_location": "reads errno",
@@ -114,7 +114,7 @@ def is_word(token: str) -> bool:
 
 
 def qualifier(tokens: list[str], at: int) -> str | None:
-    """What stands before the name at `at`: None if nothing qualifies it, "::" for the global scope."""
+    """The qualifier of the name at `at`: None if there is none, "::" for the global scope."""
     before = tokens[at - 1] if at else ""
     if before in (".", "->"):
         return before
@@ -127,7 +127,7 @@ def qualifier(tokens: list[str], at: int) -> str | None:
 
 
 def fault_at(tokens: list[str], at: int) -> str | None:
-    """What is wrong with the name at `at`, or None."""
+    """The fault of the name at `at`, or None."""
     name = tokens[at]
     if name in IDENTIFIERS:
         return IDENTIFIERS[name]
@@ -153,7 +153,7 @@ def fault_at(tokens: list[str], at: int) -> str | None:
 
 
 def faults_in(text: str) -> list[tuple[int, str]]:
-    """Every fault of a file's text, as line and words."""
+    """Every fault of a file's text, as line number and text."""
     faults: list[tuple[int, str]] = []
     tokens: list[str] = []
     lines: list[int] = []
@@ -220,11 +220,11 @@ BAD = [
 
 
 def self_test() -> int:
-    """Runs the check against snippets that it must pass and snippets that it must refuse."""
-    wrong = [f"refused, but is fine: {text!r}: {faults_in(text)}" for text in GOOD if faults_in(text)]
+    """Runs the check on snippets that it must accept and snippets that it must reject."""
+    wrong = [f"rejected, but is correct: {text!r}: {faults_in(text)}" for text in GOOD if faults_in(text)]
     for text, expected in BAD:
         if not any(expected in fault for _, fault in faults_in(text)):
-            wrong.append(f"passed, but {expected} is wrong: {text!r}: {faults_in(text)}")
+            wrong.append(f"accepted, but {expected} is wrong: {text!r}: {faults_in(text)}")
     if not in_seam("system/epoll_backend.ipp") or in_seam("simulation/fault_backend.hpp") or in_seam("system/backend.hpp"):
         wrong.append("SEAM matches the wrong files")
     for line in wrong:

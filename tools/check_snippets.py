@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles every C++ snippet of README.md, CONTRIBUTING.md and docs/*.md, so that none of them rots.
+"""Compiles every C++ snippet of README.md, CONTRIBUTING.md and docs/*.md.
 
 A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is left alone, and
 ```cpp openssl or ```cpp mbedtls is compiled with that TLS library.
@@ -39,7 +39,7 @@ DEFINES = re.compile(r"\s*(?:template\b|struct\b|class\b|enum\b|namespace\b|conc
 
 @dataclass
 class Snippet:
-    """A fenced block and where its first line of code stands."""
+    """A fenced block and the place of its first line of code."""
 
     file: Path
     line: int
@@ -48,7 +48,7 @@ class Snippet:
 
 
 def snippets_of(file: Path) -> list[Snippet]:
-    """The blocks of a file that are to be compiled."""
+    """The blocks of a file to compile."""
     text = file.read_text(encoding="utf-8")
     found = []
     for match in FENCE.finditer(text):
@@ -63,7 +63,7 @@ def snippets_of(file: Path) -> list[Snippet]:
 
 
 def stale_copies(text: str, root: Path) -> list[str]:
-    """The files of which a document's text has a block that says it is a copy, and is not."""
+    """The files whose copy in a document's text differs from the file."""
     stale = []
     for match in COPY.finditer(text):
         original = (root / match[1]).read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ def program(snippet: Snippet) -> str:
 
 
 def compile_snippet(snippet: Snippet) -> str:
-    """What the compiler has against a snippet; empty if nothing."""
+    """The compiler's errors for a snippet; empty if there are none."""
     flags = shlex.split(os.environ.get("SNIPPET_FLAGS", ""))
     command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-w", f"-I{ROOT}", *flags, *snippet.flags]
     done = subprocess.run(

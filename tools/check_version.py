@@ -18,7 +18,7 @@ ENTRY = re.compile(r"^##+ \[?(\d+\.\d+\.\d+)\b", re.MULTILINE)
 
 
 def faults_of(version: str, changelog: str, released: bool) -> list[str]:
-    """What disagrees with the version."""
+    """The places that disagree with the version."""
     newest = ENTRY.search(changelog)
     if newest is None or newest[1] != version:
         entry = newest[1] if newest else "none"

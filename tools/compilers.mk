@@ -21,18 +21,18 @@ strict_option.O3 := -O3
 strict_option.Og := -Og
 
 # Not in the list for g++:
-#   -Wuseless-cast, -Wsign-promo     casts that 32 bits, musl or macOS want
-#   -Wzero-as-null-pointer-constant  g++ 12 says it of every coroutine; clang looks after it
-#   -Wswitch-enum, -Wswitch-default  want both a default and all the rest
+#   -Wuseless-cast, -Wsign-promo     casts that 32 bits, musl or macOS need
+#   -Wzero-as-null-pointer-constant  g++ 12 warns about every coroutine; clang checks it
+#   -Wswitch-enum, -Wswitch-default  require both a default and all values
 #   -Weffc++, -Wpadded, -Wnoexcept, -Wsuggest-*   taste
 STRICT_GCC := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wduplicated-cond \
   -Wduplicated-branches -Wlogical-op -Wnull-dereference -Wcast-align=strict -Wcast-qual -Wnon-virtual-dtor \
   -Woverloaded-virtual -Wdouble-promotion -Wfloat-equal -Wformat=2 -Wimplicit-fallthrough=5 -Wextra-semi \
   -Wsuggest-override -Wmissing-declarations -Wredundant-decls -Wundef -Wunused-const-variable=2 \
   -Wdeprecated-copy-dtor -Wmismatched-tags -Wredundant-tags -Wcatch-value=3 -Wcomma-subscript -Wvolatile -Wvla
-# Everything less:
+# Everything except:
 #   c++98-compat, pre-c++…-compat, c++20-compat   it is C++20
-#   padded, weak-vtables, exit-time-destructors   what a header and its objects are like
+#   padded, weak-vtables, exit-time-destructors   normal for a header and its objects
 #   unsafe-buffer-usage          sockets take a pointer and a size
 #   switch-enum, switch-default  as above
 #   ctad-maybe-unsupported       std::lock_guard and the like
@@ -45,7 +45,7 @@ strict_warnings.gcc := $(STRICT_GCC)
 strict_warnings.clang := $(STRICT_CLANG) -Wno-zero-as-null-pointer-constant
 strict_warnings.clang19 := $(STRICT_CLANG) $(addprefix -Wno-,unsafe-buffer-usage switch-default cast-function-type-strict)
 strict_warnings.libcxx := $(strict_warnings.clang19)
-# clang warns alike at all levels.
+# clang's warnings are equal at all levels.
 strict_output.gcc := -c -o /dev/null
 strict_output.clang := -fsyntax-only
 strict_output.clang19 := -fsyntax-only
@@ -64,7 +64,7 @@ strict_flags = -std=$(call strict_word,2,$1) -O2 \
   $(foreach o,$(wordlist 3,9,$(subst -, ,$1)),$(strict_option.$o)) -Werror $(strict_warnings.$(call strict_word,1,$1)) \
   -I. $(strict_output.$(call strict_word,1,$1))
 strict_probe := -include version -fsyntax-only -x c++ /dev/null
-# Runs a compiler, $1, with all of a configuration, $2, and the rest, $3; one that is not here says so.
+# Runs a compiler, $1, with all of a configuration, $2, and the rest, $3; a missing one is reported.
 strict_run = if $1 $(strict_probe) >/dev/null 2>&1; \
   then $1 $(call strict_flags,$2) $3 && touch $@; \
   else echo "skipped: $(@:$(STRICT)/%.ok=%): cannot run $1"; fi
@@ -76,7 +76,7 @@ $(STRICT)/%/$(HEADER).ok: $(HEADER) tools/compilers.mk
 	@{ echo 'extern int bytes, error, options, port, value;'; echo '#include "$(HEADER)"'; } >$(@:.ok=.cpp)
 	@$(call strict,$*,-DANYIO_NET_SPLIT -DANYIO_NET_IMPLEMENTATION $(call strict_engines,$*) $(SIM_MACROS) $(@:.ok=.cpp))
 
-# Programs may leave out what a library may not: declarations of all functions, and they return with a comma.
+# Programs need not declare all functions as a library must, and they return with a comma.
 STRICT_PROGRAM := -Wno-missing-declarations
 strict_engine.gcc := $(macro.mbedtls)
 strict_engine.clang := $(macro.openssl)
@@ -95,7 +95,7 @@ endef
 strict_header = $(1:%=$(STRICT)/%/$(HEADER).ok)
 strict_programs = $(foreach c,$1,$(STRICT_SOURCES:%=$(STRICT)/$c/%.ok))
 
-# CI compiles each program by the oldest and by the newest, and has both standard libraries.
+# CI compiles each program with the oldest and the newest, and with both standard libraries.
 STRICT_CI := gcc-c++20 gcc-c++23-noexc-O1 gcc-c++20-noexc-nothreads clang-c++20 clang-c++2b-noexc clang-c++20-nothreads \
   clang19-c++23-noexc clang19-gnu++26 libcxx-c++20-noexc libcxx-gnu++26
 STRICT_CI_PROGRAMS := gcc-c++20-O1 libcxx-gnu++26

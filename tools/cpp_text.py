@@ -1,11 +1,11 @@
-"""The little of C++'s grammar that the tools need: what is code, and what is comment or literal."""
+"""The part of C++'s grammar that the tools need: it separates code from comments and literals."""
 
 from __future__ import annotations
 
 import re
 
-# Identifiers and numbers are matched too, so that 1'000 opens no character literal and a name that
-# ends in R opens no raw string.
+# Identifiers and numbers are matched too, so that 1'000 starts no character literal and a name that
+# ends in R starts no raw string.
 _TOKEN = re.compile(
     r"""
       (?P<comment> //(?:\\\n|[^\n])* | /\*.*?(?:\*/|\Z) )

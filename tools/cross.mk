@@ -1,9 +1,9 @@
 # Compiling for other processors and systems, for the Makefile: needs its variables HEADER, EXAMPLES, PEERS
-# and PROCESSORS. Debian's compilers make what qemu runs; tools/cross.sh has one for macOS, of which nothing
+# and PROCESSORS. Debian's compilers build the programs that qemu runs; tools/cross.sh has one for macOS, of which nothing
 # can be run, and for static programs with musl, which are run.
 
 # Each processor is a mode, in which all tests run that need no TLS library. Without its compiler or without
-# qemu it is left out, with a line that says so.
+# qemu it is skipped, and a line reports that.
 cross_need = command -v $(compiler.$1) >/dev/null && command -v qemu-$1 >/dev/null || \
   { echo '$(compiler.$1) or qemu-$1 is missing'; exit 77; };
 cross_suite = --suite "tests, $1 by qemu" "$(call cross_need,$1) $(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
@@ -67,7 +67,7 @@ $(CROSS)/$1/run_tests: $(CROSS_TESTS:%.cpp=$(CROSS)/$1/%.o)
 endef
 $(foreach t,$(CROSS_TARGETS),$(eval $(call cross_rules,$t)))
 
-# musl and libc++; the program runs here, or by qemu. Linked in a step of its own: zig 0.11 crashes else.
+# musl and libc++; the program runs here, or in qemu. Linked in a separate step: otherwise zig 0.11 crashes.
 CROSS_MUSL_MODES := plain embedded split-embedded
 cross_musl_mode.plain := -O1
 cross_musl_mode.embedded = $(MINIMAL_EMBEDDED)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compiles and links for other systems, all without TLS. For macOS: the header with strict warnings in several
-# modes, the examples, the peers and the tests; nothing of it can be run here. For Linux with musl: the header,
+# modes, the examples, the peers and the tests; none of it can run here. For Linux with musl: the header,
 # and static programs, which are run.
 #
 #   cross.sh [TARGET...]       aarch64-macos and x86_64-macos unless given; musl's are x86_64-linux-musl and
@@ -33,7 +33,7 @@ if [ -z "$zig" ]; then
 fi
 zig=$(realpath "$zig")
 
-# What the tests include of this machine's, without the rest of its headers.
+# The only headers of this machine that the tests need.
 header=$(echo '#include <doctest/doctest.h>' | ${CXX:-c++} -x c++ -E - | sed -n 's/^# 1 "\(.*doctest\.h\)".*/\1/p' |
   sort -u)
 mkdir -p "$folder/include/doctest"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes a program that was compiled for another processor run here, by an emulator:
+# Makes a program compiled for another processor run here, in an emulator:
 #
 #   emulate.sh EMULATOR SYSROOT PROGRAM   PROGRAM becomes a script that runs PROGRAM.elf
 #
-# The script hands on arguments and exit status, and names itself to the program, which else knows no way to
-# start itself anew: the kernel cannot run PROGRAM.elf.
+# The script passes on arguments and exit status, and its own name to the program, which otherwise could not
+# start itself again: the kernel cannot run PROGRAM.elf.
 set -euo pipefail
 
 emulator=$1

@@ -1,5 +1,5 @@
-# Installing the header with what finds it, for the Makefile: needs its variable HEADER. The header is taken as
-# it lies there, so this needs neither Python nor a compiler. CMakeLists.txt installs the same.
+# Installing the header, for CMake and pkg-config too, for the Makefile: needs its variable HEADER. The header is used as
+# it is, so this needs neither Python nor a compiler. CMakeLists.txt installs the same files.
 #
 #   make install PREFIX=/usr/local DESTDIR=
 #
@@ -12,7 +12,7 @@ TEMPLATES := $(wildcard cmake/*.in)
 PC_FILES := $(notdir $(patsubst %.in,%,$(filter %.pc.in,$(TEMPLATES))))
 VERSION_NUMBER = $(shell sed -n 's/^#define ANYIO_NET_VERSION_$1 //p' $(HEADER))
 VERSION = $(call VERSION_NUMBER,MAJOR).$(call VERSION_NUMBER,MINOR).$(call VERSION_NUMBER,PATCH)
-# It is written into files that are read elsewhere.
+# The path is written into files that are read elsewhere.
 ABSOLUTE_PREFIX = $(if $(filter /%,$(PREFIX)),$(PREFIX),$(error PREFIX is an absolute path, not '$(PREFIX)'))
 ROOT_OF_INSTALL = $(DESTDIR)$(ABSOLUTE_PREFIX)
 INSTALLED = include/$(HEADER) $(PC_FILES:%=share/pkgconfig/%) $(CMAKE_TARGETS:cmake/%=share/cmake/anyio_net/%) \

@@ -1,5 +1,5 @@
 # The modes of small systems, for the Makefile: needs its variables HEADER, CXX and CLANGXX. In each
-# tests/minimal/self_test.cpp is compiled without warnings, linked and run, and says `ok`.
+# tests/minimal/self_test.cpp is compiled without warnings, linked and run, and prints `ok`.
 #
 # In the modes named split-*, the definitions are a unit of their own.
 
@@ -22,7 +22,7 @@ minimal.split-embedded := $(MINIMAL_EMBEDDED) -ffunction-sections -fdata-section
 minimal.split-embedded-lto := $(MINIMAL_EMBEDDED) -flto=auto -fvisibility=hidden
 minimal_compiler.gcc := $(CXX)
 minimal_compiler.clang := $(CLANGXX)
-# Flags for the linker would be a warning of clang's when it compiles only.
+# Clang warns about linker flags when it only compiles.
 minimal_compile = $(filter-out -Wl$(comma)%,$(minimal.$1)) $(if $(filter split-%,$1),-DANYIO_NET_SPLIT)
 comma := ,
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Shows Doxygen a part as its users see it: the namespace without its ABI's name, no macros before
-functions; and hides what only the library can use, and what every class has anyhow.
+functions; and hides members that only the library uses, and those that every class has.
 
   reference_filter.py FILE     the part, to standard output; lines keep their numbers
 """
@@ -16,7 +16,7 @@ HIDDEN = re.compile(
     r"  (?:"
     + "|".join(
         (
-            r"(?:explicit |constexpr )*\w+\(.*\bdetail::",  # made by the library alone
+            r"(?:explicit |constexpr )*\w+\(.*\bdetail::",  # created only by the library
             r"(?:\[\[nodiscard\]\] )?(?:virtual )?(?:const )?detail::\w+[&*<]",
             r"static constexpr const char\* name =|void keep_loan\(|bool await_",
             r"using (?:detail::)?\w+(?:<.*>)?::\w+;|using \w+ = .*detail::",
@@ -28,7 +28,7 @@ HIDDEN = re.compile(
     + ")"
 )
 
-# The bases of operations lie inside; all of them are one to users.
+# The bases of operations are internal; users see them as one.
 OPERATION = re.compile(r"(class (?:\[\[nodiscard\]\] )?[\w:<>]*_operation(?: final)?\s*):\s*public detail::[^{;]*\{")
 
 
@@ -58,7 +58,7 @@ def seen_by_users(text: str) -> str:
         elif name and HIDDEN.match(line):
             line = "/** @private */ " + line
         elif name.endswith("_operation") and re.match(rf"  (?:explicit )?{name}\(\w", line):
-            line = "/** @private */ " + line  # made by functions that give it
+            line = "/** @private */ " + line  # created by functions that return it
         lines.append(line)
     return "\n".join(lines) + "\n"
 

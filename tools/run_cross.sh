@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a self test that was compiled for another machine: it must say `ok`.
+# Runs a self test compiled for another machine: it must print `ok`.
 #
-#   run_cross.sh PROGRAM [EMULATOR]     without the emulator it is not run, with a line that says so
+#   run_cross.sh PROGRAM [EMULATOR]     without the emulator it is not run, and a line reports that
 set -euo pipefail
 
 program=$1
@@ -15,7 +15,7 @@ said=$(timeout 120 ${emulator:+"$emulator"} "$program") || {
   exit 1
 }
 [[ $said == ok ]] || {
-  echo "cross: $program said: $said" >&2
+  echo "cross: $program printed: $said" >&2
   exit 1
 }
 echo "  $program: ran, $(stat -c %s "$program") bytes"

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Runs steps, and ends with one line over all of them: `N passed, N failed`.
+"""Runs steps, and ends with one summary line: `N passed, N failed`.
 
   --suite NAME BUILD BINARY  run the command BUILD, then the doctest program BINARY: counts its cases
-  --check NAME COMMAND       a command that succeeds or fails: counts one
-  --script FILE              the same, for a script
+  --check NAME COMMAND       a command that succeeds or fails: counts as one
+  --script FILE              a script that succeeds or fails: counts as one
   --nested NAME COMMAND      a command that ends with such a line itself: counts what the line says
 
 Steps run in the order given, with two exceptions: the next suite is built while one runs, since a test program
-keeps one processor busy, and scripts that follow each other run side by side, since they mostly wait. What a step
-prints is shown when it fails, and of a step that passes the lines that begin with `skipped: `. The most expensive
+keeps one processor busy, and consecutive scripts run in parallel, since they mostly wait. The output of a step
+is shown when it fails; of a step that passes only the lines that begin with `skipped: `. The most expensive
 steps are listed at the end. A build that fails, a crash,
 a sanitizer's abort, no test at all and a timeout are failures. The exit status is 1 if any step failed.
-A check, a script or a BUILD that ends with 77 cannot run here: that is said, and counts nothing. Of a suite
-that passes, the lines are shown that begin with `emulator:`; they say what is left out.
+A check, a script or a BUILD with exit status 77 cannot run here: it is reported, and not counted. Of a suite
+that passes, the lines that begin with `emulator:` are shown; they list what is left out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DOCTEST_LINE = re.compile(r"\[doctest\] test cases:\s*(\d+) \|\s*(\d+) passed \|
 TALLY_LINE = re.compile(r"(\d+) passed, (\d+) failed\s*")
 BUILD_TIMEOUT = 1800.0
 
-# Merged with what the environment says already; doctest would else take SIGSEGV before the sanitizer.
+# Merged with the environment's values; otherwise doctest would handle SIGSEGV before the sanitizer.
 SANITIZER_OPTIONS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:handle_segv=2:handle_sigbus=2",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -46,7 +46,7 @@ SANITIZER_OPTIONS = {
 
 @dataclass
 class Tally:
-    """How much passed and failed."""
+    """The numbers of passed and failed steps."""
 
     passed: int = 0
     failed: int = 0
@@ -65,7 +65,7 @@ SKIP_STATUS = 77
 
 @dataclass
 class Outcome:
-    """How a command ended; `status` is None when time ran out."""
+    """How a command ended; `status` is None after a timeout."""
 
     status: int | None
     output: str
@@ -75,12 +75,12 @@ class Outcome:
         if self.status is None:
             return "timed out"
         if self.status < 0:
-            return f"died of {signal.Signals(-self.status).name}"
+            return f"killed by {signal.Signals(-self.status).name}"
         return f"exit status {self.status}"
 
 
 def environment() -> dict[str, str]:
-    """Ours, with the sanitizers' options, and without the job server of a make above us."""
+    """This process's environment, with the sanitizers' options, and without the job server of an outer make."""
     env = dict(os.environ)
     for name, options in SANITIZER_OPTIONS.items():
         env[name] = ":".join(filter(None, [options, env.get(name, "")]))
@@ -92,18 +92,18 @@ def environment() -> dict[str, str]:
 
 
 def end_group(process: subprocess.Popen[Any], number: int) -> None:
-    """Signals the process that we started and what it started in turn."""
+    """Signals a started process and its children."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         pass
 
 
-running: set[subprocess.Popen[Any]] = set()  # also those of other threads, to be ended when we are
+running: set[subprocess.Popen[Any]] = set()  # also those of other threads, to be ended with this process
 
 
 def run(command: Sequence[str], timeout: float) -> Outcome:
-    """Runs a command in a session of its own and keeps what it prints."""
+    """Runs a command in its own session and captures its output."""
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
@@ -150,7 +150,7 @@ def report(name: str, tally: Tally, started: float, note: str = "") -> None:
 
 
 def show_costs(least: float = 10.0, most: int = 12) -> None:
-    """A table of the steps that took long, the longest first."""
+    """A table of the slowest steps, the slowest first."""
     expensive = sorted((cost for cost in costs if cost[0] >= least), reverse=True)[:most]
     if expensive:
         print("seconds  step")
@@ -159,10 +159,10 @@ def show_costs(least: float = 10.0, most: int = 12) -> None:
 
 
 def judge(outcome: Outcome) -> tuple[Tally, str]:
-    """What a doctest program's run counts, and words for it."""
+    """The tally of a doctest program's run, and a text for it."""
     lines = DOCTEST_LINE.findall(outcome.output)
     if not lines:
-        return FAILED, f"{outcome.words}, and no summary from doctest"
+        return FAILED, f"{outcome.words}, without a summary from doctest"
     cases, passed, failed = map(int, lines[-1])
     if cases == 0:
         return FAILED, "no test ran"
@@ -172,7 +172,7 @@ def judge(outcome: Outcome) -> tuple[Tally, str]:
 
 
 class Build(threading.Thread):
-    """A build under way."""
+    """A running build."""
 
     def __init__(self, command: str) -> None:
         super().__init__(daemon=True)
@@ -192,7 +192,7 @@ class Build(threading.Thread):
 
 def run_suite(name: str, build: Build, binary: str, timeout: float, next_build: Callable[[], None]) -> Tally:
     built = build.wait()
-    show(built.output)  # warnings are worth a look
+    show(built.output)  # it may contain warnings
     if built.status == SKIP_STATUS:
         next_build()
         report(name, SKIPPED, build.started, "skipped")
@@ -211,7 +211,7 @@ def run_suite(name: str, build: Build, binary: str, timeout: float, next_build: 
     return tally
 
 
-printing = threading.Lock()  # so that what one step prints stays together
+printing = threading.Lock()  # keeps the output of each step together
 
 
 def run_check(name: str, command: Sequence[str], timeout: float) -> Tally:
@@ -222,7 +222,7 @@ def run_check(name: str, command: Sequence[str], timeout: float) -> Tally:
 
 
 def judge_check(name: str, outcome: Outcome, started: float) -> Tally:
-    """Shows what is worth it of a check that has ended, and counts it."""
+    """Shows the relevant output of a completed check, and counts it."""
     if outcome.status == 0:
         show("".join(line for line in outcome.output.splitlines(True) if line.startswith("skipped: ")))
         report(name, PASSED, started, "passed")
@@ -236,7 +236,7 @@ def judge_check(name: str, outcome: Outcome, started: float) -> Tally:
 
 
 def run_scripts(files: Sequence[str], timeout: float, at_once: int = 4) -> Tally:
-    """Runs scripts side by side."""
+    """Runs scripts in parallel."""
     total = Tally()
     with ThreadPoolExecutor(at_once) as pool:
         for tally in pool.map(lambda file: run_check(Path(file).name, ["bash", file], timeout), files):
@@ -245,7 +245,7 @@ def run_scripts(files: Sequence[str], timeout: float, at_once: int = 4) -> Tally
 
 
 def run_nested(name: str, command: str) -> Tally:
-    """Passes the command's output on as it comes, but for its closing line."""
+    """Forwards the command's output immediately, except its last line."""
     started = time.monotonic()
     found: re.Match[str] | None = None
     process = subprocess.Popen(

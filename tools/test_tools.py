@@ -42,7 +42,7 @@ GOOD = {
 
 
 class Tree(unittest.TestCase):
-    """A fake src/ in a temporary folder."""
+    """A test src/ in a temporary folder."""
 
     def setUp(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -346,7 +346,7 @@ class Snippets(unittest.TestCase):
 
 
 class Cost(unittest.TestCase):
-    """Of a made-up scenario."""
+    """Uses an invented scenario."""
 
     NOW = {"instructions": 1000.0, "system calls": 2.016, "allocations": 0.0}
     COMPILER = "g++ 12.2.0, x86_64"

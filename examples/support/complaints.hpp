@@ -1,5 +1,5 @@
-// A server's complaints on standard error: ten lines in a second at most, and how many were left out. Those
-// who can make a server complain as often as they like could fill the disk that holds its log.
+// A server's error messages on standard error: at most ten lines a second, and the number of omitted ones.
+// Otherwise clients that can cause errors at will could fill the disk with the log.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -19,7 +19,7 @@ class complaints {
   void operator()(const anyio::error& e) {
     const auto now = anyio::now();
     if (now - since_ >= std::chrono::seconds(1)) {
-      if (count_ > most) say(std::to_string(count_ - most) + " complaints were left out");
+      if (count_ > most) say(std::to_string(count_ - most) + " messages were omitted");
       since_ = now;
       count_ = 0;
     }

@@ -1,5 +1,5 @@
-// How the HTTP clients receive an answer (RFC 9112). Whatever the server sends, it comes to an end: there are
-// limits for each wait, for the answers before the final one, for the page, and for what follows a page.
+// How the HTTP clients receive an answer (RFC 9112). Whatever the server sends, receiving ends: there are
+// limits for each wait, for the answers before the final one, for the page, and for bytes after a page.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -26,30 +26,30 @@ inline constexpr std::size_t longest_head = 65536;   // and the longest trailers
 inline constexpr std::size_t longest_chunk_line = 4096;
 inline constexpr int most_interim_answers = 10;
 
-/// The server does not speak HTTP as it should.
+/// The server violates HTTP.
 inline anyio::error malformed(const char* what) { return {anyio::errc::broken_resource, EPROTO, what}; }
 
-/// The final answer's head, after those that only say that it is to come.
+/// The final answer's head, after informational ones.
 inline anyio::task<answer> receive_answer(anyio::buffered_stream& in) {
   for (int interim = 0; interim <= most_interim_answers; ++interim) {
     std::string text = co_await anyio::fail_after(patience, in.receive_until("\r\n\r\n", longest_head));
     answer a;
     if (const char* wrong = a.read(std::move(text))) co_await anyio::raise(malformed(wrong));
-    if (a.status() == 101) co_await anyio::raise(malformed("a change of protocols, which nobody asked for"));
+    if (a.status() == 101) co_await anyio::raise(malformed("a change of protocols that was not requested"));
     if (a.status() >= 200) co_return a;
   }
   co_await anyio::raise(malformed("too many answers before the final one"));
   co_return answer();
 }
 
-/// Where a page goes. Writing may block, and nothing else is done meanwhile. A terminal gets what is
-/// printable.
+/// The destination of a page. Writing may block, and nothing else is done meanwhile. Only printable text is
+/// written to a terminal.
 class page {
  public:
   page(std::FILE* out, std::uint64_t most)
       : out_(out), left_(most), terminal_(::isatty(::fileno(out)) == 1) {}
 
-  /// An error if so much more is too much.
+  /// An error if this many more bytes exceed the limit.
   [[nodiscard]] anyio::result<> expect(std::uint64_t size) const {
     if (size > left_) return anyio::error(anyio::errc::os_error, EFBIG, "the page");
     return {};
@@ -96,7 +96,7 @@ inline anyio::task<> receive_chunks(anyio::buffered_stream& in, page& out) {
     const std::string end = co_await anyio::fail_after(patience, in.receive_exactly(2));
     if (end != "\r\n") co_await anyio::raise(malformed("the end of a chunk"));
   }
-  for (std::size_t left = longest_head;;) {  // trailers, which nobody here needs
+  for (std::size_t left = longest_head;;) {  // trailers, which are ignored
     const std::string line = co_await anyio::fail_after(patience, in.receive_until("\r\n", left));
     if (line.empty()) break;
     if (!is_field(line) || line.size() + 2 >= left) co_await anyio::raise(malformed("the trailers"));
@@ -112,7 +112,7 @@ inline anyio::task<> receive_to_end(anyio::buffered_stream& in, page& out) {
   }
 }
 
-/// What follows the head of an answer to GET. The length in front of chunks does not count.
+/// What follows the head of an answer to GET. With chunks, the length field is ignored.
 inline anyio::task<> receive_page(const answer& a, anyio::buffered_stream& in, page& out) {
   if (a.status() == 204 || a.status() == 205 || a.status() == 304) co_return;
   if (a.body_coding() == coding::unknown) co_await anyio::raise(malformed("the Transfer-Encoding"));

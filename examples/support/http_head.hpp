@@ -1,6 +1,6 @@
-// Heads of HTTP/1 requests and answers (RFC 9110, 9112), for the four HTTP programs. A head that two readers
-// could understand in two ways is refused: a proxy that reads it the other way would take one request for
-// two, or two for one. Nothing is received or sent here, so fuzz/http_head.cpp can try everything.
+// Heads of HTTP/1 requests and answers (RFC 9110, 9112), for the four HTTP programs. An ambiguous head is
+// rejected: a proxy that reads it differently would take one request for two, or two for one. Nothing is
+// received or sent here, so fuzz/http_head.cpp can try everything.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@ inline bool begins_with(std::string_view text, std::string_view prefix) {
   return same(text.substr(0, prefix.size()), prefix);
 }
 
-/// One character at least, all of them letters, digits or among `others`.
+/// At least one character, all of them letters, digits or among `others`.
 inline bool is_made_of(std::string_view text, std::string_view others) {
   const auto fits = [others](char c) {
     return ('a' <= lower(c) && lower(c) <= 'z') || ('0' <= c && c <= '9') || others.find(c) != others.npos;
@@ -49,7 +49,7 @@ inline std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-/// A number of digits, without a sign, blanks or anything else.
+/// A number of digits, without a sign, spaces or anything else.
 inline std::optional<std::uint64_t> number(std::string_view digits, int base = 10) {
   std::uint64_t n = 0;
   const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), n, base);
@@ -57,7 +57,7 @@ inline std::optional<std::uint64_t> number(std::string_view digits, int base = 1
   return failure == std::errc() && all ? std::optional(n) : std::nullopt;
 }
 
-/// A host and perhaps a port, without a user's name before them.
+/// A host and optionally a port, without a user name before them.
 inline bool is_host(std::string_view text) {
   const bool in_brackets = text.starts_with('[');
   const std::size_t end = in_brackets ? text.find(']') + 1 : std::min(text.find(':'), text.size());
@@ -68,13 +68,13 @@ inline bool is_host(std::string_view text) {
          (port.empty() || (port[0] == ':' && port.find_first_not_of("0123456789", 1) == port.npos));
 }
 
-/// A line of a head, or of the trailer behind a body in chunks. No blank may stand before the colon; nor may
-/// a line begin with one, which would go on with the line before.
+/// A line of a head, or of the trailer after a body in chunks. No space may stand before the colon; nor may a
+/// line begin with one, which would continue the line before.
 inline bool is_field(std::string_view line) {
   return is_token(line.substr(0, line.find(':'))) && line.find(':') != line.npos && !has_control(line);
 }
 
-/// The size that the first line of a chunk states; its extensions are ignored.
+/// The size in the first line of a chunk; its extensions are ignored.
 inline std::optional<std::uint64_t> chunk_size(std::string_view line) {
   std::string_view digits = line.substr(0, line.find(';'));
   while (digits.ends_with(' ') || digits.ends_with('\t')) digits.remove_suffix(1);
@@ -83,10 +83,10 @@ inline std::optional<std::uint64_t> chunk_size(std::string_view line) {
 
 // --- heads
 
-/// How a body is coded: not at all, in chunks, or in a way that nobody knows here.
+/// How a body is coded: not at all, in chunks, or in an unsupported way.
 enum class coding { none, chunked, unknown };
 
-/// What requests and answers have in common.
+/// The common parts of requests and answers.
 class head {
  public:
   /// The first field of that name.
@@ -101,7 +101,7 @@ class head {
       if (same(key, name)) ++n;
     return n;
   }
-  /// What stands between the commas of all fields of that name.
+  /// The values between the commas of all fields of that name.
   [[nodiscard]] std::vector<std::string_view> list(std::string_view name) const {
     std::vector<std::string_view> all;
     for (const auto& [key, value] : fields_) {
@@ -124,7 +124,7 @@ class head {
   [[nodiscard]] bool keeps_connection() const {
     return !lists("Connection", "close") && (!is_http_1_0_ || lists("Connection", "keep-alive"));
   }
-  /// What Content-Length says.
+  /// The value of Content-Length.
   [[nodiscard]] std::optional<std::uint64_t> body_size() const { return body_size_; }
   [[nodiscard]] coding body_coding() const {
     if (count("Transfer-Encoding") == 0) return coding::none;
@@ -139,7 +139,7 @@ class head {
   }
   static bool is_digit(char c) { return '0' <= c && c <= '9'; }
 
-  /// All lines but the first: null, or what is wrong.
+  /// Parses all lines but the first: null, or the part that is wrong.
   const char* read_fields(std::string_view lines, bool is_http_1_0) {
     is_http_1_0_ = is_http_1_0;
     fields_.clear();
@@ -155,7 +155,7 @@ class head {
     body_size_ = size ? number(*size) : std::nullopt;
     if (size.has_value() != body_size_.has_value() || count("Content-Length") > 1)
       return "the Content-Length";
-    // Nobody who speaks HTTP/1.0 knows of it, so others would take the body for what follows.
+    // HTTP/1.0 does not know chunks, so other readers would take the body for the next request.
     if (is_http_1_0_ && body_coding() != coding::none) return "the Transfer-Encoding";
     return nullptr;
   }
@@ -169,12 +169,12 @@ class head {
 class request : public head {
  public:
   [[nodiscard]] const std::string& method() const { return method_; }
-  /// Path and query, also when the whole address was sent; with OPTIONS perhaps "*", with CONNECT a host.
+  /// Path and query, also if the whole URL was sent; with OPTIONS perhaps "*", with CONNECT a host.
   [[nodiscard]] const std::string& target() const { return target_; }
 
-  /// Takes apart all lines, without the empty one at the end: 0, or the status that refuses the request.
+  /// Parses all lines, without the empty one at the end: 0, or the status that rejects the request.
   int read(std::string_view text) {
-    if (text.starts_with("\r\n")) text.remove_prefix(2);  // some send one behind a body
+    if (text.starts_with("\r\n")) text.remove_prefix(2);  // some clients send one after a body
     const std::string_view line = text.substr(0, text.find("\r\n"));
     text.remove_prefix(std::min(line.size() + 2, text.size()));
     const std::size_t first = line.find(' ');
@@ -191,7 +191,7 @@ class request : public head {
     if (count("Host") > 1 || (!host && !is_http_1_0())) return 400;
     if (host && !host->empty() && !is_host(*host)) return 400;
     if (body_coding() == coding::none) return 0;
-    // Chunks show where the body ends, if they are the last coding and nothing else states a length.
+    // Chunks determine the end of the body, if they are the last coding and no other field states a length.
     const auto codings = list("Transfer-Encoding");
     const auto is_chunked = [](std::string_view each) { return same(each, "chunked"); };
     const bool once = std::count_if(codings.begin(), codings.end(), is_chunked) == 1;
@@ -231,11 +231,11 @@ class answer : public head {
   }
   [[nodiscard]] int status() const { return status_; }
 
-  /// Takes apart all lines, without the empty one at the end: null, or what is wrong.
+  /// Parses all lines, without the empty one at the end: null, or the part that is wrong.
   const char* read(std::string text) {
     text_ = std::move(text);
     const std::size_t end = first_line().size();
-    // Old servers break long fields into lines that begin with a blank; a client puts them together.
+    // Old servers break long fields into lines that begin with a space; a client joins them.
     for (std::size_t at = text_.find("\r\n", end + 1); at < text_.size(); at = text_.find("\r\n", at + 2))
       if (text_[at + 2] == ' ' || text_[at + 2] == '\t') text_.replace(at, 2, "  ");
 

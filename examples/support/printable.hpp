@@ -1,5 +1,5 @@
-// Text of others, fit for a terminal. As it came it could move the cursor, name the window, or have the
-// terminal type an answer; and what is no UTF-8 means something else to each terminal.
+// Makes foreign text safe for a terminal. Unchanged it could move the cursor, set the window's title, or make
+// the terminal type an answer; and terminals disagree on invalid UTF-8.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-/// How long the character is that begins the text; 0 if that is none, or one that controls.
+/// The size of the character at the beginning of the text; 0 if it is invalid or a control character.
 inline std::size_t printable_size(std::string_view text) {
   const auto byte = [text](std::size_t i) {
     return i < text.size() ? static_cast<unsigned char>(text[i]) : std::uint32_t{0};
@@ -22,20 +22,20 @@ inline std::size_t printable_size(std::string_view text) {
     if ((byte(i) & 0xc0) != 0x80) return 0;
     code = code << 6 | (byte(i) & 0x3f);
   }
-  constexpr std::uint32_t first[] = {0xa0, 0x800, 0x10000};  // of this size, behind the controls up to U+009F
+  constexpr std::uint32_t first[] = {0xa0, 0x800, 0x10000};  // of this size, beyond the controls up to U+009F
   const bool surrogate = 0xd800 <= code && code <= 0xdfff;
   const bool turns_direction = (0x2028 <= code && code <= 0x202e) || (0x2066 <= code && code <= 0x2069);
   return code >= first[size - 2] && code <= 0x10ffff && !surrogate && !turns_direction ? size : 0;
 }
 
-/// The text with a hexadecimal escape for each byte that is not printable. With `lines`, tabs and ends of
-/// lines stay.
+/// The text with a hexadecimal escape for each byte that is not printable. With `lines`, tabs and line ends
+/// stay.
 inline std::string printable(std::string_view text, bool lines = false) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::string out;
   const auto is_plain = [](char c) { return ' ' <= c && c <= '~'; };
   while (!text.empty()) {
-    const auto plain = std::find_if_not(text.begin(), text.end(), is_plain);  // most of it, at one go
+    const auto plain = std::find_if_not(text.begin(), text.end(), is_plain);  // most of it, in one step
     auto size = static_cast<std::size_t>(plain - text.begin());
     if (size == 0) size = printable_size(text);
     if (lines && size == 0) size = text.starts_with("\r\n") ? 2 : text[0] == '\n' || text[0] == '\t' ? 1 : 0;
@@ -50,7 +50,8 @@ inline std::string printable(std::string_view text, bool lines = false) {
   return out;
 }
 
-/// How many bytes at the end of a piece of text want the next piece: a character that has begun, or CR.
+/// The number of bytes at the end of a piece of text that depend on the next piece: an incomplete character,
+/// or CR.
 inline std::size_t unfinished_size(std::string_view text) {
   if (text.ends_with('\r')) return 1;
   for (std::size_t n = 1; n <= 3 && n <= text.size(); ++n) {

@@ -1,13 +1,13 @@
-// A program of calls of the public interface, made from bytes, and a model that it is held against.
+// A program of calls of the public interface, made from bytes, and a model to compare it with.
 //
-// Each flow of bytes has a number, its first byte, by which the receiving end knows whose bytes it gets, how
-// many were sent so far, and whether the sender has ended. What the model says:
-//  - what is received is a prefix of what was sent, by the exact count that operations tell; at an orderly
-//    end it is all of it, and an orderly end comes only after one was made;
-//  - an operation completes exactly once, or never if it was withdrawn, and only with an error that what
-//    happened before allows: closed by this end, broken by the other end or by a fault;
-//  - time does not run back, no sleep is short, `aclose` takes a second at most;
-//  - at the end nothing waits and no descriptor is open.
+// Each flow of bytes has a number, its first byte, by which the receiving end knows whose bytes it gets, the
+// number of bytes sent so far, and whether the sender has ended. The rules of the model:
+//  - the received bytes are a prefix of the sent ones, by the exact counts that operations report; at an
+//    orderly end they are complete, and an orderly end is reported only after the sender ended;
+//  - an operation completes exactly once, or never if it was destroyed, and only with an error that earlier
+//    events allow: closed by this end, broken by the peer or by a fault;
+//  - time does not run backwards, no sleep is short, `aclose` takes at most a second;
+//  - at the end nothing is pending and no descriptor is open.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -43,13 +43,13 @@ class api_program {
 
   struct end;
   struct flow {
-    std::uint64_t sent = 0;  // that the stream has taken for sure
+    std::uint64_t sent = 0;  // that the stream has accepted for sure
     std::uint64_t received = 0;
     bool ended = false;
     bool has_receiver = false;
     end* sender = nullptr;
   };
-  /// What waits: withdrawn and started anew, it is another one.
+  /// A pending operation: if destroyed and started again, it is another one.
   struct pending {
     bool waits = false;
     bool cancelled = false;
@@ -85,7 +85,7 @@ class api_program {
     anyio::socket_stream* socket() noexcept { return what() == memory ? nullptr : bytes().socket(); }
   };
 
-  // Three pointers at most, as callables of named operations are.
+  // At most three pointers, as required of callables of named operations.
   struct received {
     api_program* self;
     end* at;
@@ -118,7 +118,7 @@ class api_program {
       self->aclose_ended(*at, generation, r ? anyio::error() : r.error());
     }
   };
-  /// A second operation where one waits.
+  /// A second operation while one is pending.
   struct refused {
     api_program* self;
     end* at;
@@ -219,8 +219,8 @@ class api_program {
     FUZZ_CHECK(p.generation == generation);
     p.waits = false;
   }
-  /// Whether it waits in the stream by now: what has just begun may have ended at once, and be yet to be
-  /// told.
+  /// Whether it is pending in the stream by now: a new operation may have ended at once, without a report
+  /// yet.
   [[nodiscard]] bool waits_really(const pending& p) const noexcept { return p.waits && p.turn != turn_; }
   static void withdraw(pending& p) {
     p.waits = false;
@@ -239,7 +239,7 @@ class api_program {
         FUZZ_CHECK(e.open);
         FUZZ_CHECK(may_break_[e.what()] || (may_reset_ && e.what() != memory));
         break;
-      default: broken("an error that cannot be", __FILE__, __LINE__);
+      default: broken("an impossible error", __FILE__, __LINE__);
     }
   }
   void receive_ended(end& e, std::uint32_t generation, const anyio::error& error, std::string_view bytes) {
@@ -273,7 +273,7 @@ class api_program {
     f.received += bytes.size();
     FUZZ_CHECK(f.received <= taken(f));
   }
-  /// What the stream has taken of a flow up to now.
+  /// The bytes of a flow that the stream has accepted up to now.
   [[nodiscard]] static std::uint64_t taken(const flow& f) {
     const bool sends = f.sender != nullptr && f.sender->sending_bytes;
     return f.sent + (sends ? f.sender->send.sent() : 0);
@@ -414,7 +414,7 @@ class api_program {
     e.receives.cancelled = e.sends.cancelled = e.closes.cancelled = true;
     e.socket()->cancel();
   }
-  /// All of it goes, what waits on it included.
+  /// All of it is destroyed, pending operations included.
   void destroy(end& e) {
     if (!e.used) return;
     const std::size_t order = in_.pick(2);
@@ -481,7 +481,7 @@ class api_program {
     const int backlog = static_cast<int>(in_.pick(4));
     if (which == 2) {
       if (local_.open) return;
-      may_break_[local] = true;  // whether its path is in use is tried by a connection
+      may_break_[local] = true;  // a connection tests whether its path is in use
       anyio::create_unix_listener("/socket", {.backlog = backlog, .unlink_on_close = in_.flag()})
           .start([this](anyio::result<anyio::unix_listener> r) {
             if (r && !local_.open) {
@@ -563,7 +563,7 @@ class api_program {
     withdraw(s.p);
     s.op = {};
   }
-  /// Begins later, waits, and is gone one way or the other.
+  /// Starts later, waits, and ends one way or the other.
   struct presence {
     explicit presence(int& count) noexcept : count_(count) { ++count_; }
     presence(const presence&) = delete;
@@ -590,7 +590,7 @@ class api_program {
     FUZZ_CHECK(alive_ == 0);
   }
 
-  /// One call. Gives how long to wait after it, -1 for not at all.
+  /// One call. Returns how long to wait after it, -1 for not at all.
   int step() {
     switch (in_.byte() % 24) {
       case 0: return static_cast<int>(in_.byte());
@@ -667,7 +667,7 @@ inline anyio::task<> api_program::run() {
   children_.reset();
 }
 
-/// One run of the program that the input holds; what it saw goes into `seen`.
+/// One run of the program in the input; its observations are added to `seen`.
 inline anyio::sim::report run_api_program(const std::uint8_t* data, std::size_t size, std::uint64_t& seen) {
   input in(data, size);
   anyio::sim::options o = new_options();

@@ -1,4 +1,4 @@
-// A throw-away certificate and its key, EC P-256, made for these targets alone with the openssl command: it
+// A throw-away certificate and its key, EC P-256, created only for these targets with the openssl command: it
 // names fuzz.example, is its own authority, is valid from 2020 to 2120, and protects nothing.
 #pragma once
 

@@ -1,8 +1,8 @@
-// A fuzzer's bytes as numbers, and what a target asserts.
+// A fuzzer's bytes as numbers, and the assertion of targets.
 //
-// Bytes are taken from the front; used up, they are 0, which every target reads as the plainest choice. What
-// the simulation decides, faults and order, is drawn from the other end, so that a byte more in a program
-// does not change all the faults.
+// Bytes are taken from the front; when exhausted, they are 0, which every target reads as the simplest
+// choice. The simulation's choices, faults and order, are drawn from the other end, so that an additional
+// byte in a program does not change all faults.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@ class input {
     return b;
   }
   bool flag() noexcept { return (byte() & 1) != 0; }
-  /// Little-endian, of so many bytes.
+  /// Little-endian, of this many bytes.
   std::uint64_t number(std::size_t width) noexcept {
     std::uint64_t value = 0;
     for (std::size_t i = 0; i < width; ++i) value |= std::uint64_t{byte()} << (8 * i);
@@ -41,7 +41,7 @@ class input {
   std::size_t pick(std::size_t bound) noexcept {
     return static_cast<std::size_t>(number(bound > 65536 ? 4 : bound > 256 ? 2 : 1) % bound);
   }
-  /// Small ones most of the time, with every power of two and its neighbours within reach.
+  /// Small ones most of the time, with every power of two and its neighbours possible.
   std::size_t length(std::size_t most) noexcept {
     const std::uint8_t b = byte();
     std::size_t n = b;
@@ -53,7 +53,7 @@ class input {
     bytes_ = bytes_.subspan(front.size());
     return front;
   }
-  /// A share of what is left, in 256ths, from the end.
+  /// A share of the remaining bytes, in 256ths, from the end.
   std::span<const std::uint8_t> take_tail(std::uint8_t share) noexcept {
     const std::size_t n = bytes_.size() * share / 256;
     const auto tail = bytes_.last(n);

@@ -1,5 +1,5 @@
-// A protocol such as a user of the library may write, to be fuzzed: lines `set KEY VALUE`, `get KEY` and
-// `quit`, each answered by a line. One version has a bug that most inputs do not show; the other has not.
+// A protocol that a user of the library may write, to be fuzzed: lines `set KEY VALUE`, `get KEY` and `quit`,
+// each answered by a line. One version has a bug that most inputs do not show; the other has none.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -11,7 +11,7 @@
 
 namespace line_protocol {
 
-/// What the lines mean, however they come.
+/// The meaning of the lines, however they arrive.
 class store {
  public:
   std::string answer(std::string_view line) {
@@ -34,8 +34,8 @@ class store {
   std::map<std::string, std::string, std::less<>> values_;
 };
 
-/// The bug: takes what one receive gives for whole lines, and drops a rest. It is right as long as a line
-/// comes in one piece, as it does on most days.
+/// The bug: treats the bytes of one receive as whole lines, and drops a rest. It works as long as a line
+/// arrives in one piece, which is usual.
 inline anyio::task<> serve_with_bug(anyio::tcp_stream s) {
   store values;
   for (;;) {
@@ -51,7 +51,7 @@ inline anyio::task<> serve_with_bug(anyio::tcp_stream s) {
   }
 }
 
-/// The same, by a buffered stream, which keeps the rest.
+/// A version with a buffered stream, which keeps the rest.
 inline anyio::task<> serve_fixed(anyio::tcp_stream s) {
   store values;
   anyio::buffered_stream lines(s);
@@ -63,7 +63,8 @@ inline anyio::task<> serve_fixed(anyio::tcp_stream s) {
   }
 }
 
-/// A client, by what the run draws: it stores values and asks for them, and knows what must come.
+/// A client that makes random draws of the run: it stores values and requests them, and knows the expected
+/// answers.
 inline anyio::task<> client(anyio::ip_endpoint server, void (*wrong)()) {
   anyio::tcp_stream s = co_await anyio::connect_tcp(server);
   anyio::buffered_stream lines(s);
@@ -87,7 +88,7 @@ anyio::task<> play(Server server, void (*wrong)()) {
   anyio::task_group group;
   group.start_soon(listener->serve(std::move(server)));
   const auto r = co_await anyio::as_result(client(listener->local_endpoints().front(), wrong));
-  // A fault may break a connection, but whoever is connected gets an answer.
+  // A fault may break a connection, but a connected client gets an answer.
   if (!r && r.error() == anyio::errc::timed_out) wrong();
   group.cancel();
 }

@@ -1,8 +1,8 @@
 // Records the wire of a whole TLS connection, as seeds for tls_client and tls_server: record_tls FOLDER.
 //
-// Randomness comes from the simulation, and each end alone draws the same in every run; so the ends are run
-// by turns from the beginning, each with all that the other one has answered so far, until both are through.
-// To be built like a target; to be run anew when mbedTLS, or the order of draws, has changed.
+// Randomness comes from the simulation, and each end by itself draws the same in every run; so the ends are
+// run in turns from the beginning, each with all answers of the other one so far, until both have finished.
+// Build it like a target; run it again when mbedTLS, or the order of draws, has changed.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -52,7 +52,7 @@ int main(int argc, char** argv) {
   const wire hello = answers(false, {});
   const wire flight = answers(true, hello);
   const wire client = answers(false, flight);       // the hello, its keys and its Finished
-  const wire server = answers(true, client, true);  // through, and speaks
+  const wire server = answers(true, client, true);  // finished, and sends data
   const wire last = answers(false, server, true);
   write_seed(folder + "/tls_server/client-hello", 0, hello);
   write_seed(folder + "/tls_server/whole-connection", 0, last);

@@ -1,10 +1,10 @@
-// A main for targets without a fuzzing engine: replays files and folders, and makes random input.
+// A main for targets without a fuzzing engine: replays files and directories, and creates random input.
 //
 //   target FILE|FOLDER|-...                        each input once; `-` is the standard input
 //   target --seed N --iterations M [--max-size S]  random inputs
 //
-// An input that takes longer than --timeout seconds (default 20), or breaks something, is named, and the
-// process ends by the signal. Compiled with afl-clang-fast and called without arguments it serves AFL++.
+// An input that takes longer than --timeout seconds (default 20), or fails, is named, and the process ends by
+// the signal. Compiled with afl-clang-fast and called without arguments it works with AFL++.
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -32,7 +32,7 @@ __AFL_FUZZ_INIT();
 namespace {
 
 unsigned timeout_seconds = 20;
-std::string current;  // what is tried now, for the handler: written before, only read there
+std::string current;  // the current input, for the handler: written before, only read there
 
 void say_where(int signal) {
   constexpr std::string_view words = "\nthe input was ";
@@ -40,7 +40,7 @@ void say_where(int signal) {
   ignored = ::write(STDERR_FILENO, current.data(), current.size());
   ignored = ::write(STDERR_FILENO, "\n", 1);
   if (signal == SIGALRM) {
-    constexpr std::string_view late = "it took too long\n";
+    constexpr std::string_view late = "the input took too long\n";
     ignored = ::write(STDERR_FILENO, late.data(), late.size());
     signal = SIGABRT;
   }
@@ -48,11 +48,11 @@ void say_where(int signal) {
   std::raise(signal);
 }
 
-/// A sanitizer's own report comes first, where there is one.
+/// A sanitizer's own report is printed first, if there is one.
 void name_input() { say_where(SIGABRT); }
 
 void try_one(const std::vector<std::uint8_t>& bytes) {
-  // A copy of exactly this size, so that a sanitizer sees every byte read beyond.
+  // A copy of exactly this size, so that a sanitizer detects every read beyond it.
   const auto exact = std::make_unique<std::uint8_t[]>(bytes.size());
   std::copy(bytes.begin(), bytes.end(), exact.get());
   ::alarm(timeout_seconds);
@@ -81,7 +81,7 @@ bool replay_file(const std::string& path) {
   return true;
 }
 
-/// How many were tried; -1 if one could not be read.
+/// The number of inputs run; -1 if one could not be read.
 long replay(const std::string& path) {
   std::error_code status;
   if (path == "-" || !std::filesystem::is_directory(path, status)) return replay_file(path) ? 1 : -1;
@@ -101,7 +101,7 @@ std::uint64_t next_random(std::uint64_t& state) {
   return z ^ (z >> 31);
 }
 
-/// Zeros, small numbers and anything, in runs, so that both plain programs and wild ones come about.
+/// Zeros, small numbers and random bytes, in runs, so that both plain programs and wild ones result.
 std::vector<std::uint8_t> random_input(std::uint64_t seed, std::size_t most) {
   std::uint64_t state = seed;
   std::vector<std::uint8_t> bytes(next_random(state) % (most + 1));

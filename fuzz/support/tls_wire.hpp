@@ -1,4 +1,4 @@
-// What a TLS engine makes of bytes from the wire, which no honest peer need have sent.
+// How a TLS engine handles arbitrary bytes from the wire.
 #pragma once
 
 #if !defined(ANYIO_NET_MBEDTLS)
@@ -20,8 +20,8 @@
 #include "input.hpp"
 #include "world.hpp"
 
-// mbedTLS 2.28 begins the random bytes of a hello with the time, and asks the C library for it, whatever it
-// was told to draw from. Here that is the simulation's beginning.
+// mbedTLS 2.28 begins the random bytes of a hello with the time from the C library, whatever its random
+// source is. Here that is the simulation's beginning.
 extern "C" std::time_t time(std::time_t* out) noexcept {
   constexpr std::time_t fixed = 1'800'000'000;
   if (out != nullptr) *out = fixed;
@@ -44,7 +44,7 @@ inline std::unique_ptr<anyio::tls_engine> make_engine(anyio::tls_context& contex
   return engine;
 }
 
-/// One engine's end. It sees to what holds for every call.
+/// One engine's end, which checks the rules for every call.
 class tls_end {
  public:
   tls_end(anyio::tls_context& context, bool server_side)
@@ -55,16 +55,16 @@ class tls_end {
   anyio::tls_pipe pipe_;
   bool complete = false;
   bool failed = false;
-  bool closed = false;  // the peer's close_notify has come
+  bool closed = false;  // the peer's close_notify has arrived
   bool truncated = false;
   std::string received;
 
-  /// What follows what was given before, all of it: the bytes stay where they are.
+  /// More bytes after the earlier ones, all of them: the bytes stay where they are.
   void give(std::span<const std::byte> all) {
     pipe_.rx = all.subspan(taken_);
     known_ = all.size();
   }
-  /// As far as it comes with what it has.
+  /// Continues as far as it can with its input.
   void drive() {
     for (int idle = 0; !failed && !closed && !truncated;) {
       const std::size_t before = pipe_.rx.size();
@@ -78,7 +78,7 @@ class tls_end {
           reads ? engine_->read(anyio::mutable_buffer(room), n) : engine_->handshake();
       FUZZ_CHECK(pipe_.rx.size() <= before);
       taken_ = known_ - pipe_.rx.size();
-      FUZZ_CHECK(pipe_.tx.size() - out <= 40000);  // a flight at most
+      FUZZ_CHECK(pipe_.tx.size() - out <= 40000);  // at most one flight
       switch (status) {
         case anyio::tls_status::ok:
           if (!reads) {
@@ -117,7 +117,7 @@ class tls_end {
   std::size_t known_ = 0;
 };
 
-/// The input's bytes for an engine, in pieces of a size that its first byte says.
+/// The input's bytes for an engine, in pieces whose size is the first byte.
 inline anyio::task<> attack(input in, bool server_side) {
   const auto context = make_context();
   tls_end end(*context, server_side);

@@ -1,5 +1,5 @@
-// A simulated run as fuzz targets use it: options from the input's bytes, payload that shows where it
-// belongs, and what every run must hold.
+// A simulated run as fuzz targets use it: options from the input's bytes, payload that identifies its
+// position, and the rules for every run.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -17,7 +17,7 @@
 
 namespace fuzz {
 
-/// Faults that a byte for the kinds and one for how often choose; 0 is none.
+/// Faults chosen by a byte for the kinds and one for the frequency; 0 is none.
 inline anyio::sim::faults faults_of(input& in) {
   const unsigned kinds = in.byte();
   const unsigned often = kinds == 0 ? 0 : in.byte();
@@ -48,7 +48,7 @@ inline anyio::sim::options new_options() {
   return o;
 }
 
-/// Bytes without a short period, twice, so that any part of up to 64 KiB lies in one piece.
+/// Bytes without a short period, twice, so that any part of up to 64 KiB is contiguous.
 inline const std::string& pattern() {
   static const std::string bytes = [] {
     std::string all(131072, '\0');
@@ -58,8 +58,8 @@ inline const std::string& pattern() {
   return bytes;
 }
 
-/// A part of a flow of bytes. The first one is the flow's number, the others are each flow's own: a byte that
-/// is lost, doubled or of another flow shows.
+/// A part of a flow of bytes. The first one is the flow's number, the others differ between flows: a byte
+/// that is lost, duplicated or of another flow is detected.
 inline std::string payload(std::uint8_t flow, std::uint64_t from, std::size_t size) {
   std::string bytes;
   bytes.reserve(size);
@@ -75,14 +75,14 @@ inline bool is_payload(std::uint8_t flow, std::uint64_t from, std::string_view b
   return payload(flow, from, bytes.size()) == bytes;
 }
 
-/// What every run holds, however it was driven: it ended by itself, and left nothing open.
+/// The rules for every run: it ended by itself, and left nothing open.
 inline void check(const anyio::sim::report& r) {
   if (r.ok()) return;
   std::fprintf(stderr, "%s\n%s", r.message().c_str(), r.dump.c_str());
   std::abort();
 }
 
-/// A hash of what a target saw, to compare runs by.
+/// A hash of a target's observations, to compare runs.
 class observed {
  public:
   void add(std::uint64_t value) noexcept {

@@ -307,20 +307,20 @@ ANYIO_NET_FN std::string_view errno_name(int value) noexcept {
 inline constexpr error_text errc_list[] = {
     {static_cast<int>(errc::ok), "ok", "success"},
     {static_cast<int>(errc::end_of_stream), "end_of_stream", "end of stream"},
-    {static_cast<int>(errc::closed_resource), "closed_resource", "closed at this end"},
-    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the other end"},
+    {static_cast<int>(errc::closed_resource), "closed_resource", "closed by this end"},
+    {static_cast<int>(errc::broken_resource), "broken_resource", "broken by the peer"},
     {static_cast<int>(errc::busy_resource), "busy_resource",
      "another operation is already waiting on this resource"},
-    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all had come"},
+    {static_cast<int>(errc::incomplete_read), "incomplete_read", "the stream ended before all bytes arrived"},
     {static_cast<int>(errc::delimiter_not_found), "delimiter_not_found", "no delimiter within the limit"},
     {static_cast<int>(errc::timed_out), "timed_out", "timed out"},
     {static_cast<int>(errc::cancelled), "cancelled", "cancelled"},
     {static_cast<int>(errc::invalid_argument), "invalid_argument", "invalid argument"},
     {static_cast<int>(errc::name_resolution), "name_resolution", "name resolution failed"},
     {static_cast<int>(errc::tls), "tls", "TLS failure"},
-    {static_cast<int>(errc::fds_truncated), "fds_truncated", "more descriptors came than were asked for"},
+    {static_cast<int>(errc::fds_truncated), "fds_truncated", "received more descriptors than requested"},
     {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
-    {static_cast<int>(errc::deadlock), "deadlock", "everything waits and nothing can come"},
+    {static_cast<int>(errc::deadlock), "deadlock", "deadlock: nothing can wake any task"},
     {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
@@ -366,7 +366,7 @@ ANYIO_NET_COLD void throw_error(const error& e) {
     case errc::os_error: throw os_error(e);
   }
 #endif
-  abort_with("error without exceptions", e);
+  abort_with("unhandled error", e);
 }
 
 }  // namespace detail

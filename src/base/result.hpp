@@ -243,7 +243,7 @@ class [[nodiscard]] result {
     if (state_ == state::foreign) std::rethrow_exception(foreign_);
     detail::throw_error(error_);
 #else
-    detail::abort_with("value() of an error", error_);
+    detail::abort_with("value() called on an error", error_);
 #endif
   }
 

@@ -149,9 +149,9 @@ ANYIO_NET_COLD void print_exception(const char* where, const std::exception_ptr&
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& known) {
-    std::fprintf(stderr, "anyio: %s: a handler ended with an exception: %s\n", where, known.what());
+    std::fprintf(stderr, "anyio: %s: unhandled exception in a handler: %s\n", where, known.what());
   } catch (...) {
-    std::fprintf(stderr, "anyio: %s: a handler ended with an exception of an unknown type\n", where);
+    std::fprintf(stderr, "anyio: %s: unhandled exception of an unknown type in a handler\n", where);
   }
 }
 #endif

@@ -42,14 +42,14 @@ ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoi
   }
   if (host_.empty()) return fail(errc::invalid_argument, 0, "the host is empty");
   for (const char c : host_) {
-    if (c == '\0') return fail(errc::invalid_argument, 0, "the host has a NUL in it");
+    if (c == '\0') return fail(errc::invalid_argument, 0, "the host contains a NUL byte");
     if (static_cast<unsigned char>(c) >= 0x80) {
-      return fail(errc::invalid_argument, 0, "the host is not ASCII; give the xn-- form");
+      return fail(errc::invalid_argument, 0, "the host is not ASCII: use the xn-- form");
     }
   }
   if (const result<ip_address> address = ip_address::parse(host_)) {
     if (family_ != AF_UNSPEC && (family_ == AF_INET6) != address->is_v6()) {
-      return fail(errc::name_resolution, 0, "the address is of another family");
+      return fail(errc::name_resolution, 0, "the address is not of the requested family");
     }
     out = std::vector<ip_endpoint>(1, ip_endpoint{*address, port_});
     return true;
@@ -80,7 +80,7 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
   if (answer->status < 0 && answer->reason == nullptr)
     return complete(out, error(errc::os_error, -answer->status, name));
   if (answer->status < 0 || answer->endpoints.empty()) {
-    const char* reason = answer->reason != nullptr ? answer->reason : "no address is known for the name";
+    const char* reason = answer->reason != nullptr ? answer->reason : "the name has no address";
     return complete(out, error_access::with_reason(error(errc::name_resolution, 0, name), reason));
   }
   // Resolvers report mapped addresses as IPv4, as sockets do; AF_INET6 asks for them as IPv6.

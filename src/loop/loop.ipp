@@ -113,7 +113,7 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
 
 ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
     : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
-  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "no poller can be made"));
+  if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "cannot create a poller"));
   mail->system = system_.get();
   turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
 }
@@ -242,8 +242,8 @@ ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
 
 ANYIO_NET_FN void loop_core::poll(duration at_most) {
   if (inherited()) [[unlikely]]  // the wait would take the parent's events
-    abort_with("loop",
-               error(errc::invalid_argument, 0, "inherited over a fork and run without after_fork()"));
+    abort_with("loop", error(errc::invalid_argument, 0,
+                             "a forked child must call after_fork() before it runs the loop"));
   poll_event events[512];
   const int count = system_->wait(events, at_most == duration::max() ? duration(-1) : at_most);
   const time_point time = system_->now();

@@ -86,10 +86,10 @@ struct node : link {
 
   node() = default;
   node(node&& other) noexcept : link(), made(other.made) {
-    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
   }
   node& operator=(node&& other) noexcept {
-    ANYIO_NET_ASSERT(!other.pending() && "an operation that has been started cannot be moved");
+    ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
     retire();
     made = other.made;
     return *this;

@@ -50,7 +50,7 @@ template <class X>
 operation_of_t<X> as_operation(X&& x) {
   if constexpr (is_operation<X>) {
     static_assert(!std::is_lvalue_reference_v<X>,
-                  "an operation is handed over by std::move, or made in place");
+                  "an operation must be passed by std::move or created in place");
     return std::forward<X>(x);
   } else {
     return call_task<std::decay_t<X>>(std::forward<X>(x));

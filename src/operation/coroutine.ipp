@@ -62,7 +62,7 @@ ANYIO_NET_COLD bool is_stranded(node& n) {
     root = owner == unknown_owner() ? nullptr : owner;
   }
   loop_core* const waits = n.core->stranding(root);
-  ANYIO_NET_ASSERT(waits == nullptr && "an operation cannot complete while its loop waits for this one");
+  ANYIO_NET_ASSERT(waits == nullptr && "the operation's loop is blocked until this operation completes");
   if (waits == nullptr) return false;
   const face& how = *n.how;
   n.retire();

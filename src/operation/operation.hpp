@@ -194,7 +194,7 @@ class operation : public node, public operation_tag {
     static_assert(fits_named<F>,
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
-    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     slot_.callable.put(f);
     begin_all(callback_face<F>, false);
   }
@@ -213,8 +213,8 @@ class operation : public node, public operation_tag {
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h, node** place = nullptr) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
-                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
-                  "in a coroutine of another type write co_await anyio::as_result(...)");
+                  "without exceptions a plain co_await works only inside an anyio::task; in a coroutine of "
+                  "another type write co_await anyio::as_result(...)");
     return suspend<true>(h, place);
   }
   T await_resume() {
@@ -229,7 +229,7 @@ class operation : public node, public operation_tag {
   // --- for the parts of the library
   template <bool Raises>
   bool ready_at_once() {
-    ANYIO_NET_ASSERT(!pending() && "this operation has been started already");
+    ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     attempted = again = false;
     result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
     const errc e = self().check();
@@ -361,7 +361,7 @@ class operation : public node, public operation_tag {
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
     if (core == &self().home()) return e;
-    return error_access::with_reason(e, "its loop cannot run before the one that waits for it has ended");
+    return error_access::with_reason(e, "the operation's loop is blocked until this operation completes");
   }
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {

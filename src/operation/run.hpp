@@ -84,11 +84,11 @@ auto run(X&& x) {
     } while (!done && core->alive() && !core->idle());
   }
   if (!done) {
-    ANYIO_NET_ASSERT(!core->alive() && "an operation cannot be run by a loop that it does not belong to");
-    const error ended =
-        core->alive() ? detail::error_access::with_reason(error(errc::invalid_argument, 0, "run"),
-                                                          "the operation belongs to a loop that does not run")
-                      : error(errc::closed_resource, 0, "run");
+    ANYIO_NET_ASSERT(!core->alive() && "the operation belongs to another loop");
+    const error ended = core->alive() ? detail::error_access::with_reason(
+                                            error(errc::invalid_argument, 0, "run"),
+                                            "the operation belongs to another loop, which is not running")
+                                      : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
       outcome.emplace(T(ended));
     } else {

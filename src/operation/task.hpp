@@ -217,8 +217,8 @@ class [[nodiscard]] task<T>::awaiter {
   template <class P>
   bool await_suspend(std::coroutine_handle<P> h) {
     static_assert(!Raises || ANYIO_NET_EXCEPTIONS || detail::is_own_promise<P>,
-                  "without exceptions a plain co_await needs an anyio::task around it, which can be ended; "
-                  "in a coroutine of another type write co_await anyio::as_result(...)");
+                  "without exceptions a plain co_await works only inside an anyio::task; in a coroutine of "
+                  "another type write co_await anyio::as_result(...)");
     detail::promise_base* p = task_.promise_;
     if (p == nullptr || p->owner != nullptr) {
       failure_ = error(errc::invalid_argument, 0, "task");

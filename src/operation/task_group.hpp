@@ -192,7 +192,7 @@ class task_group {
     requires detail::is_operation<Op>
   void start_soon(Op&& op) {
     static_assert(!std::is_lvalue_reference_v<Op>,
-                  "an operation is handed over by std::move, or made in place");
+                  "an operation must be passed by std::move or created in place");
     add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
   }
   /// Calls `f` with the arguments from the loop, and runs the task or operation that it returns. The callable

@@ -153,7 +153,7 @@ class helper_call {
     if (job_->lost()) {  // the outcome may be half written, and is not touched
       withdraw();
       out = error_access::with_reason(error(errc::os_error, ECANCELED, name),
-                                      "the helper thread is in the parent of this process");
+                                      "the helper thread exists only in the parent process");
       return true;
     }
     if (!job_->over()) return false;

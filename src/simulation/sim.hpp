@@ -68,7 +68,7 @@ class sim_session {
   ~sim_session();
 
   [[nodiscard]] static sim_session& current() noexcept {
-    ANYIO_NET_ASSERT(innermost != nullptr && "only inside sim::run");
+    ANYIO_NET_ASSERT(innermost != nullptr && "can be used only inside sim::run");
     return *innermost;
   }
   [[nodiscard]] std::unique_ptr<backend> make_backend();

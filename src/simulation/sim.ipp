@@ -67,12 +67,11 @@ ANYIO_NET_FN void sim_session::conclude(loop_core& core, bool done, sim::report&
   switch (network_->verdict()) {
     case sim_verdict::deadlock:
       out.deadlock = true;
-      return fail(errc::deadlock, "everything waits, and nothing is on its way");
-    case sim_verdict::time_over: return fail(errc::timed_out, "the limit of virtual time is reached");
-    case sim_verdict::steps_over: return fail(errc::timed_out, "the limit of steps is reached");
+      return fail(errc::deadlock, "deadlock: nothing can wake any task");
+    case sim_verdict::time_over: return fail(errc::timed_out, "virtual time limit reached");
+    case sim_verdict::steps_over: return fail(errc::timed_out, "step limit reached");
     case sim_verdict::spins:
-      return fail(errc::timed_out,
-                  "the program spins: it calls on and on, and no byte moves and no time passes");
+      return fail(errc::timed_out, "the program spins: it makes calls, but no byte moves and no time passes");
     case sim_verdict::none: break;  // an exception, or the program destroyed its loop
   }
 }
@@ -136,10 +135,10 @@ ANYIO_NET_FN std::string report::message() const {
     line += failure->operation() == "simulation" ? failure->message().substr(12) : failure->message();
 #if ANYIO_NET_EXCEPTIONS
   } else if (exception) {
-    line += "an exception ended the program";
+    line += "the program ended with an exception";
 #endif
   } else {
-    line += "it ended";
+    line += "the program ended";
   }
   if (leaked_handles != 0) line += ", " + std::to_string(leaked_handles) + " descriptors leaked";
   line += ", after " + std::to_string(std::chrono::duration<double>(virtual_time).count()) + " s; choices ";

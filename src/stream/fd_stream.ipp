@@ -92,10 +92,10 @@ ANYIO_NET_FN result<fd_stream> fd_stream::from_fd(int fd) {
   detail::loop_core& core = detail::loop_core::current();
   const result<int> type = detail::type_of_socket(core.system(), fd, what);
   if (!type) return type.error();
-  if (*type >= 0) return detail::refusal_of(what, 0, "a socket: use the from_fd of its kind");
+  if (*type >= 0) return detail::refusal_of(what, 0, "is a socket: use e.g. tcp_stream::from_fd");
   int status = 0;  // watched before it is changed, so that a rejected descriptor stays unchanged
   const detail::ref<detail::fd_resource> r(new detail::fd_resource(core, fd, status));
-  if (status == -EPERM) return detail::refusal_of(what, EPERM, "a regular file or a directory");
+  if (status == -EPERM) return detail::refusal_of(what, EPERM, "is a regular file or a directory");
   if (status >= 0) {
     status = detail::files_of(core.system()).adopt(fd);
     r->was_blocking = status > 0;

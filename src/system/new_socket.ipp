@@ -39,10 +39,10 @@ ANYIO_NET_FN void new_socket::prepare(int (*function)(int fd, void* data), void*
 }
 
 ANYIO_NET_COLD result<int> type_of_socket(backend& system, int fd, const char* what) {
-  if (fd < 0) return refusal_of(what, EBADF, "not a descriptor");
+  if (fd < 0) return refusal_of(what, EBADF, "the descriptor is negative");
   int type = 0;
   const int status = read_option(system, fd, SOL_SOCKET, SO_TYPE, type);
-  if (status == -EBADF) return refusal_of(what, EBADF, "not an open descriptor");
+  if (status == -EBADF) return refusal_of(what, EBADF, "the descriptor is not open");
   if (status == -EOPNOTSUPP) return error(errc::not_supported, EOPNOTSUPP, what);
   return status < 0 ? status : type;
 }
@@ -54,13 +54,13 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   };
   const result<int> type = type_of_socket(system, fd, wanted.what);
   if (!type) return type.error();
-  if (*type < 0) return refuse(-*type, "not a socket");
+  if (*type < 0) return refuse(-*type, "the descriptor is not a socket");
   if (const int status = read_address(system, fd, adopted.local); status < 0)
-    return refuse(-status, "not a socket of this system");
+    return refuse(-status, "the address of the socket cannot be read");
   const int family = adopted.local.storage.ss_family;
   if (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6)
-    return refuse(0, "a socket of another family");
-  if (*type != wanted.type) return refuse(0, "a socket of another type");
+    return refuse(0, "the socket has another address family");
+  if (*type != wanted.type) return refuse(0, "the socket has another type");
   adopted.remote.size = 0;
   if (wanted.connected) {
     if (const int status = read_address(system, fd, adopted.remote, true); status < 0) {
@@ -72,7 +72,7 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   }
   int listens = 0;
   if (wanted.listening && (read_option(system, fd, SOL_SOCKET, SO_ACCEPTCONN, listens) < 0 || listens == 0))
-    return refuse(0, "the socket does not listen");
+    return refuse(0, "the socket is not listening");
   const int status = files_of(system).adopt(fd);
   if (status < 0) return error(errc::os_error, -status, wanted.what);
   adopted.was_blocking = status > 0;

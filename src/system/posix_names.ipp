@@ -37,7 +37,7 @@ ANYIO_NET_FN bool interface_name(std::uint32_t index, char* out) noexcept {
     case EAI_SOCKTYPE: return "type of socket not supported";
 #if defined(EAI_NODATA)
 #if EAI_NODATA != EAI_NONAME
-    case EAI_NODATA: return "no address is known for the name";
+    case EAI_NODATA: return "the name has no address";
 #endif
 #endif
 #if defined(EAI_ADDRFAMILY)
@@ -89,7 +89,7 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
   }
   if (found.endpoints.empty()) {
     found.status = -ENOENT;
-    found.reason = "no internet address is known for the name";
+    found.reason = "the name has no IPv4 or IPv6 address";
   }
   return found;
 }

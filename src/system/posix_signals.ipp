@@ -42,7 +42,7 @@ struct signal_table {
 };
 
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
-              "a signal handler needs atomics without locks");
+              "signal handlers require lock-free atomics");
 
 inline signal_table& the_signals() noexcept {
   static constinit signal_table table;

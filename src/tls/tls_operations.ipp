@@ -135,7 +135,7 @@ ANYIO_NET_FN bool tls_wrap_operation::begin_handshake(result<tls_stream>& out) {
   if (willing) return true;
   out = detail::error_access::with_reason(
       error(errc::invalid_argument, 0, name),
-      client_ ? "a server_name that can be verified is needed" : "the context has no certificate");
+      client_ ? "server_name is required to verify the peer" : "the context has no certificate");
   return false;
 }
 

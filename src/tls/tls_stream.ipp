@@ -188,7 +188,7 @@ ANYIO_NET_FN progress tls_resource::handshake(result<void>& out) {
     return complete<progress::done>(
         out, told ? error_access::with_operation(write_failure_, tls_wrap_operation::name)
                   : error_access::with_reason(error(errc::broken_resource, 0, tls_wrap_operation::name),
-                                              "the connection ended within the handshake"));
+                                              "the connection ended during the handshake"));
   }
   return progress::again;
 }
@@ -322,7 +322,7 @@ ANYIO_NET_FN progress tls_resource::send_eof(result<void>& out) {
       // Under TLS 1.2 the peer would have to answer with its own close_notify and drop unsent data.
       return complete<progress::done>(out,
                                       error_access::with_reason(error(errc::not_supported, 0, "send_eof"),
-                                                                "TLS 1.2 cannot end one direction alone"));
+                                                                "TLS 1.2 cannot close only one direction"));
     }
     eof_sent_ = true;
     say_goodbye();
@@ -403,7 +403,7 @@ ANYIO_NET_FN progress tls_resource::unwrap(result<tls_unwrapped>& out) {
     if (status == tls_status::failed) return fail(failure);
   }
   if (!held_.empty())
-    return fail(error_access::with_reason(errc::tls, "the peer sent data that was not received"));
+    return fail(error_access::with_reason(errc::tls, "data from the peer was not received"));
   if (read_failure_ != errc::end_of_stream) return fail(read_failure_);
   std::string rest(incoming_.view());
   relays_[read_side].leave();

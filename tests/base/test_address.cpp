@@ -1,4 +1,4 @@
-// Addresses: read, written, ordered, and moved in and out of the kernel's structures.
+// Addresses: parsed, formatted, ordered, and converted to and from the kernel's structures.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -72,7 +72,7 @@ ip_address groups(std::uint16_t a, std::uint16_t b, std::uint16_t c, std::uint16
   return ip_address::v6(bytes_of({a, b, c, d, e, f, g, h}), scope);
 }
 
-// Interfaces for a test: eth0 is 2, one with a long name is 3, one called "17" is 4, "a]b:c%d" is 5.
+// Interfaces for a test: eth0 is 2, one with a long name is 3, the one named "17" is 4, "a]b:c%d" is 5.
 class fake_interfaces {
  public:
   fake_interfaces() { anyio::detail::interface_lookup = {index, name}; }
@@ -102,7 +102,7 @@ class fake_interfaces {
   anyio::detail::interface_names before_ = anyio::detail::interface_lookup;
 };
 
-// As on a system whose interfaces have no names.
+// A system whose interfaces have no names.
 class no_interfaces {
  public:
   no_interfaces() { anyio::detail::interface_lookup = {}; }
@@ -114,7 +114,7 @@ class no_interfaces {
   anyio::detail::interface_names before_ = anyio::detail::interface_lookup;
 };
 
-// A copy of exactly `size` bytes, at an odd address, so that a sanitizer sees a read beyond it.
+// A copy of exactly `size` bytes, at an odd address, so that a sanitizer detects a read beyond it.
 class raw_sockaddr {
  public:
   raw_sockaddr(const void* data, std::size_t size) : bytes_(new char[size + 1]), size_(size) {
@@ -159,7 +159,7 @@ TEST_CASE("a default constructed address is 0.0.0.0") {
   CHECK(ip_endpoint().to_string() == "0.0.0.0:0");
 }
 
-TEST_CASE("the well-known addresses are what they are called") {
+TEST_CASE("the named constants have the documented values") {
   CHECK(ip_address::any_v4().to_string() == "0.0.0.0");
   CHECK(ip_address::any_v6().to_string() == "::");
   CHECK(ip_address::loopback_v4().to_string() == "127.0.0.1");
@@ -195,14 +195,14 @@ TEST_CASE("multicast is 224.0.0.0/4 and ff00::/8") {
   CHECK_FALSE(ip_address::any_v6().is_multicast());
 }
 
-TEST_CASE("IPv4 is four decimal numbers") {
+TEST_CASE("IPv4 text is four decimal numbers") {
   CHECK(address_of("0.0.0.0") == ip_address::v4(0));
   CHECK(address_of("127.0.0.1") == ip_address::loopback_v4());
   CHECK(address_of("255.255.255.255") == ip_address::v4(0xffffffff));
   CHECK(address_of("1.20.100.0") == ip_address::v4(0x01146400));
 }
 
-TEST_CASE("every number that IPv4 can hold is read and written") {
+TEST_CASE("every IPv4 number is parsed and formatted") {
   for (std::uint32_t number = 0; number < 256; ++number) {
     const std::string text = "1." + std::to_string(number) + ".2." + std::to_string(255 - number);
     const ip_address expected = ip_address::v4(0x01000200 | number << 16 | (255 - number));
@@ -211,7 +211,7 @@ TEST_CASE("every number that IPv4 can hold is read and written") {
   }
 }
 
-TEST_CASE("IPv4 in any other form is an invalid argument") {
+TEST_CASE("any other IPv4 text is invalid_argument") {
   using namespace std::string_view_literals;
   refuse_address("", "1", "1.2", "1.2.3", "1.2.3.", "1.2.3.4.", ".1.2.3.4", "1..2.3", "1.2.3.4.5",
                  "256.0.0.0", "0.0.0.256", "1.2.3.999", "1.2.3.4294967297", "1.2.3.18446744073709551617",
@@ -222,7 +222,7 @@ TEST_CASE("IPv4 in any other form is an invalid argument") {
   refuse_address("1.2.3.4\0"sv, "1.2.3.\0"sv);
 }
 
-TEST_CASE("IPv6 is read in every form of RFC 4291 section 2.2") {
+TEST_CASE("every IPv6 form of RFC 4291 section 2.2 is parsed") {
   CHECK(address_of("::") == ip_address::any_v6());
   CHECK(address_of("::1") == ip_address::loopback_v6());
   CHECK(address_of("1::") == groups(1, 0, 0, 0, 0, 0, 0, 0));
@@ -244,7 +244,7 @@ TEST_CASE("IPv6 is read in every form of RFC 4291 section 2.2") {
   CHECK(address_of("1::1.2.3.4") == groups(1, 0, 0, 0, 0, 0, 0x0102, 0x0304));
 }
 
-TEST_CASE("IPv6 in any other form is an invalid argument") {
+TEST_CASE("any other IPv6 text is invalid_argument") {
   using namespace std::string_view_literals;
   refuse_address(":", ":::", "::::", ":1", "1:", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:", ":1:2:3:4:5:6:7",
                  ":1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8:", "1:2:3:4:5:6:7:8:9",
@@ -256,20 +256,20 @@ TEST_CASE("IPv6 in any other form is an invalid argument") {
   refuse_address("::1\0"sv, "::\0"sv);
 }
 
-TEST_CASE("IPv6 is written as RFC 5952 says") {
+TEST_CASE("IPv6 is formatted as RFC 5952 requires") {
   const auto canonical = [](std::string_view text) { return address_of(text).to_string(); };
-  // Section 4.1: no leading zeros, but a group that is zero keeps one.
+  // Section 4.1: no leading zeros, but a zero group keeps one digit.
   CHECK(canonical("2001:0db8::0001") == "2001:db8::1");
   CHECK(canonical("2001:db8:0:1:0:1:0:1") == "2001:db8:0:1:0:1:0:1");
   CHECK(canonical("0001:0010:0100:1000:000f:00f0:0f00:f000") == "1:10:100:1000:f:f0:f00:f000");
   // Section 4.2.1: as short as possible.
   CHECK(canonical("2001:db8:0:0:0:0:2:1") == "2001:db8::2:1");
   CHECK(canonical("2001:db8::0:1") == "2001:db8::1");
-  // Section 4.2.2: one group alone is not shortened.
+  // Section 4.2.2: a single group is not shortened.
   CHECK(canonical("2001:db8::1:1:1:1:1") == "2001:db8:0:1:1:1:1:1");
   CHECK(canonical("1:2:3:4:5:6:7::") == "1:2:3:4:5:6:7:0");
   CHECK(canonical("::2:3:4:5:6:7:8") == "0:2:3:4:5:6:7:8");
-  // Section 4.2.3: the longest run, and the first of equals.
+  // Section 4.2.3: the longest run, and the first of equal runs.
   CHECK(canonical("2001:0:0:1:0:0:0:1") == "2001:0:0:1::1");
   CHECK(canonical("2001:db8:0:0:1:0:0:1") == "2001:db8::1:0:0:1");
   CHECK(canonical("0:0:1:0:0:0:1:1") == "0:0:1::1:1");
@@ -278,14 +278,14 @@ TEST_CASE("IPv6 is written as RFC 5952 says") {
   CHECK(canonical("1:0:0:2:3:0:0:0") == "1:0:0:2:3::");
   // Section 4.3: lower case.
   CHECK(canonical("2001:DB8::ABCD:EF") == "2001:db8::abcd:ef");
-  // Section 5: an IPv4-mapped address shows its IPv4.
+  // Section 5: an IPv4-mapped address is formatted with its IPv4 part.
   CHECK(canonical("::ffff:c000:201") == "::ffff:192.0.2.1");
   CHECK(canonical("::ffff:0:0") == "::ffff:0.0.0.0");
   CHECK(canonical("::fffe:c000:201") == "::fffe:c000:201");
   CHECK(canonical("1::ffff:c000:201") == "1::ffff:c000:201");
   CHECK(canonical("::192.0.2.1") == "::c000:201");
   CHECK(canonical("64:ff9b::192.0.2.1") == "64:ff9b::c000:201");
-  // The run at either end, and all of it.
+  // The run at either end, and the whole address.
   CHECK(canonical("0:0:0:0:0:0:0:0") == "::");
   CHECK(canonical("0:0:0:0:0:0:0:1") == "::1");
   CHECK(canonical("1:0:0:0:0:0:0:0") == "1::");
@@ -293,7 +293,7 @@ TEST_CASE("IPv6 is written as RFC 5952 says") {
   CHECK(canonical("0:0:3:4:5:6:7:8") == "::3:4:5:6:7:8");
 }
 
-TEST_CASE("every pattern of zero groups is read back as it was written") {
+TEST_CASE("every pattern of zero groups survives formatting and parsing") {
   for (unsigned pattern = 0; pattern < 256; ++pattern) {
     std::array<std::uint16_t, 8> all{};
     for (std::size_t i = 0; i < 8; ++i) all[i] = static_cast<std::uint16_t>((pattern >> i & 1) * (i + 0xa0));
@@ -306,7 +306,7 @@ TEST_CASE("every pattern of zero groups is read back as it was written") {
   }
 }
 
-TEST_CASE("random addresses are read back as they were written") {
+TEST_CASE("random addresses survive formatting and parsing") {
   std::mt19937 random(5952);
   const auto draw = [&random](std::uint32_t bound) { return static_cast<std::uint32_t>(random()) % bound; };
   const no_interfaces numbers_only;
@@ -331,7 +331,7 @@ TEST_CASE("random addresses are read back as they were written") {
 }
 
 #if defined(__GLIBC__)
-TEST_CASE("what is accepted, and as what, agrees with inet_pton") {
+TEST_CASE("ip_address::parse accepts the same texts as inet_pton, with the same values") {
   std::mt19937 random(4291);
   const auto draw = [&random](std::size_t bound) { return static_cast<std::size_t>(random()) % bound; };
   const std::string_view seeds[] = {
@@ -367,7 +367,7 @@ TEST_CASE("what is accepted, and as what, agrees with inet_pton") {
 }
 #endif
 
-TEST_CASE("parsing any bytes at all gives a value that reads back, or an error") {
+TEST_CASE("parsing arbitrary bytes returns a value that survives formatting, or an error") {
   std::mt19937 random(1);
   using namespace std::string_view_literals;
   const std::string_view letters = "01234567abef::::....%[]\0\xff "sv;
@@ -384,7 +384,7 @@ TEST_CASE("parsing any bytes at all gives a value that reads back, or an error")
   }
 }
 
-TEST_CASE("a scope is the number of an interface") {
+TEST_CASE("a scope can be the number of an interface") {
   const no_interfaces numbers_only;
   CHECK(address_of("fe80::1%1").scope_id() == 1);
   CHECK(address_of("fe80::1%4294967295").scope_id() == 0xffffffff);
@@ -397,7 +397,7 @@ TEST_CASE("a scope is the number of an interface") {
                  "fe80::1%eth0", "fe80::1%0x1");
 }
 
-TEST_CASE("a scope is the name of an interface where the system knows it") {
+TEST_CASE("a scope can be the name of an interface that the system knows") {
   const fake_interfaces interfaces;
   CHECK(address_of("fe80::1%eth0").scope_id() == 2);
   CHECK(address_of("fe80::1%eth0") == address_of("fe80::1%2"));
@@ -413,7 +413,7 @@ TEST_CASE("a scope is the name of an interface where the system knows it") {
   CHECK(ip_address::parse(std::string_view("fe80::1%eth0\0x", 14)).error() == errc::invalid_argument);
 }
 
-TEST_CASE("digits are always a number, even where an interface is called so") {
+TEST_CASE("digits are always a number, even if an interface has that name") {
   const fake_interfaces interfaces;
   CHECK(address_of("fe80::1%17").scope_id() == 17);
   const ip_address address = address_of("fe80::1%4");  // whose name is "17"
@@ -464,7 +464,7 @@ TEST_CASE("an endpoint is an address, a colon and a port") {
   CHECK(endpoint_of("1.2.3.4:65535").to_string() == "1.2.3.4:65535");
 }
 
-TEST_CASE("an endpoint in any other form is an invalid argument") {
+TEST_CASE("any other endpoint text is invalid_argument") {
   using namespace std::string_view_literals;
   refuse_endpoint("", ":", ":80", "80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:4294967376",
                   "127.0.0.1:18446744073709551696", "127.0.0.1:-1", "127.0.0.1:+80", "127.0.0.1: 80",
@@ -476,7 +476,7 @@ TEST_CASE("an endpoint in any other form is an invalid argument") {
   refuse_endpoint("127.0.0.1:80\0"sv);
 }
 
-TEST_CASE("every port is read and written") {
+TEST_CASE("every port is parsed and formatted") {
   for (std::uint32_t port = 0; port < 65536; ++port) {
     const ip_endpoint endpoint{ip_address::loopback_v4(), static_cast<std::uint16_t>(port)};
     const auto parsed = ip_endpoint::parse(endpoint.to_string());
@@ -484,7 +484,7 @@ TEST_CASE("every port is read and written") {
   }
 }
 
-TEST_CASE("an endpoint becomes what the kernel wants") {
+TEST_CASE("an endpoint is converted to a sockaddr") {
   sockaddr_storage storage;
   std::memset(&storage, 0xff, sizeof storage);
   CHECK(endpoint_of("1.2.3.4:4660").to_sockaddr(storage) == sizeof(sockaddr_in));
@@ -507,7 +507,7 @@ TEST_CASE("an endpoint becomes what the kernel wants") {
   CHECK(std::all_of(rest + sizeof v6, rest + sizeof storage, [](char c) { return c == 0; }));
 }
 
-TEST_CASE("an endpoint comes back from the kernel, whole and at any alignment, or not at all") {
+TEST_CASE("a sockaddr of any alignment is converted to an endpoint, and an incomplete one is rejected") {
   for (const char* text : {"1.2.3.4:4660", "0.0.0.0:0", "255.255.255.255:65535", "[fe80::1%4000000000]:4660",
                            "[::]:0", "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"}) {
     CAPTURE(text);
@@ -529,7 +529,7 @@ TEST_CASE("an endpoint comes back from the kernel, whole and at any alignment, o
   }
 }
 
-TEST_CASE("only the two internet families are endpoints") {
+TEST_CASE("only IPv4 and IPv6 sockaddrs are endpoints") {
   sockaddr_storage storage{};
   for (const int family : {AF_UNSPEC, AF_UNIX, 0xff}) {
     storage.ss_family = static_cast<sa_family_t>(family);
@@ -540,7 +540,7 @@ TEST_CASE("only the two internet families are endpoints") {
   CHECK(ip_endpoint::from_sockaddr(nullptr, sizeof storage).error() == errc::invalid_argument);
 }
 
-TEST_CASE("an IPv4-mapped peer is given as IPv4") {
+TEST_CASE("an IPv4-mapped peer is reported as IPv4") {
   sockaddr_storage storage;
   const auto peer = [&storage](const char* text) {
     const socklen_t size = endpoint_of(text).to_sockaddr(storage);
@@ -553,7 +553,7 @@ TEST_CASE("an IPv4-mapped peer is given as IPv4") {
   CHECK(peer("[1::ffff:1.2.3.4]:80") == endpoint_of("[1::ffff:1.2.3.4]:80"));
 }
 
-TEST_CASE("a structure that has room for its length gets it, as on the BSDs") {
+TEST_CASE("on the BSDs the length field of a sockaddr is set") {
   struct bsd_storage {
     std::uint8_t ss_len = 0;
   } storage;
@@ -571,7 +571,7 @@ TEST_CASE("a structure that has room for its length gets it, as on the BSDs") {
   CHECK(plain.family == 0);
 }
 
-TEST_CASE("the path of a UNIX socket may be any bytes") {
+TEST_CASE("the path of a UNIX socket may contain any bytes") {
   CHECK(unix_round_trip("/run/some.sock") == "/run/some.sock");
   CHECK(unix_round_trip("relative path") == "relative path");
   CHECK(unix_round_trip("\xff\xfe\n\x01") == "\xff\xfe\n\x01");
@@ -581,7 +581,7 @@ TEST_CASE("the path of a UNIX socket may be any bytes") {
   }
 }
 
-TEST_CASE("a UNIX path is given to the kernel with its NUL") {
+TEST_CASE("a UNIX path is passed to the kernel with its NUL") {
   const auto address = anyio::detail::make_unix_address("/tmp/x", "bind");
   CHECK(address.has_value());
   if (!address) return;
@@ -590,7 +590,7 @@ TEST_CASE("a UNIX path is given to the kernel with its NUL") {
   CHECK(std::string(address->storage.sun_path) == "/tmp/x");
 }
 
-TEST_CASE("a UNIX path may be as long as leaves room for its NUL") {
+TEST_CASE("a UNIX path may fill the structure except for its NUL") {
   for (std::size_t length = 1; length < path_room; ++length) {
     const std::string path(length, 'p');
     CHECK(unix_round_trip(path) == path);
@@ -621,7 +621,7 @@ TEST_CASE("an empty path is an unnamed UNIX socket") {
   CHECK(anyio::detail::unix_path(nullptr, 100) == "");
 }
 
-TEST_CASE("a NUL inside a UNIX path is refused, since the kernel would cut the path there") {
+TEST_CASE("a UNIX path with a NUL inside is rejected, since the kernel would truncate it") {
   for (const std::string& path : {std::string("a\0", 2), std::string("a\0b", 3), std::string("/x\0", 3)}) {
     const auto address = anyio::detail::make_unix_address(path, "bind");
     CHECK(address.error() == errc::os_error);
@@ -632,7 +632,7 @@ TEST_CASE("a NUL inside a UNIX path is refused, since the kernel would cut the p
 
 #if defined(__linux__)
 
-TEST_CASE("an abstract name is its exact bytes, NULs included") {
+TEST_CASE("an abstract name keeps its exact bytes, NULs included") {
   for (const std::string& name : {std::string("\0", 1), std::string("\0name", 5), std::string("\0a\0b\0", 5),
                                   std::string(108, '\0'), '\0' + std::string(107, '\xff')}) {
     CHECK(unix_round_trip(name) == name);
@@ -643,7 +643,7 @@ TEST_CASE("an abstract name is its exact bytes, NULs included") {
   CHECK(too_long.error().os_error() == ENAMETOOLONG);
 }
 
-TEST_CASE("a reported abstract name ends where the kernel says") {
+TEST_CASE("the kernel's length ends a reported abstract name") {
   const auto address = anyio::detail::make_unix_address(std::string("\0abcdef", 7), "bind");
   CHECK(address.has_value());
   if (!address) return;
@@ -656,14 +656,14 @@ TEST_CASE("a reported abstract name ends where the kernel says") {
 
 #else
 
-TEST_CASE("abstract names are not supported where the system has none") {
+TEST_CASE("abstract names are not_supported on systems without them") {
   const auto address = anyio::detail::make_unix_address(std::string("\0name", 5), "bind");
   CHECK(address.error() == errc::not_supported);
 }
 
 #endif
 
-TEST_CASE("a reported UNIX path without its NUL, or longer than the structure, is read within bounds") {
+TEST_CASE("a reported UNIX path without NUL, or longer than the structure, is read within bounds") {
   sockaddr_un raw{};
   raw.sun_family = AF_UNIX;
   std::memset(raw.sun_path, 'p', sizeof raw.sun_path);
@@ -680,7 +680,7 @@ TEST_CASE("a reported UNIX path without its NUL, or longer than the structure, i
   }
 }
 
-TEST_CASE("an address of another family has no UNIX path") {
+TEST_CASE("a sockaddr of another family has no UNIX path") {
   sockaddr_storage storage;
   const socklen_t size = endpoint_of("1.2.3.4:80").to_sockaddr(storage);
   CHECK(anyio::detail::unix_path(reinterpret_cast<const sockaddr*>(&storage), size) == "");

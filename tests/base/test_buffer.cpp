@@ -1,4 +1,4 @@
-// What becomes a view of bytes, and what does not.
+// Which types convert to a view of bytes, and which do not.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -29,7 +29,7 @@ constexpr bool readable = std::is_convertible_v<T, const_buffer>;
 template <class T>
 constexpr bool writable = std::is_convertible_v<T, mutable_buffer>;
 
-// The three ways to send, as a stream has them.
+// The three forms of send, as streams have them.
 struct by_view {};
 struct by_parts {};
 struct by_string {};
@@ -50,7 +50,7 @@ template <class Choice, class T>
 constexpr bool receives =
     std::is_same_v<decltype(std::declval<source&>().receive(std::declval<T>())), Choice>;
 
-struct own_string {  // as other libraries have them: a signed size
+struct own_string {  // as in other libraries: a signed size
   char* data() { return text; }
   const char* data() const { return text; }
   int size() const { return 3; }
@@ -113,7 +113,7 @@ static_assert(sends<by_parts, std::span<const const_buffer>>);
 static_assert(std::is_same_v<decltype(std::declval<sink&>().send({"abc", 2})), by_view>);
 static_assert(std::is_same_v<decltype(std::declval<sink&>().send({std::declval<void*>(), 2})), by_view>);
 
-// Into what can be received.
+// Types that can be received into.
 static_assert(receives<by_view, char (&)[6]>);
 static_assert(receives<by_view, std::string&>);
 static_assert(receives<by_view, std::vector<char>&>);
@@ -128,7 +128,7 @@ static_assert(receives<by_string, std::size_t>);
 static_assert(std::is_same_v<decltype(std::declval<source&>().receive(0)), by_string>);
 static_assert(std::is_same_v<decltype(std::declval<source&>().receive()), by_string>);
 
-// What is no memory to write to, or would be gone before it is written.
+// Types that are not writable memory, or would be destroyed before it is written.
 static_assert(!writable<const char (&)[6]>);
 static_assert(!writable<const std::string&>);
 static_assert(!writable<std::string>);
@@ -144,7 +144,7 @@ static_assert(!writable<const_buffer&>);
 static_assert(!writable<char*>);
 static_assert(writable<own_string&> && !writable<own_string> && !writable<const own_string&>);
 
-// What is no bytes.
+// Types that are not bytes.
 static_assert(!readable<int> && !readable<std::nullptr_t> && !readable<void*> && !readable<unsigned char*>);
 static_assert(!readable<std::vector<int>> && !readable<std::vector<bool>> && !readable<std::u16string>);
 static_assert(!readable<int (&)[4]> && !readable<volatile char (&)[4]> && !readable<wchar_t (&)[4]>);
@@ -159,7 +159,7 @@ TEST_CASE("a default constructed buffer is empty") {
   CHECK(mutable_buffer().empty());
 }
 
-TEST_CASE("a literal counts without its last NUL, and keeps those inside") {
+TEST_CASE("a string literal excludes its last NUL and includes others") {
   const_buffer hello = "hello";
   CHECK(text_of(hello) == "hello");
   CHECK(text_of("") == "");
@@ -171,7 +171,7 @@ TEST_CASE("a literal counts without its last NUL, and keeps those inside") {
   CHECK(text_of(ended) == "ab");
 }
 
-TEST_CASE("a pointer to characters counts to its NUL") {
+TEST_CASE("a pointer to characters ends at its NUL") {
   const char* text = "a\0b";
   CHECK(text_of(text) == "a");
   char array[] = "xyz";
@@ -181,7 +181,7 @@ TEST_CASE("a pointer to characters counts to its NUL") {
   CHECK(text_of(fixed) == "yz");
 }
 
-TEST_CASE("every other array counts whole") {
+TEST_CASE("every other array is used whole") {
   char text[] = "ab";
   CHECK(text_of(text) == std::string("ab\0", 3));
   const unsigned char octets[] = {'a', 'b', 0};
@@ -192,7 +192,7 @@ TEST_CASE("every other array counts whole") {
   CHECK(text_of(array) == std::string("ab\0", 3));
 }
 
-TEST_CASE("strings, containers and spans count whole") {
+TEST_CASE("strings, containers and spans are used whole") {
   const std::string string("a\0b\0", 4);
   const_buffer bytes = string;
   CHECK(static_cast<const void*>(bytes.data()) == string.data());
@@ -208,7 +208,7 @@ TEST_CASE("strings, containers and spans count whole") {
   CHECK(text_of(own_string()) == "own");
 }
 
-TEST_CASE("a pointer and a size are taken as they are") {
+TEST_CASE("a pointer and a size are used as given") {
   const int numbers[] = {1, 2};
   const const_buffer bytes(numbers, sizeof numbers);
   CHECK(static_cast<const void*>(bytes.data()) == numbers);
@@ -218,7 +218,7 @@ TEST_CASE("a pointer and a size are taken as they are") {
   CHECK(nothing.empty());
 }
 
-TEST_CASE("a mutable buffer is the whole of what can be written to") {
+TEST_CASE("a mutable buffer covers all writable bytes") {
   char text[] = "ab";
   std::string string = "string";
   std::vector<std::byte> vector(7);
@@ -238,7 +238,7 @@ TEST_CASE("a mutable buffer is the whole of what can be written to") {
   CHECK(string == "STRing");
 }
 
-TEST_CASE("a mutable buffer reads back as a const one") {
+TEST_CASE("a mutable buffer converts to a const one") {
   std::string string = "text";
   mutable_buffer into = string;
   const_buffer bytes = into;
@@ -246,7 +246,7 @@ TEST_CASE("a mutable buffer reads back as a const one") {
   CHECK(text_of(into) == "text");
 }
 
-TEST_CASE("a buffer can be shortened from its front") {
+TEST_CASE("a prefix can be removed from a buffer") {
   const_buffer bytes = "prefix and rest";
   bytes.remove_prefix(7);
   CHECK(text_of(bytes) == "and rest");
@@ -262,7 +262,7 @@ TEST_CASE("a buffer can be shortened from its front") {
   CHECK(into.size() == 1);
 }
 
-TEST_CASE("buffers can be made in constant expressions") {
+TEST_CASE("buffers can be constructed in constant expressions") {
   static constexpr char text[] = "constant";
   static constexpr std::string_view view = text;
   static constinit char room[4] = {};

@@ -1,4 +1,4 @@
-// Bytes in order: put in at the end, taken from the front.
+// Bytes in order: added at the end, taken from the front.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -18,11 +18,11 @@ namespace {
 using anyio::byte_queue;
 using anyio::mutable_buffer;
 
-// A pipe that never moves holds one, and nothing copies what is in it.
+// A pipe that never moves holds a queue, and nothing copies its content.
 static_assert(!std::is_copy_constructible_v<byte_queue> && !std::is_move_constructible_v<byte_queue>);
 static_assert(std::is_nothrow_default_constructible_v<byte_queue>);
 
-/// Puts a text at the end the other way: into room that was asked for.
+/// Appends a text the other way: into prepared room.
 void put(byte_queue& queue, std::string_view text, std::size_t at_least) {
   const mutable_buffer room = queue.prepare(at_least);
   CHECK(room.size() >= at_least);
@@ -30,7 +30,7 @@ void put(byte_queue& queue, std::string_view text, std::size_t at_least) {
   queue.commit(text.size());
 }
 
-TEST_CASE("byte_queue: a new one is empty and holds no memory") {
+TEST_CASE("byte_queue: a new queue is empty and holds no memory") {
   support::fail_allocations none;
   byte_queue queue;
   CHECK(queue.empty());
@@ -45,7 +45,7 @@ TEST_CASE("byte_queue: a new one is empty and holds no memory") {
   CHECK(!queue.has_memory());
 }
 
-TEST_CASE("byte_queue: bytes come out in the order in which they were put in") {
+TEST_CASE("byte_queue: bytes leave in the order in which they were added") {
   byte_queue queue;
   queue.append("one");
   queue.append("");
@@ -68,7 +68,7 @@ TEST_CASE("byte_queue: bytes come out in the order in which they were put in") {
   CHECK(queue.view() == "again");
 }
 
-TEST_CASE("byte_queue: NULs and all other bytes are kept as they are") {
+TEST_CASE("byte_queue: all byte values are kept, NULs included") {
   std::string all(256, '\0');
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<char>(i);
   byte_queue queue;
@@ -76,7 +76,7 @@ TEST_CASE("byte_queue: NULs and all other bytes are kept as they are") {
   CHECK((queue.view() == all));
 }
 
-TEST_CASE("byte_queue: what was taken can be put back, and more than was taken") {
+TEST_CASE("byte_queue: taken bytes can be put back, and other bytes too") {
   byte_queue queue;
   queue.put_back("b");
   CHECK(queue.view() == "b");
@@ -94,7 +94,7 @@ TEST_CASE("byte_queue: what was taken can be put back, and more than was taken")
   CHECK(queue.view() == "abcdefg");
 }
 
-TEST_CASE("byte_queue: less may be committed than there is room for, and nothing") {
+TEST_CASE("byte_queue: fewer bytes than prepared may be committed, also none") {
   byte_queue queue;
   put(queue, "", 10);
   CHECK(queue.empty());
@@ -105,7 +105,7 @@ TEST_CASE("byte_queue: less may be committed than there is room for, and nothing
   CHECK(queue.view() == "text");
 }
 
-TEST_CASE("byte_queue: it grows as far as needed, and keeps what is in it") {
+TEST_CASE("byte_queue: it grows as needed and keeps its bytes") {
   byte_queue queue;
   std::string expected;
   for (std::size_t size = 1; expected.size() < 300'000; size = size * 3 + 1) {
@@ -116,7 +116,7 @@ TEST_CASE("byte_queue: it grows as far as needed, and keeps what is in it") {
   }
 }
 
-TEST_CASE("byte_queue: memory goes back when nothing is left in it") {
+TEST_CASE("byte_queue: its memory is released when it becomes empty") {
   byte_queue queue;
   queue.append("text");
   CHECK(queue.has_memory());
@@ -131,13 +131,13 @@ TEST_CASE("byte_queue: memory goes back when nothing is left in it") {
   queue.trim();
   CHECK(!queue.has_memory());
 
-  // What has grown beyond the usual is not kept.
+  // A buffer that has grown beyond the usual size is not kept.
   queue.append(std::string(byte_queue::kept_limit + 1, 'x'));
   queue.consume(queue.size());
   CHECK(!queue.has_memory());
 }
 
-TEST_CASE("byte_queue: in steady state nothing is allocated") {
+TEST_CASE("byte_queue: it does not allocate in steady state") {
   const std::string piece(1000, 'p');
   const std::string large(20'000, 'l');
   const auto round = [&](byte_queue& queue) {
@@ -162,7 +162,7 @@ TEST_CASE("byte_queue: in steady state nothing is allocated") {
   {
     support::fail_allocations none;
     round(second);
-    // One that is never quite empty moves its bytes to the front rather than grow.
+    // A queue that is never quite empty moves its bytes to the front rather than grow.
     second.append(piece);
     for (int i = 0; i < 1000; ++i) {
       second.append(piece);
@@ -172,7 +172,7 @@ TEST_CASE("byte_queue: in steady state nothing is allocated") {
   CHECK((second.view() == piece));
 }
 
-TEST_CASE("byte_queue: whatever is done to it, it holds what a plain one holds") {
+TEST_CASE("byte_queue: random operations leave the same bytes as in a std::string") {
   std::mt19937 random(1);
   byte_queue queue;
   std::string plain;

@@ -1,4 +1,4 @@
-// Errors: what they say and what they compare to.
+// Errors: their texts and their comparisons.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -36,7 +36,7 @@ constexpr errc all[] = {errc::ok,
                         errc::deadlock,
                         errc::os_error};
 
-TEST_CASE("every errc has its name, and words of its own") {
+TEST_CASE("every errc has its own name and text") {
   CHECK(anyio::to_string(errc::ok) == "ok");
   CHECK(anyio::to_string(errc::end_of_stream) == "end_of_stream");
   CHECK(anyio::to_string(errc::os_error) == "os_error");
@@ -58,7 +58,7 @@ TEST_CASE("an error is small, trivially copyable, and ok by default") {
   CHECK(error().operation().empty());
 }
 
-TEST_CASE("a message is one line that a person can act on") {
+TEST_CASE("a message is one line that says what failed and why") {
   CHECK(error(errc::os_error, ECONNREFUSED, "connect").message() ==
         "connect: connection refused (ECONNREFUSED)");
   CHECK(error(errc::broken_resource, ECONNRESET, "receive").message() ==
@@ -71,7 +71,7 @@ TEST_CASE("a message is one line that a person can act on") {
   CHECK(unknown.find('\n') == std::string::npos);
 }
 
-TEST_CASE("every errno that the system knows has its name, and words of its own") {
+TEST_CASE("every errno of the system has its own name and text") {
   std::set<std::string> seen;
   for (int number = 1; number < 1024; ++number) {
     CAPTURE(number);
@@ -98,7 +98,7 @@ TEST_CASE("every errno that the system knows has its name, and words of its own"
   }
 }
 
-TEST_CASE("an error compares with errc by code and with std::errc by its errno") {
+TEST_CASE("an error compares with errc by its code and with std::errc by its errno") {
   const error reset(errc::broken_resource, ECONNRESET, "send");
   CHECK(reset == errc::broken_resource);
   CHECK(errc::broken_resource == reset);
@@ -112,7 +112,7 @@ TEST_CASE("an error compares with errc by code and with std::errc by its errno")
   CHECK(reset.operation() == "send");
 }
 
-TEST_CASE("an error code is the errno's, or the library's own") {
+TEST_CASE("a std::error_code holds the errno, or the library's code") {
   const std::error_code system = make_error_code(error(errc::os_error, ENOENT, "open"));
   CHECK(system == std::errc::no_such_file_or_directory);
   const std::error_code own = make_error_code(error(errc::end_of_stream));
@@ -138,7 +138,7 @@ bool throws_its_own(errc code) {
   return false;
 }
 
-TEST_CASE("each errc has an exception of its own") {
+TEST_CASE("each errc has its own exception type") {
   CHECK(throws_its_own<anyio::end_of_stream>(errc::end_of_stream));
   CHECK(throws_its_own<anyio::closed_resource>(errc::closed_resource));
   CHECK(throws_its_own<anyio::broken_resource>(errc::broken_resource));
@@ -157,7 +157,7 @@ TEST_CASE("each errc has an exception of its own") {
   static_assert(std::is_base_of_v<std::runtime_error, anyio::exception>);
 }
 #else
-TEST_CASE("without exceptions the value of an error ends the program") {
+TEST_CASE("without exceptions, value() called on an error aborts") {
   CHECK(support::dies([] {
     const anyio::result<int> r = errc::tls;
     static_cast<void>(r.value());

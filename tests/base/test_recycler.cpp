@@ -1,4 +1,4 @@
-// Blocks that go round.
+// The per-thread cache of freed blocks.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -17,7 +17,7 @@ namespace {
 
 using anyio::detail::recycler;
 
-TEST_CASE("a freed block is given again to who asks for its size class") {
+TEST_CASE("a freed block is used again for the same size class") {
   void* a = recycler::allocate(100);
   recycler::deallocate(a, 100);
   support::fail_allocations none;
@@ -26,14 +26,14 @@ TEST_CASE("a freed block is given again to who asks for its size class") {
   recycler::deallocate(b, 128);
 }
 
-TEST_CASE("what is too large is not kept") {
+TEST_CASE("blocks that are too large are not kept") {
   void* a = recycler::allocate(100'000);
   std::memset(a, 1, 100'000);
   recycler::deallocate(a, 100'000);
   recycler::deallocate(recycler::allocate(0), 0);
 }
 
-TEST_CASE("blocks of a pool are for the pool alone") {
+TEST_CASE("the blocks of a pool are used only by that pool") {
   constexpr std::size_t size = recycler::block_size_of[recycler::operations];
   std::vector<void*> others;
   recycler::reservation(recycler::operations, 100).put_aside();
@@ -55,7 +55,7 @@ TEST_CASE("blocks of a pool are for the pool alone") {
   recycler::deallocate(recycler::operations, large, 5000);
 }
 
-TEST_CASE("blocks of all sizes neither overlap nor shrink") {
+TEST_CASE("blocks of all sizes do not overlap and are large enough") {
   std::mt19937 random(1);
   struct block {
     unsigned char* data;
@@ -83,7 +83,7 @@ TEST_CASE("blocks of all sizes neither overlap nor shrink") {
   CHECK(intact);
 }
 
-TEST_CASE("a thread keeps a limited amount, and frees it when it ends") {
+TEST_CASE("a thread keeps a limited amount, and frees it at thread exit") {
   const auto before = support::live_allocations();
   std::thread([] {
     std::vector<void*> blocks;

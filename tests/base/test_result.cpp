@@ -1,4 +1,4 @@
-// A value or the error in its place.
+// A value, or an error in its place.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -37,7 +37,7 @@ TEST_CASE("a result is made of a value, an error or an errc") {
   CHECK(list->size() == 2);
 }
 
-TEST_CASE("a result of nothing is success by default") {
+TEST_CASE("a result<void> is success by default") {
   const result<> done;
   CHECK(done);
   *done;
@@ -47,7 +47,7 @@ TEST_CASE("a result of nothing is success by default") {
   CHECK(!failed);
 }
 
-TEST_CASE("a result does not convert from a result of something else") {
+TEST_CASE("a result does not convert from a result of another type") {
   static_assert(!std::is_convertible_v<result<int>, result<bool>>);
   static_assert(!std::is_convertible_v<result<>, result<bool>>);
   static_assert(!std::is_convertible_v<result<int>, bool>);
@@ -56,7 +56,7 @@ TEST_CASE("a result does not convert from a result of something else") {
   static_assert(!std::is_copy_constructible_v<result<std::unique_ptr<int>>>);
 }
 
-TEST_CASE("a result of a move-only value moves") {
+TEST_CASE("a result of a move-only value can be moved") {
   result<std::unique_ptr<int>> r = std::make_unique<int>(1);
   result<std::unique_ptr<int>> other = std::move(r);
   CHECK(**other == 1);
@@ -70,7 +70,7 @@ TEST_CASE("a result of a move-only value moves") {
   CHECK(**r == 4);
 }
 
-TEST_CASE("assignment destroys what was there, and copies") {
+TEST_CASE("assignment destroys the old value, and copies the new one") {
   const auto kept = std::make_shared<int>(1);
   result<std::shared_ptr<int>> a = kept;
   result<std::shared_ptr<int>> b = errc::tls;
@@ -88,7 +88,7 @@ TEST_CASE("assignment destroys what was there, and copies") {
   CHECK(b.error() == errc::tls);
 }
 
-TEST_CASE("access through a reference changes the value") {
+TEST_CASE("access by reference changes the value") {
   result<std::string> r = "a";
   *r += 'b';
   r.value() += 'c';
@@ -112,7 +112,7 @@ struct throws_when_moved {
   std::string text = "long enough to be allocated somewhere";
 };
 
-TEST_CASE("an assignment that throws leaves a result that can be used") {
+TEST_CASE("a throwing assignment leaves a usable result") {
   result<throws_when_moved> good(throws_when_moved(false));
   result<throws_when_moved> bad(throws_when_moved(false));
   bad->now = true;
@@ -124,7 +124,7 @@ TEST_CASE("an assignment that throws leaves a result that can be used") {
   CHECK(good.error() == errc::tls);
 }
 
-TEST_CASE("value of an error throws it") {
+TEST_CASE("value() called on an error throws that error") {
   CHECK_THROWS_AS(static_cast<void>(result<int>(errc::timed_out).value()), anyio::timed_out);
   const result<> r = errc::closed_resource;
   CHECK_THROWS_AS(r.value(), anyio::closed_resource);

@@ -1,5 +1,5 @@
-// What the programs of this folder share. Each shows one fault that people who write servers have met; it
-// prints what it saw, and ends with 0 when that is right, with 1 when it is not, and with 77 where the
+// Shared by the programs of this folder. Each program shows one fault that other network libraries or servers
+// have had. It prints what it observed and exits with 0 if that is correct, 1 if it is wrong, and 77 if the
 // machine cannot show it. `make check-cases` builds and runs them.
 #pragma once
 
@@ -18,7 +18,7 @@ inline constexpr int right = 0;
 inline constexpr int wrong = 1;
 inline constexpr int skipped = 77;
 
-/// Tells what was seen, and adds to what the program ends with.
+/// Prints an observation, and updates the program's exit status.
 class verdict {
  public:
   void expect(bool as_it_should_be, const char* what, const std::string& seen) {
@@ -34,7 +34,7 @@ class verdict {
   int status_ = right;
 };
 
-/// Ends the program when the loop hangs in a system call.
+/// Ends the program if the loop hangs in a system call.
 inline void end_when_it_hangs() {
   ::signal(SIGALRM, [](int) {
     static const char text[] = "WRONG: it hangs\n";
@@ -44,7 +44,7 @@ inline void end_when_it_hangs() {
   ::alarm(20);
 }
 
-/// The lowest number that the next descriptor would get: grows if one leaked.
+/// The lowest number that the next descriptor would get: it grows if a descriptor leaked.
 inline int lowest_free_descriptor() {
   const int fd = ::dup(STDOUT_FILENO);
   ::close(fd);

@@ -5,7 +5,7 @@
 
 using namespace anyio;
 
-/// Resets the connection that the other end of it still uses.
+/// Resets the connection while its other end is in use.
 static void reset(tcp_stream& s) {
   const ::linger at_once{1, 0};
   ::setsockopt(s.native_handle(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);

@@ -1,4 +1,4 @@
-// A FIFO that has had no writer yet has not ended, and one that ended may get another writer.
+// A FIFO that has had no writer yet has not ended, and a FIFO that has ended may get another writer.
 #include "case.hpp"
 
 #include <fcntl.h>
@@ -19,7 +19,7 @@ void read_fifo(cases::verdict& verdict) {
     support::waiting<std::string> received;
     Face::start(in.receive(), received);
     support::settle();
-    if (received.done()) {  // the end of the writer before
+    if (received.done()) {  // the end of the earlier writer
       const auto end = received.get();
       verdict.expect(text[0] == 's' && end.error() == errc::end_of_stream, "before a writer came",
                      end.error());

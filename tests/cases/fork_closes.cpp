@@ -1,4 +1,4 @@
-// A forked child closes, destroys and assigns what it inherited. The parent goes on as if nothing had been.
+// A forked child closes, destroys and assigns what it inherited. The parent continues undisturbed.
 #include "case.hpp"
 
 #include <sys/wait.h>

@@ -1,5 +1,5 @@
-// A forked child exits and destroys what it inherited. The parent's socket file stays, and no connection of
-// the parent's is shut down.
+// A forked child exits and destroys what it inherited. The parent's socket file stays, and none of the
+// parent's connections is shut down.
 #include "case.hpp"
 
 #include <sys/stat.h>
@@ -18,7 +18,7 @@ int main() {
   auto client = run(connect_unix(path));
   auto server = run(listener.accept());
   if (::fork() == 0) {
-    // What main would destroy at its end; the folder stays with the parent.
+    // The objects that main would destroy at its end; the folder stays with the parent.
     const auto a = std::move(listener);
     const auto b = std::move(client);
     const auto c = std::move(server);

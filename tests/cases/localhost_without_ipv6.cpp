@@ -1,5 +1,5 @@
-// A refused port of localhost on a machine without IPv6. Needs root: the program switches IPv6 off in a
-// network namespace of its own.
+// A refused port of localhost on a machine without IPv6. Needs root: the program disables IPv6 in its own
+// network namespace.
 #include "case.hpp"
 
 #include <sched.h>

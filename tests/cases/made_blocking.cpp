@@ -11,7 +11,7 @@ using namespace std::literals;
 
 static void make_blocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK); }
 
-/// Whether a timer still ticks.
+/// Whether a timer still fires.
 static bool ticks() {
   int count = 0;
   run([&]() -> task<> {
@@ -20,7 +20,7 @@ static bool ticks() {
   return count == 5;
 }
 
-/// Ends what waits, while its outcome still has a place.
+/// Ends the pending operation while its result variable still exists.
 template <class Object, class T>
 static void end(Object& object, support::waiting<T>& waiting) {
   object.close();

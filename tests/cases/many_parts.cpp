@@ -12,7 +12,7 @@ static double processor_seconds() {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
-/// Sends so many pieces over a stream to a reader in the same loop.
+/// Sends that many pieces over a stream to a reader in the same loop.
 static double cost(byte_stream& from, byte_stream& to, std::size_t count, bool empty_between) {
   std::vector<const_buffer> parts(count, const_buffer("12345678", 8));
   if (empty_between)

@@ -1,4 +1,4 @@
-// The n-th allocation fails, for each n. Each run is a child process, since a wrong one crashes.
+// The n-th allocation fails, for each n. Each run is a child process, since an incorrect one crashes.
 #include "case.hpp"
 
 #include <sys/wait.h>
@@ -34,7 +34,8 @@ static task<> datagrams() {
   co_await a.receive();
 }
 
-/// How many of the runs with a failing allocation ended by a signal, until one needs no more allocations.
+/// The number of runs with a failing allocation that ended by a signal. Stops at the first run that needs
+/// fewer allocations.
 template <class Make>
 int crashes(Make make) {
   int crashed = 0;

@@ -1,4 +1,4 @@
-// An exception from `prepare` comes out of run() wherever it is called, and the loop goes on.
+// An exception from `prepare` leaves run() wherever it is called, and the loop stays usable.
 #include "case.hpp"
 
 #include <stdexcept>

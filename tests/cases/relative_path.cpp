@@ -1,4 +1,4 @@
-// A listener at a relative path removes its own file after chdir, and leaves another's of that name.
+// A listener at a relative path removes its own file after chdir, and no other file of that name.
 #include "case.hpp"
 
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-// The connection is killed below a send_file: an error of the connection, not of the file. Needs root and
+// The connection is killed during a send_file: an error of the connection, not of the file. Needs root and
 // iproute2.
 #include "case.hpp"
 
@@ -20,7 +20,7 @@ int main() {
       "ss -K dport = " + std::to_string(pair.client.remote_endpoint().port) + " >/dev/null";
   if (file < 0 || std::system(kill.c_str()) != 0) return cases::skipped;
   const auto sent = support::by_callback::get(pair.client.send_file(file, 0, 100));
-  if (sent) return cases::skipped;  // this kernel does not kill sockets
+  if (sent) return cases::skipped;  // this kernel cannot kill sockets
   verdict.expect(sent.error() == errc::broken_resource, "send_file", sent.error());
   const auto received = support::by_coroutine::get(pair.client.receive());
   verdict.expect(received.error() == errc::broken_resource, "receive", received.error());

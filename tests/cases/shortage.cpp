@@ -1,4 +1,4 @@
-// The kernel is short of memory for a moment. Streams wait and go on; nothing is remembered as the end.
+// The kernel is short of memory for a moment. Streams wait and continue; no shortage is taken for the end.
 #include "case.hpp"
 
 #include <sys/socket.h>
@@ -10,7 +10,7 @@ static int shortage = 0;
 
 static bool fails() { return failures > 0 && failures-- > 0; }
 
-// In place of the system's.
+// Replaces the system's function.
 extern "C" ssize_t send(int fd, const void* data, std::size_t size, int flags) {
   if (fails()) return errno = shortage, -1;
   return ::sendto(fd, data, size, flags, nullptr, 0);

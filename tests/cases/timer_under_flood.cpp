@@ -1,4 +1,4 @@
-// How much processor time passes between two ticks of a timer of 1 ms while streams carry what they can.
+// How much processor time passes between two ticks of a 1 ms timer while streams transfer at full speed.
 #include "case.hpp"
 
 #include <algorithm>
@@ -28,7 +28,7 @@ static task<> datagrams_for_ever(udp_socket& from, udp_socket& to) {
   }
 }
 
-/// The longest of 20 waits of 1 ms, less the longest fifth: another process may have had this one's caches.
+/// The longest of 20 waits of 1 ms, without the longest fifth: another process may have used the caches.
 static task<double> late() {
   std::vector<double> waits;
   for (int i = 0; i < 20; ++i) {
@@ -68,7 +68,7 @@ static task<double> over_udp(int pairs) {
 }
 
 int main() {
-  constexpr double limit = 15;  // ms; 5 are wanted of optimised programs on a quiet machine
+  constexpr double limit = 15;  // ms; 5 are required of optimised programs on a quiet machine
   cases::verdict verdict;
   for (const int pairs : {1, 8, 64}) {
     const double tcp = run(over_tcp(pairs));

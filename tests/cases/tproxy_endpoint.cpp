@@ -1,5 +1,5 @@
-// The local address of a connection that came through a transparent listener is the one that its client
-// asked for. Needs root, iproute2 and nftables.
+// The local address of a connection through a transparent listener is the address that its client connected
+// to. Needs root, iproute2 and nftables.
 #include "case.hpp"
 
 #include <netinet/in.h>

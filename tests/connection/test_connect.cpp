@@ -33,10 +33,10 @@ using support::waiting;
 const ip_address v6 = ip_address::loopback_v6();
 const ip_address v4 = ip_address::loopback_v4();
 
-/// A port at which nobody listens.
+/// A port without a listener.
 std::uint16_t free_port() { return tcp_listener::open(loopback()).value().local_port(); }
 
-TEST_CASE_TEMPLATE("a host is connected to by address, by address in text, and by name", Face, by_callback,
+TEST_CASE_TEMPLATE("connecting works by address, by address as text, and by name", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   tcp_listener l = by_coroutine::get(anyio::create_tcp_listener({.local_host = "localhost"})).value();
@@ -64,15 +64,15 @@ TEST_CASE_TEMPLATE("a host is connected to by address, by address in text, and b
   reaches(anyio::connect_tcp(ip_endpoint{v4, port}, {.no_delay = true}), v4);
 }
 
-TEST_CASE("localhost falls back to IPv4 when nobody listens on IPv6") {
+TEST_CASE("localhost falls back to IPv4 if nothing listens on IPv6") {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = by_coroutine::get(anyio::connect_tcp("localhost", l.local_port())).value();
   CHECK(client.remote_endpoint() == l.local_endpoints().front());
 }
 
-TEST_CASE_TEMPLATE("a refused connection is os_error with ECONNREFUSED, and leaves nothing open", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a refused connection is os_error with ECONNREFUSED, and leaks nothing", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   const std::uint16_t port = free_port();
   for (const anyio::error& e : {Face::get(anyio::connect_tcp(loopback(port))).error(),
@@ -96,7 +96,7 @@ TEST_CASE("an unreachable address is os_error") {
         errc::os_error);
 }
 
-TEST_CASE("names that cannot be are refused without asking anyone") {
+TEST_CASE("invalid names are rejected without a look-up") {
   support::scripted_loop s;
   bool asked = false;
   s.system.on_resolve = [&](const std::string&, std::uint16_t, int) {
@@ -133,7 +133,7 @@ TEST_CASE("a failed look-up is name_resolution, with the resolver's reason") {
   CHECK(e.message().find("nobody knows it") != std::string::npos);
 }
 
-TEST_CASE("this end's address and port are bound, each with or without the other") {
+TEST_CASE("the local address and the local port can be bound independently") {
   anyio::loop loop;
   tcp_listener l = by_coroutine::get(anyio::create_tcp_listener({.local_host = "localhost"})).value();
   const auto local = [&](const ip_endpoint& to, anyio::tcp_connect_options o) {
@@ -148,26 +148,26 @@ TEST_CASE("this end's address and port are bound, each with or without the other
   const std::uint16_t c = free_port();
   CHECK(local({v4, l.local_port()}, {.local_host = "localhost", .local_port = c}) == ip_endpoint{v4, c});
   CHECK(local({v6, l.local_port()}, {.local_host = "::1"}).address == v6);
-  // Of the other family, or not this machine's.
+  // An address of the other family, or not of this machine.
   const anyio::error mixed = by_callback::get(anyio::connect_tcp({v4, 9}, {.local_host = "::1"})).error();
   CHECK(mixed == errc::os_error);
   const anyio::error foreign =
       by_callback::get(anyio::connect_tcp({v4, 9}, {.local_host = "192.0.2.1"})).error();
   CHECK(foreign == std::errc::address_not_available);
   CHECK(foreign.operation() == "bind");
-  // A name's families are only those that this end can reach.
+  // Only those families of a name are tried that the local address can reach.
   tcp_stream client =
       by_callback::get(anyio::connect_tcp("localhost", l.local_port(), {.local_host = "127.0.0.1"})).value();
   CHECK(client.remote_endpoint().address == v4);
 }
 
-TEST_CASE_TEMPLATE("an IPv4-mapped address goes through an IPv6 socket, and both ends are IPv4", Face,
+TEST_CASE_TEMPLATE("an IPv4-mapped address uses an IPv6 socket, and both endpoints are IPv4", Face,
                    by_callback, by_coroutine) {
   support::scripted_loop s;
   if (!s.system.has_family(AF_INET6)) return;
   s.system.on_resolve = [](const std::string&, std::uint16_t port, int family) {
     anyio::detail::resolved found;
-    if (family == AF_INET6) found.endpoints.push_back({v4, port});  // how resolvers tell what is mapped
+    if (family == AF_INET6) found.endpoints.push_back({v4, port});  // how resolvers report a mapped address
     return found;
   };
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -197,13 +197,13 @@ TEST_CASE_TEMPLATE("an IPv4-mapped address goes through an IPv6 socket, and both
         errc::name_resolution);
   CHECK(Face::get(anyio::connect_tcp(mapped, {.family = AF_INET})).error() ==
         std::errc::address_family_not_supported);
-  // To itself is a refusal here, too.
+  // A connection to itself is refused here too.
   const std::uint16_t nobody = free_port();
   CHECK(Face::get(anyio::connect_tcp("::ffff:127.0.0.1", nobody, {.local_port = nobody})).error() ==
         std::errc::connection_refused);
 }
 
-TEST_CASE("a connection to itself is a refusal, since nobody listens there") {
+TEST_CASE("a TCP self-connection is reported as refused, since nothing listens there") {
   anyio::loop loop;
   const std::uint16_t port = free_port();
   const anyio::error e =
@@ -213,7 +213,7 @@ TEST_CASE("a connection to itself is a refusal, since nobody listens there") {
   CHECK(e == std::errc::connection_refused);
 }
 
-TEST_CASE("prepare is called between socket and connect, and its errno is the error") {
+TEST_CASE("prepare is called between socket and connect, and its errno becomes the error") {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
   struct seen {
@@ -252,7 +252,7 @@ TEST_CASE("prepare is called between socket and connect, and its errno is the er
             .value() == 0);
 }
 
-TEST_CASE("names and options are copied before connect_tcp returns, and it may be started again") {
+TEST_CASE("connect_tcp copies names and options, and the operation can be started again") {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
   auto host = std::make_unique<std::string>("localhost");
@@ -276,7 +276,7 @@ TEST_CASE("names and options are copied before connect_tcp returns, and it may b
   CHECK(r.error() == errc::invalid_argument);
 }
 
-TEST_CASE("a connect that is withdrawn, while it looks up or connects, leaves nothing behind") {
+TEST_CASE("destroying a connect during look-up or connecting leaks nothing") {
   support::scripted_loop s;
   s.system.on_connect = [](const ip_endpoint&) { return support::scripted_backend::hang; };
   {
@@ -294,11 +294,11 @@ TEST_CASE("a connect that is withdrawn, while it looks up or connects, leaves no
   CHECK(by_callback::get(anyio::move_on_after(3s, anyio::connect_tcp(loopback(9)))).value() == std::nullopt);
 }
 
-TEST_CASE("an interrupted connect goes on by itself, and is not called again") {
+TEST_CASE("an interrupted connect continues, and is not called again") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   int calls = 0;
-  // What the system's backend makes of EINTR.
+  // The system's backend handles EINTR.
   s.system.on_connect = [&](const ip_endpoint&) -> std::optional<int> {
     ++calls;
     return std::nullopt;
@@ -307,7 +307,7 @@ TEST_CASE("an interrupted connect goes on by itself, and is not called again") {
   CHECK(calls == 1);
 }
 
-TEST_CASE("what the system says at once is told from the loop, and every step by its name") {
+TEST_CASE("immediate failures are delivered from the loop, each with the name of its step") {
   support::scripted_loop s;
   s.system.on_connect = [](const ip_endpoint&) { return -ECONNREFUSED; };
   bool called = false;
@@ -326,7 +326,7 @@ TEST_CASE("what the system says at once is told from the loop, and every step by
   CHECK(by_callback::get(anyio::connect_unix("/tmp/nothing")).error().operation() == "socket");
 }
 
-TEST_CASE("a hundred connections at once, accepted and used") {
+TEST_CASE("100 connections at once are accepted and used") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto l = co_await anyio::create_tcp_listener({.local_host = "localhost"});

@@ -1,4 +1,4 @@
-// Several addresses tried as RFC 8305 says, in virtual time and against a resolver that the tests script.
+// Several addresses are tried as RFC 8305 says, in virtual time and against a scripted resolver.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -25,12 +25,12 @@ using support::by_coroutine;
 using support::loopback;
 using support::scripted_backend;
 
-/// A host with addresses of which each answers as it is told: hangs, fails with an errno, or connects.
+/// A host whose addresses each behave as scripted: hang, fail with an errno, or connect.
 struct world {
   support::scripted_loop scripted;
   tcp_listener listener = tcp_listener::open(loopback()).value();
   std::vector<std::string> addresses;
-  std::map<std::string, int> answers;  // a hang, -errno, or 0; without one it hangs
+  std::map<std::string, int> answers;  // a hang, -errno, or 0; without an entry it hangs
   struct attempt {
     std::string address;
     std::chrono::milliseconds at;
@@ -53,7 +53,7 @@ struct world {
       }
       return found;
     };
-    // Whatever the family, the way leads to a listener on IPv4.
+    // Whatever the family, the real connection goes to a listener on IPv4.
     system.on_connect = [this](const ip_endpoint& to) -> std::optional<int> {
       const std::string text = to.address.to_string();
       attempts.push_back({text, std::chrono::duration_cast<std::chrono::milliseconds>(anyio::now() - begun)});
@@ -81,9 +81,9 @@ struct world {
 using attempts = std::vector<world::attempt>;
 using names = std::vector<std::string>;
 
-// Addresses of IPv4 only where a connection is to succeed, since the real way is one.
+// Only IPv4 addresses where a connection succeeds, since the real connection uses IPv4.
 
-TEST_CASE("the next address is tried when the one before had its head start of 250 ms") {
+TEST_CASE("the next address is tried after a head start of 250 ms") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   w.answers["10.0.0.3"] = 0;
   const result<tcp_stream> r = w.connect();
@@ -93,7 +93,7 @@ TEST_CASE("the next address is tried when the one before had its head start of 2
   CHECK(r->remote_endpoint().to_string() == "10.0.0.3:80");
 }
 
-TEST_CASE("the head start is an option, and none at all tries the next at once") {
+TEST_CASE("the head start is an option, and 0 tries the next address at once") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   w.answers["10.0.0.3"] = 0;
   CHECK(w.connect({.happy_eyeballs_delay = 1s}).has_value());
@@ -105,7 +105,7 @@ TEST_CASE("the head start is an option, and none at all tries the next at once")
   }
 }
 
-TEST_CASE("the next address is tried at once when one fails, at once or later") {
+TEST_CASE("the next address is tried at once when an attempt fails, sooner or later") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   w.answers["10.0.0.1"] = -ECONNREFUSED;
   w.answers["10.0.0.3"] = 0;
@@ -116,7 +116,7 @@ TEST_CASE("the next address is tried at once when one fails, at once or later") 
   CHECK(w.attempts == attempts{{"10.0.0.1", 0ms}, {"10.0.0.2", 0ms}, {"10.0.0.3", 0ms}});
 }
 
-TEST_CASE("an address that succeeds is the only one tried, and no head start is waited out") {
+TEST_CASE("if the first address succeeds, no other is tried and no head start is waited for") {
   world w({"10.0.0.1", "10.0.0.2"});
   w.answers["10.0.0.1"] = w.answers["10.0.0.2"] = 0;
   CHECK(w.connect().has_value());
@@ -124,7 +124,7 @@ TEST_CASE("an address that succeeds is the only one tried, and no head start is 
   CHECK(w.attempts.size() == 1);
 }
 
-TEST_CASE("families take turns, each in the resolver's order, beginning with that of the first address") {
+TEST_CASE("families alternate in the resolver's order, beginning with the family of the first address") {
   const auto order_of = [](names in) {
     world w(in);
     for (const std::string& a : in) w.answers[a] = -ECONNREFUSED;
@@ -140,14 +140,14 @@ TEST_CASE("families take turns, each in the resolver's order, beginning with tha
         names{"2001:db8::1", "10.0.0.1", "2001:db8::2", "2001:db8::3"});
 }
 
-TEST_CASE_TEMPLATE("when all fail it is the error of the first one tried, whichever failed first", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("if all attempts fail, the error is that of the first address tried", Face, by_callback,
+                   by_coroutine) {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   w.answers = {{"10.0.0.1", -EHOSTUNREACH}, {"10.0.0.2", -ECONNREFUSED}, {"10.0.0.3", -ETIMEDOUT}};
   anyio::error e = w.connect<Face>().error();
   CHECK(e == errc::os_error);
   CHECK(e == std::errc::host_unreachable);
-  // The first hears of its failure last: nobody listens where the way leads.
+  // The failure of the first attempt is reported last: nothing listens at its destination.
   const std::uint16_t nobody = tcp_listener::open(loopback()).value().local_port();
   w.scripted.system.redirect = loopback(nobody);
   w.answers = {{"10.0.0.1", 0}, {"10.0.0.2", -EHOSTUNREACH}, {"10.0.0.3", -ETIMEDOUT}};
@@ -155,8 +155,8 @@ TEST_CASE_TEMPLATE("when all fail it is the error of the first one tried, whiche
   CHECK(e == std::errc::connection_refused);
 }
 
-TEST_CASE_TEMPLATE("of several addresses those of a family that the system lacks are left out", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("with several addresses, those of an unsupported family are skipped", Face, by_callback,
+                   by_coroutine) {
   world w({"2001:db8::1", "10.0.0.1"});
   int missing = AF_INET6;
   w.scripted.system.on_open_socket = [&](int family) -> std::optional<int> {
@@ -172,7 +172,7 @@ TEST_CASE_TEMPLATE("of several addresses those of a family that the system lacks
   w.attempts.clear();
   CHECK(Face::get(anyio::connect_tcp("localhost", 80)).error() == std::errc::connection_refused);
   CHECK(w.order() == names{"127.0.0.1"});
-  // Where it was bound to makes no difference.
+  // The bound local address makes no difference.
   w.attempts.clear();
   CHECK(Face::get(anyio::connect_tcp("localhost", 80, {.local_host = "localhost"})).error() ==
         std::errc::connection_refused);
@@ -187,22 +187,22 @@ TEST_CASE_TEMPLATE("of several addresses those of a family that the system lacks
   CHECK(Face::get(anyio::connect_tcp("localhost", 80)).error() == std::errc::connection_refused);
   CHECK(w.order() == names{"::1"});
 
-  // Nobody is left out of a single address, or if nothing would be left.
+  // A single address is not skipped, and addresses are not skipped if none would be left.
   for (const names& only : {names{"10.0.0.1"}, names{"10.0.0.1", "10.0.0.2"}}) {
     w.addresses = only;
     CHECK(w.connect<Face>().error() == std::errc::address_family_not_supported);
   }
 }
 
-TEST_CASE("of two that win together one is given, and the other is closed") {
+TEST_CASE("if two attempts succeed together, one is returned and the other is closed") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   w.answers = {{"10.0.0.1", 0}, {"10.0.0.2", 0}, {"10.0.0.3", 0}};
-  // None is heard of before all have begun, so that one batch has them.
+  // No result is reported before all attempts have begun, so that one batch has them all.
   w.scripted.system.withhold = [&w] { return w.attempts.size() < 3; };
   result<tcp_stream> client = w.connect();
   CHECK(client.has_value());
   CHECK(w.attempts.size() == 3);
-  // Those that lost come to their end at the listener.
+  // The other attempts end at the listener.
   int ended = 0;
   for (std::size_t i = 0; i < w.attempts.size(); ++i) {
     tcp_stream server = by_callback::get(w.listener.accept()).value();
@@ -214,7 +214,7 @@ TEST_CASE("of two that win together one is given, and the other is closed") {
   CHECK(ended == static_cast<int>(w.attempts.size()) - 1);
 }
 
-TEST_CASE("losers that hang are closed when one wins, and when the connect is withdrawn") {
+TEST_CASE("the other attempts are closed when one succeeds, and when the connect is destroyed") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"});
   w.answers["10.0.0.4"] = 0;
   CHECK(w.connect().has_value());
@@ -223,10 +223,10 @@ TEST_CASE("losers that hang are closed when one wins, and when the connect is wi
   CHECK(by_callback::get(anyio::fail_after(600ms, anyio::connect_tcp("host.example", 80))).error() ==
         errc::timed_out);
   CHECK(w.elapsed() == 600ms);
-  // What is left open shows in the program's count of descriptors.
+  // An open descriptor would show in the test program's count of descriptors.
 }
 
-TEST_CASE("a connect that waits for its addresses does not spin") {
+TEST_CASE("a connect that waits for its attempts does not spin") {
   world w({"10.0.0.1", "10.0.0.2", "10.0.0.3"});
   const std::size_t before = w.scripted.system.waits;
   CHECK(anyio::run(anyio::as_result(anyio::fail_after(1h, anyio::connect_tcp("host.example", 80)))).error() ==
@@ -234,7 +234,7 @@ TEST_CASE("a connect that waits for its addresses does not spin") {
   CHECK(w.scripted.system.waits - before < 50);
 }
 
-TEST_CASE("localhost is never looked up, and is tried on IPv6 first") {
+TEST_CASE("localhost is not looked up, and IPv6 is tried first") {
   world w({"10.0.0.1"});
   bool asked = false;
   w.scripted.system.on_resolve = [&](const std::string&, std::uint16_t, int) {
@@ -250,7 +250,7 @@ TEST_CASE("localhost is never looked up, and is tried on IPv6 first") {
   CHECK(!asked);
 }
 
-TEST_CASE("the family, and what this end is bound to, choose among the addresses") {
+TEST_CASE("the family and the bound local address select among the addresses") {
   world w({"2001:db8::1", "10.0.0.1", "2001:db8::2"});
   for (const char* a : {"2001:db8::1", "10.0.0.1", "2001:db8::2"}) w.answers[a] = -ECONNREFUSED;
   CHECK(!w.connect({.family = AF_INET}).has_value());
@@ -263,7 +263,7 @@ TEST_CASE("the family, and what this end is bound to, choose among the addresses
   CHECK(w.order() == names{"2001:db8::1", "2001:db8::2"});
 }
 
-TEST_CASE("a scope reaches connect, by name and by number, and needs no look-up") {
+TEST_CASE("a scope is passed to connect, by name and by number, without a look-up") {
   support::scripted_loop s;
   std::vector<ip_endpoint> tried;
   s.system.on_connect = [&](const ip_endpoint& to) -> std::optional<int> {

@@ -40,7 +40,7 @@ result<tcp_stream> connect(const ip_endpoint& to) { return by_coroutine::get(any
 const ip_address v6 = ip_address::loopback_v6();
 const ip_address v4 = ip_address::loopback_v4();
 
-TEST_CASE_TEMPLATE("accept gives connections in order, and waits for those to come", Face, by_callback,
+TEST_CASE_TEMPLATE("accept returns connections in order, and waits for new ones", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -62,8 +62,8 @@ TEST_CASE_TEMPLATE("accept gives connections in order, and waits for those to co
   CHECK(c.local_endpoint() == third.remote_endpoint());
 }
 
-TEST_CASE_TEMPLATE("closing ends an accept that waits, and what follows it, with closed_resource", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("closing ends a pending accept, and later ones, with closed_resource", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   const support::temp_dir dir;
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -94,7 +94,7 @@ TEST_CASE_TEMPLATE("closing ends an accept that waits, and what follows it, with
   CHECK(x.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("a second accept is busy, and the first goes on") {
+TEST_CASE("a second accept is busy_resource, and the first continues") {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
   waiting<tcp_stream> w;
@@ -105,7 +105,7 @@ TEST_CASE("a second accept is busy, and the first goes on") {
   CHECK(w.get().has_value());
 }
 
-TEST_CASE("a default-made listener is closed, one may be moved while it is accepted from") {
+TEST_CASE("a default-constructed listener is closed; a listener can be moved during accept") {
   anyio::loop loop;
   tcp_listener none;
   CHECK(!none);
@@ -131,7 +131,7 @@ TEST_CASE("a default-made listener is closed, one may be moved while it is accep
   CHECK(w.get().has_value());
 }
 
-TEST_CASE("without a host one socket takes both families, and gives IPv4 peers as IPv4") {
+TEST_CASE("without a host, one socket accepts both families, and IPv4 peers are IPv4") {
   anyio::loop loop;
   tcp_listener l = create({}).value();
   CHECK(l.native_handles().size() == 1);
@@ -147,14 +147,14 @@ TEST_CASE("without a host one socket takes both families, and gives IPv4 peers a
   CHECK(accepted.remote_endpoint().address.is_v6());
 }
 
-TEST_CASE("a family, and the any-address of one, take that family alone") {
+TEST_CASE("a family, and its any-address, accept only that family") {
   anyio::loop loop;
   for (const anyio::tcp_listener_options& o :
        {anyio::tcp_listener_options{.family = AF_INET6}, anyio::tcp_listener_options{.local_host = "::"}}) {
     tcp_listener l = create(o).value();
     CHECK(connect({v4, l.local_port()}).error() == std::errc::connection_refused);
     CHECK(connect({v6, l.local_port()}).has_value());
-    // The IPv4 port is free for another.
+    // The IPv4 port is free for another socket.
     CHECK(create({.local_host = "0.0.0.0", .local_port = l.local_port()}).has_value());
   }
   for (const anyio::tcp_listener_options& o : {anyio::tcp_listener_options{.family = AF_INET},
@@ -167,13 +167,13 @@ TEST_CASE("a family, and the any-address of one, take that family alone") {
   CHECK(connect({v4, six.local_port()}).error() == std::errc::connection_refused);
 }
 
-TEST_CASE_TEMPLATE("localhost listens on both families at one port", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("localhost listens on both families at the same port", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   tcp_listener l = Face::get(anyio::create_tcp_listener({.local_host = "localhost"})).value();
   CHECK(l.native_handles().size() == 2);
   const std::vector<ip_endpoint> both = {{v6, l.local_port()}, {v4, l.local_port()}};
   CHECK(l.local_endpoints() == both);
-  // Both sockets are accepted from, also many times in a row.
+  // Connections of both sockets are accepted, also many times in a row.
   for (int i = 0; i < 3; ++i) {
     std::set<std::string> clients, peers;
     std::vector<tcp_stream> kept;
@@ -197,7 +197,7 @@ TEST_CASE_TEMPLATE("localhost listens on both families at one port", Face, by_ca
   }
 }
 
-TEST_CASE("a family that is connected to without end does not shut out the other") {
+TEST_CASE("constant connections of one family do not starve the other") {
   anyio::loop loop;
   tcp_listener l = create({.local_host = "localhost"}).value();
   std::vector<tcp_stream> kept;
@@ -211,7 +211,7 @@ TEST_CASE("a family that is connected to without end does not shut out the other
   CHECK(accepted);
 }
 
-TEST_CASE("the options' family chooses among a name's addresses, and a system without IPv6 has its own way") {
+TEST_CASE("the family option selects among the addresses of a name; a system without IPv6 uses IPv4") {
   {
     anyio::loop loop;
     tcp_listener l = create({.family = AF_INET, .local_host = "localhost"}).value();
@@ -234,7 +234,7 @@ TEST_CASE("the options' family chooses among a name's addresses, and a system wi
   CHECK(create({.family = AF_INET6}).error() == std::errc::address_family_not_supported);
 }
 
-TEST_CASE_TEMPLATE("a listener at an IPv4-mapped address takes IPv4", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a listener at an IPv4-mapped address accepts IPv4", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   for (const int family : {AF_UNSPEC, AF_INET6}) {
     auto made = Face::get(anyio::create_tcp_listener({.family = family, .local_host = "::ffff:127.0.0.1"}));
@@ -253,7 +253,7 @@ TEST_CASE_TEMPLATE("a listener at an IPv4-mapped address takes IPv4", Face, by_c
   CHECK(create({.family = AF_INET, .local_host = "::ffff:127.0.0.1"}).error() == errc::name_resolution);
 }
 
-TEST_CASE("localhost without IPv4 is IPv6") {
+TEST_CASE("localhost is IPv6 where IPv4 is missing") {
   support::scripted_loop s;
   s.system.on_open_socket = [](int family) -> std::optional<int> {
     if (family == AF_INET) return -EAFNOSUPPORT;
@@ -264,13 +264,13 @@ TEST_CASE("localhost without IPv4 is IPv6") {
 }
 
 #if defined(IP_TRANSPARENT)
-TEST_CASE_TEMPLATE("of what a transparent listener accepts the kernel is asked for this end's address", Face,
+TEST_CASE_TEMPLATE("a transparent listener asks the kernel for the local address of each connection", Face,
                    by_callback, by_coroutine) {
-  // The option needs a privilege, so the system is one that has given it to every socket.
+  // The option needs a privilege, so the test's system reports it as set on every socket.
   struct diverting final : support::custom_backend {
     bool transparent = true;
     int questions = 0;
-    std::optional<ip_endpoint> wanted;  // where a client believes to be connected
+    std::optional<ip_endpoint> wanted;  // the address that a client believes it is connected to
     int get_option(int fd, int level, int name, void* value, socklen_t* size) override {
       const bool asked =
           level == IPPROTO_IP ? name == IP_TRANSPARENT : level == IPPROTO_IPV6 && name == IPV6_TRANSPARENT;
@@ -314,7 +314,7 @@ TEST_CASE_TEMPLATE("of what a transparent listener accepts the kernel is asked f
     system.transparent = true;
     CHECK(accepts(tcp_listener::open(any_port, {.prepare = prepare})) == 1);
     CHECK(accepts(adopted()) == 1);
-    // Ordinary ones cost no call.
+    // Ordinary listeners cost no call.
     CHECK(accepts(tcp_listener::open(any_port)) == 0);
     system.transparent = false;
     CHECK(accepts(tcp_listener::open(any_port, {.prepare = prepare})) == 0);
@@ -323,7 +323,7 @@ TEST_CASE_TEMPLATE("of what a transparent listener accepts the kernel is asked f
 }
 #endif
 
-TEST_CASE("a port that another address has in use makes the kernel choose anew, starting with that address") {
+TEST_CASE("if a chosen port is taken for another address, the kernel chooses again") {
   support::scripted_loop s;
   std::vector<ip_endpoint> binds;
   std::uint16_t refused = 0;
@@ -341,7 +341,7 @@ TEST_CASE("a port that another address has in use makes the kernel choose anew, 
   CHECK(binds[3] == ip_endpoint{v6, l.local_port()});
   CHECK(l.local_endpoints().size() == 2);
 
-  // Not for ever: each address chooses once.
+  // Not without end: each address chooses once.
   binds.clear();
   s.system.on_bind = [&](const ip_endpoint& at) -> std::optional<int> {
     binds.push_back(at);
@@ -350,7 +350,7 @@ TEST_CASE("a port that another address has in use makes the kernel choose anew, 
   };
   CHECK(create({.local_host = "localhost"}).error() == std::errc::address_in_use);
   CHECK(binds.size() == 4);
-  // Other errors, and a port that was asked for, end it at once.
+  // Other errors, and a requested port, end it at once.
   binds.clear();
   CHECK(create({.local_host = "localhost", .local_port = 9}).error() == std::errc::address_in_use);
   CHECK(binds.size() == 1);
@@ -366,7 +366,7 @@ TEST_CASE("a port that another address has in use makes the kernel choose anew, 
   CHECK(binds.size() == 2);
 }
 
-TEST_CASE("a port in use is os_error with EADDRINUSE, unless both ask to share it") {
+TEST_CASE("a port in use is os_error with EADDRINUSE, unless both sockets share it") {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
   const anyio::error e = tcp_listener::open(loopback(l.local_port())).error();
@@ -380,7 +380,7 @@ TEST_CASE("a port in use is os_error with EADDRINUSE, unless both ask to share i
   CHECK(!tcp_listener::open(loopback(first.local_port())).has_value());
 }
 
-TEST_CASE("prepare is called between socket and bind, and its errno is the error") {
+TEST_CASE("prepare is called between socket and bind, and its errno becomes the error") {
   anyio::loop loop;
   struct seen {
     int calls = 0;
@@ -409,7 +409,7 @@ TEST_CASE("prepare is called between socket and bind, and its errno is the error
   }
 }
 
-TEST_CASE("accepted connections have TCP_NODELAY, close-on-exec and no blocking, or as the options say") {
+TEST_CASE("accepted sockets are TCP_NODELAY, close-on-exec and non-blocking, or as the options say") {
   anyio::loop loop;
   for (const bool no_delay : {true, false}) {
     tcp_listener l = tcp_listener::open(loopback(), {.no_delay = no_delay}).value();
@@ -423,7 +423,7 @@ TEST_CASE("accepted connections have TCP_NODELAY, close-on-exec and no blocking,
   }
 }
 
-TEST_CASE("no TCP option is ever set on a UNIX socket") {
+TEST_CASE("no TCP option is set on a UNIX socket") {
   support::scripted_loop s;
   const support::temp_dir dir;
   int set = 0;
@@ -439,14 +439,14 @@ TEST_CASE("no TCP option is ever set on a UNIX socket") {
   CHECK(set == 0);
 }
 
-TEST_CASE("a connection that was reset before it is accepted is accepted, and then broken") {
+TEST_CASE("a connection reset before accept is accepted, and is then broken") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
   const ip_endpoint peer = client.local_endpoint();
   CHECK(by_callback::get(client.send("before")).has_value());
   support::reset(client);
-  s.system.on_set_option = [](int, int) -> std::optional<int> { return -EINVAL; };  // as macOS does then
+  s.system.on_set_option = [](int, int) -> std::optional<int> { return -EINVAL; };  // as on macOS
   tcp_stream server = by_callback::get(l.accept()).value();
   CHECK(server.remote_endpoint() == peer);
   CHECK(server.local_endpoint() == l.local_endpoints().front());
@@ -456,8 +456,7 @@ TEST_CASE("a connection that was reset before it is accepted is accepted, and th
   CHECK(r.error() == std::errc::connection_reset);
 }
 
-TEST_CASE_TEMPLATE("what concerns one connection alone does not end an accept", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("errors of one connection do not end an accept", Face, by_callback, by_coroutine) {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -481,8 +480,7 @@ TEST_CASE_TEMPLATE("what concerns one connection alone does not end an accept", 
   CHECK(e == std::errc::bad_file_descriptor);
 }
 
-TEST_CASE(
-    "ten seconds without descriptors cost about a hundred accepts, and then those who waited are served") {
+TEST_CASE("10 s without descriptors cost about 100 accepts, then the waiting clients are served") {
   for (const int exhausted : {EMFILE, ENFILE, ENOBUFS, ENOMEM}) {
     support::scripted_loop s;
     tcp_listener l = tcp_listener::open(loopback()).value();
@@ -507,7 +505,7 @@ TEST_CASE(
 }
 
 TEST_CASE(
-    "an accept that pauses goes on at once when this loop closes a descriptor, and ends with the listener") {
+    "a paused accept continues at once when this loop closes a descriptor, and ends with the listener") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -527,7 +525,7 @@ TEST_CASE(
   pair.first.close();
   CHECK(w.get().has_value());
   CHECK(anyio::now() == before);
-  // Withdrawn, timed out and closed while it pauses.
+  // Destroyed, timed out and closed while it pauses.
   exhausted = true;
   {
     anyio::accept_operation<tcp_stream> op = l.accept();
@@ -537,7 +535,7 @@ TEST_CASE(
   pair.second.close();
   CHECK(by_coroutine::get(anyio::fail_after(50ms, l.accept())).error() == errc::timed_out);
   {
-    // A timeout tries once more, and what is there wins.
+    // A timeout tries once more, and an available connection is returned.
     tcp_stream late = connect(l.local_endpoints().front()).value();
     waiting<tcp_stream> timed;
     by_coroutine::start(anyio::fail_after(50ms, l.accept()), timed);
@@ -554,7 +552,7 @@ TEST_CASE(
   CHECK(s.system.accepts == accepts);
 }
 
-TEST_CASE("with no descriptor left for real, accept waits without spinning and then serves") {
+TEST_CASE("with no descriptor left in the process, accept waits without spinning, then serves") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = connect(l.local_endpoints().front()).value();
@@ -576,7 +574,7 @@ TEST_CASE("with no descriptor left for real, accept waits without spinning and t
   CHECK(w.get().value().remote_endpoint() == client.local_endpoint());
 }
 
-TEST_CASE_TEMPLATE("an accept that is withdrawn when its connection is there takes none", Face, by_callback,
+TEST_CASE_TEMPLATE("destroying an accept whose connection is ready takes no connection", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   tcp_listener l = tcp_listener::open(loopback()).value();
@@ -597,13 +595,13 @@ TEST_CASE_TEMPLATE("an accept that is withdrawn when its connection is there tak
     const ip_endpoint peer = client.value().local_endpoint();
     CHECK(Face::get(l.accept()).value().remote_endpoint() == peer);
   }
-  // The same by a timeout: a connection that is there wins, or stays.
+  // With a timeout: an available connection is returned, or stays in the backlog.
   CHECK(Face::get(anyio::move_on_after(0ms, l.accept())).value() == std::nullopt);
   tcp_stream client = connect(l.local_endpoints().front()).value();
   CHECK(Face::get(anyio::move_on_after(0ms, l.accept())).value().has_value());
 }
 
-TEST_CASE("from_fd refuses what does not listen, or is of another kind, and leaves it as it was") {
+TEST_CASE("from_fd rejects sockets that do not listen or have another type, and leaves them unchanged") {
   anyio::loop loop;
   const support::temp_dir dir;
   const auto refused = [](int fd, const anyio::error& e, std::string_view why, int flags) {
@@ -621,11 +619,11 @@ TEST_CASE("from_fd refuses what does not listen, or is of another kind, and leav
     const int flags = ::fcntl(fd, F_GETFL);
     refused(fd, anyio::unix_listener::from_fd(fd).error(), why, flags);
   };
-  not_tcp(::socket(AF_INET, SOCK_STREAM, 0), "does not listen");
+  not_tcp(::socket(AF_INET, SOCK_STREAM, 0), "not listening");
   not_tcp(::socket(AF_INET, SOCK_DGRAM, 0), "type");
   not_tcp(support::raw_unix_socket(dir.path("a"), 1), "family");
   not_tcp(::open("/dev/null", O_RDONLY), "not a socket");
-  not_unix(support::raw_unix_socket(dir.path("b")), "does not listen");
+  not_unix(support::raw_unix_socket(dir.path("b")), "not listening");
   not_unix(::socket(AF_INET6, SOCK_STREAM, 0), "family");
   CHECK(tcp_listener::from_fd(-1).error() == errc::invalid_argument);
 
@@ -640,7 +638,7 @@ TEST_CASE("from_fd refuses what does not listen, or is of another kind, and leav
   CHECK(server.get_option(IPPROTO_TCP, TCP_NODELAY).value() != 0);
 }
 
-TEST_CASE("a scope reaches bind, by name and by number") {
+TEST_CASE("a scope is passed to bind, by name and by number") {
   support::scripted_loop s;
   std::vector<ip_endpoint> binds;
   s.system.on_bind = [&](const ip_endpoint& at) -> std::optional<int> {
@@ -653,7 +651,7 @@ TEST_CASE("a scope reaches bind, by name and by number") {
   for (const ip_endpoint& e : binds) CHECK(e.address.scope_id() == 1);
 }
 
-TEST_CASE("options are copied before the call returns, and a listener is made again from one operation") {
+TEST_CASE("options are copied before the call returns, and the operation can be started again") {
   anyio::loop loop;
   auto host = std::make_unique<std::string>("127.0.0.1");
   auto op = anyio::create_tcp_listener({.local_host = *host});
@@ -671,7 +669,7 @@ TEST_CASE("options are copied before the call returns, and a listener is made ag
   CHECK(l.error() == errc::invalid_argument);
 }
 
-TEST_CASE("a listener outlives its loop as a closed one") {
+TEST_CASE("a listener that outlives its loop is closed") {
   std::optional<anyio::loop> loop;
   loop.emplace();
   tcp_listener l = tcp_listener::open(loopback()).value();

@@ -24,7 +24,7 @@ using namespace anyio;
 using namespace std::chrono_literals;
 using support::gate;
 
-/// What is asked of the system, and what it answers.
+/// What is asked of the system, and its answers.
 struct name_server {
   void set(const std::string& host, detail::resolved answer) { answers[host] = std::move(answer); }
   void set(const std::string& host, std::initializer_list<ip_endpoint> endpoints) {
@@ -106,7 +106,7 @@ task<std::size_t> count(std::string host) {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(fixture, "an address in text is itself, and nobody is asked") {
+TEST_CASE_FIXTURE(fixture, "an address as text is returned without a look-up") {
   CHECK(text("127.0.0.1") == "127.0.0.1:80");
   CHECK(text("::1") == "[::1]:80");
   CHECK(text("2001:DB8::0:1") == "[2001:db8::1]:80");
@@ -114,7 +114,7 @@ TEST_CASE_FIXTURE(fixture, "an address in text is itself, and nobody is asked") 
   CHECK(names->asked.arrived() == 0);
 }
 
-TEST_CASE_FIXTURE(fixture, "localhost and every name under it is this machine, and nobody is asked") {
+TEST_CASE_FIXTURE(fixture, "localhost and all names under it are this machine, without a look-up") {
   for (const char* name : {"localhost", "LocalHost", "localhost.", "foo.localhost", "a.b.LOCALHOST."}) {
     CAPTURE(name);
     CHECK(text(name) == "[::1]:80 127.0.0.1:80");
@@ -129,18 +129,18 @@ TEST_CASE_FIXTURE(fixture, "localhost and every name under it is this machine, a
   CHECK(names->asked.arrived() == 4);
 }
 
-TEST_CASE_FIXTURE(fixture, "an address of another family than asked for is name_resolution") {
+TEST_CASE_FIXTURE(fixture, "an address not of the requested family is name_resolution") {
   CHECK(text("127.0.0.1", AF_INET) == "127.0.0.1:80");
   CHECK(text("::1", AF_INET6) == "[::1]:80");
   CHECK(look_up("127.0.0.1", AF_INET6).error() == errc::name_resolution);
   CHECK(look_up("::1", AF_INET).error() == errc::name_resolution);
-  CHECK(text("::1", AF_INET) == "getaddrinfo: the address is of another family");
+  CHECK(text("::1", AF_INET) == "getaddrinfo: the address is not of the requested family");
   CHECK(names->asked.arrived() == 0);
 }
 
-TEST_CASE_FIXTURE(fixture, "an IPv4-mapped address is one of IPv6 where that is asked for") {
+TEST_CASE_FIXTURE(fixture, "an IPv4-mapped address is IPv6 if IPv6 is requested") {
   const ip_endpoint v4{ip_address::v4(0x01020304), 80};
-  names->set("mapped.example", {v4});  // as resolvers tell it, whatever they were asked
+  names->set("mapped.example", {v4});  // the resolver reports it like this for any query
   CHECK(text("mapped.example", AF_INET6) == "[::ffff:1.2.3.4]:80");
   CHECK(text("mapped.example") == "1.2.3.4:80");
   CHECK(text("::ffff:1.2.3.4") == "[::ffff:1.2.3.4]:80");
@@ -148,13 +148,13 @@ TEST_CASE_FIXTURE(fixture, "an IPv4-mapped address is one of IPv6 where that is 
   CHECK(look_up("::ffff:1.2.3.4", AF_INET).error() == errc::name_resolution);
 }
 
-TEST_CASE_FIXTURE(fixture, "a family that is no internet's is os_error with EAFNOSUPPORT") {
+TEST_CASE_FIXTURE(fixture, "a family other than IPv4 and IPv6 is os_error with EAFNOSUPPORT") {
   const auto r = look_up("localhost", AF_UNIX);
   CHECK(r.error() == errc::os_error);
   CHECK(r.error() == std::errc::address_family_not_supported);
 }
 
-TEST_CASE_FIXTURE(fixture, "a host that can be no name is invalid_argument, and nobody is asked") {
+TEST_CASE_FIXTURE(fixture, "a host that is not a valid name is invalid_argument, without a look-up") {
   using namespace std::string_view_literals;
   const std::string longest = std::string(63, 'a') + '.' + std::string(63, 'b') + '.' + std::string(63, 'c') +
                               '.' + std::string(61, 'd');
@@ -173,7 +173,7 @@ TEST_CASE_FIXTURE(fixture, "a host that can be no name is invalid_argument, and 
   CHECK(names->asked.arrived() == 2);
 }
 
-TEST_CASE_FIXTURE(fixture, "another name is asked of the system, whose order is kept") {
+TEST_CASE_FIXTURE(fixture, "other names are looked up by the system, and its order is kept") {
   names->set("www.example", {{ip_address::v4(0x01020304), 80}, {ip_address::loopback_v6(), 80}});
   CHECK(text("www.example", AF_INET) == "1.2.3.4:80 [::1]:80");
   CHECK(names->last == "www.example 80 " + std::to_string(AF_INET));
@@ -183,7 +183,7 @@ TEST_CASE_FIXTURE(fixture, "another name is asked of the system, whose order is 
   CHECK(run(count("www.example")) == 2);
 }
 
-TEST_CASE_FIXTURE(fixture, "a name may be looked up with a callback") {
+TEST_CASE_FIXTURE(fixture, "a name can be looked up with a callback") {
   names->set("www.example", {{ip_address::v4(0x01020304), 80}});
   auto op = anyio::getaddrinfo("www.example", 80);
   std::size_t found = 0;
@@ -197,7 +197,7 @@ TEST_CASE_FIXTURE(fixture, "a name may be looked up with a callback") {
   CHECK(found == 3);
 }
 
-TEST_CASE_FIXTURE(fixture, "the resolver's failure is name_resolution in its words") {
+TEST_CASE_FIXTURE(fixture, "a failure of the resolver is name_resolution with its text") {
   const auto r = look_up("no.example");
   CHECK(r.error() == errc::name_resolution);
   CHECK(r.error().os_error() == 0);
@@ -205,7 +205,7 @@ TEST_CASE_FIXTURE(fixture, "the resolver's failure is name_resolution in its wor
   CHECK(r.error().message() == "getaddrinfo: name or service not known");
 }
 
-TEST_CASE_FIXTURE(fixture, "the system's failure is os_error with its errno") {
+TEST_CASE_FIXTURE(fixture, "a failure of the system is os_error with its errno") {
   detail::resolved answer;
   answer.status = -EMFILE;
   names->set("www.example", answer);
@@ -227,14 +227,14 @@ TEST_CASE_FIXTURE(fixture, "the host is copied before getaddrinfo returns") {
   CHECK(run(op).size() == 1);
 }
 
-TEST_CASE_FIXTURE(fixture, "a default-constructed look-up gives invalid_argument") {
+TEST_CASE_FIXTURE(fixture, "a default-constructed look-up is invalid_argument") {
   detail::resolve_operation op;
   CHECK(run(as_result(op)).error() == errc::invalid_argument);
   detail::reverse_operation reverse;
   CHECK(run(as_result(reverse)).error() == errc::invalid_argument);
 }
 
-TEST_CASE("where a backend wants no threads names resolve in place") {
+TEST_CASE("if the backend wants no threads, names resolve in place") {
   const auto names = std::make_shared<name_server>();
   names->set("www.example", {{ip_address::loopback_v4(), 80}});
   loop l(std::make_unique<threadless_backend>(names));
@@ -242,7 +242,7 @@ TEST_CASE("where a backend wants no threads names resolve in place") {
   CHECK(names->thread == std::this_thread::get_id());
 }
 
-TEST_CASE_FIXTURE(fixture, "getnameinfo gives host and service") {
+TEST_CASE_FIXTURE(fixture, "getnameinfo returns host and service") {
   const auto [host, service] = run(anyio::getnameinfo({ip_address::loopback_v4(), 443}));
   CHECK(host == "host-of-127.0.0.1");
   CHECK(service == "443");
@@ -251,7 +251,7 @@ TEST_CASE_FIXTURE(fixture, "getnameinfo gives host and service") {
         std::errc::permission_denied);
 }
 
-TEST_CASE("the system gives a name, or the number, of an address") {
+TEST_CASE("the system returns the name, or the number, of an address") {
   const name_info found = run(anyio::getnameinfo({ip_address::v4(0xc0000201), 9}));  // TEST-NET-1, RFC 5737
   CHECK(!found.host.empty());
   CHECK(!found.service.empty());
@@ -259,7 +259,7 @@ TEST_CASE("the system gives a name, or the number, of an address") {
 
 #if !defined(ANYIO_NET_NO_THREADS)
 
-TEST_CASE("a look-up that never returns is not waited for") {
+TEST_CASE("nothing waits for a look-up that never returns") {
   const auto names = std::make_shared<name_server>();
   names->blocks = true;
 
@@ -274,7 +274,7 @@ TEST_CASE("a look-up that never returns is not waited for") {
     l.run();
     CHECK(l.time_until_next() > 0s);
   }
-  SUBCASE("its time is over") {
+  SUBCASE("its time limit expires") {
     loop l(std::make_unique<named_backend>(names));
     CHECK(run(as_result(fail_after(1ms, count("www.example")))).error() == errc::timed_out);
     CHECK(run(as_result(fail_after(1ms, anyio::getaddrinfo("www.example", 80)))).error() == errc::timed_out);
@@ -287,14 +287,14 @@ TEST_CASE("a look-up that never returns is not waited for") {
     l.run_once(0s);
     names->asked.wait_for(1);
   }
-  SUBCASE("its loop ends, and the operation is still there") {
+  SUBCASE("its loop ends before the operation") {
     auto op = anyio::getaddrinfo("www.example", 80);
     loop l(std::make_unique<named_backend>(names));
     op.start([](result<std::vector<ip_endpoint>>) { CHECK(false); });
     l.run_once(0s);
     names->asked.wait_for(1);
   }
-  SUBCASE("many of them keep no other from being given up") {
+  SUBCASE("many abandoned look-ups do not keep another from being cancelled") {
     loop l(std::make_unique<named_backend>(names));
     std::vector<detail::resolve_operation> ops;
     for (int i = 0; i < 40; ++i) ops.push_back(anyio::getaddrinfo("www.example", 80));
@@ -305,11 +305,11 @@ TEST_CASE("a look-up that never returns is not waited for") {
     l.run();
     CHECK(names->asked.arrived() == 16);
   }
-  // Released: the helpers end, and what they kept alive goes with them.
+  // Released: the helper threads end and release what they kept alive.
   names->asked.open();
 }
 
-TEST_CASE("look-ups of many loops that are given up at any moment leave nothing behind") {
+TEST_CASE("look-ups of many loops, cancelled at any moment, leak nothing") {
   const auto names = std::make_shared<name_server>();
   names->set("www.example", {{ip_address::loopback_v4(), 80}});
   std::vector<std::thread> threads;

@@ -1,4 +1,4 @@
-// Serving: handlers kept apart, limits, ends.
+// Serving: isolation of handlers, limits, and how serving ends.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -46,9 +46,8 @@ std::string ask(tcp_stream& s, std::string_view text) {
   return by_callback::get(s.receive()).value_or("(nothing)");
 }
 
-TEST_CASE_TEMPLATE(
-    "serve runs a handler for each connection, until the listener is closed and all have ended", Face,
-    by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("serve runs a handler for each connection until the listener is closed and all have ended",
+                   Face, by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -67,7 +66,7 @@ TEST_CASE_TEMPLATE(
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE("with no connection, closing completes serve at once; a closed listener is not served") {
+TEST_CASE("without connections, closing completes serve at once; a closed listener is not served") {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -78,7 +77,7 @@ TEST_CASE("with no connection, closing completes serve at once; a closed listene
   CHECK(by_callback::get(s.listener.serve(echo)).error() == errc::closed_resource);
 }
 
-TEST_CASE("a graceful stop: close, give the handlers some time, and end those that are left") {
+TEST_CASE("a graceful stop: close, give the handlers some time, then cancel the remaining ones") {
   support::scripted_loop scripted;
   server s;
   anyio::run([&]() -> task<> {
@@ -137,7 +136,7 @@ TEST_CASE_TEMPLATE("cancelling serve destroys its handlers and their streams, an
   CHECK(by_callback::get(t.listener.accept()).has_value());
 }
 
-TEST_CASE("what leaves a handler ends that connection alone, and on_error sees all but a plain end") {
+TEST_CASE("an error that escapes a handler closes only its connection; on_error gets all but a plain end") {
   anyio::loop loop;
   server s;
   std::vector<anyio::error> seen;
@@ -173,7 +172,7 @@ TEST_CASE("what leaves a handler ends that connection alone, and on_error sees a
 
 #if defined(__cpp_exceptions)
 
-TEST_CASE("foreign exceptions end their connection alone; on_error sees them if it takes them") {
+TEST_CASE("foreign exceptions close only their connection; on_error gets them if it accepts them") {
   anyio::loop loop;
   server s;
   struct sees {
@@ -212,7 +211,7 @@ TEST_CASE("foreign exceptions end their connection alone; on_error sees them if 
   CHECK(texts.at(1) == "42");
 }
 
-TEST_CASE("foreign exceptions that nobody takes are printed to stderr, and end no one else") {
+TEST_CASE("foreign exceptions without a handler are printed to stderr, and affect no other connection") {
   anyio::loop loop;
   server s;
   std::FILE* out = std::tmpfile();
@@ -264,7 +263,7 @@ TEST_CASE("an exception from on_error leaves run(), and the loop stays usable") 
 
 #endif
 
-TEST_CASE("on_error sees what accepting met, and serving goes on") {
+TEST_CASE("on_error gets errors of accept, and serving continues") {
   support::scripted_loop scripted;
   server s;
   std::vector<int> seen;
@@ -289,7 +288,7 @@ TEST_CASE("on_error sees what accepting met, and serving goes on") {
   CHECK(e == std::errc::invalid_argument);
 }
 
-TEST_CASE("ten seconds without descriptors do not end serve, nor lose who waited") {
+TEST_CASE("10 s without descriptors do not end serve and lose no client") {
   support::scripted_loop scripted;
   server s;
   waiting<void> serving;
@@ -309,8 +308,8 @@ TEST_CASE("ten seconds without descriptors do not end serve, nor lose who waited
   CHECK(errors <= 120);
 }
 
-TEST_CASE_TEMPLATE("at max_connections accepting pauses, and goes on when one ends", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("at max_connections accepting pauses, and continues when a connection ends", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -338,8 +337,8 @@ TEST_CASE_TEMPLATE("at max_connections accepting pauses, and goes on when one en
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("accept beside serve is busy, and so is a second serve, also in one turn", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("accept during serve is busy_resource, and so is a second serve, also in the same turn",
+                   Face, by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<void> serving, second;
@@ -362,7 +361,7 @@ TEST_CASE_TEMPLATE("accept beside serve is busy, and so is a second serve, also 
   CHECK(accepting.get().has_value());
 }
 
-TEST_CASE("after serve was withdrawn the listener serves and accepts anew") {
+TEST_CASE("after serve is destroyed, the listener can serve and accept again") {
   anyio::loop loop;
   server s;
   for (int i = 0; i < 3; ++i) {
@@ -375,7 +374,7 @@ TEST_CASE("after serve was withdrawn the listener serves and accepts anew") {
   CHECK(by_callback::get(s.listener.accept()).has_value());
 }
 
-TEST_CASE("a plain function is a handler, and whatever it returns is dropped") {
+TEST_CASE("a plain function can be a handler, and its return value is ignored") {
   anyio::loop loop;
   server s;
   std::vector<tcp_stream> taken;
@@ -393,7 +392,7 @@ TEST_CASE("a plain function is a handler, and whatever it returns is dropped") {
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE("a handler that captures and is given as a temporary lives as long as it is needed") {
+TEST_CASE("a temporary handler with captures lives as long as it is needed") {
   anyio::loop loop;
   server s;
   auto greeting = std::make_shared<const std::string>("hello");
@@ -417,7 +416,7 @@ TEST_CASE("a handler that captures and is given as a temporary lives as long as 
   CHECK(watch.expired());
 }
 
-TEST_CASE("a callable that can only be moved, and a function pointer, are handlers") {
+TEST_CASE("a move-only callable and a function pointer can be handlers") {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -450,8 +449,7 @@ TEST_CASE_TEMPLATE("a handler may close the listener", Face, by_callback, by_cor
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE(
-    "a handler may cancel the group that serves it: the others end at once, it ends when it next waits") {
+TEST_CASE("a handler may cancel the group that serves it: the others end at once, it ends at its next wait") {
   anyio::loop loop;
   server s;
   int ended = 0;
@@ -482,7 +480,7 @@ TEST_CASE(
   CHECK(s.listener);
 }
 
-TEST_CASE("on_error, and a plain handler, may cancel the group that serves") {
+TEST_CASE("on_error and a plain handler may cancel the group that serves") {
   anyio::loop loop;
   for (const bool from_handler : {false, true}) {
     server s;
@@ -534,7 +532,7 @@ TEST_CASE("on_error may destroy the serve operation that calls it") {
   CHECK(s.listener);
 }
 
-TEST_CASE("a UNIX listener is served the same way") {
+TEST_CASE("a UNIX listener can be served") {
   anyio::loop loop;
   const support::temp_dir dir;
   anyio::unix_listener l = by_callback::get(anyio::create_unix_listener(dir.path("s"))).value();
@@ -559,7 +557,7 @@ TEST_CASE("a UNIX listener is served the same way") {
   CHECK(errors == 3);
 }
 
-TEST_CASE("hundreds of clients at once are served all, with and without a limit") {
+TEST_CASE("hundreds of simultaneous clients are all served, with and without a limit") {
   anyio::loop loop;
   for (const std::size_t limit : {std::size_t{0}, std::size_t{7}}) {
     server s;

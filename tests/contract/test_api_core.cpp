@@ -1,4 +1,4 @@
-// Everything of the interface's sections 1, 2, 4 and 5, as a program would use it.
+// All of sections 1, 2, 4 and 5 of the interface, as a program would use it.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>

@@ -1,4 +1,4 @@
-// Datagrams as a reader of the documentation uses them: every kind of socket, every member, in its faces.
+// Datagrams as the documentation describes them: every kind of socket, every member, in each form of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -294,16 +294,16 @@ task<> unix_datagrams(std::string folder) {
 
 }  // namespace
 
-TEST_CASE("UDP sockets have the members they should, in all faces") { run(udp_in_all_faces); }
-TEST_CASE("the options of a UDP socket matter") { run(udp_options_matter); }
-TEST_CASE("a connected UDP socket sends, receives and hears of refusals") { run(connected_udp); }
-TEST_CASE("batches are filled, sent, received, looked through and sent back") { run(batches); }
-TEST_CASE("UNIX datagram sockets have the members they should") {
+TEST_CASE("UDP sockets have the documented members, in all forms of use") { run(udp_in_all_faces); }
+TEST_CASE("the options of a UDP socket take effect") { run(udp_options_matter); }
+TEST_CASE("a connected UDP socket sends, receives and reports refusals") { run(connected_udp); }
+TEST_CASE("batches are filled, sent, received, iterated and sent back") { run(batches); }
+TEST_CASE("UNIX datagram sockets have the documented members") {
   const support::temp_dir dir;
   run(unix_datagrams(dir.path()));
 }
 
-TEST_CASE("a UDP socket is opened at once, and made from a descriptor") {
+TEST_CASE("a UDP socket is opened immediately, and made from a descriptor") {
   loop l;
   result<udp_socket> socket = udp_socket::open({ip_address::loopback_v4()}, {.reuse_address = true});
   CHECK(socket.has_value());
@@ -339,7 +339,7 @@ TEST_CASE("default-constructed datagram sockets are closed") {
   d.close();
 }
 
-TEST_CASE("empty operations of datagram sockets are invalid arguments") {
+TEST_CASE("default-constructed datagram operations are invalid_argument") {
   loop l;
   std::vector<errc> seen;
   receive_from_operation receiving;

@@ -1,5 +1,5 @@
-// Errors, results, tasks, combinators, the loop and raw descriptors as a reader of the documentation uses
-// them: every name, in its faces.
+// Errors, results, tasks, combinators, the loop and raw descriptors as the documentation describes them:
+// every name, in each form of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -88,7 +88,7 @@ TEST_CASE("each error has a name") {
   for (const auto& [code, name] : names) CHECK(to_string(code) == name);
 }
 
-TEST_CASE("an error says what failed, and compares with both kinds of codes") {
+TEST_CASE("an error names the failed step, and compares with both kinds of codes") {
   const error none;
   CHECK(none.code() == errc::ok);
   CHECK(none.os_error() == 0);
@@ -193,7 +193,7 @@ task<int> raises_code() {
 
 }  // namespace
 
-TEST_CASE("awaiting a result gives its value or raises its error") {
+TEST_CASE("awaiting a result returns its value or raises its error") {
   CHECK(run(quarter(84)) == 21);
   CHECK(run(as_result(quarter(5))).error() == errc::invalid_argument);
   CHECK(run(as_result(quarter(6))).error() == errc::invalid_argument);
@@ -239,7 +239,7 @@ task<std::string> catches(int n) {
 
 }  // namespace
 
-TEST_CASE("each error is an exception of its own") {
+TEST_CASE("each error has its own exception type") {
   CHECK(throws_as<anyio::end_of_stream>(errc::end_of_stream));
   CHECK(throws_as<anyio::closed_resource>(errc::closed_resource));
   CHECK(throws_as<anyio::broken_resource>(errc::broken_resource));
@@ -412,7 +412,7 @@ task<int> coroutine_value() { co_return 7; }
 
 }  // namespace
 
-TEST_CASE("run takes an operation, a task and callables") {
+TEST_CASE("run accepts an operation, a task and callables") {
   static_assert(std::is_same_v<decltype(run(value_of(1))), int>);
   static_assert(std::is_void_v<decltype(run(sleep(1s)))>);
   run(sleep(0s));
@@ -432,7 +432,7 @@ TEST_CASE("run takes an operation, a task and callables") {
   CHECK(&loop::current() == &l);
 }
 
-TEST_CASE("a task is an operation: it starts, and is named") {
+TEST_CASE("a task is an operation: it can be started and named") {
   loop l;
   int got = 0;
   value_of(3).start([&got](result<int> r) { got = *r; });
@@ -457,7 +457,7 @@ TEST_CASE("a task is an operation: it starts, and is named") {
   CHECK(failed == errc::invalid_argument);
 }
 
-TEST_CASE("children of a group have begun when their starter has once let others run") {
+TEST_CASE("children of a group have begun after their starter has waited once") {
   run([]() -> task<> {
     task_group group;
     event go;
@@ -586,10 +586,10 @@ task<> sleeps_in_every_unit() {
 
 }  // namespace
 
-TEST_CASE("combinators give tuples, vectors, variants and optionals") { run(combines); }
-TEST_CASE("durations are of any type, and saturate") { run(sleeps_in_every_unit); }
+TEST_CASE("combinators return tuples, vectors, variants and optionals") { run(combines); }
+TEST_CASE("durations may have any type, and saturate") { run(sleeps_in_every_unit); }
 
-TEST_CASE("combinators and timeouts are started with callbacks too") {
+TEST_CASE("combinators and timeouts can be started with callbacks") {
   loop l;
   std::vector<std::string> seen;
   when_all(value_of(1), text_of("2")).start([&seen](result<std::tuple<int, std::string>> r) {
@@ -711,7 +711,7 @@ task<> uses_signals() {
 
 }  // namespace
 
-TEST_CASE("a channel's values need no assignment") {
+TEST_CASE("the values of a channel need no assignment") {
   struct unassignable {
     explicit unassignable(int n) : value(n) {}
     unassignable(unassignable&&) = default;
@@ -732,7 +732,7 @@ TEST_CASE("a channel's values need no assignment") {
   });
 }
 TEST_CASE("events are set, cleared and waited for") { run(uses_event); }
-TEST_CASE("a semaphore gives permits") { run(uses_semaphore); }
+TEST_CASE("a semaphore returns permits") { run(uses_semaphore); }
 TEST_CASE("a channel carries move-only values") { run(uses_channel); }
 TEST_CASE("signals are received") { run(uses_signals); }
 
@@ -767,7 +767,7 @@ TEST_CASE("stop ends run, which may be called again") {
   CHECK(std::as_const(l).dump().find("sleep") != std::string::npos);
 }
 
-TEST_CASE("a handle outlives the loop and says so") {
+TEST_CASE("a handle outlives the loop and reports it") {
   std::optional<loop_handle> handle;
   int calls = 0;
   {
@@ -802,11 +802,11 @@ task<> uses_threads() {
 
 }  // namespace
 
-TEST_CASE("other threads run callables and post to the loop") { run(uses_threads); }
+TEST_CASE("to_thread runs callables, and other threads post to the loop") { run(uses_threads); }
 
 #endif
 
-TEST_CASE("a loop is embedded in another by its handle") {
+TEST_CASE("a loop can be embedded in another by its handle") {
   loop l(system_backend());
   CHECK(l.native_handle() >= 0);
   bool done = false;
@@ -823,7 +823,7 @@ TEST_CASE("a loop is embedded in another by its handle") {
   CHECK(seen <= std::chrono::steady_clock::now());
 }
 
-TEST_CASE("what outlives the loop is closed") {
+TEST_CASE("objects that outlive the loop are closed") {
   memory_stream near;
   std::optional<memory_stream> far;
   std::optional<tcp_listener> listener;
@@ -892,12 +892,12 @@ task<> looks_names_up() {
 
 }  // namespace
 
-TEST_CASE("raw descriptors are waited for") { run(waits_for_descriptors); }
+TEST_CASE("raw descriptors can be waited for") { run(waits_for_descriptors); }
 TEST_CASE("names are looked up") { run(looks_names_up); }
 
 // ---- addresses and buffers ------------------------------------------------------------------------
 
-TEST_CASE("addresses and endpoints have the members they should") {
+TEST_CASE("addresses and endpoints have the documented members") {
   static_assert(std::is_trivially_copyable_v<ip_endpoint> && std::is_trivially_copyable_v<ip_address>);
   CHECK(ip_address::parse("127.0.0.1").value() == ip_address::loopback_v4());
   CHECK(*ip_address::parse("::1") == ip_address::loopback_v6());

@@ -49,7 +49,8 @@ int allow(int, void* count) {
   return 0;
 }
 
-// Full lists of options, and each alone: a warning about a missing initializer would fail the strict build.
+// Full lists of options, and each option by itself: a warning about a missing initializer would fail the
+// strict build.
 task<> tcp_options() {
   int sockets = 0;
   auto full = co_await create_tcp_listener({.family = AF_INET,
@@ -173,12 +174,12 @@ task<> other_options(std::string folder) {
 
 }  // namespace
 
-TEST_CASE("TCP's options are given by name in a co_await expression") { run(tcp_options); }
-TEST_CASE("the other options are given by name in a co_await expression") {
+TEST_CASE("TCP options can be designated initializers in a co_await expression") { run(tcp_options); }
+TEST_CASE("other options can be designated initializers in a co_await expression") {
   const support::temp_dir dir;
   run(other_options(dir.path()));
 }
-TEST_CASE("names, hosts, paths and options are copied at once") {
+TEST_CASE("names, hosts, paths and options are copied immediately") {
   const support::temp_dir dir;
   run(copies_names(dir.path()));
 }
@@ -187,7 +188,8 @@ TEST_CASE("names, hosts, paths and options are copied at once") {
 
 namespace {
 
-// Unqualified, beside ::sleep, ::getaddrinfo, ::getnameinfo, ::accept, ::connect, ::send and ::event's kin.
+// Unqualified, beside ::sleep, ::getaddrinfo, ::getnameinfo, ::accept, ::connect, ::send and names like
+// ::event.
 task<> unqualified_names() {
   co_await sleep(0s);
   co_await sleep(0.0s);
@@ -208,4 +210,4 @@ task<> unqualified_names() {
 
 }  // namespace
 
-TEST_CASE("`using namespace anyio` goes with the C headers") { run(unqualified_names); }
+TEST_CASE("`using namespace anyio` works with the C headers") { run(unqualified_names); }

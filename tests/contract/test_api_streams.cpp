@@ -1,4 +1,4 @@
-// Byte streams, TCP and UNIX as a reader of the documentation uses them: every member, in its faces.
+// Byte streams, TCP and UNIX as the documentation describes them: every member, in each form of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -112,7 +112,7 @@ task<std::unique_ptr<tcp_pair>> make_tcp_pair() {
   co_return pair;
 }
 
-// ---- the faces of an operation --------------------------------------------------------------------
+// ---- the forms of an operation --------------------------------------------------------------------
 
 struct counting_reader {
   explicit counting_reader(byte_stream& s) : stream(s) {}
@@ -182,9 +182,9 @@ task<> all_faces() {
 
 }  // namespace
 
-TEST_CASE("an operation is awaited, awaited for its result, or named") { run(all_faces); }
+TEST_CASE("an operation can be awaited, awaited for its result, or named") { run(all_faces); }
 
-TEST_CASE("a named operation is started again from its callback") {
+TEST_CASE("a named operation can be started again from its callback") {
   loop l;
   auto [near, far] = create_memory_stream_pair();
   counting_reader reader(near);
@@ -199,7 +199,7 @@ TEST_CASE("a named operation is started again from its callback") {
   CHECK(reader.last == errc::end_of_stream);
 }
 
-TEST_CASE("a temporary operation takes a move-only callable, and gives it back to no one before run") {
+TEST_CASE("a temporary operation accepts a move-only callable, and calls it only inside run") {
   loop l;
   auto [near, far] = create_memory_stream_pair();
   std::array<char, 8> buf{};
@@ -257,7 +257,7 @@ TEST_CASE("a default-constructed operation is an invalid argument") {
   CHECK(seen == std::vector<errc>(8, errc::invalid_argument));
 }
 
-// ---- bytes in all their types ---------------------------------------------------------------------
+// ---- every type of bytes --------------------------------------------------------------------------
 
 namespace {
 
@@ -342,9 +342,9 @@ task<> receives_of_every_type() {
 
 }  // namespace
 
-TEST_CASE("bytes are sent from whatever holds them") { run(sends_of_every_type); }
+TEST_CASE("bytes can be sent from every kind of buffer") { run(sends_of_every_type); }
 
-TEST_CASE("bytes are received into whatever holds them") { run(receives_of_every_type); }
+TEST_CASE("bytes can be received into every kind of buffer") { run(receives_of_every_type); }
 
 // ---- rules of every stream ------------------------------------------------------------------------
 
@@ -465,10 +465,10 @@ task<> timeouts_of_streams() {
 }  // namespace
 
 TEST_CASE("size, closed and busy are checked in this order") { run(busy_and_closed); }
-TEST_CASE("a half-closed stream still receives") { run(half_close); }
-TEST_CASE("a stream moves while something waits on it") { run(moves_while_waiting); }
+TEST_CASE("a half-closed stream can still receive") { run(half_close); }
+TEST_CASE("a stream can be moved while operations are pending") { run(moves_while_waiting); }
 TEST_CASE("an operation belongs to the connection, not to the stream object") { run(stays_with_its_stream); }
-TEST_CASE("a timeout goes around the operation of a stream") { run(timeouts_of_streams); }
+TEST_CASE("a timeout can enclose the operation of a stream") { run(timeouts_of_streams); }
 
 TEST_CASE("default-constructed streams and listeners are closed") {
   loop l;
@@ -561,8 +561,8 @@ task<> pipes() {
 
 }  // namespace
 
-TEST_CASE("one function serves every byte stream") { run(echoes_over_every_stream); }
-TEST_CASE("a pipe's ends are streams") { run(pipes); }
+TEST_CASE("one function template works for every byte stream") { run(echoes_over_every_stream); }
+TEST_CASE("the ends of a pipe are streams") { run(pipes); }
 
 // ---- buffered -------------------------------------------------------------------------------------
 
@@ -614,7 +614,7 @@ task<> buffered_reads() {
 
 }  // namespace
 
-TEST_CASE("a buffered stream reads exactly, until and by line") { run(buffered_reads); }
+TEST_CASE("a buffered stream reads an exact size, until a delimiter, and lines") { run(buffered_reads); }
 
 // ---- TCP ------------------------------------------------------------------------------------------
 
@@ -715,15 +715,15 @@ task<> prepares() {
 
 }  // namespace
 
-TEST_CASE("TCP streams and listeners have the members they should") { run(tcp_members); }
+TEST_CASE("TCP streams and listeners have the documented members") { run(tcp_members); }
 TEST_CASE("a TCP stream sends a file") {
   const support::temp_dir dir;
   run(sends_files(dir.path("file")));
 }
-TEST_CASE("failures of TCP say what failed and why") { run(refusals); }
+TEST_CASE("TCP errors name the step and the cause") { run(refusals); }
 TEST_CASE("prepare is called for each socket") { run(prepares); }
 
-TEST_CASE("a listener is opened at once at an endpoint") {
+TEST_CASE("a listener on an endpoint opens immediately") {
   loop l;
   result<tcp_listener> listener = tcp_listener::open({ip_address::loopback_v4()}, {.backlog = 5});
   CHECK(listener.has_value());
@@ -736,7 +736,7 @@ TEST_CASE("a listener is opened at once at an endpoint") {
   CHECK(taken.has_value());
 }
 
-TEST_CASE("from_fd says what is wrong, and then takes nothing") {
+TEST_CASE("from_fd reports errors, and then does not take the descriptor") {
   loop l;
   int ends[2];
   CHECK(::pipe(ends) == 0);
@@ -810,7 +810,7 @@ task<> handlers_of_every_kind() {
   CHECK(answer == "const");
   answer = co_await talk_with([](auto stream) { return answer_generic(std::move(stream)); });
   CHECK(answer == "generic");
-  // Not inside the co_await expression: g++ 12 destroys twice a closure that is made there.
+  // Not inside the co_await expression: g++ 12 destroys a closure created there twice.
   auto capturing = [text = "captured"s](tcp_stream stream) -> task<> { co_await stream.send(text); };
   answer = co_await talk_with(std::move(capturing));
   CHECK(answer == "captured");
@@ -901,14 +901,16 @@ task<> graceful_stop() {
 
 }  // namespace
 
-TEST_CASE("a handler is a function, a functor or a lambda, and a coroutine or not") {
+TEST_CASE("a handler can be a function, a functor or a lambda, and a coroutine or not") {
   run(handlers_of_every_kind);
 }
-TEST_CASE("errors of handlers are seen and harm no other connection") { run(errors_of_handlers); }
+TEST_CASE("errors of handlers are reported and do not affect other connections") { run(errors_of_handlers); }
 #if defined(__cpp_exceptions)
-TEST_CASE("foreign exceptions of handlers are seen by those who ask") { run(foreign_exceptions_of_handlers); }
+TEST_CASE("foreign exceptions of handlers are passed to an on_error that accepts them") {
+  run(foreign_exceptions_of_handlers);
+}
 #endif
-TEST_CASE("closing the listener and joining is a graceful stop") { run(graceful_stop); }
+TEST_CASE("closing the listener and joining stops the server gracefully") { run(graceful_stop); }
 
 // ---- UNIX -----------------------------------------------------------------------------------------
 
@@ -1026,15 +1028,15 @@ task<> unix_serve(std::string path) {
 
 }  // namespace
 
-TEST_CASE("UNIX streams and listeners have the members they should") {
+TEST_CASE("UNIX streams and listeners have the documented members") {
   const support::temp_dir dir;
   run(unix_members(dir.path("socket")));
 }
-TEST_CASE("a stale socket file is replaced, and other paths are told apart") {
+TEST_CASE("a stale socket file is replaced, and other files are not") {
   const support::temp_dir dir;
   run(unix_paths(dir.path("socket")));
 }
-TEST_CASE("a UNIX listener serves") {
+TEST_CASE("a UNIX listener can serve") {
   const support::temp_dir dir;
   run(unix_serve(dir.path("socket")));
 }

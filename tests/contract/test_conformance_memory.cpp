@@ -1,4 +1,4 @@
-// What every byte stream does, checked on streams in memory, and on buffered streams over them.
+// The behaviour of every byte stream, checked on streams in memory, and on buffered streams over them.
 #include "support/conformance.hpp"
 
 namespace {
@@ -15,7 +15,7 @@ struct memory {
   }
 };
 
-/// Three bytes at a time: everything waits, and nothing arrives whole.
+/// A window of three bytes: every operation waits, and nothing arrives whole.
 struct narrow_memory {
   static constexpr std::size_t bulk = 20000;
   static constexpr std::size_t clogging = 50;

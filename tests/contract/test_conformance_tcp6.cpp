@@ -1,4 +1,4 @@
-// What every byte stream does, checked on TCP over IPv6.
+// The behaviour of every byte stream, checked on TCP over IPv6.
 #include "support/conformance.hpp"
 
 namespace {

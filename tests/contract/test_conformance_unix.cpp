@@ -1,4 +1,4 @@
-// What every byte stream does, checked on UNIX sockets, and on buffered streams over them.
+// The behaviour of every byte stream, checked on UNIX sockets, and on buffered streams over them.
 #include "support/conformance.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-// One program, written once and built with and without exceptions: what it prints is the same text.
+// One program, written once and built with and without exceptions, prints the same text.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -23,7 +23,7 @@ using anyio::task;
 std::string trace;
 void say(std::string_view words) { (trace += words) += '\n'; }
 
-/// Tells of its end.
+/// Prints a line when it is destroyed.
 struct noisy {
   const char* name;
   explicit noisy(const char* n) : name(n) {}
@@ -144,7 +144,7 @@ half
 ~middle.local
 ~gives.parameter
 ~all.local
-deep: the stream ended before all had come
+deep: the stream ended before all bytes arrived
 ~gives.local
 ~raises.second
 ~raises.first
@@ -193,7 +193,7 @@ TEST_CASE("a program has the same outcome with and without exceptions") {
   CHECK(first == expected);
 }
 
-TEST_CASE("an error with nobody to take it ends the task, and the callback hears of it") {
+TEST_CASE("an error that nothing awaits ends the task, and is passed to the callback") {
   trace.clear();
   anyio::loop l;
   {

@@ -49,7 +49,7 @@ std::string_view text(const std::vector<std::byte>& bytes, std::size_t size) {
   return {reinterpret_cast<const char*>(bytes.data()), size};
 }
 
-/// A port of the family on which nobody listens.
+/// A port of the family without a receiver.
 ip_endpoint refusing(const ip_endpoint& at) {
   udp_socket s = open_udp(at);
   const ip_endpoint was = s.local_endpoint();
@@ -88,7 +88,8 @@ TEST_CASE_TEMPLATE("a receive waits for its datagram", Face, by_callback, by_cor
   if (r) CHECK(r->data == "late");
 }
 
-TEST_CASE_TEMPLATE("boundaries are kept, and an empty datagram is one", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("message boundaries are kept, and an empty datagram is received", Face, by_callback,
+                   by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -110,7 +111,7 @@ TEST_CASE_TEMPLATE("boundaries are kept, and an empty datagram is one", Face, by
   }
 }
 
-TEST_CASE_TEMPLATE("65507 bytes pass whole, 65508 are refused, and the socket goes on", Face, by_callback,
+TEST_CASE_TEMPLATE("65507 bytes are sent, 65508 are rejected, and the socket stays usable", Face, by_callback,
                    by_coroutine) {
   loop l;
   udp_socket a = open_udp();
@@ -130,7 +131,8 @@ TEST_CASE_TEMPLATE("65507 bytes pass whole, 65508 are refused, and the socket go
   if (r) CHECK(r->data == "after");
 }
 
-TEST_CASE_TEMPLATE("what does not fit into a buffer is cut, and told", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a datagram larger than the buffer is truncated, and this is reported", Face, by_callback,
+                   by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -155,7 +157,7 @@ TEST_CASE_TEMPLATE("what does not fit into a buffer is cut, and told", Face, by_
   CHECK((cut && cut->size == 5 && cut->truncated));
 }
 
-TEST_CASE_TEMPLATE("a connected socket talks to its peer alone", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a connected socket receives only from its peer", Face, by_callback, by_coroutine) {
   loop l;
   udp_socket peer = open_udp();
   udp_socket stranger = open_udp();
@@ -171,7 +173,8 @@ TEST_CASE_TEMPLATE("a connected socket talks to its peer alone", Face, by_callba
   CHECK((pong && *pong == "pong"));
 }
 
-TEST_CASE_TEMPLATE("a refusal is raised once, by a receive, and survived", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a refusal is raised once, by a receive, and the socket stays usable", Face, by_callback,
+                   by_coroutine) {
   loop l;
   for (const ip_endpoint& at : {any_port_v4, any_port_v6}) {
     const ip_endpoint nobody = refusing(at);
@@ -198,7 +201,7 @@ TEST_CASE_TEMPLATE("a refusal is raised once, by a receive, and survived", Face,
   }
 }
 
-TEST_CASE_TEMPLATE("a refusal that nobody received is raised once by a send", Face, by_callback,
+TEST_CASE_TEMPLATE("a refusal that no receive reported is raised once by a send", Face, by_callback,
                    by_coroutine) {
   loop l;
   connected_udp_socket c = open_connected(refusing(any_port_v4));
@@ -209,7 +212,7 @@ TEST_CASE_TEMPLATE("a refusal that nobody received is raised once by a send", Fa
   CHECK(Face::get(c.send("3")).has_value());
 }
 
-TEST_CASE_TEMPLATE("a socket that is not connected hears of no refusal", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("an unconnected socket reports no refusals", Face, by_callback, by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -221,7 +224,8 @@ TEST_CASE_TEMPLATE("a socket that is not connected hears of no refusal", Face, b
   CHECK(!w.done());
 }
 
-TEST_CASE_TEMPLATE("no room comes before closed, and closed before busy", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("an empty buffer is checked before closed, and closed before busy", Face, by_callback,
+                   by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -248,7 +252,7 @@ TEST_CASE_TEMPLATE("no room comes before closed, and closed before busy", Face, 
   CHECK(Face::get(send_to_operation()).error() == errc::invalid_argument);
 }
 
-TEST_CASE_TEMPLATE("closing wakes what waits, and frees the port", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("closing ends pending operations, and frees the port", Face, by_callback, by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   const ip_endpoint at = a.local_endpoint();
@@ -265,8 +269,8 @@ TEST_CASE_TEMPLATE("closing wakes what waits, and frees the port", Face, by_call
   CHECK(again.local_endpoint() == at);
 }
 
-TEST_CASE_TEMPLATE("cancel ends what waits, but a datagram that is there wins", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("cancel ends pending operations, but an available datagram is delivered", Face,
+                   by_callback, by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -284,7 +288,7 @@ TEST_CASE_TEMPLATE("cancel ends what waits, but a datagram that is there wins", 
   CHECK((r && r->data == "there"));
 }
 
-TEST_CASE_TEMPLATE("a receive that is withdrawn loses no datagram", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("destroying a receive loses no datagram", Face, by_callback, by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -301,7 +305,7 @@ TEST_CASE_TEMPLATE("a receive that is withdrawn loses no datagram", Face, by_cal
       op.start([&ran](const result<udp_packet>&) { ran = true; });
     }
     support::settle();
-    // It goes inside `start`, and the loop has not run since.
+    // It is sent inside `start`, and the loop has not run since.
     b.send_to("kept", a.local_endpoint()).start([](const result<void>&) {});
   }
   support::settle();
@@ -310,7 +314,7 @@ TEST_CASE_TEMPLATE("a receive that is withdrawn loses no datagram", Face, by_cal
   CHECK((r && r->data == "kept"));
 }
 
-TEST_CASE("a timeout leaves the socket as it was") {
+TEST_CASE("a timeout leaves the socket usable") {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -321,7 +325,7 @@ TEST_CASE("a timeout leaves the socket as it was") {
   CHECK((r && r->data == "x"));
 }
 
-TEST_CASE_TEMPLATE("a socket may be moved while something waits on it", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a socket can be moved while operations are pending", Face, by_callback, by_coroutine) {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -340,7 +344,7 @@ TEST_CASE_TEMPLATE("a socket may be moved while something waits on it", Face, by
   CHECK(w.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("the callback form of a named operation may start itself again") {
+TEST_CASE("the callback of a named operation may start it again") {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -363,8 +367,8 @@ TEST_CASE("the callback form of a named operation may start itself again") {
   CHECK(s.count == 3);
 }
 
-TEST_CASE("a view of the loop's buffer reaches whom it was sent to, whatever comes next") {
-  // An echo that answers from a buffer which the next receive overwrites: sends happen inside `start`.
+TEST_CASE("a sent view of the loop's buffer arrives unchanged, whatever is received later") {
+  // An echo that answers from a buffer that the next receive overwrites: sends happen inside `start`.
   class blocking : public support::custom_backend {
    public:
     bool block = false;
@@ -379,17 +383,17 @@ TEST_CASE("a view of the loop's buffer reaches whom it was sent to, whatever com
   udp_socket a = open_udp();
   udp_socket b = open_udp();
   const mutable_buffer shared = detail::loop_core::current().buffer();
-  support::settle();  // that it can be written to is known by now: no event will come
+  support::settle();  // the socket is known to be writable by now: no event will arrive
   const auto fill = [&](char c) { std::memset(shared.data(), c, 4); };
   const const_buffer view(shared.data(), 4);
   int sent = 0;
-  SUBCASE("when it goes at once") {
+  SUBCASE("if the send completes at once") {
     fill('1');
     a.send_to(view, b.local_endpoint()).start([&](const result<void>& r) { sent += r.has_value(); });
     fill('?');
     l.run();
   }
-  SUBCASE("when it has to wait") {
+  SUBCASE("if the send has to wait") {
     fill('1');
     system.block = true;
     send_to_operation op = a.send_to(view, b.local_endpoint());
@@ -397,10 +401,10 @@ TEST_CASE("a view of the loop's buffer reaches whom it was sent to, whatever com
     fill('?');
     support::settle();
     CHECK(sent == 0);
-    a.cancel();  // its one more attempt
+    a.cancel();  // its final attempt
     l.run();
   }
-  SUBCASE("when it begins later") {
+  SUBCASE("if the send begins later") {
     fill('1');
     task_group group;
     group.start_soon(a.send_to(view, b.local_endpoint()));
@@ -414,7 +418,7 @@ TEST_CASE("a view of the loop's buffer reaches whom it was sent to, whatever com
   CHECK((r && r->data == "1111"));
 }
 
-TEST_CASE("the outcome of a send that happened at once is told later, and not after a close") {
+TEST_CASE("the result of an immediate send is delivered later, and not after close") {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -427,7 +431,7 @@ TEST_CASE("the outcome of a send that happened at once is told later, and not af
   CHECK(r.has_value());
 }
 
-TEST_CASE("a string that is given away is kept") {
+TEST_CASE("a moved-in string is kept during the send") {
   class blocking : public support::custom_backend {
    public:
     int blocked = 0;
@@ -458,7 +462,7 @@ TEST_CASE("a string that is given away is kept") {
   }
 }
 
-TEST_CASE("a flood does not keep others from running") {
+TEST_CASE("a flood does not starve other operations") {
   loop l;
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -509,7 +513,7 @@ TEST_CASE("no operation allocates") {
   if (support::counts_allocations) CHECK(count == 0);
 }
 
-TEST_CASE("a socket outlives its loop as a closed one") {
+TEST_CASE("a socket that outlives its loop is closed") {
   udp_socket s;
   receive_packet_operation waits;
   bool ran = false;
@@ -542,7 +546,7 @@ TEST_CASE("options are set and read") {
   CHECK(s.get_option(SOL_SOCKET, SO_RCVBUF).error() == errc::closed_resource);
 }
 
-TEST_CASE("without reuse a port has one owner, with it several") {
+TEST_CASE("without reuse a port has one owner, with reuse several") {
   loop l;
   udp_socket first = open_udp();
   const error taken = udp_socket::open(first.local_endpoint()).error();
@@ -558,7 +562,7 @@ TEST_CASE("without reuse a port has one owner, with it several") {
   CHECK(udp_socket::open(a->local_endpoint(), shared).has_value());
 }
 
-TEST_CASE("prepare is called between socket and bind, and may refuse") {
+TEST_CASE("prepare is called between socket and bind, and may reject the socket") {
   loop l;
   struct seen {
     int fd = -1;
@@ -585,7 +589,7 @@ TEST_CASE("prepare is called between socket and bind, and may refuse") {
   CHECK(::fcntl(s.fd, F_GETFD) == -1);
 }
 
-TEST_CASE("from_fd takes a bound socket over, and says what is wrong with another") {
+TEST_CASE("from_fd adopts a bound socket, and reports what is wrong with others") {
   loop l;
   const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
   const error unbound = udp_socket::from_fd(fd).error();
@@ -595,7 +599,7 @@ TEST_CASE("from_fd takes a bound socket over, and says what is wrong with anothe
   sockaddr_storage address{};
   const socklen_t size = any_port_v4.to_sockaddr(address);
   CHECK(::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0);
-  CHECK(::fcntl(fd, F_GETFD) != -1);  // still ours
+  CHECK(::fcntl(fd, F_GETFD) != -1);  // still owned by the test
   {
     result<udp_socket> s = udp_socket::from_fd(fd);
     CHECK(s.has_value());
@@ -625,7 +629,7 @@ TEST_CASE("from_fd takes a bound socket over, and says what is wrong with anothe
   CHECK(udp_socket::from_fd(-1).error() == errc::invalid_argument);
 }
 
-TEST_CASE("from_fd takes a connected socket over") {
+TEST_CASE("from_fd adopts a connected socket") {
   loop l;
   udp_socket peer = open_udp();
   const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
@@ -641,7 +645,7 @@ TEST_CASE("from_fd takes a connected socket over") {
   CHECK((r && r->sender == c->local_endpoint()));
 }
 
-TEST_CASE("an IPv4 peer of a dual-stack socket is IPv4, and is answered") {
+TEST_CASE("an IPv4 peer of a dual-stack socket is IPv4, and can be answered") {
   loop l;
   const int fd = ::socket(AF_INET6, SOCK_DGRAM, 0);
   const int off = 0;

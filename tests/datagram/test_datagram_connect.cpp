@@ -27,7 +27,7 @@ using support::by_callback;
 using support::by_coroutine;
 using support::waiting;
 
-/// Knows the name two.test, which is both loopback addresses, and four.test, which is that of IPv4.
+/// Knows the name two.test, with both loopback addresses, and four.test, with the IPv4 one.
 class named_backend : public support::custom_backend {
  public:
   bool has_v6 = true;
@@ -80,7 +80,7 @@ udp_options local(std::string_view host, std::uint16_t port = 0) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a family or a host is needed", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a family or a host is required", Face, by_callback, by_coroutine) {
   fixture f;
   CHECK(Face::get(create_udp_socket(udp_options())).error() == errc::invalid_argument);
   CHECK(Face::get(create_udp_socket(family(AF_UNIX))).error() == errc::invalid_argument);
@@ -94,7 +94,7 @@ TEST_CASE_TEMPLATE("a family or a host is needed", Face, by_callback, by_corouti
   }
 }
 
-TEST_CASE_TEMPLATE("the local port counts without a local host", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("the local port is used without a local host too", Face, by_callback, by_coroutine) {
   fixture f;
   std::uint16_t port = 0;
   {
@@ -109,7 +109,7 @@ TEST_CASE_TEMPLATE("the local port counts without a local host", Face, by_callba
   CHECK(taken.error().os_error() == EADDRINUSE);
 }
 
-TEST_CASE_TEMPLATE("an IPv6 socket without a host leaves IPv4's port alone", Face, by_callback,
+TEST_CASE_TEMPLATE("an IPv6 socket without a host does not occupy the IPv4 port", Face, by_callback,
                    by_coroutine) {
   fixture f;
   const result<udp_socket> six = Face::get(create_udp_socket(family(AF_INET6)));
@@ -120,7 +120,7 @@ TEST_CASE_TEMPLATE("an IPv6 socket without a host leaves IPv4's port alone", Fac
   CHECK(Face::get(create_udp_socket(options)).has_value());
 }
 
-TEST_CASE_TEMPLATE("a local host is an address, localhost or a name", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a local host can be an address, localhost or a name", Face, by_callback, by_coroutine) {
   fixture f;
   const auto address_of = [](const udp_options& options) {
     const result<udp_socket> s = Face::get(create_udp_socket(options));
@@ -132,7 +132,7 @@ TEST_CASE_TEMPLATE("a local host is an address, localhost or a name", Face, by_c
   CHECK(address_of(local("localhost")) == "::1");
   CHECK(address_of(local("two.test")) == "::1");
   CHECK(address_of(local("four.test")) == "127.0.0.1");
-  CHECK(address_of(local("far.test")) == "127.0.0.1");  // the first that this machine has
+  CHECK(address_of(local("far.test")) == "127.0.0.1");  // the first address of this machine
   udp_options v4 = local("two.test");
   v4.family = AF_INET;
   CHECK(address_of(v4) == "127.0.0.1");
@@ -142,7 +142,7 @@ TEST_CASE_TEMPLATE("a local host is an address, localhost or a name", Face, by_c
   CHECK(Face::get(create_udp_socket(local("192.0.2.77"))).error().os_error() == EADDRNOTAVAIL);
 }
 
-TEST_CASE_TEMPLATE("an IPv4-mapped address goes through an IPv6 socket, and the endpoints are IPv4", Face,
+TEST_CASE_TEMPLATE("an IPv4-mapped address uses an IPv6 socket, and the endpoints are IPv4", Face,
                    by_callback, by_coroutine) {
   fixture f;
   const ip_address v4 = ip_address::loopback_v4();
@@ -188,7 +188,7 @@ TEST_CASE_TEMPLATE("an IPv4-mapped address goes through an IPv6 socket, and the 
         EAFNOSUPPORT);
 }
 
-TEST_CASE_TEMPLATE("connecting takes a host or an endpoint", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("connecting accepts a host or an endpoint", Face, by_callback, by_coroutine) {
   fixture f;
   for (const bool threads : {false, true}) {
     f.system->threads = threads;
@@ -209,7 +209,7 @@ TEST_CASE_TEMPLATE("connecting takes a host or an endpoint", Face, by_callback, 
   support::threads_may_remain = true;
 }
 
-TEST_CASE_TEMPLATE("this end's address is one of the remote's family", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("the local address has the family of the remote one", Face, by_callback, by_coroutine) {
   fixture f;
   const result<connected_udp_socket> v4 =
       Face::get(create_connected_udp_socket("127.0.0.1", 9, local("localhost")));
@@ -224,7 +224,7 @@ TEST_CASE_TEMPLATE("this end's address is one of the remote's family", Face, by_
         EAFNOSUPPORT);
 }
 
-TEST_CASE_TEMPLATE("a datagram goes to a host by name", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a datagram can be sent to a host name", Face, by_callback, by_coroutine) {
   fixture f;
   result<udp_socket> a = udp_socket::open({ip_address::loopback_v4(), 0});
   result<udp_socket> b = udp_socket::open({ip_address::loopback_v4(), 0});
@@ -246,8 +246,8 @@ TEST_CASE_TEMPLATE("a datagram goes to a host by name", Face, by_callback, by_co
 }
 
 #if !defined(ANYIO_NET_NO_THREADS)
-TEST_CASE_TEMPLATE("while a name is looked up the sender is busy, and closing ends it", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("during a name look-up the socket's sender is busy, and closing ends the look-up", Face,
+                   by_callback, by_coroutine) {
   fixture f;
   f.system->threads = true;
   const auto hold = f.system->hold = std::make_shared<support::gate>();
@@ -264,7 +264,7 @@ TEST_CASE_TEMPLATE("while a name is looked up the sender is busy, and closing en
   support::threads_may_remain = true;
 }
 
-TEST_CASE("what looks up a name may be destroyed meanwhile") {
+TEST_CASE("an operation may be destroyed during its look-up") {
   fixture f;
   f.system->threads = true;
   const auto hold = f.system->hold = std::make_shared<support::gate>();
@@ -289,7 +289,7 @@ TEST_CASE("what looks up a name may be destroyed meanwhile") {
 }
 #endif
 
-TEST_CASE("a view of the loop's buffer outlasts the look-up") {
+TEST_CASE("a view of the loop's buffer is kept during the look-up") {
   fixture f;
   f.system->threads = true;
   result<udp_socket> a = udp_socket::open({ip_address::loopback_v4(), 0});

@@ -1,4 +1,4 @@
-// Multicast and broadcast, on this machine alone.
+// Multicast and broadcast, only on this machine.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -26,7 +26,7 @@ using support::by_coroutine;
 
 const ip_address group_v4 = ip_address::v4(0xefff4d4d);  // 239.255.77.77: for use inside a site
 
-/// ff11::4d4d, which never leaves its interface, or without one.
+/// ff11::4d4d, which never leaves its interface, or without an interface number.
 ip_address group_v6(std::uint32_t scope) {
   std::byte bytes[16] = {std::byte{0xff}, std::byte{0x11}};
   bytes[14] = bytes[15] = std::byte{0x4d};
@@ -51,7 +51,7 @@ bool stays_silent(udp_socket& s) {
   return !run(move_on_after(0ms, s.receive())).has_value();
 }
 
-/// The number of an interface to which IPv6 multicast has a way; 0 if there is none.
+/// The number of an interface with a route for IPv6 multicast; 0 if there is none.
 std::uint32_t multicast_interface_v6() {
   std::uint32_t found = 0;
   udp_socket s = open_shared({ip_address::any_v6(), 0});
@@ -68,7 +68,8 @@ std::uint32_t multicast_interface_v6() {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every member of an IPv4 group gets what is sent to it", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("every member of an IPv4 group receives datagrams sent to it", Face, by_callback,
+                   by_coroutine) {
   if (support::emulator_has(support::emulator_fault::udp_multicast)) return;
   loop l;
   udp_socket a = open_shared({ip_address::any_v4(), 0});
@@ -85,14 +86,15 @@ TEST_CASE_TEMPLATE("every member of an IPv4 group gets what is sent to it", Face
 
   CHECK(b.leave_group(group_v4, lo).has_value());
 #if defined(IP_MULTICAST_ALL)
-  CHECK(b.set_option(IPPROTO_IP, IP_MULTICAST_ALL, 0).has_value());  // else Linux gives it what others joined
+  CHECK(b.set_option(IPPROTO_IP, IP_MULTICAST_ALL, 0).has_value());  // else Linux delivers what others joined
 #endif
   CHECK(Face::get(sender.send_to("to one", group)).has_value());
   CHECK(receives(a, "to one"));
   CHECK(stays_silent(b));
 }
 
-TEST_CASE_TEMPLATE("an IPv6 group is joined by the interface's number", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("an IPv6 group is joined on the interface with that number", Face, by_callback,
+                   by_coroutine) {
   loop l;
   const std::uint32_t number = multicast_interface_v6();
   if (number == 0) {
@@ -104,7 +106,7 @@ TEST_CASE_TEMPLATE("an IPv6 group is joined by the interface's number", Face, by
   const ip_address interface =
       ip_address::v6(std::span<const std::byte, 16>(ip_address::loopback_v6().bytes()), number);
   ip_endpoint group{group_v6(number), a.local_endpoint().port};
-  SUBCASE("as the group's scope") { CHECK(a.join_group(group.address).has_value()); }
+  SUBCASE("as the scope of the group") { CHECK(a.join_group(group.address).has_value()); }
   SUBCASE("as the scope of an interface's address") {
     if (support::emulator_has(support::emulator_fault::udp_multicast)) return;
     CHECK(a.join_group(group_v6(0), interface).has_value());
@@ -122,7 +124,7 @@ TEST_CASE_TEMPLATE("an IPv6 group is joined by the interface's number", Face, by
   CHECK(a.leave_group(group_v6(number)).has_value());
 }
 
-TEST_CASE("what is no group, or of the other family, is refused") {
+TEST_CASE("an address that is not a group, or has the other family, is rejected") {
   loop l;
   udp_socket s = open_shared({ip_address::any_v4(), 0});
   CHECK(s.join_group(ip_address::loopback_v4()).error() == errc::invalid_argument);
@@ -157,7 +159,7 @@ TEST_CASE("hops and loop are set for the socket's family") {
   CHECK(v6.get_option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP).value_or(1) == 0);
 }
 
-TEST_CASE("a socket for both families has a multicast interface, hops and loop for each") {
+TEST_CASE("a dual-stack socket has multicast interface, hops and loop for each family") {
   if (support::emulator_has(support::emulator_fault::udp_multicast)) return;
   loop l;
   udp_options both;
@@ -189,13 +191,13 @@ TEST_CASE("a socket for both families has a multicast interface, hops and loop f
   CHECK(receives(*s, "to both"));
   CHECK(s->set_multicast_interface(ip_address()).has_value());
   CHECK(interface_v4() == ip_address::any_v4());
-  // An address of IPv6 needs the interface's number; a socket of IPv4 takes none of IPv6.
+  // An IPv6 address needs the interface's number; an IPv4 socket rejects IPv6 addresses.
   CHECK(s->set_multicast_interface(ip_address::loopback_v6()).error() == errc::invalid_argument);
   udp_socket v4 = open_shared({ip_address::any_v4(), 0});
   CHECK(v4.set_multicast_interface(ip_address::loopback_v6()).error() == errc::invalid_argument);
 }
 
-TEST_CASE("broadcast has to be allowed first") {
+TEST_CASE("broadcast must be enabled first") {
   loop l;
   udp_socket s = open_shared({ip_address::any_v4(), 0});
   const ip_endpoint everybody{ip_address::v4(0x7fffffff),

@@ -1,4 +1,4 @@
-// Many datagrams a call, with the kernel's help and without.
+// Many datagrams per call, with and without the kernel's help.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -34,13 +34,13 @@ using support::waiting;
 
 const ip_endpoint any_port{ip_address::loopback_v4(), 0};
 
-/// The system, with or without UDP_GRO and UDP_SEGMENT, and with calls that fail when a test says so.
+/// The system, with or without UDP_GRO and UDP_SEGMENT, and with calls that fail on request.
 class test_backend : public support::custom_backend {
  public:
   bool has_pieces = true;
-  int send_status = 0;           // what the next call of send_messages gives, if not 0
-  int piece_status = 0;          // what every call gives whose first message is to be cut up, if not 0
-  std::size_t most_sent = 1000;  // messages a call
+  int send_status = 0;           // the result of the next call of send_messages, if not 0
+  int piece_status = 0;          // the result of every call whose first message is to be segmented, if not 0
+  std::size_t most_sent = 1000;  // messages per call
   std::size_t pieces_sent = 0;
   std::size_t pieces_received = 0;
   int receive_calls = 0;
@@ -99,14 +99,14 @@ std::string text(std::span<const std::byte> data) {
   return std::string(reinterpret_cast<const char*>(data.data()), data.size());
 }
 
-/// A text of its own for each number, of this size.
+/// A text of this size that is different for each number.
 std::string numbered(int n, std::size_t size) {
   std::string s = std::to_string(n);
   s.resize(size, '.');
   return s;
 }
 
-/// Receives batches until so many datagrams are there.
+/// Receives batches until this many datagrams have arrived.
 std::vector<std::string> receive_all(udp_socket& s, udp_batch& batch, std::size_t count) {
   std::vector<std::string> all;
   while (all.size() < count) {
@@ -122,7 +122,7 @@ std::vector<std::string> receive_all(udp_socket& s, udp_batch& batch, std::size_
 
 }  // namespace
 
-TEST_CASE("a batch holds what is pushed, no more and no longer than it was made for") {
+TEST_CASE("a batch holds at most the number and size of datagrams it was made for") {
   udp_batch b(2, 4);
   CHECK(b.size() == 0);
   CHECK(!b.push("12345"));
@@ -142,7 +142,7 @@ TEST_CASE("a batch holds what is pushed, no more and no longer than it was made 
   CHECK(moved.push("more"));
 }
 
-TEST_CASE("making a batch allocates once, and using it never") {
+TEST_CASE("creating a batch allocates once, and using it never") {
   const support::allocation_scope scope;
   udp_batch b(100, 1500);
   if (support::counts_allocations) CHECK(scope.count() == 1);
@@ -175,7 +175,7 @@ TEST_CASE_TEMPLATE("a batch arrives in order, whatever the sizes", Pieces, with_
 #endif
 }
 
-TEST_CASE_TEMPLATE("a row of equal datagrams arrives one by one", Pieces, with_pieces, without_pieces) {
+TEST_CASE_TEMPLATE("equal datagrams in a row arrive one by one", Pieces, with_pieces, without_pieces) {
   fixture f(Pieces::value);
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -195,13 +195,13 @@ TEST_CASE_TEMPLATE("a row of equal datagrams arrives one by one", Pieces, with_p
   CHECK((f.system->pieces_received > 0) == f.system->has_pieces);
 #endif
 
-  SUBCASE("by batches of any size") {
+  SUBCASE("in batches of any size") {
     udp_batch in(7);
     std::vector<std::string> got = receive_all(b, in, 119);
     got.insert(got.begin(), sent[0]);
     CHECK(got == sent);
   }
-  SUBCASE("by plain receives, in turns with batches") {
+  SUBCASE("in plain receives that alternate with batches") {
     udp_batch in(3);
     std::array<std::byte, 2000> into;
     std::size_t at = 1;
@@ -231,7 +231,7 @@ TEST_CASE_TEMPLATE("a row of equal datagrams arrives one by one", Pieces, with_p
 }
 
 #if defined(__linux__)
-TEST_CASE_TEMPLATE("options that add control messages do not hide where datagrams of a piece end", Face,
+TEST_CASE_TEMPLATE("options that add control messages do not hide the boundaries of datagrams", Face,
                    by_callback, by_coroutine) {
   if (support::emulator_has(support::emulator_fault::udp_control)) return;
   fixture f(true);
@@ -259,8 +259,8 @@ TEST_CASE_TEMPLATE("options that add control messages do not hide where datagram
 }
 #endif
 
-TEST_CASE_TEMPLATE("a datagram longer than the batch allows is cut, and told", Pieces, with_pieces,
-                   without_pieces) {
+TEST_CASE_TEMPLATE("a datagram longer than the batch allows is truncated, and this is reported", Pieces,
+                   with_pieces, without_pieces) {
   fixture f(Pieces::value);
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -289,7 +289,7 @@ TEST_CASE_TEMPLATE("a datagram longer than the batch allows is cut, and told", P
   CHECK(got == wanted);
 }
 
-TEST_CASE_TEMPLATE("a received batch sent as it is goes back to its senders", Pieces, with_pieces,
+TEST_CASE_TEMPLATE("a received batch can be sent back to its senders unchanged", Pieces, with_pieces,
                    without_pieces) {
   fixture f(Pieces::value);
   udp_socket server = open_udp();
@@ -315,7 +315,7 @@ TEST_CASE_TEMPLATE("a received batch sent as it is goes back to its senders", Pi
   }
 }
 
-TEST_CASE_TEMPLATE("connected sockets have batches, too", Pieces, with_pieces, without_pieces) {
+TEST_CASE_TEMPLATE("connected sockets support batches", Pieces, with_pieces, without_pieces) {
   fixture f(Pieces::value);
   udp_socket server = open_udp();
   result<connected_udp_socket> c = connected_udp_socket::open(server.local_endpoint());
@@ -335,7 +335,7 @@ TEST_CASE_TEMPLATE("connected sockets have batches, too", Pieces, with_pieces, w
   CHECK(receive_all(server, in, 3).size() == 3);
 }
 
-TEST_CASE_TEMPLATE("IPv6 has batches, too", Pieces, with_pieces, without_pieces) {
+TEST_CASE_TEMPLATE("batches support IPv6", Pieces, with_pieces, without_pieces) {
   fixture f(Pieces::value);
   udp_socket a = open_udp({ip_address::loopback_v6(), 0});
   udp_socket b = open_udp({ip_address::loopback_v6(), 0});
@@ -348,7 +348,7 @@ TEST_CASE_TEMPLATE("IPv6 has batches, too", Pieces, with_pieces, without_pieces)
   CHECK(receive_all(b, in, 70) == sent);
 }
 
-TEST_CASE_TEMPLATE("after an error at the i-th it gives i, and raises at the first", Pieces, with_pieces,
+TEST_CASE_TEMPLATE("an error at datagram i returns i, and is raised if i is 0", Pieces, with_pieces,
                    without_pieces) {
   fixture f(Pieces::value);
   udp_socket a = open_udp();
@@ -378,7 +378,7 @@ TEST_CASE_TEMPLATE("after an error at the i-th it gives i, and raises at the fir
   CHECK(w.get().value_or(0) == 1);
 }
 
-TEST_CASE("an empty batch is sent at once, and one without room cannot be received into") {
+TEST_CASE("an empty batch is sent at once, and a batch without room cannot be received into") {
   loop l;
   udp_socket a = open_udp();
   udp_batch empty(4);
@@ -399,7 +399,8 @@ TEST_CASE("an empty batch is sent at once, and one without room cannot be receiv
   CHECK(by_callback::get(a.send_batch(empty)).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("a refusal is raised once by a batch, and survived", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a batch raises a refusal once, and the socket stays usable", Face, by_callback,
+                   by_coroutine) {
   loop l;
   udp_socket nobody = open_udp();
   result<connected_udp_socket> c = connected_udp_socket::open(nobody.local_endpoint());
@@ -421,7 +422,7 @@ TEST_CASE_TEMPLATE("a refusal is raised once by a batch, and survived", Face, by
   CHECK(!w.done());
 }
 
-TEST_CASE("the system is asked for what is likely to be there, and not again before something comes") {
+TEST_CASE("the system is asked only for datagrams that are likely available, and not again before an event") {
   fixture f(false);
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -443,7 +444,7 @@ TEST_CASE("the system is asked for what is likely to be there, and not again bef
   CHECK(by_callback::get(a.send_batch(out)).value_or(0) == 1);
   CHECK(w.get().value_or(0) == 1);
 
-  // Room for few at first, and for more each time that it does not do.
+  // Room for few at first, and for more each time it was not enough.
   out.clear();
   std::vector<std::string> sent;
   for (int i = 0; i < 64; ++i) sent.push_back(numbered(i, 5));
@@ -454,7 +455,7 @@ TEST_CASE("the system is asked for what is likely to be there, and not again bef
   for (std::size_t i = 0; i < in.size(); ++i) CHECK(text(in[i].data) == sent[i]);
 }
 
-TEST_CASE("a send that has to wait goes on where it was") {
+TEST_CASE("a send that had to wait continues where it stopped") {
   fixture f(false);
   udp_socket a = open_udp();
   udp_socket b = open_udp();
@@ -469,7 +470,7 @@ TEST_CASE("a send that has to wait goes on where it was") {
   f.system->send_status = -EAGAIN;
   support::settle();
   CHECK(!w.done());
-  a.cancel();  // its one more attempt
+  a.cancel();  // its final attempt
   CHECK(w.get().value_or(0) == 10);
   udp_batch in(10);
   CHECK(receive_all(b, in, 10) == sent);
@@ -478,7 +479,7 @@ TEST_CASE("a send that has to wait goes on where it was") {
 namespace {
 task<std::size_t> finish(send_batch_operation& op) { co_return co_await op; }
 
-/// Keeps what an operation tells when it ends with its coroutine.
+/// Keeps the result of an operation when it ends with its coroutine.
 struct noted {
   noted(send_batch_operation&& o, std::size_t& out) : op(std::move(o)), sent(out) {}
   noted(const noted&) = delete;
@@ -493,8 +494,9 @@ task<std::size_t> finish_noted(udp_socket& s, udp_batch& batch, std::size_t& sen
 }
 }  // namespace
 
-TEST_CASE_TEMPLATE("a batch that did not go whole tells how many went", Face, by_callback, by_coroutine) {
-  // The third call and those after it find no room.
+TEST_CASE_TEMPLATE("an interrupted batch reports how many datagrams were sent", Face, by_callback,
+                   by_coroutine) {
+  // The third call and later ones find no room.
   class full_backend final : public test_backend {
    public:
     int calls_left = 0;
@@ -528,7 +530,7 @@ TEST_CASE_TEMPLATE("a batch that did not go whole tells how many went", Face, by
     CHECK(w.get().error() == errc::cancelled);
     CHECK(op.sent() == 6);
   }
-  SUBCASE("to its callback") {
+  SUBCASE("in its callback") {
     system.calls_left = 2;
     std::size_t told = 0;
     op.start([&](const result<std::size_t>& r) { told = r.error() == errc::cancelled ? op.sent() : 0; });
@@ -537,7 +539,7 @@ TEST_CASE_TEMPLATE("a batch that did not go whole tells how many went", Face, by
     support::settle();
     CHECK(told == 6);
   }
-  SUBCASE("when time is over") {
+  SUBCASE("when its time limit expires") {
     system.calls_left = 2;
     std::size_t sent = 0;
     CHECK(Face::get(fail_after(1ms, finish_noted(a, out, sent))).error() == errc::timed_out);
@@ -556,22 +558,22 @@ TEST_CASE_TEMPLATE("a batch that did not go whole tells how many went", Face, by
     start(w);
     system.calls_left = 1;
     system.send_status = -EPERM;
-    a.cancel();  // its one more attempt
+    a.cancel();  // its final attempt
     CHECK(w.get().value_or(0) == 6);
     CHECK(op.sent() == 6);
   }
-  // Begun anew it counts from zero, and sends all.
+  // Started again it counts from zero, and sends all.
   waiting<std::size_t> w;
   Face::start(finish(op), w);
   support::settle();
   CHECK(op.sent() == 0);
   system.calls_left = 4;
-  a.cancel();  // its one more attempt
+  a.cancel();  // its final attempt
   CHECK(w.get().value_or(0) == 10);
   CHECK(op.sent() == 10);
 }
 
-TEST_CASE("where pieces are refused datagrams go one by one") {
+TEST_CASE("where segmentation is rejected, datagrams are sent one by one") {
   for (const int status : {-EINVAL, -EIO, -EMSGSIZE, -EOPNOTSUPP}) {
     fixture f(true);
     f.system->piece_status = status;
@@ -591,7 +593,7 @@ TEST_CASE("where pieces are refused datagrams go one by one") {
   }
 }
 
-TEST_CASE_TEMPLATE("batches take few calls, and no memory", Pieces, with_pieces, without_pieces) {
+TEST_CASE_TEMPLATE("batches use few system calls and no allocations", Pieces, with_pieces, without_pieces) {
   fixture f(Pieces::value);
   udp_socket a = open_udp();
   udp_socket b = open_udp();

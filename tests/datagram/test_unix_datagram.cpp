@@ -59,7 +59,7 @@ error open_error(std::string_view path) {
   return run(as_result(create_unix_datagram_socket(options))).error();
 }
 
-/// Sends until a send has to wait, which is then waiting; gives how many went before.
+/// Sends until a send has to wait, and leaves it pending; returns how many were sent before.
 template <class Face, class Send>
 int fill_queue(Send send, waiting<void>& blocked) {
   for (int sent = 0; sent < 100000; ++sent) {
@@ -90,7 +90,8 @@ TEST_CASE_TEMPLATE("a UNIX datagram arrives with its sender's path", Face, by_ca
   }
 }
 
-TEST_CASE_TEMPLATE("a socket without a name sends with an empty one", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a socket without a name sends with an empty sender path", Face, by_callback,
+                   by_coroutine) {
   loop l;
   temp_dir dir;
   unix_datagram_socket named = open_at(dir.path("s"));
@@ -103,7 +104,8 @@ TEST_CASE_TEMPLATE("a socket without a name sends with an empty one", Face, by_c
   CHECK((r && r->data == "x" && r->sender.empty()));
 }
 
-TEST_CASE_TEMPLATE("a connected UNIX socket talks to its peer", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a connected UNIX socket exchanges datagrams with its peer", Face, by_callback,
+                   by_coroutine) {
   loop l;
   temp_dir dir;
   unix_datagram_socket server = open_at(dir.path("server"));
@@ -120,7 +122,7 @@ TEST_CASE_TEMPLATE("a connected UNIX socket talks to its peer", Face, by_callbac
   CHECK(c.remote_path() == dir.path("server"));
 }
 
-TEST_CASE_TEMPLATE("a long UNIX datagram arrives whole", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a large UNIX datagram arrives whole", Face, by_callback, by_coroutine) {
   loop l;
   temp_dir dir;
   unix_datagram_socket server = open_at(dir.path("s"));
@@ -208,7 +210,7 @@ TEST_CASE("a blocked send does not spin") {
   CHECK(system.sends <= 20);
 }
 
-TEST_CASE_TEMPLATE("one full queue is not another's", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a full queue does not block other receivers", Face, by_callback, by_coroutine) {
   loop l;
   temp_dir dir;
   unix_datagram_socket full = open_at(dir.path("full"));
@@ -222,7 +224,7 @@ TEST_CASE_TEMPLATE("one full queue is not another's", Face, by_callback, by_coro
   CHECK(Face::get(idle.receive()).has_value());
 }
 
-TEST_CASE_TEMPLATE("errors of a path leave the socket usable", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("errors of one path leave the socket usable", Face, by_callback, by_coroutine) {
   loop l;
   temp_dir dir;
   unix_datagram_socket a = open_at(dir.path("a"));
@@ -247,7 +249,7 @@ TEST_CASE_TEMPLATE("errors of a path leave the socket usable", Face, by_callback
   CHECK(peer_gone.os_error() == ECONNREFUSED);
 }
 
-TEST_CASE("connecting to nothing, or to nobody, is an os_error") {
+TEST_CASE("connecting to a missing path, or one without a receiver, is os_error") {
   loop l;
   temp_dir dir;
   const error missing = run(as_result(create_connected_unix_datagram_socket(dir.path("x")))).error();
@@ -259,11 +261,11 @@ TEST_CASE("connecting to nothing, or to nobody, is an os_error") {
         ECONNREFUSED);
 }
 
-TEST_CASE("a stale socket file is removed, and nothing else is") {
+TEST_CASE("only a stale socket file is removed") {
   loop l;
   temp_dir dir;
   const std::string path = dir.path("s");
-  SUBCASE("one that was left behind") {
+  SUBCASE("a file left by an earlier process") {
     { unix_datagram_socket before = open_at(path); }
     CHECK(exists(path));
     unix_datagram_socket now = open_at(path);
@@ -271,7 +273,7 @@ TEST_CASE("a stale socket file is removed, and nothing else is") {
     CHECK(run(as_result(other.send_to("x", path))).has_value());
     CHECK(run(as_result(now.receive())).has_value());
   }
-  SUBCASE("one that was a stream's") {
+  SUBCASE("a file left by a stream socket") {
     const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
     sockaddr_un name{};
     name.sun_family = AF_UNIX;
@@ -281,7 +283,7 @@ TEST_CASE("a stale socket file is removed, and nothing else is") {
     ::close(fd);
     open_at(path);
   }
-  SUBCASE("a live one stays") {
+  SUBCASE("a file in use stays") {
     unix_datagram_socket live = open_at(path);
     const error e = open_error(path);
     CHECK(e == errc::os_error);
@@ -297,20 +299,20 @@ TEST_CASE("a stale socket file is removed, and nothing else is") {
     CHECK(open_error(path).os_error() == EADDRINUSE);
     CHECK(exists(path));
   }
-  SUBCASE("a link to a stale one stays") {
+  SUBCASE("a symbolic link to a stale file stays") {
     { unix_datagram_socket before = open_at(dir.path("target")); }
     CHECK(::symlink(dir.path("target").c_str(), path.c_str()) == 0);
     CHECK(open_error(path).os_error() == EADDRINUSE);
     CHECK(exists(path));
     CHECK(exists(dir.path("target")));
   }
-  SUBCASE("a folder stays") {
+  SUBCASE("a directory stays") {
     CHECK(::mkdir(path.c_str(), 0700) == 0);
     CHECK(open_error(path).os_error() == EADDRINUSE);
   }
 }
 
-TEST_CASE("the mode is set on the file, and left alone by an abstract name") {
+TEST_CASE("the mode is set on the file, and ignored for an abstract name") {
   loop l;
   temp_dir dir;
   unix_datagram_options options;
@@ -330,7 +332,7 @@ TEST_CASE("the mode is set on the file, and left alone by an abstract name") {
 }
 
 #if defined(__linux__)
-TEST_CASE("a file is never more open than its mode, from the moment in which it is made") {
+TEST_CASE("the file never has more permissions than its mode, from its creation on") {
   struct watching final : support::custom_backend {
     std::string path;
     mode_t at_bind = 0;
@@ -371,14 +373,14 @@ TEST_CASE("a file is never more open than its mode, from the moment in which it 
 }
 #endif
 
-TEST_CASE("closing leaves the file behind") {
+TEST_CASE("closing does not remove the file") {
   loop l;
   temp_dir dir;
   open_at(dir.path("s")).close();
   CHECK(exists(dir.path("s")));
 }
 
-TEST_CASE("a path is any bytes, up to 107") {
+TEST_CASE("a path may contain any bytes, up to 107") {
   loop l;
   temp_dir dir;
   const std::string odd = dir.path("\xff\xfe caf\xe9");
@@ -402,7 +404,7 @@ TEST_CASE("a path is any bytes, up to 107") {
 }
 
 #if defined(__linux__)
-TEST_CASE("an abstract name is its exact bytes, and up to 108 of them") {
+TEST_CASE("an abstract name keeps its exact bytes, up to 108") {
   loop l;
   temp_dir dir;
   const std::string base = std::string(1, '\0') + dir.path() + std::string("\0with\0NULs\0", 11);
@@ -421,7 +423,7 @@ TEST_CASE("an abstract name is its exact bytes, and up to 108 of them") {
 }
 #endif
 
-TEST_CASE_TEMPLATE("closing a UNIX socket wakes what waits", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("closing a UNIX socket ends pending operations", Face, by_callback, by_coroutine) {
   loop l;
   temp_dir dir;
   unix_datagram_socket a = open_at(dir.path("a"));
@@ -454,7 +456,7 @@ TEST_CASE("the options are copied before the function returns") {
   CHECK(run(as_result(std::move(send))).has_value());
 }
 
-TEST_CASE("from_fd takes UNIX datagram sockets over, and says what is wrong with others") {
+TEST_CASE("from_fd adopts UNIX datagram sockets, and reports what is wrong with others") {
   loop l;
   int pair[2] = {-1, -1};
   CHECK(::socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
@@ -474,12 +476,12 @@ TEST_CASE("from_fd takes UNIX datagram sockets over, and says what is wrong with
   CHECK(unix_datagram_socket::from_fd(stream).error() == errc::invalid_argument);
   CHECK(unix_datagram_socket::from_fd(udp).error() == errc::invalid_argument);
   for (const int fd : {single, stream, udp}) CHECK(::fcntl(fd, F_GETFD) != -1);
-  CHECK(unix_datagram_socket::from_fd(single).has_value());  // neither bound nor connected is needed
+  CHECK(unix_datagram_socket::from_fd(single).has_value());  // needs neither bound nor connected
   ::close(stream);
   ::close(udp);
 }
 
-TEST_CASE("UNIX operations do not allocate once their socket has received") {
+TEST_CASE("UNIX operations do not allocate after the first receive of their socket") {
   loop l;
   temp_dir dir;
   unix_datagram_socket server = open_at(dir.path("s"));

@@ -1,4 +1,4 @@
-// The loop: turns, stopping, order, embedding, and its end.
+// The loop: turns, stopping, order, embedding, and how it ends.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -26,7 +26,7 @@ using anyio::result;
 using anyio::run;
 using anyio::task;
 
-TEST_CASE("run() goes on until nothing waits and nothing is posted, and may be called again") {
+TEST_CASE("run() returns when nothing is pending and nothing is posted, and can be called again") {
   loop l;
   l.run();
   int calls = 0;
@@ -43,7 +43,7 @@ TEST_CASE("run() goes on until nothing waits and nothing is posted, and may be c
   CHECK(calls == 4);
 }
 
-TEST_CASE("posted calls run in order, once each") {
+TEST_CASE("posted calls run in order, each once") {
   loop l;
   std::vector<int> order;
   const anyio::loop_handle h = l.handle();
@@ -56,7 +56,7 @@ TEST_CASE("posted calls run in order, once each") {
   for (int i = 0; i < 200; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);
 }
 
-TEST_CASE("stop() ends run() after the call that runs now, and the rest is kept in order") {
+TEST_CASE("stop() ends run() after the current call, and the rest stays in order") {
   loop l;
   std::vector<int> order;
   for (int i = 0; i < 6; ++i) {
@@ -75,7 +75,7 @@ TEST_CASE("stop() ends run() after the call that runs now, and the rest is kept 
   CHECK(order == std::vector{0, 1, 2, 3, 4, 5, 6});
 }
 
-TEST_CASE("run(x) gives its value even if stop() is called meanwhile") {
+TEST_CASE("run(x) returns its value even if stop() is called during it") {
   loop l;
   l.post([&] { l.stop(); });
   CHECK(run([&]() -> task<int> {
@@ -85,7 +85,7 @@ TEST_CASE("run(x) gives its value even if stop() is called meanwhile") {
         }) == 3);
 }
 
-TEST_CASE("run(x) leaves what else waits on a loop of the caller, and ends it on one of its own") {
+TEST_CASE("run(x) leaves other operations pending on the caller's loop, and ends them on its own loop") {
   auto kept = std::make_shared<int>();
   {
     loop l;
@@ -104,7 +104,7 @@ TEST_CASE("run(x) leaves what else waits on a loop of the caller, and ends it on
   CHECK(kept.use_count() == 1);
 }
 
-TEST_CASE("run(x) inside a running loop uses a loop of its own, and the outer one is current again") {
+TEST_CASE("run(x) inside a running loop uses its own loop, and the outer loop is current again afterwards") {
   loop l;
   int inner = 0;
   bool outer_ran = false;
@@ -134,7 +134,7 @@ TEST_CASE("run(x) inside a running loop uses a loop of its own, and the outer on
   CHECK(nested == 2);
 }
 
-TEST_CASE("the current loop is the one that runs, else the one made last") {
+TEST_CASE("the current loop is the running one, else the one created last") {
   loop a;
   CHECK(&loop::current() == &a);
   auto b = std::make_unique<loop>();
@@ -157,7 +157,7 @@ TEST_CASE("the current loop is the one that runs, else the one made last") {
   CHECK(done);
 }
 
-TEST_CASE("two threads have a loop each") {
+TEST_CASE("two threads each have a loop") {
   loop l;
   int there = 0;
   std::thread other([&] {
@@ -176,7 +176,7 @@ TEST_CASE("two threads have a loop each") {
   CHECK(here + there == 3);
 }
 
-TEST_CASE("run_once takes one turn, waits no longer than told, and tells whether something ran") {
+TEST_CASE("run_once runs one turn, waits at most the given time, and returns whether anything ran") {
   loop l;
   CHECK(!l.run_once(0s));
   CHECK(!l.run_once(1ms));
@@ -192,7 +192,7 @@ TEST_CASE("run_once takes one turn, waits no longer than told, and tells whether
   CHECK(l.run_once(1h));
 }
 
-TEST_CASE("timers run in the order of their deadlines, never early") {
+TEST_CASE("timers run in the order of their deadlines and never early") {
   loop l;
   std::vector<int> order;
   const auto begin = anyio::now();
@@ -206,7 +206,7 @@ TEST_CASE("timers run in the order of their deadlines, never early") {
   CHECK(order == std::vector{1, 2, 3, 4, 5});
 }
 
-TEST_CASE("a timer of 900 microseconds takes at most two turns of the poller") {
+TEST_CASE("a timer of 900 microseconds needs at most two turns of the poller") {
   loop l;
   run(anyio::sleep(0s));
   bool ran = false;
@@ -220,7 +220,7 @@ TEST_CASE("a timer of 900 microseconds takes at most two turns of the poller") {
   CHECK(turns <= 2);
 }
 
-TEST_CASE("a loop lives inside a foreign one") {
+TEST_CASE("a loop works inside a foreign loop") {
   loop l;
   int done = 0;
   anyio::sleep(2ms).start([&](result<>) { ++done; });
@@ -242,7 +242,7 @@ TEST_CASE("a loop lives inside a foreign one") {
   CHECK(l.time_until_next() == anyio::duration::max());
 }
 
-TEST_CASE("dump tells what waits, one per line, also from inside") {
+TEST_CASE("dump lists pending operations, one per line, also from inside the loop") {
   loop l;
   CHECK(l.dump().empty());
   anyio::event e;
@@ -264,7 +264,7 @@ TEST_CASE("dump tells what waits, one per line, also from inside") {
   CHECK(lines == 2);
 }
 
-TEST_CASE("a flood of posted work does not keep timers from running") {
+TEST_CASE("a flood of posted calls does not starve timers") {
   loop l;
   bool stopped = false;
   struct again {
@@ -280,7 +280,7 @@ TEST_CASE("a flood of posted work does not keep timers from running") {
   CHECK(stopped);
 }
 
-TEST_CASE("a loop may end first: posted calls and callbacks are destroyed unrun") {
+TEST_CASE("a loop may end first: posted calls and callbacks are destroyed without being called") {
   auto kept = std::make_shared<int>();
   anyio::loop_handle h;
   CHECK(!h.post([] {}));
@@ -300,7 +300,7 @@ TEST_CASE("a loop may end first: posted calls and callbacks are destroyed unrun"
   CHECK(kept.use_count() == 1);
 }
 
-TEST_CASE("destructors that run at the end of a loop may use it") {
+TEST_CASE("destructors that run when the loop ends may use it") {
   std::vector<int> ends;
   anyio::event e;
   {
@@ -351,7 +351,7 @@ TEST_CASE("a loop may be destroyed in its own callback") {
   run(anyio::sleep(0s));
 }
 
-TEST_CASE("operations may outlive their loop, and be started on another") {
+TEST_CASE("operations may outlive their loop and be started on another") {
   anyio::sleep_operation s = anyio::sleep(1ms);
   anyio::event e;
   auto t = anyio::fail_after(1h, e.wait());
@@ -378,7 +378,7 @@ TEST_CASE("a loop cannot be run from inside itself") {
   l.run();
 }
 
-TEST_CASE("without a loop there is none, and saying so ends the program") {
+TEST_CASE("without a loop, loop::current() and starting an operation abort") {
   CHECK(support::dies([] { static_cast<void>(loop::current()); }));
   CHECK(support::dies([] { anyio::sleep(0s).start([](result<>) {}); }));
 }

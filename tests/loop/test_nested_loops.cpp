@@ -1,4 +1,4 @@
-// A loop inside another: what the inner one may wait for, and what it must not.
+// A loop inside another: which operations the inner one may wait for, and which not.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -19,7 +19,7 @@ using anyio::errc;
 using anyio::task;
 using anyio::unix_stream;
 
-/// Calls `f(a, b)` in a callback of a loop that runs, with two connected streams of that loop.
+/// Calls `f(a, b)` in a callback of a running loop, with two connected streams of that loop.
 template <class F>
 void inside_a_callback(F f) {
   anyio::loop outer;
@@ -28,7 +28,8 @@ void inside_a_callback(F f) {
   outer.run();
 }
 
-/// What cannot complete is an assert; without it, an error of `get(stream)`, which gives a result.
+/// An operation that cannot complete fails an assertion; without assertions it is an error of `get(stream)`,
+/// which returns a result.
 template <class Get>
 void is_refused(Get get) {
   inside_a_callback([&](unix_stream& a, unix_stream&) {
@@ -39,13 +40,13 @@ void is_refused(Get get) {
     const auto r = get(a);
     CHECK(!r.has_value());
     CHECK(r.error() == errc::invalid_argument);
-    CHECK(r.error().message().find("its loop cannot run") != std::string::npos);
+    CHECK(r.error().message().find("loop is blocked") != std::string::npos);
   });
 }
 
 task<std::string> receive_from(unix_stream& s) { co_return co_await s.receive(); }
 
-TEST_CASE("nested loops: run refuses an operation of the loop that runs around it") {
+TEST_CASE("nested loops: run rejects an operation of the outer loop") {
   is_refused([](unix_stream& s) { return anyio::run(as_result(s.receive())); });
   is_refused([](unix_stream& s) {
     auto named = s.receive();
@@ -53,14 +54,14 @@ TEST_CASE("nested loops: run refuses an operation of the loop that runs around i
   });
 }
 
-TEST_CASE("nested loops: a send is refused before a byte goes") {
+TEST_CASE("nested loops: a send is rejected before any byte is sent") {
   is_refused([](unix_stream& s) { return anyio::run(as_result(s.send("x"))); });
   is_refused(
       [](unix_stream& s) { return anyio::run(as_result([&]() -> task<> { co_await s.send("x"); }())); });
   is_refused([](unix_stream& s) { return anyio::run(as_result(anyio::fail_after(1h, s.send("x")))); });
 }
 
-TEST_CASE("nested loops: a task that awaits one is told, at every remove") {
+TEST_CASE("nested loops: a task that awaits such an operation gets the error, at any depth") {
   is_refused([](unix_stream& s) { return anyio::run(as_result(receive_from(s))); });
   is_refused([](unix_stream& s) {
     return anyio::run(as_result([&]() -> task<std::string> { co_return co_await receive_from(s); }()));
@@ -78,7 +79,7 @@ TEST_CASE("nested loops: a task that awaits one is told, at every remove") {
   });
 }
 
-TEST_CASE("nested loops: a loop that runs until it is idle is told, too") {
+TEST_CASE("nested loops: a loop that runs until idle gets the error too") {
   inside_a_callback([](unix_stream& a, unix_stream&) {
     const auto waits = [&] {
       anyio::loop inner;
@@ -103,7 +104,7 @@ TEST_CASE("nested loops: the children of a group belong to the loop on which the
   });
 }
 
-TEST_CASE("nested loops: run refuses an operation of a loop that does not run") {
+TEST_CASE("nested loops: run rejects an operation of a loop that is not running") {
   anyio::loop one;
   auto pair = anyio::create_unix_stream_pair().value();
   anyio::loop two;
@@ -113,7 +114,7 @@ TEST_CASE("nested loops: run refuses an operation of a loop that does not run") 
   } else {
     CHECK(receive().error() == errc::invalid_argument);
   }
-  // Somebody runs it.
+  // Another thread runs it.
   bool over = false;
   const auto turns = [&]() -> task<> {
     while (!over) {
@@ -129,7 +130,7 @@ TEST_CASE("nested loops: run refuses an operation of a loop that does not run") 
   anyio::run(anyio::when_all(turns(), exchange()));
 }
 
-TEST_CASE("nested loops: what run does not wait for completes when the outer loop goes on") {
+TEST_CASE("nested loops: operations that run does not wait for complete when the outer loop continues") {
   std::string got;
   inside_a_callback([&](unix_stream& a, unix_stream& b) {
     anyio::run([&]() -> task<> {
@@ -142,7 +143,7 @@ TEST_CASE("nested loops: what run does not wait for completes when the outer loo
   CHECK(got == "later");
 }
 
-TEST_CASE("nested loops: run waits for what is its own") {
+TEST_CASE("nested loops: run waits for operations of its own loop") {
   bool posted = false;
   inside_a_callback([&](unix_stream& a, unix_stream& b) {
     anyio::loop& outer = anyio::loop::current();
@@ -160,7 +161,7 @@ TEST_CASE("nested loops: run waits for what is its own") {
   CHECK(posted);
 }
 
-TEST_CASE("nested loops: turns of another loop may leave a task of its to wait for the outer one") {
+TEST_CASE("nested loops: turns of another loop may let its task wait for the outer loop") {
   std::string got;
   anyio::loop inner;
   inside_a_callback([&](unix_stream& a, unix_stream& b) {
@@ -173,7 +174,7 @@ TEST_CASE("nested loops: turns of another loop may leave a task of its to wait f
   CHECK(got == "from outside");
 }
 
-TEST_CASE("nested loops: loops that take turns use each other's streams") {
+TEST_CASE("nested loops: loops that run in turns can use each other's streams") {
   anyio::loop one;
   auto pair = anyio::create_unix_stream_pair().value();
   anyio::loop two;
@@ -187,7 +188,7 @@ TEST_CASE("nested loops: loops that take turns use each other's streams") {
   CHECK(got == "x");
 }
 
-TEST_CASE("nested loops: a loop that is run from inside itself says so, and goes on") {
+TEST_CASE("nested loops: running a loop from inside itself is an error, and the loop continues") {
   for (const bool once : {false, true}) {
     anyio::loop loop;
     bool refused = false, after = false;

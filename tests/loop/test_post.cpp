@@ -1,4 +1,4 @@
-// Calls that come from other threads.
+// Calls posted by other threads.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -15,7 +15,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-TEST_CASE("calls posted from many threads all run, each thread's in order") {
+TEST_CASE("calls posted from many threads all run, in order for each thread") {
   anyio::loop l;
   constexpr int threads = 4;
   constexpr int each = 2000;
@@ -40,7 +40,7 @@ TEST_CASE("calls posted from many threads all run, each thread's in order") {
   CHECK(total == threads * each);
 }
 
-TEST_CASE("a posted call wakes a loop that waits") {
+TEST_CASE("a posted call wakes a waiting loop") {
   anyio::loop l;
   anyio::event e;
   for (int i = 0; i < 50; ++i) {
@@ -51,7 +51,7 @@ TEST_CASE("a posted call wakes a loop that waits") {
   }
 }
 
-TEST_CASE("posting while the loop ends either runs the call or says that it did not, and destroys it") {
+TEST_CASE("posting while the loop ends either runs the call, or returns false and destroys it") {
   std::atomic<int> alive{0};
   struct counted {
     std::atomic<int>* n;
@@ -93,7 +93,7 @@ TEST_CASE("loops on several threads post to each other") {
       anyio::event* done;
       anyio::event* stop;
       void operator()() const {
-        // On this side of every second hop nothing of the other is touched.
+        // On this side of every second hop nothing of the other side is accessed.
         home.post([self = *this] {
           if (++*self.hops == 500) {
             self.away.post([s = self.stop] { s->set(); });

@@ -1,4 +1,4 @@
-// The heap of deadlines against a model.
+// The heap of deadlines, compared with a model.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -20,7 +20,7 @@ using anyio::detail::timer_heap;
 
 time_point at(std::int64_t n) { return time_point(std::chrono::nanoseconds(n)); }
 
-TEST_CASE("an empty heap has nothing first and nothing due") {
+TEST_CASE("an empty heap has no first timer and no due timer") {
   timer_heap heap;
   CHECK(heap.first() == nullptr);
   CHECK(heap.pop_due(time_point::max()) == nullptr);
@@ -29,7 +29,7 @@ TEST_CASE("an empty heap has nothing first and nothing due") {
   CHECK(!t.armed());
 }
 
-TEST_CASE("timers become due in the order of their deadlines, equal ones as they were armed") {
+TEST_CASE("timers become due in the order of their deadlines, equal ones in the order of arming") {
   timer_heap heap;
   std::vector<timer> timers(6);
   std::vector<node> nodes(6);
@@ -41,7 +41,7 @@ TEST_CASE("timers become due in the order of their deadlines, equal ones as they
   CHECK(order == std::vector<std::size_t>{1, 3, 5, 2, 0, 4});
 }
 
-TEST_CASE("a timer may be armed again, cancelled, destroyed, at any place in the heap") {
+TEST_CASE("a timer at any place in the heap can be armed again, cancelled or destroyed") {
   timer_heap heap;
   node target;
   for (std::size_t gone = 0; gone < 20; ++gone) {
@@ -118,7 +118,7 @@ TEST_CASE("the heap behaves like a sorted map through 100000 random operations")
   CHECK(wrong == 0);
 }
 
-TEST_CASE("many timers cancelled in any order are cheap") {
+TEST_CASE("cancelling many timers is cheap in any order") {
   timer_heap heap;
   node target;
   std::vector<timer> timers(100'000);

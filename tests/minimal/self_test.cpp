@@ -1,6 +1,6 @@
-// Every kind of socket once, by callbacks and by coroutines, in one process that ends by itself: what
-// `make check-minimal` builds and runs in each mode, and `make cross-musl` for other machines. It uses
-// neither exceptions nor iostreams, and takes what a build has: without threads, nothing is looked up.
+// Every kind of socket once, by callbacks and by coroutines, in one process that ends by itself. `make
+// check-minimal` builds and runs it in each mode, and `make cross-musl` for other machines. It uses neither
+// exceptions nor iostreams, and only the features of its build: without threads, no name is looked up.
 #include "anyio_net.hpp"
 
 #include <unistd.h>
@@ -29,7 +29,7 @@ void expect(bool fine, const char* what) {
 
 // ---- TCP by callbacks -------------------------------------------------------------------------------
 
-/// What the echo server keeps of a client; it ends itself.
+/// The echo server's data of a client; it destroys itself.
 class session {
  public:
   explicit session(anyio::tcp_stream stream)
@@ -51,7 +51,7 @@ class session {
   anyio::send_operation sending_;
 };
 
-/// A client that says something, hears it again, and tells.
+/// A client that sends a message, receives it again, and reports.
 class caller {
  public:
   caller(std::uint16_t port, int& answered, anyio::tcp_listener& listener)
@@ -221,7 +221,7 @@ anyio::task<> all(std::string_view folder) {
 }
 
 #if defined(NDEBUG)
-/// Without assertions what would wait for ever is an error.
+/// Without assertions an endless wait is an error.
 void run_inside() {
   anyio::loop outer;
   auto pair = anyio::create_unix_stream_pair().value();

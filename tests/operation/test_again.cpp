@@ -76,7 +76,7 @@ struct reader {
   anyio::receive_string_operation op = pair.first.receive();
   task<> running;
 
-  /// Begins to wait in a coroutine.
+  /// Starts to wait in a coroutine.
   void wait(task<> (*how)(anyio::receive_string_operation&)) {
     running = how(op);
     running.start([](anyio::result<>) {});
@@ -86,9 +86,9 @@ struct reader {
 
 }  // namespace
 
-TEST_CASE("descriptors are sent again by the same operation") { anyio::run(send_descriptors_twice()); }
+TEST_CASE("the same operation can send descriptors again") { anyio::run(send_descriptors_twice()); }
 
-TEST_CASE("a file is sent again by the same operation") {
+TEST_CASE("the same operation can send a file again") {
   const support::temp_dir dir;
   const int file = ::open(dir.path("f").c_str(), O_RDWR | O_CREAT, 0600);
   CHECK(::write(file, "0123456789", 10) == 10);
@@ -96,11 +96,11 @@ TEST_CASE("a file is sent again by the same operation") {
   ::close(file);
 }
 
-TEST_CASE("listening begins again by the same operation") { anyio::run(listen_twice()); }
+TEST_CASE("the same operation can listen again") { anyio::run(listen_twice()); }
 
-TEST_CASE("connecting fails again by the same operation") { anyio::run(fail_to_connect_twice()); }
+TEST_CASE("the same operation can fail to connect again") { anyio::run(fail_to_connect_twice()); }
 
-TEST_CASE("a datagram socket that cannot be connected leaves no file behind") {
+TEST_CASE("a datagram socket that cannot be connected leaves no file") {
   const support::temp_dir dir;
   const std::string own = dir.path("own");
   const auto r = anyio::run(
@@ -109,7 +109,7 @@ TEST_CASE("a datagram socket that cannot be connected leaves no file behind") {
   CHECK(::access(own.c_str(), F_OK) != 0);
 }
 
-TEST_CASE("bytes that are fed to a reader that waits free the inner stream") {
+TEST_CASE("bytes fed to a pending reader release the inner stream") {
   anyio::loop loop;
   auto pair = anyio::create_memory_stream_pair();
   anyio::buffered_stream buffered(pair.first);
@@ -124,7 +124,7 @@ TEST_CASE("bytes that are fed to a reader that waits free the inner stream") {
   CHECK(anyio::run(pair.first.receive()) == "more");
 }
 
-TEST_CASE("a UNIX peer that closed in order is an end, though a send found out first") {
+TEST_CASE("an orderly close of a UNIX peer is end_of_stream even after a failed send") {
   anyio::loop loop;
   auto pair = anyio::create_unix_stream_pair().value();
   anyio::run(pair.second.send("bye"));
@@ -136,7 +136,7 @@ TEST_CASE("a UNIX peer that closed in order is an end, though a send found out f
   CHECK(end.error() == errc::end_of_stream);
 }
 
-TEST_CASE("a task that has ended may be moved") {
+TEST_CASE("a completed task can be moved") {
   anyio::loop loop;
   anyio::task<> ended = [](int) -> anyio::task<> { co_return; }(0);
   ended.start([](anyio::result<>) {});
@@ -145,7 +145,7 @@ TEST_CASE("a task that has ended may be moved") {
   CHECK(static_cast<bool>(moved));
 }
 
-TEST_CASE("run gives closed_resource when the loop ends meanwhile") {
+TEST_CASE("run returns closed_resource if the loop ends during it") {
   auto loop = std::make_unique<anyio::loop>();
   loop->post([&] { loop.reset(); });
   anyio::event never;
@@ -153,7 +153,7 @@ TEST_CASE("run gives closed_resource when the loop ends meanwhile") {
   CHECK(r.error() == errc::closed_resource);
 }
 
-TEST_CASE("a permit that is assigned over is given back") {
+TEST_CASE("assigning to a permit releases it") {
   anyio::loop loop;
   anyio::semaphore first(1);
   anyio::semaphore second(1);
@@ -165,14 +165,14 @@ TEST_CASE("a permit that is assigned over is given back") {
   CHECK_FALSE(static_cast<bool>(b));
 }
 
-TEST_CASE("a coroutine that is destroyed takes back the operation that it awaits, wherever that lies") {
+TEST_CASE("destroying a coroutine cancels the operation that it awaits, wherever that is stored") {
   for (const auto how : {raising, as_value}) {
     reader r;
     r.wait(how);
     r.running = {};
     anyio::run(r.pair.second.send("hello"));
     CHECK(anyio::run(r.op) == "hello");
-    // A time limit destroys it, too.
+    // A time limit destroys it too.
     const auto limited = anyio::run(as_result(anyio::fail_after(std::chrono::seconds(0), how(r.op))));
     CHECK(limited.error() == errc::timed_out);
     anyio::run(r.pair.second.send("again"));
@@ -180,7 +180,7 @@ TEST_CASE("a coroutine that is destroyed takes back the operation that it awaits
   }
 }
 
-TEST_CASE("a coroutine that is destroyed leaves an operation alone that went before it") {
+TEST_CASE("destroying a coroutine does not cancel an operation that it awaited earlier") {
   for (const auto how : {raising, as_value}) {
     reader r;
     auto op = std::make_unique<anyio::receive_string_operation>(r.pair.first.receive());
@@ -194,7 +194,7 @@ TEST_CASE("a coroutine that is destroyed leaves an operation alone that went bef
   }
 }
 
-TEST_CASE("a coroutine that is destroyed leaves an operation alone that somebody else has started since") {
+TEST_CASE("destroying a coroutine does not cancel an operation that another owner has started since") {
   for (const auto how : {raising, as_value}) {
     reader r;
     r.wait(how);
@@ -209,7 +209,7 @@ TEST_CASE("a coroutine that is destroyed leaves an operation alone that somebody
   }
 }
 
-TEST_CASE("what is awaited by reference is taken back with the composite that waits for it") {
+TEST_CASE("operations awaited by reference are cancelled with the composite that waits for them") {
   using namespace std::chrono_literals;
   reader r;
   const auto still_works = [&r] {
@@ -249,7 +249,7 @@ TEST_CASE("what is awaited by reference is taken back with the composite that wa
   still_works();
 }
 
-TEST_CASE("what is awaited by reference is left alone if somebody else has started it since") {
+TEST_CASE("operations awaited by reference are not cancelled if another owner has started them since") {
   reader r;
   auto named = as_result(r.op);
   named.start([](const anyio::result<std::string>&) {});

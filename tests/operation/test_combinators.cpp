@@ -1,4 +1,4 @@
-// Time limits, all of several, one of several.
+// Time limits, all of several operations, one of several.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -53,7 +53,7 @@ task<std::unique_ptr<int>> boxed(int n) {
   co_return std::make_unique<int>(n);
 }
 
-TEST_CASE("fail_after gives the value, or raises timed_out") {
+TEST_CASE("fail_after returns the value, or raises timed_out") {
   anyio::loop l;
   CHECK(run(anyio::fail_after(1h, soon(3))) == 3);
   CHECK(run(as_result(anyio::fail_after(1ms, forever()))).error() == errc::timed_out);
@@ -69,7 +69,7 @@ TEST_CASE("fail_after gives the value, or raises timed_out") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("a time limit is never early") {
+TEST_CASE("a time limit never expires early") {
   anyio::loop l;
   const auto before = anyio::now();
   CHECK(!run(anyio::move_on_after(5ms, forever())));
@@ -79,7 +79,7 @@ TEST_CASE("a time limit is never early") {
   CHECK(anyio::now() >= deadline);
 }
 
-TEST_CASE("move_on_after gives an optional, or a bool for nothing") {
+TEST_CASE("move_on_after returns an optional, or a bool for void") {
   anyio::loop l;
   static_assert(std::is_same_v<decltype(run(anyio::move_on_after(1s, soon(1)))), std::optional<int>>);
   static_assert(std::is_same_v<decltype(run(anyio::move_on_after(1s, forever()))), bool>);
@@ -90,7 +90,7 @@ TEST_CASE("move_on_after gives an optional, or a bool for nothing") {
   CHECK(**run(anyio::move_on_after(1h, boxed(4))) == 4);
   CHECK(run(anyio::move_on_at(anyio::now() - 1h, anyio::sleep(1h))) == false);
   CHECK(run(as_result(anyio::move_on_after(1h, fails(errc::tls)))).error() == errc::tls);
-  // A timeout of the inside is an error of the inside.
+  // A timeout inside is an error of the inner operation.
   CHECK(run(as_result(anyio::move_on_after(1h, fails(errc::timed_out)))).error() == errc::timed_out);
   CHECK(run(as_result(anyio::move_on_after(1h, anyio::fail_after(1ms, forever())))).error() ==
         errc::timed_out);
@@ -100,7 +100,7 @@ TEST_CASE("move_on_after gives an optional, or a bool for nothing") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("with no time the value is given if it is there now") {
+TEST_CASE("with a limit of 0 an available value is returned") {
   anyio::loop l;
   anyio::event e;
   anyio::channel<int> c(2);
@@ -123,7 +123,7 @@ TEST_CASE("with no time the value is given if it is there now") {
   }
 }
 
-TEST_CASE("a value that is there when the time is over wins") {
+TEST_CASE("a value available when the limit expires is returned") {
   anyio::loop l;
   anyio::channel<int> c(1);
   std::optional<int> got;
@@ -138,7 +138,7 @@ TEST_CASE("a value that is there when the time is over wins") {
   CHECK(got == 8);
 }
 
-TEST_CASE("durations of any kind are taken, and saturate") {
+TEST_CASE("any duration type is accepted, and saturates") {
   anyio::loop l;
   using float_hours = std::chrono::duration<double, std::ratio<3600>>;
   CHECK(run(anyio::fail_after(std::chrono::hours::max(), soon(1))) == 1);
@@ -165,7 +165,7 @@ TEST_CASE("durations of any kind are taken, and saturate") {
   run(anyio::sleep_until(anyio::time_point::min()));
 }
 
-TEST_CASE("when_all gives a tuple, nothing being std::monostate") {
+TEST_CASE("when_all returns a tuple, with std::monostate for void") {
   anyio::loop l;
   const auto all = run(anyio::when_all(
       soon(1), anyio::sleep(0s), [] { return boxed(3); }, as_result(fails(errc::tls))));
@@ -178,7 +178,7 @@ TEST_CASE("when_all gives a tuple, nothing being std::monostate") {
   CHECK(run(anyio::when_all(at_once(1), at_once(2))) == std::tuple(1, 2));
 }
 
-TEST_CASE("when_all of a vector gives a vector in its order") {
+TEST_CASE("when_all of a vector returns a vector in the same order") {
   anyio::loop l;
   std::vector<task<int>> tasks;
   for (int i = 0; i < 5; ++i) {
@@ -210,7 +210,7 @@ TEST_CASE("when_all of a vector gives a vector in its order") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("the first error of when_all cancels the others, queued ones too") {
+TEST_CASE("the first error of when_all cancels the others, including queued ones") {
   anyio::loop l;
   CHECK(run(as_result(anyio::when_all(forever(), fails(errc::tls), soon(1)))).error() == errc::tls);
   CHECK(run(as_result(anyio::when_all(fails(errc::tls), fails(errc::busy_resource)))).error() == errc::tls);
@@ -236,7 +236,7 @@ TEST_CASE("the first error of when_all cancels the others, queued ones too") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("when_any gives the first to complete, its error included") {
+TEST_CASE("when_any returns the first completion, also if it is an error") {
   anyio::loop l;
   const auto v = run(anyio::when_any(forever(), soon(2), anyio::sleep(1h)));
   static_assert(std::is_same_v<decltype(v), const std::variant<std::monostate, int, std::monostate>>);
@@ -249,7 +249,7 @@ TEST_CASE("when_any gives the first to complete, its error included") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("one that completes at once keeps the rest of when_any from beginning") {
+TEST_CASE("an immediate completion in when_any keeps the remaining operations from starting") {
   anyio::loop l;
   int begun = 0;
   const auto counts = [&]() -> task<> {
@@ -278,7 +278,7 @@ TEST_CASE("one that completes at once keeps the rest of when_any from beginning"
   CHECK(begun == 1);
 }
 
-TEST_CASE("nothing is lost when two of when_any become ready together") {
+TEST_CASE("no data is lost if two operations of when_any become ready together") {
   anyio::loop l;
   anyio::channel<int> a(1);
   anyio::channel<int> b(1);
@@ -294,7 +294,7 @@ TEST_CASE("nothing is lost when two of when_any become ready together") {
   CHECK(a.try_receive() == 1);
 }
 
-TEST_CASE("combinators nest") {
+TEST_CASE("combinators can be nested") {
   anyio::loop l;
   const auto inner = [] {
     return anyio::fail_after(
@@ -308,7 +308,7 @@ TEST_CASE("combinators nest") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("combinators destroyed at any moment leave nothing behind") {
+TEST_CASE("combinators destroyed at any moment leak nothing") {
   bool finished = false;
   for (int steps = 0; !finished; ++steps) {
     anyio::loop l;
@@ -331,7 +331,7 @@ TEST_CASE("combinators destroyed at any moment leave nothing behind") {
   }
 }
 
-TEST_CASE("a limit of tasks is used once, one of operations may be used again") {
+TEST_CASE("a time limit of a task can be used once, of an operation again") {
   anyio::loop l;
   auto t = anyio::fail_after(1h, soon(1));
   CHECK(run(t) == 1);
@@ -344,7 +344,7 @@ TEST_CASE("a limit of tasks is used once, one of operations may be used again") 
   run(s);
 }
 
-TEST_CASE("a composite may be destroyed by what its child calls") {
+TEST_CASE("a composite may be destroyed by a callback of its child") {
   anyio::loop l;
   using operation = decltype(anyio::when_all(forever(), anyio::fail_after(1h, anyio::sleep(1ms))));
   auto op = std::make_unique<operation>(anyio::when_all(forever(), anyio::fail_after(1h, anyio::sleep(1ms))));
@@ -355,7 +355,7 @@ TEST_CASE("a composite may be destroyed by what its child calls") {
 }
 
 #if defined(__cpp_exceptions)
-TEST_CASE("exceptions of others pass through combinators unchanged") {
+TEST_CASE("foreign exceptions pass through combinators unchanged") {
   anyio::loop l;
   const auto throws = []() -> task<int> {
     co_await anyio::sleep(0s);

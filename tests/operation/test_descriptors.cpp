@@ -1,4 +1,4 @@
-// Waiting for descriptors of others.
+// Waiting for foreign descriptors.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -27,7 +27,7 @@ namespace {
 using namespace anyio;
 using namespace std::chrono_literals;
 
-/// Two descriptors that are connected: what is written to the second is read from the first.
+/// Two connected descriptors: bytes written to the second are read from the first.
 struct ends {
   int fds[2] = {-1, -1};
   ends() = default;
@@ -47,7 +47,7 @@ struct ends {
     char c = 0;
     CHECK(::read(fds[which], &c, 1) == 1);
   }
-  /// Until nothing more fits.
+  /// Until the descriptor is full.
   void fill(int which) const {
     const std::string much(65536, 'x');
     while (::write(fds[which], much.data(), much.size()) > 0) continue;
@@ -67,7 +67,7 @@ struct socket_ends : ends {
   socket_ends() { CHECK((::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0 && support::prepare_ends(fds))); }
 };
 
-/// What a callback was given.
+/// The result passed to a callback.
 struct outcome {
   std::optional<error> value;
   auto callback() {
@@ -77,7 +77,7 @@ struct outcome {
   bool failed(errc code) const { return value && *value == code; }
 };
 
-/// Whether the loop's poller watches so many descriptors beside its own one, where that can be known.
+/// Whether the loop's poller watches this many descriptors beside its own, where that can be known.
 bool watches([[maybe_unused]] const loop& l, [[maybe_unused]] int count) {
 #if defined(KQUEUE_FOR_TESTS)
   return kqueue_for_tests_watched(l.native_handle()) == count + 1;
@@ -96,7 +96,7 @@ task<> writable(int fd) { co_await wait_writable(fd); }
 
 }  // namespace
 
-TEST_CASE("what is ready now is ready") {
+TEST_CASE("a ready descriptor completes the wait") {
   loop l;
   pipe_ends pipe;
   pipe.write();
@@ -116,10 +116,10 @@ TEST_CASE("what is ready now is ready") {
     CHECK(reads.succeeded());
     CHECK(writes.succeeded());
   }
-  SUBCASE("as often as one asks, since nothing is consumed") {
+  SUBCASE("repeatedly, since nothing is consumed") {
     for (int i = 0; i < 100; ++i) run(readable(pipe.first()));
   }
-  SUBCASE("with no time at all") {
+  SUBCASE("with a time limit of 0") {
     CHECK(run(move_on_after(0s, wait_readable(pipe.first()))));
     pipe.read();
     CHECK(!run(move_on_after(0s, wait_readable(pipe.first()))));
@@ -127,11 +127,11 @@ TEST_CASE("what is ready now is ready") {
   CHECK(watches(l, 0));
 }
 
-TEST_CASE("what is not ready is waited for") {
+TEST_CASE("a descriptor that is not ready is waited for") {
   loop l;
   pipe_ends pipe;
 
-  SUBCASE("by a coroutine that reads") {
+  SUBCASE("by a reading coroutine") {
     auto write_and_wait = [&pipe]() -> task<> {
       task_group group;
       group.start_soon(readable(pipe.first()));
@@ -141,7 +141,7 @@ TEST_CASE("what is not ready is waited for") {
     };
     run(write_and_wait());
   }
-  SUBCASE("by a callback that reads") {
+  SUBCASE("by a reading callback") {
     outcome reads;
     wait_operation op = wait_readable(pipe.first());
     op.start(reads.callback());
@@ -152,7 +152,7 @@ TEST_CASE("what is not ready is waited for") {
     l.run();
     CHECK(reads.succeeded());
   }
-  SUBCASE("by a callback that writes") {
+  SUBCASE("by a writing callback") {
     pipe.fill(1);
     outcome writes;
     wait_operation op = wait_writable(pipe.second());
@@ -163,13 +163,13 @@ TEST_CASE("what is not ready is waited for") {
     l.run();
     CHECK(writes.succeeded());
   }
-  SUBCASE("even if another reads it away first") {
+  SUBCASE("even if another reader takes the data first") {
     outcome reads;
     wait_operation op = wait_readable(pipe.first());
     op.start(reads.callback());
     l.run_once(0s);
     pipe.write();
-    l.post([&pipe] { pipe.read(); });  // runs in the turn that learns of it
+    l.post([&pipe] { pipe.read(); });  // runs in the turn that reports it
     l.run_once(0s);
     CHECK(l.run_once(0s) == false);
     CHECK(!reads.value);
@@ -180,7 +180,7 @@ TEST_CASE("what is not ready is waited for") {
   CHECK(watches(l, 0));
 }
 
-TEST_CASE("the end of a stream is readable, and one that nobody reads is writable") {
+TEST_CASE("the end of a stream is readable, and a stream without a reader is writable") {
   loop l;
   socket_ends pair;
   outcome reads;
@@ -207,7 +207,7 @@ TEST_CASE("a regular file is always ready") {
   std::fclose(file);
 }
 
-TEST_CASE("a number that is no descriptor is an error") {
+TEST_CASE("a number that is not a descriptor is an error") {
   loop l;
   CHECK(run(as_result(wait_readable(-1))).error() == errc::invalid_argument);
   CHECK(run(as_result(wait_operation())).error() == errc::invalid_argument);
@@ -222,7 +222,7 @@ TEST_CASE("a number that is no descriptor is an error") {
   CHECK(e.operation() == "wait_writable");
 }
 
-TEST_CASE("a reader and a writer may wait for one descriptor") {
+TEST_CASE("a reader and a writer can wait for the same descriptor") {
   loop l;
   socket_ends pair;
   pair.fill(0);
@@ -237,7 +237,7 @@ TEST_CASE("a reader and a writer may wait for one descriptor") {
   CHECK(!writes.value);
   CHECK(watches(l, 1));
 
-  SUBCASE("and the reader goes first") {
+  SUBCASE("the reader completes first") {
     pair.write();
     while (!reads.value) l.run_once(1s);
     CHECK(!writes.value);
@@ -245,7 +245,7 @@ TEST_CASE("a reader and a writer may wait for one descriptor") {
     pair.drain(1);
     l.run();
   }
-  SUBCASE("and the writer goes first") {
+  SUBCASE("the writer completes first") {
     pair.drain(1);
     while (!writes.value) l.run_once(1s);
     CHECK(!reads.value);
@@ -253,12 +253,12 @@ TEST_CASE("a reader and a writer may wait for one descriptor") {
     pair.write();
     l.run();
   }
-  SUBCASE("and both at once") {
+  SUBCASE("both complete at once") {
     pair.write();
     pair.drain(1);
     l.run();
   }
-  SUBCASE("and one begins again while the other waits on") {
+  SUBCASE("one starts again while the other is pending") {
     for (int i = 0; i < 3; ++i) {
       reads = {};
       pair.write();
@@ -272,7 +272,7 @@ TEST_CASE("a reader and a writer may wait for one descriptor") {
     pair.drain(1);
     l.run();
   }
-  SUBCASE("and the event is for one that is withdrawn in the same turn") {
+  SUBCASE("the event is for a wait that is destroyed in the same turn") {
     l.post([&] { reader = {}; });
     pair.write();
     l.run_once(0s);
@@ -286,7 +286,7 @@ TEST_CASE("a reader and a writer may wait for one descriptor") {
   CHECK(watches(l, 0));
 }
 
-TEST_CASE("a second waiter of a direction is refused, and the first unharmed") {
+TEST_CASE("a second wait in the same direction is busy_resource, and the first continues") {
   loop l;
   pipe_ends pipe;
   outcome first;
@@ -299,14 +299,14 @@ TEST_CASE("a second waiter of a direction is refused, and the first unharmed") {
   CHECK(run(as_result(readable(pipe.first()))).error() == errc::busy_resource);
   CHECK(!first.value);
   pipe.write();
-  // Ready now is no excuse: who waits first is first.
+  // Readiness does not change the order: the first waiter is served first.
   CHECK(run(as_result(wait_readable(pipe.first()))).error() == errc::busy_resource);
   l.run();
   CHECK(first.succeeded());
   run(readable(pipe.first()));
 }
 
-TEST_CASE("a descriptor of a stream of this loop is refused") {
+TEST_CASE("a descriptor of a stream of this loop is rejected") {
   loop l;
   socket_ends pair;
   auto stream = unix_stream::from_fd(std::exchange(pair.fds[0], -1));
@@ -320,14 +320,14 @@ TEST_CASE("a descriptor of a stream of this loop is refused") {
   op.start(waits.callback());
   l.run();
   CHECK(waits.failed(errc::busy_resource));
-  notify_closing(fd);  // not what is meant by it
+  notify_closing(fd);  // not the intended one
   CHECK(run(stream->receive(10)) == "x");
   pair.fds[0] = stream->release();
   pair.write();
   run(readable(pair.first()));
 }
 
-TEST_CASE("notify_closing ends both waits with closed_resource, and leaves the descriptor alone") {
+TEST_CASE("notify_closing ends both waits with closed_resource, and does not close the descriptor") {
   loop l;
   socket_ends pair;
   pair.fill(0);
@@ -337,9 +337,9 @@ TEST_CASE("notify_closing ends both waits with closed_resource, and leaves the d
   reader.start(reads.callback());
   wait_writable(pair.first()).start(writes.callback());
 
-  SUBCASE("once they wait") { l.run_once(0s); }
-  SUBCASE("before they have had a turn") {}
-  SUBCASE("when they are ready already") {
+  SUBCASE("when they are pending") { l.run_once(0s); }
+  SUBCASE("before their first turn") {}
+  SUBCASE("when they are already ready") {
     pair.write();
     pair.drain(1);
   }
@@ -354,7 +354,7 @@ TEST_CASE("notify_closing ends both waits with closed_resource, and leaves the d
   run(readable(pair.first()));
 }
 
-TEST_CASE("after notify_closing the number may be used for something else at once") {
+TEST_CASE("after notify_closing the descriptor number can be reused at once") {
   loop l;
   pipe_ends old;
   const int number = old.first();
@@ -377,8 +377,8 @@ TEST_CASE("after notify_closing the number may be used for something else at onc
   CHECK(after.succeeded());
 }
 
-TEST_CASE("notify_closing of what nobody waits for is a no-op") {
-  notify_closing(0);  // without a loop, too
+TEST_CASE("notify_closing without waits has no effect") {
+  notify_closing(0);  // without a loop too
   loop l;
   notify_closing(-1);
   notify_closing(12345);
@@ -388,24 +388,24 @@ TEST_CASE("notify_closing of what nobody waits for is a no-op") {
   run(readable(pipe.first()));
 }
 
-TEST_CASE("a withdrawn wait leaves nothing in the poller, so that the number may be used again") {
+TEST_CASE("a destroyed wait leaves nothing in the poller, so that the descriptor number can be reused") {
   loop l;
   pipe_ends pipe;
 
-  SUBCASE("by destroying it") {
+  SUBCASE("by its destructor") {
     wait_operation op = wait_readable(pipe.first());
     op.start([](result<>) { CHECK(false); });
     l.run_once(0s);
     CHECK(watches(l, 1));
   }
-  SUBCASE("by assigning to it") {
+  SUBCASE("by assignment") {
     wait_operation op = wait_readable(pipe.first());
     op.start([](result<>) { CHECK(false); });
     l.run_once(0s);
     op = {};
     CHECK(watches(l, 0));
   }
-  SUBCASE("when it is ready already") {
+  SUBCASE("when it is already ready") {
     wait_operation op = wait_readable(pipe.first());
     op.start([](result<>) { CHECK(false); });
     l.run_once(0s);
@@ -414,7 +414,7 @@ TEST_CASE("a withdrawn wait leaves nothing in the poller, so that the number may
     l.run();
     pipe.read();
   }
-  SUBCASE("because time is over") {
+  SUBCASE("because its time limit expired") {
     CHECK(run(as_result(fail_after(1ms, wait_readable(pipe.first())))).error() == errc::timed_out);
     CHECK(run(move_on_after(1ms, readable(pipe.first()))) == false);
   }
@@ -428,7 +428,7 @@ TEST_CASE("a withdrawn wait leaves nothing in the poller, so that the number may
   CHECK(reads.succeeded());
 }
 
-TEST_CASE("a wait for a descriptor that was closed unannounced harms no stream that got its number") {
+TEST_CASE("a wait whose descriptor was closed without notice does not affect a stream with the same number") {
   loop l;
   pipe_ends pipe;
   const int number = pipe.first();
@@ -450,7 +450,7 @@ TEST_CASE("a wait for a descriptor that was closed unannounced harms no stream t
   CHECK(received == "x");
 }
 
-TEST_CASE("a loop may end before those who wait on it") {
+TEST_CASE("a loop may end before the waits on it") {
   pipe_ends pipe;
   wait_operation op = wait_readable(pipe.first());
   const auto held = std::make_shared<int>(0);
@@ -470,7 +470,7 @@ TEST_CASE("a loop may end before those who wait on it") {
   CHECK(reads.succeeded());
 }
 
-TEST_CASE("the dump tells who waits for which descriptor") {
+TEST_CASE("the dump lists the waits and their descriptors") {
   loop l;
   pipe_ends pipe;
   wait_operation op = wait_readable(pipe.first());

@@ -1,4 +1,4 @@
-// The rules that hold for every operation, each for many operations and in both ways of use.
+// The rules of every operation, each checked for many operations and in both forms of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -22,7 +22,7 @@ using anyio::errc;
 using anyio::result;
 using anyio::task;
 
-// Each subject makes operations that wait, and lets those that wait complete.
+// Each subject creates pending operations, and lets pending ones complete.
 
 struct sleeping {
   std::chrono::milliseconds time = 1ms;
@@ -126,7 +126,7 @@ void await_into(anyio::task_group& g, F make, int& count) {
       make, &count);
 }
 
-TEST_CASE_TEMPLATE("a callback runs from the loop, exactly once", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("a callback is called from the loop, exactly once", Subject, SUBJECTS) {
   anyio::loop l;
   Subject s;
   int named = 0;
@@ -150,7 +150,7 @@ TEST_CASE_TEMPLATE("a callback runs from the loop, exactly once", Subject, SUBJE
   CHECK(named + temporary + awaited == 3);
 }
 
-TEST_CASE_TEMPLATE("what could complete at once is not completed inside start", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("start does not complete an operation, even if it could", Subject, SUBJECTS) {
   anyio::loop l;
   Subject s;
   s.let_on();
@@ -174,7 +174,7 @@ TEST_CASE_TEMPLATE("what could complete at once is not completed inside start", 
   CHECK(calls == 2);
 }
 
-TEST_CASE_TEMPLATE("a callback never runs after its operation was destroyed or assigned to", Subject,
+TEST_CASE_TEMPLATE("a callback is not called after its operation was destroyed or assigned to", Subject,
                    SUBJECTS) {
   anyio::loop l;
   Subject s;
@@ -197,8 +197,9 @@ TEST_CASE_TEMPLATE("a callback never runs after its operation was destroyed or a
   CHECK(calls == 0);
 }
 
-TEST_CASE_TEMPLATE("assigning an empty operation cancels, one that is default-constructed is invalid",
-                   Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE(
+    "assigning an empty operation cancels, and a default-constructed operation is invalid_argument", Subject,
+    SUBJECTS) {
   anyio::loop l;
   operation_of<Subject> op{};
   errc named = errc::ok;
@@ -231,7 +232,7 @@ TEST_CASE_TEMPLATE("assigning an empty operation cancels, one that is default-co
   CHECK(awaited == errc::invalid_argument);
 }
 
-TEST_CASE_TEMPLATE("inside its callback an operation is idle: it may be destroyed", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("in its callback an operation is idle: it may be destroyed", Subject, SUBJECTS) {
   anyio::loop l;
   Subject s;
   auto owner = std::make_unique<operation_of<Subject>>(s.make());
@@ -247,7 +248,7 @@ TEST_CASE_TEMPLATE("inside its callback an operation is idle: it may be destroye
   CHECK(owner == nullptr);
 }
 
-TEST_CASE_TEMPLATE("inside its callback an operation is idle: it may be assigned and started again", Subject,
+TEST_CASE_TEMPLATE("in its callback an operation is idle: it may be assigned and started again", Subject,
                    SUBJECTS) {
   anyio::loop l;
   Subject s;
@@ -273,7 +274,7 @@ TEST_CASE_TEMPLATE("inside its callback an operation is idle: it may be assigned
   CHECK(state.calls == 4);
 }
 
-TEST_CASE_TEMPLATE("inside its callback an operation may be started again as it is", Subject, RESTARTABLE) {
+TEST_CASE_TEMPLATE("in its callback an operation may be started again unchanged", Subject, RESTARTABLE) {
   anyio::loop l;
   Subject s;
   struct state {
@@ -317,7 +318,7 @@ TEST_CASE_TEMPLATE("a callback may destroy another operation that is ready in th
   CHECK(calls == 1);
 }
 
-TEST_CASE_TEMPLATE("destroying the task that waits withdraws the operation", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("destroying the waiting task cancels the operation", Subject, SUBJECTS) {
   anyio::loop l;
   Subject s;
   int count = 0;
@@ -328,13 +329,13 @@ TEST_CASE_TEMPLATE("destroying the task that waits withdraws the operation", Sub
     await_into(
         g, [&s] { return s.make(); }, count);
     turns(l);
-    s.let_on();  // ready, but not yet handed over
+    s.let_on();  // ready, but not yet delivered
   }
   l.run();
   CHECK(count == 0);
 }
 
-TEST_CASE_TEMPLATE("an idle operation moves, and a named one can be awaited", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("an idle operation can be moved, and a named one can be awaited", Subject, SUBJECTS) {
   anyio::loop l;
   Subject s;
   operation_of<Subject> first = s.make();
@@ -352,7 +353,8 @@ TEST_CASE_TEMPLATE("an idle operation moves, and a named one can be awaited", Su
   CHECK(done);
 }
 
-TEST_CASE_TEMPLATE("what waits when the loop ends is destroyed unrun", Subject, SUBJECTS) {
+TEST_CASE_TEMPLATE("pending operations are destroyed without a callback when the loop ends", Subject,
+                   SUBJECTS) {
   std::optional<anyio::loop> l(std::in_place);
   Subject s;
   int calls = 0;
@@ -368,7 +370,7 @@ TEST_CASE_TEMPLATE("what waits when the loop ends is destroyed unrun", Subject, 
   CHECK(kept.use_count() == 3);
   l.reset();
   CHECK(calls == 0);
-  CHECK(kept.use_count() == 2);  // a group keeps its children, who will not run again
+  CHECK(kept.use_count() == 2);  // a group keeps its children, which will not run again
   {
     anyio::loop other;
     named = s.make();
@@ -381,7 +383,7 @@ TEST_CASE_TEMPLATE("what waits when the loop ends is destroyed unrun", Subject, 
   }
 }
 
-TEST_CASE("moving an operation that waits is an assert") {
+TEST_CASE("moving a pending operation fails an assertion") {
   if (!support::asserts) return;
   anyio::loop l;
   anyio::sleep_operation op = anyio::sleep(1h);
@@ -395,7 +397,7 @@ TEST_CASE("moving an operation that waits is an assert") {
   CHECK(!support::dies([&] { op = {}; }));
 }
 
-TEST_CASE("a result and raise are operations too") {
+TEST_CASE("a result and raise() are operations too") {
   anyio::loop l;
   int value = 0;
   errc code = errc::ok;
@@ -418,7 +420,7 @@ TEST_CASE("a result and raise are operations too") {
   CHECK(again.error() == errc::timed_out);
 }
 
-TEST_CASE("an operation that always completes at once lets others run") {
+TEST_CASE("an operation that always completes at once does not starve others") {
   anyio::loop l;
   anyio::event e;
   e.set();
@@ -432,7 +434,7 @@ TEST_CASE("an operation that always completes at once lets others run") {
   CHECK(others);
 }
 
-TEST_CASE("a temporary that is started takes a callable that can only be moved and called as an rvalue") {
+TEST_CASE("a started temporary accepts a move-only callable that is called as an rvalue") {
   anyio::loop l;
   struct once {
     std::unique_ptr<int> n;

@@ -1,4 +1,4 @@
-// Signals as something to receive.
+// Signals as an input.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -28,10 +28,10 @@ bool is_default(int number) {
 
 task<int> next(signal_receiver& receiver) { co_return co_await receiver.receive(); }
 
-/// What is there at once; 0 if there is nothing.
+/// The signal available now; 0 if there is none.
 int next_now(signal_receiver& receiver) { return run(move_on_after(0s, receiver.receive())).value_or(0); }
 
-/// Callbacks' outcomes.
+/// Results of callbacks.
 struct outcome {
   int number = 0;
   errc code = errc::ok;
@@ -45,7 +45,7 @@ struct outcome {
 
 }  // namespace
 
-TEST_CASE("a signal that came is received") {
+TEST_CASE("a signal that arrived is received") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR1);
   CHECK(receiver);
@@ -77,7 +77,7 @@ TEST_CASE("a signal is waited for") {
 }
 
 #if !defined(ANYIO_NET_NO_THREADS)
-TEST_CASE("a signal to another thread wakes a loop that waits") {
+TEST_CASE("a signal delivered to another thread wakes a waiting loop") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR1);
   std::thread other;
@@ -90,7 +90,7 @@ TEST_CASE("a signal to another thread wakes a loop that waits") {
 }
 #endif
 
-TEST_CASE("signals of one kind count as one, and those of several kinds come lowest first") {
+TEST_CASE("signals of one kind are received once, and the lowest number comes first") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR2, SIGUSR1, SIGHUP, SIGUSR1);
   for (const int number : {SIGUSR2, SIGHUP, SIGUSR1, SIGUSR2, SIGHUP}) CHECK(::raise(number) == 0);
@@ -102,7 +102,7 @@ TEST_CASE("signals of one kind count as one, and those of several kinds come low
   CHECK(run(next(receiver)) == SIGHUP);
 }
 
-TEST_CASE("every receiver of a loop that named a signal gets it") {
+TEST_CASE("every receiver of a loop that named a signal receives it") {
   loop l;
   signal_receiver first = *signal_receiver::open(SIGUSR1);
   signal_receiver second = *signal_receiver::open(SIGUSR1, SIGUSR2);
@@ -126,7 +126,7 @@ TEST_CASE("every receiver of a loop that named a signal gets it") {
   CHECK(run(next(second)) == SIGUSR2);
 }
 
-TEST_CASE("every loop that has a receiver of a signal gets it") {
+TEST_CASE("every loop with a receiver for a signal receives it") {
   loop outer;
   signal_receiver first = *signal_receiver::open(SIGUSR1);
   outcome got_first;
@@ -141,7 +141,7 @@ TEST_CASE("every loop that has a receiver of a signal gets it") {
   CHECK(got_first.number == SIGUSR1);
 }
 
-TEST_CASE("what came before a receiver was opened is not for it") {
+TEST_CASE("a receiver ignores signals from before it was opened") {
   loop l;
   signal_receiver first = *signal_receiver::open(SIGUSR1);
   CHECK(::raise(SIGUSR1) == 0);
@@ -150,7 +150,7 @@ TEST_CASE("what came before a receiver was opened is not for it") {
   CHECK(next_now(first) == SIGUSR1);
 }
 
-TEST_CASE("the last receiver of a signal restores what there was before") {
+TEST_CASE("the last receiver of a signal restores the earlier disposition") {
   loop l;
   CHECK(is_default(SIGUSR1));
   signal_receiver first = *signal_receiver::open(SIGUSR1);
@@ -173,7 +173,7 @@ TEST_CASE("the last receiver of a signal restores what there was before") {
   CHECK((::signal(SIGUSR1, SIG_DFL) == SIG_IGN));
 }
 
-TEST_CASE("an open receiver that nobody waits on does not keep run() going") {
+TEST_CASE("an open receiver without a pending receive does not keep run() running") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR1);
   l.run();
@@ -182,7 +182,7 @@ TEST_CASE("an open receiver that nobody waits on does not keep run() going") {
   CHECK(run(next(receiver)) == SIGUSR1);
 }
 
-TEST_CASE("a number that is no signal, or cannot be caught, is invalid_argument") {
+TEST_CASE("a number that is not a signal, or cannot be caught, is invalid_argument") {
   loop l;
   for (const int number : {0, -1, 65, 1000, SIGKILL, SIGSTOP}) {
     CAPTURE(number);
@@ -193,7 +193,7 @@ TEST_CASE("a number that is no signal, or cannot be caught, is invalid_argument"
   }
 }
 
-TEST_CASE("a second receive is refused, and the first unharmed") {
+TEST_CASE("a second receive is busy_resource, and the first continues") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR1);
   outcome first;
@@ -208,15 +208,15 @@ TEST_CASE("a second receive is refused, and the first unharmed") {
   CHECK(first.number == SIGUSR1);
 }
 
-TEST_CASE("closing ends what waits, and every later receive, with closed_resource") {
+TEST_CASE("closing ends a pending receive, and every later one, with closed_resource") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR1);
   outcome got;
   receiver.receive().start(got.callback());
   l.run_once(0s);
 
-  SUBCASE("when nothing came") {}
-  SUBCASE("when a signal came, too") { CHECK(::raise(SIGUSR1) == 0); }
+  SUBCASE("without a signal") {}
+  SUBCASE("with an arrived signal") { CHECK(::raise(SIGUSR1) == 0); }
   receiver.close();
   CHECK(!receiver);
   CHECK(got.code == errc::ok);
@@ -226,7 +226,7 @@ TEST_CASE("closing ends what waits, and every later receive, with closed_resourc
   CHECK(run(as_result(signal_receiver().receive())).error() == errc::closed_resource);
 }
 
-TEST_CASE("cancelling ends what waits with cancelled, and the receiver stays usable") {
+TEST_CASE("cancelling ends a pending receive with cancelled, and the receiver stays usable") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR1);
   outcome got;
@@ -244,7 +244,7 @@ TEST_CASE("cancelling ends what waits with cancelled, and the receiver stays usa
   CHECK(got.number == SIGUSR1);
 }
 
-TEST_CASE("no signal is lost by a receive that is given up") {
+TEST_CASE("a destroyed receive loses no signal") {
   loop l;
   signal_receiver receiver = *signal_receiver::open(SIGUSR1);
   {
@@ -256,7 +256,7 @@ TEST_CASE("no signal is lost by a receive that is given up") {
   CHECK(run(next(receiver)) == SIGUSR1);
 }
 
-TEST_CASE("a receiver may be moved while something waits") {
+TEST_CASE("a receiver can be moved during a receive") {
   loop l;
   std::optional<signal_receiver> receiver = *signal_receiver::open(SIGUSR1);
   outcome got;
@@ -285,7 +285,7 @@ TEST_CASE("a callback may close and destroy its receiver") {
   CHECK(is_default(SIGUSR1));
 }
 
-TEST_CASE("a loop may end before its receivers, whose signals are then as before") {
+TEST_CASE("a loop may end before its receivers, and the signal dispositions are then restored") {
   signal_receiver receiver;
   {
     loop l;

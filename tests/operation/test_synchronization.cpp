@@ -1,4 +1,4 @@
-// Events, semaphores, channels: who is let on, in which order, and that nothing is lost.
+// Events, semaphores, channels: which waiters continue, in which order, and that no value is lost.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -22,7 +22,7 @@ void turns(anyio::loop& l) {
   for (int i = 0; i < 3; ++i) l.run_once(0s);
 }
 
-TEST_CASE("an event lets on all who wait, from the loop, and stays set") {
+TEST_CASE("setting an event resumes all waiters from the loop, and it stays set") {
   anyio::loop l;
   anyio::event e;
   int calls = 0;
@@ -41,7 +41,7 @@ TEST_CASE("an event lets on all who wait, from the loop, and stays set") {
   CHECK(!run(anyio::move_on_after(0s, e.wait())));
 }
 
-TEST_CASE("an event that is cleared at once still lets on who waited") {
+TEST_CASE("an event that is cleared at once still resumes earlier waiters") {
   anyio::loop l;
   anyio::event e;
   bool first = false;
@@ -61,7 +61,7 @@ TEST_CASE("an event that is cleared at once still lets on who waited") {
   CHECK(second);
 }
 
-TEST_CASE("what waits for something that ends gets closed_resource") {
+TEST_CASE("waiting for a destroyed object ends with closed_resource") {
   anyio::loop l;
   auto e = std::make_unique<anyio::event>();
   auto s = std::make_unique<anyio::semaphore>(0);
@@ -95,7 +95,7 @@ TEST_CASE("what waits for something that ends gets closed_resource") {
   CHECK(codes == std::vector(8, errc::closed_resource));
 }
 
-TEST_CASE("what waits may be destroyed after what it waits for, unrun") {
+TEST_CASE("a wait may be destroyed after its object, without a callback") {
   anyio::loop l;
   std::vector<anyio::semaphore::acquire_operation> acquires;
   std::vector<anyio::channel<int>::send_operation> sends;
@@ -138,16 +138,16 @@ TEST_CASE("a semaphore is fair") {
   }
   turns(l);
   a.reset();
-  CHECK(!s.try_acquire());  // somebody waits for it
+  CHECK(!s.try_acquire());  // a waiter is pending
   b->release();
-  b->release();  // again is a no-op
+  b->release();  // calling it again has no effect
   CHECK(!*b);
   run(g.join());
   CHECK(order == std::vector{0, 1, 2, 3});
   CHECK(s.try_acquire());
 }
 
-TEST_CASE("a unit is not lost with one who was let on and is cancelled") {
+TEST_CASE("a semaphore unit is not lost if its new owner is cancelled") {
   anyio::loop l;
   anyio::semaphore s(1);
   auto held = s.try_acquire();
@@ -163,7 +163,7 @@ TEST_CASE("a unit is not lost with one who was let on and is cancelled") {
   CHECK(s.try_acquire());
 }
 
-TEST_CASE("a permit moves") {
+TEST_CASE("a permit can be moved") {
   anyio::loop l;
   anyio::semaphore s(1);
   {
@@ -182,7 +182,7 @@ TEST_CASE("a permit moves") {
   CHECK(s.try_acquire());
 }
 
-TEST_CASE("a channel keeps order at every capacity") {
+TEST_CASE("a channel keeps the order at every capacity") {
   for (const std::size_t capacity : {0U, 1U, 3U, 1000U}) {
     anyio::loop l;
     anyio::channel<int> c(capacity);
@@ -208,7 +208,7 @@ TEST_CASE("a channel keeps order at every capacity") {
   }
 }
 
-TEST_CASE("a channel of capacity 0 hands over from hand to hand") {
+TEST_CASE("a channel of capacity 0 passes values directly to the receiver") {
   anyio::loop l;
   anyio::channel<std::string> c(0);
   CHECK(!c.try_send("nobody waits"));
@@ -229,7 +229,7 @@ TEST_CASE("a channel of capacity 0 hands over from hand to hand") {
   CHECK(got == "one");
 }
 
-TEST_CASE("a channel holds as many as its capacity") {
+TEST_CASE("a channel holds at most its capacity") {
   anyio::loop l;
   anyio::channel<int> c(2);
   CHECK(c.try_send(1));
@@ -243,7 +243,7 @@ TEST_CASE("a channel holds as many as its capacity") {
   CHECK(!c.try_receive());
 }
 
-TEST_CASE("after close receivers get what is left, then end_of_stream, and senders closed_resource") {
+TEST_CASE("after close receivers get the remaining values, then end_of_stream, and senders closed_resource") {
   anyio::loop l;
   anyio::channel<int> c(1);
   errc waiting = errc::ok;
@@ -270,7 +270,7 @@ TEST_CASE("after close receivers get what is left, then end_of_stream, and sende
   CHECK(receiving == errc::end_of_stream);
 }
 
-TEST_CASE("values are move-only if they like") {
+TEST_CASE("values may be move-only") {
   anyio::loop l;
   anyio::channel<std::unique_ptr<int>> c(1);
   run(c.send(std::make_unique<int>(1)));
@@ -280,7 +280,7 @@ TEST_CASE("values are move-only if they like") {
   CHECK(**c.try_receive() == 2);
 }
 
-TEST_CASE("senders and receivers are served in their order") {
+TEST_CASE("senders and receivers are served in order of arrival") {
   anyio::loop l;
   anyio::channel<int> c(1);
   std::vector<int> order;
@@ -302,9 +302,9 @@ TEST_CASE("senders and receivers are served in their order") {
   run(g.join());
 }
 
-// Two senders and two receivers, one of which is destroyed after so many completions: whatever was
+// Two senders and two receivers, one of which is destroyed after a number of completions: every value
 // reported as sent is received, once, in order.
-TEST_CASE("nothing is lost or doubled, whoever is cancelled whenever") {
+TEST_CASE("no value is lost or duplicated, whatever is cancelled") {
   for (const std::size_t capacity : {0U, 1U, 2U}) {
     for (int victim = 0; victim < 4; ++victim) {
       for (int steps = 0; steps < 40; ++steps) {
@@ -347,7 +347,7 @@ TEST_CASE("nothing is lost or doubled, whoever is cancelled whenever") {
           for (const int n : received) {
             if (n / 100 == base / 100) out.push_back(n);
           }
-          // A sender that was destroyed may have handed its last value over without hearing of it.
+          // A destroyed sender may have passed its last value on without a report.
           if (out.size() == in.size() + 1 && victim == base / 100) out.pop_back();
           CHECK(in == out);
           if (victim != base / 100) CHECK(in.size() == 6);
@@ -357,7 +357,7 @@ TEST_CASE("nothing is lost or doubled, whoever is cancelled whenever") {
   }
 }
 
-TEST_CASE("permits are neither lost nor doubled, whoever is cancelled whenever") {
+TEST_CASE("no permit is lost or duplicated, whatever is cancelled") {
   for (int victim = 0; victim < 4; ++victim) {
     for (int steps = 0; steps < 40; ++steps) {
       anyio::loop l;

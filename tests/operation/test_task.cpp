@@ -1,4 +1,4 @@
-// Tasks: values, errors, cancelling, depth, and other people's coroutines.
+// Tasks: values, errors, cancelling, depth, and foreign coroutines.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -48,7 +48,7 @@ struct no_default {
   int value;
 };
 
-TEST_CASE("a task gives its value") {
+TEST_CASE("a task returns its value") {
   CHECK(run(one()) == 1);
   CHECK(*run(boxed(5)) == 5);
   CHECK(run([]() -> task<std::string> { co_return "text"; }) == "text");
@@ -58,7 +58,7 @@ TEST_CASE("a task gives its value") {
   run(nothing());
 }
 
-TEST_CASE("a task does nothing until it is used") {
+TEST_CASE("a task does not begin until it is used") {
   bool began = false;
   const auto body = [&]() -> task<> {
     began = true;
@@ -74,7 +74,7 @@ TEST_CASE("a task does nothing until it is used") {
   CHECK(began);
 }
 
-TEST_CASE("a named task is awaited once") {
+TEST_CASE("a named task can be awaited once") {
   run([]() -> task<> {
     auto t = one();
     CHECK(co_await t == 1);
@@ -88,7 +88,7 @@ TEST_CASE("a named task is awaited once") {
   });
 }
 
-TEST_CASE("a task that was started cannot be started again") {
+TEST_CASE("a started task cannot be started again") {
   anyio::loop l;
   auto t = boxed(1);
   int value = 0;
@@ -104,7 +104,7 @@ TEST_CASE("a task that was started cannot be started again") {
   CHECK(value == 2);
 }
 
-TEST_CASE("moving or starting what runs is refused") {
+TEST_CASE("moving or starting a running task is rejected") {
   if (!support::asserts) return;
   anyio::loop l;
   auto t = boxed(1);
@@ -140,7 +140,7 @@ TEST_CASE("a named task may be started, assigned and destroyed in its callback")
   CHECK(s.seen == std::vector{1, 2, 3});
 }
 
-TEST_CASE("errors pass through many levels, and end what they pass") {
+TEST_CASE("errors pass through many levels, and end each task on the way") {
   const auto level = [](auto self, int n) -> task<int> {
     counted local;
     if (n == 0) co_await failing(errc::delimiter_not_found);
@@ -152,7 +152,7 @@ TEST_CASE("errors pass through many levels, and end what they pass") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("a task that raises ends at the co_await, with its temporaries") {
+TEST_CASE("a task that raises ends at the co_await, and its temporaries are destroyed") {
   const auto add = [](counted, int a, counted, int b) { return a + b; };
   int after = 0;
   const auto body = [&]() -> task<int> {
@@ -176,7 +176,7 @@ TEST_CASE("a result can be awaited") {
 }
 
 #if defined(__cpp_exceptions)
-TEST_CASE("an error is thrown as its own exception, and can be caught") {
+TEST_CASE("an error is thrown as its own exception type, and can be caught") {
   const auto seen = run([]() -> task<int> {
     try {
       co_await failing(errc::timed_out);
@@ -191,7 +191,7 @@ TEST_CASE("an error is thrown as its own exception, and can be caught") {
   CHECK_THROWS_AS(run(failing(errc::end_of_stream)), anyio::end_of_stream);
 }
 
-TEST_CASE("an anyio exception that a task lets out is an error") {
+TEST_CASE("an anyio exception that escapes a task becomes its error") {
   const auto r = run(as_result([]() -> task<> {
     if (alive == 0) throw anyio::tls_error(anyio::error(errc::tls, 0, "mine"));
     co_return;
@@ -204,7 +204,7 @@ task<int> throwing() {
   throw std::domain_error("foreign");
 }
 
-TEST_CASE("an exception of others passes through tasks and as_result unchanged") {
+TEST_CASE("a foreign exception passes through tasks and as_result unchanged") {
   CHECK_THROWS_AS(run(throwing()), std::domain_error);
   CHECK_THROWS_AS(static_cast<void>(run(as_result(throwing()))), std::domain_error);
   const auto level = [](auto self, int n) -> task<int> {
@@ -219,7 +219,7 @@ TEST_CASE("an exception of others passes through tasks and as_result unchanged")
   CHECK(alive == 0);
 }
 
-TEST_CASE("an exception of others leaves run() from a task that was started, and the loop stays usable") {
+TEST_CASE("a foreign exception leaves run() from a started task, and the loop stays usable") {
   anyio::loop l;
   int calls = 0;
   bool other = false;
@@ -235,7 +235,7 @@ TEST_CASE("an exception of others leaves run() from a task that was started, and
   CHECK(run(one()) == 1);
 }
 
-TEST_CASE("a caller's own operation is taken back when an exception leaves run(x)") {
+TEST_CASE("a caller's own operation is cancelled when an exception leaves run(x)") {
   anyio::loop l;
   anyio::sleep_operation op = anyio::sleep(1ms);
   auto t = boxed(1);
@@ -248,7 +248,7 @@ TEST_CASE("a caller's own operation is taken back when an exception leaves run(x
 }
 #endif
 
-TEST_CASE("recursion may be deep") {
+TEST_CASE("deep recursion works") {
   const auto deep = [](auto self, int n) -> task<int> {
     if (n == 0) {
       co_await anyio::sleep(0s);
@@ -259,7 +259,7 @@ TEST_CASE("recursion may be deep") {
   CHECK(run(deep(deep, 100'000)) == 100'000);
 }
 
-TEST_CASE("an error may come from deep inside") {
+TEST_CASE("an error can come from deep recursion") {
   const auto deep = [](auto self, int n) -> task<int> {
     counted local;
     if (n == 0) co_await failing(errc::tls);
@@ -269,7 +269,7 @@ TEST_CASE("an error may come from deep inside") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("a deep chain of tasks may be cancelled, innermost first") {
+TEST_CASE("a deep chain of tasks can be cancelled, innermost first") {
   anyio::loop l;
   std::vector<int> order;
   struct noted {
@@ -303,7 +303,7 @@ TEST_CASE("a million awaits that complete at once do not grow the stack") {
   CHECK(sum == 500'000);
 }
 
-TEST_CASE("a task that never waits lets others run") {
+TEST_CASE("a task that never waits does not starve others") {
   anyio::loop l;
   bool others = false;
   anyio::task_group g;
@@ -315,7 +315,7 @@ TEST_CASE("a task that never waits lets others run") {
   CHECK(others);
 }
 
-// A tree of tasks with all sorts of waits, destroyed at each of its suspensions.
+// A tree of tasks with all kinds of waits, destroyed at each of its suspensions.
 
 task<int> leaf(anyio::event& e, int n) {
   counted local;
@@ -360,7 +360,7 @@ task<int> tree(counted) {
   co_return sum + static_cast<int>(first.size() == second->size());
 }
 
-TEST_CASE("a tree of tasks may be destroyed at any of its suspensions") {
+TEST_CASE("a tree of tasks can be destroyed at any of its suspensions") {
   int finished = 0;
   for (int steps = 0; finished == 0; ++steps) {
     anyio::loop l;
@@ -375,11 +375,11 @@ TEST_CASE("a tree of tasks may be destroyed at any of its suspensions") {
     }
     finished += done;
     CHECK(alive == 0);
-    if (!done) l.run();  // nothing is left that waits
+    if (!done) l.run();  // nothing pending is left
   }
 }
 
-// Another library's coroutine: eager, and resumed by whoever holds its handle.
+// A foreign coroutine: eager, and resumed by the owner of its handle.
 
 struct foreign {
   struct promise_type {
@@ -398,7 +398,7 @@ struct foreign {
   std::coroutine_handle<promise_type> handle;
 };
 
-/// Another library's awaitable: a gate that somebody opens by resuming the handle.
+/// A foreign awaitable: a gate that is opened by resuming the handle.
 struct gate {
   std::coroutine_handle<> waiting;
   bool await_ready() const noexcept { return false; }
@@ -406,7 +406,7 @@ struct gate {
   int await_resume() const noexcept { return 9; }
 };
 
-TEST_CASE("a coroutine of another kind awaits operations and tasks") {
+TEST_CASE("a coroutine of another type can await operations and tasks") {
   anyio::loop l;
   std::vector<int> got;
   const auto body = [&]() -> foreign {
@@ -441,7 +441,7 @@ TEST_CASE("a coroutine of another kind awaits operations and tasks") {
   CHECK(f.handle.done());
 }
 
-TEST_CASE("a coroutine of another kind may be destroyed while it waits") {
+TEST_CASE("a coroutine of another type may be destroyed while it waits") {
   anyio::loop l;
   {
     const auto f = []() -> foreign {
@@ -458,7 +458,7 @@ TEST_CASE("a coroutine of another kind may be destroyed while it waits") {
   l.run();
 }
 
-TEST_CASE("a task awaits an awaitable of another kind, resumed later by its handle") {
+TEST_CASE("a task can await a foreign awaitable that resumes it later by its handle") {
   anyio::loop l;
   gate first;
   gate second;
@@ -486,7 +486,7 @@ TEST_CASE("a task awaits an awaitable of another kind, resumed later by its hand
   CHECK(got == std::vector{19, 1, 1});
 }
 
-TEST_CASE("an error after a resumption by another awaitable ends the task") {
+TEST_CASE("an error after a foreign awaitable resumed the task ends the task") {
   anyio::loop l;
   gate g;
   errc code = errc::ok;
@@ -527,7 +527,7 @@ struct wrapped_ready {
   auto operator co_await() const noexcept { return std::suspend_never(); }
 };
 
-TEST_CASE("awaitables of another kind may resume at once") {
+TEST_CASE("foreign awaitables may resume at once") {
   const int n = run([]() -> task<int> {
     counted local;
     int sum = 0;
@@ -547,7 +547,7 @@ TEST_CASE("awaitables of another kind may resume at once") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("a group cancelled by a child that another library resumed ends that child when it next waits") {
+TEST_CASE("if a child resumed by another library cancels its group, it ends at its next wait") {
   anyio::loop l;
   gate door;
   bool went_on = false;

@@ -1,4 +1,4 @@
-// Groups of children: who ends when, and who hears of it.
+// Groups of children: when each child ends, and where its error is reported.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -33,7 +33,7 @@ struct counted {
   ~counted() { --alive; }
 };
 
-/// Calls something when it is destroyed.
+/// Calls a function when it is destroyed.
 struct at_end {
   std::function<void()> call;
   explicit at_end(std::function<void()> f) : call(std::move(f)) {}
@@ -52,7 +52,7 @@ task<> fails(errc code) {
   co_await anyio::raise(code);
 }
 
-TEST_CASE("children are tasks, operations, callables and plain functions, and join waits for all") {
+TEST_CASE("children can be tasks, operations, callables and plain functions, and join waits for all") {
   anyio::loop l;
   task_group g;
   std::string seen;
@@ -107,7 +107,7 @@ TEST_CASE("a callable with captures is kept until its child ends") {
   CHECK(kept.use_count() == 1);
 }
 
-TEST_CASE("a finished child is freed at once") {
+TEST_CASE("a completed child is freed at once") {
   anyio::loop l;
   task_group g;
   g.start_soon(sleeper());
@@ -118,7 +118,7 @@ TEST_CASE("a finished child is freed at once") {
   CHECK(alive == 1);
 }
 
-TEST_CASE("join of an empty group completes, again too") {
+TEST_CASE("join of an empty group completes, also when called again") {
   anyio::loop l;
   task_group g;
   run(g.join());
@@ -132,7 +132,7 @@ TEST_CASE("the first error cancels the others, and join raises it once") {
   task_group g;
   g.start_soon(sleeper());
   g.start_soon(fails(errc::tls));
-  g.start_soon(fails(errc::busy_resource));  // ready in the same round, too late
+  g.start_soon(fails(errc::busy_resource));  // ready in the same round, but too late
   g.start_soon(sleeper());
   const auto r = run(as_result(g.join()));
   CHECK(r.error() == errc::tls);
@@ -142,7 +142,7 @@ TEST_CASE("the first error cancels the others, and join raises it once") {
   CHECK(run(as_result(g.join())).error() == errc::busy_resource);
 }
 
-TEST_CASE("an operation that fails is an error of its child, its result is not") {
+TEST_CASE("the error of an operation is an error of its child, a returned result is not") {
   anyio::loop l;
   task_group g;
   g.start_soon(anyio::fail_after(0s, anyio::sleep(1h)));
@@ -168,7 +168,7 @@ TEST_CASE("cancel ends children at once, and join then succeeds") {
   CHECK(g.size() == 0);
   CHECK(run(as_result(g.join())).has_value());
   CHECK(!began);
-  g.start_soon([&] { began = true; });  // it may be used again
+  g.start_soon([&] { began = true; });  // it can be used again
   run(g.join());
   CHECK(began);
 }
@@ -206,7 +206,7 @@ TEST_CASE("a cancelled join leaves the children running") {
   CHECK(ended);
 }
 
-TEST_CASE("cancel from inside a child ends the others at once and that child when it next waits") {
+TEST_CASE("cancel from inside a child ends the others at once, and that child at its next wait") {
   anyio::loop l;
   task_group g;
   std::string seen;
@@ -227,7 +227,7 @@ TEST_CASE("cancel from inside a child ends the others at once and that child whe
   CHECK(alive == 0);
 }
 
-TEST_CASE("cancel may come from deep inside a child") {
+TEST_CASE("cancel can be called deep inside a child") {
   anyio::loop l;
   task_group g;
   std::string seen;
@@ -259,7 +259,7 @@ TEST_CASE("cancel may come from deep inside a child") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("a plain function may cancel its group, and a child that ends after that is fine") {
+TEST_CASE("a plain function may cancel its group, and a child may end after that") {
   anyio::loop l;
   task_group g;
   g.start_soon(sleeper());
@@ -267,13 +267,13 @@ TEST_CASE("a plain function may cancel its group, and a child that ends after th
   CHECK(run(as_result(g.join())).has_value());
   g.start_soon([&]() -> task<> {
     g.cancel();
-    co_await anyio::raise(errc::tls);  // its own matter: it was told to end
+    co_await anyio::raise(errc::tls);  // ignored: it was cancelled
   });
   CHECK(run(as_result(g.join())).has_value());
   CHECK(alive == 0);
 }
 
-TEST_CASE("children may start children, from inside and while the group is cancelled") {
+TEST_CASE("children may start children, also while the group is being cancelled") {
   anyio::loop l;
   task_group g;
   int ended = 0;
@@ -299,7 +299,7 @@ TEST_CASE("children may start children, from inside and while the group is cance
   CHECK(late);
 }
 
-TEST_CASE("destructors of what is cancelled may cancel the group again") {
+TEST_CASE("destructors of cancelled children may cancel the group again") {
   anyio::loop l;
   for (const bool by_timeout : {false, true}) {
     task_group g;
@@ -330,7 +330,7 @@ TEST_CASE("destructors of what is cancelled may cancel the group again") {
   }
 }
 
-TEST_CASE("destructors of what raises may cancel the group") {
+TEST_CASE("destructors of a raising child may cancel the group") {
   anyio::loop l;
   task_group g;
   int ends = 0;
@@ -357,7 +357,7 @@ TEST_CASE("destructors of what raises may cancel the group") {
   CHECK(alive == 0);
 }
 
-TEST_CASE("a session that its children hold together ends with its last child") {
+TEST_CASE("a session owned by its children ends with its last child") {
   anyio::loop l;
   struct session : counted {
     task_group group;
@@ -381,7 +381,7 @@ TEST_CASE("a session that its children hold together ends with its last child") 
   }
 }
 
-TEST_CASE("a group that ends before who joins it tells them so") {
+TEST_CASE("join of a destroyed group ends with closed_resource") {
   anyio::loop l;
   auto g = std::make_unique<task_group>();
   g->start_soon(sleeper());
@@ -405,7 +405,7 @@ TEST_CASE("a group that ends before who joins it tells them so") {
   other.reset();
 }
 
-TEST_CASE("a group destroyed by its own child is an assert") {
+TEST_CASE("a group destroyed by its own child fails an assertion") {
   if (!support::asserts) return;
   anyio::loop l;
   std::optional<task_group> g(std::in_place);
@@ -432,7 +432,7 @@ TEST_CASE("a loop may end before its groups") {
 }
 
 #if defined(__cpp_exceptions)
-TEST_CASE("an exception of others passes through join unchanged") {
+TEST_CASE("a foreign exception passes through join unchanged") {
   anyio::loop l;
   task_group g;
   g.start_soon(sleeper());

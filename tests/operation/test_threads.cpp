@@ -44,7 +44,7 @@ using support::gate;
 
 constexpr std::size_t most_helpers = 16;
 
-/// Comes to a gate when it is destroyed.
+/// Arrives at a gate when it is destroyed.
 struct farewell {
   std::shared_ptr<gate> at;
   explicit farewell(std::shared_ptr<gate> g) : at(std::move(g)) {}
@@ -83,9 +83,9 @@ task<int> twice(int n) {
 
 }  // namespace
 
-TEST_CASE("a call on a helper thread gives its value to a coroutine") { CHECK(run(twice(21)) == 42); }
+TEST_CASE("a call on a helper thread returns its value to a coroutine") { CHECK(run(twice(21)) == 42); }
 
-TEST_CASE("a call on a helper thread gives its value to a callback of a named operation") {
+TEST_CASE("a call on a helper thread passes its value to a callback of a named operation") {
   loop l;
   auto op = to_thread::run_sync([] { return 42; });
   int value = 0;
@@ -95,7 +95,7 @@ TEST_CASE("a call on a helper thread gives its value to a callback of a named op
   CHECK(value == 42);
 }
 
-TEST_CASE("a call on a helper thread gives its value to a callback of a temporary operation") {
+TEST_CASE("a call on a helper thread passes its value to a callback of a temporary operation") {
   loop l;
   std::string value;
   to_thread::run_sync([] {
@@ -108,7 +108,7 @@ TEST_CASE("a call on a helper thread gives its value to a callback of a temporar
   CHECK(value == "forty-two");
 }
 
-TEST_CASE("a call is made on another thread, and its outcome handed over on the loop's") {
+TEST_CASE("a call runs on another thread, and its result is delivered on the loop's thread") {
   loop l;
   const auto here = std::this_thread::get_id();
   std::thread::id there;
@@ -122,7 +122,7 @@ TEST_CASE("a call is made on another thread, and its outcome handed over on the 
   CHECK(at_the_end == here);
 }
 
-TEST_CASE("neither the callable nor its value need be copied or default-constructed") {
+TEST_CASE("the callable and its value need no copy and no default constructor") {
   struct value {
     std::unique_ptr<int> held;
     explicit value(int n) : held(std::make_unique<int>(n)) {}
@@ -131,7 +131,7 @@ TEST_CASE("neither the callable nor its value need be copied or default-construc
   CHECK(*v.held == 8);
 }
 
-TEST_CASE("a callable may give nothing, and may be callable once only") {
+TEST_CASE("a callable may return void, and may be callable only once") {
   bool called = false;
   run(to_thread::run_sync([&called] { called = true; }));
   CHECK(called);
@@ -145,7 +145,7 @@ TEST_CASE("a callable may give nothing, and may be callable once only") {
 
 #if defined(__cpp_exceptions)
 
-TEST_CASE("a foreign exception of a call is raised unchanged where it is awaited") {
+TEST_CASE("a foreign exception of a call is raised unchanged in the awaiting task") {
   struct own {
     int number;
   };
@@ -163,7 +163,7 @@ TEST_CASE("a foreign exception of a call is raised unchanged where it is awaited
       std::out_of_range);
 }
 
-TEST_CASE("a foreign exception of a call leaves run() where there is a callback, and the loop goes on") {
+TEST_CASE("with a callback, a foreign exception of a call leaves run(), and the loop stays usable") {
   loop l;
   bool called = false;
   to_thread::run_sync([] { throw std::out_of_range("far"); }).start([&called](result<>) { called = true; });
@@ -172,7 +172,7 @@ TEST_CASE("a foreign exception of a call leaves run() where there is a callback,
   CHECK(run(twice(2)) == 4);
 }
 
-TEST_CASE("an exception of the library's own in a call is its error") {
+TEST_CASE("an exception of the library thrown in a call becomes its error") {
   const auto r = run(as_result(to_thread::run_sync(
       []() -> int { throw broken_resource(error(errc::broken_resource, 104, "something")); })));
   CHECK(r.error() == error(errc::broken_resource, 104, "something"));
@@ -180,7 +180,7 @@ TEST_CASE("an exception of the library's own in a call is its error") {
 
 #endif
 
-TEST_CASE("the loop goes on while a call blocks") {
+TEST_CASE("the loop runs while a call blocks") {
   gate g;
   auto both = [&g]() -> task<std::string> {
     std::string order;
@@ -198,7 +198,7 @@ TEST_CASE("the loop goes on while a call blocks") {
   CHECK(run(both()) == "sleep call ");
 }
 
-TEST_CASE("at most sixteen calls are made at a time, the others in their turn") {
+TEST_CASE("at most 16 calls run at a time, the others are queued") {
   loop l;
   gate g;
   std::atomic<int> inside{0};
@@ -224,7 +224,7 @@ TEST_CASE("at most sixteen calls are made at a time, the others in their turn") 
   CHECK(most.load() == most_helpers);
 }
 
-TEST_CASE("a call that has not begun is dropped when its operation is destroyed") {
+TEST_CASE("a queued call is dropped when its operation is destroyed") {
   loop l;
   busy_helpers busy(l);
   std::atomic<bool> called{false};
@@ -241,7 +241,7 @@ TEST_CASE("a call that has not begun is dropped when its operation is destroyed"
   CHECK(!called);
 }
 
-TEST_CASE("a call that is being made is abandoned when its operation is destroyed") {
+TEST_CASE("a running call is abandoned when its operation is destroyed") {
   loop l;
   gate g;
   const auto gone = std::make_shared<gate>();
@@ -251,13 +251,13 @@ TEST_CASE("a call that is being made is abandoned when its operation is destroye
     l.run_once(0s);
     g.wait_for(1);
   }
-  l.run();  // nothing waits
+  l.run();  // nothing is pending
   CHECK(gone->arrived() == 0);
   g.open();
   while (gone->arrived() == 0) l.run_once(1s);  // on this thread, since the loop lives
 }
 
-TEST_CASE("assigning to the operation abandons its call too, and it serves again") {
+TEST_CASE("assigning to the operation abandons its call, and it can be used again") {
   loop l;
   gate g;
   const auto gone = std::make_shared<gate>();
@@ -281,7 +281,7 @@ TEST_CASE("assigning to the operation abandons its call too, and it serves again
   while (gone->arrived() == 0) l.run_once(1s);
 }
 
-TEST_CASE("a call goes on when its loop has ended, and its callable is destroyed on the helper") {
+TEST_CASE("a call continues after its loop has ended, and its callable is destroyed on the helper thread") {
   gate g;
   const auto gone = std::make_shared<gate>();
   {
@@ -310,7 +310,7 @@ TEST_CASE("an operation may outlive the loop that its call was made for") {
   gone->wait_for(1);
 }
 
-TEST_CASE("an outcome that its loop did not come to hand over is dropped") {
+TEST_CASE("a result that the loop did not deliver before its end is dropped") {
   const auto gone = std::make_shared<gate>();
   gate g;
   {
@@ -336,7 +336,7 @@ TEST_CASE("a call that takes too long raises timed_out") {
   while (gone->arrived() == 0) l.run_once(1s);
 }
 
-TEST_CASE("with no time at all a call is not waited for") {
+TEST_CASE("with a limit of 0 a call is not waited for") {
   loop l;
   const auto g = std::make_shared<gate>();
   CHECK(run(move_on_after(0s, to_thread::run_sync([g] { g->pass(); }))) == false);
@@ -344,7 +344,7 @@ TEST_CASE("with no time at all a call is not waited for") {
   l.run();
 }
 
-TEST_CASE("an operation that has completed may be started again, from its own callback too") {
+TEST_CASE("a completed operation can be started again, from its own callback too") {
   loop l;
   int calls = 0;
   auto op = to_thread::run_sync([&calls] { return ++calls; });
@@ -363,7 +363,7 @@ TEST_CASE("an operation that has completed may be started again, from its own ca
   CHECK(calls == 3);
 }
 
-TEST_CASE("a default-constructed operation gives invalid_argument") {
+TEST_CASE("a default-constructed operation is invalid_argument") {
   decltype(to_thread::run_sync([] {})) op;
   CHECK(run(as_result(op)).error() == errc::invalid_argument);
 }
@@ -407,7 +407,7 @@ TEST_CASE("loops on several threads share the helpers") {
   for (const int sum : sums) CHECK(sum == calls * (calls - 1));
 }
 
-TEST_CASE("calls that are given up at any moment leave nothing behind") {
+TEST_CASE("calls cancelled at any moment leak nothing") {
   const auto gone = std::make_shared<gate>();
   constexpr std::size_t calls = 300;
   {
@@ -424,7 +424,7 @@ TEST_CASE("calls that are given up at any moment leave nothing behind") {
   gone->wait_for(calls);
 }
 
-TEST_CASE("where a backend wants no threads the loop makes the call itself") {
+TEST_CASE("if the backend wants no threads, the loop makes the call itself") {
   class threadless : public support::custom_backend {
     bool uses_threads() const override { return false; }
   };
@@ -459,7 +459,7 @@ TEST_CASE("the process exits while an abandoned call blocks (the child)" * docte
 
 namespace {
 
-/// Runs one of the cases above in a process of its own, after some commands of the shell.
+/// Runs one of the cases above in its own process, after some shell commands.
 int run_alone(const char* first, const char* name) {
   char self[4096];
   const auto size = ::readlink("/proc/self/exe", self, sizeof self);
@@ -475,14 +475,15 @@ int run_alone(const char* first, const char* name) {
 
 }  // namespace
 
-TEST_CASE("the process may exit while an abandoned call blocks") {
+TEST_CASE("the process can exit while an abandoned call blocks") {
   CHECK(run_alone("", "an abandoned call blocks (the child)") == 0);
 }
 
-// The sanitizers need more memory than the limit leaves; without exceptions std::thread cannot tell.
+// The sanitizers need more memory than the limit allows; without exceptions std::thread cannot report an
+// error.
 #if !ANYIO_NET_TEST_SANITIZED && defined(__cpp_exceptions)
 
-TEST_CASE("without room for a thread a call fails (the child)" * doctest::skip()) {
+TEST_CASE("without memory for a thread a call fails (the child)" * doctest::skip()) {
   const error e = run(as_result(twice(1))).error();
   const error f = run(as_result(to_thread::run_sync([] {}))).error();
   const bool refused = e == errc::os_error && e == std::errc::resource_unavailable_try_again &&

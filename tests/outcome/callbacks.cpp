@@ -1,4 +1,4 @@
-// Operations with callbacks: when they are called, and when what they hold is destroyed.
+// Operations with callbacks: when the callbacks are called, and when their captures are destroyed.
 #include "trace.hpp"
 
 #include <array>

@@ -1,4 +1,4 @@
-// Errors in when_all and when_any, and who is withdrawn when.
+// Errors in when_all and when_any, and when each operation is cancelled.
 #include "trace.hpp"
 
 #include <vector>

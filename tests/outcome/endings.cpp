@@ -1,4 +1,4 @@
-// Loops that end while tasks wait in them, and what run leaves behind.
+// Loops that end while tasks are pending, and what run leaves behind.
 #include "trace.hpp"
 
 #include <optional>

@@ -1,4 +1,4 @@
-// Errors in groups: who is cancelled, in which order, and what join says.
+// Errors in groups: which children are cancelled, in which order, and the result of join.
 #include "trace.hpp"
 
 #include <functional>

@@ -1,4 +1,4 @@
-// Tasks that keep tasks and operations, in containers, members and each other.
+// Tasks stored in containers, members and other tasks, together with operations.
 #include "trace.hpp"
 
 #include <array>

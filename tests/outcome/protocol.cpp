@@ -1,4 +1,4 @@
-// A line protocol over a buffered stream, whose client breaks its rules in every way.
+// A line protocol over a buffered stream, whose client violates its rules in every way.
 #include "trace.hpp"
 
 #include <charconv>

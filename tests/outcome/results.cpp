@@ -1,4 +1,4 @@
-// Errors taken as results on their way, and raised again.
+// Errors taken as results on the way, and raised again.
 #include "trace.hpp"
 
 using namespace outcome;

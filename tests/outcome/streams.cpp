@@ -1,4 +1,4 @@
-// What each stream says when it is misused, closed, at its end, or refused.
+// The errors of each stream when it is misused, closed, at its end, or refused.
 #include "trace.hpp"
 
 #include <array>

@@ -1,4 +1,5 @@
-// Errors and cancellation among semaphores, events and channels: nothing is lost, and all is given back.
+// Errors and cancellation with semaphores, events and channels: nothing is lost, and all permits are
+// released.
 #include "trace.hpp"
 
 #include <functional>

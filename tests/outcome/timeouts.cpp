@@ -1,4 +1,4 @@
-// Time running out around tasks that hold things, at several depths.
+// Timeouts around tasks that own objects, at several depths.
 #include "trace.hpp"
 
 using namespace outcome;

@@ -1,4 +1,4 @@
-// What the programs here print with: one line for each thing that happens.
+// How the programs here print: one line for each event.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -19,7 +19,7 @@ inline void say(std::string_view words) {
 
 inline void say(std::string_view words, const error& e) { say(std::string(words) + ": " + e.message()); }
 
-/// Tells of its end.
+/// Prints a line when it is destroyed.
 class noisy {
  public:
   explicit noisy(std::string name) : name_(std::move(name)) {}
@@ -33,7 +33,7 @@ class noisy {
   std::string name_;
 };
 
-/// What a result holds, in words.
+/// The content of a result, as text.
 template <class T>
 void tell(std::string_view what, const result<T>& r) {
   if (r)

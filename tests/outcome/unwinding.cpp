@@ -1,4 +1,4 @@
-// An error on its way up: locals, parameters, temporaries, loops and branches at many depths.
+// An error that passes through locals, parameters, temporaries, loops and branches at many depths.
 #include "trace.hpp"
 
 using namespace outcome;

@@ -1,5 +1,5 @@
-// What a user of the installed header writes: it serves one client, itself. With a TLS library it makes a
-// context of it, too.
+// A program that uses the installed header: it serves one client, itself. With a TLS library it also creates
+// a context of it.
 #include <anyio_net.hpp>
 
 #include <cstdio>

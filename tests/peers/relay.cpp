@@ -1,6 +1,6 @@
-// A client like netcat: sends standard input, which must be a pipe, then half-closes, and meanwhile prints
-// what comes back. `relay tcp HOST PORT` or `relay unix PATH`, where @name is an abstract one. With `echoed`
-// before that it half-closes only once as much has come back as it sent.
+// A client like netcat: sends standard input, which must be a pipe, then half-closes, and prints everything
+// it receives. `relay tcp HOST PORT` or `relay unix PATH`, where @name is an abstract name. With `echoed`
+// before that it half-closes only after it has received as many bytes as it sent.
 #include "anyio_net.hpp"
 
 #include <unistd.h>
@@ -13,7 +13,7 @@
 
 struct traffic {
   anyio::byte_stream& peer;
-  bool echoed;  // hold back the end until all is
+  bool echoed;  // half-close only after all bytes are echoed
   std::uint64_t sent = 0;
   std::uint64_t received = 0;
   anyio::event level = {};

@@ -1,5 +1,5 @@
-// Tells how each TLS connection ends: `tls_endings strict|lenient CERTIFICATE KEY`. Answers every connection
-// with "ready", and prints a line when it is over: how many bytes came, and the error behind them.
+// Prints how each TLS connection ends: `tls_endings strict|lenient CERTIFICATE KEY`. Answers every connection
+// with "ready", and prints a line at its end: the number of bytes received, and the error after them.
 #include "anyio_net.hpp"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
-// The relay over TLS: sends standard input, which must be a pipe, prints what comes back, and ends once as
-// much has come back as it sent: `tls_relay [lenient] HOST PORT CA`. Under TLS 1.3 it half-closes first and
-// reads the other end's close_notify; `lenient` neither sends nor needs one. TLS version and resumption go to
-// stderr.
+// The relay over TLS: sends standard input, which must be a pipe, prints everything it receives, and ends
+// when it has received as many bytes as it sent: `tls_relay [lenient] HOST PORT CA`. Under TLS 1.3 it
+// half-closes first and reads the peer's close_notify; `lenient` neither sends nor requires one. TLS version
+// and resumption are printed to stderr.
 #include "anyio_net.hpp"
 
 #include <unistd.h>

@@ -1,4 +1,4 @@
-// An echo server on a UNIX socket: `unix_echo PATH`, where @name is an abstract one.
+// An echo server on a UNIX socket: `unix_echo PATH`, where @name is an abstract name.
 #include "anyio_net.hpp"
 
 #include <cstdio>

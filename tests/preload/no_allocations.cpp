@@ -1,6 +1,6 @@
-// Preloaded into a program, it forbids memory: from the first wait of the program's loop on, every call that
-// gives memory, malloc and all that ends there (operator new too), says so and aborts. Freeing is allowed.
-// The calls before are counted, and the count is printed when the wait begins.
+// Preloaded into a program, it forbids allocations: from the first wait of the program's loop on, every
+// allocating call, malloc and all that use it (operator new too), prints a message and aborts. Freeing is
+// allowed. Earlier calls are counted, and the count is printed when the wait begins.
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-// glibc's own, behind the names that are taken here.
+// glibc's own functions, whose names are replaced here.
 extern "C" {
 void* __libc_malloc(std::size_t);
 void* __libc_calloc(std::size_t, std::size_t);

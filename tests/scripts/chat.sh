@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The chat with clients of Python's: names, lines for all others, leaving in every way, one that does not
-# read, text that a terminal would obey, a log that is not flooded.
+# The chat with clients in Python: names, lines sent to all others, leaving in every way, a client that does
+# not read, text with terminal escapes, a log that is not flooded.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 
@@ -9,7 +9,7 @@ for wrong in '' 'x' '1 2' '99999'; do
   status=0
   # shellcheck disable=SC2086
   "$examples/chat" $wrong >/dev/null 2>&1 || status=$?
-  ((status == 2)) || fail "'$wrong' gives $status"
+  ((status == 2)) || fail "'$wrong': exit status $status"
 done
 
 "$python" - "$examples/chat" "$work/complaints" <<'PYTHON'
@@ -54,10 +54,10 @@ eve.lines.close()
 eve.socket.close()  # a reset
 ann.hears("* eve leaves")
 bob.hears("* eve leaves")
-bob.socket.sendall(b"x" * 100000)  # longer than a line may be
+bob.socket.sendall(b"x" * 100000)  # longer than the limit of a line
 ann.hears("* bob leaves")
 
-# A name is there once, and neither it nor a line has a control character in it.
+# A name is used once, and neither it nor a line contains a control character.
 other = Client("ann")
 other.hears("that name is taken")
 other.hears("name?")
@@ -73,11 +73,11 @@ other.lines.close()
 other.socket.close()
 ann.hears(r"* \x1b[2J\xc2\x9bAnn leaves")
 
-# However many fail, the log gets some lines a second, and in the end how many there were.
+# However many errors occur, the log gets some lines a second, and in the end their number.
 begin = time.monotonic()
 def fail():
     with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
-        s.sendall(b"x" * 200)  # longer than a name may be
+        s.sendall(b"x" * 200)  # longer than the limit of a name
         try:
             while s.recv(100):
                 pass
@@ -86,14 +86,14 @@ def fail():
 for _ in range(200):
     fail()
 deadline = begin + 15
-while "left out" not in (text := open(sys.argv[2]).read()):
+while "omitted" not in (text := open(sys.argv[2]).read()):
     assert time.monotonic() < deadline, text
     fail()
 assert len(text.splitlines()) <= 11 * (time.monotonic() - begin + 2), text
 
 lazy = Client("lazy", receive_buffer=2048)
 ann.hears("* lazy comes in")
-for _ in range(200000):  # what lazy does not read must not stop the others: it is sent away
+for _ in range(200000):  # unread lines of `lazy` must not stop the others: it is disconnected
     ann.say("y" * 900)
     ann.socket.setblocking(False)
     try:

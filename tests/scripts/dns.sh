@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# DNS questions to a dnsmasq, answers that are cut off, forged or malformed, and a server that does not answer.
+# DNS queries to a dnsmasq, answers that are truncated, forged or malformed, and a server that does not
+# answer.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 
@@ -8,7 +9,7 @@ for wrong in '' 'name WHAT' '--server x name' 'a..b' "$(printf 'x%.0s' {1..64})"
   status=0
   # shellcheck disable=SC2086
   "$examples/dns" $wrong >/dev/null 2>&1 || status=$?
-  ((status == 2)) || fail "'$wrong' gives $status"
+  ((status == 2)) || fail "'$wrong': exit status $status"
 done
 
 if command -v dnsmasq >/dev/null; then
@@ -61,16 +62,16 @@ def answer(question, records, count=1, flags=0x8180):
 good = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + bytes([192, 0, 2, 1])
 right = (0, "x.test. 192.0.2.1\n")
 assert ask(lambda q: [answer(q, good)]) == right
-# Text of others does not reach a terminal as it is.
+# Text from the network is not printed to a terminal unchanged.
 text = b"\xc0\x0c" + struct.pack(">HHIH", 16, 1, 60, 9) + b"\x08\x1b]0;\xc2\x9bx\n"
 assert ask(lambda q: [answer(q, text)]) == (0, 'x.test. "\\x1b]0;\\xc2\\x9bx\\x0a"\n')
-# Forged ones are passed over: another number, another name, a question, nothing.
+# Forged answers are ignored: another number, another name, a query, an empty one.
 assert ask(lambda q: [b"\0\0" + answer(q, good)[2:] if q[:2] != b"\0\0" else b"\1\1", answer(q, good).replace(b"\1x", b"\1y", 1),
                       q, b"", answer(q, good)]) == right
 assert ask(None, lambda q: [answer(q, good)]) == right  # the first question was lost
 for malformed in (good[:-1], b"\xc0\xff" + good[2:], b"\xc0\x1c" + good[2:], b"\x40" + good, b"", good[:2]):
     code, text = ask(lambda q: [answer(q, malformed)])
-    assert code == 1 and "not well formed" in text, (malformed, code, text)
-assert ask(lambda q: [answer(q, b"", 0)]) == (1, "dns: the name has no such record\n")
+    assert code == 1 and "malformed" in text, (malformed, code, text)
+assert ask(lambda q: [answer(q, b"", 0)]) == (1, "dns: the name has no record of this type\n")
 assert ask(lambda q: [answer(q, b"", 0, 0x8182)]) == (1, "dns: the server failed\n")
 PYTHON

@@ -22,9 +22,9 @@ start anyio_unix "$python" tests/peers/anyio_peer.py unix_echo "$work/theirs"
 eventually tcp_listens "$port"
 eventually unix_listens "$work/theirs"
 for where in "tcp localhost $port" "unix $work/theirs"; do
-  # A pipe, since the relay takes no file. `echoed`, since AnyIO 3.6.2 over TCP never hears of an end that
-  # comes in the same breath as data: nothing reads before the handler does, and a flag that both set is
-  # cleared when the data is taken.
+  # A pipe, since the relay cannot read a file. `echoed`, since AnyIO 3.6.2 over TCP never reports an end that
+  # arrives together with data: nothing reads before the handler does, and a flag that both set is cleared
+  # when the data is taken.
   # shellcheck disable=SC2002,SC2086
   cat "$work/sent" | "$peers/relay" echoed $where >"$work/answer"
   same "$work/sent" "$work/answer"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Both echo servers with netcat, which half-closes when it has sent all; meanwhile another client, of bash,
-# is connected and idle.
+# Both echo servers with netcat, which half-closes after sending; meanwhile another client, of bash, is
+# connected and idle.
 source "$(dirname "$0")/lib.bash"
 need_netcat
 random_file 1 "$work/sent"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Both echo servers with clients that reset the connection, never read, or come in great numbers: the server
-# serves the others on.
+# Both echo servers with clients that reset the connection, never read, or come in great numbers: the servers
+# continue to serve others.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 

@@ -5,11 +5,11 @@ need socat sha256sum
 random_file 64 "$work/sent"
 checksum=$(sha256sum <"$work/sent")
 
-arrives() { # arrives WHERE COMMAND…: what was sent comes back
+arrives() { # arrives WHERE COMMAND…: the sent bytes come back
   local where=$1 got
   shift
   got=$("$@" <"$work/sent" | sha256sum)
-  [[ $got == "$checksum" ]] || fail "not what was sent came back: $where"
+  [[ $got == "$checksum" ]] || fail "the answer differs from the sent bytes: $where"
 }
 relay() { cat | "$peers/relay" "$@"; }
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The echo server with static sessions allocates nothing once its loop waits: an allocator is preloaded that
-# aborts it then. Clients come many at a time, more than it has sessions, and leave in every way. The server
-# that allocates its sessions is aborted by the same allocator, so it does bite.
+# The echo server with static sessions allocates nothing once its loop waits: a preloaded allocator aborts it
+# on an allocation. Many clients come at a time, more than it has sessions, and leave in every way. The server
+# that allocates its sessions is aborted by the same allocator, which shows that the check works.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 [[ $(getconf GNU_LIBC_VERSION 2>/dev/null) ]] || skip "the allocator is for glibc"
 ! grep -q __asan_init "$examples/echo_static" || skip "the sanitizer has an allocator of its own"
 
 ${CXX:-g++} -std=c++20 -O1 -Wall -Wextra -shared -fPIC tests/preload/no_allocations.cpp -o "$work/no_allocations.so"
-# As small systems build it, beside the one of the examples.
+# A build as for small systems, beside the normal one of the example.
 ${CXX:-g++} -std=c++20 -Os -fno-exceptions -fno-rtti -fno-threadsafe-statics -DANYIO_NET_NO_THREADS -Wall -Wextra \
   -I. examples/echo_static.cpp -o "$work/small_program"
 
@@ -58,7 +58,7 @@ def sockets_of_server():
         try:
             count += os.readlink(folder + fd).startswith("socket:")
         except FileNotFoundError:
-            pass  # it has been closed meanwhile
+            pass  # it was closed meanwhile
     return count
 
 endings = (socket.socket.close, reset, half_close)
@@ -67,7 +67,7 @@ for turn in range(60):
     clients = [connect() for _ in range(5 * sessions)]
     for s in clients:
         s.sendall(b"hello")
-    # Those with a session are answered; the others wait until one is free.
+    # Clients with a session are answered; the others wait until one is free.
     while clients:
         answered, _, _ = select.select(clients, [], [], 20)
         assert answered, "nobody is answered"
@@ -82,7 +82,7 @@ for turn in range(60):
             clients.remove(s)
             served += 1
 assert served == 60 * 5 * sessions
-# One that does not read for long: its echo waits, and comes whole.
+# A client that does not read for long: its echo waits, and arrives whole.
 slow = connect()
 slow.setblocking(False)
 sent = 0
@@ -97,7 +97,7 @@ while sent:
     assert piece, "the echo is cut short"
     sent -= len(piece)
 slow.close()
-# All sessions are free again: so many are served side by side.
+# All sessions are free again: this many clients are served side by side.
 clients = [connect() for _ in range(sessions)]
 for s in clients:
     assert echoed(s, b"all at once")
@@ -105,7 +105,7 @@ PYTHON
   ! grep 'were asked for' "$work/$name.err" || fail "${server##*/} allocates"
 done
 
-# The proof that the allocator does what it says.
+# The proof that the allocator works.
 LD_PRELOAD="$work/no_allocations.so" "$examples/echo_callback" 0 >"$work/callback" 2>"$work/callback.said" &
 allocates=$!
 port=$(printed_port callback)

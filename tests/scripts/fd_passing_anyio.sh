@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Descriptors passed to AnyIO and taken from it: the programs of its guide.
+# Descriptors passed to AnyIO and received from it: the programs of its guide.
 source "$(dirname "$0")/lib.bash"
 need_anyio
 printf 'what the file holds\n' >"$work/file"
@@ -11,7 +11,7 @@ expect "$work/answer" 'this message is ignored\nwhat the file holds\n'
 "$examples/fd_client" "$work/ours" >"$work/answer"
 expect "$work/answer" 'what the file holds\n'
 
-# A server that sends bytes only.
+# A server that sends only bytes.
 "$python" - "$examples/fd_client" "$work/nothing" <<'PYTHON'
 import socket, subprocess, sys
 

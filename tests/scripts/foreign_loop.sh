@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A server inside a foreign loop: sockets and standard input are served by turns, and the end of input ends it.
+# A server inside a foreign loop: sockets and standard input are served in turns, and the end of input ends
+# it.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 

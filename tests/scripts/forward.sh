@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The forwarder between netcat and an echo server: both directions full, half-closes, a target that is not there, Ctrl-C.
+# The forwarder between netcat and an echo server: both directions full, half-closes, a missing target,
+# Ctrl-C.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 need_netcat
@@ -9,7 +10,7 @@ for wrong in '' '1 2' 'x y:1' '1 :1' '1 host' '99999 host:1' '1 host:1 more'; do
   status=0
   # shellcheck disable=SC2086
   "$examples/forward" $wrong >/dev/null 2>&1 || status=$?
-  ((status == 2)) || fail "'$wrong' gives $status"
+  ((status == 2)) || fail "'$wrong': exit status $status"
 done
 
 start target "$examples/echo_coroutine" 0
@@ -19,7 +20,7 @@ eventually grep -qs '127.0.0.1:[0-9]*$' "$work/server"
 port=$(sed -n 's/^listening on 127.0.0.1://p' "$work/server")
 
 random_file 8 "$work/data"
-for n in 1 2 3; do # it echoes until the end, which must get through
+for n in 1 2 3; do # it echoes until the end, which must be forwarded
   nc -N 127.0.0.1 "$port" <"$work/data" >"$work/echoed.$n" &
 done
 wait $(jobs -p | tail -n 3)
@@ -48,7 +49,7 @@ p, port = started()
 s = socket.create_connection(("127.0.0.1", port), timeout=20)
 s.sendall(b"x")
 assert s.recv(1) == b"x"
-p.send_signal(signal.SIGINT)  # it would wait for this one: the second says not to
+p.send_signal(signal.SIGINT)  # it would wait for this one: the second signal stops that
 p.send_signal(signal.SIGINT)
 assert p.wait(timeout=20) == 0, "connected"
 PYTHON

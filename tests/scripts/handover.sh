@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A server is replaced twice, by new processes that take its listening socket over, while clients connect all the
-# time: none is refused or cut off, and each old process ends when its last client has gone.
+# A server is replaced twice, by new processes that take over its listening socket, while clients connect all
+# the time: none is refused or cut off, and each old process ends with its last client.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The HTTP client with Python's HTTP server: bodies of all kinds, redirections, answers that are cut short or
-# wrong, files that are there only when whole, Ctrl-C.
+# The HTTP client with Python's HTTP server: bodies of all kinds, redirections, answers that are truncated or
+# wrong, files that appear only when complete, Ctrl-C.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 
@@ -12,11 +12,11 @@ for wrong in '' 'localhost' 'https://localhost/' 'http://' 'http://:80/' 'http:/
   status=0
   # shellcheck disable=SC2086
   "$client" $wrong >"$work/out" 2>/dev/null || status=$?
-  ((status == 2)) && [[ ! -s $work/out ]] || fail "'$wrong' gives $status"
+  ((status == 2)) && [[ ! -s $work/out ]] || fail "'$wrong': exit status $status"
 done
 status=0
 "$client" $'http://localhost/a\r\nX: y' >/dev/null 2>&1 || status=$?
-((status == 2)) || fail "a line of its own in the address gives $status"
+((status == 2)) || fail "a line of its own in the address: exit status $status"
 
 random_file 16 "$work/large"
 cat >"$work/server.py" <<'PYTHON'
@@ -171,20 +171,21 @@ for kind in absolute host path query beside; do
   [[ $(get "$url/a/b/redirect?$kind") == "/?$kind 127.0.0.1:$port" ]] || fail "redirected by $kind"
 done
 
-# refuses URL WORDS [OPTION…]: nothing is left of the file that was asked for, an old one stays, and WORDS are said.
+# refuses URL WORDS [OPTION…]: no part of the requested file is left, an old file stays, and WORDS are
+# printed.
 refuses() {
   local status=0
   echo old >"$work/kept"
   get --output "$work/kept" "${@:3}" "$1" 2>"$work/said" || status=$?
-  ((status == 1)) || fail "$1 gives $status"
-  grep -q -- "$2" "$work/said" || fail "of $1 is said: $(cat "$work/said")"
+  ((status == 1)) || fail "$1: exit status $status"
+  grep -q -- "$2" "$work/said" || fail "wrong message for $1: $(cat "$work/said")"
   [[ $(cat "$work/kept") == old && ! -e $work/kept.part ]] || fail "$1 leaves half a file"
 }
 refuses "$url/missing" 'HTTP/1.1 404'
 refuses "$url/round" 'after 10 redirections'
-refuses "$url/a/b/redirect?secure" 'cannot go on to https://localhost/'
-refuses "$url/a/b/redirect?odd" 'cannot go on to mailto:me'
-for kind in short short-chunk no-last-chunk; do refuses "$url/$kind" 'before the page was whole'; done
+refuses "$url/a/b/redirect?secure" 'cannot follow the redirection to https://localhost/'
+refuses "$url/a/b/redirect?odd" 'cannot follow the redirection to mailto:me'
+for kind in short short-chunk no-last-chunk; do refuses "$url/$kind" 'before the page was complete'; done
 refuses "$url/silent" 'stream ended'
 refuses "$url/wrong/version" 'the status line'
 refuses "$url/wrong/status" 'the status line'
@@ -206,9 +207,9 @@ refuses "$url/wrong/field" 'a header field'
 refuses "$url/wrong/control" 'a header field'
 refuses "$url/wrong/reason" 'the status line'
 refuses "$url/wrong/old" 'the Transfer-Encoding'
-# What a server says may not reach a terminal as it is.
+# Text from a server is not printed to a terminal unchanged.
 refuses "$url/odd/reason" 'HTTP/1.1 404 \\xc2\\x9b2J é \\x9b$'
-refuses "$url/odd/place" 'cannot go on to mailto:\\xc2\\x9b2J$'
+refuses "$url/odd/place" 'cannot follow the redirection to mailto:\\xc2\\x9b2J$'
 for kind in large large-chunked large-to-end; do refuses "$url/$kind" 'the page: ' --max-bytes 16777215; done
 get --output "$work/got" --max-bytes 16777216 "$url/large"
 same "$work/large" "$work/got"
@@ -229,14 +230,14 @@ try:
     while piece := os.read(terminal, 1000):
         shown += piece
 except OSError:
-    pass  # how Linux says that nobody writes any more
+    pass  # how Linux reports that the last writer has closed
 assert client.wait(timeout=20) == 0
 assert shown.replace(b"\r", b"") == rb"a\x1b]0;x\x07" + "\té".encode() + rb"\xc2\x9b31m\x9b\xff" + "\n€".encode() + b"\\x0db\n", shown
 PYTHON
 
 status=0
 get --output "$work/none/file" "$url" 2>"$work/said" || status=$?
-((status == 1)) && grep -q 'No such file' "$work/said" || fail "a folder that is not there: $status"
+((status == 1)) && grep -q 'No such file' "$work/said" || fail "a missing directory: $status"
 status=0
 get "$url/large" 2>"$work/said" >/dev/full || status=$?
 ((status == 1)) && grep -qi 'no space' "$work/said" || fail "a full disk: $status, $(cat "$work/said")"
@@ -247,4 +248,4 @@ eventually grep -q waits "$work/server"
 kill -INT "$interrupted"
 status=0
 wait "$interrupted" || status=$?
-((status == 130)) && [[ ! -e $work/cut && ! -e $work/cut.part ]] || fail "Ctrl-C gives $status"
+((status == 130)) && [[ ! -e $work/cut && ! -e $work/cut.part ]] || fail "Ctrl-C: exit status $status"

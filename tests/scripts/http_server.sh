@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The HTTP server with curl, wrk and netcat: files of all sizes, what is not to be had, kept and pipelined
-# connections, requests that are wrong in many ways, Ctrl-C.
+# The HTTP server with curl, wrk and netcat: files of all sizes, missing ones, kept and pipelined connections,
+# requests that are wrong in many ways, Ctrl-C.
 source "$(dirname "$0")/lib.bash"
 need curl "$python"
 need_netcat
@@ -10,7 +10,7 @@ for wrong in '' '.' '. x' '. 1 2' '. 99999'; do
   status=0
   # shellcheck disable=SC2086
   "$examples/http_server" $wrong >/dev/null 2>&1 || status=$?
-  ((status == 2)) || fail "'$wrong' gives $status"
+  ((status == 2)) || fail "'$wrong': exit status $status"
 done
 status=0
 "$examples/http_server" "$work/none" 0 2>"$work/err" || status=$?
@@ -42,21 +42,21 @@ same "$www/large.bin" "$work/large"
 
 for path in none link pipe 'sub%20folder' ../secret %2e%2e/secret 'sub%20folder/../../secret' index.html/x a%00b %zz %; do
   code=$(get --path-as-is -o /dev/null -w '%{http_code}' "$url/$path")
-  [[ $code == 404 ]] || fail "$path gives $code"
+  [[ $code == 404 ]] || fail "$path: status $code"
 done
 [[ $(get -o /dev/null -w '%{http_code}' -d body "$url/") == 405 ]]
 
-# One connection for all of it, a refused one with a body included.
+# One connection for all of them, including a rejected request with a body.
 [[ $(get -w '%{num_connects}' -o /dev/null "$url/" --next -w '%{num_connects}' --max-time 20 -s -o /dev/null -d body "$url/" \
   --next -w '%{num_connects}' --max-time 20 -s -o /dev/null "$url/none") == 100 ]] || fail "connections are not kept"
 
-answers() { # what comes for these bytes: the status lines, in order
+answers() { # the answer to these bytes: the status lines, in order
   printf "$1" | timeout 20 nc -N 127.0.0.1 "$port" | tr -d '\r' | grep -a '^HTTP/' | cut -d' ' -f2 | paste -sd' '
 }
 req='GET / HTTP/1.1\r\nHost: x\r\n\r\n'
 [[ $(answers "$req$req$req") == '200 200 200' ]] || fail "pipelining"
-[[ $(answers "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n$req") == 200 ]] || fail "close is not kept to"
-# Each of these is refused, and what follows it is not answered (RFC 9112).
+[[ $(answers "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n$req") == 200 ]] || fail "Connection: close is ignored"
+# Each of these is rejected, and later requests on the connection are not answered (RFC 9112).
 for line in 'rubbish' 'GET /' 'GET / HTTP/1.1 ' 'GET  / HTTP/1.1' 'GET / HTTP/1.1x' 'GET / HTTP/1' 'GET / http/1.1' \
   'GET / x HTTP/1.1' ' / HTTP/1.1' 'G@T / HTTP/1.1' 'GET /\t HTTP/1.1' 'GET /\x7f HTTP/1.1' 'GET /\0 HTTP/1.1' \
   'GET x HTTP/1.1' 'GET * HTTP/1.1' 'GET http:// HTTP/1.1' 'GET http:///x HTTP/1.1' 'GET http://me@x/ HTTP/1.1' \
@@ -84,7 +84,7 @@ done
 for version in 0.9 2.0; do
   [[ $(answers "GET / HTTP/$version\r\nHost: x\r\n\r\n$req") == 505 ]] || fail "version $version"
 done
-# And each of these is answered, as is what follows it.
+# And each of these is answered, as is the request after it.
 for line in 'GET http://x/ HTTP/1.1' 'GET HTTP://[::1]:80 HTTP/1.1' 'GET https://other.example?x HTTP/1.1' '\r\nGET / HTTP/1.1' \
   'GET / HTTP/1.2'; do
   [[ $(answers "$line\r\nHost: x\r\n\r\n$req") == '200 200' ]] || fail "first line: $line"
@@ -107,13 +107,13 @@ done
 for fields in 'Connection: keep-alive' 'Connection: x, Keep-Alive' 'Connection: x\r\nConnection: keep-alive'; do
   [[ $(answers "GET / HTTP/1.0\r\n$fields\r\n\r\n$req") == '200 200' ]] || fail "HTTP/1.0: $fields"
 done
-connection() { # what the answer to this request says of the connection
+connection() { # the Connection field of the answer to this request
   printf "$1" | timeout 20 nc -N 127.0.0.1 "$port" | tr -d '\r' | sed -n 's/^Connection: //p' | paste -sd' '
 }
 for path in / /none; do
   [[ $(connection "GET $path HTTP/1.0\r\nConnection: keep-alive\r\n\r\n") == keep-alive ]] || fail "HTTP/1.0 is not kept"
   [[ $(connection "HEAD $path HTTP/1.0\r\n\r\n") == close ]] || fail "HTTP/1.0 is kept"
-  [[ -z $(connection "GET $path HTTP/1.1\r\nHost: x\r\n\r\n") ]] || fail "HTTP/1.1 says what is usual"
+  [[ -z $(connection "GET $path HTTP/1.1\r\nHost: x\r\n\r\n") ]] || fail "HTTP/1.1 sends a default Connection field"
 done
 [[ $(answers "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n") == 413 ]] || fail "too long a body"
 [[ $(answers "GET / HTTP/1.1\r\nHost: $(printf 'x%.0s' {1..20000})\r\n\r\n") == 431 ]] || fail "too long a head"
@@ -132,6 +132,6 @@ port = int(p.stdout.readline().split()[-1])
 s = socket.create_connection(("127.0.0.1", port), timeout=20)
 s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 assert s.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
-p.send_signal(signal.SIGINT)  # this client keeps its connection, and is not waited for long
+p.send_signal(signal.SIGINT)  # this client keeps its connection, and the server does not wait long for it
 assert p.wait(timeout=20) == 0
 PYTHON

@@ -1,7 +1,7 @@
-# Sourced first by the scripts beside it. Gives each a folder of its own, ends what it started, and helps
-# to wait for others: for what has happened, within a deadline, never for a fixed time.
+# Sourced first by the scripts beside it. Gives each its own directory, ends the processes it started, and
+# helps to wait for events, within a deadline, never for a fixed time.
 
-# The whole script has a minute; the time limit ends its processes too.
+# Each script has a minute; the time limit ends its processes too.
 if [[ -z ${LIMITED:-} ]]; then
   LIMITED=1 exec timeout --kill-after=5 60 bash "$0" "$@"
 fi
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # Another mode's programs: `PROGRAMS=build/clang-asan tests/scripts/tcp_socat.sh`
 examples=${PROGRAMS:-build/gcc}/examples
 peers=${PROGRAMS:-build/gcc}/tests/peers
-python=/usr/bin/python3 # the one that Debian's packages are for
+python=/usr/bin/python3 # the one for which Debian packages modules
 work=$(mktemp -d)
 servers=()
 
@@ -38,8 +38,8 @@ need_anyio() { "$python" -c 'import anyio' 2>/dev/null || skip "python3-anyio ca
 
 [[ -x $examples/tcp_client ]] || fail "no programs in $examples: make programs"
 
-# start NAME COMMAND…: runs it in the background until the script ends. What it prints is in $work/NAME,
-# what it complains of is shown if the script fails. It must not end before the script does.
+# start NAME COMMAND…: runs it in the background until the script ends. Its output is in $work/NAME, its
+# errors are shown if the script fails. It must not end before the script does.
 start() {
   local name=$1
   shift
@@ -53,7 +53,7 @@ finish() {
   set +e
   for server in "${servers[@]}"; do
     if ! kill "$server" 2>/dev/null && ((status == 0)); then
-      echo "${0##*/}: a server has ended by itself" >&2
+      echo "${0##*/}: a server ended early" >&2
       status=1
     fi
   done
@@ -71,12 +71,12 @@ trap 'echo "${0##*/}:$LINENO: failed: $BASH_COMMAND" >&2' ERR
 eventually() {
   local deadline=$((SECONDS + 15))
   until "$@"; do
-    ((SECONDS < deadline)) || fail "waited in vain for: $*"
+    ((SECONDS < deadline)) || fail "timed out waiting for: $*"
     sleep 0.02
   done
 }
 
-# What the kernel says of sockets; asking it disturbs no server, as a probing connection would.
+# The kernel's view of sockets; reading it disturbs no server, as a probing connection would.
 in_proc_net() { # in_proc_net KIND PORT STATE
   grep -Eqs "^ *[0-9]+: [0-9A-F]+:$(printf %04X "$2") [0-9A-F:]+ $3 " "/proc/net/$1" "/proc/net/${1}6"
 }
@@ -99,13 +99,13 @@ free_port() {
 }
 has_ipv6() { grep -Eqs '^0{31}1 ' /proc/net/if_inet6; }
 
-# The port that an echo server says it listens on.
+# The port on which an echo server says it listens.
 printed_port() {
   eventually grep -qs '^listening on port [0-9]*$' "$work/$1"
   sed -n 's/^listening on port //p' "$work/$1"
 }
 
-# expect FILE TEXT: the file holds the text, in which printf's escapes count.
+# expect FILE TEXT: the file contains the text, with printf's escapes.
 expect() {
   cmp -s "$1" <(printf '%b' "$2") || fail "expected $(printf %q "$2"), got $(head -c 500 "$1" | od -c)"
 }

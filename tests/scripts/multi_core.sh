@@ -9,7 +9,7 @@ read -r _ port _ <"$work/server"
 "$python" - "${port%,}" <<'PYTHON'
 import socket, sys
 
-# By chance one of three threads gets none of 200 connections once in 10^35 times.
+# The probability that one of three threads gets none of 200 connections is 10^-35.
 sockets = [socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) for _ in range(200)]
 files = [s.makefile("rw", newline="\n") for s in sockets]
 threads = {f.readline() for f in files}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The nc-like tool against nc, socat and openssl, and against itself: each kind, both roles, half-closes, files as
-# input, refusals, Ctrl-C, and how far it has come on a terminal alone.
+# The nc-like tool with nc, socat and openssl, and with itself: each kind, both roles, half-closes, files as
+# input, refusals, Ctrl-C, and progress that is shown only on a terminal.
 source "$(dirname "$0")/lib.bash"
 source "$(dirname "$0")/tls.bash"
 need socat "$python"
@@ -12,7 +12,7 @@ for wrong in '' 'host' 'host x' 'host 1 2' '--what host 1' '--unix' '--unix path
   status=0
   # shellcheck disable=SC2086
   "$net_cat" $wrong >/dev/null 2>&1 </dev/null || status=$?
-  ((status == 2)) || fail "'$wrong' gives $status"
+  ((status == 2)) || fail "'$wrong': exit status $status"
 done
 status=0
 "$net_cat" 127.0.0.1 "$(free_port)" </dev/null 2>"$work/err" || status=$?
@@ -38,7 +38,7 @@ wait $!
 same "$work/there" "$work/got.there2"
 same "$work/back" "$work/got.back2"
 
-# UNIX, with itself.
+# UNIX sockets, with itself.
 "$net_cat" --listen --unix "$work/socket" <"$work/back" >"$work/got.there3" 2>/dev/null &
 eventually test -S "$work/socket"
 "$net_cat" --unix "$work/socket" <"$work/there" >"$work/got.back3"
@@ -47,7 +47,7 @@ same "$work/there" "$work/got.there3"
 same "$work/back" "$work/got.back3"
 [[ ! -e $work/socket ]] || fail "the listener's file is left"
 
-# Datagrams, to echoes of socat's and between two of its own.
+# Datagrams, with socat's echo and between two instances.
 port=$(free_port)
 start udp socat "UDP-LISTEN:$port,bind=127.0.0.1,fork" PIPE
 eventually udp_is_bound "$port"
@@ -68,7 +68,7 @@ exec 7>&-
 wait "$listener" "$asker"
 expect "$work/answer" 'answer\n'
 
-# TLS, with both engines and openssl's server, which sends each line back to front.
+# TLS, with both engines and openssl's server, which reverses each line.
 for engine in $engines; do
   port=$(free_port)
   start "s_server.$engine" openssl s_server -quiet -accept "127.0.0.1:$port" -cert "$certificates/server.pem" \
@@ -89,7 +89,7 @@ for engine in $engines; do
   expect "$work/tls.$engine" 'hello\n'
 done
 
-# A terminal is told how far it has come, a pipe is not; Ctrl-C.
+# Progress is printed to a terminal, not to a pipe; Ctrl-C.
 "$python" - "$net_cat" <<'PYTHON'
 import os, pty, signal, socket, subprocess, sys, threading
 
@@ -104,7 +104,7 @@ def transfer(stderr):
 
 shown = b""
 controller, terminal = pty.openpty()
-silent = transfer(subprocess.PIPE)  # the first one: when the other has shown something, this one would have, too
+silent = transfer(subprocess.PIPE)  # started first: when the other has printed something, this one would have too
 talking = transfer(terminal)
 
 def look():

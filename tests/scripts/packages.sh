@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The header is installed, and a consumer finds it in each way there is: pkg-config, CMake's find_package,
+# The header is installed, and a consumer finds it in every way: pkg-config, CMake's find_package,
 # add_subdirectory and FetchContent, each with the TLS libraries. `make uninstall` leaves nothing.
 set -eEuo pipefail
 ulimit -c 0
@@ -22,7 +22,7 @@ fail() {
   echo "packages: $*" >&2
   exit 1
 }
-# What a consumer prints, with what it has of TLS.
+# The output of a consumer, with its TLS library.
 declare -A words=([anyio_net]="" [openssl]=" with OpenSSL" [mbedtls]=" with mbedTLS")
 prints() { # prints PROGRAM COMPONENT
   local printed
@@ -31,7 +31,7 @@ prints() { # prints PROGRAM COMPONENT
 }
 files() { (cd "$1" && find . -type f | sort); }
 
-# make install, directly and below DESTDIR: the same files, which name the prefix alone.
+# make install, directly and below DESTDIR: equal files, which contain only the prefix.
 make --silent install PREFIX="$installed" >"$work/install.log"
 make --silent install PREFIX="$installed" DESTDIR="$work/staged" >>"$work/install.log"
 diff -r "$installed" "$work/staged$installed"
@@ -39,7 +39,7 @@ diff -r "$installed" "$work/staged$installed"
 make --silent uninstall PREFIX="$installed" DESTDIR="$work/staged"
 [[ -z $(files "$work/staged") ]] || fail "make uninstall leaves $(files "$work/staged")"
 
-# CMake installs the same.
+# CMake installs equal files.
 cmake -S . -B "$work/own" -G Ninja >"$work/own.log"
 cmake --install "$work/own" --prefix "$work/by_cmake" >>"$work/own.log"
 [[ $(files "$installed") == $(files "$work/by_cmake") ]] || fail "CMake installs other files than make"
@@ -58,7 +58,7 @@ by_pkg_config anyio_net anyio_net
 by_pkg_config anyio_net-openssl openssl
 by_pkg_config anyio_net-mbedtls mbedtls
 
-# by_cmake NAME WAY COMPONENTS [ARGUMENT...]: configures, builds, and runs what uses the components.
+# by_cmake NAME WAY COMPONENTS [ARGUMENT...]: configures, builds, and runs a program that uses the components.
 by_cmake() {
   local name=$1 way=$2 components=$3 component
   cmake -S tests/packages -B "$work/$name" -G Ninja -DWAY="$way" -DONLY="${components// /;}" "${@:4}" >"$work/$name.log" 2>&1
@@ -71,8 +71,8 @@ by_cmake find_package find_package "anyio_net openssl mbedtls" -DCMAKE_PREFIX_PA
 by_cmake add_subdirectory add_subdirectory "anyio_net openssl" -DSOURCE="$source"
 by_cmake fetched_folder FetchContent "mbedtls" -DFETCHCONTENT_SOURCE_DIR_ANYIO_NET="$source"
 
-# What is wanted and cannot be had is told, also to a project of an old CMake: a version that does not fit, a
-# component that is unknown.
+# A missing requirement is reported, also to a project of an old CMake: a version that does not match, an
+# unknown component.
 configures() { # configures CMAKE-LINE
   mkdir -p "$work/line"
   printf 'cmake_minimum_required(VERSION 3.5)\nproject(p LANGUAGES CXX)\n%s\n' "$1" >"$work/line/CMakeLists.txt"
@@ -86,7 +86,7 @@ configures "find_package(anyio_net $version EXACT REQUIRED COMPONENTS openssl OP
 cannot "version: $version" "find_package(anyio_net 99 REQUIRED)"
 cannot "there is no component gnutls" "find_package(anyio_net REQUIRED COMPONENTS gnutls)"
 
-# FetchContent from a repository: of what lies here, committed or not.
+# FetchContent from a repository: of the working tree, committed or not.
 mkdir "$work/repository"
 cp -r CMakeLists.txt cmake LICENSE anyio_net.hpp "$work/repository/"
 in_repository() { git -C "$work/repository" -c user.name=test -c user.email=test@localhost "$@"; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Children of one process share its listening socket: one that is killed is replaced, the connections of the others
-# go on, SIGTERM ends all of them, and so does the end of the parent.
+# Children of one process share its listening socket: a killed child is replaced, the connections of the
+# others continue, SIGTERM ends all of them, and so does the end of the parent.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 
@@ -67,7 +67,7 @@ client.echo("hello")
 process.kill()
 process.wait()
 assert client.file.readline() == ""
-# Read to its end, which comes when the last process that can write has ended.
+# Read to its end, which arrives when the last process that can write has ended.
 assert process.stdout.read() == ""
 assert is_gone(address)
 PYTHON

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The programs in tests/outcome print the same with and without exceptions and RTTI, by both compilers.
+# The programs in tests/outcome print equal output with and without exceptions and RTTI, with both compilers.
 # `tests/scripts/same_outcome.sh NAME...` builds only those.
 set -eEuo pipefail
 ulimit -c 0

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sockets that a supervisor made and passes by LISTEN_FDS: TCP, UNIX, UDP and UNIX datagrams are all served, what was
-# connected before the server began, too; and a descriptor that is none of them is said.
+# Sockets created by a supervisor and passed by LISTEN_FDS: TCP, UNIX, UDP and UNIX datagrams are all served,
+# also connections made before the server began; and an unsupported descriptor is reported.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 
 status=0
 "$examples/socket_activation" >/dev/null 2>"$work/none.err" || status=$?
 ((status == 2)) && grep -q 'no sockets were passed' "$work/none.err" || fail "no sockets: exit code $status"
-status=0 # those of another process are not for this one
+status=0 # descriptors meant for another process are ignored
 LISTEN_PID=1 LISTEN_FDS=1 "$examples/socket_activation" 2>/dev/null || status=$?
 ((status == 2)) || fail "another's sockets: exit code $status"
 
@@ -56,12 +56,12 @@ exchange(local, b"unix")
 udp = socket.socket(socket.AF_INET, datagram)
 udp.connect(sockets[2].getsockname())
 exchange(udp, b"udp")
-nameless = socket.socket(socket.AF_UNIX, datagram)  # cannot be answered, and must not end the server
+nameless = socket.socket(socket.AF_UNIX, datagram)  # has no address for an answer, and must not end the server
 nameless.sendto(b"nobody", folder + "/datagram")
 named = listening(socket.AF_UNIX, datagram, folder + "/client")
 named.connect(folder + "/datagram")
 exchange(named, b"unix datagram")
 os.kill(child, 15)
 os.waitpid(child, 0)
-assert "descriptor 7 is no socket" in open(folder + "/complaints").read()
+assert "descriptor 7 is not a supported socket" in open(folder + "/complaints").read()
 PYTHON

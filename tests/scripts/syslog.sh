@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lines for a log daemon of socat's and Python's: over a UNIX socket, over UDP, from the command line and from a file.
+# Lines for a log daemon (socat and Python): over a UNIX socket, over UDP, from the command line and from a
+# file.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 
@@ -8,11 +9,11 @@ for wrong in '--tag' '--severity loud x' '--what x'; do
   status=0
   # shellcheck disable=SC2086
   "$examples/syslog" $wrong >/dev/null 2>&1 || status=$?
-  ((status == 2)) || fail "'$wrong' gives $status"
+  ((status == 2)) || fail "'$wrong': exit status $status"
 done
 status=0
 "$examples/syslog" --path "$work/nothing" hello 2>"$work/err" || status=$?
-((status == 1)) && grep -q 'ENOENT' "$work/err" || fail "nobody there: exit code $status"
+((status == 1)) && grep -q 'ENOENT' "$work/err" || fail "no receiver: exit code $status"
 
 "$python" - "$examples/syslog" "$work" <<'PYTHON'
 import os, re, socket, subprocess, sys

@@ -13,7 +13,7 @@ if has_ipv6; then
   expect "$work/answer" 'Hello, Netcat 6\n'
 fi
 
-# Who leaves without a word harms nobody.
+# A client that leaves without sending does not affect others.
 nc -N 127.0.0.1 "$port" </dev/null >"$work/answer"
 expect "$work/answer" ''
 printf 'again' | nc -N 127.0.0.1 "$port" >"$work/answer"
@@ -28,6 +28,6 @@ expect "$work/answer" 'from netcat\n'
 wait "$netcat"
 expect "$work/heard" 'Client\n'
 
-# Nobody listens: the client says so, and fails.
-if "$examples/tcp_client" 127.0.0.1 "$port" 2>"$work/client.err"; then fail "connected to nobody"; fi
+# Without a listener the client reports that, and fails.
+if "$examples/tcp_client" 127.0.0.1 "$port" 2>"$work/client.err"; then fail "connected without a listener"; fi
 grep -q 'connect: connection refused (ECONNREFUSED)' "$work/client.err"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# https_server with curl: several requests on a connection, many connections, HEAD, and what must be refused.
+# https_server with curl: several requests on a connection, many connections, HEAD, and requests to reject.
 source "$(dirname "$0")/lib.bash"
 source tests/scripts/tls.bash
 need curl "$python"
@@ -44,7 +44,7 @@ for engine in $engines; do
   [[ $(status --header 'Host:' "$url/") == 400 ]]
   [[ $(status --header "Much: $(printf %20000s x)" "$url/") == 431 ]]
 
-  # Requests as no curl writes them: which are answered, and what is said of the connection (RFC 9112).
+  # Requests that curl cannot write: which are answered, and what is sent in the Connection field (RFC 9112).
   "$python" - "$port" "$ca" <<'PYTHON'
 import re, socket, ssl, sys
 
@@ -88,7 +88,7 @@ PYTHON
   must_fail 60 "$work/complaint" curl --cacert "$certificates/other_ca.pem" "$url/"
   must_fail 60 "$work/complaint" curl --cacert "$ca" --connect-to "::localhost:$port" "https://elsewhere.example/"
   must_fail 35 "$work/complaint" ours --tls-max 1.1 --ciphers DEFAULT@SECLEVEL=0 "$url/"
-  # In clear. What curl makes of the answer, an alert and perhaps a reset, is its affair.
+  # In clear text. How curl reports the answer, an alert and perhaps a reset, does not matter.
   if curl "http://localhost:$port/" 2>"$work/complaint"; then fail "was answered in clear"; fi
   eventually grep -q "is not TLS" "$work/server_$engine.err"
   ours "$url/" >"$work/page"

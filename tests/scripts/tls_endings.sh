@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How connections end: by TLS's rules, in TCP alone, with a reset, with a client that is killed; for a server
-# that is strict about it and for one that is not.
+# How connections end: by TLS's rules, only in TCP, with a reset, with a killed client; for a strict server
+# and for one that is not.
 source "$(dirname "$0")/lib.bash"
 source tests/scripts/tls.bash
 need "$python"

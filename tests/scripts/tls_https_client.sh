@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # https_client with OpenSSL's server and with Python's: pages of every framing, and certificates that it must
-# not believe.
+# reject.
 source "$(dirname "$0")/lib.bash"
 source tests/scripts/tls.bash
 need "$python"

@@ -35,7 +35,7 @@ for version in 1_2 1_3; do
       [[ " $(versions_of "$engine") " == *" $version "* ]] || continue
       words=(localhost "$port" "$ca")
       if [[ $kind == lenient ]]; then words=(lenient "${words[@]}"); fi
-      # A pipe, since the relay takes no file.
+      # A pipe, since the relay cannot read a file.
       # shellcheck disable=SC2002
       cat "$work/sent" | "$peers-$engine/tls_relay" "${words[@]}" >"$work/answer" 2>"$work/relay.err"
       same "$work/sent" "$work/answer"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tls_echo_server with OpenSSL's client: verified by it, resumed, and asking it for a certificate.
+# tls_echo_server with OpenSSL's client: verified by it, resumed, and requesting its certificate.
 source "$(dirname "$0")/lib.bash"
 source tests/scripts/tls.bash
 
@@ -33,7 +33,7 @@ for engine in $engines; do
     must_fail 1 "$work/complaint" shows -cert "$certificates/server.pem" -key "$certificates/server.key"
   done
 
-  if [[ $(versions_of "$engine") == *1_3* ]]; then # keys are changed on the way, at both ends
+  if [[ $(versions_of "$engine") == *1_3* ]]; then # both ends update their keys
     : >"$work/printed"
     {
       echo K && eventually grep -q KEYUPDATE "$work/printed"
@@ -49,11 +49,11 @@ for engine in $engines; do
   must_fail 1 "$work/complaint" s_client "$port" -quiet -CAfile "$certificates/other_ca.pem" <&"$silence"
   must_fail 1 "$work/complaint" s_client "$port" -quiet -verify_hostname elsewhere.example <&"$silence"
 
-  holds "$work/strict_$engine.err" "the peer showed no certificate"
+  holds "$work/strict_$engine.err" "the peer sent no certificate"
   holds "$work/strict_$engine.err" "from an unknown authority"
   holds "$work/strict_$engine.err" "is for another purpose"
 
-  # Those who never say a word, or say no TLS, harm nobody.
+  # Clients that stay silent, or do not send TLS, do not affect others.
   exec {mute}<>"/dev/tcp/127.0.0.1/$port"
   exec {rude}<>"/dev/tcp/127.0.0.1/$port"
   echo "this is no ClientHello" >&"$rude"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# STARTTLS: the example's two ends with each other, with OpenSSL's client, and with somebody in between who
-# says something in clear that is to be taken for encrypted.
+# STARTTLS: both sides of the example with each other, with OpenSSL's client, and with an attacker in between
+# who injects clear text that would be taken for encrypted.
 source "$(dirname "$0")/lib.bash"
 source tests/scripts/tls.bash
 need "$python"
@@ -36,7 +36,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as cl
     assert lines.read() == b""
 PYTHON
 
-  # A server that says more than it should, and one that cannot encrypt.
+  # A server that sends more than it should, and one that cannot encrypt.
   for said in '250 STARTTLS|220 go ahead\r\n250 and more' '250 nothing|502 no' '250 STARTTLS|454 not now'; do
     "$python" - "$work/port" "${said%|*}" "${said#*|}" <<'PYTHON' &
 import os, socket, sys
@@ -59,7 +59,7 @@ PYTHON
     eventually test -e "$work/port"
     must_fail 1 "$work/complaint" timeout 20 "$starttls" client 127.0.0.1 "$(cat "$work/port")" "$ca" localhost
     case $said in
-      *more) holds "$work/complaint" "more in clear after STARTTLS" ;;
+      *more) holds "$work/complaint" "clear text after STARTTLS" ;;
       *no) holds "$work/complaint" "STARTTLS: not supported" ;;
       *) holds "$work/complaint" "the server's answer" ;;
     esac

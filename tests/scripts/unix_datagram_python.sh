@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The UNIX datagram examples, with Python's own sockets at the other end. A sender without a path, one that
-# leaves at once and an empty datagram do not trouble the service.
+# leaves at once and an empty datagram do not disturb the service.
 source "$(dirname "$0")/lib.bash"
 need "$python"
 

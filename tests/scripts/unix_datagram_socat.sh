@@ -12,7 +12,7 @@ for name in one two; do
   [[ $answer == "Hello, $name" ]] || fail "$name was answered '$answer'"
 done
 
-# Like syslog's socket: whoever comes writes, nobody is answered.
+# As with syslog's socket: any process may write, and gets no answer.
 for _ in one two; do
   socat -u "UNIX-RECVFROM:$work/log" - >"$work/heard" &
   socat=$!
@@ -22,6 +22,6 @@ for _ in one two; do
   expect "$work/heard" 'Hi there!\n'
 done
 
-# Nobody is there: the client says so, and fails.
-if "$examples/unix_datagram_client" "$work/log" 2>"$work/client.err"; then fail "sent to nobody"; fi
+# Without a receiver the client reports that, and fails.
+if "$examples/unix_datagram_client" "$work/log" 2>"$work/client.err"; then fail "sent without a receiver"; fi
 grep -q 'connect: no such file (ENOENT)' "$work/client.err"

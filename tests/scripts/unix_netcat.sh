@@ -16,8 +16,8 @@ expect "$work/answer" 'from netcat\n'
 wait "$netcat"
 expect "$work/heard" 'Client\n'
 
-# Netcat has left its file behind. A server of ours takes its place, but not that of one that lives, nor
-# that of a file of another kind.
+# Netcat has left its file behind. A server of this library replaces it, but neither a socket in use nor a
+# file of another kind.
 [[ -S $work/theirs ]]
 start successor "$examples/unix_server" "$work/theirs"
 eventually unix_listens "$work/theirs"

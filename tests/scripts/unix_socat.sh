@@ -13,7 +13,7 @@ eventually unix_listens "$work/theirs"
 "$examples/unix_client" "$work/theirs" >"$work/answer"
 expect "$work/answer" 'Socat-greets-Client\n'
 
-# An abstract name is as long as it was given, to the byte: else the two would not meet.
+# An abstract name has exactly the given bytes: otherwise the two would not connect.
 name=anyio_net-$$-$RANDOM
 start abstract "$peers/unix_echo" "@$name"
 eventually unix_listens "@$name"

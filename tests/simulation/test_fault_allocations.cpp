@@ -1,6 +1,6 @@
-// Every allocation of a program fails once, for what the programs of test_fault_sweep.cpp and the conformance
-// suite do not do: groups, combinators, channels, names, batches, loans, the callback face, and the making of
-// loops and helper threads. And what users' own functions throw in the middle of opening a socket.
+// Every allocation of a program fails once, for features that the programs of test_fault_sweep.cpp and the
+// conformance suite do not use: groups, combinators, channels, names, batches, lent buffers, callbacks, and
+// the creation of loops and helper threads. Also exceptions of users' functions while a socket is opened.
 #include "anyio_net.hpp"
 
 #include "support/allocation_sweep.hpp"
@@ -41,7 +41,7 @@ void sweep(const char* what, program p, std::size_t least) {
   CHECK(support::sweep_program(what, {.faults = {.short_io = 0.5, .would_block = 0.3}}, p) >= least);
 }
 
-const std::string long_text(100, 'x');  // too long to lie in the string itself
+const std::string long_text(100, 'x');  // too long for the string object itself
 
 // --- children
 
@@ -172,9 +172,9 @@ task<> looks_up_names() {
 #endif
 }
 
-TEST_CASE("allocations: names, and calls on threads") { sweep("names", looks_up_names, 30); }
+TEST_CASE("allocations: name look-ups, and calls on threads") { sweep("names", looks_up_names, 30); }
 
-// --- loans and batches
+// --- lent buffers and batches
 
 task<> send_views(unix_stream& from, unix_stream& to) {
   for (int i = 0; i < 3; ++i) co_await to.send(co_await from.receive_view());
@@ -205,7 +205,8 @@ task<> send_in_two(unix_stream& to) {
   co_await to.send(std::string(3000, 'b'));
 }
 
-/// Gives up while a part of it is there, which goes back to the stream. What comes in all has no gap.
+/// Cancels a read after a part has arrived, which is put back into the stream. All bytes received have no
+/// gap.
 task<> receive_or_give_up(unix_stream& from, std::string& got) {
   anyio::buffered_stream b(from);
   std::string room(6000, ' ');
@@ -222,9 +223,9 @@ task<> gives_back() {
   if (!r) co_await anyio::raise(r.error());
 }
 
-TEST_CASE("allocations: bytes that go back to a stream") { sweep("buffered", gives_back, 8); }
+TEST_CASE("allocations: bytes put back into a stream") { sweep("buffered", gives_back, 8); }
 
-TEST_CASE("a string for which there is no memory closes the stream, and leaves no gap") {
+TEST_CASE("if a string cannot be allocated, the stream is closed without a gap in its bytes") {
   bool thrown = false;
   anyio::errc next = anyio::errc::ok;
   std::thread([&] {
@@ -249,7 +250,7 @@ TEST_CASE("a string for which there is no memory closes the stream, and leaves n
   CHECK(next == anyio::errc::closed_resource);
 }
 
-TEST_CASE("allocations: what a send keeps") { sweep("loans", lends, 10); }
+TEST_CASE("allocations: data kept by a send") { sweep("loans", lends, 10); }
 
 task<> sends_batches() {
   auto a = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
@@ -265,7 +266,7 @@ TEST_CASE("allocations: batches") { sweep("batches", sends_batches, 6); }
 
 // --- the callback face
 
-/// Everything of it at once: started temporaries with large callables, named operations, posted calls.
+/// Started temporaries with large callables, named operations and posted calls, all at once.
 struct callbacks {
   explicit callbacks(anyio::loop& l) : loop(l) {}
   anyio::loop& loop;
@@ -313,8 +314,8 @@ TEST_CASE("allocations: callbacks") {
   CHECK(runs >= 15);
 }
 
-TEST_CASE("allocations: a start that fails leaves the operation idle") {
-  // The wait for a descriptor needs memory when it begins to wait.
+TEST_CASE("allocations: a failed start leaves the operation idle") {
+  // The wait for a descriptor allocates when it begins.
   anyio::loop loop;
   auto pair = anyio::create_unix_stream_pair().value();
   const anyio::unique_fd fd(pair.first.release());
@@ -330,7 +331,7 @@ TEST_CASE("allocations: a start that fails leaves the operation idle") {
         thrown = true;
       }
     }
-    here.run();  // nothing waits
+    here.run();  // nothing is pending
     op.start([&ready](anyio::result<> r) { ready = r.has_value(); });
     pair.second.close();
     here.run();
@@ -353,8 +354,8 @@ task<> connect_and_end(ip_endpoint to) {
   s.close();
 }
 
-/// Whatever fails, the server goes on: its third client is served.
-TEST_CASE("allocations: a server outlives what fails for one connection") {
+/// Whatever fails, the server continues: its third client is served.
+TEST_CASE("allocations: a failure in one connection does not end the server") {
   const std::size_t runs = support::sweep_allocations(
       "a server", {}, [](std::unique_ptr<anyio::backend> system, failing_run& run) {
         anyio::loop loop(std::move(system));
@@ -381,7 +382,7 @@ TEST_CASE("allocations: a server outlives what fails for one connection") {
   CHECK(runs >= 1);
 }
 
-// --- what users throw
+// --- exceptions of users
 
 int throws(int, void*) { throw std::runtime_error("no"); }
 
@@ -393,7 +394,7 @@ task<> is_refused(bool& caught, auto op) {
   }
 }
 
-TEST_CASE("what prepare throws is raised, and its descriptor closed") {
+TEST_CASE("an exception of prepare is raised, and the descriptor is closed") {
   int caught = 0;
   const auto r = anyio::sim::run({}, [&caught]() -> task<> {
     const ip_endpoint e{ip_address::loopback_v4(), 9};
@@ -411,7 +412,7 @@ TEST_CASE("what prepare throws is raised, and its descriptor closed") {
   CHECK(caught == 5);
 }
 
-TEST_CASE("what prepare throws leaves the loop that runs a callback") {
+TEST_CASE("an exception of prepare leaves the loop that runs a callback") {
   anyio::loop loop;
   anyio::connect_tcp(ip_endpoint{ip_address::loopback_v4(), 9}, {.prepare = throws})
       .start([](anyio::result<tcp_stream>) { CHECK(false); });
@@ -419,9 +420,9 @@ TEST_CASE("what prepare throws leaves the loop that runs a callback") {
   loop.run();
 }
 
-// --- the machine's loop
+// --- the real loop
 
-TEST_CASE("allocations: making a loop and its first descriptors") {
+TEST_CASE("allocations: creating a loop and its first descriptors") {
   for (std::size_t n = 1;; ++n) {
     const std::int64_t before = support::live_allocations();
     bool reached = false;
@@ -471,7 +472,7 @@ TEST_CASE("allocations: calls on helper threads") {
 }
 #endif
 
-TEST_CASE("allocations: reserve keeps nothing when it fails") {
+TEST_CASE("allocations: a failed reserve keeps nothing") {
   for (std::size_t n = 1;; ++n) {
     const std::int64_t before = support::live_allocations();
     bool reached = false;
@@ -506,7 +507,7 @@ TEST_CASE("allocations: reserve keeps nothing when it fails") {
 #endif
 #endif
 #if defined(ANYIO_NET_TEST_ABSURD_SIZES)
-TEST_CASE("reserve: an absurd number raises bad_alloc at once, and keeps nothing") {
+TEST_CASE("reserve: a huge number throws bad_alloc at once, and keeps nothing") {
   constexpr std::size_t absurd[] = {static_cast<std::size_t>(-1), static_cast<std::size_t>(-1) / 2,
                                     static_cast<std::size_t>(-1) / 512};
   anyio::loop loop;

@@ -1,4 +1,4 @@
-// Faults over the machine's own sockets: what is legal happens, and a correct program comes through.
+// Faults over the machine's own sockets: legal faults happen, and a correct program works.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -99,7 +99,7 @@ struct pipe_ends {
   }
 };
 
-/// What a receiver got, and what ended it.
+/// The bytes a receiver got, and the error that ended it.
 struct received {
   std::string text;
   anyio::error end;
@@ -150,7 +150,7 @@ task<> receive_all(byte_stream& from, received& out) {
   }
 }
 
-/// Each kind of fault that a stream should not notice, alone and together.
+/// Each kind of fault that a stream should hide, by itself and together.
 constexpr faults harmless[] = {
     {.short_io = 0.5},
     {.short_io = 1},
@@ -162,8 +162,8 @@ constexpr faults harmless[] = {
     {.short_io = 1, .would_block = 1, .interrupted = 1},
 };
 
-TEST_CASE_TEMPLATE("a stream carries all bytes in order, whatever harmless faults its calls meet", Ends,
-                   tcp_ends, unix_ends, memory_ends, pipe_ends) {
+TEST_CASE_TEMPLATE("a stream carries all bytes in order under all harmless faults", Ends, tcp_ends, unix_ends,
+                   memory_ends, pipe_ends) {
   const std::string there = pattern(60000, 1), back = pattern(50000, 2);
   for (const faults& f : harmless) {
     for (std::uint64_t seed = 1; seed <= 3; ++seed) {
@@ -190,7 +190,7 @@ TEST_CASE_TEMPLATE("a stream carries all bytes in order, whatever harmless fault
   }
 }
 
-TEST_CASE("short calls are made: no one-byte read is all that a shortened call ever takes") {
+TEST_CASE("short calls vary in size: they are not all reads of one byte") {
   struct sizes_seen : support::custom_backend {
     std::vector<std::size_t>* sizes = nullptr;
     ssize_t send(int fd, const void* data, std::size_t size) override {
@@ -214,7 +214,7 @@ TEST_CASE("short calls are made: no one-byte read is all that a shortened call e
   CHECK(first != run(8));
 }
 
-TEST_CASE("faults without probability draw nothing and change nothing") {
+TEST_CASE("faults of probability 0 make no random draws and change nothing") {
   auto choices = std::make_shared<sim_choices>(1, std::span<const std::uint8_t>());
   {
     anyio::loop loop(faulty_backend::make(anyio::system_backend(), choices, faults{}));
@@ -231,7 +231,7 @@ TEST_CASE("faults without probability draw nothing and change nothing") {
   CHECK(choices->taken().empty());
 }
 
-TEST_CASE("bytes that have run out leave all calls alone") {
+TEST_CASE("exhausted input causes no faults") {
   const std::uint8_t none = 0;
   anyio::loop loop(anyio::fault_backend(
       anyio::system_backend(),
@@ -282,7 +282,7 @@ int resets_of(bool peer_notices) {
         CHECK((s.got.end == std::errc::connection_reset || s.got.end == std::errc::broken_pipe));
       }
       if (s.sending.code() != errc::ok) CHECK(s.sending == errc::broken_resource);
-      // Whoever was told once is told again, and gets no more bytes.
+      // After a reset was reported, it is reported again, and no more bytes are received.
       for (int i = 0; i < 2; ++i) {
         const auto more = by_callback::get(s.stream.receive());
         CHECK(more.error().code() == s.got.end.code());
@@ -294,15 +294,15 @@ int resets_of(bool peer_notices) {
   return resets;
 }
 
-TEST_CASE("a reset of TCP breaks both ends, and neither takes missing bytes for the end") {
+TEST_CASE("a TCP reset breaks both ends, and neither reports missing bytes as the end") {
   CHECK(resets_of<tcp_ends>(true) > 10);
 }
 
-TEST_CASE("a reset of a UNIX stream breaks the end that met it, and gives nothing wrong") {
+TEST_CASE("a UNIX reset breaks the end that met it, and no wrong bytes are received") {
   CHECK(resets_of<unix_ends>(false) > 5);
 }
 
-TEST_CASE("whoever meets a reset is told ECONNRESET, then and later, though bytes were there") {
+TEST_CASE("after a reset all calls return ECONNRESET, even if bytes were available") {
   for (const bool unix_stream : {false, true}) {
     auto made = faulty_backend::make(
         anyio::system_backend(), std::make_shared<sim_choices>(1, std::span<const std::uint8_t>()), faults{});
@@ -323,7 +323,7 @@ TEST_CASE("whoever meets a reset is told ECONNRESET, then and later, though byte
   }
 }
 
-TEST_CASE("a UNIX stream that could not send any more still tells of a reset, then and later") {
+TEST_CASE("a UNIX stream that could not send reports the reset, then and later") {
   anyio::loop loop;
   auto pair = anyio::create_unix_stream_pair().value();
   CHECK(by_callback::get(pair.first.send("never read")));
@@ -338,7 +338,7 @@ TEST_CASE("a UNIX stream that could not send any more still tells of a reset, th
 
 // --- accepting
 
-TEST_CASE("accepting pauses while there are no descriptors, without spinning, and loses nobody") {
+TEST_CASE("accepting pauses without descriptors, does not spin, and loses no client") {
   auto scripted = std::make_unique<scripted_backend>();
   scripted_backend& inner = *scripted;
   inner.virtual_time = true;
@@ -375,7 +375,7 @@ TEST_CASE("accepting pauses while there are no descriptors, without spinning, an
   CHECK((why == EMFILE || why == ENFILE || why == ENOBUFS || why == ENOMEM));
 }
 
-TEST_CASE("all who connect are served though accepting often fails") {
+TEST_CASE("all clients are served although accept often fails") {
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
     auto scripted = std::make_unique<scripted_backend>();
     scripted->virtual_time = true;
@@ -399,7 +399,7 @@ TEST_CASE("all who connect are served though accepting often fails") {
 
 // --- names
 
-TEST_CASE("names fail as often as told; addresses and localhost never do") {
+TEST_CASE("name look-ups fail with the set probability; addresses and localhost never fail") {
   int failed = 0;
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     auto scripted = std::make_unique<scripted_backend>();
@@ -425,7 +425,7 @@ TEST_CASE("names fail as often as told; addresses and localhost never do") {
 // --- datagrams
 
 task<> collect(anyio::udp_socket& from, std::vector<std::string>& got) {
-  for (;;) {  // what was sent on the loopback is there already
+  for (;;) {  // sent datagrams are available at once on the loopback interface
     auto r = co_await anyio::move_on_after(0ms, from.receive());
     if (!r) co_return;
     got.push_back(r->data);
@@ -446,7 +446,7 @@ task<> send_numbers(Socket& from, int count, std::optional<anyio::ip_endpoint> t
 
 enum class way { connected, unconnected, batch };
 
-/// What arrives of so many numbered datagrams.
+/// Which of this many numbered datagrams arrive.
 std::vector<std::string> udp_exchange(const faults& f, int count, way how) {
   anyio::loop loop(with(f));
   auto receiver = anyio::udp_socket::open(loopback()).value();
@@ -462,7 +462,7 @@ std::vector<std::string> udp_exchange(const faults& f, int count, way how) {
       anyio::udp_batch batch(64);
       for (int i = 0; i < count; ++i) {
         std::string text = std::to_string(i);
-        text.resize(static_cast<std::size_t>(2 + i), '.');  // of different sizes, so that they go one by one
+        text.resize(static_cast<std::size_t>(2 + i), '.');  // of different sizes: sent one by one
         CHECK(batch.push(text, receiver.local_endpoint()));
       }
       CHECK(by_callback::get(sender.send_batch(batch)).value_or(0) == static_cast<std::size_t>(count));
@@ -477,7 +477,7 @@ std::vector<std::string> udp_exchange(const faults& f, int count, way how) {
 using texts = std::vector<std::string>;
 constexpr way ways[] = {way::connected, way::unconnected, way::batch};
 
-TEST_CASE("an IP datagram may be lost, and its sender is told that it went") {
+TEST_CASE("an IP datagram may be lost, although its send succeeded") {
   for (const way how : ways) {
     CHECK(udp_exchange({.drop = 1}, 4, how).empty());
     CHECK(udp_exchange({}, 4, how) == texts{"0", "1", "2", "3"});
@@ -487,16 +487,16 @@ TEST_CASE("an IP datagram may be lost, and its sender is told that it went") {
   }
 }
 
-TEST_CASE("an IP datagram may come twice") {
+TEST_CASE("an IP datagram may arrive twice") {
   for (const way how : ways)
     CHECK(udp_exchange({.duplicate = 1}, 3, how) == texts{"0", "0", "1", "1", "2", "2"});
 }
 
-TEST_CASE("an IP datagram may come behind the next one, and the last one comes in the end") {
+TEST_CASE("an IP datagram may arrive after the next one, and the last one arrives in the end") {
   for (const way how : ways) CHECK(udp_exchange({.reorder = 1}, 5, how) == texts{"1", "0", "3", "2", "4"});
 }
 
-TEST_CASE("datagrams are never cut, and would-blocks and interruptions lose none") {
+TEST_CASE("datagrams are never truncated, and would-block and interruptions lose none") {
   for (const way how : ways) {
     const texts all =
         udp_exchange({.short_io = 1, .would_block = 0.5, .interrupted = 0.5, .reset = 1}, 30, how);
@@ -505,7 +505,7 @@ TEST_CASE("datagrams are never cut, and would-blocks and interruptions lose none
   }
 }
 
-TEST_CASE("datagrams sent as pieces of one message meet the same faults, whole") {
+TEST_CASE("segmented datagrams meet the same faults, each as a whole") {
   if (support::emulator_has(support::emulator_fault::udp_control)) return;
   const auto arrived = [](const faults& f) {
     anyio::loop loop(with(f));
@@ -525,7 +525,7 @@ TEST_CASE("datagrams sent as pieces of one message meet the same faults, whole")
   CHECK(arrived({.drop = 1}).empty());
 }
 
-TEST_CASE("a datagram that is too large is refused, not lost or held back") {
+TEST_CASE("a datagram that is too large is rejected, not lost or delayed") {
   for (const faults& f : {faults{.reorder = 1}, faults{.drop = 1}}) {
     anyio::loop loop(with(f));
     auto receiver = anyio::udp_socket::open(loopback()).value();
@@ -536,7 +536,7 @@ TEST_CASE("a datagram that is too large is refused, not lost or held back") {
   }
 }
 
-TEST_CASE("a datagram that is held back goes before its descriptor is closed") {
+TEST_CASE("a delayed datagram is sent before its descriptor is closed") {
   anyio::loop loop(with({.reorder = 1}));
   auto receiver = anyio::udp_socket::open(loopback()).value();
   auto sender = by_coroutine::get(anyio::create_connected_udp_socket(receiver.local_endpoint())).value();
@@ -548,7 +548,7 @@ TEST_CASE("a datagram that is held back goes before its descriptor is closed") {
   CHECK(got == texts{"held"});
 }
 
-TEST_CASE("UNIX datagrams keep their order and lose nothing") {
+TEST_CASE("UNIX datagrams keep their order and none is lost") {
   support::temp_dir dir;
   const std::string at = dir.path("receiver");
   anyio::loop loop(with({.short_io = 1,
@@ -587,7 +587,7 @@ TEST_CASE("UNIX datagrams keep their order and lose nothing") {
 
 // --- descriptors in messages
 
-TEST_CASE("descriptors arrive once each, though the message around them is cut") {
+TEST_CASE("descriptors arrive once each, although the message around them is split") {
   for (std::uint64_t seed = 1; seed <= 10; ++seed) {
     anyio::loop loop(with({.short_io = 0.7, .would_block = 0.3}, seed));
     auto pair = anyio::create_unix_stream_pair().value();
@@ -614,7 +614,7 @@ TEST_CASE("descriptors arrive once each, though the message around them is cut")
   }
 }
 
-TEST_CASE("a look for bytes that is put off is not taken for the end") {
+TEST_CASE("a postponed peek is not taken for the end") {
   anyio::loop loop(with({.would_block = 1}));
   auto pair = anyio::create_unix_stream_pair().value();
   CHECK(by_callback::get(pair.first.send("still there")));
@@ -626,7 +626,7 @@ TEST_CASE("a look for bytes that is put off is not taken for the end") {
   CHECK(by_callback::get(pair.second.receive_fds(0, 1)).error() == errc::end_of_stream);
 }
 
-TEST_CASE("a look for bytes that meets a reset tells of it") {
+TEST_CASE("a peek that meets a reset reports it") {
   auto made = faulty_backend::make(
       anyio::system_backend(), std::make_shared<sim_choices>(1, std::span<const std::uint8_t>()), faults{});
   faulty_backend& system = *made;
@@ -643,7 +643,7 @@ TEST_CASE("a look for bytes that meets a reset tells of it") {
 
 // --- waiting
 
-TEST_CASE("timers run, and what is posted runs, though every wait is interrupted") {
+TEST_CASE("timers and posted calls run although every wait is interrupted") {
   anyio::loop loop(with({.interrupted = 1}));
   CHECK(by_callback::get(anyio::sleep(1ms)));
   bool ran = false;

@@ -1,11 +1,11 @@
-// What every byte stream does, checked on the machine's sockets with faults that a stream should not notice.
+// The behaviour of every byte stream, checked on the machine's sockets with faults that a stream should hide.
 #include "support/conformance.hpp"
 
 namespace {
 
 using conformance::ends;
 
-/// A different kind of trouble each round, and all at once in the last one.
+/// A different kind of fault in each round, and all at once in the last one.
 std::unique_ptr<anyio::backend> with_faults(int round) {
   constexpr anyio::sim::faults kinds[] = {
       {.short_io = 0.5},

@@ -1,6 +1,6 @@
-// Every call that the conformance suite makes fails once, with every error that is legal for it. Its checks
-// then need not hold, but never without a word: before the first one fails, some operation has told of an
-// error. Nothing hangs in silence, nothing is left open, and what is harmless goes unnoticed.
+// Every call that the conformance suite makes fails once, with every error that is legal for it. The suite's
+// checks may then fail, but only after some operation has reported an error. Nothing hangs without a report,
+// nothing stays open, and harmless errors are hidden.
 #include "anyio_net.hpp"
 
 #include "support/allocation_sweep.hpp"
@@ -15,11 +15,11 @@
 
 namespace {
 
-/// What one run of a check has shown.
+/// The result of one run of a check.
 struct verdict {
   bool told = false;                  // an operation has failed with a system's error
   const char* complaint = nullptr;    // the first check that failed
-  const char* unexplained = nullptr;  // the first one that failed before any operation had told why
+  const char* unexplained = nullptr;  // the first one that failed before any operation had reported an error
 };
 verdict seen;
 
@@ -37,7 +37,7 @@ void judge(const char* text, const T& outcome) {
 
 }  // namespace
 
-// The suite's checks are judged here, by the words above.
+// The suite's checks are evaluated here, as described above.
 #undef CHECK
 #undef CHECK_MESSAGE
 #define CHECK(...) judge(#__VA_ARGS__, (__VA_ARGS__))
@@ -58,7 +58,7 @@ fault_at_call*& failure_of_this_loop() {
   return static_cast<faulty_backend&>(anyio::detail::loop_core::current().system()).one_failure;
 }
 
-/// Opening and connecting do not fail here: test_fault_sweep.cpp has that.
+/// Opening and connecting do not fail here: test_fault_sweep.cpp covers that.
 template <class Maker>
 ends make_without_failures() {
   fault_at_call* const later = std::exchange(failure_of_this_loop(), nullptr);
@@ -126,7 +126,7 @@ void run_check(void (*check)(conformance::stage<Face>&), fault_at_call& failure)
   CHECK(world.network().verdict() != anyio::detail::sim_verdict::steps_over);
 }
 
-/// Fails each call of a check in turn, and gives how many runs that were.
+/// Fails each call of a check in turn, and returns the number of runs.
 template <class Maker, class Face>
 std::size_t sweep(const char* title, void (*check)(conformance::stage<Face>&)) {
   std::size_t runs = 0;
@@ -190,12 +190,12 @@ struct memory {
 
 thread_local support::failing_run* this_run = nullptr;
 
-/// Fails each allocation of a check in turn. Its complaints are of no interest then.
+/// Fails each allocation of a check in turn. Failed checks are ignored then.
 template <class Maker, class Face>
 std::size_t sweep_memory(const char* title, void (*check)(conformance::stage<Face>&)) {
   anyio::sim::options o;
   o.step_limit = 100'000;
-  // Whose half ends with it, which they would hear of when they join, and wait for the other half before.
+  // One half ends with its loop; the others would get that error from join, and wait for the half before.
   const std::string_view id = std::string_view(title).substr(0, 2);
   const bool half_is_a_child = id == "A3" || id == "B1" || id == "F1";
   return support::sweep_allocations(

@@ -42,7 +42,7 @@ task<> talk_across_a_fork(pid_t& child) {
 
 }  // namespace
 
-TEST_CASE("a loop with faults is inherited as any other") {
+TEST_CASE("a child inherits a loop with faults like any other loop") {
   loop l(anyio::fault_backend(anyio::system_backend(), {.seed = 1, .faults = {.short_io = 0.5}}));
   auto p = anyio::create_unix_stream_pair().value();
   anyio::signal_receiver receiver = anyio::signal_receiver::open(SIGUSR1).value();
@@ -76,7 +76,7 @@ TEST_CASE("a loop with faults is inherited as any other") {
   CHECK(signalled.get().value() == SIGUSR1);
 }
 
-TEST_CASE("a simulation shares nothing, and a forked child goes on with its own") {
+TEST_CASE("a simulation shares nothing with a forked child, which continues its own copy") {
   pid_t child = -1;
   const anyio::sim::report r = anyio::sim::run({.seed = 1}, [&] { return talk_across_a_fork(child); });
   if (child == 0) ::_exit(r.ok() ? 0 : 1);

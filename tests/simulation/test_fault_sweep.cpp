@@ -1,7 +1,7 @@
-// Every call of a program fails once, with every error that is legal for it: whatever it is, the program
-// ends, with what it wanted or with an error, leaves nothing behind and is never given wrong bytes.
+// Every call of a program fails once, with every error that is legal for it. In each case the program ends,
+// with its result or with an error, leaks nothing and never receives wrong bytes.
 //
-// The programs cover the library; each would end by itself, and no failure may make it wait for ever.
+// The programs cover the library; each would end by itself, and no failure may make it wait without end.
 #include "anyio_net.hpp"
 
 #include "support/allocation_sweep.hpp"
@@ -40,13 +40,13 @@ using anyio::detail::faulty_backend;
 
 using program = task<> (*)();
 
-/// Fails one call of the loop that runs.
+/// Fails one call of the running loop.
 task<> run_with(fault_at_call& failure, program p) {
   static_cast<faulty_backend&>(anyio::detail::loop_core::current().system()).one_failure = &failure;
   co_await anyio::fail_after(10min, p());
 }
 
-/// What no program needs to notice.
+/// Errors that a program need not notice.
 bool is_harmless(const fault_at_call& f) {
   const std::string_view name = f.name;
   return name == "accept" || (f.error_number == EAGAIN && name != "connect");
@@ -56,7 +56,7 @@ std::string failure_text(const anyio::sim::report& r) {
   return r.failure ? r.failure->message() : std::string("none");
 }
 
-/// Fails each call in turn, and gives how many runs that were.
+/// Fails each call in turn, and returns the number of runs.
 std::size_t sweep(program p, const anyio::sim::options& o) {
   std::size_t runs = 0;
   for (std::uint64_t call = 1;; ++call) {
@@ -133,7 +133,7 @@ task<> receive_to_the_end(byte_stream& s, const std::string& text) {
   if (got != text) co_await anyio::raise(anyio::error(errc::incomplete_read));
 }
 
-/// Sends, ends, and hears all of it again; `incomplete_read` if the other end failed.
+/// Sends, half-closes, and receives all of it again; `incomplete_read` if the other end failed.
 task<> ask_for_echo(byte_stream& s, std::string text) {
   co_await anyio::when_all(send_and_end(s, text), receive_to_the_end(s, text));
   co_await s.aclose();
@@ -177,9 +177,9 @@ task<> binds_and_connects() {
   tcp_stream a = co_await anyio::connect_tcp("127.0.0.1", listener.local_port(),
                                              {.local_host = "here.example", .local_port = 5000});
   const ip_endpoint local = a.local_endpoint();
-  if (local.port != 0) CHECK(local == ip_endpoint{here[0], 5000});  // it could not be had
+  if (local.port != 0) CHECK(local == ip_endpoint{here[0], 5000});  // it was not available
   auto accepted = co_await anyio::move_on_after(10s, listener.accept());
-  if (!accepted) co_await anyio::raise(anyio::error(errc::incomplete_read));  // it was dropped when it came
+  if (!accepted) co_await anyio::raise(anyio::error(errc::incomplete_read));  // dropped on arrival
   tcp_stream b = std::move(*accepted);
   CHECK(b.remote_endpoint() == ip_endpoint{here[0], 5000});
   co_await a.send("x");
@@ -200,7 +200,7 @@ task<> tells_where_it_is() {
   CHECK(udp.local_endpoint().port != 0);
 }
 
-TEST_CASE("whatever fails: what others connect or send to knows its port, or is not there") {
+TEST_CASE("whatever fails: a server that others can reach reports its port") {
   sweep_all(tells_where_it_is, 60);
 }
 
@@ -250,9 +250,7 @@ task<> listens_at_a_path() {
   co_await anyio::when_all(accept_and_echo(std::move(listener)), connect_to_path_and_ask(path));
 }
 
-TEST_CASE("whatever fails: a UNIX listener in the place of a stale file") {
-  sweep_all(listens_at_a_path, 100);
-}
+TEST_CASE("whatever fails: a UNIX listener that replaces a stale file") { sweep_all(listens_at_a_path, 100); }
 
 task<> connect_and_say() {
   unix_stream s = co_await anyio::connect_unix("/run/small");
@@ -275,7 +273,7 @@ task<> waits_for_a_full_backlog() {
 }
 
 TEST_CASE("whatever fails: connecting to a path whose backlog is full") {
-  const std::size_t runs = sweep(waits_for_a_full_backlog, {});  // where it can be waited for
+  const std::size_t runs = sweep(waits_for_a_full_backlog, {});  // where waiting for it is possible
   CHECK(runs > 30);
 }
 
@@ -327,7 +325,7 @@ task<> looks_for_descriptors_alone() {
   if (!r && r.error() != errc::end_of_stream) co_await anyio::raise(r.error());
 }
 
-TEST_CASE("whatever fails: looking for descriptors without taking bytes") {
+TEST_CASE("whatever fails: peeking for descriptors without taking bytes") {
   sweep_all(looks_for_descriptors_alone, 40);
 }
 
@@ -387,7 +385,7 @@ task<> adopts() {
   CHECK(got == "z");
 }
 
-TEST_CASE("whatever fails: taking over a descriptor") { sweep_all(adopts, 50); }
+TEST_CASE("whatever fails: adopting a descriptor") { sweep_all(adopts, 50); }
 
 task<> send_later(unix_stream& to) {
   co_await anyio::sleep(1ms);
@@ -499,7 +497,7 @@ task<> joins_a_group() {
 
 TEST_CASE("whatever fails: multicast") { sweep_all(joins_a_group, 60); }
 
-constexpr int numbers = 40;  // more than a queue takes
+constexpr int numbers = 40;  // more than a queue holds
 
 task<> send_numbers(anyio::connected_unix_datagram_socket& to) {
   for (int i = 0; i < numbers; ++i) co_await to.send(std::to_string(i));
@@ -524,7 +522,7 @@ task<> exchanges_unix_datagrams() {
   CHECK(back == "back");
 }
 
-TEST_CASE("whatever fails: UNIX datagrams, in the place of a stale file, and a full queue") {
+TEST_CASE("whatever fails: UNIX datagrams that replace a stale file, and a full queue") {
   sweep_all(exchanges_unix_datagrams, 300);
 }
 

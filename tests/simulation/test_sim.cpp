@@ -1,4 +1,4 @@
-// Running a program in a simulation: what goes in, what the report says, and what holds inside.
+// Running a program in a simulation: its options, its report, and the rules inside.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -80,7 +80,7 @@ task<> echo_all(anyio::tcp_stream s) {
   }
 }
 
-/// A little of everything, which survives all that can happen.
+/// Uses a little of everything, and survives every fault.
 task<> much_of_everything() {
   const auto listener = co_await anyio::as_result(anyio::create_tcp_listener());
   if (!listener) co_return;
@@ -131,7 +131,7 @@ task<> waits_for_nobody() {
 
 // --- what can be run
 
-TEST_CASE("sim: operations, tasks and callables are run, and an hour's sleep takes no time") {
+TEST_CASE("sim: operations, tasks and callables run, and sleeping an hour takes no time") {
   const sim::report by_operation = sim::run({}, anyio::sleep(1h));
   CHECK(by_operation.ok());
   CHECK(by_operation.virtual_time == 1h);
@@ -154,7 +154,7 @@ TEST_CASE("sim: operations, tasks and callables are run, and an hour's sleep tak
   CHECK(sim::run({}, named).ok());
 }
 
-TEST_CASE("sim: an error that ends the program is the report's failure") {
+TEST_CASE("sim: an error that ends the program becomes the report's failure") {
   const sim::report r = sim::run({}, fails);
   CHECK(!r.ok());
   CHECK(r.failure.has_value());
@@ -167,7 +167,7 @@ TEST_CASE("sim: an error that ends the program is the report's failure") {
 }
 
 #if ANYIO_NET_EXCEPTIONS
-TEST_CASE("sim: exceptions of others are told of, from a task and from a callback") {
+TEST_CASE("sim: foreign exceptions are reported, from a task and from a callback") {
   const auto what = [](const sim::report& r) -> std::string {
     if (!r.exception) return "none";
     try {
@@ -195,14 +195,14 @@ TEST_CASE("sim: exceptions of others are told of, from a task and from a callbac
   CHECK(from_callback.leaked_handles == 0);
   CHECK(from_callback.dump.find("accept") != std::string::npos);
 
-  // Neither stands in the way of the next run.
+  // Neither affects the next run.
   CHECK(sim::run({}, seven).ok());
 }
 #endif
 
 // --- limits
 
-TEST_CASE("sim: a deadlock names the socket and the operation") {
+TEST_CASE("sim: the report of a deadlock names the socket and the operation") {
   const sim::report r = sim::run({}, waits_for_nobody);
   CHECK(r.deadlock);
   CHECK(!r.ok());
@@ -210,9 +210,9 @@ TEST_CASE("sim: a deadlock names the socket and the operation") {
   CHECK(r.leaked_handles == 0);
   CHECK(r.dump.find("tcp listening 10.9.8.7:4711") != std::string::npos);
   CHECK(r.dump.find(": accept") != std::string::npos);
-  CHECK(r.message().find("everything waits") != std::string::npos);
+  CHECK(r.message().find("nothing can wake any task") != std::string::npos);
 
-  // Also of what has no socket.
+  // Also operations without a socket.
   const sim::report of_event = sim::run({}, []() -> task<> {
     anyio::event never;
     co_await never.wait();
@@ -251,7 +251,7 @@ task<> asks_in_vain() {
   for (;;) static_cast<void>(co_await anyio::as_result(anyio::connect_tcp("127.0.0.1", 9)));
 }
 
-TEST_CASE("sim: a program that spins is told of, long before the limit of steps") {
+TEST_CASE("sim: a spinning program is detected long before the step limit") {
   for (const auto program : {spins, asks_in_vain}) {
     std::size_t calls = 0;
     static std::size_t* counted = nullptr;
@@ -268,7 +268,7 @@ TEST_CASE("sim: a program that spins is told of, long before the limit of steps"
 
 task<> works_at_one_instant() {
   auto pair = anyio::create_unix_stream_pair().value();
-  for (int i = 0; i < 60'000; ++i) {  // calls that find nothing lie between those that move something
+  for (int i = 0; i < 60'000; ++i) {  // calls without effect are between those that move bytes
     co_await pair.first.send("x");
     static_cast<void>(co_await pair.second.receive());
     co_await anyio::sleep(0s);
@@ -282,14 +282,14 @@ task<> waits_often() {
   }
 }
 
-TEST_CASE("sim: much work does not count as spinning, nor does waiting") {
+TEST_CASE("sim: much work is not spinning, and waiting is not either") {
   const sim::report work = sim::run({}, works_at_one_instant);
   CHECK(work.ok());
   CHECK(work.virtual_time == 0s);
   CHECK(sim::run({}, waits_often).ok());
 }
 
-TEST_CASE("sim: a program that stops its loop has not come to its end") {
+TEST_CASE("sim: stop() in the program does not end the run") {
   const sim::report r = sim::run({}, []() -> task<> {
     anyio::loop::current().stop();
     co_await anyio::sleep(5s);
@@ -319,7 +319,7 @@ TEST_CASE("sim: the log has a line for each call") {
 
 // --- descriptors
 
-TEST_CASE("sim: a descriptor that was released and not closed is a leak") {
+TEST_CASE("sim: a descriptor that was released and not closed is reported as a leak") {
   const sim::report r = sim::run({}, []() -> task<> {
     auto pair = anyio::create_unix_stream_pair().value();
     CHECK(pair.first.release() >= 1 << 30);
@@ -343,7 +343,7 @@ TEST_CASE("sim: unique_fd closes simulated descriptors") {
     CHECK(got.error() == errc::end_of_stream);
   });
   CHECK(r.ok());
-  // One that outlives its run harms nobody, and is told of.
+  // A stream that outlives its run is harmless, and is reported.
   anyio::unique_fd late;
   const sim::report leaking = sim::run({}, [&]() -> task<> {
     auto pair = anyio::create_unix_stream_pair().value();
@@ -354,7 +354,7 @@ TEST_CASE("sim: unique_fd closes simulated descriptors") {
   late = {};
 }
 
-TEST_CASE("sim: streams may outlive the run, closed") {
+TEST_CASE("sim: streams may outlive the run, and are then closed") {
   anyio::unix_stream kept;
   CHECK(sim::run({}, [&]() -> task<> {
           kept = std::move(anyio::create_unix_stream_pair().value().first);
@@ -393,7 +393,7 @@ TEST_CASE("sim: real descriptors are not supported") {
       CHECK(sent.error() == errc::not_supported);
       auto from_file = co_await anyio::as_result(pair.first.send_file(fd, 0, 10));
       CHECK(from_file.error() == errc::not_supported);
-      // The stream is as it was.
+      // The stream is unchanged.
       co_await pair.first.send("still good");
       CHECK(co_await pair.second.receive() == "still good");
     }
@@ -404,7 +404,7 @@ TEST_CASE("sim: real descriptors are not supported") {
   for (const int fd : {real[0], real[1], pipes[0], pipes[1], file}) CHECK(::close(fd) == 0);
 }
 
-TEST_CASE("sim: simulated descriptors change hands") {
+TEST_CASE("sim: simulated descriptors can be passed") {
   CHECK(sim::run({}, []() -> task<> {
           auto pair = anyio::create_unix_stream_pair().value();
           const int fd = pair.first.release();
@@ -417,9 +417,9 @@ TEST_CASE("sim: simulated descriptors change hands") {
         }).ok());
 }
 
-// --- chance
+// --- random choices
 
-TEST_CASE("sim: the same seed gives the same run, with all faults") {
+TEST_CASE("sim: the same seed repeats the same run, with all faults") {
   std::set<std::uint64_t> hashes;
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     sim::options o = with_seed(seed);
@@ -449,10 +449,10 @@ TEST_CASE("sim: the same seed gives the same run, with all faults") {
     replay.choices = parsed;
     CHECK(sim::run(replay, much_of_everything).trace_hash == one.trace_hash);
   }
-  CHECK(hashes.size() > 50);  // few end before anything was drawn
+  CHECK(hashes.size() > 50);  // few runs end before the first draw
 }
 
-TEST_CASE("sim: choices that are used up are harmless, and none at all are not a seed") {
+TEST_CASE("sim: exhausted choices are harmless, and empty choices are not a seed") {
   static constexpr std::uint8_t bytes[] = {0};
   sim::options o = with_seed(99);
   o.faults = all_faults();
@@ -464,12 +464,12 @@ TEST_CASE("sim: choices that are used up are harmless, and none at all are not a
   CHECK(none.ok());
   CHECK(none.trace_hash == zero.trace_hash);
   for (const std::uint8_t c : none.choices) CHECK(c == 0);
-  // Without a fault nothing was different.
+  // Without faults there was no difference.
   o.faults = {};
   CHECK(sim::run(o, much_of_everything).trace_hash == none.trace_hash);
 }
 
-TEST_CASE("sim: what the program draws is in the choices, and is given again") {
+TEST_CASE("sim: the program's random draws are recorded in the choices, and replayed") {
   std::vector<std::size_t> drawn;
   std::string bytes;
   const auto program = [&]() -> task<> {
@@ -514,7 +514,7 @@ TEST_CASE("sim: what the program draws is in the choices, and is given again") {
         }).ok());
 }
 
-TEST_CASE("sim: the program's draws count in the trace") {
+TEST_CASE("sim: the program's random draws change the trace") {
   const auto program = []() -> task<> {
     static_cast<void>(sim::draw(1000));
     co_return;
@@ -535,7 +535,7 @@ task<> request_and_answer(bool& broken) {
   }
 }
 
-TEST_CASE("sim: faults begin and end when the program says so") {
+TEST_CASE("sim: the program can turn faults on and off") {
   bool broken = false;
   CHECK(sim::run({}, [&]() -> task<> {
           co_await request_and_answer(broken);
@@ -552,7 +552,7 @@ TEST_CASE("sim: faults begin and end when the program says so") {
         }).ok());
 }
 
-TEST_CASE("sim: a fault that always happens still lets a program come to its end") {
+TEST_CASE("sim: a program ends even if a fault happens every time") {
   for (int kind = 0; kind < 3; ++kind) {
     sim::options o;
     (kind == 0 ? o.faults.short_io : kind == 1 ? o.faults.would_block : o.faults.interrupted) = 1;
@@ -564,7 +564,7 @@ TEST_CASE("sim: a fault that always happens still lets a program come to its end
   }
 }
 
-TEST_CASE("sim: a link has its latency, each way its own") {
+TEST_CASE("sim: a link has a latency for each direction") {
   CHECK(sim::run({}, []() -> task<> {
           const ip_address client = ip_address::loopback_v4();
           const ip_address host = address("192.0.2.1");
@@ -593,7 +593,7 @@ TEST_CASE("sim: a link has its latency, each way its own") {
           auto end = co_await anyio::as_result(s.receive());
           CHECK(end.error() == errc::end_of_stream);
           CHECK(elapsed() == 30ms);
-          // Refusal takes the way there and back, too.
+          // A refusal travels both ways too.
           const auto port = listener.local_port();
           listener.close();
           auto refused = co_await anyio::as_result(anyio::connect_tcp("192.0.2.1", port));
@@ -602,7 +602,7 @@ TEST_CASE("sim: a link has its latency, each way its own") {
         }).ok());
 }
 
-TEST_CASE("sim: a timeout is met to the millisecond") {
+TEST_CASE("sim: a timeout is exact to the millisecond") {
   CHECK(sim::run({}, []() -> task<> {
           sim::faults slow;
           slow.latency_min = slow.latency_max = 100ms;
@@ -619,7 +619,7 @@ TEST_CASE("sim: a timeout is met to the millisecond") {
         }).ok());
 }
 
-TEST_CASE("sim: a link loses one way alone, and only what is said of it counts there") {
+TEST_CASE("sim: a link can lose datagrams in only one direction, and its own setting applies") {
   CHECK(sim::run({}, []() -> task<> {
           auto a = co_await anyio::create_udp_socket({.local_host = "10.0.0.1"});
           auto b = co_await anyio::create_udp_socket({.local_host = "10.0.0.2"});
@@ -631,7 +631,7 @@ TEST_CASE("sim: a link loses one way alone, and only what is said of it counts t
           co_await b.send_to("kept", a.local_endpoint());
           CHECK((co_await a.receive()).data == "kept");
           CHECK(!co_await anyio::move_on_after(1h, b.receive()));
-          // A whole network that loses everything, but for one link.
+          // A network that loses everything, except on one link.
           sim::set_faults(lossy);
           sim::set_link(address("10.0.0.1"), address("10.0.0.2"), {});
           co_await a.send_to("kept", b.local_endpoint());
@@ -649,7 +649,7 @@ std::vector<std::string> hosts_of(const std::vector<ip_endpoint>& all) {
   return texts;
 }
 
-TEST_CASE("sim: names are what set_name says, localhost is known, others fail") {
+TEST_CASE("sim: names are those of set_name, localhost is known, others fail") {
   using names = std::vector<std::string>;
   CHECK(sim::run({}, []() -> task<> {
           auto unknown = co_await anyio::as_result(anyio::getaddrinfo("host.example", 80));
@@ -689,7 +689,7 @@ TEST_CASE("sim: names are what set_name says, localhost is known, others fail") 
         }).ok());
 }
 
-TEST_CASE("sim: a look-up takes no time but lets others run, and can be withdrawn") {
+TEST_CASE("sim: a look-up takes no time but lets other tasks run, and can be cancelled") {
   CHECK(sim::run({}, []() -> task<> {
           const std::array<ip_address, 1> one{address("10.0.0.1")};
           sim::set_name("host.example", one);
@@ -705,7 +705,7 @@ TEST_CASE("sim: a look-up takes no time but lets others run, and can be withdraw
         }).ok());
 }
 
-TEST_CASE("sim: every unicast address may be bound, and none but these") {
+TEST_CASE("sim: every unicast address can be bound, and no other") {
   CHECK(
       sim::run({}, []() -> task<> {
         for (const char* host :
@@ -743,7 +743,7 @@ TEST_CASE("sim: a raised signal reaches its receivers") {
   CHECK(sim::run({}, []() -> task<> {
           auto one = anyio::signal_receiver::open(SIGTERM, SIGHUP).value();
           auto two = anyio::signal_receiver::open(SIGTERM).value();
-          sim::raise(SIGINT);  // nobody's
+          sim::raise(SIGINT);  // not a local address
           anyio::task_group group;
           group.start_soon([]() -> task<> {
             co_await anyio::sleep(3s);
@@ -761,7 +761,7 @@ TEST_CASE("sim: a raised signal reaches its receivers") {
         }).ok());
 }
 
-TEST_CASE("sim: run_sync runs in place, at a drawn moment") {
+TEST_CASE("sim: run_sync runs in place, at a random moment") {
   std::set<int> turns_seen;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     CHECK(sim::run(with_seed(seed), [&]() -> task<> {
@@ -787,7 +787,7 @@ TEST_CASE("sim: run_sync runs in place, at a drawn moment") {
   CHECK(turns_seen.size() > 3);
 }
 
-TEST_CASE("sim: a withdrawn run_sync is not made, and its errors are raised") {
+TEST_CASE("sim: a destroyed run_sync is not called, and errors of run_sync are raised") {
   bool made = false;
   CHECK(sim::run({}, [&]() -> task<> {
           {
@@ -801,7 +801,7 @@ TEST_CASE("sim: a withdrawn run_sync is not made, and its errors are raised") {
           co_await anyio::sleep(1s);
           CHECK(!made);
         }).ok());
-  // Nor if the run ends before.
+  // Also if the run ends before.
   CHECK(sim::run({}, [&]() -> task<> {
           anyio::to_thread::run_sync([&] { made = true; }).start([](anyio::result<void>) { CHECK(false); });
           co_return;
@@ -815,7 +815,7 @@ TEST_CASE("sim: a withdrawn run_sync is not made, and its errors are raised") {
 #endif
 }
 
-TEST_CASE("sim: the loop has no descriptor of its own, and its clock is virtual") {
+TEST_CASE("sim: the loop has no native handle, and its clock is virtual") {
   CHECK(sim::run({}, []() -> task<> {
           CHECK(anyio::loop::current().native_handle() == -1);
           const anyio::time_point begun = anyio::now();
@@ -828,7 +828,7 @@ TEST_CASE("sim: the loop has no descriptor of its own, and its clock is virtual"
         }).ok());
 }
 
-TEST_CASE("sim: runs nest, and run beside a real loop and inside its callbacks") {
+TEST_CASE("sim: runs can be nested, and run beside a real loop and inside its callbacks") {
   anyio::loop real;
   CHECK(sim::run({}, seven).ok());
   CHECK(&anyio::loop::current() == &real);
@@ -849,12 +849,12 @@ TEST_CASE("sim: runs nest, and run beside a real loop and inside its callbacks")
   CHECK((inner && inner->ok() && inner->virtual_time == 1h));
   CHECK(&anyio::loop::current() == &real);
   CHECK(anyio::now() - real_time < 1min);
-  // Afterwards the real loop's sockets are real again.
+  // Afterwards sockets of the real loop are real again.
   auto pair = anyio::create_unix_stream_pair();
   CHECK((pair && pair->first.native_handle() < 1 << 30));
 }
 
-TEST_CASE("sim: memory streams meet short transfers, too") {
+TEST_CASE("sim: memory streams meet short transfers too") {
   sim::options o;
   o.faults.short_io = 1;
   static constexpr std::uint8_t harmless = 0;
@@ -868,14 +868,14 @@ TEST_CASE("sim: memory streams meet short transfers, too") {
         }).ok());
 }
 
-TEST_CASE("sim: drawing outside a run is a mistake") {
+TEST_CASE("sim: a random draw outside a run is an error") {
   if (!support::asserts) return;
   CHECK(support::dies([] { static_cast<void>(sim::draw(3)); }));
 }
 
 #if defined(__linux__)
-/// From here on this process ends if it asks the kernel for anything to do with descriptors, waiting or
-/// threads. False if it cannot be had.
+/// From here on this process ends if it makes a system call for descriptors, waiting or threads. False if
+/// that cannot be set up.
 bool forbid_system_calls() {
   constexpr long forbidden[] = {
     SYS_socket,
@@ -930,14 +930,14 @@ bool forbid_system_calls() {
          ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
-TEST_CASE("sim: the kernel is not asked for anything") {
+TEST_CASE("sim: no system call is made") {
   constexpr int cannot_be_had = 2;
   for (const bool asks : {false, true}) {
     const pid_t child = ::fork();
     if (child == 0) {
       ::signal(SIGSYS, SIG_DFL);
       if (!forbid_system_calls()) ::_exit(cannot_be_had);
-      if (asks) {  // that the trap is set
+      if (asks) {  // that the filter is active
         const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
         ::_exit(fd >= 0 ? 0 : 1);
       }
@@ -963,7 +963,7 @@ TEST_CASE("sim: the kernel is not asked for anything") {
 
 // --- fuzzing
 
-TEST_CASE("sim: a fuzz body runs, and aborts at a finding alone") {
+TEST_CASE("sim: a fuzz body runs, and aborts only at a finding") {
   static constexpr std::uint8_t bytes[] = {0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9, 200, 100, 50};
   CHECK(sim::fuzz(bytes, sizeof bytes, much_of_everything) == 0);
   CHECK(sim::fuzz(nullptr, 0, much_of_everything) == 0);

@@ -1,5 +1,5 @@
-// What every byte stream does, checked on streams of a simulation: with each kind of trouble, for each
-// system's ways, with both faces, and each time twice, since the same seed must give the same run.
+// The behaviour of every byte stream, checked on streams of a simulation: with each kind of fault, for each
+// system's variant, in both forms of use, and each time twice, since the same seed must repeat the same run.
 #include "support/conformance.hpp"
 
 #include <sys/socket.h>
@@ -14,7 +14,7 @@ using namespace std::chrono_literals;
 using conformance::ends;
 namespace sim = anyio::sim;
 
-/// Small windows, so that little clogs a stream.
+/// Small windows, so that few bytes block a stream.
 constexpr int window = 4096;
 
 template <class Stream>
@@ -105,7 +105,7 @@ void run_checks(const sim::options& options, std::size_t bulk) {
     CAPTURE(title);
     const bool is_linux = options.profile == sim::profile::linux_;
     if (Maker::loses_at_reset && !is_linux && title.find("before a reset") != std::string::npos) continue;
-    // Its task that never rests leaves no time for the way.
+    // Its task that never waits leaves no time for the network.
     if (options.faults.latency_max > 0ns && title.starts_with("A5")) continue;
     const std::uint64_t first = run_check<Maker, Face>(one.check, options, bulk);
     const std::uint64_t second = run_check<Maker, Face>(one.check, options, bulk);
@@ -113,8 +113,8 @@ void run_checks(const sim::options& options, std::size_t bulk) {
   }
 }
 
-/// Under the ways of all systems, from a seed, or from choices that are used up: then every chance that is
-/// less than certain goes well, and what is shortened is one byte long.
+/// With the variants of all systems, from a seed, or from exhausted choices: then every event that is less
+/// than certain does not happen, and shortened calls move one byte.
 template <class Maker>
 void run_all(const sim::faults& faults, int seeds, std::size_t bulk = Maker::bulk) {
   static constexpr std::uint8_t none = 0;
@@ -137,11 +137,11 @@ void run_all(const sim::faults& faults, int seeds, std::size_t bulk = Maker::bul
   }
 }
 
-TEST_CASE_TEMPLATE("sim: streams without trouble", Maker, tcp, unix_socket, memory, buffered_tcp) {
+TEST_CASE_TEMPLATE("sim: streams without faults", Maker, tcp, unix_socket, memory, buffered_tcp) {
   run_all<Maker>({}, 1);
 }
 
-TEST_CASE_TEMPLATE("sim: streams that do less than they could", Maker, tcp, unix_socket, memory,
+TEST_CASE_TEMPLATE("sim: streams with short reads and writes", Maker, tcp, unix_socket, memory,
                    buffered_tcp) {
   sim::faults f;
   f.short_io = f.would_block = 0.3;
@@ -149,20 +149,20 @@ TEST_CASE_TEMPLATE("sim: streams that do less than they could", Maker, tcp, unix
   run_all<Maker>(f, 3, 50000);
 }
 
-TEST_CASE_TEMPLATE("sim: streams that refuse each first time", Maker, tcp, unix_socket, memory,
+TEST_CASE_TEMPLATE("sim: streams whose first attempts would block", Maker, tcp, unix_socket, memory,
                    buffered_tcp) {
   sim::faults f;
   f.short_io = f.would_block = f.interrupted = 1;
   run_all<Maker>(f, 1, 20000);
 }
 
-TEST_CASE_TEMPLATE("sim: streams of one byte at a time", Maker, tcp, unix_socket, memory, buffered_tcp) {
+TEST_CASE_TEMPLATE("sim: streams with one byte per call", Maker, tcp, unix_socket, memory, buffered_tcp) {
   sim::faults f;
   f.short_io = 1;
   run_all<Maker>(f, 0, 5000);
 }
 
-TEST_CASE_TEMPLATE("sim: streams over a long way", Maker, tcp, buffered_tcp) {
+TEST_CASE_TEMPLATE("sim: streams with a high latency", Maker, tcp, buffered_tcp) {
   sim::faults f;
   f.latency_min = 1ms;
   f.latency_max = 20ms;

@@ -1,4 +1,4 @@
-// What a kernel guarantees, kept by the simulated network, as programs see it.
+// Guarantees of a kernel, kept by the simulated network, as programs see them.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -64,7 +64,7 @@ sim::faults dead_way() {
 
 // --- ends and resets
 
-TEST_CASE("sim network: closing with unread data resets the connection, bytes before it come first") {
+TEST_CASE("sim network: closing with unread data resets the connection, after the bytes before it") {
   for (const sim::profile profile : profiles) {
     check(
         [profile]() -> task<> {
@@ -78,7 +78,7 @@ TEST_CASE("sim network: closing with unread data resets the connection, bytes be
             CHECK(first.value_or("") == "before the reset");
             first = co_await anyio::as_result(c.client.receive());
           }
-          CHECK(first.error() == errc::broken_resource);  // the BSDs drop what was not read
+          CHECK(first.error() == errc::broken_resource);  // the BSDs drop unread bytes
           CHECK(first.error() == std::errc::connection_reset);
           const auto again = co_await anyio::as_result(c.client.receive());
           CHECK(again.error() == errc::broken_resource);
@@ -89,7 +89,7 @@ TEST_CASE("sim network: closing with unread data resets the connection, bytes be
   }
 }
 
-TEST_CASE("sim network: closing in order ends the other end, and sending to it then is reset") {
+TEST_CASE("sim network: an orderly close is the peer's end, and sending to it later is a reset") {
   check([]() -> task<> {
     connection c;
     co_await connect_both(c);
@@ -102,11 +102,11 @@ TEST_CASE("sim network: closing in order ends the other end, and sending to it t
     auto sent = co_await anyio::as_result(c.client.send("does not"));
     CHECK(sent.error() == errc::broken_resource);
     end = co_await anyio::as_result(c.client.receive());
-    CHECK(end.error() == errc::end_of_stream);  // which has been told
+    CHECK(end.error() == errc::end_of_stream);  // already reported
   });
 }
 
-TEST_CASE("sim network: what is on its way when its receiver closes resets the sender") {
+TEST_CASE("sim network: bytes in flight when their receiver closes reset the sender") {
   sim::faults slow;
   slow.latency_min = slow.latency_max = 10ms;
   check(
@@ -123,7 +123,7 @@ TEST_CASE("sim network: what is on its way when its receiver closes resets the s
       sim::profile::linux_, slow);
 }
 
-TEST_CASE("sim network: a half-closed connection carries the other direction") {
+TEST_CASE("sim network: a half-closed connection still carries the other direction") {
   check([]() -> task<> {
     connection c;
     co_await connect_both(c);
@@ -141,7 +141,7 @@ TEST_CASE("sim network: a half-closed connection carries the other direction") {
   });
 }
 
-TEST_CASE("sim network: a full window waits for its receiver") {
+TEST_CASE("sim network: a send waits while the receiver's window is full") {
   check([]() -> task<> {
     connection c;
     co_await connect_both(c);
@@ -163,7 +163,7 @@ TEST_CASE("sim network: a full window waits for its receiver") {
   });
 }
 
-TEST_CASE("sim network: aclose of an end that is not read does not reset") {
+TEST_CASE("sim network: aclose with unread input does not reset the connection") {
   check([]() -> task<> {
     connection c;
     co_await connect_both(c);
@@ -181,7 +181,7 @@ TEST_CASE("sim network: aclose of an end that is not read does not reset") {
 
 // --- connecting
 
-TEST_CASE("sim network: connecting where nobody listens is refused") {
+TEST_CASE("sim network: connecting without a listener is refused") {
   check([]() -> task<> {
     auto tcp = co_await anyio::as_result(anyio::connect_tcp("127.0.0.1", 9));
     CHECK(tcp.error() == errc::os_error);
@@ -190,7 +190,7 @@ TEST_CASE("sim network: connecting where nobody listens is refused") {
     CHECK(missing.error() == std::errc::no_such_file_or_directory);
     auto abstract = co_await anyio::as_result(anyio::connect_unix(std::string_view("\0none", 5)));
     CHECK(abstract.error() == std::errc::connection_refused);
-    // Of several listeners the one at the address itself has it, and those at none in particular else.
+    // Of several listeners the one at the exact address is chosen, and the others accept nothing.
     auto any = tcp_listener::open({ip_address::any_v4(), 80}, {.reuse_port = true}).value();
     auto special = tcp_listener::open({address("10.0.0.1"), 80}, {.reuse_port = true}).value();
     auto a = co_await anyio::connect_tcp("10.0.0.1", 80);
@@ -220,7 +220,7 @@ task<> count_received(anyio::udp_socket& s, int& count) {
   }
 }
 
-TEST_CASE("sim network: listeners that share a port take turns") {
+TEST_CASE("sim network: listeners that share a port alternate") {
   check([]() -> task<> {
     for (const char* host : {"127.0.0.1", "::1"}) {
       const ip_endpoint at{address(host), 80};
@@ -236,7 +236,7 @@ TEST_CASE("sim network: listeners that share a port take turns") {
       }
       CHECK(counts[0] == 3);
       CHECK(counts[1] == 3);
-      // One that is gone gets none.
+      // A closed one gets none.
       accepting.cancel();
       two.close();
       auto s = co_await anyio::connect_tcp(at);
@@ -245,7 +245,7 @@ TEST_CASE("sim network: listeners that share a port take turns") {
   });
 }
 
-TEST_CASE("sim network: UDP sockets that share a port each have their senders") {
+TEST_CASE("sim network: UDP sockets that share a port each have their own senders") {
   check([]() -> task<> {
     const ip_endpoint at{ip_address::loopback_v4(), 5000};
     auto one = anyio::udp_socket::open(at, {.reuse_port = true}).value();
@@ -260,7 +260,7 @@ TEST_CASE("sim network: UDP sockets that share a port each have their senders") 
       for (int n = 0; n < 3; ++n) co_await s.send("x");
       co_await anyio::sleep(1ms);
       const int to_one = counts[0] - before[0];
-      CHECK((to_one == 0 || to_one == 3));  // all of a sender's to one socket
+      CHECK((to_one == 0 || to_one == 3));  // all datagrams of one sender go to one socket
       CHECK(counts[0] + counts[1] == 3 * (i + 1));
     }
     CHECK(counts[0] != 0);
@@ -269,7 +269,7 @@ TEST_CASE("sim network: UDP sockets that share a port each have their senders") 
   });
 }
 
-TEST_CASE("sim network: a dual-stack listener takes both families") {
+TEST_CASE("sim network: a dual-stack listener accepts both families") {
   check([]() -> task<> {
     auto l = co_await anyio::create_tcp_listener();
     auto v4 = co_await anyio::connect_tcp("127.0.0.1", l.local_port());
@@ -286,7 +286,7 @@ TEST_CASE("sim network: a dual-stack listener takes both families") {
   });
 }
 
-TEST_CASE("sim network: a TCP connection waits for a full backlog, and gives up after a while") {
+TEST_CASE("sim network: a TCP connect waits while the backlog is full, and fails after a while") {
   check([]() -> task<> {
     auto l = co_await anyio::create_tcp_listener({.local_host = "127.0.0.1", .backlog = 1});
     std::vector<tcp_stream> served;
@@ -317,7 +317,7 @@ TEST_CASE("sim network: a TCP connection waits for a full backlog, and gives up 
   });
 }
 
-TEST_CASE("sim network: a full UNIX backlog is waited out, or refused on the BSDs") {
+TEST_CASE("sim network: a connect waits while the UNIX backlog is full, or is refused on the BSDs") {
   for (const sim::profile profile : profiles) {
     check(
         [profile]() -> task<> {
@@ -345,7 +345,7 @@ TEST_CASE("sim network: a full UNIX backlog is waited out, or refused on the BSD
   }
 }
 
-TEST_CASE("sim network: connecting over a dead way takes a while, and then is timed out") {
+TEST_CASE("sim network: connecting over a dead link times out after a while") {
   for (const sim::profile profile : profiles) {
     check(
         [profile]() -> task<> {
@@ -363,7 +363,7 @@ TEST_CASE("sim network: connecting over a dead way takes a while, and then is ti
           sim::set_link(address("192.0.2.1"), ip_address::loopback_v4(), dead_way());
           co_await connect();
           CHECK(!co_await anyio::move_on_after(30s, l.accept()));
-          // One that is mended is found at the next try, of 1, 3, 7, 15 seconds.
+          // A recovered link is found at the next retry, after 1, 3, 7, 15 seconds.
           anyio::task_group group;
           group.start_soon([]() -> task<> {
             co_await anyio::sleep(10s);
@@ -378,7 +378,7 @@ TEST_CASE("sim network: connecting over a dead way takes a while, and then is ti
   }
 }
 
-TEST_CASE("sim network: a connection withdrawn before it is heard of ends at the listener's side") {
+TEST_CASE("sim network: a connect destroyed before its completion ends at the listener's side") {
   sim::faults slow;
   slow.latency_min = slow.latency_max = 50ms;
   check(
@@ -414,7 +414,7 @@ TEST_CASE("sim network: a connection that was reset before it is accepted") {
   }
 }
 
-TEST_CASE("sim network: a listener that closes resets what it has not accepted") {
+TEST_CASE("sim network: a closed listener resets connections that it has not accepted") {
   check([]() -> task<> {
     auto l = co_await anyio::create_tcp_listener({.local_host = "127.0.0.1"});
     auto c = co_await anyio::connect_tcp("127.0.0.1", l.local_port());
@@ -429,9 +429,9 @@ TEST_CASE("sim network: a listener that closes resets what it has not accepted")
   });
 }
 
-// --- dead ways
+// --- dead links
 
-TEST_CASE("sim network: over a way that dies, and is mended, all arrives in order") {
+TEST_CASE("sim network: all bytes arrive in order over a link that fails and recovers") {
   sim::faults slow;
   slow.latency_max = 5ms;
   check(
@@ -458,7 +458,7 @@ TEST_CASE("sim network: over a way that dies, and is mended, all arrives in orde
       sim::profile::linux_, slow);
 }
 
-TEST_CASE("sim network: who sends over a way that stays dead is told after a quarter of an hour") {
+TEST_CASE("sim network: sending over a dead link fails after a quarter of an hour") {
   check([]() -> task<> {
     connection c;
     co_await connect_both(c);
@@ -471,7 +471,7 @@ TEST_CASE("sim network: who sends over a way that stays dead is told after a qua
     CHECK(anyio::now() - begun == 924600ms);
     const auto sent = co_await anyio::as_result(c.client.send("x"));
     CHECK(sent.error() == errc::broken_resource);
-    // The other end has heard nothing, and does not know.
+    // The other end was told nothing, and does not know.
     CHECK(!co_await anyio::move_on_after(1h, c.server.receive()));
     c.client.close();
     CHECK(!co_await anyio::move_on_after(1h, c.server.receive()));
@@ -482,7 +482,7 @@ TEST_CASE("sim network: who sends over a way that stays dead is told after a qua
   });
 }
 
-TEST_CASE("sim network: over a dead way a full window blocks, and closing is not heard of") {
+TEST_CASE("sim network: over a dead link a full window blocks, and the peer does not see a close") {
   check([]() -> task<> {
     connection c;
     co_await connect_both(c);
@@ -492,7 +492,7 @@ TEST_CASE("sim network: over a dead way a full window blocks, and closing is not
     CHECK(sent.error() == errc::timed_out);
     c.client.close();
     CHECK(!co_await anyio::move_on_after(1min, c.server.receive()));
-    sim::heal();  // the sender's side goes on by itself
+    sim::heal();  // the sender's side continues by itself
     std::size_t total = 0;
     for (;;) {
       auto r = co_await anyio::as_result(c.server.receive());
@@ -509,7 +509,7 @@ TEST_CASE("sim network: over a dead way a full window blocks, and closing is not
 
 // --- order
 
-TEST_CASE("sim network: latency, loss and all else keep a stream's order") {
+TEST_CASE("sim network: latency, loss and other faults keep a stream's order") {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     sim::options o;
     o.seed = seed;
@@ -543,7 +543,7 @@ TEST_CASE("sim network: latency, loss and all else keep a stream's order") {
   }
 }
 
-TEST_CASE("sim network: IP datagrams are lost, doubled and reordered, UNIX datagrams are not") {
+TEST_CASE("sim network: IP datagrams are lost, duplicated and reordered, UNIX datagrams are not") {
   bool lost = false;
   bool doubled = false;
   bool reordered = false;
@@ -589,7 +589,8 @@ TEST_CASE("sim network: stale socket files are replaced, live ones are not") {
           auto first = co_await anyio::create_unix_listener("/run/a.sock", {.mode = 0600});
           auto taken = co_await anyio::as_result(anyio::create_unix_listener("/run/a.sock"));
           CHECK(taken.error() == std::errc::address_in_use);
-          // So is one whose backlog is full, which two of the three systems call refused.
+          // A socket with a full backlog is in use too, although two of the three systems refuse the
+          // connection.
           auto full = co_await anyio::create_unix_listener("/run/full.sock", {.backlog = 0});
           auto waiting = co_await anyio::connect_unix("/run/full.sock");
           taken = co_await anyio::as_result(anyio::create_unix_listener("/run/full.sock"));
@@ -608,7 +609,7 @@ TEST_CASE("sim network: stale socket files are replaced, live ones are not") {
           second.close();
           const auto none = co_await anyio::as_result(anyio::connect_unix("/run/a.sock"));
           CHECK(none.error() == std::errc::no_such_file_or_directory);
-          // A datagram socket of the same path is live, too.
+          // A datagram socket at the same path is in use too.
           auto d = co_await anyio::create_unix_datagram_socket({.local_path = "/run/a.sock"});
           taken = co_await anyio::as_result(anyio::create_unix_listener("/run/a.sock"));
           CHECK(taken.error() == std::errc::address_in_use);
@@ -620,7 +621,7 @@ TEST_CASE("sim network: stale socket files are replaced, live ones are not") {
   }
 }
 
-TEST_CASE("sim network: abstract names are Linux's alone, and leave nothing behind") {
+TEST_CASE("sim network: abstract names exist only on Linux, and leave no file") {
   check([]() -> task<> {
     const std::string_view name("\0some\0name", 10);
     for (int i = 0; i < 2; ++i) {
@@ -638,7 +639,7 @@ TEST_CASE("sim network: abstract names are Linux's alone, and leave nothing behi
 
 // --- datagrams
 
-TEST_CASE("sim network: datagrams keep their boundaries, empty ones too, and are cut to the room") {
+TEST_CASE("sim network: datagrams keep their boundaries, empty ones too, and are truncated to the buffer") {
   check([]() -> task<> {
     for (const char* host : {"127.0.0.1", "::1"}) {
       auto a = co_await anyio::create_udp_socket({.local_host = host});
@@ -677,7 +678,7 @@ TEST_CASE("sim network: datagrams keep their boundaries, empty ones too, and are
   });
 }
 
-TEST_CASE("sim network: a connected UDP socket is told once of a refusal, and goes on") {
+TEST_CASE("sim network: a connected UDP socket reports a refusal once, and stays usable") {
   check([]() -> task<> {
     auto gone = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
     const ip_endpoint there = gone.local_endpoint();
@@ -697,7 +698,7 @@ TEST_CASE("sim network: a connected UDP socket is told once of a refusal, and go
     CHECK(p.data == "heard");
     co_await again.send_to("back", p.sender);
     CHECK(co_await c.receive() == "back");
-    // It hears of nobody else, and one that is not connected is told of nothing.
+    // It receives from no other peer, and an unconnected socket is told of no refusal.
     auto other = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
     co_await other.send_to("x", c.local_endpoint());
     CHECK(!co_await anyio::move_on_after(1s, c.receive()));
@@ -706,7 +707,7 @@ TEST_CASE("sim network: a connected UDP socket is told once of a refusal, and go
   });
 }
 
-TEST_CASE("sim network: a full queue of UNIX datagrams is waited for, connected or not") {
+TEST_CASE("sim network: a send waits while the UNIX datagram queue is full, connected or not") {
   for (const sim::profile profile : profiles) {
     check(
         []() -> task<> {
@@ -740,7 +741,7 @@ TEST_CASE("sim network: a full queue of UNIX datagrams is waited for, connected 
   }
 }
 
-TEST_CASE("sim network: groups are joined and left, and hear themselves unless told not to") {
+TEST_CASE("sim network: groups are joined and left, and loop back unless disabled") {
   check([]() -> task<> {
     for (const bool v6 : {false, true}) {
       const ip_address group = address(v6 ? "ff02::1234" : "239.1.2.3");
@@ -769,7 +770,7 @@ TEST_CASE("sim network: groups are joined and left, and hear themselves unless t
   });
 }
 
-TEST_CASE("sim network: broadcasting has to be asked for") {
+TEST_CASE("sim network: broadcast must be enabled") {
   check([]() -> task<> {
     auto a = co_await anyio::create_udp_socket({.family = AF_INET, .reuse_port = true});
     const ip_endpoint all{ip_address::v4(0xffffffff), a.local_endpoint().port};
@@ -787,7 +788,7 @@ TEST_CASE("sim network: broadcasting has to be asked for") {
   });
 }
 
-TEST_CASE("sim network: batches go datagram by datagram") {
+TEST_CASE("sim network: batches are sent datagram by datagram") {
   sim::faults f;
   f.would_block = f.interrupted = 0.3;
   check(
@@ -821,9 +822,9 @@ TEST_CASE("sim network: batches go datagram by datagram") {
       sim::profile::linux_, f);
 }
 
-// --- descriptors that are passed
+// --- passed descriptors
 
-TEST_CASE("sim network: passed descriptors come with their bytes, which end a read") {
+TEST_CASE("sim network: passed descriptors arrive with their bytes, and end a read") {
   check([]() -> task<> {
     auto way = unix_pair();
     auto passed = unix_pair();
@@ -837,7 +838,7 @@ TEST_CASE("sim network: passed descriptors come with their bytes, which end a re
     auto rest = co_await way.second.receive_fds(100, 4);
     CHECK(rest.data == "ef");
     CHECK(rest.fds.empty());
-    // It is the same socket as long as one of its descriptors is open.
+    // It stays the same socket while one of its descriptors is open.
     passed.first.close();
     auto again = unix_stream::from_fd(m.fds[0].release()).value();
     co_await again.send("by another number");
@@ -848,7 +849,7 @@ TEST_CASE("sim network: passed descriptors come with their bytes, which end a re
   });
 }
 
-TEST_CASE("sim network: descriptors that do not fit, or come with a plain receive, are closed") {
+TEST_CASE("sim network: descriptors without room, or in a plain receive, are closed") {
   check([]() -> task<> {
     for (int kind = 0; kind < 3; ++kind) {
       auto way = unix_pair();
@@ -873,7 +874,7 @@ TEST_CASE("sim network: descriptors that do not fit, or come with a plain receiv
   });
 }
 
-TEST_CASE("sim network: a socket that is on its way to itself leaves nothing behind") {
+TEST_CASE("sim network: a socket sent to itself leaks nothing") {
   check([]() -> task<> {
     auto way = unix_pair();
     const int fds[] = {way.second.native_handle(), way.first.native_handle()};
@@ -881,7 +882,7 @@ TEST_CASE("sim network: a socket that is on its way to itself leaves nothing beh
   });
 }
 
-TEST_CASE("sim network: many descriptors go in one message") {
+TEST_CASE("sim network: one message carries many descriptors") {
   check([]() -> task<> {
     auto way = unix_pair();
     auto passed = unix_pair();
@@ -898,9 +899,9 @@ TEST_CASE("sim network: many descriptors go in one message") {
   });
 }
 
-// --- numbers
+// --- descriptor numbers
 
-TEST_CASE("sim network: the lowest free number is used first, and old news does not reach it") {
+TEST_CASE("sim network: the lowest free number is used first, and receives no stale events") {
   check([]() -> task<> {
     constexpr int first = 1 << 30;
     auto a = unix_pair();

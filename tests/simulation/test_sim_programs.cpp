@@ -1,5 +1,5 @@
-// Whole programs in a simulation: connecting to hosts of many addresses, serving when descriptors run out,
-// and conversations under every kind of trouble.
+// Whole programs in a simulation: connecting to hosts with many addresses, serving when descriptors run out,
+// and conversations under every kind of fault.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -39,7 +39,7 @@ struct host {
   std::chrono::milliseconds way = 0ms;  // there and back
 };
 
-/// Reads the calls of a run: when each connect began, and what became of the descriptors.
+/// Reads the calls of a run: when each connect began, and what happened to the descriptors.
 struct call {
   std::chrono::nanoseconds at;
   std::string text;
@@ -70,7 +70,7 @@ struct outcome {
   std::optional<anyio::error> failure;
   std::string winner;
   std::chrono::nanoseconds took{};
-  int served = 0;  // connections that listeners got and that were not ended from afar
+  int served = 0;  // connections that listeners accepted and that the peer did not end
 };
 
 constexpr std::uint16_t port = 4433;
@@ -91,7 +91,7 @@ void set_up(const std::vector<host>& hosts, std::list<tcp_listener>& listeners) 
   sim::set_name("host.example", all);
 }
 
-/// How many of the connections are still open at this end.
+/// The number of the connections still open at this end.
 task<int> count_open(std::list<tcp_listener>& listeners) {
   int open = 0;
   for (tcp_listener& l : listeners) {
@@ -126,7 +126,7 @@ outcome connect(const std::vector<host>& hosts, anyio::tcp_connect_options optio
     } else {
       out.failure = r.error();
     }
-    co_await anyio::sleep(1h);  // those that lost are on their way still
+    co_await anyio::sleep(1h);  // the other attempts are still under way
     out.served = co_await count_open(listeners);
   });
   const std::string message = out.report.message().substr(0, 200);
@@ -135,7 +135,7 @@ outcome connect(const std::vector<host>& hosts, anyio::tcp_connect_options optio
   return out;
 }
 
-TEST_CASE("sim programs: each address has its head start, to the millisecond") {
+TEST_CASE("sim programs: each address has its head start, exact to the millisecond") {
   const outcome o = connect({{"2001:db8::1", answer::silent},
                              {"10.0.0.1", answer::silent},
                              {"2001:db8::2", answer::silent},
@@ -155,7 +155,7 @@ TEST_CASE("sim programs: the head start is an option") {
   CHECK(connects() == times{0, 0, 0});
 }
 
-TEST_CASE("sim programs: families take turns, in the resolver's order") {
+TEST_CASE("sim programs: families alternate, in the resolver's order") {
   CHECK(connect({{"2001:db8::1", answer::refuses},
                  {"2001:db8::2", answer::connects},
                  {"10.0.0.1", answer::connects}})
@@ -166,19 +166,19 @@ TEST_CASE("sim programs: families take turns, in the resolver's order") {
           .winner == "2001:db8::1");
 }
 
-TEST_CASE("sim programs: a refusal begins the next attempt at once, whenever it comes") {
+TEST_CASE("sim programs: a refusal starts the next attempt at once, whenever it arrives") {
   const outcome o = connect({{"10.0.0.1", answer::refuses, 30ms},
                              {"10.0.0.2", answer::refuses, 300ms},
                              {"10.0.0.3", answer::silent},
                              {"10.0.0.4", answer::connects, 20ms}});
-  // The second is refused at 330, 50 after the third has begun.
+  // The second attempt is refused at 330, 50 after the third has begun.
   CHECK(connects() == times{0, 30, 280, 330});
   CHECK(o.took == 350ms);
   CHECK(o.winner == "10.0.0.4");
   CHECK(o.served == 1);
 }
 
-TEST_CASE("sim programs: a slow one that was begun first may still win") {
+TEST_CASE("sim programs: a slow attempt that started first may still win") {
   const outcome o = connect({{"10.0.0.1", answer::connects, 400ms}, {"10.0.0.2", answer::connects, 160ms}});
   CHECK(o.winner == "10.0.0.1");
   CHECK(o.took == 400ms);
@@ -190,7 +190,7 @@ TEST_CASE("sim programs: a slow one that was begun first may still win") {
   CHECK(other.served == 1);
 }
 
-TEST_CASE("sim programs: of those that win at the same moment one survives") {
+TEST_CASE("sim programs: if several attempts win at the same moment, one survives") {
   std::vector<std::string> winners;
   for (std::uint64_t seed = 0; seed < 30; ++seed) {
     const outcome o = connect({{"10.0.0.1", answer::connects, 500ms},
@@ -202,12 +202,12 @@ TEST_CASE("sim programs: of those that win at the same moment one survives") {
     CHECK(connects().size() == 2);
     winners.push_back(o.winner);
   }
-  // Which one that is depends on the order in which they are heard of.
+  // The order in which their results are reported decides which one wins.
   CHECK(std::count(winners.begin(), winners.end(), "10.0.0.1") > 0);
   CHECK(std::count(winners.begin(), winners.end(), "2001:db8::3") > 0);
 }
 
-TEST_CASE("sim programs: when all fail it is the error of the first one tried") {
+TEST_CASE("sim programs: if all attempts fail, the error is that of the first address tried") {
   outcome o = connect({{"10.0.0.1", answer::silent}, {"10.0.0.2", answer::refuses, 10ms}});
   CHECK((o.failure && *o.failure == std::errc::timed_out));
   CHECK(o.took == 127s);
@@ -219,7 +219,7 @@ TEST_CASE("sim programs: when all fail it is the error of the first one tried") 
   CHECK(connects().empty());
 }
 
-TEST_CASE("sim programs: a connect may be withdrawn at every moment, and leaves nothing") {
+TEST_CASE("sim programs: a connect destroyed at any moment leaks nothing") {
   const std::vector<host> hosts{{"10.0.0.1", answer::connects, 340ms},
                                 {"2001:db8::1", answer::refuses, 20ms},
                                 {"10.0.0.2", answer::silent},
@@ -235,7 +235,7 @@ TEST_CASE("sim programs: a connect may be withdrawn at every moment, and leaves 
   }
 }
 
-/// After each call of a run, in turn, the task that connects is destroyed.
+/// After each call of a run, in turn, the connecting task is destroyed.
 TEST_CASE("sim programs: a connect may be destroyed after any number of turns") {
   int completed = 0;
   for (int turns = 0; turns < 60; ++turns) {
@@ -270,7 +270,7 @@ TEST_CASE("sim programs: a connect may be destroyed after any number of turns") 
 
 // --- serving without descriptors
 
-TEST_CASE("sim programs: a listener outlives ten seconds without descriptors, and does not spin") {
+TEST_CASE("sim programs: a listener works after ten seconds without descriptors, and does not spin") {
   int reported = 0;
   int answered = 0;
   const sim::report r = sim::run({}, [&]() -> task<> {
@@ -288,7 +288,7 @@ TEST_CASE("sim programs: a listener outlives ten seconds without descriptors, an
     for (int i = 0; i < 5; ++i) {
       clients.push_back(co_await anyio::connect_tcp("127.0.0.1", l.local_port()));
       if (i != 1) continue;
-      // From here on nothing new is to be had, for the clients neither.
+      // From here on no new descriptor is available, for the clients neither.
       co_await anyio::sleep(1s);
       sim::faults f;
       f.accept_exhausted = 1;
@@ -299,7 +299,7 @@ TEST_CASE("sim programs: a listener outlives ten seconds without descriptors, an
     }
     for (tcp_stream& c : clients) CHECK(co_await c.receive() == "served");
     clients.clear();
-    // Their way takes longer than it takes to close the door.
+    // The connections take longer than the listener takes to close.
     sim::faults slow;
     slow.latency_min = slow.latency_max = 10ms;
     sim::set_faults(slow);
@@ -324,7 +324,7 @@ TEST_CASE("sim programs: a listener outlives ten seconds without descriptors, an
     co_await group.join();
   });
   CHECK(r.ok());
-  // One for each call of accept.
+  // One entry for each call of accept.
   CHECK(reported >= 50);
   CHECK(reported <= 110);
 }
@@ -397,7 +397,7 @@ task<> echo_program() {
     if (!r) ++conversations_that_failed;
     if (r) CHECK(complete);
   }
-  // Without trouble the next one must succeed, whatever was before.
+  // Without faults the next connection must succeed, whatever happened before.
   sim::heal();
   conversation last;
   bool complete = false;
@@ -408,7 +408,7 @@ task<> echo_program() {
   co_await server.join();
 }
 
-TEST_CASE("sim programs: an echo server under all kinds of trouble, and then without") {
+TEST_CASE("sim programs: an echo server under all kinds of faults, and then without") {
   conversations_that_failed = 0;
   for (std::uint64_t seed = 0; seed < 2000; ++seed) {
     sim::options o;
@@ -427,7 +427,7 @@ TEST_CASE("sim programs: an echo server under all kinds of trouble, and then wit
   CHECK(conversations_that_failed < 3000);
 }
 
-/// A room in which what one says is heard by all others.
+/// A room in which each message is received by all other clients.
 class chat_room {
  public:
   task<> attend(tcp_stream s) {
@@ -443,7 +443,7 @@ class chat_room {
         if (member == &s || std::find(members_.begin(), members_.end(), member) == members_.end()) continue;
         const anyio::permit one_at_a_time = co_await speaking_.acquire();
         if (std::find(members_.begin(), members_.end(), member) == members_.end()) continue;
-        static_cast<void>(co_await anyio::as_result(member->send(text)));  // who is gone hears nothing
+        static_cast<void>(co_await anyio::as_result(member->send(text)));  // a client that left gets nothing
       }
     }
     const anyio::permit nobody_speaks = co_await speaking_.acquire();
@@ -466,7 +466,7 @@ task<> chat_program() {
   std::array<std::vector<std::string>, members> heard;
   std::array<tcp_stream, members> streams;
   for (tcp_stream& s : streams) s = co_await anyio::connect_tcp("localhost", l.local_port());
-  co_await anyio::sleep(1s);  // all are in
+  co_await anyio::sleep(1s);  // all clients have joined
   anyio::task_group talk;
   for (std::size_t i = 0; i < members; ++i) {
     talk.start_soon([&, i]() -> task<> {
@@ -495,11 +495,11 @@ task<> chat_program() {
   co_await server.join();
 }
 
-TEST_CASE("sim programs: in a chat room all is heard by all, whatever the order") {
+TEST_CASE("sim programs: in a chat room all clients receive all messages, in any order") {
   for (std::uint64_t seed = 0; seed < 500; ++seed) {
     sim::options o;
     o.seed = seed;
-    o.faults = trouble(seed & 0x57);  // what breaks connections, or refuses them, is left out
+    o.faults = trouble(seed & 0x57);  // faults that break or refuse connections are left out
     const sim::report r = sim::run(o, chat_program);
     if (r.ok()) continue;
     CAPTURE(seed);

@@ -1,7 +1,7 @@
-// The simulated network against the machine's: the same calls give the same, told by
-// support/system_script. Linux only, whose values and orders it has unless told otherwise.
+// The simulated network compared with the machine's: the same calls have the same results, as recorded by
+// support/system_script. Linux only: the values and orders are Linux's unless stated otherwise.
 //
-// What is known to differ, and is left out of the comparison or told in the same words:
+// Known differences, which are left out of the comparison or recorded with the same text:
 //
 //   numbers of descriptors, ports that the kernel chooses     named by slot and index
 //   EINPROGRESS                                               as success: what comes of it shows
@@ -92,43 +92,43 @@ void same(std::initializer_list<system_op> script) {
 
 // --- TCP
 
-TEST_CASE("as on the system: a TCP connection carries bytes both ways, and its names are known") {
+TEST_CASE("as on the system: a TCP connection carries bytes both ways, and its addresses are known") {
   for (const bool v6 : {false, true})
     same({tcp_pair(0, 1, v6), send(0, 100), send(0, 10), receive(1, 50), peek(1, 200), receive(1, 200),
           send(1, 3), receive(0, 1), receive(0, 5), receive(0, 5), peer_name(1), get(0, so_error), send(0, 0),
           receive(1, 1)});
 }
 
-TEST_CASE("as on the system: half-closing, the end behind the data, and the end again") {
+TEST_CASE("as on the system: half-closing, the end after the data, and the end again") {
   same({tcp_pair(0, 1), send(0, 10), shutdown(0, sending), send(0, 1), receive(1, 3), receive(1, 100),
         receive(1, 1), receive(1, 1), send(1, 5), receive(0, 5), shutdown(1, sending), receive(0, 1),
         peer_name(0), peer_name(1), shutdown(0, sending)});
 }
 
-TEST_CASE("as on the system: closing with nothing unread ends, and sending then resets") {
+TEST_CASE("as on the system: closing without unread bytes is the end, and sending then resets") {
   same({tcp_pair(0, 1), send(0, 10), close(0), receive(1, 100), receive(1, 1), send(1, 5), receive(1, 1),
         send(1, 5), get(1, so_error), peer_name(1)});
 }
 
-TEST_CASE("as on the system: closing with bytes unread resets, behind what was sent") {
+TEST_CASE("as on the system: closing with unread bytes resets, after the bytes sent before") {
   same({tcp_pair(0, 1), send(1, 10), send(0, 20), close(0), peek(1, 5), receive(1, 100), receive(1, 1),
         receive(1, 1), send(1, 1), send(1, 1)});
   same(
       {tcp_pair(0, 1), send(1, 10), close(0), get(1, so_error), get(1, so_error), receive(1, 1), send(1, 1)});
 }
 
-TEST_CASE("as on the system: a linger of no time resets") {
+TEST_CASE("as on the system: a linger time of 0 resets") {
   same({tcp_pair(0, 1), set(0, linger, 1), close(0), receive(1, 1), receive(1, 1)});
   same({tcp_pair(0, 1), set(0, linger, 1), send(0, 10), close(0), receive(1, 100), send(1, 1), send(1, 1)});
 }
 
-TEST_CASE("as on the system: shutting the receiving side leaves what is there, and what comes later") {
+TEST_CASE("as on the system: shutting down the receiving side keeps available and later bytes") {
   same({tcp_pair(0, 1), send(0, 10), shutdown(1, receiving), receive(1, 100), receive(1, 1), send(0, 5),
         receive(1, 9), send(1, 1)});
   same({tcp_pair(0, 1), shutdown(1, both), send(0, 5), send(0, 5), receive(1, 1), receive(1, 1)});
 }
 
-TEST_CASE("as on the system: connecting where nobody listens is refused") {
+TEST_CASE("as on the system: connecting without a listener is refused") {
   for (const std::uint8_t kind : {tcp4, tcp6}) {
     same({open(0, kind), connect(0, loopback, nobody), get(0, so_error), get(0, so_error), receive(0, 1),
           send(0, 1)});
@@ -137,25 +137,25 @@ TEST_CASE("as on the system: connecting where nobody listens is refused") {
   }
 }
 
-TEST_CASE("as on the system: a socket may reach itself") {
+TEST_CASE("as on the system: a socket can connect to itself") {
   same({open(0, tcp4), bind(0, loopback, port_a), connect(0, loopback, port_a), own_name(0), peer_name(0),
         send(0, 10), receive(0, 20), shutdown(0, sending), receive(0, 1)});
 }
 
-TEST_CASE("as on the system: calls before there is a connection") {
+TEST_CASE("as on the system: calls before a connection exists") {
   for (const std::uint8_t kind : {tcp4, tcp6, unix_stream})
     same({open(0, kind), send(0, 1), receive(0, 1), shutdown(0, sending), peer_name(0), own_name(0),
           accept(0, 1), get(0, so_error), close(0), open(0, kind), listen(0, 1), send(0, 1), receive(0, 1),
           accept(0, 1)});
 }
 
-TEST_CASE("as on the system: a backlog of n holds n and one more") {
+TEST_CASE("as on the system: a backlog of n holds n + 1 connections") {
   same({open(0, tcp4), bind(0, loopback, port_a), listen(0, 1), open(1, tcp4), connect(1, loopback, port_a),
         open(2, tcp4), connect(2, loopback, port_a), open(3, tcp4), connect(3, loopback, port_a),
         accept(0, 4), accept(0, 5), accept(0, 5)});
 }
 
-TEST_CASE("as on the system: bytes and a reset may come before a connection is accepted") {
+TEST_CASE("as on the system: bytes and a reset may arrive before accept") {
   same({open(0, tcp4), bind(0, loopback, port_a), listen(0, 3), open(1, tcp4), connect(1, loopback, port_a),
         send(1, 10), close(1), accept(0, 2), receive(2, 100), receive(2, 1)});
   same({open(0, tcp4), bind(0, loopback, port_a), listen(0, 3), open(1, tcp4), connect(1, loopback, port_a),
@@ -164,7 +164,7 @@ TEST_CASE("as on the system: bytes and a reset may come before a connection is a
         close(0), receive(1, 1), receive(1, 1)});
 }
 
-TEST_CASE("as on the system: who may share a port") {
+TEST_CASE("as on the system: which sockets may share a port") {
   same({open(0, tcp4), bind(0, any, port_a), listen(0, 1), open(1, tcp4), bind(1, loopback, port_a),
         open(2, tcp6), bind(2, any, port_a), set(2, v6only, 1), bind(2, any, port_a), set(2, v6only, 0),
         listen(2, 1)});
@@ -175,12 +175,12 @@ TEST_CASE("as on the system: who may share a port") {
         accept(0, 2), own_name(2), peer_name(2), own_name(1), peer_name(1)});
 }
 
-TEST_CASE("as on the system: shutting a listener ends it") {
+TEST_CASE("as on the system: shutting down a listener ends it") {
   same({open(0, tcp4), bind(0, loopback, port_a), listen(0, 3), open(1, tcp4), connect(1, loopback, port_a),
         shutdown(0, sending), shutdown(0, receiving), receive(1, 1), accept(0, 2), own_name(0)});
 }
 
-TEST_CASE("as on the system: options are there or not, and accepted sockets inherit them") {
+TEST_CASE("as on the system: which options exist, and which ones accepted sockets inherit") {
   for (const std::uint8_t kind : {tcp4, tcp6, udp4, udp6, unix_stream, unix_datagram})
     for (std::uint8_t o = 0; o < 10; ++o)
       same({open(0, kind), get(0, o), set(0, o, 1), get(0, o), set(0, o, 0)});
@@ -190,27 +190,27 @@ TEST_CASE("as on the system: options are there or not, and accepted sockets inhe
 
 // --- UNIX streams
 
-TEST_CASE("as on the system: a UNIX listener at a path, abstract too, and the names of both ends") {
+TEST_CASE("as on the system: UNIX listeners with a path and an abstract name, and the names of both ends") {
   for (const std::uint8_t where : {file, abstract})
     same({open(0, unix_stream), bind(0, where, port_a), own_name(0), listen(0, 1), open(1, unix_stream),
           connect(1, where, port_a), accept(0, 2), own_name(1), peer_name(1), own_name(2), peer_name(2),
           send(1, 9), receive(2, 20), close(1), receive(2, 1), send(2, 1)});
 }
 
-TEST_CASE("as on the system: a UNIX connection whose listener is gone") {
+TEST_CASE("as on the system: a UNIX connection whose listener is closed") {
   same({unix_pair(0, 1), own_name(0), peer_name(0), own_name(1), peer_name(1), send(1, 30), send(1, 3),
         peek(0, 31), receive(0, 10), receive(0, 100), set(1, linger, 1), close(1), receive(0, 1),
         send(0, 1)});
 }
 
-TEST_CASE("as on the system: connecting to what is not there, does not listen, or is of another type") {
+TEST_CASE("as on the system: connecting to a missing socket, one that does not listen, or another type") {
   for (const std::uint8_t where : {file, abstract})
     same({open(0, unix_stream), connect(0, where, port_a), open(1, unix_stream), bind(1, where, port_a),
           connect(0, where, port_a), open(2, unix_datagram), connect(2, where, port_a),
           bind(2, where, port_b), connect(0, where, port_b)});
 }
 
-TEST_CASE("as on the system: a socket file stays behind, is refused, and is in the way until it is removed") {
+TEST_CASE("as on the system: a socket file stays, refuses connections, and blocks bind until it is removed") {
   same({open(0, unix_stream), bind(0, file, port_a), listen(0, 1), close(0), open(1, unix_stream),
         connect(1, file, port_a), bind(1, file, port_a), unlink(port_a), unlink(port_a),
         bind(1, file, port_a), bind(1, file, port_a), bind(1, file, port_b), bind(1, abstract, port_b)});
@@ -220,27 +220,27 @@ TEST_CASE("as on the system: a socket file stays behind, is refused, and is in t
         connect(1, file, port_a)});
 }
 
-TEST_CASE("as on the system: a full backlog of a UNIX listener is EAGAIN, until one is accepted") {
+TEST_CASE("as on the system: a full backlog of a UNIX listener is EAGAIN, until a connection is accepted") {
   same({open(0, unix_stream), bind(0, file, port_a), listen(0, 0), open(1, unix_stream),
         connect(1, file, port_a), open(2, unix_stream), connect(2, file, port_a), accept(0, 3),
         connect(2, file, port_a), connect(2, file, port_a), close(0), send(2, 1), receive(2, 1),
         receive(2, 1)});
 }
 
-TEST_CASE("as on the system: closing a UNIX stream with bytes unread is told once") {
+TEST_CASE("as on the system: closing a UNIX stream with unread bytes is reported once") {
   same({pair(0, 1), send(0, 10), close(1), receive(0, 1), receive(0, 1), send(0, 1)});
   same({pair(0, 1), send(0, 10), send(1, 5), close(1), send(0, 1), receive(0, 100), receive(0, 1),
         receive(0, 1)});
   same({pair(0, 1), send(0, 10), close(1), get(0, so_error), receive(0, 1)});
 }
 
-TEST_CASE("as on the system: shutting each side of a UNIX stream") {
+TEST_CASE("as on the system: shutting down each side of a UNIX stream") {
   for (const std::uint8_t how : {receiving, sending, both})
     same({pair(0, 1), send(0, 10), send(1, 10), shutdown(0, how), send(0, 1), send(1, 1), receive(0, 100),
           receive(1, 100), receive(0, 1), receive(1, 1), shutdown(1, how), peer_name(0)});
 }
 
-TEST_CASE("as on the system: descriptors come with the bytes around them") {
+TEST_CASE("as on the system: descriptors arrive with the bytes around them") {
   same({pair(0, 1), pair(2, 3), send(0, 10), pass(0, 2, 10), send(0, 3), take(1, 4, 100, 2), receive(1, 100),
         send(4, 3), receive(3, 10)});
   same({pair(0, 1), pair(2, 3), pass(0, 2, 10), pass(0, 3, 10), take(1, 4, 100, 2), take(1, 5, 100, 2)});
@@ -253,7 +253,7 @@ TEST_CASE("as on the system: a plain receive drops descriptors, and an empty mes
   same({pair(0, 1), pair(2, 3), pass(0, 2, 0), close(2), receive(3, 1), take(1, 4, 10, 2)});
 }
 
-TEST_CASE("as on the system: a descriptor on its way keeps its socket, until the message is lost") {
+TEST_CASE("as on the system: a descriptor in flight keeps its socket open until the message is lost") {
   same({pair(0, 1), pair(2, 3), pass(0, 2, 10), close(2), receive(3, 1), send(3, 5), take(1, 4, 100, 1),
         receive(4, 9)});
   same({pair(0, 1), pair(2, 3), pass(0, 2, 10), close(2), close(1), receive(3, 1)});
@@ -261,7 +261,7 @@ TEST_CASE("as on the system: a descriptor on its way keeps its socket, until the
 
 // --- datagrams
 
-TEST_CASE("as on the system: UDP keeps boundaries, cuts what does not fit, and knows an empty datagram") {
+TEST_CASE("as on the system: UDP keeps boundaries, truncates to the buffer, and allows empty datagrams") {
   for (const std::uint8_t kind : {udp4, udp6})
     same({open(0, kind), bind(0, loopback, port_a), open(1, kind), bind(1, any, port_b),
           send_to(1, loopback, port_a, 100), send_to(1, loopback, port_a, 0),
@@ -269,7 +269,8 @@ TEST_CASE("as on the system: UDP keeps boundaries, cuts what does not fit, and k
           receive(0, 50), receive(0, 50), own_name(1), send(0, 1)});
 }
 
-TEST_CASE("as on the system: a connected UDP socket hears of refusal once, and of nobody else") {
+TEST_CASE(
+    "as on the system: a connected UDP socket reports a refusal once, and receives from no other peer") {
   for (const std::uint8_t kind : {udp4, udp6}) {
     same({open(0, kind), connect(0, loopback, nobody), peer_name(0), send(0, 5), receive(0, 1),
           receive(0, 1)});
@@ -281,7 +282,7 @@ TEST_CASE("as on the system: a connected UDP socket hears of refusal once, and o
   }
 }
 
-TEST_CASE("as on the system: IPv4 through IPv6 sockets") {
+TEST_CASE("as on the system: IPv4 over IPv6 sockets") {
   same({open(0, udp6), bind(0, any, port_a), open(1, udp4), send_to(1, loopback, port_a, 10),
         receive_from(0, 10), send_to(0, mapped, port_a, 3), receive_from(0, 10)});
   same({open(0, udp6), bind(0, loopback, port_a), send_to(0, mapped, port_a, 3), get(0, v6only)});
@@ -290,7 +291,7 @@ TEST_CASE("as on the system: IPv4 through IPv6 sockets") {
         own_name(0)});
 }
 
-TEST_CASE("as on the system: shutting a datagram socket") {
+TEST_CASE("as on the system: shutting down a datagram socket") {
   for (const std::uint8_t how : {receiving, sending, both}) {
     same({open(0, udp4), shutdown(0, how), send_to(0, loopback, nobody, 1), receive(0, 1)});
     same({open(0, udp4), connect(0, loopback, nobody), shutdown(0, how), send(0, 1), receive(0, 1)});
@@ -299,7 +300,7 @@ TEST_CASE("as on the system: shutting a datagram socket") {
   }
 }
 
-TEST_CASE("as on the system: UNIX datagrams by path, their senders' names, and what is not there") {
+TEST_CASE("as on the system: UNIX datagrams by path, their senders' names, and missing paths") {
   for (const std::uint8_t where : {file, abstract})
     same({open(0, unix_datagram), send_to(0, where, port_a, 1), open(1, unix_datagram),
           bind(1, where, port_a), send_to(0, where, port_a, 5), receive_from(1, 10), bind(0, where, port_b),
@@ -307,13 +308,12 @@ TEST_CASE("as on the system: UNIX datagrams by path, their senders' names, and w
           receive_from(1, 3), close(1), send(2, 1), send(2, 1), peer_name(2), send_to(2, where, port_a, 1)});
 }
 
-TEST_CASE("as on the system: a UNIX datagram socket takes from its peer alone") {
+TEST_CASE("as on the system: a connected UNIX datagram socket receives only from its peer") {
   same({datagram_pair(0, 1), open(2, unix_datagram), bind(0, file, port_a), send_to(2, file, port_a, 1),
         connect(2, file, port_a), send(1, 5), receive_from(0, 10)});
 }
 
-TEST_CASE(
-    "as on the system: a UNIX datagram queue is full after eleven, but not between two that are connected") {
+TEST_CASE("as on the system: a UNIX datagram queue is full after 11, but not between two connected sockets") {
   std::vector<system_op> one_way = {open(0, unix_datagram), bind(0, file, port_a), open(1, unix_datagram),
                                     connect(1, file, port_a)};
   std::vector<system_op> two_ways = {datagram_pair(0, 1)};
@@ -332,21 +332,21 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("as on the system: what a UNIX datagram socket has not read is lost with its peer") {
+TEST_CASE("as on the system: unread UNIX datagrams are lost when the connected peer closes") {
   same({datagram_pair(0, 1), send(1, 5), close(1), send(0, 1), receive(0, 10), send(0, 1)});
   same({datagram_pair(0, 1), send(1, 5), close(1), receive(0, 10), receive(0, 10)});
 }
 
-TEST_CASE("as on the system: descriptors with datagrams, and some that have no room") {
+TEST_CASE("as on the system: descriptors with datagrams, also without room for them") {
   same({datagram_pair(0, 1), pair(2, 3), pass(0, 2, 10), pass(0, 2, 0), take(1, 4, 4, 1), take(1, 5, 10, 1),
         send(4, 1)});
   same({datagram_pair(0, 1), pair(2, 3), pass(0, 2, 10, 3), take(1, 4, 10, 2), pass(0, 2, 10),
         take(1, 4, 10, 0)});
 }
 
-// --- scripts of chance
+// --- random scripts
 
-TEST_CASE("as on the system: thousands of scripts of chance") {
+TEST_CASE("as on the system: thousands of random scripts") {
   const support::temp_dir folder;
   constexpr std::uint32_t scripts = 3000;
   std::uint64_t state = 20;

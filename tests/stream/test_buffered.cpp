@@ -75,7 +75,7 @@ TEST_CASE("buffered: bytes, delimiters and lines from one stream") {
   });
 }
 
-TEST_CASE("buffered: receive gives what is buffered first, and then reads once") {
+TEST_CASE("buffered: receive returns buffered bytes first, and then reads once") {
   fixture f;
   f.in.feed_data("fed");
   f.send("sent");
@@ -108,7 +108,7 @@ TEST_CASE("buffered: only one CR before the LF is removed") {
   CHECK(anyio::run(f.in.receive_line()) == "");
 }
 
-TEST_CASE("buffered: a delimiter that comes in pieces is found") {
+TEST_CASE("buffered: a delimiter that arrives in pieces is found") {
   fixture f;
   inbox<std::string> got;
   auto op = f.in.receive_until("abcabd", 100);
@@ -140,17 +140,17 @@ TEST_CASE("buffered: the delimiter is copied") {
   CHECK(got.value->value_or("") == "data");
 }
 
-TEST_CASE("buffered: without a delimiter in max_bytes nothing is lost") {
+TEST_CASE("buffered: if max_bytes contain no delimiter, no byte is lost") {
   fixture f;
   f.send("0123456789|");
   CHECK(outcome(f.in.receive_until("|", 5)).error() == errc::delimiter_not_found);
   CHECK(f.in.buffer() == "01234");
   CHECK(outcome(f.in.receive_until("|", 5)).error() == errc::delimiter_not_found);
-  CHECK(f.in.buffer() == "01234");  // no further than that was read
+  CHECK(f.in.buffer() == "01234");  // only that far was read
   CHECK(anyio::run(f.in.receive_until("|", 11)) == "0123456789");
 }
 
-TEST_CASE("buffered: a delimiter that is buffered counts beyond max_bytes") {
+TEST_CASE("buffered: a delimiter in the buffer is found even beyond max_bytes") {
   fixture f;
   f.in.feed_data("0123456789|x");
   CHECK(anyio::run(f.in.receive_until("|", 2)) == "0123456789");
@@ -158,7 +158,7 @@ TEST_CASE("buffered: a delimiter that is buffered counts beyond max_bytes") {
   CHECK(f.in.buffer() == "x");
 }
 
-TEST_CASE("buffered: sizes that make no sense are invalid") {
+TEST_CASE("buffered: senseless sizes are invalid_argument") {
   fixture f;
   f.in.feed_data("data");
   CHECK(outcome(f.in.receive_until("", 10)).error() == errc::invalid_argument);
@@ -170,7 +170,7 @@ TEST_CASE("buffered: sizes that make no sense are invalid") {
   CHECK(outcome(f.in.receive_until("", 10)).error() == errc::invalid_argument);
 }
 
-TEST_CASE("buffered: exactly nothing is there at once") {
+TEST_CASE("buffered: receiving exactly 0 bytes completes at once") {
   fixture f;
   CHECK(anyio::run(f.in.receive_exactly(0)) == "");
   CHECK(outcome(f.in.receive_exactly(anyio::mutable_buffer())));
@@ -178,7 +178,7 @@ TEST_CASE("buffered: exactly nothing is there at once") {
   CHECK(outcome(f.in.receive_exactly(0)).error() == errc::closed_resource);
 }
 
-TEST_CASE("buffered: a stream that ends early keeps what there was") {
+TEST_CASE("buffered: after an early end the received bytes are kept") {
   fixture f;
   f.send("abc");
   f.a.close();
@@ -198,7 +198,7 @@ TEST_CASE("buffered: a stream that ends early keeps what there was") {
   CHECK(anyio::run(f.in.receive_line()) == "late");
 }
 
-TEST_CASE("buffered: a large read that ends early puts back what lay in the caller's buffer") {
+TEST_CASE("buffered: a large read that ends early puts bytes from the caller's buffer back") {
   fixture f;
   const std::string data = conformance::pattern(20000);
   f.send(data);
@@ -232,7 +232,7 @@ TEST_CASE("buffered: a cancelled read loses nothing") {
   CHECK(f.in.buffer() == "part of a line ");
   const std::string data = conformance::pattern(30000);
   {
-    auto op = f.in.receive_exactly(room);  // past the buffer
+    auto op = f.in.receive_exactly(room);  // beyond the buffer
     op.start(filled.callback());
     f.send(data);
     turn(f.l);
@@ -245,7 +245,7 @@ TEST_CASE("buffered: a cancelled read loses nothing") {
   CHECK(!text.value);
   CHECK(!filled.value);
 
-  // One whose bytes are there already, and that is destroyed before it runs.
+  // A read whose bytes are already available, and that is destroyed before it runs.
   f.send("next");
   {
     auto op = f.in.receive();
@@ -254,7 +254,7 @@ TEST_CASE("buffered: a cancelled read loses nothing") {
   CHECK(anyio::run(f.in.receive()) == "next");
 }
 
-TEST_CASE("buffered: after a cancelled read the inner stream is free") {
+TEST_CASE("buffered: a cancelled read releases the inner stream") {
   fixture f;
   inbox<std::string> got;
   {
@@ -274,7 +274,7 @@ TEST_CASE("buffered: after a cancelled read the inner stream is free") {
   CHECK(anyio::run(f.in.receive()) == "needs no inner read");
 }
 
-TEST_CASE("buffered: cancelling on the inner socket ends what waits here") {
+TEST_CASE("buffered: cancelling the inner socket ends pending operations") {
   loop l;
   auto sockets = anyio::create_unix_stream_pair();
   CHECK(sockets);
@@ -288,10 +288,10 @@ TEST_CASE("buffered: cancelling on the inner socket ends what waits here") {
   turn(l);
   CHECK(got.code() == errc::cancelled);
   CHECK(outcome(sockets->second.send("line\n")));
-  CHECK(anyio::run(sockets->first.receive()) == "line\n");  // nobody waits there any more
+  CHECK(anyio::run(sockets->first.receive()) == "line\n");  // no operation is pending there
 }
 
-TEST_CASE("buffered: a second reader is busy, and so is a second sender") {
+TEST_CASE("buffered: a second reader is busy_resource, and so is a second sender") {
   fixture f;
   inbox<std::string> got;
   auto op = f.in.receive_exactly(3);
@@ -322,7 +322,7 @@ TEST_CASE("buffered: feeding wakes a reader") {
   CHECK(anyio::run(f.b.receive()) == "free");
 }
 
-TEST_CASE("buffered: sending goes to the inner stream") {
+TEST_CASE("buffered: sending passes through to the inner stream") {
   fixture f(4);
   inbox<void> sent;
   auto op = f.in.send("0123456789");
@@ -343,14 +343,14 @@ TEST_CASE("buffered: sending goes to the inner stream") {
   CHECK(outcome(f.b.send("x")).error() == errc::closed_resource);
 }
 
-TEST_CASE("buffered: send_eof on the inner stream counts here too") {
+TEST_CASE("buffered: send_eof on the inner stream applies here too") {
   fixture f;
   CHECK(outcome(f.b.send_eof()));
   CHECK(outcome(f.in.send("x")).error() == errc::closed_resource);
   CHECK(outcome(f.in.send_eof()));
 }
 
-TEST_CASE("buffered: a reader and a sender may wait at the same time") {
+TEST_CASE("buffered: a reader and a sender can wait at the same time") {
   fixture f(4);
   anyio::task_group group;
   group.start_soon([&]() -> task<> { co_await f.in.send("a long message\n"); });
@@ -376,7 +376,7 @@ TEST_CASE("buffered: closing closes the inner stream") {
   CHECK(outcome(f.in.receive_line()).error() == errc::closed_resource);
 }
 
-TEST_CASE("buffered: aclose closes the inner stream in order") {
+TEST_CASE("buffered: aclose closes the inner stream orderly") {
   loop l;
   auto sockets = anyio::create_unix_stream_pair();
   CHECK(sockets);
@@ -392,14 +392,14 @@ TEST_CASE("buffered: aclose closes the inner stream in order") {
   turn(l);
   CHECK(got.code() == errc::closed_resource);
   CHECK(!in);
-  CHECK(!closed.value);  // it waits for the other end
+  CHECK(!closed.value);  // it waits for the peer
   CHECK(outcome(sockets->second.receive()).error() == errc::end_of_stream);
   sockets->second.close();
   turn(l);
   CHECK(closed.code() == errc::ok);
 }
 
-TEST_CASE("buffered: an inner stream that is closed directly ends what waits here") {
+TEST_CASE("buffered: closing the inner stream directly ends pending operations") {
   fixture f;
   inbox<std::string> got;
   auto op = f.in.receive_line();
@@ -415,7 +415,7 @@ TEST_CASE("buffered: an inner stream that is closed directly ends what waits her
   CHECK(outcome(f.in.send("x")).error() == errc::closed_resource);
 }
 
-TEST_CASE("buffered: a borrowed stream stays open, and may move meanwhile") {
+TEST_CASE("buffered: a borrowed stream stays open, and can be moved meanwhile") {
   fixture f;
   {
     buffered_stream in(f.b);
@@ -463,7 +463,7 @@ TEST_CASE("buffered: an owned stream is closed with it") {
   CHECK(outcome(buffered_stream().receive_exactly(1)).error() == errc::closed_resource);
 }
 
-TEST_CASE("buffered: the stream may be destroyed by a callback of its own") {
+TEST_CASE("buffered: the stream may be destroyed by its own callback") {
   loop l;
   auto [a, b] = anyio::create_memory_stream_pair();
   struct session {
@@ -485,7 +485,7 @@ TEST_CASE("buffered: the stream may be destroyed by a callback of its own") {
   CHECK(s.ended);
 }
 
-TEST_CASE("buffered: one over another") {
+TEST_CASE("buffered: a buffered stream over another one") {
   fixture f;
   buffered_stream outer(std::make_unique<buffered_stream>(std::make_unique<memory_stream>(std::move(f.b))));
   f.send("first\nsecond\n");
@@ -501,7 +501,7 @@ TEST_CASE("buffered: one over another") {
   CHECK(got.value->value_or("") == "third");
 }
 
-/// Runs a script of reads, and writes down what each gave.
+/// Runs a script of reads, and records the result of each.
 task<std::string> transcript(buffered_stream& in) {
   std::string log;
   const auto note = [&log](const char* what, const auto& r) {
@@ -536,7 +536,7 @@ task<std::string> transcript(buffered_stream& in) {
   co_return log;
 }
 
-TEST_CASE("buffered: what is read does not depend on how it was sent") {
+TEST_CASE("buffered: the result does not depend on the sizes of sent pieces") {
   std::string data;
   conformance::numbers n(5);
   for (int i = 0; i < 60000; ++i) data += "abcdefgh\r\n"[n.below(10)];
@@ -565,7 +565,7 @@ TEST_CASE("buffered: what is read does not depend on how it was sent") {
   }
 }
 
-TEST_CASE("buffered: the limit does not depend on how it was sent either") {
+TEST_CASE("buffered: the limit does not depend on the sizes of sent pieces either") {
   for (std::size_t capacity : {1u, 3u, 100u}) {
     fixture f(capacity);
     anyio::task_group group;
@@ -576,7 +576,7 @@ TEST_CASE("buffered: the limit does not depend on how it was sent either") {
   }
 }
 
-TEST_CASE("buffered: large messages both ways of receive_exactly") {
+TEST_CASE("buffered: both ways of receive_exactly with large messages") {
   fixture f;
   const std::string data = conformance::pattern(1000000);
   anyio::task_group group;
@@ -594,7 +594,7 @@ TEST_CASE("buffered: large messages both ways of receive_exactly") {
   CHECK(anyio::run(f.in.receive_line()) == "tail");
 }
 
-TEST_CASE("buffered: a flood without a delimiter lets others run") {
+TEST_CASE("buffered: a flood without a delimiter does not starve others") {
   fixture f;
   int turns = 0;
   bool over = false;
@@ -616,14 +616,14 @@ TEST_CASE("buffered: a flood without a delimiter lets others run") {
   CHECK(turns > 10);
 }
 
-TEST_CASE("buffered: it waits without memory, and reads without allocating") {
+TEST_CASE("buffered: it waits without a buffer, and reads without allocating") {
   if (!support::counts_allocations) return;
   fixture f;
   const auto exchange = [&]() -> task<> {
     char room[16];
     for (int i = 0; i < 100; ++i) {
       co_await f.a.send("short line\nand 16 bytes more");
-      co_await f.in.receive_line();  // a string as short as this lies in its object
+      co_await f.in.receive_line();  // a string this short is stored in its object
       co_await f.in.receive_exactly(room);
     }
   };

@@ -36,7 +36,7 @@ using pair = std::pair<anyio::unix_stream, anyio::unix_stream>;
 
 pair connected() { return anyio::create_unix_stream_pair().value(); }
 
-/// A file that can be told from others.
+/// A file that can be distinguished from others.
 unique_fd make_file() {
   char name[] = "/tmp/anyio_net_test_fd.XXXXXX";
   unique_fd fd(::mkstemp(name));
@@ -47,7 +47,7 @@ ino_t file_of(int fd) {
   struct stat s {};
   return ::fstat(fd, &s) == 0 ? s.st_ino : 0;
 }
-/// How many descriptors of this process are open.
+/// The number of open descriptors of this process.
 std::size_t open_count() {
   std::size_t n = 0;
   for (int fd = 0; fd < 2048; ++fd) n += support::is_open(fd) ? 1 : 0;
@@ -80,7 +80,7 @@ TEST_CASE_TEMPLATE("descriptors arrive with their bytes, owned and close-on-exec
   for (int fd : numbers) CHECK(support::is_open(fd));
 }
 
-TEST_CASE("plain bytes come without descriptors, and the end is the end") {
+TEST_CASE("plain bytes arrive without descriptors, and the end is end_of_stream") {
   anyio::loop loop;
   pair p = connected();
   CHECK(by_callback::get(p.first.send("plain")).has_value());
@@ -95,7 +95,7 @@ TEST_CASE("plain bytes come without descriptors, and the end is the end") {
   CHECK(by_callback::get(p.second.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("with room for no bytes the descriptors come and the bytes stay", Face, by_callback,
+TEST_CASE_TEMPLATE("with an empty buffer the descriptors arrive and the bytes stay", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   pair p = connected();
@@ -122,7 +122,7 @@ TEST_CASE_TEMPLATE("with room for no bytes the descriptors come and the bytes st
   CHECK(idle.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("253 descriptors go at once, 254 do not, nor do none, nor without a message") {
+TEST_CASE("253 descriptors are sent at once; 254, none, or an empty message are rejected") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -138,7 +138,7 @@ TEST_CASE("253 descriptors go at once, 254 do not, nor do none, nor without a me
   CHECK(by_callback::get(p.second.receive_fds(10, 0)).error() == errc::invalid_argument);
 }
 
-TEST_CASE("one who waits makes another busy, closing ends both, and the errors have their order") {
+TEST_CASE("a pending operation makes a second busy, closing ends both, and errors have a fixed order") {
   anyio::loop loop;
   pair p = connected();
   const int fds[] = {p.first.native_handle()};
@@ -163,7 +163,7 @@ TEST_CASE("one who waits makes another busy, closing ends both, and the errors h
   CHECK(by_callback::get(p.first.send_fds("", fds)).error() == errc::invalid_argument);
 }
 
-TEST_CASE("cancel ends both with cancelled, and they can be begun again") {
+TEST_CASE("cancel ends both with cancelled, and they can be started again") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -183,7 +183,7 @@ TEST_CASE("cancel ends both with cancelled, and they can be begun again") {
   CHECK(by_callback::get(p.second.receive_fds(10, 1)).value().fds.size() == 1);
 }
 
-TEST_CASE("after send_eof and after the other end went, descriptors are not sent") {
+TEST_CASE("descriptors are not sent after send_eof or after the peer closed") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -196,7 +196,7 @@ TEST_CASE("after send_eof and after the other end went, descriptors are not sent
   CHECK(e == std::errc::broken_pipe);
 }
 
-TEST_CASE("a bad descriptor is refused, and the stream goes on") {
+TEST_CASE("a bad descriptor is rejected, and the stream stays usable") {
   anyio::loop loop;
   pair p = connected();
   const int bad[] = {1000};
@@ -207,7 +207,7 @@ TEST_CASE("a bad descriptor is refused, and the stream goes on") {
   CHECK(by_callback::get(p.second.receive()).value_or("") == "goes on");
 }
 
-TEST_CASE_TEMPLATE("more descriptors than asked for are fds_truncated, with none left open", Face,
+TEST_CASE_TEMPLATE("more descriptors than requested are fds_truncated, and none stays open", Face,
                    by_callback, by_coroutine) {
   anyio::loop loop;
   pair p = connected();
@@ -221,7 +221,7 @@ TEST_CASE_TEMPLATE("more descriptors than asked for are fds_truncated, with none
   CHECK(Face::get(p.second.receive()).value_or("") == "next");
 }
 
-TEST_CASE("descriptors that do not fit into the process are fds_truncated, with none left open") {
+TEST_CASE("descriptors beyond the process limit are fds_truncated, and none stays open") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -243,11 +243,11 @@ TEST_CASE("descriptors that do not fit into the process are fds_truncated, with 
 }
 
 #if defined(__linux__)
-/// Control messages that a scripted kernel adds to what is received.
+/// Control messages that a scripted kernel adds to received ones.
 class adding_backend final : public support::scripted_backend {
  public:
-  std::string before, behind;  // what really came
-  std::size_t room = 0;        // that was offered
+  std::string before, behind;  // what really arrived
+  std::size_t room = 0;        // the offered room
   ssize_t receive_message(int fd, anyio::detail::message& m) override {
     room = m.control_size;
     const ssize_t n = scripted_backend::receive_message(fd, m);
@@ -278,8 +278,8 @@ std::string of_number(int n) { return std::string(reinterpret_cast<const char*>(
 constexpr int pidfd_message = 4;  // SCM_PIDFD
 constexpr int pass_pidfd = 76;    // SO_PASSPIDFD
 
-TEST_CASE_TEMPLATE("control messages of other kinds are ignored, and descriptors in them closed", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("other control messages are ignored, and descriptors in them closed", Face, by_callback,
+                   by_coroutine) {
   auto made = std::make_unique<adding_backend>();
   adding_backend& system = *made;
   const anyio::loop loop(std::move(made));
@@ -287,7 +287,7 @@ TEST_CASE_TEMPLATE("control messages of other kinds are ignored, and descriptors
   const std::size_t before = open_count();
   const unique_fd file = make_file();
   const int fds[] = {file.get(), file.get()};
-  // A label as long as it may be, credentials, and a descriptor of a process on either side.
+  // A label of maximum length, credentials, and a pidfd on either side.
   const std::string label = control_message(3, std::string(4095, 'l'));
   const std::string credentials = control_message(SCM_CREDENTIALS, std::string(12, 'c'));
   for (const bool with_descriptors : {true, false}) {
@@ -306,7 +306,7 @@ TEST_CASE_TEMPLATE("control messages of other kinds are ignored, and descriptors
       CHECK(!support::is_open(pidfd));
     }
   }
-  // The most that can come.
+  // The largest control data possible.
   system.before = credentials + label;
   system.behind = control_message(pidfd_message, of_number(::dup(file.get())));
   const std::vector<int> most(253, file.get());
@@ -316,20 +316,19 @@ TEST_CASE_TEMPLATE("control messages of other kinds are ignored, and descriptors
     CHECK(r.has_value());
     CHECK(r.value().fds.size() == 253);
   }
-  // No descriptor, for want of one, but an errno.
+  // Not a descriptor but an errno, since none was free.
   system.before.clear();
   system.behind = control_message(pidfd_message, of_number(-EMFILE));
   CHECK(Face::get(p.first.send("x")).has_value());
   CHECK(Face::get(p.second.receive_fds(10, 2)).has_value());
-  // More than were asked for.
+  // More than requested.
   system.behind = control_message(pidfd_message, of_number(::dup(file.get())));
   CHECK(Face::get(p.first.send_fds("x", fds)).has_value());
   CHECK(Face::get(p.second.receive_fds(10, 1)).error() == errc::fds_truncated);
   CHECK(open_count() == before + 1);
 }
 
-TEST_CASE_TEMPLATE("descriptors of processes, which the kernel adds, do not stay open", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("pidfds that the kernel adds do not stay open", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   const auto passes_pidfd = [](int fd) {
     const int on = 1;
@@ -386,7 +385,7 @@ TEST_CASE_TEMPLATE("descriptors of processes, which the kernel adds, do not stay
 }
 #endif
 
-TEST_CASE_TEMPLATE("only an errno of the descriptors leaves a send_fds without a broken stream", Face,
+TEST_CASE_TEMPLATE("an errno about the descriptors does not break the stream, any other does", Face,
                    by_callback, by_coroutine) {
   class failing final : public support::scripted_backend {
    public:
@@ -423,7 +422,7 @@ TEST_CASE_TEMPLATE("only an errno of the descriptors leaves a send_fds without a
   }
 }
 
-TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes, and reads on behind them",
+TEST_CASE_TEMPLATE("a plain receive closes descriptors that arrive with the bytes, and continues after them",
                    Face, by_callback, by_coroutine) {
   anyio::loop loop;
   pair p = connected();
@@ -435,7 +434,7 @@ TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes,
   CHECK(Face::get(p.first.send("behind")).has_value());
   ::close(pipe_fds[1]);
   std::string got;
-  // No event comes between the two.
+  // No event arrives between the two.
   while (got.size() < 10) {
     const std::string more = Face::get(p.second.receive()).value_or("");
     CHECK(!more.empty());
@@ -445,11 +444,11 @@ TEST_CASE_TEMPLATE("a plain receive closes descriptors that come with the bytes,
   CHECK(got == "withbehind");
   CHECK(open_count() == before - 1);
   char c;
-  CHECK(::read(pipe_fds[0], &c, 1) == 0);  // the last writer is gone
+  CHECK(::read(pipe_fds[0], &c, 1) == 0);  // the last writer has closed
   ::close(pipe_fds[0]);
 }
 
-TEST_CASE("all chunks before, with and behind descriptors are read without a further event, in order") {
+TEST_CASE("chunks before, with and after descriptors are read in order without a further event") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -493,7 +492,7 @@ TEST_CASE("all chunks before, with and behind descriptors are read without a fur
   CHECK(files == 2);
 }
 
-TEST_CASE("out-of-band data on a UNIX stream keeps nothing behind") {
+TEST_CASE("out-of-band data on a UNIX stream does not block later bytes") {
   anyio::loop loop;
   pair p = connected();
   const int sender = p.first.native_handle();
@@ -512,7 +511,8 @@ TEST_CASE("out-of-band data on a UNIX stream keeps nothing behind") {
   CHECK(got == "abcd");
 }
 
-TEST_CASE_TEMPLATE("a long message arrives whole, its descriptors once", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a long message arrives whole, and its descriptors once", Face, by_callback,
+                   by_coroutine) {
   support::scripted_loop s;
   pair p = connected();
   const unique_fd file = make_file();
@@ -545,7 +545,7 @@ TEST_CASE_TEMPLATE("a long message arrives whole, its descriptors once", Face, b
   CHECK(files == 4);
 }
 
-TEST_CASE("a receive_fds that is destroyed, before or after the descriptors came, loses and leaks none") {
+TEST_CASE("destroying a receive_fds, before or after descriptors arrived, loses and leaks none") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -564,13 +564,13 @@ TEST_CASE("a receive_fds that is destroyed, before or after the descriptors came
   CHECK(open_count() == before);
   CHECK(by_callback::get(p.second.receive_fds(10, 1)).value().fds.size() == 1);
   CHECK(open_count() == before);
-  // Never read at all.
+  // Never read.
   CHECK(by_callback::get(p.first.send_fds("x", fds)).has_value());
   p.second.close();
   CHECK(open_count() == before - 1);
 }
 
-TEST_CASE("a result that nobody takes closes its descriptors") {
+TEST_CASE("an ignored result closes its descriptors") {
   anyio::loop loop;
   pair p = connected();
   const unique_fd file = make_file();
@@ -582,7 +582,7 @@ TEST_CASE("a result that nobody takes closes its descriptors") {
   CHECK(open_count() == before);
 }
 
-TEST_CASE("a socket in flight is used at the other end") {
+TEST_CASE("a socket passed in a message works at the receiver") {
   anyio::loop loop;
   pair p = connected();
   pair q = connected();

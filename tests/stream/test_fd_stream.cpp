@@ -77,7 +77,7 @@ struct pipe_fixture {
   fd_stream out;
 };
 
-/// A loop and both sides of a terminal, the slave as it comes or raw.
+/// A loop and both sides of a terminal, the slave with default settings or raw.
 struct terminal_fixture {
   explicit terminal_fixture(bool raw) {
     const int fd = ::posix_openpt(O_RDWR | O_NOCTTY);
@@ -102,7 +102,7 @@ struct terminal_fixture {
   fd_stream slave;
 };
 
-TEST_CASE("fd stream: bytes go through a pipe") {
+TEST_CASE("fd stream: bytes pass through a pipe") {
   pipe_fixture p;
   CHECK(outcome(p.out.send("through")));
   CHECK(anyio::run(p.in.receive()) == "through");
@@ -118,13 +118,13 @@ TEST_CASE("fd stream: bytes go through a pipe") {
   CHECK(p.in.socket() == nullptr);
 }
 
-TEST_CASE("fd stream: it is made non-blocking and close-on-exec") {
+TEST_CASE("fd stream: the descriptor becomes non-blocking and close-on-exec") {
   pipe_fixture p;
   CHECK(is_non_blocking(p.in.native_handle()));
   CHECK((::fcntl(p.in.native_handle(), F_GETFD) & FD_CLOEXEC) != 0);
 }
 
-TEST_CASE("fd stream: what a pipe cannot hold waits for its reader") {
+TEST_CASE("fd stream: a send waits while the pipe is full") {
   pipe_fixture p;
   const std::string data = conformance::pattern(1000000);
   inbox<void> sent;
@@ -154,7 +154,7 @@ TEST_CASE("fd stream: many pieces are sent in order") {
   CHECK(outcome(p.out.send("")));
 }
 
-TEST_CASE("fd stream: a closed writer is the end, after what it wrote") {
+TEST_CASE("fd stream: a closed writer is the end, after its bytes") {
   pipe_fixture p;
   CHECK(outcome(p.out.send("last")));
   CHECK(outcome(p.out.aclose()));
@@ -164,7 +164,7 @@ TEST_CASE("fd stream: a closed writer is the end, after what it wrote") {
   CHECK(outcome(p.in.receive_view()).error() == errc::end_of_stream);
 }
 
-TEST_CASE("fd stream: a writer that closes ends a receive that waits") {
+TEST_CASE("fd stream: a closing writer ends a pending receive") {
   pipe_fixture p;
   inbox<std::string> got;
   auto op = p.in.receive();
@@ -175,7 +175,7 @@ TEST_CASE("fd stream: a writer that closes ends a receive that waits") {
   CHECK(got.code() == errc::end_of_stream);
 }
 
-TEST_CASE("fd stream: a reader that is gone breaks the pipe, also for a send that waits") {
+TEST_CASE("fd stream: a closed reader breaks the pipe, also for a pending send") {
   pipe_fixture p;
   const std::string data(1000000, 'x');
   inbox<void> sent;
@@ -210,7 +210,7 @@ TEST_CASE("fd stream: it cannot be half-closed") {
   CHECK(outcome(p.out.send("still open")));
 }
 
-TEST_CASE("fd stream: closing closes the descriptor, and ends what waits") {
+TEST_CASE("fd stream: closing closes the descriptor, and ends pending operations") {
   pipe_fixture p;
   const int fd = p.in.native_handle();
   inbox<std::string> got;
@@ -225,7 +225,7 @@ TEST_CASE("fd stream: closing closes the descriptor, and ends what waits") {
   CHECK(got.code() == errc::closed_resource);
 }
 
-TEST_CASE("fd stream: a released descriptor is the caller's") {
+TEST_CASE("fd stream: a released descriptor belongs to the caller") {
   pipe_fixture p;
   inbox<std::string> got;
   auto op = p.in.receive();
@@ -258,7 +258,7 @@ TEST_CASE("fd stream: a cancelled receive loses nothing") {
   CHECK(!got.value);
 }
 
-TEST_CASE("fd stream: from_fd refuses what it cannot serve, and leaves it alone") {
+TEST_CASE("fd stream: from_fd rejects unsupported descriptors, and leaves them unchanged") {
   loop l;
   const support::temp_dir folder;
   const auto refused = [](int fd) {
@@ -288,14 +288,14 @@ TEST_CASE("fd stream: devices that are always ready") {
   CHECK(outcome(null.receive()).error() == errc::end_of_stream);
   fd_stream zero = adopt(::open("/dev/zero", O_RDONLY));
   CHECK(*outcome(zero.receive(100)) == std::string(100, '\0'));
-  // One that never runs dry lets others run.
+  // A device that is always readable does not starve others.
   int rounds = 0;
   const bool finished = anyio::run(anyio::move_on_after(5ms, [&]() -> task<> {
     for (;; ++rounds) static_cast<void>(co_await anyio::as_result(zero.receive_view()));
   }));
   CHECK(!finished);
   CHECK(rounds > 0);
-  fd_stream left_open = adopt(::open("/dev/null", O_RDONLY));  // the loop's end closes it
+  fd_stream left_open = adopt(::open("/dev/null", O_RDONLY));  // the end of the loop closes it
   const int fd = zero.release();
   CHECK(is_open(fd));
   CHECK(::close(fd) == 0);
@@ -314,7 +314,7 @@ TEST_CASE("fd stream: a fifo") {
   CHECK(outcome(in.receive()).error() == errc::end_of_stream);
 }
 
-/// A loop on a backend that does something when it is asked whether a FIFO is hung up, and the FIFO's reader.
+/// A loop on a backend that calls a hook when it is asked whether a FIFO is hung up, and the FIFO's reader.
 struct fifo_fixture {
   class asked_backend : public support::custom_backend {
    public:
@@ -333,7 +333,7 @@ struct fifo_fixture {
     in = adopt(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   }
   int open_writer() const { return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC); }
-  /// A writer who comes, writes and goes.
+  /// A writer that opens, writes and closes.
   void visit(std::string_view text) const {
     const int fd = open_writer();
     CHECK(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
@@ -347,7 +347,7 @@ struct fifo_fixture {
   fd_stream in;
 };
 
-TEST_CASE_TEMPLATE("fd stream: a fifo has not ended before its first writer has come", Face,
+TEST_CASE_TEMPLATE("fd stream: a fifo does not end before its first writer opens it", Face,
                    support::by_callback, support::by_coroutine) {
   fifo_fixture f;
   support::waiting<std::string> got;
@@ -357,11 +357,11 @@ TEST_CASE_TEMPLATE("fd stream: a fifo has not ended before its first writer has 
   const int writer = f.open_writer();
   support::settle();
   CHECK(!got.done());
-  SUBCASE("who writes") {
+  SUBCASE("the writer writes") {
     CHECK(::write(writer, "hello", 5) == 5);
     CHECK(got.get().value_or("") == "hello");
   }
-  SUBCASE("who writes nothing") {
+  SUBCASE("the writer writes nothing") {
     ::close(writer);
     CHECK(got.get().error() == errc::end_of_stream);
     return;
@@ -370,7 +370,7 @@ TEST_CASE_TEMPLATE("fd stream: a fifo has not ended before its first writer has 
   CHECK(Face::get(f.in.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("fd stream: the end of a fifo is told until another writer comes", Face,
+TEST_CASE_TEMPLATE("fd stream: the end of a fifo is reported until another writer opens it", Face,
                    support::by_callback, support::by_coroutine) {
   fifo_fixture f;
   for (int round = 0; round < 3; ++round) {
@@ -379,7 +379,8 @@ TEST_CASE_TEMPLATE("fd stream: the end of a fifo is told until another writer co
     for (int i = 0; i < 3; ++i) CHECK(Face::get(f.in.receive()).error() == errc::end_of_stream);
     CHECK(Face::get(f.in.receive_view()).error() == errc::end_of_stream);
 
-    // Who opens it without a word is waited for, as is the next, who comes before that one has gone.
+    // The reader waits for a writer that opens without writing, and for the next one, which opens before the
+    // first has closed.
     const int writer = f.open_writer();
     support::waiting<std::string> got;
     Face::start(f.in.receive(), got);
@@ -396,14 +397,14 @@ TEST_CASE_TEMPLATE("fd stream: the end of a fifo is told until another writer co
   }
 }
 
-TEST_CASE("fd stream: a writer of a fifo who is quicker than the question loses nothing") {
+TEST_CASE("fd stream: a fifo's writer that is faster than the check loses nothing") {
   fifo_fixture f;
-  SUBCASE("and has gone already") {
+  SUBCASE("and has already closed") {
     f.system->on_poll_now = [&] { f.visit("quick"); };
     CHECK(outcome(f.in.receive()).value_or("") == "quick");
     CHECK(outcome(f.in.receive()).error() == errc::end_of_stream);
   }
-  SUBCASE("and stays: an event will tell") {
+  SUBCASE("and stays open: an event will report it") {
     int writer = -1;
     f.system->on_poll_now = [&] { writer = f.open_writer(); };
     inbox<std::string> got;
@@ -420,7 +421,7 @@ TEST_CASE("fd stream: a writer of a fifo who is quicker than the question loses 
   }
 }
 
-TEST_CASE("fd stream: release leaves a descriptor as it is, or makes it block again") {
+TEST_CASE("fd stream: release keeps the descriptor's mode, or makes it block again") {
   int fds[2];
   CHECK(::pipe(fds) == 0);
   const int both_ways[] = {fds[0], fds[1]};
@@ -431,7 +432,7 @@ TEST_CASE("fd stream: release leaves a descriptor as it is, or makes it block ag
     CHECK(::fcntl(fd, F_SETFL, 0) == 0);
     CHECK(adopt(fd).release(true) == fd);
     CHECK(!is_non_blocking(fd));
-    // One that was non-blocking before stays so.
+    // A descriptor that was non-blocking before stays so.
     CHECK(::fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
     CHECK(adopt(fd).release(true) == fd);
     CHECK(is_non_blocking(fd));
@@ -453,7 +454,7 @@ TEST_CASE("fd stream: a raw terminal carries bytes both ways") {
   CHECK(anyio::run(t.master.receive()) == "answer");
 }
 
-TEST_CASE("fd stream: a terminal gives line after line") {
+TEST_CASE("fd stream: a terminal is read line by line") {
   terminal_fixture t(false);
   CHECK(outcome(t.master.send("one\ntwo\nthree\n")));
   std::string all;
@@ -461,7 +462,7 @@ TEST_CASE("fd stream: a terminal gives line after line") {
   CHECK(all == "one\ntwo\nthree\n");
 }
 
-TEST_CASE("fd stream: each ^D ends a terminal's input once, and what is typed after it is read on") {
+TEST_CASE("fd stream: each ^D ends a terminal's input once, and later input is read") {
   terminal_fixture t(false);
   for (int i = 0; i < 2; ++i) {
     CHECK(outcome(t.master.send("\x04")));
@@ -475,7 +476,7 @@ TEST_CASE("fd stream: each ^D ends a terminal's input once, and what is typed af
   CHECK(got.get().value_or("") == "more\n");
 }
 
-TEST_CASE("fd stream: a terminal whose other side is opened again goes on") {
+TEST_CASE("fd stream: a terminal continues when its other side is opened again") {
   terminal_fixture t(true);
   const std::string name = ::ptsname(t.master.native_handle());
   t.slave.close();
@@ -491,7 +492,7 @@ TEST_CASE("fd stream: a terminal whose other side is opened again goes on") {
   CHECK(anyio::run(slave.receive()) == "to you\n");
 }
 
-TEST_CASE("fd stream: a terminal whose other side is closed has ended") {
+TEST_CASE("fd stream: a terminal ends when its other side is closed") {
   terminal_fixture t(true);
   inbox<std::string> got;
   CHECK(outcome(t.slave.send("bye")));

@@ -1,5 +1,5 @@
-// A gathered send of very many pieces: its cost is linear, none of its attempts takes long, and what it was
-// lent is kept. For each kind of stream, by callbacks and by coroutines.
+// A gathered send of very many pieces: its cost is linear, none of its attempts takes long, and lent buffers
+// are kept. For each kind of stream, by callbacks and by coroutines.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -42,7 +42,7 @@ ends boxed(std::pair<Stream, Stream>&& p) {
   return {std::make_unique<Stream>(std::move(p.first)), std::make_unique<Stream>(std::move(p.second))};
 }
 
-/// Few bytes on the way, so that a sender soon waits.
+/// Few bytes in flight, so that a sender soon waits.
 void narrow(ends& e, int size = 4096) {
   CHECK(e.a->socket()->set_option(SOL_SOCKET, SO_SNDBUF, size).has_value());
   CHECK(e.b->socket()->set_option(SOL_SOCKET, SO_RCVBUF, size).has_value());
@@ -51,7 +51,7 @@ void narrow(ends& e, int size = 4096) {
 struct over_tcp {
   static ends make() {
     ends e = boxed(by_coroutine::get(support::tcp::pair()).value());
-    narrow(e, 32768);  // with less it takes pauses
+    narrow(e, 32768);  // with less there are pauses
     return e;
   }
 };
@@ -100,7 +100,7 @@ struct in_face {
       in_face<over_buffered, Face>, in_face<over_tls, Face>, in_face<over_tls_sockets, Face>
 #define ANYIO_NET_KINDS(Face) in_face<over_tcp, Face>, ANYIO_NET_KINDS_BUT_TCP(Face)
 
-/// A text cut in pieces of 0 to 9 bytes.
+/// A text split into pieces of 0 to 9 bytes.
 struct cut {
   std::string text;
   std::vector<const_buffer> parts;
@@ -120,7 +120,7 @@ struct cut {
   [[nodiscard]] std::span<const const_buffer> view() const { return parts; }
 };
 
-/// Reads so many bytes.
+/// Reads this many bytes.
 std::string read(byte_stream& from, std::size_t size) {
   std::string got;
   while (got.size() < size) {
@@ -131,7 +131,7 @@ std::string read(byte_stream& from, std::size_t size) {
   return got;
 }
 
-/// Starts one that is the test's.
+/// Starts an operation that the test owns.
 template <class Face>
 void start(anyio::send_operation& op, std::optional<result<void>>& outcome) {
   if constexpr (std::is_same_v<Face, by_callback>) {
@@ -144,7 +144,7 @@ void start(anyio::send_operation& op, std::optional<result<void>>& outcome) {
   }
 }
 
-/// How many times others had a turn.
+/// How many times other tasks ran.
 struct counter {
   std::size_t turns = 0;
   bool stop = false;
@@ -155,7 +155,7 @@ struct counter {
   }
 };
 
-TEST_CASE_TEMPLATE("a gathered send of very many pieces arrives whole, and others have their turns", T,
+TEST_CASE_TEMPLATE("a gathered send of very many pieces arrives whole, and others run meanwhile", T,
                    ANYIO_NET_KINDS(by_callback), ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
@@ -171,7 +171,7 @@ TEST_CASE_TEMPLATE("a gathered send of very many pieces arrives whole, and other
   CHECK(c.turns >= all.parts.size() / 1200);
 }
 
-TEST_CASE_TEMPLATE("millions of empty pieces are passed in many turns", T, ANYIO_NET_KINDS(by_callback),
+TEST_CASE_TEMPLATE("millions of empty pieces are skipped over many turns", T, ANYIO_NET_KINDS(by_callback),
                    ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
@@ -179,7 +179,7 @@ TEST_CASE_TEMPLATE("millions of empty pieces are passed in many turns", T, ANYIO
   const std::span<const const_buffer> view(parts);
   counter c;
   c.go();
-  // None but empty ones, then with some at both ends and in the middle.
+  // Only empty pieces, then with some bytes at both ends and in the middle.
   CHECK(T::face::get(e.a->send(view)).has_value());
   parts[0] = const_buffer("first");
   parts[100000] = const_buffer("middle");
@@ -193,7 +193,7 @@ TEST_CASE_TEMPLATE("millions of empty pieces are passed in many turns", T, ANYIO
   CHECK(c.turns >= 2 * parts.size() / 1100);
 }
 
-TEST_CASE_TEMPLATE("pieces that went are not looked at again", T, ANYIO_NET_KINDS(by_callback),
+TEST_CASE_TEMPLATE("pieces already sent are not read again", T, ANYIO_NET_KINDS(by_callback),
                    ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
@@ -204,7 +204,7 @@ TEST_CASE_TEMPLATE("pieces that went are not looked at again", T, ANYIO_NET_KIND
   start<typename T::face>(op, outcome);
   std::string got;
   std::size_t spoilt = 0;
-  std::size_t before = 0;  // bytes of the pieces that are spoilt
+  std::size_t before = 0;  // bytes of the pieces that are overwritten
   int stages = 0;
   while (!outcome) {
     support::settle();
@@ -222,9 +222,8 @@ TEST_CASE_TEMPLATE("pieces that went are not looked at again", T, ANYIO_NET_KIND
   CHECK(stages > 3);
 }
 
-TEST_CASE_TEMPLATE(
-    "a gathered send that was cancelled tells how much went, and begins anew when it is started again", T,
-    ANYIO_NET_KINDS(by_callback), ANYIO_NET_KINDS(by_coroutine)) {
+TEST_CASE_TEMPLATE("a cancelled gathered send reports how much was sent, and restarts from the beginning", T,
+                   ANYIO_NET_KINDS(by_callback), ANYIO_NET_KINDS(by_coroutine)) {
   anyio::loop loop;
   ends e = T::kind::make();
   const cut all(60000);
@@ -250,7 +249,7 @@ TEST_CASE_TEMPLATE(
   }
 }
 
-/// Fills the way from one end, and gives how many bytes lie there.
+/// Fills the stream from one end, and returns the number of bytes in flight.
 std::size_t clog(byte_stream& s) {
   static const std::string much(std::size_t{64} << 20, '.');
   anyio::send_operation filling = s.send(much);
@@ -259,8 +258,8 @@ std::size_t clog(byte_stream& s) {
   return filling.sent();
 }
 
-// Not over TCP, which takes some more after a while.
-TEST_CASE_TEMPLATE("what a gathered send has on loan is kept, among few pieces and among very many", T,
+// Not over TCP, which accepts some more after a while.
+TEST_CASE_TEMPLATE("lent buffers of a gathered send are kept, with few pieces and with very many", T,
                    ANYIO_NET_KINDS_BUT_TCP(by_callback), ANYIO_NET_KINDS_BUT_TCP(by_coroutine)) {
   for (const std::size_t count : {std::size_t{0}, std::size_t{3}, std::size_t{200}, std::size_t{5000}}) {
     for (const std::size_t size : {std::size_t{7}, std::size_t{200000}}) {
@@ -296,7 +295,7 @@ TEST_CASE_TEMPLATE("what a gathered send has on loan is kept, among few pieces a
       }
       support::settle();
       CHECK_FALSE(sent.done());
-      // What is received next overwrites the loop's buffer.
+      // The next receive overwrites the loop's buffer.
       CHECK(::send(other.first.native_handle(), "OTHER OTHER", 11, 0) == 11);
       CHECK(by_callback::get(other.second.receive_view()).has_value());
       std::string expected;
@@ -313,7 +312,7 @@ TEST_CASE_TEMPLATE("what a gathered send has on loan is kept, among few pieces a
   }
 }
 
-TEST_CASE("a view of the buffer that a gathered send keeps stays good while it is the caller's") {
+TEST_CASE("a view kept by a gathered send stays valid for the caller") {
   anyio::loop loop;
   ends e = over_unix::make();
   auto source = anyio::create_unix_stream_pair().value();
@@ -333,7 +332,7 @@ TEST_CASE("a view of the buffer that a gathered send keeps stays good while it i
   CHECK(seen == "lent");
 }
 
-TEST_CASE("a gathered send costs no more system calls than its pieces and bytes need") {
+TEST_CASE("a gathered send makes only the system calls that its pieces and bytes need") {
   support::scripted_loop s;
   auto pair = anyio::create_unix_stream_pair().value();
   const cut all(64 * 200);

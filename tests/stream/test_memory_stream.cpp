@@ -1,4 +1,4 @@
-// Streams in memory: their rings, and what their ends know of each other.
+// Streams in memory: their rings, and how their ends affect each other.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -35,7 +35,7 @@ auto outcome(Op&& op) {
   return anyio::run(anyio::as_result(std::move(op)));
 }
 
-TEST_CASE("memory stream: bytes go round its ring in order, whatever the pieces") {
+TEST_CASE("memory stream: bytes pass through its ring in order, in pieces of any size") {
   loop l;
   for (const std::size_t capacity : {1u, 2u, 7u, 64u, 1000u}) {
     auto [a, b] = anyio::create_memory_stream_pair(capacity);
@@ -75,7 +75,7 @@ TEST_CASE("memory stream: a send waits while the ring is full") {
   CHECK(anyio::run(b.receive(9)) == "2345");
 }
 
-TEST_CASE("memory stream: a capacity of 0 counts as 1") {
+TEST_CASE("memory stream: a capacity of 0 is treated as 1") {
   loop l;
   auto [a, b] = anyio::create_memory_stream_pair(0);
   CHECK(outcome(a.send("x")));
@@ -92,7 +92,7 @@ TEST_CASE("memory stream: each direction has its own ring") {
   CHECK(anyio::run(b.receive()) == "abc");
 }
 
-TEST_CASE("memory stream: closing with bytes not received breaks later sends of the peer") {
+TEST_CASE("memory stream: closing with unread bytes breaks later sends of the peer") {
   loop l;
   auto [a, b] = anyio::create_memory_stream_pair();
   CHECK(outcome(a.send("never read")));
@@ -104,11 +104,11 @@ TEST_CASE("memory stream: closing with bytes not received breaks later sends of 
   CHECK(r.error() == errc::broken_resource);
   CHECK(r.error().os_error() == EPIPE);
   CHECK(a);
-  CHECK(outcome(a.send("")));  // nothing is asked of the peer
+  CHECK(outcome(a.send("")));  // nothing is required of the peer
   CHECK(outcome(a.send_eof()));
 }
 
-TEST_CASE("memory stream: aclose waits for nobody, and loses nothing") {
+TEST_CASE("memory stream: aclose does not wait, and loses nothing") {
   loop l;
   auto [a, b] = anyio::create_memory_stream_pair();
   CHECK(outcome(b.send("on its way to a")));
@@ -119,7 +119,7 @@ TEST_CASE("memory stream: aclose waits for nobody, and loses nothing") {
   CHECK(outcome(b.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE("memory stream: a view outlives what comes after it, its stream too") {
+TEST_CASE("memory stream: a view stays valid during later operations, and after its stream") {
   loop l;
   std::optional<std::pair<memory_stream, memory_stream>> pair = anyio::create_memory_stream_pair(8);
   CHECK(outcome(pair->first.send("12345678")));
@@ -161,7 +161,7 @@ TEST_CASE("memory stream: ends may be destroyed in any order, also after the loo
   b.reset();
 }
 
-TEST_CASE("memory stream: an idle one holds no ring") {
+TEST_CASE("memory stream: an idle stream holds no ring") {
   if (!support::counts_allocations) return;
   loop l;
   const support::allocation_scope scope;

@@ -1,5 +1,5 @@
-// Descriptors that somebody else makes blocking: O_NONBLOCK belongs to the open file, which other processes
-// and duplicates share. The loop never hangs in a call for that.
+// Descriptors that another holder makes blocking: O_NONBLOCK belongs to the open file, which other processes
+// and duplicates share. The loop must never hang in a call because of that.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -41,7 +41,7 @@ using support::unix_coroutine;
 using support::waiting;
 using support::way;
 
-/// A hang would last for ever: this ends the program instead.
+/// A hang would last forever: this ends the program instead.
 class hang_guard {
  public:
   hang_guard() {
@@ -96,7 +96,7 @@ TEST_CASE_TEMPLATE("a blocking stream socket receives and sends without blocking
   CHECK(sending.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("a file is sent over a blocking socket without blocking the loop", Way, tcp_callback,
+TEST_CASE_TEMPLATE("sending a file over a blocking socket does not block the loop", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   const hang_guard guard;
@@ -121,7 +121,7 @@ TEST_CASE_TEMPLATE("a file is sent over a blocking socket without blocking the l
   std::fclose(file);
 }
 
-TEST_CASE_TEMPLATE("descriptors go over a blocking socket without blocking the loop", Face, by_callback,
+TEST_CASE_TEMPLATE("passing descriptors over a blocking socket does not block the loop", Face, by_callback,
                    by_coroutine) {
   const hang_guard guard;
   anyio::loop loop;
@@ -145,7 +145,7 @@ TEST_CASE_TEMPLATE("blocking datagram sockets do not block the loop", Face, by_c
   CHECK(Face::get(anyio::fail_after(1ms, udp.receive(room))).error() == errc::timed_out);
   anyio::udp_batch batch(4);
   CHECK(Face::get(anyio::fail_after(1ms, udp.receive_batch(batch))).error() == errc::timed_out);
-  // Some, but not as many as there is room for.
+  // Some bytes, but not as many as there is room for.
   CHECK(Face::get(udp.send_to("x", udp.local_endpoint())).has_value());
   CHECK(Face::get(udp.receive_batch(batch)).value_or(0) == 1);
 
@@ -163,7 +163,7 @@ TEST_CASE_TEMPLATE("blocking datagram sockets do not block the loop", Face, by_c
   CHECK(sent == errc::timed_out);
 }
 
-/// A listener, and how to connect to it without the loop.
+/// A listener, and a function that connects to it without the loop.
 struct tcp_place {
   anyio::tcp_listener listener = anyio::tcp_listener::open(support::loopback()).value();
   [[nodiscard]] int fd() const { return listener.native_handles().front(); }
@@ -208,7 +208,7 @@ TEST_CASE_TEMPLATE("a blocking listener accepts without blocking the loop", Way,
   make_blocking(place.fd());  // between
   CHECK(face::get(anyio::fail_after(1ms, l.accept())).error() == errc::timed_out);
 
-  // Several that came with one event, and then none.
+  // Several that arrived with one event, and then none.
   for (int i = 0; i < 5; ++i) clients.push_back(place.connect());
   for (int i = 0; i < 5; ++i) {
     make_blocking(place.fd());
@@ -217,7 +217,7 @@ TEST_CASE_TEMPLATE("a blocking listener accepts without blocking the loop", Way,
   make_blocking(place.fd());
   CHECK(face::get(anyio::fail_after(1ms, l.accept())).error() == errc::timed_out);
 
-  // One that comes between two accepts of the same turn.
+  // A connection that arrives between two accepts of the same turn.
   clients.push_back(place.connect());
   clients.push_back(place.connect());
   int taken = 0;
@@ -233,7 +233,7 @@ TEST_CASE_TEMPLATE("a blocking listener accepts without blocking the loop", Way,
   for (const int fd : clients) ::close(fd);
 }
 
-TEST_CASE_TEMPLATE("a connection that another process took does not block the loop of a blocking listener",
+TEST_CASE_TEMPLATE("a connection taken by another process does not block the loop of a blocking listener",
                    Way, accept_tcp_callback, accept_tcp_coroutine, accept_unix_callback,
                    accept_unix_coroutine) {
   using face = typename Way::face;
@@ -247,7 +247,7 @@ TEST_CASE_TEMPLATE("a connection that another process took does not block the lo
   int taken = -1;
   s.system.on_events = [&](std::span<anyio::detail::poll_event>) {
     if (taken >= 0) return;
-    taken = ::accept(place.fd(), nullptr, nullptr);  // after the poller told of it
+    taken = ::accept(place.fd(), nullptr, nullptr);  // after the poller reported it
     make_blocking(place.fd());
   };
   const int first = place.connect();
@@ -259,7 +259,7 @@ TEST_CASE_TEMPLATE("a connection that another process took does not block the lo
   for (const int fd : {first, taken, second}) ::close(fd);
 }
 
-TEST_CASE("a server on blocking listeners of two families takes every connection") {
+TEST_CASE("a server on blocking listeners of two families accepts every connection") {
   const hang_guard guard;
   anyio::loop loop;
   auto made = by_coroutine::get(anyio::create_tcp_listener({.local_host = "localhost"}));
@@ -283,7 +283,7 @@ TEST_CASE("a server on blocking listeners of two families takes every connection
   for (const int fd : clients) ::close(fd);
 }
 
-TEST_CASE("connections that are known to wait are accepted without asking about each") {
+TEST_CASE("connections known to be waiting are accepted without a check for each") {
   class counting : public support::scripted_backend {
    public:
     int looks = 0;
@@ -302,7 +302,7 @@ TEST_CASE("connections that are known to wait are accepted without asking about 
   tcp_info info{};
   socklen_t size = sizeof info;
   const bool told = ::getsockopt(l.native_handles().front(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
-  const bool counted = told && info.tcpi_unacked == 20;  // not by an emulator
+  const bool counted = told && info.tcpi_unacked == 20;  // not in an emulator
 #endif
   for (int i = 0; i < 20; ++i) CHECK(by_coroutine::get(l.accept()).has_value());
   CHECK(system.accepts == 20);
@@ -364,12 +364,12 @@ TEST_CASE_TEMPLATE("a blocking terminal is read and written without blocking the
   CHECK(Face::get(anyio::fail_after(1ms, t.receive())).error() == errc::timed_out);
   for (const int fd : {master, slave}) make_blocking(fd);
   CHECK(Face::get(anyio::fail_after(1ms, m.receive())).error() == errc::timed_out);
-  const std::string much(1 << 20, 'm');  // nobody reads
+  const std::string much(1 << 20, 'm');  // nothing is read
   for (const int fd : {master, slave}) make_blocking(fd);
   CHECK(Face::get(anyio::fail_after(1ms, t.send(much))).error() == errc::timed_out);
 }
 
-TEST_CASE("a socket that is made blocking before it connects does not block the loop") {
+TEST_CASE("a socket made blocking before it connects does not block the loop") {
   const hang_guard guard;
   support::scripted_loop s;
   auto l = anyio::tcp_listener::open(support::loopback()).value();

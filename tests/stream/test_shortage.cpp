@@ -1,4 +1,4 @@
-// ENOBUFS and ENOMEM: the system is short of memory for a while. Streams wait and try again, datagrams tell.
+// ENOBUFS and ENOMEM: the system is short of memory for a while. Streams wait and retry, datagrams report it.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -32,7 +32,7 @@ using support::unix_callback;
 using support::unix_coroutine;
 using support::waiting;
 
-/// Fails the calls of one name as often as it is told to.
+/// Fails the calls of one name a given number of times.
 class short_backend final : public support::scripted_backend, private anyio::detail::posix_files {
  public:
   std::string_view call;
@@ -83,13 +83,13 @@ class short_backend final : public support::scripted_backend, private anyio::det
   }
 };
 
-/// A loop on it, whose time is virtual.
+/// A loop on this backend, whose time is virtual.
 struct short_loop {
   short_loop() : short_loop(std::make_unique<short_backend>()) {}
   short_backend& system;
   anyio::loop loop;
 
-  /// From here on so many calls of this name fail.
+  /// From here on this many calls of this name fail.
   void fail(std::string_view call, int error_number, std::size_t times = 3) {
     system.call = call;
     system.error_number = error_number;
@@ -106,7 +106,7 @@ struct short_loop {
 
 constexpr std::size_t for_ever = static_cast<std::size_t>(-1);
 
-TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shortage is never its end", Way,
+TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shortage never ends it", Way,
                    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   constexpr bool is_unix = std::is_same_v<typename Way::kind, support::unix_pair>;
@@ -130,7 +130,7 @@ TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shor
     CHECK(s.all_failed());
     std::fclose(file);
 
-    // What is there, and what comes later.
+    // Available bytes, and later ones.
     const std::string_view receives = is_unix ? "receive_message" : "receive";
     std::string got;
     s.fail(receives, e);
@@ -160,8 +160,8 @@ TEST_CASE_TEMPLATE("a stream waits until the system has memory again, and a shor
   }
 }
 
-TEST_CASE_TEMPLATE("an orderly close waits for memory, too, to end its direction and to take what comes", Way,
-                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("an orderly close waits for memory too, for send_eof and for reading", Way, tcp_callback,
+                   tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   constexpr bool is_unix = std::is_same_v<typename Way::kind, support::unix_pair>;
   for (const std::string_view call : {std::string_view("shutdown"), std::string_view("receive")}) {
@@ -178,7 +178,8 @@ TEST_CASE_TEMPLATE("an orderly close waits for memory, too, to end its direction
   }
 }
 
-TEST_CASE_TEMPLATE("descriptors wait for memory on their way out and in", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("passing descriptors waits for memory in both directions", Face, by_callback,
+                   by_coroutine) {
   for (const int e : {ENOBUFS, ENOMEM}) {
     short_loop s;
     auto p = anyio::create_unix_stream_pair().value();
@@ -191,7 +192,7 @@ TEST_CASE_TEMPLATE("descriptors wait for memory on their way out and in", Face, 
     CHECK(got.value().data == "with");
     CHECK(got.value().fds.size() == 1);
     CHECK(s.all_failed());
-    // The look at whether it is the end.
+    // The peek that looks for the end.
     s.fail("receive_message", e);
     waiting<anyio::fd_message> end;
     Face::start(p.second.receive_fds(0, 1), end);
@@ -222,7 +223,7 @@ TEST_CASE_TEMPLATE("a pipe waits for memory", Face, by_callback, by_coroutine) {
   }
 }
 
-TEST_CASE_TEMPLATE("who waits for memory tries at growing intervals, and does not spin", Way, tcp_callback,
+TEST_CASE_TEMPLATE("waiting for memory retries at growing intervals, and does not spin", Way, tcp_callback,
                    unix_coroutine) {
   using face = typename Way::face;
   short_loop s;
@@ -240,7 +241,7 @@ TEST_CASE_TEMPLATE("who waits for memory tries at growing intervals, and does no
   const std::size_t of_long_time = calls_in(10s);
   CHECK(of_long_time >= 40);  // a quarter of a second at most
   CHECK(of_long_time <= 60);
-  // A shortage that passed leaves no long pause behind.
+  // A shortage that has passed leaves no long pause behind.
   s.fail("send", ENOBUFS, 0);
   CHECK(face::get(p.first.send("y")).has_value());
   CHECK(face::get(anyio::sleep(1s)).has_value());
@@ -250,7 +251,7 @@ TEST_CASE_TEMPLATE("who waits for memory tries at growing intervals, and does no
   CHECK(anyio::now() - before <= 2ms);
 }
 
-TEST_CASE_TEMPLATE("a wait for memory is an ordinary wait: busy, cancelled, timed out, withdrawn and closed",
+TEST_CASE_TEMPLATE("a wait for memory is an ordinary wait: busy, cancelled, timed out, destroyed and closed",
                    Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   short_loop s;
@@ -261,7 +262,7 @@ TEST_CASE_TEMPLATE("a wait for memory is an ordinary wait: busy, cancelled, time
   support::settle();
   CHECK(!sending.done());
   CHECK(face::get(p.first.send("second")).error() == errc::busy_resource);
-  // The other direction goes on.
+  // The other direction continues.
   CHECK(::send(p.second.native_handle(), "in", 2, 0) == 2);
   CHECK(face::get(p.first.receive()).value_or("") == "in");
   p.first.cancel();
@@ -282,7 +283,7 @@ TEST_CASE_TEMPLATE("a wait for memory is an ordinary wait: busy, cancelled, time
   p.first.close();
   CHECK(sending.get().error() == errc::closed_resource);
   CHECK(face::get(p.second.receive()).error() == errc::end_of_stream);
-  CHECK(face::get(anyio::sleep(1s)).has_value());  // nobody is there when the pause is over
+  CHECK(face::get(anyio::sleep(1s)).has_value());  // nothing is pending when the pause ends
 }
 
 TEST_CASE("a loop may end while streams wait for memory") {
@@ -301,7 +302,7 @@ TEST_CASE("a loop may end while streams wait for memory") {
   CHECK(!p->first);
 }
 
-TEST_CASE("several streams that wait for memory go on together") {
+TEST_CASE("several streams that wait for memory continue together") {
   short_loop s;
   auto p = anyio::create_unix_stream_pair().value();
   auto q = anyio::create_unix_stream_pair().value();
@@ -318,8 +319,7 @@ TEST_CASE("several streams that wait for memory go on together") {
   CHECK(anyio::now() - before <= 2ms);
 }
 
-TEST_CASE_TEMPLATE("streams that stand on others wait for memory with them", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("streams on top of others wait for memory with them", Face, by_callback, by_coroutine) {
   short_loop s;
   {
     auto p = by_coroutine::get(support::tcp::pair()).value();

@@ -1,4 +1,4 @@
-// What the operations of byte streams promise beyond what each kind of stream is checked for.
+// The rules for operations of byte streams that are not part of the conformance suite.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -37,7 +37,7 @@ void turn(loop& l) {
   }
 }
 
-/// Where a callback leaves its result.
+/// Where a callback stores its result.
 template <class T>
 struct inbox {
   std::optional<result<T>> value;
@@ -59,7 +59,7 @@ TEST_CASE("stream: a default-constructed stream is closed") {
   s.close();
 }
 
-TEST_CASE("stream: a default-constructed operation gives invalid_argument") {
+TEST_CASE("stream: a default-constructed operation is invalid_argument") {
   loop l;
   const auto code = [](auto op) { return anyio::run(anyio::as_result(std::move(op))).error().code(); };
   CHECK(code(anyio::receive_operation()) == errc::invalid_argument);
@@ -70,7 +70,7 @@ TEST_CASE("stream: a default-constructed operation gives invalid_argument") {
   CHECK(code(anyio::aclose_operation()) == errc::invalid_argument);
 }
 
-TEST_CASE("stream: it may be moved while operations of it wait") {
+TEST_CASE("stream: it can be moved while its operations are pending") {
   loop l;
   pair_of_streams p(4);
   inbox<std::string> got;
@@ -102,13 +102,13 @@ TEST_CASE("stream: it may be moved while operations of it wait") {
   got.value.reset();
   receiving.start(got.callback());
   turn(l);
-  again.reset();  // destroyed: what waits is closed
+  again.reset();  // destroyed: pending operations are closed
   CHECK(!got.value);
   turn(l);
   CHECK(got.code() == errc::closed_resource);
 }
 
-TEST_CASE("stream: move assignment closes what was there") {
+TEST_CASE("stream: move assignment closes the old stream") {
   loop l;
   pair_of_streams first;
   pair_of_streams second;
@@ -121,7 +121,7 @@ TEST_CASE("stream: move assignment closes what was there") {
   CHECK(first.a);
 }
 
-TEST_CASE("stream: assigning an empty operation withdraws one that waits") {
+TEST_CASE("stream: assigning an empty operation cancels a pending one") {
   loop l;
   pair_of_streams p;
   inbox<std::string> got;
@@ -163,7 +163,7 @@ TEST_CASE("stream: an operation may be started again from its own callback") {
   CHECK(r.ended);
 }
 
-TEST_CASE("stream: sent() tells how much of a cancelled send went out") {
+TEST_CASE("stream: sent() returns how much of a cancelled send was sent") {
   loop l;
   pair_of_streams p(10);
   const std::string data = "0123456789abcdef";
@@ -181,7 +181,7 @@ TEST_CASE("stream: sent() tells how much of a cancelled send went out") {
   CHECK(sent.code() == errc::cancelled);
   CHECK(op.sent() == 14);
 
-  // The stream is usable, and the operation too: it begins anew.
+  // The stream is usable, and the operation too: it restarts.
   CHECK(anyio::run(p.b.receive()) == "456789abcd");
   sent.value.reset();
   op.start(sent.callback());
@@ -193,7 +193,7 @@ TEST_CASE("stream: sent() tells how much of a cancelled send went out") {
   CHECK(anyio::run(p.b.receive()) == "abcdef");
 }
 
-TEST_CASE("stream: sent() after a peer that went away") {
+TEST_CASE("stream: sent() after the peer has closed") {
   loop l;
   pair_of_streams p(10);
   const std::string data(25, 'x');
@@ -207,7 +207,7 @@ TEST_CASE("stream: sent() after a peer that went away") {
   CHECK(op.sent() == 10);
 }
 
-/// Sends pieces gathered, through both faces, and gives what arrives.
+/// Sends pieces gathered, in both forms of use, and returns the bytes that arrive.
 std::string gathered(conformance::ends& e, const std::vector<anyio::const_buffer>& parts, std::size_t size) {
   std::string all;
   anyio::task_group group;
@@ -227,7 +227,7 @@ std::string gathered(conformance::ends& e, const std::vector<anyio::const_buffer
   return all;
 }
 
-TEST_CASE("stream: many pieces, empty ones among them, are sent in order") {
+TEST_CASE("stream: many pieces, some of them empty, are sent in order") {
   loop l;
   std::vector<std::string> texts;
   std::vector<anyio::const_buffer> parts;
@@ -251,7 +251,7 @@ TEST_CASE("stream: many pieces, empty ones among them, are sent in order") {
   CHECK(gathered(unix_ends, parts, expected.size()) == expected);
 }
 
-TEST_CASE("stream: large pieces are sent gathered over a socket that is full") {
+TEST_CASE("stream: large pieces are sent gathered while the socket is full") {
   loop l;
   const std::string first = conformance::pattern(700000, 1);
   const std::string second = conformance::pattern(900000, 2);
@@ -264,7 +264,7 @@ TEST_CASE("stream: large pieces are sent gathered over a socket that is full") {
   CHECK((gathered(e, parts, expected.size()) == expected));
 }
 
-TEST_CASE("stream: nothing but empty pieces is an empty send") {
+TEST_CASE("stream: only empty pieces are an empty send") {
   loop l;
   pair_of_streams p;
   const anyio::const_buffer parts[] = {"", anyio::const_buffer(), ""};
@@ -273,7 +273,7 @@ TEST_CASE("stream: nothing but empty pieces is an empty send") {
   CHECK(!anyio::run(anyio::move_on_after(0ms, p.b.receive())));
 }
 
-TEST_CASE("stream: a string that is given away is kept") {
+TEST_CASE("stream: a moved-in string is kept during the send") {
   loop l;
   for (const std::size_t size : {std::size_t{8}, std::size_t{3000}}) {  // inside the object, and outside
     pair_of_streams p(2);
@@ -300,7 +300,7 @@ TEST_CASE("stream: a string that is given away is kept") {
   CHECK(all == "temporary");
 }
 
-TEST_CASE("stream: literals are sent without their NUL, and with those inside") {
+TEST_CASE("stream: literals are sent without their last NUL, and with others inside") {
   loop l;
   pair_of_streams p;
   anyio::run([&]() -> task<> {
@@ -312,7 +312,7 @@ TEST_CASE("stream: literals are sent without their NUL, and with those inside") 
   });
 }
 
-TEST_CASE("stream: a view may be sent on, also where the send has to wait") {
+TEST_CASE("stream: a view can be sent, also if the send has to wait") {
   loop l;
   pair_of_streams in;
   pair_of_streams out(3);
@@ -334,7 +334,7 @@ TEST_CASE("stream: a view may be sent on, also where the send has to wait") {
   });
   turn(l);
   CHECK(!r.sent.value);
-  // What is received now takes the place of the bytes that are being sent.
+  // The bytes received now overwrite the bytes that are being sent.
   CHECK(anyio::run(anyio::as_result(in.a.send(std::string(5000, '!')))));
   CHECK(anyio::run(in.b.receive()) == std::string(5000, '!'));
   std::string all;
@@ -383,7 +383,7 @@ TEST_CASE("stream: views given to combinators are kept") {
   CHECK(anyio::run(anyio::as_result(group.join())));
 }
 
-TEST_CASE("stream: aclose waits for a silent peer no longer than its patience") {
+TEST_CASE("stream: aclose waits for a silent peer only until its time limit") {
   loop l;
   auto sockets = anyio::create_unix_stream_pair();
   CHECK(sockets);
@@ -399,7 +399,7 @@ TEST_CASE("stream: aclose waits for a silent peer no longer than its patience") 
   CHECK(sockets->first.native_handle() == -1);
 }
 
-TEST_CASE("stream: aclose discards what the peer still sends") {
+TEST_CASE("stream: aclose discards bytes that the peer still sends") {
   loop l;
   auto sockets = anyio::create_unix_stream_pair();
   CHECK(sockets);
@@ -421,7 +421,7 @@ TEST_CASE("stream: aclose discards what the peer still sends") {
   CHECK(closed.code() == errc::ok);
 }
 
-TEST_CASE("stream: a second aclose has nothing to do, and leaves the first alone") {
+TEST_CASE("stream: a second aclose has no effect, and does not disturb the first") {
   loop l;
   auto sockets = anyio::create_unix_stream_pair();
   CHECK(sockets);
@@ -435,13 +435,13 @@ TEST_CASE("stream: a second aclose has nothing to do, and leaves the first alone
   CHECK(second.code() == errc::ok);
   CHECK(!first.value);
   const auto before = std::chrono::steady_clock::now();
-  sockets->second.close();  // it is the peer's end that ends it, not its patience
+  sockets->second.close();  // the peer's end ends it, not the time limit
   turn(l);
   CHECK(first.code() == errc::ok);
   CHECK(std::chrono::steady_clock::now() - before < 900ms);
 }
 
-TEST_CASE("stream: destroying a waiting aclose closes at once") {
+TEST_CASE("stream: destroying a pending aclose closes at once") {
   loop l;
   auto sockets = anyio::create_unix_stream_pair();
   CHECK(sockets);
@@ -457,7 +457,7 @@ TEST_CASE("stream: destroying a waiting aclose closes at once") {
   CHECK(anyio::run(anyio::as_result(sockets->first.aclose())));
 }
 
-TEST_CASE("stream: close in the middle of aclose ends it") {
+TEST_CASE("stream: close during aclose ends it") {
   loop l;
   auto sockets = anyio::create_unix_stream_pair();
   CHECK(sockets);

@@ -1,4 +1,4 @@
-// Connected stream sockets, TCP and UNIX, in both ways of use.
+// Connected stream sockets, TCP and UNIX, in both forms of use.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -43,7 +43,7 @@ auto connected() {
   return by_coroutine::get(Kind::pair()).value();
 }
 
-/// Receives until an error, which is given, and keeps what came.
+/// Receives until an error, which is returned, and keeps the bytes.
 template <class Face, class Stream>
 anyio::error drain(Stream& s, std::string& got) {
   for (;;) {
@@ -53,8 +53,8 @@ anyio::error drain(Stream& s, std::string& got) {
   }
 }
 
-TEST_CASE_TEMPLATE("data and the end that arrive in one event are told in order, and the end again and again",
-                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("data and the end in one event are reported in order, and the end every time", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -70,9 +70,8 @@ TEST_CASE_TEMPLATE("data and the end that arrive in one event are told in order,
   CHECK(face::get(p.second.receive_view()).error() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE(
-    "bytes that nobody asked for yet lie in the kernel, and are read in pieces of the size asked for", Way,
-    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("unrequested bytes stay in the kernel, and are read in pieces of the requested size", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -91,7 +90,7 @@ TEST_CASE_TEMPLATE(
   CHECK(w.get().value_or("") == "i");
 }
 
-TEST_CASE_TEMPLATE("each direction ends for itself", Way, tcp_callback, tcp_coroutine, unix_callback,
+TEST_CASE_TEMPLATE("each direction ends independently", Way, tcp_callback, tcp_coroutine, unix_callback,
                    unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -112,8 +111,8 @@ TEST_CASE_TEMPLATE("each direction ends for itself", Way, tcp_callback, tcp_coro
   CHECK(face::get(p.first.send_eof()).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("ten megabytes arrive as they were sent, plain or gathered", Way, tcp_callback,
-                   tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("10 MB arrive unchanged, sent plain or gathered", Way, tcp_callback, tcp_coroutine,
+                   unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -138,8 +137,8 @@ TEST_CASE_TEMPLATE("ten megabytes arrive as they were sent, plain or gathered", 
   CHECK(got == big);
 }
 
-TEST_CASE_TEMPLATE("closing ends a receive and a send that wait with closed_resource", Way, tcp_callback,
-                   tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("closing ends a pending receive and a pending send with closed_resource", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -163,9 +162,9 @@ TEST_CASE_TEMPLATE("closing ends a receive and a send that wait with closed_reso
   p.first.close();
 }
 
-TEST_CASE("closing wins over a result that was there but not delivered") {
+TEST_CASE("closing takes precedence over a result that was not delivered yet") {
   anyio::loop loop;
-  // Both are told of in one turn, and whoever is first closes the other.
+  // Both are reported in one turn, and the first one closes the other.
   struct end {
     anyio::tcp_stream& mine;
     anyio::tcp_stream& other;
@@ -205,7 +204,7 @@ TEST_CASE("closing wins over a result that was there but not delivered") {
   }
 }
 
-TEST_CASE_TEMPLATE("aclose ends what waits, takes what still comes, and resets nothing", Way, tcp_callback,
+TEST_CASE_TEMPLATE("aclose ends pending operations, drains the input, and does not reset", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -220,7 +219,7 @@ TEST_CASE_TEMPLATE("aclose ends what waits, takes what still comes, and resets n
   CHECK(!p.first);
   CHECK(face::get(p.first.receive()).error() == errc::closed_resource);
   CHECK(!closing.done());
-  // Input that is not read would make the kernel answer the close with a reset, which drops the goodbye.
+  // Unread input would make the kernel answer the close with a reset, which drops the last bytes.
   CHECK(face::get(p.second.send("never read")).has_value());
   support::settle();
   CHECK(!closing.done());
@@ -232,8 +231,8 @@ TEST_CASE_TEMPLATE("aclose ends what waits, takes what still comes, and resets n
   CHECK(face::get(p.first.aclose()).has_value());
 }
 
-TEST_CASE_TEMPLATE("aclose waits no more than a second for the other end, and closes when it is destroyed",
-                   Kind, support::tcp, support::unix_pair) {
+TEST_CASE_TEMPLATE("aclose waits at most a second for the peer, and closes when it is destroyed", Kind,
+                   support::tcp, support::unix_pair) {
   support::scripted_loop s;
   auto p = connected<Kind>();
   s.system.virtual_time = true;
@@ -253,7 +252,7 @@ TEST_CASE_TEMPLATE("aclose waits no more than a second for the other end, and cl
     closing = {};
     CHECK(!support::is_open(other));
   }
-  // Of two the second finds the first at work.
+  // The second of two finds the first pending.
   waiting<void> first, second;
   by_callback::start(p.second.aclose(), first);
   by_callback::start(p.second.aclose(), second);
@@ -262,7 +261,7 @@ TEST_CASE_TEMPLATE("aclose waits no more than a second for the other end, and cl
   CHECK(!support::is_open(fd));
 }
 
-TEST_CASE_TEMPLATE("close ends an aclose under way", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("close ends a pending aclose", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<void> closing;
@@ -272,12 +271,13 @@ TEST_CASE_TEMPLATE("close ends an aclose under way", Face, by_callback, by_corou
   p.first.close();
   CHECK(closing.get().has_value());
   waiting<void> another;
-  Face::start(p.second.aclose(), another);  // the peer is gone
+  Face::start(p.second.aclose(), another);  // the peer has closed
   CHECK(another.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("a second receive or send is busy, the first is unharmed, and the errors have their order",
-                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE(
+    "a second receive or send is busy_resource, the first continues; errors have a fixed order", Way,
+    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
@@ -310,7 +310,7 @@ TEST_CASE_TEMPLATE("a second receive or send is busy, the first is unharmed, and
   CHECK(face::get(p.first.send("")).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("two that begin in one turn do not both become the reader", Face, by_callback,
+TEST_CASE_TEMPLATE("two receives that start in one turn do not both become the reader", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   auto p = connected<support::tcp>();
@@ -322,12 +322,12 @@ TEST_CASE_TEMPLATE("two that begin in one turn do not both become the reader", F
   CHECK(first.get().value_or("") == "x");
 }
 
-TEST_CASE_TEMPLATE("cancel ends what waits with cancelled, and the stream goes on", Way, tcp_callback,
-                   tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("cancel ends pending operations with cancelled, and the stream stays usable", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
   auto p = connected<typename Way::kind>();
-  p.first.cancel();  // nothing waits
+  p.first.cancel();  // nothing is pending
   waiting<std::string> receiving;
   waiting<void> sending;
   const std::size_t on_the_way = support::fill(p.first);
@@ -341,7 +341,7 @@ TEST_CASE_TEMPLATE("cancel ends what waits with cancelled, and the stream goes o
   std::size_t got = 0;
   while (got < on_the_way) got += face::get(p.second.receive(1 << 20)).value_or("").size();
   CHECK(got == on_the_way);
-  // A result that is there wins.
+  // An available result is delivered.
   face::start(p.first.receive(), receiving);
   support::settle();
   CHECK(::send(p.second.native_handle(), "there", 5, 0) == 5);
@@ -351,7 +351,7 @@ TEST_CASE_TEMPLATE("cancel ends what waits with cancelled, and the stream goes o
   CHECK(face::get(p.second.receive()).value_or("") == "y");
 }
 
-TEST_CASE("bytes that came before a reset are delivered first, then it is broken for good") {
+TEST_CASE("bytes that arrived before a reset are delivered first, then every call reports it") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(by_coroutine::get(p.first.send("before")).has_value());
@@ -373,8 +373,8 @@ TEST_CASE("bytes that came before a reset are delivered first, then it is broken
   CHECK(by_coroutine::get(p.second.send("x")).error() == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("a send_eof after a reset tells of the reset, and leaves it to whoever asks later", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("a send_eof after a reset reports it, and later calls report it too", Face, by_callback,
+                   by_coroutine) {
   const auto is_reset = [](const anyio::error& e) {
     return e == errc::broken_resource && e.os_error() == ECONNRESET;
   };
@@ -400,14 +400,14 @@ TEST_CASE_TEMPLATE("a send_eof after a reset tells of the reset, and leaves it t
   }
 }
 
-TEST_CASE("a send_eof beside a receive that waits leaves the reset to both") {
+TEST_CASE("a send_eof during a receive: both report the reset") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<std::string> receiving;
   by_coroutine::start(p.second.receive(), receiving);
   support::settle();
   support::reset(p.first);
-  // Begun before the loop hears of the reset.
+  // Started before the loop is told of the reset.
   const anyio::error e = by_callback::get(p.second.send_eof()).error();
   CHECK(e == errc::broken_resource);
   CHECK(e.os_error() == ECONNRESET);
@@ -422,7 +422,7 @@ TEST_CASE("a send_eof beside a receive that waits leaves the reset to both") {
   CHECK(by_callback::get(q.second.receive()).error() == std::errc::connection_reset);
 }
 
-TEST_CASE("a file that goes out after a reset tells of the reset") {
+TEST_CASE("sending a file after a reset reports the reset") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::reset(p.first);
@@ -434,7 +434,7 @@ TEST_CASE("a file that goes out after a reset tells of the reset") {
   std::fclose(file);
 }
 
-/// Calls of one name fail with an errno, the connection being as it was.
+/// Calls of one name fail with an errno, although the connection is intact.
 class failing_backend final : public support::scripted_backend, private anyio::detail::posix_files {
  public:
   int send_file_error = 0;
@@ -462,8 +462,8 @@ struct failing_loop {
   explicit failing_loop(std::unique_ptr<failing_backend> b) : system(*b), loop(std::move(b)) {}
 };
 
-TEST_CASE_TEMPLATE("what breaks a connection while a file goes out is not taken for an error of the file",
-                   Way, tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
+TEST_CASE_TEMPLATE("an error of the connection during send_file is not reported as an error of the file", Way,
+                   tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   for (const int e : {ECONNABORTED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN, ETIMEDOUT, ECONNRESET,
                       ECONNREFUSED, EPIPE, EPROTO, ENOTCONN}) {
@@ -480,7 +480,7 @@ TEST_CASE_TEMPLATE("what breaks a connection while a file goes out is not taken 
     CHECK(face::get(p.first.receive()).value_or("") == "before");
     p.second.close();
     const anyio::error end = face::get(p.first.receive()).error();
-    // EPIPE and ENOTCONN of a UNIX socket are what an orderly close leads to.
+    // EPIPE and ENOTCONN of a UNIX socket also follow an orderly close.
     const bool orderly =
         std::is_same_v<typename Way::kind, support::unix_pair> && (e == EPIPE || e == ENOTCONN);
     CHECK(end == (orderly ? errc::end_of_stream : errc::broken_resource));
@@ -488,7 +488,7 @@ TEST_CASE_TEMPLATE("what breaks a connection while a file goes out is not taken 
   }
 }
 
-TEST_CASE_TEMPLATE("an error of the file leaves the stream as it is", Way, tcp_callback, tcp_coroutine,
+TEST_CASE_TEMPLATE("an error of the file leaves the stream unchanged", Way, tcp_callback, tcp_coroutine,
                    unix_callback, unix_coroutine) {
   using face = typename Way::face;
   failing_loop s;
@@ -503,7 +503,7 @@ TEST_CASE_TEMPLATE("an error of the file leaves the stream as it is", Way, tcp_c
   s.system.send_file_error = EOPNOTSUPP;
   CHECK(face::get(p.first.send_file(0, 0, 5)).error() == errc::not_supported);
   s.system.send_file_error = 0;
-  // The real ones: not open, a directory, a pipe.
+  // Real errors: not open, a directory, a pipe.
   const int directory = ::open("/", O_RDONLY | O_CLOEXEC);
   int pipe_fds[2];
   CHECK(::pipe(pipe_fds) == 0);
@@ -516,7 +516,7 @@ TEST_CASE_TEMPLATE("an error of the file leaves the stream as it is", Way, tcp_c
   CHECK(face::get(p.first.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE("an errno that does not name the cause gives way to one that does") {
+TEST_CASE("a later errno that names the cause replaces one that does not") {
   failing_loop s;
   auto p = connected<support::tcp>();
   s.system.shutdown_error = ENOTCONN;
@@ -527,14 +527,14 @@ TEST_CASE("an errno that does not name the cause gives way to one that does") {
   CHECK(by_callback::get(p.second.receive()).error() == std::errc::timed_out);
   CHECK(by_callback::get(p.second.send_eof()).error() == std::errc::timed_out);
 
-  // An end of a UNIX stream is one, whatever a send_eof was told.
+  // The end of a UNIX stream is end_of_stream, whatever a send_eof reported.
   auto q = connected<support::unix_pair>();
   q.first.close();
   CHECK(by_callback::get(q.second.send_eof()).error() == std::errc::not_connected);
   CHECK(by_callback::get(q.second.receive()).error() == errc::end_of_stream);
 }
 
-TEST_CASE("a reset wakes a receive that waits and a send that waits") {
+TEST_CASE("a reset ends a pending receive and a pending send") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::fill(p.second);
@@ -556,7 +556,7 @@ TEST_CASE("aclose of a stream that was reset succeeds") {
   CHECK(by_coroutine::get(p.second.aclose()).has_value());
 }
 
-TEST_CASE_TEMPLATE("sending to an end that is gone breaks within some sends, and is never a SIGPIPE", Way,
+TEST_CASE_TEMPLATE("sending to a closed peer breaks within a few sends, and never raises SIGPIPE", Way,
                    tcp_callback, tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -576,7 +576,7 @@ TEST_CASE_TEMPLATE("sending to an end that is gone breaks within some sends, and
   std::fclose(file);
 }
 
-TEST_CASE_TEMPLATE("what has reached its end stays at its end, also when a send breaks later", Kind,
+TEST_CASE_TEMPLATE("after end_of_stream a receive still returns it, even when a send breaks later", Kind,
                    support::tcp, support::unix_pair) {
   anyio::loop loop;
   auto p = connected<Kind>();
@@ -600,7 +600,7 @@ TEST_CASE_TEMPLATE("an empty send succeeds on an open stream, and sends nothing"
   CHECK(face::get(p.second.receive()).value_or("") == "x");
 }
 
-TEST_CASE("a string that is given away is kept until it has gone out") {
+TEST_CASE("a moved-in string is kept until it is sent") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   std::size_t on_the_way = support::fill(p.first);
@@ -613,7 +613,7 @@ TEST_CASE("a string that is given away is kept until it has gone out") {
   CHECK(got.substr(on_the_way) == "short");
 }
 
-TEST_CASE("short writes are gone on with, and sent() tells how far one that was withdrawn came") {
+TEST_CASE("a send continues after short writes, and sent() returns the progress of a cancelled one") {
   support::scripted_loop s;
   auto p = connected<support::tcp>();
   s.system.send_limit = 1000;
@@ -642,7 +642,7 @@ TEST_CASE("short writes are gone on with, and sent() tells how far one that was 
   CHECK(all.size() == sent);
 }
 
-TEST_CASE("a named operation is used again and again, and assigning to one that waits withdraws it") {
+TEST_CASE("a named operation can be used repeatedly, and assigning to a pending one cancels it") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   char buffer[16];
@@ -668,14 +668,14 @@ TEST_CASE("a named operation is used again and again, and assigning to one that 
   CHECK(r.error() == errc::invalid_argument);
 }
 
-TEST_CASE("a receive that is destroyed after its bytes came, but before they were handed over, loses none") {
+TEST_CASE("a receive destroyed after its bytes arrived, but before delivery, loses none") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   {
     anyio::receive_string_operation op = p.second.receive();
     op.start([](result<std::string>) { CHECK(false); });
     support::settle();
-    // In one callback: the bytes arrive, the poller is asked only after it.
+    // In one callback: the bytes arrive, and the poller is asked only afterwards.
     loop.post([&] {
       CHECK(::send(p.first.native_handle(), "kept", 4, 0) == 4);
       loop.post([&] { op = {}; });
@@ -685,7 +685,7 @@ TEST_CASE("a receive that is destroyed after its bytes came, but before they wer
   CHECK(by_callback::get(p.second.receive()).value_or("") == "kept");
 }
 
-TEST_CASE("a stream may be moved while operations wait, and what it was moved over is closed") {
+TEST_CASE("a stream can be moved while operations are pending, and the assigned-over one is closed") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   auto q = connected<support::tcp>();
@@ -703,11 +703,11 @@ TEST_CASE("a stream may be moved while operations wait, and what it was moved ov
   CHECK(by_callback::get(p.first.send("still")).has_value());
   CHECK(receiving.get().value_or("") == "still");
   CHECK(q.second.remote_endpoint() == p.first.local_endpoint());
-  q.second = std::move(*&q.second);  // to itself: nothing happens
+  q.second = std::move(*&q.second);  // to itself: no effect
   CHECK(q.second);
 }
 
-TEST_CASE("a stream that was made by default is closed") {
+TEST_CASE("a default-constructed stream is closed") {
   anyio::loop loop;
   anyio::tcp_stream s;
   CHECK(!s);
@@ -726,7 +726,7 @@ TEST_CASE("a stream that was made by default is closed") {
   s.cancel();
 }
 
-TEST_CASE("release gives the descriptor up, open, and ends what waits") {
+TEST_CASE("release returns the open descriptor, and ends pending operations") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<std::string> receiving;
@@ -738,18 +738,18 @@ TEST_CASE("release gives the descriptor up, open, and ends what waits") {
   CHECK(p.second.release() == -1);
   CHECK(receiving.get().error() == errc::closed_resource);
   CHECK(support::is_open(fd));
-  // It is out of the poller, so that it can be taken over again.
+  // It has left the poller, so that it can be adopted again.
   anyio::tcp_stream again = anyio::tcp_stream::from_fd(fd).value();
   CHECK(again.remote_endpoint() == p.first.local_endpoint());
   CHECK(by_callback::get(p.first.send("x")).has_value());
   CHECK(by_callback::get(again.receive()).value_or("") == "x");
 }
 
-TEST_CASE("release leaves a descriptor as it is, or makes it block again if it was taken over so") {
+TEST_CASE("release keeps the descriptor's mode, or restores blocking mode if it was adopted so") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   int fd = p.second.release(true);
-  CHECK(support::is_non_blocking(fd));  // the library's own was never otherwise
+  CHECK(support::is_non_blocking(fd));  // the library's own sockets are always non-blocking
   CHECK(::fcntl(fd, F_SETFL, 0) == 0);
   fd = anyio::tcp_stream::from_fd(fd).value().release();
   CHECK(support::is_non_blocking(fd));
@@ -767,9 +767,8 @@ TEST_CASE("release leaves a descriptor as it is, or makes it block again if it w
   CHECK(anyio::tcp_stream().release(true) == -1);
 }
 
-TEST_CASE_TEMPLATE(
-    "from_fd takes over a connection that was reset: its bytes are delivered, then it is broken", Face,
-    by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("from_fd adopts a connection that was reset: its bytes are delivered, then it is broken",
+                   Face, by_callback, by_coroutine) {
   anyio::loop loop;
   for (const char* bytes : {"last words", ""}) {
     CAPTURE(bytes);
@@ -800,7 +799,7 @@ TEST_CASE_TEMPLATE(
   }
 }
 
-TEST_CASE("endpoints are remembered after either end has gone") {
+TEST_CASE("endpoints are known after either end has closed") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(p.first.local_endpoint() == p.second.remote_endpoint());
@@ -815,7 +814,7 @@ TEST_CASE("endpoints are remembered after either end has gone") {
   CHECK(p.second.local_endpoint() == here);
 }
 
-TEST_CASE("every socket is close-on-exec and non-blocking, and TCP_NODELAY is on") {
+TEST_CASE("every socket is close-on-exec, non-blocking and TCP_NODELAY") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   auto u = connected<support::unix_pair>();
@@ -831,7 +830,7 @@ TEST_CASE("every socket is close-on-exec and non-blocking, and TCP_NODELAY is on
   CHECK(p.first.socket() == &p.first);
 }
 
-TEST_CASE("options and keep-alive are set, refused and read") {
+TEST_CASE("options and keep-alive are set, rejected and read") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(p.first.set_option(SOL_SOCKET, SO_RCVBUF, 8192).has_value());
@@ -850,15 +849,15 @@ TEST_CASE("options and keep-alive are set, refused and read") {
   CHECK(p.first.set_keep_alive(std::chrono::hours(24 * 365 * 100), 5s, 1).error() == errc::invalid_argument);
 }
 
-#if !defined(__FreeBSD__) && !defined(__NetBSD__)  // their kqueue does not tell of it
-TEST_CASE("out-of-band data splits what can be read, and nothing of it waits for another event") {
+#if !defined(__FreeBSD__) && !defined(__NetBSD__)  // their kqueue does not report it
+TEST_CASE("out-of-band data splits reads, and none of the bytes waits for another event") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   const int sender = p.first.native_handle();
   waiting<std::string> receiving;
   by_callback::start(p.second.receive(), receiving);
   support::settle();
-  // All of it arrives before the poller is asked.
+  // All bytes arrive before the poller is asked.
   CHECK(::send(sender, "ab", 2, 0) == 2);
   CHECK(::send(sender, "!", 1, MSG_OOB) == 1);
   CHECK(::send(sender, "cd", 2, 0) == 2);
@@ -875,7 +874,7 @@ TEST_CASE("out-of-band data splits what can be read, and nothing of it waits for
 }
 #endif
 
-TEST_CASE_TEMPLATE("a file is sent from where it is asked for, and ends where it ends", Way, tcp_callback,
+TEST_CASE_TEMPLATE("a file is sent from the given offset, and until its end", Way, tcp_callback,
                    tcp_coroutine, unix_callback, unix_coroutine) {
   using face = typename Way::face;
   anyio::loop loop;
@@ -910,7 +909,7 @@ TEST_CASE_TEMPLATE("a file is sent from where it is asked for, and ends where it
   CHECK(face::get(p.second.receive()).value_or("") == "goes on");
   CHECK(face::get(p.first.send_eof()).has_value());
   CHECK(face::get(p.first.send_file(fd, 0, 5)).error() == errc::closed_resource);
-  // Closed while it waits.
+  // Closed while pending.
   waiting<std::uint64_t> blocked;
   face::start(p.second.send_file(fd, 0, text.size()), blocked);
   support::settle();
@@ -920,7 +919,7 @@ TEST_CASE_TEMPLATE("a file is sent from where it is asked for, and ends where it
   std::fclose(file);
 }
 
-TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves it as it was") {
+TEST_CASE("from_fd rejects anything but a connected TCP socket, says why, and leaves it unchanged") {
   anyio::loop loop;
   const auto refused = [](int fd, std::string_view why) {
     CAPTURE(why);
@@ -934,7 +933,7 @@ TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves
     CHECK(::fcntl(fd, F_GETFL) == flags);
     ::close(fd);
   };
-  refused(-1, "not a descriptor");
+  refused(-1, "the descriptor is negative");
   int pipe_fds[2];
   CHECK(::pipe(pipe_fds) == 0);
   refused(pipe_fds[0], "not a socket");
@@ -947,7 +946,7 @@ TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves
   const int waits = support::raw_connect(l.local_endpoints().front());
   refused(::dup(l.native_handles().front()), "not connected");
   ::close(waits);
-  // An attempt to connect that failed was no connection, whether anybody has read its error or not.
+  // A failed attempt to connect was no connection, whether or not its error was read.
   const anyio::ip_endpoint nobody =
       anyio::tcp_listener::open(support::loopback()).value().local_endpoints()[0];
   for (const bool reads_error : {false, true}) {
@@ -968,7 +967,7 @@ TEST_CASE("from_fd refuses what is no connected TCP socket, says why, and leaves
   CHECK(closed.error().os_error() == EBADF);
 }
 
-TEST_CASE("from_fd takes over a blocking socket of any origin, and works on it") {
+TEST_CASE("from_fd adopts a blocking socket of any origin, and can use it") {
   anyio::loop loop;
   anyio::tcp_listener l = anyio::tcp_listener::open(support::loopback()).value();
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
@@ -986,7 +985,7 @@ TEST_CASE("from_fd takes over a blocking socket of any origin, and works on it")
   CHECK(by_callback::get(client.receive()).value_or("") == "x");
 }
 
-TEST_CASE("a loop may end before its streams and what waits on them") {
+TEST_CASE("a loop may end before its streams and their pending operations") {
   std::optional<anyio::loop> loop;
   loop.emplace();
   auto p = connected<support::tcp>();
@@ -1012,7 +1011,7 @@ TEST_CASE("a loop may end before its streams and what waits on them") {
   CHECK(p.second.set_no_delay(true).error() == errc::closed_resource);
 }
 
-TEST_CASE("a view that is handed to a send that blocks reaches the right peer while others receive") {
+TEST_CASE("a view in a blocked send reaches the right peer while others receive") {
   anyio::loop loop;
   auto from = connected<support::tcp>();
   auto to = connected<support::tcp>();
@@ -1035,7 +1034,7 @@ TEST_CASE("a view that is handed to a send that blocks reaches the right peer wh
   bridge.forward();
   support::settle();
   CHECK(!sending.done());
-  // The loop's one buffer is overwritten by others.
+  // Other receives overwrite the loop's only buffer.
   for (int i = 0; i < 20; ++i) {
     CHECK(by_callback::get(other.first.send(std::string(5000, '#'))).has_value());
     CHECK(by_callback::get(other.second.receive_view()).has_value());
@@ -1047,7 +1046,7 @@ TEST_CASE("a view that is handed to a send that blocks reaches the right peer wh
   CHECK(got.substr(on_the_way) == text);
 }
 
-TEST_CASE("a view that is handed to a gathered send that blocks is kept, too") {
+TEST_CASE("a view in a blocked gathered send is kept too") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto from = co_await support::tcp::pair();

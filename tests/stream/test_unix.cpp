@@ -1,4 +1,4 @@
-// What UNIX sockets have of their own: names, backlogs, credentials.
+// Features of UNIX sockets: names, backlogs, credentials.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -47,8 +47,8 @@ anyio::error refusal(std::string_view path, anyio::unix_listener_options options
   return by_callback::get(anyio::create_unix_listener(path, options)).error();
 }
 
-TEST_CASE_TEMPLATE("a client and a server talk over a path, and know each other's names", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("a client and a server exchange bytes over a path, and know each other's names", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   const support::temp_dir dir;
   const std::string path = dir.path("s");
@@ -78,7 +78,7 @@ TEST_CASE_TEMPLATE("a client and a server talk over a path, and know each other'
   CHECK(exists(path));  // it is left behind
 }
 
-TEST_CASE("a client that is bound to a name is known by it") {
+TEST_CASE("a client bound to a name is known by it") {
   anyio::loop loop;
   const support::temp_dir dir;
   anyio::unix_listener l = listen(dir.path("s"));
@@ -93,7 +93,7 @@ TEST_CASE("a client that is bound to a name is known by it") {
   CHECK(client.remote_path() == dir.path("s"));
 }
 
-TEST_CASE("names of any bytes, of the greatest length, and abstract ones with NULs come back as they were") {
+TEST_CASE("names of any bytes, of maximum length, and abstract ones with NULs are reported unchanged") {
   anyio::loop loop;
   const support::temp_dir dir;
   const std::string pid = std::to_string(::getpid());
@@ -121,7 +121,7 @@ TEST_CASE("names of any bytes, of the greatest length, and abstract ones with NU
     CHECK(client->remote_path() == name);
     anyio::unix_stream server = by_callback::get(l->accept()).value();
     CHECK(server.local_path() == name);
-    // As the kernel tells it.
+    // As the kernel reports it.
     anyio::unix_stream again = anyio::unix_stream::from_fd(client->release()).value();
     CHECK(again.remote_path() == name);
     CHECK(by_callback::get(again.send("x")).has_value());
@@ -129,7 +129,7 @@ TEST_CASE("names of any bytes, of the greatest length, and abstract ones with NU
   }
 }
 
-TEST_CASE("a name that is too long is refused before any system call, an empty one is no name") {
+TEST_CASE("a name that is too long is rejected before any system call, an empty one is unnamed") {
   support::scripted_loop s;
   bool asked = false;
   s.system.on_open_socket = [&](int) -> std::optional<int> {
@@ -148,7 +148,7 @@ TEST_CASE("a name that is too long is refused before any system call, an empty o
   CHECK(by_callback::get(anyio::connect_unix("")).error() == errc::invalid_argument);
 }
 
-TEST_CASE("connecting to nothing says what is wrong") {
+TEST_CASE("connecting to a missing path reports what is wrong") {
   anyio::loop loop;
   const support::temp_dir dir;
   CHECK(by_callback::get(anyio::connect_unix(dir.path("missing"))).error() ==
@@ -174,7 +174,7 @@ TEST_CASE("a stale socket file is removed before bind") {
   CHECK(by_callback::get(anyio::connect_unix(path)).has_value());
 }
 
-TEST_CASE("a live socket stays, also one whose backlog is full, and one that does not listen yet") {
+TEST_CASE("a socket in use stays, also with a full backlog, or before it listens") {
   anyio::loop loop;
   const support::temp_dir dir;
   const std::string path = dir.path("s");
@@ -196,7 +196,7 @@ TEST_CASE("a live socket stays, also one whose backlog is full, and one that doe
   CHECK(exists(path));
   ::close(client);
 
-  // Nor is a listener bothered with a connection of one who only asks.
+  // A listener is not disturbed by a connection of a probe either.
   anyio::unix_listener unbothered = listen(dir.path("u"));
   CHECK(refusal(dir.path("u")) == std::errc::address_in_use);
   CHECK(unbothered.native_handle() >= 0);
@@ -217,7 +217,7 @@ TEST_CASE("a live socket stays, also one whose backlog is full, and one that doe
   ::close(datagrams);
 }
 
-TEST_CASE("what is no socket is never touched") {
+TEST_CASE("other files are never changed") {
   anyio::loop loop;
   const support::temp_dir dir;
   const int file = ::open(dir.path("file").c_str(), O_CREAT | O_WRONLY, 0600);
@@ -246,11 +246,11 @@ TEST_CASE("the mode is set after bind and before listen") {
     CHECK(seen == mode);
     CHECK(mode_of(path) == mode);
   }
-  // An abstract name has no file to give a mode to.
+  // An abstract name has no file whose mode could be set.
   CHECK(by_callback::get(anyio::create_unix_listener("\0anyio.mode"s, {.mode = mode_t{0600}})).has_value());
 }
 
-TEST_CASE("a listener that cannot be made leaves no file behind") {
+TEST_CASE("a failed listener leaves no file") {
   struct refusing final : support::custom_backend {
     int refuse_mode = 0, refuse_listen = 0;
     int change_mode(const char* path, mode_t mode) override {
@@ -278,7 +278,7 @@ TEST_CASE("a listener that cannot be made leaves no file behind") {
   CHECK(!exists(path));
 }
 
-TEST_CASE("unlink_on_close removes the listener's own file, and no other") {
+TEST_CASE("unlink_on_close removes only the listener's own file") {
   anyio::loop loop;
   const support::temp_dir dir;
   const std::string path = dir.path("s");
@@ -311,7 +311,7 @@ TEST_CASE("unlink_on_close removes the listener's own file, and no other") {
   abstract.close();
 }
 
-TEST_CASE("unlink_on_close finds its file from another folder, and no other of that name") {
+TEST_CASE("unlink_on_close finds its file from another directory, and no other file of that name") {
   anyio::loop loop;
   const support::temp_dir dir, other;
   struct folder_guard {
@@ -332,7 +332,7 @@ TEST_CASE("unlink_on_close finds its file from another folder, and no other of t
     CHECK(!exists(dir.path(name)));
     CHECK(exists(other.path(name)));
   }
-  // A path that fits only from its folder: binding takes it as it was given.
+  // A path that fits only relative to its directory: binding uses it as given.
   CHECK(::chdir(dir.path().c_str()) == 0);
   const std::string long_name(90, 'f');
   CHECK(::mkdir(long_name.c_str(), 0700) == 0);
@@ -342,7 +342,7 @@ TEST_CASE("unlink_on_close finds its file from another folder, and no other of t
   CHECK(::chdir("/") == 0);
   l.close();
   CHECK(!exists(dir.path(long_name + "/s")));
-  // A folder that is gone has no path any more; then the path is what it was.
+  // A removed directory has no path; then the relative path is kept.
   CHECK(::mkdir(dir.path("gone").c_str(), 0700) == 0);
   CHECK(::chdir(dir.path("gone").c_str()) == 0);
   anyio::unix_listener up = listen(dir.path("t"), {.unlink_on_close = true});
@@ -355,7 +355,7 @@ TEST_CASE("unlink_on_close finds its file from another folder, and no other of t
   CHECK(!exists(dir.path("t")));
 }
 
-TEST_CASE("the loop's end removes the file of a listener that is to unlink it") {
+TEST_CASE("the end of the loop removes the file of a listener with unlink_on_close") {
   const support::temp_dir dir;
   std::optional<anyio::loop> loop;
   loop.emplace();
@@ -364,8 +364,8 @@ TEST_CASE("the loop's end removes the file of a listener that is to unlink it") 
   CHECK(!exists(dir.path("s")));
 }
 
-TEST_CASE_TEMPLATE("a full backlog is waited out, and not taken for success", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("a connect waits while the backlog is full, and does not report success", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   const support::temp_dir dir;
   anyio::unix_listener l = listen(dir.path("s"), {.backlog = 0});
@@ -388,7 +388,7 @@ TEST_CASE_TEMPLATE("a full backlog is waited out, and not taken for success", Fa
   }
 }
 
-TEST_CASE("who waits for a full backlog does not spin, can be withdrawn, and hears that the listener went") {
+TEST_CASE("a connect that waits for a full backlog does not spin, and ends with the listener") {
   support::scripted_loop s;
   s.system.virtual_time = true;
   const support::temp_dir dir;
@@ -399,7 +399,7 @@ TEST_CASE("who waits for a full backlog does not spin, can be withdrawn, and hea
         errc::timed_out);
   CHECK(s.system.waits - before < 500);
   {
-    // A timeout tries once more, and what is there wins.
+    // A timeout tries once more, and an available connection is returned.
     waiting<anyio::unix_stream> timed;
     by_coroutine::start(anyio::fail_after(500us, anyio::connect_unix(dir.path("s"))), timed);
     support::settle();
@@ -422,7 +422,7 @@ TEST_CASE("who waits for a full backlog does not spin, can be withdrawn, and hea
   CHECK(w.get().error() == std::errc::connection_refused);
 }
 
-TEST_CASE("a connection whose other end left unread input behind is broken once, and stays so") {
+TEST_CASE("a connection whose peer closed with unread input is broken once, and stays so") {
   anyio::loop loop;
   auto p = anyio::create_unix_stream_pair().value();
   CHECK(by_callback::get(p.first.send("never read")).has_value());
@@ -436,7 +436,7 @@ TEST_CASE("a connection whose other end left unread input behind is broken once,
   }
 }
 
-TEST_CASE_TEMPLATE("a send to an end that left unread input behind does not hide the reset", Face,
+TEST_CASE_TEMPLATE("a send to a peer that closed with unread input does not hide the reset", Face,
                    by_callback, by_coroutine) {
   const auto is_reset = [](const anyio::error& e) {
     return e == errc::broken_resource && e.os_error() == ECONNRESET;
@@ -460,7 +460,7 @@ TEST_CASE_TEMPLATE("a send to an end that left unread input behind does not hide
   }
 }
 
-TEST_CASE("from_fd refuses what is no connected UNIX stream socket, and leaves it open") {
+TEST_CASE("from_fd rejects anything but a connected UNIX stream socket, and leaves it open") {
   anyio::loop loop;
   const support::temp_dir dir;
   const auto refused = [](int fd, std::string_view why) {
@@ -486,7 +486,7 @@ TEST_CASE("from_fd refuses what is no connected UNIX stream socket, and leaves i
   ::close(fds[1]);
 }
 
-TEST_CASE("unnamed ends have empty names") {
+TEST_CASE("unnamed sockets have empty names") {
   anyio::loop loop;
   int fds[2];
   CHECK(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
@@ -496,7 +496,7 @@ TEST_CASE("unnamed ends have empty names") {
   ::close(fds[1]);
 }
 
-TEST_CASE("what two processes write to one socket is read to its end, though the kernel keeps them apart") {
+TEST_CASE("messages of two processes on one socket are all read, though the kernel keeps them apart") {
   anyio::loop loop;
   auto p = anyio::create_unix_stream_pair().value();
 #if defined(SO_PASSCRED)

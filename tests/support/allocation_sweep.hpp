@@ -1,8 +1,8 @@
-// Every allocation of a program fails once: whichever it is, `std::bad_alloc` leaves the loop, or was handled
-// in it, the loop can be used afterwards, nothing is leaked, and nothing is closed twice.
+// Every allocation of a program fails once. In each case `std::bad_alloc` leaves the loop, or was handled in
+// it, the loop can be used afterwards, nothing leaks, and nothing is closed twice.
 //
-// Each run has a thread of its own, since the library keeps freed memory by thread: so all of it is asked of
-// operator new, and what is left when the thread has ended is a leak. The simulated system is no part of the
+// Each run has its own thread, since the library keeps freed memory per thread: so all memory comes from
+// operator new, and memory left when the thread has ended is a leak. The simulated system is not part of the
 // program, and never fails. For files with ANYIO_NET_SIM; without exceptions there is nothing to sweep.
 #pragma once
 
@@ -26,7 +26,7 @@
 namespace support {
 namespace {
 
-inline thread_local std::size_t closed_in_vain = 0;  // descriptors that were not open
+inline thread_local std::size_t closed_in_vain = 0;  // closed descriptors that were not open
 inline thread_local anyio::detail::close_hook close_for_simulation = nullptr;
 
 /// A backend whose own allocations never fail.
@@ -250,17 +250,17 @@ class unfailing_backend final : public anyio::backend,
   anyio::detail::security_service* security_;
 };
 
-/// What one run has shown.
+/// The result of one run.
 struct allocation_verdict {
   bool reached = false;  // the allocation was one of the program's
   bool thrown = false;   // bad_alloc has left the loop
-  bool stuck = false;    // nothing can happen any more, and no exception has said why
-  bool usable = false;   // the loop, afterwards
+  bool stuck = false;    // nothing can happen any more, and no exception was reported
+  bool usable = false;   // the loop after the run
   std::size_t leaked_descriptors = 0;
   std::size_t closed_in_vain = 0;
 };
 
-/// One run, for its body.
+/// One run, passed to its body.
 class failing_run {
  public:
   failing_run(anyio::detail::sim_session& world, std::size_t n) : world_(world), n_(n) {}
@@ -269,7 +269,7 @@ class failing_run {
 
   /// Nothing will ever happen again.
   bool is_over() const { return world_.network().verdict() != anyio::detail::sim_verdict::none; }
-  /// Calls what is to be tried.
+  /// Calls the function under test.
   template <class F>
   void attempt(F f) {
     const fail_nth_allocation failure(n_);
@@ -281,7 +281,7 @@ class failing_run {
     verdict.reached = failure.reached();
     verdict.stuck = is_over() && !verdict.thrown;
   }
-  /// Looks whether this thread's loop can be used, if there is one.
+  /// Checks that this thread's loop can be used, if there is one.
   void try_out_loop() {
     verdict.usable = anyio::detail::loop_core::current_or_null() == nullptr || is_over();
     if (verdict.usable) return;
@@ -309,7 +309,7 @@ class failing_run {
   const std::size_t n_;
 };
 
-/// Runs `body(system, run)`, which makes a loop on the system.
+/// Runs `body(system, run)`, which creates a loop on the system.
 template <class Body>
 allocation_verdict run_failing(const anyio::sim::options& o, std::size_t n, Body body) {
   anyio::detail::sim_session world(o);
@@ -327,16 +327,16 @@ allocation_verdict run_failing(const anyio::sim::options& o, std::size_t n, Body
   return run.verdict;
 }
 
-/// Fails each allocation in turn, and gives how many there were.
+/// Fails each allocation in turn, and returns their number.
 template <class Body>
 std::size_t sweep_allocations(const char* what, const anyio::sim::options& o, Body body) {
   allocation_verdict v;
   const auto run = [&](std::size_t n) { std::thread([&] { v = run_failing(o, n, body); }).join(); };
-  run(0);  // what is made once in a process
+  run(0);  // allocated once per process
   CHECK(!v.stuck);
   for (std::size_t n = 1;; ++n) {
     std::int64_t leaked = 0;
-    for (int times = 0; times == 0 || (times == 1 && leaked != 0); ++times) {  // some texts are kept for good
+    for (int times = 0; times == 0 || (times == 1 && leaked != 0); ++times) {  // some texts are kept forever
       const std::int64_t before = live_allocations();
       run(n);
       leaked = live_allocations() - before;

@@ -27,7 +27,7 @@ constinit thread_local bool never_fails = false;
 
 // Nothing here may allocate.
 [[noreturn]] void refuse(std::size_t size) {
-  forbidden = false;  // for what abort's handlers do
+  forbidden = false;  // for the handlers of abort
   char line[80];
   const int length =
       std::snprintf(line, sizeof line, "allocation of %zu bytes while none are allowed\n", size);
@@ -102,7 +102,7 @@ std::int64_t live_allocations() { return live.load(std::memory_order_relaxed); }
 
 }  // namespace support
 
-// clang's thread sanitizer brings an operator new that cannot be replaced: nothing is counted there.
+// clang's thread sanitizer has an operator new that cannot be replaced: nothing is counted there.
 #if !ANYIO_NET_TEST_TSAN
 
 using support::allocate;

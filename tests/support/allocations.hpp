@@ -1,7 +1,7 @@
-// Counts what operator new gives, and forbids it where a test says that nothing may be allocated.
+// Counts allocations of operator new, and forbids them where a test requires that nothing is allocated.
 //
-// A compiler may drop a pair of `new` and `delete` that it sees whole; ::operator new(n) stays. Under
-// the thread sanitizer nothing is counted and nothing forbidden: `counts_allocations` tells.
+// A compiler may remove a matching `new` and `delete`; ::operator new(n) stays. Under the thread sanitizer
+// nothing is counted and nothing forbidden: see `counts_allocations`.
 #pragma once
 
 #include <cstddef>
@@ -28,15 +28,15 @@ class allocation_scope {
  public:
   allocation_scope();
   std::size_t count() const;  ///< calls of operator new
-  std::size_t bytes() const;  ///< what they asked for
+  std::size_t bytes() const;  ///< the requested bytes
 
  private:
   std::size_t count_before_;
   std::size_t bytes_before_;
 };
 
-/// While it lives, an allocation on this thread prints its size and aborts; `false` allows allocations
-/// again for an inner scope.
+/// While it exists, an allocation on this thread prints its size and aborts; `false` allows allocations again
+/// for an inner scope.
 class fail_allocations {
  public:
   explicit fail_allocations(bool on = true);
@@ -48,7 +48,7 @@ class fail_allocations {
   bool before_;
 };
 
-/// While it lives, looks whether this thread gives memory back that holds a text. On Linux only.
+/// While it exists, checks whether this thread frees memory that contains a text. Only on Linux.
 class watch_freed {
  public:
   explicit watch_freed(std::string_view text);
@@ -58,7 +58,7 @@ class watch_freed {
   [[nodiscard]] bool seen() const;
 };
 
-/// While it lives, the n-th allocation of this thread, counted from 1, fails: `std::bad_alloc`.
+/// While it exists, the n-th allocation of this thread, counted from 1, fails: `std::bad_alloc`.
 class fail_nth_allocation {
  public:
   explicit fail_nth_allocation(std::size_t n);
@@ -68,7 +68,7 @@ class fail_nth_allocation {
   bool reached() const;  ///< whether it has failed
 };
 
-/// While it lives, allocations of this thread neither fail by `fail_nth_allocation` nor count there.
+/// While it exists, `fail_nth_allocation` neither fails nor counts allocations of this thread.
 class allow_allocations {
  public:
   allow_allocations();

@@ -1,5 +1,5 @@
-// Certificates and keys for tests of TLS, made by make_certificates.sh, which tells what there is: once a
-// process, when the first is asked for, in a folder that is removed when the process ends.
+// Certificates and keys for tests of TLS, created by make_certificates.sh, which lists them: once per
+// process, at the first use, in a directory that is removed when the process ends.
 #pragma once
 
 #include <string>
@@ -7,16 +7,16 @@
 
 namespace support {
 
-/// The folder they lie in.
+/// Their directory.
 std::string certificate_dir();
 
 /// The path of a file there: "server.pem".
 std::string certificate(std::string_view name);
 
-/// What the file holds.
+/// The content of the file.
 std::string certificate_text(std::string_view name);
 
-/// The first certificate of a file as the peer is shown it.
+/// The first certificate of a file, as the peer receives it.
 std::string certificate_der(std::string_view name);
 
 }  // namespace support

@@ -9,8 +9,8 @@
 
 namespace support {
 
-/// Calls `body` in a forked child, and gives the child's status: 0 if the body was true, its signal if it
-/// was ended by one. One that hangs is ended, in a time that no other child comes near.
+/// Calls `body` in a forked child, and returns the child's status: 0 if the body returned true, the signal if
+/// one ended it. A child that hangs is ended after a time that no other child needs.
 template <class Body>
 int in_child(Body body) {
   const pid_t child = ::fork();

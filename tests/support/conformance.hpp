@@ -1,20 +1,20 @@
-// What every byte stream does, as checks that are written once and run for each kind of stream, with the
+// The behaviour of every byte stream, as checks that are written once and run for each kind of stream, with
 // operations awaited by a coroutine and with callbacks. After trio's _check_streams.py.
 //
-// A test file gives a maker, a struct with
+// A test file provides a maker, a struct with
 //
 //     static conformance::ends make();             // two connected ends on the current loop
 //     static constexpr std::size_t bulk = ...;     // bytes of a long transfer
-//     static constexpr std::size_t clogging = ...; // more than the stream takes while nobody receives
+//     static constexpr std::size_t clogging = ...; // more than the stream accepts without a receiver
 //     static constexpr bool half_close = false;    // optional: of a stream whose send_eof is not supported
 //
-// and, if the loop is to be on another backend than the system's, each check being run so many times,
+// and, to run on another backend than the system's, each check being run this many times,
 //
 //     static constexpr int rounds = ...;
 //     static std::unique_ptr<anyio::backend> system(int round);
 //
-// and then ANYIO_NET_CONFORMANCE(maker). Who runs checks in a simulation does so by hand: ANYIO_NET_CHECKS
-// lists them.
+// and then ANYIO_NET_CONFORMANCE(maker). Tests in a simulation run the checks by hand: ANYIO_NET_CHECKS lists
+// them.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -56,7 +56,7 @@ struct ends {
   std::unique_ptr<byte_stream> a, b;
 };
 
-/// The faces of an operation.
+/// The forms of an operation.
 struct coroutine {};
 struct callback {};
 
@@ -89,13 +89,13 @@ std::unique_ptr<anyio::backend> system_of([[maybe_unused]] int round) {
   }
 }
 
-/// Set for loops of a simulation, whose time takes none: whether nothing will ever happen again.
+/// Set for loops of a simulation, where waiting takes no real time: whether nothing will ever happen again.
 [[maybe_unused]] bool (*is_hopeless)() = nullptr;
 
-/// Told of every error that an operation completes with, by whoever wants to know.
+/// Called with every error of a completed operation, if set.
 [[maybe_unused]] void (*witness)(const anyio::error&) = nullptr;
 
-/// Runs the loop until a condition holds. False after a time in which anything but a hang has ended.
+/// Runs the loop until a condition holds. False after a time longer than anything but a hang.
 template <class Condition>
 bool runs_until(anyio::loop& loop, Condition holds) {
   if (is_hopeless != nullptr) {
@@ -114,7 +114,7 @@ bool runs_until(anyio::loop& loop, Condition holds) {
   return true;
 }
 
-/// What is common to both faces: where the outcome goes.
+/// Common to both forms: where the result is stored.
 template <class T>
 class outcome_of {
  public:
@@ -123,7 +123,7 @@ class outcome_of {
   outcome_of& operator=(const outcome_of&) = delete;
 
   bool done() const { return outcome_.has_value(); }
-  /// Runs the loop until it has completed.
+  /// Runs the loop until the operation has completed.
   anyio::result<T>& wait() {
     const bool completed = done() || runs_until(anyio::loop::current(), [this] { return done(); });
     CHECK_MESSAGE(completed, "an operation hangs");
@@ -132,7 +132,7 @@ class outcome_of {
   }
   errc code() { return wait().error().code(); }
 
-  /// Called when it completes.
+  /// Called on completion.
   void (*then)(void*) = nullptr;
   void* context = nullptr;
 
@@ -187,7 +187,7 @@ class pending<coroutine, Op> : public outcome_of<typename Op::value_type> {
   anyio::task<> task_;
 };
 
-/// Two connected ends on a loop of their own.
+/// Two connected ends on their own loop.
 template <class Face>
 class stage {
  public:
@@ -218,16 +218,16 @@ class stage {
   auto finish(Op&& op) {
     return std::move(begin(std::move(op)).wait());
   }
-  /// Lets happen what can happen now.
+  /// Runs everything that can happen now.
   void settle() {
-    if (is_hopeless != nullptr) {  // interruptions end turns early there, and the way takes some time
+    if (is_hopeless != nullptr) {  // interruptions end turns early there, and delivery takes some time
       for (int i = 0; i < 100; ++i) loop_->run_once(1ms);
       return;
     }
     for (int i = 0; i < 100 && loop_->run_once(0ms); ++i) {
     }
   }
-  /// Receives until something ends it, and checks what it is.
+  /// Receives until an error, and checks it.
   std::string receive_all(byte_stream& from, errc expected = errc::end_of_stream) {
     std::string all;
     for (;;) {
@@ -241,7 +241,7 @@ class stage {
       return all;
     }
   }
-  /// Receives so many bytes, or as many as come.
+  /// Receives this many bytes, or as many as arrive.
   std::string receive_some(byte_stream& from, std::size_t size) {
     std::string all;
     while (all.size() < size) {
@@ -256,7 +256,7 @@ class stage {
     if (clog_.empty()) clog_.assign(clogging_size, 'c');
     return clog_;
   }
-  /// Sends until it fails, and gives why.
+  /// Sends until it fails, and returns the error.
   errc send_until_failure(byte_stream& to) {
     for (int i = 0; i < 10000; ++i) {
       auto r = finish(to.send("0123456789"));
@@ -277,7 +277,7 @@ class stage {
   ends ends_;
 };
 
-/// Numbers that look random and are the same each time.
+/// Numbers that look random and are equal in every run.
 class numbers {
  public:
   explicit numbers(std::uint64_t seed) : state_(seed) {}
@@ -503,7 +503,7 @@ void the_end_repeats(stage<Face>& s) {
   }
 }
 
-// --- C: closing while others are at work
+// --- C: closing while operations are pending
 
 template <class Face>
 void closing_the_receiver_breaks_the_sender(stage<Face>& s) {
@@ -612,7 +612,7 @@ struct traffic {
   traffic(byte_stream& f, byte_stream& t, std::string d, std::uint64_t seed)
       : from(f), to(t), data(std::move(d)), random(seed) {}
 
-  /// Begins what can begin; true when all has arrived.
+  /// Starts every operation that can start; true when all bytes have arrived.
   bool step() {
     if (sending && sending->done()) {
       CHECK(sending->code() == errc::ok);
@@ -674,7 +674,7 @@ void both_ends_close_at_once(stage<Face>& s) {
 
 // --- F: half-closing
 
-/// Of a stream that cannot do it: it says so, and goes on as before.
+/// A stream that does not support it: it reports that, and continues as before.
 template <class Face>
 void refused_send_eof_changes_nothing(stage<Face>& s) {
   for (int i = 0; i < 2; ++i) {
@@ -759,7 +759,7 @@ void cancelled_receive_loses_nothing(stage<Face>& s) {
   waiting.destroy();
   auto sent = s.begin(s.a().send("abc"));
   auto ready = s.begin(s.b().receive());
-  ready.destroy();  // its bytes are there, and it was to run
+  ready.destroy();  // its bytes are available, and it was about to run
   CHECK(s.receive_some(s.b(), 3) == "abc");
   CHECK(sent.code() == errc::ok);
 
@@ -804,7 +804,7 @@ void no_time_still_gives_what_is_there(stage<Face>& s) {
   CHECK((empty && !empty->has_value()));
   auto sent = s.begin(s.a().send("n"));
   CHECK(sent.code() == errc::ok);
-  // What was sent may still be on its way.
+  // Sent bytes may still be in flight.
   CHECK(runs_until(s.loop(), [&] {
     auto there = s.finish(anyio::move_on_after(0ms, s.b().receive(5)));
     return there && there->has_value() && **there == "n";
@@ -896,7 +896,7 @@ void bytes_come_before_a_forced_end(stage<Face>& s) {
 
 template <class Face>
 void bytes_come_before_a_reset(stage<Face>& s) {
-  auto unread = s.begin(s.b().send("u"));  // a socket that is closed with this in it resets the connection
+  auto unread = s.begin(s.b().send("u"));  // closing a socket that contains this resets the connection
   auto sent = s.begin(s.a().send("12"));
   CHECK(unread.code() == errc::ok);
   CHECK(sent.code() == errc::ok);
@@ -910,7 +910,7 @@ void bytes_come_before_a_reset(stage<Face>& s) {
 }  // namespace
 }  // namespace conformance
 
-// Each check as a test case of its own, for whatever subject it is instantiated with.
+// Each check as its own test case, for the subject it is instantiated with.
 // clang-format off
 #define ANYIO_NET_CHECKS(X)                                                                                  \
   X(conformance_a1, "A1: one byte arrives", one_byte_arrives)                                                \

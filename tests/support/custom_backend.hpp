@@ -9,7 +9,7 @@
 
 namespace support {
 
-/// Everything but waiting is the POSIX bases'; that goes to the system's own.
+/// Everything but waiting is inherited from the POSIX classes; waiting calls the system's backend.
 class custom_backend : public anyio::detail::posix_backend,
                        public anyio::detail::posix_names,
                        public anyio::detail::posix_paths,

@@ -1,4 +1,4 @@
-// Whether a call ends the process, for what API.md calls an assert: tried in a child process.
+// Whether a call ends the process, for calls that API.md says assert: tried in a child process.
 #pragma once
 
 #include <fcntl.h>
@@ -8,14 +8,14 @@
 
 namespace support {
 
-/// Whether ANYIO_NET_ASSERT is on.
+/// Whether ANYIO_NET_ASSERT is enabled.
 #if defined(NDEBUG)
 inline constexpr bool asserts = false;
 #else
 inline constexpr bool asserts = true;
 #endif
 
-/// True if the call aborts. What it writes to stderr is dropped.
+/// True if the call aborts. Its output to stderr is dropped.
 template <class F>
 bool dies(F f) {
   const pid_t child = ::fork();

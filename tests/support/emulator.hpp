@@ -1,6 +1,6 @@
-// What qemu-user 7.2, which runs the tests of other processors, does otherwise than the kernel. Each fault is
-// found by the plain system calls, at run time and only where tools/emulate.sh runs the program: an emulator
-// that was mended leaves out nothing. What is left out is printed.
+// How qemu-user 7.2, which runs the tests of other processors, differs from the kernel. Each fault is
+// detected by plain system calls, at run time and only where tools/emulate.sh runs the program: with a fixed
+// emulator nothing is left out. Each omission is printed.
 #pragma once
 
 #include <arpa/inet.h>
@@ -17,20 +17,20 @@
 
 namespace support {
 
-/// The command that runs this program by an emulator; null where the processor does it.
+/// The command that runs this program in an emulator; null where the processor runs it.
 inline const char* emulated_program() { return std::getenv("ANYIO_NET_TEST_EMULATED"); }
 
 enum class emulator_fault {
   signal_64,        // the last signal is not delivered, but ends the process
-  udp_control,      // control messages of UDP keep the other processor's byte order
+  udp_control,      // control messages of UDP have the other processor's byte order
   udp_multicast,    // no IP_MULTICAST_IF
-  cut_descriptors,  // descriptors that find no room are lost without MSG_CTRUNC, and stay open
-  memory_limits     // under a limit to its addresses the emulator itself does not start
+  cut_descriptors,  // descriptors without room are lost without MSG_CTRUNC, and stay open
+  memory_limits     // under a limit of its address space the emulator itself does not start
 };
 
 namespace emulator_probe {
 
-/// Tried in a child process, which a signal may end, and whose descriptors end with it.
+/// Tried in a child process, which a signal may end, and whose descriptors are closed with it.
 template <class F>
 bool in_child(F f) {
   const pid_t child = ::fork();
@@ -51,7 +51,7 @@ inline bool signal_64() {
 #endif
 }
 
-/// Two datagrams of one byte, sent as pieces of one message, are one of two bytes.
+/// Two datagrams of one byte, sent as segments of one message, arrive as one of two bytes.
 inline bool udp_control() {
 #if defined(__linux__)
   constexpr int segment = 103;  // UDP_SEGMENT
@@ -127,7 +127,7 @@ inline bool memory_limits() {
 
 }  // namespace emulator_probe
 
-/// Whether an emulator runs this program that has the fault, and what depends on it is to be left out.
+/// Whether an emulator with this fault runs the program, so that tests that depend on it are left out.
 inline bool emulator_has(emulator_fault fault) {
   struct entry {
     bool (*probe)();

@@ -1,4 +1,4 @@
-// The two ways to use an operation, for tests that hold for both.
+// The two forms of an operation, for tests that apply to both.
 #pragma once
 
 #include <chrono>
@@ -9,11 +9,11 @@
 
 namespace support {
 
-// In each file its own: clang 14 cannot combine coroutine templates that the linker merges with
+// A separate copy in each file: clang 14 cannot combine coroutine templates that the linker merges with
 // -fsanitize=undefined ("Cannot represent a difference across sections").
 namespace {
 
-/// What an operation that was started gives; its loop is the current one.
+/// The result of a started operation; its loop is the current one.
 template <class T>
 class waiting {
  public:
@@ -22,7 +22,7 @@ class waiting {
   waiting& operator=(const waiting&) = delete;
 
   bool done() const { return outcome_.has_value(); }
-  /// Lets the loop run until the outcome is there; `deadlock` if it does not come within seconds.
+  /// Runs the loop until the result is available; `deadlock` if that takes more than seconds.
   anyio::result<T> get() {
     using clock = std::chrono::steady_clock;
     const auto end = clock::now() + std::chrono::seconds(10);
@@ -74,7 +74,7 @@ struct by_coroutine {
   }
 };
 
-/// Lets the loop run until nothing is ready.
+/// Runs the loop until nothing is ready.
 [[maybe_unused]] void settle() {
   while (anyio::loop::current().run_once(std::chrono::seconds(0))) {
   }

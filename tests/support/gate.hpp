@@ -1,4 +1,4 @@
-// A gate between threads: some come and wait, others wait until so many have come, and open it.
+// A gate between threads: some arrive and wait, others wait until a number have arrived, and open it.
 #pragma once
 
 #include <condition_variable>
@@ -9,20 +9,20 @@ namespace support {
 
 class gate {
  public:
-  /// Comes, and waits until the gate is open.
+  /// Arrives, and waits until the gate is open.
   void pass() {
     std::unique_lock lock(mutex_);
     ++arrived_;
     changed_.notify_all();
     changed_.wait(lock, [this] { return open_; });
   }
-  /// Comes, and goes on.
+  /// Arrives, and continues.
   void arrive() {
     const std::lock_guard lock(mutex_);
     ++arrived_;
     changed_.notify_all();
   }
-  /// Waits until so many have come in all.
+  /// Waits until this many have arrived in all.
   void wait_for(std::size_t count) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return arrived_ >= count; });

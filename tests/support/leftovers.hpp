@@ -1,5 +1,5 @@
-// What a test case may leave behind: nothing. The program's main (main.cpp) counts open descriptors
-// around every case, and helper threads and temporary folders at the end, and fails what it finds.
+// A test case must leave nothing behind. The program's main (main.cpp) counts open descriptors around every
+// case, and helper threads and temporary directories at the end, and fails on any.
 #pragma once
 
 namespace support {

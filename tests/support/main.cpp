@@ -1,8 +1,8 @@
-// The test program's main. Besides running the cases it fails those that leave descriptors open or
-// close others' ones, and the run if threads or temporary folders remain at its end.
+// The test program's main. It runs the cases, fails those that leave descriptors open or close descriptors of
+// others, and fails the run if threads or temporary directories remain at its end.
 //
-// With ANYIO_NET_TEST_MEMORY set in the environment it also tells, for information, how many
-// allocations each case left: caches of the library and doctest's own records count too.
+// With ANYIO_NET_TEST_MEMORY set in the environment it also prints, for information, how many allocations
+// each case left: caches of the library and doctest's own records are included.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <dirent.h>
 #include <doctest/doctest.h>
@@ -28,7 +28,7 @@ bool threads_may_remain = false;
 
 namespace {
 
-/// The names in a folder, without those that begin with a dot, and without the descriptor that reads it.
+/// The names in a directory, without those that begin with a dot, and without the descriptor that reads it.
 std::vector<std::string> names_in(const char* folder) {
   std::vector<std::string> names;
   DIR* directory = ::opendir(folder);
@@ -41,10 +41,10 @@ std::vector<std::string> names_in(const char* folder) {
   return names;
 }
 
-/// Threads before the first test: the thread sanitizer has one in the background, emulators may have.
+/// Threads before the first test: the thread sanitizer has one in the background, emulators may have some.
 [[maybe_unused]] std::size_t own_threads = ANYIO_NET_TEST_TSAN ? 2 : 1;
 
-/// Open descriptors, and what each one is.
+/// Open descriptors, and what each one refers to.
 std::map<std::string, std::string> open_descriptors() {
 #if defined(__linux__)
   const std::string folder = "/proc/self/fd";
@@ -60,7 +60,7 @@ std::map<std::string, std::string> open_descriptors() {
   return found;
 }
 
-/// Waits for what helper threads still do. True if it came to hold.
+/// Waits while helper threads finish. True if the condition became true.
 template <class Condition>
 bool holds_soon(Condition condition) {
   for (int i = 0; i < 400; ++i) {
@@ -116,8 +116,8 @@ class leftovers_listener : public doctest::IReporter {
       complain("left /tmp/" + folder);
       ++failures;
     }
-    // doctest counts a case before its listeners see the end. The object is doctest's own context, not
-    // const; its summary and the exit status, made after this call, then tell the truth.
+    // doctest counts a case before its listeners are told of the end. The object is doctest's own context,
+    // not const; its summary and the exit status, made after this call, are then correct.
     auto& counted = const_cast<doctest::TestRunStats&>(stats);
     counted.numTestCasesFailed =
         std::min(counted.numTestCasesFailed + failures, counted.numTestCasesPassingFilters);

@@ -1,4 +1,4 @@
-// The coroutines of sockets.hpp. (clang 14 cannot sanitize one in a section of its own, as an inline one is.)
+// The coroutines of sockets.hpp. (clang 14 cannot sanitize inline ones, which are in sections of their own.)
 #include "sockets.hpp"
 
 namespace support {

@@ -1,4 +1,4 @@
-// Sockets made by hand, connected pairs, and a backend whose clock and calls a test may choose.
+// Raw sockets, connected pairs, and a backend whose clock and calls a test controls.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -31,11 +31,11 @@
 
 namespace support {
 
-/// The system's backend with hooks: one that is empty, or gives nothing, leaves the call as it is. With
-/// `virtual_time` the clock jumps to the next deadline whenever nothing happens.
+/// The system's backend with hooks: an empty hook, or one that returns nothing, leaves the call unchanged.
+/// With `virtual_time` the clock jumps to the next deadline whenever nothing happens.
 class scripted_backend : public custom_backend {
  public:
-  /// What a hook gives for a call that is to succeed some time, or never: nothing will ever be heard of it.
+  /// A hook's result for a call that succeeds later, or never: no event will follow.
   static constexpr int hang = -1000000;
 
   std::function<std::optional<int>(int family)> on_open_socket;
@@ -46,9 +46,9 @@ class scripted_backend : public custom_backend {
   std::function<anyio::detail::resolved(const std::string& host, std::uint16_t port, int family)> on_resolve;
   std::function<void()> on_listen;
   std::function<void(std::span<anyio::detail::poll_event>)> on_events;
-  /// While it holds, no event is delivered and virtual time goes on.
+  /// While it returns true, no event is delivered and virtual time advances.
   std::function<bool()> withhold;
-  /// Where connects to other addresses really go.
+  /// Where connects to other addresses really connect.
   std::optional<anyio::ip_endpoint> redirect;
   std::size_t send_limit = static_cast<std::size_t>(-1);  // bytes of one send
   std::size_t receive_limit = static_cast<std::size_t>(-1);
@@ -141,12 +141,12 @@ class scripted_backend : public custom_backend {
   anyio::detail::resolved resolve(const std::string& host, std::uint16_t port, int family) override {
     return on_resolve ? on_resolve(host, port, family) : custom_backend::resolve(host, port, family);
   }
-  // A thread takes real time, which the clock here would not wait for.
+  // A thread takes real time, which this clock would not wait for.
   bool uses_threads() const override { return !virtual_time; }
 
  private:
   int leap(std::span<anyio::detail::poll_event> events, anyio::duration at_most) {
-    // What the kernel is about to deliver comes before any deadline.
+    // Events that the kernel is about to deliver come before any deadline.
     constexpr std::chrono::milliseconds grace(2);
     if (withhold && withhold()) {
       clock_ += at_most;
@@ -177,10 +177,10 @@ inline anyio::ip_endpoint loopback(std::uint16_t port = 0) {
   return {anyio::ip_address::loopback_v4(), port};
 }
 
-/// Lets everything that is ready run.
+/// Runs everything that is ready.
 anyio::task<> turns(int count = 4);
 
-/// Two ends of a connection: who connected, who accepted.
+/// Two ends of a connection: the connecting one, the accepted one.
 struct tcp {
   using stream = anyio::tcp_stream;
   static anyio::task<std::pair<stream, stream>> pair();
@@ -197,13 +197,13 @@ inline void reset(anyio::tcp_stream& s) {
   s.close();
 }
 
-/// Fills the way to the other end, and gives how many bytes that took.
+/// Fills the connection, and returns the number of bytes needed.
 template <class Stream>
 std::size_t fill(Stream& s) {
   const std::string block(65536, 'f');
   std::size_t sent = 0;
   int idle = 0;
-  while (idle < 3) {  // TCP makes a little more room after the first refusal
+  while (idle < 3) {  // TCP makes a little more room after the first EAGAIN
     const ssize_t n = ::send(s.native_handle(), block.data(), block.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0) {
       sent += static_cast<std::size_t>(n);
@@ -219,7 +219,7 @@ inline bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 inline bool is_close_on_exec(int fd) { return (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
 inline bool is_non_blocking(int fd) { return (::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
 
-/// A socket made by hand, close-on-exec. Not every system has SOCK_CLOEXEC.
+/// A raw socket, close-on-exec. Not every system has SOCK_CLOEXEC.
 inline int raw_socket(int family, int type = SOCK_STREAM) {
   const int fd = ::socket(family, type, 0);
   if (fd < 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) std::abort();
@@ -233,7 +233,7 @@ inline bool prepare_ends(const int (&fds)[2]) {
   return true;
 }
 
-/// Connects without the library, so that nothing of it runs meanwhile.
+/// Connects without the library, so that none of its code runs meanwhile.
 inline int raw_connect(const anyio::ip_endpoint& to) {
   const int fd = raw_socket(to.address.is_v6() ? AF_INET6 : AF_INET);
   sockaddr_storage address{};
@@ -251,7 +251,7 @@ inline socklen_t unix_name(std::string_view path, sockaddr_un& address) {
   return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + (room ? 1 : 0));
 }
 
-/// A socket bound to a path, which listens if it is told to.
+/// A socket bound to a path, which optionally listens.
 inline int raw_unix_socket(std::string_view path, int backlog = -1) {
   const int fd = raw_socket(AF_UNIX);
   sockaddr_un address;

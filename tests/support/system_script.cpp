@@ -1,4 +1,4 @@
-// How scripts are run, and how results are told.
+// How scripts are run, and how results are recorded.
 #include "system_script.hpp"
 
 #include "emulator.hpp"
@@ -60,7 +60,7 @@ class runner {
  public:
   runner(anyio::backend& system, std::string folder, anyio::duration patience)
       : system_(system), folder_(std::move(folder)), patience_(patience) {
-    // Those of an earlier script may still be in use: the machine takes its time with what was being passed.
+    // Those of an earlier script may still be in use: the machine may release passed descriptors late.
     static unsigned runs = 0;
     abstract_ = folder_ + std::to_string(++runs) + '/';
   }
@@ -83,7 +83,7 @@ class runner {
     socket_kind kind{};
     std::uint32_t ready = 0;  // as last seen
     std::uint32_t told = 0;   // by events since
-    int connects = 0;         // how many times it was to be connected
+    int connects = 0;         // how many times it should be connected
     bool has_sent = false;
     [[nodiscard]] bool is_ip() const { return kind < socket_kind::unix_stream; }
     [[nodiscard]] bool is_v6() const { return kind == socket_kind::tcp6 || kind == socket_kind::udp6; }
@@ -109,7 +109,7 @@ class runner {
     return status_text(status);
   }
 
-  /// Takes a new descriptor into a slot, whose old one goes.
+  /// Moves a new descriptor into a slot, and closes the old one.
   std::string put(std::uint8_t where, int fd, socket_kind kind) {
     if (fd < 0) return error_text(fd);
     const std::size_t i = where % slots_of_script;
@@ -126,8 +126,8 @@ class runner {
     const int fd = system_.open_socket(families[static_cast<std::size_t>(kind)],
                                        is_datagram ? SOCK_DGRAM : SOCK_STREAM, 0);
     std::string text = put(where, fd, kind);
-    // Ports of connections that have just ended are not free without the one, and bytes wait for an answer to
-    // those before them without the other.
+    // Without the first, ports of connections that have just ended are not free; without the second, bytes
+    // wait for an acknowledgement of those before them.
     const int on = 1;
     if (fd >= 0 && (kind == socket_kind::tcp4 || kind == socket_kind::tcp6)) {
       system_.set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -144,7 +144,7 @@ class runner {
       const std::uint8_t host = p.host % 3;
       const std::uint8_t index = p.port % (named_ports + 1);
       std::uint16_t port = index == named_ports ? std::uint16_t{0} : port_of(s, index);
-      if (port == 0 && !binds) port = 1;  // where nobody is
+      if (port == 0 && !binds) port = 1;  // without a listener
       anyio::ip_address a = host == 1 ? anyio::ip_address::any_v4() : anyio::ip_address::loopback_v4();
       if (host == 2 && !s.is_v6()) a = anyio::ip_address::v4(0x7f000002);
       if (s.is_v6()) {
@@ -169,7 +169,7 @@ class runner {
     return out;
   }
 
-  /// An address in words: which of the ports, or whose.
+  /// An address as text: which of the ports, or whose.
   std::string address_text(bool is_stream, const sockaddr_storage& storage, socklen_t size) {
     const auto* raw = reinterpret_cast<const sockaddr*>(&storage);
     if (size < sizeof(sa_family_t)) return "nothing";
@@ -217,7 +217,7 @@ class runner {
   std::string connect(slot& s, place p) {
     address a = make_address(s, p, false);
     const int status = system_.connect(s.fd, a.get(), a.size);
-    if (status == -EINPROGRESS) return "ok";  // what comes of it shows
+    if (status == -EINPROGRESS) return "ok";  // the outcome shows later
     return status_text(status);
   }
 
@@ -245,7 +245,7 @@ class runner {
     return std::to_string(bytes.size()) + " bytes " + std::to_string(sum);
   }
 
-  /// In two parts where there is enough for it.
+  /// In two parts if there is enough data.
   std::string send(slot& s, std::size_t size, address* to, std::span<const int> fds) {
     const std::string bytes = payload(size);
     ::iovec parts[2] = {{const_cast<char*>(bytes.data()), size / 3},
@@ -300,7 +300,7 @@ class runner {
     return text;
   }
 
-  /// Takes bytes and descriptors. The first one goes to a slot, the others are closed.
+  /// Takes bytes and descriptors. The first descriptor is moved to a slot, the others are closed.
   std::string take(slot& s, std::uint8_t into, std::size_t size, std::size_t room) {
     std::string bytes(size, '\0');
     const ::iovec part{bytes.data(), size};
@@ -331,7 +331,7 @@ class runner {
     for (std::size_t i = 1; i < fds.size(); ++i) system_.close(fds[i]);
     if (fds.empty()) return text;
     text += ", " + put(into, fds.front(), kind_of(fds.front()));
-    at(into).connects = 2;  // it may be
+    at(into).connects = 2;  // allowed
     return text;
   }
 
@@ -365,7 +365,7 @@ class runner {
     return o.name == SO_ERROR && value[0] != 0 ? error_text(-value[0]) : std::to_string(value[0]);
   }
 
-  /// Both ends of a connection through a listener, as a program makes one.
+  /// Both ends of a connection through a listener, as a program creates one.
   std::string connected_pair(std::uint8_t first, std::uint8_t second, socket_kind kind) {
     const std::uint8_t a = static_cast<std::uint8_t>(first % slots_of_script);
     std::uint8_t b = static_cast<std::uint8_t>(second % slots_of_script);
@@ -401,7 +401,7 @@ class runner {
     return text;
   }
 
-  /// What is known to differ; test_sim_system.cpp says why.
+  /// The known differences; test_sim_system.cpp explains them.
   static bool is_beyond_comparison(const slot& s, const system_op& op) {
     const bool is_tcp = s.is_ip() && s.is_stream();
     const option_name& o = options[op.b % std::size(options)];
@@ -465,8 +465,8 @@ class runner {
       case call::pass: {
         const slot& passed = at(op.b);
         if (passed.fd < 0 || s.is_ip()) return "nothing to pass";
-        // UNIX sockets that are passed through one another may keep themselves alive, which only the machine
-        // finds out, and late. Who writes a script knows that they do not.
+        // UNIX sockets that are passed through one another may keep themselves open, which only the machine
+        // detects, and late. The author of a script knows that they do not.
         if (!passed.is_ip() && op.c < system_op::pass_anything) return "not compared";
         const int fds[] = {passed.fd, passed.fd, passed.fd};
         return send(s, size, nullptr, std::span(fds).first(1 + op.c % system_op::pass_anything % 3));
@@ -496,7 +496,7 @@ class runner {
 
   void wait_a_little() { take_events(patience_); }
 
-  /// Lets happen what can, and adds what is ready now where it has changed.
+  /// Runs everything that can happen, and records changes in readiness.
   void settle(std::string& text) {
     constexpr std::uint32_t all =
         anyio::detail::ready_read | anyio::detail::ready_write | anyio::detail::ready_end;
@@ -538,7 +538,7 @@ class runner {
 std::vector<system_op> parse_script(std::span<const std::uint8_t> bytes) {
   constexpr std::size_t longest = 80;
   std::vector<system_op> script;
-  // Some calls are worth more than others: each is as likely as it occurs here.
+  // Some calls are more useful than others: the probability is the number of entries here.
   constexpr call likely[] = {
       call::open,    call::open,       call::open,           call::pair,          call::bind,
       call::bind,    call::listen,     call::connect,        call::connect,       call::accept,
@@ -586,7 +586,7 @@ std::string compare_with_system(std::span<const system_op> script, const std::st
     simulated = run_script(*backend, script, "/simulated");
   }
   std::vector<std::string> real;
-  // What the machine delivers late is not there at once: who is patient hears of it.
+  // Some events of the machine arrive late: they are seen with patience.
   for (const anyio::duration wait : {anyio::duration::zero(), patience}) {
     const std::unique_ptr<anyio::backend> system = anyio::system_backend();
     real = run_script(*system, script, folder, wait);

@@ -1,9 +1,9 @@
-// Scripts of system calls, which are run on a backend and tell what each call gave, in words that do not
+// Scripts of system calls, which run on a backend and record the result of each call, in texts that do not
 // depend on numbers the system chose. So the simulated network can be compared with the machine's own.
 //
 // Any bytes are a script. A descriptor is named by its slot, a port or a path by its index. After every call
-// the runner lets happen what can happen, and adds what has become ready: an edge that was not told of is a
-// result, too.
+// the runner lets everything happen that can, and records what has become ready: a missing edge is a
+// difference too.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -20,11 +20,11 @@ namespace support {
 
 enum class socket_kind : std::uint8_t { tcp4, tcp6, udp4, udp6, unix_stream, unix_datagram };
 
-/// Where to bind, connect or send to: of an IP socket the loopback or any address with a port, of a UNIX
+/// Where to bind, connect or send to: for an IP socket the loopback or any address with a port, for a UNIX
 /// socket a path (`port`), which is abstract if `host` is not 0.
 struct place {
   std::uint8_t host = 0;  // 0: loopback, 1: any, 2: mapped IPv4 loopback for IPv6, 127.0.0.2 for IPv4
-  std::uint8_t port = 0;  // 0 to 2: the same one each time it is named; 3: whichever is free
+  std::uint8_t port = 0;  // 0 to 2: the same port each time; 3: any free port
 };
 
 /// One call.
@@ -57,8 +57,8 @@ struct system_op {
 
   call what = call::close;
   std::uint8_t a = 0;  // a slot
-  std::uint8_t b = 0;  // another, or a place's host, or a kind or number of something
-  std::uint8_t c = 0;  // a place's port, or a value; from pass_anything on UNIX sockets may be passed
+  std::uint8_t b = 0;  // another slot, or the host of a place, or a kind or number
+  std::uint8_t c = 0;  // the port of a place, or a value; from pass_anything on UNIX sockets may be passed
   std::uint16_t size = 0;
 };
 
@@ -68,14 +68,14 @@ inline constexpr std::size_t slots_of_script = 6;
 /// The script as text, one call a line.
 [[nodiscard]] std::string to_string(const system_op& op);
 
-/// Runs a script. Paths are in the folder, which exists only for the machine's own backend; `patience` is how
-/// long to wait after each call for what is slow.
+/// Runs a script. Paths are in the directory, which exists only for the machine's own backend; `patience` is
+/// how long to wait after each call for late events.
 [[nodiscard]] std::vector<std::string> run_script(anyio::backend& system, std::span<const system_op> script,
                                                   const std::string& folder,
                                                   anyio::duration patience = anyio::duration::zero());
 
-/// Runs it on the simulated network and, with paths in a folder, on the machine: there once more and with
-/// more patience if they differ. Empty if both gave the same, else a report of both.
+/// Runs it on the simulated network and, with paths in a directory, on the machine: there once more and with
+/// more patience if they differ. Empty if both results are equal, else a report of both.
 [[nodiscard]] std::string compare_with_system(std::span<const system_op> script, const std::string& folder,
                                               anyio::duration patience = std::chrono::milliseconds(3));
 

@@ -1,4 +1,4 @@
-// A temporary folder of a test's own, short enough for the paths of UNIX sockets.
+// A temporary directory of a test, with a path short enough for UNIX sockets.
 #pragma once
 
 #include <stdlib.h>
@@ -13,10 +13,10 @@
 
 namespace support {
 
-/// What the names of this process's temporary folders begin with.
+/// The prefix of this process's temporary directories.
 inline std::string temp_dir_prefix() { return "anyio_net_test." + std::to_string(::getpid()) + "."; }
 
-/// Makes a folder in /tmp, and removes it with all that is in it when destroyed.
+/// Creates a directory in /tmp, and removes it with its content when destroyed.
 class temp_dir {
  public:
   temp_dir() : path_("/tmp/" + temp_dir_prefix() + "XXXXXX") {
@@ -32,10 +32,10 @@ class temp_dir {
     std::filesystem::remove_all(path_, ignored);
   }
 
-  /// The folder.
+  /// The directory.
   const std::string& path() const { return path_; }
 
-  /// The path of a file in it; makes nothing.
+  /// The path of a file in it; creates nothing.
   std::string path(std::string_view name) const { return path_ + '/' + std::string(name); }
 
  private:

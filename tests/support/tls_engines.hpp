@@ -1,8 +1,8 @@
-// The TLS engines that there are, and two of them connected in memory: no sockets, no loop.
+// The available TLS engines, and two of them connected in memory: no sockets, no loop.
 //
 // The link calls engines as the contract of src/tls/engine/tls.hpp says, one call at a time and with each
-// end's bytes in pieces of a chosen size, and checks on the way what the contract promises to the driver.
-// Tests cut and damage what is on its way.
+// end's bytes in pieces of a chosen size, and checks the promises of the contract to the driver. Tests
+// truncate and damage the bytes in between.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -29,7 +29,7 @@
 
 namespace anyio {
 
-/// How doctest shows it.
+/// How doctest prints it.
 inline doctest::String toString(tls_status status) {
   constexpr const char* words[] = {"ok", "want_input", "closed", "truncated", "again", "failed"};
   return words[static_cast<unsigned>(status)];
@@ -49,7 +49,7 @@ struct tls_library {
   std::string_view name;
   anyio::result<std::shared_ptr<anyio::tls_context>> (*make)(anyio::tls_config);
   bool has_tls13;
-  bool shows_any_certificate;  // or a server only what is meant for servers
+  bool shows_any_certificate;  // or a server only if the text is meant for servers
 };
 
 inline constexpr tls_library tls_libraries[] = {
@@ -65,7 +65,7 @@ inline constexpr tls_library tls_libraries[] = {
 #endif
 };
 
-/// Calls `body(library)` for each; what fails names it.
+/// Calls `body(library)` for each; failures name the library.
 template <class Body>
 void for_every_library(Body body) {
   for (const tls_library& library : tls_libraries) {
@@ -74,7 +74,7 @@ void for_every_library(Body body) {
   }
 }
 
-/// Calls `body(client_library, server_library)` for each pair; what fails names them.
+/// Calls `body(client_library, server_library)` for each pair; failures name both.
 template <class Body>
 void for_every_pair(Body body) {
   for (const tls_library& client : tls_libraries) {
@@ -94,7 +94,7 @@ struct tls_setup {
   anyio::tls_verify verify_client = anyio::tls_verify::none;
   anyio::tls_version min_version = anyio::tls_version::v1_2;
 
-  /// Calls `use(config)`, whose texts live as long as the call.
+  /// Calls `use(config)`, whose texts exist as long as the call.
   template <class Use>
   auto configured(Use use) const {
     const auto file = [](std::string_view name, const char* kind) {
@@ -121,7 +121,7 @@ inline tls_context_ptr make_context(const tls_library& library, const tls_setup&
 
 // ---- a connection in memory -------------------------------------------------------------------------
 
-/// One end: an engine, and what lies on its way to it.
+/// One end: an engine, and the bytes on their way to it.
 class tls_end {
  public:
   tls_context_ptr context;
@@ -130,15 +130,15 @@ class tls_end {
   std::string arriving;         // sent by the other end
   bool eof = false;             // nothing will follow it
   bool eof_comes_alone = true;  // or is seen at once with the last bytes
-  bool failed = false;          // was the last answer: no more calls
+  bool failed = false;          // the last result was final: no more calls
 
   static constexpr std::size_t none = static_cast<std::size_t>(-1);
-  std::size_t taken = 0;       // bytes that have come so far
-  std::size_t cut_at = none;   // the way ends after so many
-  std::size_t flip_at = none;  // the byte of this number comes with one bit turned
-  unsigned char flipped = 1;   // that one
+  std::size_t taken = 0;       // bytes that have arrived so far
+  std::size_t cut_at = none;   // the connection ends after this many
+  std::size_t flip_at = none;  // the byte with this number arrives with one bit inverted
+  unsigned char flipped = 1;   // that bit
 
-  /// Another piece comes: false if there is none, and no news of the end either.
+  /// Another piece arrives: false if there is none, and the end was not newly reported either.
   bool take_arriving(std::size_t at_most) {
     if (arriving.size() >= cut_at - taken) {
       arriving.resize(cut_at - taken);
@@ -156,12 +156,12 @@ class tls_end {
     return true;
   }
 
-  /// One answer of the engine, as a driver asks for it: `want_input` only when it has seen all there is.
+  /// One result of the engine, as a driver calls it: `want_input` only when it has seen all bytes.
   template <class Verb>
   tls_status ask(Verb verb, std::string& wire) {
     constexpr int patience = 1000;
     for (int i = 0; i < patience; ++i) {
-      // A piece of memory of its own, so that a sanitizer sees who reads beyond it or keeps it.
+      // A separate block of memory, so that a sanitizer detects an engine that reads beyond it or keeps it.
       const std::vector<std::byte> piece(bytes_of(arrived_).begin(), bytes_of(arrived_).end());
       pipe.rx = piece;
       pipe.starved = false;
@@ -190,7 +190,7 @@ class tls_end {
   std::string arrived_;  // not taken yet
 };
 
-/// What a reader got, and why no more.
+/// The bytes a reader got, and the reason for its end.
 struct tls_reading {
   std::string text;
   tls_status status = tls_status::ok;
@@ -205,7 +205,7 @@ class tls_link {
   tls_status client_status = tls_status::want_input;  // of the handshake
   tls_status server_status = tls_status::want_input;
 
-  /// Contexts for a client and a server; what they send comes in pieces of `chunk` bytes.
+  /// Contexts for a client and a server; their bytes arrive in pieces of `chunk` bytes.
   tls_link(tls_context_ptr client_context, std::string_view server_name, tls_context_ptr server_context,
            std::size_t chunk = whole)
       : chunk_(chunk) {
@@ -222,13 +222,13 @@ class tls_link {
   /// The status of an end's handshake.
   tls_status& status(tls_end& end) { return &end == &client ? client_status : server_status; }
 
-  /// Lets an end go on with its handshake as far as it can.
+  /// Lets an end continue its handshake as far as it can.
   tls_status advance(tls_end& end) {
     if (status(end) != tls_status::want_input) return status(end);
     return status(end) = drive(end, [&end] { return end.engine->handshake(); });
   }
 
-  /// Lets both ends go on until neither can. True if it is complete at both.
+  /// Lets both ends continue until neither can. True if the handshake is complete at both.
   bool handshake() {
     const auto waits = [this](tls_end& end) {
       return status(end) == tls_status::want_input &&
@@ -241,7 +241,7 @@ class tls_link {
     return client_status == tls_status::ok && server_status == tls_status::ok;
   }
 
-  /// Reads until there is no more, at most so much at once.
+  /// Reads until there is no more, at most this much at once.
   tls_reading read(tls_end& end, std::size_t at_most = 16384) {
     tls_reading got;
     std::string into(at_most, '\0');
@@ -256,7 +256,7 @@ class tls_link {
     return got;
   }
 
-  /// Writes all, and overwrites what the engine has taken.
+  /// Writes all, and overwrites the bytes that the engine has accepted.
   tls_status write(tls_end& end, std::string_view text) {
     while (!text.empty()) {
       std::string scratch(text);
@@ -275,7 +275,7 @@ class tls_link {
     return drive(end, [&] { return end.engine->close(); });
   }
 
-  /// A complete handshake, and what follows it taken in: tickets, for instance.
+  /// A complete handshake, with all messages after it received: tickets, for instance.
   bool settle() {
     if (!handshake()) return false;
     for (tls_end* end : {&client, &server}) {
@@ -292,7 +292,7 @@ class tls_link {
     if (end.failed) return tls_status::failed;
     for (;;) {
       const tls_status status = end.ask(verb, other(end).arriving);
-      if (end.failed) other(end).eof = true;  // the connection goes, after the alert
+      if (end.failed) other(end).eof = true;  // the connection is closed after the alert
       if (status != tls_status::want_input || !end.take_arriving(chunk_)) return status;
     }
   }

@@ -1,4 +1,4 @@
-// TLS streams of the toy engine, and what their records look like on the way.
+// TLS streams of the toy engine, and the format of their records on the wire.
 #pragma once
 
 #include "anyio_net.hpp"
@@ -18,7 +18,7 @@
 
 namespace support {
 
-// In each file its own, as faces.hpp says.
+// A separate copy in each file, as faces.hpp explains.
 namespace {
 
 constexpr std::string_view toy_name = "toy.example";
@@ -35,7 +35,7 @@ constexpr std::string_view toy_name = "toy.example";
   return options;
 }
 
-/// Shakes hands over two connected streams; empty ones if that fails.
+/// Performs the handshake over two connected streams; returns empty ones if that fails.
 template <class Stream>
 std::pair<anyio::tls_stream, anyio::tls_stream> shake_hands(
     std::unique_ptr<Stream> client, std::unique_ptr<Stream> server, anyio::tls_options options,
@@ -85,7 +85,7 @@ std::pair<anyio::tls_stream, anyio::tls_stream> shake_hands(std::unique_ptr<Stre
                      std::make_unique<anyio::unix_stream>(std::move(pair.second)), options);
 }
 
-/// A record as it goes over the wire, for a peer that is played by the test.
+/// A record in its wire format, for a peer that the test plays.
 constexpr char toy_key = 0x35 ^ 0x5c;
 [[maybe_unused]] std::string toy_bytes(toy_record kind, std::string_view content = {}) {
   std::string hidden(content);
@@ -105,8 +105,8 @@ constexpr char toy_key = 0x35 ^ 0x5c;
   return toy_bytes(toy_record::hello, "\x5c" + std::string(name));
 }
 
-/// The records that bytes hold: a letter for each kind, and the data in brackets, "HD(text)C"; "?" for what
-/// is cut off.
+/// The records contained in bytes: a letter for each kind, and the data in brackets, "HD(text)C"; "?" for a
+/// truncated rest.
 [[maybe_unused]] std::string toy_records(std::string_view wire) {
   std::string text;
   while (!wire.empty()) {

@@ -1,8 +1,8 @@
 // A TLS engine without TLS, and without any security: the shortest one that keeps the whole contract, as a
-// pattern for engines that wrap a real library, and for tests of what drives them.
+// pattern for engines that wrap a real library, and for tests of the driver.
 //
-// Both ends send a hello, the client first; what follows is hidden with a key that the two agreed on by
-// that. A record is a byte for its kind, two for the size of its content, one that is the sum of the content,
+// Both ends send a hello, the client first; later records are hidden with a key that the two agreed on in the
+// hellos. A record is a byte for its kind, two for the size of its content, one with the sum of the content,
 // and the content.
 #pragma once
 
@@ -25,7 +25,7 @@ enum class toy_record : std::uint8_t { hello = 'H', data = 'D', close_notify = '
 
 class toy_engine final : public anyio::tls_engine {
  public:
-  /// The name is a server's own, and the one that a client asks for.
+  /// The name is a server's own, and the name that a client requires.
   toy_engine(anyio::tls_pipe& pipe, bool server, bool verify, std::string version, std::string_view name)
       : pipe_(pipe), name_(name), server_(server), verify_(verify) {
     info_.version = std::move(version);
@@ -33,7 +33,7 @@ class toy_engine final : public anyio::tls_engine {
     info_.server_side = server;
   }
 
-  // Goes as far as it can each time; what it has to say is in `pipe_.tx`, whatever it returns.
+  // Continues as far as it can each time; its output is in `pipe_.tx`, whatever it returns.
   tls_status handshake() override {
     if (!server_ && !std::exchange(hello_sent_, true)) put(toy_record::hello, client_share + name_);
     while (!established_) {
@@ -56,7 +56,7 @@ class toy_engine final : public anyio::tls_engine {
     return tls_status::ok;
   }
 
-  // What is in `pipe_.rx` is gone once it was taken, so what the caller has no room for is kept here.
+  // Bytes taken from `pipe_.rx` are gone, so bytes without room in the caller's buffer are kept here.
   tls_status read(anyio::mutable_buffer into, std::size_t& n) override {
     while (plain_.empty()) {
       if (peer_closed_) return tls_status::closed;
@@ -75,7 +75,7 @@ class toy_engine final : public anyio::tls_engine {
     return tls_status::ok;
   }
 
-  // Never has to wait: `pipe_.tx` takes all.
+  // Never has to wait: `pipe_.tx` accepts all bytes.
   tls_status write(anyio::const_buffer data, std::size_t& n) override {
     n = std::min<std::size_t>(data.size(), largest);
     put(toy_record::data, std::string_view(reinterpret_cast<const char*>(data.data()), n));
@@ -124,7 +124,7 @@ class toy_engine final : public anyio::tls_engine {
     plain_.commit(content.size());
   }
 
-  /// Takes the next record, if it is there to its end. The content stays until the pipe is used again.
+  /// Takes the next record, if it is complete. The content stays valid until the pipe is used again.
   tls_status take(toy_record& kind, std::string_view& content) {
     const std::string_view rx(reinterpret_cast<const char*>(pipe_.rx.data()), pipe_.rx.size());
     if (!rx.empty() && kinds.find(rx.front()) == kinds.npos)
@@ -162,11 +162,11 @@ class toy_engine final : public anyio::tls_engine {
   bool peer_closed_ = false;
 };
 
-/// Makes them. A server's certificate is its name.
+/// Creates the engines. A server's certificate is its name.
 class toy_context final : public anyio::tls_context {
  public:
   std::string certificate;          ///< none if empty, as a client's may be
-  bool verify = true;               ///< of a client: whether the server must have the name that was asked for
+  bool verify = true;               ///< of a client: whether the server must have the required name
   std::string version = "TLSv1.3";  ///< what both ends speak
 
   toy_context() = default;

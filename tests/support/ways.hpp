@@ -1,4 +1,4 @@
-// Both kinds of stream sockets in both ways of use, for cases that hold for all four.
+// Both kinds of stream sockets in both forms of use, for cases that apply to all four.
 #pragma once
 
 #include "faces.hpp"

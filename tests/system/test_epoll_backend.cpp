@@ -1,4 +1,4 @@
-// The system's backend on Linux, call by call, on real descriptors. Over a kqueue too.
+// The system's backend on Linux, call by call, on real descriptors. Also over a kqueue.
 #include "anyio_net.hpp"
 
 #if defined(__linux__)
@@ -56,14 +56,14 @@ using anyio::detail::system_threads;
 
 constexpr anyio::duration no_limit{-1};
 
-// A kqueue tells of the two directions apart, and does not repeat one when it tells of the other; the end of
-// what can be read is its read filter's alone.
+// A kqueue reports the two directions separately, and does not repeat one when it reports the other; the end
+// of input belongs only to its read filter.
 #if defined(ANYIO_NET_KQUEUE)
 constexpr bool apart = true;
 #else
 constexpr bool apart = false;
 #endif
-/// What an edge of one direction tells when the other holds too.
+/// What an edge of one direction reports if the other direction is ready too.
 constexpr std::uint32_t also(std::uint32_t other) { return apart ? 0 : other; }
 
 /// A descriptor that is closed when the test ends.
@@ -157,7 +157,7 @@ two connected_tcp(backend& b) {
   return {std::move(client), std::move(server)};
 }
 
-/// What one `wait` that does not block gives, in order of the tokens; what two events tell of one is joined.
+/// The result of one `wait` that does not block, in order of the tokens; two events of one token are joined.
 std::vector<poll_event> events_now(backend& b, std::size_t room = 64) {
   std::vector<poll_event> events(room);
   const int n = b.wait(events, anyio::duration::zero());
@@ -174,14 +174,14 @@ std::vector<poll_event> events_now(backend& b, std::size_t room = 64) {
   return joined;
 }
 
-/// The readiness bits of the one event there is, 0 if there is none.
+/// The readiness bits of the only event, 0 if there is none.
 std::uint32_t ready_now(backend& b) {
   const auto events = events_now(b);
   REQUIRE(events.size() <= 1);
   return events.empty() ? 0 : events[0].ready;
 }
 
-/// Lowers the limit so that no descriptor can be made, as long as it lives.
+/// Lowers the limit so that no descriptor can be created, while it exists.
 class descriptors_exhausted {
  public:
   descriptors_exhausted() {
@@ -231,7 +231,7 @@ sigset_t only(int number) {
 }  // namespace
 
 TEST_SUITE("epoll_backend") {
-  TEST_CASE("the clock is the steady one and does not go back") {
+  TEST_CASE("the clock is the steady clock and never runs backwards") {
     const auto b = anyio::system_backend();
     REQUIRE(b != nullptr);
     const auto before = std::chrono::steady_clock::now();
@@ -242,7 +242,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(second <= std::chrono::steady_clock::now());
   }
 
-  TEST_CASE("randomness differs from draw to draw") {
+  TEST_CASE("random bytes differ from draw to draw") {
     CHECK(anyio::detail::system_entropy() != anyio::detail::system_entropy());
   }
 
@@ -256,7 +256,7 @@ TEST_SUITE("epoll_backend") {
 
   // --- waiting
 
-  TEST_CASE("a wait is never shorter than asked, fractions of a millisecond are rounded up") {
+  TEST_CASE("a wait is never shorter than requested, fractions of a millisecond are rounded up") {
     const auto b = anyio::system_backend();
     poll_event event;
     for (const anyio::duration limit :
@@ -267,14 +267,14 @@ TEST_SUITE("epoll_backend") {
     }
   }
 
-  TEST_CASE("a wait of zero returns at once and one without room is refused") {
+  TEST_CASE("a wait of 0 returns at once, and a wait without room for events is rejected") {
     const auto b = anyio::system_backend();
     poll_event event;
     CHECK(b->wait({&event, 1}, anyio::duration::zero()) == 0);
     CHECK(b->wait({}, anyio::duration::zero()) == -EINVAL);
   }
 
-  TEST_CASE("a wake that comes first ends the next wait, whatever its limit") {
+  TEST_CASE("a wake before a wait ends it at once, whatever its limit") {
     const auto b = anyio::system_backend();
     poll_event event;
     for (const anyio::duration limit : {no_limit, anyio::duration::min(), anyio::duration::max(),
@@ -284,7 +284,7 @@ TEST_SUITE("epoll_backend") {
     }
   }
 
-  TEST_CASE("a wake from another thread ends a wait that is under way") {
+  TEST_CASE("a wake from another thread ends a wait") {
     const auto b = anyio::system_backend();
     std::atomic<bool> waiting{false};
     std::thread other([&] {
@@ -297,7 +297,7 @@ TEST_SUITE("epoll_backend") {
     other.join();
   }
 
-  TEST_CASE("a limit that epoll cannot express is not cut down to a short one") {
+  TEST_CASE("a limit too long for epoll does not become a short one") {
     const auto b = anyio::system_backend();
     std::atomic<bool> over{false};
     std::thread other([&] {
@@ -311,7 +311,7 @@ TEST_SUITE("epoll_backend") {
     other.join();
   }
 
-  TEST_CASE("many wakes are one") {
+  TEST_CASE("many wakes count as one") {
     const auto b = anyio::system_backend();
     poll_event event;
     for (int i = 0; i < 1000; ++i) b->wake();
@@ -323,7 +323,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(b->now() - start >= 5ms);
   }
 
-  TEST_CASE("no wake is lost among threads that call it at any time") {
+  TEST_CASE("no wake is lost when threads wake at any time") {
     const auto b = anyio::system_backend();
     constexpr int threads = 3, calls = 3000;
     std::atomic<int> posted{0};
@@ -336,13 +336,13 @@ TEST_SUITE("epoll_backend") {
         }
       });
     }
-    // Hangs here if one is lost.
+    // Hangs here if a wake is lost.
     poll_event event;
     while (posted.load() < threads * calls) CHECK(b->wait({&event, 1}, no_limit) == 0);
     for (auto& other : others) other.join();
   }
 
-  TEST_CASE("a wake leaves room for events and is not one of them") {
+  TEST_CASE("a wake takes no room for events and is not reported as one") {
     const auto b = anyio::system_backend();
     const two pair = make_pair(*b);
     REQUIRE(b->watch(pair.first, 7) == 0);
@@ -356,12 +356,12 @@ TEST_SUITE("epoll_backend") {
     CHECK(seen[0].ready == ready_write);
   }
 
-  TEST_CASE("a signal that is not caught ends a wait without an error") {
+  TEST_CASE("an uncaught signal ends a wait without an error") {
     const auto b = anyio::system_backend();
     struct sigaction before {};
     set_handler(SIGALRM, count_foreign_signal, &before);
     foreign_signals = 0;
-    // Repeated, so that one which comes before the wait does no harm.
+    // Repeated, so that a signal before the wait does no harm.
     const itimerval every_20_ms{{0, 20000}, {0, 20000}};
     const itimerval never{};
     ::setitimer(ITIMER_REAL, &every_20_ms, nullptr);
@@ -372,7 +372,7 @@ TEST_SUITE("epoll_backend") {
     ::sigaction(SIGALRM, &before, nullptr);
   }
 
-  TEST_CASE("the native handle is readable while there are events") {
+  TEST_CASE("the native handle is readable while events are available") {
     const auto b = anyio::system_backend();
     REQUIRE(b->native_handle() >= 0);
     CHECK(is_close_on_exec(b->native_handle()));
@@ -386,7 +386,7 @@ TEST_SUITE("epoll_backend") {
 
   // --- watching
 
-  TEST_CASE("a watched descriptor is reported once for each edge") {
+  TEST_CASE("a watched descriptor is reported once per edge") {
     const auto b = anyio::system_backend();
     const two pair = make_pair(*b);
     const std::uint64_t token = 0xfedcba9876543210;
@@ -399,7 +399,7 @@ TEST_SUITE("epoll_backend") {
 
     REQUIRE(b->send(pair.second, "a", 1) == 1);
     CHECK(ready_now(*b) == (ready_read | also(ready_write)));
-    CHECK(ready_now(*b) == 0);  // unread still, and no edge
+    CHECK(ready_now(*b) == 0);  // still unread, and no edge
     REQUIRE(b->send(pair.second, "b", 1) == 1);
     CHECK((ready_now(*b) & ready_read) != 0);
 
@@ -408,7 +408,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(ready_now(*b) == 0);
   }
 
-  TEST_CASE("the end of what the peer sends does not wake writers, the end of the peer wakes all") {
+  TEST_CASE("the peer's end of sending does not wake writers, the peer's close wakes both directions") {
     const auto b = anyio::system_backend();
     two pair = make_pair(*b);
     REQUIRE(b->watch(pair.first, 1) == 0);
@@ -422,7 +422,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(ready_now(*b) == (ready_read | ready_write | ready_end));
   }
 
-  TEST_CASE("a pipe whose reader is gone wakes its writer") {
+  TEST_CASE("a pipe whose reader closed wakes its writer") {
     const auto b = anyio::system_backend();
     two pipe = make_pipe();
     const std::string block(65536, 'x');
@@ -444,7 +444,7 @@ TEST_SUITE("epoll_backend") {
     CHECK((ready_now(*b) & (ready_urgent | ready_read)) == (ready_urgent | ready_read));
   }
 
-  TEST_CASE("several that are ready come in as many waits as there is room for") {
+  TEST_CASE("several ready descriptors are reported in as many waits as the room requires") {
     const auto b = anyio::system_backend();
     std::vector<two> pairs;
     for (std::uint64_t i = 0; i < 5; ++i) {
@@ -459,7 +459,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(tokens == std::vector<std::uint64_t>{0, 1, 2, 3, 4});
   }
 
-  TEST_CASE("a descriptor that is watched is not watched for another") {
+  TEST_CASE("a descriptor that is watched cannot be watched with another token") {
     const auto b = anyio::system_backend();
     const two pair = make_pair(*b);
     REQUIRE(b->watch(pair.first, 1) == 0);
@@ -469,7 +469,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(events[0].token == 1);
   }
 
-  TEST_CASE("a forgotten descriptor is silent, though a duplicate keeps its description open") {
+  TEST_CASE("an unwatched descriptor is not reported, though a duplicate keeps its description open") {
     const auto b = anyio::system_backend();
     two pair = make_pair(*b);
     const owned duplicate(::dup(pair.first));
@@ -483,7 +483,7 @@ TEST_SUITE("epoll_backend") {
     b->forget(-1);
   }
 
-  TEST_CASE("a closed descriptor is gone from the poller") {
+  TEST_CASE("a closed descriptor is removed from the poller") {
     const auto b = anyio::system_backend();
     two pair = make_pair(*b);
     const int number = pair.first;
@@ -494,7 +494,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(b->close(number) == -EBADF);
   }
 
-  TEST_CASE("what cannot be watched is told so") {
+  TEST_CASE("descriptors that cannot be watched are an error") {
     const auto b = anyio::system_backend();
     const owned file(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
     REQUIRE(file >= 0);
@@ -505,7 +505,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(b->watch_once(-1, ready_read, 1, true) == -EBADF);
   }
 
-  TEST_CASE("watch_once sees what is ready already, reports once, and is armed again") {
+  TEST_CASE("watch_once reports a ready descriptor, reports once, and can be armed again") {
     const auto b = anyio::system_backend();
     const two pair = make_pair(*b);
     REQUIRE(b->send(pair.second, "ab", 2) == 2);
@@ -527,7 +527,7 @@ TEST_SUITE("epoll_backend") {
     b->forget(pair.first);
   }
 
-  TEST_CASE("watch_once need not know whether the descriptor is in the poller") {
+  TEST_CASE("watch_once works whether or not the descriptor is in the poller") {
     const auto b = anyio::system_backend();
     two pair = make_pair(*b);
     REQUIRE(b->watch_once(pair.first, ready_write, 1, true) == 0);  // it is not
@@ -536,7 +536,7 @@ TEST_SUITE("epoll_backend") {
     const auto events = events_now(*b);
     REQUIRE(events.size() == 1);
     CHECK(events[0].token == 2);
-    // The owner closed it, and the number came back as another's.
+    // The owner closed it, and another descriptor got its number.
     const int number = pair.first;
     pair.first.reset();
     const two next = make_pair(*b);
@@ -545,7 +545,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(ready_now(*b) == ready_write);
   }
 
-  TEST_CASE("a hang-up fires watch_once whatever it waits for") {
+  TEST_CASE("a hang-up completes watch_once for any direction") {
     const auto b = anyio::system_backend();
     two pair = make_pair(*b);
     REQUIRE(b->watch_once(pair.first, ready_read, 1, false) == 0);
@@ -555,7 +555,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(ready_now(*b) == 0);
   }
 
-  TEST_CASE("poll_now tells what holds, of any descriptor") {
+  TEST_CASE("poll_now reports the state of any descriptor") {
     const auto b = anyio::system_backend();
     two pair = make_pair(*b);
     CHECK(b->poll_now(pair.first, ready_read) == 0);
@@ -564,7 +564,7 @@ TEST_SUITE("epoll_backend") {
     REQUIRE(b->send(pair.second, "a", 1) == 1);
     CHECK(b->poll_now(pair.first, ready_read) == ready_read);
     CHECK(b->poll_now(pair.first, ready_read) == ready_read);
-    CHECK(ready_now(*b) == (ready_read | ready_write));  // no edge was taken away
+    CHECK(ready_now(*b) == (ready_read | ready_write));  // no edge was lost
     REQUIRE(b->shutdown(pair.second, SHUT_WR) == 0);
     CHECK(b->poll_now(pair.first, ready_read | ready_end) == (ready_read | ready_end));
     pair.second.reset();
@@ -591,7 +591,7 @@ TEST_SUITE("epoll_backend") {
     }
   }
 
-  TEST_CASE("a TCP connection is made, used and ended") {
+  TEST_CASE("a TCP connection is established, used and closed") {
     const auto b = anyio::system_backend();
     sockaddr_in address;
     const owned listener = bound(*b, SOCK_STREAM, address);
@@ -629,7 +629,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(b->receive(server, buffer, sizeof buffer) == 0);
   }
 
-  TEST_CASE("a refused connection wakes both directions and leaves its reason in SO_ERROR") {
+  TEST_CASE("a refused connection wakes both directions and reports its cause in SO_ERROR") {
     const auto b = anyio::system_backend();
     sockaddr_in address;
     owned listener = bound(*b, SOCK_STREAM, address);  // bound, not listening
@@ -683,7 +683,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(b->get_option(fd, SOL_SOCKET, 9999, &value, &size) == -ENOPROTOOPT);
   }
 
-  TEST_CASE("every call gives the negative errno") {
+  TEST_CASE("every call returns a negative errno") {
     const auto b = anyio::system_backend();
     sockaddr_in address = loopback();
     socklen_t size = sizeof address;
@@ -722,7 +722,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(system_paths().unlink("/nonexistent/socket") == -ENOENT);
   }
 
-  TEST_CASE("running out of descriptors is an error of the call, and no poller can be made") {
+  TEST_CASE("running out of descriptors is an error of the call, and a poller cannot be created") {
     const auto b = anyio::system_backend();
     sockaddr_in address;
     const owned listener = bound(*b, SOCK_STREAM, address);
@@ -733,7 +733,7 @@ TEST_SUITE("epoll_backend") {
     int fds[2];
     struct own_names : anyio::detail::posix_names {};
     own_names before;
-    // The sanitizer needs descriptors to look at a type for the first time.
+    // The sanitizer needs descriptors when it sees a type for the first time.
     CHECK(before.has_family(AF_INET));
     {
       descriptors_exhausted none;
@@ -741,7 +741,7 @@ TEST_SUITE("epoll_backend") {
       CHECK(b->open_pair(AF_UNIX, SOCK_STREAM, fds) == -EMFILE);
       CHECK(b->accept(listener, nullptr, nullptr) == -EMFILE);
       CHECK(anyio::system_backend() == nullptr);
-      // Not the same as a family that is missing, and not remembered as an answer.
+      // Not equal to a missing family, and not remembered as an answer.
       own_names names;
       CHECK(names.has_family(AF_INET));
     }
@@ -749,7 +749,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(accepted >= 0);
   }
 
-  TEST_CASE("a poller without its wake descriptor is given up, and none is leaked") {
+  TEST_CASE("a poller that cannot create its wake descriptor is destroyed, and nothing leaks") {
     {
       descriptors_exhausted limit;
       rlimit now{};
@@ -764,7 +764,7 @@ TEST_SUITE("epoll_backend") {
 
   // --- messages
 
-  TEST_CASE("descriptors travel in messages and arrive close-on-exec") {
+  TEST_CASE("descriptors are passed in messages and arrive close-on-exec") {
     const auto b = anyio::system_backend();
     const two pair = make_pair(*b);
     const owned sent(::open("/dev/null", O_RDONLY));
@@ -800,7 +800,7 @@ TEST_SUITE("epoll_backend") {
       ::close(fd);
     }
 
-    // Without room for them the bytes come, and say that something was left out.
+    // Without room for descriptors the bytes arrive, marked as truncated.
     REQUIRE(b->send_message(pair.first, m) == 4);
     message plain{{&into, 1}};
     REQUIRE(b->receive_message(pair.second, plain) == 4);
@@ -808,7 +808,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(plain.control_size == 0);
   }
 
-  TEST_CASE("a datagram that does not fit says so, and tells its sender") {
+  TEST_CASE("a datagram larger than the buffer is marked as truncated, with its sender") {
     const auto b = anyio::system_backend();
     sockaddr_in to, from;
     const owned receiver = bound(*b, SOCK_DGRAM, to);
@@ -835,7 +835,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(b->receive_message(receiver, r) == -EAGAIN);
   }
 
-  TEST_CASE("a batch larger than a system call takes arrives whole and in order") {
+  TEST_CASE("a batch larger than the limit of a system call arrives whole and in order") {
     const auto b = anyio::system_backend();
     const two pair = make_pair(*b, SOCK_DGRAM);
     // A queue of UNIX datagrams is short, so the batch goes over UDP.
@@ -848,7 +848,7 @@ TEST_SUITE("epoll_backend") {
     std::vector<message> messages(count);
     for (std::size_t i = 0; i < count; ++i) {
       numbers[i] = static_cast<std::uint32_t>(i);
-      parts[i] = {&numbers[i], i % 7 == 0 ? 0 : sizeof numbers[i]};  // empty ones among them
+      parts[i] = {&numbers[i], i % 7 == 0 ? 0 : sizeof numbers[i]};  // some of them empty
       messages[i].parts = {&parts[i], 1};
       messages[i].address = as_sockaddr(to);
       messages[i].address_size = sizeof to;
@@ -884,7 +884,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(system_batches().send_messages(sender, {}) == 0);
   }
 
-  TEST_CASE("a batch stops before the one that fails, and reports it when it is the first") {
+  TEST_CASE("a batch stops before a datagram that fails, and reports the error if it is the first") {
     const auto b = anyio::system_backend();
     sockaddr_in to;
     const owned receiver = bound(*b, SOCK_DGRAM, to);
@@ -906,7 +906,7 @@ TEST_SUITE("epoll_backend") {
 
   // --- files, pipes and paths
 
-  TEST_CASE("send_file sends from an offset and leaves the position of the file alone") {
+  TEST_CASE("send_file sends from an offset and leaves the file position unchanged") {
     const auto b = anyio::system_backend();
     const two pair = make_pair(*b);
     temporary_directory directory;
@@ -1005,7 +1005,7 @@ TEST_SUITE("epoll_backend") {
 
   // --- SIGPIPE
 
-  TEST_CASE("nothing that is sent raises SIGPIPE, whose disposition stays the default") {
+  TEST_CASE("sending never raises SIGPIPE, whose disposition stays the default") {
     const auto b = anyio::system_backend();
     struct sigaction before {};
     set_handler(SIGPIPE, SIG_DFL, &before);  // a signal that got through would end the process
@@ -1032,7 +1032,7 @@ TEST_SUITE("epoll_backend") {
     ::sigaction(SIGPIPE, &before, nullptr);
   }
 
-  TEST_CASE("a SIGPIPE of the program's own that is blocked and pending is left to it") {
+  TEST_CASE("a blocked and pending SIGPIPE of the program stays pending") {
     const auto b = anyio::system_backend();
     char text[] = "x";
     const iovec part{text, 1};
@@ -1060,7 +1060,7 @@ TEST_SUITE("epoll_backend") {
 
   // --- names
 
-  TEST_CASE("literals and known names resolve, once each, with the port") {
+  TEST_CASE("address literals and known names resolve, once each, with the port") {
     auto found = system_names().resolve("127.0.0.1", 80, AF_UNSPEC);
     CHECK(found.status == 0);
     CHECK(found.reason == nullptr);
@@ -1082,7 +1082,7 @@ TEST_SUITE("epoll_backend") {
     }
   }
 
-  TEST_CASE("the scope of an address is kept, and interfaces have names") {
+  TEST_CASE("the scope of an address is kept, and interfaces can be found by name") {
     const std::uint32_t index = ::if_nametoindex("lo");
     if (index == 0) return;
     const auto found = system_names().resolve("fe80::1%lo", 1, AF_UNSPEC);
@@ -1095,7 +1095,7 @@ TEST_SUITE("epoll_backend") {
     CHECK_FALSE(anyio::ip_address::parse("fe80::1%no-such-if").has_value());
   }
 
-  TEST_CASE("a name that cannot be resolved has a reason") {
+  TEST_CASE("a name that cannot be resolved has a reason text") {
     const std::pair<const char*, int> failing[] = {
         {"host.invalid", AF_UNSPEC}, {"", AF_UNSPEC}, {"::1", AF_INET}, {"127.0.0.1", AF_INET6}};
     for (const auto& look_up : failing) {
@@ -1108,9 +1108,9 @@ TEST_SUITE("epoll_backend") {
     }
   }
 
-  TEST_CASE("an address without a name is given as numbers") {
+  TEST_CASE("an address without a name is returned as numbers") {
     std::string host, service;
-    // A scope keeps it from every name server.
+    // A scope keeps the name from every name server.
     const auto endpoint = anyio::ip_endpoint::parse("[fe80::1234:5678%1]:64999");
     REQUIRE(endpoint.has_value());
     CHECK(system_names().reverse(*endpoint, host, service) == 0);
@@ -1121,7 +1121,7 @@ TEST_SUITE("epoll_backend") {
     CHECK(service == "64999");
   }
 
-  TEST_CASE("a family is there if an address of it can be used") {
+  TEST_CASE("a family is available if one of its addresses can be used") {
     const auto b = anyio::system_backend();
     struct : anyio::detail::posix_names {
     } names;
@@ -1136,14 +1136,14 @@ TEST_SUITE("epoll_backend") {
     address.sin6_addr = in6addr_loopback;
     if (fd >= 0 && b->bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) CHECK(v6);
     if (fd < 0) CHECK_FALSE(v6);
-    // The answer is remembered: it costs no descriptor.
+    // The answer is remembered: it needs no descriptor.
     descriptors_exhausted none;
     CHECK(names.has_family(AF_INET6) == v6);
   }
 
   // --- signals
 
-  /// A backend, and what a loop on it catches.
+  /// A backend, and the signals that a loop on it caught.
   class catcher {
    public:
     int catch_signal(int number) { return signals_->catch_signal(number); }
@@ -1187,7 +1187,7 @@ TEST_SUITE("epoll_backend") {
       CHECK_FALSE(first->take_signal(SIGUSR2));
       CHECK(foreign_signals == 0);
     }
-    // Their end gave it back.
+    // Their end released it.
     CHECK((handler_of(SIGUSR1) == count_foreign_signal));
     CHECK((handler_of(SIGUSR2) == SIG_DFL));
     ::raise(SIGUSR1);
@@ -1195,7 +1195,7 @@ TEST_SUITE("epoll_backend") {
     set_handler(SIGUSR1, SIG_DFL);
   }
 
-  TEST_CASE("the last release restores the disposition before, with its flags and mask") {
+  TEST_CASE("the last release restores the earlier disposition, with its flags and mask") {
     struct sigaction strange {};
     strange.sa_handler = count_foreign_signal;
     strange.sa_flags = SA_NODEFER;
@@ -1217,7 +1217,7 @@ TEST_SUITE("epoll_backend") {
     ::raise(SIGUSR1);
     CHECK_FALSE(first->take_signal(SIGUSR1));
     CHECK(second->take_signal(SIGUSR1));
-    first->release_signal(SIGUSR1);  // once too often
+    first->release_signal(SIGUSR1);  // one release too many
     CHECK((handler_of(SIGUSR1) == ours));
     second->release_signal(SIGUSR1);
 
@@ -1231,7 +1231,7 @@ TEST_SUITE("epoll_backend") {
     set_handler(SIGUSR1, SIG_DFL);
   }
 
-  TEST_CASE("what came before a release is not there at the next catch") {
+  TEST_CASE("signals from before a release are not reported by the next catch") {
     const auto b = std::make_unique<catcher>();
     REQUIRE(b->catch_signal(SIGUSR1) == 0);
     ::raise(SIGUSR1);
@@ -1255,7 +1255,7 @@ TEST_SUITE("epoll_backend") {
     set_handler(SIGUSR1, SIG_DFL);
   }
 
-  TEST_CASE("a number that cannot be caught is refused") {
+  TEST_CASE("a number that cannot be caught is rejected") {
     const auto b = std::make_unique<catcher>();
     for (const int number : {INT_MIN, -1, 0, SIGKILL, SIGSTOP, 65, 1000, INT_MAX}) {
       CAPTURE(number);
@@ -1283,7 +1283,7 @@ TEST_SUITE("epoll_backend") {
     other.join();
   }
 
-  TEST_CASE("as many backends as there are slots can catch signals, and slots are used again") {
+  TEST_CASE("as many backends as slots can catch signals, and slots are reused") {
     rlimit before{};
     REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
     rlimit raised = before;
@@ -1312,7 +1312,7 @@ TEST_SUITE("epoll_backend") {
     ::setrlimit(RLIMIT_NOFILE, &before);
   }
 
-  TEST_CASE("backends come and go while signals arrive on another thread") {
+  TEST_CASE("backends are created and destroyed while signals arrive on another thread") {
     const auto witness = std::make_unique<catcher>();
     REQUIRE(witness->catch_signal(SIGUSR1) == 0);
     std::atomic<bool> stop{false};
@@ -1328,7 +1328,7 @@ TEST_SUITE("epoll_backend") {
           REQUIRE(b->wait({&event, 1}, no_limit) == 0);
         } while (!b->take_signal(SIGUSR1));
       }
-      // One of these has the number of the wake descriptor. A handler that comes late would write to it.
+      // One of these has the number of the wake descriptor. A late handler would write to it.
       const owned poller(::eventfd(0, EFD_CLOEXEC)), next(::eventfd(0, EFD_CLOEXEC));
       std::this_thread::yield();
       REQUIRE_FALSE(is_readable(poller));

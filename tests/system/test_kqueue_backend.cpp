@@ -1,5 +1,5 @@
-// What the kqueue backend takes for granted of kqueue(2), asked of the one that is there: the system's, a
-// library's, or the one that these tests bring for Linux (tests/support/kqueue).
+// What the kqueue backend assumes of kqueue(2), checked with the available one: the system's, a library's, or
+// the one that these tests provide for Linux (tests/support/kqueue).
 #include "anyio_net.hpp"
 
 #if defined(ANYIO_NET_KQUEUE)
@@ -71,7 +71,7 @@ struct kevent change(int fd, int filter, int flags, unsigned fflags = 0) {
   return c;
 }
 
-/// 0 or the errno of one change, by its receipt.
+/// 0 or the errno of one change, from its receipt.
 int errno_of(int queue, const struct kevent& c) {
   struct kevent receipt {};
   struct kevent with_receipt = c;
@@ -86,7 +86,7 @@ int errno_of(int queue, const struct kevent& c) {
 
 constexpr long patience = 200;  // milliseconds, for what the network stack may do a little later
 
-/// The events that are there, the one with the greater filter (read before write) first.
+/// The available events, the one with the greater filter (read before write) first.
 std::vector<struct kevent> events_of(int queue, long milliseconds = 0) {
   std::vector<struct kevent> events(16);
   const timespec limit{milliseconds / 1000, milliseconds % 1000 * 1000000};
@@ -104,8 +104,7 @@ bool is_readable(int fd) {
 
 }  // namespace
 
-TEST_CASE(
-    "kqueue: with EV_CLEAR an event comes again only for something new, without it as long as it holds") {
+TEST_CASE("kqueue: with EV_CLEAR an event repeats only for new data, without it while the condition holds") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   for (const bool clear : {true, false}) {
@@ -126,12 +125,12 @@ TEST_CASE(
     if (!events.empty()) CHECK(events[0].data == 3);
     char buffer[8];
     CHECK(::read(pair.first, buffer, sizeof buffer) == 3);
-    CHECK(events_of(queue).empty());  // what holds no more is not told
+    CHECK(events_of(queue).empty());  // a condition that no longer holds is not reported
     CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_DELETE)) == 0);
   }
 }
 
-TEST_CASE("kqueue: the two filters of a descriptor are apart") {
+TEST_CASE("kqueue: the two filters of a descriptor are independent") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_ADD | EV_CLEAR)) == 0);
@@ -159,7 +158,7 @@ TEST_CASE("kqueue: the two filters of a descriptor are apart") {
   if (!events.empty()) CHECK(events[0].filter == EVFILT_WRITE);
 }
 
-TEST_CASE("kqueue: EV_ONESHOT tells once and is gone") {
+TEST_CASE("kqueue: EV_ONESHOT reports once and removes the filter") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);
@@ -167,11 +166,11 @@ TEST_CASE("kqueue: EV_ONESHOT tells once and is gone") {
   CHECK(events_of(queue).empty());
   CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_DELETE)) == ENOENT);
   CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);
-  CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);  // twice is once
+  CHECK(errno_of(queue, change(pair.first, EVFILT_WRITE, EV_ADD | EV_ONESHOT)) == 0);  // added once
   CHECK(events_of(queue).size() == 1);
 }
 
-TEST_CASE("kqueue: the end comes with what is still to be read") {
+TEST_CASE("kqueue: the end is reported together with unread data") {
   const owned queue(::kqueue());
   for (const bool tcp : {false, true}) {
     two pair = tcp ? connected_tcp() : pair_of();
@@ -189,7 +188,7 @@ TEST_CASE("kqueue: the end comes with what is still to be read") {
     char buffer[8];
     CHECK(::read(pair.first, buffer, sizeof buffer) == 3);
     CHECK(::read(pair.first, buffer, sizeof buffer) == 0);
-    // A filter that is added late finds the end too.
+    // A filter that is added late reports the end too.
     CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_ADD | EV_CLEAR)) == 0);
     events = events_of(queue, patience);
     CHECK(events.size() == 1);
@@ -216,11 +215,11 @@ TEST_CASE("kqueue: a reset is an end with an error, for both filters") {
   CHECK(read_end);
   CHECK(write_end);
   char byte;
-  CHECK(::read(pair.first, &byte, 1) < 0);  // and the error is still the reader's
+  CHECK(::read(pair.first, &byte, 1) < 0);  // and the error still belongs to the reader
   CHECK(errno == ECONNRESET);
 }
 
-TEST_CASE("kqueue: this end's own shutdown is an end for the write filter alone") {
+TEST_CASE("kqueue: a local shutdown is an end only for the write filter") {
   const owned queue(::kqueue());
   for (const bool tcp : {false, true}) {
     const two pair = tcp ? connected_tcp() : pair_of();
@@ -260,7 +259,7 @@ TEST_CASE("kqueue: the ends of a pipe") {
   if (!events.empty()) CHECK((events[0].flags & EV_EOF) != 0);
 }
 
-TEST_CASE("kqueue: errors are those of each change, and no event comes with receipts") {
+TEST_CASE("kqueue: each change has its own error, and receipts return no events") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   const int free_number = [] {
@@ -286,7 +285,7 @@ TEST_CASE("kqueue: errors are those of each change, and no event comes with rece
   }
   CHECK(events_of(queue).size() == 2);
 
-  // Without the flag only a failure is an entry, and without room for one it is the call's.
+  // Without the flag only a failure is an entry, and without room for one it is the call's error.
   const timespec at_once{};
   const struct kevent bad = change(free_number, EVFILT_READ, EV_ADD);
   CHECK(::kevent(queue, &bad, 1, receipts, 8, &at_once) == 1);
@@ -301,7 +300,7 @@ TEST_CASE("kqueue: errors are those of each change, and no event comes with rece
   CHECK(errno == EBADF);
 }
 
-TEST_CASE("kqueue: closing a number takes its filters out, duplicates or not") {
+TEST_CASE("kqueue: closing a descriptor removes its filters, with or without duplicates") {
   const owned queue(::kqueue());
   two pair = pair_of();
   const owned duplicate(::dup(pair.first));
@@ -312,7 +311,7 @@ TEST_CASE("kqueue: closing a number takes its filters out, duplicates or not") {
   pair.first.reset();
   CHECK(events_of(queue).empty());
   CHECK_FALSE(is_readable(queue));
-  const two next = pair_of();  // it comes back as another's
+  const two next = pair_of();  // another descriptor gets the number
   CHECK((next.first.fd == number || next.second.fd == number));
   CHECK(::write(next.first, "a", 1) == 1);
   CHECK(::write(next.second, "a", 1) == 1);
@@ -320,7 +319,7 @@ TEST_CASE("kqueue: closing a number takes its filters out, duplicates or not") {
   CHECK(errno_of(queue, change(number, EVFILT_READ, EV_DELETE)) == ENOENT);
 }
 
-TEST_CASE("kqueue: it is readable while there are events, and time limits are kept") {
+TEST_CASE("kqueue: it is readable while events are available, and time limits are kept") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK_FALSE(is_readable(queue));
@@ -339,7 +338,7 @@ TEST_CASE("kqueue: it is readable while there are events, and time limits are ke
   CHECK(::kevent(queue, nullptr, 0, nullptr, 0, nullptr) == 0);  // no room: nothing to wait for
 }
 
-TEST_CASE("kqueue: no event is left out because others come first") {
+TEST_CASE("kqueue: no event is starved by others") {
   const owned queue(::kqueue());
   std::vector<two> pairs;
   for (int i = 0; i < 5; ++i) {
@@ -361,7 +360,7 @@ TEST_CASE("kqueue: no event is left out because others come first") {
   CHECK(seen.size() == 10);
 }
 
-TEST_CASE("kqueue: a child that was forked has none, and the parent's goes on") {
+TEST_CASE("kqueue: a forked child has no kqueue, and the parent's continues") {
   const owned queue(::kqueue());
   const two pair = pair_of();
   CHECK(errno_of(queue, change(pair.first, EVFILT_READ, EV_ADD)) == 0);
@@ -380,7 +379,7 @@ TEST_CASE("kqueue: a child that was forked has none, and the parent's goes on") 
   CHECK(events_of(queue, patience).size() == 1);
 }
 
-TEST_CASE("kqueue: a loop that ends in a forked child closes nothing that is the child's own") {
+TEST_CASE("kqueue: a loop that ends in a forked child closes no descriptor of the child") {
   auto b = anyio::system_backend();
   const int number = b->native_handle();
   const pid_t child = ::fork();
@@ -394,20 +393,20 @@ TEST_CASE("kqueue: a loop that ends in a forked child closes nothing that is the
   CHECK(status == 0);
 }
 
-TEST_CASE("kqueue backend: a wait of another's and a stream of one's own are not mixed up") {
+TEST_CASE("kqueue backend: a raw descriptor wait and the library's own stream are kept apart") {
   auto b = anyio::system_backend();
   two pair = pair_of();
   using namespace anyio::detail;
-  // Somebody waits for it: no stream.
+  // A wait for a raw descriptor: no stream.
   CHECK(b->watch_once(pair.first, ready_read, 1, false) == 0);
   CHECK(b->watch(pair.first, 2) == -EEXIST);
   CHECK(::write(pair.second, "a", 1) == 1);
   poll_event event{};
-  CHECK(b->wait({&event, 1}, std::chrono::seconds(10)) == 1);  // and the wait is as it was
+  CHECK(b->wait({&event, 1}, std::chrono::seconds(10)) == 1);  // and the wait is unchanged
   CHECK(event.token == 1);
   CHECK(event.ready == ready_read);
   b->forget(pair.first);
-  // It was closed by its owner, unannounced, and the number is a stream's now.
+  // Its owner closed it without notice, and a stream has the number now.
   CHECK(b->watch_once(pair.first, ready_write, 3, false) == 0);
   const int number = pair.first;
   pair.first.reset();
@@ -418,7 +417,7 @@ TEST_CASE("kqueue backend: a wait of another's and a stream of one's own are not
   event = {};
   CHECK(b->wait({&event, 1}, std::chrono::seconds(10)) == 1);
   CHECK(event.token == 4);
-  // Closing through the backend needs no word before it.
+  // Closing through the backend needs no call before it.
   CHECK(b->watch_once(next.first.fd == number ? next.second : next.first, ready_write, 6, false) == 0);
   b->forget(number);
 }

@@ -1,4 +1,4 @@
-// What was wrong with TLS once.
+// Regression tests of TLS.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -40,7 +40,7 @@ task<> sends_and_is_gone(const tls_library& client, const tls_library& server, b
   auto other = tls_stream::wrap_server(std::make_unique<anyio::unix_stream>(std::move(both.second)),
                                        server_of(server), options);
   auto streams = co_await anyio::when_all(std::move(one), std::move(other));
-  co_await anyio::sleep(0s);  // so that tickets have gone out
+  co_await anyio::sleep(0s);  // so that tickets have been sent
   std::get<0>(streams).close();
   const auto nothing = co_await anyio::as_result(std::get<1>(streams).receive());
   CHECK(nothing.error() == errc::end_of_stream);
@@ -71,7 +71,7 @@ task<> sends_much_and_is_gone(const tls_library& client, const tls_library& serv
   CHECK((received == bytes));
 }
 
-TEST_CASE("tls again: what was sent arrives although tickets lie unread when the client is destroyed") {
+TEST_CASE("tls again: sent bytes arrive although the client is destroyed with unread tickets") {
   support::for_every_pair([](const tls_library& client, const tls_library& server) {
     for (const bool strict : {true, false}) {
       CAPTURE(strict);
@@ -81,7 +81,7 @@ TEST_CASE("tls again: what was sent arrives although tickets lie unread when the
   });
 }
 
-/// A client that sends, and closes before the server has seen the end of its handshake.
+/// A client that sends, and closes before the server has completed its handshake.
 task<> sends_and_is_gone_at_once(const tls_library& client, const tls_library& server, std::size_t size,
                                  bool strict) {
   anyio::tls_options options;
@@ -111,8 +111,7 @@ task<> sends_and_is_gone_at_once(const tls_library& client, const tls_library& s
   CHECK((received == bytes));
 }
 
-TEST_CASE(
-    "tls again: what was sent arrives although the server's tickets would come after the client has gone") {
+TEST_CASE("tls again: sent bytes arrive although the server's tickets come after the client closed") {
   support::for_every_pair([](const tls_library& client, const tls_library& server) {
     for (const std::size_t size : {std::size_t{1000}, std::size_t{200'000}, std::size_t{1'000'000}}) {
       for (const bool strict : {true, false}) {
@@ -153,13 +152,13 @@ task<> sends_and_reads_little(const tls_library& client, const tls_library& serv
   CHECK((received == bytes));
 }
 
-TEST_CASE("tls again: what was sent arrives although much lies unread when the client closes") {
+TEST_CASE("tls again: sent bytes arrive although the client closes with much unread data") {
   support::for_every_pair([](const tls_library& client, const tls_library& server) {
     CHECK(anyio::run(anyio::as_result(sends_and_reads_little(client, server))));
   });
 }
 
-TEST_CASE("tls again: a name that an engine could misread is none") {
+TEST_CASE("tls again: a name that an engine could misread is rejected") {
   support::for_every_library([](const tls_library& library) {
     const auto client = client_of(library);
     for (const std::string_view name :
@@ -178,7 +177,7 @@ TEST_CASE("tls again: a name that an engine could misread is none") {
   });
 }
 
-TEST_CASE("tls again: an address with a dot behind it is that address") {
+TEST_CASE("tls again: an address followed by a dot is that address") {
   support::for_every_pair([](const tls_library& c, const tls_library& s) {
     const auto client = client_of(c);
     const auto server = server_of(s);
@@ -190,7 +189,7 @@ TEST_CASE("tls again: an address with a dot behind it is that address") {
   });
 }
 
-TEST_CASE("tls again: closing uses room that has come since it was last looked for") {
+TEST_CASE("tls again: closing uses transport room that became free since the last attempt") {
   anyio::loop loop;
   auto pair = anyio::create_unix_stream_pair().value();
   const int peer = pair.second.native_handle();
@@ -227,7 +226,7 @@ TEST_CASE("tls again: closing uses room that has come since it was last looked f
     }
   };
   drain();
-  stream.close();  // before the loop could tell it of the room
+  stream.close();  // before the loop could report the room
   drain();
   const std::string records = support::toy_records(wire);
   CHECK(records.ends_with("C"));
@@ -248,7 +247,7 @@ task<> cancelled_receive(tls_stream& stream) {
   CHECK(nothing.error() == errc::timed_out);
 }
 
-TEST_CASE("tls again: a cancelled receive leaves its place at the transport") {
+TEST_CASE("tls again: a cancelled receive gives up its place at the transport") {
   anyio::loop loop;
   auto both = support::toy_socket_pair();
   CHECK(anyio::run(anyio::as_result(cancelled_receive(both.first))));
@@ -278,7 +277,7 @@ task<> a_context_that_throws() {
   CHECK(!(co_await anyio::as_result(op)));
 }
 
-TEST_CASE("tls again: a context's exception passes through the handshake, which can be awaited again") {
+TEST_CASE("tls again: an exception of a context passes through the handshake, which can be awaited again") {
   anyio::run(a_context_that_throws());
 }
 

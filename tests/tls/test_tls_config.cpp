@@ -1,4 +1,4 @@
-// What is wrong with a configuration is told by its field, in the same words by every engine.
+// Every engine reports an error in the configuration with its field and the same text.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -47,7 +47,7 @@ const std::string framed_garbage =
 
 std::string half(std::string_view text) { return std::string(text.substr(0, text.size() / 2)); }
 
-/// One that is refused, and all that is said about it.
+/// A rejected configuration, and its complete message.
 struct refused_config {
   std::string_view title;
   tls_config config;
@@ -70,7 +70,7 @@ void check_refused(const anyio::error& error, const refused_config& e) {
   CHECK(error.message() == e.message);
 }
 
-/// A configuration is good if what it makes can shake hands.
+/// A configuration is good if a handshake with its context succeeds.
 void check_serves(const tls_library& library, const tls_config& config,
                   std::string_view shown = "server.pem") {
   const auto made = library.make(config);
@@ -125,37 +125,39 @@ std::vector<refused_config> unreadable_files() {
 std::vector<refused_config> contradictions() {
   constexpr errc invalid = errc::invalid_argument;
   constexpr std::string_view asks_anybody =
-      "tls: verify_client: ca_file or ca_pem is required: the system's authorities sign for anybody";
+      "tls: verify_client: ca_file or ca_pem is required: public authorities issue certificates to anyone";
   static const std::string_view empty_protocol[] = {"h2", ""};
   static const std::string_view long_protocol[] = {kept(std::string(256, 'p'))};
   static const std::string_view nul_protocol[] = {kept(std::string("h\0002", 3))};
   static const std::vector<std::string_view> many_protocols(65, "h2");
   return {
-      refused("authorities twice", invalid, "tls: ca_file: it is given as a file and as a text",
+      refused("authorities twice", invalid, "tls: ca_file: given both as file and as text",
               [](tls_config& c) {
                 c.ca_file = path("ca.pem");
                 c.ca_pem = pem("ca.pem");
               }),
-      refused("a certificate twice", invalid, "tls: certificate_file: it is given as a file and as a text",
+      refused("a certificate twice", invalid, "tls: certificate_file: given both as file and as text",
               [](tls_config& c) {
                 c.certificate_file = path("combined.pem");
                 c.certificate_pem = pem("combined.pem");
               }),
-      refused("a key twice", invalid, "tls: private_key_file: it is given as a file and as a text",
+      refused("a key twice", invalid, "tls: private_key_file: given both as file and as text",
               [](tls_config& c) {
                 c.certificate_file = path("server.pem");
                 c.private_key_file = path("server.key");
                 c.private_key_pem = pem("server.key");
               }),
-      refused("a key's file alone", invalid, "tls: private_key_file: a private key without a certificate",
+      refused("a key's file alone", invalid,
+              "tls: private_key_file: a private key is given without a certificate",
               [](tls_config& c) { c.private_key_file = path("server.key"); }),
-      refused("a key's text alone", invalid, "tls: private_key_pem: a private key without a certificate",
+      refused("a key's text alone", invalid,
+              "tls: private_key_pem: a private key is given without a certificate",
               [](tls_config& c) { c.private_key_pem = pem("server.key"); }),
-      refused("an empty protocol", invalid, "tls: alpn: a protocol's name has 1 to 255 bytes",
+      refused("an empty protocol", invalid, "tls: alpn: ALPN names must be 1 to 255 bytes",
               [](tls_config& c) { c.alpn = empty_protocol; }),
-      refused("a long protocol", invalid, "tls: alpn: a protocol's name has 1 to 255 bytes",
+      refused("a long protocol", invalid, "tls: alpn: ALPN names must be 1 to 255 bytes",
               [](tls_config& c) { c.alpn = long_protocol; }),
-      refused("a NUL in a protocol", invalid, "tls: alpn: a protocol's name has 1 to 255 bytes",
+      refused("a NUL in a protocol", invalid, "tls: alpn: ALPN names must be 1 to 255 bytes",
               [](tls_config& c) { c.alpn = nul_protocol; }),
       refused("clients of anybody's", invalid, asks_anybody,
               [](tls_config& c) {
@@ -164,7 +166,7 @@ std::vector<refused_config> contradictions() {
               }),
       refused("clients of anybody's, who need not show it", invalid, asks_anybody,
               [](tls_config& c) { c.verify_client = tls_verify::optional; }),
-      refused("many protocols", invalid, "tls: alpn: more than 64 protocols",
+      refused("many protocols", invalid, "tls: alpn: more than 64 ALPN names",
               [](tls_config& c) { c.alpn = many_protocols; }),
   };
 }
@@ -179,19 +181,19 @@ std::vector<refused_config> wrong_authorities() {
                    [&](tls_config& c) { c.ca_file = path(name); });
   };
   return {
-      file("empty.pem", "there is no certificate in it"),
-      file("garbage.pem", "a certificate in it cannot be read"),
-      file("server.key", "there is no certificate in it"),
-      text("no PEM", "certificate", "there is no certificate in it"),
-      text("a path as a text", path("ca.pem"), "there is no certificate in it"),
-      text("a key as a text", pem("ca.key"), "there is no certificate in it"),
-      text("a certificate's half", kept(half(pem("ca.pem"))), "a certificate in it cannot be read"),
+      file("empty.pem", "contains no certificate"),
+      file("garbage.pem", "contains a certificate that cannot be read"),
+      file("server.key", "contains no certificate"),
+      text("no PEM", "certificate", "contains no certificate"),
+      text("a path as a text", path("ca.pem"), "contains no certificate"),
+      text("a key as a text", pem("ca.key"), "contains no certificate"),
+      text("a certificate's half", kept(half(pem("ca.pem"))), "contains a certificate that cannot be read"),
       text("a good one and garbage", kept(certificate_text("ca.pem") + certificate_text("garbage.pem")),
-           "a certificate in it cannot be read"),
+           "contains a certificate that cannot be read"),
       text("garbage and a good one", kept(certificate_text("garbage.pem") + certificate_text("ca.pem")),
-           "a certificate in it cannot be read"),
+           "contains a certificate that cannot be read"),
       text("a good one and a half", kept(certificate_text("ca.pem") + half(pem("other_ca.pem"))),
-           "a certificate in it cannot be read"),
+           "contains a certificate that cannot be read"),
   };
 }
 
@@ -208,20 +210,20 @@ std::vector<refused_config> wrong_certificates() {
   };
   const std::string server = certificate_text("server.pem");
   return {
-      alone("server.pem", "there is no private key in it"),
-      alone("server.key", "there is no certificate in it"),
-      alone("empty.pem", "there is no certificate in it"),
-      alone("garbage.pem", "a certificate in it cannot be read"),
-      with_key("a space", " ", "there is no certificate in it"),
-      with_key("a path as a text", path("server.pem"), "there is no certificate in it"),
-      with_key("a key as a text", pem("server.key"), "there is no certificate in it"),
-      with_key("garbage", pem("garbage.pem"), "a certificate in it cannot be read"),
-      with_key("a half", kept(half(server)), "a certificate in it cannot be read"),
+      alone("server.pem", "contains no private key"),
+      alone("server.key", "contains no certificate"),
+      alone("empty.pem", "contains no certificate"),
+      alone("garbage.pem", "contains a certificate that cannot be read"),
+      with_key("a space", " ", "contains no certificate"),
+      with_key("a path as a text", path("server.pem"), "contains no certificate"),
+      with_key("a key as a text", pem("server.key"), "contains no certificate"),
+      with_key("garbage", pem("garbage.pem"), "contains a certificate that cannot be read"),
+      with_key("a half", kept(half(server)), "contains a certificate that cannot be read"),
       with_key("a good one and garbage", kept(server + certificate_text("garbage.pem")),
-               "a certificate in it cannot be read"),
+               "contains a certificate that cannot be read"),
       with_key("a good one and a half", kept(server + half(pem("ca.pem"))),
-               "a certificate in it cannot be read"),
-      refused("no key in a text", errc::tls, "tls: certificate_pem: there is no private key in it",
+               "contains a certificate that cannot be read"),
+      refused("no key in a text", errc::tls, "tls: certificate_pem: contains no private key",
               [](tls_config& c) { c.certificate_pem = pem("server.pem"); }),
   };
 }
@@ -248,18 +250,18 @@ std::vector<refused_config> wrong_keys() {
                    });
   };
   constexpr std::string_view other = "the private key does not belong to the certificate";
-  constexpr std::string_view missing = "the private key is encrypted, and no password is given";
-  constexpr std::string_view wrong = "it does not open the private key";
+  constexpr std::string_view missing = "a password is required: the private key is encrypted";
+  constexpr std::string_view wrong = "wrong password";
   std::vector<refused_config> all = {
-      text("no PEM", "key", "there is no private key in it"),
-      text("a path as a text", path("server.key"), "there is no private key in it"),
-      text("garbage", framed_garbage, "the private key in it cannot be read"),
-      text("a half", kept(half(pem("server.key"))), "the private key in it cannot be read"),
+      text("no PEM", "key", "contains no private key"),
+      text("a path as a text", path("server.key"), "contains no private key"),
+      text("garbage", framed_garbage, "contains a private key that cannot be read"),
+      text("a half", kept(half(pem("server.key"))), "contains a private key that cannot be read"),
       text("an empty frame", "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
-           "the private key in it cannot be read"),
-      pair("server.pem", "server.pem", "there is no private key in it"),
-      pair("server.pem", "empty.pem", "there is no private key in it"),
-      pair("server.pem", "garbage.pem", "there is no private key in it"),
+           "contains a private key that cannot be read"),
+      pair("server.pem", "server.pem", "contains no private key"),
+      pair("server.pem", "empty.pem", "contains no private key"),
+      pair("server.pem", "garbage.pem", "contains no private key"),
       pair("server.pem", "other.key", other),
       pair("server.pem", "rsa.key", other),
       pair("rsa.pem", "server.key", other),
@@ -275,7 +277,7 @@ std::vector<refused_config> wrong_keys() {
   return all;
 }
 
-TEST_CASE("tls config: what cannot be used is refused, with its field and the reason") {
+TEST_CASE("tls config: unusable configurations are rejected, with the field and the reason") {
   std::vector<refused_config> all;
   for (const auto list :
        {unreadable_files, contradictions, wrong_authorities, wrong_certificates, wrong_keys})
@@ -291,8 +293,8 @@ TEST_CASE("tls config: what cannot be used is refused, with its field and the re
   });
 }
 
-TEST_CASE("tls config: a file that may not be read is told as such") {
-  if (::geteuid() == 0) return;  // who may read everything
+TEST_CASE("tls config: a file without read permission is reported as such") {
+  if (::geteuid() == 0) return;  // root may read everything
   const support::temp_dir folder;
   const std::string file = folder.path("locked.pem");
   std::ofstream(file) << certificate_text("combined.pem");
@@ -306,7 +308,7 @@ TEST_CASE("tls config: a file that may not be read is told as such") {
   });
 }
 
-TEST_CASE("tls config: a text in place of a file's name is not found, and nothing of it is told") {
+TEST_CASE("tls config: PEM text in place of a file name is not found, and its content is not printed") {
   struct field {
     std::string_view operation;
     std::string_view tls_config::*file;
@@ -336,7 +338,7 @@ TEST_CASE("tls config: a text in place of a file's name is not found, and nothin
   });
 }
 
-TEST_CASE("tls config: no message has anything of a key or a password in it") {
+TEST_CASE("tls config: no message contains any part of a key or a password") {
   const std::string key = certificate_text("server.key");
   const std::string encrypted = certificate_text("server_encrypted.key");
   constexpr std::string_view password = "correct horse battery staple";
@@ -365,7 +367,7 @@ TEST_CASE("tls config: no message has anything of a key or a password in it") {
   });
 }
 
-TEST_CASE("tls config: a certificate that is cut anywhere is refused") {
+TEST_CASE("tls config: a certificate truncated anywhere is rejected") {
   const std::string text = certificate_text("server.pem");
   const std::size_t end = text.find("-----END CERTIFICATE-----") + 24;
   for_every_library([&](const tls_library& library) {
@@ -383,7 +385,7 @@ TEST_CASE("tls config: a certificate that is cut anywhere is refused") {
   });
 }
 
-// ---- what is accepted -------------------------------------------------------------------------------
+// ---- accepted configurations ------------------------------------------------------------------------
 
 std::string with_windows_lines(std::string_view text) {
   std::string changed;
@@ -391,7 +393,7 @@ std::string with_windows_lines(std::string_view text) {
   return changed;
 }
 
-TEST_CASE("tls config: a certificate and its key are taken from files and from texts") {
+TEST_CASE("tls config: a certificate and its key are read from files and from texts") {
   const std::string certificate = certificate_text("server.pem");
   const std::string key = certificate_text("server.key");
   const std::string older = certificate_text("server_older.key");
@@ -440,7 +442,7 @@ TEST_CASE("tls config: a certificate and its key are taken from files and from t
   });
 }
 
-TEST_CASE("tls config: a password opens an encrypted key, and harms no other") {
+TEST_CASE("tls config: a password decrypts an encrypted key, and is ignored for others") {
   for_every_library([](const tls_library& library) {
     for (const std::string_view key : {"server.key", "server_older.key", "server_encrypted.key",
                                        "server_aes.key", "server_traditional.key"}) {
@@ -484,7 +486,7 @@ TEST_CASE("tls config: all is read before the call returns") {
   });
 }
 
-TEST_CASE("tls config: nothing of a key or a password is left in memory that was given back") {
+TEST_CASE("tls config: freed memory contains no part of a key or a password") {
   constexpr std::string_view password = "correct horse battery staple";
   const std::string key = certificate_text("server.key");
   const std::string encrypted = certificate_text("server_encrypted.key");
@@ -528,7 +530,7 @@ TEST_CASE("tls config: nothing of a key or a password is left in memory that was
   });
 }
 
-TEST_CASE("tls config: as many protocols as allowed, as long as allowed") {
+TEST_CASE("tls config: the maximum number of ALPN names of the maximum size") {
   std::vector<std::string> names;
   for (char i = 0; i < 64; ++i) names.push_back(std::string(254, 'p') + static_cast<char>('0' + i));
   const std::vector<std::string_view> protocols(names.begin(), names.end());
@@ -546,7 +548,7 @@ TEST_CASE("tls config: as many protocols as allowed, as long as allowed") {
   });
 }
 
-/// Puts another value into the environment for a while.
+/// Sets another value in the environment for a while.
 class environment {
  public:
   environment(const char* name, const std::string& value) : name_(name) {
@@ -567,7 +569,7 @@ class environment {
   std::string before_;
 };
 
-TEST_CASE("tls config: without authorities the system's are trusted, and nobody else") {
+TEST_CASE("tls config: without authorities only the system's are trusted") {
   const support::temp_dir folder;
   const std::string partly_good = folder.path("partly_good.pem");
   std::ofstream(partly_good) << certificate_text("garbage.pem") << certificate_text("ca.pem");
@@ -598,7 +600,7 @@ TEST_CASE("tls config: without authorities the system's are trusted, and nobody 
 
 // ---- further certificates -----------------------------------------------------------------------------
 
-TEST_CASE("tls config: a further certificate is refused for the same reasons, and harms nothing") {
+TEST_CASE("tls config: a further certificate is rejected for the same reasons, and changes nothing then") {
   std::vector<refused_config> all;
   for (const auto list : {unreadable_files, wrong_certificates, wrong_keys})
     for (const refused_config& e : list())
@@ -618,7 +620,7 @@ TEST_CASE("tls config: a further certificate is refused for the same reasons, an
   });
 }
 
-TEST_CASE("tls config: a further certificate needs a name and a certificate") {
+TEST_CASE("tls config: a further certificate requires a name and a certificate") {
   for_every_library([](const tls_library& library) {
     const tls_context_ptr server = make_context(library, {.certificate = "server"});
     tls_config good;
@@ -635,14 +637,14 @@ TEST_CASE("tls config: a further certificate needs a name and a certificate") {
     CHECK(!added.has_value());
     if (!added) CHECK(added.error() == errc::invalid_argument);
     if (!added) CHECK(added.error().operation() == "add_certificate");
-    good.verify_client = tls_verify::peer;  // says nothing there
+    good.verify_client = tls_verify::peer;  // has no effect there
     CHECK(server->add_certificate("other.example.", good).has_value());
     tls_link link(make_context(library, {}), "other.example", server);
     CHECK(link.handshake());
   });
 }
 
-TEST_CASE("tls config: a hook of one's own need not have further certificates") {
+TEST_CASE("tls config: a custom hook need not support further certificates") {
   class own_context final : public anyio::tls_context {
    public:
     std::unique_ptr<anyio::tls_engine> client(anyio::tls_pipe&, std::string_view) override { return nullptr; }

@@ -1,5 +1,5 @@
-// What every byte stream does, checked on TLS streams of every pair of engines: over memory, over sockets,
-// and over a transport that takes few bytes at a time.
+// The behaviour of every byte stream, checked on TLS streams of every pair of engines: over memory, over
+// sockets, and over a transport that accepts few bytes at a time.
 #include "support/conformance.hpp"
 
 #include "support/tls_engines.hpp"
@@ -73,9 +73,8 @@ struct over_sockets : over_memory<Client, Server> {
   }
 };
 
-/// A record goes in many pieces, each of which is waited for. What a server says after the handshake of
-/// TLS 1.3 fits, and a small record behind it, since one who sends a little need not wait for one who
-/// receives.
+/// A record is sent in many pieces, and each piece is waited for. The messages of a server after the
+/// handshake of TLS 1.3 fit, and a small record after them, since a small send need not wait for a receiver.
 template <class Client, class Server>
 struct over_narrow_memory : over_memory<Client, Server> {
   static constexpr std::size_t bulk = 50000;

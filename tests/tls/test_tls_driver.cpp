@@ -1,4 +1,4 @@
-// How an engine is driven: with the toy engine, and with engines that do what a test tells them.
+// How an engine is driven: with the toy engine, and with scripted engines.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -37,7 +37,7 @@ using support::by_coroutine;
 using support::settle;
 using support::waiting;
 
-/// What an engine is to do. Unless a test says otherwise it passes bytes on as they are; '!' ends them, and
+/// The behaviour of an engine. Unless a test says otherwise it passes bytes on unchanged; '!' ends them, and
 /// is sent by `close`.
 struct script {
   std::function<tls_status()> handshake = [] { return tls_status::ok; };
@@ -77,7 +77,7 @@ struct script {
     pipe->starved = true;
     return tls_status::want_input;
   }
-  /// For good; with an alert.
+  /// Permanently; with an alert.
   tls_status fail() {
     pipe->tx.append("ALERT");
     return tls_status::failed;
@@ -137,7 +137,7 @@ class scripted_context final : public anyio::tls_context {
   script& script_;
 };
 
-/// A stream that is driven as the script says, and the other end of its transport.
+/// A stream driven by the script, and the other end of its transport.
 struct world {
   anyio::loop loop;
   script engine;
@@ -158,7 +158,7 @@ struct world {
     return tls_stream::wrap_client(std::move(transport), std::make_shared<scripted_context>(engine));
   }
   result<tls_stream> wrap() { return by_coroutine::get(handshake()); }
-  /// What has come at the other end.
+  /// The bytes that have arrived at the other end.
   std::string at_peer() {
     std::string all;
     for (;;) {
@@ -191,7 +191,7 @@ TEST_CASE_TEMPLATE("tls driver: the alert of a failed handshake reaches the peer
   CHECK(w.engine.closes == 0);
 }
 
-TEST_CASE_TEMPLATE("tls driver: a failed read is told to the peer, and is final for both directions", Face,
+TEST_CASE_TEMPLATE("tls driver: a failed read sends an alert, and is final for both directions", Face,
                    by_callback, by_coroutine) {
   world w;
   w.engine.read = [&](mutable_buffer, std::size_t&) { return w.engine.fail(); };
@@ -210,12 +210,12 @@ TEST_CASE_TEMPLATE("tls driver: a failed read is told to the peer, and is final 
   CHECK(code<Face>(w.stream.unwrap()) == errc::tls);
   CHECK(w.engine.reads == 1);
   CHECK(Face::get(w.stream.aclose()).has_value());
-  CHECK(w.engine.closes == 0);  // there is nobody to say it to
+  CHECK(w.engine.closes == 0);  // there is no peer to send it to
   CHECK(w.at_peer() == "");
   CHECK(w.peer_end() == errc::end_of_stream);
 }
 
-TEST_CASE_TEMPLATE("tls driver: a failed write is told to the peer, and is final for both directions", Face,
+TEST_CASE_TEMPLATE("tls driver: a failed write sends an alert, and is final for both directions", Face,
                    by_callback, by_coroutine) {
   world w;
   w.engine.write = [&](const_buffer, std::size_t&) { return w.engine.fail(); };
@@ -228,7 +228,7 @@ TEST_CASE_TEMPLATE("tls driver: a failed write is told to the peer, and is final
   CHECK(w.engine.closes == 0);
 }
 
-TEST_CASE("tls driver: what was to go out goes before a failure's alert") {
+TEST_CASE("tls driver: pending output is sent before the alert of a failure") {
   world w(4);
   w.engine.read = [&](mutable_buffer, std::size_t&) { return w.engine.fail(); };
   waiting<void> sent;
@@ -239,7 +239,7 @@ TEST_CASE("tls driver: what was to go out goes before a failure's alert") {
   CHECK(sent.get().has_value());
 }
 
-TEST_CASE("tls driver: an engine whose close fails is not called again") {
+TEST_CASE("tls driver: an engine whose close failed is not called again") {
   world w;
   w.engine.close = [&] { return w.engine.fail(); };
   CHECK(code<by_callback>(w.stream.send_eof()) == errc::tls);
@@ -250,7 +250,7 @@ TEST_CASE("tls driver: an engine whose close fails is not called again") {
   CHECK(w.engine.closes == 1);
 }
 
-TEST_CASE("tls driver: what may wait at the handshake's end goes out before whatever follows it") {
+TEST_CASE("tls driver: deferred output of the handshake is sent before any later output") {
   const auto wrapped = [](world& w, std::string_view before) {
     w.engine.handshake = [&w, before] {
       w.engine.pipe->tx.append(before);
@@ -300,7 +300,7 @@ TEST_CASE("tls driver: what may wait at the handshake's end goes out before what
   CHECK(w.at_peer() == "hello(ticket)");
 }
 
-TEST_CASE("tls driver: what may wait, and what follows it, goes out to the last byte through a small pipe") {
+TEST_CASE("tls driver: deferred and later output is sent completely through a small pipe") {
   world w(8, false);
   w.engine.handshake = [&w] {
     w.engine.pipe->tx.append("(ticket)");
@@ -320,7 +320,7 @@ TEST_CASE("tls driver: what may wait, and what follows it, goes out to the last 
   CHECK(w.at_peer() == "(ticket)12345678");
 }
 
-TEST_CASE("tls driver: what a read leaves to be sent goes out, with whatever it gives") {
+TEST_CASE("tls driver: output left by a read is sent, whatever the read returns") {
   world w;
   w.engine.read = [&](mutable_buffer into, std::size_t& n) {
     w.engine.pipe->tx.append(w.engine.pipe->rx.empty() ? "" : "(reply)");
@@ -335,7 +335,7 @@ TEST_CASE("tls driver: what a read leaves to be sent goes out, with whatever it 
 }
 
 TEST_CASE(
-    "tls driver: what a reader left goes out when the transport drains, though nobody sends or receives") {
+    "tls driver: output left by a reader is sent when the transport drains, without a send or receive") {
   world w(100);
   const std::string reply(5000, 'r');
   w.engine.read = [&](mutable_buffer into, std::size_t& n) {
@@ -350,9 +350,8 @@ TEST_CASE(
   CHECK(w.at_peer() == "then this");
 }
 
-TEST_CASE_TEMPLATE(
-    "tls driver: a reader whose reads have to be answered stops while nobody takes the answers", Face,
-    by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls driver: a reader whose reads must be answered stops while the peer takes no answers",
+                   Face, by_callback, by_coroutine) {
   world w(100);
   const std::string reply(1000, 'r');
   std::size_t replies = 0;
@@ -376,7 +375,7 @@ TEST_CASE_TEMPLATE(
   CHECK(most < 100000);
   CHECK(!by_callback::get(w.peer.receive()).value_or("").empty());
   settle();
-  CHECK(!got.done());  // there is much left
+  CHECK(!got.done());  // much is left
   const std::size_t before = replies;
   const std::string drained = w.at_peer();
   CHECK(got.get().value_or("") == "x");
@@ -384,8 +383,7 @@ TEST_CASE_TEMPLATE(
   CHECK(100 + drained.size() == replies * reply.size());
 }
 
-TEST_CASE(
-    "tls driver: a reader that waits for its answers to go out ends when the peer goes, or the stream") {
+TEST_CASE("tls driver: a reader that waits to send its answers ends with the peer or the stream") {
   enum class gone { peer, stream, transport };
   for (const gone what : {gone::peer, gone::stream, gone::transport}) {
     world w(100);
@@ -409,8 +407,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE(
-    "tls driver: a reader that waits for its answers to go out goes on, though a send takes them along") {
+TEST_CASE("tls driver: a reader that waits to send its answers continues when a send sends them") {
   world w(100000);
   w.engine.read = [&](mutable_buffer into, std::size_t& n) {
     std::memset(into.data(), 'x', n = 1);
@@ -428,13 +425,13 @@ TEST_CASE(
   static_cast<void>(anyio::detail::stream_access::resource_of(w.peer)->receive(room, n));
   CHECK(n.value_or(0) == room.size());
   waiting<void> sent;
-  by_callback::start(w.stream.send("text"), sent);  // before the stream has heard of the room
+  by_callback::start(w.stream.send("text"), sent);  // before the stream was told of the room
   CHECK(w.engine.pipe->tx.empty());
   CHECK(sent.get().has_value());
   CHECK(got.get().value_or("") == "x");
 }
 
-TEST_CASE("tls driver: the end that was received stays the end when a write fails after it") {
+TEST_CASE("tls driver: a received end stays the end when a write fails later") {
   world w;
   w.engine.write = [&](const_buffer, std::size_t&) { return w.engine.fail(); };
   w.feed("!");
@@ -443,7 +440,7 @@ TEST_CASE("tls driver: the end that was received stays the end when a write fail
   CHECK(code<by_callback>(w.stream.receive()) == errc::end_of_stream);
 }
 
-TEST_CASE("tls driver: a failed write stays one when the alert cannot be told to anybody") {
+TEST_CASE("tls driver: a failed write stays an error when its alert cannot be sent") {
   world w;
   w.engine.write = [&](const_buffer, std::size_t&) { return w.engine.fail(); };
   w.peer.close();
@@ -455,7 +452,7 @@ TEST_CASE("tls driver: a failed write stays one when the alert cannot be told to
 
 // ---- waiting ----------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("tls driver: an engine that wants input, though some is left, is called again", Face,
+TEST_CASE_TEMPLATE("tls driver: an engine that wants input although some is left is called again", Face,
                    by_callback, by_coroutine) {
   world w;
   int in_vain = 0;
@@ -468,7 +465,7 @@ TEST_CASE_TEMPLATE("tls driver: an engine that wants input, though some is left,
   CHECK(in_vain == 101);
 }
 
-TEST_CASE_TEMPLATE("tls driver: an engine that says `again` is called again, without input", Face,
+TEST_CASE_TEMPLATE("tls driver: an engine that returns `again` is called again, without input", Face,
                    by_callback, by_coroutine) {
   world w(65536, false);
   int handshakes = 0;
@@ -493,7 +490,7 @@ TEST_CASE_TEMPLATE("tls driver: an engine that says `again` is called again, wit
   CHECK(w.at_peer() == "written by one");
 }
 
-TEST_CASE("tls driver: engines that never come to an end let others run") {
+TEST_CASE("tls driver: engines that never finish do not starve others") {
   const auto others_run = [](world& w, auto op) {
     int ticks = 0;
     anyio::run([&]() -> task<> {
@@ -521,7 +518,7 @@ TEST_CASE("tls driver: engines that never come to an end let others run") {
   }
 }
 
-TEST_CASE("tls driver: an engine that has plaintext is asked for it before anybody waits") {
+TEST_CASE("tls driver: an engine with plaintext is asked for it before anything waits") {
   world w;
   w.engine.pending = true;
   w.engine.read = [&](mutable_buffer into, std::size_t& n) {
@@ -533,7 +530,7 @@ TEST_CASE("tls driver: an engine that has plaintext is asked for it before anybo
   CHECK(by_callback::get(w.stream.receive()).value_or("") == "p");
 }
 
-TEST_CASE("tls driver: an engine that was starved waits for new bytes, and sees old and new together") {
+TEST_CASE("tls driver: a starved engine waits for new bytes, and gets old and new together") {
   world w;
   w.engine.read = [&](mutable_buffer into, std::size_t& n) {
     if (w.engine.pipe->rx.size() < 4) return w.engine.starve();
@@ -562,7 +559,7 @@ TEST_CASE("tls driver: an engine that wants input at the transport's end is trun
 
 // ---- a writer that needs input ------------------------------------------------------------------------
 
-/// Writes only after a "k", which a read passes over.
+/// Writes only after a "k", which a read skips.
 void write_after_key(world& w, bool& unlocked) {
   const auto take_key = [&w, &unlocked] {
     auto& rx = w.engine.pipe->rx;
@@ -582,7 +579,7 @@ void write_after_key(world& w, bool& unlocked) {
   };
 }
 
-TEST_CASE_TEMPLATE("tls driver: a writer may need input, while nobody receives", Face, by_callback,
+TEST_CASE_TEMPLATE("tls driver: a writer may need input while no receive is pending", Face, by_callback,
                    by_coroutine) {
   world w;
   bool unlocked = false;
@@ -597,7 +594,7 @@ TEST_CASE_TEMPLATE("tls driver: a writer may need input, while nobody receives",
   CHECK(w.at_peer() == "text");
 }
 
-TEST_CASE_TEMPLATE("tls driver: a writer may need input, while somebody receives", Face, by_callback,
+TEST_CASE_TEMPLATE("tls driver: a writer may need input while a receive is pending", Face, by_callback,
                    by_coroutine) {
   for (const bool reader_first : {true, false}) {
     world w;
@@ -620,7 +617,7 @@ TEST_CASE_TEMPLATE("tls driver: a writer may need input, while somebody receives
   }
 }
 
-TEST_CASE("tls driver: input that a writer met is there for a reader, who waits or comes later") {
+TEST_CASE("tls driver: input read by a writer is available to a reader, pending or later") {
   for (const bool reader_waits : {true, false}) {
     world w;
     bool unlocked = false;
@@ -637,8 +634,7 @@ TEST_CASE("tls driver: input that a writer met is there for a reader, who waits 
   }
 }
 
-TEST_CASE(
-    "tls driver: a reader hears of an end that a writer has met, and a writer of one that a reader has") {
+TEST_CASE("tls driver: an end met by a writer is reported to a reader, and vice versa") {
   for (const bool writer_first : {true, false}) {
     world w;
     bool unlocked = false;
@@ -649,7 +645,7 @@ TEST_CASE(
       by_callback::start(w.stream.receive(), got);
       settle();
       w.peer.close();
-      by_callback::start(w.stream.send("text"), sent);  // looks at once
+      by_callback::start(w.stream.send("text"), sent);  // reads at once
     } else {
       by_callback::start(w.stream.send("text"), sent);
       settle();
@@ -661,7 +657,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("tls driver: a writer that needs input ends with the connection, the stream, or its time") {
+TEST_CASE("tls driver: a writer that needs input ends with the connection, the stream, or its time limit") {
   for (const int how : {0, 1, 2}) {
     world w;
     bool unlocked = false;
@@ -706,7 +702,7 @@ TEST_CASE("tls driver: both directions carry 8 MiB at once through a small pipe"
   CHECK((at_b == there));
 }
 
-/// A transport that gives and takes a byte at a time.
+/// A transport that transfers one byte at a time.
 struct trickle {
   support::scripted_loop scripted;
   trickle() { scripted.system.send_limit = scripted.system.receive_limit = 1; }
@@ -733,7 +729,7 @@ TEST_CASE("tls driver: a byte at a time") {
 
 // ---- cancelling -------------------------------------------------------------------------------------
 
-/// The next thing that can happen. False: nothing does.
+/// The next event. False: there is none.
 bool step() {
   auto& core = anyio::detail::loop_core::current();
   if (core.time_until_next() > 0s) return false;
@@ -741,7 +737,7 @@ bool step() {
   return true;
 }
 
-TEST_CASE("tls driver: a send that is cancelled at any point leaves a prefix, and the stream in order") {
+TEST_CASE("tls driver: a send cancelled at any point has sent a prefix, and the stream stays usable") {
   const std::string data = conformance::pattern(40000, 5);  // without the byte 0xff
   bool completed = false;
   for (int point = 0; !completed; ++point) {
@@ -778,7 +774,7 @@ TEST_CASE("tls driver: a send that is cancelled at any point leaves a prefix, an
   }
 }
 
-TEST_CASE("tls driver: what a cancelled send gave away goes out, though nobody sends after it") {
+TEST_CASE("tls driver: bytes accepted from a cancelled send are sent, without a later send") {
   std::vector<const_buffer> pieces(50, "piece");
   for (int point = 0; point < 6; ++point) {
     world w(7);
@@ -793,13 +789,13 @@ TEST_CASE("tls driver: what a cancelled send gave away goes out, though nobody s
   }
 }
 
-TEST_CASE("tls driver: a send that is given up when there is room again makes use of it") {
+TEST_CASE("tls driver: destroying a send when there is room again uses that room") {
   world w(4);
   CHECK(code<by_callback>(anyio::fail_after(0ms, w.stream.send("012345"))) == errc::timed_out);
   waiting<void> sent;
   by_callback::start(w.stream.send("x"), sent);
   settle();
-  CHECK(w.engine.writes == 1);  // what lies there goes first
+  CHECK(w.engine.writes == 1);  // the bytes there are sent first
   anyio::detail::stream_access::resource_of(w.stream)->cancel();
   std::string into(4, '\0');
   result<std::size_t> n(errc::cancelled);
@@ -809,7 +805,7 @@ TEST_CASE("tls driver: a send that is given up when there is room again makes us
   CHECK(into + w.at_peer() == "012345x");
 }
 
-TEST_CASE("tls driver: a receive that is cancelled at any point loses nothing") {
+TEST_CASE("tls driver: a receive cancelled at any point loses nothing") {
   const std::string data = conformance::pattern(30000, 6);
   for (int point = 0; point < 30; ++point) {
     anyio::loop loop;
@@ -833,7 +829,7 @@ TEST_CASE("tls driver: a receive that is cancelled at any point loses nothing") 
   }
 }
 
-/// One direction of a connection whose ends do what chance tells them.
+/// One direction of a connection whose ends act at random.
 class random_traffic {
  public:
   random_traffic(tls_stream& from, tls_stream& to, std::uint64_t seed)
@@ -851,7 +847,7 @@ class random_traffic {
       default: receiving_ = {}; break;
     }
   }
-  /// Ends what is under way, and takes what is still to come.
+  /// Ends pending operations, and takes the remaining bytes.
   bool finish() {
     end_send();
     return conformance::runs_until(anyio::loop::current(), [this] {
@@ -898,7 +894,7 @@ class random_traffic {
   anyio::receive_operation receiving_;
 };
 
-TEST_CASE("tls driver: whatever is begun and cancelled, what was sent arrives") {
+TEST_CASE("tls driver: all sent bytes arrive, whatever is started and cancelled") {
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
     INFO("seed ", seed);
     anyio::loop loop;
@@ -922,7 +918,7 @@ TEST_CASE("tls driver: whatever is begun and cancelled, what was sent arrives") 
 
 // ---- operations ---------------------------------------------------------------------------------------
 
-TEST_CASE("tls driver: many small pieces go out in one write of the transport") {
+TEST_CASE("tls driver: many small pieces are sent in one write of the transport") {
   support::scripted_loop scripted;
   auto [a, b] = support::toy_socket_pair();
   const std::vector<const_buffer> pieces(200, "piece;");
@@ -935,7 +931,7 @@ TEST_CASE("tls driver: many small pieces go out in one write of the transport") 
   CHECK(all.substr(0, 12) == "piece;piece;");
 }
 
-TEST_CASE("tls driver: a receive takes as much from the transport as is there, in one read") {
+TEST_CASE("tls driver: a receive reads all available bytes of the transport in one read") {
   support::scripted_loop scripted;
   auto [a, b] = support::toy_socket_pair();
   for (int i = 0; i < 20; ++i) CHECK(by_callback::get(a.send("piece")).has_value());
@@ -944,7 +940,7 @@ TEST_CASE("tls driver: a receive takes as much from the transport as is there, i
   CHECK(scripted.system.receives == before + 1);
 }
 
-TEST_CASE_TEMPLATE("tls driver: an empty send, and a receive of nothing, leave the engine alone", Face,
+TEST_CASE_TEMPLATE("tls driver: an empty send, and a receive of 0 bytes, do not call the engine", Face,
                    by_callback, by_coroutine) {
   world w;
   CHECK(Face::get(w.stream.send("")).has_value());
@@ -956,8 +952,8 @@ TEST_CASE_TEMPLATE("tls driver: an empty send, and a receive of nothing, leave t
   CHECK(w.at_peer() == "");
 }
 
-TEST_CASE_TEMPLATE("tls driver: no room, closed, busy, broken: in this order, and each by its name", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls driver: the order of errors: empty buffer, closed, busy, broken", Face, by_callback,
+                   by_coroutine) {
   world w(4);
   waiting<std::string> got;
   waiting<void> sent;
@@ -988,7 +984,7 @@ TEST_CASE_TEMPLATE("tls driver: no room, closed, busy, broken: in this order, an
   CHECK(code<Face>(w.stream.unwrap()) == errc::closed_resource);
 }
 
-TEST_CASE("tls driver: what came before the connection broke is received, also after a send has failed") {
+TEST_CASE("tls driver: bytes from before a broken connection are received, also after a failed send") {
   world w;
   w.feed("before");
   w.peer.close();
@@ -997,7 +993,7 @@ TEST_CASE("tls driver: what came before the connection broke is received, also a
   CHECK(code<by_callback>(w.stream.receive()) == errc::broken_resource);
 }
 
-TEST_CASE("tls driver: a transport that another closes closes what waits on the stream") {
+TEST_CASE("tls driver: closing the transport directly closes pending operations of the stream") {
   world w(4);
   waiting<std::string> got;
   waiting<void> sent;
@@ -1012,7 +1008,7 @@ TEST_CASE("tls driver: a transport that another closes closes what waits on the 
   CHECK(by_callback::get(w.stream.aclose()).has_value());
 }
 
-TEST_CASE("tls driver: a transport that another uses is busy, and what was taken is not lost") {
+TEST_CASE("tls driver: a transport used by another reader is busy, and no taken bytes are lost") {
   world w;
   waiting<std::string> taken;
   by_callback::start(w.stream.transport().receive(3), taken);

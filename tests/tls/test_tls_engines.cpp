@@ -1,4 +1,4 @@
-// What every TLS engine promises through the hook, alone and against each other: pairs of engines talk in
+// The promises of every TLS engine through the hook, by itself and with each other: pairs of engines talk in
 // memory, without a network or a loop.
 #include "anyio_net.hpp"
 
@@ -48,8 +48,7 @@ std::string text_of_size(std::size_t size) {
 
 bool speaks_tls13(const tls_library& a, const tls_library& b) { return a.has_tls13 && b.has_tls13; }
 
-/// Lets the handshake fail. What the client says: after its handshake or, as TLS 1.3 has it, at its first
-/// read.
+/// Lets the handshake fail. The client's error: after its handshake or, under TLS 1.3, at its first read.
 std::string client_failure(tls_link& link) {
   CHECK(!link.handshake());
   if (link.client_status == tls_status::ok) {
@@ -70,16 +69,16 @@ void check_talk(tls_link& link) {
   CHECK(link.read(link.client).text == "to the client");
 }
 
-// ---- a connection that goes well --------------------------------------------------------------------
+// ---- a connection without errors --------------------------------------------------------------------
 
-TEST_CASE("tls engines: after the handshake both ends say what was agreed, and agree") {
+TEST_CASE("tls engines: after the handshake both ends report the same agreed settings") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {.certificate = "client", .alpn = {"other", "chosen"}});
     const tls_context_ptr server =
         make_context(s, {.certificate = "server", .alpn = {"chosen"}, .verify_client = tls_verify::peer});
     for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}, tls_link::whole}) {
       CAPTURE(chunk);
-      // A name that no earlier session is known for.
+      // A name without an earlier session.
       const std::string name = chunk == 1 ? "localhost" : chunk == 7 ? "server.example" : "a.wild.example";
       tls_link link(client, name, server, chunk);
       CHECK(link.handshake());
@@ -105,7 +104,7 @@ TEST_CASE("tls engines: after the handshake both ends say what was agreed, and a
   });
 }
 
-TEST_CASE("tls engines: data goes both ways, in pieces of any size, and more than a record holds") {
+TEST_CASE("tls engines: data is sent both ways, in pieces of any size, and more than a record holds") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -129,7 +128,7 @@ TEST_CASE("tls engines: data goes both ways, in pieces of any size, and more tha
   });
 }
 
-TEST_CASE("tls engines: a write takes a part of what is too much for one record") {
+TEST_CASE("tls engines: a write accepts a part of data too large for one record") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     tls_link link(make_context(c, {}), "localhost", make_context(s, {.certificate = "server"}));
     CHECK(link.settle());
@@ -146,7 +145,7 @@ TEST_CASE("tls engines: a write takes a part of what is too much for one record"
   });
 }
 
-TEST_CASE("tls engines: what a read leaves is pending, and needs no input") {
+TEST_CASE("tls engines: data left by a read is pending, and needs no input") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     tls_link link(make_context(c, {}), "localhost", make_context(s, {.certificate = "server"}));
     CHECK(link.settle());
@@ -168,7 +167,7 @@ TEST_CASE("tls engines: what a read leaves is pending, and needs no input") {
   });
 }
 
-TEST_CASE("tls engines: what follows the handshake at once is read, with all that comes between") {
+TEST_CASE("tls engines: data right after the handshake is read, with all messages in between") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -176,7 +175,7 @@ TEST_CASE("tls engines: what follows the handshake at once is read, with all tha
       CAPTURE(chunk);
       tls_link link(client, "localhost", server, chunk);
       CHECK(link.handshake());
-      // The server's tickets lie before this, and the client has not looked at them.
+      // The server's tickets are before this, and the client has not read them.
       CHECK(link.write(link.server, "from the server") == tls_status::ok);
       CHECK(link.write(link.client, "from the client") == tls_status::ok);
       const tls_reading at_client = link.read(link.client);
@@ -184,7 +183,7 @@ TEST_CASE("tls engines: what follows the handshake at once is read, with all tha
       CHECK(at_client.status == tls_status::want_input);
       CHECK(link.read(link.server).text == "from the client");
     }
-    // Tickets that were never read do not hinder writing, nor the end.
+    // Tickets that were never read do not block writing, nor the end.
     tls_link link(client, "localhost", server);
     CHECK(link.handshake());
     CHECK(link.write(link.client, "from the client") == tls_status::ok);
@@ -213,7 +212,7 @@ TEST_CASE("tls engines: a client may write before the server knows that its hand
   });
 }
 
-TEST_CASE("tls engines: an engine keeps what it needs of its context") {
+TEST_CASE("tls engines: an engine keeps the parts of its context that it needs") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_setup with_rules = {.certificate = "server", .alpn = {"kept"}};
     tls_link link(make_context(c, with_rules), "localhost", make_context(s, with_rules));
@@ -225,7 +224,7 @@ TEST_CASE("tls engines: an engine keeps what it needs of its context") {
   });
 }
 
-TEST_CASE("tls engines: an engine can be asked what it knows, or destroyed, at any time") {
+TEST_CASE("tls engines: an engine can be queried or destroyed at any time") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -275,7 +274,7 @@ TEST_CASE("tls engines: a context serves several threads at once") {
 
 // ---- its end ----------------------------------------------------------------------------------------
 
-TEST_CASE("tls engines: close_notify ends one direction, the other goes on until its own") {
+TEST_CASE("tls engines: close_notify ends only one direction") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -319,7 +318,7 @@ TEST_CASE("tls engines: both ends may close at once") {
   });
 }
 
-TEST_CASE("tls engines: an end without close_notify is truncated, and stays so") {
+TEST_CASE("tls engines: an end without close_notify is truncated, permanently") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -360,11 +359,11 @@ struct one_record {
   std::size_t size = 0;
 };
 
-/// Calls `body(client, server, to_client, is_data)` for all there are.
+/// Calls `body(client, server, to_client, is_data)` for all combinations.
 template <class Body>
 void for_every_record(Body body) {
   for_every_pair([&](const tls_library& c, const tls_library& s) {
-    // Later handshakes are resumed ones, which take little time.
+    // Later handshakes resume a session, which takes little time.
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
     for (const bool to_client : {true, false}) {
@@ -377,7 +376,7 @@ void for_every_record(Body body) {
   });
 }
 
-TEST_CASE("tls engines: a record that is cut anywhere is truncated, never an end and never data") {
+TEST_CASE("tls engines: a record cut anywhere is truncated, never an end and never data") {
   for_every_record([](const auto& client, const auto& server, bool to_client, bool is_data) {
     std::size_t size = 1;
     for (std::size_t kept = 0; kept <= size; ++kept) {
@@ -409,7 +408,7 @@ TEST_CASE("tls engines: a record with a wrong bit fails, with an alert and a rea
       const tls_reading got = last.link.read(last.reader);
       CHECK(got.text == "");
       const bool in_length = at == 3 || at == 4;
-      if (in_length && got.status == tls_status::truncated) continue;  // it seems longer
+      if (in_length && got.status == tls_status::truncated) continue;  // its length field is larger
       CHECK(got.status == tls_status::failed);
       if (got.status != tls_status::failed) continue;
       if (at >= 5) CHECK(last.reader.engine->last_error() == std::string_view(tls_reason::bad_record));
@@ -422,7 +421,7 @@ TEST_CASE("tls engines: a record with a wrong bit fails, with an alert and a rea
   });
 }
 
-TEST_CASE("tls engines: a record that comes twice, or not in its turn, fails") {
+TEST_CASE("tls engines: a repeated or reordered record fails") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -447,7 +446,7 @@ TEST_CASE("tls engines: a record that comes twice, or not in its turn, fails") {
   });
 }
 
-/// How much an end needs for its handshake, give or take the few bytes by which signatures differ in size.
+/// The bytes that an end needs for its handshake, except for the few by which signatures differ in size.
 std::size_t needed_for_handshake(const tls_context_ptr& client, const tls_context_ptr& server,
                                  tls_end tls_link::*end) {
   tls_link link(client, "localhost", server, 1);
@@ -457,7 +456,7 @@ std::size_t needed_for_handshake(const tls_context_ptr& client, const tls_contex
   return taken;
 }
 
-TEST_CASE("tls engines: a handshake that is cut anywhere is truncated") {
+TEST_CASE("tls engines: a handshake cut anywhere is truncated") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
     for (tls_end tls_link::*end : {&tls_link::client, &tls_link::server}) {
@@ -491,7 +490,7 @@ TEST_CASE("tls engines: a handshake is complete with its last byte, and not befo
         if (!speaks_tls13(c, s)) CHECK(link.client.arriving.empty());  // else tickets follow
         CHECK(link.settle());
       }
-      // Resumed handshakes have no signatures, so that they are always of one size.
+      // Resumed handshakes have no signatures, so that they always have the same size.
       const std::size_t needed = needed_for_handshake(client, server, end);
       for (const std::size_t missing : {std::size_t{1}, std::size_t{2}, std::size_t{16}, std::size_t{30}}) {
         CAPTURE(missing);
@@ -501,7 +500,7 @@ TEST_CASE("tls engines: a handshake is complete with its last byte, and not befo
           CHECK(!link.handshake());
           CHECK(link.status(link.*end) == tls_status::truncated);
         }
-        CHECK(needed_for_handshake(client, server, end) > 0);  // makes a session again
+        CHECK(needed_for_handshake(client, server, end) > 0);  // creates a session again
         {
           tls_link link(client, "localhost", server);
           (link.*end).flip_at = needed - missing;
@@ -526,7 +525,7 @@ TEST_CASE("tls engines: a handshake with a wrong bit ends in one connection, or 
         (link.*end).flip_at = at;
         (link.*end).flipped = static_cast<unsigned char>(1u << at % 8);
         if (link.handshake()) {
-          check_talk(link);  // there are bits that nobody looks at
+          check_talk(link);  // some bits are not checked
         } else {
           for (tls_end* e : {&link.client, &link.server})
             if (link.status(*e) == tls_status::ok) CHECK(link.read(*e).text == "");
@@ -536,7 +535,7 @@ TEST_CASE("tls engines: a handshake with a wrong bit ends in one connection, or 
   });
 }
 
-/// An end whose peer is none: what arrives comes from the test.
+/// An end without a peer: the test provides its input.
 struct lone_end {
   lone_end(const tls_library& library, bool is_server) : server(is_server) {
     context = make_context(library, {.certificate = "server"});
@@ -567,7 +566,7 @@ void for_every_lone_end(Body body) {
   });
 }
 
-TEST_CASE("tls engines: what is not TLS fails at once, and is called that") {
+TEST_CASE("tls engines: data that is not TLS fails at once, with that reason") {
   using namespace std::string_view_literals;
   const std::string_view inputs[] = {
       "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"sv,
@@ -589,7 +588,7 @@ TEST_CASE("tls engines: what is not TLS fails at once, and is called that") {
   });
 }
 
-TEST_CASE("tls engines: an end before all is truncated") {
+TEST_CASE("tls engines: an end before any byte is truncated") {
   for_every_lone_end([](const tls_library& library, bool server) {
     for (const std::string_view input : {"", "\x16", "\x16\x03\x01"}) {
       CAPTURE(input);
@@ -599,14 +598,14 @@ TEST_CASE("tls engines: an end before all is truncated") {
   });
 }
 
-TEST_CASE("tls engines: random bytes never make a handshake") {
+TEST_CASE("tls engines: random bytes never complete a handshake") {
   for_every_lone_end([](const tls_library& library, bool server) {
     std::mt19937 random(1);
     for (int i = 0; i < 100; ++i) {
       CAPTURE(i);
       std::string input(1 + random() % 400, '\0');
       for (char& byte : input) byte = static_cast<char>(random());
-      // Half of them are framed well, so that they get beyond the record's header.
+      // Half of them have a valid header, so that they are read beyond it.
       if (i % 2 == 0 && input.size() > 9) {
         const std::size_t size = input.size() - 5;
         const char header[] = {22, 3, 3, static_cast<char>(size >> 8), static_cast<char>(size)};
@@ -631,7 +630,7 @@ std::string hello_of_version(char major, char minor) {
   return record + message;
 }
 
-TEST_CASE("tls engines: a server refuses versions before 1.2, with the alert protocol_version") {
+TEST_CASE("tls engines: a server rejects versions before 1.2, with the alert protocol_version") {
   for_every_library([](const tls_library& library) {
     for (const char minor : {char{1}, char{2}}) {
       CAPTURE(static_cast<int>(minor));
@@ -648,7 +647,7 @@ TEST_CASE("tls engines: a server refuses versions before 1.2, with the alert pro
 
 // ---- protocols and versions --------------------------------------------------------------------------
 
-TEST_CASE("tls engines: the server's preference decides between protocols") {
+TEST_CASE("tls engines: the server's preference selects the protocol") {
   struct example {
     std::vector<std::string_view> client, server;
     std::string_view agreed;
@@ -684,7 +683,7 @@ TEST_CASE("tls engines: no common protocol fails at both ends") {
   });
 }
 
-TEST_CASE("tls engines: an agreed protocol is agreed again when a session is resumed") {
+TEST_CASE("tls engines: a resumed session agrees on the protocol again") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {.alpn = {"h2"}});
     const tls_context_ptr server = make_context(s, {.certificate = "server", .alpn = {"h2"}});
@@ -698,7 +697,7 @@ TEST_CASE("tls engines: an agreed protocol is agreed again when a session is res
   });
 }
 
-TEST_CASE("tls engines: TLS 1.3 can be asked for, where the library has it") {
+TEST_CASE("tls engines: TLS 1.3 can be required, where the library supports it") {
   for_every_library([](const tls_library& library) {
     const tls_setup setup = {.certificate = "server", .min_version = tls_version::v1_3};
     const auto made = setup.configured(library.make);
@@ -706,7 +705,7 @@ TEST_CASE("tls engines: TLS 1.3 can be asked for, where the library has it") {
     if (made) return;
     CHECK(made.error().code() == anyio::errc::tls);
     CHECK(made.error().operation() == "tls: min_version");
-    CHECK(made.error().message() == "tls: min_version: this TLS library does not have that version");
+    CHECK(made.error().message() == "tls: min_version: this TLS library does not support that version");
   });
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const bool at_client : {true, false}) {
@@ -733,7 +732,7 @@ TEST_CASE("tls engines: TLS 1.3 can be asked for, where the library has it") {
 
 // ---- names ------------------------------------------------------------------------------------------
 
-TEST_CASE("tls engines: a client goes on only if the certificate is for the name that it wants") {
+TEST_CASE("tls engines: a client continues only if the certificate has the name that it wants") {
   struct example {
     std::string_view name;
     bool covered;
@@ -784,7 +783,7 @@ TEST_CASE("tls engines: a client goes on only if the certificate is for the name
   });
 }
 
-TEST_CASE("tls engines: a common name does not count beside other names") {
+TEST_CASE("tls engines: a common name is ignored beside other names") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr server = make_context(s, {.certificate = "renamed"});
     tls_link wrong(make_context(c, {}), "server.example", server);
@@ -796,7 +795,7 @@ TEST_CASE("tls engines: a common name does not count beside other names") {
   });
 }
 
-TEST_CASE("tls engines: a common name does not count without other names either (RFC 9525)") {
+TEST_CASE("tls engines: a common name is ignored without other names too (RFC 9525)") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const auto& [certificate, name] :
          {std::pair("common_name", "server.example"), std::pair("common_address", "127.0.0.1"),
@@ -809,7 +808,7 @@ TEST_CASE("tls engines: a common name does not count without other names either 
   });
 }
 
-TEST_CASE("tls engines: a wildcard stands for the whole first label, of a name that has two more") {
+TEST_CASE("tls engines: a wildcard covers the whole first label, of a name with at least two more") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "wildcards"});
@@ -825,7 +824,7 @@ TEST_CASE("tls engines: a wildcard stands for the whole first label, of a name t
   });
 }
 
-TEST_CASE("tls engines: a certificate without any name is for nobody") {
+TEST_CASE("tls engines: a certificate without any name matches no server") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr server = make_context(s, {.certificate = "nameless"});
     for (const char* name : {"server.example", "127.0.0.1", "::1"}) {
@@ -835,7 +834,7 @@ TEST_CASE("tls engines: a certificate without any name is for nobody") {
   });
 }
 
-TEST_CASE("tls engines: without a name to verify there is no client, unless nothing is verified") {
+TEST_CASE("tls engines: a client requires a name to verify, unless verification is off") {
   using namespace std::string_view_literals;
   const std::string too_long = std::string(250, 'n') + ".org";
   const std::string_view names[] = {
@@ -864,7 +863,7 @@ TEST_CASE("tls engines: without a name to verify there is no client, unless noth
   });
 }
 
-TEST_CASE("tls engines: without a certificate there is no server") {
+TEST_CASE("tls engines: a server requires a certificate") {
   for_every_library([](const tls_library& library) {
     anyio::tls_pipe pipe;
     CHECK(make_context(library, {})->server(pipe) == nullptr);
@@ -873,7 +872,7 @@ TEST_CASE("tls engines: without a certificate there is no server") {
 
 // ---- certificates -----------------------------------------------------------------------------------
 
-/// A server whose certificate a client refuses, and why.
+/// A server whose certificate a client rejects, and the reason.
 struct refused_server {
   std::string_view certificate;
   std::string_view ca;
@@ -885,12 +884,12 @@ constexpr refused_server refused_servers[] = {
     {"self_signed", "ca", tls_reason::self_signed},
     {"server", "other_ca", tls_reason::unknown_authority},
     {"rsa", "other_ca", tls_reason::unknown_authority},
-    {"leaf", "ca", tls_reason::unknown_authority},  // its intermediate authority is not shown
+    {"leaf", "ca", tls_reason::unknown_authority},  // its intermediate certificate is not sent
     {"chain", "other_ca", tls_reason::unknown_authority},
     {"client_only", "ca", tls_reason::other_purpose},
 };
 
-TEST_CASE("tls engines: a certificate that is not good is refused in the same words by every engine") {
+TEST_CASE("tls engines: every engine rejects a bad certificate with the same text") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const tls_verify verify : {tls_verify::peer, tls_verify::optional}) {
       for (const refused_server& e : refused_servers) {
@@ -913,7 +912,7 @@ TEST_CASE("tls engines: a certificate that is not good is refused in the same wo
   });
 }
 
-TEST_CASE("tls engines: who verifies nothing takes any certificate") {
+TEST_CASE("tls engines: without verification any certificate is accepted") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const refused_server& e : refused_servers) {
       CAPTURE(e.certificate);
@@ -928,7 +927,7 @@ TEST_CASE("tls engines: who verifies nothing takes any certificate") {
   });
 }
 
-TEST_CASE("tls engines: only an authority can vouch for others") {
+TEST_CASE("tls engines: only an authority can issue certificates") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const std::string shown = certificate_text("usurped.pem") + certificate_text("server.pem");
     const std::string key = certificate_text("usurped.key");
@@ -942,7 +941,7 @@ TEST_CASE("tls engines: only an authority can vouch for others") {
   });
 }
 
-TEST_CASE("tls engines: a certificate too weak is refused: where it is shown, or by who sees it") {
+TEST_CASE("tls engines: a weak certificate is rejected, by the server's context or by the client") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_setup weak = {.certificate = "weak"};
     auto server = weak.configured(s.make);
@@ -956,7 +955,7 @@ TEST_CASE("tls engines: a certificate too weak is refused: where it is shown, or
   });
 }
 
-TEST_CASE("tls engines: certificates of other kinds, and with what leads to the authority") {
+TEST_CASE("tls engines: certificates of other key types, and with intermediate ones") {
   struct example {
     std::string_view certificate;
     std::string_view ca;
@@ -985,7 +984,7 @@ TEST_CASE("tls engines: certificates of other kinds, and with what leads to the 
   });
 }
 
-TEST_CASE("tls engines: a server shows the certificate that belongs to the name it is asked for") {
+TEST_CASE("tls engines: a server sends the certificate for the requested name") {
   struct example {
     std::string_view name;
     std::string_view shown;
@@ -1026,11 +1025,11 @@ TEST_CASE("tls engines: a server shows the certificate that belongs to the name 
   });
 }
 
-TEST_CASE("tls engines: a server asks clients for what it was told to") {
+TEST_CASE("tls engines: a server requests client certificates as configured") {
   struct example {
     tls_verify verify;
     std::string_view client;
-    std::string_view refused;  // empty: welcome
+    std::string_view refused;  // empty: accepted
   };
   const example examples[] = {
       {tls_verify::none, "", ""},
@@ -1072,7 +1071,7 @@ TEST_CASE("tls engines: a server asks clients for what it was told to") {
 
 // ---- sessions -----------------------------------------------------------------------------------------
 
-TEST_CASE("tls engines: a session is resumed with the server it was made with, and with no other") {
+TEST_CASE("tls engines: a session is resumed only with the same server") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     for (const bool known_client : {false, true}) {
       CAPTURE(known_client);
@@ -1106,7 +1105,7 @@ TEST_CASE("tls engines: a session is resumed with the server it was made with, a
   });
 }
 
-TEST_CASE("tls engines: another context resumes nothing, and a server takes no other's sessions") {
+TEST_CASE("tls engines: another context resumes nothing, and a server accepts no foreign sessions") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});
@@ -1125,7 +1124,7 @@ TEST_CASE("tls engines: another context resumes nothing, and a server takes no o
   });
 }
 
-TEST_CASE("tls engines: a session is kept only when the handshake has gone well") {
+TEST_CASE("tls engines: a session is kept only after a successful handshake") {
   for_every_pair([](const tls_library& c, const tls_library& s) {
     const tls_context_ptr client = make_context(c, {.ca = "other_ca"});
     const tls_context_ptr server = make_context(s, {.certificate = "server"});

@@ -1,4 +1,4 @@
-// What a forked child does to connections with TLS: nothing that the peer or the parent could notice.
+// What a forked child does to TLS connections: nothing that the peer or the parent could notice.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -61,13 +61,13 @@ struct connection {
 
 }  // namespace
 
-TEST_CASE("a child that parts with a TLS stream says no goodbye and reads nothing") {
+TEST_CASE("a child that destroys a TLS stream sends no close_notify and reads nothing") {
   support::for_every_library([](const support::tls_library& library) {
     for (int way = 0; way < 4; ++way) {
       std::optional<loop> l(std::in_place);
       {
         connection c(library);
-        CHECK(by_callback::get(c.server.send("y")).has_value());  // which lies unread in the client's socket
+        CHECK(by_callback::get(c.server.send("y")).has_value());  // which is unread in the client's socket
         CHECK(in_child([&] {
                 switch (way) {
                   case 0: c.client.close(); break;
@@ -86,7 +86,7 @@ TEST_CASE("a child that parts with a TLS stream says no goodbye and reads nothin
   });
 }
 
-TEST_CASE("a child that destroys a handshake leaves the parent's as it was") {
+TEST_CASE("a child that destroys a handshake leaves the parent's unchanged") {
   support::for_every_library([](const support::tls_library& library) {
     for (const bool end_loop : {false, true}) {
       std::optional<loop> l(std::in_place);
@@ -113,7 +113,7 @@ TEST_CASE("a child that destroys a handshake leaves the parent's as it was") {
   });
 }
 
-TEST_CASE("a child whose parent ends talks on over TLS after after_fork") {
+TEST_CASE("a child whose parent ends continues over TLS after after_fork") {
   support::for_every_library([](const support::tls_library& library) {
     loop l;
     connection c(library);

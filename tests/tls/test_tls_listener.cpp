@@ -1,4 +1,4 @@
-// Accepting TLS connections, and making them by name, with the toy engine.
+// Accepting TLS connections, and connecting by name, with the toy engine.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -58,13 +58,13 @@ struct server {
   auto connect(tls_options options = toy_options()) {
     return anyio::connect_tls("127.0.0.1", at.port, toy_client(), options);
   }
-  /// A client whose server is there already.
+  /// A client whose server is already running.
   tls_stream client() {
     auto r = by_coroutine::get(connect());
     CHECK(r);
     return r ? *std::move(r) : tls_stream();
   }
-  /// One that says nothing, or something else.
+  /// A client that is silent, or sends something else.
   tcp_stream stranger(std::string_view text = {}) {
     tcp_stream s = by_coroutine::get(anyio::connect_tcp(at)).value();
     CHECK(by_callback::get(s.send(text)));
@@ -80,8 +80,9 @@ std::string ask(Stream& s, std::string_view text) {
 
 // ---- serving ------------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("tls serve runs a handler for each connection, until the listener is closed and all ended",
-                   Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE(
+    "tls serve runs a handler for each connection until the listener is closed and all have ended", Face,
+    by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -104,7 +105,7 @@ TEST_CASE_TEMPLATE("tls serve runs a handler for each connection, until the list
   CHECK(code<Face>(s.listener.serve(echo)) == errc::closed_resource);
 }
 
-TEST_CASE_TEMPLATE("tls serve takes plain functions, and handlers that can only be moved", Face, by_callback,
+TEST_CASE_TEMPLATE("tls serve accepts plain functions, and move-only handlers", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   server s;
@@ -132,7 +133,7 @@ TEST_CASE_TEMPLATE("tls serve takes plain functions, and handlers that can only 
   }
 }
 
-TEST_CASE_TEMPLATE("tls serve tells on_error of handshakes that fail, and of handlers", Face, by_callback,
+TEST_CASE_TEMPLATE("tls serve passes errors of handshakes and of handlers to on_error", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   server s;
@@ -169,7 +170,7 @@ TEST_CASE_TEMPLATE("tls serve tells on_error of handshakes that fail, and of han
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE("tls serve: a peer that stalls, and one that sends garbage, harm none of 200 others") {
+TEST_CASE("tls serve: a peer that stalls, and one that sends garbage, do not affect 200 others") {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -186,7 +187,7 @@ TEST_CASE("tls serve: a peer that stalls, and one that sends garbage, harm none 
     if (client) CHECK(ask(*client, "x") == "x");
   }
   CHECK(support::toy_records(by_callback::get(garbage.receive()).value_or("")) == "A");
-  // The slow one is served, too, when it goes on.
+  // The slow one is served too, when it continues.
   CHECK(by_callback::get(half.send(support::toy_client_hello().substr(3))));
   CHECK(by_callback::get(half.receive()).value_or("") == support::toy_server_hello());
   CHECK(ask(half, support::toy_bytes(support::toy_record::data, "slow")) ==
@@ -199,7 +200,7 @@ TEST_CASE("tls serve: a peer that stalls, and one that sends garbage, harm none 
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE_TEMPLATE("tls serve: handshakes count as connections, and have their time", Face, by_callback,
+TEST_CASE_TEMPLATE("tls serve: handshakes count as connections, and have a time limit", Face, by_callback,
                    by_coroutine) {
   support::scripted_loop scripted;
   tls_options options;
@@ -230,8 +231,8 @@ TEST_CASE_TEMPLATE("tls serve: handshakes count as connections, and have their t
   if (r) CHECK(ask(*r, "third") == "third");
 }
 
-TEST_CASE_TEMPLATE("tls serve: handshakes have ten seconds, unless the options say otherwise", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls serve: handshakes have 10 s, unless the options say otherwise", Face, by_callback,
+                   by_coroutine) {
   static_assert(tls_options().handshake_timeout == 10s);
   support::scripted_loop scripted;
   scripted.system.virtual_time = true;
@@ -251,8 +252,8 @@ TEST_CASE_TEMPLATE("tls serve: handshakes have ten seconds, unless the options s
   CHECK(anyio::now() - at <= 11s);
 }
 
-TEST_CASE_TEMPLATE("tls serve: with a limit of their own, handshakes that stall take no connection's place",
-                   Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls serve: with max_handshakes, stalled handshakes do not use up max_connections", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<void> serving;
@@ -264,7 +265,7 @@ TEST_CASE_TEMPLATE("tls serve: with a limit of their own, handshakes that stall 
   CHECK(ask(one, "one") == "one");
   CHECK(ask(two, "two") == "two");
 
-  // The connections are as many as they may be: accepting pauses, also if a handshake ends.
+  // The maximum of connections is reached: accepting pauses, also if a handshake ends.
   waiting<tls_stream> third;
   by_callback::start(s.connect(), third);
   stalled.pop_back();
@@ -277,9 +278,8 @@ TEST_CASE_TEMPLATE("tls serve: with a limit of their own, handshakes that stall 
   if (r) CHECK(ask(*r, "three") == "three");
 }
 
-TEST_CASE_TEMPLATE(
-    "tls serve: at max_handshakes accepting pauses until one succeeds, fails, or has had its time", Face,
-    by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls serve: at max_handshakes accepting pauses until one succeeds, fails, or times out",
+                   Face, by_callback, by_coroutine) {
   support::scripted_loop scripted;
   server s;
   std::vector<anyio::error> seen;
@@ -309,7 +309,7 @@ TEST_CASE_TEMPLATE(
     more.push_back(s.stranger());  // in the place that was free
     settle();
   }
-  CHECK(seen.size() == 2);  // garbage, and the first that had its time
+  CHECK(seen.size() == 2);  // garbage, and the first that timed out
 }
 
 task<> count_me(tls_stream client, int& now, int& most) {
@@ -319,8 +319,8 @@ task<> count_me(tls_stream client, int& now, int& most) {
   --now;
 }
 
-TEST_CASE_TEMPLATE("tls serve: handshakes that end together are still no more connections than there may be",
-                   Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls serve: handshakes that end together do not exceed max_connections", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   server s;
   int now = 0, most = 0;
@@ -336,7 +336,7 @@ TEST_CASE_TEMPLATE("tls serve: handshakes that end together are still no more co
   for (tcp_stream& c : slow) CHECK(by_callback::get(c.receive()).value_or("") == support::toy_server_hello());
   settle();
   CHECK(now == 2);
-  waiting<tls_stream> ninth;  // those that wait for their handler are handshakes still: 6 of 8
+  waiting<tls_stream> ninth;  // handshakes that wait for their handler still count as handshakes: 6 of 8
   by_callback::start(s.connect(), ninth);
   settle();
   CHECK(!ninth.done());
@@ -355,7 +355,7 @@ TEST_CASE_TEMPLATE("tls serve: handshakes that end together are still no more co
   settle();
 }
 
-TEST_CASE("tls serve: a thousand that stall keep nobody out") {
+TEST_CASE("tls serve: 1000 stalled peers do not keep others out") {
   anyio::loop loop;
   for (const anyio::serve_options options :
        {anyio::serve_options{}, anyio::serve_options{.max_connections = 1, .max_handshakes = 2000}}) {
@@ -369,7 +369,7 @@ TEST_CASE("tls serve: a thousand that stall keep nobody out") {
   }
 }
 
-TEST_CASE("tls serve: destroying it ends handlers and handshakes") {
+TEST_CASE("tls serve: destroying it cancels handlers and handshakes") {
   anyio::loop loop;
   server s;
   auto op = s.listener.serve(echo);
@@ -390,8 +390,9 @@ TEST_CASE("tls serve: destroying it ends handlers and handshakes") {
 
 // ---- accepting ----------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("tls accept gives connections whose handshake is done, whoever stalls or fails before",
-                   Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE(
+    "tls accept returns connections with a completed handshake, whatever stalls or fails before", Face,
+    by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   tcp_stream stalled = s.stranger();
@@ -434,7 +435,7 @@ TEST_CASE("tls accept: 100 at once, in several turns") {
   CHECK(accepted.size() == connecting.size());
 }
 
-TEST_CASE("tls accept: one that is cancelled at any point loses no connection") {
+TEST_CASE("tls accept: an accept cancelled at any point loses no connection") {
   for (int point = 0; point < 12; ++point) {
     anyio::loop loop;
     server s;
@@ -446,7 +447,7 @@ TEST_CASE("tls accept: one that is cancelled at any point loses no connection") 
       op.start([&done](result<tls_stream> r) { done = r.has_value(); });
       for (int i = 0; i < point && !done; ++i) anyio::detail::loop_core::current().step();
     }
-    if (done) {  // the connection went with its stream
+    if (done) {  // the connection was closed with its stream
       CHECK(point > 1);
       break;
     }
@@ -456,7 +457,7 @@ TEST_CASE("tls accept: one that is cancelled at any point loses no connection") 
   }
 }
 
-TEST_CASE("tls accept: what became ready while nobody waited is given first, and nothing more is taken") {
+TEST_CASE("tls accept: connections ready before accept are returned first, and no more are taken") {
   anyio::loop loop;
   server s;
   CHECK(code<by_callback>(anyio::fail_after(1ms, s.listener.accept())) == errc::timed_out);
@@ -487,7 +488,7 @@ TEST_CASE("tls accept: what became ready while nobody waited is given first, and
   CHECK(answer.get().value_or("") == support::toy_server_hello());
 }
 
-TEST_CASE_TEMPLATE("tls accept and serve: only one at a time", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls accept and serve: only one can be pending", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   {
@@ -509,7 +510,7 @@ TEST_CASE_TEMPLATE("tls accept and serve: only one at a time", Face, by_callback
   CHECK(accepting.get().has_value());
 }
 
-TEST_CASE("tls accept: a failure that nobody was told of is not the next one's") {
+TEST_CASE("tls accept: an unreported failure is not reported by the next accept") {
   for (int point = 1; point < 6; ++point) {
     anyio::loop loop;
     server s;
@@ -529,7 +530,7 @@ TEST_CASE("tls accept: a failure that nobody was told of is not the next one's")
   }
 }
 
-TEST_CASE_TEMPLATE("tls listener: closing ends accept and the handshakes under way", Face, by_callback,
+TEST_CASE_TEMPLATE("tls listener: closing ends accept and pending handshakes", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   for (const bool destroyed : {true, false}) {
@@ -553,7 +554,7 @@ TEST_CASE_TEMPLATE("tls listener: closing ends accept and the handshakes under w
   }
 }
 
-TEST_CASE_TEMPLATE("tls listener: closing the one below ends accept", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls listener: closing the inner listener ends accept", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<tls_stream> accepting;
@@ -586,7 +587,7 @@ TEST_CASE("tls listener: without a listener, a context, or a certificate") {
   CHECK((!seen.empty() && seen.front() == errc::invalid_argument));
 }
 
-TEST_CASE_TEMPLATE("tls listener: it may be moved while somebody accepts", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls listener: it can be moved during accept", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   server s;
   waiting<tls_stream> accepting;
@@ -608,7 +609,7 @@ TEST_CASE_TEMPLATE("tls listener: it may be moved while somebody accepts", Face,
   CHECK(accepting.get().has_value());
   server other;
   const auto before = other.at;
-  assigned = std::move(other.listener);  // closes what was there
+  assigned = std::move(other.listener);  // closes the old one
   CHECK(code<Face>(anyio::connect_tcp(s.at)) == errc::os_error);
   CHECK(assigned.listener().local_port() == before.port);
 }
@@ -633,7 +634,7 @@ TEST_CASE("tls listener: the loop may end first") {
 
 // ---- connecting ---------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("connect_tls by name and by address, which are what the server must be called", Face,
+TEST_CASE_TEMPLATE("connect_tls by name and by address, which the server's certificate must contain", Face,
                    by_callback, by_coroutine) {
   anyio::loop loop;
   for (const char* host : {"localhost", "127.0.0.1"}) {
@@ -658,8 +659,7 @@ TEST_CASE_TEMPLATE("connect_tls by name and by address, which are what the serve
   }
 }
 
-TEST_CASE_TEMPLATE("connect_tls fails as TCP does, and as the handshake does", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("connect_tls fails as TCP or as the handshake does", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   auto plain = tcp_listener::open(loopback()).value();
   const std::uint16_t port = plain.local_port();
@@ -686,8 +686,8 @@ TEST_CASE_TEMPLATE("connect_tls fails as TCP does, and as the handshake does", F
   CHECK(refused.error() == std::errc::connection_refused);
 }
 
-TEST_CASE_TEMPLATE("connect_tls: a server that says nothing has the handshake's time, or the caller's", Face,
-                   by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("connect_tls: with a silent server the handshake's, or the caller's, time limit applies",
+                   Face, by_callback, by_coroutine) {
   support::scripted_loop scripted;
   scripted.system.virtual_time = true;
   auto plain = tcp_listener::open(loopback()).value();
@@ -707,7 +707,7 @@ TEST_CASE_TEMPLATE("connect_tls: a server that says nothing has the handshake's 
   }
 }
 
-TEST_CASE("connect_tls: a named operation that is destroyed at any point leaves nothing, or started again") {
+TEST_CASE("connect_tls: a named operation destroyed at any point leaks nothing, and can be started again") {
   anyio::loop loop;
   server s("127.0.0.1");
   auto serving = s.listener.serve(echo);

@@ -1,5 +1,5 @@
-// TLS with real engines over real sockets: long transfers, many clients, what a server says after the
-// handshake, sessions that are resumed.
+// TLS with real engines over real sockets: long transfers, many clients, messages of a server after the
+// handshake, resumed sessions.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -44,7 +44,7 @@ tls_listener listen(context server, anyio::tls_options options = {}) {
   return tls_listener(anyio::tcp_listener::open(here).value(), std::move(server), options);
 }
 
-/// A byte of a stream that is nowhere like itself.
+/// A byte of a stream that differs at every position.
 std::string stretch(std::size_t from, std::size_t size) {
   std::string text(size, '\0');
   for (std::size_t i = 0; i < size; ++i) text[i] = static_cast<char>(((from + i) * 2654435761U) >> 13);
@@ -89,7 +89,7 @@ task<> transfer(const support::tls_library& client, const support::tls_library& 
   CHECK(at_client);
 }
 
-TEST_CASE("tls: 64 MiB go both ways at once, with every pair of engines") {
+TEST_CASE("tls: 64 MiB are sent both ways at once, with every pair of engines") {
   support::for_every_pair([](const support::tls_library& client, const support::tls_library& server) {
     CHECK(anyio::run(anyio::as_result(transfer(client, server, std::size_t{64} << 20))));
   });
@@ -113,14 +113,14 @@ task<> ask(std::uint16_t port, context client, std::size_t& answered) {
 
 task<> a_thousand(const support::tls_library& library) {
   anyio::tls_options patient;
-  patient.handshake_timeout = 10min;  // those that stall are there to the end, on a slow machine too
+  patient.handshake_timeout = 10min;  // stalled clients stay to the end, on a slow machine too
   tls_listener listener = listen(server_of(library), patient);
   const std::uint16_t port = listener.listener().local_port();
   anyio::task_group serving;
   std::size_t refused = 0;
   serving.start_soon(listener.serve(answer, [&](const anyio::error&) { ++refused; }));
 
-  // Who says nothing, who says something else, who begins and does not go on.
+  // A silent client, one that sends something else, one that begins and does not continue.
   auto silent = co_await anyio::connect_tcp("127.0.0.1", port);
   auto stalled = co_await anyio::connect_tcp("127.0.0.1", port);
   co_await stalled.send(std::string("\x16\x03\x01\x02\x00\x01", 6));
@@ -146,7 +146,7 @@ task<> a_thousand(const support::tls_library& library) {
   serving.cancel();
 }
 
-TEST_CASE("tls: a thousand clients are served beside some that stall in their handshake") {
+TEST_CASE("tls: 1000 clients are served while others stall in their handshake") {
   support::for_every_library(
       [](const support::tls_library& library) { CHECK(anyio::run(anyio::as_result(a_thousand(library)))); });
 }
@@ -160,7 +160,7 @@ task<> tickets_first(const support::tls_library& client, const support::tls_libr
     co_await stream.send("second");
     co_await stream.aclose();
   };
-  // What comes first after the handshake are tickets, and no data: a receive that waits is not ended by them.
+  // The first messages after the handshake are tickets, not data: a pending receive is not ended by them.
   const auto connect = [&]() -> task<> {
     tls_stream stream = co_await anyio::connect_tls("127.0.0.1", port, client_of(client));
     const auto nothing = co_await anyio::move_on_after(20ms, stream.receive());
@@ -172,7 +172,7 @@ task<> tickets_first(const support::tls_library& client, const support::tls_libr
   co_await anyio::when_all(serve, connect);
 }
 
-TEST_CASE("tls: what a server sends behind the handshake is no data and no end") {
+TEST_CASE("tls: messages of a server after the handshake are neither data nor an end") {
   support::for_every_pair([](const support::tls_library& client, const support::tls_library& server) {
     CHECK(anyio::run(anyio::as_result(tickets_first(client, server))));
   });
@@ -204,7 +204,7 @@ task<> twice(const support::tls_library& client, const support::tls_library& ser
   CHECK(at_server == at_client);
 }
 
-TEST_CASE("tls: the next connection to the same server is resumed") {
+TEST_CASE("tls: the next connection to the same server resumes the session") {
   support::for_every_pair([](const support::tls_library& client, const support::tls_library& server) {
     CHECK(anyio::run(anyio::as_result(twice(client, server))));
   });
@@ -235,7 +235,7 @@ task<> within(const support::tls_library& outer, const support::tls_library& inn
   co_await anyio::when_all(one, other);
 }
 
-TEST_CASE("tls: one engine's stream goes through another's") {
+TEST_CASE("tls: the stream of one engine passes through another's") {
   support::for_every_pair([](const support::tls_library& outer, const support::tls_library& inner) {
     CHECK(anyio::run(anyio::as_result(within(outer, inner))));
   });

@@ -1,5 +1,5 @@
-// What TLS engines offer and take: key exchanges, ciphers, warnings. Against clients of OpenSSL's that are
-// set up to have nothing else than what is to be refused.
+// What TLS engines offer and accept: key exchanges, ciphers, warning alerts. Tested with OpenSSL clients that
+// are configured to offer only what must be rejected.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -49,7 +49,7 @@ class hello_reader {
     rest_.remove_prefix(taken.size());
     return taken;
   }
-  /// What begins with its size, of so many bytes.
+  /// A part that begins with its size, in this many bytes.
   std::string_view block(std::size_t bytes_of_size) { return take(number(bytes_of_size)); }
 
  private:
@@ -118,14 +118,14 @@ TEST_CASE("tls offers: a client offers curves and authenticated ciphers, and not
   });
 }
 
-// ---- what is taken ----------------------------------------------------------------------------------
+// ---- what is accepted -------------------------------------------------------------------------------
 
 #if defined(ANYIO_NET_OPENSSL)
 
-/// OpenSSL's own client, which verifies nobody.
+/// OpenSSL's own client, without verification.
 class bare_client {
  public:
-  /// Null: as the library has it.
+  /// Null: the default of the library.
   bare_client(int version, const char* groups, const char* suites)
       : context_(SSL_CTX_new(TLS_client_method())) {
     CHECK(SSL_CTX_set_min_proto_version(context_, version) == 1);
@@ -145,7 +145,7 @@ class bare_client {
   }
 
   [[nodiscard]] SSL* get() const { return connection_; }
-  /// Goes on as far as it can; what it says is added.
+  /// Continues as far as it can; its output is added.
   bool handshake(std::string& wire) {
     ERR_clear_error();
     const int returned = SSL_do_handshake(connection_);
@@ -165,7 +165,7 @@ class bare_client {
   SSL* connection_ = nullptr;
 };
 
-/// What becomes of the server.
+/// The outcome at the server.
 tls_status serve(bare_client& client, tls_end& server) {
   std::string answer;
   for (;;) {
@@ -201,7 +201,7 @@ void check_server(const tls_library& library, std::string_view certificate, cons
   CHECK((SSL_is_init_finished(client.get()) == 1) == welcome);
 }
 
-TEST_CASE("tls offers: a client that has only finite-field groups is refused (D(HE)at)") {
+TEST_CASE("tls offers: a client with only finite-field groups is rejected (D(HE)at)") {
   for_every_library([](const tls_library& library) {
     if (library.has_tls13) {
       for (const char* groups : {"ffdhe2048", "ffdhe2048:ffdhe3072:ffdhe4096:ffdhe6144:ffdhe8192"})
@@ -212,7 +212,7 @@ TEST_CASE("tls offers: a client that has only finite-field groups is refused (D(
   });
 }
 
-TEST_CASE("tls offers: a client that has only ciphers in CBC mode, or no ephemeral key, is refused") {
+TEST_CASE("tls offers: a client with only CBC ciphers, or without ephemeral keys, is rejected") {
   for_every_library([](const tls_library& library) {
     for (const char* suites : {"ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA", "ECDHE-ECDSA-AES128-SHA256",
                                "ECDHE-ECDSA-AES256-SHA384"})
@@ -223,19 +223,19 @@ TEST_CASE("tls offers: a client that has only ciphers in CBC mode, or no ephemer
   });
 }
 
-TEST_CASE("tls offers: a client that has larger curves only is refused") {
+TEST_CASE("tls offers: a client with only larger curves is rejected") {
   for_every_library([](const tls_library& library) {
     check_server(library, "server", {TLS1_2_VERSION, "P-521", nullptr}, false);
     if (library.has_tls13) check_server(library, "server", {TLS1_3_VERSION, "P-521:X448", nullptr}, false);
   });
 }
 
-TEST_CASE("tls offers: a client as it comes is welcome, and with each of the curves and ciphers") {
+TEST_CASE("tls offers: a default client is accepted, and one with each single curve and cipher") {
   for_every_library([](const tls_library& library) {
     for (const char* groups :
          {"X25519", "P-256", "P-384", "ffdhe2048:P-521:P-384", static_cast<const char*>(nullptr)}) {
       for (const char* certificate : {"server", "rsa"}) {
-        // The certificate's own curve counts under TLS 1.2.
+        // The certificate's own curve is used under TLS 1.2.
         const bool fits = std::string_view(certificate) == "rsa" || groups == nullptr ||
                           groups == std::string_view("P-256");
         if (fits) check_server(library, certificate, {TLS1_2_VERSION, groups, nullptr}, true);
@@ -261,8 +261,8 @@ std::string warnings(std::size_t count) {
   return all;
 }
 
-/// A handshake in which so many warnings come before the server's answer, or before the client's second
-/// flight.
+/// A handshake in which this many warning alerts arrive before the server's answer, or before the client's
+/// second flight.
 void check_warned(const tls_library& client, const tls_library& server, bool to_client, std::size_t count) {
   CAPTURE(to_client);
   CAPTURE(count);
@@ -291,9 +291,9 @@ void check_warned(const tls_library& client, const tls_library& server, bool to_
   CHECK(other.engine->last_error() == std::string(alert_words) + "unexpected_message");
 }
 
-TEST_CASE("tls offers: a few warnings in a handshake are passed over, many end it") {
+TEST_CASE("tls offers: a few warning alerts in a handshake are ignored, many end it") {
   support::for_every_pair([](const tls_library& c, const tls_library& s) {
-    if (c.has_tls13 && s.has_tls13) return;  // there most warnings end it at once (RFC 8446, section 6)
+    if (c.has_tls13 && s.has_tls13) return;  // most warnings end it at once there (RFC 8446, section 6)
     for (const bool to_client : {true, false}) {
       for (const std::size_t count : {0u, 1u, 4u, 6u, 100u}) check_warned(c, s, to_client, count);
     }

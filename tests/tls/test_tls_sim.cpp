@@ -1,4 +1,4 @@
-// TLS on a simulated network: the same run twice, with keys, dates and trouble from the run's choices.
+// TLS on a simulated network: the same run twice, with keys, dates and faults from the run's choices.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -50,7 +50,7 @@ task<> program(const tls_library& library, bool& right) {
   co_await serving.join();
 }
 
-TEST_CASE("tls in a simulation: it works under trouble, and the same choices give the same run") {
+TEST_CASE("tls in a simulation: it works under faults, and the same choices repeat the same run") {
   support::for_every_library([](const tls_library& library) {
     for (std::uint64_t seed = 0; seed < 20; ++seed) {
       CAPTURE(seed);
@@ -64,7 +64,7 @@ TEST_CASE("tls in a simulation: it works under trouble, and the same choices giv
       const sim::report first = sim::run(o, [&] { return program(library, right); });
       CHECK(first.ok());
       CHECK(right);
-      if (library.name != "mbedTLS") continue;  // OpenSSL has randomness of its own, and records of its sizes
+      if (library.name != "mbedTLS") continue;  // OpenSSL has its own randomness and record sizes
       o.choices = first.choices;
       const sim::report again = sim::run(o, [&] { return program(library, right); });
       CHECK(again.trace_hash == first.trace_hash);
@@ -87,7 +87,7 @@ task<> expired(const tls_library& library, bool& refused) {
   co_await serving.join();
 }
 
-TEST_CASE("tls in a simulation: certificates expire by the run's calendar") {
+TEST_CASE("tls in a simulation: certificates expire by the simulated date") {
   support::for_every_library([](const tls_library& library) {
     sim::options o;
     o.time_limit = 24h * 365 * 50;
@@ -97,7 +97,7 @@ TEST_CASE("tls in a simulation: certificates expire by the run's calendar") {
   });
 }
 
-TEST_CASE("tls in a simulation: the calendar begins today, unless the options say a date") {
+TEST_CASE("tls in a simulation: the simulated date is today, unless the options set one") {
   std::int64_t told = 0;
   const auto look = [&]() -> task<> {
     co_await anyio::sleep(2h);
@@ -162,7 +162,7 @@ task<> connect_and_unwrap(std::uint16_t port, context client) {
 task<> unwrap_both(context server, context client) {
   anyio::tls_listener listener(co_await anyio::create_tcp_listener(), server);
   const std::uint16_t port = listener.listener().local_port();
-  // Where memory ran out for one connection, `accept` may go on to wait for another.
+  // When memory ran out for one connection, `accept` may continue to wait for another.
   co_await anyio::fail_after(1s,
                              anyio::when_all(accept_and_unwrap(listener), connect_and_unwrap(port, client)));
 }
@@ -184,7 +184,7 @@ TEST_CASE("tls in a simulation: each allocation fails once") {
   });
 }
 
-TEST_CASE("tls: each allocation of making a context fails once") {
+TEST_CASE("tls: each allocation of creating a context fails once") {
   support::for_every_library([](const tls_library& library) {
     const std::size_t runs = support::sweep_allocations(
         library.name.data(), {},
@@ -215,7 +215,7 @@ task<> say_hello(std::string& hello) {
   co_return;
 }
 
-TEST_CASE("tls in a simulation: mbedTLS's hello does not tell the machine's time") {
+TEST_CASE("tls in a simulation: the hello of mbedTLS does not contain the machine's time") {
   std::string first, again, other;
   sim::options o;
   o.seed = 1;
@@ -225,7 +225,7 @@ TEST_CASE("tls in a simulation: mbedTLS's hello does not tell the machine's time
   CHECK(sim::run(o, [&] { return say_hello(other); }).ok());
   CHECK((first == again));
   CHECK((first != other));
-  constexpr std::size_t at = 11;  // behind the headers of record and message, and the version
+  constexpr std::size_t at = 11;  // after the headers of record and message, and the version
   std::int64_t told = 0;
   for (std::size_t i = at; i < at + 4; ++i) told = told * 256 + static_cast<unsigned char>(first[i]);
   CHECK(std::abs(told - static_cast<std::int64_t>(std::time(nullptr))) > 3600);

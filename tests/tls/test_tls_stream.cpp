@@ -1,4 +1,4 @@
-// What TLS streams promise, with the toy engine: beginning, ending, truncation, unwrapping.
+// The promises of TLS streams, with the toy engine: beginning, ending, truncation, unwrapping.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -52,7 +52,7 @@ struct pipe {
     near = std::make_unique<memory_stream>(std::move(a));
     far = std::move(b);
   }
-  /// What has come at the other end.
+  /// The bytes that have arrived at the other end.
   std::string at_far() {
     std::string all;
     for (;;) {
@@ -66,7 +66,7 @@ struct pipe {
   void feed(std::string_view bytes) { CHECK(by_callback::get(far.send(bytes))); }
 };
 
-/// A client that has shaken hands with a test, which plays the server.
+/// A client after a handshake with the test, which plays the server.
 struct played {
   anyio::loop loop;
   pipe wire;
@@ -91,7 +91,8 @@ struct played {
 
 // ---- beginning ----------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("tls: a handshake by both ends, and what was agreed", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls: a handshake of both ends, and the agreed settings", Face, by_callback,
+                   by_coroutine) {
   anyio::loop loop;
   pipe p;
   waiting<tls_stream> server;
@@ -118,7 +119,7 @@ TEST_CASE_TEMPLATE("tls: a handshake by both ends, and what was agreed", Face, b
   CHECK(tls_stream().info().version.empty());
 }
 
-TEST_CASE_TEMPLATE("tls: what a handshake cannot begin with", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls: invalid arguments of a handshake", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   const auto client = [&](std::unique_ptr<anyio::byte_stream> transport,
                           std::shared_ptr<anyio::tls_context> context, tls_options options = toy_options()) {
@@ -155,7 +156,7 @@ TEST_CASE_TEMPLATE("tls: what a handshake cannot begin with", Face, by_callback,
   CHECK(reading.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("tls: who verifies nobody needs no name") {
+TEST_CASE("tls: without verification no name is required") {
   anyio::loop loop;
   pipe p;
   const auto context = toy_client();
@@ -166,7 +167,7 @@ TEST_CASE("tls: who verifies nobody needs no name") {
   CHECK(both.second);
 }
 
-TEST_CASE_TEMPLATE("tls: names, too, are copied before wrapping returns", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls: names are copied before wrapping returns", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   pipe p;
   std::optional<std::string> name("a name that is too long to lie inside a string.example");
@@ -179,8 +180,8 @@ TEST_CASE_TEMPLATE("tls: names, too, are copied before wrapping returns", Face, 
   CHECK(p.at_far() == support::toy_client_hello("a name that is too long to lie inside a string.example"));
 }
 
-TEST_CASE_TEMPLATE("tls: a server of another name is refused, told so, and left", Face, by_callback,
-                   by_coroutine) {
+TEST_CASE_TEMPLATE("tls: a server with another name is rejected, gets an alert, and is closed", Face,
+                   by_callback, by_coroutine) {
   anyio::loop loop;
   pipe p;
   waiting<tls_stream> client;
@@ -188,7 +189,7 @@ TEST_CASE_TEMPLATE("tls: a server of another name is refused, told so, and left"
   const auto server =
       Face::get(tls_stream::wrap_server(std::make_unique<memory_stream>(std::move(p.far)),
                                         std::make_shared<support::toy_context>("other.example")));
-  CHECK(server);  // it has said all that it has to say
+  CHECK(server);  // it has sent everything
   const auto refused = client.get();
   CHECK(refused.error() == errc::tls);
   CHECK(refused.error().message() == "tls: handshake: the server has another name");
@@ -214,7 +215,7 @@ TEST_CASE_TEMPLATE("tls: a handshake that takes too long fails and closes", Face
   CHECK(p.far_ends());
 }
 
-TEST_CASE_TEMPLATE("tls: a handshake without any time is tried once", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls: a handshake with a time limit of 0 is tried once", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   tls_options options = toy_options();
   options.handshake_timeout = 0s;
@@ -226,7 +227,7 @@ TEST_CASE_TEMPLATE("tls: a handshake without any time is tried once", Face, by_c
   CHECK(Face::get(tls_stream::wrap_server(std::move(p.near), toy_server(), options)));
 }
 
-TEST_CASE_TEMPLATE("tls: a handshake that is destroyed, or given up, closes the transport", Face, by_callback,
+TEST_CASE_TEMPLATE("tls: destroying or cancelling a handshake closes the transport", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   {
@@ -271,13 +272,13 @@ TEST_CASE("tls: a connection that ends anywhere in the handshake is broken") {
     CHECK(by_callback::get(p.far.send_eof()));
     const auto r = client.get();
     CHECK(r.error() == errc::broken_resource);
-    CHECK(r.error().message().find("within the handshake") != std::string::npos);
+    CHECK(r.error().message().find("during the handshake") != std::string::npos);
     CHECK(toy_records(p.at_far()) == "H");  // and no close_notify
     CHECK(p.far_ends());
   }
 }
 
-TEST_CASE("tls: garbage in the place of a hello is answered with an alert") {
+TEST_CASE("tls: garbage in place of a hello is answered with an alert") {
   anyio::loop loop;
   pipe p;
   p.feed("GET / HTTP/1.1\r\n\r\n");
@@ -288,7 +289,7 @@ TEST_CASE("tls: garbage in the place of a hello is answered with an alert") {
 
 // ---- ending -------------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("tls: the peer's close_notify is the end, again and again; sending goes on", Face,
+TEST_CASE_TEMPLATE("tls: the peer's close_notify is the end, every time; sending continues", Face,
                    by_callback, by_coroutine) {
   played w;
   w.wire.feed(toy_bytes(toy_record::data, "last") + toy_bytes(toy_record::close_notify));
@@ -330,7 +331,7 @@ TEST_CASE("tls: strict, each way to end sends exactly one close_notify") {
   }
 }
 
-TEST_CASE("tls: strict, what was sent by send_eof is not sent again") {
+TEST_CASE("tls: strict, a close_notify sent by send_eof is not sent again") {
   for (const ending how : endings) {
     played w;
     CHECK(by_callback::get(w.stream.send_eof()).has_value());
@@ -342,7 +343,7 @@ TEST_CASE("tls: strict, what was sent by send_eof is not sent again") {
   }
 }
 
-TEST_CASE("tls: not strict, no way to end sends a close_notify, but send_eof does") {
+TEST_CASE("tls: not strict, only send_eof sends a close_notify") {
   for (const ending how : endings) {
     for (const bool with_eof : {false, true}) {
       played w(false);
@@ -375,8 +376,7 @@ TEST_CASE_TEMPLATE("tls: a connection that ends without a close_notify", Face, b
   }
 }
 
-TEST_CASE(
-    "tls: a record that is damaged is an error of TLS, told to the peer, and nothing is said after it") {
+TEST_CASE("tls: a damaged record is an error of TLS, the peer gets an alert, and nothing follows it") {
   for (const ending how : endings) {
     played w;
     std::string record = toy_bytes(toy_record::data, "text");
@@ -394,7 +394,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("tls: close does not wait for a clogged transport") {
+TEST_CASE("tls: close does not wait for a blocked transport") {
   played w(true, 40);
   waiting<void> sent;
   by_callback::start(w.stream.send(std::string(1000, 'x')), sent);
@@ -406,7 +406,7 @@ TEST_CASE("tls: close does not wait for a clogged transport") {
   CHECK(w.wire.far_ends());
 }
 
-TEST_CASE("tls: aclose lets a clogged close_notify out when the peer takes what is before it") {
+TEST_CASE("tls: aclose sends a delayed close_notify when the peer reads the bytes before it") {
   played w(true, 40);
   waiting<void> sent;
   waiting<void> closed;
@@ -421,7 +421,7 @@ TEST_CASE("tls: aclose lets a clogged close_notify out when the peer takes what 
   CHECK(w.wire.far_ends());
 }
 
-TEST_CASE("tls: aclose waits no more than a second for a peer that is silent, or takes nothing") {
+TEST_CASE("tls: aclose waits at most a second for a peer that is silent, or reads nothing") {
   for (const bool clogged : {false, true}) {
     for (const bool strict : {false, true}) {
       support::scripted_loop scripted;
@@ -440,7 +440,7 @@ TEST_CASE("tls: aclose waits no more than a second for a peer that is silent, or
   }
 }
 
-TEST_CASE("tls: aclose discards what the peer still sends, and ends with it") {
+TEST_CASE("tls: aclose discards bytes that the peer still sends, and ends with it") {
   support::scripted_loop scripted;
   auto [a, b] = support::toy_socket_pair();
   waiting<void> sent;
@@ -477,7 +477,7 @@ TEST_CASE_TEMPLATE("tls: send_eof under 1.3 ends one direction, under 1.2 it is 
 
 // ---- unwrapping ---------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("tls: both ends unwrap, and go on in clear", Face, by_callback, by_coroutine) {
+TEST_CASE_TEMPLATE("tls: both ends unwrap, and continue in clear text", Face, by_callback, by_coroutine) {
   anyio::loop loop;
   auto [a, b] = support::toy_socket_pair();
   CHECK(Face::get(a.send("secret")).has_value());
@@ -504,7 +504,7 @@ TEST_CASE_TEMPLATE("tls: both ends unwrap, and go on in clear", Face, by_callbac
   CHECK(Face::get(b_below->transport->receive()).value_or("") == "in clear");
 }
 
-TEST_CASE_TEMPLATE("tls: what follows the peer's close_notify at once is left over", Face, by_callback,
+TEST_CASE_TEMPLATE("tls: bytes right after the peer's close_notify are left over", Face, by_callback,
                    by_coroutine) {
   played w;
   w.wire.feed(toy_bytes(toy_record::close_notify) + "220 in clear");
@@ -535,7 +535,7 @@ TEST_CASE_TEMPLATE("tls: unwrap after the end was received, and after send_eof",
   CHECK(w.records() == "C");
 }
 
-TEST_CASE_TEMPLATE("tls: unwrap fails and loses nothing if data was not received; later it works", Face,
+TEST_CASE_TEMPLATE("tls: unwrap fails and loses nothing if data was not received; it works later", Face,
                    by_callback, by_coroutine) {
   played w;
   w.wire.feed(toy_bytes(toy_record::data, "unread") + toy_bytes(toy_record::data, " too"));
@@ -546,7 +546,7 @@ TEST_CASE_TEMPLATE("tls: unwrap fails and loses nothing if data was not received
     CHECK(w.stream);
   }
   CHECK(w.records() == "C");
-  CHECK(code<Face>(w.stream.send("x")) == errc::closed_resource);  // that direction is over
+  CHECK(code<Face>(w.stream.send("x")) == errc::closed_resource);  // that direction has ended
   CHECK(Face::get(w.stream.receive(2)).value_or("") == "un");
   CHECK(code<Face>(w.stream.unwrap()) == errc::tls);
   CHECK(Face::get(w.stream.receive()).value_or("") == "read");
@@ -558,7 +558,7 @@ TEST_CASE_TEMPLATE("tls: unwrap fails and loses nothing if data was not received
   CHECK((r && r->leftover == "clear"));
 }
 
-TEST_CASE_TEMPLATE("tls: unwrap needs both directions, and can be cancelled and begun again", Face,
+TEST_CASE_TEMPLATE("tls: unwrap needs both directions, and can be cancelled and started again", Face,
                    by_callback, by_coroutine) {
   played w;
   waiting<std::string> got;
@@ -570,7 +570,7 @@ TEST_CASE_TEMPLATE("tls: unwrap needs both directions, and can be cancelled and 
     w.wire.feed(toy_bytes(toy_record::data, "x"));
     CHECK(got.get().value_or("") == "x");
   }
-  CHECK(w.records() == "");  // not even begun
+  CHECK(w.records() == "");  // not even started
   CHECK(code<Face>(anyio::fail_after(1ms, w.stream.unwrap())) == errc::timed_out);
   {
     auto op = w.stream.unwrap();
@@ -586,7 +586,7 @@ TEST_CASE_TEMPLATE("tls: unwrap needs both directions, and can be cancelled and 
   CHECK((r && r->transport != nullptr && *r->transport));
 }
 
-TEST_CASE("tls: an unwrap under way ends when the stream is closed, or the connection breaks") {
+TEST_CASE("tls: a pending unwrap ends when the stream is closed, or the connection breaks") {
   for (const bool closed : {true, false}) {
     played w;
     waiting<anyio::tls_unwrapped> unwrapping;
@@ -603,7 +603,7 @@ TEST_CASE("tls: an unwrap under way ends when the stream is closed, or the conne
   CHECK(code<by_callback>(tls_stream().unwrap()) == errc::closed_resource);
 }
 
-TEST_CASE("tls: STARTTLS on a stream that was used in clear, and back, and again") {
+TEST_CASE("tls: STARTTLS on a stream used in clear text, back to clear text, and again") {
   anyio::loop loop;
   pipe p;
   std::unique_ptr<anyio::byte_stream> near = std::move(p.near);
@@ -658,7 +658,7 @@ TEST_CASE("tls: transport, socket and addresses") {
   CHECK(outer.first.remote_endpoint() == anyio::ip_endpoint());  // of a UNIX socket
 }
 
-TEST_CASE_TEMPLATE("tls: a stream may be moved while operations of it wait", Face, by_callback,
+TEST_CASE_TEMPLATE("tls: a stream can be moved while its operations are pending", Face, by_callback,
                    by_coroutine) {
   anyio::loop loop;
   auto [a, b] = support::toy_pair(40);
@@ -686,7 +686,7 @@ TEST_CASE_TEMPLATE("tls: a stream may be moved while operations of it wait", Fac
   CHECK(code<Face>(b.receive()) == errc::end_of_stream);
 }
 
-TEST_CASE("tls: assigning to a stream closes what was there, with a close_notify") {
+TEST_CASE("tls: assigning to a stream closes the old one, with a close_notify") {
   anyio::loop loop;
   auto first = support::toy_pair();
   auto second = support::toy_pair();
@@ -769,7 +769,7 @@ TEST_CASE("tls: sending and receiving allocate nothing in steady state") {
     const support::fail_allocations none;
     anyio::run(std::move(measured));
   }
-  // With callbacks, and somebody waiting.
+  // With callbacks, and a pending operation.
   struct session {
     tls_stream& from;
     tls_stream& to;
@@ -797,7 +797,7 @@ TEST_CASE("tls: sending and receiving allocate nothing in steady state") {
   CHECK(s.rounds == 100);
 }
 
-TEST_CASE("tls: streams that wait hold no room for bytes") {
+TEST_CASE("tls: waiting streams hold no buffers") {
   if (!support::counts_allocations) return;
   anyio::loop loop;
   constexpr std::size_t count = 50;

@@ -1,5 +1,5 @@
-// What every byte stream does, checked on TLS streams of the toy engine: over memory, over sockets, over each
-// other, and over a transport that takes few bytes at a time.
+// The behaviour of every byte stream, checked on TLS streams of the toy engine: over memory, over sockets,
+// over each other, and over a transport that accepts few bytes at a time.
 #include "support/conformance.hpp"
 
 #include "support/toy_streams.hpp"
@@ -52,8 +52,8 @@ struct toy_without_half_close {
   }
 };
 
-/// Small things fit, for one who sends need not wait for one who receives; everything else waits, and arrives
-/// in pieces.
+/// Small messages fit, since a small send need not wait for a receiver; everything else waits, and arrives in
+/// pieces.
 struct toy_over_narrow_memory {
   static constexpr std::size_t bulk = 50000;
   static constexpr std::size_t clogging = 20000;

@@ -18,14 +18,14 @@ using anyio::result;
 using anyio::task;
 using support::fail_allocations;
 
-/// Runs a case on a thread of its own: what a thread keeps of freed blocks is bounded in all, and other cases
-/// may have left this one's full of sizes that nobody asks for here.
+/// Runs a case on its own thread: each thread keeps a limited amount of freed blocks, and other cases may
+/// have filled this thread's limit with sizes that are not used here.
 template <class Case>
 void with_empty_caches(Case run) {
   std::thread(run).join();
 }
 
-/// What callbacks of three pointers count in.
+/// Where callbacks of three pointers count.
 struct tally {
   anyio::loop& l;
   std::size_t calls = 0;
@@ -52,7 +52,7 @@ void awaited(tally& t, Make make) {
   t.l.run();
 }
 
-/// Every operation of the core, in one way of use.
+/// Every operation of the core, in one form of use.
 template <class Use>
 void use_all(tally& t, anyio::event& e, anyio::semaphore& s, anyio::channel<int>& c, anyio::task_group& g,
              Use use) {
@@ -92,7 +92,7 @@ void check_steady_state(Use use) {
 TEST_CASE("a named operation allocates nothing in steady state") {
   with_empty_caches([] { check_steady_state([](tally& t, auto make) { named(t, make); }); });
 }
-TEST_CASE("a temporary operation that is started allocates nothing in steady state") {
+TEST_CASE("a started temporary operation allocates nothing in steady state") {
   with_empty_caches([] { check_steady_state([](tally& t, auto make) { temporary(t, make); }); });
 }
 TEST_CASE("an awaited operation, and the task around it, allocate nothing in steady state") {
@@ -100,7 +100,7 @@ TEST_CASE("an awaited operation, and the task around it, allocate nothing in ste
 }
 
 TEST_CASE("after reserve operations allocate nothing at all") {
-  // Whatever other tests have left in the caches is taken first.
+  // Blocks that other tests have left in the caches are taken first.
   std::vector<void*> taken;
   for (int i = 0; i < 9000; ++i) {
     taken.push_back(anyio::detail::recycler::allocate(anyio::detail::recycler::operations, 1));
@@ -129,7 +129,7 @@ TEST_CASE("after reserve operations allocate nothing at all") {
   for (void* p : taken) anyio::detail::recycler::deallocate(anyio::detail::recycler::operations, p, 1);
 }
 
-TEST_CASE("many operations at a time allocate nothing in steady state") {
+TEST_CASE("many simultaneous operations allocate nothing in steady state") {
   with_empty_caches([] {
     anyio::loop l;
     tally t{l};
@@ -173,7 +173,7 @@ TEST_CASE("tasks, groups and posted calls allocate nothing in steady state") {
   });
 }
 
-TEST_CASE("errors allocate nothing where they are values") {
+TEST_CASE("errors as values allocate nothing") {
   with_empty_caches([] {
     anyio::loop l;
     const auto raises = []() -> task<> {

@@ -1,4 +1,4 @@
-// Who floods the loop does not starve others, and what is done again and again allocates nothing.
+// An operation that floods the loop does not starve others, and repeated operations allocate nothing.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -33,7 +33,7 @@ auto connected() {
   return by_coroutine::get(Kind::pair()).value();
 }
 
-/// Sends and receives without end over one pair, the bytes never missing.
+/// Sends and receives without end over one pair, where bytes are always available.
 task<> flood(anyio::byte_stream& from, anyio::byte_stream& to, std::uint64_t& bytes) {
   const std::string block(100, 'f');
   for (;;) {
@@ -42,7 +42,7 @@ task<> flood(anyio::byte_stream& from, anyio::byte_stream& to, std::uint64_t& by
   }
 }
 
-TEST_CASE_TEMPLATE("a peer that floods starves neither timers, nor other streams, nor posted calls", Kind,
+TEST_CASE_TEMPLATE("a flooding peer starves neither timers, nor other streams, nor posted calls", Kind,
                    support::tcp, support::unix_pair) {
   anyio::loop loop;
   anyio::run([]() -> task<> {
@@ -70,7 +70,7 @@ TEST_CASE_TEMPLATE("a peer that floods starves neither timers, nor other streams
   });
 }
 
-TEST_CASE("a receive that always finds bytes, by callbacks, lets others run") {
+TEST_CASE("a receive by callbacks that always finds bytes does not starve others") {
   anyio::loop loop;
   auto p = connected<support::unix_pair>();
   struct reader {
@@ -103,7 +103,7 @@ TEST_CASE("a receive that always finds bytes, by callbacks, lets others run") {
   support::settle();
 }
 
-TEST_CASE("one large send and one large send_file take turns with others") {
+TEST_CASE("one large send and one large send_file alternate with others") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -136,7 +136,7 @@ TEST_CASE("one large send and one large send_file take turns with others") {
   });
 }
 
-TEST_CASE("an accept that is aborted without end leaves time for others") {
+TEST_CASE("an accept that is aborted again and again does not starve others") {
   support::scripted_loop s;
   tcp_listener l = tcp_listener::open(loopback()).value();
   tcp_stream client = by_callback::get(anyio::connect_tcp(l.local_endpoints().front())).value();
@@ -150,7 +150,7 @@ TEST_CASE("an accept that is aborted without end leaves time for others") {
   CHECK(serving.get().has_value());
 }
 
-TEST_CASE("a view handed to a send that blocks is kept while a thousand others receive") {
+TEST_CASE("a view in a blocked send is kept while 1000 others receive") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     constexpr int count = 100;
@@ -174,7 +174,7 @@ TEST_CASE("a view handed to a send that blocks is kept while a thousand others r
         const std::string text = "stream " + std::to_string(i) + " round " + std::to_string(round) + ";";
         co_await ins[static_cast<std::size_t>(i)].first.send(text);
       }
-      // Each has its message of this round, and blocks in the send of it until the way is free.
+      // Each has its message of this round, and blocks in its send until there is room.
       co_await support::turns();
       for (int i = 0; i < count; ++i) {
         const auto k = static_cast<std::size_t>(i);
@@ -191,7 +191,7 @@ TEST_CASE("a view handed to a send that blocks is kept while a thousand others r
 
 // --- memory
 
-/// A client and its server's end, over and over, by named operations.
+/// A client and the server's end of it, again and again, by named operations.
 struct ping_pong {
   tcp_stream& a;
   tcp_stream& b;
@@ -240,7 +240,7 @@ TEST_CASE("named operations, temporaries and tasks allocate nothing in steady st
     while (named.left > 0) loop.run_once(1s);
   }
   support::settle();
-  named.from_a = {};  // it listens on
+  named.from_a = {};  // it continues to listen
 
   int left = 50;
   struct temporaries {
@@ -287,7 +287,7 @@ TEST_CASE("named operations, temporaries and tasks allocate nothing in steady st
   });
 }
 
-/// Many connections: each is made, echoes a message, and ends.
+/// Many connections: each is opened, echoes a message, and ends.
 struct echo_server {
   static constexpr std::size_t count = 100;
   struct connection {
@@ -351,7 +351,7 @@ struct echo_client {
   }
 };
 
-TEST_CASE("after reserve neither connections nor operations allocate, not the first time either") {
+TEST_CASE("after reserve neither connections nor operations allocate, not even the first time") {
   for (const bool as_temporary : {false, true}) {
     for (const bool by_text : {false, true}) {
       anyio::loop loop;
@@ -403,7 +403,7 @@ task<> try_until(anyio::byte_stream& stream, const bool& stop, std::size_t size,
   }
 }
 
-TEST_CASE("what is refused at once, again and again, does not starve the loop") {
+TEST_CASE("operations rejected at once, again and again, do not starve the loop") {
   anyio::loop loop;
   auto pair = anyio::create_unix_stream_pair().value();
   char buffer[1];

@@ -1,6 +1,6 @@
-// A turn of the loop is bounded in work: however many streams carry as much as they can, and whatever else
-// never waits, timers and the poller are looked at soon. Counted in calls, bytes and processor time, between
-// one `wait` of the backend and the next.
+// A turn of the loop is bounded in work: however many streams transfer at full speed, and whatever else never
+// waits, timers and the poller are checked soon. Counted in calls, bytes and processor time, between one
+// `wait` of the backend and the next.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -49,14 +49,14 @@ double processor_time() {
 
 struct work {
   std::uint64_t calls = 0;       // of the system that move bytes; a datagram of a batch is one
-  std::uint64_t bytes = 0;       // that they moved
+  std::uint64_t bytes = 0;       // that they transferred
   std::uint64_t operations = 0;  // that completed, as the test counts them
   double seconds = 0;            // of the processor
   anyio::duration time{};        // of the loop's clock
 };
 
-/// Counts what is done between one wait and the next. Its clock stands still but for what a test adds, unless
-/// it is told to run.
+/// Counts the work between one wait and the next. Its clock stands still except for time that a test adds,
+/// unless it is set to run.
 class counting_backend : public support::custom_backend, public anyio::detail::posix_files {
  public:
   work done;  // since the last wait
@@ -138,7 +138,7 @@ struct counting_loop {
   anyio::loop loop{std::unique_ptr<anyio::backend>(system)};
 };
 
-// --- what floods
+// --- the floods
 
 task<> send_all(anyio::byte_stream& s, std::size_t size, work& w) {
   const std::string block(size, 'f');
@@ -260,7 +260,7 @@ struct udp {
     g.start_soon(receive(*b, w));
   }
 };
-/// By batches of a thousand.
+/// In batches of a thousand.
 struct udp_batches : udp {
   static task<> send(anyio::udp_socket& s, anyio::ip_endpoint to, work& w) {
     anyio::udp_batch out(1000, 64);
@@ -287,7 +287,7 @@ struct tasks {
   }
   static void begin(anyio::task_group& g, work& w) { g.start_soon(spin(w)); }
 };
-/// Refused at once, again and again.
+/// Rejected at once, again and again.
 struct refusals {
   static task<> spin(work& w) {
     anyio::unix_stream closed;
@@ -321,7 +321,7 @@ struct events {
   }
 };
 
-/// The most that was done between two waits, while so many of a kind flood.
+/// The maximum of work between two waits, while this many of a kind flood.
 template <class Kind>
 work flood(int count, bool clock_runs = false, std::uint64_t waits = 40) {
   counting_loop l;
@@ -332,7 +332,7 @@ work flood(int count, bool clock_runs = false, std::uint64_t waits = 40) {
   const auto until = [](counting_backend& system, std::uint64_t number) -> task<> {
     while (system.waits < number) co_await anyio::sleep(0ms);
   };
-  anyio::run(until(*l.system, l.system->waits + 10));  // what is warm counts
+  anyio::run(until(*l.system, l.system->waits + 10));  // only warm runs count
   l.system->most = {};
   anyio::run(until(*l.system, l.system->waits + waits));
   group.cancel();
@@ -343,8 +343,8 @@ work flood(int count, bool clock_runs = false, std::uint64_t waits = 40) {
 constexpr std::uint64_t most_calls = 700;
 constexpr std::uint64_t most_bytes = std::uint64_t{9} << 20;
 
-TEST_CASE_TEMPLATE("between two looks at the poller lie some hundreds of calls, however many streams flood",
-                   Maker, tcp_pieces, unix_pieces, unix_messages, unix_large, buffered_pieces, pipe_pieces,
+TEST_CASE_TEMPLATE("the poller is asked every few hundred calls, however many streams flood", Maker,
+                   tcp_pieces, unix_pieces, unix_messages, unix_large, buffered_pieces, pipe_pieces,
                    memory_pieces, memory_large, tls_pieces) {
   for (const int pairs : {1, 8, 32, 64}) {
     if (pairs > Maker::most_pairs) break;
@@ -358,19 +358,19 @@ TEST_CASE_TEMPLATE("between two looks at the poller lie some hundreds of calls, 
   }
 }
 
-TEST_CASE_TEMPLATE("between two looks at the poller lie some hundreds of datagrams", Kind, udp, udp_batches) {
+TEST_CASE_TEMPLATE("the poller is asked every few hundred datagrams", Kind, udp, udp_batches) {
   for (const int pairs : {1, 8, 32, 64}) {
     CAPTURE(pairs);
     const work most = flood<Kind>(pairs);
     CHECK(most.calls > 10);
-    // One received by a batch counts half.
+    // A datagram received by a batch counts half.
     CHECK(most.calls <= 2 * most_calls);
     CHECK(most.operations <= most_calls);
   }
 }
 
-TEST_CASE_TEMPLATE("what never waits and asks nobody lets the loop look at the poller", Kind, tasks, refusals,
-                   channels, events) {
+TEST_CASE_TEMPLATE("a task that never waits and makes no calls lets the loop ask the poller", Kind, tasks,
+                   refusals, channels, events) {
   for (const int count : {1, 32}) {
     CAPTURE(count);
     const work most = flood<Kind>(count);
@@ -379,7 +379,7 @@ TEST_CASE_TEMPLATE("what never waits and asks nobody lets the loop look at the p
   }
 }
 
-/// Posts itself again and again; each call takes so much of the loop's time.
+/// Posts itself again and again; each call takes this much of the loop's time.
 struct poster {
   counting_backend& system;
   anyio::duration takes;
@@ -392,14 +392,14 @@ struct poster {
   }
 };
 
-TEST_CASE("calls that take long by themselves end a turn by the clock, and sooner when a timer is due") {
+TEST_CASE("long calls end a turn by the clock, and sooner if a timer is due") {
   counting_loop l;
   poster p{*l.system, 20us};
   // Enough at once, so that a turn is no longer bounded by its rounds.
   for (int i = 0; i < 200; ++i) p.go();
   while (l.system->waits < 20) l.loop.run_once(0ms);
   CHECK(l.system->most.operations <= 1024);
-  // 4 ms, but at least half of what is counted.
+  // 4 ms, but at least half of the counted work.
   CHECK(l.system->most.time > 8ms);
   CHECK(l.system->most.time <= 12ms);
 
@@ -412,14 +412,14 @@ TEST_CASE("calls that take long by themselves end a turn by the clock, and soone
       late = l.system->clock - due;
     });
     while (!rang) l.loop.run_once(0ms);
-    // A millisecond, until it is seen 64 calls later; then 200 calls are ready before it.
+    // A millisecond, until it is noticed 64 calls later; then 200 calls are ready before it.
     CHECK(late <= 1ms + 64 * 20us + 200 * 20us + 100us);
   }
   p.stop = true;
   support::settle();
 }
 
-TEST_CASE("a turn that was cut short goes on where it stopped") {
+TEST_CASE("an interrupted turn continues where it stopped") {
   counting_loop l;
   std::vector<int> order;
   for (int i = 0; i < 3000; ++i) {
@@ -435,8 +435,7 @@ TEST_CASE("a turn that was cut short goes on where it stopped") {
   CHECK(order.size() == 3000);
 }
 
-TEST_CASE(
-    "many timers that are due at once run in order, and a message that comes then waits for few of them") {
+TEST_CASE("many timers due at once run in order, and a message that arrives then waits for few of them") {
   counting_loop l;
   auto pair = anyio::create_unix_stream_pair().value();
   std::size_t before = 0;
@@ -471,11 +470,11 @@ TEST_CASE(
 }
 
 #if !defined(ANYIO_NET_TEST_SANITIZED)
-TEST_CASE("between two looks at the poller lie few milliseconds of the processor") {
+TEST_CASE("the poller is asked every few milliseconds of processor time") {
   if (support::emulated_program() != nullptr) return;
   for (const int pairs : {8, 64}) {
     CAPTURE(pairs);
-    // Some 1 to 2 ms are taken, without optimisation too.
+    // About 1 to 2 ms are used, without optimisation too.
     CHECK(flood<streams<tcp_pieces>>(pairs, true).seconds < 0.02);
     CHECK(flood<udp>(pairs, true).seconds < 0.02);
     CHECK(flood<udp_batches>(pairs, true).seconds < 0.02);

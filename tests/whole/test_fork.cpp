@@ -1,4 +1,4 @@
-// Forked children: what they may do to what they inherited, and what works in them.
+// Forked children: what they may do to inherited objects, and what works in them.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -54,7 +54,7 @@ using support::waiting;
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 
-/// Whether the descriptor has something to read, or has ended.
+/// Whether the descriptor is readable or has ended.
 bool is_readable(int fd) {
   pollfd entry{fd, POLLIN, 0};
   return ::poll(&entry, 1, 0) > 0;
@@ -69,7 +69,7 @@ bool put(int fd, char c) { return ::write(fd, &c, 1) == 1; }
 
 enum class way { close, assign, destroy, end_loop, after_fork };
 
-/// Parts with an object in a way of those.
+/// Destroys, closes or abandons an object in one of those ways.
 template <class T>
 void part_with(T& object, way how, std::optional<loop>& l) {
   switch (how) {
@@ -84,8 +84,8 @@ void part_with(T& object, way how, std::optional<loop>& l) {
   }
 }
 
-// Each kind has the object that a child inherits, an operation that waits on it, and a hand that makes the
-// operation complete.
+// Each kind has the object that a child inherits, an operation that waits on it, and a function that makes
+// the operation complete.
 
 template <class Pair>
 struct stream_kind {
@@ -169,7 +169,7 @@ struct unix_listener_kind {
 #define EVERY_KIND \
   tcp_kind, unix_kind, pipe_kind, udp_kind, unix_datagram_kind, tcp_listener_kind, unix_listener_kind
 
-/// The first and the second face.
+/// The first and the second form of use.
 template <class Body>
 void for_both_faces(Body body) {
   SUBCASE("by a callback") { body(by_callback()); }
@@ -178,7 +178,7 @@ void for_both_faces(Body body) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a child that parts with what it inherited leaves the parent's as it was", Kind,
+TEST_CASE_TEMPLATE("a child that destroys inherited objects leaves the parent's unchanged", Kind,
                    EVERY_KIND) {
   for_both_faces([](auto face) {
     for (const way how : {way::close, way::assign, way::destroy, way::end_loop}) {
@@ -203,7 +203,7 @@ TEST_CASE_TEMPLATE("a child that parts with what it inherited leaves the parent'
   });
 }
 
-TEST_CASE("a peer does not notice that a child closed its end of a connection") {
+TEST_CASE("a peer does not notice that a child closed its copy of a connection") {
   loop l;
   unix_kind kind;
   CHECK(in_child([&] {
@@ -215,7 +215,7 @@ TEST_CASE("a peer does not notice that a child closed its end of a connection") 
   CHECK(by_callback::get(kind.near.receive()).value() == "x");
 }
 
-TEST_CASE("the socket file of a listener stays until the parent closes, and goes then") {
+TEST_CASE("the socket file of a listener stays until its owner closes it") {
   const support::temp_dir dir;
   const std::string path = dir.path("l");
   std::optional<loop> l(std::in_place);
@@ -229,7 +229,7 @@ TEST_CASE("the socket file of a listener stays until the parent closes, and goes
     CHECK(exists(path));
   }
   SUBCASE("by the parent") { listener.close(); }
-  SUBCASE("by a child that has become an owner by after_fork") {
+  SUBCASE("by a child that became the owner by after_fork") {
     CHECK(in_child([&] {
             part_with(listener, way::after_fork, l);
             return true;
@@ -240,7 +240,7 @@ TEST_CASE("the socket file of a listener stays until the parent closes, and goes
   CHECK(!exists(path));
 }
 
-TEST_CASE("a child withdraws waits for descriptors, and the parent's go on") {
+TEST_CASE("a child cancels waits for descriptors, and the parent's continue") {
   for_both_faces([](auto face) {
     for (const bool both : {false, true}) {
       std::optional<loop> l(std::in_place);
@@ -278,7 +278,7 @@ TEST_CASE("a child withdraws waits for descriptors, and the parent's go on") {
   });
 }
 
-TEST_CASE("a child that takes a descriptor out of its stream can use it in a loop of its own") {
+TEST_CASE("a child can release a descriptor from its stream and use it in its own loop") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -309,7 +309,7 @@ TEST_CASE("a child wakes the parent neither by a posted call nor by a signal") {
   CHECK(w.get().value() == SIGUSR1);
 }
 
-TEST_CASE("what a child posts to an inherited loop is run after after_fork, or destroyed unrun") {
+TEST_CASE("a child's post to an inherited loop runs after after_fork, or is destroyed without being called") {
   std::optional<loop> l(std::in_place);
   support::settle();
   const auto handle = l->handle();
@@ -329,7 +329,7 @@ TEST_CASE("what a child posts to an inherited loop is run after after_fork, or d
         }) == 0);
 }
 
-TEST_CASE("a child has loops of its own, and run() makes one rather than use an inherited one") {
+TEST_CASE("a child can create loops, and run() creates one instead of using an inherited one") {
   for_both_faces([](auto face) {
     loop l;
     waiting<void> w;
@@ -350,7 +350,7 @@ TEST_CASE("a child has loops of its own, and run() makes one rather than use an 
   });
 }
 
-TEST_CASE("an inherited loop is not run without after_fork") {
+TEST_CASE("an inherited loop cannot run without after_fork") {
   loop l;
   const auto turn = [&] { l.run_once(0s); };
   l.post([] {});
@@ -362,7 +362,7 @@ TEST_CASE("an inherited loop is not run without after_fork") {
   l.run();
 }
 
-TEST_CASE("a child that returns through a running loop leaves the parent's as it was") {
+TEST_CASE("a child that returns through a running loop leaves the parent's unchanged") {
   std::optional<loop> l(std::in_place);
   tcp_kind kind;
   waiting<std::string> w;
@@ -385,9 +385,8 @@ TEST_CASE("a child that returns through a running loop leaves the parent's as it
   CHECK(w.get().value() == "x");
 }
 
-TEST_CASE_TEMPLATE(
-    "after_fork: what waits goes on in the child, and in the parent as if nothing had happened", Kind,
-    EVERY_KIND) {
+TEST_CASE_TEMPLATE("after_fork: pending operations continue in the child, and undisturbed in the parent",
+                   Kind, EVERY_KIND) {
   for_both_faces([](auto face) {
     loop l;
     Kind kind;
@@ -411,7 +410,7 @@ TEST_CASE_TEMPLATE(
   });
 }
 
-TEST_CASE("after_fork: what came before it is not missed") {
+TEST_CASE("after_fork: events from before it are not missed") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -419,7 +418,7 @@ TEST_CASE("after_fork: what came before it is not missed") {
   support::settle();
   CHECK(in_child([&] { return kind.provoke(); }) == 0);
   CHECK(in_child([&] {
-          // The parent's poller has told of it by now, to nobody.
+          // The parent's poller has reported it by now, to no one.
           l.after_fork();
           return w.get().value() == "x";
         }) == 0);
@@ -429,7 +428,7 @@ TEST_CASE("after_fork: what came before it is not missed") {
   CHECK(w.get().value() == "x");
 }
 
-TEST_CASE("after_fork: a writer that waited for room writes on") {
+TEST_CASE("after_fork: a writer that waited for room continues") {
   loop l;
   unix_kind kind;
   const std::string much(4 << 20, 'm');
@@ -450,7 +449,7 @@ TEST_CASE("after_fork: a writer that waited for room writes on") {
         }) == 0);
 }
 
-TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals go on") {
+TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals continue") {
   for_both_faces([](auto face) {
     loop l;
     auto p = anyio::run(support::unix_pair::pair());
@@ -474,7 +473,7 @@ TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals g
     CHECK(::raise(SIGUSR1) == 0);
     CHECK(in_child([&] {
             l.after_fork();
-            support::settle();  // the signal that came before was the parent's
+            support::settle();  // the earlier signal was the parent's
             char c;
             return all_go_on(SIGUSR2) && ::read(fd, &c, 1) == 1;
           }) == 0);
@@ -485,7 +484,7 @@ TEST_CASE("after_fork: waits for descriptors, timers, posted calls and signals g
   });
 }
 
-TEST_CASE("after_fork: a signal that came between the fork and it is received") {
+TEST_CASE("after_fork: a signal between the fork and after_fork is received") {
   loop l;
   anyio::signal_receiver receiver = anyio::signal_receiver::open(SIGUSR1).value();
   waiting<int> w;
@@ -500,7 +499,7 @@ TEST_CASE("after_fork: a signal that came between the fork and it is received") 
   CHECK(!w.done());
 }
 
-TEST_CASE("after_fork: from a callback, and the same run() goes on") {
+TEST_CASE("after_fork: it can be called from a callback, and the same run() continues") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -524,7 +523,7 @@ TEST_CASE("after_fork: from a callback, and the same run() goes on") {
   CHECK(status == 0);
 }
 
-TEST_CASE("after_fork: a device that no poller takes is used on") {
+TEST_CASE("after_fork: a device that no poller supports stays usable") {
   loop l;
   auto s = anyio::fd_stream::from_fd(::open("/dev/null", O_RDWR)).value();
   CHECK(in_child([&] {
@@ -533,7 +532,7 @@ TEST_CASE("after_fork: a device that no poller takes is used on") {
         }) == 0);
 }
 
-TEST_CASE("signals work in a child with a loop of its own, and end with its receivers") {
+TEST_CASE("signals work in a child with its own loop, and end with its receivers") {
   for_both_faces([](auto face) {
     loop l;
     std::optional<anyio::signal_receiver> inherited = anyio::signal_receiver::open(SIGUSR1).value();
@@ -560,7 +559,7 @@ TEST_CASE("signals work in a child with a loop of its own, and end with its rece
   });
 }
 
-TEST_CASE("a child of a child is no different") {
+TEST_CASE("a grandchild works like a child") {
   loop l;
   tcp_kind kind;
   waiting<std::string> w;
@@ -582,7 +581,7 @@ TEST_CASE("a child of a child is no different") {
   CHECK(w.get().value() == "x");
 }
 
-// The thread sanitizer starts no threads in a child that was forked from several.
+// The thread sanitizer cannot start threads in a child forked from several threads.
 #if !defined(ANYIO_NET_NO_THREADS) && !ANYIO_NET_TEST_TSAN
 
 namespace {
@@ -618,7 +617,7 @@ struct busy_helpers {
 
 }  // namespace
 
-TEST_CASE("helper threads and look-ups work in a child that was forked while all helpers were busy") {
+TEST_CASE("helper threads and look-ups work in a child forked while all helpers were busy") {
   for_both_faces([](auto face) {
     std::optional<loop> l(std::in_place);
     busy_helpers busy;
@@ -639,7 +638,7 @@ TEST_CASE("helper threads and look-ups work in a child that was forked while all
   });
 }
 
-TEST_CASE("after_fork: a call that a helper was making is lost, and one that had not begun begins") {
+TEST_CASE("after_fork: a call running on a helper is lost, and a queued one begins") {
   loop l;
   busy_helpers busy;
   CHECK(in_child([&] {
@@ -651,8 +650,8 @@ TEST_CASE("after_fork: a call that a helper was making is lost, and one that had
   CHECK(busy.lost == 0);
 }
 
-#if !defined(ANYIO_NET_TEST_ASAN)  // which looks for leaks when the thread, the child's last, has ended
-TEST_CASE("a child that a helper thread forks ends with the call") {
+#if !defined(ANYIO_NET_TEST_ASAN)  // which checks for leaks when the thread, the child's last, has ended
+TEST_CASE("a child forked by a helper thread ends with the call") {
   loop l;
   const pid_t child = anyio::run(anyio::to_thread::run_sync([] {
     const pid_t made = ::fork();
@@ -669,7 +668,7 @@ TEST_CASE("a child that a helper thread forks ends with the call") {
 
 #if !defined(ANYIO_NET_NO_THREADS)
 
-TEST_CASE("a fork meets no lock of a thread that posts, makes loops or catches signals") {
+TEST_CASE("a fork never holds a lock of a thread that posts, creates loops or catches signals") {
   std::optional<loop> l(std::in_place);
   anyio::loop_handle handle = l->handle();
   const anyio::loop_handle gone = loop().handle();
@@ -684,7 +683,7 @@ TEST_CASE("a fork meets no lock of a thread that posts, makes loops or catches s
       auto mine = anyio::signal_receiver::open(SIGUSR1);
       own.handle().post([] {});
       own.run();
-      for (int i = 0; i < 10'000; ++i) gone.post([] {});  // most of the time the thread holds this lock
+      for (int i = 0; i < 10'000; ++i) gone.post([] {});  // the thread holds this lock most of the time
       ++rounds;
     }
   });

@@ -1,4 +1,4 @@
-// What other libraries got wrong once, and this one is to get right: each case names the mistake.
+// Mistakes that other libraries once made, and this one must not make: each case names the mistake.
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
@@ -36,11 +36,11 @@ auto connected() {
   return by_coroutine::get(Kind::pair()).value();
 }
 
-TEST_CASE("an event on its way to a closed descriptor does not reach the one that takes its number") {
+TEST_CASE("an event in flight for a closed descriptor does not reach the next one with its number") {
   anyio::loop loop;
   auto a = connected<support::tcp>();
   auto b = connected<support::tcp>();
-  // Both are readable in one batch. Who comes first closes the other, and opens a new one at its number.
+  // Both are readable in one batch. The first one closes the other, and opens a new one with its number.
   struct {
     std::optional<std::pair<anyio::unix_stream, anyio::unix_stream>> made;
     waiting<std::string> fresh;
@@ -71,11 +71,11 @@ TEST_CASE("an event on its way to a closed descriptor does not reach the one tha
   CHECK(world.fresh.get().error() == errc::closed_resource);
 }
 
-TEST_CASE("an event that was meant for a stream that is gone wakes nobody") {
+TEST_CASE("an event for a destroyed stream wakes nothing") {
   support::scripted_loop s;
   auto p = connected<support::unix_pair>();
   auto other = connected<support::unix_pair>();
-  support::settle();  // that they are writable has been told
+  support::settle();  // their writability was reported
   std::uint64_t old = 0;
   s.system.on_events = [&old](std::span<anyio::detail::poll_event> events) { old = events.front().token; };
   CHECK(::send(p.first.native_handle(), "x", 1, 0) == 1);
@@ -83,7 +83,7 @@ TEST_CASE("an event that was meant for a stream that is gone wakes nobody") {
   CHECK(old != 0);
   s.system.on_events = nullptr;
   p.second.close();
-  auto q = connected<support::unix_pair>();  // one of them has the place that became free
+  auto q = connected<support::unix_pair>();  // one of them has the freed number
   waiting<std::string> first, second;
   by_callback::start(q.first.receive(), first);
   by_callback::start(q.second.receive(), second);
@@ -120,7 +120,7 @@ TEST_CASE(
   ::close(duplicate);
 }
 
-TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make the loop spin", Kind,
+TEST_CASE_TEMPLATE("a closed peer without a pending operation does not make the loop spin", Kind,
                    support::tcp, support::unix_pair) {
   support::scripted_loop s;
   auto p = connected<Kind>();
@@ -131,7 +131,7 @@ TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make
   const std::size_t before = s.system.waits;
   by_callback::get(anyio::sleep(50ms)).value();
   CHECK(s.system.waits - before <= 3);
-  // Nor does one at its end, with a send that waits for room.
+  // Nor does an ended one with a send that waits for room.
   auto q = connected<Kind>();
   support::fill(q.second);
   waiting<void> sending;
@@ -146,10 +146,9 @@ TEST_CASE_TEMPLATE("an end that has gone and that nobody waits for does not make
   CHECK(sending.get().error() == errc::closed_resource);
 }
 
-// #701: data followed at once by FIN, the end never noticed.
-TEST_CASE_TEMPLATE(
-    "an end that came with the data is found without a further event, with a buffer of any size", Kind,
-    support::tcp, support::unix_pair) {
+// #701: data followed at once by FIN, and the end was never noticed.
+TEST_CASE_TEMPLATE("an end that arrived with the data is found without a further event, with any buffer size",
+                   Kind, support::tcp, support::unix_pair) {
   anyio::loop loop;
   for (const std::size_t room : {std::size_t{1}, std::size_t{4}, std::size_t{5}, std::size_t{100}}) {
     auto p = connected<Kind>();
@@ -168,7 +167,7 @@ TEST_CASE_TEMPLATE(
   }
 }
 
-TEST_CASE("an end that comes between a short read and the next one is found") {
+TEST_CASE("an end that arrives between a short read and the next one is found") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(by_callback::get(p.first.send("abc")).has_value());
@@ -179,8 +178,8 @@ TEST_CASE("an end that comes between a short read and the next one is found") {
   CHECK(w.get().error() == errc::end_of_stream);
 }
 
-// #671: a stream that had failed said so even after it was closed.
-TEST_CASE("closed wins over broken") {
+// #671: a failed stream reported that error even after it was closed.
+TEST_CASE("closed takes precedence over broken") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::reset(p.first);
@@ -191,7 +190,7 @@ TEST_CASE("closed wins over broken") {
 }
 
 // #1055: the errno behind a broken stream was lost.
-TEST_CASE("a broken stream keeps its errno, at every later call and in both directions") {
+TEST_CASE("a broken stream reports the same errno at every later call and in both directions") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   support::reset(p.first);
@@ -201,7 +200,7 @@ TEST_CASE("a broken stream keeps its errno, at every later call and in both dire
   }
 }
 
-// #1267: closing just after a waiter was cancelled in the same turn.
+// #1267: closing right after a waiter was cancelled in the same turn.
 TEST_CASE_TEMPLATE("close after cancel, and cancel after close, in one turn", Kind, support::tcp,
                    support::unix_pair) {
   anyio::loop loop;
@@ -222,8 +221,8 @@ TEST_CASE_TEMPLATE("close after cancel, and cancel after close, in one turn", Ki
   }
 }
 
-// D8: leftover bytes were given after the stream's own close.
-TEST_CASE("bytes that lie in the kernel are not given after close") {
+// D8: leftover bytes were delivered after the stream's own close.
+TEST_CASE("bytes in the kernel are not delivered after close") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   CHECK(by_callback::get(p.first.send("left over")).has_value());
@@ -231,8 +230,8 @@ TEST_CASE("bytes that lie in the kernel are not given after close") {
   CHECK(by_callback::get(p.second.receive()).error() == errc::closed_resource);
 }
 
-// D7: 65 MB were read ahead for a stream that nobody read from.
-TEST_CASE("nothing is read that nobody asked for, so that the other end has to wait") {
+// D7: 65 MB were read ahead for a stream that was not being read.
+TEST_CASE("unrequested bytes are not read, so that the peer has to wait") {
   support::scripted_loop s;
   auto p = connected<support::tcp>();
   const std::string big(64 << 20, 'b');
@@ -243,8 +242,8 @@ TEST_CASE("nothing is read that nobody asked for, so that the other end has to w
   CHECK(op.sent() < big.size());
 }
 
-// D9: a blocked send that was closed by another task counted as done.
-TEST_CASE("a send that waits when its stream is closed has failed") {
+// D9: a blocked send whose stream was closed by another task counted as done.
+TEST_CASE("a send pending when its stream is closed has failed") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -261,7 +260,7 @@ TEST_CASE("a send that waits when its stream is closed has failed") {
 }
 
 // 2.2.0: the peer's half-close closed the whole connection, and the reply was lost.
-TEST_CASE("a reply of any size is sent after the other end has finished asking") {
+TEST_CASE("a reply of any size is sent after the peer has ended its request") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -292,8 +291,8 @@ TEST_CASE("a reply of any size is sent after the other end has finished asking")
   });
 }
 
-// Closing with unread input resets, and what was sent before is lost: aclose does not.
-TEST_CASE("what was sent before aclose arrives whole, though input lies unread") {
+// Closing with unread input resets, and earlier sent bytes are lost: aclose does not do that.
+TEST_CASE("bytes sent before aclose arrive whole, though input is unread") {
   anyio::loop loop;
   anyio::run([]() -> task<> {
     auto p = co_await support::tcp::pair();
@@ -323,8 +322,8 @@ TEST_CASE("what was sent before aclose arrives whole, though input lies unread")
   });
 }
 
-// A million sends that complete at once must not grow the stack, nor shut others out.
-TEST_CASE("a long run of operations that complete at once lets others run, in both ways of use") {
+// A million sends that complete at once must not grow the stack, nor starve others.
+TEST_CASE("many operations that complete at once do not starve others, in both forms of use") {
   anyio::loop loop;
   auto p = connected<support::unix_pair>();
   int others = 0;
@@ -359,7 +358,7 @@ TEST_CASE("a long run of operations that complete at once lets others run, in bo
   CHECK(ticks > 1000);
 }
 
-TEST_CASE("a loop is left while a child process holds its descriptors, and ends as ever") {
+TEST_CASE("a loop ends normally while a child process holds its descriptors") {
   anyio::loop loop;
   auto p = connected<support::tcp>();
   waiting<std::string> w;
@@ -385,8 +384,8 @@ TEST_CASE("a loop is left while a child process holds its descriptors, and ends 
   CHECK(status == 0);
 }
 
-// 3.2.0: a socket leaked when connecting failed; here each step of each way fails once.
-TEST_CASE("no descriptor is left by whatever step fails") {
+// 3.2.0: a socket leaked when connecting failed; here each step of each form fails once.
+TEST_CASE("no descriptor leaks, whatever step fails") {
   const support::temp_dir dir;
   anyio::unix_listener served;
   {
@@ -396,7 +395,7 @@ TEST_CASE("no descriptor is left by whatever step fails") {
     CHECK(!by_callback::get(anyio::connect_tcp(loopback(1))).has_value());
     CHECK(!tcp_listener::open({anyio::ip_address::parse("192.0.2.1").value(), 0}).has_value());
   }
-  // The poller refuses.
+  // The poller fails.
   class no_watch : public support::custom_backend {
    public:
     int watch(int, std::uint64_t) override { return -ENOSPC; }

@@ -65,14 +65,14 @@ class tls_material {
 
 /// The errors of texts and certificates, with the same text for every library.
 namespace tls_reason {
-inline constexpr const char* no_certificate = "there is no certificate in it";
-inline constexpr const char* bad_certificate = "a certificate in it cannot be read";
-inline constexpr const char* no_private_key = "there is no private key in it";
-inline constexpr const char* bad_private_key = "the private key in it cannot be read";
-inline constexpr const char* password_missing = "the private key is encrypted, and no password is given";
-inline constexpr const char* password_wrong = "it does not open the private key";
+inline constexpr const char* no_certificate = "contains no certificate";
+inline constexpr const char* bad_certificate = "contains a certificate that cannot be read";
+inline constexpr const char* no_private_key = "contains no private key";
+inline constexpr const char* bad_private_key = "contains a private key that cannot be read";
+inline constexpr const char* password_missing = "a password is required: the private key is encrypted";
+inline constexpr const char* password_wrong = "wrong password";
 inline constexpr const char* other_private_key = "the private key does not belong to the certificate";
-inline constexpr const char* version_missing = "this TLS library does not have that version";
+inline constexpr const char* version_missing = "this TLS library does not support that version";
 
 inline constexpr const char* expired = "the peer's certificate has expired";
 inline constexpr const char* not_yet_valid = "the peer's certificate is not valid yet";
@@ -83,10 +83,10 @@ inline constexpr const char* other_purpose = "the peer's certificate is for anot
 inline constexpr const char* weak = "the peer's certificate has a key or a signature that is too weak";
 inline constexpr const char* revoked = "the peer's certificate has been revoked";
 inline constexpr const char* unverified = "the peer's certificate cannot be verified";
-inline constexpr const char* none_shown = "the peer showed no certificate";
-inline constexpr const char* not_tls = "what the peer sent is not TLS";
-inline constexpr const char* bad_record = "a record was damaged on its way";
-inline constexpr const char* many_warnings = "the peer sent one warning alert after the other";
+inline constexpr const char* none_shown = "the peer sent no certificate";
+inline constexpr const char* not_tls = "the peer sent data that is not TLS";
+inline constexpr const char* bad_record = "TLS record corrupted";
+inline constexpr const char* many_warnings = "the peer sent too many warning alerts";
 }  // namespace tls_reason
 
 /// The text for the number of an alert (RFC 8446, section 6): "the peer sent the alert handshake_failure".

@@ -30,7 +30,7 @@ inline result<> read_text(tls_text& out, std::string_view file, const char* file
                           const char* pem_field) {
   if (!file.empty() && !pem.empty())
     return error_access::with_reason(error(errc::invalid_argument, 0, file_field),
-                                     "it is given as a file and as a text");
+                                     "given both as file and as text");
   if (!pem.empty()) {
     out.field = pem_field;
     out.text = pem;
@@ -61,18 +61,18 @@ ANYIO_NET_FN result<tls_material> read_material(const tls_config& config) {
       !r)
     return r.error();
   if (m.private_key.given() && !m.certificate.given())
-    return refuse(m.private_key.field, "a private key without a certificate");
+    return refuse(m.private_key.field, "a private key is given without a certificate");
   if (m.certificate.given() && !m.private_key.given()) m.private_key = m.certificate;
   if (config.verify_client != tls_verify::none && !m.ca.given())
     return refuse("tls: verify_client",
-                  "ca_file or ca_pem is required: the system's authorities sign for anybody");
+                  "ca_file or ca_pem is required: public authorities issue certificates to anyone");
   m.password = config.private_key_password;
   for (const std::string_view protocol : config.alpn) {
     if (protocol.empty() || protocol.size() > 255 || protocol.find('\0') != std::string_view::npos)
-      return refuse("tls: alpn", "a protocol's name has 1 to 255 bytes");
+      return refuse("tls: alpn", "ALPN names must be 1 to 255 bytes");
     m.alpn.emplace_back(protocol);
   }
-  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 protocols");
+  if (m.alpn.size() > 64) return refuse("tls: alpn", "more than 64 ALPN names");
   m.verify = config.verify;
   m.verify_client = config.verify_client;
   m.min_version = config.min_version;
@@ -86,13 +86,13 @@ ANYIO_NET_FN result<tls_material> read_further_material(std::string& server_name
   std::string_view host = server_name;
   if (host.starts_with("*.")) host.remove_prefix(2);
   const bool covers_too_much = host.size() != server_name.size() && host.find('.') == std::string_view::npos;
-  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not the name of a server");
+  if (parse_server_name(host).name.empty() || covers_too_much) return refuse("not a valid server name");
   if (server_name.ends_with('.')) server_name.pop_back();
   tls_config further = config;
   further.verify_client = tls_verify::none;  // the setting of the context applies
   result<tls_material> m = read_material(further);
   if (!m) return m.error();
-  if (!m->certificate.given()) return refuse("there is no certificate");
+  if (!m->certificate.given()) return refuse("a certificate is required");
   return m;
 }
 

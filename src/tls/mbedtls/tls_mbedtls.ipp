@@ -527,7 +527,7 @@ ANYIO_NET_FN result<> mbedtls_credentials::set_up(tls_material& material) {
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000 && defined(MBEDTLS_PSA_CRYPTO_C)
   static const psa_status_t cryptography = psa_crypto_init();  // TLS 1.3 needs it
   if (cryptography != PSA_SUCCESS)
-    return tls_failure("mbedtls_context", "the library's cryptography does not start");
+    return tls_failure("mbedtls_context", "the library's cryptography cannot be initialized");
 #endif
   if (material.certificate.given())
     if (result<> r = main_.read(material); !r) return r;

@@ -20,7 +20,7 @@
 #error "anyio_net.hpp needs an mbedTLS with client, server, ALPN, server names and PEM"
 #endif
 #if defined(MBEDTLS_ZLIB_SUPPORT)
-#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression gives secrets away (CRIME)"
+#error "anyio_net.hpp needs an mbedTLS without MBEDTLS_ZLIB_SUPPORT: compression reveals secrets (CRIME)"
 #endif
 
 #include <mbedtls/asn1.h>

@@ -74,7 +74,7 @@ inline unsigned long drain_openssl_errors() noexcept {
 /// OpenSSL's own text, which is static.
 inline const char* openssl_words(unsigned long code) noexcept {
   const char* const words = ERR_reason_error_string(code);
-  return words != nullptr ? words : "the TLS library does not say why";
+  return words != nullptr ? words : "the TLS library reports no reason";
 }
 
 // == texts ==

@@ -1,5 +1,5 @@
-// Three epolls make a kqueue: one for each filter, so that what wakes one does not touch the others, and all
-// three inside a fourth, whose number is the kqueue's. What Linux does differently is put right here.
+// A kqueue is made of three epolls: one for each filter, so that an event of one does not affect the others,
+// and both inside another, whose number is the kqueue's. Differences of Linux are corrected here.
 #include <sys/event.h>
 
 #include <algorithm>
@@ -25,7 +25,7 @@
 namespace {
 
 constexpr int filters = 3;
-constexpr int largest = 1 << 16;  // descriptors above are refused
+constexpr int largest = 1 << 16;  // descriptors above are rejected
 constexpr int most_queues = 1024;
 
 struct note {
@@ -38,15 +38,15 @@ struct queue {
   int number;
   int parts[filters];
   int next;     // which filter comes first at the next call
-  int highest;  // no descriptor above it has ever been here
+  int highest;  // no descriptor above it was ever added
   note notes[filters][largest];
 };
 
-// Nothing here allocates by operator new, since tests count that.
+// Nothing here allocates by operator new, since tests count allocations.
 pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 queue* queues[most_queues];
-std::atomic<unsigned> notes_of[largest];   // so that closing others' descriptors costs nothing
-std::atomic<bool> has_shut_down[largest];  // this end sends no more
+std::atomic<unsigned> notes_of[largest];   // so that closing other descriptors is cheap
+std::atomic<bool> has_shut_down[largest];  // this end has shut down sending
 
 struct locked {
   locked() { pthread_mutex_lock(&mutex); }
@@ -139,7 +139,7 @@ int apply(queue& q, const struct kevent& change) {
   return 0;
 }
 
-/// What the filter tells of what epoll has told; false if that is nothing.
+/// What the filter reports for a report of epoll; false for nothing.
 bool describe(const queue& q, int part, int fd, std::uint32_t seen, struct kevent& out) {
   const note& n = q.notes[part][fd];
   out = {};
@@ -154,7 +154,7 @@ bool describe(const queue& q, int part, int fd, std::uint32_t seen, struct keven
   switch (out.filter) {
     case EVFILT_READ:
       at_end = at_end || (seen & EPOLLRDHUP) != 0;
-      // A listener has no bytes to count. Nor does an error that is all there is, as datagram sockets have.
+      // A listener has no bytes to count. Nor has a pending error without data, as of datagram sockets.
       if (ioctl(fd, FIONREAD, &count) == 0) out.data = count;
       if (out.data == 0 && !at_end) out.data = 1;
       break;
@@ -183,7 +183,7 @@ int collect(queue& q, struct kevent* events, int room) {
   int count = 0;
   for (int i = 0; i < filters; ++i) {
     const int part = (q.next + i) % filters;
-    epoll_event seen[64];  // no second call: what holds without EV_CLEAR would come again and again
+    epoll_event seen[64];  // no second call: without EV_CLEAR a condition would be reported again and again
     const int n = count == room ? 0 : epoll_wait(q.parts[part], seen, std::min(room - count, 64), 0);
     for (int j = 0; j < n; ++j) {
       const int fd = seen[j].data.fd;
@@ -288,7 +288,7 @@ extern "C" int kqueue_for_tests_watched(int number) {
   return count;
 }
 
-// In the place of the C library's, for the program's own calls.
+// Replaces the C library's function, for the program's own calls.
 
 extern "C" int close(int fd) {
   if (fd >= 0 && fd < largest) {
@@ -314,7 +314,7 @@ extern "C" int shutdown(int fd, int how) noexcept {
   has_shut_down[fd] = true;
   for (queue* q : queues) {
     if (q == nullptr || !q->notes[1][fd].used) continue;
-    epoll_event event{};  // looked at again
+    epoll_event event{};  // checked again
     event.events = mask_of[1] | ((q->notes[1][fd].flags & EV_CLEAR) != 0 ? std::uint32_t{EPOLLET} : 0u);
     event.data.fd = fd;
     epoll_ctl(q->parts[1], EPOLL_CTL_MOD, fd, &event);

@@ -1,22 +1,22 @@
-// kqueue(2) for tests on Linux: the part of it that the library uses, over epoll.
+// kqueue(2) for tests on Linux: the part that the library uses, implemented with epoll.
 //
-// It keeps to the manual pages of FreeBSD and macOS where a test could tell:
+// It follows the manual pages of FreeBSD and macOS wherever a test could detect a difference:
 //
-// - a read and a write filter of one descriptor are two things, and come as two events;
-// - EV_CLEAR: an event comes again only when something new has happened; without it, as long as it holds;
-// - EV_ONESHOT: the filter is gone when it has told;
-// - EV_EOF comes with `data` counting what is still to be read; the write filter has it after a hang-up and
-//   after this end's own shutdown;
-// - an error of a change is an entry with EV_ERROR, or errno if there is no room for one; EV_RECEIPT asks
-//   for an entry of every change, 0 included, and then no event is taken;
-// - closing a number takes its filters out, although a duplicate may keep what it stood for open;
+// - a read and a write filter of one descriptor are separate, and are reported as two events;
+// - EV_CLEAR: an event is repeated only after something new; without it, while the condition holds;
+// - EV_ONESHOT: the filter is removed when it has been reported;
+// - EV_EOF has `data` with the number of unread bytes; the write filter has it after a hang-up and
+//   after a local shutdown;
+// - an error of a change is an entry with EV_ERROR, or errno if there is no room for one; EV_RECEIPT requests
+//   an entry for every change, 0 included, and then no event is taken;
+// - closing a descriptor removes its filters, although a duplicate may keep the open file;
 // - a forked child does not inherit a kqueue: its number is free there;
 // - the kqueue is itself readable when events are pending, and not close-on-exec from the start.
 //
-// Where it cannot: Linux shows nobody the pending error of a socket without taking it away, so that `fflags`
-// beside EV_EOF only tells whether there is one (ECONNRESET, or 0); the number of connections that wait at
-// a listener is 1; and a socket's change of state may give the write filter an event that the BSDs would
-// not. Whatever is not here (other filters and flags) is refused with EINVAL.
+// Limits: Linux does not show the pending error of a socket without removing it, so `fflags` beside EV_EOF
+// only says whether there is one (ECONNRESET, or 0); the number of connections waiting at a listener is 1;
+// and a change of a socket's state may produce a write event that the BSDs would not. Other filters and flags
+// are rejected with EINVAL.
 #pragma once
 
 #include <stdint.h>
@@ -52,6 +52,6 @@ int kqueue();
 int kevent(int queue, const struct kevent* changes, int change_count, struct kevent* events, int event_count,
            const timespec* timeout);
 
-/// Not of kqueue(2): how many descriptors it watches.
+/// Not part of kqueue(2): the number of descriptors it watches.
 int kqueue_for_tests_watched(int queue);
 }

@@ -6349,6 +6349,8 @@ class stream_resource : public resource {
   /// buffer, unless the stream has another buffer.
   ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
+  /// Sends one piece, and adds to `sent`. A stream may have a shorter way than `send`.
+  ANYIO_NET_FN virtual progress send_piece(const_buffer data, std::size_t& sent, result<void>& out);
   virtual progress send_eof(result<void>& out) = 0;
   /// Ends the stream in order, after `begin_closing` and before `close`. It is done when the peer has seen
   /// the end, or is gone. Waits on the read side.
@@ -6927,7 +6929,9 @@ class socket_resource : public descriptor_resource {
   }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_piece(const_buffer data, std::size_t& sent, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;
 
@@ -6948,6 +6952,9 @@ class socket_resource : public descriptor_resource {
   }
 
  private:
+  template <class T, class Make>
+  progress read_once(mutable_buffer into, result<T>& out, Make make);
+  progress failed_send(ssize_t status, result<void>& out);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
@@ -11956,15 +11963,19 @@ inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 inline constexpr int receive_message_flags = MSG_DONTWAIT;
 #endif
 
+/// Repeats a call that failed while a signal interrupts it. Returns its result or -errno.
+template <class Call>
+[[gnu::cold, gnu::noinline]] auto repeat_or_fail(Call& call) noexcept {
+  decltype(call()) r = -1;
+  while (r < 0 && errno == EINTR) r = call();
+  return r < 0 ? static_cast<decltype(r)>(-errno) : r;
+}
+
 /// Makes a system call and returns its result or -errno. Repeats the call if a signal interrupts it.
 template <class Call>
-auto system_call(Call call) noexcept {
-  using value = decltype(call());
-  for (;;) {
-    const value r = call();
-    if (r >= 0) return r;
-    if (errno != EINTR) return static_cast<value>(-errno);
-  }
+[[gnu::always_inline]] inline auto system_call(Call call) noexcept {
+  const auto r = call();
+  return r >= 0 ? r : repeat_or_fail(call);
 }
 
 // --- time
@@ -16822,7 +16833,10 @@ ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char*
   return error(errc::broken_resource, broken_, operation);
 }
 
-ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+/// Reads once. `make` makes the outcome from the number of bytes.
+template <class T, class Make>
+[[gnu::always_inline]] inline progress socket_resource::read_once(mutable_buffer into, result<T>& out,
+                                                                  Make make) {
   if (ended_) return complete<progress::done>(out, end_of_reading(0, "receive"));
   if (exhausted[read_side]) return progress::waiting;
   bool more_may_follow;
@@ -16831,10 +16845,21 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
   count_call(n);
   if (n > 0) {
     note_read(static_cast<std::size_t>(n), size, more_may_follow);
-    return complete<progress::done>(out, static_cast<std::size_t>(n));
+    return complete<progress::done>(out, make(static_cast<std::size_t>(n)));
   }
   if (must_wait(read_side, n)) return progress::waiting;
   return complete<progress::done>(out, end_of_reading(static_cast<int>(-n), "receive"));
+}
+
+ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  return read_once(into, out, [](std::size_t n) { return n; });
+}
+
+ANYIO_NET_FN progress socket_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  const auto* text = reinterpret_cast<const char*>(room.data());
+  return read_once(mutable_buffer(room.data(), std::min(max_bytes, room.size())), out,
+                   [text](std::size_t n) { return std::string_view(text, n); });
 }
 
 ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
@@ -16853,18 +16878,34 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       n = core().system().send_message(registration_.fd, m);
     }
     count_call(n);
-    if (n < 0) {
-      if (must_wait(write_side, n)) return progress::waiting;
-      if (is_unix_ && n == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
-        note_cause(EPIPE);
-        return complete<progress::done>(out, error(errc::broken_resource, broken_, "send"));
-      }
-      return complete<progress::done>(out, end_of_writing(static_cast<int>(-n), "send"));
-    }
+    if (n < 0) return failed_send(n, out);
     data.advance(static_cast<std::size_t>(n));
     if (data.done()) return complete<progress::done>(out, result<void>());
   } while (!data.rests() && !core().share_spent());
   return progress::again;
+}
+
+/// One call for one piece, which goes whole nearly always.
+ANYIO_NET_FN progress socket_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
+  if (exhausted[write_side] || data.empty() || data.size() > loop_core::most_of_call) [[unlikely]]
+    return stream_resource::send_piece(data, sent, out);
+  const ssize_t n = core().system().send(registration_.fd, data.data(), data.size());
+  count_call(n);
+  if (n < 0) return failed_send(n, out);
+  const auto size = static_cast<std::size_t>(n);
+  sent += size;
+  if (size == data.size()) [[likely]]
+    return complete<progress::done>(out, result<void>());
+  return stream_resource::send_piece(const_buffer(data.data() + size, data.size() - size), sent, out);
+}
+
+ANYIO_NET_COLD progress socket_resource::failed_send(ssize_t status, result<void>& out) {
+  if (must_wait(write_side, status)) return progress::waiting;
+  if (is_unix_ && status == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
+    note_cause(EPIPE);
+    return complete<progress::done>(out, error(errc::broken_resource, broken_, "send"));
+  }
+  return complete<progress::done>(out, end_of_writing(static_cast<int>(-status), "send"));
 }
 
 ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {
@@ -17185,6 +17226,13 @@ ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, resul
   return progress::done;
 }
 
+ANYIO_NET_FN progress stream_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
+  outgoing piece({&data, 1});
+  const progress p = send(piece, out);
+  sent += piece.sent();
+  return p;
+}
+
 }  // namespace detail
 
 ANYIO_NET_FN errc send_operation::check() const noexcept {
@@ -17201,10 +17249,9 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   }
   detail::progress p;
   if (parts_.empty()) {
-    const const_buffer single = bytes_.data();
-    detail::outgoing data({&single, 1}, sent_ - bytes_.dropped());
-    p = resource_->send(data, out);
-    sent_ += data.sent();
+    const const_buffer all = bytes_.data();
+    const std::size_t done = sent_ - bytes_.dropped();
+    p = resource_->send_piece(const_buffer(all.data() + done, all.size() - done), sent_, out);
   } else {
     p = transfer_parts(out);
   }

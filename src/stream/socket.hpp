@@ -33,7 +33,9 @@ class socket_resource : public descriptor_resource {
   }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
+  ANYIO_NET_FN progress send_piece(const_buffer data, std::size_t& sent, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;
 
@@ -54,6 +56,9 @@ class socket_resource : public descriptor_resource {
   }
 
  private:
+  template <class T, class Make>
+  progress read_once(mutable_buffer into, result<T>& out, Make make);
+  progress failed_send(ssize_t status, result<void>& out);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;

@@ -62,7 +62,10 @@ ANYIO_NET_FN error socket_resource::end_of_writing(int error_number, const char*
   return error(errc::broken_resource, broken_, operation);
 }
 
-ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+/// Reads once. `make` makes the outcome from the number of bytes.
+template <class T, class Make>
+[[gnu::always_inline]] inline progress socket_resource::read_once(mutable_buffer into, result<T>& out,
+                                                                  Make make) {
   if (ended_) return complete<progress::done>(out, end_of_reading(0, "receive"));
   if (exhausted[read_side]) return progress::waiting;
   bool more_may_follow;
@@ -71,10 +74,21 @@ ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::
   count_call(n);
   if (n > 0) {
     note_read(static_cast<std::size_t>(n), size, more_may_follow);
-    return complete<progress::done>(out, static_cast<std::size_t>(n));
+    return complete<progress::done>(out, make(static_cast<std::size_t>(n)));
   }
   if (must_wait(read_side, n)) return progress::waiting;
   return complete<progress::done>(out, end_of_reading(static_cast<int>(-n), "receive"));
+}
+
+ANYIO_NET_FN progress socket_resource::receive(mutable_buffer into, result<std::size_t>& out) {
+  return read_once(into, out, [](std::size_t n) { return n; });
+}
+
+ANYIO_NET_FN progress socket_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  const auto* text = reinterpret_cast<const char*>(room.data());
+  return read_once(mutable_buffer(room.data(), std::min(max_bytes, room.size())), out,
+                   [text](std::size_t n) { return std::string_view(text, n); });
 }
 
 ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
@@ -93,18 +107,34 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
       n = core().system().send_message(registration_.fd, m);
     }
     count_call(n);
-    if (n < 0) {
-      if (must_wait(write_side, n)) return progress::waiting;
-      if (is_unix_ && n == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
-        note_cause(EPIPE);
-        return complete<progress::done>(out, error(errc::broken_resource, broken_, "send"));
-      }
-      return complete<progress::done>(out, end_of_writing(static_cast<int>(-n), "send"));
-    }
+    if (n < 0) return failed_send(n, out);
     data.advance(static_cast<std::size_t>(n));
     if (data.done()) return complete<progress::done>(out, result<void>());
   } while (!data.rests() && !core().share_spent());
   return progress::again;
+}
+
+/// One call for one piece, which goes whole nearly always.
+ANYIO_NET_FN progress socket_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
+  if (exhausted[write_side] || data.empty() || data.size() > loop_core::most_of_call) [[unlikely]]
+    return stream_resource::send_piece(data, sent, out);
+  const ssize_t n = core().system().send(registration_.fd, data.data(), data.size());
+  count_call(n);
+  if (n < 0) return failed_send(n, out);
+  const auto size = static_cast<std::size_t>(n);
+  sent += size;
+  if (size == data.size()) [[likely]]
+    return complete<progress::done>(out, result<void>());
+  return stream_resource::send_piece(const_buffer(data.data() + size, data.size() - size), sent, out);
+}
+
+ANYIO_NET_COLD progress socket_resource::failed_send(ssize_t status, result<void>& out) {
+  if (must_wait(write_side, status)) return progress::waiting;
+  if (is_unix_ && status == -EPIPE) {  // the peer has closed; a receive reports whether it closed in order
+    note_cause(EPIPE);
+    return complete<progress::done>(out, error(errc::broken_resource, broken_, "send"));
+  }
+  return complete<progress::done>(out, end_of_writing(static_cast<int>(-status), "send"));
 }
 
 ANYIO_NET_FN progress socket_resource::send_eof(result<void>& out) {

@@ -96,6 +96,8 @@ class stream_resource : public resource {
   /// buffer, unless the stream has another buffer.
   ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
+  /// Sends one piece, and adds to `sent`. A stream may have a shorter way than `send`.
+  ANYIO_NET_FN virtual progress send_piece(const_buffer data, std::size_t& sent, result<void>& out);
   virtual progress send_eof(result<void>& out) = 0;
   /// Ends the stream in order, after `begin_closing` and before `close`. It is done when the peer has seen
   /// the end, or is gone. Waits on the read side.

@@ -35,6 +35,13 @@ ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, resul
   return progress::done;
 }
 
+ANYIO_NET_FN progress stream_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
+  outgoing piece({&data, 1});
+  const progress p = send(piece, out);
+  sent += piece.sent();
+  return p;
+}
+
 }  // namespace detail
 
 ANYIO_NET_FN errc send_operation::check() const noexcept {
@@ -51,10 +58,9 @@ ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
   }
   detail::progress p;
   if (parts_.empty()) {
-    const const_buffer single = bytes_.data();
-    detail::outgoing data({&single, 1}, sent_ - bytes_.dropped());
-    p = resource_->send(data, out);
-    sent_ += data.sent();
+    const const_buffer all = bytes_.data();
+    const std::size_t done = sent_ - bytes_.dropped();
+    p = resource_->send_piece(const_buffer(all.data() + done, all.size() - done), sent_, out);
   } else {
     p = transfer_parts(out);
   }

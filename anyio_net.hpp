@@ -3278,11 +3278,12 @@ class foreign_awaiter {
 //   static constexpr const char* name     for errors and dumps
 //   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
 //   loop_core& home()                     the loop that runs it
-//   errc check()                          an error that is known before any attempt
-//   errc enter()                          an error when it begins to wait; else registers it as the waiter
+//   errc check()                          an error that is known before any attempt; else `made` says whether
+//                                         the operation was more than declared
+//   errc enter()                          it begins to wait, after `check`: registers it as the waiter
 //   bool in_vain()                        no attempt can succeed before something queues this node
 //   void started()                        it began without an attempt by the caller: keep bytes on loan
-//   void left()                           it has an outcome or was withdrawn: it is no longer the waiter
+//   void left()                           it has an outcome or was withdrawn; the base has left its place
 //   void withdrawn()                      it was withdrawn; called after `left`
 //   void refresh()                        the next attempt must ask the kernel
 //   int descriptor()                      for dumps
@@ -3435,6 +3436,7 @@ class operation : public node, public operation_tag {
   using value_type = T;
 
   operation() = default;
+  explicit operation(bool usable) noexcept { made = usable; }
   operation(operation&&) noexcept = default;
   operation& operator=(operation&& other) noexcept {
     forget_awaiter();
@@ -3504,7 +3506,7 @@ class operation : public node, public operation_tag {
         attempted |= try_now;
         return false;
       }
-      self().left();  // as after a wait, so that it may be used again
+      leave();  // as after a wait, so that it may be used again
     }
     if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
     finished = true;  // await_suspend raises the error
@@ -3536,7 +3538,7 @@ class operation : public node, public operation_tag {
       return true;
     }
     if (self().home().blocked() || !attempt_by_caller(out)) return false;
-    self().left();
+    leave();
     return true;
   }
   /// Who waits for it, null if nobody does.
@@ -3555,7 +3557,7 @@ class operation : public node, public operation_tag {
       out = error(early, 0, self().operation_name());
       return true;
     }
-    return self().attempt(out);
+    return make_attempt(out);
   }
 
  protected:
@@ -3566,11 +3568,13 @@ class operation : public node, public operation_tag {
 
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
-  [[nodiscard]] errc check() const noexcept { return errc::ok; }
-  [[nodiscard]] errc enter() { return self().check(); }
+  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() { return errc::ok; }
   [[nodiscard]] bool in_vain() const noexcept { return false; }
   void started() {}
   void left() noexcept {}
+  void leave_place() noexcept {}
+  [[nodiscard]] bool is_refused() const noexcept { return false; }  // because its resource is closed
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
@@ -3612,7 +3616,8 @@ class operation : public node, public operation_tag {
     begin(on, f);
     if (on.blocked() && is_stranded(*this)) [[unlikely]]
       return;
-    early = self().enter();
+    early = self().check();
+    if (early == errc::ok) early = self().enter();
   }
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
@@ -3630,9 +3635,18 @@ class operation : public node, public operation_tag {
   void forget_awaiter() noexcept {
     if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
   }
-  void become_idle() noexcept {
+  void leave() noexcept {
+    self().leave_place();
     self().left();
+  }
+  void become_idle() noexcept {
+    leave();
     retire();
+  }
+  bool make_attempt(result<T>& out) {
+    if (!self().is_refused()) return self().attempt(out);
+    out = error(errc::closed_resource, 0, self().operation_name());
+    return true;
   }
   /// One attempt by the loop. False: the operation is still pending.
   bool poll(result<T>& out) {
@@ -3660,13 +3674,13 @@ class operation : public node, public operation_tag {
   bool attempt_by_caller(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      return self().attempt(out);
+      return make_attempt(out);
     } catch (...) {
-      self().left();
+      leave();
       throw;
     }
 #else
-    return self().attempt(out);
+    return make_attempt(out);
 #endif
   }
 
@@ -3674,13 +3688,13 @@ class operation : public node, public operation_tag {
   bool try_attempt(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      return self().attempt(out);
+      return make_attempt(out);
     } catch (...) {
       out = result_access::foreign<T>(std::current_exception());
       return true;
     }
 #else
-    return self().attempt(out);
+    return make_attempt(out);
 #endif
   }
 
@@ -3773,16 +3787,17 @@ class resource_operation : public operation<Derived, T> {
  public:
   resource_operation() = default;
   /// Without a resource, as for a closed stream, the operation fails with `closed_resource`.
-  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) { this->made = true; }
+  explicit resource_operation(ref<Resource> r) noexcept
+      : operation<Derived, T>(true), resource_(std::move(r)) {}
   resource_operation(resource_operation&& other) noexcept = default;
   resource_operation& operator=(resource_operation&& other) noexcept {
     if (this == &other) return *this;
-    leave();
+    leave_for_good();
     operation<Derived, T>::operator=(std::move(other));
     resource_ = std::move(other.resource_);
     return *this;
   }
-  ~resource_operation() { leave(); }
+  ~resource_operation() { leave_for_good(); }
 
  protected:
   friend class operation<Derived, T>;
@@ -3794,13 +3809,13 @@ class resource_operation : public operation<Derived, T> {
                                                                                    : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
-    const errc e = static_cast<Derived*>(this)->check();
-    if (e == errc::ok) resource_->set_waiting(Side, this);
-    return e;
+    resource_->set_waiting(Side, this);
+    return errc::ok;
   }
-  void left() noexcept {
+  void leave_place() noexcept {
     if (waits()) resource_->set_waiting(Side, nullptr);
   }
+  [[nodiscard]] bool is_refused() const noexcept { return !resource_->open(); }
   void withdrawn() noexcept {
     if (resource_) resource_->withdrawn(Side);
   }
@@ -3811,13 +3826,12 @@ class resource_operation : public operation<Derived, T> {
     if (resource_) resource_->exhausted[Side] = false;
   }
   [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  [[nodiscard]] error closed() const noexcept { return error(errc::closed_resource, 0, Derived::name); }
 
   ref<Resource> resource_;
 
  private:
   [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
-  void leave() noexcept {
+  void leave_for_good() noexcept {
     if (!waits()) return;
     resource_->set_waiting(Side, nullptr);
     resource_->withdrawn(Side);
@@ -3830,7 +3844,8 @@ class [[nodiscard]] result_operation : public operation<result_operation<T>, T> 
  public:
   static constexpr const char* name = "raise";
   result_operation() = default;
-  explicit result_operation(result<T>&& r) : result_(std::move(r)) {}
+  explicit result_operation(result<T>&& r)
+      : operation<result_operation, T>(true), result_(std::move(r)) {}
 
  private:
   friend class operation<result_operation, T>;
@@ -4617,13 +4632,15 @@ class [[nodiscard]] when_all_tasks_operation
   static constexpr const char* name = "when_all";
   when_all_tasks_operation() = default;
   explicit when_all_tasks_operation(std::vector<task<T>>&& tasks)
-      : tasks_(std::move(tasks)), values_(tasks_.size()), left_over_(tasks_.size()), usable_(true) {}
+      : operation<when_all_tasks_operation, value>(true),
+        tasks_(std::move(tasks)),
+        values_(tasks_.size()),
+        left_over_(tasks_.size()) {}
 
  private:
   friend class operation<when_all_tasks_operation, value>;
   static constexpr bool has_parts = true;
 
-  [[nodiscard]] errc check() const noexcept { return usable_ ? errc::ok : errc::invalid_argument; }
   struct done {
     using internal = void;
     when_all_tasks_operation* parent;
@@ -4649,7 +4666,7 @@ class [[nodiscard]] when_all_tasks_operation
     for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i].start(done{this, i});
   }
   void left() noexcept {
-    usable_ = false;
+    this->made = false;
     tasks_.clear();
     values_.clear();
   }
@@ -4670,7 +4687,6 @@ class [[nodiscard]] when_all_tasks_operation
   std::vector<task<T>> tasks_;
   std::vector<std::optional<not_void<T>>> values_;
   std::size_t left_over_ = 0;
-  bool usable_ = false;
   bool begun_ = false;
   result<value>* failure_ = nullptr;
 };
@@ -4827,7 +4843,7 @@ class [[nodiscard]] wait_operation : public detail::operation<wait_operation, vo
  public:
   static constexpr const char* name = "wait";
   wait_operation() = default;
-  wait_operation(int fd, detail::side s) noexcept : fd_(fd), side_(s) {}
+  wait_operation(int fd, detail::side s) noexcept : operation(fd >= 0), fd_(fd), side_(s) {}
   wait_operation(wait_operation&& other) noexcept = default;
   wait_operation& operator=(wait_operation&& other) noexcept;
   ~wait_operation() { leave(); }
@@ -4838,7 +4854,6 @@ class [[nodiscard]] wait_operation : public detail::operation<wait_operation, vo
   [[nodiscard]] const char* operation_name() const noexcept {
     return side_ == detail::read_side ? "wait_readable" : "wait_writable";
   }
-  [[nodiscard]] errc check() const noexcept { return fd_ < 0 ? errc::invalid_argument : errc::ok; }
   [[nodiscard]] errc enter();
   bool attempt(result<void>& out);
   void left() noexcept { leave(); }
@@ -5016,10 +5031,6 @@ class [[nodiscard]] receive_signal_operation
   friend class operation<receive_signal_operation, int>;
 
   bool attempt(result<int>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     const int number = resource_->take();
     if (number != 0) out = number;
     return number != 0;
@@ -5088,18 +5099,14 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
  public:
   static constexpr const char* name = "sleep";
   sleep_operation() = default;
-  explicit sleep_operation(duration d) : amount_(d), kind_(kind::amount) {}
-  explicit sleep_operation(time_point deadline) : deadline_(deadline), kind_(kind::deadline) {}
+  explicit sleep_operation(duration d) : operation(true), amount_(d) {}
+  explicit sleep_operation(time_point deadline) : operation(true), deadline_(deadline), until_(true) {}
 
  private:
   friend class detail::operation<sleep_operation, void>;
   // Completes from the loop: even a sleep of zero duration lets other tasks run.
   static constexpr bool attempts_when_awaited = false;
-  enum class kind : std::uint8_t { none, amount, deadline };
 
-  [[nodiscard]] errc check() const noexcept {
-    return kind_ == kind::none ? errc::invalid_argument : errc::ok;
-  }
   bool attempt(result<void>& out) {
     started();
     if (timer_.armed() || deadline_ == time_point::max()) return false;
@@ -5110,7 +5117,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
     if (std::exchange(begun_, true)) return;
     detail::loop_core& loop = detail::loop_core::current();
     const time_point time = loop.now();
-    if (kind_ == kind::amount) deadline_ = detail::add(time, amount_);
+    if (!until_) deadline_ = detail::add(time, amount_);
     if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
   }
   void left() noexcept {
@@ -5120,7 +5127,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 
   duration amount_{};
   time_point deadline_{};
-  kind kind_ = kind::none;
+  bool until_ = false;
   bool begun_ = false;
   detail::timer timer_;
 };
@@ -5253,20 +5260,19 @@ class [[nodiscard]] event_operation : public detail::operation<event_operation, 
  public:
   static constexpr const char* name = "wait";
   event_operation() = default;
-  explicit event_operation(event& e) : event_(&e) {}
+  explicit event_operation(event& e) : operation(true), event_(&e) {}
 
  private:
   friend class event;
   friend class detail::operation<event_operation, void>;
 
-  [[nodiscard]] errc check() const noexcept { return event_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (event_) event_->waiting_.join(place_, *this);
-    return check();
+    event_->waiting_.join(place_, *this);
+    return errc::ok;
   }
   bool attempt(result<void>& out) {
     if (pending() && place_.ended()) {
-      event_ = nullptr;
+      made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -5346,7 +5352,7 @@ class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acqu
  public:
   static constexpr const char* name = "acquire";
   acquire_operation() = default;
-  explicit acquire_operation(semaphore& s) : semaphore_(&s) {}
+  explicit acquire_operation(semaphore& s) : operation(true), semaphore_(&s) {}
   acquire_operation(acquire_operation&&) = default;
   acquire_operation& operator=(acquire_operation&& other) noexcept {
     withdraw();
@@ -5359,14 +5365,13 @@ class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acqu
  private:
   friend class detail::operation<acquire_operation, permit>;
 
-  [[nodiscard]] errc check() const noexcept { return semaphore_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (semaphore_) semaphore_->waiting_.join(place_, *this);
-    return check();
+    semaphore_->waiting_.join(place_, *this);
+    return errc::ok;
   }
   bool attempt(result<permit>& out) {
     if (pending() && place_.ended()) {
-      semaphore_ = nullptr;
+      made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -5475,7 +5480,8 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
  public:
   static constexpr const char* name = "send";
   send_operation() = default;
-  send_operation(channel& c, T&& value) : channel_(&c), value_(std::move(value)) {}
+  send_operation(channel& c, T&& value)
+      : detail::operation<send_operation, void>(true), channel_(&c), value_(std::move(value)) {}
   send_operation(send_operation&&) noexcept = default;
   send_operation& operator=(send_operation&& other) noexcept {
     this->withdraw();
@@ -5492,16 +5498,13 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   friend class detail::operation<send_operation, void>;
 
   [[nodiscard]] errc check() const noexcept {
-    if (channel_ == nullptr || !value_) return errc::invalid_argument;
+    if (!this->made || !value_) return errc::invalid_argument;
     return channel_->closed_ ? errc::closed_resource : errc::ok;
   }
   [[nodiscard]] errc enter() {
-    const errc e = check();
-    if (e == errc::ok) {
-      channel_->senders_.join(place_, *this);
-      if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
-    }
-    return e;
+    channel_->senders_.join(place_, *this);
+    if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
+    return errc::ok;
   }
   bool attempt(result<void>& out) {
     if (this->pending() && place_.now == detail::wait_place::state::released) {
@@ -5509,7 +5512,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
       return true;
     }
     if (this->pending() && place_.ended()) {
-      channel_ = nullptr;
+      this->made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -5541,7 +5544,7 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
  public:
   static constexpr const char* name = "receive";
   receive_operation() = default;
-  explicit receive_operation(channel& c) : channel_(&c) {}
+  explicit receive_operation(channel& c) : detail::operation<receive_operation, T>(true), channel_(&c) {}
   receive_operation(receive_operation&&) noexcept = default;
   receive_operation& operator=(receive_operation&& other) noexcept {
     this->withdraw();
@@ -5555,17 +5558,14 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
   friend class channel;
   friend class detail::operation<receive_operation, T>;
 
-  [[nodiscard]] errc check() const noexcept { return channel_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (channel_) {
-      channel_->receivers_.join(place_, *this);
-      channel_->senders_.wake_first();
-    }
-    return check();
+    channel_->receivers_.join(place_, *this);
+    channel_->senders_.wake_first();
+    return errc::ok;
   }
   bool attempt(result<T>& out) {
     if (this->pending() && place_.ended()) {
-      channel_ = nullptr;
+      this->made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -5841,23 +5841,22 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
  public:
   static constexpr const char* name = "join";
   join_operation() = default;
-  explicit join_operation(task_group& g) : group_(&g) {}
+  explicit join_operation(task_group& g) : operation(true), group_(&g) {}
 
  private:
   friend class detail::operation<join_operation, void>;
 
   [[nodiscard]] detail::loop_core& home() const {
-    const bool waits = group_ != nullptr && group_->size_ != 0 && !place_.ended();
+    const bool waits = made && group_->size_ != 0 && !place_.ended();
     return waits && group_->loop_->alive() ? *group_->loop_ : detail::loop_core::current();
   }
-  [[nodiscard]] errc check() const noexcept { return group_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (group_) group_->joining_.join(place_, *this);
-    return check();
+    group_->joining_.join(place_, *this);
+    return errc::ok;
   }
   bool attempt(result<void>& out) {
     if (place_.ended()) {
-      group_ = nullptr;
+      made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -6422,17 +6421,11 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
 
  private:
   friend class detail::operation<receive_operation, std::size_t>;
-  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return into_.empty() ? errc::invalid_argument : resource_operation::check();
   }
   bool attempt(result<std::size_t>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     return settle(resource_->receive(into_, out));
   }
   mutable_buffer into_;
@@ -6450,10 +6443,6 @@ class [[nodiscard]] receive_view_operation
   friend class detail::operation<receive_view_operation, std::string_view>;
 
   bool attempt(result<std::string_view>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     return settle(resource_->receive_view(static_cast<std::size_t>(-1), out));
   }
 };
@@ -6469,17 +6458,11 @@ class [[nodiscard]] receive_string_operation
 
  private:
   friend class detail::operation<receive_string_operation, std::string>;
-  friend class detail::resource_operation<receive_string_operation, std::string, detail::stream_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
   }
   bool attempt(result<std::string>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     result<std::string_view> view(errc::cancelled);
     if (!settle(resource_->receive_view(max_bytes_, view))) return false;
     if (view.has_value()) {
@@ -6514,7 +6497,6 @@ class [[nodiscard]] send_operation
 
  private:
   friend class detail::operation<send_operation, void>;
-  friend class detail::resource_operation<send_operation, void, detail::stream_resource, detail::write_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);
@@ -6547,10 +6529,6 @@ class [[nodiscard]] send_eof_operation
   friend class detail::operation<send_eof_operation, void>;
 
   bool attempt(result<void>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     return settle(resource_->send_eof(out));
   }
 };
@@ -6568,9 +6546,9 @@ class [[nodiscard]] aclose_operation
 
  private:
   friend class detail::operation<aclose_operation, void>;
-  friend class detail::resource_operation<aclose_operation, void, detail::stream_resource, detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] bool is_refused() const noexcept { return false; }
   [[nodiscard]] errc enter() noexcept;
   bool attempt(result<void>& out);
   void left() noexcept;
@@ -6764,7 +6742,6 @@ class [[nodiscard]] receive_until_operation
 
  private:
   friend class operation<receive_until_operation, std::string>;
-  friend class resource_operation<receive_until_operation, std::string, buffered_resource, read_side>;
   [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
   [[nodiscard]] errc check() const noexcept {
     return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
@@ -6996,12 +6973,9 @@ class [[nodiscard]] send_file_operation
 
  private:
   friend class detail::operation<send_file_operation, std::uint64_t>;
-  friend class detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
-                                          detail::write_side>;
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<std::uint64_t>& out);
   void left() noexcept {
-    resource_operation::left();
     sent_ = 0;
   }
 
@@ -7180,13 +7154,10 @@ class [[nodiscard]] send_fds_operation
 
  private:
   friend class detail::operation<send_fds_operation, void>;
-  friend class detail::resource_operation<send_fds_operation, void, detail::socket_resource,
-                                          detail::write_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);
   void left() noexcept {
-    resource_operation::left();
     sent_ = 0;
   }
   ssize_t send_first();
@@ -7208,8 +7179,6 @@ class [[nodiscard]] receive_fds_operation
 
  private:
   friend class detail::operation<receive_fds_operation, fd_message>;
-  friend class detail::resource_operation<receive_fds_operation, fd_message, detail::socket_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return max_fds_ == 0 ? errc::invalid_argument : resource_operation::check();
@@ -7475,7 +7444,6 @@ class [[nodiscard]] accept_operation
 
  private:
   friend class detail::operation<accept_operation, Stream>;
-  friend base;
 
   [[nodiscard]] errc check() const noexcept {
     const errc e = base::check();
@@ -7484,7 +7452,6 @@ class [[nodiscard]] accept_operation
   }
   bool attempt(result<Stream>& out);
   void left() noexcept {
-    base::left();
     pause_.cancel();
     if (this->resource_) this->resource_->resume();
   }
@@ -7703,7 +7670,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   serve_operation() = default;
   serve_operation(ref<listener_resource> listener, Handler&& handler, OnError&& on_error,
                   serve_options options)
-      : made_(true) {
+      : operation<serve_operation, void>(true) {
     if (listener)
       state_ = std::make_unique<serving<Stream, Handler, OnError>>(std::move(listener), std::move(handler),
                                                                    std::move(on_error), options);
@@ -7714,7 +7681,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   static constexpr bool attempts_when_awaited = false;
 
   [[nodiscard]] errc check() const noexcept {
-    if (!made_) return errc::invalid_argument;
+    if (!this->made) return errc::invalid_argument;
     return state_ ? state_->check() : errc::closed_resource;
   }
   bool attempt(result<void>& out) {
@@ -7732,7 +7699,6 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   void left() noexcept { state_.reset(); }
 
-  bool made_ = false;
   std::unique_ptr<serving<Stream, Handler, OnError>> state_;
 };
 
@@ -7829,11 +7795,10 @@ class [[nodiscard]] create_unix_listener_operation
   static constexpr const char* name = "create_unix_listener";
   create_unix_listener_operation() = default;
   create_unix_listener_operation(std::string_view path, unix_listener_options options)
-      : path_(path), options_(options) {}
+      : operation(!path.empty()), path_(path), options_(options) {}
 
  private:
   friend class detail::operation<create_unix_listener_operation, unix_listener>;
-  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
   bool attempt(result<unix_listener>& out);
 
   std::string path_;
@@ -7874,7 +7839,6 @@ template <class Stream>
 bool accept_operation<Stream>::attempt(result<Stream>& out) {
   using detail::listener_resource;
   listener_resource& r = *this->resource_;
-  if (!r.open()) return detail::complete(out, this->closed());
   if (r.paused() && pause_.armed()) return false;
   r.resume();
   pause_.cancel();
@@ -7944,12 +7908,11 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   static constexpr const char* name = "getaddrinfo";
   resolve_operation() = default;
   resolve_operation(std::string host, std::uint16_t port, int family)
-      : host_(std::move(host)), port_(port), family_(family), given_(true) {}
+      : operation(true), host_(std::move(host)), port_(port), family_(family) {}
 
  private:
   friend class operation<resolve_operation, std::vector<ip_endpoint>>;
 
-  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<std::vector<ip_endpoint>>& out);
   /// Completes a look-up that needs no query; otherwise returns false.
   bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
@@ -7958,7 +7921,6 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   std::string host_;
   std::uint16_t port_ = 0;
   int family_ = AF_UNSPEC;
-  bool given_ = false;
   helper_call<name_look_up> call_;
 };
 
@@ -8020,17 +7982,15 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
  public:
   static constexpr const char* name = "getnameinfo";
   reverse_operation() = default;
-  explicit reverse_operation(const ip_endpoint& endpoint) : endpoint_(endpoint), given_(true) {}
+  explicit reverse_operation(const ip_endpoint& endpoint) : operation(true), endpoint_(endpoint) {}
 
  private:
   friend class operation<reverse_operation, name_info>;
 
-  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<name_info>& out);
   void left() noexcept { call_ = {}; }
 
   ip_endpoint endpoint_;
-  bool given_ = false;
   helper_call<address_look_up> call_;
 };
 
@@ -8100,7 +8060,7 @@ class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stre
   static constexpr const char* name = "connect";
   connect_attempt() = default;
   connect_attempt(const ip_endpoint& target, const connect_settings& settings)
-      : target_(target), settings_(settings) {}
+      : operation(true), target_(target), settings_(settings) {}
   connect_attempt(connect_attempt&&) = default;
   connect_attempt& operator=(connect_attempt&& other) noexcept {
     left();
@@ -8168,7 +8128,6 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   };
   enum class stage : std::uint8_t { fresh, local_name, name, race };
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tcp_stream>& out);
   bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
   bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
@@ -8186,7 +8145,6 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   int family_ = AF_UNSPEC;
   duration delay_{};
   connect_settings settings_;
-  bool made_ = false;
   stage stage_ = stage::fresh;
   std::unique_ptr<resolve_operation> names_;
   std::vector<ip_endpoint> locals_;
@@ -8205,12 +8163,11 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
  public:
   static constexpr const char* name = "connect";
   connect_unix_operation() = default;
-  explicit connect_unix_operation(std::string_view path) : path_(path) {}
+  explicit connect_unix_operation(std::string_view path) : operation(!path.empty()), path_(path) {}
 
  private:
   friend class operation<connect_unix_operation, unix_stream>;
 
-  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
   bool attempt(result<unix_stream>& out);
   void left() noexcept {
     pause_.cancel();
@@ -8232,20 +8189,18 @@ class [[nodiscard]] create_tcp_listener_operation
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
   explicit create_tcp_listener_operation(const tcp_listener_options& options)
-      : host_(options.local_host), options_(options), made_(true) {}
+      : operation(true), host_(options.local_host), options_(options) {}
 
  private:
   friend class operation<create_tcp_listener_operation, tcp_listener>;
   friend class host_look_up<create_tcp_listener_operation>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tcp_listener>& out);
   void left() noexcept { withdraw_question(); }
   void look_up_ended() { run_now(); }
 
   std::string host_;
   tcp_listener_options options_;
-  bool made_ = false;
 };
 
 }  // namespace detail
@@ -8390,7 +8345,6 @@ class [[nodiscard]] datagram_receive
   friend class operation<datagram_receive, T>;
 
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) return complete(out, this->closed());
     std::string text;
     arrival one;
     const int status = this->resource_->receive_text(text, one);
@@ -8414,11 +8368,9 @@ class [[nodiscard]] datagram_receive_into
 
  private:
   friend class operation<datagram_receive_into, T>;
-  friend base;
 
   [[nodiscard]] errc check() const noexcept { return into_.empty() ? errc::invalid_argument : base::check(); }
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) return complete(out, this->closed());
     const ::iovec part{into_.data(), into_.size()};
     arrival one;
     const int status = this->resource_->receive(std::span(&part, 1), one);
@@ -8447,10 +8399,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
 
  protected:
   friend class operation<Derived, void>;
-  friend base;
 
   bool attempt(result<void>& out) {
-    if (!this->resource_->open()) return complete(out, this->closed());
     if (over_) return complete(out, outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_));
     if (static_cast<Derived*>(this)->transfer(out)) return true;
     keep_loan();
@@ -8464,7 +8414,6 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
     outcome_ = out.error();
   }
   void left() noexcept {
-    base::left();
     over_ = false;
   }
   /// Sets the outcome of a call. Returns false if the send has to wait.
@@ -8803,7 +8752,7 @@ class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_so
   static constexpr const char* name = "create_udp_socket";
   create_udp_socket_operation() = default;
   explicit create_udp_socket_operation(const udp_options& options)
-      : options_(options), local_host_(options.local_host) {}
+      : operation(true), options_(options), local_host_(options.local_host) {}
 
  private:
   friend class operation<create_udp_socket_operation, udp_socket>;
@@ -8826,13 +8775,17 @@ class [[nodiscard]] create_connected_udp_socket_operation
   static constexpr const char* name = "create_connected_udp_socket";
   create_connected_udp_socket_operation() = default;
   create_connected_udp_socket_operation(std::string_view host, std::uint16_t port, const udp_options& options)
-      : options_(options),
+      : operation(true),
+        options_(options),
         local_host_(options.local_host),
         remote_host_(host),
-        remote_{{}, port},
-        made_(true) {}
+        remote_{{}, port} {}
   create_connected_udp_socket_operation(const ip_endpoint& remote, const udp_options& options)
-      : options_(options), local_host_(options.local_host), remote_(remote), made_(true), has_remote_(true) {}
+      : operation(true),
+        options_(options),
+        local_host_(options.local_host),
+        remote_(remote),
+        has_remote_(true) {}
 
  private:
   friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
@@ -8849,7 +8802,6 @@ class [[nodiscard]] create_connected_udp_socket_operation
   std::string remote_host_;
   ip_endpoint remote_;
   std::vector<ip_endpoint> locals_;
-  bool made_ = false;
   bool has_remote_ = false;
   bool local_is_known_ = false;
 };
@@ -9067,8 +9019,6 @@ class [[nodiscard]] receive_batch_operation
 
  private:
   friend class detail::operation<receive_batch_operation, std::size_t>;
-  friend class detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<std::size_t>& out);
@@ -9091,12 +9041,9 @@ class [[nodiscard]] send_batch_operation
 
  private:
   friend class detail::operation<send_batch_operation, std::size_t>;
-  friend class detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
-                                          detail::write_side>;
 
   bool attempt(result<std::size_t>& out);
   void left() noexcept {
-    resource_operation::left();
     restart_ = true;
   }
   const udp_batch* batch_ = nullptr;
@@ -9318,14 +9265,15 @@ class [[nodiscard]] create_unix_datagram_operation
   static constexpr const char* name = "create_unix_datagram_socket";
   create_unix_datagram_operation() = default;
   create_unix_datagram_operation(const std::string_view* remote, const unix_datagram_options& options)
-      : local_(options.local_path), mode_(options.local_mode), made_(true) {
+      : operation<create_unix_datagram_operation, Socket>(true),
+        local_(options.local_path),
+        mode_(options.local_mode) {
     if (remote != nullptr) remote_ = std::string(*remote);
   }
 
  private:
   friend class operation<create_unix_datagram_operation, Socket>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<Socket>& out) {
     if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
       out = Socket::open(remote_, {local_, mode_});
@@ -9338,7 +9286,6 @@ class [[nodiscard]] create_unix_datagram_operation
   std::string remote_;
   std::string local_;
   std::optional<mode_t> mode_;
-  bool made_ = false;
 };
 
 }  // namespace detail
@@ -9457,7 +9404,7 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
  public:
   static constexpr const char* name = "unwrap";
   tls_unwrap_operation() = default;
-  explicit tls_unwrap_operation(ref<tls_resource> r) noexcept : resource_(std::move(r)), made_(true) {}
+  explicit tls_unwrap_operation(ref<tls_resource> r) noexcept : operation(true), resource_(std::move(r)) {}
   tls_unwrap_operation(tls_unwrap_operation&&) = default;
   tls_unwrap_operation& operator=(tls_unwrap_operation&& other) noexcept;
   ~tls_unwrap_operation() { left(); }
@@ -9474,7 +9421,6 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
   [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
 
   ref<tls_resource> resource_;
-  bool made_ = false;
 };
 
 }  // namespace detail
@@ -9573,7 +9519,6 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
   detail::timer patience_;
   bool client_ = false;
   bool standard_compatible_ = true;
-  bool made_ = false;
   bool timed_ = false;
 };
 
@@ -9795,13 +9740,10 @@ class [[nodiscard]] accept_operation<tls_stream>
  private:
   friend class detail::operation<accept_operation, tls_stream>;
 
-  bool attempt(result<tls_stream>& out) {
-    if (resource_->open()) return resource_->next(out);
-    return detail::complete(out, closed());
-  }
-  void left() noexcept {
+  bool attempt(result<tls_stream>& out) { return resource_->next(out); }
+  void leave_place() noexcept {
     const bool waited = resource_ && resource_->waiting(detail::read_side) == this;
-    base::left();
+    base::leave_place();
     if (waited) resource_->withdrawn(detail::read_side);
   }
 };
@@ -15687,7 +15629,7 @@ ANYIO_NET_FN void wait_operation::leave() noexcept {
 }
 
 ANYIO_NET_FN errc wait_operation::enter() {
-  if (const errc e = check(); e != errc::ok || place_) return e;
+  if (place_) return errc::ok;
   if (busy(*core)) return errc::busy_resource;
   join(*core);
   return errc::ok;
@@ -16215,7 +16157,6 @@ ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) 
 }
 
 ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) return complete(out, closed());
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
     if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
@@ -16235,7 +16176,6 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
 }
 
 ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
-  if (!resource_->open()) return fail(closed(), out);
   byte_queue& bytes = resource_->bytes;
   const auto take = [&](std::size_t n) {
     if (n == 0) return;
@@ -16277,7 +16217,6 @@ ANYIO_NET_FN void receive_exactly_operation::put_back() {
 }
 
 ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
-  resource_operation::left();
   if (call_without_throwing([this] { put_back(); })) return;
   filled_ = 0;
   resource_->close();  // no read may continue after the lost bytes
@@ -16294,7 +16233,6 @@ ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
 ANYIO_NET_FN receive_exactly_operation::~receive_exactly_operation() { withdraw(); }
 
 ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) return fail(closed(), out);
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0;; ++reads) {
     const std::string_view content = bytes.view();
@@ -16325,7 +16263,6 @@ ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& ou
 }
 
 ANYIO_NET_FN void receive_until_operation::left() noexcept {
-  resource_operation::left();
   searched_ = 0;
 }
 
@@ -16506,7 +16443,6 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
 }
 
 ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   if (sent_ == 0) {
     if (resource_->exhausted[detail::write_side]) return false;
     const ssize_t n = send_first();
@@ -16530,7 +16466,6 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
 }
 
 ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   if (resource_->exhausted[detail::read_side]) return false;
   detail::loop_core& loop = resource_->core();
   const mutable_buffer room = loop.buffer();
@@ -17074,7 +17009,6 @@ ANYIO_NET_FN errc send_file_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   result<void> outcome;
   const detail::progress p = resource_->send_file(file_, offset_, count_, sent_, outcome);
   again = p == detail::progress::again;
@@ -17307,10 +17241,6 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
 }
 
 ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
   if (!over_) return transfer(out);
   if (outcome_.code() == errc::ok) {
     out = result<void>();
@@ -17330,13 +17260,11 @@ ANYIO_NET_FN void send_operation::started() {
 }
 
 ANYIO_NET_FN void send_operation::left() noexcept {
-  resource_operation::left();
   over_ = false;
   restart_ = true;
 }
 
 ANYIO_NET_FN errc aclose_operation::enter() noexcept {
-  if (!made) return errc::invalid_argument;
   if (!begun_ && resource_ && resource_->open()) start_closing();
   if (begun_) resource_->set_waiting(detail::read_side, this);
   return errc::ok;
@@ -17366,7 +17294,6 @@ ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
 }
 
 ANYIO_NET_FN void aclose_operation::left() noexcept {
-  resource_operation::left();
   abandon();
 }
 
@@ -17472,14 +17399,14 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
 
 ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host, std::uint16_t port,
                                                           const tcp_connect_options& options)
-    : host_(host),
+    : operation(true),
+      host_(host),
       local_host_(options.local_host),
       port_(port),
       local_port_(options.local_port),
       family_(options.family),
       delay_(options.happy_eyeballs_delay),
-      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
-      made_(true) {
+      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data} {
   // An address in text needs no look-up and no memory for one; the look-up rejects one of another family.
   const result<ip_address> address = ip_address::parse(host);
   if (address && (family_ == AF_UNSPEC || family_ == family_of(*address)))
@@ -17503,7 +17430,6 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
   family_ = other.family_;
   delay_ = other.delay_;
   settings_ = other.settings_;
-  made_ = other.made_;
   return *this;
 }
 
@@ -18263,7 +18189,7 @@ inline bool is_ip_family(int family) noexcept {
 
 ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
   const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
-  return enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+  return made && enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
 }
 
 ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) {
@@ -18287,7 +18213,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
 }
 
 ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
-  return made_ && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+  return made && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
 }
 
 ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {
@@ -18686,7 +18612,6 @@ ANYIO_NET_FN errc receive_batch_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   const int status = detail::batch_source::of(*resource_).receive_batch(*resource_, *batch_);
   if (status == -EAGAIN) return false;
   if (status < 0) return detail::complete(out, resource_->failure(status, name));
@@ -18694,7 +18619,6 @@ ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
 }
 
 ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   if (std::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;
@@ -19002,7 +18926,8 @@ ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host,
                                                           std::shared_ptr<tls_context> context,
                                                           const tls_options& options,
                                                           const tcp_connect_options& tcp_options)
-    : connecting_(host, port, tcp_options),
+    : operation(true),
+      connecting_(host, port, tcp_options),
       context_(std::move(context)),
       server_name_(options.server_name.empty() ? host : options.server_name),
       options_(options) {}
@@ -19153,7 +19078,7 @@ namespace detail {
 // --- unwrapping as an operation
 
 ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
-  if (!made_) return errc::invalid_argument;
+  if (!made) return errc::invalid_argument;
   if (!resource_ || !resource_->open()) return errc::closed_resource;
   for (const side s : {read_side, write_side})
     if (resource_->waiting(s) != nullptr && resource_->waiting(s) != this) return errc::busy_resource;
@@ -19161,11 +19086,9 @@ ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN errc tls_unwrap_operation::enter() noexcept {
-  const errc e = check();
-  if (e != errc::ok) return e;
   resource_->set_waiting(read_side, this);
   resource_->set_waiting(write_side, this);
-  return e;
+  return errc::ok;
 }
 
 ANYIO_NET_FN bool tls_unwrap_operation::attempt(result<tls_unwrapped>& out) {
@@ -19197,7 +19120,6 @@ ANYIO_NET_FN tls_unwrap_operation& tls_unwrap_operation::operator=(tls_unwrap_op
   left();
   operation::operator=(std::move(other));
   resource_ = std::move(other.resource_);
-  made_ = other.made_;
   return *this;
 }
 
@@ -19208,13 +19130,13 @@ ANYIO_NET_FN tls_unwrap_operation& tls_unwrap_operation::operator=(tls_unwrap_op
 ANYIO_NET_FN tls_wrap_operation::tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
                                                     std::shared_ptr<tls_context> context,
                                                     const tls_options& options)
-    : transport_(std::move(transport)),
+    : operation(true),
+      transport_(std::move(transport)),
       context_(std::move(context)),
       server_name_(options.server_name),
       limit_(detail::to_duration(options.handshake_timeout)),
       client_(client),
-      standard_compatible_(options.standard_compatible),
-      made_(true) {}
+      standard_compatible_(options.standard_compatible) {}
 
 ANYIO_NET_FN tls_wrap_operation& tls_wrap_operation::operator=(tls_wrap_operation&& other) noexcept {
   if (this == &other) return *this;
@@ -19228,13 +19150,12 @@ ANYIO_NET_FN tls_wrap_operation& tls_wrap_operation::operator=(tls_wrap_operatio
   limit_ = other.limit_;
   client_ = other.client_;
   standard_compatible_ = other.standard_compatible_;
-  made_ = other.made_;
   timed_ = other.timed_;
   return *this;
 }
 
 ANYIO_NET_FN errc tls_wrap_operation::check() const noexcept {
-  if (!made_ || context_ == nullptr) return errc::invalid_argument;
+  if (!made || context_ == nullptr) return errc::invalid_argument;
   if (resource_) return resource_->open() ? errc::ok : errc::closed_resource;
   if (transport_ == nullptr || !*transport_) return errc::closed_resource;
   const auto& inner = *detail::stream_access::resource_of(*transport_);
@@ -19244,9 +19165,8 @@ ANYIO_NET_FN errc tls_wrap_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN errc tls_wrap_operation::enter() noexcept {
-  const errc e = check();
-  if (e == errc::ok) take_places();
-  return e;
+  take_places();
+  return errc::ok;
 }
 
 ANYIO_NET_FN detail::loop_core& tls_wrap_operation::home() const {
@@ -19310,7 +19230,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
 /// A handshake that did not complete closes the transport.
 ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
   patience_.cancel();
-  made_ = timed_ = false;
+  made = timed_ = false;
   if (resource_) {
     const detail::ref<detail::tls_resource> failed = std::move(resource_);
     failed->set_waiting(detail::read_side, nullptr);

@@ -54,7 +54,7 @@ class [[nodiscard]] connect_attempt : public operation<connect_attempt, tcp_stre
   static constexpr const char* name = "connect";
   connect_attempt() = default;
   connect_attempt(const ip_endpoint& target, const connect_settings& settings)
-      : target_(target), settings_(settings) {}
+      : operation(true), target_(target), settings_(settings) {}
   connect_attempt(connect_attempt&&) = default;
   connect_attempt& operator=(connect_attempt&& other) noexcept {
     left();
@@ -122,7 +122,6 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   };
   enum class stage : std::uint8_t { fresh, local_name, name, race };
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tcp_stream>& out);
   bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
   bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
@@ -140,7 +139,6 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   int family_ = AF_UNSPEC;
   duration delay_{};
   connect_settings settings_;
-  bool made_ = false;
   stage stage_ = stage::fresh;
   std::unique_ptr<resolve_operation> names_;
   std::vector<ip_endpoint> locals_;
@@ -159,12 +157,11 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
  public:
   static constexpr const char* name = "connect";
   connect_unix_operation() = default;
-  explicit connect_unix_operation(std::string_view path) : path_(path) {}
+  explicit connect_unix_operation(std::string_view path) : operation(!path.empty()), path_(path) {}
 
  private:
   friend class operation<connect_unix_operation, unix_stream>;
 
-  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
   bool attempt(result<unix_stream>& out);
   void left() noexcept {
     pause_.cancel();
@@ -186,20 +183,18 @@ class [[nodiscard]] create_tcp_listener_operation
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
   explicit create_tcp_listener_operation(const tcp_listener_options& options)
-      : host_(options.local_host), options_(options), made_(true) {}
+      : operation(true), host_(options.local_host), options_(options) {}
 
  private:
   friend class operation<create_tcp_listener_operation, tcp_listener>;
   friend class host_look_up<create_tcp_listener_operation>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tcp_listener>& out);
   void left() noexcept { withdraw_question(); }
   void look_up_ended() { run_now(); }
 
   std::string host_;
   tcp_listener_options options_;
-  bool made_ = false;
 };
 
 }  // namespace detail

@@ -85,14 +85,14 @@ ANYIO_NET_FN bool connect_attempt::finish_connect(result<tcp_stream>& out) {
 
 ANYIO_NET_FN connect_tcp_operation::connect_tcp_operation(std::string_view host, std::uint16_t port,
                                                           const tcp_connect_options& options)
-    : host_(host),
+    : operation(true),
+      host_(host),
       local_host_(options.local_host),
       port_(port),
       local_port_(options.local_port),
       family_(options.family),
       delay_(options.happy_eyeballs_delay),
-      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data},
-      made_(true) {
+      settings_{std::nullopt, options.no_delay, options.prepare, options.prepare_data} {
   // An address in text needs no look-up and no memory for one; the look-up rejects one of another family.
   const result<ip_address> address = ip_address::parse(host);
   if (address && (family_ == AF_UNSPEC || family_ == family_of(*address)))
@@ -116,7 +116,6 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
   family_ = other.family_;
   delay_ = other.delay_;
   settings_ = other.settings_;
-  made_ = other.made_;
   return *this;
 }
 

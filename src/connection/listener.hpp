@@ -145,7 +145,6 @@ class [[nodiscard]] accept_operation
 
  private:
   friend class detail::operation<accept_operation, Stream>;
-  friend base;
 
   [[nodiscard]] errc check() const noexcept {
     const errc e = base::check();
@@ -154,7 +153,6 @@ class [[nodiscard]] accept_operation
   }
   bool attempt(result<Stream>& out);
   void left() noexcept {
-    base::left();
     pause_.cancel();
     if (this->resource_) this->resource_->resume();
   }
@@ -373,7 +371,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   serve_operation() = default;
   serve_operation(ref<listener_resource> listener, Handler&& handler, OnError&& on_error,
                   serve_options options)
-      : made_(true) {
+      : operation<serve_operation, void>(true) {
     if (listener)
       state_ = std::make_unique<serving<Stream, Handler, OnError>>(std::move(listener), std::move(handler),
                                                                    std::move(on_error), options);
@@ -384,7 +382,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   static constexpr bool attempts_when_awaited = false;
 
   [[nodiscard]] errc check() const noexcept {
-    if (!made_) return errc::invalid_argument;
+    if (!this->made) return errc::invalid_argument;
     return state_ ? state_->check() : errc::closed_resource;
   }
   bool attempt(result<void>& out) {
@@ -402,7 +400,6 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   void left() noexcept { state_.reset(); }
 
-  bool made_ = false;
   std::unique_ptr<serving<Stream, Handler, OnError>> state_;
 };
 
@@ -499,11 +496,10 @@ class [[nodiscard]] create_unix_listener_operation
   static constexpr const char* name = "create_unix_listener";
   create_unix_listener_operation() = default;
   create_unix_listener_operation(std::string_view path, unix_listener_options options)
-      : path_(path), options_(options) {}
+      : operation(!path.empty()), path_(path), options_(options) {}
 
  private:
   friend class detail::operation<create_unix_listener_operation, unix_listener>;
-  [[nodiscard]] errc check() const noexcept { return path_.empty() ? errc::invalid_argument : errc::ok; }
   bool attempt(result<unix_listener>& out);
 
   std::string path_;
@@ -544,7 +540,6 @@ template <class Stream>
 bool accept_operation<Stream>::attempt(result<Stream>& out) {
   using detail::listener_resource;
   listener_resource& r = *this->resource_;
-  if (!r.open()) return detail::complete(out, this->closed());
   if (r.paused() && pause_.armed()) return false;
   r.resume();
   pause_.cancel();

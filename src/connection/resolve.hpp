@@ -57,12 +57,11 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   static constexpr const char* name = "getaddrinfo";
   resolve_operation() = default;
   resolve_operation(std::string host, std::uint16_t port, int family)
-      : host_(std::move(host)), port_(port), family_(family), given_(true) {}
+      : operation(true), host_(std::move(host)), port_(port), family_(family) {}
 
  private:
   friend class operation<resolve_operation, std::vector<ip_endpoint>>;
 
-  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<std::vector<ip_endpoint>>& out);
   /// Completes a look-up that needs no query; otherwise returns false.
   bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
@@ -71,7 +70,6 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   std::string host_;
   std::uint16_t port_ = 0;
   int family_ = AF_UNSPEC;
-  bool given_ = false;
   helper_call<name_look_up> call_;
 };
 
@@ -133,17 +131,15 @@ class [[nodiscard]] reverse_operation : public operation<reverse_operation, name
  public:
   static constexpr const char* name = "getnameinfo";
   reverse_operation() = default;
-  explicit reverse_operation(const ip_endpoint& endpoint) : endpoint_(endpoint), given_(true) {}
+  explicit reverse_operation(const ip_endpoint& endpoint) : operation(true), endpoint_(endpoint) {}
 
  private:
   friend class operation<reverse_operation, name_info>;
 
-  [[nodiscard]] errc check() const noexcept { return given_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<name_info>& out);
   void left() noexcept { call_ = {}; }
 
   ip_endpoint endpoint_;
-  bool given_ = false;
   helper_call<address_look_up> call_;
 };
 

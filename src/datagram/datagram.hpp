@@ -98,7 +98,6 @@ class [[nodiscard]] datagram_receive
   friend class operation<datagram_receive, T>;
 
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) return complete(out, this->closed());
     std::string text;
     arrival one;
     const int status = this->resource_->receive_text(text, one);
@@ -122,11 +121,9 @@ class [[nodiscard]] datagram_receive_into
 
  private:
   friend class operation<datagram_receive_into, T>;
-  friend base;
 
   [[nodiscard]] errc check() const noexcept { return into_.empty() ? errc::invalid_argument : base::check(); }
   bool attempt(result<T>& out) {
-    if (!this->resource_->open()) return complete(out, this->closed());
     const ::iovec part{into_.data(), into_.size()};
     arrival one;
     const int status = this->resource_->receive(std::span(&part, 1), one);
@@ -155,10 +152,8 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
 
  protected:
   friend class operation<Derived, void>;
-  friend base;
 
   bool attempt(result<void>& out) {
-    if (!this->resource_->open()) return complete(out, this->closed());
     if (over_) return complete(out, outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_));
     if (static_cast<Derived*>(this)->transfer(out)) return true;
     keep_loan();
@@ -172,7 +167,6 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
     outcome_ = out.error();
   }
   void left() noexcept {
-    base::left();
     over_ = false;
   }
   /// Sets the outcome of a call. Returns false if the send has to wait.

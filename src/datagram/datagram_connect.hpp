@@ -28,7 +28,7 @@ class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_so
   static constexpr const char* name = "create_udp_socket";
   create_udp_socket_operation() = default;
   explicit create_udp_socket_operation(const udp_options& options)
-      : options_(options), local_host_(options.local_host) {}
+      : operation(true), options_(options), local_host_(options.local_host) {}
 
  private:
   friend class operation<create_udp_socket_operation, udp_socket>;
@@ -51,13 +51,17 @@ class [[nodiscard]] create_connected_udp_socket_operation
   static constexpr const char* name = "create_connected_udp_socket";
   create_connected_udp_socket_operation() = default;
   create_connected_udp_socket_operation(std::string_view host, std::uint16_t port, const udp_options& options)
-      : options_(options),
+      : operation(true),
+        options_(options),
         local_host_(options.local_host),
         remote_host_(host),
-        remote_{{}, port},
-        made_(true) {}
+        remote_{{}, port} {}
   create_connected_udp_socket_operation(const ip_endpoint& remote, const udp_options& options)
-      : options_(options), local_host_(options.local_host), remote_(remote), made_(true), has_remote_(true) {}
+      : operation(true),
+        options_(options),
+        local_host_(options.local_host),
+        remote_(remote),
+        has_remote_(true) {}
 
  private:
   friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
@@ -74,7 +78,6 @@ class [[nodiscard]] create_connected_udp_socket_operation
   std::string remote_host_;
   ip_endpoint remote_;
   std::vector<ip_endpoint> locals_;
-  bool made_ = false;
   bool has_remote_ = false;
   bool local_is_known_ = false;
 };

@@ -16,7 +16,7 @@ inline bool is_ip_family(int family) noexcept {
 
 ANYIO_NET_FN errc create_udp_socket_operation::check() const noexcept {
   const bool enough = options_.family != AF_UNSPEC || !local_host_.empty();
-  return enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+  return made && enough && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
 }
 
 ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) {
@@ -40,7 +40,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
 }
 
 ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept {
-  return made_ && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
+  return made && is_ip_family(options_.family) ? errc::ok : errc::invalid_argument;
 }
 
 ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {

@@ -162,8 +162,6 @@ class [[nodiscard]] receive_batch_operation
 
  private:
   friend class detail::operation<receive_batch_operation, std::size_t>;
-  friend class detail::resource_operation<receive_batch_operation, std::size_t, detail::datagram_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<std::size_t>& out);
@@ -186,12 +184,9 @@ class [[nodiscard]] send_batch_operation
 
  private:
   friend class detail::operation<send_batch_operation, std::size_t>;
-  friend class detail::resource_operation<send_batch_operation, std::size_t, detail::datagram_resource,
-                                          detail::write_side>;
 
   bool attempt(result<std::size_t>& out);
   void left() noexcept {
-    resource_operation::left();
     restart_ = true;
   }
   const udp_batch* batch_ = nullptr;

@@ -335,7 +335,6 @@ ANYIO_NET_FN errc receive_batch_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   const int status = detail::batch_source::of(*resource_).receive_batch(*resource_, *batch_);
   if (status == -EAGAIN) return false;
   if (status < 0) return detail::complete(out, resource_->failure(status, name));
@@ -343,7 +342,6 @@ ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
 }
 
 ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   if (std::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;

@@ -217,14 +217,15 @@ class [[nodiscard]] create_unix_datagram_operation
   static constexpr const char* name = "create_unix_datagram_socket";
   create_unix_datagram_operation() = default;
   create_unix_datagram_operation(const std::string_view* remote, const unix_datagram_options& options)
-      : local_(options.local_path), mode_(options.local_mode), made_(true) {
+      : operation<create_unix_datagram_operation, Socket>(true),
+        local_(options.local_path),
+        mode_(options.local_mode) {
     if (remote != nullptr) remote_ = std::string(*remote);
   }
 
  private:
   friend class operation<create_unix_datagram_operation, Socket>;
 
-  [[nodiscard]] errc check() const noexcept { return made_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<Socket>& out) {
     if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
       out = Socket::open(remote_, {local_, mode_});
@@ -237,7 +238,6 @@ class [[nodiscard]] create_unix_datagram_operation
   std::string remote_;
   std::string local_;
   std::optional<mode_t> mode_;
-  bool made_ = false;
 };
 
 }  // namespace detail

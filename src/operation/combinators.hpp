@@ -335,13 +335,15 @@ class [[nodiscard]] when_all_tasks_operation
   static constexpr const char* name = "when_all";
   when_all_tasks_operation() = default;
   explicit when_all_tasks_operation(std::vector<task<T>>&& tasks)
-      : tasks_(std::move(tasks)), values_(tasks_.size()), left_over_(tasks_.size()), usable_(true) {}
+      : operation<when_all_tasks_operation, value>(true),
+        tasks_(std::move(tasks)),
+        values_(tasks_.size()),
+        left_over_(tasks_.size()) {}
 
  private:
   friend class operation<when_all_tasks_operation, value>;
   static constexpr bool has_parts = true;
 
-  [[nodiscard]] errc check() const noexcept { return usable_ ? errc::ok : errc::invalid_argument; }
   struct done {
     using internal = void;
     when_all_tasks_operation* parent;
@@ -367,7 +369,7 @@ class [[nodiscard]] when_all_tasks_operation
     for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i].start(done{this, i});
   }
   void left() noexcept {
-    usable_ = false;
+    this->made = false;
     tasks_.clear();
     values_.clear();
   }
@@ -388,7 +390,6 @@ class [[nodiscard]] when_all_tasks_operation
   std::vector<task<T>> tasks_;
   std::vector<std::optional<not_void<T>>> values_;
   std::size_t left_over_ = 0;
-  bool usable_ = false;
   bool begun_ = false;
   result<value>* failure_ = nullptr;
 };

@@ -54,7 +54,7 @@ class [[nodiscard]] wait_operation : public detail::operation<wait_operation, vo
  public:
   static constexpr const char* name = "wait";
   wait_operation() = default;
-  wait_operation(int fd, detail::side s) noexcept : fd_(fd), side_(s) {}
+  wait_operation(int fd, detail::side s) noexcept : operation(fd >= 0), fd_(fd), side_(s) {}
   wait_operation(wait_operation&& other) noexcept = default;
   wait_operation& operator=(wait_operation&& other) noexcept;
   ~wait_operation() { leave(); }
@@ -65,7 +65,6 @@ class [[nodiscard]] wait_operation : public detail::operation<wait_operation, vo
   [[nodiscard]] const char* operation_name() const noexcept {
     return side_ == detail::read_side ? "wait_readable" : "wait_writable";
   }
-  [[nodiscard]] errc check() const noexcept { return fd_ < 0 ? errc::invalid_argument : errc::ok; }
   [[nodiscard]] errc enter();
   bool attempt(result<void>& out);
   void left() noexcept { leave(); }

@@ -76,7 +76,7 @@ ANYIO_NET_FN void wait_operation::leave() noexcept {
 }
 
 ANYIO_NET_FN errc wait_operation::enter() {
-  if (const errc e = check(); e != errc::ok || place_) return e;
+  if (place_) return errc::ok;
   if (busy(*core)) return errc::busy_resource;
   join(*core);
   return errc::ok;

@@ -9,11 +9,12 @@
 //   static constexpr const char* name     for errors and dumps
 //   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
 //   loop_core& home()                     the loop that runs it
-//   errc check()                          an error that is known before any attempt
-//   errc enter()                          an error when it begins to wait; else registers it as the waiter
+//   errc check()                          an error that is known before any attempt; else `made` says whether
+//                                         the operation was more than declared
+//   errc enter()                          it begins to wait, after `check`: registers it as the waiter
 //   bool in_vain()                        no attempt can succeed before something queues this node
 //   void started()                        it began without an attempt by the caller: keep bytes on loan
-//   void left()                           it has an outcome or was withdrawn: it is no longer the waiter
+//   void left()                           it has an outcome or was withdrawn; the base has left its place
 //   void withdrawn()                      it was withdrawn; called after `left`
 //   void refresh()                        the next attempt must ask the kernel
 //   int descriptor()                      for dumps
@@ -179,6 +180,7 @@ class operation : public node, public operation_tag {
   using value_type = T;
 
   operation() = default;
+  explicit operation(bool usable) noexcept { made = usable; }
   operation(operation&&) noexcept = default;
   operation& operator=(operation&& other) noexcept {
     forget_awaiter();
@@ -248,7 +250,7 @@ class operation : public node, public operation_tag {
         attempted |= try_now;
         return false;
       }
-      self().left();  // as after a wait, so that it may be used again
+      leave();  // as after a wait, so that it may be used again
     }
     if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
     finished = true;  // await_suspend raises the error
@@ -280,7 +282,7 @@ class operation : public node, public operation_tag {
       return true;
     }
     if (self().home().blocked() || !attempt_by_caller(out)) return false;
-    self().left();
+    leave();
     return true;
   }
   /// Who waits for it, null if nobody does.
@@ -299,7 +301,7 @@ class operation : public node, public operation_tag {
       out = error(early, 0, self().operation_name());
       return true;
     }
-    return self().attempt(out);
+    return make_attempt(out);
   }
 
  protected:
@@ -310,11 +312,13 @@ class operation : public node, public operation_tag {
 
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
   [[nodiscard]] loop_core& home() const { return loop_core::current(); }
-  [[nodiscard]] errc check() const noexcept { return errc::ok; }
-  [[nodiscard]] errc enter() { return self().check(); }
+  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() { return errc::ok; }
   [[nodiscard]] bool in_vain() const noexcept { return false; }
   void started() {}
   void left() noexcept {}
+  void leave_place() noexcept {}
+  [[nodiscard]] bool is_refused() const noexcept { return false; }  // because its resource is closed
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
@@ -356,7 +360,8 @@ class operation : public node, public operation_tag {
     begin(on, f);
     if (on.blocked() && is_stranded(*this)) [[unlikely]]
       return;
-    early = self().enter();
+    early = self().check();
+    if (early == errc::ok) early = self().enter();
   }
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
@@ -374,9 +379,18 @@ class operation : public node, public operation_tag {
   void forget_awaiter() noexcept {
     if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
   }
-  void become_idle() noexcept {
+  void leave() noexcept {
+    self().leave_place();
     self().left();
+  }
+  void become_idle() noexcept {
+    leave();
     retire();
+  }
+  bool make_attempt(result<T>& out) {
+    if (!self().is_refused()) return self().attempt(out);
+    out = error(errc::closed_resource, 0, self().operation_name());
+    return true;
   }
   /// One attempt by the loop. False: the operation is still pending.
   bool poll(result<T>& out) {
@@ -404,13 +418,13 @@ class operation : public node, public operation_tag {
   bool attempt_by_caller(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      return self().attempt(out);
+      return make_attempt(out);
     } catch (...) {
-      self().left();
+      leave();
       throw;
     }
 #else
-    return self().attempt(out);
+    return make_attempt(out);
 #endif
   }
 
@@ -418,13 +432,13 @@ class operation : public node, public operation_tag {
   bool try_attempt(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      return self().attempt(out);
+      return make_attempt(out);
     } catch (...) {
       out = result_access::foreign<T>(std::current_exception());
       return true;
     }
 #else
-    return self().attempt(out);
+    return make_attempt(out);
 #endif
   }
 
@@ -517,16 +531,17 @@ class resource_operation : public operation<Derived, T> {
  public:
   resource_operation() = default;
   /// Without a resource, as for a closed stream, the operation fails with `closed_resource`.
-  explicit resource_operation(ref<Resource> r) noexcept : resource_(std::move(r)) { this->made = true; }
+  explicit resource_operation(ref<Resource> r) noexcept
+      : operation<Derived, T>(true), resource_(std::move(r)) {}
   resource_operation(resource_operation&& other) noexcept = default;
   resource_operation& operator=(resource_operation&& other) noexcept {
     if (this == &other) return *this;
-    leave();
+    leave_for_good();
     operation<Derived, T>::operator=(std::move(other));
     resource_ = std::move(other.resource_);
     return *this;
   }
-  ~resource_operation() { leave(); }
+  ~resource_operation() { leave_for_good(); }
 
  protected:
   friend class operation<Derived, T>;
@@ -538,13 +553,13 @@ class resource_operation : public operation<Derived, T> {
                                                                                    : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
-    const errc e = static_cast<Derived*>(this)->check();
-    if (e == errc::ok) resource_->set_waiting(Side, this);
-    return e;
+    resource_->set_waiting(Side, this);
+    return errc::ok;
   }
-  void left() noexcept {
+  void leave_place() noexcept {
     if (waits()) resource_->set_waiting(Side, nullptr);
   }
+  [[nodiscard]] bool is_refused() const noexcept { return !resource_->open(); }
   void withdrawn() noexcept {
     if (resource_) resource_->withdrawn(Side);
   }
@@ -555,13 +570,12 @@ class resource_operation : public operation<Derived, T> {
     if (resource_) resource_->exhausted[Side] = false;
   }
   [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-  [[nodiscard]] error closed() const noexcept { return error(errc::closed_resource, 0, Derived::name); }
 
   ref<Resource> resource_;
 
  private:
   [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
-  void leave() noexcept {
+  void leave_for_good() noexcept {
     if (!waits()) return;
     resource_->set_waiting(Side, nullptr);
     resource_->withdrawn(Side);
@@ -574,7 +588,8 @@ class [[nodiscard]] result_operation : public operation<result_operation<T>, T> 
  public:
   static constexpr const char* name = "raise";
   result_operation() = default;
-  explicit result_operation(result<T>&& r) : result_(std::move(r)) {}
+  explicit result_operation(result<T>&& r)
+      : operation<result_operation, T>(true), result_(std::move(r)) {}
 
  private:
   friend class operation<result_operation, T>;

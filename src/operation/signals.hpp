@@ -55,10 +55,6 @@ class [[nodiscard]] receive_signal_operation
   friend class operation<receive_signal_operation, int>;
 
   bool attempt(result<int>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     const int number = resource_->take();
     if (number != 0) out = number;
     return number != 0;

@@ -13,18 +13,14 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
  public:
   static constexpr const char* name = "sleep";
   sleep_operation() = default;
-  explicit sleep_operation(duration d) : amount_(d), kind_(kind::amount) {}
-  explicit sleep_operation(time_point deadline) : deadline_(deadline), kind_(kind::deadline) {}
+  explicit sleep_operation(duration d) : operation(true), amount_(d) {}
+  explicit sleep_operation(time_point deadline) : operation(true), deadline_(deadline), until_(true) {}
 
  private:
   friend class detail::operation<sleep_operation, void>;
   // Completes from the loop: even a sleep of zero duration lets other tasks run.
   static constexpr bool attempts_when_awaited = false;
-  enum class kind : std::uint8_t { none, amount, deadline };
 
-  [[nodiscard]] errc check() const noexcept {
-    return kind_ == kind::none ? errc::invalid_argument : errc::ok;
-  }
   bool attempt(result<void>& out) {
     started();
     if (timer_.armed() || deadline_ == time_point::max()) return false;
@@ -35,7 +31,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
     if (std::exchange(begun_, true)) return;
     detail::loop_core& loop = detail::loop_core::current();
     const time_point time = loop.now();
-    if (kind_ == kind::amount) deadline_ = detail::add(time, amount_);
+    if (!until_) deadline_ = detail::add(time, amount_);
     if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
   }
   void left() noexcept {
@@ -45,7 +41,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 
   duration amount_{};
   time_point deadline_{};
-  kind kind_ = kind::none;
+  bool until_ = false;
   bool begun_ = false;
   detail::timer timer_;
 };

@@ -123,20 +123,19 @@ class [[nodiscard]] event_operation : public detail::operation<event_operation, 
  public:
   static constexpr const char* name = "wait";
   event_operation() = default;
-  explicit event_operation(event& e) : event_(&e) {}
+  explicit event_operation(event& e) : operation(true), event_(&e) {}
 
  private:
   friend class event;
   friend class detail::operation<event_operation, void>;
 
-  [[nodiscard]] errc check() const noexcept { return event_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (event_) event_->waiting_.join(place_, *this);
-    return check();
+    event_->waiting_.join(place_, *this);
+    return errc::ok;
   }
   bool attempt(result<void>& out) {
     if (pending() && place_.ended()) {
-      event_ = nullptr;
+      made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -216,7 +215,7 @@ class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acqu
  public:
   static constexpr const char* name = "acquire";
   acquire_operation() = default;
-  explicit acquire_operation(semaphore& s) : semaphore_(&s) {}
+  explicit acquire_operation(semaphore& s) : operation(true), semaphore_(&s) {}
   acquire_operation(acquire_operation&&) = default;
   acquire_operation& operator=(acquire_operation&& other) noexcept {
     withdraw();
@@ -229,14 +228,13 @@ class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acqu
  private:
   friend class detail::operation<acquire_operation, permit>;
 
-  [[nodiscard]] errc check() const noexcept { return semaphore_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (semaphore_) semaphore_->waiting_.join(place_, *this);
-    return check();
+    semaphore_->waiting_.join(place_, *this);
+    return errc::ok;
   }
   bool attempt(result<permit>& out) {
     if (pending() && place_.ended()) {
-      semaphore_ = nullptr;
+      made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -345,7 +343,8 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
  public:
   static constexpr const char* name = "send";
   send_operation() = default;
-  send_operation(channel& c, T&& value) : channel_(&c), value_(std::move(value)) {}
+  send_operation(channel& c, T&& value)
+      : detail::operation<send_operation, void>(true), channel_(&c), value_(std::move(value)) {}
   send_operation(send_operation&&) noexcept = default;
   send_operation& operator=(send_operation&& other) noexcept {
     this->withdraw();
@@ -362,16 +361,13 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
   friend class detail::operation<send_operation, void>;
 
   [[nodiscard]] errc check() const noexcept {
-    if (channel_ == nullptr || !value_) return errc::invalid_argument;
+    if (!this->made || !value_) return errc::invalid_argument;
     return channel_->closed_ ? errc::closed_resource : errc::ok;
   }
   [[nodiscard]] errc enter() {
-    const errc e = check();
-    if (e == errc::ok) {
-      channel_->senders_.join(place_, *this);
-      if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
-    }
-    return e;
+    channel_->senders_.join(place_, *this);
+    if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
+    return errc::ok;
   }
   bool attempt(result<void>& out) {
     if (this->pending() && place_.now == detail::wait_place::state::released) {
@@ -379,7 +375,7 @@ class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_o
       return true;
     }
     if (this->pending() && place_.ended()) {
-      channel_ = nullptr;
+      this->made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }
@@ -411,7 +407,7 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
  public:
   static constexpr const char* name = "receive";
   receive_operation() = default;
-  explicit receive_operation(channel& c) : channel_(&c) {}
+  explicit receive_operation(channel& c) : detail::operation<receive_operation, T>(true), channel_(&c) {}
   receive_operation(receive_operation&&) noexcept = default;
   receive_operation& operator=(receive_operation&& other) noexcept {
     this->withdraw();
@@ -425,17 +421,14 @@ class [[nodiscard]] channel<T>::receive_operation : public detail::operation<rec
   friend class channel;
   friend class detail::operation<receive_operation, T>;
 
-  [[nodiscard]] errc check() const noexcept { return channel_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (channel_) {
-      channel_->receivers_.join(place_, *this);
-      channel_->senders_.wake_first();
-    }
-    return check();
+    channel_->receivers_.join(place_, *this);
+    channel_->senders_.wake_first();
+    return errc::ok;
   }
   bool attempt(result<T>& out) {
     if (this->pending() && place_.ended()) {
-      channel_ = nullptr;
+      this->made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }

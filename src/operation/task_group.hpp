@@ -258,23 +258,22 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
  public:
   static constexpr const char* name = "join";
   join_operation() = default;
-  explicit join_operation(task_group& g) : group_(&g) {}
+  explicit join_operation(task_group& g) : operation(true), group_(&g) {}
 
  private:
   friend class detail::operation<join_operation, void>;
 
   [[nodiscard]] detail::loop_core& home() const {
-    const bool waits = group_ != nullptr && group_->size_ != 0 && !place_.ended();
+    const bool waits = made && group_->size_ != 0 && !place_.ended();
     return waits && group_->loop_->alive() ? *group_->loop_ : detail::loop_core::current();
   }
-  [[nodiscard]] errc check() const noexcept { return group_ ? errc::ok : errc::invalid_argument; }
   [[nodiscard]] errc enter() {
-    if (group_) group_->joining_.join(place_, *this);
-    return check();
+    group_->joining_.join(place_, *this);
+    return errc::ok;
   }
   bool attempt(result<void>& out) {
     if (place_.ended()) {
-      group_ = nullptr;
+      made = false;
       out = error(errc::closed_resource, 0, name);
       return true;
     }

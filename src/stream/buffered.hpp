@@ -118,7 +118,6 @@ class [[nodiscard]] receive_until_operation
 
  private:
   friend class operation<receive_until_operation, std::string>;
-  friend class resource_operation<receive_until_operation, std::string, buffered_resource, read_side>;
   [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
   [[nodiscard]] errc check() const noexcept {
     return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();

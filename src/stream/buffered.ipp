@@ -131,7 +131,6 @@ ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) 
 }
 
 ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) return complete(out, closed());
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0; bytes.size() < size_; ++reads) {
     if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
@@ -151,7 +150,6 @@ ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>&
 }
 
 ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
-  if (!resource_->open()) return fail(closed(), out);
   byte_queue& bytes = resource_->bytes;
   const auto take = [&](std::size_t n) {
     if (n == 0) return;
@@ -193,7 +191,6 @@ ANYIO_NET_FN void receive_exactly_operation::put_back() {
 }
 
 ANYIO_NET_FN void receive_exactly_operation::left() noexcept {
-  resource_operation::left();
   if (call_without_throwing([this] { put_back(); })) return;
   filled_ = 0;
   resource_->close();  // no read may continue after the lost bytes
@@ -210,7 +207,6 @@ ANYIO_NET_FN receive_exactly_operation& receive_exactly_operation::operator=(
 ANYIO_NET_FN receive_exactly_operation::~receive_exactly_operation() { withdraw(); }
 
 ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
-  if (!resource_->open()) return fail(closed(), out);
   byte_queue& bytes = resource_->bytes;
   for (int reads = 0;; ++reads) {
     const std::string_view content = bytes.view();
@@ -241,7 +237,6 @@ ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& ou
 }
 
 ANYIO_NET_FN void receive_until_operation::left() noexcept {
-  resource_operation::left();
   searched_ = 0;
 }
 

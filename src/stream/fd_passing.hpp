@@ -45,13 +45,10 @@ class [[nodiscard]] send_fds_operation
 
  private:
   friend class detail::operation<send_fds_operation, void>;
-  friend class detail::resource_operation<send_fds_operation, void, detail::socket_resource,
-                                          detail::write_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);
   void left() noexcept {
-    resource_operation::left();
     sent_ = 0;
   }
   ssize_t send_first();
@@ -73,8 +70,6 @@ class [[nodiscard]] receive_fds_operation
 
  private:
   friend class detail::operation<receive_fds_operation, fd_message>;
-  friend class detail::resource_operation<receive_fds_operation, fd_message, detail::socket_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return max_fds_ == 0 ? errc::invalid_argument : resource_operation::check();

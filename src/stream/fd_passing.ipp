@@ -112,7 +112,6 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
 }
 
 ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   if (sent_ == 0) {
     if (resource_->exhausted[detail::write_side]) return false;
     const ssize_t n = send_first();
@@ -136,7 +135,6 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
 }
 
 ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   if (resource_->exhausted[detail::read_side]) return false;
   detail::loop_core& loop = resource_->core();
   const mutable_buffer room = loop.buffer();

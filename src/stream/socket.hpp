@@ -100,12 +100,9 @@ class [[nodiscard]] send_file_operation
 
  private:
   friend class detail::operation<send_file_operation, std::uint64_t>;
-  friend class detail::resource_operation<send_file_operation, std::uint64_t, detail::socket_resource,
-                                          detail::write_side>;
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<std::uint64_t>& out);
   void left() noexcept {
-    resource_operation::left();
     sent_ = 0;
   }
 

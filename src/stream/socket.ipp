@@ -303,7 +303,6 @@ ANYIO_NET_FN errc send_file_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_file_operation::attempt(result<std::uint64_t>& out) {
-  if (!resource_->open()) return detail::complete(out, closed());
   result<void> outcome;
   const detail::progress p = resource_->send_file(file_, offset_, count_, sent_, outcome);
   again = p == detail::progress::again;

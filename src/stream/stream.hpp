@@ -169,17 +169,11 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
 
  private:
   friend class detail::operation<receive_operation, std::size_t>;
-  friend class detail::resource_operation<receive_operation, std::size_t, detail::stream_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return into_.empty() ? errc::invalid_argument : resource_operation::check();
   }
   bool attempt(result<std::size_t>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     return settle(resource_->receive(into_, out));
   }
   mutable_buffer into_;
@@ -197,10 +191,6 @@ class [[nodiscard]] receive_view_operation
   friend class detail::operation<receive_view_operation, std::string_view>;
 
   bool attempt(result<std::string_view>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     return settle(resource_->receive_view(static_cast<std::size_t>(-1), out));
   }
 };
@@ -216,17 +206,11 @@ class [[nodiscard]] receive_string_operation
 
  private:
   friend class detail::operation<receive_string_operation, std::string>;
-  friend class detail::resource_operation<receive_string_operation, std::string, detail::stream_resource,
-                                          detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept {
     return max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
   }
   bool attempt(result<std::string>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     result<std::string_view> view(errc::cancelled);
     if (!settle(resource_->receive_view(max_bytes_, view))) return false;
     if (view.has_value()) {
@@ -261,7 +245,6 @@ class [[nodiscard]] send_operation
 
  private:
   friend class detail::operation<send_operation, void>;
-  friend class detail::resource_operation<send_operation, void, detail::stream_resource, detail::write_side>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);
@@ -294,10 +277,6 @@ class [[nodiscard]] send_eof_operation
   friend class detail::operation<send_eof_operation, void>;
 
   bool attempt(result<void>& out) {
-    if (!resource_->open()) {
-      out = closed();
-      return true;
-    }
     return settle(resource_->send_eof(out));
   }
 };
@@ -315,9 +294,9 @@ class [[nodiscard]] aclose_operation
 
  private:
   friend class detail::operation<aclose_operation, void>;
-  friend class detail::resource_operation<aclose_operation, void, detail::stream_resource, detail::read_side>;
 
   [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] bool is_refused() const noexcept { return false; }
   [[nodiscard]] errc enter() noexcept;
   bool attempt(result<void>& out);
   void left() noexcept;

@@ -116,10 +116,6 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
 }
 
 ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
-  if (!resource_->open()) {
-    out = closed();
-    return true;
-  }
   if (!over_) return transfer(out);
   if (outcome_.code() == errc::ok) {
     out = result<void>();
@@ -139,13 +135,11 @@ ANYIO_NET_FN void send_operation::started() {
 }
 
 ANYIO_NET_FN void send_operation::left() noexcept {
-  resource_operation::left();
   over_ = false;
   restart_ = true;
 }
 
 ANYIO_NET_FN errc aclose_operation::enter() noexcept {
-  if (!made) return errc::invalid_argument;
   if (!begun_ && resource_ && resource_->open()) start_closing();
   if (begun_) resource_->set_waiting(detail::read_side, this);
   return errc::ok;
@@ -175,7 +169,6 @@ ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
 }
 
 ANYIO_NET_FN void aclose_operation::left() noexcept {
-  resource_operation::left();
   abandon();
 }
 

@@ -9,7 +9,8 @@ ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host,
                                                           std::shared_ptr<tls_context> context,
                                                           const tls_options& options,
                                                           const tcp_connect_options& tcp_options)
-    : connecting_(host, port, tcp_options),
+    : operation(true),
+      connecting_(host, port, tcp_options),
       context_(std::move(context)),
       server_name_(options.server_name.empty() ? host : options.server_name),
       options_(options) {}

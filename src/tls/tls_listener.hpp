@@ -152,13 +152,10 @@ class [[nodiscard]] accept_operation<tls_stream>
  private:
   friend class detail::operation<accept_operation, tls_stream>;
 
-  bool attempt(result<tls_stream>& out) {
-    if (resource_->open()) return resource_->next(out);
-    return detail::complete(out, closed());
-  }
-  void left() noexcept {
+  bool attempt(result<tls_stream>& out) { return resource_->next(out); }
+  void leave_place() noexcept {
     const bool waited = resource_ && resource_->waiting(detail::read_side) == this;
-    base::left();
+    base::leave_place();
     if (waited) resource_->withdrawn(detail::read_side);
   }
 };

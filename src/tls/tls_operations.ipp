@@ -13,7 +13,7 @@ namespace detail {
 // --- unwrapping as an operation
 
 ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
-  if (!made_) return errc::invalid_argument;
+  if (!made) return errc::invalid_argument;
   if (!resource_ || !resource_->open()) return errc::closed_resource;
   for (const side s : {read_side, write_side})
     if (resource_->waiting(s) != nullptr && resource_->waiting(s) != this) return errc::busy_resource;
@@ -21,11 +21,9 @@ ANYIO_NET_FN errc tls_unwrap_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN errc tls_unwrap_operation::enter() noexcept {
-  const errc e = check();
-  if (e != errc::ok) return e;
   resource_->set_waiting(read_side, this);
   resource_->set_waiting(write_side, this);
-  return e;
+  return errc::ok;
 }
 
 ANYIO_NET_FN bool tls_unwrap_operation::attempt(result<tls_unwrapped>& out) {
@@ -57,7 +55,6 @@ ANYIO_NET_FN tls_unwrap_operation& tls_unwrap_operation::operator=(tls_unwrap_op
   left();
   operation::operator=(std::move(other));
   resource_ = std::move(other.resource_);
-  made_ = other.made_;
   return *this;
 }
 
@@ -68,13 +65,13 @@ ANYIO_NET_FN tls_unwrap_operation& tls_unwrap_operation::operator=(tls_unwrap_op
 ANYIO_NET_FN tls_wrap_operation::tls_wrap_operation(bool client, std::unique_ptr<byte_stream> transport,
                                                     std::shared_ptr<tls_context> context,
                                                     const tls_options& options)
-    : transport_(std::move(transport)),
+    : operation(true),
+      transport_(std::move(transport)),
       context_(std::move(context)),
       server_name_(options.server_name),
       limit_(detail::to_duration(options.handshake_timeout)),
       client_(client),
-      standard_compatible_(options.standard_compatible),
-      made_(true) {}
+      standard_compatible_(options.standard_compatible) {}
 
 ANYIO_NET_FN tls_wrap_operation& tls_wrap_operation::operator=(tls_wrap_operation&& other) noexcept {
   if (this == &other) return *this;
@@ -88,13 +85,12 @@ ANYIO_NET_FN tls_wrap_operation& tls_wrap_operation::operator=(tls_wrap_operatio
   limit_ = other.limit_;
   client_ = other.client_;
   standard_compatible_ = other.standard_compatible_;
-  made_ = other.made_;
   timed_ = other.timed_;
   return *this;
 }
 
 ANYIO_NET_FN errc tls_wrap_operation::check() const noexcept {
-  if (!made_ || context_ == nullptr) return errc::invalid_argument;
+  if (!made || context_ == nullptr) return errc::invalid_argument;
   if (resource_) return resource_->open() ? errc::ok : errc::closed_resource;
   if (transport_ == nullptr || !*transport_) return errc::closed_resource;
   const auto& inner = *detail::stream_access::resource_of(*transport_);
@@ -104,9 +100,8 @@ ANYIO_NET_FN errc tls_wrap_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN errc tls_wrap_operation::enter() noexcept {
-  const errc e = check();
-  if (e == errc::ok) take_places();
-  return e;
+  take_places();
+  return errc::ok;
 }
 
 ANYIO_NET_FN detail::loop_core& tls_wrap_operation::home() const {
@@ -170,7 +165,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
 /// A handshake that did not complete closes the transport.
 ANYIO_NET_FN void tls_wrap_operation::left() noexcept {
   patience_.cancel();
-  made_ = timed_ = false;
+  made = timed_ = false;
   if (resource_) {
     const detail::ref<detail::tls_resource> failed = std::move(resource_);
     failed->set_waiting(detail::read_side, nullptr);

@@ -111,7 +111,7 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
  public:
   static constexpr const char* name = "unwrap";
   tls_unwrap_operation() = default;
-  explicit tls_unwrap_operation(ref<tls_resource> r) noexcept : resource_(std::move(r)), made_(true) {}
+  explicit tls_unwrap_operation(ref<tls_resource> r) noexcept : operation(true), resource_(std::move(r)) {}
   tls_unwrap_operation(tls_unwrap_operation&&) = default;
   tls_unwrap_operation& operator=(tls_unwrap_operation&& other) noexcept;
   ~tls_unwrap_operation() { left(); }
@@ -128,7 +128,6 @@ class [[nodiscard]] tls_unwrap_operation : public operation<tls_unwrap_operation
   [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
 
   ref<tls_resource> resource_;
-  bool made_ = false;
 };
 
 }  // namespace detail
@@ -227,7 +226,6 @@ class [[nodiscard]] tls_wrap_operation : public detail::operation<tls_wrap_opera
   detail::timer patience_;
   bool client_ = false;
   bool standard_compatible_ = true;
-  bool made_ = false;
   bool timed_ = false;
 };
 

@@ -219,6 +219,7 @@ class serving final : public outcome_sink {
   void begin(node& server) {
     server_ = &server;
     listener_->server = &news_;
+    accept_ = accept_operation<Stream>(listener_, &news_);
     accept_next();
   }
   [[nodiscard]] bool begun() const noexcept { return server_ != nullptr; }
@@ -269,7 +270,6 @@ class serving final : public outcome_sink {
     full_ = is_full();
     if (full_ && listener_->open()) return;
     full_ = false;
-    accept_ = accept_operation<Stream>(listener_, &news_);
     accept_.start(connection_came{this});
   }
   [[nodiscard]] bool is_full() const noexcept {
@@ -287,7 +287,7 @@ class serving final : public outcome_sink {
     auto& server = *static_cast<serving*>(self);
     if (server.full_) return server.accept_next();
     if (!server.accept_.pending() || !server.is_full()) return;
-    server.accept_ = {};
+    server.accept_.withdraw();
     server.full_ = true;
   }
   void accepted(result<Stream>&& r) {

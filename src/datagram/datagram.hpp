@@ -166,9 +166,7 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
     over_ = true;
     outcome_ = out.error();
   }
-  void left() noexcept {
-    over_ = false;
-  }
+  void left() noexcept { over_ = false; }
   /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;

@@ -186,9 +186,7 @@ class [[nodiscard]] send_batch_operation
   friend class detail::operation<send_batch_operation, std::size_t>;
 
   bool attempt(result<std::size_t>& out);
-  void left() noexcept {
-    restart_ = true;
-  }
+  void left() noexcept { restart_ = true; }
   const udp_batch* batch_ = nullptr;
   std::size_t sent_ = 0;
   bool restart_ = false;  // the next attempt is the first of a new send

@@ -588,8 +588,7 @@ class [[nodiscard]] result_operation : public operation<result_operation<T>, T> 
  public:
   static constexpr const char* name = "raise";
   result_operation() = default;
-  explicit result_operation(result<T>&& r)
-      : operation<result_operation, T>(true), result_(std::move(r)) {}
+  explicit result_operation(result<T>&& r) : operation<result_operation, T>(true), result_(std::move(r)) {}
 
  private:
   friend class operation<result_operation, T>;

@@ -236,9 +236,7 @@ ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& ou
   return complete(out, read_failure(e, !resource_->bytes.empty(), operation_name()));
 }
 
-ANYIO_NET_FN void receive_until_operation::left() noexcept {
-  searched_ = 0;
-}
+ANYIO_NET_FN void receive_until_operation::left() noexcept { searched_ = 0; }
 
 }  // namespace detail
 

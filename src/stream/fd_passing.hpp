@@ -48,9 +48,7 @@ class [[nodiscard]] send_fds_operation
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);
-  void left() noexcept {
-    sent_ = 0;
-  }
+  void left() noexcept { sent_ = 0; }
   ssize_t send_first();
 
   const_buffer message_;

@@ -102,9 +102,7 @@ class [[nodiscard]] send_file_operation
   friend class detail::operation<send_file_operation, std::uint64_t>;
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<std::uint64_t>& out);
-  void left() noexcept {
-    sent_ = 0;
-  }
+  void left() noexcept { sent_ = 0; }
 
   std::uint64_t offset_ = 0;
   std::uint64_t count_ = 0;

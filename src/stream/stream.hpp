@@ -173,9 +173,7 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
   [[nodiscard]] errc check() const noexcept {
     return into_.empty() ? errc::invalid_argument : resource_operation::check();
   }
-  bool attempt(result<std::size_t>& out) {
-    return settle(resource_->receive(into_, out));
-  }
+  bool attempt(result<std::size_t>& out) { return settle(resource_->receive(into_, out)); }
   mutable_buffer into_;
 };
 
@@ -276,9 +274,7 @@ class [[nodiscard]] send_eof_operation
  private:
   friend class detail::operation<send_eof_operation, void>;
 
-  bool attempt(result<void>& out) {
-    return settle(resource_->send_eof(out));
-  }
+  bool attempt(result<void>& out) { return settle(resource_->send_eof(out)); }
 };
 
 /// Closes the stream in order. If this operation is destroyed while it is pending, the stream closes at once.

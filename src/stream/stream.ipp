@@ -168,9 +168,7 @@ ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
   return true;
 }
 
-ANYIO_NET_FN void aclose_operation::left() noexcept {
-  abandon();
-}
+ANYIO_NET_FN void aclose_operation::left() noexcept { abandon(); }
 
 ANYIO_NET_FN void aclose_operation::abandon() noexcept {
   patience_.cancel();

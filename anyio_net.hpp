@@ -3838,14 +3838,38 @@ class resource_operation : public operation<Derived, T> {
   }
 };
 
-/// The operation for `co_await` of a result and for `raise`: its outcome exists already.
+/// The awaiter for `co_await` of a result.
+template <class T>
+class [[nodiscard]] result_awaiter {
+ public:
+  explicit result_awaiter(result<T>&& r) : result_(std::move(r)) {}
+
+  [[nodiscard]] bool await_ready() const noexcept { return ANYIO_NET_EXCEPTIONS || result_.has_value(); }
+  template <class P>
+  void await_suspend(std::coroutine_handle<P> h) {
+    static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
+                  "without exceptions a co_await of a result works only inside an anyio::task");
+    if constexpr (!ANYIO_NET_EXCEPTIONS) hand_on(h.promise(), {step::raise, &h.promise(), result_.error()});
+  }
+  T await_resume() {
+#if ANYIO_NET_EXCEPTIONS
+    return std::move(result_).value();
+#else
+    return *std::move(result_);
+#endif
+  }
+
+ private:
+  result<T> result_;
+};
+
+/// The operation for `raise`: its outcome exists already.
 template <class T>
 class [[nodiscard]] result_operation : public operation<result_operation<T>, T> {
  public:
   static constexpr const char* name = "raise";
   result_operation() = default;
-  explicit result_operation(result<T>&& r)
-      : operation<result_operation, T>(true), result_(std::move(r)) {}
+  explicit result_operation(result<T>&& r) : operation<result_operation, T>(true), result_(std::move(r)) {}
 
  private:
   friend class operation<result_operation, T>;
@@ -3859,7 +3883,7 @@ class [[nodiscard]] result_operation : public operation<result_operation<T>, T> 
 
 /// Awaits an operation without raising.
 template <class Op>
-class [[nodiscard]] result_awaiter : waiting_for<Op> {
+class [[nodiscard]] as_result_awaiter : waiting_for<Op> {
  public:
   using waiting_for<Op>::waiting_for;
 
@@ -3915,7 +3939,7 @@ class [[nodiscard]] as_result_operation : public operation_tag {
     if constexpr (requires { op_.awaiter_of_result(); }) {
       return op_.awaiter_of_result();
     } else {
-      return result_awaiter<std::remove_reference_t<Op>>(op_);
+      return as_result_awaiter<std::remove_reference_t<Op>>(op_);
     }
   }
 
@@ -3975,13 +3999,13 @@ template <class Op>
 
 /// `co_await` of a result returns its value or raises its error.
 template <class T>
-[[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
-  return detail::result_operation<T>(std::move(r));
+[[nodiscard]] detail::result_awaiter<T> operator co_await(result<T>&& r) {
+  return detail::result_awaiter<T>(std::move(r));
 }
 /// `co_await` of a named or const result returns a copy of its value or raises its error.
 template <class T>
-[[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
-  return detail::result_operation<T>(result<T>(r));
+[[nodiscard]] detail::result_awaiter<T> operator co_await(const result<T>& r) {
+  return detail::result_awaiter<T>(result<T>(r));
 }
 
 }}  // namespace anyio
@@ -6425,9 +6449,7 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
   [[nodiscard]] errc check() const noexcept {
     return into_.empty() ? errc::invalid_argument : resource_operation::check();
   }
-  bool attempt(result<std::size_t>& out) {
-    return settle(resource_->receive(into_, out));
-  }
+  bool attempt(result<std::size_t>& out) { return settle(resource_->receive(into_, out)); }
   mutable_buffer into_;
 };
 
@@ -6528,9 +6550,7 @@ class [[nodiscard]] send_eof_operation
  private:
   friend class detail::operation<send_eof_operation, void>;
 
-  bool attempt(result<void>& out) {
-    return settle(resource_->send_eof(out));
-  }
+  bool attempt(result<void>& out) { return settle(resource_->send_eof(out)); }
 };
 
 /// Closes the stream in order. If this operation is destroyed while it is pending, the stream closes at once.
@@ -6975,9 +6995,7 @@ class [[nodiscard]] send_file_operation
   friend class detail::operation<send_file_operation, std::uint64_t>;
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<std::uint64_t>& out);
-  void left() noexcept {
-    sent_ = 0;
-  }
+  void left() noexcept { sent_ = 0; }
 
   std::uint64_t offset_ = 0;
   std::uint64_t count_ = 0;
@@ -7157,9 +7175,7 @@ class [[nodiscard]] send_fds_operation
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<void>& out);
-  void left() noexcept {
-    sent_ = 0;
-  }
+  void left() noexcept { sent_ = 0; }
   ssize_t send_first();
 
   const_buffer message_;
@@ -8413,9 +8429,7 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
     over_ = true;
     outcome_ = out.error();
   }
-  void left() noexcept {
-    over_ = false;
-  }
+  void left() noexcept { over_ = false; }
   /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;
@@ -9043,9 +9057,7 @@ class [[nodiscard]] send_batch_operation
   friend class detail::operation<send_batch_operation, std::size_t>;
 
   bool attempt(result<std::size_t>& out);
-  void left() noexcept {
-    restart_ = true;
-  }
+  void left() noexcept { restart_ = true; }
   const udp_batch* batch_ = nullptr;
   std::size_t sent_ = 0;
   bool restart_ = false;  // the next attempt is the first of a new send
@@ -16262,9 +16274,7 @@ ANYIO_NET_FN bool receive_until_operation::fail(error e, result<std::string>& ou
   return complete(out, read_failure(e, !resource_->bytes.empty(), operation_name()));
 }
 
-ANYIO_NET_FN void receive_until_operation::left() noexcept {
-  searched_ = 0;
-}
+ANYIO_NET_FN void receive_until_operation::left() noexcept { searched_ = 0; }
 
 }  // namespace detail
 
@@ -17293,9 +17303,7 @@ ANYIO_NET_FN bool aclose_operation::attempt(result<void>& out) {
   return true;
 }
 
-ANYIO_NET_FN void aclose_operation::left() noexcept {
-  abandon();
-}
+ANYIO_NET_FN void aclose_operation::left() noexcept { abandon(); }
 
 ANYIO_NET_FN void aclose_operation::abandon() noexcept {
   patience_.cancel();

@@ -582,7 +582,32 @@ class resource_operation : public operation<Derived, T> {
   }
 };
 
-/// The operation for `co_await` of a result and for `raise`: its outcome exists already.
+/// The awaiter for `co_await` of a result.
+template <class T>
+class [[nodiscard]] result_awaiter {
+ public:
+  explicit result_awaiter(result<T>&& r) : result_(std::move(r)) {}
+
+  [[nodiscard]] bool await_ready() const noexcept { return ANYIO_NET_EXCEPTIONS || result_.has_value(); }
+  template <class P>
+  void await_suspend(std::coroutine_handle<P> h) {
+    static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
+                  "without exceptions a co_await of a result works only inside an anyio::task");
+    if constexpr (!ANYIO_NET_EXCEPTIONS) hand_on(h.promise(), {step::raise, &h.promise(), result_.error()});
+  }
+  T await_resume() {
+#if ANYIO_NET_EXCEPTIONS
+    return std::move(result_).value();
+#else
+    return *std::move(result_);
+#endif
+  }
+
+ private:
+  result<T> result_;
+};
+
+/// The operation for `raise`: its outcome exists already.
 template <class T>
 class [[nodiscard]] result_operation : public operation<result_operation<T>, T> {
  public:
@@ -602,7 +627,7 @@ class [[nodiscard]] result_operation : public operation<result_operation<T>, T> 
 
 /// Awaits an operation without raising.
 template <class Op>
-class [[nodiscard]] result_awaiter : waiting_for<Op> {
+class [[nodiscard]] as_result_awaiter : waiting_for<Op> {
  public:
   using waiting_for<Op>::waiting_for;
 
@@ -658,7 +683,7 @@ class [[nodiscard]] as_result_operation : public operation_tag {
     if constexpr (requires { op_.awaiter_of_result(); }) {
       return op_.awaiter_of_result();
     } else {
-      return result_awaiter<std::remove_reference_t<Op>>(op_);
+      return as_result_awaiter<std::remove_reference_t<Op>>(op_);
     }
   }
 
@@ -718,13 +743,13 @@ template <class Op>
 
 /// `co_await` of a result returns its value or raises its error.
 template <class T>
-[[nodiscard]] detail::result_operation<T> operator co_await(result<T>&& r) {
-  return detail::result_operation<T>(std::move(r));
+[[nodiscard]] detail::result_awaiter<T> operator co_await(result<T>&& r) {
+  return detail::result_awaiter<T>(std::move(r));
 }
 /// `co_await` of a named or const result returns a copy of its value or raises its error.
 template <class T>
-[[nodiscard]] detail::result_operation<T> operator co_await(const result<T>& r) {
-  return detail::result_operation<T>(result<T>(r));
+[[nodiscard]] detail::result_awaiter<T> operator co_await(const result<T>& r) {
+  return detail::result_awaiter<T>(result<T>(r));
 }
 
 }}  // namespace anyio

@@ -1,6 +1,6 @@
 // What qemu-user 7.2, which runs the tests of other processors, does otherwise than the kernel. Each fault is
-// found by the plain system calls, at run time and only where tools/emulate.sh runs the program: an emulator
-// that was mended leaves out nothing. What is left out is printed.
+// found by the plain system calls, at run time and only where tools/cross/emulate.sh runs the program: an
+// emulator that was mended leaves out nothing. What is left out is printed.
 #pragma once
 
 #include <arpa/inet.h>

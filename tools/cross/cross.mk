@@ -1,5 +1,5 @@
 # Compiling for other processors and systems, for the Makefile: needs its variables HEADER, EXAMPLES, PEERS
-# and PROCESSORS. Debian's compilers make what qemu runs; tools/cross.sh has one for macOS, of which nothing
+# and PROCESSORS. Debian's compilers make what qemu runs; tools/cross/cross.sh has one for macOS, of which nothing
 # can be run, and for static programs with musl, which are run.
 
 # Each processor is a mode, in which all tests run that need no TLS library. Without its compiler or without
@@ -13,11 +13,11 @@ cross_steps = $(call cross_check,$1,no warnings,$(call strict_header,$1-c++20 $1
 
 .PHONY: cross $(PROCESSORS:%=cross-%)
 cross: ## all tests on other processors, by qemu: s390x, arm, aarch64, riscv64; cross-arm is one; an hour
-	@tools/install_deps.sh cross $(foreach p,$(PROCESSORS),g++-$(triplet.$p))
+	@tools/make/install_deps.sh cross $(foreach p,$(PROCESSORS),g++-$(triplet.$p))
 	@ALL=1 $(RUN) --timeout 3000 $(foreach p,$(PROCESSORS),$(call cross_steps,$p))
 
 $(PROCESSORS:%=cross-%): cross-%:
-	@tools/install_deps.sh cross g++-$(triplet.$*)
+	@tools/make/install_deps.sh cross g++-$(triplet.$*)
 	@ALL=1 $(RUN) --timeout 3000 $(call cross_steps,$*)
 
 CROSS_TARGETS ?= aarch64-macos x86_64-macos
@@ -36,12 +36,12 @@ cross_split.x86_64-macos := -DANYIO_NET_SPLIT
 
 .PHONY: cross-macos cross-all
 cross-macos: $(HEADER) ## header, examples and tests compile and link for macOS: ten minutes
-	@MAKE="$(MAKE)" tools/cross.sh $(CROSS_TARGETS)
+	@MAKE="$(MAKE)" tools/cross/cross.sh $(CROSS_TARGETS)
 
 .PHONY: cross-musl cross-musl-all
 cross-musl: $(HEADER) ## static programs for musl, x86-64 and 32-bit ARM, compile and run: two minutes
-	@tools/install_deps.sh cross
-	@MAKE="$(MAKE)" tools/cross.sh $(MUSL_TARGETS)
+	@tools/make/install_deps.sh cross
+	@MAKE="$(MAKE)" tools/cross/cross.sh $(MUSL_TARGETS)
 
 define cross_rules
 cross-all: $(CROSS_HEADER_MODES:%=$(CROSS)/$1/header-%.o) $(patsubst %.cpp,$(CROSS)/$1/%,$(EXAMPLES) $(PEERS)) \
@@ -96,7 +96,7 @@ $(CROSS_MUSL_MODES:%=$(CROSS)/$1/self_test-%): %: %.o
 	@$(CROSS)/c++ -target $1 -static -s $$^ -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
 
 $(CROSS)/$1/self_test-%.ok: $(CROSS)/$1/self_test-%
-	@tools/run_cross.sh $$< $(cross_emulator.$1)
+	@tools/cross/run_cross.sh $$< $(cross_emulator.$1)
 	@touch $$@
 endef
 $(foreach t,$(MUSL_TARGETS),$(eval $(call cross_musl_rules,$t)))

@@ -30,12 +30,12 @@ comma := ,
 check-minimal: $(foreach c,gcc clang,$(MINIMAL_MODES:%=$(MINIMAL)/$c/%.ok)) ## small builds of many kinds run: no exceptions, no threads, -Os, LTO
 
 define minimal_rules
-$(MINIMAL)/$1/%.o: tests/minimal/self_test.cpp $(HEADER) tools/minimal.mk
+$(MINIMAL)/$1/%.o: tests/minimal/self_test.cpp $(HEADER) tools/make/minimal.mk
 	@mkdir -p $$(@D)
 	@echo "  $1: $$*"
 	@$(minimal_compiler.$1) $(MINIMAL_FLAGS) $$(call minimal_compile,$$*) -c $$< -o $$@
 
-$(MINIMAL)/$1/%.definitions.o: $(HEADER) tools/minimal.mk
+$(MINIMAL)/$1/%.definitions.o: $(HEADER) tools/make/minimal.mk
 	@mkdir -p $$(@D)
 	@echo '#include "$(HEADER)"' | $(minimal_compiler.$1) $(MINIMAL_FLAGS) $$(call minimal_compile,$$*) \
 	  -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $$@

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of the tools themselves, on small trees in a temporary folder: python3 tools/test_tools.py"""
+"""Tests of the tools themselves, on small trees in a temporary folder: python3 tools/checks/test_tools.py"""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
+
 import check_cost
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
@@ -23,7 +25,8 @@ from cpp_text import blank
 from reference_filter import seen_by_users
 from run_tests import Outcome, environment, judge, run_check, show_costs
 
-TOOLS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools" / "make"
 
 GOOD = {
     "manifest.txt": "# the lowest first\nbase\n\nlow  # a layer\nlow/deep\nhigh\n",
@@ -113,10 +116,9 @@ class Joining(Tree):
 
 class Layers(unittest.TestCase):
     def test_the_table_of_the_architecture_is_what_src_holds(self) -> None:
-        root = TOOLS.parent
-        table = re.findall(r"^\| `([\w/]+)` \| (.*?) \|", (root / "docs/architecture.md").read_text(), re.MULTILINE)
+        table = re.findall(r"^\| `([\w/]+)` \| (.*?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
         told = "\n".join(f"{folder}: {parts.replace('`', '')}" for folder, parts in table)
-        self.assertEqual(told, layers(root / "src"))
+        self.assertEqual(told, layers(ROOT / "src"))
 
 
 class Refusing(Tree):

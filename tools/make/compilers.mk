@@ -71,7 +71,7 @@ strict_run = if $1 $(strict_probe) >/dev/null 2>&1; \
 strict = $(call strict_run,$(strict_compiler.$(call strict_word,1,$1)),$1,$2)
 
 .PRECIOUS: $(STRICT)/%.hpp.ok
-$(STRICT)/%/$(HEADER).ok: $(HEADER) tools/compilers.mk
+$(STRICT)/%/$(HEADER).ok: $(HEADER) tools/make/compilers.mk
 	@mkdir -p $(@D)
 	@{ echo 'extern int bytes, error, options, port, value;'; echo '#include "$(HEADER)"'; } >$(@:.ok=.cpp)
 	@$(call strict,$*,-DANYIO_NET_SPLIT -DANYIO_NET_IMPLEMENTATION $(call strict_engines,$*) $(SIM_MACROS) $(@:.ok=.cpp))
@@ -87,7 +87,7 @@ strict_program.clang19 := $(strict_program.clang)
 strict_program.libcxx := $(strict_program.clang)
 STRICT_SOURCES := $(EXAMPLES) $(PEERS) $(TLS_SOURCES)
 define strict_rule
-$(STRICT)/$1/%.cpp.ok: %.cpp $(EXAMPLE_SUPPORT) $(HEADER) tools/compilers.mk
+$(STRICT)/$1/%.cpp.ok: %.cpp $(EXAMPLE_SUPPORT) $(HEADER) tools/make/compilers.mk
 	@mkdir -p $$(@D)
 	@$$(call strict,$1,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$1)) \
 	  $$(if $$(filter $(TLS_SOURCES),$$<),$(strict_engine.$(call strict_word,1,$1))) $$<)
@@ -120,7 +120,7 @@ $(STRICT)/parts/%.ok: src/% $(PARTS)
 
 .PHONY: compilers
 compilers: ## all compilers, standards and kinds of build, and all tests with libc++ and later standards: an hour
-	@tools/install_deps.sh compilers
+	@tools/make/install_deps.sh compilers
 	@$(MAKE) compilers-run
 
 # Apart, since make expands a recipe before its first line has installed anything.

@@ -3,9 +3,9 @@
 # link, units that disagree on a macro that changes a layout must not. The macros are read from the
 # header: each has an object named MACRO_must_agree.
 #
-#   tools/check_link.sh [COMPILER...]      default: g++ clang++
+#   tools/checks/check_link.sh [COMPILER...]      default: g++ clang++
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -12,7 +12,7 @@ check-cases: $(foreach c,gcc clang,$(CASES:%=$(CASES_BUILD)/$c/%.ok)) ## small p
 
 define cases_rules
 .PRECIOUS: $(CASES_BUILD)/$1/%
-$(CASES_BUILD)/$1/definitions.o: $(HEADER) tools/cases.mk
+$(CASES_BUILD)/$1/definitions.o: $(HEADER) tools/make/cases.mk
 	@mkdir -p $$(@D)
 	@echo "  $1: the definitions for tests/cases"
 	@echo '#include "$(HEADER)"' | $(cases_compiler.$1) $(CASES_FLAGS) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $$@

@@ -26,9 +26,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
+
 from cpp_text import blank
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent>\s*)```cpp(?P<info>[^\n]*)\n(?P<code>.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
 COPY = re.compile(r"^<!-- copy of (\S+) -->\n+(?:```[^\n]*\n)?", re.MULTILINE)
 TLS_LIBRARIES = {"openssl": "-DANYIO_NET_OPENSSL", "mbedtls": "-DANYIO_NET_MBEDTLS"}

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring needs, and only what is missing.
 #
-#   tools/install_deps.sh test                 for `make test`
-#   tools/install_deps.sh check                for `make check`, which needs more
-#   tools/install_deps.sh compilers            for `make compilers`: those that `make check` can do without
-#   tools/install_deps.sh cross [PACKAGE...]   what runs other processors' programs, and compilers for them
-#   tools/install_deps.sh bench                for `make bench`: the peers, and what counts
+#   tools/make/install_deps.sh test                 for `make test`
+#   tools/make/install_deps.sh check                for `make check`, which needs more
+#   tools/make/install_deps.sh compilers            for `make compilers`: those that `make check` can do without
+#   tools/make/install_deps.sh cross [PACKAGE...]   what runs other processors' programs, and compilers for them
+#   tools/make/install_deps.sh bench                for `make bench`: the peers, and what counts
 #
 # Uses apt-get, as root or through sudo. When nothing is missing it asks nobody for anything, so it
 # works with no network. Without the optional packages some tests of other programs' peers are skipped,

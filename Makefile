@@ -162,7 +162,7 @@ $(BUILD)/run_tests: $(OBJECTS)
 definitions = $(if $(findstring ANYIO_NET_SPLIT,$(flags.$(MODE))),$(BUILD)/definitions$1.o) $(KQUEUE)
 $(foreach e,$(ENGINES),$(BUILD)/definitions-$e.o) $(BUILD)/definitions.o: $(BUILD)/definitions%.o: $(HEADER) Makefile
 	@mkdir -p $(@D)
-	@echo "  $(MODE): the definitions $*"
+	@echo "  $(MODE): $(HEADER), the definitions$(if $*, for $(*:-%=%))"
 	@echo '#include "$(HEADER)"' | $(COMPILE) $(SIM_MACROS) $(macro$(subst -,.,$*)) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $@
 
 $(PROGRAMS): %: %.o $(call definitions,)

@@ -83,7 +83,7 @@ $(CROSS)/$1/header-%.o: $(HEADER) $(CROSS)/c++
 
 $(CROSS)/$1/self_test-%.o: tests/minimal/self_test.cpp $(HEADER) $(CROSS)/c++
 	@mkdir -p $$(@D)
-	@echo "  $1: $$*"
+	@echo "  $1: $$<, $$*"
 	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(CROSS_STRICT) $$(cross_musl_mode.$$*) -I. -c $$< -o $$@
 
 $(CROSS)/$1/definitions-%.o: $(HEADER) $(CROSS)/c++

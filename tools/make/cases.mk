@@ -14,7 +14,7 @@ define cases_rules
 .PRECIOUS: $(CASES_BUILD)/$1/%
 $(CASES_BUILD)/$1/definitions.o: $(HEADER) tools/make/cases.mk
 	@mkdir -p $$(@D)
-	@echo "  $1: the definitions for tests/cases"
+	@echo "  $1: $(HEADER), the definitions for tests/cases"
 	@echo '#include "$(HEADER)"' | $(cases_compiler.$1) $(CASES_FLAGS) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $$@
 
 $(CASES_BUILD)/$1/%: tests/cases/%.cpp tests/cases/case.hpp tests/support/faces.hpp $(CASES_BUILD)/$1/definitions.o

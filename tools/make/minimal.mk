@@ -32,7 +32,7 @@ check-minimal: $(foreach c,gcc clang,$(MINIMAL_MODES:%=$(MINIMAL)/$c/%.ok)) ## s
 define minimal_rules
 $(MINIMAL)/$1/%.o: tests/minimal/self_test.cpp $(HEADER) tools/make/minimal.mk
 	@mkdir -p $$(@D)
-	@echo "  $1: $$*"
+	@echo "  $1: $$<, $$*"
 	@$(minimal_compiler.$1) $(MINIMAL_FLAGS) $$(call minimal_compile,$$*) -c $$< -o $$@
 
 $(MINIMAL)/$1/%.definitions.o: $(HEADER) tools/make/minimal.mk

@@ -124,7 +124,14 @@ FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/supp
   tests/peers tests/cases tests/minimal tests/packages tests/preload examples examples/support bench fuzz fuzz/support
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
-OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp)) $(KQUEUE)
+# Several test files are compiled at once, in units of about JOIN_LINES lines each; with JOIN_LINES= each file by itself. One whose
+# macros are its own cannot be joined.
+JOIN_LINES ?= 2000
+MACRO_TESTS := $(filter tests/tls/test_tls_sim.cpp,$(TESTS))
+UNITS := $(if $(and $(JOIN_LINES),$(filter %/run_tests,$(MAKECMDGOALS))),$(shell \
+  $(PYTHON) tools/make/join_tests.py $(BUILD)/units $(JOIN_LINES) $(filter-out $(MACRO_TESTS),$(TESTS))) $(MACRO_TESTS))
+UNITS := $(or $(strip $(UNITS)),$(TESTS))
+OBJECTS := $(patsubst $(BUILD)/$(BUILD)/%,$(BUILD)/%,$(patsubst %.cpp,$(BUILD)/%.o,$(UNITS) $(wildcard tests/support/*.cpp))) $(KQUEUE)
 PROGRAMS := $(patsubst %.cpp,$(BUILD)/%,$(EXAMPLES) $(PEERS))
 # examples/x.cpp is built once for each TLS library: examples-openssl/x
 tls_program = $(BUILD)/$(patsubst %/,%-$2,$(dir $1))/$(basename $(notdir $1))
@@ -147,10 +154,15 @@ $(BUILD)/%.o: %.cpp $(HEADER) Makefile
 	@echo "  $(MODE): $<"
 	@$(COMPILE) -MMD -MP -c $< -o $@
 
+# With the names of files as they are when each is compiled by itself: doctest sorts by them.
+$(BUILD)/units/%.o: $(BUILD)/units/%.cpp $(HEADER) Makefile
+	@echo "  $(MODE): $<"
+	@$(COMPILE) -fmacro-prefix-map=./= -MMD -MP -c $< -o $@
+
 SIM_MACROS := -DANYIO_NET_SIM
-$(BUILD)/tests/tls/%.o: MACROS := $(TLS_MACROS)
+$(BUILD)/tests/tls/%.o $(BUILD)/units/tls-%.o: MACROS := $(TLS_MACROS)
 $(BUILD)/tests/tls/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
-$(BUILD)/tests/simulation/%.o: MACROS := $(SIM_MACROS)
+$(BUILD)/tests/simulation/%.o $(BUILD)/units/simulation-%.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/system_script.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
 

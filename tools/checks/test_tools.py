@@ -280,7 +280,7 @@ class Results(unittest.TestCase):
         self.assertEqual(self.run_steps(*good, "--nested", "n", nested + "; false"), (1, "3 passed, 1 failed"))
         self.assertEqual(self.run_steps(*good, "--nested", "n", "exit 3"), (1, "1 passed, 1 failed"))
 
-    def test_next_suite_is_built_while_one_runs(self) -> None:
+    def test_next_steps_begin_while_a_suite_runs(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             first, second = Path(folder, "first"), Path(folder, "second")
             wait = f'for i in $(seq 500); do [ -e {folder}/built ] && break; sleep 0.02; done; [ -e {folder}/built ]'
@@ -292,6 +292,18 @@ class Results(unittest.TestCase):
                 self.run_steps("--suite", "1", "true", str(first), "--suite", "2", build, str(second)),
                 (0, "2 passed, 0 failed"),
             )
+            Path(folder, "built").unlink()
+            check = ["--check", "c", build, "--check", "d", "false"]
+            self.assertEqual(self.run_steps("--suite", "1", "true", str(first), *check), (1, "2 passed, 1 failed"))
+
+    def test_suites_run_one_after_the_other(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder, "program")
+            busy = f"mkdir {folder}/busy || exit 1; sleep 0.2; rmdir {folder}/busy"
+            program.write_text(f"#!/bin/sh\n{busy}; printf '{self.summary(1, 1, 0).strip()}\\n'\n")
+            program.chmod(0o755)
+            suites = ["--suite", "s", "true", str(program)] * 3
+            self.assertEqual(self.run_steps(*suites), (0, "3 passed, 0 failed"))
 
     def test_scripts_run_side_by_side(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -6,8 +6,9 @@
   --script FILE              the same, for a script
   --nested NAME COMMAND      a command that ends with such a line itself: counts what the line says
 
-Steps run in the order given, with two exceptions: the next suite is built while one runs, since a test program
-keeps one processor busy, and scripts that follow each other run side by side, since they mostly wait.
+Steps run in the order given, with two exceptions: when a suite is built, the next steps begin while it runs, since a
+test program keeps one processor busy (only one suite runs at a time); and scripts that follow each other run side by
+side, since they mostly wait.
 
 Each step prints one line when it ends. On a terminal a line below tells all the time which step is running, which
 file is compiled, how many of how many, and for how many seconds. What a step prints is shown when it fails; the
@@ -34,10 +35,10 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 DOCTEST_LINE = re.compile(r"\[doctest\] test cases:\s*(\d+) \|\s*(\d+) passed \|\s*(\d+) failed")
 TALLY_LINE = re.compile(r"(\d+) passed, (\d+) failed\s*")
@@ -312,46 +313,31 @@ def judge(outcome: Outcome) -> tuple[Tally, str]:
     return Tally(passed, max(failed, 1)), f"{passed} passed, {max(failed, 1)} failed, {outcome.words}"
 
 
-class Build(threading.Thread):
-    """A build under way."""
-
-    def __init__(self, name: str, command: str) -> None:
-        super().__init__(daemon=True)
-        self.name = name
-        self.command = command
-        self.started = time.monotonic()
-        self.seconds = 0.0
-        self.start()
-
-    def run(self) -> None:
-        with progress.activity(f"building {self.name}", progress.count(self.command)) as activity:
-            self.outcome = run(["sh", "-c", self.command], BUILD_TIMEOUT, activity)
-        self.seconds = time.monotonic() - self.started
-
-    def wait(self) -> Outcome:
-        self.join()
-        return self.outcome
+def build_suite(name: str, command: str) -> tuple[Tally | None, Outcome, float]:
+    """Builds a suite: what it counts if that is all, how it ended, and the seconds that it took."""
+    with progress.activity(f"building {name}", progress.count(command)) as activity:
+        started = time.monotonic()
+        built = run(["sh", "-c", command], BUILD_TIMEOUT, activity)
+    with progress.lock:
+        show(built.output)  # warnings are worth a look
+        if built.status == 0:
+            return None, built, time.monotonic() - started
+        tally, note = FAILED, f"`{command}` failed: {built.words}"
+        if built.status == SKIP_STATUS:
+            tally, note = SKIPPED, "skipped"
+        report(name, tally, started, note, built.processor)
+    return tally, built, 0.0
 
 
-def run_suite(name: str, build: Build, binary: str, timeout: float, next_build: Callable[[], None]) -> Tally:
-    built = build.wait()
-    show(built.output)  # warnings are worth a look
-    if built.status == SKIP_STATUS:
-        next_build()
-        report(name, SKIPPED, build.started, "skipped")
-        return SKIPPED
-    if built.status != 0:
-        report(name, FAILED, build.started, f"`{build.command}` failed: {built.words}", built.processor)
-        return FAILED
-    next_build()
-    started = time.monotonic()
+def run_suite(name: str, binary: str, timeout: float, built: Outcome, seconds: float) -> Tally:
     with progress.activity(name) as activity:
+        started = time.monotonic()
         outcome = run([os.path.abspath(binary), "--no-colors"], timeout, activity)
     tally, note = judge(outcome)
     lines = outcome.output.splitlines(keepends=True)
-    with progress.lock:
+    with progress.lock:  # so that what one step prints stays together
         show("".join(line for line in lines if tally.failed or line.startswith("emulator:")))
-        report(name, tally, started, note, built.processor + outcome.processor, build.seconds)
+        report(name, tally, started, note, built.processor + outcome.processor, seconds)
     return tally
 
 
@@ -359,7 +345,7 @@ def run_check(name: str, command: Sequence[str], timeout: float) -> Tally:
     with progress.activity(name, progress.count(command[-1])) as activity:
         started = time.monotonic()
         outcome = run(command, timeout, activity)
-    with progress.lock:  # so that what one step prints stays together
+    with progress.lock:
         return judge_check(name, outcome, started)
 
 
@@ -464,19 +450,18 @@ def main() -> int:
     total = Tally()
     steps = options.steps or []
     progress.steps = len(steps)
-    builds: dict[int, Build] = {}
-
-    def prepare(step: int) -> None:
-        if step < len(steps) and steps[step][0] == "suite" and step not in builds:
-            builds[step] = Build(*steps[step][1][:2])
-
+    suites = ThreadPoolExecutor(1)  # runs one after the other, beside what the main thread does
+    runs: list[Future[Tally]] = []
     try:
         for step, (kind, arguments) in enumerate(steps):
             progress.step = step + 1
             if kind == "suite":
-                prepare(step)
-                name, _, binary = arguments
-                total.add(run_suite(name, builds[step], binary, options.timeout, lambda: prepare(step + 1)))
+                name, command, binary = arguments
+                tally, built, seconds = build_suite(name, command)
+                if tally is not None:
+                    total.add(tally)
+                else:
+                    runs.append(suites.submit(run_suite, name, binary, options.timeout, built, seconds))
             elif kind == "check":
                 total.add(run_check(arguments[0], ["sh", "-c", arguments[1]], options.timeout))
             elif kind == "script":
@@ -485,7 +470,10 @@ def main() -> int:
                     total.add(run_scripts([files[0] for _, files in following], options.timeout))
             else:
                 total.add(run_nested(*arguments))
+        for suite in runs:
+            total.add(suite.result())
     except KeyboardInterrupt:
+        suites.shutdown(wait=False, cancel_futures=True)
         for process in list(running):
             end_group(process, signal.SIGTERM)
         progress.say("interrupted")

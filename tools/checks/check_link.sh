@@ -33,7 +33,7 @@ fail() {
 
 # compile SOURCE OBJECT [FLAG...]
 compile() {
-  "$compiler" -std=c++20 -O1 -I. -c "$work/$1.cpp" -o "$work/$2.o" "${@:3}"
+  "$compiler" -std=c++20 -O0 -I. -c "$work/$1.cpp" -o "$work/$2.o" "${@:3}"
 }
 
 # link OBJECT...; what the linker says is kept

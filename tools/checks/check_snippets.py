@@ -22,12 +22,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 
+from amalgamate import HEADER
 from cpp_text import blank
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,12 +129,30 @@ def program(snippet: Snippet) -> str:
     return f"{top}{ours}anyio::task<> snippet();\nanyio::task<> snippet() {{\n{body}{ours}co_return;\n}}\n"
 
 
-def compile_snippet(snippet: Snippet) -> str:
-    """What the compiler has against a snippet; empty if nothing."""
+def compiler(snippet: Snippet) -> list[str]:
+    """The compiler with its flags."""
     flags = shlex.split(os.environ.get("SNIPPET_FLAGS", ""))
-    command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-w", f"-I{ROOT}", *flags, *snippet.flags]
+    return [os.environ.get("CXX", "g++"), "-std=c++20", "-w", *flags, *snippet.flags]
+
+
+def precompile(snippets: list[Snippet], folder: Path) -> dict[tuple[str, ...], Path]:
+    """A folder with the header precompiled, for each set of flags; g++ takes it where no macro stands before it."""
+    folders = {}
+    for number, snippet in enumerate({snippet.flags: snippet for snippet in snippets}.values()):
+        where = folder / str(number)
+        where.mkdir()
+        folders[snippet.flags] = where
+        target = ["-o", str(where / f"{HEADER}.gch"), "-x", "c++-header", str(ROOT / HEADER)]
+        subprocess.run([*compiler(snippet), *target], stderr=subprocess.DEVNULL, check=False)
+    return folders
+
+
+def compile_snippet(snippet: Snippet, precompiled: Path) -> str:
+    """What the compiler has against a snippet; empty if nothing."""
+    command = [*compiler(snippet), "-fsyntax-only", f"-I{ROOT}", "-x", "c++", "-"]
+    # From that folder, since the one in which a compiler stands comes first.
     done = subprocess.run(
-        [*command, "-x", "c++", "-"], input=program(snippet), capture_output=True, text=True, check=False
+        command, cwd=precompiled, input=program(snippet), capture_output=True, text=True, check=False
     )
     return "" if done.returncode == 0 else done.stderr
 
@@ -148,8 +168,10 @@ def main() -> int:
     for file, path in stale:
         print(f"{file}: the copy of {path} differs from it", file=sys.stderr)
     failures = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for snippet, complaint in zip(snippets, pool.map(compile_snippet, snippets)):
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        folders = precompile(snippets, Path(folder))
+        complaints = pool.map(lambda snippet: compile_snippet(snippet, folders[snippet.flags]), snippets)
+        for snippet, complaint in zip(snippets, complaints):
             if complaint:
                 failures += 1
                 print(f"{snippet.file}:{snippet.line}: this snippet does not compile:\n{complaint}", file=sys.stderr)

@@ -15,7 +15,7 @@
 #
 #   make MODE=clang-asan build/clang-asan/run_tests && build/clang-asan/run_tests
 #
-# Sections: modes, files, building, testing. fuzz/fuzz.mk, bench/bench.mk and tools/*.mk hold the rest.
+# Sections: modes, files, building, testing. fuzz/fuzz.mk, bench/bench.mk and tools/*/*.mk hold the rest.
 
 PYTHON ?= python3
 CLANGXX ?= clang++
@@ -66,7 +66,7 @@ flags.gcc-23 := -O1 -g1 -Werror -std=c++23
 compiler.coverage := $(CXX)
 flags.coverage := -O0 -g --coverage -Ibuild/include -Isrc
 
-# Other processors, for which Debian's compilers cross-compile and whose programs qemu runs: tools/cross.mk.
+# Other processors, for which Debian's compilers cross-compile and whose programs qemu runs: tools/cross/cross.mk.
 PROCESSORS := s390x arm aarch64 riscv64
 triplet.s390x := s390x-linux-gnu
 triplet.arm := arm-linux-gnueabihf
@@ -75,7 +75,7 @@ triplet.riscv64 := riscv64-linux-gnu
 define processor_mode
 compiler.$1 := $(triplet.$1)-g++
 flags.$1 := -O0 -g1 -Wno-psabi -DANYIO_NET_SPLIT -isystem build/doctest
-emulate.$1 := tools/emulate.sh qemu-$1 /usr/$(triplet.$1)
+emulate.$1 := tools/cross/emulate.sh qemu-$1 /usr/$(triplet.$1)
 endef
 $(foreach p,$(PROCESSORS),$(eval $(call processor_mode,$p)))
 
@@ -100,7 +100,7 @@ TLS_LIBS := $(foreach e,$(ENGINES),$(libs.$e))
 # ---- files ----------------------------------------------------------------------------------------
 
 HEADER := anyio_net.hpp
-JOIN := tools/amalgamate.py tools/cpp_text.py
+JOIN := tools/make/amalgamate.py tools/make/cpp_text.py
 PARTS := $(wildcard src/*/*.[hi]pp src/*/*/*.[hi]pp)
 ALL_TESTS := $(wildcard tests/*/test_*.cpp)
 THREAD_TESTS := $(wildcard tests/*/test_threads*.cpp tests/*/test_post*.cpp tests/*/test_resolve*.cpp)
@@ -121,10 +121,17 @@ PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 EXAMPLE_SUPPORT := $(wildcard examples/support/*.hpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
 FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/support/kqueue tests/support/kqueue/sys \
-  tests/peers tests/cases tests/minimal tests/packages tests/preload examples examples/support bench fuzz fuzz/support tools
+  tests/peers tests/cases tests/minimal tests/packages tests/preload examples examples/support bench fuzz fuzz/support
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
-OBJECTS := $(patsubst %.cpp,$(BUILD)/%.o,$(TESTS) $(wildcard tests/support/*.cpp)) $(KQUEUE)
+# Several test files are compiled at once, in units of about JOIN_LINES lines each; with JOIN_LINES= each file by itself. One whose
+# macros are its own cannot be joined.
+JOIN_LINES ?= 2000
+MACRO_TESTS := $(filter tests/tls/test_tls_sim.cpp,$(TESTS))
+UNITS := $(if $(and $(JOIN_LINES),$(filter %/run_tests,$(MAKECMDGOALS))),$(shell \
+  $(PYTHON) tools/make/join_tests.py $(BUILD)/units $(JOIN_LINES) $(filter-out $(MACRO_TESTS),$(TESTS))) $(MACRO_TESTS))
+UNITS := $(or $(strip $(UNITS)),$(TESTS))
+OBJECTS := $(patsubst $(BUILD)/$(BUILD)/%,$(BUILD)/%,$(patsubst %.cpp,$(BUILD)/%.o,$(UNITS) $(wildcard tests/support/*.cpp))) $(KQUEUE)
 PROGRAMS := $(patsubst %.cpp,$(BUILD)/%,$(EXAMPLES) $(PEERS))
 # examples/x.cpp is built once for each TLS library: examples-openssl/x
 tls_program = $(BUILD)/$(patsubst %/,%-$2,$(dir $1))/$(basename $(notdir $1))
@@ -137,20 +144,25 @@ all: $(HEADER) ## join the parts in src/ into anyio_net.hpp (the default)
 	@echo "$(HEADER) is ready; 'make demo' shows it, 'make test' tests it, 'make help' tells more"
 
 $(HEADER): $(PARTS) src/manifest.txt $(JOIN)
-	@$(PYTHON) tools/amalgamate.py
+	@$(PYTHON) tools/make/amalgamate.py
 
 build/include/$(HEADER): src/manifest.txt $(JOIN)
-	@$(PYTHON) tools/amalgamate.py --includes $@
+	@$(PYTHON) tools/make/amalgamate.py --includes $@
 
 $(BUILD)/%.o: %.cpp $(HEADER) Makefile
 	@mkdir -p $(@D)
 	@echo "  $(MODE): $<"
 	@$(COMPILE) -MMD -MP -c $< -o $@
 
+# With the names of files as they are when each is compiled by itself: doctest sorts by them.
+$(BUILD)/units/%.o: $(BUILD)/units/%.cpp $(HEADER) Makefile
+	@echo "  $(MODE): $<"
+	@$(COMPILE) -fmacro-prefix-map=./= -MMD -MP -c $< -o $@
+
 SIM_MACROS := -DANYIO_NET_SIM
-$(BUILD)/tests/tls/%.o: MACROS := $(TLS_MACROS)
+$(BUILD)/tests/tls/%.o $(BUILD)/units/tls-%.o: MACROS := $(TLS_MACROS)
 $(BUILD)/tests/tls/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
-$(BUILD)/tests/simulation/%.o: MACROS := $(SIM_MACROS)
+$(BUILD)/tests/simulation/%.o $(BUILD)/units/simulation-%.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/system_script.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
 
@@ -162,7 +174,7 @@ $(BUILD)/run_tests: $(OBJECTS)
 definitions = $(if $(findstring ANYIO_NET_SPLIT,$(flags.$(MODE))),$(BUILD)/definitions$1.o) $(KQUEUE)
 $(foreach e,$(ENGINES),$(BUILD)/definitions-$e.o) $(BUILD)/definitions.o: $(BUILD)/definitions%.o: $(HEADER) Makefile
 	@mkdir -p $(@D)
-	@echo "  $(MODE): the definitions $*"
+	@echo "  $(MODE): $(HEADER), the definitions$(if $*, for $(*:-%=%))"
 	@echo '#include "$(HEADER)"' | $(COMPILE) $(SIM_MACROS) $(macro$(subst -,.,$*)) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $@
 
 $(PROGRAMS): %: %.o $(call definitions,)
@@ -204,22 +216,22 @@ clean: ## remove what was built
 	@rm -rf build
 
 include fuzz/fuzz.mk
-include tools/cross.mk
-include tools/install.mk
-include tools/minimal.mk
-include tools/cases.mk
-include tools/compilers.mk
+include tools/cross/cross.mk
+include tools/make/install.mk
+include tools/make/minimal.mk
+include tools/make/cases.mk
+include tools/make/compilers.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
 
-RUN := $(PYTHON) tools/run_tests.py
+RUN := $(PYTHON) tools/make/run_tests.py
 suite = --suite "tests, $1" "$(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
 check = --check "$1" "$(MAKE) $2"
 
 .PHONY: test
 test: ## install what is missing, build and run all tests: some minutes
-	@tools/install_deps.sh test
+	@tools/make/install_deps.sh test
 	@$(MAKE) --silent $(HEADER)
 	@$(RUN) $(call suite,gcc) $(call check,examples and peers build,programs) $(SCRIPTS:%=--script %) \
 	  $(call check,fuzz corpora with g++,fuzz-replay-gcc)
@@ -230,7 +242,7 @@ check: ## everything that CI does
 
 .PHONY: check-rest
 check-rest: ## what CI does after `make test`
-	@tools/install_deps.sh check
+	@tools/make/install_deps.sh check
 	@$(RUN) \
 	  $(call check,nothing asks the system outside the seam,check-seam) \
 	  $(call check,nothing costly is included,check-includes) \
@@ -255,21 +267,21 @@ check-long: ## all tests in the modes in which CI leaves some out, and on kqueue
 
 .PHONY: check-seam
 check-seam: ## nothing outside the seam, in src/system, makes a system call
-	@$(PYTHON) tools/check_seam.py --self-test
-	@$(PYTHON) tools/check_seam.py
+	@$(PYTHON) tools/checks/check_seam.py --self-test
+	@$(PYTHON) tools/checks/check_seam.py
 
 .PHONY: check-includes
 check-includes: ## the header does without iostream, locale, regex and std::function
-	@$(PYTHON) tools/check_includes.py --self-test
-	@$(PYTHON) tools/check_includes.py
+	@$(PYTHON) tools/checks/check_includes.py --self-test
+	@$(PYTHON) tools/checks/check_includes.py
 
 .PHONY: check-version
 check-version: ## the changelog's newest entry is for the version that the header states
-	@$(PYTHON) tools/check_version.py
+	@$(PYTHON) tools/checks/check_version.py
 
 .PHONY: check-tools
 check-tools: ## the tools' own tests
-	@$(PYTHON) tools/test_tools.py
+	@$(PYTHON) tools/checks/test_tools.py
 
 # The record in bench/cost_record.json is for these flags.
 build/cost/cost: bench/cost.cpp $(HEADER) Makefile
@@ -278,11 +290,11 @@ build/cost/cost: bench/cost.cpp $(HEADER) Makefile
 
 .PHONY: check-cost
 check-cost: build/cost/cost ## no hot path takes more instructions, system calls or allocations than recorded
-	@$(PYTHON) tools/check_cost.py $< --jobs $(JOBS)
+	@$(PYTHON) tools/checks/check_cost.py $< --jobs $(JOBS)
 
 .PHONY: record-cost
 record-cost: build/cost/cost ## write what the hot paths cost now into bench/cost_record.json
-	@$(PYTHON) tools/check_cost.py $< --jobs $(JOBS) --record
+	@$(PYTHON) tools/checks/check_cost.py $< --jobs $(JOBS) --record
 
 .PHONY: check-format
 check-format: ## sources are formatted
@@ -302,17 +314,21 @@ build/parts/%.ok: src/% $(PARTS)
 
 .PHONY: check-link
 check-link: $(HEADER) ## units that disagree on a layout do not link
-	@tools/check_link.sh $(CXX) $(CLANGXX)
+	@tools/checks/check_link.sh $(CXX) $(CLANGXX)
+
+# How much of a function's ways the analyzer follows. With its default, 225,000, it takes ten times as long as with
+# this number; check-long does that.
+ANALYZER_NODES ?= 10000
 
 .PHONY: check-tidy
 check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
 	@echo '#include "$(HEADER)"' >build/tidy.cpp
 	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' build/tidy.cpp -- -std=c++20 -Ibuild/include -Isrc -I. $(TLS_MACROS) $(SIM_MACROS) \
-	  -Xclang -analyzer-opt-analyze-headers
+	  -Xclang -analyzer-opt-analyze-headers -Xclang -analyzer-config -Xclang max-nodes=$(ANALYZER_NODES)
 
 .PHONY: check-snippets
 check-snippets: $(HEADER) ## the documents' code compiles
-	@$(PYTHON) tools/check_snippets.py
+	@$(PYTHON) tools/checks/check_snippets.py
 
 .PHONY: reference
 reference: ## the API reference by Doxygen, build/reference/html/index.html; a warning is an error
@@ -329,4 +345,4 @@ coverage: ## line coverage of src/ by the tests, with g++
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk $(wildcard tools/*.mk)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile fuzz/fuzz.mk bench/bench.mk $(wildcard tools/*/*.mk)

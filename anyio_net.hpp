@@ -1,7 +1,7 @@
 // anyio_net.hpp 0.1.0: sockets for C++20 in one header.
 //
 // Generated: do not edit. Edit the parts in src/ and run `make`, which joins them with
-// tools/amalgamate.py.
+// tools/make/amalgamate.py.
 //
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the anyio_net authors. The licence's text is in LICENSE.

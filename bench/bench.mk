@@ -75,13 +75,13 @@ bench-programs: $(BENCH_PROGRAMS) $(BENCH)/micro $(BENCH_CLANG) ## build what `m
 
 .PHONY: bench
 bench: ## measure everything beside the peers: half an hour; tables and plots go to bench/results
-	@tools/install_deps.sh bench
+	@tools/make/install_deps.sh bench
 	@$(MAKE) --silent bench-programs
 	@CXX="$(CXX)" $(PYTHON) bench/run.py $(BENCH_FLAGS)
 
 .PHONY: bench-quick
 bench-quick: ## some of it, a minute once it is built; prints tables
-	@tools/install_deps.sh bench
+	@tools/make/install_deps.sh bench
 	@$(MAKE) --silent $(BENCH_PROGRAMS)
 	@CXX="$(CXX)" $(PYTHON) bench/run.py --quick $(BENCH_FLAGS)
 

@@ -4,7 +4,7 @@
 //   cost --list               the scenarios: name, a COUNT that tells enough, and what an operation is
 //   cost --built-with         compiler, version and machine
 //
-// tools/check_cost.py runs it under callgrind and strace, with COUNT and twice that, and divides the
+// tools/checks/check_cost.py runs it under callgrind and strace, with COUNT and twice that, and divides the
 // difference, so that starting up cancels out.
 //
 // Only the library's side is counted: what runs inside `library_side`, where callgrind collects

@@ -19,25 +19,44 @@ if command -v "${CLANGXX:-clang++}" >/dev/null; then
   builds[clang-noexc]="${CLANGXX:-clang++} -O0 -fno-exceptions -fno-rtti"
 fi
 
-# outcome PROGRAM BUILD: its output and how it ended, in a file
-outcome() {
-  local program=$work/$1.$2
-  # shellcheck disable=SC2086 # several words
-  if ${builds[$2]} -std=c++20 -pthread -Wall -Wextra -I. "tests/outcome/$1.cpp" -o "$program" \
-    >"$program.compiler" 2>&1; then
-    local status=0
-    timeout 60 "$program" >"$program.outcome" 2>&1 || status=$?
-    echo "exit status $status" >>"$program.outcome"
-    rm "$program"
-  else
-    { echo "$2 does not compile it:" && cat "$program.compiler"; } >"$program.outcome"
-  fi
-}
-for program in "${programs[@]}"; do
-  for build in "${!builds[@]}"; do
-    outcome "$program" "$build" &
-    while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n; done
+# One unit of all programs, each in a namespace of its own: so the header is compiled once for each build.
+joined=$work/joined.cpp
+{
+  echo '#include "trace.hpp"'
+  (cd tests/outcome && grep -h '^#include <' "${programs[@]/%/.cpp}" | sort -u)
+  for program in "${programs[@]}"; do
+    echo "namespace of_$program {"
+    echo "#line 1 \"tests/outcome/$program.cpp\""
+    sed -e 's/^#include .*//' -e 's/^int main() /void program() /' "tests/outcome/$program.cpp"
+    echo "}"
   done
+  echo 'int main(int, char** arguments) {'
+  echo '  const std::string_view name = arguments[1];'
+  for program in "${programs[@]}"; do echo "  if (name == \"$program\") return of_$program::program(), 0;"; done
+  echo '  return 2;'
+  echo '}'
+} >"$joined"
+
+# outcomes BUILD: each program's output and how it ended, in a file
+outcomes() {
+  local program status
+  # shellcheck disable=SC2086 # several words
+  if ! ${builds[$1]} -std=c++20 -pthread -Wall -Wextra -I. -Itests/outcome "$joined" -o "$work/$1" \
+    >"$work/$1.compiler" 2>&1; then
+    for program in "${programs[@]}"; do
+      { echo "$1 does not compile it:" && cat "$work/$1.compiler"; } >"$work/$program.$1.outcome"
+    done
+    return
+  fi
+  for program in "${programs[@]}"; do
+    status=0
+    timeout 60 "$work/$1" "$program" >"$work/$program.$1.outcome" 2>&1 || status=$?
+    echo "exit status $status" >>"$work/$program.$1.outcome"
+  done
+}
+for build in "${!builds[@]}"; do
+  outcomes "$build" &
+  while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n; done
 done
 wait
 

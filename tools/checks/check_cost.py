@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RECORD = Path(__file__).resolve().parent.parent / "bench" / "cost_record.json"
+RECORD = Path(__file__).resolve().parents[2] / "bench" / "cost_record.json"
 INSTRUCTIONS, CALLS, ALLOCATIONS = FIGURES = ("instructions", "system calls", "allocations")
 DIGITS = {INSTRUCTIONS: 1, CALLS: 3, ALLOCATIONS: 3}
 MORE = 1.05  # of instructions, is too many
@@ -290,7 +290,7 @@ def main() -> int:
     try:
         for tool in ("valgrind", "strace"):
             if not shutil.which(tool):
-                raise Failure(f"{tool} is missing: `tools/install_deps.sh check` installs it")
+                raise Failure(f"{tool} is missing: `tools/make/install_deps.sh check` installs it")
         scenarios = scenarios_of(options.program)
         unknown = set(options.scenarios) - {s.name for s in scenarios}
         if unknown:

@@ -3,9 +3,9 @@
 # link, units that disagree on a macro that changes a layout must not. The macros are read from the
 # header: each has an object named MACRO_must_agree.
 #
-#   tools/check_link.sh [COMPILER...]      default: g++ clang++
+#   tools/checks/check_link.sh [COMPILER...]      default: g++ clang++
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -33,7 +33,7 @@ fail() {
 
 # compile SOURCE OBJECT [FLAG...]
 compile() {
-  "$compiler" -std=c++20 -O1 -I. -c "$work/$1.cpp" -o "$work/$2.o" "${@:3}"
+  "$compiler" -std=c++20 -O0 -I. -c "$work/$1.cpp" -o "$work/$2.o" "${@:3}"
 }
 
 # link OBJECT...; the linker's output is kept

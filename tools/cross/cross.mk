@@ -1,9 +1,9 @@
 # Compiling for other processors and systems, for the Makefile: needs its variables HEADER, EXAMPLES, PEERS
-# and PROCESSORS. Debian's compilers build the programs that qemu runs; tools/cross.sh has one for macOS, of which nothing
+# and PROCESSORS. Debian's compilers build the programs that qemu runs; tools/cross/cross.sh has one for macOS, of which nothing
 # can be run, and for static programs with musl, which are run.
 
 # Each processor is a mode, in which all tests run that need no TLS library. Without its compiler or without
-# qemu it is skipped, and a line reports that.
+# qemu it is left out, with a line that says so.
 cross_need = command -v $(compiler.$1) >/dev/null && command -v qemu-$1 >/dev/null || \
   { echo '$(compiler.$1) or qemu-$1 is missing'; exit 77; };
 cross_suite = --suite "tests, $1 by qemu" "$(call cross_need,$1) $(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
@@ -13,11 +13,11 @@ cross_steps = $(call cross_check,$1,no warnings,$(call strict_header,$1-c++20 $1
 
 .PHONY: cross $(PROCESSORS:%=cross-%)
 cross: ## all tests on other processors, by qemu: s390x, arm, aarch64, riscv64; cross-arm is one; an hour
-	@tools/install_deps.sh cross $(foreach p,$(PROCESSORS),g++-$(triplet.$p))
+	@tools/make/install_deps.sh cross $(foreach p,$(PROCESSORS),g++-$(triplet.$p))
 	@ALL=1 $(RUN) --timeout 3000 $(foreach p,$(PROCESSORS),$(call cross_steps,$p))
 
 $(PROCESSORS:%=cross-%): cross-%:
-	@tools/install_deps.sh cross g++-$(triplet.$*)
+	@tools/make/install_deps.sh cross g++-$(triplet.$*)
 	@ALL=1 $(RUN) --timeout 3000 $(call cross_steps,$*)
 
 CROSS_TARGETS ?= aarch64-macos x86_64-macos
@@ -36,12 +36,12 @@ cross_split.x86_64-macos := -DANYIO_NET_SPLIT
 
 .PHONY: cross-macos cross-all
 cross-macos: $(HEADER) ## header, examples and tests compile and link for macOS: ten minutes
-	@MAKE="$(MAKE)" tools/cross.sh $(CROSS_TARGETS)
+	@MAKE="$(MAKE)" tools/cross/cross.sh $(CROSS_TARGETS)
 
 .PHONY: cross-musl cross-musl-all
 cross-musl: $(HEADER) ## static programs for musl, x86-64 and 32-bit ARM, compile and run: two minutes
-	@tools/install_deps.sh cross
-	@MAKE="$(MAKE)" tools/cross.sh $(MUSL_TARGETS)
+	@tools/make/install_deps.sh cross
+	@MAKE="$(MAKE)" tools/cross/cross.sh $(MUSL_TARGETS)
 
 define cross_rules
 cross-all: $(CROSS_HEADER_MODES:%=$(CROSS)/$1/header-%.o) $(patsubst %.cpp,$(CROSS)/$1/%,$(EXAMPLES) $(PEERS)) \
@@ -67,7 +67,7 @@ $(CROSS)/$1/run_tests: $(CROSS_TESTS:%.cpp=$(CROSS)/$1/%.o)
 endef
 $(foreach t,$(CROSS_TARGETS),$(eval $(call cross_rules,$t)))
 
-# musl and libc++; the program runs here, or in qemu. Linked in a separate step: otherwise zig 0.11 crashes.
+# musl and libc++; the program runs here, or by qemu. Linked in a step of its own: zig 0.11 crashes else.
 CROSS_MUSL_MODES := plain embedded split-embedded
 cross_musl_mode.plain := -O1
 cross_musl_mode.embedded = $(MINIMAL_EMBEDDED)
@@ -83,7 +83,7 @@ $(CROSS)/$1/header-%.o: $(HEADER) $(CROSS)/c++
 
 $(CROSS)/$1/self_test-%.o: tests/minimal/self_test.cpp $(HEADER) $(CROSS)/c++
 	@mkdir -p $$(@D)
-	@echo "  $1: $$*"
+	@echo "  $1: $$<, $$*"
 	@$(CROSS)/c++ -target $1 $(CROSS_FLAGS) $(CROSS_STRICT) $$(cross_musl_mode.$$*) -I. -c $$< -o $$@
 
 $(CROSS)/$1/definitions-%.o: $(HEADER) $(CROSS)/c++
@@ -96,7 +96,7 @@ $(CROSS_MUSL_MODES:%=$(CROSS)/$1/self_test-%): %: %.o
 	@$(CROSS)/c++ -target $1 -static -s $$^ -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
 
 $(CROSS)/$1/self_test-%.ok: $(CROSS)/$1/self_test-%
-	@tools/run_cross.sh $$< $(cross_emulator.$1)
+	@tools/cross/run_cross.sh $$< $(cross_emulator.$1)
 	@touch $$@
 endef
 $(foreach t,$(MUSL_TARGETS),$(eval $(call cross_musl_rules,$t)))

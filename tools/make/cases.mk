@@ -1,5 +1,5 @@
 # The programs of tests/cases, for the Makefile: needs its variables HEADER, CXX and CLANGXX. Each is built with
-# g++ and clang and run. The definitions of the library are a unit of their own, compiled once.
+# g++, in check-long with clang too, and run. The definitions of the library are a unit of their own, compiled once.
 
 CASES := $(basename $(notdir $(wildcard tests/cases/*.cpp)))
 CASES_BUILD := build/cases
@@ -7,14 +7,15 @@ CASES_FLAGS := -std=c++20 -pthread -O0 -g1 -Wall -Wextra -Werror -DANYIO_NET_SPL
 cases_compiler.gcc := $(CXX)
 cases_compiler.clang := $(CLANGXX)
 
-.PHONY: check-cases
-check-cases: $(foreach c,gcc clang,$(CASES:%=$(CASES_BUILD)/$c/%.ok)) ## small programs, one for each fault seen in other libraries, with g++ and clang
+.PHONY: check-cases check-cases-all
+check-cases: $(CASES:%=$(CASES_BUILD)/gcc/%.ok) ## small programs, one for each fault seen in other libraries
+check-cases-all: $(foreach c,gcc clang,$(CASES:%=$(CASES_BUILD)/$c/%.ok))
 
 define cases_rules
 .PRECIOUS: $(CASES_BUILD)/$1/%
-$(CASES_BUILD)/$1/definitions.o: $(HEADER) tools/cases.mk
+$(CASES_BUILD)/$1/definitions.o: $(HEADER) tools/make/cases.mk
 	@mkdir -p $$(@D)
-	@echo "  $1: the definitions for tests/cases"
+	@echo "  $1: $(HEADER), the definitions for tests/cases"
 	@echo '#include "$(HEADER)"' | $(cases_compiler.$1) $(CASES_FLAGS) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $$@
 
 $(CASES_BUILD)/$1/%: tests/cases/%.cpp tests/cases/case.hpp tests/support/faces.hpp $(CASES_BUILD)/$1/definitions.o

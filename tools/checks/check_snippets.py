@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles every C++ snippet of README.md, CONTRIBUTING.md and docs/*.md.
+"""Compiles every C++ snippet of README.md, CONTRIBUTING.md and docs/*.md, so that none of them rots.
 
 A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is left alone, and
 ```cpp openssl or ```cpp mbedtls is compiled with that TLS library.
@@ -22,13 +22,17 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
+
+from amalgamate import HEADER
 from cpp_text import blank
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent>\s*)```cpp(?P<info>[^\n]*)\n(?P<code>.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
 COPY = re.compile(r"^<!-- copy of (\S+) -->\n+(?:```[^\n]*\n)?", re.MULTILINE)
 TLS_LIBRARIES = {"openssl": "-DANYIO_NET_OPENSSL", "mbedtls": "-DANYIO_NET_MBEDTLS"}
@@ -39,7 +43,7 @@ DEFINES = re.compile(r"\s*(?:template\b|struct\b|class\b|enum\b|namespace\b|conc
 
 @dataclass
 class Snippet:
-    """A fenced block and the place of its first line of code."""
+    """A fenced block and where its first line of code stands."""
 
     file: Path
     line: int
@@ -48,7 +52,7 @@ class Snippet:
 
 
 def snippets_of(file: Path) -> list[Snippet]:
-    """The blocks of a file to compile."""
+    """The blocks of a file that are to be compiled."""
     text = file.read_text(encoding="utf-8")
     found = []
     for match in FENCE.finditer(text):
@@ -63,7 +67,7 @@ def snippets_of(file: Path) -> list[Snippet]:
 
 
 def stale_copies(text: str, root: Path) -> list[str]:
-    """The files whose copy in a document's text differs from the file."""
+    """The files of which a document's text has a block that says it is a copy, and is not."""
     stale = []
     for match in COPY.finditer(text):
         original = (root / match[1]).read_text(encoding="utf-8")
@@ -125,12 +129,30 @@ def program(snippet: Snippet) -> str:
     return f"{top}{ours}anyio::task<> snippet();\nanyio::task<> snippet() {{\n{body}{ours}co_return;\n}}\n"
 
 
-def compile_snippet(snippet: Snippet) -> str:
-    """The compiler's errors for a snippet; empty if there are none."""
+def compiler(snippet: Snippet) -> list[str]:
+    """The compiler with its flags."""
     flags = shlex.split(os.environ.get("SNIPPET_FLAGS", ""))
-    command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-w", f"-I{ROOT}", *flags, *snippet.flags]
+    return [os.environ.get("CXX", "g++"), "-std=c++20", "-w", *flags, *snippet.flags]
+
+
+def precompile(snippets: list[Snippet], folder: Path) -> dict[tuple[str, ...], Path]:
+    """A folder with the header precompiled, for each set of flags; g++ takes it where no macro stands before it."""
+    folders = {}
+    for number, snippet in enumerate({snippet.flags: snippet for snippet in snippets}.values()):
+        where = folder / str(number)
+        where.mkdir()
+        folders[snippet.flags] = where
+        target = ["-o", str(where / f"{HEADER}.gch"), "-x", "c++-header", str(ROOT / HEADER)]
+        subprocess.run([*compiler(snippet), *target], stderr=subprocess.DEVNULL, check=False)
+    return folders
+
+
+def compile_snippet(snippet: Snippet, precompiled: Path) -> str:
+    """The compiler's errors for a snippet; empty if there are none."""
+    command = [*compiler(snippet), "-fsyntax-only", f"-I{ROOT}", "-x", "c++", "-"]
+    # From that folder, since the one in which a compiler stands comes first.
     done = subprocess.run(
-        [*command, "-x", "c++", "-"], input=program(snippet), capture_output=True, text=True, check=False
+        command, cwd=precompiled, input=program(snippet), capture_output=True, text=True, check=False
     )
     return "" if done.returncode == 0 else done.stderr
 
@@ -146,8 +168,10 @@ def main() -> int:
     for file, path in stale:
         print(f"{file}: the copy of {path} differs from it", file=sys.stderr)
     failures = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for snippet, complaint in zip(snippets, pool.map(compile_snippet, snippets)):
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        folders = precompile(snippets, Path(folder))
+        complaints = pool.map(lambda snippet: compile_snippet(snippet, folders[snippet.flags]), snippets)
+        for snippet, complaint in zip(snippets, complaints):
             if complaint:
                 failures += 1
                 print(f"{snippet.file}:{snippet.line}: this snippet does not compile:\n{complaint}", file=sys.stderr)

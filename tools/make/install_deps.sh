@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Installs the missing packages for building, testing and measuring.
 #
-#   tools/install_deps.sh test                 for `make test`
-#   tools/install_deps.sh check                for `make check`, which needs more
-#   tools/install_deps.sh compilers            for `make compilers`: those that `make check` does not need
-#   tools/install_deps.sh cross [PACKAGE...]   emulators of other processors, and compilers for them
-#   tools/install_deps.sh bench                for `make bench`: the peers, and tools that count
+#   tools/make/install_deps.sh test                 for `make test`
+#   tools/make/install_deps.sh check                for `make check`, which needs more
+#   tools/make/install_deps.sh compilers            for `make compilers`: those that `make check` can do without
+#   tools/make/install_deps.sh cross [PACKAGE...]   what runs other processors' programs, and compilers for them
+#   tools/make/install_deps.sh bench                for `make bench`: the peers, and what counts
 #
-# Uses apt-get, as root or through sudo. When nothing is missing it runs neither, so it
-# works without a network. Without the optional packages some tests of other programs' peers are skipped,
+# Uses apt-get, as root or through sudo. When nothing is missing it asks nobody for anything, so it
+# works with no network. Without the optional packages some tests of other programs' peers are skipped,
 # and some figures missing.
 set -euo pipefail
 
@@ -39,7 +39,7 @@ case ${1:-test} in
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-  echo "install_deps: not a Debian system: install the equivalents of: ${needed[*]}"
+  echo "install_deps: not a Debian system: install yourself what corresponds to: ${needed[*]}"
   exit 0
 fi
 
@@ -86,5 +86,5 @@ if ((${#packages[@]})); then
 fi
 
 for package in $(missing "${optional[@]}"); do
-  install "$package" || echo "install_deps: warning: no $package; steps that need it are skipped" >&2
+  install "$package" || echo "install_deps: warning: no $package; what needs it is left out" >&2
 done

@@ -21,18 +21,18 @@ strict_option.O3 := -O3
 strict_option.Og := -Og
 
 # Not in the list for g++:
-#   -Wuseless-cast, -Wsign-promo     casts that 32 bits, musl or macOS need
-#   -Wzero-as-null-pointer-constant  g++ 12 warns about every coroutine; clang checks it
-#   -Wswitch-enum, -Wswitch-default  require both a default and all values
+#   -Wuseless-cast, -Wsign-promo     casts that 32 bits, musl or macOS want
+#   -Wzero-as-null-pointer-constant  g++ 12 says it of every coroutine; clang looks after it
+#   -Wswitch-enum, -Wswitch-default  want both a default and all the rest
 #   -Weffc++, -Wpadded, -Wnoexcept, -Wsuggest-*   taste
 STRICT_GCC := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wduplicated-cond \
   -Wduplicated-branches -Wlogical-op -Wnull-dereference -Wcast-align=strict -Wcast-qual -Wnon-virtual-dtor \
   -Woverloaded-virtual -Wdouble-promotion -Wfloat-equal -Wformat=2 -Wimplicit-fallthrough=5 -Wextra-semi \
   -Wsuggest-override -Wmissing-declarations -Wredundant-decls -Wundef -Wunused-const-variable=2 \
   -Wdeprecated-copy-dtor -Wmismatched-tags -Wredundant-tags -Wcatch-value=3 -Wcomma-subscript -Wvolatile -Wvla
-# Everything except:
+# Everything less:
 #   c++98-compat, pre-c++…-compat, c++20-compat   it is C++20
-#   padded, weak-vtables, exit-time-destructors   normal for a header and its objects
+#   padded, weak-vtables, exit-time-destructors   what a header and its objects are like
 #   unsafe-buffer-usage          sockets take a pointer and a size
 #   switch-enum, switch-default  as above
 #   ctad-maybe-unsupported       std::lock_guard and the like
@@ -45,7 +45,7 @@ strict_warnings.gcc := $(STRICT_GCC)
 strict_warnings.clang := $(STRICT_CLANG) -Wno-zero-as-null-pointer-constant
 strict_warnings.clang19 := $(STRICT_CLANG) $(addprefix -Wno-,unsafe-buffer-usage switch-default cast-function-type-strict)
 strict_warnings.libcxx := $(strict_warnings.clang19)
-# clang's warnings are equal at all levels.
+# clang warns alike at all levels.
 strict_output.gcc := -c -o /dev/null
 strict_output.clang := -fsyntax-only
 strict_output.clang19 := -fsyntax-only
@@ -64,19 +64,19 @@ strict_flags = -std=$(call strict_word,2,$1) -O2 \
   $(foreach o,$(wordlist 3,9,$(subst -, ,$1)),$(strict_option.$o)) -Werror $(strict_warnings.$(call strict_word,1,$1)) \
   -I. $(strict_output.$(call strict_word,1,$1))
 strict_probe := -include version -fsyntax-only -x c++ /dev/null
-# Runs a compiler, $1, with all of a configuration, $2, and the rest, $3; a missing one is reported.
+# Runs a compiler, $1, with all of a configuration, $2, and the rest, $3; one that is not here says so.
 strict_run = if $1 $(strict_probe) >/dev/null 2>&1; \
   then $1 $(call strict_flags,$2) $3 && touch $@; \
   else echo "skipped: $(@:$(STRICT)/%.ok=%): cannot run $1"; fi
 strict = $(call strict_run,$(strict_compiler.$(call strict_word,1,$1)),$1,$2)
 
 .PRECIOUS: $(STRICT)/%.hpp.ok
-$(STRICT)/%/$(HEADER).ok: $(HEADER) tools/compilers.mk
+$(STRICT)/%/$(HEADER).ok: $(HEADER) tools/make/compilers.mk
 	@mkdir -p $(@D)
 	@{ echo 'extern int bytes, error, options, port, value;'; echo '#include "$(HEADER)"'; } >$(@:.ok=.cpp)
 	@$(call strict,$*,-DANYIO_NET_SPLIT -DANYIO_NET_IMPLEMENTATION $(call strict_engines,$*) $(SIM_MACROS) $(@:.ok=.cpp))
 
-# Programs need not declare all functions as a library must, and they return with a comma.
+# Programs may leave out what a library may not: declarations of all functions, and they return with a comma.
 STRICT_PROGRAM := -Wno-missing-declarations
 strict_engine.gcc := $(macro.mbedtls)
 strict_engine.clang := $(macro.openssl)
@@ -87,7 +87,7 @@ strict_program.clang19 := $(strict_program.clang)
 strict_program.libcxx := $(strict_program.clang)
 STRICT_SOURCES := $(EXAMPLES) $(PEERS) $(TLS_SOURCES)
 define strict_rule
-$(STRICT)/$1/%.cpp.ok: %.cpp $(EXAMPLE_SUPPORT) $(HEADER) tools/compilers.mk
+$(STRICT)/$1/%.cpp.ok: %.cpp $(EXAMPLE_SUPPORT) $(HEADER) tools/make/compilers.mk
 	@mkdir -p $$(@D)
 	@$$(call strict,$1,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$1)) \
 	  $$(if $$(filter $(TLS_SOURCES),$$<),$(strict_engine.$(call strict_word,1,$1))) $$<)
@@ -95,21 +95,30 @@ endef
 strict_header = $(1:%=$(STRICT)/%/$(HEADER).ok)
 strict_programs = $(foreach c,$1,$(STRICT_SOURCES:%=$(STRICT)/$c/%.ok))
 
-# CI compiles each program with the oldest and the newest, and with both standard libraries.
+# CI compiles the header by the oldest and by the newest compilers, with both standard libraries, and the programs
+# by the newest, joined into a few units; in `make compilers` each is by itself.
 STRICT_CI := gcc-c++20 gcc-c++23-noexc-O1 gcc-c++20-noexc-nothreads clang-c++20 clang-c++2b-noexc clang-c++20-nothreads \
   clang19-c++23-noexc clang19-gnu++26 libcxx-c++20-noexc libcxx-gnu++26
-STRICT_CI_PROGRAMS := gcc-c++20-O1 libcxx-gnu++26
+STRICT_CI_PROGRAMS := libcxx-gnu++26
 
 STRICT_ALL := $(foreach c,gcc clang clang19 libcxx,$(strict_standards.$c:%=$c-%))
 STRICT_LONG := $(STRICT_ALL) $(STRICT_ALL:%=%-noexc) $(STRICT_ALL:%=%-nothreads) \
   $(foreach o,O1 O3 Og,$(foreach s,$(strict_standards.gcc),gcc-$s-$o gcc-$s-noexc-$o))
-$(foreach c,$(sort $(STRICT_ALL) $(STRICT_ALL:%=%-noexc) $(STRICT_CI_PROGRAMS)),$(eval $(call strict_rule,$c)))
+$(foreach c,$(sort $(STRICT_ALL) $(STRICT_ALL:%=%-noexc) gcc-c++20-O1),$(eval $(call strict_rule,$c)))
+
+# In a unit main is a function like any other, which would have to return a value. For compilers that check the syntax
+# only: g++ would write to one file for all.
+$(STRICT)/%/programs.ok: $(STRICT_SOURCES) $(EXAMPLE_SUPPORT) $(HEADER) tools/make/compilers.mk tools/make/join_tests.py
+	@mkdir -p $(@D)
+	@units=$$($(PYTHON) tools/make/join_tests.py $(@D)/units 3000 $(STRICT_SOURCES)) || exit; \
+	  $(call strict,$*,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$*)) -Wno-return-type \
+	    -Iexamples -Itests/peers $(strict_engine.$(call strict_word,1,$*)) $$units)
 
 .PHONY: check-compilers
-check-compilers: $(call strict_header,$(STRICT_CI)) $(call strict_programs,$(STRICT_CI_PROGRAMS)) ## no warnings: g++, two clangs, two standard libraries, C++20 to 26
+check-compilers: $(call strict_header,$(STRICT_CI)) $(STRICT_CI_PROGRAMS:%=$(STRICT)/%/programs.ok) ## no warnings: g++, two clangs, two standard libraries, C++20 to 26
 
 .PHONY: compilers-strict
-compilers-strict: $(call strict_header,$(STRICT_LONG)) $(call strict_programs,$(STRICT_ALL))
+compilers-strict: $(call strict_header,$(STRICT_LONG)) $(call strict_programs,$(STRICT_ALL) gcc-c++20-O1)
 compilers-strict: $(STRICT_ALL:%=$(STRICT)/%-noexc/tests/minimal/self_test.cpp.ok) $(PARTS:src/%=$(STRICT)/parts/%.ok)
 
 # Each part includes what it uses, with libc++ too.
@@ -120,7 +129,7 @@ $(STRICT)/parts/%.ok: src/% $(PARTS)
 
 .PHONY: compilers
 compilers: ## all compilers, standards and kinds of build, and all tests with libc++ and later standards: an hour
-	@tools/install_deps.sh compilers
+	@tools/make/install_deps.sh compilers
 	@$(MAKE) compilers-run
 
 # Apart, since make expands a recipe before its first line has installed anything.

@@ -20,6 +20,8 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
+
 from cpp_text import blank
 
 # The seam: only these files of src/ may use the system.
@@ -240,7 +242,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.self_test:
         return self_test()
-    src = Path(__file__).resolve().parent.parent / "src"
+    src = Path(__file__).resolve().parents[2] / "src"
     files = options.files or sorted(src.rglob("*.[hi]pp"))
     count = 0
     for path in files:

@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
+
 from amalgamate import CONFIG, HEADER, Refusal, read_part, version_of
 
 ENTRY = re.compile(r"^##+ \[?(\d+\.\d+\.\d+)\b", re.MULTILINE)
@@ -33,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--released", action="store_true", help="the newest entry is that of a release")
     options = parser.parse_args()
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     try:
         version = version_of([read_part(root / "src" / CONFIG, CONFIG)])
     except Refusal as refusal:

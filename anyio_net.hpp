@@ -3274,18 +3274,21 @@ class foreign_awaiter {
 // operation itself. The loop does not touch an operation after its completion has run. This part must not
 // know sockets.
 //
-// Members that an operation provides to the base (all but `name` and `attempt` have a default):
+// What an operation provides to the base (all but `name` and `attempt` have a default):
 //   static constexpr const char* name     for errors and dumps
 //   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
-//   loop_core& home()                     the loop that runs it
-//   errc check()                          an error that is known before any attempt; else `made` says whether
-//                                         the operation was more than declared
+//   errc check()                          an error that is known before any attempt; the default looks whether
+//                                         the operation was only declared
 //   errc enter()                          it begins to wait, after `check`: registers it as the waiter
-//   bool in_vain()                        no attempt can succeed before something queues this node
 //   void started()                        it began without an attempt by the caller: keep bytes on loan
 //   void left()                           it has an outcome or was withdrawn; the base has left its place
-//   void withdrawn()                      it was withdrawn; called after `left`
 //   void refresh()                        the next attempt must ask the kernel
+// What the bases of resources and streams provide, and few others:
+//   loop_core& home()                     the loop that runs it
+//   bool is_refused()                     no attempt may be made: the resource is closed
+//   bool in_vain()                        no attempt can succeed before something queues this node
+//   void leave_place()                    it is no longer the waiter
+//   void withdrawn()                      it was withdrawn; called after `left`
 //   int descriptor()                      for dumps
 
 #include <exception>

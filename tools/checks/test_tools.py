@@ -265,7 +265,7 @@ class Results(unittest.TestCase):
         makefile.write_text(f"all: a b\n\t@echo warning: unused\na:\n{compile_file}b: a\n{compile_file}")
         binary.write_text(f"#!/bin/sh\nprintf '{self.summary(1, 1, 0).strip()}\\n'\n")
         binary.chmod(0o755)
-        return f"make -C {folder.name}", str(binary), str(makefile)
+        return f"make --no-print-directory -C {folder.name}", str(binary), str(makefile)
 
     def test_closing_line(self) -> None:
         good, bad = ["--check", "good", "true"], ["--check", "bad", "false"]

@@ -31,19 +31,16 @@ inline constexpr int receive_message_flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
 inline constexpr int receive_message_flags = MSG_DONTWAIT;
 #endif
 
-/// Repeats a call that failed while a signal interrupts it. Returns its result or -errno.
-template <class Call>
-[[gnu::cold, gnu::noinline]] auto repeat_or_fail(Call& call) noexcept {
-  decltype(call()) r = -1;
-  while (r < 0 && errno == EINTR) r = call();
-  return r < 0 ? static_cast<decltype(r)>(-errno) : r;
-}
-
 /// Makes a system call and returns its result or -errno. Repeats the call if a signal interrupts it.
 template <class Call>
 [[gnu::always_inline]] inline auto system_call(Call call) noexcept {
-  const auto r = call();
-  return r >= 0 ? r : repeat_or_fail(call);
+  using value = decltype(call());
+  for (;;) {
+    const value r = call();
+    if (r >= 0) [[likely]]
+      return r;
+    if (errno != EINTR) return static_cast<value>(-errno);
+  }
 }
 
 // --- time

@@ -3277,9 +3277,8 @@ class foreign_awaiter {
 // What an operation provides to the base (all but `name` and `attempt` have a default):
 //   static constexpr const char* name     for errors and dumps
 //   bool attempt(result<T>& out)          true: out is the outcome. false: something will queue this node
-//   errc check()                          an error that is known before any attempt; the default looks
-//   whether
-//                                         the operation was only declared
+//   errc check()                          an error that is known before any attempt; the default is that of
+//                                         an operation that was only declared
 //   errc enter()                          it begins to wait, after `check`: registers it as the waiter
 //   void started()                        it began without an attempt by the caller: keep bytes on loan
 //   void left()                           it has an outcome or was withdrawn; the base has left its place

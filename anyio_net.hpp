@@ -3784,63 +3784,6 @@ class operation : public node, public operation_tag {
   } slot_;
 };
 
-/// An operation that belongs to a resource: it waits there as the reader or the writer.
-template <class Derived, class T, class Resource, side Side>
-class resource_operation : public operation<Derived, T> {
- public:
-  resource_operation() = default;
-  /// Without a resource, as for a closed stream, the operation fails with `closed_resource`.
-  explicit resource_operation(ref<Resource> r) noexcept
-      : operation<Derived, T>(true), resource_(std::move(r)) {}
-  resource_operation(resource_operation&& other) noexcept = default;
-  resource_operation& operator=(resource_operation&& other) noexcept {
-    if (this == &other) return *this;
-    leave_for_good();
-    operation<Derived, T>::operator=(std::move(other));
-    resource_ = std::move(other.resource_);
-    return *this;
-  }
-  ~resource_operation() { leave_for_good(); }
-
- protected:
-  friend class operation<Derived, T>;
-
-  [[nodiscard]] errc check() const noexcept {
-    if (!this->made) return errc::invalid_argument;
-    if (!resource_ || !resource_->open()) return errc::closed_resource;
-    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
-                                                                                   : errc::ok;
-  }
-  [[nodiscard]] errc enter() noexcept {
-    resource_->set_waiting(Side, this);
-    return errc::ok;
-  }
-  void leave_place() noexcept {
-    if (waits()) resource_->set_waiting(Side, nullptr);
-  }
-  [[nodiscard]] bool is_refused() const noexcept { return !resource_->open(); }
-  void withdrawn() noexcept {
-    if (resource_) resource_->withdrawn(Side);
-  }
-  [[nodiscard]] loop_core& home() const {
-    return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
-  }
-  void refresh() noexcept {
-    if (resource_) resource_->exhausted[Side] = false;
-  }
-  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
-
-  ref<Resource> resource_;
-
- private:
-  [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
-  void leave_for_good() noexcept {
-    if (!waits()) return;
-    resource_->set_waiting(Side, nullptr);
-    resource_->withdrawn(Side);
-  }
-};
-
 /// The awaiter for `co_await` of a result.
 template <class T>
 class [[nodiscard]] result_awaiter {
@@ -3883,6 +3826,34 @@ class [[nodiscard]] result_operation : public operation<result_operation<T>, T> 
   }
   result<T> result_{error(errc::invalid_argument, 0, name)};
 };
+
+}  // namespace detail
+
+/// `co_await raise(e)` raises this error in the coroutine that awaits it.
+[[nodiscard]] inline detail::result_operation<void> raise(error e) {
+  return detail::result_operation<void>(result<void>(e));
+}
+
+/// `co_await` of a result returns its value or raises its error.
+template <class T>
+[[nodiscard]] detail::result_awaiter<T> operator co_await(result<T>&& r) {
+  return detail::result_awaiter<T>(std::move(r));
+}
+/// `co_await` of a named or const result returns a copy of its value or raises its error.
+template <class T>
+[[nodiscard]] detail::result_awaiter<T> operator co_await(const result<T>& r) {
+  return detail::result_awaiter<T>(result<T>(r));
+}
+
+}}  // namespace anyio
+
+// == operation/as_result.hpp ======================================================================
+
+// An operation or a task whose failure is a value.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
 
 /// Awaits an operation without raising.
 template <class Op>
@@ -3993,22 +3964,6 @@ template <class Op>
   requires detail::is_operation<Op>
 [[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
   return detail::as_result_operation<Op>(std::forward<Op>(op));
-}
-
-/// `co_await raise(e)` raises this error in the coroutine that awaits it.
-[[nodiscard]] inline detail::result_operation<void> raise(error e) {
-  return detail::result_operation<void>(result<void>(e));
-}
-
-/// `co_await` of a result returns its value or raises its error.
-template <class T>
-[[nodiscard]] detail::result_awaiter<T> operator co_await(result<T>&& r) {
-  return detail::result_awaiter<T>(std::move(r));
-}
-/// `co_await` of a named or const result returns a copy of its value or raises its error.
-template <class T>
-[[nodiscard]] detail::result_awaiter<T> operator co_await(const result<T>& r) {
-  return detail::result_awaiter<T>(result<T>(r));
 }
 
 }}  // namespace anyio
@@ -4913,6 +4868,72 @@ class [[nodiscard]] wait_operation : public detail::operation<wait_operation, vo
 void notify_closing(int fd);
 
 }}  // namespace anyio
+
+// == operation/resource_operation.hpp =============================================================
+
+// Operations that belong to a resource, where they wait as the reader or the writer. The base here makes the
+// checks for closed and busy, takes the place and leaves it. This part must not know what a resource is.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// An operation that belongs to a resource: it waits there as the reader or the writer.
+template <class Derived, class T, class Resource, side Side>
+class resource_operation : public operation<Derived, T> {
+ public:
+  resource_operation() = default;
+  /// Without a resource, as for a closed stream, the operation fails with `closed_resource`.
+  explicit resource_operation(ref<Resource> r) noexcept
+      : operation<Derived, T>(true), resource_(std::move(r)) {}
+  resource_operation(resource_operation&& other) noexcept = default;
+  resource_operation& operator=(resource_operation&& other) noexcept {
+    if (this == &other) return *this;
+    leave_for_good();
+    operation<Derived, T>::operator=(std::move(other));
+    resource_ = std::move(other.resource_);
+    return *this;
+  }
+  ~resource_operation() { leave_for_good(); }
+
+ protected:
+  friend class operation<Derived, T>;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (!this->made) return errc::invalid_argument;
+    if (!resource_ || !resource_->open()) return errc::closed_resource;
+    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
+                                                                                   : errc::ok;
+  }
+  [[nodiscard]] errc enter() noexcept {
+    resource_->set_waiting(Side, this);
+    return errc::ok;
+  }
+  void leave_place() noexcept {
+    if (waits()) resource_->set_waiting(Side, nullptr);
+  }
+  [[nodiscard]] bool is_refused() const noexcept { return !resource_->open(); }
+  void withdrawn() noexcept {
+    if (resource_) resource_->withdrawn(Side);
+  }
+  [[nodiscard]] loop_core& home() const {
+    return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
+  }
+  void refresh() noexcept {
+    if (resource_) resource_->exhausted[Side] = false;
+  }
+  [[nodiscard]] int descriptor() const noexcept { return resource_ ? resource_->descriptor() : -1; }
+
+  ref<Resource> resource_;
+
+ private:
+  [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
+  void leave_for_good() noexcept {
+    if (!waits()) return;
+    resource_->set_waiting(Side, nullptr);
+    resource_->withdrawn(Side);
+  }
+};
+
+}}}  // namespace anyio::detail
 
 // == operation/run.hpp ============================================================================
 

@@ -9,7 +9,7 @@
 #include "base/address.hpp"
 #include "base/config.hpp"
 #include "loop/loop.hpp"
-#include "operation/operation.hpp"
+#include "operation/resource_operation.hpp"
 #include "operation/task_group.hpp"
 #include "stream/fd_passing.hpp"
 #include "stream/socket.hpp"

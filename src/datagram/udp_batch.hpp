@@ -11,6 +11,7 @@
 #include "base/config.hpp"
 #include "datagram/datagram.hpp"
 #include "datagram/udp_socket.hpp"
+#include "operation/resource_operation.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -3,6 +3,7 @@
 
 #include "base/config.hpp"
 #include "loop/loop.hpp"
+#include "operation/as_result.hpp"
 #include "operation/combinators.hpp"
 #include "operation/operation.hpp"
 

@@ -8,7 +8,7 @@
 #include "base/config.hpp"
 #include "base/result.hpp"
 #include "loop/loop.hpp"
-#include "operation/operation.hpp"
+#include "operation/resource_operation.hpp"
 #include "system/backend.hpp"
 
 #include <concepts>

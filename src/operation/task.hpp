@@ -8,6 +8,7 @@
 
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "operation/as_result.hpp"
 #include "operation/coroutine.hpp"
 #include "operation/operation.hpp"
 

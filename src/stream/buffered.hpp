@@ -11,7 +11,7 @@
 #include "base/config.hpp"
 #include "base/result.hpp"
 #include "loop/loop.hpp"
-#include "operation/operation.hpp"
+#include "operation/resource_operation.hpp"
 #include "stream/relay.hpp"
 #include "stream/stream.hpp"
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "operation/resource_operation.hpp"
 #include "stream/socket.hpp"
 #include "system/unique_fd.hpp"
 

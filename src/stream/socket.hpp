@@ -7,6 +7,7 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "operation/resource_operation.hpp"
 #include "stream/descriptor_stream.hpp"
 #include "stream/stream.hpp"
 #include "system/new_socket.hpp"

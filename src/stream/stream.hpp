@@ -9,7 +9,7 @@
 #include "base/config.hpp"
 #include "base/result.hpp"
 #include "loop/loop.hpp"
-#include "operation/operation.hpp"
+#include "operation/resource_operation.hpp"
 #include "stream/lent_bytes.hpp"
 
 #include <cstddef>

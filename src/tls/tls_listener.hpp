@@ -7,7 +7,7 @@
 
 #include "base/config.hpp"
 #include "connection/listener.hpp"
-#include "operation/operation.hpp"
+#include "operation/resource_operation.hpp"
 #include "operation/synchronization.hpp"
 #include "operation/task.hpp"
 #include "tls/engine/tls.hpp"

@@ -36,7 +36,7 @@ NO_EXCEPTIONS := -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WI
 ASAN := -O0 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # Most modes do not optimise: they compile three times as fast, and no tail call hides a stack that grows. In split
-# modes the definitions are compiled once; the others test the header as most programs include it.
+# modes the definitions are compiled once; the others (clang-tsan in CI) test the header as most programs include it.
 compiler.gcc := $(CXX)
 flags.gcc := -O0 -g1 -DANYIO_NET_SPLIT
 compiler.clang := $(CLANGXX)
@@ -104,10 +104,11 @@ JOIN := tools/make/amalgamate.py tools/make/cpp_text.py
 PARTS := $(wildcard src/*/*.[hi]pp src/*/*/*.[hi]pp)
 ALL_TESTS := $(wildcard tests/*/test_*.cpp)
 THREAD_TESTS := $(wildcard tests/*/test_threads*.cpp tests/*/test_post*.cpp tests/*/test_resolve*.cpp)
-# What takes long runs in three modes (gcc, gcc-noexc, clang-asan), and in the others by `make check-long`.
-LONG_TESTS := $(wildcard tests/tls/*.cpp tests/simulation/*.cpp)
-LONG_TESTS := $(if $(ALL),,$(if $(filter clang gcc-asan clang-asan-noexc,$(MODE)),$(LONG_TESTS)))
-TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(filter-out $(LONG_TESTS),$(ALL_TESTS)))
+TESTS := $(if $(filter clang-tsan,$(MODE)),$(THREAD_TESTS),$(ALL_TESTS))
+# Without exceptions CI runs what raises errors and hands them on; `make check-long` runs all.
+RAISING_TESTS := $(wildcard $(foreach d,base connection datagram loop operation stream,tests/$d/test_*.cpp) tests/contract/test_api_*.cpp \
+  tests/contract/test_same_outcome.cpp tests/contract/test_conformance_memory.cpp)
+TESTS := $(if $(ALL),$(TESTS),$(if $(filter gcc-noexc,$(MODE)),$(RAISING_TESTS),$(TESTS)))
 # Of another processor CI runs what meets addresses, messages and numbers of the system; `make cross` runs all.
 PROCESSOR_TESTS := address again api_options epoll_backend buffer byte_queue conformance_memory conformance_tcp4 \
   conformance_tcp6 conformance_unix datagram_connect error fd_passing multicast resolve signals sim_network \
@@ -120,6 +121,7 @@ EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 EXAMPLE_SUPPORT := $(wildcard examples/support/*.hpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
+COMPILING_SCRIPTS := $(wildcard tests/scripts/packages.sh tests/scripts/same_outcome.sh)
 FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/support/kqueue tests/support/kqueue/sys \
   tests/peers tests/cases tests/minimal tests/packages tests/preload examples examples/support bench fuzz fuzz/support
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
@@ -233,8 +235,8 @@ check = --check "$1" "$(MAKE) $2"
 test: ## install what is missing, build and run all tests: some minutes
 	@tools/make/install_deps.sh test
 	@$(MAKE) --silent $(HEADER)
-	@$(RUN) $(call suite,gcc) $(call check,examples and peers build,programs) $(SCRIPTS:%=--script %) \
-	  $(call check,fuzz corpora with g++,fuzz-replay-gcc)
+	@$(RUN) $(call suite,gcc) $(call check,examples and peers build,programs) \
+	  $(patsubst %,--script %,$(filter-out $(COMPILING_SCRIPTS),$(SCRIPTS)))
 
 .PHONY: check
 check: ## everything that CI does
@@ -248,21 +250,30 @@ check-rest: ## what CI does after `make test`
 	  $(call check,nothing costly is included,check-includes) \
 	  $(call check,the changelog is of this version,check-version) \
 	  $(call check,tools do what they say,check-tools) \
-	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,format,check-format) \
+	  $(call check,hot paths cost what is recorded,check-cost) \
+	  $(call suite,clang-asan) $(call suite,gcc-noexc) \
+	  $(if $(THREAD_TESTS),$(call suite,clang-tsan)) $(call cross_suite,s390x) \
 	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-compilers check-snippets check-link" \
 	  $(call check,the reference is made without a warning,reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,programs of faults that others have met,check-cases) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
-	  $(call cross_check,s390x,fuzz corpora,fuzz-replay-s390x REPLAY_RANDOM=0) \
-	  $(call suite,gcc-noexc) $(call suite,clang-asan) $(call cross_suite,s390x) \
-	  $(if $(THREAD_TESTS),$(call suite,clang-tsan))
+	  $(COMPILING_SCRIPTS:%=--script %)
 
+# The sweeps of the tests are done in full, and the analyzer has its default.
 .PHONY: check-long
-check-long: ## all tests in the modes in which CI leaves some out, and on kqueue: three quarters of an hour
-	@ALL=1 $(RUN) $(call suite,clang) $(call suite,gcc-asan) $(call suite,clang-asan-noexc) $(call suite,kqueue)
+check-long: ## what CI leaves out: all tests in further modes, on kqueue, with all seeds, and the rest of the checks: two hours
+	@tools/make/install_deps.sh check
+	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --timeout 3000 \
+	  $(call suite,gcc) $(call suite,clang) $(call suite,clang-asan) $(call suite,gcc-noexc) \
+	  $(call suite,gcc-asan) $(call suite,clang-asan-noexc) $(call suite,kqueue) \
+	  $(call check,tidy in full,check-tidy ANALYZER_NODES=225000) \
+	  $(call check,small builds of all kinds run,check-minimal-all) \
+	  $(call check,programs of faults with both compilers,check-cases-all) \
+	  $(call check,fuzz corpora with g++,fuzz-replay-gcc) \
+	  $(call cross_check,s390x,fuzz corpora,fuzz-replay-s390x REPLAY_RANDOM=0)
 
 .PHONY: check-seam
 check-seam: ## nothing outside the seam, in src/system, makes a system call

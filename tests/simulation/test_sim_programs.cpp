@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "support/effort.hpp"
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -410,7 +412,7 @@ task<> echo_program() {
 
 TEST_CASE("sim programs: an echo server under all kinds of faults, and then without") {
   conversations_that_failed = 0;
-  for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+  for (std::uint64_t seed = 0; seed < support::some_of(2000u); ++seed) {
     sim::options o;
     o.seed = seed;
     o.faults = trouble(seed);
@@ -423,8 +425,8 @@ TEST_CASE("sim programs: an echo server under all kinds of faults, and then with
     CAPTURE(message);
     CHECK(r.ok());
   }
-  CHECK(conversations_that_failed > 100);
-  CHECK(conversations_that_failed < 3000);
+  CHECK(conversations_that_failed > support::some_of(100));
+  CHECK(conversations_that_failed < support::some_of(3000));
 }
 
 /// A room in which each message is received by all other clients.
@@ -496,7 +498,7 @@ task<> chat_program() {
 }
 
 TEST_CASE("sim programs: in a chat room all clients receive all messages, in any order") {
-  for (std::uint64_t seed = 0; seed < 500; ++seed) {
+  for (std::uint64_t seed = 0; seed < support::some_of(500u); ++seed) {
     sim::options o;
     o.seed = seed;
     o.faults = trouble(seed & 0x57);  // faults that break or refuse connections are left out

@@ -27,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "support/effort.hpp"
 #include "support/temp_dir.hpp"
 
 #if defined(__linux__)
@@ -348,7 +349,7 @@ TEST_CASE("as on the system: descriptors with datagrams, also without room for t
 
 TEST_CASE("as on the system: thousands of random scripts") {
   const support::temp_dir folder;
-  constexpr std::uint32_t scripts = 3000;
+  const std::uint32_t scripts = support::some_of(3000u);
   std::uint64_t state = 20;
   for (std::uint32_t i = 0; i < scripts; ++i) {
     std::vector<std::uint8_t> bytes(4 * (10 + i % 60));

@@ -182,10 +182,9 @@ task<> send_views(unix_stream& from, unix_stream& to) {
 
 task<> fill_and_read(unix_stream& first, unix_stream& last) {
   const std::string much(60000, 'm');
-  std::size_t got = 0;
   co_await first.send(much);
   first.close();
-  while (auto r = co_await as_result(last.receive())) got += r->size();
+  while (co_await as_result(last.receive())) continue;
 }
 
 task<> lends() {

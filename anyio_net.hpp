@@ -293,6 +293,27 @@ namespace detail {
 
 }}  // namespace anyio
 
+// == base/standard.hpp ============================================================================
+
+// Pointers, durations and small algorithms of the standard library.
+//
+// Every program that includes the library compiles what is included here. <algorithm>, <chrono> and <memory>
+// bring ranges, time zones and parallel algorithms, which cost a compiler a third as much as all the rest;
+// libstdc++ keeps what is needed in headers of its own, which are taken where they exist. Simulation and
+// engines of TLS, which few programs define, include what they like.
+
+#if defined(__GLIBCXX__) && __has_include(<bits/chrono.h>) && __has_include(<bits/unique_ptr.h>) && \
+    __has_include(<bits/shared_ptr.h>) && __has_include(<bits/stl_algobase.h>)
+#include <bits/chrono.h>
+#include <bits/shared_ptr.h>
+#include <bits/stl_algobase.h>
+#include <bits/unique_ptr.h>
+#else
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#endif
+
 // == base/result.hpp ==============================================================================
 
 // A value or an error.
@@ -302,7 +323,6 @@ namespace detail {
 // library's own layers. The user never sees such a result: the exception is thrown again at the edge.
 
 #include <cstring>
-#include <memory>
 #include <utility>
 #include <variant>
 
@@ -747,6 +767,11 @@ static_assert(std::is_trivially_copyable_v<ip_endpoint>);
 }}  // namespace anyio
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Whether a text has no character but decimal digits.
+[[nodiscard]] bool is_decimal(std::string_view text) noexcept;
+/// Whether two names of hosts are equal: the case of ASCII letters does not count (RFC 4343).
+[[nodiscard]] bool same_name(std::string_view a, std::string_view b) noexcept;
 
 /// Look up a network interface by name or by number: 0 or false if there is none. `out` has room for 64
 /// bytes and is NUL-terminated.
@@ -1221,7 +1246,6 @@ struct process_lock {
 // `accept` and `connect` need `keep_non_blocking` for this. A backend must not know its callers.
 
 #include <cerrno>
-#include <chrono>
 #include <vector>
 
 #include <sys/types.h>
@@ -1997,10 +2021,17 @@ namespace detail {
 // sessions to resume. So the same mistake has the same error text with every TLS library. This part must not
 // know a TLS library.
 
-#include <algorithm>
+#if defined(ANYIO_NET_MBEDTLS) || defined(ANYIO_NET_OPENSSL)
+
+#include <cstdint>
+#include <cstring>
 #include <iterator>
 #include <list>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -2225,9 +2256,13 @@ class tls_credentials : public tls_context, public std::enable_shared_from_this<
 
 }}}  // namespace anyio::detail
 
+#endif
+
 // == tls/mbedtls/tls_mbedtls.hpp ==================================================================
 
 // mbedTLS, with ANYIO_NET_MBEDTLS defined.
+
+#include <memory>
 
 #if defined(ANYIO_NET_MBEDTLS)
 
@@ -3977,6 +4012,75 @@ template <class Op>
 
 }}  // namespace anyio
 
+// == operation/part.hpp ===========================================================================
+
+// How an operation has parts: other operations that it begins, and whose outcomes advance it.
+//
+// A part is started with a callback that names a function of the whole. If the outcome is all that the whole
+// waits for, that function keeps it as a `part_outcome` and runs the whole, whose attempt takes it: a view
+// that a part returns is still valid there. Destroying the whole destroys its parts. This part of the library
+// must not know what an operation does.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// What tells a part from the others of its whole; nothing if there are no others.
+struct only_part {};
+
+/// The callback of a part: calls the member function Ended of the whole with the outcome, and with `which`
+/// unless that is nothing. A whole that is no node names its own, `whole()`; it may have `forget(which)`, for
+/// a part whose loop ends.
+template <auto Ended, class Whole, class Which>
+struct part_of {
+  using internal = void;
+  Whole* self;
+  [[no_unique_address]] Which which;
+
+  template <class T>
+  void operator()(result<T>&& r) const {
+    if constexpr (std::same_as<Which, only_part>) {
+      (self->*Ended)(std::move(r));
+    } else {
+      (self->*Ended)(which, std::move(r));
+    }
+  }
+  [[nodiscard]] node* owner() const noexcept {
+    if constexpr (std::derived_from<Whole, node>) {
+      return self;
+    } else {
+      return self->whole();
+    }
+  }
+  void abandon() const
+    requires requires { self->forget(which); }
+  {
+    self->forget(which);
+  }
+};
+
+template <auto Ended, class Whole, class Which = only_part>
+part_of<Ended, Whole, Which> part(Whole* whole, Which which = {}) noexcept {
+  return {whole, which};
+}
+
+/// The outcome of a part, from its end until the attempt of the whole that follows at once.
+template <class T>
+class part_outcome {
+ public:
+  void put(result<T>& outcome) noexcept { outcome_ = &outcome; }
+  /// Returns false if nothing has arrived.
+  bool take(result<T>& out) {
+    if (outcome_ == nullptr) return false;
+    out = std::move(*outcome_);
+    outcome_ = nullptr;
+    return true;
+  }
+
+ private:
+  result<T>* outcome_ = nullptr;
+};
+
+}}}  // namespace anyio::detail
+
 // == operation/task.hpp ===========================================================================
 
 // Tasks: coroutines that are operations.
@@ -4304,6 +4408,7 @@ task<T> promise_common<T>::get_return_object() noexcept {
 // outcome that it needs arrives, so that a view that a child returns is still valid. Destroying a composite
 // destroys its children. This part must not know what a child does.
 
+#include <optional>
 #include <tuple>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -4362,16 +4467,6 @@ void end_child(std::optional<Op>& op) noexcept {
   }
 }
 
-/// The callback of a child, which passes the outcome to its parent. I distinguishes the child from its
-/// siblings.
-template <class Parent, class T, std::size_t I = 0>
-struct child_done {
-  using internal = void;
-  Parent* parent;
-  void operator()(result<T>&& r) const { parent->template child_completed<I>(std::move(r)); }
-  node* owner() const noexcept { return parent; }
-};
-
 /// A child, and the time at which it is cancelled.
 template <class Derived, class T, class Op>
 class timed_operation : public operation<Derived, T> {
@@ -4387,16 +4482,11 @@ class timed_operation : public operation<Derived, T> {
  protected:
   friend class operation<Derived, T>;
   using child_value = typename Op::value_type;
-  using done = child_done<timed_operation, child_value>;
-  friend done;
   static constexpr bool has_parts = true;
 
   /// True when the child has an outcome, or when the time limit has passed: `timed_out`.
   bool attempt_child(result<child_value>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      return true;
-    }
+    if (arrived_.take(out)) return true;
     if (!begun_) {
       if constexpr (attemptable<Op>) {
         if (op_->attempt_for_parent(out)) return true;
@@ -4427,11 +4517,10 @@ class timed_operation : public operation<Derived, T> {
     loop_core& loop = loop_core::current();
     if (!at_) deadline_ = add(loop.now(), limit_);
     if (deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
-    op_->start(done{this});
+    op_->start(part<&timed_operation::child_ended>(this));
   }
-  template <std::size_t>
-  void child_completed(result<child_value>&& r) {
-    arrived_ = &r;
+  void child_ended(result<child_value>&& r) {
+    arrived_.put(r);
     this->run_now();
   }
 
@@ -4439,7 +4528,7 @@ class timed_operation : public operation<Derived, T> {
   time_point deadline_{};
   bool at_ = false;
   bool begun_ = false;
-  result<child_value>* arrived_ = nullptr;
+  part_outcome<child_value> arrived_;
   std::optional<Op> op_;
   timer timer_;
 };
@@ -4544,9 +4633,9 @@ class [[nodiscard]] when_all_operation
 
  private:
   friend class operation<when_all_operation, value>;
-  template <class, class, std::size_t>
-  friend struct child_done;
   static constexpr bool has_parts = true;
+  template <std::size_t I>
+  using value_of = typename std::tuple_element_t<I, std::tuple<Ops...>>::value_type;
   using indices = std::index_sequence_for<Ops...>;
 
   template <class Op>
@@ -4565,10 +4654,7 @@ class [[nodiscard]] when_all_operation
     return (std::get<I>(children_).op.has_value() && ...);
   }
   bool attempt(result<value>& out) {
-    if (failure_ != nullptr) {
-      out = std::move(*std::exchange(failure_, nullptr));
-      return true;
-    }
+    if (failure_.take(out)) return true;
     started();
     if (left_over_ != 0) return false;
     collect(out, indices());
@@ -4579,8 +4665,7 @@ class [[nodiscard]] when_all_operation
   }
   template <std::size_t... I>
   void begin_children(std::index_sequence<I...>) {
-    (std::get<I>(children_).op->start(child_done<when_all_operation, typename Ops::value_type, I>{this}),
-     ...);
+    (std::get<I>(children_).op->start(part<&when_all_operation::template child_ended<I>>(this)), ...);
   }
   template <std::size_t... I>
   void collect(result<value>& out, std::index_sequence<I...>) {
@@ -4592,14 +4677,14 @@ class [[nodiscard]] when_all_operation
     std::apply([](auto&... c) { ((end_child(c.op), c.value.reset()), ...); }, children_);
   }
 
-  template <std::size_t I, class T>
-  void child_completed(result<T>&& r) {
+  template <std::size_t I>
+  void child_ended(result<value_of<I>>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_ = &failure;
+      failure_.put(failure);
       return this->run_now();
     }
-    if constexpr (std::is_void_v<T>) {
+    if constexpr (std::is_void_v<value_of<I>>) {
       std::get<I>(children_).value.emplace();
     } else {
       std::get<I>(children_).value.emplace(*std::move(r));
@@ -4610,7 +4695,7 @@ class [[nodiscard]] when_all_operation
   std::tuple<child<Ops>...> children_;
   std::size_t left_over_ = sizeof...(Ops);
   bool begun_ = false;
-  result<value>* failure_ = nullptr;
+  part_outcome<value> failure_;
 };
 
 /// Several tasks of one type at once. Completes when all tasks have completed, or at the first error.
@@ -4632,18 +4717,8 @@ class [[nodiscard]] when_all_tasks_operation
   friend class operation<when_all_tasks_operation, value>;
   static constexpr bool has_parts = true;
 
-  struct done {
-    using internal = void;
-    when_all_tasks_operation* parent;
-    std::size_t index;
-    void operator()(result<T>&& r) const { parent->child_completed(index, std::move(r)); }
-    node* owner() const noexcept { return parent; }
-  };
   bool attempt(result<value>& out) {
-    if (failure_ != nullptr) {
-      out = std::move(*std::exchange(failure_, nullptr));
-      return true;
-    }
+    if (failure_.take(out)) return true;
     started();
     if (left_over_ != 0) return false;
     value all;
@@ -4654,17 +4729,18 @@ class [[nodiscard]] when_all_tasks_operation
   }
   void started() {
     if (std::exchange(begun_, true)) return;
-    for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i].start(done{this, i});
+    for (std::size_t i = 0; i < tasks_.size(); ++i)
+      tasks_[i].start(part<&when_all_tasks_operation::child_ended>(this, i));
   }
   void left() noexcept {
     this->made = false;
     tasks_.clear();
     values_.clear();
   }
-  void child_completed(std::size_t index, result<T>&& r) {
+  void child_ended(std::size_t index, result<T>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_ = &failure;
+      failure_.put(failure);
       return this->run_now();
     }
     if constexpr (std::is_void_v<T>) {
@@ -4679,7 +4755,7 @@ class [[nodiscard]] when_all_tasks_operation
   std::vector<std::optional<not_void<T>>> values_;
   std::size_t left_over_ = 0;
   bool begun_ = false;
-  result<value>* failure_ = nullptr;
+  part_outcome<value> failure_;
 };
 
 /// Several children, of which the first to complete decides the outcome. The children begin one after
@@ -4700,8 +4776,8 @@ class [[nodiscard]] when_any_operation
 
  private:
   friend class operation<when_any_operation, value>;
-  template <class, class, std::size_t>
-  friend struct child_done;
+  template <std::size_t I>
+  using value_of = typename std::tuple_element_t<I, std::tuple<Ops...>>::value_type;
   static constexpr bool attempts_when_awaited = false;
   static constexpr bool has_parts = true;
 
@@ -4710,10 +4786,7 @@ class [[nodiscard]] when_any_operation
                                                                                     : errc::invalid_argument;
   }
   bool attempt(result<value>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      return true;
-    }
+    if (arrived_.take(out)) return true;
     if (!this->pending() || begun_ == sizeof...(Ops)) return false;
     begin_next(std::index_sequence_for<Ops...>());
     if (begun_ < sizeof...(Ops)) this->core->queue(*this);
@@ -4730,18 +4803,17 @@ class [[nodiscard]] when_any_operation
   }
   template <std::size_t I>
   void begin_child() {
-    auto& op = *std::get<I>(children_);
-    op.start(child_done<when_any_operation, typename std::remove_cvref_t<decltype(op)>::value_type, I>{this});
+    std::get<I>(children_)->start(part<&when_any_operation::template child_ended<I>>(this));
   }
   void left() noexcept {
     begun_ = 0;
     std::apply([](auto&... c) { (end_child(c), ...); }, children_);
   }
 
-  template <std::size_t I, class T>
-  void child_completed(result<T>&& r) {
+  template <std::size_t I>
+  void child_ended(result<value_of<I>>&& r) {
     result<value> outcome = r.has_value() ? make<I>(std::move(r)) : result_access::failure<value>(r);
-    arrived_ = &outcome;
+    arrived_.put(outcome);
     this->run_now();
   }
   template <std::size_t I, class T>
@@ -4755,7 +4827,7 @@ class [[nodiscard]] when_any_operation
 
   std::tuple<std::optional<Ops>...> children_;
   std::size_t begun_ = 0;
-  result<value>* arrived_ = nullptr;
+  part_outcome<value> arrived_;
 };
 
 }  // namespace detail
@@ -5737,26 +5809,21 @@ class operation_child
   void begin_child() override {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      op_->start(done{this});
+      op_->start(part<&operation_child::ended>(this));
     } catch (...) {
       return completed(result_access::foreign<void>(std::current_exception()));
     }
 #else
-    op_->start(done{this});
+    op_->start(part<&operation_child::ended>(this));
 #endif
     loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
   }
   std::optional<Op> op_;
 
  private:
-  struct done {
-    using internal = void;
-    operation_child* child;
-    void operator()(result<value>&& r) const {
-      child->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
-    }
-    node* owner() const noexcept { return child; }
-  };
+  void ended(result<value>&& r) {
+    this->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
+  }
 };
 
 /// Stands for the operation of a child that is a plain function, which has none.
@@ -7585,12 +7652,6 @@ class serving final : public outcome_sink {
   static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
   static constexpr bool has_handshakes = std::derived_from<Handler, handshaking>;
 
-  struct connection_came {
-    using internal = void;
-    serving* self;
-    void operator()(result<Stream>&& r) const { self->accepted(std::move(r)); }
-    node* owner() const noexcept { return self->server_; }
-  };
   struct call_handler {
     serving* self;
     auto operator()(Stream&& stream) const {
@@ -7618,7 +7679,7 @@ class serving final : public outcome_sink {
     full_ = is_full();
     if (full_ && listener_->open()) return;
     full_ = false;
-    accept_.start(connection_came{this});
+    accept_.start(part<&serving::accepted>(this));
   }
   [[nodiscard]] bool is_full() const noexcept {
     std::size_t connections = handlers_.size();
@@ -7959,12 +8020,13 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   resolve_operation(std::string host, std::uint16_t port, int family)
       : operation(true), host_(std::move(host)), port_(port), family_(family) {}
 
+  /// Completes a look-up that needs no query; otherwise returns false.
+  bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
+
  private:
   friend class operation<resolve_operation, std::vector<ip_endpoint>>;
 
   bool attempt(result<std::vector<ip_endpoint>>& out);
-  /// Completes a look-up that needs no query; otherwise returns false.
-  bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
   void left() noexcept { call_ = {}; }
 
   std::string host_;
@@ -7973,46 +8035,42 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   helper_call<name_look_up> call_;
 };
 
-/// Look-ups, one after another, as a part of the operation Derived. Derived has `look_up_ended()`, which is
+/// Look-ups, one after another, as parts of the operation Derived. Derived has `look_up_ended()`, which is
 /// called if the answer arrives later.
 template <class Derived>
 class host_look_up {
+ public:
+  [[nodiscard]] node* whole() noexcept { return static_cast<Derived*>(this); }
+
  protected:
   /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
   /// later.
   bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      asked_ = false;
+    if (arrived_.take(out)) {
+      query_.reset();
       return true;
     }
-    if (asked_) return false;
-    child_ = resolve_operation(host, port, family);
-    if (child_.attempt_for_parent(out)) return true;
-    asked_ = true;
-    child_.start(answered{this});
+    if (query_) return false;
+    resolve_operation look_up(host, port, family);
+    if (look_up.answer_at_once(out)) return true;
+    query_ = std::make_unique<resolve_operation>(std::move(look_up));
+    if (query_->attempt_for_parent(out)) {
+      query_.reset();
+      return true;
+    }
+    query_->start(part<&host_look_up::answered>(this));
     return false;
   }
-  void withdraw_question() noexcept {
-    asked_ = false;
-    arrived_ = nullptr;
-    child_.withdraw();
-  }
+  void withdraw_question() noexcept { query_.reset(); }
 
  private:
-  struct answered {
-    using internal = void;
-    host_look_up* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const {
-      self->arrived_ = &r;
-      static_cast<Derived*>(self)->look_up_ended();
-    }
-    node* owner() const noexcept { return static_cast<Derived*>(self); }
-  };
+  void answered(result<std::vector<ip_endpoint>>&& r) {
+    arrived_.put(r);
+    static_cast<Derived*>(this)->look_up_ended();
+  }
 
-  resolve_operation child_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-  bool asked_ = false;
+  std::unique_ptr<resolve_operation> query_;  // null for an address in text, which needs none
+  part_outcome<std::vector<ip_endpoint>> arrived_;
 };
 
 struct address_look_up {
@@ -8147,7 +8205,8 @@ struct racing_attempt : link, pooled<recycler::operations> {
 };
 
 /// The operation that `connect_tcp` returns.
-class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
+class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream>,
+                                            private host_look_up<connect_tcp_operation> {
  public:
   static constexpr const char* name = "connect";
   connect_tcp_operation() = default;
@@ -8161,29 +8220,19 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
 
  private:
   friend class operation<connect_tcp_operation, tcp_stream>;
+  friend class host_look_up<connect_tcp_operation>;
 
-  struct names_came {
-    using internal = void;
-    connect_tcp_operation* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const;
-    node* owner() const noexcept { return self; }
-  };
-  struct attempt_ended {
-    using internal = void;
-    connect_tcp_operation* self;
-    racing_attempt* which;
-    void operator()(result<tcp_stream>&& r) const { self->ended(*which, std::move(r)); }
-    node* owner() const noexcept { return self; }
-  };
   enum class stage : std::uint8_t { fresh, local_name, name, race };
 
   bool attempt(result<tcp_stream>& out);
-  bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
+  bool look_up(stage s, result<tcp_stream>& out);
+  void look_up_ended() { run_now(); }
   bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
+  [[nodiscard]] int reachable_family() const noexcept;
   bool begin_race(result<tcp_stream>& out);
   bool go_on(result<tcp_stream>& out);
   void start_next();
-  void ended(racing_attempt& which, result<tcp_stream>&& r);
+  void ended(racing_attempt* which, result<tcp_stream>&& r);
   void left() noexcept;
 
   std::string host_;
@@ -8195,7 +8244,6 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   duration delay_{};
   connect_settings settings_;
   stage stage_ = stage::fresh;
-  std::unique_ptr<resolve_operation> names_;
   std::vector<ip_endpoint> locals_;
   std::vector<ip_endpoint> targets_;
   std::size_t next_ = 0;
@@ -8203,8 +8251,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   link attempts_;
   timer head_start_;
   error first_failure_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-  result<tcp_stream>* won_ = nullptr;
+  part_outcome<tcp_stream> won_;
 };
 
 /// The operation that `connect_unix` returns.
@@ -9598,28 +9645,17 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
  private:
   friend class operation<connect_tls_operation, tls_stream>;
 
-  struct connected {
-    using internal = void;
-    connect_tls_operation* self;
-    void operator()(result<tcp_stream>&& r) const {
-      self->connection_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
-  struct shaken {
-    using internal = void;
-    connect_tls_operation* self;
-    void operator()(result<tls_stream>&& r) const {
-      self->stream_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
-
   [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tls_stream>& out);
+  void connected(result<tcp_stream>&& r) {
+    connection_.put(r);
+    run_now();
+  }
   bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
+  void shaken(result<tls_stream>&& r) {
+    stream_.put(r);
+    run_now();
+  }
   void left() noexcept;
   void refresh() noexcept { last_ = true; }
 
@@ -9630,8 +9666,8 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   tls_options options_;  // except its name, see `server_name_`
   bool begun_ = false;
   bool last_ = false;  // the handshake must try once more
-  result<tcp_stream>* connection_ = nullptr;
-  result<tls_stream>* stream_ = nullptr;
+  part_outcome<tcp_stream> connection_;
+  part_outcome<tls_stream> stream_;
 };
 
 }  // namespace detail
@@ -9735,35 +9771,24 @@ class tls_accepting final : public resource {
   ANYIO_NET_FN void withdrawn(side) noexcept override;
   [[nodiscard]] int descriptor() const noexcept override { return listener_->descriptor(); }
 
- private:
-  struct connection_came {
-    using internal = void;
-    tls_accepting* self;
-    void operator()(result<tcp_stream>&& r) const { self->accepted(std::move(r)); }
-    node* owner() const noexcept { return self->waiting(read_side); }
-  };
-  struct shaking : link, pooled<recycler::operations> {
+  struct handshake : link, pooled<recycler::operations> {
     tls_wrap_operation op;
+    tls_stream stream;  // open once the handshake has succeeded
   };
-  struct handshake_ended {
-    using internal = void;
-    tls_accepting* self;
-    shaking* which;
-    void operator()(result<tls_stream>&& r) const { self->shaken(*which, std::move(r)); }
-    node* owner() const noexcept { return self->waiting(read_side); }
-    void abandon() const { self->forget(*which); }
-  };
+  /// The waiting `accept`; connections and handshakes are parts of it.
+  [[nodiscard]] node* whole() const noexcept { return waiting(read_side); }
+  static void forget(handshake* which) noexcept { delete which; }
 
+ private:
   ANYIO_NET_FN void shut() noexcept override;
   void accepted(result<tcp_stream>&& r);
-  void shaken(shaking& which, result<tls_stream>&& r);
-  void forget(shaking& which) noexcept;
+  void shaken(handshake* which, result<tls_stream>&& r);
 
   ref<listener_resource> listener_;
   tls_server_settings settings_;
   accept_operation<tcp_stream> accept_;
   link handshakes_;
-  std::list<tls_stream> ready_;
+  link ready_;  // handshakes that have succeeded
   error failure_;
 };
 
@@ -10494,6 +10519,20 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 // The functions of <cctype> depend on the locale.
 inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
+ANYIO_NET_FN bool is_decimal(std::string_view text) noexcept {
+  for (const char c : text)
+    if (!is_decimal_digit(c)) return false;
+  return true;
+}
+
+ANYIO_NET_FN bool same_name(std::string_view a, std::string_view b) noexcept {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (lower(a[i]) != lower(b[i])) return false;
+  return true;
+}
+
 // Removes a decimal number of at most `max` from the front of `text`.
 inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
   std::uint64_t value = 0;
@@ -10575,14 +10614,16 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   }
   if (gap == none) return filled == 16;
   if (filled == 16) return false;  // "::" replaces at least one group
-  std::rotate(out + gap, out + filled, out + 16);
+  const std::size_t behind_gap = filled - gap;
+  std::memmove(out + 16 - behind_gap, out + gap, behind_gap);
+  std::memset(out + gap, 0, 16 - filled);
   return true;
 }
 
 // A scope of digits only is always a number, even if an interface has that name: each text has only one
 // meaning, and digits need no system call.
 [[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
-  if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
+  if (is_decimal(text)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
   }
   char name[64];
@@ -10659,7 +10700,7 @@ inline void append_v6(std::string& out, const std::byte* bytes) {
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
     const std::string_view text(name);
-    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // `parse` would read it as a number
+    if (!is_decimal(text)) {  // `parse` would read it as a number
       out += text;
       return;
     }
@@ -10916,6 +10957,7 @@ ANYIO_NET_FN void byte_queue::consume(std::size_t n) noexcept {
 
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -11400,14 +11442,11 @@ ANYIO_NET_FN void recycler::close() noexcept {
 
 #if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <climits>
 #include <cstdint>
 #include <iterator>
-#include <memory>
 #include <span>
 #include <utility>
 
@@ -11549,14 +11588,11 @@ ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_
 
 #if defined(ANYIO_NET_KQUEUE)
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
-#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -12658,15 +12694,18 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
     found.reason = resolver_words(status);
     return found;
   }
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(list, [](addrinfo* a) { ::freeaddrinfo(a); });
+  struct freed_at_end {
+    addrinfo* list;
+    ~freed_at_end() { ::freeaddrinfo(list); }
+  } const all{list};
   for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(entry->ai_addr, entry->ai_addrlen);
     if (!endpoint) continue;
     const ip_endpoint with_port{endpoint->address, port};
-    if (std::find(found.endpoints.begin(), found.endpoints.end(), with_port) == found.endpoints.end()) {
-      found.endpoints.push_back(with_port);
-    }
+    bool is_new = true;
+    for (const ip_endpoint& known : found.endpoints) is_new &= known != with_port;
+    if (is_new) found.endpoints.push_back(with_port);
   }
   if (found.endpoints.empty()) {
     found.status = -ENOENT;
@@ -13054,7 +13093,8 @@ ANYIO_NET_FN error tls_failure(const char* operation, std::string_view reason) {
   constexpr std::size_t longest = 200;
   std::string line(reason.substr(0, longest));
   const auto unprintable = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
-  std::replace_if(line.begin(), line.end(), unprintable, '?');
+  for (char& c : line)
+    if (unprintable(c)) c = '?';
   const error e(errc::tls, 0, operation);
   return line.empty() ? e : error_access::with_reason(e, keep_text(line));
 }
@@ -13070,6 +13110,11 @@ ANYIO_NET_FN result<> tls_context::add_certificate(std::string_view, const tls_c
 // == tls/engine/tls_credentials.ipp ===============================================================
 
 // Reading the texts of a configuration, and the texts of their errors.
+
+#if defined(ANYIO_NET_MBEDTLS) || defined(ANYIO_NET_OPENSSL)
+
+#include <cerrno>
+#include <cstring>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -13217,21 +13262,17 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
 /// common use). Rejects names that an engine could take for a pattern, as OpenSSL does with a leading dot, or
 /// a resolver for an address in another notation.
 inline bool is_host_name(std::string_view name) noexcept {
-  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-  const auto allowed = [&](char c) {
-    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
-  };
+  constexpr std::string_view allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
   if (name.size() > 253) return false;
   std::string_view label;
   for (std::string_view rest = name;;) {
     const std::size_t dot = rest.find('.');
     label = rest.substr(0, dot);
-    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
+    if (label.empty() || label.size() > 63 || label.find_first_not_of(allowed) != label.npos) return false;
     if (dot == std::string_view::npos) break;
     rest.remove_prefix(dot + 1);
   }
-  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
-         !label.starts_with("0X");
+  return !is_decimal(label) && !label.starts_with("0x") && !label.starts_with("0X");
 }
 
 ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
@@ -13252,16 +13293,12 @@ ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
 }
 
 ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
-  const auto same = [](std::string_view a, std::string_view b) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-    return a.size() == b.size() &&
-           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
-  };
-  if (!pattern.starts_with("*.")) return same(pattern, host);
+  if (!pattern.starts_with("*.")) return same_name(pattern, host);
   const std::size_t dot = host.find('.');
   // The wildcard stands for letters, digits and hyphens, as in OpenSSL.
   const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
-  return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
+  return label && pattern.find('.', 2) != std::string_view::npos &&
+         same_name(pattern.substr(1), host.substr(dot));
 }
 
 ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
@@ -13281,6 +13318,8 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 }
 
 }}}  // namespace anyio::detail
+
+#endif
 
 // == tls/mbedtls/tls_mbedtls_keys.ipp =============================================================
 
@@ -15104,8 +15143,9 @@ ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
 }
 
 ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
-  return std::any_of(slots_.begin(), slots_.end(),
-                     [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
+  for (const slot& s : slots_)
+    if (s.owner != nullptr && s.fd == fd) return true;
+  return false;
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
@@ -15146,7 +15186,7 @@ ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noe
   shortage_.waiting.insert_before(s);
   if (shortage_.pause.armed()) return;
   const bool failed_again = shortage_.ended == turn_milliseconds_;
-  shortage_.milliseconds = failed_again ? std::clamp(shortage_.milliseconds * 2, 1u, 256u) : 1;
+  shortage_.milliseconds = failed_again ? std::min(std::max(shortage_.milliseconds * 2, 1u), 256u) : 1;
   arm(shortage_.pause, add(now(), std::chrono::milliseconds(shortage_.milliseconds)), shortage_);
 }
 
@@ -16664,7 +16704,8 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
-  const std::size_t total = core().system().transfer(std::min({size_, into.size(), loop_core::most_of_call}));
+  const std::size_t total =
+      core().system().transfer(std::min(std::min(size_, into.size()), loop_core::most_of_call));
   core().count_work(total, 0);
   const std::size_t before_wrap = std::min(total, capacity_ - first_);
   std::memcpy(into.data(), ring_.get() + first_, before_wrap);
@@ -16677,7 +16718,7 @@ ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
 
 ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
   if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
-  const std::size_t room = std::min({capacity_ - size_, bytes.size(), loop_core::most_of_call});
+  const std::size_t room = std::min(std::min(capacity_ - size_, bytes.size()), loop_core::most_of_call);
   core().count_work(room + work_of_part, 0);
   const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
   const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);
@@ -17472,7 +17513,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 }
 
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
-  names_.reset();
+  withdraw_question();
   head_start_.cancel();
   while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
   running_ = next_ = 0;
@@ -17485,30 +17526,30 @@ ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
 ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
   switch (stage_) {
     case stage::fresh:
-      if (!local_host_.empty()) return look_up(stage::local_name, local_host_, local_port_, family_, out);
-      if (!target_) return look_up(stage::name, host_, port_, family_, out);
+      if (!local_host_.empty()) return look_up(stage::local_name, out);
+      if (!target_) return look_up(stage::name, out);
       return begin_race(out);
     case stage::local_name:
-    case stage::name:
-      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
+    case stage::name: return look_up(stage_, out);
     case stage::race: return go_on(out);
   }
   return false;
 }
 
-ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port,
-                                                 int family, result<tcp_stream>& out) {
+ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, result<tcp_stream>& out) {
   stage_ = s;
-  names_ = std::make_unique<resolve_operation>(host, port, family);
-  result<std::vector<ip_endpoint>> r(errc::cancelled);
-  if (names_->attempt_for_parent(r)) return take_names(std::move(r), out);
-  names_->start(names_came{this});
-  return false;
+  result<std::vector<ip_endpoint>> names(errc::cancelled);
+  const bool answered = s == stage::local_name ? ask(local_host_, local_port_, family_, names)
+                                               : ask(host_, port_, reachable_family(), names);
+  return answered && take_names(std::move(names), out);
 }
 
-ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
-  self->arrived_ = &r;
-  self->run_now();
+/// The family of the addresses that the local end can reach; others need no query.
+ANYIO_NET_FN int connect_tcp_operation::reachable_family() const noexcept {
+  bool v4 = false;
+  bool v6 = false;
+  for (const ip_endpoint& local : locals_) (local.address.is_v6() ? v6 : v4) = true;
+  return v4 == v6 ? family_ : v6 ? AF_INET6 : AF_INET;
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
@@ -17516,14 +17557,7 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
   if (!r.has_value()) return complete(out, result_access::failure<tcp_stream>(r));
   if (stage_ == stage::local_name) {
     locals_ = *std::move(r);
-    if (target_) return begin_race(out);
-    // Addresses that the local end cannot reach need no query.
-    const auto has = [&](bool v6) {
-      return std::any_of(locals_.begin(), locals_.end(),
-                         [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
-    };
-    const int family = has(true) == has(false) ? family_ : has(true) ? AF_INET6 : AF_INET;
-    return look_up(stage::name, host_, port_, family, out);
+    return target_ ? begin_race(out) : look_up(stage::name, out);
   }
   targets_ = *std::move(r);
   // Otherwise the reported error could be that of an address whose family this machine lacks.
@@ -17535,11 +17569,11 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
 inline void interleave_families(std::vector<ip_endpoint>& all) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     const bool wanted = !all[i - 1].address.is_v6();
-    const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);
-    const auto found =
-        std::find_if(place, all.end(), [&](const ip_endpoint& e) { return e.address.is_v6() == wanted; });
-    if (found == all.end()) return;
-    std::rotate(place, found, found + 1);
+    std::size_t found = i;
+    while (found != all.size() && all[found].address.is_v6() != wanted) ++found;
+    if (found == all.size()) return;
+    for (const ip_endpoint moved = all[found]; found >= i; --found)
+      all[found] = found == i ? moved : all[found - 1];
   }
 }
 
@@ -17559,8 +17593,8 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
     // Without a local address of the family the attempt fails in bind, with the first local address.
-    const auto found = std::find_if(locals_.begin(), locals_.end(),
-                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
+    auto found = locals_.begin();
+    while (found != locals_.end() && !may_reach(*found, target)) ++found;
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
     settings.local = ip_endpoint{any_address(target.address.is_v6()), local_port_};
@@ -17569,25 +17603,25 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   a->is_first = next_++ == 0;
   attempts_.insert_before(*a);
   ++running_;
-  a->op.start(attempt_ended{this, a});
+  a->op.start(part<&connect_tcp_operation::ended>(this, a));
   loop_core& loop = loop_core::current();
   if (next_ < count) loop.arm(head_start_, add(loop.now(), std::max(delay_, duration::zero())), *this);
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
-  if (won_ != nullptr) return complete(out, std::move(*std::exchange(won_, nullptr)));
+  if (won_.take(out)) return true;
   const std::size_t count = target_ ? 1 : targets_.size();
   if (running_ == 0 && next_ == count) return complete(out, first_failure_);
   if (next_ < count && !head_start_.armed()) start_next();
   return false;
 }
 
-ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp_stream>&& r) {
-  const bool first = which.is_first;
-  delete &which;
+ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt* which, result<tcp_stream>&& r) {
+  const bool first = which->is_first;
+  delete which;
   --running_;
   if (r.has_value() || result_access::is_foreign(r)) {  // an exception from `prepare` also ends the race
-    won_ = &r;
+    won_.put(r);
   } else {
     // The error of the first address tried, if it failed. It may still run when a later one has failed.
     if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
@@ -17969,10 +18003,10 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
-  const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(family_of(e.address));
-  };
-  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+  std::size_t kept = 0;
+  for (const ip_endpoint& e : all)
+    if (names_of(system).has_family(family_of(e.address))) all[kept++] = e;
+  if (kept != 0) all.resize(kept);
 }
 
 ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
@@ -17984,10 +18018,8 @@ inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
   if (name.size() < local.size()) return false;
   const std::string_view end = name.substr(name.size() - local.size());
-  const bool same = std::equal(end.begin(), end.end(), local.begin(), [](char a, char b) {
-    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
-  });
-  return same && (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
+  return same_name(end, local) &&
+         (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
 }
 
 ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {
@@ -18282,8 +18314,8 @@ ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation:
     if (locals_.empty()) {
       r = connected_udp_socket::open(remote, options_);
     } else {
-      const auto local = std::find_if(locals_.begin(), locals_.end(),
-                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
+      auto local = locals_.begin();
+      while (local != locals_.end() && !may_reach(*local, remote)) ++local;
       if (local == locals_.end()) {
         r = error(errc::os_error, EAFNOSUPPORT, "bind");
       } else {
@@ -18311,8 +18343,8 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
     if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
     if (!answer) return detail::complete(out, detail::result_access::failure<void>(answer));
     const bool v6 = resource_->family() == AF_INET6;
-    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
-    const auto found = std::find_if(answer->begin(), answer->end(), same_family);
+    auto found = answer->begin();
+    while (found != answer->end() && found->address.is_v6() != v6) ++found;
     to_ = found != answer->end() ? *found : answer->front();
     is_known_ = true;
   }
@@ -18461,7 +18493,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
 /// Keeps the fetched messages as left-over pieces: copies the parts in the slots to the other parts.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
   for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
+    const std::size_t in_slot = std::min(pieces_[i].size, std::min(stride, room));
     if (slots != nullptr && in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
   }
   first_ = 0;
@@ -18531,8 +18563,10 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
     }
     if (have == 0) batch.clear();
     const auto count = static_cast<std::size_t>(n);
-    expected_ = std::clamp(2 * count, fewest_expected, per_call);
-    if (std::any_of(pieces_, pieces_ + count, [](const piece& p) { return p.segment != 0; })) {
+    expected_ = std::min(std::max(2 * count, fewest_expected), per_call);
+    bool in_segments = false;
+    for (std::size_t i = 0; i < count; ++i) in_segments |= pieces_[i].segment != 0;
+    if (in_segments) {
       keep_pieces(count, batch.slot(have), batch.max_size_);
       fill(batch);
       return 0;
@@ -18872,7 +18906,7 @@ ANYIO_NET_FN bool retry_pause::over(datagram_resource& socket) noexcept {
 
 ANYIO_NET_FN void retry_pause::begin(loop_core& loop, node& target) noexcept {
   if (timer_.armed()) return;
-  milliseconds_ = std::clamp(milliseconds_ * 2, 1u, 20u);
+  milliseconds_ = std::min(std::max(milliseconds_ * 2, 1u), 20u);
   tried_early_ = false;
   loop.arm(timer_, add(loop.now(), std::chrono::milliseconds(milliseconds_)), target);
 }
@@ -18971,13 +19005,13 @@ ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host,
       options_(options) {}
 
 ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
-  if (connection_ != nullptr) return begin_handshake(std::move(*std::exchange(connection_, nullptr)), out);
-  if (stream_ != nullptr) return complete(out, std::move(*std::exchange(stream_, nullptr)));
+  result<tcp_stream> connection(errc::cancelled);
+  if (connection_.take(connection)) return begin_handshake(std::move(connection), out);
+  if (stream_.take(out)) return true;
   const bool last = std::exchange(last_, false);
   if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
-  result<tcp_stream> connection(errc::cancelled);
   if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
-  connecting_.start(connected{this});
+  connecting_.start(part<&connect_tls_operation::connected>(this));
   return false;
 }
 
@@ -18990,7 +19024,7 @@ ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& co
       tls_wrap_operation(true, std::make_unique<tcp_stream>(*std::move(connection)), context_, options_);
   shaking_.remote = remote;
   if (shaking_.attempt_for_parent(out)) return true;
-  shaking_.start(shaken{this});
+  shaking_.start(part<&connect_tls_operation::shaken>(this));
   return false;
 }
 
@@ -19023,16 +19057,17 @@ ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connectio
 ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
 
 ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
-  if (!ready_.empty()) {
-    out = std::move(ready_.front());
-    ready_.pop_front();
+  if (ready_.linked()) {
+    auto* const first = static_cast<handshake*>(ready_.next);
+    out = std::move(first->stream);
+    forget(first);
     return true;
   }
   if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
   if (failure_.code() != errc::ok) return complete(out, std::exchange(failure_, error()));
   if (!accept_.pending()) {
     accept_ = accept_operation<tcp_stream>(listener_);
-    accept_.start(connection_came{this});
+    accept_.start(part<&tls_accepting::accepted>(this));
   }
   return false;
 }
@@ -19050,9 +19085,9 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
     return wake(read_side);
   }
   const bool begins = call_without_throwing([&] {
-    std::unique_ptr<shaking> begun(new shaking);
+    std::unique_ptr<handshake> begun(new handshake);
     begun->op = settings_.wrap(*std::move(r));
-    begun->op.start(handshake_ended{this, begun.get()});
+    begun->op.start(part<&tls_accepting::shaken>(this, begun.get()));
     handshakes_.insert_before(*begun.release());
   });
   if (!begins) {
@@ -19061,23 +19096,21 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
   }
   if (waiting(read_side) == nullptr) return;
   accept_ = accept_operation<tcp_stream>(listener_);
-  accept_.start(connection_came{this});
+  accept_.start(part<&tls_accepting::accepted>(this));
 }
 
-ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
-  forget(which);
-  if (!r.has_value()) return;
-  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
-    failure_ = error(errc::os_error, ENOMEM, "accept");
+ANYIO_NET_FN void tls_accepting::shaken(handshake* which, result<tls_stream>&& r) {
+  if (!r.has_value()) return forget(which);
+  which->stream = *std::move(r);
+  which->unlink();
+  ready_.insert_before(*which);
   wake(read_side);
 }
 
-ANYIO_NET_FN void tls_accepting::forget(shaking& which) noexcept { delete &which; }
-
 ANYIO_NET_FN void tls_accepting::shut() noexcept {
   accept_ = {};
-  while (handshakes_.linked()) forget(static_cast<shaking&>(*handshakes_.next));
-  ready_.clear();
+  for (link* const all : {&handshakes_, &ready_})
+    while (all->linked()) forget(static_cast<handshake*>(all->next));
 }
 
 }  // namespace detail

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "base/address.hpp"
+#include "base/standard.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -13,6 +13,20 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 // The functions of <cctype> depend on the locale.
 inline bool is_decimal_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+ANYIO_NET_FN bool is_decimal(std::string_view text) noexcept {
+  for (const char c : text)
+    if (!is_decimal_digit(c)) return false;
+  return true;
+}
+
+ANYIO_NET_FN bool same_name(std::string_view a, std::string_view b) noexcept {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (lower(a[i]) != lower(b[i])) return false;
+  return true;
+}
 
 // Removes a decimal number of at most `max` from the front of `text`.
 inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_t& number) noexcept {
@@ -95,14 +109,16 @@ inline bool take_decimal(std::string_view& text, std::uint32_t max, std::uint32_
   }
   if (gap == none) return filled == 16;
   if (filled == 16) return false;  // "::" replaces at least one group
-  std::rotate(out + gap, out + filled, out + 16);
+  const std::size_t behind_gap = filled - gap;
+  std::memmove(out + 16 - behind_gap, out + gap, behind_gap);
+  std::memset(out + gap, 0, 16 - filled);
   return true;
 }
 
 // A scope of digits only is always a number, even if an interface has that name: each text has only one
 // meaning, and digits need no system call.
 [[gnu::cold]] inline bool parse_scope(std::string_view text, std::uint32_t& scope) noexcept {
-  if (std::all_of(text.begin(), text.end(), is_decimal_digit)) {
+  if (is_decimal(text)) {
     return take_decimal(text, 0xffffffff, scope) && text.empty();
   }
   char name[64];
@@ -179,7 +195,7 @@ inline void append_v6(std::string& out, const std::byte* bytes) {
   char name[64];
   if (interface_lookup.name != nullptr && interface_lookup.name(scope, name)) {
     const std::string_view text(name);
-    if (!std::all_of(text.begin(), text.end(), is_decimal_digit)) {  // `parse` would read it as a number
+    if (!is_decimal(text)) {  // `parse` would read it as a number
       out += text;
       return;
     }

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "base/byte_queue.hpp"
+#include "base/standard.hpp"
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "base/error.hpp"
+#include "base/standard.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>

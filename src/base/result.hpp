@@ -7,9 +7,9 @@
 
 #include "base/config.hpp"
 #include "base/error.hpp"
+#include "base/standard.hpp"
 
 #include <cstring>
-#include <memory>
 #include <type_traits>
 #include <utility>
 #include <variant>

@@ -7,14 +7,13 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "connection/listener.hpp"
 #include "connection/resolve.hpp"
 #include "operation/operation.hpp"
 #include "stream/socket.hpp"
 
-#include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -92,7 +91,8 @@ struct racing_attempt : link, pooled<recycler::operations> {
 };
 
 /// The operation that `connect_tcp` returns.
-class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
+class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream>,
+                                            private host_look_up<connect_tcp_operation> {
  public:
   static constexpr const char* name = "connect";
   connect_tcp_operation() = default;
@@ -106,29 +106,19 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
 
  private:
   friend class operation<connect_tcp_operation, tcp_stream>;
+  friend class host_look_up<connect_tcp_operation>;
 
-  struct names_came {
-    using internal = void;
-    connect_tcp_operation* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const;
-    node* owner() const noexcept { return self; }
-  };
-  struct attempt_ended {
-    using internal = void;
-    connect_tcp_operation* self;
-    racing_attempt* which;
-    void operator()(result<tcp_stream>&& r) const { self->ended(*which, std::move(r)); }
-    node* owner() const noexcept { return self; }
-  };
   enum class stage : std::uint8_t { fresh, local_name, name, race };
 
   bool attempt(result<tcp_stream>& out);
-  bool look_up(stage s, const std::string& host, std::uint16_t port, int family, result<tcp_stream>& out);
+  bool look_up(stage s, result<tcp_stream>& out);
+  void look_up_ended() { run_now(); }
   bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
+  [[nodiscard]] int reachable_family() const noexcept;
   bool begin_race(result<tcp_stream>& out);
   bool go_on(result<tcp_stream>& out);
   void start_next();
-  void ended(racing_attempt& which, result<tcp_stream>&& r);
+  void ended(racing_attempt* which, result<tcp_stream>&& r);
   void left() noexcept;
 
   std::string host_;
@@ -140,7 +130,6 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   duration delay_{};
   connect_settings settings_;
   stage stage_ = stage::fresh;
-  std::unique_ptr<resolve_operation> names_;
   std::vector<ip_endpoint> locals_;
   std::vector<ip_endpoint> targets_;
   std::size_t next_ = 0;
@@ -148,8 +137,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   link attempts_;
   timer head_start_;
   error first_failure_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-  result<tcp_stream>* won_ = nullptr;
+  part_outcome<tcp_stream> won_;
 };
 
 /// The operation that `connect_unix` returns.

@@ -1,10 +1,10 @@
 // The steps of connecting.
 #pragma once
 
+#include "base/standard.hpp"
 #include "connection/connect.hpp"
 #include "system/unique_fd.hpp"
 
-#include <algorithm>
 #include <cerrno>
 
 #include <netinet/in.h>
@@ -120,7 +120,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 }
 
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
-  names_.reset();
+  withdraw_question();
   head_start_.cancel();
   while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
   running_ = next_ = 0;
@@ -133,30 +133,30 @@ ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
 ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
   switch (stage_) {
     case stage::fresh:
-      if (!local_host_.empty()) return look_up(stage::local_name, local_host_, local_port_, family_, out);
-      if (!target_) return look_up(stage::name, host_, port_, family_, out);
+      if (!local_host_.empty()) return look_up(stage::local_name, out);
+      if (!target_) return look_up(stage::name, out);
       return begin_race(out);
     case stage::local_name:
-    case stage::name:
-      return arrived_ != nullptr && take_names(std::move(*std::exchange(arrived_, nullptr)), out);
+    case stage::name: return look_up(stage_, out);
     case stage::race: return go_on(out);
   }
   return false;
 }
 
-ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, const std::string& host, std::uint16_t port,
-                                                 int family, result<tcp_stream>& out) {
+ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, result<tcp_stream>& out) {
   stage_ = s;
-  names_ = std::make_unique<resolve_operation>(host, port, family);
-  result<std::vector<ip_endpoint>> r(errc::cancelled);
-  if (names_->attempt_for_parent(r)) return take_names(std::move(r), out);
-  names_->start(names_came{this});
-  return false;
+  result<std::vector<ip_endpoint>> names(errc::cancelled);
+  const bool answered = s == stage::local_name ? ask(local_host_, local_port_, family_, names)
+                                               : ask(host_, port_, reachable_family(), names);
+  return answered && take_names(std::move(names), out);
 }
 
-ANYIO_NET_FN void connect_tcp_operation::names_came::operator()(result<std::vector<ip_endpoint>>&& r) const {
-  self->arrived_ = &r;
-  self->run_now();
+/// The family of the addresses that the local end can reach; others need no query.
+ANYIO_NET_FN int connect_tcp_operation::reachable_family() const noexcept {
+  bool v4 = false;
+  bool v6 = false;
+  for (const ip_endpoint& local : locals_) (local.address.is_v6() ? v6 : v4) = true;
+  return v4 == v6 ? family_ : v6 ? AF_INET6 : AF_INET;
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoint>>&& r,
@@ -164,14 +164,7 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
   if (!r.has_value()) return complete(out, result_access::failure<tcp_stream>(r));
   if (stage_ == stage::local_name) {
     locals_ = *std::move(r);
-    if (target_) return begin_race(out);
-    // Addresses that the local end cannot reach need no query.
-    const auto has = [&](bool v6) {
-      return std::any_of(locals_.begin(), locals_.end(),
-                         [&](const ip_endpoint& e) { return e.address.is_v6() == v6; });
-    };
-    const int family = has(true) == has(false) ? family_ : has(true) ? AF_INET6 : AF_INET;
-    return look_up(stage::name, host_, port_, family, out);
+    return target_ ? begin_race(out) : look_up(stage::name, out);
   }
   targets_ = *std::move(r);
   // Otherwise the reported error could be that of an address whose family this machine lacks.
@@ -183,11 +176,11 @@ ANYIO_NET_FN bool connect_tcp_operation::take_names(result<std::vector<ip_endpoi
 inline void interleave_families(std::vector<ip_endpoint>& all) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     const bool wanted = !all[i - 1].address.is_v6();
-    const auto place = all.begin() + static_cast<std::ptrdiff_t>(i);
-    const auto found =
-        std::find_if(place, all.end(), [&](const ip_endpoint& e) { return e.address.is_v6() == wanted; });
-    if (found == all.end()) return;
-    std::rotate(place, found, found + 1);
+    std::size_t found = i;
+    while (found != all.size() && all[found].address.is_v6() != wanted) ++found;
+    if (found == all.size()) return;
+    for (const ip_endpoint moved = all[found]; found >= i; --found)
+      all[found] = found == i ? moved : all[found - 1];
   }
 }
 
@@ -207,8 +200,8 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   connect_settings settings = settings_;
   if (!local_host_.empty()) {
     // Without a local address of the family the attempt fails in bind, with the first local address.
-    const auto found = std::find_if(locals_.begin(), locals_.end(),
-                                    [&](const ip_endpoint& e) { return may_reach(e, target); });
+    auto found = locals_.begin();
+    while (found != locals_.end() && !may_reach(*found, target)) ++found;
     settings.local = found == locals_.end() ? locals_.front() : *found;
   } else if (local_port_ != 0) {
     settings.local = ip_endpoint{any_address(target.address.is_v6()), local_port_};
@@ -217,25 +210,25 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   a->is_first = next_++ == 0;
   attempts_.insert_before(*a);
   ++running_;
-  a->op.start(attempt_ended{this, a});
+  a->op.start(part<&connect_tcp_operation::ended>(this, a));
   loop_core& loop = loop_core::current();
   if (next_ < count) loop.arm(head_start_, add(loop.now(), std::max(delay_, duration::zero())), *this);
 }
 
 ANYIO_NET_FN bool connect_tcp_operation::go_on(result<tcp_stream>& out) {
-  if (won_ != nullptr) return complete(out, std::move(*std::exchange(won_, nullptr)));
+  if (won_.take(out)) return true;
   const std::size_t count = target_ ? 1 : targets_.size();
   if (running_ == 0 && next_ == count) return complete(out, first_failure_);
   if (next_ < count && !head_start_.armed()) start_next();
   return false;
 }
 
-ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt& which, result<tcp_stream>&& r) {
-  const bool first = which.is_first;
-  delete &which;
+ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt* which, result<tcp_stream>&& r) {
+  const bool first = which->is_first;
+  delete which;
   --running_;
   if (r.has_value() || result_access::is_foreign(r)) {  // an exception from `prepare` also ends the race
-    won_ = &r;
+    won_.put(r);
   } else {
     // The error of the first address tried, if it failed. It may still run when a later one has failed.
     if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();

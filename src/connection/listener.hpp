@@ -8,7 +8,9 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
+#include "operation/part.hpp"
 #include "operation/resource_operation.hpp"
 #include "operation/task_group.hpp"
 #include "stream/fd_passing.hpp"
@@ -18,7 +20,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -237,12 +238,6 @@ class serving final : public outcome_sink {
   static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
   static constexpr bool has_handshakes = std::derived_from<Handler, handshaking>;
 
-  struct connection_came {
-    using internal = void;
-    serving* self;
-    void operator()(result<Stream>&& r) const { self->accepted(std::move(r)); }
-    node* owner() const noexcept { return self->server_; }
-  };
   struct call_handler {
     serving* self;
     auto operator()(Stream&& stream) const {
@@ -270,7 +265,7 @@ class serving final : public outcome_sink {
     full_ = is_full();
     if (full_ && listener_->open()) return;
     full_ = false;
-    accept_.start(connection_came{this});
+    accept_.start(part<&serving::accepted>(this));
   }
   [[nodiscard]] bool is_full() const noexcept {
     std::size_t connections = handlers_.size();

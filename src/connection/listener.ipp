@@ -1,11 +1,11 @@
 // Listening sockets: how they are made, and the errors of accepting.
 #pragma once
 
+#include "base/standard.hpp"
 #include "connection/listener.hpp"
 #include "connection/unix_bind.hpp"
 #include "system/unique_fd.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 

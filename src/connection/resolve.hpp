@@ -8,12 +8,13 @@
 #include "base/address.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "operation/operation.hpp"
+#include "operation/part.hpp"
 #include "operation/threads.hpp"
 #include "system/backend.hpp"
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -59,12 +60,13 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   resolve_operation(std::string host, std::uint16_t port, int family)
       : operation(true), host_(std::move(host)), port_(port), family_(family) {}
 
+  /// Completes a look-up that needs no query; otherwise returns false.
+  bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
+
  private:
   friend class operation<resolve_operation, std::vector<ip_endpoint>>;
 
   bool attempt(result<std::vector<ip_endpoint>>& out);
-  /// Completes a look-up that needs no query; otherwise returns false.
-  bool answer_at_once(result<std::vector<ip_endpoint>>& out) const;
   void left() noexcept { call_ = {}; }
 
   std::string host_;
@@ -73,46 +75,42 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   helper_call<name_look_up> call_;
 };
 
-/// Look-ups, one after another, as a part of the operation Derived. Derived has `look_up_ended()`, which is
+/// Look-ups, one after another, as parts of the operation Derived. Derived has `look_up_ended()`, which is
 /// called if the answer arrives later.
 template <class Derived>
 class host_look_up {
+ public:
+  [[nodiscard]] node* whole() noexcept { return static_cast<Derived*>(this); }
+
  protected:
   /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
   /// later.
   bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      asked_ = false;
+    if (arrived_.take(out)) {
+      query_.reset();
       return true;
     }
-    if (asked_) return false;
-    child_ = resolve_operation(host, port, family);
-    if (child_.attempt_for_parent(out)) return true;
-    asked_ = true;
-    child_.start(answered{this});
+    if (query_) return false;
+    resolve_operation look_up(host, port, family);
+    if (look_up.answer_at_once(out)) return true;
+    query_ = std::make_unique<resolve_operation>(std::move(look_up));
+    if (query_->attempt_for_parent(out)) {
+      query_.reset();
+      return true;
+    }
+    query_->start(part<&host_look_up::answered>(this));
     return false;
   }
-  void withdraw_question() noexcept {
-    asked_ = false;
-    arrived_ = nullptr;
-    child_.withdraw();
-  }
+  void withdraw_question() noexcept { query_.reset(); }
 
  private:
-  struct answered {
-    using internal = void;
-    host_look_up* self;
-    void operator()(result<std::vector<ip_endpoint>>&& r) const {
-      self->arrived_ = &r;
-      static_cast<Derived*>(self)->look_up_ended();
-    }
-    node* owner() const noexcept { return static_cast<Derived*>(self); }
-  };
+  void answered(result<std::vector<ip_endpoint>>&& r) {
+    arrived_.put(r);
+    static_cast<Derived*>(this)->look_up_ended();
+  }
 
-  resolve_operation child_;
-  result<std::vector<ip_endpoint>>* arrived_ = nullptr;
-  bool asked_ = false;
+  std::unique_ptr<resolve_operation> query_;  // null for an address in text, which needs none
+  part_outcome<std::vector<ip_endpoint>> arrived_;
 };
 
 struct address_look_up {

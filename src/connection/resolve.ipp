@@ -1,9 +1,9 @@
 // Names that need no query, and the results of queries.
 #pragma once
 
+#include "base/standard.hpp"
 #include "connection/resolve.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 
@@ -11,10 +11,10 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_COLD void drop_missing_families(backend& system, std::vector<ip_endpoint>& all) {
   if (all.size() < 2) return;
-  const auto is_missing = [&](const ip_endpoint& e) {
-    return !names_of(system).has_family(family_of(e.address));
-  };
-  if (!std::all_of(all.begin(), all.end(), is_missing)) std::erase_if(all, is_missing);
+  std::size_t kept = 0;
+  for (const ip_endpoint& e : all)
+    if (names_of(system).has_family(family_of(e.address))) all[kept++] = e;
+  if (kept != 0) all.resize(kept);
 }
 
 ANYIO_NET_FN bool may_reach(const ip_endpoint& local, const ip_endpoint& remote) noexcept {
@@ -26,10 +26,8 @@ inline bool is_localhost(std::string_view name) noexcept {
   constexpr std::string_view local = "localhost";
   if (name.size() < local.size()) return false;
   const std::string_view end = name.substr(name.size() - local.size());
-  const bool same = std::equal(end.begin(), end.end(), local.begin(), [](char a, char b) {
-    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
-  });
-  return same && (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
+  return same_name(end, local) &&
+         (name.size() == local.size() || name[name.size() - local.size() - 1] == '.');
 }
 
 ANYIO_NET_FN bool resolve_operation::answer_at_once(result<std::vector<ip_endpoint>>& out) const {

@@ -8,6 +8,7 @@
 #include "base/buffer.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/resource_operation.hpp"
 #include "stream/lent_bytes.hpp"
@@ -15,7 +16,6 @@
 #include "system/new_socket.hpp"
 
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>

@@ -1,10 +1,10 @@
 // The calls of datagram sockets.
 #pragma once
 
+#include "base/standard.hpp"
 #include "datagram/datagram.hpp"
 #include "stream/socket.hpp"
 
-#include <algorithm>
 #include <cerrno>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {

@@ -1,9 +1,9 @@
 // Choosing one of a name's addresses for a UDP socket.
 #pragma once
 
+#include "base/standard.hpp"
 #include "datagram/datagram_connect.hpp"
 
-#include <algorithm>
 #include <cerrno>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -71,8 +71,8 @@ ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation:
     if (locals_.empty()) {
       r = connected_udp_socket::open(remote, options_);
     } else {
-      const auto local = std::find_if(locals_.begin(), locals_.end(),
-                                      [&](const ip_endpoint& e) { return may_reach(e, remote); });
+      auto local = locals_.begin();
+      while (local != locals_.end() && !may_reach(*local, remote)) ++local;
       if (local == locals_.end()) {
         r = error(errc::os_error, EAFNOSUPPORT, "bind");
       } else {
@@ -100,8 +100,8 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
     if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
     if (!answer) return detail::complete(out, detail::result_access::failure<void>(answer));
     const bool v6 = resource_->family() == AF_INET6;
-    const auto same_family = [&](const ip_endpoint& e) { return e.address.is_v6() == v6; };
-    const auto found = std::find_if(answer->begin(), answer->end(), same_family);
+    auto found = answer->begin();
+    while (found != answer->end() && found->address.is_v6() != v6) ++found;
     to_ = found != answer->end() ? *found : answer->front();
     is_known_ = true;
   }

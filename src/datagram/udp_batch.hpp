@@ -9,13 +9,13 @@
 #include "base/address.hpp"
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "datagram/datagram.hpp"
 #include "datagram/udp_socket.hpp"
 #include "operation/resource_operation.hpp"
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <utility>
 

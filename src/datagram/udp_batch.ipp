@@ -1,13 +1,12 @@
 // Batches: recvmmsg(2) and sendmmsg(2), and the pieces of UDP_GRO and UDP_SEGMENT (udp(7)).
 #pragma once
 
+#include "base/standard.hpp"
 #include "datagram/udp_batch.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
-#include <memory>
 
 #include <netinet/in.h>
 
@@ -146,7 +145,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
 /// Keeps the fetched messages as left-over pieces: copies the parts in the slots to the other parts.
 ANYIO_NET_FN void batch_source::keep_pieces(std::size_t count, const std::byte* slots, std::size_t stride) {
   for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t in_slot = std::min({pieces_[i].size, stride, room});
+    const std::size_t in_slot = std::min(pieces_[i].size, std::min(stride, room));
     if (slots != nullptr && in_slot != 0) std::memcpy(memory_of(i), slots + i * stride, in_slot);
   }
   first_ = 0;
@@ -216,8 +215,10 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
     }
     if (have == 0) batch.clear();
     const auto count = static_cast<std::size_t>(n);
-    expected_ = std::clamp(2 * count, fewest_expected, per_call);
-    if (std::any_of(pieces_, pieces_ + count, [](const piece& p) { return p.segment != 0; })) {
+    expected_ = std::min(std::max(2 * count, fewest_expected), per_call);
+    bool in_segments = false;
+    for (std::size_t i = 0; i < count; ++i) in_segments |= pieces_[i].segment != 0;
+    if (in_segments) {
       keep_pieces(count, batch.slot(have), batch.max_size_);
       fill(batch);
       return 0;

@@ -1,14 +1,13 @@
 // Opening UNIX datagram sockets, and the pauses of a blocked send.
 #pragma once
 
+#include "base/standard.hpp"
 #include "connection/unix_bind.hpp"
 #include "datagram/unix_datagram.hpp"
 #include "stream/socket.hpp"
 #include "system/unique_fd.hpp"
 
-#include <algorithm>
 #include <cerrno>
-#include <chrono>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -35,7 +34,7 @@ ANYIO_NET_FN bool retry_pause::over(datagram_resource& socket) noexcept {
 
 ANYIO_NET_FN void retry_pause::begin(loop_core& loop, node& target) noexcept {
   if (timer_.armed()) return;
-  milliseconds_ = std::clamp(milliseconds_ * 2, 1u, 20u);
+  milliseconds_ = std::min(std::max(milliseconds_ * 2, 1u), 20u);
   tried_early_ = false;
   loop.arm(timer_, add(loop.now(), std::chrono::milliseconds(milliseconds_)), target);
 }

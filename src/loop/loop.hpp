@@ -9,6 +9,7 @@
 #include "base/buffer.hpp"
 #include "base/config.hpp"
 #include "base/recycler.hpp"
+#include "base/standard.hpp"
 #include "loop/ready_list.hpp"
 #include "loop/resource.hpp"
 #include "loop/timers.hpp"
@@ -17,7 +18,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>

@@ -1,9 +1,9 @@
 // The turns of the loop, its end, and its dump.
 #pragma once
 
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <optional>
@@ -153,8 +153,9 @@ ANYIO_NET_FN void loop_core::leave(registration& r) noexcept {
 }
 
 ANYIO_NET_FN bool loop_core::watches(int fd) const noexcept {
-  return std::any_of(slots_.begin(), slots_.end(),
-                     [fd](const slot& s) { return s.owner != nullptr && s.fd == fd; });
+  for (const slot& s : slots_)
+    if (s.owner != nullptr && s.fd == fd) return true;
+  return false;
 }
 
 ANYIO_NET_FN int loop_core::watch(registration& r, resource& owner) {
@@ -195,7 +196,7 @@ ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noe
   shortage_.waiting.insert_before(s);
   if (shortage_.pause.armed()) return;
   const bool failed_again = shortage_.ended == turn_milliseconds_;
-  shortage_.milliseconds = failed_again ? std::clamp(shortage_.milliseconds * 2, 1u, 256u) : 1;
+  shortage_.milliseconds = failed_again ? std::min(std::max(shortage_.milliseconds * 2, 1u), 256u) : 1;
   arm(shortage_.pause, add(now(), std::chrono::milliseconds(shortage_.milliseconds)), shortage_);
 }
 

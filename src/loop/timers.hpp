@@ -6,9 +6,9 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "loop/ready_list.hpp"
 
-#include <chrono>
 #include <cstdint>
 #include <utility>
 

@@ -6,10 +6,11 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "operation/operation.hpp"
+#include "operation/part.hpp"
 #include "operation/task.hpp"
 
-#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <tuple>
@@ -74,16 +75,6 @@ void end_child(std::optional<Op>& op) noexcept {
   }
 }
 
-/// The callback of a child, which passes the outcome to its parent. I distinguishes the child from its
-/// siblings.
-template <class Parent, class T, std::size_t I = 0>
-struct child_done {
-  using internal = void;
-  Parent* parent;
-  void operator()(result<T>&& r) const { parent->template child_completed<I>(std::move(r)); }
-  node* owner() const noexcept { return parent; }
-};
-
 /// A child, and the time at which it is cancelled.
 template <class Derived, class T, class Op>
 class timed_operation : public operation<Derived, T> {
@@ -99,16 +90,11 @@ class timed_operation : public operation<Derived, T> {
  protected:
   friend class operation<Derived, T>;
   using child_value = typename Op::value_type;
-  using done = child_done<timed_operation, child_value>;
-  friend done;
   static constexpr bool has_parts = true;
 
   /// True when the child has an outcome, or when the time limit has passed: `timed_out`.
   bool attempt_child(result<child_value>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      return true;
-    }
+    if (arrived_.take(out)) return true;
     if (!begun_) {
       if constexpr (attemptable<Op>) {
         if (op_->attempt_for_parent(out)) return true;
@@ -139,11 +125,10 @@ class timed_operation : public operation<Derived, T> {
     loop_core& loop = loop_core::current();
     if (!at_) deadline_ = add(loop.now(), limit_);
     if (deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
-    op_->start(done{this});
+    op_->start(part<&timed_operation::child_ended>(this));
   }
-  template <std::size_t>
-  void child_completed(result<child_value>&& r) {
-    arrived_ = &r;
+  void child_ended(result<child_value>&& r) {
+    arrived_.put(r);
     this->run_now();
   }
 
@@ -151,7 +136,7 @@ class timed_operation : public operation<Derived, T> {
   time_point deadline_{};
   bool at_ = false;
   bool begun_ = false;
-  result<child_value>* arrived_ = nullptr;
+  part_outcome<child_value> arrived_;
   std::optional<Op> op_;
   timer timer_;
 };
@@ -256,9 +241,9 @@ class [[nodiscard]] when_all_operation
 
  private:
   friend class operation<when_all_operation, value>;
-  template <class, class, std::size_t>
-  friend struct child_done;
   static constexpr bool has_parts = true;
+  template <std::size_t I>
+  using value_of = typename std::tuple_element_t<I, std::tuple<Ops...>>::value_type;
   using indices = std::index_sequence_for<Ops...>;
 
   template <class Op>
@@ -277,10 +262,7 @@ class [[nodiscard]] when_all_operation
     return (std::get<I>(children_).op.has_value() && ...);
   }
   bool attempt(result<value>& out) {
-    if (failure_ != nullptr) {
-      out = std::move(*std::exchange(failure_, nullptr));
-      return true;
-    }
+    if (failure_.take(out)) return true;
     started();
     if (left_over_ != 0) return false;
     collect(out, indices());
@@ -291,8 +273,7 @@ class [[nodiscard]] when_all_operation
   }
   template <std::size_t... I>
   void begin_children(std::index_sequence<I...>) {
-    (std::get<I>(children_).op->start(child_done<when_all_operation, typename Ops::value_type, I>{this}),
-     ...);
+    (std::get<I>(children_).op->start(part<&when_all_operation::template child_ended<I>>(this)), ...);
   }
   template <std::size_t... I>
   void collect(result<value>& out, std::index_sequence<I...>) {
@@ -304,14 +285,14 @@ class [[nodiscard]] when_all_operation
     std::apply([](auto&... c) { ((end_child(c.op), c.value.reset()), ...); }, children_);
   }
 
-  template <std::size_t I, class T>
-  void child_completed(result<T>&& r) {
+  template <std::size_t I>
+  void child_ended(result<value_of<I>>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_ = &failure;
+      failure_.put(failure);
       return this->run_now();
     }
-    if constexpr (std::is_void_v<T>) {
+    if constexpr (std::is_void_v<value_of<I>>) {
       std::get<I>(children_).value.emplace();
     } else {
       std::get<I>(children_).value.emplace(*std::move(r));
@@ -322,7 +303,7 @@ class [[nodiscard]] when_all_operation
   std::tuple<child<Ops>...> children_;
   std::size_t left_over_ = sizeof...(Ops);
   bool begun_ = false;
-  result<value>* failure_ = nullptr;
+  part_outcome<value> failure_;
 };
 
 /// Several tasks of one type at once. Completes when all tasks have completed, or at the first error.
@@ -344,18 +325,8 @@ class [[nodiscard]] when_all_tasks_operation
   friend class operation<when_all_tasks_operation, value>;
   static constexpr bool has_parts = true;
 
-  struct done {
-    using internal = void;
-    when_all_tasks_operation* parent;
-    std::size_t index;
-    void operator()(result<T>&& r) const { parent->child_completed(index, std::move(r)); }
-    node* owner() const noexcept { return parent; }
-  };
   bool attempt(result<value>& out) {
-    if (failure_ != nullptr) {
-      out = std::move(*std::exchange(failure_, nullptr));
-      return true;
-    }
+    if (failure_.take(out)) return true;
     started();
     if (left_over_ != 0) return false;
     value all;
@@ -366,17 +337,18 @@ class [[nodiscard]] when_all_tasks_operation
   }
   void started() {
     if (std::exchange(begun_, true)) return;
-    for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i].start(done{this, i});
+    for (std::size_t i = 0; i < tasks_.size(); ++i)
+      tasks_[i].start(part<&when_all_tasks_operation::child_ended>(this, i));
   }
   void left() noexcept {
     this->made = false;
     tasks_.clear();
     values_.clear();
   }
-  void child_completed(std::size_t index, result<T>&& r) {
+  void child_ended(std::size_t index, result<T>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_ = &failure;
+      failure_.put(failure);
       return this->run_now();
     }
     if constexpr (std::is_void_v<T>) {
@@ -391,7 +363,7 @@ class [[nodiscard]] when_all_tasks_operation
   std::vector<std::optional<not_void<T>>> values_;
   std::size_t left_over_ = 0;
   bool begun_ = false;
-  result<value>* failure_ = nullptr;
+  part_outcome<value> failure_;
 };
 
 /// Several children, of which the first to complete decides the outcome. The children begin one after
@@ -412,8 +384,8 @@ class [[nodiscard]] when_any_operation
 
  private:
   friend class operation<when_any_operation, value>;
-  template <class, class, std::size_t>
-  friend struct child_done;
+  template <std::size_t I>
+  using value_of = typename std::tuple_element_t<I, std::tuple<Ops...>>::value_type;
   static constexpr bool attempts_when_awaited = false;
   static constexpr bool has_parts = true;
 
@@ -422,10 +394,7 @@ class [[nodiscard]] when_any_operation
                                                                                     : errc::invalid_argument;
   }
   bool attempt(result<value>& out) {
-    if (arrived_ != nullptr) {
-      out = std::move(*std::exchange(arrived_, nullptr));
-      return true;
-    }
+    if (arrived_.take(out)) return true;
     if (!this->pending() || begun_ == sizeof...(Ops)) return false;
     begin_next(std::index_sequence_for<Ops...>());
     if (begun_ < sizeof...(Ops)) this->core->queue(*this);
@@ -442,18 +411,17 @@ class [[nodiscard]] when_any_operation
   }
   template <std::size_t I>
   void begin_child() {
-    auto& op = *std::get<I>(children_);
-    op.start(child_done<when_any_operation, typename std::remove_cvref_t<decltype(op)>::value_type, I>{this});
+    std::get<I>(children_)->start(part<&when_any_operation::template child_ended<I>>(this));
   }
   void left() noexcept {
     begun_ = 0;
     std::apply([](auto&... c) { (end_child(c), ...); }, children_);
   }
 
-  template <std::size_t I, class T>
-  void child_completed(result<T>&& r) {
+  template <std::size_t I>
+  void child_ended(result<value_of<I>>&& r) {
     result<value> outcome = r.has_value() ? make<I>(std::move(r)) : result_access::failure<value>(r);
-    arrived_ = &outcome;
+    arrived_.put(outcome);
     this->run_now();
   }
   template <std::size_t I, class T>
@@ -467,7 +435,7 @@ class [[nodiscard]] when_any_operation
 
   std::tuple<std::optional<Ops>...> children_;
   std::size_t begun_ = 0;
-  result<value>* arrived_ = nullptr;
+  part_outcome<value> arrived_;
 };
 
 }  // namespace detail

@@ -26,13 +26,13 @@
 #include "base/config.hpp"
 #include "base/recycler.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "loop/ready_list.hpp"
 #include "operation/coroutine.hpp"
 
 #include <concepts>
 #include <exception>
-#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>

@@ -6,11 +6,11 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "operation/operation.hpp"
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>

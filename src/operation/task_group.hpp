@@ -8,6 +8,7 @@
 #include "base/config.hpp"
 #include "operation/coroutine.hpp"
 #include "operation/operation.hpp"
+#include "operation/part.hpp"
 #include "operation/synchronization.hpp"
 #include "operation/task.hpp"
 
@@ -97,26 +98,21 @@ class operation_child
   void begin_child() override {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      op_->start(done{this});
+      op_->start(part<&operation_child::ended>(this));
     } catch (...) {
       return completed(result_access::foreign<void>(std::current_exception()));
     }
 #else
-    op_->start(done{this});
+    op_->start(part<&operation_child::ended>(this));
 #endif
     loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
   }
   std::optional<Op> op_;
 
  private:
-  struct done {
-    using internal = void;
-    operation_child* child;
-    void operator()(result<value>&& r) const {
-      child->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
-    }
-    node* owner() const noexcept { return child; }
-  };
+  void ended(result<value>&& r) {
+    this->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
+  }
 };
 
 /// Stands for the operation of a child that is a plain function, which has none.

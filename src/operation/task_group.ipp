@@ -1,9 +1,8 @@
 // How children begin and end.
 #pragma once
 
+#include "base/standard.hpp"
 #include "operation/task_group.hpp"
-
-#include <memory>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 

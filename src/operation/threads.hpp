@@ -8,6 +8,7 @@
 
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "loop/ready_list.hpp"
 #include "loop/timers.hpp"
@@ -16,7 +17,6 @@
 
 #include <cerrno>
 #include <cstddef>
-#include <memory>
 #include <type_traits>
 #include <utility>
 

@@ -10,13 +10,13 @@
 #include "base/byte_queue.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/resource_operation.hpp"
 #include "stream/relay.hpp"
 #include "stream/stream.hpp"
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>

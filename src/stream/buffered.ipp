@@ -1,9 +1,9 @@
 // Reading ahead, and taking bytes from the buffer.
 #pragma once
 
+#include "base/standard.hpp"
 #include "stream/buffered.hpp"
 
-#include <algorithm>
 #include <cstring>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {

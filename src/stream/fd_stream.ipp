@@ -1,10 +1,10 @@
 // Reading and writing descriptors that are not sockets.
 #pragma once
 
+#include "base/standard.hpp"
 #include "stream/fd_stream.hpp"
 #include "system/new_socket.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 

@@ -8,10 +8,10 @@
 #include "base/buffer.hpp"
 #include "base/config.hpp"
 #include "base/recycler.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <utility>
 

@@ -9,11 +9,11 @@
 #include "base/buffer.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "stream/stream.hpp"
 
 #include <cstddef>
-#include <memory>
 #include <string_view>
 #include <utility>
 

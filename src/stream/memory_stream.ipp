@@ -1,9 +1,9 @@
 // The rings of memory streams.
 #pragma once
 
+#include "base/standard.hpp"
 #include "stream/memory_stream.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -12,7 +12,8 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 namespace detail {
 
 ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
-  const std::size_t total = core().system().transfer(std::min({size_, into.size(), loop_core::most_of_call}));
+  const std::size_t total =
+      core().system().transfer(std::min(std::min(size_, into.size()), loop_core::most_of_call));
   core().count_work(total, 0);
   const std::size_t before_wrap = std::min(total, capacity_ - first_);
   std::memcpy(into.data(), ring_.get() + first_, before_wrap);
@@ -25,7 +26,7 @@ ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
 
 ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
   if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
-  const std::size_t room = std::min({capacity_ - size_, bytes.size(), loop_core::most_of_call});
+  const std::size_t room = std::min(std::min(capacity_ - size_, bytes.size()), loop_core::most_of_call);
   core().count_work(room + work_of_part, 0);
   const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
   const std::size_t end = first_ < capacity_ - size_ ? first_ + size_ : first_ - (capacity_ - size_);

@@ -7,14 +7,13 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "operation/resource_operation.hpp"
 #include "stream/descriptor_stream.hpp"
 #include "stream/stream.hpp"
 #include "system/new_socket.hpp"
 
-#include <chrono>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <utility>
 

@@ -8,13 +8,13 @@
 #include "base/buffer.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/resource_operation.hpp"
 #include "stream/lent_bytes.hpp"
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>

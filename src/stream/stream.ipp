@@ -1,9 +1,9 @@
 // The operations of byte streams.
 #pragma once
 
+#include "base/standard.hpp"
 #include "stream/stream.hpp"
 
-#include <algorithm>
 #include <cstring>
 #include <string>
 

@@ -9,12 +9,11 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/standard.hpp"
 
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>

@@ -4,18 +4,16 @@
 // the user is watched for one event at a time. This part must not know how events are used.
 #pragma once
 
+#include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
 #if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <climits>
 #include <cstdint>
 #include <iterator>
-#include <memory>
 #include <span>
 #include <utility>
 

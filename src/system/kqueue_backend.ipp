@@ -5,18 +5,16 @@
 // library that provides <sys/event.h>. This part must not know how events are used.
 #pragma once
 
+#include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
 #if defined(ANYIO_NET_KQUEUE)
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
-#include <memory>
 #include <span>
 #include <utility>
 #include <vector>

@@ -1,14 +1,13 @@
 // The system calls that all POSIX systems share.
 #pragma once
 
+#include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
 #include "base/address.hpp"
 #include "base/error.hpp"
 
-#include <algorithm>
 #include <cerrno>
-#include <chrono>
 
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -1,11 +1,11 @@
 // Files, and descriptors of other kinds, as services; and calls that need no loop: the calendar, randomness.
 #pragma once
 
+#include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 #include "system/posix_backend.ipp"
 #include "system/unique_fd.hpp"
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <climits>

@@ -1,14 +1,13 @@
 // Names on POSIX systems: the resolver, and the available address families.
 #pragma once
 
+#include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
 #include "base/address.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -77,15 +76,18 @@ ANYIO_NET_COLD resolved posix_names::resolve(const std::string& host, std::uint1
     found.reason = resolver_words(status);
     return found;
   }
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(list, [](addrinfo* a) { ::freeaddrinfo(a); });
+  struct freed_at_end {
+    addrinfo* list;
+    ~freed_at_end() { ::freeaddrinfo(list); }
+  } const all{list};
   for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     const result<ip_endpoint> endpoint = ip_endpoint::from_sockaddr(entry->ai_addr, entry->ai_addrlen);
     if (!endpoint) continue;
     const ip_endpoint with_port{endpoint->address, port};
-    if (std::find(found.endpoints.begin(), found.endpoints.end(), with_port) == found.endpoints.end()) {
-      found.endpoints.push_back(with_port);
-    }
+    bool is_new = true;
+    for (const ip_endpoint& known : found.endpoints) is_new &= known != with_port;
+    if (is_new) found.endpoints.push_back(with_port);
   }
   if (found.endpoints.empty()) {
     found.status = -ENOENT;

@@ -1,11 +1,11 @@
 // Signals on POSIX systems: one handler for the process, which wakes every loop that catches the number.
 #pragma once
 
+#include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
 #include <atomic>
 #include <cerrno>
-#include <memory>
 
 #include <poll.h>
 #include <pthread.h>

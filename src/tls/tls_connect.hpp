@@ -2,13 +2,14 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "connection/connect.hpp"
 #include "operation/operation.hpp"
+#include "operation/part.hpp"
 #include "tls/engine/tls.hpp"
 #include "tls/tls_stream.hpp"
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,28 +29,17 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
  private:
   friend class operation<connect_tls_operation, tls_stream>;
 
-  struct connected {
-    using internal = void;
-    connect_tls_operation* self;
-    void operator()(result<tcp_stream>&& r) const {
-      self->connection_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
-  struct shaken {
-    using internal = void;
-    connect_tls_operation* self;
-    void operator()(result<tls_stream>&& r) const {
-      self->stream_ = &r;
-      self->run_now();
-    }
-    node* owner() const noexcept { return self; }
-  };
-
   [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tls_stream>& out);
+  void connected(result<tcp_stream>&& r) {
+    connection_.put(r);
+    run_now();
+  }
   bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
+  void shaken(result<tls_stream>&& r) {
+    stream_.put(r);
+    run_now();
+  }
   void left() noexcept;
   void refresh() noexcept { last_ = true; }
 
@@ -60,8 +50,8 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
   tls_options options_;  // except its name, see `server_name_`
   bool begun_ = false;
   bool last_ = false;  // the handshake must try once more
-  result<tcp_stream>* connection_ = nullptr;
-  result<tls_stream>* stream_ = nullptr;
+  part_outcome<tcp_stream> connection_;
+  part_outcome<tls_stream> stream_;
 };
 
 }  // namespace detail

@@ -16,13 +16,13 @@ ANYIO_NET_FN connect_tls_operation::connect_tls_operation(std::string_view host,
       options_(options) {}
 
 ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
-  if (connection_ != nullptr) return begin_handshake(std::move(*std::exchange(connection_, nullptr)), out);
-  if (stream_ != nullptr) return complete(out, std::move(*std::exchange(stream_, nullptr)));
+  result<tcp_stream> connection(errc::cancelled);
+  if (connection_.take(connection)) return begin_handshake(std::move(connection), out);
+  if (stream_.take(out)) return true;
   const bool last = std::exchange(last_, false);
   if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
-  result<tcp_stream> connection(errc::cancelled);
   if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
-  connecting_.start(connected{this});
+  connecting_.start(part<&connect_tls_operation::connected>(this));
   return false;
 }
 
@@ -35,7 +35,7 @@ ANYIO_NET_FN bool connect_tls_operation::begin_handshake(result<tcp_stream>&& co
       tls_wrap_operation(true, std::make_unique<tcp_stream>(*std::move(connection)), context_, options_);
   shaking_.remote = remote;
   if (shaking_.attempt_for_parent(out)) return true;
-  shaking_.start(shaken{this});
+  shaking_.start(part<&connect_tls_operation::shaken>(this));
   return false;
 }
 

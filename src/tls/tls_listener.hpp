@@ -6,7 +6,9 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/standard.hpp"
 #include "connection/listener.hpp"
+#include "operation/part.hpp"
 #include "operation/resource_operation.hpp"
 #include "operation/synchronization.hpp"
 #include "operation/task.hpp"
@@ -16,8 +18,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <list>
-#include <memory>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -102,35 +102,24 @@ class tls_accepting final : public resource {
   ANYIO_NET_FN void withdrawn(side) noexcept override;
   [[nodiscard]] int descriptor() const noexcept override { return listener_->descriptor(); }
 
- private:
-  struct connection_came {
-    using internal = void;
-    tls_accepting* self;
-    void operator()(result<tcp_stream>&& r) const { self->accepted(std::move(r)); }
-    node* owner() const noexcept { return self->waiting(read_side); }
-  };
-  struct shaking : link, pooled<recycler::operations> {
+  struct handshake : link, pooled<recycler::operations> {
     tls_wrap_operation op;
+    tls_stream stream;  // open once the handshake has succeeded
   };
-  struct handshake_ended {
-    using internal = void;
-    tls_accepting* self;
-    shaking* which;
-    void operator()(result<tls_stream>&& r) const { self->shaken(*which, std::move(r)); }
-    node* owner() const noexcept { return self->waiting(read_side); }
-    void abandon() const { self->forget(*which); }
-  };
+  /// The waiting `accept`; connections and handshakes are parts of it.
+  [[nodiscard]] node* whole() const noexcept { return waiting(read_side); }
+  static void forget(handshake* which) noexcept { delete which; }
 
+ private:
   ANYIO_NET_FN void shut() noexcept override;
   void accepted(result<tcp_stream>&& r);
-  void shaken(shaking& which, result<tls_stream>&& r);
-  void forget(shaking& which) noexcept;
+  void shaken(handshake* which, result<tls_stream>&& r);
 
   ref<listener_resource> listener_;
   tls_server_settings settings_;
   accept_operation<tcp_stream> accept_;
   link handshakes_;
-  std::list<tls_stream> ready_;
+  link ready_;  // handshakes that have succeeded
   error failure_;
 };
 

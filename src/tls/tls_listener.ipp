@@ -22,16 +22,17 @@ ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connectio
 ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
 
 ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
-  if (!ready_.empty()) {
-    out = std::move(ready_.front());
-    ready_.pop_front();
+  if (ready_.linked()) {
+    auto* const first = static_cast<handshake*>(ready_.next);
+    out = std::move(first->stream);
+    forget(first);
     return true;
   }
   if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
   if (failure_.code() != errc::ok) return complete(out, std::exchange(failure_, error()));
   if (!accept_.pending()) {
     accept_ = accept_operation<tcp_stream>(listener_);
-    accept_.start(connection_came{this});
+    accept_.start(part<&tls_accepting::accepted>(this));
   }
   return false;
 }
@@ -49,9 +50,9 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
     return wake(read_side);
   }
   const bool begins = call_without_throwing([&] {
-    std::unique_ptr<shaking> begun(new shaking);
+    std::unique_ptr<handshake> begun(new handshake);
     begun->op = settings_.wrap(*std::move(r));
-    begun->op.start(handshake_ended{this, begun.get()});
+    begun->op.start(part<&tls_accepting::shaken>(this, begun.get()));
     handshakes_.insert_before(*begun.release());
   });
   if (!begins) {
@@ -60,23 +61,21 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
   }
   if (waiting(read_side) == nullptr) return;
   accept_ = accept_operation<tcp_stream>(listener_);
-  accept_.start(connection_came{this});
+  accept_.start(part<&tls_accepting::accepted>(this));
 }
 
-ANYIO_NET_FN void tls_accepting::shaken(shaking& which, result<tls_stream>&& r) {
-  forget(which);
-  if (!r.has_value()) return;
-  if (!call_without_throwing([&] { ready_.push_back(*std::move(r)); }))
-    failure_ = error(errc::os_error, ENOMEM, "accept");
+ANYIO_NET_FN void tls_accepting::shaken(handshake* which, result<tls_stream>&& r) {
+  if (!r.has_value()) return forget(which);
+  which->stream = *std::move(r);
+  which->unlink();
+  ready_.insert_before(*which);
   wake(read_side);
 }
 
-ANYIO_NET_FN void tls_accepting::forget(shaking& which) noexcept { delete &which; }
-
 ANYIO_NET_FN void tls_accepting::shut() noexcept {
   accept_ = {};
-  while (handshakes_.linked()) forget(static_cast<shaking&>(*handshakes_.next));
-  ready_.clear();
+  for (link* const all : {&handshakes_, &ready_})
+    while (all->linked()) forget(static_cast<handshake*>(all->next));
 }
 
 }  // namespace detail

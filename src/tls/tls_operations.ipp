@@ -1,10 +1,9 @@
 // The handshake, and unwrapping, as operations.
 #pragma once
 
+#include "base/standard.hpp"
 #include "stream/socket.hpp"
 #include "tls/tls_stream.hpp"
-
-#include <algorithm>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 

@@ -12,13 +12,13 @@
 #include "base/byte_queue.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/operation.hpp"
 #include "stream/relay.hpp"
 #include "stream/stream.hpp"
 #include "tls/engine/tls.hpp"
 
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>

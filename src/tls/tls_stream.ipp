@@ -1,10 +1,10 @@
 // Driving an engine.
 #pragma once
 
+#include "base/standard.hpp"
 #include "stream/socket.hpp"
 #include "tls/tls_stream.hpp"
 
-#include <algorithm>
 #include <cstring>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {

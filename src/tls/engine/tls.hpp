@@ -11,11 +11,10 @@
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>

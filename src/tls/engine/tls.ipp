@@ -2,9 +2,8 @@
 #pragma once
 
 #include "base/mutex.hpp"
+#include "base/standard.hpp"
 #include "tls/engine/tls.hpp"
-
-#include <algorithm>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -36,7 +35,8 @@ ANYIO_NET_FN error tls_failure(const char* operation, std::string_view reason) {
   constexpr std::size_t longest = 200;
   std::string line(reason.substr(0, longest));
   const auto unprintable = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
-  std::replace_if(line.begin(), line.end(), unprintable, '?');
+  for (char& c : line)
+    if (unprintable(c)) c = '?';
   const error e(errc::tls, 0, operation);
   return line.empty() ? e : error_access::with_reason(e, keep_text(line));
 }

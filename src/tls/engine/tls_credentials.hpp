@@ -7,14 +7,15 @@
 #include "base/config.hpp"
 #include "base/mutex.hpp"
 #include "base/result.hpp"
+#include "base/standard.hpp"
 #include "tls/engine/tls.hpp"
 
-#include <algorithm>
+#if defined(ANYIO_NET_MBEDTLS) || defined(ANYIO_NET_OPENSSL)
+
 #include <cstdint>
 #include <cstring>
 #include <iterator>
 #include <list>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -243,3 +244,5 @@ class tls_credentials : public tls_context, public std::enable_shared_from_this<
 };
 
 }}}  // namespace anyio::detail
+
+#endif

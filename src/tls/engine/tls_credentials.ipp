@@ -1,10 +1,12 @@
 // Reading the texts of a configuration, and the texts of their errors.
 #pragma once
 
+#include "base/standard.hpp"
 #include "system/backend.hpp"
 #include "tls/engine/tls_credentials.hpp"
 
-#include <algorithm>
+#if defined(ANYIO_NET_MBEDTLS) || defined(ANYIO_NET_OPENSSL)
+
 #include <cerrno>
 #include <cstring>
 
@@ -154,21 +156,17 @@ ANYIO_NET_FN const char* alert_reason(int description) noexcept {
 /// common use). Rejects names that an engine could take for a pattern, as OpenSSL does with a leading dot, or
 /// a resolver for an address in another notation.
 inline bool is_host_name(std::string_view name) noexcept {
-  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-  const auto allowed = [&](char c) {
-    return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
-  };
+  constexpr std::string_view allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
   if (name.size() > 253) return false;
   std::string_view label;
   for (std::string_view rest = name;;) {
     const std::size_t dot = rest.find('.');
     label = rest.substr(0, dot);
-    if (label.empty() || label.size() > 63 || !std::all_of(label.begin(), label.end(), allowed)) return false;
+    if (label.empty() || label.size() > 63 || label.find_first_not_of(allowed) != label.npos) return false;
     if (dot == std::string_view::npos) break;
     rest.remove_prefix(dot + 1);
   }
-  return !std::all_of(label.begin(), label.end(), digit) && !label.starts_with("0x") &&
-         !label.starts_with("0X");
+  return !is_decimal(label) && !label.starts_with("0x") && !label.starts_with("0X");
 }
 
 ANYIO_NET_FN tls_server_identity parse_server_name(std::string_view server_name) {
@@ -189,16 +187,12 @@ ANYIO_NET_FN std::string session_key(const tls_server_identity& server) {
 }
 
 ANYIO_NET_FN bool covers_name(std::string_view pattern, std::string_view host) noexcept {
-  const auto same = [](std::string_view a, std::string_view b) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-    return a.size() == b.size() &&
-           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
-  };
-  if (!pattern.starts_with("*.")) return same(pattern, host);
+  if (!pattern.starts_with("*.")) return same_name(pattern, host);
   const std::size_t dot = host.find('.');
   // The wildcard stands for letters, digits and hyphens, as in OpenSSL.
   const bool label = dot != 0 && dot != std::string_view::npos && host.substr(0, dot).find('_') == host.npos;
-  return label && pattern.find('.', 2) != std::string_view::npos && same(pattern.substr(1), host.substr(dot));
+  return label && pattern.find('.', 2) != std::string_view::npos &&
+         same_name(pattern.substr(1), host.substr(dot));
 }
 
 ANYIO_NET_FN void draw_random(void* into, std::size_t size) {
@@ -218,3 +212,5 @@ ANYIO_NET_FN std::int64_t calendar_now() {
 }
 
 }}}  // namespace anyio::detail
+
+#endif

@@ -361,7 +361,7 @@ class [[nodiscard]] result {
   result()
     requires std::is_default_constructible_v<stored>
       : state_(state::value) {
-    std::construct_at(&value_);
+    ::new (static_cast<void*>(&error_)) stored();
   }
   /// Constructs a result that holds a value.
   template <class U = T>
@@ -369,12 +369,12 @@ class [[nodiscard]] result {
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
              !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_convertible_v<U &&, stored>)
   result(U&& value) : state_(state::value) {
-    std::construct_at(&value_, std::forward<U>(value));
+    ::new (static_cast<void*>(&error_)) stored(std::forward<U>(value));
   }
   /// Constructs a result that holds an error, which must not be `errc::ok`.
   result(anyio::error e) noexcept : state_(state::error) {
     ANYIO_NET_ASSERT(e.code() != errc::ok);
-    std::construct_at(&error_, e);
+    ::new (static_cast<void*>(&error_)) anyio::error(e);
   }
   /// Constructs a result that holds an error without an errno.
   result(errc code) noexcept : result(anyio::error(code)) {}
@@ -500,7 +500,7 @@ class [[nodiscard]] result {
     ~valueless_guard() {
       if (self.state_ != state::invalid) return;
       self.state_ = state::error;
-      std::construct_at(&self.error_, errc::cancelled);
+      ::new (static_cast<void*>(&self.error_)) anyio::error(errc::cancelled);
     }
   };
 
@@ -525,25 +525,25 @@ class [[nodiscard]] result {
   template <class Other>
   [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {
-      std::construct_at(&value_, std::forward<Other>(other).value_);
+      ::new (static_cast<void*>(&error_)) stored(std::forward<Other>(other).value_);
     } else {
-      std::construct_at(&error_, other.error_);
+      ::new (static_cast<void*>(&error_)) anyio::error(other.error_);
     }
   }
   // Out of line, so that the rest is small enough to be inlined.
   [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {
 #if ANYIO_NET_EXCEPTIONS
-    std::construct_at(&foreign_, other.foreign_);
+    ::new (static_cast<void*>(&error_)) std::exception_ptr(other.foreign_);
 #endif
   }
   [[gnu::noinline, gnu::cold]] void drop_foreign() noexcept {
 #if ANYIO_NET_EXCEPTIONS
-    std::destroy_at(&foreign_);
+    foreign_.~exception_ptr();
 #endif
   }
   void destroy() noexcept {
     if constexpr (!std::is_trivially_destructible_v<stored>) {
-      if (state_ == state::value) std::destroy_at(&value_);
+      if (state_ == state::value) value_.~stored();
     }
     if (state_ == state::foreign) [[unlikely]]
       drop_foreign();
@@ -612,7 +612,7 @@ struct result_access {
   template <class T>
   [[gnu::noinline, gnu::cold]] static result<T> foreign(const std::exception_ptr& e) {
     result<T> r = room<T>();
-    std::construct_at(&r.foreign_, e);
+    ::new (static_cast<void*>(&r.error_)) std::exception_ptr(e);
     r.state_ = result<T>::state::foreign;
     return r;
   }
@@ -830,6 +830,39 @@ struct unix_address {
 /// counts bytes that did not fit into the caller's storage, so at most a sockaddr_un is read. The path need
 /// not end with NUL. Returns an empty string for an unnamed socket and for any other family.
 [[nodiscard]] std::string unix_path(const sockaddr* data, socklen_t size);
+
+}}}  // namespace anyio::detail
+
+// == base/atomic.hpp ==============================================================================
+
+// A number that threads and signal handlers share: `std::atomic` for use inside. <atomic> costs a compiler as
+// much as all sockets of the library, most of it for waiting and for types that the library does not use.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// A bool or an integer. All accesses are sequentially consistent; those that change it return the value
+/// before.
+template <class T>
+class atomic {
+ public:
+  constexpr atomic() noexcept = default;
+  constexpr explicit atomic(T value) noexcept : value_(value) {}
+  atomic(const atomic&) = delete;
+  atomic& operator=(const atomic&) = delete;
+
+  [[nodiscard]] T load() const noexcept { return __atomic_load_n(&value_, __ATOMIC_SEQ_CST); }
+  void store(T value) noexcept { __atomic_store_n(&value_, value, __ATOMIC_SEQ_CST); }
+  T exchange(T value) noexcept { return __atomic_exchange_n(&value_, value, __ATOMIC_SEQ_CST); }
+  T fetch_add(T value) noexcept { return __atomic_fetch_add(&value_, value, __ATOMIC_SEQ_CST); }
+  T fetch_sub(T value) noexcept { return __atomic_fetch_sub(&value_, value, __ATOMIC_SEQ_CST); }
+  T fetch_or(T value) noexcept { return __atomic_fetch_or(&value_, value, __ATOMIC_SEQ_CST); }
+  T fetch_and(T value) noexcept { return __atomic_fetch_and(&value_, value, __ATOMIC_SEQ_CST); }
+
+  static constexpr bool is_lock_free = __atomic_always_lock_free(sizeof(T), nullptr);
+
+ private:
+  T value_ = {};
+};
 
 }}}  // namespace anyio::detail
 
@@ -1235,6 +1268,95 @@ struct process_lock {
 
 }}}  // namespace anyio::detail
 
+// == base/owned.hpp ===============================================================================
+
+// A pointer that owns what it points to.
+//
+// `std::unique_ptr` costs a compiler some 2 MB for each type that it points to, for what the library does not
+// use: deleters, comparisons, hashes, arrays of known size. The library has it in its interface only.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Owns an object that `new` has made, or an array if T is an array.
+template <class T>
+class owned {
+  using object = std::remove_extent_t<T>;
+
+ public:
+  constexpr owned(std::nullptr_t = nullptr) noexcept {}
+  explicit owned(object* made) noexcept : pointer_(made) {}
+  owned(owned&& other) noexcept : pointer_(other.release()) {}
+  owned& operator=(owned&& other) noexcept {
+    reset(other.release());
+    return *this;
+  }
+  ~owned() { reset(); }
+
+  [[nodiscard]] object* get() const noexcept { return pointer_; }
+  [[nodiscard]] object& operator*() const noexcept { return *pointer_; }
+  [[nodiscard]] object* operator->() const noexcept { return pointer_; }
+  explicit operator bool() const noexcept { return pointer_ != nullptr; }
+  [[nodiscard]] object* release() noexcept {
+    object* const released = pointer_;
+    pointer_ = nullptr;
+    return released;
+  }
+  void reset(object* made = nullptr) noexcept {
+    object* const before = pointer_;
+    pointer_ = made;
+    if constexpr (std::is_array_v<T>) {
+      delete[] before;
+    } else {
+      delete before;
+    }
+  }
+
+ private:
+  object* pointer_ = nullptr;
+};
+
+}}}  // namespace anyio::detail
+
+// == base/slice.hpp ===============================================================================
+
+// A view of an array whose length is known at run time: `std::span` for use inside, which a compiler reads in
+// a tenth of the memory. The interface has `std::span`.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+template <class T>
+class slice {
+ public:
+  constexpr slice() noexcept = default;
+  constexpr slice(T* first, std::size_t size) noexcept : first_(first), size_(size) {}
+  template <std::size_t N>
+  constexpr slice(T (&all)[N]) noexcept : first_(all), size_(N) {}
+  /// From one of elements that may be changed, if T is const.
+  template <class U>
+    requires requires(U (*from)[]) { static_cast<T(*)[]>(from); }
+  constexpr slice(slice<U> other) noexcept : first_(other.data()), size_(other.size()) {}
+
+  [[nodiscard]] constexpr T* data() const noexcept { return first_; }
+  [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] constexpr bool empty() const noexcept { return size_ == 0; }
+  [[nodiscard]] constexpr T* begin() const noexcept { return first_; }
+  [[nodiscard]] constexpr T* end() const noexcept { return first_ + size_; }
+  [[nodiscard]] constexpr T& operator[](std::size_t i) const noexcept { return first_[i]; }
+  [[nodiscard]] constexpr T& front() const noexcept { return *first_; }
+  [[nodiscard]] constexpr T& back() const noexcept { return first_[size_ - 1]; }
+  /// The first `count` elements, and the elements from the one at `offset` on.
+  [[nodiscard]] constexpr slice first(std::size_t count) const noexcept { return {first_, count}; }
+  [[nodiscard]] constexpr slice subspan(std::size_t offset) const noexcept {
+    return {first_ + offset, size_ - offset};
+  }
+
+ private:
+  T* first_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}}}  // namespace anyio::detail
+
 // == system/backend.hpp ===========================================================================
 
 // The seam: the interface between the library and the system.
@@ -1279,7 +1401,7 @@ struct poll_event {
 
 /// One message to send or receive, with the fields of `sendmsg` and `recvmsg`.
 struct message {
-  std::span<const ::iovec> parts;
+  slice<const ::iovec> parts;
   sockaddr* address = nullptr;  // destination, or room for the sender
   socklen_t address_size = 0;   // in: size of the room or the address; out: of the sender's address
   void* control = nullptr;
@@ -1355,7 +1477,7 @@ class file_service {
   virtual int set_close_on_exec(int fd) = 0;
   virtual int identify(int fd, file_identity& identity) = 0;
   virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
-  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
+  virtual ssize_t write(int fd, slice<const ::iovec> parts) = 0;
   virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
 
  protected:
@@ -1383,9 +1505,8 @@ class path_service {
 class batch_service {
  public:
   /// Sets `emptied` if no more datagrams are there, and the poller will report the next one.
-  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                               bool& emptied) = 0;
-  virtual int send_messages(int fd, std::span<const message> messages) = 0;
+  virtual int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes, bool& emptied) = 0;
+  virtual int send_messages(int fd, slice<const message> messages) = 0;
 
  protected:
   ~batch_service() = default;
@@ -1393,7 +1514,7 @@ class batch_service {
 
 /// A batch, one message after the other: `receive` makes one call.
 template <class Receive>
-int receive_each(std::span<message> messages, std::span<std::size_t> sizes, bool& emptied, Receive receive) {
+int receive_each(slice<message> messages, slice<std::size_t> sizes, bool& emptied, Receive receive) {
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
     const ssize_t n = receive(messages[i]);
@@ -1405,7 +1526,7 @@ int receive_each(std::span<message> messages, std::span<std::size_t> sizes, bool
 }
 /// A batch, one message after the other: `send` makes one call.
 template <class Send>
-int send_each(std::span<const message> messages, Send send) {
+int send_each(slice<const message> messages, Send send) {
   int done = 0;
   for (const message& m : messages) {
     const ssize_t n = send(m);
@@ -1451,12 +1572,8 @@ class signal_service {
   virtual bool take_signal(int number) = 0;
   /// Sets the descriptor through which signals wake the loop from now on.
   virtual void wake_by(int) {}
-
- protected:
-  ~signal_service() = default;
+  virtual ~signal_service() = default;
 };
-/// An owning pointer with its own deleter, since a virtual destructor would be linked into every program.
-using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
 
 }  // namespace detail
 
@@ -1486,7 +1603,7 @@ class backend {
   virtual int poll_now(int fd, std::uint32_t interest) = 0;
   /// Waits until a descriptor is ready, `wake` is called, or the time is over (negative: no limit).
   /// Returns the number of events, which may be 0 at any time, or -errno.
-  virtual int wait(std::span<detail::poll_event> events, duration at_most) = 0;
+  virtual int wait(detail::slice<detail::poll_event> events, duration at_most) = 0;
   /// Ends the current `wait`, or else the next one. The only function that any thread may call.
   virtual void wake() = 0;
   /// A descriptor that is readable when `wait` would return events, for embedding; -1 if there is none.
@@ -1574,7 +1691,7 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 [[nodiscard]] thread_service& system_threads() noexcept;
 /// Makes a service whose signal handlers write to the descriptor. They stop when the service is destroyed. In
 /// the child of a fork they do not write before `wake_by` names a descriptor of the child.
-[[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
+[[nodiscard]] owned<signal_service> system_signals(int wake_descriptor);
 
 // --- the services of a loop on this backend
 
@@ -1771,8 +1888,6 @@ struct adopted_socket {
 // here, so that the backend of a system adds only its poller. This part must not know how a poller waits: a
 // signal wakes it through a descriptor.
 
-#include <atomic>
-
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 class posix_backend : public backend {
@@ -1809,8 +1924,8 @@ class posix_names : public name_service {
   ~posix_names() = default;
 
  private:
-  std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
-  std::atomic<signed char> has_ipv6_{-1};
+  atomic<signed char> has_ipv4_{-1};  // -1: not known yet
+  atomic<signed char> has_ipv6_{-1};
 };
 
 class posix_files : public file_service {
@@ -1820,7 +1935,7 @@ class posix_files : public file_service {
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t write(int fd, slice<const ::iovec> parts) override;
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
 
  protected:
@@ -1841,9 +1956,9 @@ class posix_paths : public path_service {
 
 class posix_batches : public batch_service {
  public:
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+  ANYIO_NET_FN int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes,
                                     bool& emptied) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+  ANYIO_NET_FN int send_messages(int fd, slice<const message> messages) override;
 
  protected:
   ~posix_batches() = default;
@@ -2261,8 +2376,6 @@ class tls_credentials : public tls_context, public std::enable_shared_from_this<
 // == tls/mbedtls/tls_mbedtls.hpp ==================================================================
 
 // mbedTLS, with ANYIO_NET_MBEDTLS defined.
-
-#include <memory>
 
 #if defined(ANYIO_NET_MBEDTLS)
 
@@ -2824,8 +2937,8 @@ class loop_core {
   /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  signal_service_ptr own_signals{nullptr, nullptr};  // unless the backend has its own
-  link raw_descriptors;                              // those that an operation waits for
+  owned<signal_service> own_signals;  // unless the backend has its own
+  link raw_descriptors;               // those that an operation waits for
 
   loop* object = nullptr;
 
@@ -2965,6 +3078,12 @@ inline void node::begin(loop_core& on, const face& f) noexcept {
   ++on.pending_;
 }
 
+/// Runs a pending node at once, as the loop runs one that is ready: it passes on its outcome, or waits on.
+inline void run_now(node& n) {
+  n.core->park(n);
+  n.how->run(n);
+}
+
 [[gnu::always_inline]] inline void node::retire() noexcept {
   leave();
   if (core != nullptr) {
@@ -2979,7 +3098,7 @@ struct posted_call final : posted_node, pooled<recycler::operations> {
   explicit posted_call(F&& f) : call(std::move(f)) {}
 
   static void run(node& n) {
-    const std::unique_ptr<posted_call> self(static_cast<posted_call*>(&n));
+    const owned<posted_call> self(static_cast<posted_call*>(&n));
     F f = std::move(self->call);
     self->retire();
     std::move(f)();
@@ -3401,7 +3520,7 @@ class detached : public pooled<recycler::operations> {
 
  public:
   static void start(Op&& op, F&& f) {
-    std::unique_ptr<detached> block(new detached(std::move(op), std::move(f)));
+    owned<detached> block(new detached(std::move(op), std::move(f)));
     block->op_.start(completion{block.get()});
     static_cast<void>(block.release());
   }
@@ -3540,7 +3659,7 @@ class operation : public node, public operation_tag {
     const errc e = self().check();
     if (e != errc::ok) {
       if (!may_refuse_at_once()) {
-        std::destroy_at(&out);
+        out.~result();
         return false;
       }
       out = error(e, 0, self().operation_name());
@@ -3549,7 +3668,7 @@ class operation : public node, public operation_tag {
       const bool try_now = !attempted && (Derived::immediate ||
                                           (Derived::attempts_when_awaited && self().home().spend_inline()));
       if (!try_now || !attempt_by_caller(out)) {
-        std::destroy_at(&out);
+        out.~result();
         attempted |= try_now;
         return false;
       }
@@ -3574,7 +3693,7 @@ class operation : public node, public operation_tag {
   }
   result<T> take_outcome() noexcept {
     result<T> r = std::move(slot_.outcome);
-    std::destroy_at(&slot_.outcome);
+    slot_.outcome.~result();
     finished = false;
     return r;
   }
@@ -3625,12 +3744,6 @@ class operation : public node, public operation_tag {
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
-
-  /// Passes on an outcome, or continues to wait, as when the loop runs a queued node.
-  void run_now() {
-    core->park(*this);
-    how->run(*this);
-  }
 
  private:
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
@@ -4017,8 +4130,8 @@ template <class Op>
 // How an operation has parts: other operations that it begins, and whose outcomes advance it.
 //
 // A part is started with a callback that names a function of the whole. If the outcome is all that the whole
-// waits for, that function keeps it as a `part_outcome` and runs the whole, whose attempt takes it: a view
-// that a part returns is still valid there. Destroying the whole destroys its parts. This part of the library
+// waits for, that function hands it over: it runs the whole, whose attempt takes it, so that a view which a
+// part returns is still valid. Destroying the whole destroys its parts. This part of the library
 // must not know what an operation does.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
@@ -4066,7 +4179,11 @@ part_of<Ended, Whole, Which> part(Whole* whole, Which which = {}) noexcept {
 template <class T>
 class part_outcome {
  public:
-  void put(result<T>& outcome) noexcept { outcome_ = &outcome; }
+  /// Runs the whole, which takes the outcome in its attempt.
+  void hand_over(result<T>& outcome, node& whole) {
+    outcome_ = &outcome;
+    run_now(whole);
+  }
   /// Returns false if nothing has arrived.
   bool take(result<T>& out) {
     if (outcome_ == nullptr) return false;
@@ -4519,10 +4636,7 @@ class timed_operation : public operation<Derived, T> {
     if (deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
     op_->start(part<&timed_operation::child_ended>(this));
   }
-  void child_ended(result<child_value>&& r) {
-    arrived_.put(r);
-    this->run_now();
-  }
+  void child_ended(result<child_value>&& r) { arrived_.hand_over(r, *this); }
 
   duration limit_{};
   time_point deadline_{};
@@ -4681,15 +4795,14 @@ class [[nodiscard]] when_all_operation
   void child_ended(result<value_of<I>>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_.put(failure);
-      return this->run_now();
+      return failure_.hand_over(failure, *this);
     }
     if constexpr (std::is_void_v<value_of<I>>) {
       std::get<I>(children_).value.emplace();
     } else {
       std::get<I>(children_).value.emplace(*std::move(r));
     }
-    if (--left_over_ == 0) this->run_now();
+    if (--left_over_ == 0) run_now(*this);
   }
 
   std::tuple<child<Ops>...> children_;
@@ -4740,15 +4853,14 @@ class [[nodiscard]] when_all_tasks_operation
   void child_ended(std::size_t index, result<T>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_.put(failure);
-      return this->run_now();
+      return failure_.hand_over(failure, *this);
     }
     if constexpr (std::is_void_v<T>) {
       values_[index].emplace();
     } else {
       values_[index].emplace(*std::move(r));
     }
-    if (--left_over_ == 0) this->run_now();
+    if (--left_over_ == 0) run_now(*this);
   }
 
   std::vector<task<T>> tasks_;
@@ -4813,8 +4925,7 @@ class [[nodiscard]] when_any_operation
   template <std::size_t I>
   void child_ended(result<value_of<I>>&& r) {
     result<value> outcome = r.has_value() ? make<I>(std::move(r)) : result_access::failure<value>(r);
-    arrived_.put(outcome);
-    this->run_now();
+    arrived_.hand_over(outcome, *this);
   }
   template <std::size_t I, class T>
   static result<value> make(result<T>&& r) {
@@ -6017,7 +6128,6 @@ inline task_group::join_operation task_group::join() { return join_operation(*th
 // has no threads, or must not use them, a call runs in place. This part must not know what is called.
 
 #if !defined(ANYIO_NET_NO_THREADS)
-#include <atomic>
 #include <mutex>
 #endif
 
@@ -6051,7 +6161,7 @@ class helper_job : public posted_node {
   friend class helper_pool;
   enum class stage : std::uint8_t { idle, under_way, over, lost };
 
-  void acquire() noexcept { ++owners_; }
+  void acquire() noexcept { owners_.fetch_add(1); }
   /// Makes the call on the loop's thread, at a moment that the system chooses.
   static void run_in_place(node& n);
   static void run(node& n);
@@ -6068,11 +6178,9 @@ class helper_job : public posted_node {
   std::shared_ptr<mailbox> mail_;
   stage stage_ = stage::idle;
   stage next_stage_ = stage::over;  // the stage when it is back from the helpers
+  atomic<unsigned> owners_{1};
 #if !defined(ANYIO_NET_NO_THREADS)
-  std::atomic<unsigned> owners_{1};
   bool queued_ = false;  // guarded by the pool's mutex
-#else
-  unsigned owners_ = 1;
 #endif
 };
 
@@ -6351,38 +6459,38 @@ class lent_bytes {
   explicit lent_bytes(const_buffer view) noexcept : view_(view) {}
   /// Owns a text. The `dropped` bytes before it are no longer needed.
   explicit lent_bytes(std::string&& text, std::size_t dropped = 0)
-      : owned_(new owned(std::move(text), dropped)), view_(owned_->text) {}
+      : copy_(new copy(std::move(text), dropped)), view_(copy_->text) {}
   lent_bytes(lent_bytes&& other) noexcept = default;
   lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
   void set_view(const_buffer view) noexcept { view_ = view; }
   /// The number of lent bytes before these that are no longer kept.
-  [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
+  [[nodiscard]] std::size_t dropped() const noexcept { return copy_ ? copy_->dropped : 0; }
   void start_over() noexcept {
-    if (owned_) owned_->dropped = 0;
+    if (copy_) copy_->dropped = 0;
   }
   /// If the bytes lie in the loop's buffer, copies those after the first `used` bytes.
   void keep(const loop_core& loop, std::size_t used = 0) {
-    if (owned_ || !loop.in_buffer(view_.data())) return;
+    if (copy_ || !loop.in_buffer(view_.data())) return;
     const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
     *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
   /// Keeps the whole loop buffer unchanged, in place of a copy of the bytes in it.
   void keep_buffer(const loop_core& loop) {
-    if (!owned_) owned_.reset(new owned(std::string(), 0));
-    if (!owned_->buffer) owned_->buffer = loop.share_buffer();
+    if (!copy_) copy_.reset(new copy(std::string(), 0));
+    if (!copy_->buffer) copy_->buffer = loop.share_buffer();
   }
 
  private:
   // Allocated separately, so that an operation that sends the caller's bytes stays small.
-  struct owned : recycled {
-    owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
+  struct copy : recycled {
+    copy(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;
     std::size_t dropped;
     std::shared_ptr<const void> buffer;
   };
-  std::unique_ptr<owned> owned_;
+  owned<copy> copy_;
   const_buffer view_;
 };
 
@@ -6428,7 +6536,7 @@ class outgoing {
   /// The largest number of pieces that one call takes.
   static constexpr std::size_t parts_of_call = 64;
   /// The pieces that are left, as many as one call takes.
-  std::span<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
+  slice<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
   void advance(std::size_t n) noexcept {
     sent_ += n;
     offset_ += n;
@@ -7407,7 +7515,7 @@ class memory_resource final : public stream_resource {
   std::size_t put(const_buffer bytes);
 
   memory_resource* peer_ = nullptr;  // null once either end is closed
-  std::unique_ptr<std::byte[]> ring_;
+  owned<std::byte[]> ring_;
   std::size_t capacity_;
   std::size_t first_ = 0;
   std::size_t size_ = 0;
@@ -7782,8 +7890,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
                   serve_options options)
       : operation<serve_operation, void>(true) {
     if (listener)
-      state_ = std::make_unique<serving<Stream, Handler, OnError>>(std::move(listener), std::move(handler),
-                                                                   std::move(on_error), options);
+      state_.reset(new serving<Stream, Handler, OnError>(std::move(listener), std::move(handler),
+                                                         std::move(on_error), options));
   }
 
  private:
@@ -7809,7 +7917,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   void left() noexcept { state_.reset(); }
 
-  std::unique_ptr<serving<Stream, Handler, OnError>> state_;
+  owned<serving<Stream, Handler, OnError>> state_;
 };
 
 /// The common base of `tcp_listener` and `unix_listener`.
@@ -8035,42 +8143,22 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   helper_call<name_look_up> call_;
 };
 
-/// Look-ups, one after another, as parts of the operation Derived. Derived has `look_up_ended()`, which is
-/// called if the answer arrives later.
-template <class Derived>
+/// Look-ups, one after another, as parts of an operation.
 class host_look_up {
  public:
-  [[nodiscard]] node* whole() noexcept { return static_cast<Derived*>(this); }
-
- protected:
-  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
-  /// later.
-  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
-    if (arrived_.take(out)) {
-      query_.reset();
-      return true;
-    }
-    if (query_) return false;
-    resolve_operation look_up(host, port, family);
-    if (look_up.answer_at_once(out)) return true;
-    query_ = std::make_unique<resolve_operation>(std::move(look_up));
-    if (query_->attempt_for_parent(out)) {
-      query_.reset();
-      return true;
-    }
-    query_->start(part<&host_look_up::answered>(this));
-    return false;
-  }
-  void withdraw_question() noexcept { query_.reset(); }
+  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and runs
+  /// `whole` later.
+  bool ask(node& whole, const std::string& host, std::uint16_t port, int family,
+           result<std::vector<ip_endpoint>>& out);
+  void withdraw() noexcept { query_.reset(); }
+  [[nodiscard]] node* whole() const noexcept { return whole_; }
 
  private:
-  void answered(result<std::vector<ip_endpoint>>&& r) {
-    arrived_.put(r);
-    static_cast<Derived*>(this)->look_up_ended();
-  }
+  void answered(result<std::vector<ip_endpoint>>&& r) { answer_.hand_over(r, *whole_); }
 
-  std::unique_ptr<resolve_operation> query_;  // null for an address in text, which needs none
-  part_outcome<std::vector<ip_endpoint>> arrived_;
+  node* whole_ = nullptr;
+  owned<resolve_operation> query_;  // null for an address in text, which needs none
+  part_outcome<std::vector<ip_endpoint>> answer_;
 };
 
 struct address_look_up {
@@ -8205,8 +8293,7 @@ struct racing_attempt : link, pooled<recycler::operations> {
 };
 
 /// The operation that `connect_tcp` returns.
-class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream>,
-                                            private host_look_up<connect_tcp_operation> {
+class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
  public:
   static constexpr const char* name = "connect";
   connect_tcp_operation() = default;
@@ -8220,13 +8307,11 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
 
  private:
   friend class operation<connect_tcp_operation, tcp_stream>;
-  friend class host_look_up<connect_tcp_operation>;
 
   enum class stage : std::uint8_t { fresh, local_name, name, race };
 
   bool attempt(result<tcp_stream>& out);
   bool look_up(stage s, result<tcp_stream>& out);
-  void look_up_ended() { run_now(); }
   bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
   [[nodiscard]] int reachable_family() const noexcept;
   bool begin_race(result<tcp_stream>& out);
@@ -8244,6 +8329,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   duration delay_{};
   connect_settings settings_;
   stage stage_ = stage::fresh;
+  host_look_up names_;
   std::vector<ip_endpoint> locals_;
   std::vector<ip_endpoint> targets_;
   std::size_t next_ = 0;
@@ -8279,8 +8365,7 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
 
 /// The operation that `create_tcp_listener` returns.
 class [[nodiscard]] create_tcp_listener_operation
-    : public operation<create_tcp_listener_operation, tcp_listener>,
-      private host_look_up<create_tcp_listener_operation> {
+    : public operation<create_tcp_listener_operation, tcp_listener> {
  public:
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
@@ -8289,14 +8374,13 @@ class [[nodiscard]] create_tcp_listener_operation
 
  private:
   friend class operation<create_tcp_listener_operation, tcp_listener>;
-  friend class host_look_up<create_tcp_listener_operation>;
 
   bool attempt(result<tcp_listener>& out);
-  void left() noexcept { withdraw_question(); }
-  void look_up_ended() { run_now(); }
+  void left() noexcept { names_.withdraw(); }
 
   std::string host_;
   tcp_listener_options options_;
+  host_look_up names_;
 };
 
 }  // namespace detail
@@ -8388,7 +8472,7 @@ class datagram_source {
   datagram_source& operator=(const datagram_source&) = delete;
   virtual ~datagram_source() = default;
   /// Receives one datagram, like `datagram_resource::receive`.
-  virtual int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) = 0;
+  virtual int receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) = 0;
 };
 
 /// A descriptor of a datagram socket. A call returns 0, -EAGAIN if the poller will report progress, or
@@ -8405,8 +8489,8 @@ class datagram_resource : public resource {
   [[nodiscard]] int family() const noexcept { return family_; }
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
-  [[nodiscard]] int receive(std::span<const ::iovec> into, arrival& out);
-  [[nodiscard]] int receive_from_kernel(std::span<const ::iovec> into, arrival& out);
+  [[nodiscard]] int receive(slice<const ::iovec> into, arrival& out);
+  [[nodiscard]] int receive_from_kernel(slice<const ::iovec> into, arrival& out);
   /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
   /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
@@ -8415,7 +8499,7 @@ class datagram_resource : public resource {
   /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 
-  std::unique_ptr<datagram_source> source;
+  owned<datagram_source> source;
 
  protected:
   ANYIO_NET_FN void shut() noexcept override;
@@ -8424,7 +8508,7 @@ class datagram_resource : public resource {
   registration registration_;
   int family_;
   bool connected_;
-  std::unique_ptr<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
+  owned<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
 };
 
 /// Receives a datagram into a new object, which `make` makes of its bytes and its arrival.
@@ -8469,7 +8553,7 @@ class [[nodiscard]] datagram_receive_into
   bool attempt(result<T>& out) {
     const ::iovec part{into_.data(), into_.size()};
     arrival one;
-    const int status = this->resource_->receive(std::span(&part, 1), one);
+    const int status = this->resource_->receive(slice(&part, 1), one);
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, name));
     return complete(out, make(one));
@@ -8840,8 +8924,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 namespace detail {
 
 /// The operation that `create_udp_socket` returns.
-class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
-                                                  private host_look_up<create_udp_socket_operation> {
+class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket> {
  public:
   static constexpr const char* name = "create_udp_socket";
   create_udp_socket_operation() = default;
@@ -8850,21 +8933,19 @@ class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_so
 
  private:
   friend class operation<create_udp_socket_operation, udp_socket>;
-  friend class host_look_up<create_udp_socket_operation>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<udp_socket>& out);
-  void left() noexcept { withdraw_question(); }
-  void look_up_ended() { run_now(); }
+  void left() noexcept { names_.withdraw(); }
 
   udp_options options_;  // except local_host
   std::string local_host_;
+  host_look_up names_;
 };
 
 /// The operation that `create_connected_udp_socket` returns.
 class [[nodiscard]] create_connected_udp_socket_operation
-    : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
-      private host_look_up<create_connected_udp_socket_operation> {
+    : public operation<create_connected_udp_socket_operation, connected_udp_socket> {
  public:
   static constexpr const char* name = "create_connected_udp_socket";
   create_connected_udp_socket_operation() = default;
@@ -8883,19 +8964,18 @@ class [[nodiscard]] create_connected_udp_socket_operation
 
  private:
   friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
-  friend class host_look_up<create_connected_udp_socket_operation>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<connected_udp_socket>& out);
   result<connected_udp_socket> connect(const std::vector<ip_endpoint>& remotes) const;
   void left() noexcept;
-  void look_up_ended() { run_now(); }
 
   udp_options options_;  // except local_host
   std::string local_host_;
   std::string remote_host_;
   ip_endpoint remote_;
   std::vector<ip_endpoint> locals_;
+  host_look_up names_;
   bool has_remote_ = false;
   bool local_is_known_ = false;
 };
@@ -8904,8 +8984,7 @@ class [[nodiscard]] create_connected_udp_socket_operation
 
 /// The operation that `udp_socket::send_to(data, host, port)` returns. The look-up counts as sending: a
 /// second send raises `busy_resource`.
-class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
-                                             private detail::host_look_up<send_to_host_operation> {
+class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation> {
  public:
   static constexpr const char* name = "send_to";
   send_to_host_operation() = default;
@@ -8916,18 +8995,17 @@ class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_t
  private:
   friend class detail::operation<send_to_host_operation, void>;
   friend class detail::datagram_send<send_to_host_operation>;
-  friend class detail::host_look_up<send_to_host_operation>;
 
   bool transfer(result<void>& out);
   void left() noexcept {
     datagram_send::left();
-    withdraw_question();
+    names_.withdraw();
     is_known_ = false;
   }
-  void look_up_ended() { run_now(); }
 
   std::string host_;
   ip_endpoint to_;
+  detail::host_look_up names_;
   bool is_known_ = false;
 };
 
@@ -9039,7 +9117,7 @@ class udp_batch {
   }
   void append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept;
 
-  std::unique_ptr<std::byte[]> block_;  // entries, then their bytes
+  detail::owned<std::byte[]> block_;  // entries, then their bytes
   std::size_t capacity_ = 0;
   std::size_t max_size_ = 0;
   std::size_t size_ = 0;
@@ -9053,7 +9131,7 @@ class batch_source final : public datagram_source {
   /// The batch source of a socket, created if it does not exist yet.
   static batch_source& of(datagram_resource& socket);
 
-  ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
+  ANYIO_NET_FN int receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) override;
   /// Returns 0 if at least one datagram was received.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
   /// Sends from the `sent`-th datagram on. Returns 0 when all are sent, 1 when other tasks get a turn.
@@ -9088,8 +9166,8 @@ class batch_source final : public datagram_source {
   /// How many datagrams from the i-th on can be sent as one piece.
   [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
 
-  std::unique_ptr<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
-  std::size_t first_ = 0;                // of the pieces that are left over
+  owned<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
+  std::size_t first_ = 0;      // of the pieces that are left over
   std::size_t count_ = 0;
   std::size_t expected_ = per_call;  // how many messages to prepare for: unused ones also cost time
   std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
@@ -9647,15 +9725,9 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
 
   [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tls_stream>& out);
-  void connected(result<tcp_stream>&& r) {
-    connection_.put(r);
-    run_now();
-  }
+  void connected(result<tcp_stream>&& r) { connection_.hand_over(r, *this); }
   bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
-  void shaken(result<tls_stream>&& r) {
-    stream_.put(r);
-    run_now();
-  }
+  void shaken(result<tls_stream>&& r) { stream_.hand_over(r, *this); }
   void left() noexcept;
   void refresh() noexcept { last_ = true; }
 
@@ -9718,7 +9790,7 @@ class tls_handler : public handshaking {
     one_more_ = one_more;
     server_ = server;
     if (options.max_handshakes != 0 && options.max_connections != 0)
-      places_ = std::make_unique<semaphore>(options.max_connections);
+      places_.reset(new semaphore(options.max_connections));
   }
   /// How many of the connections passed to this handler are established.
   [[nodiscard]] std::size_t established() const noexcept { return established_; }
@@ -9726,7 +9798,7 @@ class tls_handler : public handshaking {
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     permit place;  // more handshakes can end at the same time than the limit allows
-    if (places_ != nullptr) place = co_await places_->acquire();
+    if (places_) place = co_await places_->acquire();
     const counted here(*this);
     if constexpr (is_operation<outcome>) {
       co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
@@ -9752,7 +9824,7 @@ class tls_handler : public handshaking {
 
   tls_server_settings settings_;
   Handler handler_;
-  std::unique_ptr<semaphore> places_;
+  owned<semaphore> places_;
   void (*one_more_)(void* server) = nullptr;
   void* server_ = nullptr;
   std::size_t established_ = 0;
@@ -10177,7 +10249,7 @@ class sim_network final : public security_service {
   [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
   /// number.
-  int collect(std::span<poll_event> events);
+  int collect(slice<poll_event> events);
 
   // --- sockets: like the calls of the backend
   int open(int family, int type);
@@ -11442,12 +11514,10 @@ ANYIO_NET_FN void recycler::close() noexcept {
 
 #if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
-#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdint>
 #include <iterator>
-#include <span>
 #include <utility>
 
 #include <poll.h>
@@ -11469,9 +11539,11 @@ class epoll_backend final : public posix_backend {
   static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
 
   /// Makes a backend; null if the kernel has no descriptors left.
-  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<epoll_backend> make() {
-    std::unique_ptr<epoll_backend> made(new epoll_backend);
-    return made->open() < 0 ? nullptr : std::move(made);
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<backend> make() {
+    auto* const made = new epoll_backend;
+    std::unique_ptr<backend> owner(made);
+    if (made->open() < 0) owner.reset();
+    return owner;
   }
   ~epoll_backend() override { close_own(); }
 
@@ -11491,7 +11563,7 @@ class epoll_backend final : public posix_backend {
     const auto events = static_cast<std::uint32_t>(poll_interest(interest));
     return control(fd, events | EPOLLONESHOT, token, again);
   }
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(slice<poll_event> events, duration at_most) override;
   /// Ends the current `wait`, or else the next one. May be called from a signal handler.
   void wake() override {
     if (woken_.exchange(true)) return;
@@ -11537,7 +11609,7 @@ class epoll_backend final : public posix_backend {
 
   int poller_ = -1;
   int wake_fd_ = -1;
-  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+  atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
 };
 
 /// Converts to milliseconds, rounded up, since a wait that ends before the timer is due would be repeated. A
@@ -11549,7 +11621,7 @@ inline int epoll_timeout(duration at_most) noexcept {
   return static_cast<int>(whole.count()) + (at_most > whole ? 1 : 0);
 }
 
-ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_most) {
+ANYIO_NET_FN int epoll_backend::wait(slice<poll_event> events, duration at_most) {
   if (events.empty()) return -EINVAL;
   epoll_event ready[256];
   const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
@@ -11588,12 +11660,10 @@ ANYIO_NET_COLD std::unique_ptr<backend> system_backend() { return detail::epoll_
 
 #if defined(ANYIO_NET_KQUEUE)
 
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -11671,9 +11741,11 @@ inline int refuse_file(int fd) noexcept {
 class kqueue_backend final : public posix_backend {
  public:
   /// Makes a backend; null if the kernel has no descriptors left.
-  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<kqueue_backend> make() {
-    std::unique_ptr<kqueue_backend> made(new kqueue_backend);
-    return made->open() < 0 ? nullptr : std::move(made);
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<backend> make() {
+    auto* const made = new kqueue_backend;
+    std::unique_ptr<backend> owner(made);
+    if (made->open() < 0) owner.reset();
+    return owner;
   }
   ~kqueue_backend() override { close_own(); }
 
@@ -11686,7 +11758,7 @@ class kqueue_backend final : public posix_backend {
     e.is = kind::none;
   }
   ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(slice<poll_event> events, duration at_most) override;
   /// Ends the current `wait`, or else the next one. May be called from a signal handler.
   void wake() override {
     if (woken_.exchange(true)) return;
@@ -11767,7 +11839,7 @@ class kqueue_backend final : public posix_backend {
   int poller_ = -1;
   int wake_fds_[2] = {-1, -1};  // read from, written to
   pid_t process_ = 0;
-  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+  atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
 };
 
 ANYIO_NET_COLD int kqueue_backend::open() noexcept {
@@ -11858,7 +11930,7 @@ inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
   }
 }
 
-ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_most) {
+ANYIO_NET_FN int kqueue_backend::wait(slice<poll_event> events, duration at_most) {
   if (events.empty()) return -EINVAL;
   struct kevent ready[256];
   const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));
@@ -11915,7 +11987,7 @@ ANYIO_NET_FN void new_socket::prepare(int (*function)(int fd, void* data), void*
   if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connecting
   char byte;
   const ::iovec part{&byte, 1};
-  message m{std::span(&part, 1)};
+  message m{slice(&part, 1)};
   m.peek = true;
   const ssize_t n = system.receive_message(fd, m);
   return n == 0 ? -ENOTCONN : n;  // a failed attempt to connect also reads as an end
@@ -12204,8 +12276,8 @@ ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { ret
 
 inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
 
-ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes, bool& emptied) {
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes,
+                                                 bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
@@ -12234,7 +12306,7 @@ ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> mess
   return static_cast<int>(done);
 }
 
-ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, slice<const message> messages) {
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
   while (done < messages.size()) {
@@ -12254,13 +12326,13 @@ ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> m
 
 #else
 
-ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes, bool& emptied) {
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes,
+                                                 bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   return receive_each(messages, sizes, emptied, [&](message& m) { return receive_one(fd, m); });
 }
 
-ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, slice<const message> messages) {
   return send_each(messages, [&](const message& m) { return send_one(fd, m); });
 }
 
@@ -12434,7 +12506,7 @@ class nowait_calls {
   /// Makes the call and returns its result. `refused` is true if the descriptor does not support the call.
   static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
     constexpr long nowait = 8;  // RWF_NOWAIT, which some C libraries do not define
-    refused = !known.load(std::memory_order_relaxed);
+    refused = !known.load();
     if (refused) return -EOPNOTSUPP;
     const ssize_t n = system_call([&] {
       return static_cast<ssize_t>(::syscall(number, long{fd}, parts, long{count}, -1L, -1L, nowait));
@@ -12448,9 +12520,9 @@ class nowait_calls {
   /// Turns these calls off if the descriptor is a pipe: then no descriptor of this kernel supports them.
   [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
     struct stat status;
-    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
+    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false);
   }
-  static inline constinit std::atomic<bool> known{true};
+  static inline constinit atomic<bool> known{true};
 };
 #endif
 
@@ -12465,7 +12537,7 @@ ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
   return system_call([&] { return ::read(fd, data, size); });
 }
 
-ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t posix_files::write(int fd, slice<const ::iovec> parts) {
   // The kernel rejects more than IOV_MAX parts; a short write is allowed.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;
@@ -12753,11 +12825,9 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 }
 
 ANYIO_NET_COLD bool posix_names::has_family(int family) {
-  std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
-                                    : family == AF_INET6 ? &has_ipv6_
-                                                         : nullptr;
+  atomic<signed char>* known = family == AF_INET ? &has_ipv4_ : family == AF_INET6 ? &has_ipv6_ : nullptr;
   if (known != nullptr) {
-    const signed char answer = known->load(std::memory_order_relaxed);
+    const signed char answer = known->load();
     if (answer >= 0) return answer != 0;
   }
   const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
@@ -12765,7 +12835,7 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
   const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
   if (fd >= 0) ::close(fd);
-  if (known != nullptr) known->store(has ? 1 : 0, std::memory_order_relaxed);
+  if (known != nullptr) known->store(has ? 1 : 0);
   return has;
 }
 
@@ -12782,9 +12852,9 @@ inline constexpr int signal_limit = 64;  // the highest number that can be caugh
 /// The entry of one loop for the signal handler. `taken` is protected by the lock; the handler uses `wake_fd`
 /// only while a bit is set in `caught`.
 struct signal_slot {
-  std::atomic<std::uint32_t> caught[2]{};   // one bit per number, in words of 32 bits, which are
-  std::atomic<std::uint32_t> pending[2]{};  // lock-free on every known target
-  std::atomic<int> wake_fd{0};              // -1: it belongs to the parent, so do not wake it
+  atomic<std::uint32_t> caught[2]{};   // one bit per number, in words of 32 bits, which are
+  atomic<std::uint32_t> pending[2]{};  // lock-free on every known target
+  atomic<int> wake_fd{0};              // -1: it belongs to the parent, so do not wake it
   bool taken = false;
 };
 
@@ -12796,15 +12866,15 @@ struct signal_table {
 #if !defined(ANYIO_NET_NO_THREADS)
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // for changes of the table; never taken by the handler
 #endif
-  std::atomic<int> handlers{0};    // how many handlers run now
-  std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
+  atomic<int> handlers{0};    // how many handlers run now
+  atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
   std::uint32_t catchers[signal_limit]{};  // how many loops catch a number, at number - 1
   sigset_t before_fork{};                  // the signal mask of the forking thread
   struct sigaction before[signal_limit]{};
 };
 
-static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
+static_assert(atomic<std::uint32_t>::is_lock_free && atomic<int>::is_lock_free,
               "signal handlers require lock-free atomics");
 
 inline signal_table& the_signals() noexcept {
@@ -12902,7 +12972,7 @@ class posix_signals final : public signal_service {
   explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
   posix_signals(const posix_signals&) = delete;
   posix_signals& operator=(const posix_signals&) = delete;
-  ANYIO_NET_FN ~posix_signals();
+  ANYIO_NET_FN ~posix_signals() override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -12915,9 +12985,8 @@ class posix_signals final : public signal_service {
   std::uint32_t caught_[signal_limit]{};  // how many times each number is caught, at number - 1
 };
 
-ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
-  return {new posix_signals(wake_descriptor),
-          [](signal_service* s) { delete static_cast<posix_signals*>(s); }};
+ANYIO_NET_FN owned<signal_service> system_signals(int wake_descriptor) {
+  return owned<signal_service>(new posix_signals(wake_descriptor));
 }
 
 ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
@@ -12983,7 +13052,7 @@ ANYIO_NET_FN bool posix_signals::take_signal(int number) {
   if (number < 1 || number > signal_limit || slot_ < 0) return false;
   const auto index = static_cast<unsigned>(number - 1);
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  std::atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
+  atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
 }
 
@@ -13035,7 +13104,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
 }
 
 ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
-  std::unique_ptr<thread_body> given(new thread_body{body, argument});
+  owned<thread_body> given(new thread_body{body, argument});
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -15763,7 +15832,7 @@ namespace detail {
 /// The signal service of the loop, made when it is first needed.
 inline signal_service& signals_of(loop_core& core) {
   if (signal_service* own = core.system().signals()) return *own;
-  if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
+  if (!core.own_signals) core.own_signals = system_signals(core.system().wake_descriptor());
   return *core.own_signals;
 }
 
@@ -15892,8 +15961,8 @@ ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::gro
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.place().unlink();                                        // so that `cancel` does not destroy it
-  const std::unique_ptr<detail::group_child> ends_last(&child);  // its end may destroy the group
+  child.place().unlink();                                      // so that `cancel` does not destroy it
+  const detail::owned<detail::group_child> ends_last(&child);  // its end may destroy the group
   if (sink_ != nullptr) {
     one_less();
     return sink_->child_ended(std::move(outcome));
@@ -16004,7 +16073,7 @@ ANYIO_NET_FN bool helper_job::withdraw() noexcept {
 }
 
 ANYIO_NET_FN void helper_job::release() noexcept {
-  if (--owners_ == 0) delete this;
+  if (owners_.fetch_sub(1) == 1) delete this;
 }
 
 /// Runs on the loop's thread.
@@ -16515,7 +16584,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
 
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
-  detail::message m{std::span(&part, 1)};
+  detail::message m{detail::slice(&part, 1)};
   m.control = control;
   m.control_size = CMSG_SPACE(payload);
   resource_->core().count_work(message_.size());
@@ -16552,7 +16621,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   const std::size_t size = std::min(max_bytes_, room.size());
   alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
   const ::iovec part{room.data(), size};
-  detail::message m{std::span(&part, 1)};
+  detail::message m{detail::slice(&part, 1)};
   m.control = control;
   m.control_size = sizeof control;
   std::vector<unique_fd> fds;
@@ -16570,7 +16639,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     // available.
     std::byte one;
     const ::iovec look{&one, 1};
-    detail::message peek{std::span(&look, 1)};
+    detail::message peek{detail::slice(&look, 1)};
     peek.peek = true;
     const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
     if (resource_->must_wait(detail::read_side, there)) return false;
@@ -16657,7 +16726,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
   if (!data.done() && exhausted[write_side]) return progress::waiting;
   while (!data.done()) {
     ::iovec room[outgoing::parts_of_call];
-    const std::span<const ::iovec> parts = data.gather(room);
+    const slice<const ::iovec> parts = data.gather(room);
     core().count_work(parts.size() * work_of_part, 0);
     const ssize_t n = files_.write(registration_.fd, parts);
     count_call(n);
@@ -16717,7 +16786,7 @@ ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
 }
 
 ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
-  if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
+  if (!ring_) ring_.reset(new std::byte[capacity_]);
   const std::size_t room = std::min(std::min(capacity_ - size_, bytes.size()), loop_core::most_of_call);
   core().count_work(room + work_of_part, 0);
   const std::size_t total = room == 0 ? 0 : core().system().transfer(room);
@@ -16812,7 +16881,7 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   if (!is_unix_) return core().system().receive(registration_.fd, data, size);
   // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
   const ::iovec part{data, size};
-  message m{std::span(&part, 1)};
+  message m{slice(&part, 1)};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
   more_may_follow = (m.flags & MSG_CTRUNC) != 0;
   return n;
@@ -17217,7 +17286,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN std::span<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
+ANYIO_NET_FN slice<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
   std::size_t room = loop_core::most_of_call;
   std::size_t n = 0;
   for (; n < parts_of_call && n < count() && room != 0; ++n) {
@@ -17513,7 +17582,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 }
 
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
-  withdraw_question();
+  names_.withdraw();
   head_start_.cancel();
   while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
   running_ = next_ = 0;
@@ -17539,8 +17608,8 @@ ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
 ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, result<tcp_stream>& out) {
   stage_ = s;
   result<std::vector<ip_endpoint>> names(errc::cancelled);
-  const bool answered = s == stage::local_name ? ask(local_host_, local_port_, family_, names)
-                                               : ask(host_, port_, reachable_family(), names);
+  const bool answered = s == stage::local_name ? names_.ask(*this, local_host_, local_port_, family_, names)
+                                               : names_.ask(*this, host_, port_, reachable_family(), names);
   return answered && take_names(std::move(names), out);
 }
 
@@ -17621,13 +17690,12 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt* which, result<tcp
   delete which;
   --running_;
   if (r.has_value() || result_access::is_foreign(r)) {  // an exception from `prepare` also ends the race
-    won_.put(r);
-  } else {
-    // The error of the first address tried, if it failed. It may still run when a later one has failed.
-    if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
-    head_start_.cancel();  // the next address begins at once
+    return won_.hand_over(r, *this);
   }
-  this->run_now();
+  // The error of the first address tried, if it failed. It may still run when a later one has failed.
+  if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
+  head_start_.cancel();  // the next address begins at once
+  run_now(*this);
 }
 
 // --- UNIX
@@ -17678,7 +17746,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     return complete(out, listen_tcp(loop, std::move(addresses), dual_stack, options_));
   }
   result<std::vector<ip_endpoint>> names(errc::cancelled);
-  if (!ask(host_, options_.local_port, options_.family, names)) return false;
+  if (!names_.ask(*this, host_, options_.local_port, options_.family, names)) return false;
   if (!names.has_value()) return complete(out, result_access::failure<tcp_listener>(names));
   drop_missing_families(loop.system(), *names);
   return complete(out, listen_tcp(loop, *std::move(names), false, options_));
@@ -18079,6 +18147,25 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
   return complete(out, std::move(answer->endpoints));
 }
 
+ANYIO_NET_FN bool host_look_up::ask(node& whole, const std::string& host, std::uint16_t port, int family,
+                                    result<std::vector<ip_endpoint>>& out) {
+  if (answer_.take(out)) {
+    query_.reset();
+    return true;
+  }
+  if (query_) return false;
+  resolve_operation look_up(host, port, family);
+  if (look_up.answer_at_once(out)) return true;
+  query_.reset(new resolve_operation(std::move(look_up)));
+  if (query_->attempt_for_parent(out)) {
+    query_.reset();
+    return true;
+  }
+  whole_ = &whole;
+  query_->start(part<&host_look_up::answered>(this));
+  return false;
+}
+
 ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
   names found;
   found.status = names_of(*system).reverse(endpoint, found.host, found.service);
@@ -18167,11 +18254,11 @@ ANYIO_NET_FN void datagram_resource::shut() noexcept {
   room_.reset();
 }
 
-ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int datagram_resource::receive(slice<const ::iovec> into, arrival& out) {
   return source ? source->receive(*this, into, out) : receive_from_kernel(into, out);
 }
 
-ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int datagram_resource::receive_from_kernel(slice<const ::iovec> into, arrival& out) {
   if (exhausted[read_side]) return -EAGAIN;
   message m{into, out.from.get(), sizeof out.from.storage};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
@@ -18200,7 +18287,7 @@ ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out
     room = mutable_buffer(room_.get(), size_of_room);
   }
   const ::iovec part{room.data(), room.size()};
-  const int status = receive(std::span(&part, 1), out);
+  const int status = receive(slice(&part, 1), out);
   if (status < 0) return status;
   if (out.truncated) return -EMSGSIZE;
   text.assign(reinterpret_cast<const char*>(room.data()), out.size);
@@ -18216,7 +18303,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
   } else {
     const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
     n = core().system().send_message(registration_.fd,
-                                     message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
+                                     message{slice(&part, 1), const_cast<sockaddr*>(to), size});
   }
   // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
@@ -18268,7 +18355,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
     return true;
   }
   result<std::vector<ip_endpoint>> locals(errc::cancelled);
-  if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
+  if (!names_.ask(*this, local_host_, options_.local_port, options_.family, locals)) return false;
   if (!locals) return complete(out, result_access::failure<udp_socket>(locals));
   drop_missing_families(loop_core::current().system(), *locals);
   error first;
@@ -18289,7 +18376,7 @@ ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept 
 ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {
   result<std::vector<ip_endpoint>> answer(errc::cancelled);
   if (!local_host_.empty() && !local_is_known_) {
-    if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
+    if (!names_.ask(*this, local_host_, options_.local_port, options_.family, answer)) return false;
     if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
     locals_ = *std::move(answer);
     local_is_known_ = true;
@@ -18300,7 +18387,7 @@ ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connecte
     if (other) return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
     return complete(out, connect(std::vector<ip_endpoint>(1, remote_)));
   }
-  if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
+  if (!names_.ask(*this, remote_host_, remote_.port, options_.family, answer)) return false;
   if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
   drop_missing_families(loop_core::current().system(), *answer);
   return complete(out, connect(*answer));
@@ -18329,7 +18416,7 @@ ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation:
 }
 
 ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
-  withdraw_question();
+  names_.withdraw();
   local_is_known_ = false;
   locals_.clear();
 }
@@ -18340,7 +18427,7 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
   if (!is_known_) {
     result<std::vector<ip_endpoint>> answer(errc::cancelled);
     // AF_UNSPEC: a socket of both families, which `from_fd` can take over, sends to mapped IPv4 addresses.
-    if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
+    if (!names_.ask(*this, host_, to_.port, AF_UNSPEC, answer)) return false;
     if (!answer) return detail::complete(out, detail::result_access::failure<void>(answer));
     const bool v6 = resource_->family() == AF_INET6;
     auto found = answer->begin();
@@ -18403,7 +18490,7 @@ struct receive_control_room {
 };
 
 ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
-  if (!socket.source) socket.source = std::make_unique<batch_source>();
+  if (!socket.source) socket.source.reset(new batch_source);
   return static_cast<batch_source&>(*socket.source);
 }
 
@@ -18460,7 +18547,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
       if (slot_size == 0) used = 0;
       parts[i][used++] = {memory_of(i) + slot_size, room - slot_size};
     }
-    messages[i].parts = std::span<const ::iovec>(parts[i], used);
+    messages[i].parts = slice<const ::iovec>(parts[i], used);
     messages[i].address = pieces_[i].from.get();
     messages[i].address_size = sizeof pieces_[i].from.storage;
     if (!memory_) continue;
@@ -18468,9 +18555,9 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control_size = sizeof control[i].bytes;
   }
   bool emptied = false;
-  const int n = batches_of(socket.core().system())
-                    .receive_messages(socket.descriptor(), std::span(messages, wanted),
-                                      std::span(sizes, wanted), emptied);
+  const int n =
+      batches_of(socket.core().system())
+          .receive_messages(socket.descriptor(), slice(messages, wanted), slice(sizes, wanted), emptied);
   const bool nothing = n == -EAGAIN || n == 0;
   if (emptied || nothing) socket.exhausted[read_side] = true;
   if (nothing) return -EAGAIN;
@@ -18523,8 +18610,7 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
   }
 }
 
-ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into,
-                                       arrival& out) {
+ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return std::exchange(deferred_, 0);
     if (!memory_) return socket.receive_from_kernel(into, out);
@@ -18631,7 +18717,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       }
       message& m = messages[count];
       m = message{};
-      m.parts = std::span<const ::iovec>(parts + used, run);
+      m.parts = slice<const ::iovec>(parts + used, run);
       if (!socket.connected()) {
         addresses[count].set(batch[i].sender, socket.family());
         m.address = addresses[count].get();
@@ -18655,7 +18741,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       i += run;
     }
     const int n = batches_of(socket.core().system())
-                      .send_messages(socket.descriptor(), std::span<const message>(messages, count));
+                      .send_messages(socket.descriptor(), slice<const message>(messages, count));
     std::size_t bytes = 0;
     for (std::size_t i = 0; i < used; ++i) bytes += parts[i].iov_len;
     socket.core().count_work(bytes, count);
@@ -19085,7 +19171,7 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
     return wake(read_side);
   }
   const bool begins = call_without_throwing([&] {
-    std::unique_ptr<handshake> begun(new handshake);
+    owned<handshake> begun(new handshake);
     begun->op = settings_.wrap(*std::move(r));
     begun->op.start(part<&tls_accepting::shaken>(this, begun.get()));
     handshakes_.insert_before(*begun.release());
@@ -19789,7 +19875,7 @@ class shortened_message {
       part.iov_len = std::min(part.iov_len, size);
       size -= part.iov_len;
     }
-    m_.parts = parts_;
+    m_.parts = {parts_.data(), parts_.size()};
   }
   message& get() noexcept { return m_; }
 
@@ -19829,7 +19915,7 @@ class fault_injector final : public faulty_backend,
   int poll_now(int fd, std::uint32_t interest) override {
     return unless_failing("poll_now", errors_of_memory, [&] { return inner_->poll_now(fd, interest); });
   }
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(slice<poll_event> events, duration at_most) override;
   void wake() override { inner_->wake(); }
   int native_handle() const override { return inner_->native_handle(); }
   int wake_descriptor() const override { return inner_->wake_descriptor(); }
@@ -19940,7 +20026,7 @@ class fault_injector final : public faulty_backend,
   int set_close_on_exec(int fd) override { return files_of(*inner_).set_close_on_exec(fd); }
   int identify(int fd, file_identity& identity) override { return files_of(*inner_).identify(fd, identity); }
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t write(int fd, slice<const ::iovec> parts) override;
   ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {
     if (is_broken(socket)) return -EPIPE;
     if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
@@ -19961,13 +20047,12 @@ class fault_injector final : public faulty_backend,
   }
   std::string absolute(const std::string& path) override { return paths_of(*inner_).absolute(path); }
 
-  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes, bool& emptied) override {
     std::size_t size = 1;
     if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
     return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
   }
-  int send_messages(int fd, std::span<const message> messages) override {
+  int send_messages(int fd, slice<const message> messages) override {
     return send_each(messages, [&](const message& m) { return send_message(fd, m); });
   }
 
@@ -19979,12 +20064,12 @@ class fault_injector final : public faulty_backend,
   bool take_signal(int number) override { return inner_signals().take_signal(number); }
   void wake_by(int wake_descriptor) override {
     signal_service* const own = inner_->signals();
-    if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
+    if (own != nullptr || system_signals_) inner_signals().wake_by(wake_descriptor);
   }
 
   [[nodiscard]] signal_service& inner_signals() {
     if (signal_service* own = inner_->signals()) return *own;
-    if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
+    if (!system_signals_) system_signals_ = system_signals(inner_->wake_descriptor());
     return *system_signals_;
   }
   /// Returns the negative errno that this call must fail with, 0 if it must not fail.
@@ -20046,7 +20131,7 @@ class fault_injector final : public faulty_backend,
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
-  signal_service_ptr system_signals_{nullptr, nullptr};  // made at first use if the inner backend has none
+  owned<signal_service> system_signals_;  // made at first use if the inner backend has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
@@ -20118,7 +20203,7 @@ ANYIO_NET_FN int fault_injector::meddle(int fd, const char* name, std::uint32_t 
 
 // --- time and chance, readiness
 
-ANYIO_NET_FN int fault_injector::wait(std::span<poll_event> events, duration at_most) {
+ANYIO_NET_FN int fault_injector::wait(slice<poll_event> events, duration at_most) {
   if (held_) release_held(held_->fd);
   interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time passes
   if (interrupted_) return 0;
@@ -20153,7 +20238,7 @@ ANYIO_NET_FN int fault_injector::accept(int fd, sockaddr* address, socklen_t* si
 ANYIO_NET_FN ssize_t fault_injector::send(int fd, const void* data, std::size_t size) {
   if (is_broken(fd)) return -EPIPE;
   const ::iovec part{const_cast<void*>(data), size};
-  if (kind_of(fd) == kind::ip_datagram) return send_message(fd, message{std::span(&part, 1)});
+  if (kind_of(fd) == kind::ip_datagram) return send_message(fd, message{slice(&part, 1)});
   if (const int failure = meddle(fd, "send", ready_write, size); failure != 0) return failure;
   return inner_->send(fd, data, size);
 }
@@ -20213,7 +20298,7 @@ ANYIO_NET_FN void fault_injector::release_held(int fd) {
   held_datagram h = std::move(*held_);
   held_.reset();
   const ::iovec part{h.data.data(), h.data.size()};
-  message m{std::span(&part, 1)};
+  message m{slice(&part, 1)};
   sockaddr_storage address{};
   if (!h.address.empty()) {
     std::memcpy(&address, h.address.data(), std::min(h.address.size(), sizeof address));
@@ -20249,7 +20334,7 @@ ANYIO_NET_FN ssize_t fault_injector::read(int fd, void* data, std::size_t size) 
   return files_of(*inner_).read(fd, data, size);
 }
 
-ANYIO_NET_FN ssize_t fault_injector::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t fault_injector::write(int fd, slice<const ::iovec> parts) {
   if (const int failure = failure_of("write", errors_of_writing); failure != 0) {
     if (failure == -EAGAIN) owe(fd, ready_write);
     return failure;
@@ -20534,7 +20619,7 @@ class sim_backend final : public backend,
     const int bits = s == nullptr ? network_->refusal(fd) : static_cast<int>(network_->level(*s) & wanted);
     return traced("poll", fd, bits);
   }
-  int wait(std::span<poll_event> events, duration at_most) override {
+  int wait(slice<poll_event> events, duration at_most) override {
     const time_point deadline =
         at_most < duration::zero() ? time_point::max() : anyio::detail::add(network_->now(), at_most);
     for (;;) {
@@ -20572,12 +20657,12 @@ class sim_backend final : public backend,
   int close(int fd) override { return traced("close", fd, network_->close(fd)); }
   ssize_t receive(int fd, void* data, std::size_t size) override {
     const ::iovec part{data, size};
-    message m{std::span(&part, 1)};
+    message m{slice(&part, 1)};
     return on_socket("receive", fd, &sim_network::receive, m, false);
   }
   ssize_t send(int fd, const void* data, std::size_t size) override {
     const ::iovec part{const_cast<void*>(data), size};
-    return on_socket("send", fd, &sim_network::send, message{std::span(&part, 1)});
+    return on_socket("send", fd, &sim_network::send, message{slice(&part, 1)});
   }
   ssize_t receive_message(int fd, message& m) override {
     return on_socket("receive_message", fd, &sim_network::receive, m, m.control != nullptr);
@@ -20629,7 +20714,7 @@ class sim_backend final : public backend,
     return on_socket(nullptr, fd, &sim_network::identify_socket, identity);
   }
   ssize_t read(int fd, void* data, std::size_t size) override { return receive(fd, data, size); }
-  ssize_t write(int fd, std::span<const ::iovec> parts) override { return send_message(fd, message{parts}); }
+  ssize_t write(int fd, slice<const ::iovec> parts) override { return send_message(fd, message{parts}); }
   ssize_t send_file(int, int file, std::uint64_t, std::size_t) override {
     return traced("send_file", file, network_->is_open(file) ? -EINVAL : -EOPNOTSUPP);
   }
@@ -20645,11 +20730,10 @@ class sim_backend final : public backend,
   int unlink(const char* path) override { return traced("unlink", -1, network_->unlink(path)); }
 
   // --- batches
-  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes, bool& emptied) override {
     return receive_each(messages, sizes, emptied, [&](message& m) { return receive_message(fd, m); });
   }
-  int send_messages(int fd, std::span<const message> messages) override {
+  int send_messages(int fd, slice<const message> messages) override {
     return send_each(messages, [&](const message& m) { return send_message(fd, m); });
   }
 
@@ -21872,7 +21956,7 @@ ANYIO_NET_FN void sim_network::forget(int fd) {
   if (found != descriptors_.end()) found->second.watched = found->second.armed = false;
 }
 
-ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
+ANYIO_NET_FN int sim_network::collect(slice<poll_event> events) {
   std::size_t count = 0;
   std::vector<int> later;
   while (!signalled_.empty()) {

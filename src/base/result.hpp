@@ -49,7 +49,7 @@ class [[nodiscard]] result {
   result()
     requires std::is_default_constructible_v<stored>
       : state_(state::value) {
-    std::construct_at(&value_);
+    ::new (static_cast<void*>(&error_)) stored();
   }
   /// Constructs a result that holds a value.
   template <class U = T>
@@ -57,12 +57,12 @@ class [[nodiscard]] result {
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
              !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_convertible_v<U &&, stored>)
   result(U&& value) : state_(state::value) {
-    std::construct_at(&value_, std::forward<U>(value));
+    ::new (static_cast<void*>(&error_)) stored(std::forward<U>(value));
   }
   /// Constructs a result that holds an error, which must not be `errc::ok`.
   result(anyio::error e) noexcept : state_(state::error) {
     ANYIO_NET_ASSERT(e.code() != errc::ok);
-    std::construct_at(&error_, e);
+    ::new (static_cast<void*>(&error_)) anyio::error(e);
   }
   /// Constructs a result that holds an error without an errno.
   result(errc code) noexcept : result(anyio::error(code)) {}
@@ -188,7 +188,7 @@ class [[nodiscard]] result {
     ~valueless_guard() {
       if (self.state_ != state::invalid) return;
       self.state_ = state::error;
-      std::construct_at(&self.error_, errc::cancelled);
+      ::new (static_cast<void*>(&self.error_)) anyio::error(errc::cancelled);
     }
   };
 
@@ -213,25 +213,25 @@ class [[nodiscard]] result {
   template <class Other>
   [[gnu::noinline]] void take_object(Other&& other) {
     if (other.state_ == state::value) {
-      std::construct_at(&value_, std::forward<Other>(other).value_);
+      ::new (static_cast<void*>(&error_)) stored(std::forward<Other>(other).value_);
     } else {
-      std::construct_at(&error_, other.error_);
+      ::new (static_cast<void*>(&error_)) anyio::error(other.error_);
     }
   }
   // Out of line, so that the rest is small enough to be inlined.
   [[gnu::noinline, gnu::cold]] void take_foreign([[maybe_unused]] const result& other) {
 #if ANYIO_NET_EXCEPTIONS
-    std::construct_at(&foreign_, other.foreign_);
+    ::new (static_cast<void*>(&error_)) std::exception_ptr(other.foreign_);
 #endif
   }
   [[gnu::noinline, gnu::cold]] void drop_foreign() noexcept {
 #if ANYIO_NET_EXCEPTIONS
-    std::destroy_at(&foreign_);
+    foreign_.~exception_ptr();
 #endif
   }
   void destroy() noexcept {
     if constexpr (!std::is_trivially_destructible_v<stored>) {
-      if (state_ == state::value) std::destroy_at(&value_);
+      if (state_ == state::value) value_.~stored();
     }
     if (state_ == state::foreign) [[unlikely]]
       drop_foreign();
@@ -300,7 +300,7 @@ struct result_access {
   template <class T>
   [[gnu::noinline, gnu::cold]] static result<T> foreign(const std::exception_ptr& e) {
     result<T> r = room<T>();
-    std::construct_at(&r.foreign_, e);
+    ::new (static_cast<void*>(&r.error_)) std::exception_ptr(e);
     r.state_ = result<T>::state::foreign;
     return r;
   }

@@ -91,8 +91,7 @@ struct racing_attempt : link, pooled<recycler::operations> {
 };
 
 /// The operation that `connect_tcp` returns.
-class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream>,
-                                            private host_look_up<connect_tcp_operation> {
+class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operation, tcp_stream> {
  public:
   static constexpr const char* name = "connect";
   connect_tcp_operation() = default;
@@ -106,13 +105,11 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
 
  private:
   friend class operation<connect_tcp_operation, tcp_stream>;
-  friend class host_look_up<connect_tcp_operation>;
 
   enum class stage : std::uint8_t { fresh, local_name, name, race };
 
   bool attempt(result<tcp_stream>& out);
   bool look_up(stage s, result<tcp_stream>& out);
-  void look_up_ended() { run_now(); }
   bool take_names(result<std::vector<ip_endpoint>>&& r, result<tcp_stream>& out);
   [[nodiscard]] int reachable_family() const noexcept;
   bool begin_race(result<tcp_stream>& out);
@@ -130,6 +127,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   duration delay_{};
   connect_settings settings_;
   stage stage_ = stage::fresh;
+  host_look_up names_;
   std::vector<ip_endpoint> locals_;
   std::vector<ip_endpoint> targets_;
   std::size_t next_ = 0;
@@ -165,8 +163,7 @@ class [[nodiscard]] connect_unix_operation : public operation<connect_unix_opera
 
 /// The operation that `create_tcp_listener` returns.
 class [[nodiscard]] create_tcp_listener_operation
-    : public operation<create_tcp_listener_operation, tcp_listener>,
-      private host_look_up<create_tcp_listener_operation> {
+    : public operation<create_tcp_listener_operation, tcp_listener> {
  public:
   static constexpr const char* name = "create_tcp_listener";
   create_tcp_listener_operation() = default;
@@ -175,14 +172,13 @@ class [[nodiscard]] create_tcp_listener_operation
 
  private:
   friend class operation<create_tcp_listener_operation, tcp_listener>;
-  friend class host_look_up<create_tcp_listener_operation>;
 
   bool attempt(result<tcp_listener>& out);
-  void left() noexcept { withdraw_question(); }
-  void look_up_ended() { run_now(); }
+  void left() noexcept { names_.withdraw(); }
 
   std::string host_;
   tcp_listener_options options_;
+  host_look_up names_;
 };
 
 }  // namespace detail

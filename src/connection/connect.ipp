@@ -120,7 +120,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 }
 
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
-  withdraw_question();
+  names_.withdraw();
   head_start_.cancel();
   while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
   running_ = next_ = 0;
@@ -146,8 +146,8 @@ ANYIO_NET_FN bool connect_tcp_operation::attempt(result<tcp_stream>& out) {
 ANYIO_NET_FN bool connect_tcp_operation::look_up(stage s, result<tcp_stream>& out) {
   stage_ = s;
   result<std::vector<ip_endpoint>> names(errc::cancelled);
-  const bool answered = s == stage::local_name ? ask(local_host_, local_port_, family_, names)
-                                               : ask(host_, port_, reachable_family(), names);
+  const bool answered = s == stage::local_name ? names_.ask(*this, local_host_, local_port_, family_, names)
+                                               : names_.ask(*this, host_, port_, reachable_family(), names);
   return answered && take_names(std::move(names), out);
 }
 
@@ -228,13 +228,12 @@ ANYIO_NET_FN void connect_tcp_operation::ended(racing_attempt* which, result<tcp
   delete which;
   --running_;
   if (r.has_value() || result_access::is_foreign(r)) {  // an exception from `prepare` also ends the race
-    won_.put(r);
-  } else {
-    // The error of the first address tried, if it failed. It may still run when a later one has failed.
-    if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
-    head_start_.cancel();  // the next address begins at once
+    return won_.hand_over(r, *this);
   }
-  this->run_now();
+  // The error of the first address tried, if it failed. It may still run when a later one has failed.
+  if (first || first_failure_.code() == errc::ok) first_failure_ = r.error();
+  head_start_.cancel();  // the next address begins at once
+  run_now(*this);
 }
 
 // --- UNIX
@@ -285,7 +284,7 @@ ANYIO_NET_FN bool create_tcp_listener_operation::attempt(result<tcp_listener>& o
     return complete(out, listen_tcp(loop, std::move(addresses), dual_stack, options_));
   }
   result<std::vector<ip_endpoint>> names(errc::cancelled);
-  if (!ask(host_, options_.local_port, options_.family, names)) return false;
+  if (!names_.ask(*this, host_, options_.local_port, options_.family, names)) return false;
   if (!names.has_value()) return complete(out, result_access::failure<tcp_listener>(names));
   drop_missing_families(loop.system(), *names);
   return complete(out, listen_tcp(loop, *std::move(names), false, options_));

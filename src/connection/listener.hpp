@@ -8,6 +8,7 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/part.hpp"
@@ -368,8 +369,8 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
                   serve_options options)
       : operation<serve_operation, void>(true) {
     if (listener)
-      state_ = std::make_unique<serving<Stream, Handler, OnError>>(std::move(listener), std::move(handler),
-                                                                   std::move(on_error), options);
+      state_.reset(new serving<Stream, Handler, OnError>(std::move(listener), std::move(handler),
+                                                         std::move(on_error), options));
   }
 
  private:
@@ -395,7 +396,7 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   }
   void left() noexcept { state_.reset(); }
 
-  std::unique_ptr<serving<Stream, Handler, OnError>> state_;
+  owned<serving<Stream, Handler, OnError>> state_;
 };
 
 /// The common base of `tcp_listener` and `unix_listener`.

@@ -7,6 +7,7 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/result.hpp"
 #include "base/standard.hpp"
 #include "operation/operation.hpp"
@@ -75,42 +76,22 @@ class [[nodiscard]] resolve_operation : public operation<resolve_operation, std:
   helper_call<name_look_up> call_;
 };
 
-/// Look-ups, one after another, as parts of the operation Derived. Derived has `look_up_ended()`, which is
-/// called if the answer arrives later.
-template <class Derived>
+/// Look-ups, one after another, as parts of an operation.
 class host_look_up {
  public:
-  [[nodiscard]] node* whole() noexcept { return static_cast<Derived*>(this); }
-
- protected:
-  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and reports
-  /// later.
-  bool ask(const std::string& host, std::uint16_t port, int family, result<std::vector<ip_endpoint>>& out) {
-    if (arrived_.take(out)) {
-      query_.reset();
-      return true;
-    }
-    if (query_) return false;
-    resolve_operation look_up(host, port, family);
-    if (look_up.answer_at_once(out)) return true;
-    query_ = std::make_unique<resolve_operation>(std::move(look_up));
-    if (query_->attempt_for_parent(out)) {
-      query_.reset();
-      return true;
-    }
-    query_->start(part<&host_look_up::answered>(this));
-    return false;
-  }
-  void withdraw_question() noexcept { query_.reset(); }
+  /// Returns true if the answer is available. Otherwise starts the look-up, unless it is pending, and runs
+  /// `whole` later.
+  bool ask(node& whole, const std::string& host, std::uint16_t port, int family,
+           result<std::vector<ip_endpoint>>& out);
+  void withdraw() noexcept { query_.reset(); }
+  [[nodiscard]] node* whole() const noexcept { return whole_; }
 
  private:
-  void answered(result<std::vector<ip_endpoint>>&& r) {
-    arrived_.put(r);
-    static_cast<Derived*>(this)->look_up_ended();
-  }
+  void answered(result<std::vector<ip_endpoint>>&& r) { answer_.hand_over(r, *whole_); }
 
-  std::unique_ptr<resolve_operation> query_;  // null for an address in text, which needs none
-  part_outcome<std::vector<ip_endpoint>> arrived_;
+  node* whole_ = nullptr;
+  owned<resolve_operation> query_;  // null for an address in text, which needs none
+  part_outcome<std::vector<ip_endpoint>> answer_;
 };
 
 struct address_look_up {

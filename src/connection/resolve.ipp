@@ -87,6 +87,25 @@ ANYIO_NET_FN bool resolve_operation::attempt(result<std::vector<ip_endpoint>>& o
   return complete(out, std::move(answer->endpoints));
 }
 
+ANYIO_NET_FN bool host_look_up::ask(node& whole, const std::string& host, std::uint16_t port, int family,
+                                    result<std::vector<ip_endpoint>>& out) {
+  if (answer_.take(out)) {
+    query_.reset();
+    return true;
+  }
+  if (query_) return false;
+  resolve_operation look_up(host, port, family);
+  if (look_up.answer_at_once(out)) return true;
+  query_.reset(new resolve_operation(std::move(look_up)));
+  if (query_->attempt_for_parent(out)) {
+    query_.reset();
+    return true;
+  }
+  whole_ = &whole;
+  query_->start(part<&host_look_up::answered>(this));
+  return false;
+}
+
 ANYIO_NET_FN address_look_up::names address_look_up::operator()() const {
   names found;
   found.status = names_of(*system).reverse(endpoint, found.host, found.service);

@@ -7,7 +7,9 @@
 
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/result.hpp"
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/resource_operation.hpp"
@@ -16,7 +18,6 @@
 #include "system/new_socket.hpp"
 
 #include <cstddef>
-#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -45,7 +46,7 @@ class datagram_source {
   datagram_source& operator=(const datagram_source&) = delete;
   virtual ~datagram_source() = default;
   /// Receives one datagram, like `datagram_resource::receive`.
-  virtual int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) = 0;
+  virtual int receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) = 0;
 };
 
 /// A descriptor of a datagram socket. A call returns 0, -EAGAIN if the poller will report progress, or
@@ -62,8 +63,8 @@ class datagram_resource : public resource {
   [[nodiscard]] int family() const noexcept { return family_; }
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
-  [[nodiscard]] int receive(std::span<const ::iovec> into, arrival& out);
-  [[nodiscard]] int receive_from_kernel(std::span<const ::iovec> into, arrival& out);
+  [[nodiscard]] int receive(slice<const ::iovec> into, arrival& out);
+  [[nodiscard]] int receive_from_kernel(slice<const ::iovec> into, arrival& out);
   /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
   /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
@@ -72,7 +73,7 @@ class datagram_resource : public resource {
   /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 
-  std::unique_ptr<datagram_source> source;
+  owned<datagram_source> source;
 
  protected:
   ANYIO_NET_FN void shut() noexcept override;
@@ -81,7 +82,7 @@ class datagram_resource : public resource {
   registration registration_;
   int family_;
   bool connected_;
-  std::unique_ptr<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
+  owned<std::byte[]> room_;  // for a UNIX socket: datagrams can be longer than the loop's buffer
 };
 
 /// Receives a datagram into a new object, which `make` makes of its bytes and its arrival.
@@ -126,7 +127,7 @@ class [[nodiscard]] datagram_receive_into
   bool attempt(result<T>& out) {
     const ::iovec part{into_.data(), into_.size()};
     arrival one;
-    const int status = this->resource_->receive(std::span(&part, 1), one);
+    const int status = this->resource_->receive(slice(&part, 1), one);
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, name));
     return complete(out, make(one));

@@ -1,6 +1,7 @@
 // The calls of datagram sockets.
 #pragma once
 
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "datagram/datagram.hpp"
 #include "stream/socket.hpp"
@@ -24,11 +25,11 @@ ANYIO_NET_FN void datagram_resource::shut() noexcept {
   room_.reset();
 }
 
-ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int datagram_resource::receive(slice<const ::iovec> into, arrival& out) {
   return source ? source->receive(*this, into, out) : receive_from_kernel(into, out);
 }
 
-ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int datagram_resource::receive_from_kernel(slice<const ::iovec> into, arrival& out) {
   if (exhausted[read_side]) return -EAGAIN;
   message m{into, out.from.get(), sizeof out.from.storage};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
@@ -57,7 +58,7 @@ ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out
     room = mutable_buffer(room_.get(), size_of_room);
   }
   const ::iovec part{room.data(), room.size()};
-  const int status = receive(std::span(&part, 1), out);
+  const int status = receive(slice(&part, 1), out);
   if (status < 0) return status;
   if (out.truncated) return -EMSGSIZE;
   text.assign(reinterpret_cast<const char*>(room.data()), out.size);
@@ -73,7 +74,7 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
   } else {
     const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
     n = core().system().send_message(registration_.fd,
-                                     message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
+                                     message{slice(&part, 1), const_cast<sockaddr*>(to), size});
   }
   // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
   const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;

@@ -22,8 +22,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 namespace detail {
 
 /// The operation that `create_udp_socket` returns.
-class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket>,
-                                                  private host_look_up<create_udp_socket_operation> {
+class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_socket_operation, udp_socket> {
  public:
   static constexpr const char* name = "create_udp_socket";
   create_udp_socket_operation() = default;
@@ -32,21 +31,19 @@ class [[nodiscard]] create_udp_socket_operation : public operation<create_udp_so
 
  private:
   friend class operation<create_udp_socket_operation, udp_socket>;
-  friend class host_look_up<create_udp_socket_operation>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<udp_socket>& out);
-  void left() noexcept { withdraw_question(); }
-  void look_up_ended() { run_now(); }
+  void left() noexcept { names_.withdraw(); }
 
   udp_options options_;  // except local_host
   std::string local_host_;
+  host_look_up names_;
 };
 
 /// The operation that `create_connected_udp_socket` returns.
 class [[nodiscard]] create_connected_udp_socket_operation
-    : public operation<create_connected_udp_socket_operation, connected_udp_socket>,
-      private host_look_up<create_connected_udp_socket_operation> {
+    : public operation<create_connected_udp_socket_operation, connected_udp_socket> {
  public:
   static constexpr const char* name = "create_connected_udp_socket";
   create_connected_udp_socket_operation() = default;
@@ -65,19 +62,18 @@ class [[nodiscard]] create_connected_udp_socket_operation
 
  private:
   friend class operation<create_connected_udp_socket_operation, connected_udp_socket>;
-  friend class host_look_up<create_connected_udp_socket_operation>;
 
   [[nodiscard]] errc check() const noexcept;
   bool attempt(result<connected_udp_socket>& out);
   result<connected_udp_socket> connect(const std::vector<ip_endpoint>& remotes) const;
   void left() noexcept;
-  void look_up_ended() { run_now(); }
 
   udp_options options_;  // except local_host
   std::string local_host_;
   std::string remote_host_;
   ip_endpoint remote_;
   std::vector<ip_endpoint> locals_;
+  host_look_up names_;
   bool has_remote_ = false;
   bool local_is_known_ = false;
 };
@@ -86,8 +82,7 @@ class [[nodiscard]] create_connected_udp_socket_operation
 
 /// The operation that `udp_socket::send_to(data, host, port)` returns. The look-up counts as sending: a
 /// second send raises `busy_resource`.
-class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation>,
-                                             private detail::host_look_up<send_to_host_operation> {
+class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_to_host_operation> {
  public:
   static constexpr const char* name = "send_to";
   send_to_host_operation() = default;
@@ -98,18 +93,17 @@ class [[nodiscard]] send_to_host_operation : public detail::datagram_send<send_t
  private:
   friend class detail::operation<send_to_host_operation, void>;
   friend class detail::datagram_send<send_to_host_operation>;
-  friend class detail::host_look_up<send_to_host_operation>;
 
   bool transfer(result<void>& out);
   void left() noexcept {
     datagram_send::left();
-    withdraw_question();
+    names_.withdraw();
     is_known_ = false;
   }
-  void look_up_ended() { run_now(); }
 
   std::string host_;
   ip_endpoint to_;
+  detail::host_look_up names_;
   bool is_known_ = false;
 };
 

@@ -25,7 +25,7 @@ ANYIO_NET_FN bool create_udp_socket_operation::attempt(result<udp_socket>& out) 
     return true;
   }
   result<std::vector<ip_endpoint>> locals(errc::cancelled);
-  if (!ask(local_host_, options_.local_port, options_.family, locals)) return false;
+  if (!names_.ask(*this, local_host_, options_.local_port, options_.family, locals)) return false;
   if (!locals) return complete(out, result_access::failure<udp_socket>(locals));
   drop_missing_families(loop_core::current().system(), *locals);
   error first;
@@ -46,7 +46,7 @@ ANYIO_NET_FN errc create_connected_udp_socket_operation::check() const noexcept 
 ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connected_udp_socket>& out) {
   result<std::vector<ip_endpoint>> answer(errc::cancelled);
   if (!local_host_.empty() && !local_is_known_) {
-    if (!ask(local_host_, options_.local_port, options_.family, answer)) return false;
+    if (!names_.ask(*this, local_host_, options_.local_port, options_.family, answer)) return false;
     if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
     locals_ = *std::move(answer);
     local_is_known_ = true;
@@ -57,7 +57,7 @@ ANYIO_NET_FN bool create_connected_udp_socket_operation::attempt(result<connecte
     if (other) return complete(out, error(errc::os_error, EAFNOSUPPORT, name));
     return complete(out, connect(std::vector<ip_endpoint>(1, remote_)));
   }
-  if (!ask(remote_host_, remote_.port, options_.family, answer)) return false;
+  if (!names_.ask(*this, remote_host_, remote_.port, options_.family, answer)) return false;
   if (!answer) return complete(out, result_access::failure<connected_udp_socket>(answer));
   drop_missing_families(loop_core::current().system(), *answer);
   return complete(out, connect(*answer));
@@ -86,7 +86,7 @@ ANYIO_NET_FN result<connected_udp_socket> create_connected_udp_socket_operation:
 }
 
 ANYIO_NET_FN void create_connected_udp_socket_operation::left() noexcept {
-  withdraw_question();
+  names_.withdraw();
   local_is_known_ = false;
   locals_.clear();
 }
@@ -97,7 +97,7 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
   if (!is_known_) {
     result<std::vector<ip_endpoint>> answer(errc::cancelled);
     // AF_UNSPEC: a socket of both families, which `from_fd` can take over, sends to mapped IPv4 addresses.
-    if (!ask(host_, to_.port, AF_UNSPEC, answer)) return false;
+    if (!names_.ask(*this, host_, to_.port, AF_UNSPEC, answer)) return false;
     if (!answer) return detail::complete(out, detail::result_access::failure<void>(answer));
     const bool v6 = resource_->family() == AF_INET6;
     auto found = answer->begin();

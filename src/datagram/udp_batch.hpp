@@ -9,6 +9,8 @@
 #include "base/address.hpp"
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "datagram/datagram.hpp"
 #include "datagram/udp_socket.hpp"
@@ -89,7 +91,7 @@ class udp_batch {
   }
   void append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept;
 
-  std::unique_ptr<std::byte[]> block_;  // entries, then their bytes
+  detail::owned<std::byte[]> block_;  // entries, then their bytes
   std::size_t capacity_ = 0;
   std::size_t max_size_ = 0;
   std::size_t size_ = 0;
@@ -103,7 +105,7 @@ class batch_source final : public datagram_source {
   /// The batch source of a socket, created if it does not exist yet.
   static batch_source& of(datagram_resource& socket);
 
-  ANYIO_NET_FN int receive(datagram_resource& socket, std::span<const ::iovec> into, arrival& out) override;
+  ANYIO_NET_FN int receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) override;
   /// Returns 0 if at least one datagram was received.
   int receive_batch(datagram_resource& socket, udp_batch& batch);
   /// Sends from the `sent`-th datagram on. Returns 0 when all are sent, 1 when other tasks get a turn.
@@ -138,8 +140,8 @@ class batch_source final : public datagram_source {
   /// How many datagrams from the i-th on can be sent as one piece.
   [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
 
-  std::unique_ptr<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
-  std::size_t first_ = 0;                // of the pieces that are left over
+  owned<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
+  std::size_t first_ = 0;      // of the pieces that are left over
   std::size_t count_ = 0;
   std::size_t expected_ = per_call;  // how many messages to prepare for: unused ones also cost time
   std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece

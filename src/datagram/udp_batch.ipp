@@ -1,6 +1,7 @@
 // Batches: recvmmsg(2) and sendmmsg(2), and the pieces of UDP_GRO and UDP_SEGMENT (udp(7)).
 #pragma once
 
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "datagram/udp_batch.hpp"
 
@@ -55,7 +56,7 @@ struct receive_control_room {
 };
 
 ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
-  if (!socket.source) socket.source = std::make_unique<batch_source>();
+  if (!socket.source) socket.source.reset(new batch_source);
   return static_cast<batch_source&>(*socket.source);
 }
 
@@ -112,7 +113,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
       if (slot_size == 0) used = 0;
       parts[i][used++] = {memory_of(i) + slot_size, room - slot_size};
     }
-    messages[i].parts = std::span<const ::iovec>(parts[i], used);
+    messages[i].parts = slice<const ::iovec>(parts[i], used);
     messages[i].address = pieces_[i].from.get();
     messages[i].address_size = sizeof pieces_[i].from.storage;
     if (!memory_) continue;
@@ -120,9 +121,9 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].control_size = sizeof control[i].bytes;
   }
   bool emptied = false;
-  const int n = batches_of(socket.core().system())
-                    .receive_messages(socket.descriptor(), std::span(messages, wanted),
-                                      std::span(sizes, wanted), emptied);
+  const int n =
+      batches_of(socket.core().system())
+          .receive_messages(socket.descriptor(), slice(messages, wanted), slice(sizes, wanted), emptied);
   const bool nothing = n == -EAGAIN || n == 0;
   if (emptied || nothing) socket.exhausted[read_side] = true;
   if (nothing) return -EAGAIN;
@@ -175,8 +176,7 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
   }
 }
 
-ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into,
-                                       arrival& out) {
+ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return std::exchange(deferred_, 0);
     if (!memory_) return socket.receive_from_kernel(into, out);
@@ -283,7 +283,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       }
       message& m = messages[count];
       m = message{};
-      m.parts = std::span<const ::iovec>(parts + used, run);
+      m.parts = slice<const ::iovec>(parts + used, run);
       if (!socket.connected()) {
         addresses[count].set(batch[i].sender, socket.family());
         m.address = addresses[count].get();
@@ -307,7 +307,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       i += run;
     }
     const int n = batches_of(socket.core().system())
-                      .send_messages(socket.descriptor(), std::span<const message>(messages, count));
+                      .send_messages(socket.descriptor(), slice<const message>(messages, count));
     std::size_t bytes = 0;
     for (std::size_t i = 0; i < used; ++i) bytes += parts[i].iov_len;
     socket.core().count_work(bytes, count);

@@ -8,6 +8,7 @@
 
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/recycler.hpp"
 #include "base/standard.hpp"
 #include "loop/ready_list.hpp"
@@ -226,8 +227,8 @@ class loop_core {
   /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
   link signal_receivers;
-  signal_service_ptr own_signals{nullptr, nullptr};  // unless the backend has its own
-  link raw_descriptors;                              // those that an operation waits for
+  owned<signal_service> own_signals;  // unless the backend has its own
+  link raw_descriptors;               // those that an operation waits for
 
   loop* object = nullptr;
 
@@ -367,6 +368,12 @@ inline void node::begin(loop_core& on, const face& f) noexcept {
   ++on.pending_;
 }
 
+/// Runs a pending node at once, as the loop runs one that is ready: it passes on its outcome, or waits on.
+inline void run_now(node& n) {
+  n.core->park(n);
+  n.how->run(n);
+}
+
 [[gnu::always_inline]] inline void node::retire() noexcept {
   leave();
   if (core != nullptr) {
@@ -381,7 +388,7 @@ struct posted_call final : posted_node, pooled<recycler::operations> {
   explicit posted_call(F&& f) : call(std::move(f)) {}
 
   static void run(node& n) {
-    const std::unique_ptr<posted_call> self(static_cast<posted_call*>(&n));
+    const owned<posted_call> self(static_cast<posted_call*>(&n));
     F f = std::move(self->call);
     self->retire();
     std::move(f)();

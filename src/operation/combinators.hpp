@@ -127,10 +127,7 @@ class timed_operation : public operation<Derived, T> {
     if (deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
     op_->start(part<&timed_operation::child_ended>(this));
   }
-  void child_ended(result<child_value>&& r) {
-    arrived_.put(r);
-    this->run_now();
-  }
+  void child_ended(result<child_value>&& r) { arrived_.hand_over(r, *this); }
 
   duration limit_{};
   time_point deadline_{};
@@ -289,15 +286,14 @@ class [[nodiscard]] when_all_operation
   void child_ended(result<value_of<I>>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_.put(failure);
-      return this->run_now();
+      return failure_.hand_over(failure, *this);
     }
     if constexpr (std::is_void_v<value_of<I>>) {
       std::get<I>(children_).value.emplace();
     } else {
       std::get<I>(children_).value.emplace(*std::move(r));
     }
-    if (--left_over_ == 0) this->run_now();
+    if (--left_over_ == 0) run_now(*this);
   }
 
   std::tuple<child<Ops>...> children_;
@@ -348,15 +344,14 @@ class [[nodiscard]] when_all_tasks_operation
   void child_ended(std::size_t index, result<T>&& r) {
     if (!r.has_value()) {
       result<value> failure = result_access::failure<value>(r);
-      failure_.put(failure);
-      return this->run_now();
+      return failure_.hand_over(failure, *this);
     }
     if constexpr (std::is_void_v<T>) {
       values_[index].emplace();
     } else {
       values_[index].emplace(*std::move(r));
     }
-    if (--left_over_ == 0) this->run_now();
+    if (--left_over_ == 0) run_now(*this);
   }
 
   std::vector<task<T>> tasks_;
@@ -421,8 +416,7 @@ class [[nodiscard]] when_any_operation
   template <std::size_t I>
   void child_ended(result<value_of<I>>&& r) {
     result<value> outcome = r.has_value() ? make<I>(std::move(r)) : result_access::failure<value>(r);
-    arrived_.put(outcome);
-    this->run_now();
+    arrived_.hand_over(outcome, *this);
   }
   template <std::size_t I, class T>
   static result<value> make(result<T>&& r) {

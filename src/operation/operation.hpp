@@ -24,6 +24,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/recycler.hpp"
 #include "base/result.hpp"
 #include "base/standard.hpp"
@@ -101,7 +102,7 @@ class detached : public pooled<recycler::operations> {
 
  public:
   static void start(Op&& op, F&& f) {
-    std::unique_ptr<detached> block(new detached(std::move(op), std::move(f)));
+    owned<detached> block(new detached(std::move(op), std::move(f)));
     block->op_.start(completion{block.get()});
     static_cast<void>(block.release());
   }
@@ -240,7 +241,7 @@ class operation : public node, public operation_tag {
     const errc e = self().check();
     if (e != errc::ok) {
       if (!may_refuse_at_once()) {
-        std::destroy_at(&out);
+        out.~result();
         return false;
       }
       out = error(e, 0, self().operation_name());
@@ -249,7 +250,7 @@ class operation : public node, public operation_tag {
       const bool try_now = !attempted && (Derived::immediate ||
                                           (Derived::attempts_when_awaited && self().home().spend_inline()));
       if (!try_now || !attempt_by_caller(out)) {
-        std::destroy_at(&out);
+        out.~result();
         attempted |= try_now;
         return false;
       }
@@ -274,7 +275,7 @@ class operation : public node, public operation_tag {
   }
   result<T> take_outcome() noexcept {
     result<T> r = std::move(slot_.outcome);
-    std::destroy_at(&slot_.outcome);
+    slot_.outcome.~result();
     finished = false;
     return r;
   }
@@ -325,12 +326,6 @@ class operation : public node, public operation_tag {
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
-
-  /// Passes on an outcome, or continues to wait, as when the loop runs a queued node.
-  void run_now() {
-    core->park(*this);
-    how->run(*this);
-  }
 
  private:
   Derived& self() noexcept { return static_cast<Derived&>(*this); }

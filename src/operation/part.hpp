@@ -1,8 +1,8 @@
 // How an operation has parts: other operations that it begins, and whose outcomes advance it.
 //
 // A part is started with a callback that names a function of the whole. If the outcome is all that the whole
-// waits for, that function keeps it as a `part_outcome` and runs the whole, whose attempt takes it: a view
-// that a part returns is still valid there. Destroying the whole destroys its parts. This part of the library
+// waits for, that function hands it over: it runs the whole, whose attempt takes it, so that a view which a
+// part returns is still valid. Destroying the whole destroys its parts. This part of the library
 // must not know what an operation does.
 #pragma once
 
@@ -60,7 +60,11 @@ part_of<Ended, Whole, Which> part(Whole* whole, Which which = {}) noexcept {
 template <class T>
 class part_outcome {
  public:
-  void put(result<T>& outcome) noexcept { outcome_ = &outcome; }
+  /// Runs the whole, which takes the outcome in its attempt.
+  void hand_over(result<T>& outcome, node& whole) {
+    outcome_ = &outcome;
+    run_now(whole);
+  }
   /// Returns false if nothing has arrived.
   bool take(result<T>& out) {
     if (outcome_ == nullptr) return false;

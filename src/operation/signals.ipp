@@ -13,7 +13,7 @@ namespace detail {
 /// The signal service of the loop, made when it is first needed.
 inline signal_service& signals_of(loop_core& core) {
   if (signal_service* own = core.system().signals()) return *own;
-  if (core.own_signals == nullptr) core.own_signals = system_signals(core.system().wake_descriptor());
+  if (!core.own_signals) core.own_signals = system_signals(core.system().wake_descriptor());
   return *core.own_signals;
 }
 

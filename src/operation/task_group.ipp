@@ -1,6 +1,7 @@
 // How children begin and end.
 #pragma once
 
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "operation/task_group.hpp"
 
@@ -55,8 +56,8 @@ ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::gro
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
-  child.place().unlink();                                        // so that `cancel` does not destroy it
-  const std::unique_ptr<detail::group_child> ends_last(&child);  // its end may destroy the group
+  child.place().unlink();                                      // so that `cancel` does not destroy it
+  const detail::owned<detail::group_child> ends_last(&child);  // its end may destroy the group
   if (sink_ != nullptr) {
     one_less();
     return sink_->child_ended(std::move(outcome));

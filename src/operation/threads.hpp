@@ -6,6 +6,7 @@
 // has no threads, or must not use them, a call runs in place. This part must not know what is called.
 #pragma once
 
+#include "base/atomic.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
 #include "base/standard.hpp"
@@ -21,7 +22,6 @@
 #include <utility>
 
 #if !defined(ANYIO_NET_NO_THREADS)
-#include <atomic>
 #include <mutex>
 #endif
 
@@ -55,7 +55,7 @@ class helper_job : public posted_node {
   friend class helper_pool;
   enum class stage : std::uint8_t { idle, under_way, over, lost };
 
-  void acquire() noexcept { ++owners_; }
+  void acquire() noexcept { owners_.fetch_add(1); }
   /// Makes the call on the loop's thread, at a moment that the system chooses.
   static void run_in_place(node& n);
   static void run(node& n);
@@ -72,11 +72,9 @@ class helper_job : public posted_node {
   std::shared_ptr<mailbox> mail_;
   stage stage_ = stage::idle;
   stage next_stage_ = stage::over;  // the stage when it is back from the helpers
+  atomic<unsigned> owners_{1};
 #if !defined(ANYIO_NET_NO_THREADS)
-  std::atomic<unsigned> owners_{1};
   bool queued_ = false;  // guarded by the pool's mutex
-#else
-  unsigned owners_ = 1;
 #endif
 };
 

@@ -66,7 +66,7 @@ ANYIO_NET_FN bool helper_job::withdraw() noexcept {
 }
 
 ANYIO_NET_FN void helper_job::release() noexcept {
-  if (--owners_ == 0) delete this;
+  if (owners_.fetch_sub(1) == 1) delete this;
 }
 
 /// Runs on the loop's thread.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/mutex.hpp"
+#include "base/slice.hpp"
 #include "simulation/fault_backend.hpp"
 
 #if defined(ANYIO_NET_SIM)
@@ -52,7 +53,7 @@ class shortened_message {
       part.iov_len = std::min(part.iov_len, size);
       size -= part.iov_len;
     }
-    m_.parts = parts_;
+    m_.parts = {parts_.data(), parts_.size()};
   }
   message& get() noexcept { return m_; }
 
@@ -92,7 +93,7 @@ class fault_injector final : public faulty_backend,
   int poll_now(int fd, std::uint32_t interest) override {
     return unless_failing("poll_now", errors_of_memory, [&] { return inner_->poll_now(fd, interest); });
   }
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(slice<poll_event> events, duration at_most) override;
   void wake() override { inner_->wake(); }
   int native_handle() const override { return inner_->native_handle(); }
   int wake_descriptor() const override { return inner_->wake_descriptor(); }
@@ -203,7 +204,7 @@ class fault_injector final : public faulty_backend,
   int set_close_on_exec(int fd) override { return files_of(*inner_).set_close_on_exec(fd); }
   int identify(int fd, file_identity& identity) override { return files_of(*inner_).identify(fd, identity); }
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t write(int fd, slice<const ::iovec> parts) override;
   ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {
     if (is_broken(socket)) return -EPIPE;
     if (const int failure = meddle(socket, "send_file", ready_write, count); failure != 0) return failure;
@@ -224,13 +225,12 @@ class fault_injector final : public faulty_backend,
   }
   std::string absolute(const std::string& path) override { return paths_of(*inner_).absolute(path); }
 
-  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes, bool& emptied) override {
     std::size_t size = 1;
     if (const int failure = meddle(fd, "receive_messages", ready_read, size); failure != 0) return failure;
     return batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
   }
-  int send_messages(int fd, std::span<const message> messages) override {
+  int send_messages(int fd, slice<const message> messages) override {
     return send_each(messages, [&](const message& m) { return send_message(fd, m); });
   }
 
@@ -242,12 +242,12 @@ class fault_injector final : public faulty_backend,
   bool take_signal(int number) override { return inner_signals().take_signal(number); }
   void wake_by(int wake_descriptor) override {
     signal_service* const own = inner_->signals();
-    if (own != nullptr || system_signals_ != nullptr) inner_signals().wake_by(wake_descriptor);
+    if (own != nullptr || system_signals_) inner_signals().wake_by(wake_descriptor);
   }
 
   [[nodiscard]] signal_service& inner_signals() {
     if (signal_service* own = inner_->signals()) return *own;
-    if (system_signals_ == nullptr) system_signals_ = system_signals(inner_->wake_descriptor());
+    if (!system_signals_) system_signals_ = system_signals(inner_->wake_descriptor());
     return *system_signals_;
   }
   /// Returns the negative errno that this call must fail with, 0 if it must not fail.
@@ -309,7 +309,7 @@ class fault_injector final : public faulty_backend,
   void release_held(int fd);
 
   std::unique_ptr<backend> inner_;
-  signal_service_ptr system_signals_{nullptr, nullptr};  // made at first use if the inner backend has none
+  owned<signal_service> system_signals_;  // made at first use if the inner backend has none
   std::shared_ptr<sim_choices> choices_;
   std::map<int, watched> watched_;
   std::optional<held_datagram> held_;
@@ -381,7 +381,7 @@ ANYIO_NET_FN int fault_injector::meddle(int fd, const char* name, std::uint32_t 
 
 // --- time and chance, readiness
 
-ANYIO_NET_FN int fault_injector::wait(std::span<poll_event> events, duration at_most) {
+ANYIO_NET_FN int fault_injector::wait(slice<poll_event> events, duration at_most) {
   if (held_) release_held(held_->fd);
   interrupted_ = !interrupted_ && chance(faults.interrupted);  // never twice in a row, so that time passes
   if (interrupted_) return 0;
@@ -416,7 +416,7 @@ ANYIO_NET_FN int fault_injector::accept(int fd, sockaddr* address, socklen_t* si
 ANYIO_NET_FN ssize_t fault_injector::send(int fd, const void* data, std::size_t size) {
   if (is_broken(fd)) return -EPIPE;
   const ::iovec part{const_cast<void*>(data), size};
-  if (kind_of(fd) == kind::ip_datagram) return send_message(fd, message{std::span(&part, 1)});
+  if (kind_of(fd) == kind::ip_datagram) return send_message(fd, message{slice(&part, 1)});
   if (const int failure = meddle(fd, "send", ready_write, size); failure != 0) return failure;
   return inner_->send(fd, data, size);
 }
@@ -476,7 +476,7 @@ ANYIO_NET_FN void fault_injector::release_held(int fd) {
   held_datagram h = std::move(*held_);
   held_.reset();
   const ::iovec part{h.data.data(), h.data.size()};
-  message m{std::span(&part, 1)};
+  message m{slice(&part, 1)};
   sockaddr_storage address{};
   if (!h.address.empty()) {
     std::memcpy(&address, h.address.data(), std::min(h.address.size(), sizeof address));
@@ -512,7 +512,7 @@ ANYIO_NET_FN ssize_t fault_injector::read(int fd, void* data, std::size_t size) 
   return files_of(*inner_).read(fd, data, size);
 }
 
-ANYIO_NET_FN ssize_t fault_injector::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t fault_injector::write(int fd, slice<const ::iovec> parts) {
   if (const int failure = failure_of("write", errors_of_writing); failure != 0) {
     if (failure == -EAGAIN) owe(fd, ready_write);
     return failure;

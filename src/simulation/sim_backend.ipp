@@ -4,6 +4,7 @@
 // This part must not know operations or faults.
 #pragma once
 
+#include "base/slice.hpp"
 #include "simulation/sim_network.hpp"
 
 #if defined(ANYIO_NET_SIM)
@@ -39,7 +40,7 @@ class sim_backend final : public backend,
     const int bits = s == nullptr ? network_->refusal(fd) : static_cast<int>(network_->level(*s) & wanted);
     return traced("poll", fd, bits);
   }
-  int wait(std::span<poll_event> events, duration at_most) override {
+  int wait(slice<poll_event> events, duration at_most) override {
     const time_point deadline =
         at_most < duration::zero() ? time_point::max() : anyio::detail::add(network_->now(), at_most);
     for (;;) {
@@ -77,12 +78,12 @@ class sim_backend final : public backend,
   int close(int fd) override { return traced("close", fd, network_->close(fd)); }
   ssize_t receive(int fd, void* data, std::size_t size) override {
     const ::iovec part{data, size};
-    message m{std::span(&part, 1)};
+    message m{slice(&part, 1)};
     return on_socket("receive", fd, &sim_network::receive, m, false);
   }
   ssize_t send(int fd, const void* data, std::size_t size) override {
     const ::iovec part{const_cast<void*>(data), size};
-    return on_socket("send", fd, &sim_network::send, message{std::span(&part, 1)});
+    return on_socket("send", fd, &sim_network::send, message{slice(&part, 1)});
   }
   ssize_t receive_message(int fd, message& m) override {
     return on_socket("receive_message", fd, &sim_network::receive, m, m.control != nullptr);
@@ -134,7 +135,7 @@ class sim_backend final : public backend,
     return on_socket(nullptr, fd, &sim_network::identify_socket, identity);
   }
   ssize_t read(int fd, void* data, std::size_t size) override { return receive(fd, data, size); }
-  ssize_t write(int fd, std::span<const ::iovec> parts) override { return send_message(fd, message{parts}); }
+  ssize_t write(int fd, slice<const ::iovec> parts) override { return send_message(fd, message{parts}); }
   ssize_t send_file(int, int file, std::uint64_t, std::size_t) override {
     return traced("send_file", file, network_->is_open(file) ? -EINVAL : -EOPNOTSUPP);
   }
@@ -150,11 +151,10 @@ class sim_backend final : public backend,
   int unlink(const char* path) override { return traced("unlink", -1, network_->unlink(path)); }
 
   // --- batches
-  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes, bool& emptied) override {
     return receive_each(messages, sizes, emptied, [&](message& m) { return receive_message(fd, m); });
   }
-  int send_messages(int fd, std::span<const message> messages) override {
+  int send_messages(int fd, slice<const message> messages) override {
     return send_each(messages, [&](const message& m) { return send_message(fd, m); });
   }
 

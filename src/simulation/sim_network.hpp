@@ -8,6 +8,7 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/slice.hpp"
 #include "simulation/sim_choices.hpp"
 #include "simulation/sim_options.hpp"
 #include "system/backend.hpp"
@@ -148,7 +149,7 @@ class sim_network final : public security_service {
   [[nodiscard]] std::uint32_t level(sim_socket& s) const;
   /// Reports the descriptors that have become ready, in an order that the choices decide. Returns their
   /// number.
-  int collect(std::span<poll_event> events);
+  int collect(slice<poll_event> events);
 
   // --- sockets: like the calls of the backend
   int open(int family, int type);

@@ -1,6 +1,7 @@
 // The state of the network: descriptors, readiness, time, data in transit, names.
 #pragma once
 
+#include "base/slice.hpp"
 #include "simulation/sim_network.hpp"
 
 #if defined(ANYIO_NET_SIM)
@@ -246,7 +247,7 @@ ANYIO_NET_FN void sim_network::forget(int fd) {
   if (found != descriptors_.end()) found->second.watched = found->second.armed = false;
 }
 
-ANYIO_NET_FN int sim_network::collect(std::span<poll_event> events) {
+ANYIO_NET_FN int sim_network::collect(slice<poll_event> events) {
   std::size_t count = 0;
   std::vector<int> later;
   while (!signalled_.empty()) {

@@ -1,6 +1,7 @@
 // Sending and receiving control data.
 #pragma once
 
+#include "base/slice.hpp"
 #include "stream/fd_passing.hpp"
 
 #include <cerrno>
@@ -104,7 +105,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
 
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
-  detail::message m{std::span(&part, 1)};
+  detail::message m{detail::slice(&part, 1)};
   m.control = control;
   m.control_size = CMSG_SPACE(payload);
   resource_->core().count_work(message_.size());
@@ -141,7 +142,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   const std::size_t size = std::min(max_bytes_, room.size());
   alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
   const ::iovec part{room.data(), size};
-  detail::message m{std::span(&part, 1)};
+  detail::message m{detail::slice(&part, 1)};
   m.control = control;
   m.control_size = sizeof control;
   std::vector<unique_fd> fds;
@@ -159,7 +160,7 @@ ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
     // available.
     std::byte one;
     const ::iovec look{&one, 1};
-    detail::message peek{std::span(&look, 1)};
+    detail::message peek{detail::slice(&look, 1)};
     peek.peek = true;
     const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
     if (resource_->must_wait(detail::read_side, there)) return false;

@@ -1,6 +1,7 @@
 // Reading and writing descriptors that are not sockets.
 #pragma once
 
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "stream/fd_stream.hpp"
 #include "system/new_socket.hpp"
@@ -69,7 +70,7 @@ ANYIO_NET_FN progress fd_resource::send(outgoing& data, result<void>& out) {
   if (!data.done() && exhausted[write_side]) return progress::waiting;
   while (!data.done()) {
     ::iovec room[outgoing::parts_of_call];
-    const std::span<const ::iovec> parts = data.gather(room);
+    const slice<const ::iovec> parts = data.gather(room);
     core().count_work(parts.size() * work_of_part, 0);
     const ssize_t n = files_.write(registration_.fd, parts);
     count_call(n);

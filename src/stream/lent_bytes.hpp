@@ -7,6 +7,7 @@
 
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/recycler.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
@@ -24,38 +25,38 @@ class lent_bytes {
   explicit lent_bytes(const_buffer view) noexcept : view_(view) {}
   /// Owns a text. The `dropped` bytes before it are no longer needed.
   explicit lent_bytes(std::string&& text, std::size_t dropped = 0)
-      : owned_(new owned(std::move(text), dropped)), view_(owned_->text) {}
+      : copy_(new copy(std::move(text), dropped)), view_(copy_->text) {}
   lent_bytes(lent_bytes&& other) noexcept = default;
   lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
   void set_view(const_buffer view) noexcept { view_ = view; }
   /// The number of lent bytes before these that are no longer kept.
-  [[nodiscard]] std::size_t dropped() const noexcept { return owned_ ? owned_->dropped : 0; }
+  [[nodiscard]] std::size_t dropped() const noexcept { return copy_ ? copy_->dropped : 0; }
   void start_over() noexcept {
-    if (owned_) owned_->dropped = 0;
+    if (copy_) copy_->dropped = 0;
   }
   /// If the bytes lie in the loop's buffer, copies those after the first `used` bytes.
   void keep(const loop_core& loop, std::size_t used = 0) {
-    if (owned_ || !loop.in_buffer(view_.data())) return;
+    if (copy_ || !loop.in_buffer(view_.data())) return;
     const auto* rest = reinterpret_cast<const char*>(view_.data()) + used;
     *this = lent_bytes(std::string(rest, view_.size() - used), used);
   }
   /// Keeps the whole loop buffer unchanged, in place of a copy of the bytes in it.
   void keep_buffer(const loop_core& loop) {
-    if (!owned_) owned_.reset(new owned(std::string(), 0));
-    if (!owned_->buffer) owned_->buffer = loop.share_buffer();
+    if (!copy_) copy_.reset(new copy(std::string(), 0));
+    if (!copy_->buffer) copy_->buffer = loop.share_buffer();
   }
 
  private:
   // Allocated separately, so that an operation that sends the caller's bytes stays small.
-  struct owned : recycled {
-    owned(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
+  struct copy : recycled {
+    copy(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;
     std::size_t dropped;
     std::shared_ptr<const void> buffer;
   };
-  std::unique_ptr<owned> owned_;
+  owned<copy> copy_;
   const_buffer view_;
 };
 

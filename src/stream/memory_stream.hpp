@@ -8,6 +8,7 @@
 
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/result.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
@@ -49,7 +50,7 @@ class memory_resource final : public stream_resource {
   std::size_t put(const_buffer bytes);
 
   memory_resource* peer_ = nullptr;  // null once either end is closed
-  std::unique_ptr<std::byte[]> ring_;
+  owned<std::byte[]> ring_;
   std::size_t capacity_;
   std::size_t first_ = 0;
   std::size_t size_ = 0;

@@ -1,6 +1,7 @@
 // The rings of memory streams.
 #pragma once
 
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "stream/memory_stream.hpp"
 
@@ -25,7 +26,7 @@ ANYIO_NET_FN std::size_t memory_resource::take(mutable_buffer into) noexcept {
 }
 
 ANYIO_NET_FN std::size_t memory_resource::put(const_buffer bytes) {
-  if (ring_ == nullptr) ring_.reset(new std::byte[capacity_]);
+  if (!ring_) ring_.reset(new std::byte[capacity_]);
   const std::size_t room = std::min(std::min(capacity_ - size_, bytes.size()), loop_core::most_of_call);
   core().count_work(room + work_of_part, 0);
   const std::size_t total = room == 0 ? 0 : core().system().transfer(room);

@@ -1,6 +1,7 @@
 // The system calls of stream sockets.
 #pragma once
 
+#include "base/slice.hpp"
 #include "stream/socket.hpp"
 #include "system/unique_fd.hpp"
 
@@ -25,7 +26,7 @@ ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bo
   if (!is_unix_) return core().system().receive(registration_.fd, data, size);
   // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
   const ::iovec part{data, size};
-  message m{std::span(&part, 1)};
+  message m{slice(&part, 1)};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
   more_may_follow = (m.flags & MSG_CTRUNC) != 0;
   return n;

@@ -8,6 +8,7 @@
 #include "base/buffer.hpp"
 #include "base/config.hpp"
 #include "base/result.hpp"
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/resource_operation.hpp"
@@ -52,7 +53,7 @@ class outgoing {
   /// The largest number of pieces that one call takes.
   static constexpr std::size_t parts_of_call = 64;
   /// The pieces that are left, as many as one call takes.
-  std::span<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
+  slice<const ::iovec> gather(::iovec (&into)[parts_of_call]) const noexcept;
   void advance(std::size_t n) noexcept {
     sent_ += n;
     offset_ += n;

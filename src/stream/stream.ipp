@@ -1,6 +1,7 @@
 // The operations of byte streams.
 #pragma once
 
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "stream/stream.hpp"
 
@@ -11,7 +12,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN std::span<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
+ANYIO_NET_FN slice<const ::iovec> outgoing::gather(::iovec (&into)[parts_of_call]) const noexcept {
   std::size_t room = loop_core::most_of_call;
   std::size_t n = 0;
   for (; n < parts_of_call && n < count() && room != 0; ++n) {

@@ -9,12 +9,13 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,7 +52,7 @@ struct poll_event {
 
 /// One message to send or receive, with the fields of `sendmsg` and `recvmsg`.
 struct message {
-  std::span<const ::iovec> parts;
+  slice<const ::iovec> parts;
   sockaddr* address = nullptr;  // destination, or room for the sender
   socklen_t address_size = 0;   // in: size of the room or the address; out: of the sender's address
   void* control = nullptr;
@@ -127,7 +128,7 @@ class file_service {
   virtual int set_close_on_exec(int fd) = 0;
   virtual int identify(int fd, file_identity& identity) = 0;
   virtual ssize_t read(int fd, void* data, std::size_t size) = 0;
-  virtual ssize_t write(int fd, std::span<const ::iovec> parts) = 0;
+  virtual ssize_t write(int fd, slice<const ::iovec> parts) = 0;
   virtual ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) = 0;
 
  protected:
@@ -155,9 +156,8 @@ class path_service {
 class batch_service {
  public:
   /// Sets `emptied` if no more datagrams are there, and the poller will report the next one.
-  virtual int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                               bool& emptied) = 0;
-  virtual int send_messages(int fd, std::span<const message> messages) = 0;
+  virtual int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes, bool& emptied) = 0;
+  virtual int send_messages(int fd, slice<const message> messages) = 0;
 
  protected:
   ~batch_service() = default;
@@ -165,7 +165,7 @@ class batch_service {
 
 /// A batch, one message after the other: `receive` makes one call.
 template <class Receive>
-int receive_each(std::span<message> messages, std::span<std::size_t> sizes, bool& emptied, Receive receive) {
+int receive_each(slice<message> messages, slice<std::size_t> sizes, bool& emptied, Receive receive) {
   int done = 0;
   for (std::size_t i = 0; i < messages.size(); ++i, ++done) {
     const ssize_t n = receive(messages[i]);
@@ -177,7 +177,7 @@ int receive_each(std::span<message> messages, std::span<std::size_t> sizes, bool
 }
 /// A batch, one message after the other: `send` makes one call.
 template <class Send>
-int send_each(std::span<const message> messages, Send send) {
+int send_each(slice<const message> messages, Send send) {
   int done = 0;
   for (const message& m : messages) {
     const ssize_t n = send(m);
@@ -223,12 +223,8 @@ class signal_service {
   virtual bool take_signal(int number) = 0;
   /// Sets the descriptor through which signals wake the loop from now on.
   virtual void wake_by(int) {}
-
- protected:
-  ~signal_service() = default;
+  virtual ~signal_service() = default;
 };
-/// An owning pointer with its own deleter, since a virtual destructor would be linked into every program.
-using signal_service_ptr = std::unique_ptr<signal_service, void (*)(signal_service*)>;
 
 }  // namespace detail
 
@@ -258,7 +254,7 @@ class backend {
   virtual int poll_now(int fd, std::uint32_t interest) = 0;
   /// Waits until a descriptor is ready, `wake` is called, or the time is over (negative: no limit).
   /// Returns the number of events, which may be 0 at any time, or -errno.
-  virtual int wait(std::span<detail::poll_event> events, duration at_most) = 0;
+  virtual int wait(detail::slice<detail::poll_event> events, duration at_most) = 0;
   /// Ends the current `wait`, or else the next one. The only function that any thread may call.
   virtual void wake() = 0;
   /// A descriptor that is readable when `wait` would return events, for embedding; -1 if there is none.
@@ -346,7 +342,7 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 [[nodiscard]] thread_service& system_threads() noexcept;
 /// Makes a service whose signal handlers write to the descriptor. They stop when the service is destroyed. In
 /// the child of a fork they do not write before `wake_by` names a descriptor of the child.
-[[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
+[[nodiscard]] owned<signal_service> system_signals(int wake_descriptor);
 
 // --- the services of a loop on this backend
 

@@ -4,17 +4,17 @@
 // the user is watched for one event at a time. This part must not know how events are used.
 #pragma once
 
+#include "base/atomic.hpp"
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
 #if defined(__linux__) && !defined(ANYIO_NET_KQUEUE)
 
-#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdint>
 #include <iterator>
-#include <span>
 #include <utility>
 
 #include <poll.h>
@@ -36,9 +36,11 @@ class epoll_backend final : public posix_backend {
   static constexpr std::uint64_t wake_token = ~std::uint64_t{0};
 
   /// Makes a backend; null if the kernel has no descriptors left.
-  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<epoll_backend> make() {
-    std::unique_ptr<epoll_backend> made(new epoll_backend);
-    return made->open() < 0 ? nullptr : std::move(made);
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<backend> make() {
+    auto* const made = new epoll_backend;
+    std::unique_ptr<backend> owner(made);
+    if (made->open() < 0) owner.reset();
+    return owner;
   }
   ~epoll_backend() override { close_own(); }
 
@@ -58,7 +60,7 @@ class epoll_backend final : public posix_backend {
     const auto events = static_cast<std::uint32_t>(poll_interest(interest));
     return control(fd, events | EPOLLONESHOT, token, again);
   }
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(slice<poll_event> events, duration at_most) override;
   /// Ends the current `wait`, or else the next one. May be called from a signal handler.
   void wake() override {
     if (woken_.exchange(true)) return;
@@ -104,7 +106,7 @@ class epoll_backend final : public posix_backend {
 
   int poller_ = -1;
   int wake_fd_ = -1;
-  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+  atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
 };
 
 /// Converts to milliseconds, rounded up, since a wait that ends before the timer is due would be repeated. A
@@ -116,7 +118,7 @@ inline int epoll_timeout(duration at_most) noexcept {
   return static_cast<int>(whole.count()) + (at_most > whole ? 1 : 0);
 }
 
-ANYIO_NET_FN int epoll_backend::wait(std::span<poll_event> events, duration at_most) {
+ANYIO_NET_FN int epoll_backend::wait(slice<poll_event> events, duration at_most) {
   if (events.empty()) return -EINVAL;
   epoll_event ready[256];
   const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));

@@ -5,17 +5,17 @@
 // library that provides <sys/event.h>. This part must not know how events are used.
 #pragma once
 
+#include "base/atomic.hpp"
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
 #if defined(ANYIO_NET_KQUEUE)
 
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -93,9 +93,11 @@ inline int refuse_file(int fd) noexcept {
 class kqueue_backend final : public posix_backend {
  public:
   /// Makes a backend; null if the kernel has no descriptors left.
-  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<kqueue_backend> make() {
-    std::unique_ptr<kqueue_backend> made(new kqueue_backend);
-    return made->open() < 0 ? nullptr : std::move(made);
+  [[gnu::cold]] [[nodiscard]] static std::unique_ptr<backend> make() {
+    auto* const made = new kqueue_backend;
+    std::unique_ptr<backend> owner(made);
+    if (made->open() < 0) owner.reset();
+    return owner;
   }
   ~kqueue_backend() override { close_own(); }
 
@@ -108,7 +110,7 @@ class kqueue_backend final : public posix_backend {
     e.is = kind::none;
   }
   ANYIO_NET_FN int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override;
-  ANYIO_NET_FN int wait(std::span<poll_event> events, duration at_most) override;
+  ANYIO_NET_FN int wait(slice<poll_event> events, duration at_most) override;
   /// Ends the current `wait`, or else the next one. May be called from a signal handler.
   void wake() override {
     if (woken_.exchange(true)) return;
@@ -189,7 +191,7 @@ class kqueue_backend final : public posix_backend {
   int poller_ = -1;
   int wake_fds_[2] = {-1, -1};  // read from, written to
   pid_t process_ = 0;
-  std::atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
+  atomic<bool> woken_{false};  // a wake-up is pending; another write is not needed
 };
 
 ANYIO_NET_COLD int kqueue_backend::open() noexcept {
@@ -280,7 +282,7 @@ inline std::uint32_t readiness_of_filter(const struct kevent& event) noexcept {
   }
 }
 
-ANYIO_NET_FN int kqueue_backend::wait(std::span<poll_event> events, duration at_most) {
+ANYIO_NET_FN int kqueue_backend::wait(slice<poll_event> events, duration at_most) {
   if (events.empty()) return -EINVAL;
   struct kevent ready[256];
   const auto room = static_cast<int>(std::min(events.size(), std::size(ready)));

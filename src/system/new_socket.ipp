@@ -1,10 +1,10 @@
 // Taking over sockets.
 #pragma once
 
+#include "base/slice.hpp"
 #include "system/new_socket.hpp"
 
 #include <cerrno>
-#include <span>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
@@ -32,7 +32,7 @@ ANYIO_NET_FN void new_socket::prepare(int (*function)(int fd, void* data), void*
   if (system.poll_now(fd, ready_read) <= 0) return -ENOTCONN;  // it may be blocking, and still connecting
   char byte;
   const ::iovec part{&byte, 1};
-  message m{std::span(&part, 1)};
+  message m{slice(&part, 1)};
   m.peek = true;
   const ssize_t n = system.receive_message(fd, m);
   return n == 0 ? -ENOTCONN : n;  // a failed attempt to connect also reads as an end

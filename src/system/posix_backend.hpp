@@ -5,13 +5,13 @@
 // signal wakes it through a descriptor.
 #pragma once
 
+#include "base/atomic.hpp"
 #include "base/config.hpp"
+#include "base/slice.hpp"
 #include "system/backend.hpp"
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
@@ -50,8 +50,8 @@ class posix_names : public name_service {
   ~posix_names() = default;
 
  private:
-  std::atomic<signed char> has_ipv4_{-1};  // -1: not known yet
-  std::atomic<signed char> has_ipv6_{-1};
+  atomic<signed char> has_ipv4_{-1};  // -1: not known yet
+  atomic<signed char> has_ipv6_{-1};
 };
 
 class posix_files : public file_service {
@@ -61,7 +61,7 @@ class posix_files : public file_service {
   ANYIO_NET_FN int set_close_on_exec(int fd) override;
   ANYIO_NET_FN int identify(int fd, file_identity& identity) override;
   ANYIO_NET_FN ssize_t read(int fd, void* data, std::size_t size) override;
-  ANYIO_NET_FN ssize_t write(int fd, std::span<const ::iovec> parts) override;
+  ANYIO_NET_FN ssize_t write(int fd, slice<const ::iovec> parts) override;
   ANYIO_NET_FN ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override;
 
  protected:
@@ -82,9 +82,9 @@ class posix_paths : public path_service {
 
 class posix_batches : public batch_service {
  public:
-  ANYIO_NET_FN int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
+  ANYIO_NET_FN int receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes,
                                     bool& emptied) override;
-  ANYIO_NET_FN int send_messages(int fd, std::span<const message> messages) override;
+  ANYIO_NET_FN int send_messages(int fd, slice<const message> messages) override;
 
  protected:
   ~posix_batches() = default;

@@ -1,6 +1,7 @@
 // The system calls that all POSIX systems share.
 #pragma once
 
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
@@ -248,8 +249,8 @@ ANYIO_NET_FN ssize_t posix_backend::send_message(int fd, const message& m) { ret
 
 inline constexpr std::size_t messages_per_call = 64;  // 4 KiB of stack
 
-ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes, bool& emptied) {
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes,
+                                                 bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
@@ -278,7 +279,7 @@ ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> mess
   return static_cast<int>(done);
 }
 
-ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, slice<const message> messages) {
   mmsghdr headers[messages_per_call];
   std::size_t done = 0;
   while (done < messages.size()) {
@@ -298,13 +299,13 @@ ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> m
 
 #else
 
-ANYIO_NET_FN int posix_batches::receive_messages(int fd, std::span<message> messages,
-                                                 std::span<std::size_t> sizes, bool& emptied) {
+ANYIO_NET_FN int posix_batches::receive_messages(int fd, slice<message> messages, slice<std::size_t> sizes,
+                                                 bool& emptied) {
   ANYIO_NET_ASSERT(sizes.size() >= messages.size());
   return receive_each(messages, sizes, emptied, [&](message& m) { return receive_one(fd, m); });
 }
 
-ANYIO_NET_FN int posix_batches::send_messages(int fd, std::span<const message> messages) {
+ANYIO_NET_FN int posix_batches::send_messages(int fd, slice<const message> messages) {
   return send_each(messages, [&](const message& m) { return send_one(fd, m); });
 }
 

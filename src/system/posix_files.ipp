@@ -1,18 +1,18 @@
 // Files, and descriptors of other kinds, as services; and calls that need no loop: the calendar, randomness.
 #pragma once
 
+#include "base/atomic.hpp"
+#include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 #include "system/posix_backend.ipp"
 #include "system/unique_fd.hpp"
 
-#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
 #include <ctime>
 #include <limits>
-#include <span>
 #include <string>
 
 #include <fcntl.h>
@@ -131,7 +131,7 @@ class nowait_calls {
   /// Makes the call and returns its result. `refused` is true if the descriptor does not support the call.
   static ssize_t make(long number, int fd, const ::iovec* parts, int count, bool& refused) noexcept {
     constexpr long nowait = 8;  // RWF_NOWAIT, which some C libraries do not define
-    refused = !known.load(std::memory_order_relaxed);
+    refused = !known.load();
     if (refused) return -EOPNOTSUPP;
     const ssize_t n = system_call([&] {
       return static_cast<ssize_t>(::syscall(number, long{fd}, parts, long{count}, -1L, -1L, nowait));
@@ -145,9 +145,9 @@ class nowait_calls {
   /// Turns these calls off if the descriptor is a pipe: then no descriptor of this kernel supports them.
   [[gnu::cold, gnu::noinline]] static void learn(int fd) noexcept {
     struct stat status;
-    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false, std::memory_order_relaxed);
+    if (::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) known.store(false);
   }
-  static inline constinit std::atomic<bool> known{true};
+  static inline constinit atomic<bool> known{true};
 };
 #endif
 
@@ -162,7 +162,7 @@ ANYIO_NET_FN ssize_t posix_files::read(int fd, void* data, std::size_t size) {
   return system_call([&] { return ::read(fd, data, size); });
 }
 
-ANYIO_NET_FN ssize_t posix_files::write(int fd, std::span<const ::iovec> parts) {
+ANYIO_NET_FN ssize_t posix_files::write(int fd, slice<const ::iovec> parts) {
   // The kernel rejects more than IOV_MAX parts; a short write is allowed.
   const int count = static_cast<int>(std::min<std::size_t>(parts.size(), IOV_MAX));
   sigpipe_guard guard;

@@ -135,11 +135,9 @@ ANYIO_NET_COLD int posix_names::reverse(const ip_endpoint& endpoint, std::string
 }
 
 ANYIO_NET_COLD bool posix_names::has_family(int family) {
-  std::atomic<signed char>* known = family == AF_INET    ? &has_ipv4_
-                                    : family == AF_INET6 ? &has_ipv6_
-                                                         : nullptr;
+  atomic<signed char>* known = family == AF_INET ? &has_ipv4_ : family == AF_INET6 ? &has_ipv6_ : nullptr;
   if (known != nullptr) {
-    const signed char answer = known->load(std::memory_order_relaxed);
+    const signed char answer = known->load();
     if (answer >= 0) return answer != 0;
   }
   const int fd = open_posix_socket(family, SOCK_DGRAM, 0);
@@ -147,7 +145,7 @@ ANYIO_NET_COLD bool posix_names::has_family(int family) {
   if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) return true;
   const bool has = fd >= 0 && (known == nullptr || has_address(fd, family));
   if (fd >= 0) ::close(fd);
-  if (known != nullptr) known->store(has ? 1 : 0, std::memory_order_relaxed);
+  if (known != nullptr) known->store(has ? 1 : 0);
   return has;
 }
 

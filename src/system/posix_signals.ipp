@@ -1,10 +1,11 @@
 // Signals on POSIX systems: one handler for the process, which wakes every loop that catches the number.
 #pragma once
 
+#include "base/atomic.hpp"
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "system/posix_backend.hpp"
 
-#include <atomic>
 #include <cerrno>
 
 #include <poll.h>
@@ -19,9 +20,9 @@ inline constexpr int signal_limit = 64;  // the highest number that can be caugh
 /// The entry of one loop for the signal handler. `taken` is protected by the lock; the handler uses `wake_fd`
 /// only while a bit is set in `caught`.
 struct signal_slot {
-  std::atomic<std::uint32_t> caught[2]{};   // one bit per number, in words of 32 bits, which are
-  std::atomic<std::uint32_t> pending[2]{};  // lock-free on every known target
-  std::atomic<int> wake_fd{0};              // -1: it belongs to the parent, so do not wake it
+  atomic<std::uint32_t> caught[2]{};   // one bit per number, in words of 32 bits, which are
+  atomic<std::uint32_t> pending[2]{};  // lock-free on every known target
+  atomic<int> wake_fd{0};              // -1: it belongs to the parent, so do not wake it
   bool taken = false;
 };
 
@@ -33,15 +34,15 @@ struct signal_table {
 #if !defined(ANYIO_NET_NO_THREADS)
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // for changes of the table; never taken by the handler
 #endif
-  std::atomic<int> handlers{0};    // how many handlers run now
-  std::atomic<int> slots_used{0};  // one past the highest slot that was ever taken
+  atomic<int> handlers{0};    // how many handlers run now
+  atomic<int> slots_used{0};  // one past the highest slot that was ever taken
   signal_slot slots[slot_count]{};
   std::uint32_t catchers[signal_limit]{};  // how many loops catch a number, at number - 1
   sigset_t before_fork{};                  // the signal mask of the forking thread
   struct sigaction before[signal_limit]{};
 };
 
-static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
+static_assert(atomic<std::uint32_t>::is_lock_free && atomic<int>::is_lock_free,
               "signal handlers require lock-free atomics");
 
 inline signal_table& the_signals() noexcept {
@@ -139,7 +140,7 @@ class posix_signals final : public signal_service {
   explicit posix_signals(int wake_descriptor) noexcept : wake_fd_(wake_descriptor) {}
   posix_signals(const posix_signals&) = delete;
   posix_signals& operator=(const posix_signals&) = delete;
-  ANYIO_NET_FN ~posix_signals();
+  ANYIO_NET_FN ~posix_signals() override;
 
   ANYIO_NET_FN int catch_signal(int number) override;
   ANYIO_NET_FN void release_signal(int number) override;
@@ -152,9 +153,8 @@ class posix_signals final : public signal_service {
   std::uint32_t caught_[signal_limit]{};  // how many times each number is caught, at number - 1
 };
 
-ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
-  return {new posix_signals(wake_descriptor),
-          [](signal_service* s) { delete static_cast<posix_signals*>(s); }};
+ANYIO_NET_FN owned<signal_service> system_signals(int wake_descriptor) {
+  return owned<signal_service>(new posix_signals(wake_descriptor));
 }
 
 ANYIO_NET_COLD int posix_signals::catch_signal(int number) {
@@ -220,7 +220,7 @@ ANYIO_NET_FN bool posix_signals::take_signal(int number) {
   if (number < 1 || number > signal_limit || slot_ < 0) return false;
   const auto index = static_cast<unsigned>(number - 1);
   const std::uint32_t bit = std::uint32_t{1} << (index % 32);
-  std::atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
+  atomic<std::uint32_t>& pending = the_signals().slots[slot_].pending[index / 32];
   return (pending.load() & bit) != 0 && (pending.fetch_and(~bit) & bit) != 0;
 }
 
@@ -272,7 +272,7 @@ extern "C" inline void* anyio_net_thread_main(void* given) {
 }
 
 ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argument) {
-  std::unique_ptr<thread_body> given(new thread_body{body, argument});
+  owned<thread_body> given(new thread_body{body, argument});
   pthread_attr_t attributes;
   if (const int e = pthread_attr_init(&attributes); e != 0) return -e;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);

@@ -31,15 +31,9 @@ class [[nodiscard]] connect_tls_operation : public operation<connect_tls_operati
 
   [[nodiscard]] errc check() const noexcept { return context_ ? errc::ok : errc::invalid_argument; }
   bool attempt(result<tls_stream>& out);
-  void connected(result<tcp_stream>&& r) {
-    connection_.put(r);
-    run_now();
-  }
+  void connected(result<tcp_stream>&& r) { connection_.hand_over(r, *this); }
   bool begin_handshake(result<tcp_stream>&& connection, result<tls_stream>& out);
-  void shaken(result<tls_stream>&& r) {
-    stream_.put(r);
-    run_now();
-  }
+  void shaken(result<tls_stream>&& r) { stream_.hand_over(r, *this); }
   void left() noexcept;
   void refresh() noexcept { last_ = true; }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "connection/listener.hpp"
 #include "operation/part.hpp"
@@ -49,7 +50,7 @@ class tls_handler : public handshaking {
     one_more_ = one_more;
     server_ = server;
     if (options.max_handshakes != 0 && options.max_connections != 0)
-      places_ = std::make_unique<semaphore>(options.max_connections);
+      places_.reset(new semaphore(options.max_connections));
   }
   /// How many of the connections passed to this handler are established.
   [[nodiscard]] std::size_t established() const noexcept { return established_; }
@@ -57,7 +58,7 @@ class tls_handler : public handshaking {
   task<> operator()(tcp_stream connection) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     permit place;  // more handshakes can end at the same time than the limit allows
-    if (places_ != nullptr) place = co_await places_->acquire();
+    if (places_) place = co_await places_->acquire();
     const counted here(*this);
     if constexpr (is_operation<outcome>) {
       co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
@@ -83,7 +84,7 @@ class tls_handler : public handshaking {
 
   tls_server_settings settings_;
   Handler handler_;
-  std::unique_ptr<semaphore> places_;
+  owned<semaphore> places_;
   void (*one_more_)(void* server) = nullptr;
   void* server_ = nullptr;
   std::size_t established_ = 0;

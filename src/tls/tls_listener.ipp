@@ -1,6 +1,7 @@
 // Accepting TLS connections one by one.
 #pragma once
 
+#include "base/owned.hpp"
 #include "tls/tls_listener.hpp"
 
 #include <cerrno>
@@ -50,7 +51,7 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
     return wake(read_side);
   }
   const bool begins = call_without_throwing([&] {
-    std::unique_ptr<handshake> begun(new handshake);
+    owned<handshake> begun(new handshake);
     begun->op = settings_.wrap(*std::move(r));
     begun->op.start(part<&tls_accepting::shaken>(this, begun.get()));
     handshakes_.insert_before(*begun.release());

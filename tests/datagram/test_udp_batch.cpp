@@ -54,14 +54,14 @@ class test_backend : public support::custom_backend {
     if (level == IPPROTO_UDP && !has_pieces) return -ENOPROTOOPT;
     return custom_backend::get_option(fd, level, name, value, size);
   }
-  int receive_messages(int fd, std::span<detail::message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, anyio::detail::slice<detail::message> messages,
+                       anyio::detail::slice<std::size_t> sizes, bool& emptied) override {
     ++receive_calls;
     const int n = custom_backend::receive_messages(fd, messages, sizes, emptied);
     for (int i = 0; i < n; ++i) pieces_received += messages[static_cast<std::size_t>(i)].control_size != 0;
     return n;
   }
-  int send_messages(int fd, std::span<const detail::message> messages) override {
+  int send_messages(int fd, anyio::detail::slice<const detail::message> messages) override {
     ++send_calls;
     if (send_status != 0) return std::exchange(send_status, 0);
     if (piece_status != 0 && messages.front().control_size != 0) return piece_status;
@@ -500,7 +500,7 @@ TEST_CASE_TEMPLATE("an interrupted batch reports how many datagrams were sent", 
   class full_backend final : public test_backend {
    public:
     int calls_left = 0;
-    int send_messages(int fd, std::span<const detail::message> messages) override {
+    int send_messages(int fd, anyio::detail::slice<const detail::message> messages) override {
       return calls_left == 0 ? -EAGAIN : (--calls_left, test_backend::send_messages(fd, messages));
     }
   };

@@ -245,7 +245,7 @@ TEST_CASE_TEMPLATE("a connection taken by another process does not block the loo
   face::start(place.listener.accept(), accepting);
   support::settle();
   int taken = -1;
-  s.system.on_events = [&](std::span<anyio::detail::poll_event>) {
+  s.system.on_events = [&](anyio::detail::slice<anyio::detail::poll_event>) {
     if (taken >= 0) return;
     taken = ::accept(place.fd(), nullptr, nullptr);  // after the poller reported it
     make_blocking(place.fd());

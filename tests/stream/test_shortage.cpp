@@ -55,12 +55,12 @@ class short_backend final : public support::scripted_backend, private anyio::det
   ssize_t send_message(int fd, const anyio::detail::message& m) override {
     return fails("send_message") ? -error_number : scripted_backend::send_message(fd, m);
   }
-  int receive_messages(int fd, std::span<anyio::detail::message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, anyio::detail::slice<anyio::detail::message> messages,
+                       anyio::detail::slice<std::size_t> sizes, bool& emptied) override {
     if (fails("receive_messages")) return -error_number;
     return scripted_backend::receive_messages(fd, messages, sizes, emptied);
   }
-  int send_messages(int fd, std::span<const anyio::detail::message> messages) override {
+  int send_messages(int fd, anyio::detail::slice<const anyio::detail::message> messages) override {
     return fails("send_messages") ? -error_number : scripted_backend::send_messages(fd, messages);
   }
   anyio::detail::file_service* files() override { return this; }
@@ -75,7 +75,7 @@ class short_backend final : public support::scripted_backend, private anyio::det
   ssize_t read(int fd, void* data, std::size_t size) override {
     return fails("read") ? -error_number : posix_files::read(fd, data, size);
   }
-  ssize_t write(int fd, std::span<const ::iovec> parts) override {
+  ssize_t write(int fd, anyio::detail::slice<const ::iovec> parts) override {
     return fails("write") ? -error_number : posix_files::write(fd, parts);
   }
   ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {

@@ -69,7 +69,7 @@ class unfailing_backend final : public anyio::backend,
     const allow_allocations here;
     return inner_->poll_now(fd, interest);
   }
-  int wait(std::span<anyio::detail::poll_event> events, anyio::duration at_most) override {
+  int wait(anyio::detail::slice<anyio::detail::poll_event> events, anyio::duration at_most) override {
     const allow_allocations here;
     return inner_->wait(events, at_most);
   }
@@ -182,7 +182,7 @@ class unfailing_backend final : public anyio::backend,
     const allow_allocations here;
     return anyio::detail::files_of(*inner_).read(fd, data, size);
   }
-  ssize_t write(int fd, std::span<const ::iovec> parts) override {
+  ssize_t write(int fd, anyio::detail::slice<const ::iovec> parts) override {
     const allow_allocations here;
     return anyio::detail::files_of(*inner_).write(fd, parts);
   }
@@ -204,12 +204,12 @@ class unfailing_backend final : public anyio::backend,
     return anyio::detail::paths_of(*inner_).unlink(path);
   }
 
-  int receive_messages(int fd, std::span<message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, anyio::detail::slice<message> messages,
+                       anyio::detail::slice<std::size_t> sizes, bool& emptied) override {
     const allow_allocations here;
     return anyio::detail::batches_of(*inner_).receive_messages(fd, messages, sizes, emptied);
   }
-  int send_messages(int fd, std::span<const message> messages) override {
+  int send_messages(int fd, anyio::detail::slice<const message> messages) override {
     const allow_allocations here;
     return anyio::detail::batches_of(*inner_).send_messages(fd, messages);
   }

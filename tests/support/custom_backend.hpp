@@ -21,7 +21,7 @@ class custom_backend : public anyio::detail::posix_backend,
   int watch_once(int fd, std::uint32_t interest, std::uint64_t token, bool again) override {
     return poller_->watch_once(fd, interest, token, again);
   }
-  int wait(std::span<anyio::detail::poll_event> events, anyio::duration at_most) override {
+  int wait(anyio::detail::slice<anyio::detail::poll_event> events, anyio::duration at_most) override {
     return poller_->wait(events, at_most);
   }
   void wake() override { poller_->wake(); }

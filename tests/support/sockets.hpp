@@ -45,7 +45,7 @@ class scripted_backend : public custom_backend {
   std::function<std::optional<int>(int level, int name)> on_set_option;
   std::function<anyio::detail::resolved(const std::string& host, std::uint16_t port, int family)> on_resolve;
   std::function<void()> on_listen;
-  std::function<void(std::span<anyio::detail::poll_event>)> on_events;
+  std::function<void(anyio::detail::slice<anyio::detail::poll_event>)> on_events;
   /// While it returns true, no event is delivered and virtual time advances.
   std::function<bool()> withhold;
   /// Where connects to other addresses really connect.
@@ -60,7 +60,7 @@ class scripted_backend : public custom_backend {
   std::size_t receives = 0;
 
   anyio::time_point now() override { return virtual_time ? clock_ : custom_backend::now(); }
-  int wait(std::span<anyio::detail::poll_event> events, anyio::duration at_most) override {
+  int wait(anyio::detail::slice<anyio::detail::poll_event> events, anyio::duration at_most) override {
     ++waits;
     const int n = virtual_time ? leap(events, at_most) : custom_backend::wait(events, at_most);
     if (on_events && n > 0) on_events(events.first(static_cast<std::size_t>(n)));
@@ -122,7 +122,7 @@ class scripted_backend : public custom_backend {
     if (m.parts.size() != 1 || m.parts[0].iov_len <= send_limit) return custom_backend::send_message(fd, m);
     const ::iovec part{m.parts[0].iov_base, send_limit};
     anyio::detail::message shorter = m;
-    shorter.parts = std::span<const ::iovec>(&part, 1);
+    shorter.parts = anyio::detail::slice<const ::iovec>(&part, 1);
     return custom_backend::send_message(fd, shorter);
   }
   ssize_t receive(int fd, void* data, std::size_t size) override {
@@ -145,7 +145,7 @@ class scripted_backend : public custom_backend {
   bool uses_threads() const override { return !virtual_time; }
 
  private:
-  int leap(std::span<anyio::detail::poll_event> events, anyio::duration at_most) {
+  int leap(anyio::detail::slice<anyio::detail::poll_event> events, anyio::duration at_most) {
     // Events that the kernel is about to deliver come before any deadline.
     constexpr std::chrono::milliseconds grace(2);
     if (withhold && withhold()) {

@@ -306,7 +306,7 @@ class runner {
     const ::iovec part{bytes.data(), size};
     alignas(cmsghdr) unsigned char control[CMSG_SPACE(4 * sizeof(int))] = {};
     message m;
-    m.parts = std::span<const ::iovec>(&part, 1);
+    m.parts = anyio::detail::slice<const ::iovec>(&part, 1);
     m.control = control;
     m.control_size = room == 0 ? 0 : CMSG_SPACE(room * sizeof(int));
     const ssize_t n = system_.receive_message(s.fd, m);

@@ -1149,12 +1149,15 @@ TEST_SUITE("epoll_backend") {
     int catch_signal(int number) { return signals_->catch_signal(number); }
     void release_signal(int number) { signals_->release_signal(number); }
     bool take_signal(int number) { return signals_->take_signal(number); }
-    int wait(std::span<poll_event> events, anyio::duration at_most) { return system_->wait(events, at_most); }
+    int wait(anyio::detail::slice<poll_event> events, anyio::duration at_most) {
+      return system_->wait(events, at_most);
+    }
     int native_handle() const { return system_->native_handle(); }
 
    private:
     std::unique_ptr<backend> system_ = anyio::system_backend();
-    anyio::detail::signal_service_ptr signals_ = anyio::detail::system_signals(system_->wake_descriptor());
+    anyio::detail::owned<anyio::detail::signal_service> signals_ =
+        anyio::detail::system_signals(system_->wake_descriptor());
   };
 
   TEST_CASE("a signal reaches every backend that caught it, once, and wakes it") {

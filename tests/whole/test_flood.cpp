@@ -66,7 +66,7 @@ class counting_backend : public support::custom_backend, public anyio::detail::p
   bool clock_runs = false;
 
   anyio::time_point now() override { return clock_runs ? custom_backend::now() : clock; }
-  int wait(std::span<anyio::detail::poll_event> events, anyio::duration at_most) override {
+  int wait(anyio::detail::slice<anyio::detail::poll_event> events, anyio::duration at_most) override {
     const double before = processor_time();
     if (waits++ != 0) {
       most.calls = std::max(most.calls, done.calls);
@@ -94,13 +94,13 @@ class counting_backend : public support::custom_backend, public anyio::detail::p
   ssize_t receive_message(int fd, anyio::detail::message& m) override {
     return counted(custom_backend::receive_message(fd, m));
   }
-  int receive_messages(int fd, std::span<anyio::detail::message> messages, std::span<std::size_t> sizes,
-                       bool& emptied) override {
+  int receive_messages(int fd, anyio::detail::slice<anyio::detail::message> messages,
+                       anyio::detail::slice<std::size_t> sizes, bool& emptied) override {
     const int n = custom_backend::receive_messages(fd, messages, sizes, emptied);
     for (int i = 0; i < n; ++i) counted(static_cast<ssize_t>(sizes[static_cast<std::size_t>(i)]));
     return n;
   }
-  int send_messages(int fd, std::span<const anyio::detail::message> messages) override {
+  int send_messages(int fd, anyio::detail::slice<const anyio::detail::message> messages) override {
     const int n = custom_backend::send_messages(fd, messages);
     for (int i = 0; i < n; ++i) {
       ++done.calls;
@@ -112,7 +112,7 @@ class counting_backend : public support::custom_backend, public anyio::detail::p
   ssize_t read(int fd, void* data, std::size_t size) override {
     return counted(posix_files::read(fd, data, size));
   }
-  ssize_t write(int fd, std::span<const ::iovec> parts) override {
+  ssize_t write(int fd, anyio::detail::slice<const ::iovec> parts) override {
     return counted(posix_files::write(fd, parts));
   }
   ssize_t send_file(int socket, int file, std::uint64_t offset, std::size_t count) override {

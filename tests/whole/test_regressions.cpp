@@ -77,7 +77,9 @@ TEST_CASE("an event for a destroyed stream wakes nothing") {
   auto other = connected<support::unix_pair>();
   support::settle();  // their writability was reported
   std::uint64_t old = 0;
-  s.system.on_events = [&old](std::span<anyio::detail::poll_event> events) { old = events.front().token; };
+  s.system.on_events = [&old](anyio::detail::slice<anyio::detail::poll_event> events) {
+    old = events.front().token;
+  };
   CHECK(::send(p.first.native_handle(), "x", 1, 0) == 1);
   support::settle();
   CHECK(old != 0);
@@ -89,7 +91,7 @@ TEST_CASE("an event for a destroyed stream wakes nothing") {
   by_callback::start(q.second.receive(), second);
   support::settle();
   const std::size_t before = s.system.receives;
-  s.system.on_events = [old](std::span<anyio::detail::poll_event> events) {
+  s.system.on_events = [old](anyio::detail::slice<anyio::detail::poll_event> events) {
     events.front() = {old, anyio::detail::ready_read | anyio::detail::ready_end};
   };
   CHECK(::send(other.first.native_handle(), "x", 1, 0) == 1);

@@ -5,7 +5,7 @@
 #include "base/result.hpp"
 #include "tls/engine/tls.hpp"
 
-#include <memory>
+#include "base/standard.hpp"
 
 #if defined(ANYIO_NET_MBEDTLS)
 

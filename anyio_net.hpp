@@ -1244,6 +1244,23 @@ class byte_queue {
 
 }}  // namespace anyio
 
+// == base/exchange.hpp ============================================================================
+
+// Replacing a value: `std::exchange` for use inside, without the traits by which the standard library finds
+// out, for each pair of types, whether it may throw.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Sets `object` to `value`, and returns what it was before.
+template <class T, class U = T>
+[[gnu::always_inline]] inline T exchange(T& object, U&& value) {
+  T before = std::move(object);
+  object = std::forward<U>(value);
+  return before;
+}
+
+}}}  // namespace anyio::detail
+
 // == base/mutex.hpp ===============================================================================
 
 // A mutex that costs nothing without threads. Only for tables that several loops share: the library's hot
@@ -1265,6 +1282,59 @@ struct process_lock {
   ~process_lock() {}  // so that an unused one causes no warning
 };
 #endif
+
+}}}  // namespace anyio::detail
+
+// == base/optional.hpp ============================================================================
+
+// An object that may not be there yet: `std::optional` for use inside, without comparisons, copies and
+// conversions, which a compiler makes anew for each type. The interface has `std::optional`.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+template <class T>
+class optional {
+ public:
+  optional() noexcept {}
+  explicit optional(T&& value) : made_(true) { ::new (static_cast<void*>(&value_)) T(std::move(value)); }
+  optional(optional&& other) noexcept { take(other); }
+  optional& operator=(optional&& other) noexcept {
+    if (this == &other) return *this;
+    if (made_ && other.made_) {
+      value_ = std::move(other.value_);
+    } else {
+      reset();
+      take(other);
+    }
+    return *this;
+  }
+  ~optional() { reset(); }
+
+  explicit operator bool() const noexcept { return made_; }
+  [[nodiscard]] T& operator*() noexcept { return value_; }
+  [[nodiscard]] T* operator->() noexcept { return &value_; }
+  /// Makes the object, which must not be there.
+  template <class... Args>
+  void emplace(Args&&... args) {
+    ::new (static_cast<void*>(&value_)) T(std::forward<Args>(args)...);
+    made_ = true;
+  }
+  void reset() noexcept {
+    if (!made_) return;
+    made_ = false;
+    value_.~T();
+  }
+
+ private:
+  void take(optional& other) {
+    if (other.made_) emplace(std::move(other.value_));
+  }
+
+  union {
+    T value_;
+  };
+  bool made_ = false;
+};
 
 }}}  // namespace anyio::detail
 
@@ -1735,10 +1805,10 @@ class unique_fd {
   /// The descriptor, -1 if there is none.
   [[nodiscard]] int get() const noexcept { return fd_; }
   /// Gives up ownership: the caller closes the descriptor.
-  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+  [[nodiscard]] int release() noexcept { return detail::exchange(fd_, -1); }
   /// Closes the descriptor, if there is one, and takes ownership of another.
   void reset(int fd = -1) noexcept {
-    const int old = std::exchange(fd_, fd);
+    const int old = detail::exchange(fd_, fd);
     if (old >= 0) detail::close_descriptor(old);
   }
   /// Whether there is a descriptor.
@@ -2588,13 +2658,13 @@ class ref {
     if (pointer_) ++pointer_->references_;
   }
   ref(const ref& other) noexcept : ref(other.pointer_) {}
-  ref(ref&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  ref(ref&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   template <class U>
     requires std::is_convertible_v<U*, T*>
   ref(const ref<U>& other) noexcept : ref(other.get()) {}
   template <class U>
     requires std::is_convertible_v<U*, T*>
-  ref(ref<U>&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  ref(ref<U>&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   ref& operator=(ref other) noexcept {
     std::swap(pointer_, other.pointer_);
     return *this;
@@ -2949,7 +3019,7 @@ class loop_core {
     loop_core* core;
     claim* earlier;
 
-    explicit claim(loop_core& c) noexcept : core(&c), earlier(std::exchange(latest, this)) {}
+    explicit claim(loop_core& c) noexcept : core(&c), earlier(detail::exchange(latest, this)) {}
     claim(const claim&) = delete;
     claim& operator=(const claim&) = delete;
     ~claim() { withdraw(); }
@@ -3286,7 +3356,7 @@ struct promise_base : node, recycled {
     waiting.inner = this;
   }
   void leave_outer() noexcept {
-    if (outer != nullptr) std::exchange(outer, nullptr)->inner = nullptr;
+    if (outer != nullptr) detail::exchange(outer, nullptr)->inner = nullptr;
   }
 };
 
@@ -3307,11 +3377,11 @@ void end_frame(promise_base& p) noexcept;
 /// a coroutine, or inside a coroutine that is being destroyed.
 class stand_in : public promise_base {
  public:
-  stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(std::exchange(active, this)) {
+  stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(detail::exchange(active, this)) {
     how = &how_of;
     waiter = who;
   }
-  explicit stand_in(node& whole) noexcept : before_(std::exchange(active, this)) {
+  explicit stand_in(node& whole) noexcept : before_(detail::exchange(active, this)) {
     how = &face_of_part;
     waiter.put(&whole);
   }
@@ -3577,7 +3647,7 @@ class waiting_for {
  protected:
   [[nodiscard]] Op& op() const noexcept { return static_cast<Op&>(*op_); }
   /// Returns the operation for the last time: the coroutine may destroy it next.
-  [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*std::exchange(op_, nullptr)); }
+  [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*detail::exchange(op_, nullptr)); }
   node* op_;
 };
 
@@ -4287,14 +4357,14 @@ class [[nodiscard]] task : public operation_tag {
   using promise_type = detail::promise<T>;
 
   task() = default;
-  task(task&& other) noexcept : promise_(std::exchange(other.promise_, nullptr)) {
+  task(task&& other) noexcept : promise_(detail::exchange(other.promise_, nullptr)) {
     ANYIO_NET_ASSERT(!under_way() && "a started task cannot be moved");
   }
   task& operator=(task&& other) noexcept {
     if (this != &other) {
       ANYIO_NET_ASSERT(!other.under_way() && "a started task cannot be moved");
       reset();
-      promise_ = std::exchange(other.promise_, nullptr);
+      promise_ = detail::exchange(other.promise_, nullptr);
     }
     return *this;
   }
@@ -4351,7 +4421,7 @@ class [[nodiscard]] task : public operation_tag {
     if (promise_ == nullptr) return;
     ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) &&
                      "a running task cannot be destroyed");
-    detail::destroy_chain(*std::exchange(promise_, nullptr));
+    detail::destroy_chain(*detail::exchange(promise_, nullptr));
   }
   template <class F>
   static void refuse_start(F f);
@@ -4576,7 +4646,7 @@ concept attemptable = requires(Op& op, result<typename Op::value_type>& out) { o
 
 /// Ends a child that has not ended. A child that keeps nothing running may be started again.
 template <class Op>
-void end_child(std::optional<Op>& op) noexcept {
+void end_child(optional<Op>& op) noexcept {
   if constexpr (attemptable<Op>) {
     if (op) op->withdraw();
   } else {
@@ -4626,7 +4696,7 @@ class timed_operation : public operation<Derived, T> {
     begun_ = false;
     end_child(op_);
   }
-  [[nodiscard]] errc check() const noexcept { return op_.has_value() ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept { return op_ ? errc::ok : errc::invalid_argument; }
 
  private:
   void begin_child() {
@@ -4643,7 +4713,7 @@ class timed_operation : public operation<Derived, T> {
   bool at_ = false;
   bool begun_ = false;
   part_outcome<child_value> arrived_;
-  std::optional<Op> op_;
+  optional<Op> op_;
   timer timer_;
 };
 
@@ -4756,8 +4826,8 @@ class [[nodiscard]] when_all_operation
   struct child {
     child() = default;
     explicit child(Op&& o) : op(std::move(o)) {}
-    std::optional<Op> op;
-    std::optional<not_void<typename Op::value_type>> value;
+    optional<Op> op;
+    optional<not_void<typename Op::value_type>> value;
   };
 
   [[nodiscard]] errc check() const noexcept {
@@ -4765,7 +4835,7 @@ class [[nodiscard]] when_all_operation
   }
   template <std::size_t... I>
   bool begin_all_ready(std::index_sequence<I...>) const noexcept {
-    return (std::get<I>(children_).op.has_value() && ...);
+    return (static_cast<bool>(std::get<I>(children_).op) && ...);
   }
   bool attempt(result<value>& out) {
     if (failure_.take(out)) return true;
@@ -4775,7 +4845,7 @@ class [[nodiscard]] when_all_operation
     return true;
   }
   void started() {
-    if (!std::exchange(begun_, true)) begin_children(indices());
+    if (!detail::exchange(begun_, true)) begin_children(indices());
   }
   template <std::size_t... I>
   void begin_children(std::index_sequence<I...>) {
@@ -4841,7 +4911,7 @@ class [[nodiscard]] when_all_tasks_operation
     return true;
   }
   void started() {
-    if (std::exchange(begun_, true)) return;
+    if (detail::exchange(begun_, true)) return;
     for (std::size_t i = 0; i < tasks_.size(); ++i)
       tasks_[i].start(part<&when_all_tasks_operation::child_ended>(this, i));
   }
@@ -4864,7 +4934,7 @@ class [[nodiscard]] when_all_tasks_operation
   }
 
   std::vector<task<T>> tasks_;
-  std::vector<std::optional<not_void<T>>> values_;
+  std::vector<optional<not_void<T>>> values_;
   std::size_t left_over_ = 0;
   bool begun_ = false;
   part_outcome<value> failure_;
@@ -4880,7 +4950,7 @@ class [[nodiscard]] when_any_operation
  public:
   static constexpr const char* name = "when_any";
   when_any_operation() = default;
-  explicit when_any_operation(Ops&&... ops) : children_(std::optional<Ops>(std::move(ops))...) {}
+  explicit when_any_operation(Ops&&... ops) : children_(optional<Ops>(std::move(ops))...) {}
 
   void keep_loan() {
     std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_);
@@ -4894,8 +4964,9 @@ class [[nodiscard]] when_any_operation
   static constexpr bool has_parts = true;
 
   [[nodiscard]] errc check() const noexcept {
-    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok
-                                                                                    : errc::invalid_argument;
+    return std::apply([](auto&... c) { return (static_cast<bool>(c) && ...); }, children_)
+               ? errc::ok
+               : errc::invalid_argument;
   }
   bool attempt(result<value>& out) {
     if (arrived_.take(out)) return true;
@@ -4936,7 +5007,7 @@ class [[nodiscard]] when_any_operation
     }
   }
 
-  std::tuple<std::optional<Ops>...> children_;
+  std::tuple<optional<Ops>...> children_;
   std::size_t begun_ = 0;
   part_outcome<value> arrived_;
 };
@@ -5138,11 +5209,11 @@ namespace detail {
 template <class T>
 struct run_done {
   using internal = void;
-  std::optional<result<T>>* outcome;
+  result<T>* outcome;
   bool* done;
   node* runner = nullptr;  // stands for the call of `run` that waits
   void operator()(result<T>&& r) const {
-    outcome->emplace(std::move(r));
+    *outcome = std::move(r);
     *done = true;
   }
   [[nodiscard]] node* owner() const noexcept { return runner; }
@@ -5179,13 +5250,13 @@ auto run(X&& x) {
                                        detail::operation_of_t<X>>;
   using T = typename std::remove_reference_t<reference>::value_type;
 
-  std::optional<loop> own;
+  detail::owned<loop> own;
   if (detail::loop_core* core = detail::loop_core::current_or_null();
       core == nullptr || core->running() || core->inherited())
-    own.emplace();
+    own.reset(new loop);
   const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 
-  std::optional<result<T>> outcome;
+  result<T> outcome(errc::cancelled);
   bool done = false;
   {
     auto make = [&]() -> reference {
@@ -5211,15 +5282,15 @@ auto run(X&& x) {
                                             "the operation belongs to another loop, which is not running")
                                       : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
-      outcome.emplace(T(ended));
+      outcome = T(ended);
     } else {
-      outcome.emplace(ended);
+      outcome = ended;
     }
   }
 #if !ANYIO_NET_EXCEPTIONS
-  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
+  if (!outcome.has_value()) detail::abort_with("run", outcome.error());
 #endif
-  return std::move(*outcome).value();
+  return std::move(outcome).value();
 }
 
 }}  // namespace anyio
@@ -5354,7 +5425,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
     return true;
   }
   void started() {
-    if (std::exchange(begun_, true)) return;
+    if (detail::exchange(begun_, true)) return;
     detail::loop_core& loop = detail::loop_core::current();
     const time_point time = loop.now();
     if (!until_) deadline_ = detail::add(time, amount_);
@@ -5534,11 +5605,11 @@ class semaphore;
 class [[nodiscard]] permit {
  public:
   permit() = default;
-  permit(permit&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
+  permit(permit&& other) noexcept : semaphore_(detail::exchange(other.semaphore_, nullptr)) {}
   permit& operator=(permit&& other) noexcept {
     if (this != &other) {
       release();
-      semaphore_ = std::exchange(other.semaphore_, nullptr);
+      semaphore_ = detail::exchange(other.semaphore_, nullptr);
     }
     return *this;
   }
@@ -5584,7 +5655,7 @@ class semaphore {
 };
 
 inline void permit::release() noexcept {
-  if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
+  if (semaphore* s = detail::exchange(semaphore_, nullptr)) s->give_back();
 }
 
 /// The operation that `semaphore::acquire` returns.
@@ -5929,13 +6000,15 @@ class operation_child
 #endif
     loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
   }
-  std::optional<Op> op_;
+  optional<Op> op_;
 
  private:
   void ended(result<value>&& r) {
     this->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
   }
 };
+
+struct no_arguments {};
 
 /// Stands for the operation of a child that is a plain function, which has none.
 struct no_operation {
@@ -5984,14 +6057,21 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      this->op_.emplace(std::apply(f_, std::move(args_)));
+      this->op_.emplace(returned_value());
     } else {
-      static_cast<void>(std::apply(f_, std::move(args_)));
+      static_cast<void>(returned_value());
+    }
+  }
+  returned returned_value() {
+    if constexpr (sizeof...(Args) == 0 && !std::is_member_pointer_v<F>) {
+      return f_();
+    } else {
+      return std::apply(f_, std::move(args_));
     }
   }
 
   F f_;
-  std::tuple<Args...> args_;
+  [[no_unique_address]] std::conditional_t<sizeof...(Args) == 0, no_arguments, std::tuple<Args...>> args_;
 };
 
 }  // namespace detail
@@ -6096,7 +6176,7 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
       return true;
     }
     if (group_->size_ != 0) return false;
-    out = std::exchange(group_->failure_, result<void>());
+    out = detail::exchange(group_->failure_, result<void>());
     return true;
   }
   void left() noexcept { place_.unlink(); }
@@ -6230,12 +6310,12 @@ class helper_call {
 
   helper_call() = default;
   explicit helper_call(F&& f) : job_(new job(std::move(f))) {}
-  helper_call(helper_call&& other) noexcept : job_(std::exchange(other.job_, nullptr)) {}
+  helper_call(helper_call&& other) noexcept : job_(detail::exchange(other.job_, nullptr)) {}
   helper_call& operator=(helper_call&& other) noexcept {
     if (this == &other) return *this;
     withdraw();
     if (job_ != nullptr) job_->release();
-    job_ = std::exchange(other.job_, nullptr);
+    job_ = detail::exchange(other.job_, nullptr);
     return *this;
   }
   ~helper_call() {
@@ -6268,7 +6348,7 @@ class helper_call {
   /// empty.
   void withdraw() noexcept {
     if (job_ == nullptr || !job_->begun() || job_->withdraw()) return;
-    std::exchange(job_, nullptr)->release();
+    detail::exchange(job_, nullptr)->release();
   }
 
  private:
@@ -6398,7 +6478,7 @@ class relay final : public node {
     if (!inner.open()) return errc::closed_resource;
     if (is_taken(inner)) return errc::busy_resource;
     // The outer stream is exhausted all the time, except after `refresh`: then the inner one has to look too.
-    if (!std::exchange(outer_.exhausted[side_], true)) inner.exhausted[side_] = false;
+    if (!detail::exchange(outer_.exhausted[side_], true)) inner.exhausted[side_] = false;
     return errc::ok;
   }
   /// Waits on the inner stream, which the outer stream keeps alive.
@@ -6411,7 +6491,7 @@ class relay final : public node {
   void leave() noexcept {
     unlink();
     cancelled = false;
-    resource* const inner = std::exchange(inner_, nullptr);
+    resource* const inner = detail::exchange(inner_, nullptr);
     if (inner != nullptr && inner->waiting(side_) == this) inner->set_waiting(side_, nullptr);
   }
 
@@ -9070,14 +9150,14 @@ class udp_batch {
   explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
   udp_batch(udp_batch&& other) noexcept
       : block_(std::move(other.block_)),
-        capacity_(std::exchange(other.capacity_, 0)),
+        capacity_(detail::exchange(other.capacity_, 0)),
         max_size_(other.max_size_),
-        size_(std::exchange(other.size_, 0)) {}
+        size_(detail::exchange(other.size_, 0)) {}
   udp_batch& operator=(udp_batch&& other) noexcept {
     block_ = std::move(other.block_);
-    capacity_ = std::exchange(other.capacity_, 0);
+    capacity_ = detail::exchange(other.capacity_, 0);
     max_size_ = other.max_size_;
-    size_ = std::exchange(other.size_, 0);
+    size_ = detail::exchange(other.size_, 0);
     return *this;
   }
 
@@ -10492,7 +10572,7 @@ sim::report sim_run(sim_session& session, X&& x) {
   {
     loop world(session.make_backend());
     const ref<loop_core> core(&loop_core::current());
-    std::optional<result<T>> outcome;
+    result<T> outcome(errc::cancelled);
     bool done = false;
     const auto make = [&]() -> reference {
       if constexpr (std::is_lvalue_reference_v<reference>) {
@@ -10510,15 +10590,15 @@ sim::report sim_run(sim_session& session, X&& x) {
     } catch (...) {  // from a callback, out of the loop; the report contains it
       out.exception = std::current_exception();
     }
-    if (outcome && !out.exception) out.exception = result_access::foreign_of(*outcome);
+    if (done && !out.exception) out.exception = result_access::foreign_of(outcome);
 #else
     op.start(run_done<T>{&outcome, &done});
     session.drive(*core, done);
 #endif
     session.conclude(*core, done, out);
-    if (outcome && !outcome->has_value()) out.failure = outcome->error();
+    if (done && !outcome.has_value()) out.failure = outcome.error();
     if constexpr (is_result<T>) {
-      if (outcome && outcome->has_value() && !(**outcome).has_value()) out.failure = (**outcome).error();
+      if (outcome.has_value() && !(*outcome).has_value()) out.failure = (*outcome).error();
     }
 #if ANYIO_NET_EXCEPTIONS
     if (out.exception) out.failure.reset();
@@ -11466,7 +11546,7 @@ ANYIO_NET_COLD recycler::reservation::reservation(pool in, std::size_t count) : 
     ~list() { free_all(first); }
   } made;
   for (std::size_t i = 0; i < count; ++i) made.first = ::new (::operator new(size)) block{made.first};
-  blocks_ = std::exchange(made.first, nullptr);
+  blocks_ = detail::exchange(made.first, nullptr);
 }
 
 ANYIO_NET_COLD void recycler::reservation::put_aside() noexcept {
@@ -11796,9 +11876,9 @@ class kqueue_backend final : public posix_backend {
   int open() noexcept;
   [[gnu::cold]] void close_own() noexcept {
     for (int& fd : wake_fds_)
-      if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
+      if (const int old = detail::exchange(fd, -1); old >= 0) ::close(old);
     // In the child of a fork the number does not refer to the poller, and may refer to any other file.
-    if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+    if (const int old = detail::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
   }
   entry& entry_of(int fd) {
     const auto index = static_cast<std::size_t>(fd);
@@ -15237,7 +15317,7 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   if (r.fd < 0) return;
   leave(r);
   unwatch(r.fd);
-  const int fd = std::exchange(r.fd, -1);
+  const int fd = detail::exchange(r.fd, -1);
   if (!close_it) return;
   system_->close(fd);
   link waiting;
@@ -15398,8 +15478,8 @@ struct loop_core::running_scope {
 
 ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node* runner) noexcept
     : core_(&core),
-      before_(std::exchange(core.waits_, this)),
-      runner_before_(std::exchange(core.runner_, runner)) {
+      before_(detail::exchange(core.waits_, this)),
+      runner_before_(detail::exchange(core.runner_, runner)) {
   for (const claim* c = latest; c != nullptr; c = c->earlier) {
     loop_core& outer = *c->core;
     if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;
@@ -15635,11 +15715,11 @@ ANYIO_NET_FN void drive(step s) {
     switch (s.what) {
       case step::nothing: break;
       case step::resume: {
-        promise_base* const before = std::exchange(active, &p);
+        promise_base* const before = detail::exchange(active, &p);
         next_step = {};
         p.handle.resume();
         active = before;
-        s = std::exchange(next_step, {});
+        s = detail::exchange(next_step, {});
         break;
       }
       case step::deliver:
@@ -15743,7 +15823,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
 
 ANYIO_NET_FN void raw_descriptor::shut() noexcept {
   unlink();
-  if (!std::exchange(entered_, false)) return;
+  if (!detail::exchange(entered_, false)) return;
   core().leave(registration_);
   // If the owner closed it without `notify_closing`, a stream of this loop may use the number now.
   if (!core().watches(registration_.fd)) core().unwatch(registration_.fd);
@@ -16081,8 +16161,8 @@ ANYIO_NET_FN void helper_job::run(node& n) {
   auto& job = static_cast<helper_job&>(n);
   job.retire();
   job.how = &face_of_job;
-  job.stage_ = std::exchange(job.next_stage_, stage::over);
-  if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
+  job.stage_ = detail::exchange(job.next_stage_, stage::over);
+  if (node* waiter = detail::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
     waiter->core->queue(*waiter);
   }
   job.release();
@@ -16146,7 +16226,7 @@ ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
 
 ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
   const std::lock_guard lock(mutex_);
-  if (!std::exchange(job.queued_, false)) return false;
+  if (!detail::exchange(job.queued_, false)) return false;
   job.unlink();
   return true;
 }
@@ -16829,14 +16909,14 @@ ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
 }
 
 ANYIO_NET_FN progress memory_resource::send_eof(result<void>& out) {
-  if (!std::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
+  if (!detail::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
   return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress memory_resource::finish() { return progress::done; }
 
 ANYIO_NET_FN void memory_resource::part() noexcept {
-  memory_resource* const peer = std::exchange(peer_, nullptr);
+  memory_resource* const peer = detail::exchange(peer_, nullptr);
   if (peer == nullptr) return;
   peer->peer_ = nullptr;
   peer->wake(read_side);
@@ -17326,7 +17406,7 @@ ANYIO_NET_FN errc send_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
-  if (std::exchange(restart_, false)) {
+  if (detail::exchange(restart_, false)) {
     sent_ = 0;
     bytes_.start_over();
     if (!parts_.empty()) bytes_.set_view({});
@@ -17447,7 +17527,7 @@ ANYIO_NET_FN void aclose_operation::left() noexcept { abandon(); }
 
 ANYIO_NET_FN void aclose_operation::abandon() noexcept {
   patience_.cancel();
-  if (std::exchange(begun_, false) && resource_) resource_->close();
+  if (detail::exchange(begun_, false) && resource_) resource_->close();
 }
 
 ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {
@@ -18612,7 +18692,7 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
 
 ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) {
   if (!has_left_over()) {
-    if (deferred_ != 0) return std::exchange(deferred_, 0);
+    if (deferred_ != 0) return detail::exchange(deferred_, 0);
     if (!memory_) return socket.receive_from_kernel(into, out);
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
@@ -18637,7 +18717,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
     fill(batch);
     return 0;
   }
-  if (deferred_ != 0) return std::exchange(deferred_, 0);
+  if (deferred_ != 0) return detail::exchange(deferred_, 0);
   if (!asked_for_pieces_) ask_for_pieces(socket);
   for (std::size_t have = 0;;) {
     const std::size_t wanted = std::min(batch.capacity_ - have, expected_);
@@ -18777,7 +18857,7 @@ ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
 }
 
 ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
-  if (std::exchange(restart_, false)) sent_ = 0;
+  if (detail::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;
   if (again || status == -EAGAIN) return false;
@@ -19094,8 +19174,8 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
   result<tcp_stream> connection(errc::cancelled);
   if (connection_.take(connection)) return begin_handshake(std::move(connection), out);
   if (stream_.take(out)) return true;
-  const bool last = std::exchange(last_, false);
-  if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
+  const bool last = detail::exchange(last_, false);
+  if (detail::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
   if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
   connecting_.start(part<&connect_tls_operation::connected>(this));
   return false;
@@ -19150,7 +19230,7 @@ ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
     return true;
   }
   if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
-  if (failure_.code() != errc::ok) return complete(out, std::exchange(failure_, error()));
+  if (failure_.code() != errc::ok) return complete(out, detail::exchange(failure_, error()));
   if (!accept_.pending()) {
     accept_ = accept_operation<tcp_stream>(listener_);
     accept_.start(part<&tls_accepting::accepted>(this));
@@ -19374,7 +19454,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
     }
     return true;
   }
-  if (!std::exchange(timed_, true)) {
+  if (!detail::exchange(timed_, true)) {
     detail::loop_core& loop = home();
     loop.arm(patience_, detail::add(loop.now(), std::max(limit_, duration::zero())), *this);
   } else if (!patience_.armed()) {
@@ -19524,7 +19604,7 @@ ANYIO_NET_FN void tls_resource::on_writable(resource& r, bool cancelled) {
 
 ANYIO_NET_FN void tls_resource::on_readable(resource& r, bool cancelled) {
   auto& self = static_cast<tls_resource&>(r);
-  if (!std::exchange(self.writer_awaits_input_, false)) return;
+  if (!detail::exchange(self.writer_awaits_input_, false)) return;
   node* const writer = self.waiting(write_side);
   if (cancelled && writer != nullptr) writer->cancelled = true;
   self.wake(write_side);
@@ -19717,7 +19797,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 
 /// Appends the close_notify, once, if the connection is established.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
-  if (!established_ || engine_failed() || std::exchange(goodbye_said_, true)) return;
+  if (!established_ || engine_failed() || detail::exchange(goodbye_said_, true)) return;
   call([](tls_engine& e) { return e.close(); });
 }
 

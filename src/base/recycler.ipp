@@ -1,6 +1,7 @@
 // The rare paths of the recycler.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/recycler.hpp"
 
 #include <limits>
@@ -30,7 +31,7 @@ ANYIO_NET_COLD recycler::reservation::reservation(pool in, std::size_t count) : 
     ~list() { free_all(first); }
   } made;
   for (std::size_t i = 0; i < count; ++i) made.first = ::new (::operator new(size)) block{made.first};
-  blocks_ = std::exchange(made.first, nullptr);
+  blocks_ = detail::exchange(made.first, nullptr);
 }
 
 ANYIO_NET_COLD void recycler::reservation::put_aside() noexcept {

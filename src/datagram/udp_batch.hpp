@@ -9,6 +9,7 @@
 #include "base/address.hpp"
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/owned.hpp"
 #include "base/slice.hpp"
 #include "base/standard.hpp"
@@ -44,14 +45,14 @@ class udp_batch {
   explicit udp_batch(std::size_t count, std::size_t max_size = 2048);
   udp_batch(udp_batch&& other) noexcept
       : block_(std::move(other.block_)),
-        capacity_(std::exchange(other.capacity_, 0)),
+        capacity_(detail::exchange(other.capacity_, 0)),
         max_size_(other.max_size_),
-        size_(std::exchange(other.size_, 0)) {}
+        size_(detail::exchange(other.size_, 0)) {}
   udp_batch& operator=(udp_batch&& other) noexcept {
     block_ = std::move(other.block_);
-    capacity_ = std::exchange(other.capacity_, 0);
+    capacity_ = detail::exchange(other.capacity_, 0);
     max_size_ = other.max_size_;
-    size_ = std::exchange(other.size_, 0);
+    size_ = detail::exchange(other.size_, 0);
     return *this;
   }
 

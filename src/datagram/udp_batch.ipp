@@ -1,6 +1,7 @@
 // Batches: recvmmsg(2) and sendmmsg(2), and the pieces of UDP_GRO and UDP_SEGMENT (udp(7)).
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "datagram/udp_batch.hpp"
@@ -178,7 +179,7 @@ ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
 
 ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) {
   if (!has_left_over()) {
-    if (deferred_ != 0) return std::exchange(deferred_, 0);
+    if (deferred_ != 0) return detail::exchange(deferred_, 0);
     if (!memory_) return socket.receive_from_kernel(into, out);
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
@@ -203,7 +204,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
     fill(batch);
     return 0;
   }
-  if (deferred_ != 0) return std::exchange(deferred_, 0);
+  if (deferred_ != 0) return detail::exchange(deferred_, 0);
   if (!asked_for_pieces_) ask_for_pieces(socket);
   for (std::size_t have = 0;;) {
     const std::size_t wanted = std::min(batch.capacity_ - have, expected_);
@@ -343,7 +344,7 @@ ANYIO_NET_FN bool receive_batch_operation::attempt(result<std::size_t>& out) {
 }
 
 ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
-  if (std::exchange(restart_, false)) sent_ = 0;
+  if (detail::exchange(restart_, false)) sent_ = 0;
   const int status = detail::batch_source::of(*resource_).send_batch(*resource_, *batch_, sent_);
   again = status == 1;
   if (again || status == -EAGAIN) return false;

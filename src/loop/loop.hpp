@@ -8,6 +8,7 @@
 
 #include "base/buffer.hpp"
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/owned.hpp"
 #include "base/recycler.hpp"
 #include "base/standard.hpp"
@@ -239,7 +240,7 @@ class loop_core {
     loop_core* core;
     claim* earlier;
 
-    explicit claim(loop_core& c) noexcept : core(&c), earlier(std::exchange(latest, this)) {}
+    explicit claim(loop_core& c) noexcept : core(&c), earlier(detail::exchange(latest, this)) {}
     claim(const claim&) = delete;
     claim& operator=(const claim&) = delete;
     ~claim() { withdraw(); }

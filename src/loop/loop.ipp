@@ -1,6 +1,7 @@
 // The turns of the loop, its end, and its dump.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
 
@@ -178,7 +179,7 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   if (r.fd < 0) return;
   leave(r);
   unwatch(r.fd);
-  const int fd = std::exchange(r.fd, -1);
+  const int fd = detail::exchange(r.fd, -1);
   if (!close_it) return;
   system_->close(fd);
   link waiting;
@@ -339,8 +340,8 @@ struct loop_core::running_scope {
 
 ANYIO_NET_FN loop_core::waiting_scope::waiting_scope(loop_core& core, const node* runner) noexcept
     : core_(&core),
-      before_(std::exchange(core.waits_, this)),
-      runner_before_(std::exchange(core.runner_, runner)) {
+      before_(detail::exchange(core.waits_, this)),
+      runner_before_(detail::exchange(core.runner_, runner)) {
   for (const claim* c = latest; c != nullptr; c = c->earlier) {
     loop_core& outer = *c->core;
     if (&outer == &core || !outer.running_ || outer.blocked_by_ != nullptr) continue;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/recycler.hpp"
 #include "loop/ready_list.hpp"
 
@@ -86,13 +87,13 @@ class ref {
     if (pointer_) ++pointer_->references_;
   }
   ref(const ref& other) noexcept : ref(other.pointer_) {}
-  ref(ref&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  ref(ref&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   template <class U>
     requires std::is_convertible_v<U*, T*>
   ref(const ref<U>& other) noexcept : ref(other.get()) {}
   template <class U>
     requires std::is_convertible_v<U*, T*>
-  ref(ref<U>&& other) noexcept : pointer_(std::exchange(other.pointer_, nullptr)) {}
+  ref(ref<U>&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   ref& operator=(ref other) noexcept {
     std::swap(pointer_, other.pointer_);
     return *this;

@@ -6,6 +6,8 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
+#include "base/optional.hpp"
 #include "base/standard.hpp"
 #include "operation/operation.hpp"
 #include "operation/part.hpp"
@@ -67,7 +69,7 @@ concept attemptable = requires(Op& op, result<typename Op::value_type>& out) { o
 
 /// Ends a child that has not ended. A child that keeps nothing running may be started again.
 template <class Op>
-void end_child(std::optional<Op>& op) noexcept {
+void end_child(optional<Op>& op) noexcept {
   if constexpr (attemptable<Op>) {
     if (op) op->withdraw();
   } else {
@@ -117,7 +119,7 @@ class timed_operation : public operation<Derived, T> {
     begun_ = false;
     end_child(op_);
   }
-  [[nodiscard]] errc check() const noexcept { return op_.has_value() ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc check() const noexcept { return op_ ? errc::ok : errc::invalid_argument; }
 
  private:
   void begin_child() {
@@ -134,7 +136,7 @@ class timed_operation : public operation<Derived, T> {
   bool at_ = false;
   bool begun_ = false;
   part_outcome<child_value> arrived_;
-  std::optional<Op> op_;
+  optional<Op> op_;
   timer timer_;
 };
 
@@ -247,8 +249,8 @@ class [[nodiscard]] when_all_operation
   struct child {
     child() = default;
     explicit child(Op&& o) : op(std::move(o)) {}
-    std::optional<Op> op;
-    std::optional<not_void<typename Op::value_type>> value;
+    optional<Op> op;
+    optional<not_void<typename Op::value_type>> value;
   };
 
   [[nodiscard]] errc check() const noexcept {
@@ -256,7 +258,7 @@ class [[nodiscard]] when_all_operation
   }
   template <std::size_t... I>
   bool begin_all_ready(std::index_sequence<I...>) const noexcept {
-    return (std::get<I>(children_).op.has_value() && ...);
+    return (static_cast<bool>(std::get<I>(children_).op) && ...);
   }
   bool attempt(result<value>& out) {
     if (failure_.take(out)) return true;
@@ -266,7 +268,7 @@ class [[nodiscard]] when_all_operation
     return true;
   }
   void started() {
-    if (!std::exchange(begun_, true)) begin_children(indices());
+    if (!detail::exchange(begun_, true)) begin_children(indices());
   }
   template <std::size_t... I>
   void begin_children(std::index_sequence<I...>) {
@@ -332,7 +334,7 @@ class [[nodiscard]] when_all_tasks_operation
     return true;
   }
   void started() {
-    if (std::exchange(begun_, true)) return;
+    if (detail::exchange(begun_, true)) return;
     for (std::size_t i = 0; i < tasks_.size(); ++i)
       tasks_[i].start(part<&when_all_tasks_operation::child_ended>(this, i));
   }
@@ -355,7 +357,7 @@ class [[nodiscard]] when_all_tasks_operation
   }
 
   std::vector<task<T>> tasks_;
-  std::vector<std::optional<not_void<T>>> values_;
+  std::vector<optional<not_void<T>>> values_;
   std::size_t left_over_ = 0;
   bool begun_ = false;
   part_outcome<value> failure_;
@@ -371,7 +373,7 @@ class [[nodiscard]] when_any_operation
  public:
   static constexpr const char* name = "when_any";
   when_any_operation() = default;
-  explicit when_any_operation(Ops&&... ops) : children_(std::optional<Ops>(std::move(ops))...) {}
+  explicit when_any_operation(Ops&&... ops) : children_(optional<Ops>(std::move(ops))...) {}
 
   void keep_loan() {
     std::apply([](auto&... c) { (detail::keep_loan(*c), ...); }, children_);
@@ -385,8 +387,9 @@ class [[nodiscard]] when_any_operation
   static constexpr bool has_parts = true;
 
   [[nodiscard]] errc check() const noexcept {
-    return std::apply([](auto&... c) { return (c.has_value() && ...); }, children_) ? errc::ok
-                                                                                    : errc::invalid_argument;
+    return std::apply([](auto&... c) { return (static_cast<bool>(c) && ...); }, children_)
+               ? errc::ok
+               : errc::invalid_argument;
   }
   bool attempt(result<value>& out) {
     if (arrived_.take(out)) return true;
@@ -427,7 +430,7 @@ class [[nodiscard]] when_any_operation
     }
   }
 
-  std::tuple<std::optional<Ops>...> children_;
+  std::tuple<optional<Ops>...> children_;
   std::size_t begun_ = 0;
   part_outcome<value> arrived_;
 };

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/result.hpp"
 #include "loop/loop.hpp"
 #include "loop/ready_list.hpp"
@@ -71,7 +72,7 @@ struct promise_base : node, recycled {
     waiting.inner = this;
   }
   void leave_outer() noexcept {
-    if (outer != nullptr) std::exchange(outer, nullptr)->inner = nullptr;
+    if (outer != nullptr) detail::exchange(outer, nullptr)->inner = nullptr;
   }
 };
 
@@ -92,11 +93,11 @@ void end_frame(promise_base& p) noexcept;
 /// a coroutine, or inside a coroutine that is being destroyed.
 class stand_in : public promise_base {
  public:
-  stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(std::exchange(active, this)) {
+  stand_in(const face& how_of, const waiter_storage& who) noexcept : before_(detail::exchange(active, this)) {
     how = &how_of;
     waiter = who;
   }
-  explicit stand_in(node& whole) noexcept : before_(std::exchange(active, this)) {
+  explicit stand_in(node& whole) noexcept : before_(detail::exchange(active, this)) {
     how = &face_of_part;
     waiter.put(&whole);
   }

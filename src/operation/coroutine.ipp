@@ -1,6 +1,7 @@
 // The driver of coroutines.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "operation/coroutine.hpp"
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
@@ -11,11 +12,11 @@ ANYIO_NET_FN void drive(step s) {
     switch (s.what) {
       case step::nothing: break;
       case step::resume: {
-        promise_base* const before = std::exchange(active, &p);
+        promise_base* const before = detail::exchange(active, &p);
         next_step = {};
         p.handle.resume();
         active = before;
-        s = std::exchange(next_step, {});
+        s = detail::exchange(next_step, {});
         break;
       }
       case step::deliver:

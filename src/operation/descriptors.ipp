@@ -1,6 +1,7 @@
 // The one entry in the poller that a reader and a writer share.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "operation/descriptors.hpp"
 
 #include <cerrno>
@@ -39,7 +40,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
 
 ANYIO_NET_FN void raw_descriptor::shut() noexcept {
   unlink();
-  if (!std::exchange(entered_, false)) return;
+  if (!detail::exchange(entered_, false)) return;
   core().leave(registration_);
   // If the owner closed it without `notify_closing`, a stream of this loop may use the number now.
   if (!core().watches(registration_.fd)) core().unwatch(registration_.fd);

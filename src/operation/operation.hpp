@@ -24,6 +24,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/owned.hpp"
 #include "base/recycler.hpp"
 #include "base/result.hpp"
@@ -159,7 +160,7 @@ class waiting_for {
  protected:
   [[nodiscard]] Op& op() const noexcept { return static_cast<Op&>(*op_); }
   /// Returns the operation for the last time: the coroutine may destroy it next.
-  [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*std::exchange(op_, nullptr)); }
+  [[nodiscard]] Op& take_op() noexcept { return static_cast<Op&>(*detail::exchange(op_, nullptr)); }
   node* op_;
 };
 

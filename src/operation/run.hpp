@@ -2,12 +2,13 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/owned.hpp"
+#include "base/result.hpp"
 #include "loop/loop.hpp"
 #include "operation/as_result.hpp"
 #include "operation/combinators.hpp"
 #include "operation/operation.hpp"
 
-#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -18,11 +19,11 @@ namespace detail {
 template <class T>
 struct run_done {
   using internal = void;
-  std::optional<result<T>>* outcome;
+  result<T>* outcome;
   bool* done;
   node* runner = nullptr;  // stands for the call of `run` that waits
   void operator()(result<T>&& r) const {
-    outcome->emplace(std::move(r));
+    *outcome = std::move(r);
     *done = true;
   }
   [[nodiscard]] node* owner() const noexcept { return runner; }
@@ -59,13 +60,13 @@ auto run(X&& x) {
                                        detail::operation_of_t<X>>;
   using T = typename std::remove_reference_t<reference>::value_type;
 
-  std::optional<loop> own;
+  detail::owned<loop> own;
   if (detail::loop_core* core = detail::loop_core::current_or_null();
       core == nullptr || core->running() || core->inherited())
-    own.emplace();
+    own.reset(new loop);
   const detail::ref<detail::loop_core> core(&detail::loop_core::current());
 
-  std::optional<result<T>> outcome;
+  result<T> outcome(errc::cancelled);
   bool done = false;
   {
     auto make = [&]() -> reference {
@@ -91,15 +92,15 @@ auto run(X&& x) {
                                             "the operation belongs to another loop, which is not running")
                                       : error(errc::closed_resource, 0, "run");
     if constexpr (detail::is_result<T>) {
-      outcome.emplace(T(ended));
+      outcome = T(ended);
     } else {
-      outcome.emplace(ended);
+      outcome = ended;
     }
   }
 #if !ANYIO_NET_EXCEPTIONS
-  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
+  if (!outcome.has_value()) detail::abort_with("run", outcome.error());
 #endif
-  return std::move(*outcome).value();
+  return std::move(outcome).value();
 }
 
 }}  // namespace anyio

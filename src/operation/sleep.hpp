@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "operation/operation.hpp"
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -28,7 +29,7 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
     return true;
   }
   void started() {
-    if (std::exchange(begun_, true)) return;
+    if (detail::exchange(begun_, true)) return;
     detail::loop_core& loop = detail::loop_core::current();
     const time_point time = loop.now();
     if (!until_) deadline_ = detail::add(time, amount_);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/standard.hpp"
 #include "operation/operation.hpp"
 
@@ -157,11 +158,11 @@ class semaphore;
 class [[nodiscard]] permit {
  public:
   permit() = default;
-  permit(permit&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
+  permit(permit&& other) noexcept : semaphore_(detail::exchange(other.semaphore_, nullptr)) {}
   permit& operator=(permit&& other) noexcept {
     if (this != &other) {
       release();
-      semaphore_ = std::exchange(other.semaphore_, nullptr);
+      semaphore_ = detail::exchange(other.semaphore_, nullptr);
     }
     return *this;
   }
@@ -207,7 +208,7 @@ class semaphore {
 };
 
 inline void permit::release() noexcept {
-  if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
+  if (semaphore* s = detail::exchange(semaphore_, nullptr)) s->give_back();
 }
 
 /// The operation that `semaphore::acquire` returns.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/result.hpp"
 #include "operation/as_result.hpp"
 #include "operation/coroutine.hpp"
@@ -96,14 +97,14 @@ class [[nodiscard]] task : public operation_tag {
   using promise_type = detail::promise<T>;
 
   task() = default;
-  task(task&& other) noexcept : promise_(std::exchange(other.promise_, nullptr)) {
+  task(task&& other) noexcept : promise_(detail::exchange(other.promise_, nullptr)) {
     ANYIO_NET_ASSERT(!under_way() && "a started task cannot be moved");
   }
   task& operator=(task&& other) noexcept {
     if (this != &other) {
       ANYIO_NET_ASSERT(!other.under_way() && "a started task cannot be moved");
       reset();
-      promise_ = std::exchange(other.promise_, nullptr);
+      promise_ = detail::exchange(other.promise_, nullptr);
     }
     return *this;
   }
@@ -160,7 +161,7 @@ class [[nodiscard]] task : public operation_tag {
     if (promise_ == nullptr) return;
     ANYIO_NET_ASSERT((promise_->finished || !detail::is_active(*promise_)) &&
                      "a running task cannot be destroyed");
-    detail::destroy_chain(*std::exchange(promise_, nullptr));
+    detail::destroy_chain(*detail::exchange(promise_, nullptr));
   }
   template <class F>
   static void refuse_start(F f);

@@ -6,13 +6,14 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
+#include "base/optional.hpp"
 #include "operation/coroutine.hpp"
 #include "operation/operation.hpp"
 #include "operation/part.hpp"
 #include "operation/synchronization.hpp"
 #include "operation/task.hpp"
 
-#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -107,13 +108,15 @@ class operation_child
 #endif
     loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
   }
-  std::optional<Op> op_;
+  optional<Op> op_;
 
  private:
   void ended(result<value>&& r) {
     this->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
   }
 };
+
+struct no_arguments {};
 
 /// Stands for the operation of a child that is a plain function, which has none.
 struct no_operation {
@@ -162,14 +165,21 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   }
   void call() {
     if constexpr (is_operation<returned>) {
-      this->op_.emplace(std::apply(f_, std::move(args_)));
+      this->op_.emplace(returned_value());
     } else {
-      static_cast<void>(std::apply(f_, std::move(args_)));
+      static_cast<void>(returned_value());
+    }
+  }
+  returned returned_value() {
+    if constexpr (sizeof...(Args) == 0 && !std::is_member_pointer_v<F>) {
+      return f_();
+    } else {
+      return std::apply(f_, std::move(args_));
     }
   }
 
   F f_;
-  std::tuple<Args...> args_;
+  [[no_unique_address]] std::conditional_t<sizeof...(Args) == 0, no_arguments, std::tuple<Args...>> args_;
 };
 
 }  // namespace detail
@@ -274,7 +284,7 @@ class [[nodiscard]] task_group::join_operation : public detail::operation<join_o
       return true;
     }
     if (group_->size_ != 0) return false;
-    out = std::exchange(group_->failure_, result<void>());
+    out = detail::exchange(group_->failure_, result<void>());
     return true;
   }
   void left() noexcept { place_.unlink(); }

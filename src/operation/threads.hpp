@@ -8,6 +8,7 @@
 
 #include "base/atomic.hpp"
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "base/result.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
@@ -124,12 +125,12 @@ class helper_call {
 
   helper_call() = default;
   explicit helper_call(F&& f) : job_(new job(std::move(f))) {}
-  helper_call(helper_call&& other) noexcept : job_(std::exchange(other.job_, nullptr)) {}
+  helper_call(helper_call&& other) noexcept : job_(detail::exchange(other.job_, nullptr)) {}
   helper_call& operator=(helper_call&& other) noexcept {
     if (this == &other) return *this;
     withdraw();
     if (job_ != nullptr) job_->release();
-    job_ = std::exchange(other.job_, nullptr);
+    job_ = detail::exchange(other.job_, nullptr);
     return *this;
   }
   ~helper_call() {
@@ -162,7 +163,7 @@ class helper_call {
   /// empty.
   void withdraw() noexcept {
     if (job_ == nullptr || !job_->begun() || job_->withdraw()) return;
-    std::exchange(job_, nullptr)->release();
+    detail::exchange(job_, nullptr)->release();
   }
 
  private:

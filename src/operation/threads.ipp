@@ -1,6 +1,7 @@
 // The helper threads, and how a job reaches one and comes back.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "operation/threads.hpp"
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
@@ -74,8 +75,8 @@ ANYIO_NET_FN void helper_job::run(node& n) {
   auto& job = static_cast<helper_job&>(n);
   job.retire();
   job.how = &face_of_job;
-  job.stage_ = std::exchange(job.next_stage_, stage::over);
-  if (node* waiter = std::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
+  job.stage_ = detail::exchange(job.next_stage_, stage::over);
+  if (node* waiter = detail::exchange(job.waiter_, nullptr); waiter != nullptr && waiter->pending()) {
     waiter->core->queue(*waiter);
   }
   job.release();
@@ -139,7 +140,7 @@ ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
 
 ANYIO_NET_FN bool helper_pool::take_back(helper_job& job) noexcept {
   const std::lock_guard lock(mutex_);
-  if (!std::exchange(job.queued_, false)) return false;
+  if (!detail::exchange(job.queued_, false)) return false;
   job.unlink();
   return true;
 }

@@ -107,7 +107,7 @@ sim::report sim_run(sim_session& session, X&& x) {
   {
     loop world(session.make_backend());
     const ref<loop_core> core(&loop_core::current());
-    std::optional<result<T>> outcome;
+    result<T> outcome(errc::cancelled);
     bool done = false;
     const auto make = [&]() -> reference {
       if constexpr (std::is_lvalue_reference_v<reference>) {
@@ -125,15 +125,15 @@ sim::report sim_run(sim_session& session, X&& x) {
     } catch (...) {  // from a callback, out of the loop; the report contains it
       out.exception = std::current_exception();
     }
-    if (outcome && !out.exception) out.exception = result_access::foreign_of(*outcome);
+    if (done && !out.exception) out.exception = result_access::foreign_of(outcome);
 #else
     op.start(run_done<T>{&outcome, &done});
     session.drive(*core, done);
 #endif
     session.conclude(*core, done, out);
-    if (outcome && !outcome->has_value()) out.failure = outcome->error();
+    if (done && !outcome.has_value()) out.failure = outcome.error();
     if constexpr (is_result<T>) {
-      if (outcome && outcome->has_value() && !(**outcome).has_value()) out.failure = (**outcome).error();
+      if (outcome.has_value() && !(*outcome).has_value()) out.failure = (*outcome).error();
     }
 #if ANYIO_NET_EXCEPTIONS
     if (out.exception) out.failure.reset();

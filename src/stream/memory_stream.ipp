@@ -1,6 +1,7 @@
 // The rings of memory streams.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "stream/memory_stream.hpp"
@@ -69,14 +70,14 @@ ANYIO_NET_FN progress memory_resource::send(outgoing& data, result<void>& out) {
 }
 
 ANYIO_NET_FN progress memory_resource::send_eof(result<void>& out) {
-  if (!std::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
+  if (!detail::exchange(eof_sent_, true) && peer_ != nullptr) peer_->wake(read_side);
   return complete<progress::done>(out, result<void>());
 }
 
 ANYIO_NET_FN progress memory_resource::finish() { return progress::done; }
 
 ANYIO_NET_FN void memory_resource::part() noexcept {
-  memory_resource* const peer = std::exchange(peer_, nullptr);
+  memory_resource* const peer = detail::exchange(peer_, nullptr);
   if (peer == nullptr) return;
   peer->peer_ = nullptr;
   peer->wake(read_side);

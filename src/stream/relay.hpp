@@ -8,6 +8,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "loop/loop.hpp"
 #include "loop/ready_list.hpp"
 
@@ -43,7 +44,7 @@ class relay final : public node {
     if (!inner.open()) return errc::closed_resource;
     if (is_taken(inner)) return errc::busy_resource;
     // The outer stream is exhausted all the time, except after `refresh`: then the inner one has to look too.
-    if (!std::exchange(outer_.exhausted[side_], true)) inner.exhausted[side_] = false;
+    if (!detail::exchange(outer_.exhausted[side_], true)) inner.exhausted[side_] = false;
     return errc::ok;
   }
   /// Waits on the inner stream, which the outer stream keeps alive.
@@ -56,7 +57,7 @@ class relay final : public node {
   void leave() noexcept {
     unlink();
     cancelled = false;
-    resource* const inner = std::exchange(inner_, nullptr);
+    resource* const inner = detail::exchange(inner_, nullptr);
     if (inner != nullptr && inner->waiting(side_) == this) inner->set_waiting(side_, nullptr);
   }
 

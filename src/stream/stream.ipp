@@ -1,6 +1,7 @@
 // The operations of byte streams.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "stream/stream.hpp"
@@ -52,7 +53,7 @@ ANYIO_NET_FN errc send_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
-  if (std::exchange(restart_, false)) {
+  if (detail::exchange(restart_, false)) {
     sent_ = 0;
     bytes_.start_over();
     if (!parts_.empty()) bytes_.set_view({});
@@ -173,7 +174,7 @@ ANYIO_NET_FN void aclose_operation::left() noexcept { abandon(); }
 
 ANYIO_NET_FN void aclose_operation::abandon() noexcept {
   patience_.cancel();
-  if (std::exchange(begun_, false) && resource_) resource_->close();
+  if (detail::exchange(begun_, false) && resource_) resource_->close();
 }
 
 ANYIO_NET_FN aclose_operation& aclose_operation::operator=(aclose_operation&& other) noexcept {

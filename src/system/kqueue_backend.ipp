@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/atomic.hpp"
+#include "base/exchange.hpp"
 #include "base/slice.hpp"
 #include "base/standard.hpp"
 #include "system/posix_backend.hpp"
@@ -148,9 +149,9 @@ class kqueue_backend final : public posix_backend {
   int open() noexcept;
   [[gnu::cold]] void close_own() noexcept {
     for (int& fd : wake_fds_)
-      if (const int old = std::exchange(fd, -1); old >= 0) ::close(old);
+      if (const int old = detail::exchange(fd, -1); old >= 0) ::close(old);
     // In the child of a fork the number does not refer to the poller, and may refer to any other file.
-    if (const int old = std::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
+    if (const int old = detail::exchange(poller_, -1); old >= 0 && process_ == ::getpid()) ::close(old);
   }
   entry& entry_of(int fd) {
     const auto index = static_cast<std::size_t>(fd);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/config.hpp"
+#include "base/exchange.hpp"
 #include "system/backend.hpp"
 
 #include <utility>
@@ -24,10 +25,10 @@ class unique_fd {
   /// The descriptor, -1 if there is none.
   [[nodiscard]] int get() const noexcept { return fd_; }
   /// Gives up ownership: the caller closes the descriptor.
-  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+  [[nodiscard]] int release() noexcept { return detail::exchange(fd_, -1); }
   /// Closes the descriptor, if there is one, and takes ownership of another.
   void reset(int fd = -1) noexcept {
-    const int old = std::exchange(fd_, fd);
+    const int old = detail::exchange(fd_, fd);
     if (old >= 0) detail::close_descriptor(old);
   }
   /// Whether there is a descriptor.

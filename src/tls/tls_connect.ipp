@@ -1,6 +1,7 @@
 // TCP first, then TLS.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "tls/tls_connect.hpp"
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
@@ -19,8 +20,8 @@ ANYIO_NET_FN bool connect_tls_operation::attempt(result<tls_stream>& out) {
   result<tcp_stream> connection(errc::cancelled);
   if (connection_.take(connection)) return begin_handshake(std::move(connection), out);
   if (stream_.take(out)) return true;
-  const bool last = std::exchange(last_, false);
-  if (std::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
+  const bool last = detail::exchange(last_, false);
+  if (detail::exchange(begun_, true)) return last && shaking_.pending() && shaking_.attempt_last(out);
   if (connecting_.attempt_for_parent(connection)) return begin_handshake(std::move(connection), out);
   connecting_.start(part<&connect_tls_operation::connected>(this));
   return false;

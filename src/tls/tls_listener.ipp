@@ -1,6 +1,7 @@
 // Accepting TLS connections one by one.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/owned.hpp"
 #include "tls/tls_listener.hpp"
 
@@ -30,7 +31,7 @@ ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
     return true;
   }
   if (settings_.context == nullptr) failure_ = error(errc::invalid_argument, 0, "accept");
-  if (failure_.code() != errc::ok) return complete(out, std::exchange(failure_, error()));
+  if (failure_.code() != errc::ok) return complete(out, detail::exchange(failure_, error()));
   if (!accept_.pending()) {
     accept_ = accept_operation<tcp_stream>(listener_);
     accept_.start(part<&tls_accepting::accepted>(this));

@@ -1,6 +1,7 @@
 // The handshake, and unwrapping, as operations.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/standard.hpp"
 #include "stream/socket.hpp"
 #include "tls/tls_stream.hpp"
@@ -151,7 +152,7 @@ ANYIO_NET_FN bool tls_wrap_operation::attempt(result<tls_stream>& out) {
     }
     return true;
   }
-  if (!std::exchange(timed_, true)) {
+  if (!detail::exchange(timed_, true)) {
     detail::loop_core& loop = home();
     loop.arm(patience_, detail::add(loop.now(), std::max(limit_, duration::zero())), *this);
   } else if (!patience_.armed()) {

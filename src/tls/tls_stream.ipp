@@ -1,6 +1,7 @@
 // Driving an engine.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/standard.hpp"
 #include "stream/socket.hpp"
 #include "tls/tls_stream.hpp"
@@ -119,7 +120,7 @@ ANYIO_NET_FN void tls_resource::on_writable(resource& r, bool cancelled) {
 
 ANYIO_NET_FN void tls_resource::on_readable(resource& r, bool cancelled) {
   auto& self = static_cast<tls_resource&>(r);
-  if (!std::exchange(self.writer_awaits_input_, false)) return;
+  if (!detail::exchange(self.writer_awaits_input_, false)) return;
   node* const writer = self.waiting(write_side);
   if (cancelled && writer != nullptr) writer->cancelled = true;
   self.wake(write_side);
@@ -312,7 +313,7 @@ ANYIO_NET_FN progress tls_resource::send(outgoing& data, result<void>& out) {
 
 /// Appends the close_notify, once, if the connection is established.
 ANYIO_NET_FN void tls_resource::say_goodbye() {
-  if (!established_ || engine_failed() || std::exchange(goodbye_said_, true)) return;
+  if (!established_ || engine_failed() || detail::exchange(goodbye_said_, true)) return;
   call([](tls_engine& e) { return e.close(); });
 }
 

@@ -4853,7 +4853,7 @@ class [[nodiscard]] when_all_operation
   }
   template <std::size_t... I>
   void collect(result<value>& out, std::index_sequence<I...>) {
-    out = result<value>(value(*std::move(std::get<I>(children_).value)...));
+    out = result<value>(value(std::move(*std::get<I>(children_).value)...));
   }
   void left() noexcept {
     begun_ = false;
@@ -4906,7 +4906,7 @@ class [[nodiscard]] when_all_tasks_operation
     if (left_over_ != 0) return false;
     value all;
     all.reserve(values_.size());
-    for (auto& v : values_) all.push_back(*std::move(v));
+    for (auto& v : values_) all.push_back(std::move(*v));
     out = result<value>(std::move(all));
     return true;
   }

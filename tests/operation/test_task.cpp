@@ -294,15 +294,16 @@ TEST_CASE("a deep chain of tasks can be cancelled, innermost first") {
 }
 
 TEST_CASE("a million awaits that complete at once do not grow the stack") {
-  const int sum = run([]() -> task<int> {
+  const int rounds = support::some_of(500'000);
+  const int sum = run([](int rounds) -> task<int> {
     int n = 0;
-    for (int i = 0; i < 500'000; ++i) {
+    for (int i = 0; i < rounds; ++i) {
       co_await nothing();
       n += co_await one();
     }
     co_return n;
-  });
-  CHECK(sum == 500'000);
+  }(rounds));
+  CHECK(sum == rounds);
 }
 
 TEST_CASE("a task that never waits does not starve others") {

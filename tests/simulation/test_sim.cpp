@@ -254,11 +254,12 @@ task<> asks_in_vain() {
 
 TEST_CASE("sim: a spinning program is detected long before the step limit") {
   for (const auto program : {spins, asks_in_vain}) {
+    // Under sanitizers only what makes a call each time; and the log's lines take most of its time.
+    if (support::one_in() != 1 && program == spins) continue;
     std::size_t calls = 0;
     static std::size_t* counted = nullptr;
     counted = &calls;
     sim::options o;
-    // The log's lines take most of the time.
     if (support::takes_its_time() || program == spins) o.log = [](std::string_view) { ++*counted; };
     const sim::report r = sim::run(o, program);
     CHECK((r.failure && r.failure->code() == errc::timed_out));
@@ -270,7 +271,8 @@ TEST_CASE("sim: a spinning program is detected long before the step limit") {
 
 task<> works_at_one_instant() {
   auto pair = anyio::create_unix_stream_pair().value();
-  for (int i = 0; i < 60'000; ++i) {  // calls without effect are between those that move bytes
+  const int rounds = support::some_of(60'000);
+  for (int i = 0; i < rounds; ++i) {  // calls without effect are between those that move bytes
     co_await pair.first.send("x");
     static_cast<void>(co_await pair.second.receive());
     co_await anyio::sleep(0s);
@@ -278,7 +280,8 @@ task<> works_at_one_instant() {
 }
 
 task<> waits_often() {
-  for (int i = 0; i < 60'000; ++i) {
+  const int rounds = support::some_of(60'000);
+  for (int i = 0; i < rounds; ++i) {
     co_await anyio::sleep(0s);
     co_await anyio::sleep(1ns);
   }
@@ -423,7 +426,8 @@ TEST_CASE("sim: simulated descriptors can be passed") {
 
 TEST_CASE("sim: the same seed repeats the same run, with all faults") {
   std::set<std::uint64_t> hashes;
-  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+  const std::uint64_t seeds = support::one_in() == 1 ? 60 : 15;
+  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
     sim::options o = with_seed(seed);
     o.faults = all_faults();
     const sim::report one = sim::run(o, much_of_everything);
@@ -451,7 +455,7 @@ TEST_CASE("sim: the same seed repeats the same run, with all faults") {
     replay.choices = parsed;
     CHECK(sim::run(replay, much_of_everything).trace_hash == one.trace_hash);
   }
-  CHECK(hashes.size() > 50);  // few runs end before the first draw
+  CHECK(hashes.size() + 10 > seeds);  // few runs end before the first draw
 }
 
 TEST_CASE("sim: exhausted choices are harmless, and empty choices are not a seed") {

@@ -290,10 +290,12 @@ class numbers {
   std::uint64_t state_;
 };
 
+/// Random bytes. They repeat after a prime number of them, since each costs much under sanitizers.
 [[maybe_unused]] std::string pattern(std::size_t size, std::uint64_t seed = 1) {
-  std::string text(size, '\0');
+  std::string text(std::min<std::size_t>(size, 65521), '\0');
   numbers n(seed);
   for (char& c : text) c = static_cast<char>(n.below(250));
+  while (text.size() < size) text.append(text, 0, size - text.size());
   return text;
 }
 

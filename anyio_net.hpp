@@ -8359,12 +8359,22 @@ class datagram_resource : public resource {
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
   [[nodiscard]] int receive(std::span<const ::iovec> into, arrival& out);
-  [[nodiscard]] int receive_from_kernel(std::span<const ::iovec> into, arrival& out);
+  /// Receives a message from the kernel, and its sender; the message may have room for control data.
+  [[nodiscard]] int receive_message(message& m, arrival& out);
   /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
   /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
   /// Sends one datagram; a null `to` means the connected peer.
   [[nodiscard]] int send(const_buffer data, const sockaddr* to, socklen_t size);
+  /// Sends one datagram that has control data.
+  [[nodiscard]] int send_message(const message& m);
+  /// Room for one datagram of `size` bytes, or of any size: the loop's buffer, or for a UNIX socket a larger
+  /// one of its own.
+  [[nodiscard]] mutable_buffer room_for(std::size_t size);
+  /// Connects to a peer in place of the former one, which may be the same. Returns 0 or a negative errno;
+  /// then the socket stays connected to the former one, as far as the system allows.
+  [[nodiscard]] int reconnect(const sockaddr* to, socklen_t size, const sockaddr* former,
+                              socklen_t former_size);
   /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 
@@ -8768,6 +8778,14 @@ class connected_udp_socket : public ip_datagram_socket {
     return {resource_, detail::lent_bytes(std::move(data))};
   }
 
+  /// Connects to the peer again. UDP needs this only to drop an error that the peer caused and that was not
+  /// reported yet. Errors are `os_error`; the socket stays open.
+  result<> reconnect();
+  /// Connects to another peer in place of the former one; on failure the former one stays, as far as the
+  /// system allows. The local address may change if the system chose it. Datagrams that have arrived already
+  /// are still received, and pending operations go on.
+  result<> reconnect(const ip_endpoint& remote);
+
   /// Receives many datagrams from the peer in one operation, like `udp_socket::receive_batch`.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends a batch to the peer, like `udp_socket::send_batch`; the addresses in the batch are ignored.
@@ -8909,6 +8927,400 @@ send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std:
 [[nodiscard]] inline detail::create_connected_udp_socket_operation create_connected_udp_socket(
     const ip_endpoint& remote, const udp_options& options = {}) {
   return {remote, options};
+}
+
+}}  // namespace anyio
+
+// == datagram/unix_datagram.hpp ===================================================================
+
+// UNIX datagram sockets.
+//
+// Unlike UDP sockets these lose nothing: when the receiver's queue is full, a send waits. The kernel reports
+// a drained queue only to connected senders, so a send also retries without an event, after pauses of 1 to 20
+// ms. This part must not know what is sent.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// How to open a UNIX datagram socket.
+struct unix_datagram_options {
+  /// The path to which it is bound; without one, no peer can answer. A stale socket file at the path, one
+  /// that refuses a connection, is removed first; closing leaves the file behind.
+  std::string_view local_path = {};
+  /// The file's mode; ignored for an abstract name. On Linux the file never has other bits; on other systems
+  /// the mode is set right after binding.
+  std::optional<mode_t> local_mode = {};
+};
+
+/// A datagram, and the path of its sender; the path is empty if the sender has none.
+class unix_packet {
+ public:
+  std::string data;    ///< all of its bytes
+  std::string sender;  ///< the path for an answer
+
+  unix_packet() = default;
+  /// Constructs from both parts.
+  unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
+};
+
+/// A datagram that was received into a buffer, and the path of its sender.
+class unix_received {
+ public:
+  std::size_t size = 0;    ///< number of bytes in the buffer
+  std::string sender;      ///< the path for an answer; empty if the sender has none
+  bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
+
+  unix_received() = default;
+  /// Constructs from the three parts.
+  unix_received(std::size_t bytes, std::string from, bool was_longer)
+      : size(bytes), sender(std::move(from)), truncated(was_longer) {}
+};
+
+class send_fd_packet_operation;
+class receive_fd_packet_operation;
+
+namespace detail {
+
+class unix_datagram_resource final : public datagram_resource {
+ public:
+  unix_datagram_resource(loop_core& core, bool connected) noexcept
+      : datagram_resource(core, AF_UNIX, connected) {}
+  std::string local;
+  std::string remote;
+};
+
+/// Decides when to retry a send, where no event may arrive.
+class retry_pause {
+ public:
+  /// Whether to try now: no pause is running, or the kernel reports room.
+  [[nodiscard]] bool over(datagram_resource& socket) noexcept;
+  void begin(loop_core& loop, node& target) noexcept;
+  void reset() noexcept {
+    timer_.cancel();
+    milliseconds_ = 0;
+  }
+
+ private:
+  timer timer_;
+  std::uint32_t milliseconds_ = 0;
+  bool tried_early_ = false;
+};
+
+/// The base of sends that retry.
+template <class Derived>
+class unix_datagram_send : public datagram_send<Derived> {
+ public:
+  unix_datagram_send() = default;
+  unix_datagram_send(ref<datagram_resource> r, lent_bytes&& bytes) noexcept
+      : datagram_send<Derived>(std::move(r), std::move(bytes)) {}
+
+ protected:
+  friend class operation<Derived, void>;
+
+  bool send(const sockaddr* to, socklen_t size, result<void>& out) {
+    return may_send() && sent(this->resource_->send(this->bytes_.data(), to, size), out);
+  }
+  /// Whether to make a call now.
+  [[nodiscard]] bool may_send() noexcept { return pause_.over(*this->resource_); }
+  /// Handles the status of a call.
+  bool sent(int status, result<void>& out) {
+    if (status == -EAGAIN) pause_.begin(this->resource_->core(), *this);
+    return this->settle(status, out);
+  }
+  void refresh() noexcept { pause_.reset(); }
+  void left() noexcept {
+    datagram_send<Derived>::left();
+    pause_.reset();
+  }
+
+ private:
+  retry_pause pause_;
+};
+
+inline unix_packet unix_packet_of(std::string&& data, const arrival& a) {
+  return unix_packet(std::move(data), a.from.path());
+}
+inline unix_received unix_received_of(const arrival& a) {
+  return unix_received(a.size, a.from.path(), a.truncated);
+}
+
+}  // namespace detail
+
+/// The operation that `unix_datagram_socket::receive()` returns.
+using receive_unix_packet_operation = detail::datagram_receive<detail::unix_packet_of>;
+/// The operation that `unix_datagram_socket::receive(buffer)` returns.
+using receive_unix_into_operation = detail::datagram_receive_into<detail::unix_received_of>;
+
+/// The operation that `unix_datagram_socket::send_to` returns.
+class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_to_path_operation() = default;
+  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                         std::string_view path)
+      : unix_datagram_send(std::move(r), std::move(bytes)), to_(detail::make_unix_address(path, name)) {}
+
+ private:
+  friend detail::datagram_send<send_to_path_operation>;
+  bool transfer(result<void>& out) {
+    if (to_) return send(reinterpret_cast<const sockaddr*>(&to_->storage), to_->size, out);
+    return detail::complete(out, to_.error());
+  }
+  result<detail::unix_address> to_{errc::invalid_argument};
+};
+
+/// The operation that `connected_unix_datagram_socket::send` returns.
+class [[nodiscard]] send_unix_datagram_operation
+    : public detail::unix_datagram_send<send_unix_datagram_operation> {
+ public:
+  static constexpr const char* name = "send";
+  using unix_datagram_send::unix_datagram_send;
+
+ private:
+  friend detail::datagram_send<send_unix_datagram_operation>;
+  bool transfer(result<void>& out) { return send(nullptr, 0, out); }
+};
+
+/// A UNIX datagram socket that receives from any sender and sends to any path. Paths may contain any bytes; a
+/// leading NUL byte means Linux's abstract namespace.
+class unix_datagram_socket : public datagram_socket {
+ public:
+  unix_datagram_socket() = default;
+
+  /// Opens a socket at once, like `create_unix_datagram_socket`.
+  static result<unix_datagram_socket> open(const unix_datagram_options& options = {});
+  /// Takes over a UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says what is
+  /// wrong with it.
+  static result<unix_datagram_socket> from_fd(int fd);
+
+  /// The path to which it is bound, empty without one; remembered after closing.
+  [[nodiscard]] std::string local_path() const;
+
+  /// Receives the next datagram, of any size.
+  [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
+  [[nodiscard]] receive_unix_into_operation receive(mutable_buffer into) { return {resource_, into}; }
+  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
+  /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
+  /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
+  /// path is too long, and EMSGSIZE if the datagram is too long.
+  [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
+    return {resource_, detail::lent_bytes(data), path};
+  }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_to_path_operation send_to(S&& data, std::string_view path) {
+    return {resource_, detail::lent_bytes(std::move(data)), path};
+  }
+
+  /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
+  /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
+  /// those of `send_to`, and `os_error` with the errno if a descriptor cannot be sent.
+  [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds,
+                                                  std::string_view path);
+  /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
+  /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
+  /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
+  /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
+
+ private:
+  friend struct detail::datagram_access;
+  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
+      : datagram_socket(r) {}
+};
+
+/// A UNIX datagram socket with one peer. When the peer is gone, a send raises `broken_resource` with
+/// ECONNREFUSED.
+class connected_unix_datagram_socket : public datagram_socket {
+ public:
+  connected_unix_datagram_socket() = default;
+
+  /// Opens a socket at once, like `create_connected_unix_datagram_socket`.
+  static result<connected_unix_datagram_socket> open(std::string_view remote_path,
+                                                     const unix_datagram_options& options = {});
+  /// Takes over a connected UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says
+  /// what is wrong with it.
+  static result<connected_unix_datagram_socket> from_fd(int fd);
+
+  /// The path to which it is bound, empty without one; remembered after closing.
+  [[nodiscard]] std::string local_path() const;
+  /// The peer's path; remembered after closing.
+  [[nodiscard]] std::string remote_path() const;
+
+  /// Receives the next datagram, of any size.
+  [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
+  [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
+  /// Sends one datagram to the peer; bytes and waiting are as for `unix_datagram_socket::send_to`.
+  [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
+    return {resource_, detail::lent_bytes(data)};
+  }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_unix_datagram_operation send(S&& data) {
+    return {resource_, detail::lent_bytes(std::move(data))};
+  }
+
+  /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
+  /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
+  /// those of `send`, and `os_error` with the errno if a descriptor cannot be sent.
+  [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds);
+  /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
+  /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
+  /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
+  /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
+
+  /// Connects to the socket that is bound to the peer's path now, for instance after the peer was restarted.
+  /// Errors are those of `open`; the socket stays open. Linux drops datagrams of the former peer that were
+  /// not received yet. A pending receive goes on; a pending send is tried again, and goes to the new peer.
+  result<> reconnect();
+  /// Connects to another path, in place of the former peer.
+  result<> reconnect(std::string_view path);
+
+ private:
+  friend struct detail::datagram_access;
+  explicit connected_unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
+      : datagram_socket(r) {}
+};
+
+namespace detail {
+
+/// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
+template <class Socket>
+class [[nodiscard]] create_unix_datagram_operation
+    : public operation<create_unix_datagram_operation<Socket>, Socket> {
+ public:
+  static constexpr const char* name = "create_unix_datagram_socket";
+  create_unix_datagram_operation() = default;
+  create_unix_datagram_operation(const std::string_view* remote, const unix_datagram_options& options)
+      : operation<create_unix_datagram_operation, Socket>(true),
+        local_(options.local_path),
+        mode_(options.local_mode) {
+    if (remote != nullptr) remote_ = std::string(*remote);
+  }
+
+ private:
+  friend class operation<create_unix_datagram_operation, Socket>;
+
+  bool attempt(result<Socket>& out) {
+    if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
+      out = Socket::open(remote_, {local_, mode_});
+    } else {
+      out = Socket::open({local_, mode_});
+    }
+    return true;
+  }
+
+  std::string remote_;
+  std::string local_;
+  std::optional<mode_t> mode_;
+};
+
+}  // namespace detail
+
+/// Opens a UNIX datagram socket.
+[[nodiscard]] inline detail::create_unix_datagram_operation<unix_datagram_socket> create_unix_datagram_socket(
+    const unix_datagram_options& options = {}) {
+  return {nullptr, options};
+}
+
+/// Opens a UNIX datagram socket and connects it to a path. Raises `os_error` with ENOENT if the path does not
+/// exist, and with ECONNREFUSED if no socket is open there any more.
+[[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
+create_connected_unix_datagram_socket(std::string_view remote_path,
+                                      const unix_datagram_options& options = {}) {
+  return {&remote_path, options};
+}
+
+}}  // namespace anyio
+
+// == datagram/fd_packet.hpp =======================================================================
+
+// Passing descriptors over UNIX datagram sockets.
+//
+// A datagram carries its descriptors as control data (unix(7), SCM_RIGHTS) and arrives with all of them or
+// not at all. Received descriptors get an owner before anything else happens, as on streams. This part must
+// not know what is sent.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// A datagram, the path of its sender, and the descriptors that came with it.
+class unix_fd_packet {
+ public:
+  std::string data;            ///< all of its bytes
+  std::string sender;          ///< the path for an answer; empty if the sender has none
+  std::vector<unique_fd> fds;  ///< the descriptors in the order of sending; closed unless taken
+
+  unix_fd_packet() = default;
+  /// Constructs from the three parts.
+  unix_fd_packet(std::string bytes, std::string from, std::vector<unique_fd> descriptors)
+      : data(std::move(bytes)), sender(std::move(from)), fds(std::move(descriptors)) {}
+};
+
+/// The operation that `send_fds` of a UNIX datagram socket returns.
+class [[nodiscard]] send_fd_packet_operation : public detail::unix_datagram_send<send_fd_packet_operation> {
+ public:
+  static constexpr const char* name = "send_fds";
+  send_fd_packet_operation() = default;
+  /// To the connected peer.
+  send_fd_packet_operation(detail::ref<detail::datagram_resource> r, const_buffer message,
+                           std::span<const int> fds)
+      : unix_datagram_send(std::move(r), detail::lent_bytes(message)), fds_(fds) {}
+  /// To a path.
+  send_fd_packet_operation(detail::ref<detail::datagram_resource> r, const_buffer message,
+                           std::span<const int> fds, std::string_view path)
+      : unix_datagram_send(std::move(r), detail::lent_bytes(message)),
+        fds_(fds),
+        to_(detail::make_unix_address(path, name)) {}
+
+ private:
+  friend class detail::operation<send_fd_packet_operation, void>;
+  friend detail::datagram_send<send_fd_packet_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool transfer(result<void>& out);
+
+  std::span<const int> fds_;
+  result<detail::unix_address> to_{errc::invalid_argument};  // unused if connected
+};
+
+/// The operation that `receive_fds` of a UNIX datagram socket returns.
+class [[nodiscard]] receive_fd_packet_operation
+    : public detail::resource_operation<receive_fd_packet_operation, unix_fd_packet,
+                                        detail::datagram_resource, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive_fds";
+  receive_fd_packet_operation() = default;
+  receive_fd_packet_operation(detail::ref<detail::datagram_resource> r, std::size_t max_bytes,
+                              std::size_t max_fds) noexcept
+      : resource_operation(std::move(r)), max_bytes_(max_bytes), max_fds_(max_fds) {}
+
+ private:
+  friend class detail::operation<receive_fd_packet_operation, unix_fd_packet>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return max_fds_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<unix_fd_packet>& out);
+
+  std::size_t max_bytes_ = 0;
+  std::size_t max_fds_ = 0;
+};
+
+inline send_fd_packet_operation unix_datagram_socket::send_fds(const_buffer message, std::span<const int> fds,
+                                                               std::string_view path) {
+  return {resource_, message, fds, path};
+}
+inline receive_fd_packet_operation unix_datagram_socket::receive_fds(std::size_t max_bytes,
+                                                                     std::size_t max_fds) {
+  return {resource_, max_bytes, max_fds};
+}
+inline send_fd_packet_operation connected_unix_datagram_socket::send_fds(const_buffer message,
+                                                                         std::span<const int> fds) {
+  return {resource_, message, fds};
+}
+inline receive_fd_packet_operation connected_unix_datagram_socket::receive_fds(std::size_t max_bytes,
+                                                                               std::size_t max_fds) {
+  return {resource_, max_bytes, max_fds};
 }
 
 }}  // namespace anyio
@@ -9102,252 +9514,6 @@ inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& ba
   return {resource_, batch};
 }
 inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
-
-}}  // namespace anyio
-
-// == datagram/unix_datagram.hpp ===================================================================
-
-// UNIX datagram sockets.
-//
-// Unlike UDP sockets these lose nothing: when the receiver's queue is full, a send waits. The kernel reports
-// a drained queue only to connected senders, so a send also retries without an event, after pauses of 1 to 20
-// ms. This part must not know what is sent.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-/// How to open a UNIX datagram socket.
-struct unix_datagram_options {
-  /// The path to which it is bound; without one, no peer can answer. A stale socket file at the path, one
-  /// that refuses a connection, is removed first; closing leaves the file behind.
-  std::string_view local_path = {};
-  /// The file's mode; ignored for an abstract name. On Linux the file never has other bits; on other systems
-  /// the mode is set right after binding.
-  std::optional<mode_t> local_mode = {};
-};
-
-/// A datagram, and the path of its sender; the path is empty if the sender has none.
-class unix_packet {
- public:
-  std::string data;    ///< all of its bytes
-  std::string sender;  ///< the path for an answer
-
-  unix_packet() = default;
-  /// Constructs from both parts.
-  unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
-};
-
-namespace detail {
-
-class unix_datagram_resource final : public datagram_resource {
- public:
-  unix_datagram_resource(loop_core& core, bool connected) noexcept
-      : datagram_resource(core, AF_UNIX, connected) {}
-  std::string local;
-  std::string remote;
-};
-
-/// Decides when to retry a send, where no event may arrive.
-class retry_pause {
- public:
-  /// Whether to try now: no pause is running, or the kernel reports room.
-  [[nodiscard]] bool over(datagram_resource& socket) noexcept;
-  void begin(loop_core& loop, node& target) noexcept;
-  void reset() noexcept {
-    timer_.cancel();
-    milliseconds_ = 0;
-  }
-
- private:
-  timer timer_;
-  std::uint32_t milliseconds_ = 0;
-  bool tried_early_ = false;
-};
-
-/// The base of sends that retry.
-template <class Derived>
-class unix_datagram_send : public datagram_send<Derived> {
- public:
-  unix_datagram_send() = default;
-  unix_datagram_send(ref<datagram_resource> r, lent_bytes&& bytes) noexcept
-      : datagram_send<Derived>(std::move(r), std::move(bytes)) {}
-
- protected:
-  friend class operation<Derived, void>;
-
-  bool send(const sockaddr* to, socklen_t size, result<void>& out) {
-    datagram_resource& socket = *this->resource_;
-    if (!pause_.over(socket)) return false;
-    const int status = socket.send(this->bytes_.data(), to, size);
-    if (status == -EAGAIN) pause_.begin(socket.core(), *this);
-    return this->settle(status, out);
-  }
-  void refresh() noexcept { pause_.reset(); }
-  void left() noexcept {
-    datagram_send<Derived>::left();
-    pause_.reset();
-  }
-
- private:
-  retry_pause pause_;
-};
-
-inline unix_packet unix_packet_of(std::string&& data, const arrival& a) {
-  return unix_packet(std::move(data), a.from.path());
-}
-
-}  // namespace detail
-
-/// The operation that `unix_datagram_socket::receive()` returns.
-using receive_unix_packet_operation = detail::datagram_receive<detail::unix_packet_of>;
-
-/// The operation that `unix_datagram_socket::send_to` returns.
-class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
- public:
-  static constexpr const char* name = "send_to";
-  send_to_path_operation() = default;
-  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
-                         std::string_view path)
-      : unix_datagram_send(std::move(r), std::move(bytes)), to_(detail::make_unix_address(path, name)) {}
-
- private:
-  friend detail::datagram_send<send_to_path_operation>;
-  bool transfer(result<void>& out) {
-    if (to_) return send(reinterpret_cast<const sockaddr*>(&to_->storage), to_->size, out);
-    return detail::complete(out, to_.error());
-  }
-  result<detail::unix_address> to_{errc::invalid_argument};
-};
-
-/// The operation that `connected_unix_datagram_socket::send` returns.
-class [[nodiscard]] send_unix_datagram_operation
-    : public detail::unix_datagram_send<send_unix_datagram_operation> {
- public:
-  static constexpr const char* name = "send";
-  using unix_datagram_send::unix_datagram_send;
-
- private:
-  friend detail::datagram_send<send_unix_datagram_operation>;
-  bool transfer(result<void>& out) { return send(nullptr, 0, out); }
-};
-
-/// A UNIX datagram socket that receives from any sender and sends to any path. Paths may contain any bytes; a
-/// leading NUL byte means Linux's abstract namespace.
-class unix_datagram_socket : public datagram_socket {
- public:
-  unix_datagram_socket() = default;
-
-  /// Opens a socket at once, like `create_unix_datagram_socket`.
-  static result<unix_datagram_socket> open(const unix_datagram_options& options = {});
-  /// Takes over a UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says what is
-  /// wrong with it.
-  static result<unix_datagram_socket> from_fd(int fd);
-
-  /// The path to which it is bound, empty without one; remembered after closing.
-  [[nodiscard]] std::string local_path() const;
-
-  /// Receives the next datagram, of any size.
-  [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
-  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
-  /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
-  /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
-  /// path is too long, and EMSGSIZE if the datagram is too long.
-  [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
-    return {resource_, detail::lent_bytes(data), path};
-  }
-  template <detail::string_rvalue S>
-  [[nodiscard]] send_to_path_operation send_to(S&& data, std::string_view path) {
-    return {resource_, detail::lent_bytes(std::move(data)), path};
-  }
-
- private:
-  friend struct detail::datagram_access;
-  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
-      : datagram_socket(r) {}
-};
-
-/// A UNIX datagram socket with one peer. When the peer is gone, a send raises `broken_resource` with
-/// ECONNREFUSED.
-class connected_unix_datagram_socket : public datagram_socket {
- public:
-  connected_unix_datagram_socket() = default;
-
-  /// Opens a socket at once, like `create_connected_unix_datagram_socket`.
-  static result<connected_unix_datagram_socket> open(std::string_view remote_path,
-                                                     const unix_datagram_options& options = {});
-  /// Takes over a connected UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says
-  /// what is wrong with it.
-  static result<connected_unix_datagram_socket> from_fd(int fd);
-
-  /// The path to which it is bound, empty without one; remembered after closing.
-  [[nodiscard]] std::string local_path() const;
-  /// The peer's path; remembered after closing.
-  [[nodiscard]] std::string remote_path() const;
-
-  /// Receives the next datagram, of any size.
-  [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
-  /// Sends one datagram to the peer; bytes and waiting are as for `unix_datagram_socket::send_to`.
-  [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
-    return {resource_, detail::lent_bytes(data)};
-  }
-  template <detail::string_rvalue S>
-  [[nodiscard]] send_unix_datagram_operation send(S&& data) {
-    return {resource_, detail::lent_bytes(std::move(data))};
-  }
-
- private:
-  friend struct detail::datagram_access;
-  explicit connected_unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
-      : datagram_socket(r) {}
-};
-
-namespace detail {
-
-/// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
-template <class Socket>
-class [[nodiscard]] create_unix_datagram_operation
-    : public operation<create_unix_datagram_operation<Socket>, Socket> {
- public:
-  static constexpr const char* name = "create_unix_datagram_socket";
-  create_unix_datagram_operation() = default;
-  create_unix_datagram_operation(const std::string_view* remote, const unix_datagram_options& options)
-      : operation<create_unix_datagram_operation, Socket>(true),
-        local_(options.local_path),
-        mode_(options.local_mode) {
-    if (remote != nullptr) remote_ = std::string(*remote);
-  }
-
- private:
-  friend class operation<create_unix_datagram_operation, Socket>;
-
-  bool attempt(result<Socket>& out) {
-    if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
-      out = Socket::open(remote_, {local_, mode_});
-    } else {
-      out = Socket::open({local_, mode_});
-    }
-    return true;
-  }
-
-  std::string remote_;
-  std::string local_;
-  std::optional<mode_t> mode_;
-};
-
-}  // namespace detail
-
-/// Opens a UNIX datagram socket.
-[[nodiscard]] inline detail::create_unix_datagram_operation<unix_datagram_socket> create_unix_datagram_socket(
-    const unix_datagram_options& options = {}) {
-  return {nullptr, options};
-}
-
-/// Opens a UNIX datagram socket and connects it to a path. Raises `os_error` with ENOENT if the path does not
-/// exist, and with ECONNREFUSED if no socket is open there any more.
-[[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
-create_connected_unix_datagram_socket(std::string_view remote_path,
-                                      const unix_datagram_options& options = {}) {
-  return {&remote_path, options};
-}
 
 }}  // namespace anyio
 
@@ -16435,6 +16601,24 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
   return all;
 }
 
+/// The control data that passes descriptors.
+struct descriptor_control {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(max_fds_of_message * sizeof(int))];  // set by `write`
+
+  /// Writes the control data for descriptors, at most as many as there is room for; returns its size.
+  std::size_t write(std::span<const int> fds) noexcept {
+    const std::size_t payload = fds.size_bytes();
+    std::memset(bytes, 0, CMSG_SPACE(payload));
+    cmsghdr header{};
+    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
+    header.cmsg_level = SOL_SOCKET;
+    header.cmsg_type = SCM_RIGHTS;
+    std::memcpy(bytes, &header, sizeof header);
+    std::memcpy(bytes + CMSG_LEN(0), fds.data(), payload);
+    return CMSG_SPACE(payload);
+  }
+};
+
 /// Whether an errno of sendmsg(2) concerns the descriptors, and not the connection.
 [[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
   switch (e) {
@@ -16464,20 +16648,11 @@ ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
-  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
-  const std::size_t payload = fds_.size_bytes();
-  std::memset(control, 0, CMSG_SPACE(payload));
-  cmsghdr header{};
-  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
-  header.cmsg_level = SOL_SOCKET;
-  header.cmsg_type = SCM_RIGHTS;
-  std::memcpy(control, &header, sizeof header);
-  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
-
+  detail::descriptor_control control;
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
   detail::message m{std::span(&part, 1)};
-  m.control = control;
-  m.control_size = CMSG_SPACE(payload);
+  m.control = control.bytes;
+  m.control_size = control.write(fds_);
   resource_->core().count_work(message_.size());
   return resource_->core().system().send_message(resource_->descriptor(), m);
 }
@@ -18136,12 +18311,15 @@ ANYIO_NET_FN void datagram_resource::shut() noexcept {
 }
 
 ANYIO_NET_FN int datagram_resource::receive(std::span<const ::iovec> into, arrival& out) {
-  return source ? source->receive(*this, into, out) : receive_from_kernel(into, out);
+  if (source) return source->receive(*this, into, out);
+  message m{into};
+  return receive_message(m, out);
 }
 
-ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int datagram_resource::receive_message(message& m, arrival& out) {
   if (exhausted[read_side]) return -EAGAIN;
-  message m{into, out.from.get(), sizeof out.from.storage};
+  m.address = out.from.get();
+  m.address_size = sizeof out.from.storage;
   const ssize_t n = core().system().receive_message(registration_.fd, m);
   core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
@@ -18155,24 +18333,35 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(std::span<const ::iovec>
   return 0;
 }
 
-ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
+ANYIO_NET_FN mutable_buffer datagram_resource::room_for(std::size_t size) {
   // No UDP datagram is longer than the loop's buffer. A UNIX datagram can be as long as the sender's buffer
   // allows, which is less than 416 KiB with Linux's defaults. That room takes no memory until it is used.
   constexpr std::size_t size_of_room = std::size_t{448} * 1024;
+  if (family_ != AF_UNIX || size <= loop_core::buffer_size) return core().buffer();
+  if (!room_) room_.reset(new std::byte[size_of_room]);
+  return mutable_buffer(room_.get(), size_of_room);
+}
+
+ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
   if (exhausted[read_side] && !source) return -EAGAIN;
-  mutable_buffer room;
-  if (family_ != AF_UNIX) {
-    room = core().buffer();
-  } else {
-    if (!room_) room_.reset(new std::byte[size_of_room]);
-    room = mutable_buffer(room_.get(), size_of_room);
-  }
+  const mutable_buffer room = room_for(static_cast<std::size_t>(-1));
   const ::iovec part{room.data(), room.size()};
   const int status = receive(std::span(&part, 1), out);
   if (status < 0) return status;
   if (out.truncated) return -EMSGSIZE;
   text.assign(reinterpret_cast<const char*>(room.data()), out.size);
   return 0;
+}
+
+/// The status of a send, from the result of the call.
+inline int status_of_send(datagram_resource& socket, ssize_t n) noexcept {
+  // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
+  const bool queue_is_full = socket.family() == AF_UNIX && n == -ENOBUFS;
+  if (n == -EAGAIN || queue_is_full) {
+    socket.exhausted[write_side] = true;
+    return -EAGAIN;
+  }
+  return n < 0 ? static_cast<int>(n) : 0;
 }
 
 ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, socklen_t size) {
@@ -18186,13 +18375,35 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
     n = core().system().send_message(registration_.fd,
                                      message{std::span(&part, 1), const_cast<sockaddr*>(to), size});
   }
-  // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
-  const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
-  if (n == -EAGAIN || queue_is_full) {
-    exhausted[write_side] = true;
-    return -EAGAIN;
+  return status_of_send(*this, n);
+}
+
+ANYIO_NET_FN int datagram_resource::send_message(const message& m) {
+  if (exhausted[write_side]) return -EAGAIN;
+  core().count_work(m.size());
+  return status_of_send(*this, core().system().send_message(registration_.fd, m));
+}
+
+ANYIO_NET_COLD int datagram_resource::reconnect(const sockaddr* to, socklen_t size, const sockaddr* former,
+                                                socklen_t former_size) {
+  backend& system = core().system();
+  int status = system.connect(registration_.fd, to, size);
+  if (status == -EINVAL && family_ != AF_UNIX) {
+    // Linux keeps the local address that it chose for the former peer, which may have no way to this one.
+    sockaddr nowhere{};
+    nowhere.sa_family = AF_UNSPEC;
+    static_cast<void>(system.connect(registration_.fd, &nowhere, sizeof nowhere));
+    status = system.connect(registration_.fd, to, size);
   }
-  return n < 0 ? static_cast<int>(n) : 0;
+  if (status < 0) {  // some systems have disconnected the socket
+    static_cast<void>(system.connect(registration_.fd, former, former_size));
+    return status;
+  }
+  int stale = 0;  // an error that the former peer caused
+  static_cast<void>(read_option(system, registration_.fd, SOL_SOCKET, SO_ERROR, stale));
+  exhausted[write_side] = false;  // the full queue was the former peer's
+  wake(write_side);
+  return 0;
 }
 
 ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation) const noexcept {
@@ -18318,6 +18529,62 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
   }
   const detail::socket_address to(to_, resource_->family());
   return settle(resource_->send(bytes_.data(), to.get(), to.size), out);
+}
+
+}}  // namespace anyio
+
+// == datagram/fd_packet.ipp =======================================================================
+
+// Sending and receiving datagrams with descriptors.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN errc send_fd_packet_operation::check() const noexcept {
+  if (fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+  return unix_datagram_send::check();
+}
+
+ANYIO_NET_FN bool send_fd_packet_operation::transfer(result<void>& out) {
+  if (!resource_->connected() && !to_) return detail::complete(out, to_.error());
+  if (!may_send()) return false;
+  const const_buffer data = bytes_.data();
+  const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
+  detail::descriptor_control control;
+  detail::message m{std::span(&part, 1)};
+  m.control = control.bytes;
+  m.control_size = control.write(fds_);
+  if (!resource_->connected()) {
+    m.address = reinterpret_cast<sockaddr*>(&to_->storage);
+    m.address_size = to_->size;
+  }
+  const int status = resource_->send_message(m);
+  if (status == -EOPNOTSUPP) return detail::complete(out, error(errc::not_supported, EOPNOTSUPP, name));
+  return sent(status, out);
+}
+
+ANYIO_NET_FN bool receive_fd_packet_operation::attempt(result<unix_fd_packet>& out) {
+  if (resource_->exhausted[detail::read_side]) return false;
+  const mutable_buffer room = resource_->room_for(max_bytes_);
+  const std::size_t size = max_bytes_ < room.size() ? max_bytes_ : room.size();
+  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
+  const ::iovec part{room.data(), size};
+  detail::message m{std::span(&part, 1)};
+  m.control = control;
+  m.control_size = sizeof control;
+  std::vector<unique_fd> fds;
+  // Now, so that lack of memory loses none.
+  fds.reserve(max_fds_ < detail::max_fds_of_message ? max_fds_ : detail::max_fds_of_message);
+  detail::arrival one;
+  const int status = resource_->receive_message(m, one);
+  if (status == -EAGAIN) return false;
+  if (status < 0) return detail::complete(out, resource_->failure(status, name));
+  const bool all = detail::take_descriptors(resource_->core().system(), control, m.control_size, fds);
+  if (!all || fds.size() > max_fds_ || (m.flags & MSG_CTRUNC) != 0)
+    return detail::complete(out, error(errc::fds_truncated, 0, name));
+  if (one.truncated && max_bytes_ != 0) return detail::complete(out, error(errc::os_error, EMSGSIZE, name));
+  out = unix_fd_packet(std::string(reinterpret_cast<const char*>(room.data()), one.size), one.from.path(),
+                       std::move(fds));
+  return true;
 }
 
 }}  // namespace anyio
@@ -18495,7 +18762,10 @@ ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<cons
                                        arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return std::exchange(deferred_, 0);
-    if (!memory_) return socket.receive_from_kernel(into, out);
+    if (!memory_) {
+      message m{into};
+      return socket.receive_message(m, out);
+    }
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
     first_ = 0;
@@ -18751,6 +19021,24 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) 
       detail::adopt_udp(fd, true, "connected_udp_socket"));
 }
 
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect() { return reconnect(remote_endpoint()); }
+
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect(const ip_endpoint& remote) {
+  constexpr const char* operation = "reconnect";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  auto& own = static_cast<detail::udp_resource&>(*resource_);
+  const int family = own.family();
+  const detail::socket_address to(remote, family);
+  if (to.get()->sa_family != family) return error(errc::os_error, EAFNOSUPPORT, operation);
+  const detail::socket_address former(own.remote, family);
+  const int status = own.reconnect(to.get(), to.size, former.get(), former.size);
+  detail::socket_address local;
+  if (detail::read_address(own.core().system(), own.descriptor(), local) >= 0) own.local = local.endpoint();
+  if (status < 0) return error(errc::os_error, -status, operation);
+  own.remote = {detail::unmapped(remote.address), remote.port};
+  return {};
+}
+
 // --- multicast
 
 namespace detail {
@@ -18938,6 +19226,24 @@ ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_sock
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::from_fd(int fd) {
   return detail::datagram_access::wrap<connected_unix_datagram_socket>(
       detail::adopt_unix_datagram(fd, true, "connected_unix_datagram_socket"));
+}
+
+ANYIO_NET_COLD result<> connected_unix_datagram_socket::reconnect() { return reconnect(remote_path()); }
+
+ANYIO_NET_COLD result<> connected_unix_datagram_socket::reconnect(std::string_view path) {
+  constexpr const char* operation = "reconnect";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  auto& own = static_cast<detail::unix_datagram_resource&>(*resource_);
+  const result<detail::unix_address> to = detail::make_unix_address(path, operation);
+  if (!to) return to.error();
+  std::string remote(path);  // now, so that lack of memory changes nothing
+  const result<detail::unix_address> former = detail::make_unix_address(own.remote, operation);
+  if (!former) return former.error();
+  const int status = own.reconnect(reinterpret_cast<const sockaddr*>(&to->storage), to->size,
+                                   reinterpret_cast<const sockaddr*>(&former->storage), former->size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  own.remote = std::move(remote);
+  return {};
 }
 
 ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {
@@ -20193,7 +20499,7 @@ ANYIO_NET_FN void fault_injector::release_held(int fd) {
 }
 
 ANYIO_NET_FN int fault_injector::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)) {
+  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int) && kind_of(fd) == kind::stream) {
     if (const int failure = failure_of("connected", errors_of_connected); failure != 0) {
       break_here(fd);
       const int why = -failure;

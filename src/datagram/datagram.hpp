@@ -63,12 +63,22 @@ class datagram_resource : public resource {
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
   [[nodiscard]] int receive(std::span<const ::iovec> into, arrival& out);
-  [[nodiscard]] int receive_from_kernel(std::span<const ::iovec> into, arrival& out);
+  /// Receives a message from the kernel, and its sender; the message may have room for control data.
+  [[nodiscard]] int receive_message(message& m, arrival& out);
   /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
   /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
   /// Sends one datagram; a null `to` means the connected peer.
   [[nodiscard]] int send(const_buffer data, const sockaddr* to, socklen_t size);
+  /// Sends one datagram that has control data.
+  [[nodiscard]] int send_message(const message& m);
+  /// Room for one datagram of `size` bytes, or of any size: the loop's buffer, or for a UNIX socket a larger
+  /// one of its own.
+  [[nodiscard]] mutable_buffer room_for(std::size_t size);
+  /// Connects to a peer in place of the former one, which may be the same. Returns 0 or a negative errno;
+  /// then the socket stays connected to the former one, as far as the system allows.
+  [[nodiscard]] int reconnect(const sockaddr* to, socklen_t size, const sockaddr* former,
+                              socklen_t former_size);
   /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 

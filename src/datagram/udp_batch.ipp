@@ -180,7 +180,10 @@ ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<cons
                                        arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return std::exchange(deferred_, 0);
-    if (!memory_) return socket.receive_from_kernel(into, out);
+    if (!memory_) {
+      message m{into};
+      return socket.receive_message(m, out);
+    }
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
     first_ = 0;

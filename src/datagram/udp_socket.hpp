@@ -237,6 +237,14 @@ class connected_udp_socket : public ip_datagram_socket {
     return {resource_, detail::lent_bytes(std::move(data))};
   }
 
+  /// Connects to the peer again. UDP needs this only to drop an error that the peer caused and that was not
+  /// reported yet. Errors are `os_error`; the socket stays open.
+  result<> reconnect();
+  /// Connects to another peer in place of the former one; on failure the former one stays, as far as the
+  /// system allows. The local address may change if the system chose it. Datagrams that have arrived already
+  /// are still received, and pending operations go on.
+  result<> reconnect(const ip_endpoint& remote);
+
   /// Receives many datagrams from the peer in one operation, like `udp_socket::receive_batch`.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends a batch to the peer, like `udp_socket::send_batch`; the addresses in the batch are ignored.

@@ -90,6 +90,24 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) 
       detail::adopt_udp(fd, true, "connected_udp_socket"));
 }
 
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect() { return reconnect(remote_endpoint()); }
+
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect(const ip_endpoint& remote) {
+  constexpr const char* operation = "reconnect";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  auto& own = static_cast<detail::udp_resource&>(*resource_);
+  const int family = own.family();
+  const detail::socket_address to(remote, family);
+  if (to.get()->sa_family != family) return error(errc::os_error, EAFNOSUPPORT, operation);
+  const detail::socket_address former(own.remote, family);
+  const int status = own.reconnect(to.get(), to.size, former.get(), former.size);
+  detail::socket_address local;
+  if (detail::read_address(own.core().system(), own.descriptor(), local) >= 0) own.local = local.endpoint();
+  if (status < 0) return error(errc::os_error, -status, operation);
+  own.remote = {detail::unmapped(remote.address), remote.port};
+  return {};
+}
+
 // --- multicast
 
 namespace detail {

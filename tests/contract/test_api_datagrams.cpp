@@ -41,6 +41,7 @@ constexpr bool closed_at_first =
 static_assert(closed_at_first<udp_socket> && closed_at_first<connected_udp_socket>);
 static_assert(closed_at_first<unix_datagram_socket> && closed_at_first<connected_unix_datagram_socket>);
 static_assert(!std::is_aggregate_v<udp_packet> && !std::is_aggregate_v<unix_packet>);
+static_assert(!std::is_aggregate_v<unix_received> && !std::is_aggregate_v<unix_fd_packet>);
 
 std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -292,6 +293,69 @@ task<> unix_datagrams(std::string folder) {
   CHECK(nobody.error() == std::errc::no_such_file_or_directory);
 }
 
+task<> descriptors_in_datagrams(std::string folder) {
+  const std::string path = folder + "/server";
+  auto server = co_await create_unix_datagram_socket({.local_path = path});
+  auto client = co_await create_connected_unix_datagram_socket(path, {.local_path = folder + "/client"});
+  const std::array<int, 2> fds{0, 1};
+  co_await client.send_fds("with two", fds);
+  unix_fd_packet packet = co_await server.receive_fds(100, 2);
+  CHECK(packet.data == "with two");
+  CHECK(packet.sender == client.local_path());
+  CHECK(packet.fds.size() == 2);
+  CHECK((::fcntl(packet.fds[0].get(), F_GETFD) & FD_CLOEXEC) != 0);
+  co_await server.send_fds("back", std::span<const int>(fds).first(1), packet.sender);
+  auto [data, sender, received_fds] = co_await client.receive_fds(100, 1);
+  CHECK(data == "back");
+  CHECK(sender == path);
+  CHECK(received_fds.size() == 1);
+  co_await client.send_fds("too many", fds);
+  auto truncated = co_await as_result(server.receive_fds(100, 1));
+  CHECK(truncated.error() == errc::fds_truncated);
+  auto none = co_await as_result(client.send_fds("x", {}));
+  CHECK(none.error() == errc::invalid_argument);
+
+  std::array<char, 4> buf{};
+  co_await client.send("hello");
+  auto [size, from, cut] = co_await server.receive(buf);
+  CHECK(size == 4);
+  CHECK(from == client.local_path());
+  CHECK(cut);
+  co_await server.send_to("no", from);
+  const received answer = co_await client.receive(buf);
+  CHECK(answer.size == 2);
+  CHECK_FALSE(answer.truncated);
+}
+
+task<> reconnecting(std::string folder) {
+  const std::string path = folder + "/log";
+  auto daemon = co_await create_unix_datagram_socket({.local_path = path});
+  auto client = co_await create_connected_unix_datagram_socket(path);
+  daemon.close();
+  auto lost = co_await as_result(client.send("lost"));
+  CHECK(lost.error() == errc::broken_resource);
+  daemon = co_await create_unix_datagram_socket({.local_path = path});
+  const result<> again = client.reconnect();
+  CHECK(again.has_value());
+  co_await client.send("kept");
+  unix_packet packet = co_await daemon.receive();
+  CHECK(packet.data == "kept");
+  auto other = co_await create_unix_datagram_socket({.local_path = folder + "/other"});
+  CHECK(client.reconnect(other.local_path()).has_value());
+  CHECK(client.remote_path() == other.local_path());
+  CHECK(client.reconnect(folder + "/missing").error() == std::errc::no_such_file_or_directory);
+
+  auto a = co_await create_udp_socket({.local_host = "127.0.0.1"});
+  auto b = co_await create_udp_socket({.local_host = "127.0.0.1"});
+  auto c = co_await create_connected_udp_socket(a.local_endpoint());
+  CHECK(c.reconnect().has_value());
+  CHECK(c.reconnect(b.local_endpoint()).has_value());
+  CHECK(c.remote_endpoint() == b.local_endpoint());
+  co_await c.send("to b");
+  const udp_packet heard = co_await b.receive();
+  CHECK(heard.data == "to b");
+}
+
 }  // namespace
 
 TEST_CASE("UDP sockets have the documented members, in all forms of use") { run(udp_in_all_faces); }
@@ -301,6 +365,15 @@ TEST_CASE("batches are filled, sent, received, iterated and sent back") { run(ba
 TEST_CASE("UNIX datagram sockets have the documented members") {
   const support::temp_dir dir;
   run(unix_datagrams(dir.path()));
+}
+
+TEST_CASE("descriptors travel in UNIX datagrams, which are also received into buffers") {
+  const support::temp_dir dir;
+  run(descriptors_in_datagrams(dir.path()));
+}
+TEST_CASE("connected datagram sockets connect again") {
+  const support::temp_dir dir;
+  run(reconnecting(dir.path()));
 }
 
 TEST_CASE("a UDP socket is opened immediately, and made from a descriptor") {

@@ -531,4 +531,68 @@ TEST_CASE("whatever fails: UNIX datagrams that replace a stale file, and a full 
   sweep_all(exchanges_unix_datagrams, 300);
 }
 
+task<> passes_descriptors_in_datagrams() {
+  const std::string path = "/run/descriptors";
+  auto a = co_await anyio::create_unix_datagram_socket({.local_path = path});
+  auto b = co_await anyio::create_connected_unix_datagram_socket(path, {.local_path = "/run/sender"});
+  auto other = co_await anyio::create_unix_datagram_socket();
+  const int two[] = {other.native_handle(), a.native_handle()};
+  co_await b.send_fds("two", two);
+  anyio::unix_fd_packet packet = co_await a.receive_fds(10, 2);
+  CHECK(packet.data == "two");
+  CHECK(packet.sender == "/run/sender");
+  CHECK(packet.fds.size() == 2);
+  co_await other.send_fds("", two, path);
+  packet = co_await a.receive_fds(0, 2);
+  CHECK(packet.data.empty());
+  CHECK(packet.sender.empty());
+  CHECK(packet.fds.size() == 2);
+  co_await b.send_fds("many", two);
+  auto many = co_await as_result(a.receive_fds(10, 1));
+  CHECK(!many);
+  if (many.error() != errc::fds_truncated) co_await anyio::raise(many.error());
+  co_await b.send_fds("long", two);
+  auto long_one = co_await as_result(a.receive_fds(2, 2));
+  CHECK(!long_one);
+  if (long_one.error() != std::errc::message_size) co_await anyio::raise(long_one.error());
+  co_await a.send_fds("back", two, "/run/sender");
+  std::array<char, 10> room{};
+  const anyio::received plain = co_await b.receive(room);
+  CHECK(plain.size == 4);
+  co_await b.send_fds("to a buffer", two);
+  const anyio::unix_received cut = co_await a.receive(room);
+  CHECK(cut.truncated);
+  co_await b.send_fds("never received", two);
+}
+
+TEST_CASE("whatever fails: descriptors in UNIX datagrams") { sweep_all(passes_descriptors_in_datagrams, 60); }
+
+task<> connects_again() {
+  const std::string path = "/run/restarted";
+  auto a = co_await anyio::create_unix_datagram_socket({.local_path = path});
+  auto b = co_await anyio::create_connected_unix_datagram_socket(path);
+  a.close();
+  auto sent = co_await as_result(b.send("to nobody"));
+  CHECK(!sent);
+  a = co_await anyio::create_unix_datagram_socket({.local_path = path});
+  co_await b.reconnect();
+  co_await b.send("again");
+  const anyio::unix_packet packet = co_await a.receive();
+  CHECK(packet.data == "again");
+
+  anyio::udp_socket first = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
+  anyio::udp_socket second = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
+  anyio::connected_udp_socket c = co_await anyio::create_connected_udp_socket(first.local_endpoint());
+  auto changed = c.reconnect(second.local_endpoint());
+  if (!changed) {  // still connected to the first one
+    CHECK(c.remote_endpoint() == first.local_endpoint());
+    co_await anyio::raise(changed.error());
+  }
+  co_await c.send("second");
+  const anyio::udp_packet heard = co_await second.receive();
+  CHECK(heard.data == "second");
+}
+
+TEST_CASE("whatever fails: connecting a datagram socket again") { sweep_all(connects_again, 60); }
+
 }  // namespace

@@ -486,7 +486,7 @@ class [[nodiscard]] result {
 
   /// Whether a result is copied as plain bytes, with a value or an error. Nearly all results are.
   static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
-                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
+                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 96;
 
   template <class Other>
   [[gnu::always_inline]] void take(Other&& other) {
@@ -583,6 +583,18 @@ template <auto Done = true, class T, class Value>
 
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
+  /// Sets an outcome that `make` returns, in place where that is safe. Returns true.
+  template <class T, class Make>
+  [[gnu::always_inline]] static bool complete_by(result<T>& out, Make make) {
+    if constexpr (result<T>::is_plain) {
+      out.destroy();
+      ::new (static_cast<void*>(&out.value_)) T(make());
+      out.state_ = result<T>::state::value;
+    } else {
+      out = make();
+    }
+    return true;
+  }
   /// Makes a result without content; it must be assigned to before any other use.
   template <class T>
   static result<T> room() noexcept {
@@ -1738,6 +1750,68 @@ struct adopted_socket {
 [[nodiscard]] result<int> type_of_socket(backend& system, int fd, const char* what);
 
 }}}  // namespace anyio::detail
+
+// == system/packet_info.hpp =======================================================================
+
+// Packet information: what the headers of an IP datagram say besides addresses and ports, and how it travels
+// as control data of messages (RFC 3542, RFC 3168).
+//
+// The names and forms of the control messages differ between systems, and are known only here. Programs reach
+// the conversions through a table of functions, so that programs without packet information do not link them.
+// This part must not know sockets of the library.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// What the headers of a datagram say, received or to be sent. To be sent: a member that keeps its initial
+/// value is the system's choice, and so is one that the system cannot set for a single datagram (on macOS and
+/// the BSDs the hop limit of IPv4, on the BSDs also its interface).
+struct packet_info {
+  /// Received: the address to which the datagram was sent; to a broadcast address, an own address where the
+  /// system tells it. To send: the address from which it goes; a multicast group counts as none.
+  ip_address local{};
+  unsigned interface_index = 0;  ///< the number of the interface by which it came, or goes
+  int ecn = 0;                   ///< the ECN bits, 0 to 3 (RFC 3168): 1 is ECT(1), 2 is ECT(0), 3 is CE
+  int hop_limit = -1;            ///< the remaining hops (TTL of IPv4), or those to go; -1: not known
+
+  friend bool operator==(const packet_info&, const packet_info&) = default;
+};
+
+namespace detail {
+
+/// The traffic classes of a socket, for IPv4 and IPv6, as far as they were asked for; -1: not asked for.
+struct traffic_classes {
+  int v4 = -1;
+  int v6 = -1;
+};
+
+/// Converts packet information from and to control data.
+struct packet_info_format {
+  /// Takes the information out of a received message; what is not there keeps its initial value.
+  void (*read)(const message& m, packet_info& out) noexcept;
+  /// Appends the information to the control data of a message to `to`; there must be `packet_info_room` bytes
+  /// behind it. ECN bits are set in the socket's traffic class, which the system is asked for once.
+  void (*write)(backend& system, int fd, const packet_info& info, const ip_address& to,
+                traffic_classes& classes, message& m);
+};
+
+/// The largest control data that `write` appends: three messages, of 20 bytes at most.
+inline constexpr std::size_t packet_info_room = CMSG_SPACE(20) + 2 * CMSG_SPACE(sizeof(int));
+
+void read_packet_info(const message& m, packet_info& out) noexcept;
+void write_packet_info(backend& system, int fd, const packet_info& info, const ip_address& to,
+                       traffic_classes& classes, message& m);
+inline constexpr packet_info_format packet_info_in_control{read_packet_info, write_packet_info};
+
+/// Turns the reception of packet information on or off, for a UDP socket of this family. 0 or a negative
+/// errno; then nothing has changed.
+[[nodiscard]] int receive_packet_info(backend& system, int fd, int family, bool on);
+
+/// Whether the members have values that can be sent, and the address fits to the receiver's.
+[[nodiscard]] bool is_sendable(const packet_info& info, const ip_address& to) noexcept;
+
+}  // namespace detail
+
+}}  // namespace anyio
 
 // == system/posix_backend.hpp =====================================================================
 
@@ -8321,12 +8395,15 @@ class bound_file {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
+struct packet_info;
+
 namespace detail {
 
 /// The size and the sender of a received datagram.
 struct arrival {
-  std::size_t size = 0;    // number of bytes received
-  bool truncated = false;  // the datagram was longer
+  std::size_t size = 0;               // number of bytes received
+  bool truncated = false;             // the datagram was longer
+  const packet_info* info = nullptr;  // null: none was received; valid until the next call
   socket_address from;
 };
 
@@ -8435,7 +8512,7 @@ class [[nodiscard]] datagram_receive_into
     const int status = this->resource_->receive(std::span(&part, 1), one);
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, name));
-    return complete(out, make(one));
+    return result_access::complete_by(out, [&one] { return make(one); });
   }
 
   mutable_buffer into_;
@@ -8560,6 +8637,7 @@ class udp_batch;
 class receive_batch_operation;
 class send_batch_operation;
 class send_to_host_operation;
+class send_packet_operation;
 
 /// How to open a UDP socket. Without `local_host` it is bound to every address of `family`. "::", or AF_INET6
 /// without a host, means IPv6 only.
@@ -8579,10 +8657,12 @@ class udp_packet {
  public:
   std::string data;    ///< all of its bytes
   ip_endpoint sender;  ///< the address for an answer
+  packet_info info;    ///< initial values unless `set_packet_info` is on; no part of structured bindings
 
   udp_packet() = default;
-  /// Constructs from both parts.
-  udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
+  /// Constructs from its parts.
+  udp_packet(std::string bytes, const ip_endpoint& from, const packet_info& about = {})
+      : data(std::move(bytes)), sender(from), info(about) {}
 };
 
 /// A datagram that was received into a buffer.
@@ -8590,6 +8670,7 @@ struct udp_received {
   std::size_t size = 0;    ///< number of bytes in the buffer
   ip_endpoint sender{};    ///< the address for an answer
   bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
+  packet_info info{};      ///< initial values unless `set_packet_info` is on; no part of structured bindings
 };
 
 /// A datagram that was received into a buffer from a connected peer.
@@ -8608,9 +8689,15 @@ class udp_resource final : public datagram_resource {
 };
 
 inline udp_packet packet_of(std::string&& data, const arrival& a) {
-  return udp_packet(std::move(data), a.from.endpoint());
+  udp_packet packet(std::move(data), a.from.endpoint());
+  if (a.info != nullptr) packet.info = *a.info;
+  return packet;
 }
-inline udp_received received_from(const arrival& a) { return {a.size, a.from.endpoint(), a.truncated}; }
+inline udp_received received_from(const arrival& a) {
+  udp_received r{a.size, a.from.endpoint(), a.truncated};
+  if (a.info != nullptr) r.info = *a.info;
+  return r;
+}
 inline std::string bytes_of(std::string&& data, const arrival&) { return std::move(data); }
 inline received received_of(const arrival& a) { return {a.size, a.truncated}; }
 
@@ -8666,6 +8753,16 @@ class ip_datagram_socket : public datagram_socket {
   result<> join_group(const ip_address& group, const ip_address& interface = {});
   /// Leaves a multicast group; `interface` is as for `join_group`.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
+  /// Receives datagrams that are sent to a multicast group and come by the named interface ("eth0"); an empty
+  /// name is the system's choice. With a `source`, only those that this address sends (source-specific
+  /// multicast, RFC 3678); several sources are joined one by one. Errors are `os_error`, with ENODEV for an
+  /// unknown interface, and `invalid_argument` if `group` is not a multicast address, or `source` or the
+  /// socket is of the other family; `not_supported` where the system cannot do it.
+  result<> join_group(const ip_address& group, std::string_view interface_name,
+                      const ip_address& source = {});
+  /// Leaves a group that was joined with the same arguments.
+  result<> leave_group(const ip_address& group, std::string_view interface_name,
+                       const ip_address& source = {});
   /// Sets the interface through which multicast datagrams are sent; `interface` is as for `join_group`. A
   /// socket of both families has one setting for each.
   result<> set_multicast_interface(const ip_address& interface);
@@ -8675,6 +8772,10 @@ class ip_datagram_socket : public datagram_socket {
   result<> set_multicast_hops(int hops);
   /// Sets whether the socket may send to broadcast addresses.
   result<> set_broadcast(bool on);
+  /// Sets whether packets, `udp_received` and the entries of received batches have packet information. It
+  /// costs a little for every datagram, and needs some KiB of memory. Errors are `os_error` and
+  /// `closed_resource`; then nothing has changed.
+  result<> set_packet_info(bool on);
 
  protected:
   ip_datagram_socket() = default;
@@ -8691,6 +8792,8 @@ class ip_datagram_socket : public datagram_socket {
   template <class T>
   result<> set_value(int level, int name, const T& value, const char* operation);
   result<> change_group(const ip_address& group, const ip_address& interface, bool join);
+  result<> change_group(const ip_address& group, std::string_view interface_name, const ip_address& source,
+                        bool join);
 };
 
 /// A UDP socket that receives from any address and sends to any address. It is always bound.
@@ -8721,6 +8824,13 @@ class udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_to_operation send_to(S&& data, const ip_endpoint& to) {
     return {resource_, detail::lent_bytes(std::move(data)), to};
   }
+  /// Sends one datagram from a local address, by an interface and with marks of its own; the socket needs
+  /// `set_packet_info` only to receive. An `info` with numbers out of range, or with an address of the other
+  /// family, is `invalid_argument`; an address or interface that this machine lacks is `os_error`.
+  [[nodiscard]] send_packet_operation send_to(const_buffer data, const ip_endpoint& to,
+                                              const packet_info& info);
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_packet_operation send_to(S&& data, const ip_endpoint& to, const packet_info& info);
   /// Sends one datagram to a host by name, which is looked up each time; an address in text needs no look-up.
   /// The bytes stay the caller's, and must stay valid until completion; the operation keeps a string passed
   /// as an rvalue.
@@ -8731,7 +8841,8 @@ class udp_socket : public ip_datagram_socket {
   /// Receives many datagrams in one operation, in place of the batch's contents: at least one, and as many as
   /// are available and fit, up to about 256. The batch must stay valid until completion.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
-  /// Sends a batch in order, each datagram to its own address. Returns how many were sent: fewer than all if
+  /// Sends a batch in order, each datagram to its own address; a datagram that was received with packet
+  /// information goes back from the address to which it came. Returns how many were sent: fewer than all if
   /// one failed; if the first one failed, it raises the error. The batch does not change, and must stay valid
   /// until completion. If the operation is cancelled, times out or finds the socket closed, `sent()` returns
   /// how many were sent.
@@ -8797,7 +8908,48 @@ class connected_udp_socket : public ip_datagram_socket {
       : ip_datagram_socket(std::move(r)) {}
 };
 
+namespace detail {
+template <class T>
+inline constexpr std::size_t bound_members = 0;  // how many members structured bindings name
+template <>
+inline constexpr std::size_t bound_members<udp_packet> = 2;
+template <>
+inline constexpr std::size_t bound_members<udp_received> = 3;
+}  // namespace detail
+
+/// For structured bindings: the data or size, the sender, and whether it is truncated. `info` came later, and
+/// is not among them.
+template <std::size_t I, class T>
+  requires(I < detail::bound_members<std::remove_cvref_t<T>>)
+[[nodiscard]] constexpr auto&& get(T&& from) noexcept {
+  if constexpr (I == 1) {
+    return std::forward<T>(from).sender;
+  } else if constexpr (I == 2) {
+    return std::forward<T>(from).truncated;
+  } else if constexpr (requires { from.size; }) {
+    return std::forward<T>(from).size;
+  } else {
+    return std::forward<T>(from).data;
+  }
+}
+
+namespace detail {
+template <std::size_t I, class T>
+struct bound_member {
+  using type = std::remove_cvref_t<decltype(anyio::get<I>(std::declval<T&>()))>;
+};
+}  // namespace detail
+
 }}  // namespace anyio
+
+template <>
+struct std::tuple_size<anyio::udp_packet> : std::integral_constant<std::size_t, 2> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_packet> : anyio::detail::bound_member<I, anyio::udp_packet> {};
+template <>
+struct std::tuple_size<anyio::udp_received> : std::integral_constant<std::size_t, 3> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_received> : anyio::detail::bound_member<I, anyio::udp_received> {};
 
 // == datagram/datagram_connect.hpp ================================================================
 
@@ -9348,6 +9500,7 @@ class udp_batch {
     std::span<const std::byte> data{};  ///< lies in the batch
     ip_endpoint sender{};               ///< or the receiver, of a datagram to send
     bool truncated = false;             ///< the datagram was longer than `max_size`; the rest of it is lost
+    packet_info info{};                 ///< see `set_packet_info`; no part of structured bindings
   };
   using value_type = entry;             ///< for ranges
   using const_iterator = const entry*;  ///< random access
@@ -9359,20 +9512,31 @@ class udp_batch {
       : block_(std::move(other.block_)),
         capacity_(std::exchange(other.capacity_, 0)),
         max_size_(other.max_size_),
-        size_(std::exchange(other.size_, 0)) {}
+        size_(std::exchange(other.size_, 0)),
+        format_(other.format_),
+        received_(other.received_) {}
   udp_batch& operator=(udp_batch&& other) noexcept {
     block_ = std::move(other.block_);
     capacity_ = std::exchange(other.capacity_, 0);
     max_size_ = other.max_size_;
     size_ = std::exchange(other.size_, 0);
+    format_ = other.format_;
+    received_ = other.received_;
     return *this;
   }
 
   /// Appends a copy of a datagram. Returns false, and changes nothing, if the batch is full or the datagram
   /// is longer than `max_size`. A connected socket needs no address.
   bool push(const_buffer data, const ip_endpoint& to = {});
+  /// Appends a copy of a datagram that goes from an address, by an interface and with marks of its own.
+  /// Returns false also if the information cannot be sent: a number is out of range, or the address is of the
+  /// other family.
+  bool push(const_buffer data, const ip_endpoint& to, const packet_info& info);
   /// Removes all datagrams; the memory stays.
-  void clear() noexcept { size_ = 0; }
+  void clear() noexcept {
+    if (format_ != nullptr) forget_infos();
+    size_ = 0;
+  }
 
   /// The number of datagrams in the batch.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -9403,14 +9567,29 @@ class udp_batch {
     return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
   }
   void append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept;
+  void forget_infos() noexcept;
+  /// The information with which the i-th datagram is sent. Of a received one only the address goes back: its
+  /// marks were the sender's, and its hops are partly used up.
+  [[nodiscard]] packet_info info_to_send(std::size_t i) const noexcept {
+    packet_info info;
+    if (i >= received_) return entries()[i].info;
+    info.local = entries()[i].info.local;
+    return info;
+  }
 
   std::unique_ptr<std::byte[]> block_;  // entries, then their bytes
   std::size_t capacity_ = 0;
   std::size_t max_size_ = 0;
   std::size_t size_ = 0;
+  // Null: no entry in the block has packet information, so that nothing must be done about it.
+  const detail::packet_info_format* format_ = nullptr;
+  std::size_t received_ = 0;  // with packet information: how many were received; they are the first ones
 };
 
 namespace detail {
+
+template <>
+inline constexpr std::size_t bound_members<udp_batch::entry> = 3;
 
 /// The state that a socket needs for batches, created when the first batch is used.
 class batch_source final : public datagram_source {
@@ -9423,6 +9602,14 @@ class batch_source final : public datagram_source {
   int receive_batch(datagram_resource& socket, udp_batch& batch);
   /// Sends from the `sent`-th datagram on. Returns 0 when all are sent, 1 when other tasks get a turn.
   int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
+
+  // --- packet information
+  /// Makes room for it.
+  void prepare_infos() {
+    if (!infos_) infos_.reset(new packet_info[per_call]);
+  }
+  /// Sets how received messages hold it; null: they do not.
+  void set_format(const packet_info_format* format) noexcept { format_ = format; }
 
  private:
   static constexpr std::size_t per_call = 32;
@@ -9444,6 +9631,8 @@ class batch_source final : public datagram_source {
   void ask_for_pieces(datagram_resource& socket);
   void ask_for_segments(datagram_resource& socket);
   int fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots, std::size_t stride);
+  void read_infos(std::span<const message> messages) noexcept;
+  void hand_over_infos(udp_batch& batch, std::size_t count) const noexcept;
   [[nodiscard]] bool has_left_over() const noexcept { return first_ < count_; }
   /// Takes the next datagram of the pieces that are left over.
   std::span<const std::byte> next(arrival& out);
@@ -9453,8 +9642,10 @@ class batch_source final : public datagram_source {
   /// How many datagrams from the i-th on can be sent as one piece.
   [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
 
-  std::unique_ptr<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
-  std::size_t first_ = 0;                // of the pieces that are left over
+  std::unique_ptr<std::byte[]> memory_;   // `per_call` pieces, if the kernel can pass them
+  std::unique_ptr<packet_info[]> infos_;  // of the pieces, once packet information was on
+  const packet_info_format* format_ = nullptr;
+  std::size_t first_ = 0;  // of the pieces that are left over
   std::size_t count_ = 0;
   std::size_t expected_ = per_call;  // how many messages to prepare for: unused ones also cost time
   std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
@@ -9514,6 +9705,64 @@ inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& ba
   return {resource_, batch};
 }
 inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
+
+}}  // namespace anyio
+
+template <>
+struct std::tuple_size<anyio::udp_batch::entry> : std::integral_constant<std::size_t, 3> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_batch::entry>
+    : anyio::detail::bound_member<I, anyio::udp_batch::entry> {};
+
+// == datagram/udp_packet_info.hpp =================================================================
+
+// UDP with packet information: from which address, by which interface and with which marks a datagram goes,
+// and came.
+//
+// Receiving it is a mode of the socket, in which every datagram is received through the socket's batch
+// source. Sending it needs no mode. This part must not know how the system passes it.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// The operation that `udp_socket::send_to(data, endpoint, info)` returns.
+class [[nodiscard]] send_packet_operation : public detail::datagram_send<send_packet_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_packet_operation() = default;
+  send_packet_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                        const ip_endpoint& to, const packet_info& info)
+      : datagram_send(std::move(r), std::move(bytes)), to_(to), info_(info) {}
+
+ private:
+  friend class detail::operation<send_packet_operation, void>;
+  friend detail::datagram_send<send_packet_operation>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return this->made && !detail::is_sendable(info_, to_.address) ? errc::invalid_argument
+                                                                  : datagram_send::check();
+  }
+  bool transfer(result<void>& out);
+
+  ip_endpoint to_;
+  packet_info info_;
+};
+
+inline send_packet_operation udp_socket::send_to(const_buffer data, const ip_endpoint& to,
+                                                 const packet_info& info) {
+  return {resource_, detail::lent_bytes(data), to, info};
+}
+template <detail::string_rvalue S>
+send_packet_operation udp_socket::send_to(S&& data, const ip_endpoint& to, const packet_info& info) {
+  return {resource_, detail::lent_bytes(std::move(data)), to, info};
+}
+
+inline bool udp_batch::push(const_buffer data, const ip_endpoint& to, const packet_info& info) {
+  if (!detail::is_sendable(info, to == ip_endpoint() ? info.local : to.address) || !push(data, to))
+    return false;
+  entries()[size_ - 1].info = info;
+  format_ = &detail::packet_info_in_control;
+  return true;
+}
 
 }}  // namespace anyio
 
@@ -10208,6 +10457,7 @@ struct sim_chunk {
   std::vector<sim_handle> passed;
   ip_endpoint from;       // of an IP datagram
   std::string from_path;  // of a UNIX datagram
+  packet_info info;       // of an IP datagram
 };
 
 /// An event that will happen at some time at its destination.
@@ -10248,7 +10498,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
   ip_endpoint local, remote;
   std::string local_path, remote_path;
   std::map<std::pair<int, int>, int> options;
-  std::set<ip_address> groups;
+  std::map<ip_address, std::set<ip_address>> groups;  // with the sources that are heard; none: all are
 
   // --- received and expected data
   std::deque<sim_chunk> inbox;
@@ -12090,6 +12340,250 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   if (status < 0) return error(errc::os_error, -status, wanted.what);
   adopted.was_blocking = status > 0;
   return adopted;
+}
+
+}}}  // namespace anyio::detail
+
+// == system/packet_info.ipp =======================================================================
+
+// The control messages of packet information, on Linux, macOS and the BSDs.
+
+#if !defined(__linux__) && !defined(__APPLE__)
+#include <net/if_dl.h>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Socket options, and the types of the control messages that they cause.
+namespace packet_option {
+
+#if defined(__APPLE__)
+// <netinet6/in6.h> has them only if a macro was defined before its first inclusion.
+inline constexpr int receive_info_v6 = 61;
+inline constexpr int info_v6 = 46;
+inline constexpr int receive_hops_v6 = 37;
+inline constexpr int hops_v6 = 47;
+inline constexpr int receive_class_v6 = 35;
+inline constexpr int class_v6 = 36;
+#else
+inline constexpr int receive_info_v6 = IPV6_RECVPKTINFO;
+inline constexpr int info_v6 = IPV6_PKTINFO;
+inline constexpr int receive_hops_v6 = IPV6_RECVHOPLIMIT;
+inline constexpr int hops_v6 = IPV6_HOPLIMIT;
+inline constexpr int receive_class_v6 = IPV6_RECVTCLASS;
+inline constexpr int class_v6 = IPV6_TCLASS;
+#endif
+
+#if defined(__linux__) || defined(__APPLE__)
+inline constexpr int receive_info_v4 = IP_PKTINFO;
+inline constexpr int info_v4 = IP_PKTINFO;
+#else
+inline constexpr int receive_info_v4 = IP_RECVDSTADDR;
+inline constexpr int info_v4 = IP_RECVDSTADDR;
+#endif
+inline constexpr int receive_hops_v4 = IP_RECVTTL;
+#if defined(__linux__)
+inline constexpr int hops_v4 = IP_TTL;
+inline constexpr int class_v4 = IP_TOS;
+#else  // the type of the message is the option
+inline constexpr int hops_v4 = IP_RECVTTL;
+#if defined(IP_RECVTOS)
+inline constexpr int class_v4 = IP_RECVTOS;
+#else
+inline constexpr int class_v4 = -1;
+#endif
+#endif
+
+inline constexpr int of_v4[] = {
+    receive_info_v4,
+    receive_hops_v4,
+#if defined(IP_RECVTOS)
+    IP_RECVTOS,
+#endif
+#if !defined(__linux__) && !defined(__APPLE__)
+    IP_RECVIF,
+#endif
+};
+inline constexpr int of_v6[] = {receive_info_v6, receive_hops_v6, receive_class_v6};
+
+}  // namespace packet_option
+
+/// The content of an IPV6_PKTINFO message; `in6_pktinfo` is not visible everywhere.
+struct packet_info_v6 {
+  in6_addr address;
+  unsigned index;
+};
+
+inline ip_address address_of(const in_addr& raw) noexcept { return ip_address::v4(ntohl(raw.s_addr)); }
+
+/// An address to or from which a datagram goes. Those that are valid only on a link have the interface as
+/// their scope.
+inline ip_address address_of(const packet_info_v6& raw) noexcept {
+  std::byte bytes[16];
+  std::memcpy(bytes, &raw.address, sizeof bytes);
+  const auto second = std::to_integer<unsigned>(bytes[1]);
+  const bool on_link = bytes[0] == std::byte{0xfe} && (second & 0xc0U) == 0x80;
+  const bool group_on_link = bytes[0] == std::byte{0xff} && ((second & 15U) == 1 || (second & 15U) == 2);
+  return unmapped(ip_address::v6(bytes, on_link || group_on_link ? raw.index : 0));
+}
+
+/// A number that the system passes as one byte or as an int.
+inline int number_in(const unsigned char* data, std::size_t size) noexcept {
+  int number = 0;
+  if (size < sizeof number) return size != 0 ? data[0] : 0;
+  std::memcpy(&number, data, sizeof number);
+  return number;
+}
+
+inline void read_info_v4(int type, const unsigned char* data, std::size_t size, packet_info& out) noexcept {
+  if (type == packet_option::hops_v4 || type == IP_TTL) {
+    out.hop_limit = number_in(data, size);
+  } else if (type == packet_option::class_v4 || type == IP_TOS) {
+    out.ecn = number_in(data, size) & 3;
+#if defined(__linux__) || defined(__APPLE__)
+  } else if (type == packet_option::info_v4 && size >= sizeof(in_pktinfo)) {
+    in_pktinfo raw;
+    std::memcpy(&raw, data, sizeof raw);
+    out.interface_index = static_cast<unsigned>(raw.ipi_ifindex);
+    out.local = address_of(raw.ipi_addr);
+    // An answer cannot come from a broadcast address.
+    if (!out.local.is_multicast() && raw.ipi_spec_dst.s_addr != 0) out.local = address_of(raw.ipi_spec_dst);
+#else
+  } else if (type == packet_option::info_v4 && size >= sizeof(in_addr)) {
+    in_addr raw;
+    std::memcpy(&raw, data, sizeof raw);
+    out.local = address_of(raw);
+  } else if (type == IP_RECVIF && size >= offsetof(sockaddr_dl, sdl_index) + sizeof(sockaddr_dl::sdl_index)) {
+    decltype(sockaddr_dl::sdl_index) index;
+    std::memcpy(&index, data + offsetof(sockaddr_dl, sdl_index), sizeof index);
+    out.interface_index = index;
+#endif
+  }
+}
+
+inline void read_info_v6(int type, const unsigned char* data, std::size_t size, packet_info& out) noexcept {
+  if (type == packet_option::hops_v6) {
+    out.hop_limit = number_in(data, size);
+  } else if (type == packet_option::class_v6) {
+    out.ecn = number_in(data, size) & 3;
+  } else if (type == packet_option::info_v6 && size >= sizeof(packet_info_v6)) {
+    packet_info_v6 raw;
+    std::memcpy(&raw, data, sizeof raw);
+    out.interface_index = raw.index;
+    out.local = address_of(raw);
+  }
+}
+
+ANYIO_NET_FN void read_packet_info(const message& m, packet_info& out) noexcept {
+  msghdr header{};
+  header.msg_control = m.control;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  const auto* const end = static_cast<const unsigned char*>(m.control) + m.control_size;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
+    const auto left = static_cast<std::size_t>(end - reinterpret_cast<const unsigned char*>(c));
+    if (c->cmsg_len < CMSG_LEN(0) || c->cmsg_len > left) break;  // malformed
+    const std::size_t size = static_cast<std::size_t>(c->cmsg_len) - CMSG_LEN(0);
+    if (c->cmsg_level == IPPROTO_IP) read_info_v4(c->cmsg_type, CMSG_DATA(c), size, out);
+    if (c->cmsg_level == IPPROTO_IPV6) read_info_v6(c->cmsg_type, CMSG_DATA(c), size, out);
+  }
+}
+
+/// Appends a message to control data, behind which there must be room.
+template <class T>
+void append_control(message& m, int level, int type, const T& value) noexcept {
+  auto* const place = static_cast<unsigned char*>(m.control) + m.control_size;
+  cmsghdr header{};
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(sizeof value));
+  header.cmsg_level = level;
+  header.cmsg_type = type;
+  std::memset(place, 0, CMSG_SPACE(sizeof value));
+  std::memcpy(place, &header, sizeof header);
+  std::memcpy(place + CMSG_LEN(0), &value, sizeof value);
+  m.control_size += CMSG_SPACE(sizeof value);
+}
+
+/// The traffic class with these ECN bits; the others are those of the socket.
+inline int class_with(backend& system, int fd, int level, int name, int ecn, int& known) {
+  if (known < 0) {
+    known = 0;
+    static_cast<void>(read_option(system, fd, level, name, known));
+  }
+  return (known & 0xfc) | ecn;
+}
+
+inline bool is_given_local(const ip_address& a) noexcept {
+  return a != ip_address::any_v4() && a != ip_address::any_v6() && !a.is_multicast();
+}
+
+ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& info, const ip_address& to,
+                                    traffic_classes& classes, message& m) {
+  const ip_address local = unmapped(info.local);
+  const bool from_local = is_given_local(local);
+  if (unmapped(to).is_v4()) {
+#if defined(__linux__) || defined(__APPLE__)
+    if (from_local || info.interface_index != 0) {
+      in_pktinfo raw{};
+      raw.ipi_ifindex = static_cast<decltype(raw.ipi_ifindex)>(info.interface_index);
+      if (from_local) std::memcpy(&raw.ipi_spec_dst, local.bytes().data(), sizeof raw.ipi_spec_dst);
+      append_control(m, IPPROTO_IP, IP_PKTINFO, raw);
+    }
+#elif defined(IP_SENDSRCADDR)
+    if (from_local) {
+      in_addr raw;
+      std::memcpy(&raw, local.bytes().data(), sizeof raw);
+      append_control(m, IPPROTO_IP, IP_SENDSRCADDR, raw);
+    }
+#endif
+#if defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__)
+    if (info.ecn != 0) {
+      const int value = class_with(system, fd, IPPROTO_IP, IP_TOS, info.ecn, classes.v4);
+#if defined(__FreeBSD__)
+      append_control(m, IPPROTO_IP, IP_TOS, static_cast<unsigned char>(value));
+#else
+      append_control(m, IPPROTO_IP, IP_TOS, value);
+#endif
+    }
+#endif
+#if defined(__linux__)
+    if (info.hop_limit >= 0) append_control(m, IPPROTO_IP, IP_TTL, info.hop_limit);
+#endif
+    return;
+  }
+  const unsigned index = info.interface_index != 0 ? info.interface_index : local.scope_id();
+  if (from_local || index != 0) {
+    packet_info_v6 raw{};
+    if (from_local) std::memcpy(&raw.address, local.bytes().data(), sizeof raw.address);
+    raw.index = index;
+    append_control(m, IPPROTO_IPV6, packet_option::info_v6, raw);
+  }
+  if (info.ecn != 0) {
+    const int value = class_with(system, fd, IPPROTO_IPV6, IPV6_TCLASS, info.ecn, classes.v6);
+    append_control(m, IPPROTO_IPV6, packet_option::class_v6, value);
+  }
+  if (info.hop_limit >= 0) append_control(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);
+}
+
+ANYIO_NET_COLD int receive_packet_info(backend& system, int fd, int family, bool on) {
+  const int level = family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  const std::span<const int> names =
+      family == AF_INET6 ? std::span<const int>(packet_option::of_v6) : packet_option::of_v4;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const int status = write_option(system, fd, level, names[i], on ? 1 : 0);
+    if (status >= 0) continue;
+    while (i-- != 0) static_cast<void>(write_option(system, fd, level, names[i], on ? 0 : 1));
+    return status;
+  }
+  if (family == AF_INET6) {  // for the IPv4 datagrams of a socket of both families; another rejects it
+    for (const int name : packet_option::of_v4)
+      static_cast<void>(write_option(system, fd, IPPROTO_IP, name, on ? 1 : 0));
+  }
+  return 0;
+}
+
+ANYIO_NET_FN bool is_sendable(const packet_info& info, const ip_address& to) noexcept {
+  const bool in_range = info.ecn >= 0 && info.ecn <= 3 && info.hop_limit >= -1 && info.hop_limit <= 255;
+  const ip_address local = unmapped(info.local);
+  return in_range && (!is_given_local(local) || local.is_v4() == unmapped(to).is_v4());
 }
 
 }}}  // namespace anyio::detail
@@ -18600,11 +19094,21 @@ ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
   constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be allocated
   const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
   block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
+  for (std::size_t i = 0; i < count; ++i) ::new (static_cast<void*>(entries() + i)) entry;
 }
 
 ANYIO_NET_FN void udp_batch::append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept {
-  std::construct_at(entries() + size_, entry{{slot(size_), size}, sender, truncated});
+  entry& e = entries()[size_];  // its packet information is not there, or set by the caller
+  e.data = {slot(size_), size};
+  e.sender = sender;
+  e.truncated = truncated;
   ++size_;
+}
+
+ANYIO_NET_COLD void udp_batch::forget_infos() noexcept {
+  for (std::size_t i = 0; i < size_; ++i) entries()[i].info = packet_info();
+  received_ = 0;
+  format_ = nullptr;
 }
 
 ANYIO_NET_FN bool udp_batch::push(const_buffer data, const ip_endpoint& to) {
@@ -18627,14 +19131,15 @@ inline constexpr int udp_gro_option = 0;
 inline constexpr bool has_pieces = false;
 #endif
 
-/// Room for one control message that holds one number.
+/// Room for one control message that holds one number, and for packet information.
 struct control_room {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + packet_info_room];
 };
 
-/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count.
+/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count, packet
+/// information, which on a socket of both families has two addresses.
 struct receive_control_room {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232 + 2 * packet_info_room];
 };
 
 ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
@@ -18687,6 +19192,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   receive_control_room control[per_call];
   if (socket.exhausted[read_side]) return -EAGAIN;
   wanted = std::min(wanted, per_call);
+  const bool takes_control = memory_ != nullptr || format_ != nullptr;
   const std::size_t slot_size = std::min(stride, room);
   for (std::size_t i = 0; i < wanted; ++i) {
     parts[i][0] = {slots + i * stride, slot_size};
@@ -18698,7 +19204,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].parts = std::span<const ::iovec>(parts[i], used);
     messages[i].address = pieces_[i].from.get();
     messages[i].address_size = sizeof pieces_[i].from.storage;
-    if (!memory_) continue;
+    if (!takes_control) continue;
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
@@ -18720,6 +19226,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     p.from.size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
+  if (format_ != nullptr && n > 0) read_infos(std::span(messages, static_cast<std::size_t>(n)));
   // A message in a batch costs about half as much as a call of its own.
   socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
   return n;
@@ -18748,14 +19255,32 @@ ANYIO_NET_FN std::span<const std::byte> batch_source::next(arrival& out) {
   return data;
 }
 
+ANYIO_NET_COLD void batch_source::read_infos(std::span<const message> messages) noexcept {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    infos_[i] = packet_info();
+    format_->read(messages[i], infos_[i]);
+  }
+}
+
+/// Passes the information of the first pieces to the last datagrams of a batch.
+ANYIO_NET_COLD void batch_source::hand_over_infos(udp_batch& batch, std::size_t count) const noexcept {
+  for (std::size_t i = 0; i < count; ++i) batch.entries()[batch.size_ - count + i].info = infos_[i];
+  batch.format_ = format_;
+  batch.received_ = batch.size_;
+}
+
 ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
+  const bool has_infos = format_ != nullptr;
   while (has_left_over() && batch.size_ < batch.capacity_) {
+    const std::size_t from = first_;
     arrival one;
     const std::span<const std::byte> data = next(one);
     const std::size_t size = std::min(data.size(), batch.max_size_);
     if (size != 0) std::memcpy(batch.slot(batch.size_), data.data(), size);
     batch.append(size, one.from.endpoint(), one.truncated || data.size() > size);
+    if (has_infos) batch.entries()[batch.size_ - 1].info = infos_[from];
   }
+  if (has_infos) hand_over_infos(batch, 0);
 }
 
 ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<const ::iovec> into,
@@ -18764,13 +19289,22 @@ ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, std::span<cons
     if (deferred_ != 0) return std::exchange(deferred_, 0);
     if (!memory_) {
       message m{into};
-      return socket.receive_message(m, out);
+      if (format_ == nullptr) return socket.receive_message(m, out);
+      receive_control_room control;
+      m.control = control.bytes;
+      m.control_size = sizeof control.bytes;
+      const int status = socket.receive_message(m, out);
+      if (status < 0) return status;
+      read_infos(std::span(&m, 1));
+      out.info = &infos_[0];
+      return 0;
     }
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
     first_ = 0;
     count_ = 1;
   }
+  if (format_ != nullptr) out.info = &infos_[first_];
   std::span<const std::byte> data = next(out);
   out.size = 0;
   for (const ::iovec& part : into) {
@@ -18812,6 +19346,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
       const std::size_t size = std::min(p.size, batch.max_size_);
       batch.append(size, p.from.endpoint(), p.truncated || p.size > size);
     }
+    if (format_ != nullptr) hand_over_infos(batch, count);
     have += count;
     if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
   }
@@ -18831,6 +19366,7 @@ ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::s
     const std::size_t size = other.data.size();
     if (size == 0 || size > segment || total + size > largest_segmented) break;
     if (!connected && other.sender != first.sender) break;
+    if (batch.format_ != nullptr && !(batch.info_to_send(i) == batch.info_to_send(i + n))) break;
     total += size;
     ++n;
     if (size < segment) break;  // only the last one may be shorter
@@ -18853,6 +19389,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   std::size_t runs[per_call];
   socket_address addresses[per_call];
   control_room control[per_call];
+  traffic_classes classes;
+  std::size_t limit_before = 0;  // of pieces, before a piece was refused
   const std::size_t before = sent;
   while (sent < batch.size()) {
     if (socket.exhausted[write_side]) return -EAGAIN;
@@ -18886,6 +19424,13 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
         const auto segment = static_cast<std::uint16_t>(batch[i].data.size());
         std::memcpy(CMSG_DATA(c), &segment, sizeof segment);
       }
+      if (batch.format_ != nullptr) {
+        m.control = control[count].bytes;
+        const ip_endpoint& to =
+            socket.connected() ? static_cast<const udp_resource&>(socket).remote : batch[i].sender;
+        batch.format_->write(socket.core().system(), socket.descriptor(), batch.info_to_send(i), to.address,
+                             classes, m);
+      }
       runs[count] = run;
       used += run;
       i += run;
@@ -18900,12 +19445,17 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       return -EAGAIN;
     }
     if (n < 0) {
-      if (runs[0] == 1 || !refuses_pieces(n)) return n;
+      if (runs[0] == 1 || !refuses_pieces(n)) {
+        if (limit_before != 0) segment_limit_ = limit_before;  // it was not for being a piece
+        return n;
+      }
+      limit_before = segment_limit_;
       // Too long for the path, or pieces are impossible there: such datagrams go one by one from here on.
       const bool too_long = n == -EINVAL || n == -EMSGSIZE;
       segment_limit_ = too_long ? batch[sent].data.size() - 1 : 0;
       continue;
     }
+    limit_before = 0;
     for (int i = 0; i < n; ++i) sent += runs[i];
     if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
   }
@@ -18933,6 +19483,39 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
   if (again || status == -EAGAIN) return false;
   if (status < 0 && sent_ == 0) return detail::complete(out, resource_->failure(status, name));
   return detail::complete(out, sent_);
+}
+
+}}  // namespace anyio
+
+// == datagram/udp_packet_info.ipp =================================================================
+
+// The mode that receives packet information, and sending with it.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN bool send_packet_operation::transfer(result<void>& out) {
+  detail::datagram_resource& socket = *resource_;
+  alignas(cmsghdr) unsigned char control[detail::packet_info_room];
+  detail::socket_address to(to_, socket.family());
+  const const_buffer data = bytes_.data();
+  const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
+  detail::message m{std::span(&part, 1), to.get(), to.size};
+  m.control = control;
+  detail::traffic_classes classes;
+  detail::write_packet_info(socket.core().system(), socket.descriptor(), info_, to_.address, classes, m);
+  return settle(socket.send_message(m), out);
+}
+
+ANYIO_NET_COLD result<> ip_datagram_socket::set_packet_info(bool on) {
+  constexpr const char* operation = "set_packet_info";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  detail::batch_source& source = detail::batch_source::of(*resource_);
+  if (on) source.prepare_infos();  // before the option is on, so that lack of memory changes nothing
+  const int status = detail::receive_packet_info(resource_->core().system(), resource_->descriptor(),
+                                                 resource_->family(), on);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  source.set_format(on ? &detail::packet_info_in_control : nullptr);
+  return {};
 }
 
 }}  // namespace anyio
@@ -19083,6 +19666,72 @@ ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, co
 
 ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, const ip_address& interface) {
   return change_group(group, interface, false);
+}
+
+namespace detail {
+
+/// The number of a network interface, 0 if there is none of this name.
+inline std::uint32_t index_of_interface(std::string_view name) noexcept {
+  char text[64];
+  if (interface_lookup.index == nullptr || name.size() >= sizeof text || name.find('\0') != name.npos)
+    return 0;
+  text[name.copy(text, sizeof text - 1)] = '\0';
+  return interface_lookup.index(text);
+}
+
+}  // namespace detail
+
+ANYIO_NET_COLD result<> ip_datagram_socket::change_group(const ip_address& group,
+                                                         std::string_view interface_name,
+                                                         const ip_address& source, bool join) {
+  const char* operation = join ? "join_group" : "leave_group";
+  const auto refuse = [&](errc code, int error_number, const char* reason) {
+    return detail::error_access::with_reason(error(code, error_number, operation), reason);
+  };
+  const bool v4 = group.is_v4();
+  const bool has_source = source != ip_address::any_v4() && source != ip_address::any_v6();
+  if (!group.is_multicast()) return refuse(errc::invalid_argument, 0, "the address is not a multicast group");
+  if (has_source && source.is_v4() != v4)
+    return refuse(errc::invalid_argument, 0, "the source is of another address family than the group");
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (!v4 && resource_->family() == AF_INET)
+    return refuse(errc::invalid_argument, 0, "the group is IPv6, and the socket is IPv4");
+  std::uint32_t index = group.scope_id();
+  if (!interface_name.empty()) {
+    index = detail::index_of_interface(interface_name);
+    if (index == 0) return refuse(errc::os_error, ENODEV, "there is no interface of this name");
+  }
+#if defined(MCAST_JOIN_SOURCE_GROUP)
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (has_source) {
+    group_source_req request{};
+    request.gsr_interface = index;
+    detail::write_sockaddr({group, 0}, request.gsr_group);
+    detail::write_sockaddr({source, 0}, request.gsr_source);
+    return set_value(level, join ? MCAST_JOIN_SOURCE_GROUP : MCAST_LEAVE_SOURCE_GROUP, request, operation);
+  }
+  group_req request{};
+  request.gr_interface = index;
+  detail::write_sockaddr({group, 0}, request.gr_group);
+  return set_value(level, join ? MCAST_JOIN_GROUP : MCAST_LEAVE_GROUP, request, operation);
+#else
+  if (v4 || has_source) return error(errc::not_supported, 0, operation);
+  ipv6_mreq request{};
+  std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
+  request.ipv6mr_interface = index;
+  return set_value(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, request, operation);
+#endif
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, std::string_view interface_name,
+                                                     const ip_address& source) {
+  return change_group(group, interface_name, source, true);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group,
+                                                      std::string_view interface_name,
+                                                      const ip_address& source) {
+  return change_group(group, interface_name, source, false);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
@@ -21018,6 +21667,80 @@ ANYIO_NET_FN std::uint64_t sim_choices::noise() {
 
 #endif
 
+// == simulation/sim_packet_info.ipp ===============================================================
+
+// Packet information in the simulation, in the forms of the system for which it is compiled.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstddef>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// The packet information of a datagram that is sent: from its control data, else from options.
+inline packet_info info_of_sent(const sim_socket& s, const ip_address& to, const message& m) {
+  packet_info info;
+  if (m.control != nullptr && m.control_size != 0) read_packet_info(m, info);
+  const bool v4 = to.is_v4();
+  const bool group = to.is_multicast();
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (info.ecn == 0) info.ecn = s.option(level, v4 ? IP_TOS : IPV6_TCLASS) & 3;
+  if (info.hop_limit < 0) {
+    const int name =
+        v4 ? (group ? IP_MULTICAST_TTL : IP_TTL) : (group ? IPV6_MULTICAST_HOPS : IPV6_UNICAST_HOPS);
+    const auto chosen = s.options.find({level, name});
+    info.hop_limit = chosen != s.options.end() ? chosen->second : group ? 1 : 64;
+  }
+  return info;
+}
+
+/// Gives a receiver the packet information for which it has set options.
+inline void hand_over_info(const sim_socket& s, const packet_info& info, message& m, bool takes_control) {
+  const std::size_t room = takes_control && m.control != nullptr ? m.control_size : 0;
+  m.control_size = 0;
+  const bool v4 = info.local.is_v4();
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  const auto give = [&](int option, int type, const auto& value) {
+    if (s.option(level, option) == 0) return;
+    if (m.control_size + CMSG_SPACE(sizeof value) <= room) {
+      append_control(m, level, type, value);
+    } else {
+      m.flags |= MSG_CTRUNC;
+    }
+  };
+  if (v4) {
+#if defined(__linux__) || defined(__APPLE__)
+    in_pktinfo raw{};
+    raw.ipi_ifindex = static_cast<decltype(raw.ipi_ifindex)>(info.interface_index);
+    std::memcpy(&raw.ipi_addr, info.local.bytes().data(), sizeof raw.ipi_addr);
+    if (!info.local.is_multicast()) raw.ipi_spec_dst = raw.ipi_addr;
+#else
+    in_addr raw;
+    std::memcpy(&raw, info.local.bytes().data(), sizeof raw);
+#endif
+    give(packet_option::receive_info_v4, packet_option::info_v4, raw);
+    give(packet_option::receive_hops_v4, packet_option::hops_v4, info.hop_limit);
+#if defined(IP_RECVTOS)
+    give(IP_RECVTOS, packet_option::class_v4, static_cast<unsigned char>(info.ecn));
+#endif
+    return;
+  }
+  packet_info_v6 raw{};
+  std::memcpy(&raw.address, info.local.bytes().data(), sizeof raw.address);
+  raw.index = info.interface_index;
+  give(packet_option::receive_info_v6, packet_option::info_v6, raw);
+  give(packet_option::receive_hops_v6, packet_option::hops_v6, info.hop_limit);
+  give(packet_option::receive_class_v6, packet_option::class_v6, info.ecn);
+}
+
+}}}  // namespace anyio::detail
+
+#endif
+
 // == simulation/sim_sockets.ipp ===================================================================
 
 // Socket calls before data is sent: addresses, listening, connecting.
@@ -21514,11 +22237,49 @@ ANYIO_NET_FN int sim_network::get_option(const sim_handle& s, int level, int nam
   return 0;
 }
 
+/// There is one interface, so that an address needs no scope.
+inline ip_address without_scope(const ip_address& a) {
+  return a.is_v6() ? ip_address::v6(a.bytes().first<16>()) : a;
+}
+
+/// The address in a request of RFC 3678.
+inline ip_address requested_address(const sockaddr_storage& storage) {
+  const result<ip_endpoint> e =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&storage), sizeof storage);
+  return e ? without_scope(e->address) : ip_address();
+}
+
 /// Adds a socket to a multicast group, or removes it. Returns 1 if the option is not about membership.
 inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
   ip_address group;
   bool joins = false;
-  if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
+#if defined(MCAST_JOIN_SOURCE_GROUP)
+  const bool ip_level = level == IPPROTO_IP || level == IPPROTO_IPV6;
+  if (ip_level && (name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_LEAVE_SOURCE_GROUP)) {
+    if (size < sizeof(group_source_req)) return -EINVAL;
+    group_source_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gsr_group);
+    const ip_address source = requested_address(request.gsr_source);
+    if (!group.is_multicast()) return -EINVAL;
+    const auto found = s.groups.find(group);
+    if (name == MCAST_JOIN_SOURCE_GROUP) {
+      if (found != s.groups.end() && found->second.empty()) return -EINVAL;  // it hears all
+      return s.groups[group].insert(source).second ? 0 : -EADDRNOTAVAIL;
+    }
+    if (found == s.groups.end() || found->second.erase(source) == 0) return -EADDRNOTAVAIL;
+    if (found->second.empty()) s.groups.erase(found);
+    return 0;
+  }
+  if (ip_level && (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP)) {
+    if (size < sizeof(group_req)) return -EINVAL;
+    group_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gr_group);
+    joins = name == MCAST_JOIN_GROUP;
+  } else
+#endif
+      if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
     if (size < sizeof(ip_mreq)) return -EINVAL;
     ip_mreq request;
     std::memcpy(&request, value, sizeof request);
@@ -21536,7 +22297,7 @@ inline int change_membership(sim_socket& s, int level, int name, const void* val
     return 1;
   }
   if (!group.is_multicast()) return -EINVAL;
-  if (joins) return s.groups.insert(group).second ? 0 : -EADDRINUSE;
+  if (joins) return s.groups.try_emplace(group).second ? 0 : -EADDRINUSE;
   return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
 }
 
@@ -21558,7 +22319,11 @@ ANYIO_NET_FN int sim_network::set_option(const sim_handle& s, int level, int nam
     return 0;
   }
   int number = 0;
-  std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  if (size == 1) {
+    number = *static_cast<const unsigned char*>(value);
+  } else {
+    std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  }
   if (level == SOL_SOCKET && name == SO_REUSEPORT && !s->is_ip() && number != 0) return -EOPNOTSUPP;
   s->options[{level, name}] = number;
   return 0;
@@ -21773,7 +22538,9 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     const bool connected = s->stage == sim_socket::state::connected;
     if (connected && s->remote != from) continue;
     if (target.address.is_multicast()) {
-      const bool hears = s->groups.contains(target.address) &&
+      const auto group = s->groups.find(without_scope(target.address));
+      const bool hears = group != s->groups.end() &&
+                         (group->second.empty() || group->second.contains(from.address)) &&
                          (is_any(s->local.address) || s->local.address == target.address);
       if (hears) found.push_back(s);
       continue;
@@ -21821,7 +22588,11 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     if (s->sending_over) return -EPIPE;
     a.target = to;
     a.chunk.from = s->local;
+    a.chunk.info = info_of_sent(*s, to.address, m);
+    if (!is_any(a.chunk.info.local)) a.chunk.from.address = a.chunk.info.local;
     if (is_any(a.chunk.from.address)) a.chunk.from.address = loopback_address(to.address.is_v6());
+    a.chunk.info.local = to.address;
+    a.chunk.info.interface_index = 1;
     gather(m, total, a.chunk.data);
     const bool multicast = to.address.is_multicast();
     const bool v4 = to.address.is_v4();
@@ -21884,10 +22655,14 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
     return static_cast<ssize_t>(n);
   }
   std::vector<sim_handle> passed = std::move(chunk.passed);
+  const packet_info info = chunk.info;
   s.inbox_bytes -= chunk.data.size();
   s.inbox.pop_front();
-  hand_over(std::move(passed), m, takes_control);
-  if (!s.is_ip()) {  // sockets that are connected to it may send again
+  if (s.is_ip()) {
+    hand_over_info(s, info, m, takes_control);
+  } else {
+    hand_over(std::move(passed), m, takes_control);
+    // Sockets that are connected to it may send again.
     for (auto& [fd, d] : descriptors_)
       if (d.socket->peer.lock().get() == &s) changed(*d.socket);
   }
@@ -22230,7 +23005,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
       for (const sim_handle& s : receivers) {
         if (s->inbox_bytes + a.chunk.data.size() > room) continue;
         s->inbox_bytes += a.chunk.data.size();
-        s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}});
+        s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}, a.chunk.info});
         changed(*s);
       }
       const bool nobody = receivers.empty() && !a.target.address.is_multicast() &&

@@ -25,12 +25,15 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
+struct packet_info;
+
 namespace detail {
 
 /// The size and the sender of a received datagram.
 struct arrival {
-  std::size_t size = 0;    // number of bytes received
-  bool truncated = false;  // the datagram was longer
+  std::size_t size = 0;               // number of bytes received
+  bool truncated = false;             // the datagram was longer
+  const packet_info* info = nullptr;  // null: none was received; valid until the next call
   socket_address from;
 };
 
@@ -139,7 +142,7 @@ class [[nodiscard]] datagram_receive_into
     const int status = this->resource_->receive(std::span(&part, 1), one);
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, name));
-    return complete(out, make(one));
+    return result_access::complete_by(out, [&one] { return make(one); });
   }
 
   mutable_buffer into_;

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/emulator.hpp"
 #include "support/temp_dir.hpp"
 
 namespace {
@@ -142,6 +143,56 @@ task<> udp_options_matter() {
   auto second = co_await create_udp_socket(
       {.local_host = "127.0.0.1", .local_port = first.local_endpoint().port, .reuse_port = true});
   CHECK(second.local_endpoint() == first.local_endpoint());
+}
+
+task<> packet_information() {
+  udp_socket server = co_await create_udp_socket({.family = AF_INET});
+  CHECK(server.set_packet_info(true).has_value());
+  const ip_address second = ip_address::v4(0x7f000002);
+  auto client = co_await create_connected_udp_socket(ip_endpoint{second, server.local_endpoint().port});
+  co_await client.send("question");
+  const udp_packet packet = co_await server.receive();
+  const packet_info info = packet.info;
+  CHECK(info.local == second);
+  CHECK(info.interface_index != 0);
+  CHECK(info.ecn == 0);
+  CHECK(info.hop_limit > 0);
+  co_await server.send_to("answer", packet.sender, {.local = second});
+  std::string answer = co_await client.receive();
+  CHECK(answer == "answer");
+  auto sending = server.send_to(std::string("again"), packet.sender, info);
+  co_await sending;
+  answer = co_await client.receive();
+  CHECK(answer == "again");
+
+  co_await client.send("batch");
+  udp_batch batch(4);
+  co_await server.receive_batch(batch);
+  CHECK((*batch.begin()).info.local == second);
+  co_await server.send_batch(batch);
+  answer = co_await client.receive();
+  CHECK(answer == "batch");
+
+  udp_socket marked = co_await create_udp_socket({.local_host = "127.0.0.1"});
+  CHECK(marked.set_packet_info(true).has_value());
+  std::array<char, 10> buf{};
+  co_await marked.send_to(
+      "there", {second, server.local_endpoint().port},
+      {.local = ip_address::loopback_v4(), .interface_index = 0, .ecn = 2, .hop_limit = 9});
+  const udp_received there = co_await server.receive(buf);
+  CHECK(there.info.ecn == 2);
+  CHECK(there.info.hop_limit == 9);
+  co_await server.send_to("back", there.sender, there.info);
+  const udp_packet back = co_await marked.receive();
+  CHECK(back.sender.address == second);
+  CHECK(back.info.ecn == 2);
+  CHECK(server.set_packet_info(false).has_value());
+  co_await client.send("off");
+  const udp_packet off = co_await server.receive();
+  CHECK(off.info.hop_limit == -1);
+
+  CHECK(server.join_group(ip_address::v4(0xe0000042), "no such interface").error() == errc::os_error);
+  CHECK_FALSE(server.leave_group(ip_address::v4(0xe0000042), "lo", ip_address::loopback_v4()).has_value());
 }
 
 // ---- connected UDP --------------------------------------------------------------------------------
@@ -359,6 +410,9 @@ task<> reconnecting(std::string folder) {
 }  // namespace
 
 TEST_CASE("UDP sockets have the documented members, in all forms of use") { run(udp_in_all_faces); }
+TEST_CASE("packet information comes with datagrams, and goes with them") {
+  if (!support::emulator_has(support::emulator_fault::udp_control)) run(packet_information);
+}
 TEST_CASE("the options of a UDP socket take effect") { run(udp_options_matter); }
 TEST_CASE("a connected UDP socket sends, receives and reports refusals") { run(connected_udp); }
 TEST_CASE("batches are filled, sent, received, iterated and sent back") { run(batches); }

@@ -481,6 +481,53 @@ task<> exchanges_batches() {
 
 TEST_CASE("whatever fails: batches") { sweep_all(exchanges_batches, 40); }
 
+task<> answers_from_the_address_that_was_asked() {
+  anyio::udp_socket server = co_await anyio::create_udp_socket({.family = AF_INET});
+  co_await server.set_packet_info(true);
+  const ip_endpoint at{ip_address::v4(0x7f000002), server.local_endpoint().port};
+  anyio::connected_udp_socket client = co_await anyio::create_connected_udp_socket(at);
+  co_await client.send("one");
+  const anyio::udp_packet packet = co_await server.receive();
+  CHECK(packet.info.local == at.address);
+  CHECK(packet.info.hop_limit == 64);
+  co_await server.send_to("answer", packet.sender, packet.info);
+  std::string answer = co_await client.receive();
+  CHECK(answer == "answer");
+  anyio::udp_batch batch(4);
+  CHECK(batch.push("marked", {}, {.ecn = 2}));
+  co_await client.send_batch(batch);
+  co_await server.receive_batch(batch);
+  CHECK(batch[0].info.local == at.address);
+  CHECK(batch[0].info.ecn == 2);
+  co_await server.send_batch(batch);
+  answer = co_await client.receive();
+  CHECK(answer == "marked");
+  co_await server.set_packet_info(false);
+}
+
+TEST_CASE("whatever fails: packet information") { sweep_all(answers_from_the_address_that_was_asked, 60); }
+
+task<> joins_a_group_of_one_source() {
+  const ip_address group = ip_address::parse("232.1.2.3").value();
+  anyio::udp_socket a =
+      co_await anyio::udp_socket::open({ip_address::any_v4(), 7000}, {.reuse_address = true});
+  anyio::udp_socket one = co_await anyio::udp_socket::open({ip_address::v4(0x0a000001), 7001});
+  anyio::udp_socket two = co_await anyio::udp_socket::open({ip_address::v4(0x0a000002), 7001});
+  co_await a.join_group(group, "", ip_address::v4(0x0a000001));
+  co_await two.send_to("not heard", {group, 7000});
+  co_await one.send_to("heard", {group, 7000});
+  const anyio::udp_packet packet = co_await a.receive();
+  CHECK(packet.data == "heard");
+  co_await a.leave_group(group, "", ip_address::v4(0x0a000001));
+  co_await a.join_group(group, "");
+  co_await two.send_to("all are", {group, 7000});
+  const anyio::udp_packet other = co_await a.receive();
+  CHECK(other.data == "all are");
+  co_await a.leave_group(group, "");
+}
+
+TEST_CASE("whatever fails: a group of one source") { sweep_all(joins_a_group_of_one_source, 60); }
+
 task<> joins_a_group() {
   const ip_address group = ip_address::parse("239.1.2.3").value();
   anyio::udp_socket a =

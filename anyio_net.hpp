@@ -506,7 +506,7 @@ class [[nodiscard]] result {
 
   /// Whether a result is copied as plain bytes, with a value or an error. Nearly all results are.
   static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
-                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
+                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 96;
 
   template <class Other>
   [[gnu::always_inline]] void take(Other&& other) {
@@ -603,6 +603,18 @@ template <auto Done = true, class T, class Value>
 
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
+  /// Sets an outcome that `make` returns, in place where that is safe. Returns true.
+  template <class T, class Make>
+  [[gnu::always_inline]] static bool complete_by(result<T>& out, Make make) {
+    if constexpr (result<T>::is_plain) {
+      out.destroy();
+      ::new (static_cast<void*>(&out.value_)) T(make());
+      out.state_ = result<T>::state::value;
+    } else {
+      out = make();
+    }
+    return true;
+  }
   /// Makes a result without content; it must be assigned to before any other use.
   template <class T>
   static result<T> room() noexcept {
@@ -1949,6 +1961,68 @@ struct adopted_socket {
 [[nodiscard]] result<int> type_of_socket(backend& system, int fd, const char* what);
 
 }}}  // namespace anyio::detail
+
+// == system/packet_info.hpp =======================================================================
+
+// Packet information: what the headers of an IP datagram say besides addresses and ports, and how it travels
+// as control data of messages (RFC 3542, RFC 3168).
+//
+// The names and forms of the control messages differ between systems, and are known only here. Programs reach
+// the conversions through a table of functions, so that programs without packet information do not link them.
+// This part must not know sockets of the library.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// What the headers of a datagram say, received or to be sent. To be sent: a member that keeps its initial
+/// value is the system's choice, and so is one that the system cannot set for a single datagram (on macOS and
+/// the BSDs the hop limit of IPv4, on the BSDs also its interface).
+struct packet_info {
+  /// Received: the address to which the datagram was sent; to a broadcast address, an own address where the
+  /// system tells it. To send: the address from which it goes; a multicast group counts as none.
+  ip_address local{};
+  unsigned interface_index = 0;  ///< the number of the interface by which it came, or goes
+  int ecn = 0;                   ///< the ECN bits, 0 to 3 (RFC 3168): 1 is ECT(1), 2 is ECT(0), 3 is CE
+  int hop_limit = -1;            ///< the remaining hops (TTL of IPv4), or those to go; -1: not known
+
+  friend bool operator==(const packet_info&, const packet_info&) = default;
+};
+
+namespace detail {
+
+/// The traffic classes of a socket, for IPv4 and IPv6, as far as they were asked for; -1: not asked for.
+struct traffic_classes {
+  int v4 = -1;
+  int v6 = -1;
+};
+
+/// Converts packet information from and to control data.
+struct packet_info_format {
+  /// Takes the information out of a received message; what is not there keeps its initial value.
+  void (*read)(const message& m, packet_info& out) noexcept;
+  /// Appends the information to the control data of a message to `to`; there must be `packet_info_room` bytes
+  /// behind it. ECN bits are set in the socket's traffic class, which the system is asked for once.
+  void (*write)(backend& system, int fd, const packet_info& info, const ip_address& to,
+                traffic_classes& classes, message& m);
+};
+
+/// The largest control data that `write` appends: three messages, of 20 bytes at most.
+inline constexpr std::size_t packet_info_room = CMSG_SPACE(20) + 2 * CMSG_SPACE(sizeof(int));
+
+void read_packet_info(const message& m, packet_info& out) noexcept;
+void write_packet_info(backend& system, int fd, const packet_info& info, const ip_address& to,
+                       traffic_classes& classes, message& m);
+inline constexpr packet_info_format packet_info_in_control{read_packet_info, write_packet_info};
+
+/// Turns the reception of packet information on or off, for a UDP socket of this family. 0 or a negative
+/// errno; then nothing has changed.
+[[nodiscard]] int receive_packet_info(backend& system, int fd, int family, bool on);
+
+/// Whether the members have values that can be sent, and the address fits to the receiver's.
+[[nodiscard]] bool is_sendable(const packet_info& info, const ip_address& to) noexcept;
+
+}  // namespace detail
+
+}}  // namespace anyio
 
 // == system/posix_backend.hpp =====================================================================
 
@@ -8532,12 +8606,15 @@ class bound_file {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
+struct packet_info;
+
 namespace detail {
 
 /// The size and the sender of a received datagram.
 struct arrival {
-  std::size_t size = 0;    // number of bytes received
-  bool truncated = false;  // the datagram was longer
+  std::size_t size = 0;               // number of bytes received
+  bool truncated = false;             // the datagram was longer
+  const packet_info* info = nullptr;  // null: none was received; valid until the next call
   socket_address from;
 };
 
@@ -8570,12 +8647,22 @@ class datagram_resource : public resource {
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
   [[nodiscard]] int receive(slice<const ::iovec> into, arrival& out);
-  [[nodiscard]] int receive_from_kernel(slice<const ::iovec> into, arrival& out);
+  /// Receives a message from the kernel, and its sender; the message may have room for control data.
+  [[nodiscard]] int receive_message(message& m, arrival& out);
   /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
   /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
   /// Sends one datagram; a null `to` means the connected peer.
   [[nodiscard]] int send(const_buffer data, const sockaddr* to, socklen_t size);
+  /// Sends one datagram that has control data.
+  [[nodiscard]] int send_message(const message& m);
+  /// Room for one datagram of `size` bytes, or of any size: the loop's buffer, or for a UNIX socket a larger
+  /// one of its own.
+  [[nodiscard]] mutable_buffer room_for(std::size_t size);
+  /// Connects to a peer in place of the former one, which may be the same. Returns 0 or a negative errno;
+  /// then the socket stays connected to the former one, as far as the system allows.
+  [[nodiscard]] int reconnect(const sockaddr* to, socklen_t size, const sockaddr* former,
+                              socklen_t former_size);
   /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 
@@ -8636,7 +8723,7 @@ class [[nodiscard]] datagram_receive_into
     const int status = this->resource_->receive(slice(&part, 1), one);
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, name));
-    return complete(out, make(one));
+    return result_access::complete_by(out, [&one] { return make(one); });
   }
 
   mutable_buffer into_;
@@ -8761,6 +8848,7 @@ class udp_batch;
 class receive_batch_operation;
 class send_batch_operation;
 class send_to_host_operation;
+class send_packet_operation;
 
 /// How to open a UDP socket. Without `local_host` it is bound to every address of `family`. "::", or AF_INET6
 /// without a host, means IPv6 only.
@@ -8780,10 +8868,12 @@ class udp_packet {
  public:
   std::string data;    ///< all of its bytes
   ip_endpoint sender;  ///< the address for an answer
+  packet_info info;    ///< initial values unless `set_packet_info` is on; no part of structured bindings
 
   udp_packet() = default;
-  /// Constructs from both parts.
-  udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
+  /// Constructs from its parts.
+  udp_packet(std::string bytes, const ip_endpoint& from, const packet_info& about = {})
+      : data(std::move(bytes)), sender(from), info(about) {}
 };
 
 /// A datagram that was received into a buffer.
@@ -8791,6 +8881,7 @@ struct udp_received {
   std::size_t size = 0;    ///< number of bytes in the buffer
   ip_endpoint sender{};    ///< the address for an answer
   bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
+  packet_info info{};      ///< initial values unless `set_packet_info` is on; no part of structured bindings
 };
 
 /// A datagram that was received into a buffer from a connected peer.
@@ -8809,9 +8900,15 @@ class udp_resource final : public datagram_resource {
 };
 
 inline udp_packet packet_of(std::string&& data, const arrival& a) {
-  return udp_packet(std::move(data), a.from.endpoint());
+  udp_packet packet(std::move(data), a.from.endpoint());
+  if (a.info != nullptr) packet.info = *a.info;
+  return packet;
 }
-inline udp_received received_from(const arrival& a) { return {a.size, a.from.endpoint(), a.truncated}; }
+inline udp_received received_from(const arrival& a) {
+  udp_received r{a.size, a.from.endpoint(), a.truncated};
+  if (a.info != nullptr) r.info = *a.info;
+  return r;
+}
 inline std::string bytes_of(std::string&& data, const arrival&) { return std::move(data); }
 inline received received_of(const arrival& a) { return {a.size, a.truncated}; }
 
@@ -8867,6 +8964,16 @@ class ip_datagram_socket : public datagram_socket {
   result<> join_group(const ip_address& group, const ip_address& interface = {});
   /// Leaves a multicast group; `interface` is as for `join_group`.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
+  /// Receives datagrams that are sent to a multicast group and come by the named interface ("eth0"); an empty
+  /// name is the system's choice. With a `source`, only those that this address sends (source-specific
+  /// multicast, RFC 3678); several sources are joined one by one. Errors are `os_error`, with ENODEV for an
+  /// unknown interface, and `invalid_argument` if `group` is not a multicast address, or `source` or the
+  /// socket is of the other family; `not_supported` where the system cannot do it.
+  result<> join_group(const ip_address& group, std::string_view interface_name,
+                      const ip_address& source = {});
+  /// Leaves a group that was joined with the same arguments.
+  result<> leave_group(const ip_address& group, std::string_view interface_name,
+                       const ip_address& source = {});
   /// Sets the interface through which multicast datagrams are sent; `interface` is as for `join_group`. A
   /// socket of both families has one setting for each.
   result<> set_multicast_interface(const ip_address& interface);
@@ -8876,6 +8983,10 @@ class ip_datagram_socket : public datagram_socket {
   result<> set_multicast_hops(int hops);
   /// Sets whether the socket may send to broadcast addresses.
   result<> set_broadcast(bool on);
+  /// Sets whether packets, `udp_received` and the entries of received batches have packet information. It
+  /// costs a little for every datagram, and needs some KiB of memory. Errors are `os_error` and
+  /// `closed_resource`; then nothing has changed.
+  result<> set_packet_info(bool on);
 
  protected:
   ip_datagram_socket() = default;
@@ -8892,6 +9003,8 @@ class ip_datagram_socket : public datagram_socket {
   template <class T>
   result<> set_value(int level, int name, const T& value, const char* operation);
   result<> change_group(const ip_address& group, const ip_address& interface, bool join);
+  result<> change_group(const ip_address& group, std::string_view interface_name, const ip_address& source,
+                        bool join);
 };
 
 /// A UDP socket that receives from any address and sends to any address. It is always bound.
@@ -8922,6 +9035,13 @@ class udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_to_operation send_to(S&& data, const ip_endpoint& to) {
     return {resource_, detail::lent_bytes(std::move(data)), to};
   }
+  /// Sends one datagram from a local address, by an interface and with marks of its own; the socket needs
+  /// `set_packet_info` only to receive. An `info` with numbers out of range, or with an address of the other
+  /// family, is `invalid_argument`; an address or interface that this machine lacks is `os_error`.
+  [[nodiscard]] send_packet_operation send_to(const_buffer data, const ip_endpoint& to,
+                                              const packet_info& info);
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_packet_operation send_to(S&& data, const ip_endpoint& to, const packet_info& info);
   /// Sends one datagram to a host by name, which is looked up each time; an address in text needs no look-up.
   /// The bytes stay the caller's, and must stay valid until completion; the operation keeps a string passed
   /// as an rvalue.
@@ -8932,7 +9052,8 @@ class udp_socket : public ip_datagram_socket {
   /// Receives many datagrams in one operation, in place of the batch's contents: at least one, and as many as
   /// are available and fit, up to about 256. The batch must stay valid until completion.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
-  /// Sends a batch in order, each datagram to its own address. Returns how many were sent: fewer than all if
+  /// Sends a batch in order, each datagram to its own address; a datagram that was received with packet
+  /// information goes back from the address to which it came. Returns how many were sent: fewer than all if
   /// one failed; if the first one failed, it raises the error. The batch does not change, and must stay valid
   /// until completion. If the operation is cancelled, times out or finds the socket closed, `sent()` returns
   /// how many were sent.
@@ -8979,6 +9100,14 @@ class connected_udp_socket : public ip_datagram_socket {
     return {resource_, detail::lent_bytes(std::move(data))};
   }
 
+  /// Connects to the peer again. UDP needs this only to drop an error that the peer caused and that was not
+  /// reported yet. Errors are `os_error`; the socket stays open.
+  result<> reconnect();
+  /// Connects to another peer in place of the former one; on failure the former one stays, as far as the
+  /// system allows. The local address may change if the system chose it. Datagrams that have arrived already
+  /// are still received, and pending operations go on.
+  result<> reconnect(const ip_endpoint& remote);
+
   /// Receives many datagrams from the peer in one operation, like `udp_socket::receive_batch`.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends a batch to the peer, like `udp_socket::send_batch`; the addresses in the batch are ignored.
@@ -8990,7 +9119,48 @@ class connected_udp_socket : public ip_datagram_socket {
       : ip_datagram_socket(std::move(r)) {}
 };
 
+namespace detail {
+template <class T>
+inline constexpr std::size_t bound_members = 0;  // how many members structured bindings name
+template <>
+inline constexpr std::size_t bound_members<udp_packet> = 2;
+template <>
+inline constexpr std::size_t bound_members<udp_received> = 3;
+}  // namespace detail
+
+/// For structured bindings: the data or size, the sender, and whether it is truncated. `info` came later, and
+/// is not among them.
+template <std::size_t I, class T>
+  requires(I < detail::bound_members<std::remove_cvref_t<T>>)
+[[nodiscard]] constexpr auto&& get(T&& from) noexcept {
+  if constexpr (I == 1) {
+    return std::forward<T>(from).sender;
+  } else if constexpr (I == 2) {
+    return std::forward<T>(from).truncated;
+  } else if constexpr (requires { from.size; }) {
+    return std::forward<T>(from).size;
+  } else {
+    return std::forward<T>(from).data;
+  }
+}
+
+namespace detail {
+template <std::size_t I, class T>
+struct bound_member {
+  using type = std::remove_cvref_t<decltype(anyio::get<I>(std::declval<T&>()))>;
+};
+}  // namespace detail
+
 }}  // namespace anyio
+
+template <>
+struct std::tuple_size<anyio::udp_packet> : std::integral_constant<std::size_t, 2> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_packet> : anyio::detail::bound_member<I, anyio::udp_packet> {};
+template <>
+struct std::tuple_size<anyio::udp_received> : std::integral_constant<std::size_t, 3> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_received> : anyio::detail::bound_member<I, anyio::udp_received> {};
 
 // == datagram/datagram_connect.hpp ================================================================
 
@@ -9118,6 +9288,400 @@ send_to_host_operation udp_socket::send_to(S&& data, std::string_view host, std:
 
 }}  // namespace anyio
 
+// == datagram/unix_datagram.hpp ===================================================================
+
+// UNIX datagram sockets.
+//
+// Unlike UDP sockets these lose nothing: when the receiver's queue is full, a send waits. The kernel reports
+// a drained queue only to connected senders, so a send also retries without an event, after pauses of 1 to 20
+// ms. This part must not know what is sent.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// How to open a UNIX datagram socket.
+struct unix_datagram_options {
+  /// The path to which it is bound; without one, no peer can answer. A stale socket file at the path, one
+  /// that refuses a connection, is removed first; closing leaves the file behind.
+  std::string_view local_path = {};
+  /// The file's mode; ignored for an abstract name. On Linux the file never has other bits; on other systems
+  /// the mode is set right after binding.
+  std::optional<mode_t> local_mode = {};
+};
+
+/// A datagram, and the path of its sender; the path is empty if the sender has none.
+class unix_packet {
+ public:
+  std::string data;    ///< all of its bytes
+  std::string sender;  ///< the path for an answer
+
+  unix_packet() = default;
+  /// Constructs from both parts.
+  unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
+};
+
+/// A datagram that was received into a buffer, and the path of its sender.
+class unix_received {
+ public:
+  std::size_t size = 0;    ///< number of bytes in the buffer
+  std::string sender;      ///< the path for an answer; empty if the sender has none
+  bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
+
+  unix_received() = default;
+  /// Constructs from the three parts.
+  unix_received(std::size_t bytes, std::string from, bool was_longer)
+      : size(bytes), sender(std::move(from)), truncated(was_longer) {}
+};
+
+class send_fd_packet_operation;
+class receive_fd_packet_operation;
+
+namespace detail {
+
+class unix_datagram_resource final : public datagram_resource {
+ public:
+  unix_datagram_resource(loop_core& core, bool connected) noexcept
+      : datagram_resource(core, AF_UNIX, connected) {}
+  std::string local;
+  std::string remote;
+};
+
+/// Decides when to retry a send, where no event may arrive.
+class retry_pause {
+ public:
+  /// Whether to try now: no pause is running, or the kernel reports room.
+  [[nodiscard]] bool over(datagram_resource& socket) noexcept;
+  void begin(loop_core& loop, node& target) noexcept;
+  void reset() noexcept {
+    timer_.cancel();
+    milliseconds_ = 0;
+  }
+
+ private:
+  timer timer_;
+  std::uint32_t milliseconds_ = 0;
+  bool tried_early_ = false;
+};
+
+/// The base of sends that retry.
+template <class Derived>
+class unix_datagram_send : public datagram_send<Derived> {
+ public:
+  unix_datagram_send() = default;
+  unix_datagram_send(ref<datagram_resource> r, lent_bytes&& bytes) noexcept
+      : datagram_send<Derived>(std::move(r), std::move(bytes)) {}
+
+ protected:
+  friend class operation<Derived, void>;
+
+  bool send(const sockaddr* to, socklen_t size, result<void>& out) {
+    return may_send() && sent(this->resource_->send(this->bytes_.data(), to, size), out);
+  }
+  /// Whether to make a call now.
+  [[nodiscard]] bool may_send() noexcept { return pause_.over(*this->resource_); }
+  /// Handles the status of a call.
+  bool sent(int status, result<void>& out) {
+    if (status == -EAGAIN) pause_.begin(this->resource_->core(), *this);
+    return this->settle(status, out);
+  }
+  void refresh() noexcept { pause_.reset(); }
+  void left() noexcept {
+    datagram_send<Derived>::left();
+    pause_.reset();
+  }
+
+ private:
+  retry_pause pause_;
+};
+
+inline unix_packet unix_packet_of(std::string&& data, const arrival& a) {
+  return unix_packet(std::move(data), a.from.path());
+}
+inline unix_received unix_received_of(const arrival& a) {
+  return unix_received(a.size, a.from.path(), a.truncated);
+}
+
+}  // namespace detail
+
+/// The operation that `unix_datagram_socket::receive()` returns.
+using receive_unix_packet_operation = detail::datagram_receive<detail::unix_packet_of>;
+/// The operation that `unix_datagram_socket::receive(buffer)` returns.
+using receive_unix_into_operation = detail::datagram_receive_into<detail::unix_received_of>;
+
+/// The operation that `unix_datagram_socket::send_to` returns.
+class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
+ public:
+  static constexpr const char* name = "send_to";
+  send_to_path_operation() = default;
+  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                         std::string_view path)
+      : unix_datagram_send(std::move(r), std::move(bytes)), to_(detail::make_unix_address(path, name)) {}
+
+ private:
+  friend detail::datagram_send<send_to_path_operation>;
+  bool transfer(result<void>& out) {
+    if (to_) return send(reinterpret_cast<const sockaddr*>(&to_->storage), to_->size, out);
+    return detail::complete(out, to_.error());
+  }
+  result<detail::unix_address> to_{errc::invalid_argument};
+};
+
+/// The operation that `connected_unix_datagram_socket::send` returns.
+class [[nodiscard]] send_unix_datagram_operation
+    : public detail::unix_datagram_send<send_unix_datagram_operation> {
+ public:
+  static constexpr const char* name = "send";
+  using unix_datagram_send::unix_datagram_send;
+
+ private:
+  friend detail::datagram_send<send_unix_datagram_operation>;
+  bool transfer(result<void>& out) { return send(nullptr, 0, out); }
+};
+
+/// A UNIX datagram socket that receives from any sender and sends to any path. Paths may contain any bytes; a
+/// leading NUL byte means Linux's abstract namespace.
+class unix_datagram_socket : public datagram_socket {
+ public:
+  unix_datagram_socket() = default;
+
+  /// Opens a socket at once, like `create_unix_datagram_socket`.
+  static result<unix_datagram_socket> open(const unix_datagram_options& options = {});
+  /// Takes over a UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says what is
+  /// wrong with it.
+  static result<unix_datagram_socket> from_fd(int fd);
+
+  /// The path to which it is bound, empty without one; remembered after closing.
+  [[nodiscard]] std::string local_path() const;
+
+  /// Receives the next datagram, of any size.
+  [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
+  [[nodiscard]] receive_unix_into_operation receive(mutable_buffer into) { return {resource_, into}; }
+  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
+  /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
+  /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
+  /// path is too long, and EMSGSIZE if the datagram is too long.
+  [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
+    return {resource_, detail::lent_bytes(data), path};
+  }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_to_path_operation send_to(S&& data, std::string_view path) {
+    return {resource_, detail::lent_bytes(std::move(data)), path};
+  }
+
+  /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
+  /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
+  /// those of `send_to`, and `os_error` with the errno if a descriptor cannot be sent.
+  [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds,
+                                                  std::string_view path);
+  /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
+  /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
+  /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
+  /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
+
+ private:
+  friend struct detail::datagram_access;
+  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
+      : datagram_socket(r) {}
+};
+
+/// A UNIX datagram socket with one peer. When the peer is gone, a send raises `broken_resource` with
+/// ECONNREFUSED.
+class connected_unix_datagram_socket : public datagram_socket {
+ public:
+  connected_unix_datagram_socket() = default;
+
+  /// Opens a socket at once, like `create_connected_unix_datagram_socket`.
+  static result<connected_unix_datagram_socket> open(std::string_view remote_path,
+                                                     const unix_datagram_options& options = {});
+  /// Takes over a connected UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says
+  /// what is wrong with it.
+  static result<connected_unix_datagram_socket> from_fd(int fd);
+
+  /// The path to which it is bound, empty without one; remembered after closing.
+  [[nodiscard]] std::string local_path() const;
+  /// The peer's path; remembered after closing.
+  [[nodiscard]] std::string remote_path() const;
+
+  /// Receives the next datagram, of any size.
+  [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
+  [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
+  /// Sends one datagram to the peer; bytes and waiting are as for `unix_datagram_socket::send_to`.
+  [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
+    return {resource_, detail::lent_bytes(data)};
+  }
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_unix_datagram_operation send(S&& data) {
+    return {resource_, detail::lent_bytes(std::move(data))};
+  }
+
+  /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
+  /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
+  /// those of `send`, and `os_error` with the errno if a descriptor cannot be sent.
+  [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds);
+  /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
+  /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
+  /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
+  /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
+
+  /// Connects to the socket that is bound to the peer's path now, for instance after the peer was restarted.
+  /// Errors are those of `open`; the socket stays open. Linux drops datagrams of the former peer that were
+  /// not received yet. A pending receive goes on; a pending send is tried again, and goes to the new peer.
+  result<> reconnect();
+  /// Connects to another path, in place of the former peer.
+  result<> reconnect(std::string_view path);
+
+ private:
+  friend struct detail::datagram_access;
+  explicit connected_unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
+      : datagram_socket(r) {}
+};
+
+namespace detail {
+
+/// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
+template <class Socket>
+class [[nodiscard]] create_unix_datagram_operation
+    : public operation<create_unix_datagram_operation<Socket>, Socket> {
+ public:
+  static constexpr const char* name = "create_unix_datagram_socket";
+  create_unix_datagram_operation() = default;
+  create_unix_datagram_operation(const std::string_view* remote, const unix_datagram_options& options)
+      : operation<create_unix_datagram_operation, Socket>(true),
+        local_(options.local_path),
+        mode_(options.local_mode) {
+    if (remote != nullptr) remote_ = std::string(*remote);
+  }
+
+ private:
+  friend class operation<create_unix_datagram_operation, Socket>;
+
+  bool attempt(result<Socket>& out) {
+    if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
+      out = Socket::open(remote_, {local_, mode_});
+    } else {
+      out = Socket::open({local_, mode_});
+    }
+    return true;
+  }
+
+  std::string remote_;
+  std::string local_;
+  std::optional<mode_t> mode_;
+};
+
+}  // namespace detail
+
+/// Opens a UNIX datagram socket.
+[[nodiscard]] inline detail::create_unix_datagram_operation<unix_datagram_socket> create_unix_datagram_socket(
+    const unix_datagram_options& options = {}) {
+  return {nullptr, options};
+}
+
+/// Opens a UNIX datagram socket and connects it to a path. Raises `os_error` with ENOENT if the path does not
+/// exist, and with ECONNREFUSED if no socket is open there any more.
+[[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
+create_connected_unix_datagram_socket(std::string_view remote_path,
+                                      const unix_datagram_options& options = {}) {
+  return {&remote_path, options};
+}
+
+}}  // namespace anyio
+
+// == datagram/fd_packet.hpp =======================================================================
+
+// Passing descriptors over UNIX datagram sockets.
+//
+// A datagram carries its descriptors as control data (unix(7), SCM_RIGHTS) and arrives with all of them or
+// not at all. Received descriptors get an owner before anything else happens, as on streams. This part must
+// not know what is sent.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// A datagram, the path of its sender, and the descriptors that came with it.
+class unix_fd_packet {
+ public:
+  std::string data;            ///< all of its bytes
+  std::string sender;          ///< the path for an answer; empty if the sender has none
+  std::vector<unique_fd> fds;  ///< the descriptors in the order of sending; closed unless taken
+
+  unix_fd_packet() = default;
+  /// Constructs from the three parts.
+  unix_fd_packet(std::string bytes, std::string from, std::vector<unique_fd> descriptors)
+      : data(std::move(bytes)), sender(std::move(from)), fds(std::move(descriptors)) {}
+};
+
+/// The operation that `send_fds` of a UNIX datagram socket returns.
+class [[nodiscard]] send_fd_packet_operation : public detail::unix_datagram_send<send_fd_packet_operation> {
+ public:
+  static constexpr const char* name = "send_fds";
+  send_fd_packet_operation() = default;
+  /// To the connected peer.
+  send_fd_packet_operation(detail::ref<detail::datagram_resource> r, const_buffer message,
+                           std::span<const int> fds)
+      : unix_datagram_send(std::move(r), detail::lent_bytes(message)), fds_(fds) {}
+  /// To a path.
+  send_fd_packet_operation(detail::ref<detail::datagram_resource> r, const_buffer message,
+                           std::span<const int> fds, std::string_view path)
+      : unix_datagram_send(std::move(r), detail::lent_bytes(message)),
+        fds_(fds),
+        to_(detail::make_unix_address(path, name)) {}
+
+ private:
+  friend class detail::operation<send_fd_packet_operation, void>;
+  friend detail::datagram_send<send_fd_packet_operation>;
+
+  [[nodiscard]] errc check() const noexcept;
+  bool transfer(result<void>& out);
+
+  std::span<const int> fds_;
+  result<detail::unix_address> to_{errc::invalid_argument};  // unused if connected
+};
+
+/// The operation that `receive_fds` of a UNIX datagram socket returns.
+class [[nodiscard]] receive_fd_packet_operation
+    : public detail::resource_operation<receive_fd_packet_operation, unix_fd_packet,
+                                        detail::datagram_resource, detail::read_side> {
+ public:
+  static constexpr const char* name = "receive_fds";
+  receive_fd_packet_operation() = default;
+  receive_fd_packet_operation(detail::ref<detail::datagram_resource> r, std::size_t max_bytes,
+                              std::size_t max_fds) noexcept
+      : resource_operation(std::move(r)), max_bytes_(max_bytes), max_fds_(max_fds) {}
+
+ private:
+  friend class detail::operation<receive_fd_packet_operation, unix_fd_packet>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return max_fds_ == 0 ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<unix_fd_packet>& out);
+
+  std::size_t max_bytes_ = 0;
+  std::size_t max_fds_ = 0;
+};
+
+inline send_fd_packet_operation unix_datagram_socket::send_fds(const_buffer message, std::span<const int> fds,
+                                                               std::string_view path) {
+  return {resource_, message, fds, path};
+}
+inline receive_fd_packet_operation unix_datagram_socket::receive_fds(std::size_t max_bytes,
+                                                                     std::size_t max_fds) {
+  return {resource_, max_bytes, max_fds};
+}
+inline send_fd_packet_operation connected_unix_datagram_socket::send_fds(const_buffer message,
+                                                                         std::span<const int> fds) {
+  return {resource_, message, fds};
+}
+inline receive_fd_packet_operation connected_unix_datagram_socket::receive_fds(std::size_t max_bytes,
+                                                                               std::size_t max_fds) {
+  return {resource_, max_bytes, max_fds};
+}
+
+}}  // namespace anyio
+
 // == datagram/udp_batch.hpp =======================================================================
 
 // Many UDP datagrams per system call.
@@ -9141,6 +9705,7 @@ class udp_batch {
     std::span<const std::byte> data{};  ///< lies in the batch
     ip_endpoint sender{};               ///< or the receiver, of a datagram to send
     bool truncated = false;             ///< the datagram was longer than `max_size`; the rest of it is lost
+    packet_info info{};                 ///< see `set_packet_info`; no part of structured bindings
   };
   using value_type = entry;             ///< for ranges
   using const_iterator = const entry*;  ///< random access
@@ -9152,20 +9717,31 @@ class udp_batch {
       : block_(std::move(other.block_)),
         capacity_(detail::exchange(other.capacity_, 0)),
         max_size_(other.max_size_),
-        size_(detail::exchange(other.size_, 0)) {}
+        size_(detail::exchange(other.size_, 0)),
+        format_(other.format_),
+        received_(other.received_) {}
   udp_batch& operator=(udp_batch&& other) noexcept {
     block_ = std::move(other.block_);
     capacity_ = detail::exchange(other.capacity_, 0);
     max_size_ = other.max_size_;
     size_ = detail::exchange(other.size_, 0);
+    format_ = other.format_;
+    received_ = other.received_;
     return *this;
   }
 
   /// Appends a copy of a datagram. Returns false, and changes nothing, if the batch is full or the datagram
   /// is longer than `max_size`. A connected socket needs no address.
   bool push(const_buffer data, const ip_endpoint& to = {});
+  /// Appends a copy of a datagram that goes from an address, by an interface and with marks of its own.
+  /// Returns false also if the information cannot be sent: a number is out of range, or the address is of the
+  /// other family.
+  bool push(const_buffer data, const ip_endpoint& to, const packet_info& info);
   /// Removes all datagrams; the memory stays.
-  void clear() noexcept { size_ = 0; }
+  void clear() noexcept {
+    if (format_ != nullptr) forget_infos();
+    size_ = 0;
+  }
 
   /// The number of datagrams in the batch.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -9196,14 +9772,29 @@ class udp_batch {
     return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
   }
   void append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept;
+  void forget_infos() noexcept;
+  /// The information with which the i-th datagram is sent. Of a received one only the address goes back: its
+  /// marks were the sender's, and its hops are partly used up.
+  [[nodiscard]] packet_info info_to_send(std::size_t i) const noexcept {
+    packet_info info;
+    if (i >= received_) return entries()[i].info;
+    info.local = entries()[i].info.local;
+    return info;
+  }
 
   detail::owned<std::byte[]> block_;  // entries, then their bytes
   std::size_t capacity_ = 0;
   std::size_t max_size_ = 0;
   std::size_t size_ = 0;
+  // Null: no entry in the block has packet information, so that nothing must be done about it.
+  const detail::packet_info_format* format_ = nullptr;
+  std::size_t received_ = 0;  // with packet information: how many were received; they are the first ones
 };
 
 namespace detail {
+
+template <>
+inline constexpr std::size_t bound_members<udp_batch::entry> = 3;
 
 /// The state that a socket needs for batches, created when the first batch is used.
 class batch_source final : public datagram_source {
@@ -9216,6 +9807,14 @@ class batch_source final : public datagram_source {
   int receive_batch(datagram_resource& socket, udp_batch& batch);
   /// Sends from the `sent`-th datagram on. Returns 0 when all are sent, 1 when other tasks get a turn.
   int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
+
+  // --- packet information
+  /// Makes room for it.
+  void prepare_infos() {
+    if (!infos_) infos_.reset(new packet_info[per_call]);
+  }
+  /// Sets how received messages hold it; null: they do not.
+  void set_format(const packet_info_format* format) noexcept { format_ = format; }
 
  private:
   static constexpr std::size_t per_call = 32;
@@ -9237,6 +9836,8 @@ class batch_source final : public datagram_source {
   void ask_for_pieces(datagram_resource& socket);
   void ask_for_segments(datagram_resource& socket);
   int fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots, std::size_t stride);
+  void read_infos(slice<const message> messages) noexcept;
+  void hand_over_infos(udp_batch& batch, std::size_t count) const noexcept;
   [[nodiscard]] bool has_left_over() const noexcept { return first_ < count_; }
   /// Takes the next datagram of the pieces that are left over.
   std::span<const std::byte> next(arrival& out);
@@ -9246,8 +9847,10 @@ class batch_source final : public datagram_source {
   /// How many datagrams from the i-th on can be sent as one piece.
   [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
 
-  owned<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
-  std::size_t first_ = 0;      // of the pieces that are left over
+  owned<std::byte[]> memory_;   // `per_call` pieces, if the kernel can pass them
+  owned<packet_info[]> infos_;  // of the pieces, once packet information was on
+  const packet_info_format* format_ = nullptr;
+  std::size_t first_ = 0;  // of the pieces that are left over
   std::size_t count_ = 0;
   std::size_t expected_ = per_call;  // how many messages to prepare for: unused ones also cost time
   std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
@@ -9310,248 +9913,60 @@ inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) {
 
 }}  // namespace anyio
 
-// == datagram/unix_datagram.hpp ===================================================================
+template <>
+struct std::tuple_size<anyio::udp_batch::entry> : std::integral_constant<std::size_t, 3> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_batch::entry>
+    : anyio::detail::bound_member<I, anyio::udp_batch::entry> {};
 
-// UNIX datagram sockets.
+// == datagram/udp_packet_info.hpp =================================================================
+
+// UDP with packet information: from which address, by which interface and with which marks a datagram goes,
+// and came.
 //
-// Unlike UDP sockets these lose nothing: when the receiver's queue is full, a send waits. The kernel reports
-// a drained queue only to connected senders, so a send also retries without an event, after pauses of 1 to 20
-// ms. This part must not know what is sent.
+// Receiving it is a mode of the socket, in which every datagram is received through the socket's batch
+// source. Sending it needs no mode. This part must not know how the system passes it.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// How to open a UNIX datagram socket.
-struct unix_datagram_options {
-  /// The path to which it is bound; without one, no peer can answer. A stale socket file at the path, one
-  /// that refuses a connection, is removed first; closing leaves the file behind.
-  std::string_view local_path = {};
-  /// The file's mode; ignored for an abstract name. On Linux the file never has other bits; on other systems
-  /// the mode is set right after binding.
-  std::optional<mode_t> local_mode = {};
-};
-
-/// A datagram, and the path of its sender; the path is empty if the sender has none.
-class unix_packet {
- public:
-  std::string data;    ///< all of its bytes
-  std::string sender;  ///< the path for an answer
-
-  unix_packet() = default;
-  /// Constructs from both parts.
-  unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
-};
-
-namespace detail {
-
-class unix_datagram_resource final : public datagram_resource {
- public:
-  unix_datagram_resource(loop_core& core, bool connected) noexcept
-      : datagram_resource(core, AF_UNIX, connected) {}
-  std::string local;
-  std::string remote;
-};
-
-/// Decides when to retry a send, where no event may arrive.
-class retry_pause {
- public:
-  /// Whether to try now: no pause is running, or the kernel reports room.
-  [[nodiscard]] bool over(datagram_resource& socket) noexcept;
-  void begin(loop_core& loop, node& target) noexcept;
-  void reset() noexcept {
-    timer_.cancel();
-    milliseconds_ = 0;
-  }
-
- private:
-  timer timer_;
-  std::uint32_t milliseconds_ = 0;
-  bool tried_early_ = false;
-};
-
-/// The base of sends that retry.
-template <class Derived>
-class unix_datagram_send : public datagram_send<Derived> {
- public:
-  unix_datagram_send() = default;
-  unix_datagram_send(ref<datagram_resource> r, lent_bytes&& bytes) noexcept
-      : datagram_send<Derived>(std::move(r), std::move(bytes)) {}
-
- protected:
-  friend class operation<Derived, void>;
-
-  bool send(const sockaddr* to, socklen_t size, result<void>& out) {
-    datagram_resource& socket = *this->resource_;
-    if (!pause_.over(socket)) return false;
-    const int status = socket.send(this->bytes_.data(), to, size);
-    if (status == -EAGAIN) pause_.begin(socket.core(), *this);
-    return this->settle(status, out);
-  }
-  void refresh() noexcept { pause_.reset(); }
-  void left() noexcept {
-    datagram_send<Derived>::left();
-    pause_.reset();
-  }
-
- private:
-  retry_pause pause_;
-};
-
-inline unix_packet unix_packet_of(std::string&& data, const arrival& a) {
-  return unix_packet(std::move(data), a.from.path());
-}
-
-}  // namespace detail
-
-/// The operation that `unix_datagram_socket::receive()` returns.
-using receive_unix_packet_operation = detail::datagram_receive<detail::unix_packet_of>;
-
-/// The operation that `unix_datagram_socket::send_to` returns.
-class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
+/// The operation that `udp_socket::send_to(data, endpoint, info)` returns.
+class [[nodiscard]] send_packet_operation : public detail::datagram_send<send_packet_operation> {
  public:
   static constexpr const char* name = "send_to";
-  send_to_path_operation() = default;
-  send_to_path_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
-                         std::string_view path)
-      : unix_datagram_send(std::move(r), std::move(bytes)), to_(detail::make_unix_address(path, name)) {}
+  send_packet_operation() = default;
+  send_packet_operation(detail::ref<detail::datagram_resource> r, detail::lent_bytes&& bytes,
+                        const ip_endpoint& to, const packet_info& info)
+      : datagram_send(std::move(r), std::move(bytes)), to_(to), info_(info) {}
 
  private:
-  friend detail::datagram_send<send_to_path_operation>;
-  bool transfer(result<void>& out) {
-    if (to_) return send(reinterpret_cast<const sockaddr*>(&to_->storage), to_->size, out);
-    return detail::complete(out, to_.error());
+  friend class detail::operation<send_packet_operation, void>;
+  friend detail::datagram_send<send_packet_operation>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return this->made && !detail::is_sendable(info_, to_.address) ? errc::invalid_argument
+                                                                  : datagram_send::check();
   }
-  result<detail::unix_address> to_{errc::invalid_argument};
+  bool transfer(result<void>& out);
+
+  ip_endpoint to_;
+  packet_info info_;
 };
 
-/// The operation that `connected_unix_datagram_socket::send` returns.
-class [[nodiscard]] send_unix_datagram_operation
-    : public detail::unix_datagram_send<send_unix_datagram_operation> {
- public:
-  static constexpr const char* name = "send";
-  using unix_datagram_send::unix_datagram_send;
-
- private:
-  friend detail::datagram_send<send_unix_datagram_operation>;
-  bool transfer(result<void>& out) { return send(nullptr, 0, out); }
-};
-
-/// A UNIX datagram socket that receives from any sender and sends to any path. Paths may contain any bytes; a
-/// leading NUL byte means Linux's abstract namespace.
-class unix_datagram_socket : public datagram_socket {
- public:
-  unix_datagram_socket() = default;
-
-  /// Opens a socket at once, like `create_unix_datagram_socket`.
-  static result<unix_datagram_socket> open(const unix_datagram_options& options = {});
-  /// Takes over a UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says what is
-  /// wrong with it.
-  static result<unix_datagram_socket> from_fd(int fd);
-
-  /// The path to which it is bound, empty without one; remembered after closing.
-  [[nodiscard]] std::string local_path() const;
-
-  /// Receives the next datagram, of any size.
-  [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
-  /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
-  /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
-  /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
-  /// path is too long, and EMSGSIZE if the datagram is too long.
-  [[nodiscard]] send_to_path_operation send_to(const_buffer data, std::string_view path) {
-    return {resource_, detail::lent_bytes(data), path};
-  }
-  template <detail::string_rvalue S>
-  [[nodiscard]] send_to_path_operation send_to(S&& data, std::string_view path) {
-    return {resource_, detail::lent_bytes(std::move(data)), path};
-  }
-
- private:
-  friend struct detail::datagram_access;
-  explicit unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
-      : datagram_socket(r) {}
-};
-
-/// A UNIX datagram socket with one peer. When the peer is gone, a send raises `broken_resource` with
-/// ECONNREFUSED.
-class connected_unix_datagram_socket : public datagram_socket {
- public:
-  connected_unix_datagram_socket() = default;
-
-  /// Opens a socket at once, like `create_connected_unix_datagram_socket`.
-  static result<connected_unix_datagram_socket> open(std::string_view remote_path,
-                                                     const unix_datagram_options& options = {});
-  /// Takes over a connected UNIX datagram socket. On failure it stays the caller's; `invalid_argument` says
-  /// what is wrong with it.
-  static result<connected_unix_datagram_socket> from_fd(int fd);
-
-  /// The path to which it is bound, empty without one; remembered after closing.
-  [[nodiscard]] std::string local_path() const;
-  /// The peer's path; remembered after closing.
-  [[nodiscard]] std::string remote_path() const;
-
-  /// Receives the next datagram, of any size.
-  [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
-  /// Sends one datagram to the peer; bytes and waiting are as for `unix_datagram_socket::send_to`.
-  [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
-    return {resource_, detail::lent_bytes(data)};
-  }
-  template <detail::string_rvalue S>
-  [[nodiscard]] send_unix_datagram_operation send(S&& data) {
-    return {resource_, detail::lent_bytes(std::move(data))};
-  }
-
- private:
-  friend struct detail::datagram_access;
-  explicit connected_unix_datagram_socket(detail::ref<detail::unix_datagram_resource> r) noexcept
-      : datagram_socket(r) {}
-};
-
-namespace detail {
-
-/// Opens a UNIX datagram socket: an operation, like everything that creates, although it never waits.
-template <class Socket>
-class [[nodiscard]] create_unix_datagram_operation
-    : public operation<create_unix_datagram_operation<Socket>, Socket> {
- public:
-  static constexpr const char* name = "create_unix_datagram_socket";
-  create_unix_datagram_operation() = default;
-  create_unix_datagram_operation(const std::string_view* remote, const unix_datagram_options& options)
-      : operation<create_unix_datagram_operation, Socket>(true),
-        local_(options.local_path),
-        mode_(options.local_mode) {
-    if (remote != nullptr) remote_ = std::string(*remote);
-  }
-
- private:
-  friend class operation<create_unix_datagram_operation, Socket>;
-
-  bool attempt(result<Socket>& out) {
-    if constexpr (std::is_same_v<Socket, connected_unix_datagram_socket>) {
-      out = Socket::open(remote_, {local_, mode_});
-    } else {
-      out = Socket::open({local_, mode_});
-    }
-    return true;
-  }
-
-  std::string remote_;
-  std::string local_;
-  std::optional<mode_t> mode_;
-};
-
-}  // namespace detail
-
-/// Opens a UNIX datagram socket.
-[[nodiscard]] inline detail::create_unix_datagram_operation<unix_datagram_socket> create_unix_datagram_socket(
-    const unix_datagram_options& options = {}) {
-  return {nullptr, options};
+inline send_packet_operation udp_socket::send_to(const_buffer data, const ip_endpoint& to,
+                                                 const packet_info& info) {
+  return {resource_, detail::lent_bytes(data), to, info};
+}
+template <detail::string_rvalue S>
+send_packet_operation udp_socket::send_to(S&& data, const ip_endpoint& to, const packet_info& info) {
+  return {resource_, detail::lent_bytes(std::move(data)), to, info};
 }
 
-/// Opens a UNIX datagram socket and connects it to a path. Raises `os_error` with ENOENT if the path does not
-/// exist, and with ECONNREFUSED if no socket is open there any more.
-[[nodiscard]] inline detail::create_unix_datagram_operation<connected_unix_datagram_socket>
-create_connected_unix_datagram_socket(std::string_view remote_path,
-                                      const unix_datagram_options& options = {}) {
-  return {&remote_path, options};
+inline bool udp_batch::push(const_buffer data, const ip_endpoint& to, const packet_info& info) {
+  if (!detail::is_sendable(info, to == ip_endpoint() ? info.local : to.address) || !push(data, to))
+    return false;
+  entries()[size_ - 1].info = info;
+  format_ = &detail::packet_info_in_control;
+  return true;
 }
 
 }}  // namespace anyio
@@ -10219,6 +10634,7 @@ struct sim_chunk {
   std::vector<sim_handle> passed;
   ip_endpoint from;       // of an IP datagram
   std::string from_path;  // of a UNIX datagram
+  packet_info info;       // of an IP datagram
 };
 
 /// An event that will happen at some time at its destination.
@@ -10259,7 +10675,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
   ip_endpoint local, remote;
   std::string local_path, remote_path;
   std::map<std::pair<int, int>, int> options;
-  std::set<ip_address> groups;
+  std::map<ip_address, std::set<ip_address>> groups;  // with the sources that are heard; none: all are
 
   // --- received and expected data
   std::deque<sim_chunk> inbox;
@@ -12112,6 +12528,250 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   if (status < 0) return error(errc::os_error, -status, wanted.what);
   adopted.was_blocking = status > 0;
   return adopted;
+}
+
+}}}  // namespace anyio::detail
+
+// == system/packet_info.ipp =======================================================================
+
+// The control messages of packet information, on Linux, macOS and the BSDs.
+
+#if !defined(__linux__) && !defined(__APPLE__)
+#include <net/if_dl.h>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Socket options, and the types of the control messages that they cause.
+namespace packet_option {
+
+#if defined(__APPLE__)
+// <netinet6/in6.h> has them only if a macro was defined before its first inclusion.
+inline constexpr int receive_info_v6 = 61;
+inline constexpr int info_v6 = 46;
+inline constexpr int receive_hops_v6 = 37;
+inline constexpr int hops_v6 = 47;
+inline constexpr int receive_class_v6 = 35;
+inline constexpr int class_v6 = 36;
+#else
+inline constexpr int receive_info_v6 = IPV6_RECVPKTINFO;
+inline constexpr int info_v6 = IPV6_PKTINFO;
+inline constexpr int receive_hops_v6 = IPV6_RECVHOPLIMIT;
+inline constexpr int hops_v6 = IPV6_HOPLIMIT;
+inline constexpr int receive_class_v6 = IPV6_RECVTCLASS;
+inline constexpr int class_v6 = IPV6_TCLASS;
+#endif
+
+#if defined(__linux__) || defined(__APPLE__)
+inline constexpr int receive_info_v4 = IP_PKTINFO;
+inline constexpr int info_v4 = IP_PKTINFO;
+#else
+inline constexpr int receive_info_v4 = IP_RECVDSTADDR;
+inline constexpr int info_v4 = IP_RECVDSTADDR;
+#endif
+inline constexpr int receive_hops_v4 = IP_RECVTTL;
+#if defined(__linux__)
+inline constexpr int hops_v4 = IP_TTL;
+inline constexpr int class_v4 = IP_TOS;
+#else  // the type of the message is the option
+inline constexpr int hops_v4 = IP_RECVTTL;
+#if defined(IP_RECVTOS)
+inline constexpr int class_v4 = IP_RECVTOS;
+#else
+inline constexpr int class_v4 = -1;
+#endif
+#endif
+
+inline constexpr int of_v4[] = {
+    receive_info_v4,
+    receive_hops_v4,
+#if defined(IP_RECVTOS)
+    IP_RECVTOS,
+#endif
+#if !defined(__linux__) && !defined(__APPLE__)
+    IP_RECVIF,
+#endif
+};
+inline constexpr int of_v6[] = {receive_info_v6, receive_hops_v6, receive_class_v6};
+
+}  // namespace packet_option
+
+/// The content of an IPV6_PKTINFO message; `in6_pktinfo` is not visible everywhere.
+struct packet_info_v6 {
+  in6_addr address;
+  unsigned index;
+};
+
+inline ip_address address_of(const in_addr& raw) noexcept { return ip_address::v4(ntohl(raw.s_addr)); }
+
+/// An address to or from which a datagram goes. Those that are valid only on a link have the interface as
+/// their scope.
+inline ip_address address_of(const packet_info_v6& raw) noexcept {
+  std::byte bytes[16];
+  std::memcpy(bytes, &raw.address, sizeof bytes);
+  const auto second = std::to_integer<unsigned>(bytes[1]);
+  const bool on_link = bytes[0] == std::byte{0xfe} && (second & 0xc0U) == 0x80;
+  const bool group_on_link = bytes[0] == std::byte{0xff} && ((second & 15U) == 1 || (second & 15U) == 2);
+  return unmapped(ip_address::v6(bytes, on_link || group_on_link ? raw.index : 0));
+}
+
+/// A number that the system passes as one byte or as an int.
+inline int number_in(const unsigned char* data, std::size_t size) noexcept {
+  int number = 0;
+  if (size < sizeof number) return size != 0 ? data[0] : 0;
+  std::memcpy(&number, data, sizeof number);
+  return number;
+}
+
+inline void read_info_v4(int type, const unsigned char* data, std::size_t size, packet_info& out) noexcept {
+  if (type == packet_option::hops_v4 || type == IP_TTL) {
+    out.hop_limit = number_in(data, size);
+  } else if (type == packet_option::class_v4 || type == IP_TOS) {
+    out.ecn = number_in(data, size) & 3;
+#if defined(__linux__) || defined(__APPLE__)
+  } else if (type == packet_option::info_v4 && size >= sizeof(in_pktinfo)) {
+    in_pktinfo raw;
+    std::memcpy(&raw, data, sizeof raw);
+    out.interface_index = static_cast<unsigned>(raw.ipi_ifindex);
+    out.local = address_of(raw.ipi_addr);
+    // An answer cannot come from a broadcast address.
+    if (!out.local.is_multicast() && raw.ipi_spec_dst.s_addr != 0) out.local = address_of(raw.ipi_spec_dst);
+#else
+  } else if (type == packet_option::info_v4 && size >= sizeof(in_addr)) {
+    in_addr raw;
+    std::memcpy(&raw, data, sizeof raw);
+    out.local = address_of(raw);
+  } else if (type == IP_RECVIF && size >= offsetof(sockaddr_dl, sdl_index) + sizeof(sockaddr_dl::sdl_index)) {
+    decltype(sockaddr_dl::sdl_index) index;
+    std::memcpy(&index, data + offsetof(sockaddr_dl, sdl_index), sizeof index);
+    out.interface_index = index;
+#endif
+  }
+}
+
+inline void read_info_v6(int type, const unsigned char* data, std::size_t size, packet_info& out) noexcept {
+  if (type == packet_option::hops_v6) {
+    out.hop_limit = number_in(data, size);
+  } else if (type == packet_option::class_v6) {
+    out.ecn = number_in(data, size) & 3;
+  } else if (type == packet_option::info_v6 && size >= sizeof(packet_info_v6)) {
+    packet_info_v6 raw;
+    std::memcpy(&raw, data, sizeof raw);
+    out.interface_index = raw.index;
+    out.local = address_of(raw);
+  }
+}
+
+ANYIO_NET_FN void read_packet_info(const message& m, packet_info& out) noexcept {
+  msghdr header{};
+  header.msg_control = m.control;
+  header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
+  const auto* const end = static_cast<const unsigned char*>(m.control) + m.control_size;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = next_control(header, c)) {
+    const auto left = static_cast<std::size_t>(end - reinterpret_cast<const unsigned char*>(c));
+    if (c->cmsg_len < CMSG_LEN(0) || c->cmsg_len > left) break;  // malformed
+    const std::size_t size = static_cast<std::size_t>(c->cmsg_len) - CMSG_LEN(0);
+    if (c->cmsg_level == IPPROTO_IP) read_info_v4(c->cmsg_type, CMSG_DATA(c), size, out);
+    if (c->cmsg_level == IPPROTO_IPV6) read_info_v6(c->cmsg_type, CMSG_DATA(c), size, out);
+  }
+}
+
+/// Appends a message to control data, behind which there must be room.
+template <class T>
+void append_control(message& m, int level, int type, const T& value) noexcept {
+  auto* const place = static_cast<unsigned char*>(m.control) + m.control_size;
+  cmsghdr header{};
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(sizeof value));
+  header.cmsg_level = level;
+  header.cmsg_type = type;
+  std::memset(place, 0, CMSG_SPACE(sizeof value));
+  std::memcpy(place, &header, sizeof header);
+  std::memcpy(place + CMSG_LEN(0), &value, sizeof value);
+  m.control_size += CMSG_SPACE(sizeof value);
+}
+
+/// The traffic class with these ECN bits; the others are those of the socket.
+inline int class_with(backend& system, int fd, int level, int name, int ecn, int& known) {
+  if (known < 0) {
+    known = 0;
+    static_cast<void>(read_option(system, fd, level, name, known));
+  }
+  return (known & 0xfc) | ecn;
+}
+
+inline bool is_given_local(const ip_address& a) noexcept {
+  return a != ip_address::any_v4() && a != ip_address::any_v6() && !a.is_multicast();
+}
+
+ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& info, const ip_address& to,
+                                    traffic_classes& classes, message& m) {
+  const ip_address local = unmapped(info.local);
+  const bool from_local = is_given_local(local);
+  if (unmapped(to).is_v4()) {
+#if defined(__linux__) || defined(__APPLE__)
+    if (from_local || info.interface_index != 0) {
+      in_pktinfo raw{};
+      raw.ipi_ifindex = static_cast<decltype(raw.ipi_ifindex)>(info.interface_index);
+      if (from_local) std::memcpy(&raw.ipi_spec_dst, local.bytes().data(), sizeof raw.ipi_spec_dst);
+      append_control(m, IPPROTO_IP, IP_PKTINFO, raw);
+    }
+#elif defined(IP_SENDSRCADDR)
+    if (from_local) {
+      in_addr raw;
+      std::memcpy(&raw, local.bytes().data(), sizeof raw);
+      append_control(m, IPPROTO_IP, IP_SENDSRCADDR, raw);
+    }
+#endif
+#if defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__)
+    if (info.ecn != 0) {
+      const int value = class_with(system, fd, IPPROTO_IP, IP_TOS, info.ecn, classes.v4);
+#if defined(__FreeBSD__)
+      append_control(m, IPPROTO_IP, IP_TOS, static_cast<unsigned char>(value));
+#else
+      append_control(m, IPPROTO_IP, IP_TOS, value);
+#endif
+    }
+#endif
+#if defined(__linux__)
+    if (info.hop_limit >= 0) append_control(m, IPPROTO_IP, IP_TTL, info.hop_limit);
+#endif
+    return;
+  }
+  const unsigned index = info.interface_index != 0 ? info.interface_index : local.scope_id();
+  if (from_local || index != 0) {
+    packet_info_v6 raw{};
+    if (from_local) std::memcpy(&raw.address, local.bytes().data(), sizeof raw.address);
+    raw.index = index;
+    append_control(m, IPPROTO_IPV6, packet_option::info_v6, raw);
+  }
+  if (info.ecn != 0) {
+    const int value = class_with(system, fd, IPPROTO_IPV6, IPV6_TCLASS, info.ecn, classes.v6);
+    append_control(m, IPPROTO_IPV6, packet_option::class_v6, value);
+  }
+  if (info.hop_limit >= 0) append_control(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);
+}
+
+ANYIO_NET_COLD int receive_packet_info(backend& system, int fd, int family, bool on) {
+  const int level = family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  const std::span<const int> names =
+      family == AF_INET6 ? std::span<const int>(packet_option::of_v6) : packet_option::of_v4;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const int status = write_option(system, fd, level, names[i], on ? 1 : 0);
+    if (status >= 0) continue;
+    while (i-- != 0) static_cast<void>(write_option(system, fd, level, names[i], on ? 0 : 1));
+    return status;
+  }
+  if (family == AF_INET6) {  // for the IPv4 datagrams of a socket of both families; another rejects it
+    for (const int name : packet_option::of_v4)
+      static_cast<void>(write_option(system, fd, IPPROTO_IP, name, on ? 1 : 0));
+  }
+  return 0;
+}
+
+ANYIO_NET_FN bool is_sendable(const packet_info& info, const ip_address& to) noexcept {
+  const bool in_range = info.ecn >= 0 && info.ecn <= 3 && info.hop_limit >= -1 && info.hop_limit <= 255;
+  const ip_address local = unmapped(info.local);
+  return in_range && (!is_given_local(local) || local.is_v4() == unmapped(to).is_v4());
 }
 
 }}}  // namespace anyio::detail
@@ -16624,6 +17284,24 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
   return all;
 }
 
+/// The control data that passes descriptors.
+struct descriptor_control {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(max_fds_of_message * sizeof(int))];  // set by `write`
+
+  /// Writes the control data for descriptors, at most as many as there is room for; returns its size.
+  std::size_t write(std::span<const int> fds) noexcept {
+    const std::size_t payload = fds.size_bytes();
+    std::memset(bytes, 0, CMSG_SPACE(payload));
+    cmsghdr header{};
+    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
+    header.cmsg_level = SOL_SOCKET;
+    header.cmsg_type = SCM_RIGHTS;
+    std::memcpy(bytes, &header, sizeof header);
+    std::memcpy(bytes + CMSG_LEN(0), fds.data(), payload);
+    return CMSG_SPACE(payload);
+  }
+};
+
 /// Whether an errno of sendmsg(2) concerns the descriptors, and not the connection.
 [[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
   switch (e) {
@@ -16653,20 +17331,11 @@ ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
-  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
-  const std::size_t payload = fds_.size_bytes();
-  std::memset(control, 0, CMSG_SPACE(payload));
-  cmsghdr header{};
-  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
-  header.cmsg_level = SOL_SOCKET;
-  header.cmsg_type = SCM_RIGHTS;
-  std::memcpy(control, &header, sizeof header);
-  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
-
+  detail::descriptor_control control;
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
   detail::message m{detail::slice(&part, 1)};
-  m.control = control;
-  m.control_size = CMSG_SPACE(payload);
+  m.control = control.bytes;
+  m.control_size = control.write(fds_);
   resource_->core().count_work(message_.size());
   return resource_->core().system().send_message(resource_->descriptor(), m);
 }
@@ -18335,12 +19004,15 @@ ANYIO_NET_FN void datagram_resource::shut() noexcept {
 }
 
 ANYIO_NET_FN int datagram_resource::receive(slice<const ::iovec> into, arrival& out) {
-  return source ? source->receive(*this, into, out) : receive_from_kernel(into, out);
+  if (source) return source->receive(*this, into, out);
+  message m{into};
+  return receive_message(m, out);
 }
 
-ANYIO_NET_FN int datagram_resource::receive_from_kernel(slice<const ::iovec> into, arrival& out) {
+ANYIO_NET_FN int datagram_resource::receive_message(message& m, arrival& out) {
   if (exhausted[read_side]) return -EAGAIN;
-  message m{into, out.from.get(), sizeof out.from.storage};
+  m.address = out.from.get();
+  m.address_size = sizeof out.from.storage;
   const ssize_t n = core().system().receive_message(registration_.fd, m);
   core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
   if (n == -EAGAIN) {
@@ -18354,24 +19026,35 @@ ANYIO_NET_FN int datagram_resource::receive_from_kernel(slice<const ::iovec> int
   return 0;
 }
 
-ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
+ANYIO_NET_FN mutable_buffer datagram_resource::room_for(std::size_t size) {
   // No UDP datagram is longer than the loop's buffer. A UNIX datagram can be as long as the sender's buffer
   // allows, which is less than 416 KiB with Linux's defaults. That room takes no memory until it is used.
   constexpr std::size_t size_of_room = std::size_t{448} * 1024;
+  if (family_ != AF_UNIX || size <= loop_core::buffer_size) return core().buffer();
+  if (!room_) room_.reset(new std::byte[size_of_room]);
+  return mutable_buffer(room_.get(), size_of_room);
+}
+
+ANYIO_NET_FN int datagram_resource::receive_text(std::string& text, arrival& out) {
   if (exhausted[read_side] && !source) return -EAGAIN;
-  mutable_buffer room;
-  if (family_ != AF_UNIX) {
-    room = core().buffer();
-  } else {
-    if (!room_) room_.reset(new std::byte[size_of_room]);
-    room = mutable_buffer(room_.get(), size_of_room);
-  }
+  const mutable_buffer room = room_for(static_cast<std::size_t>(-1));
   const ::iovec part{room.data(), room.size()};
   const int status = receive(slice(&part, 1), out);
   if (status < 0) return status;
   if (out.truncated) return -EMSGSIZE;
   text.assign(reinterpret_cast<const char*>(room.data()), out.size);
   return 0;
+}
+
+/// The status of a send, from the result of the call.
+inline int status_of_send(datagram_resource& socket, ssize_t n) noexcept {
+  // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
+  const bool queue_is_full = socket.family() == AF_UNIX && n == -ENOBUFS;
+  if (n == -EAGAIN || queue_is_full) {
+    socket.exhausted[write_side] = true;
+    return -EAGAIN;
+  }
+  return n < 0 ? static_cast<int>(n) : 0;
 }
 
 ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, socklen_t size) {
@@ -18385,13 +19068,35 @@ ANYIO_NET_FN int datagram_resource::send(const_buffer data, const sockaddr* to, 
     n = core().system().send_message(registration_.fd,
                                      message{slice(&part, 1), const_cast<sockaddr*>(to), size});
   }
-  // The BSDs and macOS report a full queue of a UNIX socket with ENOBUFS.
-  const bool queue_is_full = family_ == AF_UNIX && n == -ENOBUFS;
-  if (n == -EAGAIN || queue_is_full) {
-    exhausted[write_side] = true;
-    return -EAGAIN;
+  return status_of_send(*this, n);
+}
+
+ANYIO_NET_FN int datagram_resource::send_message(const message& m) {
+  if (exhausted[write_side]) return -EAGAIN;
+  core().count_work(m.size());
+  return status_of_send(*this, core().system().send_message(registration_.fd, m));
+}
+
+ANYIO_NET_COLD int datagram_resource::reconnect(const sockaddr* to, socklen_t size, const sockaddr* former,
+                                                socklen_t former_size) {
+  backend& system = core().system();
+  int status = system.connect(registration_.fd, to, size);
+  if (status == -EINVAL && family_ != AF_UNIX) {
+    // Linux keeps the local address that it chose for the former peer, which may have no way to this one.
+    sockaddr nowhere{};
+    nowhere.sa_family = AF_UNSPEC;
+    static_cast<void>(system.connect(registration_.fd, &nowhere, sizeof nowhere));
+    status = system.connect(registration_.fd, to, size);
   }
-  return n < 0 ? static_cast<int>(n) : 0;
+  if (status < 0) {  // some systems have disconnected the socket
+    static_cast<void>(system.connect(registration_.fd, former, former_size));
+    return status;
+  }
+  int stale = 0;  // an error that the former peer caused
+  static_cast<void>(read_option(system, registration_.fd, SOL_SOCKET, SO_ERROR, stale));
+  exhausted[write_side] = false;  // the full queue was the former peer's
+  wake(write_side);
+  return 0;
 }
 
 ANYIO_NET_FN error datagram_resource::failure(int status, const char* operation) const noexcept {
@@ -18521,6 +19226,62 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
 
 }}  // namespace anyio
 
+// == datagram/fd_packet.ipp =======================================================================
+
+// Sending and receiving datagrams with descriptors.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN errc send_fd_packet_operation::check() const noexcept {
+  if (fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+  return unix_datagram_send::check();
+}
+
+ANYIO_NET_FN bool send_fd_packet_operation::transfer(result<void>& out) {
+  if (!resource_->connected() && !to_) return detail::complete(out, to_.error());
+  if (!may_send()) return false;
+  const const_buffer data = bytes_.data();
+  const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
+  detail::descriptor_control control;
+  detail::message m{detail::slice(&part, 1)};
+  m.control = control.bytes;
+  m.control_size = control.write(fds_);
+  if (!resource_->connected()) {
+    m.address = reinterpret_cast<sockaddr*>(&to_->storage);
+    m.address_size = to_->size;
+  }
+  const int status = resource_->send_message(m);
+  if (status == -EOPNOTSUPP) return detail::complete(out, error(errc::not_supported, EOPNOTSUPP, name));
+  return sent(status, out);
+}
+
+ANYIO_NET_FN bool receive_fd_packet_operation::attempt(result<unix_fd_packet>& out) {
+  if (resource_->exhausted[detail::read_side]) return false;
+  const mutable_buffer room = resource_->room_for(max_bytes_);
+  const std::size_t size = max_bytes_ < room.size() ? max_bytes_ : room.size();
+  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
+  const ::iovec part{room.data(), size};
+  detail::message m{detail::slice(&part, 1)};
+  m.control = control;
+  m.control_size = sizeof control;
+  std::vector<unique_fd> fds;
+  // Now, so that lack of memory loses none.
+  fds.reserve(max_fds_ < detail::max_fds_of_message ? max_fds_ : detail::max_fds_of_message);
+  detail::arrival one;
+  const int status = resource_->receive_message(m, one);
+  if (status == -EAGAIN) return false;
+  if (status < 0) return detail::complete(out, resource_->failure(status, name));
+  const bool all = detail::take_descriptors(resource_->core().system(), control, m.control_size, fds);
+  if (!all || fds.size() > max_fds_ || (m.flags & MSG_CTRUNC) != 0)
+    return detail::complete(out, error(errc::fds_truncated, 0, name));
+  if (one.truncated && max_bytes_ != 0) return detail::complete(out, error(errc::os_error, EMSGSIZE, name));
+  out = unix_fd_packet(std::string(reinterpret_cast<const char*>(room.data()), one.size), one.from.path(),
+                       std::move(fds));
+  return true;
+}
+
+}}  // namespace anyio
+
 // == datagram/udp_batch.ipp =======================================================================
 
 // Batches: recvmmsg(2) and sendmmsg(2), and the pieces of UDP_GRO and UDP_SEGMENT (udp(7)).
@@ -18532,11 +19293,21 @@ ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
   constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be allocated
   const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
   block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
+  for (std::size_t i = 0; i < count; ++i) ::new (static_cast<void*>(entries() + i)) entry;
 }
 
 ANYIO_NET_FN void udp_batch::append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept {
-  std::construct_at(entries() + size_, entry{{slot(size_), size}, sender, truncated});
+  entry& e = entries()[size_];  // its packet information is not there, or set by the caller
+  e.data = {slot(size_), size};
+  e.sender = sender;
+  e.truncated = truncated;
   ++size_;
+}
+
+ANYIO_NET_COLD void udp_batch::forget_infos() noexcept {
+  for (std::size_t i = 0; i < size_; ++i) entries()[i].info = packet_info();
+  received_ = 0;
+  format_ = nullptr;
 }
 
 ANYIO_NET_FN bool udp_batch::push(const_buffer data, const ip_endpoint& to) {
@@ -18559,14 +19330,15 @@ inline constexpr int udp_gro_option = 0;
 inline constexpr bool has_pieces = false;
 #endif
 
-/// Room for one control message that holds one number.
+/// Room for one control message that holds one number, and for packet information.
 struct control_room {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + packet_info_room];
 };
 
-/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count.
+/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count, packet
+/// information, which on a socket of both families has two addresses.
 struct receive_control_room {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232 + 2 * packet_info_room];
 };
 
 ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
@@ -18619,6 +19391,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   receive_control_room control[per_call];
   if (socket.exhausted[read_side]) return -EAGAIN;
   wanted = std::min(wanted, per_call);
+  const bool takes_control = memory_ || format_ != nullptr;
   const std::size_t slot_size = std::min(stride, room);
   for (std::size_t i = 0; i < wanted; ++i) {
     parts[i][0] = {slots + i * stride, slot_size};
@@ -18630,7 +19403,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].parts = slice<const ::iovec>(parts[i], used);
     messages[i].address = pieces_[i].from.get();
     messages[i].address_size = sizeof pieces_[i].from.storage;
-    if (!memory_) continue;
+    if (!takes_control) continue;
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
@@ -18652,6 +19425,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     p.from.size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
+  if (format_ != nullptr && n > 0) read_infos(slice(messages, static_cast<std::size_t>(n)));
   // A message in a batch costs about half as much as a call of its own.
   socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
   return n;
@@ -18680,25 +19454,55 @@ ANYIO_NET_FN std::span<const std::byte> batch_source::next(arrival& out) {
   return data;
 }
 
+ANYIO_NET_COLD void batch_source::read_infos(slice<const message> messages) noexcept {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    infos_[i] = packet_info();
+    format_->read(messages[i], infos_[i]);
+  }
+}
+
+/// Passes the information of the first pieces to the last datagrams of a batch.
+ANYIO_NET_COLD void batch_source::hand_over_infos(udp_batch& batch, std::size_t count) const noexcept {
+  for (std::size_t i = 0; i < count; ++i) batch.entries()[batch.size_ - count + i].info = infos_[i];
+  batch.format_ = format_;
+  batch.received_ = batch.size_;
+}
+
 ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
+  const bool has_infos = format_ != nullptr;
   while (has_left_over() && batch.size_ < batch.capacity_) {
+    const std::size_t from = first_;
     arrival one;
     const std::span<const std::byte> data = next(one);
     const std::size_t size = std::min(data.size(), batch.max_size_);
     if (size != 0) std::memcpy(batch.slot(batch.size_), data.data(), size);
     batch.append(size, one.from.endpoint(), one.truncated || data.size() > size);
+    if (has_infos) batch.entries()[batch.size_ - 1].info = infos_[from];
   }
+  if (has_infos) hand_over_infos(batch, 0);
 }
 
 ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return detail::exchange(deferred_, 0);
-    if (!memory_) return socket.receive_from_kernel(into, out);
+    if (!memory_) {
+      message m{into};
+      if (format_ == nullptr) return socket.receive_message(m, out);
+      receive_control_room control;
+      m.control = control.bytes;
+      m.control_size = sizeof control.bytes;
+      const int status = socket.receive_message(m, out);
+      if (status < 0) return status;
+      read_infos(slice(&m, 1));
+      out.info = &infos_[0];
+      return 0;
+    }
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
     first_ = 0;
     count_ = 1;
   }
+  if (format_ != nullptr) out.info = &infos_[first_];
   std::span<const std::byte> data = next(out);
   out.size = 0;
   for (const ::iovec& part : into) {
@@ -18742,6 +19546,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
       const std::size_t size = std::min(p.size, batch.max_size_);
       batch.append(size, p.from.endpoint(), p.truncated || p.size > size);
     }
+    if (format_ != nullptr) hand_over_infos(batch, count);
     have += count;
     if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
   }
@@ -18761,6 +19566,7 @@ ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::s
     const std::size_t size = other.data.size();
     if (size == 0 || size > segment || total + size > largest_segmented) break;
     if (!connected && other.sender != first.sender) break;
+    if (batch.format_ != nullptr && !(batch.info_to_send(i) == batch.info_to_send(i + n))) break;
     total += size;
     ++n;
     if (size < segment) break;  // only the last one may be shorter
@@ -18783,6 +19589,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   std::size_t runs[per_call];
   socket_address addresses[per_call];
   control_room control[per_call];
+  traffic_classes classes;
+  std::size_t limit_before = 0;  // of pieces, before a piece was refused
   const std::size_t before = sent;
   while (sent < batch.size()) {
     if (socket.exhausted[write_side]) return -EAGAIN;
@@ -18816,6 +19624,13 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
         const auto segment = static_cast<std::uint16_t>(batch[i].data.size());
         std::memcpy(CMSG_DATA(c), &segment, sizeof segment);
       }
+      if (batch.format_ != nullptr) {
+        m.control = control[count].bytes;
+        const ip_endpoint& to =
+            socket.connected() ? static_cast<const udp_resource&>(socket).remote : batch[i].sender;
+        batch.format_->write(socket.core().system(), socket.descriptor(), batch.info_to_send(i), to.address,
+                             classes, m);
+      }
       runs[count] = run;
       used += run;
       i += run;
@@ -18830,12 +19645,17 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       return -EAGAIN;
     }
     if (n < 0) {
-      if (runs[0] == 1 || !refuses_pieces(n)) return n;
+      if (runs[0] == 1 || !refuses_pieces(n)) {
+        if (limit_before != 0) segment_limit_ = limit_before;  // it was not for being a piece
+        return n;
+      }
+      limit_before = segment_limit_;
       // Too long for the path, or pieces are impossible there: such datagrams go one by one from here on.
       const bool too_long = n == -EINVAL || n == -EMSGSIZE;
       segment_limit_ = too_long ? batch[sent].data.size() - 1 : 0;
       continue;
     }
+    limit_before = 0;
     for (int i = 0; i < n; ++i) sent += runs[i];
     if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
   }
@@ -18863,6 +19683,39 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
   if (again || status == -EAGAIN) return false;
   if (status < 0 && sent_ == 0) return detail::complete(out, resource_->failure(status, name));
   return detail::complete(out, sent_);
+}
+
+}}  // namespace anyio
+
+// == datagram/udp_packet_info.ipp =================================================================
+
+// The mode that receives packet information, and sending with it.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN bool send_packet_operation::transfer(result<void>& out) {
+  detail::datagram_resource& socket = *resource_;
+  alignas(cmsghdr) unsigned char control[detail::packet_info_room];
+  detail::socket_address to(to_, socket.family());
+  const const_buffer data = bytes_.data();
+  const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
+  detail::message m{detail::slice(&part, 1), to.get(), to.size};
+  m.control = control;
+  detail::traffic_classes classes;
+  detail::write_packet_info(socket.core().system(), socket.descriptor(), info_, to_.address, classes, m);
+  return settle(socket.send_message(m), out);
+}
+
+ANYIO_NET_COLD result<> ip_datagram_socket::set_packet_info(bool on) {
+  constexpr const char* operation = "set_packet_info";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  detail::batch_source& source = detail::batch_source::of(*resource_);
+  if (on) source.prepare_infos();  // before the option is on, so that lack of memory changes nothing
+  const int status = detail::receive_packet_info(resource_->core().system(), resource_->descriptor(),
+                                                 resource_->family(), on);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  source.set_format(on ? &detail::packet_info_in_control : nullptr);
+  return {};
 }
 
 }}  // namespace anyio
@@ -18951,6 +19804,24 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) 
       detail::adopt_udp(fd, true, "connected_udp_socket"));
 }
 
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect() { return reconnect(remote_endpoint()); }
+
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect(const ip_endpoint& remote) {
+  constexpr const char* operation = "reconnect";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  auto& own = static_cast<detail::udp_resource&>(*resource_);
+  const int family = own.family();
+  const detail::socket_address to(remote, family);
+  if (to.get()->sa_family != family) return error(errc::os_error, EAFNOSUPPORT, operation);
+  const detail::socket_address former(own.remote, family);
+  const int status = own.reconnect(to.get(), to.size, former.get(), former.size);
+  detail::socket_address local;
+  if (detail::read_address(own.core().system(), own.descriptor(), local) >= 0) own.local = local.endpoint();
+  if (status < 0) return error(errc::os_error, -status, operation);
+  own.remote = {detail::unmapped(remote.address), remote.port};
+  return {};
+}
+
 // --- multicast
 
 namespace detail {
@@ -18995,6 +19866,72 @@ ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, co
 
 ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, const ip_address& interface) {
   return change_group(group, interface, false);
+}
+
+namespace detail {
+
+/// The number of a network interface, 0 if there is none of this name.
+inline std::uint32_t index_of_interface(std::string_view name) noexcept {
+  char text[64];
+  if (interface_lookup.index == nullptr || name.size() >= sizeof text || name.find('\0') != name.npos)
+    return 0;
+  text[name.copy(text, sizeof text - 1)] = '\0';
+  return interface_lookup.index(text);
+}
+
+}  // namespace detail
+
+ANYIO_NET_COLD result<> ip_datagram_socket::change_group(const ip_address& group,
+                                                         std::string_view interface_name,
+                                                         const ip_address& source, bool join) {
+  const char* operation = join ? "join_group" : "leave_group";
+  const auto refuse = [&](errc code, int error_number, const char* reason) {
+    return detail::error_access::with_reason(error(code, error_number, operation), reason);
+  };
+  const bool v4 = group.is_v4();
+  const bool has_source = source != ip_address::any_v4() && source != ip_address::any_v6();
+  if (!group.is_multicast()) return refuse(errc::invalid_argument, 0, "the address is not a multicast group");
+  if (has_source && source.is_v4() != v4)
+    return refuse(errc::invalid_argument, 0, "the source is of another address family than the group");
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (!v4 && resource_->family() == AF_INET)
+    return refuse(errc::invalid_argument, 0, "the group is IPv6, and the socket is IPv4");
+  std::uint32_t index = group.scope_id();
+  if (!interface_name.empty()) {
+    index = detail::index_of_interface(interface_name);
+    if (index == 0) return refuse(errc::os_error, ENODEV, "there is no interface of this name");
+  }
+#if defined(MCAST_JOIN_SOURCE_GROUP)
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (has_source) {
+    group_source_req request{};
+    request.gsr_interface = index;
+    detail::write_sockaddr({group, 0}, request.gsr_group);
+    detail::write_sockaddr({source, 0}, request.gsr_source);
+    return set_value(level, join ? MCAST_JOIN_SOURCE_GROUP : MCAST_LEAVE_SOURCE_GROUP, request, operation);
+  }
+  group_req request{};
+  request.gr_interface = index;
+  detail::write_sockaddr({group, 0}, request.gr_group);
+  return set_value(level, join ? MCAST_JOIN_GROUP : MCAST_LEAVE_GROUP, request, operation);
+#else
+  if (v4 || has_source) return error(errc::not_supported, 0, operation);
+  ipv6_mreq request{};
+  std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
+  request.ipv6mr_interface = index;
+  return set_value(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, request, operation);
+#endif
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, std::string_view interface_name,
+                                                     const ip_address& source) {
+  return change_group(group, interface_name, source, true);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group,
+                                                      std::string_view interface_name,
+                                                      const ip_address& source) {
+  return change_group(group, interface_name, source, false);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {
@@ -19138,6 +20075,24 @@ ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_sock
 ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_socket::from_fd(int fd) {
   return detail::datagram_access::wrap<connected_unix_datagram_socket>(
       detail::adopt_unix_datagram(fd, true, "connected_unix_datagram_socket"));
+}
+
+ANYIO_NET_COLD result<> connected_unix_datagram_socket::reconnect() { return reconnect(remote_path()); }
+
+ANYIO_NET_COLD result<> connected_unix_datagram_socket::reconnect(std::string_view path) {
+  constexpr const char* operation = "reconnect";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  auto& own = static_cast<detail::unix_datagram_resource&>(*resource_);
+  const result<detail::unix_address> to = detail::make_unix_address(path, operation);
+  if (!to) return to.error();
+  std::string remote(path);  // now, so that lack of memory changes nothing
+  const result<detail::unix_address> former = detail::make_unix_address(own.remote, operation);
+  if (!former) return former.error();
+  const int status = own.reconnect(reinterpret_cast<const sockaddr*>(&to->storage), to->size,
+                                   reinterpret_cast<const sockaddr*>(&former->storage), former->size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  own.remote = std::move(remote);
+  return {};
 }
 
 ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {
@@ -20391,7 +21346,7 @@ ANYIO_NET_FN void fault_injector::release_held(int fd) {
 }
 
 ANYIO_NET_FN int fault_injector::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)) {
+  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int) && kind_of(fd) == kind::stream) {
     if (const int failure = failure_of("connected", errors_of_connected); failure != 0) {
       break_here(fd);
       const int why = -failure;
@@ -20909,6 +21864,80 @@ ANYIO_NET_FN std::uint64_t sim_choices::noise() {
 
 #endif
 
+// == simulation/sim_packet_info.ipp ===============================================================
+
+// Packet information in the simulation, in the forms of the system for which it is compiled.
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstddef>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// The packet information of a datagram that is sent: from its control data, else from options.
+inline packet_info info_of_sent(const sim_socket& s, const ip_address& to, const message& m) {
+  packet_info info;
+  if (m.control != nullptr && m.control_size != 0) read_packet_info(m, info);
+  const bool v4 = to.is_v4();
+  const bool group = to.is_multicast();
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (info.ecn == 0) info.ecn = s.option(level, v4 ? IP_TOS : IPV6_TCLASS) & 3;
+  if (info.hop_limit < 0) {
+    const int name =
+        v4 ? (group ? IP_MULTICAST_TTL : IP_TTL) : (group ? IPV6_MULTICAST_HOPS : IPV6_UNICAST_HOPS);
+    const auto chosen = s.options.find({level, name});
+    info.hop_limit = chosen != s.options.end() ? chosen->second : group ? 1 : 64;
+  }
+  return info;
+}
+
+/// Gives a receiver the packet information for which it has set options.
+inline void hand_over_info(const sim_socket& s, const packet_info& info, message& m, bool takes_control) {
+  const std::size_t room = takes_control && m.control != nullptr ? m.control_size : 0;
+  m.control_size = 0;
+  const bool v4 = info.local.is_v4();
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  const auto give = [&](int option, int type, const auto& value) {
+    if (s.option(level, option) == 0) return;
+    if (m.control_size + CMSG_SPACE(sizeof value) <= room) {
+      append_control(m, level, type, value);
+    } else {
+      m.flags |= MSG_CTRUNC;
+    }
+  };
+  if (v4) {
+#if defined(__linux__) || defined(__APPLE__)
+    in_pktinfo raw{};
+    raw.ipi_ifindex = static_cast<decltype(raw.ipi_ifindex)>(info.interface_index);
+    std::memcpy(&raw.ipi_addr, info.local.bytes().data(), sizeof raw.ipi_addr);
+    if (!info.local.is_multicast()) raw.ipi_spec_dst = raw.ipi_addr;
+#else
+    in_addr raw;
+    std::memcpy(&raw, info.local.bytes().data(), sizeof raw);
+#endif
+    give(packet_option::receive_info_v4, packet_option::info_v4, raw);
+    give(packet_option::receive_hops_v4, packet_option::hops_v4, info.hop_limit);
+#if defined(IP_RECVTOS)
+    give(IP_RECVTOS, packet_option::class_v4, static_cast<unsigned char>(info.ecn));
+#endif
+    return;
+  }
+  packet_info_v6 raw{};
+  std::memcpy(&raw.address, info.local.bytes().data(), sizeof raw.address);
+  raw.index = info.interface_index;
+  give(packet_option::receive_info_v6, packet_option::info_v6, raw);
+  give(packet_option::receive_hops_v6, packet_option::hops_v6, info.hop_limit);
+  give(packet_option::receive_class_v6, packet_option::class_v6, info.ecn);
+}
+
+}}}  // namespace anyio::detail
+
+#endif
+
 // == simulation/sim_sockets.ipp ===================================================================
 
 // Socket calls before data is sent: addresses, listening, connecting.
@@ -21405,11 +22434,49 @@ ANYIO_NET_FN int sim_network::get_option(const sim_handle& s, int level, int nam
   return 0;
 }
 
+/// There is one interface, so that an address needs no scope.
+inline ip_address without_scope(const ip_address& a) {
+  return a.is_v6() ? ip_address::v6(a.bytes().first<16>()) : a;
+}
+
+/// The address in a request of RFC 3678.
+inline ip_address requested_address(const sockaddr_storage& storage) {
+  const result<ip_endpoint> e =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&storage), sizeof storage);
+  return e ? without_scope(e->address) : ip_address();
+}
+
 /// Adds a socket to a multicast group, or removes it. Returns 1 if the option is not about membership.
 inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
   ip_address group;
   bool joins = false;
-  if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
+#if defined(MCAST_JOIN_SOURCE_GROUP)
+  const bool ip_level = level == IPPROTO_IP || level == IPPROTO_IPV6;
+  if (ip_level && (name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_LEAVE_SOURCE_GROUP)) {
+    if (size < sizeof(group_source_req)) return -EINVAL;
+    group_source_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gsr_group);
+    const ip_address source = requested_address(request.gsr_source);
+    if (!group.is_multicast()) return -EINVAL;
+    const auto found = s.groups.find(group);
+    if (name == MCAST_JOIN_SOURCE_GROUP) {
+      if (found != s.groups.end() && found->second.empty()) return -EINVAL;  // it hears all
+      return s.groups[group].insert(source).second ? 0 : -EADDRNOTAVAIL;
+    }
+    if (found == s.groups.end() || found->second.erase(source) == 0) return -EADDRNOTAVAIL;
+    if (found->second.empty()) s.groups.erase(found);
+    return 0;
+  }
+  if (ip_level && (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP)) {
+    if (size < sizeof(group_req)) return -EINVAL;
+    group_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gr_group);
+    joins = name == MCAST_JOIN_GROUP;
+  } else
+#endif
+      if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
     if (size < sizeof(ip_mreq)) return -EINVAL;
     ip_mreq request;
     std::memcpy(&request, value, sizeof request);
@@ -21427,7 +22494,7 @@ inline int change_membership(sim_socket& s, int level, int name, const void* val
     return 1;
   }
   if (!group.is_multicast()) return -EINVAL;
-  if (joins) return s.groups.insert(group).second ? 0 : -EADDRINUSE;
+  if (joins) return s.groups.try_emplace(group).second ? 0 : -EADDRINUSE;
   return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
 }
 
@@ -21449,7 +22516,11 @@ ANYIO_NET_FN int sim_network::set_option(const sim_handle& s, int level, int nam
     return 0;
   }
   int number = 0;
-  std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  if (size == 1) {
+    number = *static_cast<const unsigned char*>(value);
+  } else {
+    std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  }
   if (level == SOL_SOCKET && name == SO_REUSEPORT && !s->is_ip() && number != 0) return -EOPNOTSUPP;
   s->options[{level, name}] = number;
   return 0;
@@ -21664,7 +22735,9 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     const bool connected = s->stage == sim_socket::state::connected;
     if (connected && s->remote != from) continue;
     if (target.address.is_multicast()) {
-      const bool hears = s->groups.contains(target.address) &&
+      const auto group = s->groups.find(without_scope(target.address));
+      const bool hears = group != s->groups.end() &&
+                         (group->second.empty() || group->second.contains(from.address)) &&
                          (is_any(s->local.address) || s->local.address == target.address);
       if (hears) found.push_back(s);
       continue;
@@ -21712,7 +22785,11 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     if (s->sending_over) return -EPIPE;
     a.target = to;
     a.chunk.from = s->local;
+    a.chunk.info = info_of_sent(*s, to.address, m);
+    if (!is_any(a.chunk.info.local)) a.chunk.from.address = a.chunk.info.local;
     if (is_any(a.chunk.from.address)) a.chunk.from.address = loopback_address(to.address.is_v6());
+    a.chunk.info.local = to.address;
+    a.chunk.info.interface_index = 1;
     gather(m, total, a.chunk.data);
     const bool multicast = to.address.is_multicast();
     const bool v4 = to.address.is_v4();
@@ -21775,10 +22852,14 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
     return static_cast<ssize_t>(n);
   }
   std::vector<sim_handle> passed = std::move(chunk.passed);
+  const packet_info info = chunk.info;
   s.inbox_bytes -= chunk.data.size();
   s.inbox.pop_front();
-  hand_over(std::move(passed), m, takes_control);
-  if (!s.is_ip()) {  // sockets that are connected to it may send again
+  if (s.is_ip()) {
+    hand_over_info(s, info, m, takes_control);
+  } else {
+    hand_over(std::move(passed), m, takes_control);
+    // Sockets that are connected to it may send again.
     for (auto& [fd, d] : descriptors_)
       if (d.socket->peer.lock().get() == &s) changed(*d.socket);
   }
@@ -22121,7 +23202,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
       for (const sim_handle& s : receivers) {
         if (s->inbox_bytes + a.chunk.data.size() > room) continue;
         s->inbox_bytes += a.chunk.data.size();
-        s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}});
+        s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}, a.chunk.info});
         changed(*s);
       }
       const bool nobody = receivers.empty() && !a.target.address.is_multicast() &&

@@ -75,6 +75,14 @@ void check_raw(fuzz::input in) {
   for (anyio::unique_fd& fd : owned)
     numbers.push_back(fd.release());  // they have no meaning, and are not closed
   FUZZ_CHECK(numbers == descriptors_in(control));
+
+  // Packet information in it is read within its size, too.
+  anyio::detail::message m;
+  m.control = exact.get();
+  m.control_size = control.size();
+  anyio::packet_info info;
+  anyio::detail::packet_info_in_control.read(m, info);
+  FUZZ_CHECK(info.ecn >= 0 && info.ecn <= 3);
 }
 anyio::task<> read_raw(fuzz::input in) {
   check_raw(in);

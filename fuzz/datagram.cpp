@@ -1,10 +1,11 @@
 // Planned datagrams over UDP and UNIX sockets, with loss, duplicates, reordering, buffers that are too small,
-// empty datagrams and refusals. Each received datagram is one that was sent, whole or truncated and marked
-// so; it arrives no more often than the faults allow, and without faults all arrive in order. A socket
-// survives every error: at the end a last datagram arrives.
+// empty datagrams and refusals; with packet information or descriptors, or without. Each received datagram is
+// one that was sent, whole or truncated and marked so; it arrives no more often than the faults allow, and
+// without faults all arrive in order. A socket survives every error: at the end a last datagram arrives.
 #include <array>
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,7 +26,9 @@ class traffic {
         disordered_(f.reorder > 0 || f.latency_max > 0ns) {}
 
   anyio::task<> run() {
-    switch (in_.byte() % 3) {
+    const unsigned how = in_.byte();
+    with_info_ = how >= 128;
+    switch (how % 3) {
       case 0: co_await over_udp(); break;
       case 1: co_await over_connected_udp(); break;
       case 2: co_await over_unix(); break;
@@ -93,6 +96,7 @@ class traffic {
         arrived(**r, false, 0);
       } else {
         arrived((*r)->data, false, 0);
+        check_info((*r)->info);
       }
     } else if constexpr (requires(char* p) { s.receive(anyio::mutable_buffer(p, 1)); }) {
       std::string room(1 + in_.length(2000), '\0');
@@ -111,7 +115,11 @@ class traffic {
       }
       if (!*r) co_return;
       arrived((*r)->data, false, 0);
+      check_info((*r)->info);
     }
+  }
+  void check_info(const anyio::packet_info& info) {
+    FUZZ_CHECK(info == (with_info_ ? anyio::packet_info{here_, 1, 0, 64} : anyio::packet_info()));
   }
   void complete() {
     if (lossy_) return;
@@ -150,16 +158,17 @@ class traffic {
     FUZZ_CHECK(**r >= 1 && **r == back.size());
     for (const auto& d : back) {
       truncated_one_ = truncated_one_ || d.truncated;
+      check_info(d.info);
       arrived({reinterpret_cast<const char*>(d.data.data()), d.data.size()}, d.truncated, room);
     }
   }
 
   anyio::task<> over_udp() {
-    const bool v6 = in_.flag();
-    const auto here = v6 ? anyio::ip_address::loopback_v6() : anyio::ip_address::loopback_v4();
-    auto from = anyio::udp_socket::open({here, 0});
-    auto to = anyio::udp_socket::open({here, 0});
+    here_ = in_.flag() ? anyio::ip_address::loopback_v6() : anyio::ip_address::loopback_v4();
+    auto from = anyio::udp_socket::open({here_, 0});
+    auto to = anyio::udp_socket::open({here_, 0});
     if (!from || !to) co_return;
+    if (with_info_) FUZZ_CHECK(to->set_packet_info(true).has_value());
     const anyio::ip_endpoint target = to->local_endpoint();
     for (int calls = 0; calls < 60 && !in_.empty(); ++calls) {
       switch (in_.byte() % 4) {
@@ -195,6 +204,7 @@ class traffic {
 
   anyio::task<> over_connected_udp() {
     const anyio::ip_endpoint target{anyio::ip_address::loopback_v4(), 9000};
+    with_info_ = false;
     auto made = co_await anyio::as_result(anyio::create_connected_udp_socket(target));
     if (!made) co_return;
     anyio::connected_udp_socket from = std::move(*made);
@@ -246,6 +256,32 @@ class traffic {
     FUZZ_CHECK(back == "back");
   }
 
+  /// Sends or receives a datagram with as many descriptors as its size tells.
+  anyio::task<> descriptors(anyio::connected_unix_datagram_socket& from, anyio::unix_datagram_socket& to) {
+    const int fds[] = {from.native_handle(), to.native_handle(), from.native_handle()};
+    if (in_.flag()) {
+      const std::string bytes = next(70000);
+      const std::size_t count = 1 + bytes.size() % 3;
+      auto r = co_await anyio::as_result(
+          anyio::move_on_after(1ms, from.send_fds(anyio::const_buffer(bytes), std::span(fds).first(count))));
+      if (!r) check_failure(r.error(), true);
+      if (!r || !*r) sent_.pop_back();
+      co_return;
+    }
+    const std::size_t most_bytes = in_.flag() ? 70000 : 1 + in_.length(2000);
+    const std::size_t most_fds = in_.flag() ? 3 : 1 + in_.pick(3);
+    auto r = co_await anyio::as_result(anyio::move_on_after(0s, to.receive_fds(most_bytes, most_fds)));
+    if (!r) {
+      FUZZ_CHECK(r.error() == anyio::errc::fds_truncated ? most_fds < 3
+                                                         : r.error() == std::errc::message_size);
+      lossy_ = true;  // that datagram is gone
+    } else if (*r) {
+      FUZZ_CHECK((*r)->fds.size() == 1 + (*r)->data.size() % 3);
+      FUZZ_CHECK((*r)->data.size() <= most_bytes);
+      arrived((*r)->data, false, 0);
+    }
+  }
+
   anyio::task<> over_unix() {
     lossy_ = doubled_ = disordered_ = false;  // these are reliable and in order
     auto first = co_await anyio::as_result(anyio::create_unix_datagram_socket({.local_path = "/to"}));
@@ -255,7 +291,9 @@ class traffic {
     if (!second) co_return;
     anyio::connected_unix_datagram_socket from = std::move(*second);
     for (int calls = 0; calls < 60 && !in_.empty(); ++calls) {
-      if (in_.flag()) {
+      if (with_info_) {
+        co_await descriptors(from, to);
+      } else if (in_.flag()) {
         const std::string bytes = next(70000);
         auto r = co_await anyio::as_result(anyio::move_on_after(1ms, from.send(anyio::const_buffer(bytes))));
         if (!r) check_failure(r.error(), true);
@@ -281,6 +319,8 @@ class traffic {
   fuzz::input in_;
   bool lossy_, doubled_, disordered_;
   bool truncated_one_ = false;
+  bool with_info_ = false;  // of UNIX datagrams: descriptors
+  anyio::ip_address here_;
   std::vector<message> sent_;
   std::size_t next_ = 0;
 };

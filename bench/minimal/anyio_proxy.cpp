@@ -1,4 +1,5 @@
-// What larger programs use: names, time limits, groups, lines, signals. Only compiled, to see what that costs.
+// What larger programs use: names, time limits, groups, lines, signals. Only compiled, to see what that
+// costs.
 #include "anyio_net.hpp"
 
 #include <chrono>

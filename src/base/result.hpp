@@ -194,7 +194,7 @@ class [[nodiscard]] result {
 
   /// Whether a result is copied as plain bytes, with a value or an error. Nearly all results are.
   static constexpr bool is_plain = std::is_trivially_copyable_v<stored> &&
-                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 64;
+                                   std::is_trivially_destructible_v<stored> && sizeof(stored) <= 96;
 
   template <class Other>
   [[gnu::always_inline]] void take(Other&& other) {
@@ -291,6 +291,18 @@ template <auto Done = true, class T, class Value>
 
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
+  /// Sets an outcome that `make` returns, in place where that is safe. Returns true.
+  template <class T, class Make>
+  [[gnu::always_inline]] static bool complete_by(result<T>& out, Make make) {
+    if constexpr (result<T>::is_plain) {
+      out.destroy();
+      ::new (static_cast<void*>(&out.value_)) T(make());
+      out.state_ = result<T>::state::value;
+    } else {
+      out = make();
+    }
+    return true;
+  }
   /// Makes a result without content; it must be assigned to before any other use.
   template <class T>
   static result<T> room() noexcept {

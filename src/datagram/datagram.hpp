@@ -26,12 +26,15 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
+struct packet_info;
+
 namespace detail {
 
 /// The size and the sender of a received datagram.
 struct arrival {
-  std::size_t size = 0;    // number of bytes received
-  bool truncated = false;  // the datagram was longer
+  std::size_t size = 0;               // number of bytes received
+  bool truncated = false;             // the datagram was longer
+  const packet_info* info = nullptr;  // null: none was received; valid until the next call
   socket_address from;
 };
 
@@ -64,12 +67,22 @@ class datagram_resource : public resource {
   [[nodiscard]] bool connected() const noexcept { return connected_; }
 
   [[nodiscard]] int receive(slice<const ::iovec> into, arrival& out);
-  [[nodiscard]] int receive_from_kernel(slice<const ::iovec> into, arrival& out);
+  /// Receives a message from the kernel, and its sender; the message may have room for control data.
+  [[nodiscard]] int receive_message(message& m, arrival& out);
   /// Receives a whole datagram. Returns -EMSGSIZE if it is longer than the room for it, which raised limits
   /// of the system allow.
   [[nodiscard]] int receive_text(std::string& text, arrival& out);
   /// Sends one datagram; a null `to` means the connected peer.
   [[nodiscard]] int send(const_buffer data, const sockaddr* to, socklen_t size);
+  /// Sends one datagram that has control data.
+  [[nodiscard]] int send_message(const message& m);
+  /// Room for one datagram of `size` bytes, or of any size: the loop's buffer, or for a UNIX socket a larger
+  /// one of its own.
+  [[nodiscard]] mutable_buffer room_for(std::size_t size);
+  /// Connects to a peer in place of the former one, which may be the same. Returns 0 or a negative errno;
+  /// then the socket stays connected to the former one, as far as the system allows.
+  [[nodiscard]] int reconnect(const sockaddr* to, socklen_t size, const sockaddr* former,
+                              socklen_t former_size);
   /// The error that a failed call means.
   [[nodiscard]] error failure(int status, const char* operation) const noexcept;
 
@@ -130,7 +143,7 @@ class [[nodiscard]] datagram_receive_into
     const int status = this->resource_->receive(slice(&part, 1), one);
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, name));
-    return complete(out, make(one));
+    return result_access::complete_by(out, [&one] { return make(one); });
   }
 
   mutable_buffer into_;

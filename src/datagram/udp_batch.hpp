@@ -36,6 +36,7 @@ class udp_batch {
     std::span<const std::byte> data{};  ///< lies in the batch
     ip_endpoint sender{};               ///< or the receiver, of a datagram to send
     bool truncated = false;             ///< the datagram was longer than `max_size`; the rest of it is lost
+    packet_info info{};                 ///< see `set_packet_info`; no part of structured bindings
   };
   using value_type = entry;             ///< for ranges
   using const_iterator = const entry*;  ///< random access
@@ -47,20 +48,31 @@ class udp_batch {
       : block_(std::move(other.block_)),
         capacity_(detail::exchange(other.capacity_, 0)),
         max_size_(other.max_size_),
-        size_(detail::exchange(other.size_, 0)) {}
+        size_(detail::exchange(other.size_, 0)),
+        format_(other.format_),
+        received_(other.received_) {}
   udp_batch& operator=(udp_batch&& other) noexcept {
     block_ = std::move(other.block_);
     capacity_ = detail::exchange(other.capacity_, 0);
     max_size_ = other.max_size_;
     size_ = detail::exchange(other.size_, 0);
+    format_ = other.format_;
+    received_ = other.received_;
     return *this;
   }
 
   /// Appends a copy of a datagram. Returns false, and changes nothing, if the batch is full or the datagram
   /// is longer than `max_size`. A connected socket needs no address.
   bool push(const_buffer data, const ip_endpoint& to = {});
+  /// Appends a copy of a datagram that goes from an address, by an interface and with marks of its own.
+  /// Returns false also if the information cannot be sent: a number is out of range, or the address is of the
+  /// other family.
+  bool push(const_buffer data, const ip_endpoint& to, const packet_info& info);
   /// Removes all datagrams; the memory stays.
-  void clear() noexcept { size_ = 0; }
+  void clear() noexcept {
+    if (format_ != nullptr) forget_infos();
+    size_ = 0;
+  }
 
   /// The number of datagrams in the batch.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -91,14 +103,29 @@ class udp_batch {
     return block_.get() + capacity_ * sizeof(entry) + i * max_size_;
   }
   void append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept;
+  void forget_infos() noexcept;
+  /// The information with which the i-th datagram is sent. Of a received one only the address goes back: its
+  /// marks were the sender's, and its hops are partly used up.
+  [[nodiscard]] packet_info info_to_send(std::size_t i) const noexcept {
+    packet_info info;
+    if (i >= received_) return entries()[i].info;
+    info.local = entries()[i].info.local;
+    return info;
+  }
 
   detail::owned<std::byte[]> block_;  // entries, then their bytes
   std::size_t capacity_ = 0;
   std::size_t max_size_ = 0;
   std::size_t size_ = 0;
+  // Null: no entry in the block has packet information, so that nothing must be done about it.
+  const detail::packet_info_format* format_ = nullptr;
+  std::size_t received_ = 0;  // with packet information: how many were received; they are the first ones
 };
 
 namespace detail {
+
+template <>
+inline constexpr std::size_t bound_members<udp_batch::entry> = 3;
 
 /// The state that a socket needs for batches, created when the first batch is used.
 class batch_source final : public datagram_source {
@@ -111,6 +138,14 @@ class batch_source final : public datagram_source {
   int receive_batch(datagram_resource& socket, udp_batch& batch);
   /// Sends from the `sent`-th datagram on. Returns 0 when all are sent, 1 when other tasks get a turn.
   int send_batch(datagram_resource& socket, const udp_batch& batch, std::size_t& sent);
+
+  // --- packet information
+  /// Makes room for it.
+  void prepare_infos() {
+    if (!infos_) infos_.reset(new packet_info[per_call]);
+  }
+  /// Sets how received messages hold it; null: they do not.
+  void set_format(const packet_info_format* format) noexcept { format_ = format; }
 
  private:
   static constexpr std::size_t per_call = 32;
@@ -132,6 +167,8 @@ class batch_source final : public datagram_source {
   void ask_for_pieces(datagram_resource& socket);
   void ask_for_segments(datagram_resource& socket);
   int fetch(datagram_resource& socket, std::size_t wanted, std::byte* slots, std::size_t stride);
+  void read_infos(slice<const message> messages) noexcept;
+  void hand_over_infos(udp_batch& batch, std::size_t count) const noexcept;
   [[nodiscard]] bool has_left_over() const noexcept { return first_ < count_; }
   /// Takes the next datagram of the pieces that are left over.
   std::span<const std::byte> next(arrival& out);
@@ -141,8 +178,10 @@ class batch_source final : public datagram_source {
   /// How many datagrams from the i-th on can be sent as one piece.
   [[nodiscard]] std::size_t run_length(const udp_batch& batch, std::size_t i, bool connected) const noexcept;
 
-  owned<std::byte[]> memory_;  // `per_call` pieces, if the kernel can pass them
-  std::size_t first_ = 0;      // of the pieces that are left over
+  owned<std::byte[]> memory_;   // `per_call` pieces, if the kernel can pass them
+  owned<packet_info[]> infos_;  // of the pieces, once packet information was on
+  const packet_info_format* format_ = nullptr;
+  std::size_t first_ = 0;  // of the pieces that are left over
   std::size_t count_ = 0;
   std::size_t expected_ = per_call;  // how many messages to prepare for: unused ones also cost time
   std::size_t segment_limit_ = 0;    // datagrams up to this size may be sent as one piece
@@ -204,3 +243,9 @@ inline receive_batch_operation connected_udp_socket::receive_batch(udp_batch& ba
 inline send_batch_operation connected_udp_socket::send_batch(udp_batch& batch) { return {resource_, batch}; }
 
 }}  // namespace anyio
+
+template <>
+struct std::tuple_size<anyio::udp_batch::entry> : std::integral_constant<std::size_t, 3> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_batch::entry>
+    : anyio::detail::bound_member<I, anyio::udp_batch::entry> {};

@@ -19,11 +19,21 @@ ANYIO_NET_FN udp_batch::udp_batch(std::size_t count, std::size_t max_size)
   constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;  // more than can be allocated
   const bool fits = max_size < most - sizeof(entry) && count < most / (sizeof(entry) + max_size);
   block_.reset(new std::byte[fits ? count * (sizeof(entry) + max_size) : most]);
+  for (std::size_t i = 0; i < count; ++i) ::new (static_cast<void*>(entries() + i)) entry;
 }
 
 ANYIO_NET_FN void udp_batch::append(std::size_t size, const ip_endpoint& sender, bool truncated) noexcept {
-  std::construct_at(entries() + size_, entry{{slot(size_), size}, sender, truncated});
+  entry& e = entries()[size_];  // its packet information is not there, or set by the caller
+  e.data = {slot(size_), size};
+  e.sender = sender;
+  e.truncated = truncated;
   ++size_;
+}
+
+ANYIO_NET_COLD void udp_batch::forget_infos() noexcept {
+  for (std::size_t i = 0; i < size_; ++i) entries()[i].info = packet_info();
+  received_ = 0;
+  format_ = nullptr;
 }
 
 ANYIO_NET_FN bool udp_batch::push(const_buffer data, const ip_endpoint& to) {
@@ -46,14 +56,15 @@ inline constexpr int udp_gro_option = 0;
 inline constexpr bool has_pieces = false;
 #endif
 
-/// Room for one control message that holds one number.
+/// Room for one control message that holds one number, and for packet information.
 struct control_room {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int))];
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + packet_info_room];
 };
 
-/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count.
+/// Room for one such message, after those that socket options add: timestamps, a mark, a drop count, packet
+/// information, which on a socket of both families has two addresses.
 struct receive_control_room {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232];
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(sizeof(int)) + 232 + 2 * packet_info_room];
 };
 
 ANYIO_NET_FN batch_source& batch_source::of(datagram_resource& socket) {
@@ -106,6 +117,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
   receive_control_room control[per_call];
   if (socket.exhausted[read_side]) return -EAGAIN;
   wanted = std::min(wanted, per_call);
+  const bool takes_control = memory_ || format_ != nullptr;
   const std::size_t slot_size = std::min(stride, room);
   for (std::size_t i = 0; i < wanted; ++i) {
     parts[i][0] = {slots + i * stride, slot_size};
@@ -117,7 +129,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     messages[i].parts = slice<const ::iovec>(parts[i], used);
     messages[i].address = pieces_[i].from.get();
     messages[i].address_size = sizeof pieces_[i].from.storage;
-    if (!memory_) continue;
+    if (!takes_control) continue;
     messages[i].control = control[i].bytes;
     messages[i].control_size = sizeof control[i].bytes;
   }
@@ -139,6 +151,7 @@ ANYIO_NET_FN int batch_source::fetch(datagram_resource& socket, std::size_t want
     p.from.size = messages[i].address_size;
     p.truncated = (messages[i].flags & MSG_TRUNC) != 0;
   }
+  if (format_ != nullptr && n > 0) read_infos(slice(messages, static_cast<std::size_t>(n)));
   // A message in a batch costs about half as much as a call of its own.
   socket.core().count_work(bytes, 1 + static_cast<std::size_t>(std::max(n, 0)) / 2);
   return n;
@@ -167,25 +180,55 @@ ANYIO_NET_FN std::span<const std::byte> batch_source::next(arrival& out) {
   return data;
 }
 
+ANYIO_NET_COLD void batch_source::read_infos(slice<const message> messages) noexcept {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    infos_[i] = packet_info();
+    format_->read(messages[i], infos_[i]);
+  }
+}
+
+/// Passes the information of the first pieces to the last datagrams of a batch.
+ANYIO_NET_COLD void batch_source::hand_over_infos(udp_batch& batch, std::size_t count) const noexcept {
+  for (std::size_t i = 0; i < count; ++i) batch.entries()[batch.size_ - count + i].info = infos_[i];
+  batch.format_ = format_;
+  batch.received_ = batch.size_;
+}
+
 ANYIO_NET_FN void batch_source::fill(udp_batch& batch) {
+  const bool has_infos = format_ != nullptr;
   while (has_left_over() && batch.size_ < batch.capacity_) {
+    const std::size_t from = first_;
     arrival one;
     const std::span<const std::byte> data = next(one);
     const std::size_t size = std::min(data.size(), batch.max_size_);
     if (size != 0) std::memcpy(batch.slot(batch.size_), data.data(), size);
     batch.append(size, one.from.endpoint(), one.truncated || data.size() > size);
+    if (has_infos) batch.entries()[batch.size_ - 1].info = infos_[from];
   }
+  if (has_infos) hand_over_infos(batch, 0);
 }
 
 ANYIO_NET_FN int batch_source::receive(datagram_resource& socket, slice<const ::iovec> into, arrival& out) {
   if (!has_left_over()) {
     if (deferred_ != 0) return detail::exchange(deferred_, 0);
-    if (!memory_) return socket.receive_from_kernel(into, out);
+    if (!memory_) {
+      message m{into};
+      if (format_ == nullptr) return socket.receive_message(m, out);
+      receive_control_room control;
+      m.control = control.bytes;
+      m.control_size = sizeof control.bytes;
+      const int status = socket.receive_message(m, out);
+      if (status < 0) return status;
+      read_infos(slice(&m, 1));
+      out.info = &infos_[0];
+      return 0;
+    }
     const int n = fetch(socket, 1, nullptr, 0);
     if (n < 0) return n;
     first_ = 0;
     count_ = 1;
   }
+  if (format_ != nullptr) out.info = &infos_[first_];
   std::span<const std::byte> data = next(out);
   out.size = 0;
   for (const ::iovec& part : into) {
@@ -229,6 +272,7 @@ ANYIO_NET_FN int batch_source::receive_batch(datagram_resource& socket, udp_batc
       const std::size_t size = std::min(p.size, batch.max_size_);
       batch.append(size, p.from.endpoint(), p.truncated || p.size > size);
     }
+    if (format_ != nullptr) hand_over_infos(batch, count);
     have += count;
     if (count < wanted || have == batch.capacity_ || have >= most_of_attempt) return 0;
   }
@@ -248,6 +292,7 @@ ANYIO_NET_FN std::size_t batch_source::run_length(const udp_batch& batch, std::s
     const std::size_t size = other.data.size();
     if (size == 0 || size > segment || total + size > largest_segmented) break;
     if (!connected && other.sender != first.sender) break;
+    if (batch.format_ != nullptr && !(batch.info_to_send(i) == batch.info_to_send(i + n))) break;
     total += size;
     ++n;
     if (size < segment) break;  // only the last one may be shorter
@@ -270,6 +315,8 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   std::size_t runs[per_call];
   socket_address addresses[per_call];
   control_room control[per_call];
+  traffic_classes classes;
+  std::size_t limit_before = 0;  // of pieces, before a piece was refused
   const std::size_t before = sent;
   while (sent < batch.size()) {
     if (socket.exhausted[write_side]) return -EAGAIN;
@@ -303,6 +350,13 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
         const auto segment = static_cast<std::uint16_t>(batch[i].data.size());
         std::memcpy(CMSG_DATA(c), &segment, sizeof segment);
       }
+      if (batch.format_ != nullptr) {
+        m.control = control[count].bytes;
+        const ip_endpoint& to =
+            socket.connected() ? static_cast<const udp_resource&>(socket).remote : batch[i].sender;
+        batch.format_->write(socket.core().system(), socket.descriptor(), batch.info_to_send(i), to.address,
+                             classes, m);
+      }
       runs[count] = run;
       used += run;
       i += run;
@@ -317,12 +371,17 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
       return -EAGAIN;
     }
     if (n < 0) {
-      if (runs[0] == 1 || !refuses_pieces(n)) return n;
+      if (runs[0] == 1 || !refuses_pieces(n)) {
+        if (limit_before != 0) segment_limit_ = limit_before;  // it was not for being a piece
+        return n;
+      }
+      limit_before = segment_limit_;
       // Too long for the path, or pieces are impossible there: such datagrams go one by one from here on.
       const bool too_long = n == -EINVAL || n == -EMSGSIZE;
       segment_limit_ = too_long ? batch[sent].data.size() - 1 : 0;
       continue;
     }
+    limit_before = 0;
     for (int i = 0; i < n; ++i) sent += runs[i];
     if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
   }

@@ -7,10 +7,13 @@
 #include "base/address.hpp"
 #include "base/config.hpp"
 #include "datagram/datagram.hpp"
+#include "system/packet_info.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -19,6 +22,7 @@ class udp_batch;
 class receive_batch_operation;
 class send_batch_operation;
 class send_to_host_operation;
+class send_packet_operation;
 
 /// How to open a UDP socket. Without `local_host` it is bound to every address of `family`. "::", or AF_INET6
 /// without a host, means IPv6 only.
@@ -38,10 +42,12 @@ class udp_packet {
  public:
   std::string data;    ///< all of its bytes
   ip_endpoint sender;  ///< the address for an answer
+  packet_info info;    ///< initial values unless `set_packet_info` is on; no part of structured bindings
 
   udp_packet() = default;
-  /// Constructs from both parts.
-  udp_packet(std::string bytes, const ip_endpoint& from) : data(std::move(bytes)), sender(from) {}
+  /// Constructs from its parts.
+  udp_packet(std::string bytes, const ip_endpoint& from, const packet_info& about = {})
+      : data(std::move(bytes)), sender(from), info(about) {}
 };
 
 /// A datagram that was received into a buffer.
@@ -49,6 +55,7 @@ struct udp_received {
   std::size_t size = 0;    ///< number of bytes in the buffer
   ip_endpoint sender{};    ///< the address for an answer
   bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
+  packet_info info{};      ///< initial values unless `set_packet_info` is on; no part of structured bindings
 };
 
 /// A datagram that was received into a buffer from a connected peer.
@@ -67,9 +74,15 @@ class udp_resource final : public datagram_resource {
 };
 
 inline udp_packet packet_of(std::string&& data, const arrival& a) {
-  return udp_packet(std::move(data), a.from.endpoint());
+  udp_packet packet(std::move(data), a.from.endpoint());
+  if (a.info != nullptr) packet.info = *a.info;
+  return packet;
 }
-inline udp_received received_from(const arrival& a) { return {a.size, a.from.endpoint(), a.truncated}; }
+inline udp_received received_from(const arrival& a) {
+  udp_received r{a.size, a.from.endpoint(), a.truncated};
+  if (a.info != nullptr) r.info = *a.info;
+  return r;
+}
 inline std::string bytes_of(std::string&& data, const arrival&) { return std::move(data); }
 inline received received_of(const arrival& a) { return {a.size, a.truncated}; }
 
@@ -125,6 +138,16 @@ class ip_datagram_socket : public datagram_socket {
   result<> join_group(const ip_address& group, const ip_address& interface = {});
   /// Leaves a multicast group; `interface` is as for `join_group`.
   result<> leave_group(const ip_address& group, const ip_address& interface = {});
+  /// Receives datagrams that are sent to a multicast group and come by the named interface ("eth0"); an empty
+  /// name is the system's choice. With a `source`, only those that this address sends (source-specific
+  /// multicast, RFC 3678); several sources are joined one by one. Errors are `os_error`, with ENODEV for an
+  /// unknown interface, and `invalid_argument` if `group` is not a multicast address, or `source` or the
+  /// socket is of the other family; `not_supported` where the system cannot do it.
+  result<> join_group(const ip_address& group, std::string_view interface_name,
+                      const ip_address& source = {});
+  /// Leaves a group that was joined with the same arguments.
+  result<> leave_group(const ip_address& group, std::string_view interface_name,
+                       const ip_address& source = {});
   /// Sets the interface through which multicast datagrams are sent; `interface` is as for `join_group`. A
   /// socket of both families has one setting for each.
   result<> set_multicast_interface(const ip_address& interface);
@@ -134,6 +157,10 @@ class ip_datagram_socket : public datagram_socket {
   result<> set_multicast_hops(int hops);
   /// Sets whether the socket may send to broadcast addresses.
   result<> set_broadcast(bool on);
+  /// Sets whether packets, `udp_received` and the entries of received batches have packet information. It
+  /// costs a little for every datagram, and needs some KiB of memory. Errors are `os_error` and
+  /// `closed_resource`; then nothing has changed.
+  result<> set_packet_info(bool on);
 
  protected:
   ip_datagram_socket() = default;
@@ -150,6 +177,8 @@ class ip_datagram_socket : public datagram_socket {
   template <class T>
   result<> set_value(int level, int name, const T& value, const char* operation);
   result<> change_group(const ip_address& group, const ip_address& interface, bool join);
+  result<> change_group(const ip_address& group, std::string_view interface_name, const ip_address& source,
+                        bool join);
 };
 
 /// A UDP socket that receives from any address and sends to any address. It is always bound.
@@ -180,6 +209,13 @@ class udp_socket : public ip_datagram_socket {
   [[nodiscard]] send_to_operation send_to(S&& data, const ip_endpoint& to) {
     return {resource_, detail::lent_bytes(std::move(data)), to};
   }
+  /// Sends one datagram from a local address, by an interface and with marks of its own; the socket needs
+  /// `set_packet_info` only to receive. An `info` with numbers out of range, or with an address of the other
+  /// family, is `invalid_argument`; an address or interface that this machine lacks is `os_error`.
+  [[nodiscard]] send_packet_operation send_to(const_buffer data, const ip_endpoint& to,
+                                              const packet_info& info);
+  template <detail::string_rvalue S>
+  [[nodiscard]] send_packet_operation send_to(S&& data, const ip_endpoint& to, const packet_info& info);
   /// Sends one datagram to a host by name, which is looked up each time; an address in text needs no look-up.
   /// The bytes stay the caller's, and must stay valid until completion; the operation keeps a string passed
   /// as an rvalue.
@@ -190,7 +226,8 @@ class udp_socket : public ip_datagram_socket {
   /// Receives many datagrams in one operation, in place of the batch's contents: at least one, and as many as
   /// are available and fit, up to about 256. The batch must stay valid until completion.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
-  /// Sends a batch in order, each datagram to its own address. Returns how many were sent: fewer than all if
+  /// Sends a batch in order, each datagram to its own address; a datagram that was received with packet
+  /// information goes back from the address to which it came. Returns how many were sent: fewer than all if
   /// one failed; if the first one failed, it raises the error. The batch does not change, and must stay valid
   /// until completion. If the operation is cancelled, times out or finds the socket closed, `sent()` returns
   /// how many were sent.
@@ -237,6 +274,14 @@ class connected_udp_socket : public ip_datagram_socket {
     return {resource_, detail::lent_bytes(std::move(data))};
   }
 
+  /// Connects to the peer again. UDP needs this only to drop an error that the peer caused and that was not
+  /// reported yet. Errors are `os_error`; the socket stays open.
+  result<> reconnect();
+  /// Connects to another peer in place of the former one; on failure the former one stays, as far as the
+  /// system allows. The local address may change if the system chose it. Datagrams that have arrived already
+  /// are still received, and pending operations go on.
+  result<> reconnect(const ip_endpoint& remote);
+
   /// Receives many datagrams from the peer in one operation, like `udp_socket::receive_batch`.
   [[nodiscard]] receive_batch_operation receive_batch(udp_batch& batch);
   /// Sends a batch to the peer, like `udp_socket::send_batch`; the addresses in the batch are ignored.
@@ -248,4 +293,45 @@ class connected_udp_socket : public ip_datagram_socket {
       : ip_datagram_socket(std::move(r)) {}
 };
 
+namespace detail {
+template <class T>
+inline constexpr std::size_t bound_members = 0;  // how many members structured bindings name
+template <>
+inline constexpr std::size_t bound_members<udp_packet> = 2;
+template <>
+inline constexpr std::size_t bound_members<udp_received> = 3;
+}  // namespace detail
+
+/// For structured bindings: the data or size, the sender, and whether it is truncated. `info` came later, and
+/// is not among them.
+template <std::size_t I, class T>
+  requires(I < detail::bound_members<std::remove_cvref_t<T>>)
+[[nodiscard]] constexpr auto&& get(T&& from) noexcept {
+  if constexpr (I == 1) {
+    return std::forward<T>(from).sender;
+  } else if constexpr (I == 2) {
+    return std::forward<T>(from).truncated;
+  } else if constexpr (requires { from.size; }) {
+    return std::forward<T>(from).size;
+  } else {
+    return std::forward<T>(from).data;
+  }
+}
+
+namespace detail {
+template <std::size_t I, class T>
+struct bound_member {
+  using type = std::remove_cvref_t<decltype(anyio::get<I>(std::declval<T&>()))>;
+};
+}  // namespace detail
+
 }}  // namespace anyio
+
+template <>
+struct std::tuple_size<anyio::udp_packet> : std::integral_constant<std::size_t, 2> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_packet> : anyio::detail::bound_member<I, anyio::udp_packet> {};
+template <>
+struct std::tuple_size<anyio::udp_received> : std::integral_constant<std::size_t, 3> {};
+template <std::size_t I>
+struct std::tuple_element<I, anyio::udp_received> : anyio::detail::bound_member<I, anyio::udp_received> {};

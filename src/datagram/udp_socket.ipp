@@ -90,6 +90,24 @@ ANYIO_NET_FN result<connected_udp_socket> connected_udp_socket::from_fd(int fd) 
       detail::adopt_udp(fd, true, "connected_udp_socket"));
 }
 
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect() { return reconnect(remote_endpoint()); }
+
+ANYIO_NET_COLD result<> connected_udp_socket::reconnect(const ip_endpoint& remote) {
+  constexpr const char* operation = "reconnect";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  auto& own = static_cast<detail::udp_resource&>(*resource_);
+  const int family = own.family();
+  const detail::socket_address to(remote, family);
+  if (to.get()->sa_family != family) return error(errc::os_error, EAFNOSUPPORT, operation);
+  const detail::socket_address former(own.remote, family);
+  const int status = own.reconnect(to.get(), to.size, former.get(), former.size);
+  detail::socket_address local;
+  if (detail::read_address(own.core().system(), own.descriptor(), local) >= 0) own.local = local.endpoint();
+  if (status < 0) return error(errc::os_error, -status, operation);
+  own.remote = {detail::unmapped(remote.address), remote.port};
+  return {};
+}
+
 // --- multicast
 
 namespace detail {
@@ -134,6 +152,72 @@ ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, co
 
 ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group, const ip_address& interface) {
   return change_group(group, interface, false);
+}
+
+namespace detail {
+
+/// The number of a network interface, 0 if there is none of this name.
+inline std::uint32_t index_of_interface(std::string_view name) noexcept {
+  char text[64];
+  if (interface_lookup.index == nullptr || name.size() >= sizeof text || name.find('\0') != name.npos)
+    return 0;
+  text[name.copy(text, sizeof text - 1)] = '\0';
+  return interface_lookup.index(text);
+}
+
+}  // namespace detail
+
+ANYIO_NET_COLD result<> ip_datagram_socket::change_group(const ip_address& group,
+                                                         std::string_view interface_name,
+                                                         const ip_address& source, bool join) {
+  const char* operation = join ? "join_group" : "leave_group";
+  const auto refuse = [&](errc code, int error_number, const char* reason) {
+    return detail::error_access::with_reason(error(code, error_number, operation), reason);
+  };
+  const bool v4 = group.is_v4();
+  const bool has_source = source != ip_address::any_v4() && source != ip_address::any_v6();
+  if (!group.is_multicast()) return refuse(errc::invalid_argument, 0, "the address is not a multicast group");
+  if (has_source && source.is_v4() != v4)
+    return refuse(errc::invalid_argument, 0, "the source is of another address family than the group");
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  if (!v4 && resource_->family() == AF_INET)
+    return refuse(errc::invalid_argument, 0, "the group is IPv6, and the socket is IPv4");
+  std::uint32_t index = group.scope_id();
+  if (!interface_name.empty()) {
+    index = detail::index_of_interface(interface_name);
+    if (index == 0) return refuse(errc::os_error, ENODEV, "there is no interface of this name");
+  }
+#if defined(MCAST_JOIN_SOURCE_GROUP)
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (has_source) {
+    group_source_req request{};
+    request.gsr_interface = index;
+    detail::write_sockaddr({group, 0}, request.gsr_group);
+    detail::write_sockaddr({source, 0}, request.gsr_source);
+    return set_value(level, join ? MCAST_JOIN_SOURCE_GROUP : MCAST_LEAVE_SOURCE_GROUP, request, operation);
+  }
+  group_req request{};
+  request.gr_interface = index;
+  detail::write_sockaddr({group, 0}, request.gr_group);
+  return set_value(level, join ? MCAST_JOIN_GROUP : MCAST_LEAVE_GROUP, request, operation);
+#else
+  if (v4 || has_source) return error(errc::not_supported, 0, operation);
+  ipv6_mreq request{};
+  std::memcpy(&request.ipv6mr_multiaddr, group.bytes().data(), sizeof request.ipv6mr_multiaddr);
+  request.ipv6mr_interface = index;
+  return set_value(IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, request, operation);
+#endif
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::join_group(const ip_address& group, std::string_view interface_name,
+                                                     const ip_address& source) {
+  return change_group(group, interface_name, source, true);
+}
+
+ANYIO_NET_FN result<> ip_datagram_socket::leave_group(const ip_address& group,
+                                                      std::string_view interface_name,
+                                                      const ip_address& source) {
+  return change_group(group, interface_name, source, false);
 }
 
 ANYIO_NET_FN result<> ip_datagram_socket::set_multicast_interface(const ip_address& interface) {

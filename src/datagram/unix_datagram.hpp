@@ -43,6 +43,22 @@ class unix_packet {
   unix_packet(std::string bytes, std::string from) : data(std::move(bytes)), sender(std::move(from)) {}
 };
 
+/// A datagram that was received into a buffer, and the path of its sender.
+class unix_received {
+ public:
+  std::size_t size = 0;    ///< number of bytes in the buffer
+  std::string sender;      ///< the path for an answer; empty if the sender has none
+  bool truncated = false;  ///< the datagram was longer than the buffer, and the rest of it is lost
+
+  unix_received() = default;
+  /// Constructs from the three parts.
+  unix_received(std::size_t bytes, std::string from, bool was_longer)
+      : size(bytes), sender(std::move(from)), truncated(was_longer) {}
+};
+
+class send_fd_packet_operation;
+class receive_fd_packet_operation;
+
 namespace detail {
 
 class unix_datagram_resource final : public datagram_resource {
@@ -82,10 +98,13 @@ class unix_datagram_send : public datagram_send<Derived> {
   friend class operation<Derived, void>;
 
   bool send(const sockaddr* to, socklen_t size, result<void>& out) {
-    datagram_resource& socket = *this->resource_;
-    if (!pause_.over(socket)) return false;
-    const int status = socket.send(this->bytes_.data(), to, size);
-    if (status == -EAGAIN) pause_.begin(socket.core(), *this);
+    return may_send() && sent(this->resource_->send(this->bytes_.data(), to, size), out);
+  }
+  /// Whether to make a call now.
+  [[nodiscard]] bool may_send() noexcept { return pause_.over(*this->resource_); }
+  /// Handles the status of a call.
+  bool sent(int status, result<void>& out) {
+    if (status == -EAGAIN) pause_.begin(this->resource_->core(), *this);
     return this->settle(status, out);
   }
   void refresh() noexcept { pause_.reset(); }
@@ -101,11 +120,16 @@ class unix_datagram_send : public datagram_send<Derived> {
 inline unix_packet unix_packet_of(std::string&& data, const arrival& a) {
   return unix_packet(std::move(data), a.from.path());
 }
+inline unix_received unix_received_of(const arrival& a) {
+  return unix_received(a.size, a.from.path(), a.truncated);
+}
 
 }  // namespace detail
 
 /// The operation that `unix_datagram_socket::receive()` returns.
 using receive_unix_packet_operation = detail::datagram_receive<detail::unix_packet_of>;
+/// The operation that `unix_datagram_socket::receive(buffer)` returns.
+using receive_unix_into_operation = detail::datagram_receive_into<detail::unix_received_of>;
 
 /// The operation that `unix_datagram_socket::send_to` returns.
 class [[nodiscard]] send_to_path_operation : public detail::unix_datagram_send<send_to_path_operation> {
@@ -154,6 +178,8 @@ class unix_datagram_socket : public datagram_socket {
 
   /// Receives the next datagram, of any size.
   [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
+  [[nodiscard]] receive_unix_into_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
   /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
   /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
@@ -165,6 +191,17 @@ class unix_datagram_socket : public datagram_socket {
   [[nodiscard]] send_to_path_operation send_to(S&& data, std::string_view path) {
     return {resource_, detail::lent_bytes(std::move(data)), path};
   }
+
+  /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
+  /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
+  /// those of `send_to`, and `os_error` with the errno if a descriptor cannot be sent.
+  [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds,
+                                                  std::string_view path);
+  /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
+  /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
+  /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
+  /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
 
  private:
   friend struct detail::datagram_access;
@@ -192,6 +229,8 @@ class connected_unix_datagram_socket : public datagram_socket {
 
   /// Receives the next datagram, of any size.
   [[nodiscard]] receive_datagram_operation receive() { return receive_datagram_operation(resource_); }
+  /// Receives the next datagram, as many of its bytes as fit into the buffer.
+  [[nodiscard]] receive_datagram_into_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// Sends one datagram to the peer; bytes and waiting are as for `unix_datagram_socket::send_to`.
   [[nodiscard]] send_unix_datagram_operation send(const_buffer data) {
     return {resource_, detail::lent_bytes(data)};
@@ -200,6 +239,23 @@ class connected_unix_datagram_socket : public datagram_socket {
   [[nodiscard]] send_unix_datagram_operation send(S&& data) {
     return {resource_, detail::lent_bytes(std::move(data))};
   }
+
+  /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
+  /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
+  /// those of `send`, and `os_error` with the errno if a descriptor cannot be sent.
+  [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds);
+  /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
+  /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
+  /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
+  /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
+
+  /// Connects to the socket that is bound to the peer's path now, for instance after the peer was restarted.
+  /// Errors are those of `open`; the socket stays open. Linux drops datagrams of the former peer that were
+  /// not received yet. A pending receive goes on; a pending send is tried again, and goes to the new peer.
+  result<> reconnect();
+  /// Connects to another path, in place of the former peer.
+  result<> reconnect(std::string_view path);
 
  private:
   friend struct detail::datagram_access;

@@ -102,6 +102,24 @@ ANYIO_NET_FN result<connected_unix_datagram_socket> connected_unix_datagram_sock
       detail::adopt_unix_datagram(fd, true, "connected_unix_datagram_socket"));
 }
 
+ANYIO_NET_COLD result<> connected_unix_datagram_socket::reconnect() { return reconnect(remote_path()); }
+
+ANYIO_NET_COLD result<> connected_unix_datagram_socket::reconnect(std::string_view path) {
+  constexpr const char* operation = "reconnect";
+  if (!*this) return error(errc::closed_resource, 0, operation);
+  auto& own = static_cast<detail::unix_datagram_resource&>(*resource_);
+  const result<detail::unix_address> to = detail::make_unix_address(path, operation);
+  if (!to) return to.error();
+  std::string remote(path);  // now, so that lack of memory changes nothing
+  const result<detail::unix_address> former = detail::make_unix_address(own.remote, operation);
+  if (!former) return former.error();
+  const int status = own.reconnect(reinterpret_cast<const sockaddr*>(&to->storage), to->size,
+                                   reinterpret_cast<const sockaddr*>(&former->storage), former->size);
+  if (status < 0) return error(errc::os_error, -status, operation);
+  own.remote = std::move(remote);
+  return {};
+}
+
 ANYIO_NET_FN std::string unix_datagram_socket::local_path() const {
   return detail::unix_datagram_name(resource_, false);
 }

@@ -489,7 +489,7 @@ ANYIO_NET_FN void fault_injector::release_held(int fd) {
 }
 
 ANYIO_NET_FN int fault_injector::get_option(int fd, int level, int name, void* value, socklen_t* size) {
-  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)) {
+  if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int) && kind_of(fd) == kind::stream) {
     if (const int failure = failure_of("connected", errors_of_connected); failure != 0) {
       break_here(fd);
       const int why = -failure;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "simulation/sim_network.hpp"
+#include "simulation/sim_packet_info.ipp"
 #include "simulation/sim_sockets.ipp"
 
 #if defined(ANYIO_NET_SIM)
@@ -65,11 +66,49 @@ ANYIO_NET_FN int sim_network::get_option(const sim_handle& s, int level, int nam
   return 0;
 }
 
+/// There is one interface, so that an address needs no scope.
+inline ip_address without_scope(const ip_address& a) {
+  return a.is_v6() ? ip_address::v6(a.bytes().first<16>()) : a;
+}
+
+/// The address in a request of RFC 3678.
+inline ip_address requested_address(const sockaddr_storage& storage) {
+  const result<ip_endpoint> e =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&storage), sizeof storage);
+  return e ? without_scope(e->address) : ip_address();
+}
+
 /// Adds a socket to a multicast group, or removes it. Returns 1 if the option is not about membership.
 inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
   ip_address group;
   bool joins = false;
-  if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
+#if defined(MCAST_JOIN_SOURCE_GROUP)
+  const bool ip_level = level == IPPROTO_IP || level == IPPROTO_IPV6;
+  if (ip_level && (name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_LEAVE_SOURCE_GROUP)) {
+    if (size < sizeof(group_source_req)) return -EINVAL;
+    group_source_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gsr_group);
+    const ip_address source = requested_address(request.gsr_source);
+    if (!group.is_multicast()) return -EINVAL;
+    const auto found = s.groups.find(group);
+    if (name == MCAST_JOIN_SOURCE_GROUP) {
+      if (found != s.groups.end() && found->second.empty()) return -EINVAL;  // it hears all
+      return s.groups[group].insert(source).second ? 0 : -EADDRNOTAVAIL;
+    }
+    if (found == s.groups.end() || found->second.erase(source) == 0) return -EADDRNOTAVAIL;
+    if (found->second.empty()) s.groups.erase(found);
+    return 0;
+  }
+  if (ip_level && (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP)) {
+    if (size < sizeof(group_req)) return -EINVAL;
+    group_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gr_group);
+    joins = name == MCAST_JOIN_GROUP;
+  } else
+#endif
+      if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
     if (size < sizeof(ip_mreq)) return -EINVAL;
     ip_mreq request;
     std::memcpy(&request, value, sizeof request);
@@ -87,7 +126,7 @@ inline int change_membership(sim_socket& s, int level, int name, const void* val
     return 1;
   }
   if (!group.is_multicast()) return -EINVAL;
-  if (joins) return s.groups.insert(group).second ? 0 : -EADDRINUSE;
+  if (joins) return s.groups.try_emplace(group).second ? 0 : -EADDRINUSE;
   return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
 }
 
@@ -109,7 +148,11 @@ ANYIO_NET_FN int sim_network::set_option(const sim_handle& s, int level, int nam
     return 0;
   }
   int number = 0;
-  std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  if (size == 1) {
+    number = *static_cast<const unsigned char*>(value);
+  } else {
+    std::memcpy(&number, value, std::min<std::size_t>(size, sizeof number));
+  }
   if (level == SOL_SOCKET && name == SO_REUSEPORT && !s->is_ip() && number != 0) return -EOPNOTSUPP;
   s->options[{level, name}] = number;
   return 0;
@@ -324,7 +367,9 @@ ANYIO_NET_FN std::vector<sim_handle> sim_network::receivers_of(const ip_endpoint
     const bool connected = s->stage == sim_socket::state::connected;
     if (connected && s->remote != from) continue;
     if (target.address.is_multicast()) {
-      const bool hears = s->groups.contains(target.address) &&
+      const auto group = s->groups.find(without_scope(target.address));
+      const bool hears = group != s->groups.end() &&
+                         (group->second.empty() || group->second.contains(from.address)) &&
                          (is_any(s->local.address) || s->local.address == target.address);
       if (hears) found.push_back(s);
       continue;
@@ -372,7 +417,11 @@ ANYIO_NET_FN ssize_t sim_network::send_datagram(const sim_handle& s, const messa
     if (s->sending_over) return -EPIPE;
     a.target = to;
     a.chunk.from = s->local;
+    a.chunk.info = info_of_sent(*s, to.address, m);
+    if (!is_any(a.chunk.info.local)) a.chunk.from.address = a.chunk.info.local;
     if (is_any(a.chunk.from.address)) a.chunk.from.address = loopback_address(to.address.is_v6());
+    a.chunk.info.local = to.address;
+    a.chunk.info.interface_index = 1;
     gather(m, total, a.chunk.data);
     const bool multicast = to.address.is_multicast();
     const bool v4 = to.address.is_v4();
@@ -435,10 +484,14 @@ ANYIO_NET_FN ssize_t sim_network::receive_datagram(sim_socket& s, message& m, bo
     return static_cast<ssize_t>(n);
   }
   std::vector<sim_handle> passed = std::move(chunk.passed);
+  const packet_info info = chunk.info;
   s.inbox_bytes -= chunk.data.size();
   s.inbox.pop_front();
-  hand_over(std::move(passed), m, takes_control);
-  if (!s.is_ip()) {  // sockets that are connected to it may send again
+  if (s.is_ip()) {
+    hand_over_info(s, info, m, takes_control);
+  } else {
+    hand_over(std::move(passed), m, takes_control);
+    // Sockets that are connected to it may send again.
     for (auto& [fd, d] : descriptors_)
       if (d.socket->peer.lock().get() == &s) changed(*d.socket);
   }

@@ -12,6 +12,7 @@
 #include "simulation/sim_choices.hpp"
 #include "simulation/sim_options.hpp"
 #include "system/backend.hpp"
+#include "system/packet_info.hpp"
 
 #if defined(ANYIO_NET_SIM)
 
@@ -39,6 +40,7 @@ struct sim_chunk {
   std::vector<sim_handle> passed;
   ip_endpoint from;       // of an IP datagram
   std::string from_path;  // of a UNIX datagram
+  packet_info info;       // of an IP datagram
 };
 
 /// An event that will happen at some time at its destination.
@@ -79,7 +81,7 @@ struct sim_socket : std::enable_shared_from_this<sim_socket> {
   ip_endpoint local, remote;
   std::string local_path, remote_path;
   std::map<std::pair<int, int>, int> options;
-  std::set<ip_address> groups;
+  std::map<ip_address, std::set<ip_address>> groups;  // with the sources that are heard; none: all are
 
   // --- received and expected data
   std::deque<sim_chunk> inbox;

@@ -332,7 +332,7 @@ ANYIO_NET_FN void sim_network::arrive(arrival& a) {
       for (const sim_handle& s : receivers) {
         if (s->inbox_bytes + a.chunk.data.size() > room) continue;
         s->inbox_bytes += a.chunk.data.size();
-        s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}});
+        s->inbox.push_back(sim_chunk{a.chunk.data, {}, a.chunk.from, {}, a.chunk.info});
         changed(*s);
       }
       const bool nobody = receivers.empty() && !a.target.address.is_multicast() &&

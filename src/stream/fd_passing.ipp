@@ -65,6 +65,24 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
   return all;
 }
 
+/// The control data that passes descriptors.
+struct descriptor_control {
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(max_fds_of_message * sizeof(int))];  // set by `write`
+
+  /// Writes the control data for descriptors, at most as many as there is room for; returns its size.
+  std::size_t write(std::span<const int> fds) noexcept {
+    const std::size_t payload = fds.size_bytes();
+    std::memset(bytes, 0, CMSG_SPACE(payload));
+    cmsghdr header{};
+    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
+    header.cmsg_level = SOL_SOCKET;
+    header.cmsg_type = SCM_RIGHTS;
+    std::memcpy(bytes, &header, sizeof header);
+    std::memcpy(bytes + CMSG_LEN(0), fds.data(), payload);
+    return CMSG_SPACE(payload);
+  }
+};
+
 /// Whether an errno of sendmsg(2) concerns the descriptors, and not the connection.
 [[gnu::cold]] inline bool concerns_descriptors(int e) noexcept {
   switch (e) {
@@ -94,20 +112,11 @@ ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
 }
 
 ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
-  alignas(cmsghdr) unsigned char control[CMSG_SPACE(detail::max_fds_of_message * sizeof(int))];
-  const std::size_t payload = fds_.size_bytes();
-  std::memset(control, 0, CMSG_SPACE(payload));
-  cmsghdr header{};
-  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
-  header.cmsg_level = SOL_SOCKET;
-  header.cmsg_type = SCM_RIGHTS;
-  std::memcpy(control, &header, sizeof header);
-  std::memcpy(control + CMSG_LEN(0), fds_.data(), payload);
-
+  detail::descriptor_control control;
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
   detail::message m{detail::slice(&part, 1)};
-  m.control = control;
-  m.control_size = CMSG_SPACE(payload);
+  m.control = control.bytes;
+  m.control_size = control.write(fds_);
   resource_->core().count_work(message_.size());
   return resource_->core().system().send_message(resource_->descriptor(), m);
 }

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/emulator.hpp"
 #include "support/temp_dir.hpp"
 
 namespace {
@@ -41,6 +42,7 @@ constexpr bool closed_at_first =
 static_assert(closed_at_first<udp_socket> && closed_at_first<connected_udp_socket>);
 static_assert(closed_at_first<unix_datagram_socket> && closed_at_first<connected_unix_datagram_socket>);
 static_assert(!std::is_aggregate_v<udp_packet> && !std::is_aggregate_v<unix_packet>);
+static_assert(!std::is_aggregate_v<unix_received> && !std::is_aggregate_v<unix_fd_packet>);
 
 std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -141,6 +143,56 @@ task<> udp_options_matter() {
   auto second = co_await create_udp_socket(
       {.local_host = "127.0.0.1", .local_port = first.local_endpoint().port, .reuse_port = true});
   CHECK(second.local_endpoint() == first.local_endpoint());
+}
+
+task<> packet_information() {
+  udp_socket server = co_await create_udp_socket({.family = AF_INET});
+  CHECK(server.set_packet_info(true).has_value());
+  const ip_address second = ip_address::v4(0x7f000002);
+  auto client = co_await create_connected_udp_socket(ip_endpoint{second, server.local_endpoint().port});
+  co_await client.send("question");
+  const udp_packet packet = co_await server.receive();
+  const packet_info info = packet.info;
+  CHECK(info.local == second);
+  CHECK(info.interface_index != 0);
+  CHECK(info.ecn == 0);
+  CHECK(info.hop_limit > 0);
+  co_await server.send_to("answer", packet.sender, {.local = second});
+  std::string answer = co_await client.receive();
+  CHECK(answer == "answer");
+  auto sending = server.send_to(std::string("again"), packet.sender, info);
+  co_await sending;
+  answer = co_await client.receive();
+  CHECK(answer == "again");
+
+  co_await client.send("batch");
+  udp_batch batch(4);
+  co_await server.receive_batch(batch);
+  CHECK((*batch.begin()).info.local == second);
+  co_await server.send_batch(batch);
+  answer = co_await client.receive();
+  CHECK(answer == "batch");
+
+  udp_socket marked = co_await create_udp_socket({.local_host = "127.0.0.1"});
+  CHECK(marked.set_packet_info(true).has_value());
+  std::array<char, 10> buf{};
+  co_await marked.send_to(
+      "there", {second, server.local_endpoint().port},
+      {.local = ip_address::loopback_v4(), .interface_index = 0, .ecn = 2, .hop_limit = 9});
+  const udp_received there = co_await server.receive(buf);
+  CHECK(there.info.ecn == 2);
+  CHECK(there.info.hop_limit == 9);
+  co_await server.send_to("back", there.sender, there.info);
+  const udp_packet back = co_await marked.receive();
+  CHECK(back.sender.address == second);
+  CHECK(back.info.ecn == 2);
+  CHECK(server.set_packet_info(false).has_value());
+  co_await client.send("off");
+  const udp_packet off = co_await server.receive();
+  CHECK(off.info.hop_limit == -1);
+
+  CHECK(server.join_group(ip_address::v4(0xe0000042), "no such interface").error() == errc::os_error);
+  CHECK_FALSE(server.leave_group(ip_address::v4(0xe0000042), "lo", ip_address::loopback_v4()).has_value());
 }
 
 // ---- connected UDP --------------------------------------------------------------------------------
@@ -292,15 +344,90 @@ task<> unix_datagrams(std::string folder) {
   CHECK(nobody.error() == std::errc::no_such_file_or_directory);
 }
 
+task<> descriptors_in_datagrams(std::string folder) {
+  const std::string path = folder + "/server";
+  auto server = co_await create_unix_datagram_socket({.local_path = path});
+  auto client = co_await create_connected_unix_datagram_socket(path, {.local_path = folder + "/client"});
+  const std::array<int, 2> fds{0, 1};
+  co_await client.send_fds("with two", fds);
+  unix_fd_packet packet = co_await server.receive_fds(100, 2);
+  CHECK(packet.data == "with two");
+  CHECK(packet.sender == client.local_path());
+  CHECK(packet.fds.size() == 2);
+  CHECK((::fcntl(packet.fds[0].get(), F_GETFD) & FD_CLOEXEC) != 0);
+  co_await server.send_fds("back", std::span<const int>(fds).first(1), packet.sender);
+  auto [data, sender, received_fds] = co_await client.receive_fds(100, 1);
+  CHECK(data == "back");
+  CHECK(sender == path);
+  CHECK(received_fds.size() == 1);
+  co_await client.send_fds("too many", fds);
+  auto truncated = co_await as_result(server.receive_fds(100, 1));
+  CHECK(truncated.error() == errc::fds_truncated);
+  auto none = co_await as_result(client.send_fds("x", {}));
+  CHECK(none.error() == errc::invalid_argument);
+
+  std::array<char, 4> buf{};
+  co_await client.send("hello");
+  auto [size, from, cut] = co_await server.receive(buf);
+  CHECK(size == 4);
+  CHECK(from == client.local_path());
+  CHECK(cut);
+  co_await server.send_to("no", from);
+  const received answer = co_await client.receive(buf);
+  CHECK(answer.size == 2);
+  CHECK_FALSE(answer.truncated);
+}
+
+task<> reconnecting(std::string folder) {
+  const std::string path = folder + "/log";
+  auto daemon = co_await create_unix_datagram_socket({.local_path = path});
+  auto client = co_await create_connected_unix_datagram_socket(path);
+  daemon.close();
+  auto lost = co_await as_result(client.send("lost"));
+  CHECK(lost.error() == errc::broken_resource);
+  daemon = co_await create_unix_datagram_socket({.local_path = path});
+  const result<> again = client.reconnect();
+  CHECK(again.has_value());
+  co_await client.send("kept");
+  unix_packet packet = co_await daemon.receive();
+  CHECK(packet.data == "kept");
+  auto other = co_await create_unix_datagram_socket({.local_path = folder + "/other"});
+  CHECK(client.reconnect(other.local_path()).has_value());
+  CHECK(client.remote_path() == other.local_path());
+  CHECK(client.reconnect(folder + "/missing").error() == std::errc::no_such_file_or_directory);
+
+  auto a = co_await create_udp_socket({.local_host = "127.0.0.1"});
+  auto b = co_await create_udp_socket({.local_host = "127.0.0.1"});
+  auto c = co_await create_connected_udp_socket(a.local_endpoint());
+  CHECK(c.reconnect().has_value());
+  CHECK(c.reconnect(b.local_endpoint()).has_value());
+  CHECK(c.remote_endpoint() == b.local_endpoint());
+  co_await c.send("to b");
+  const udp_packet heard = co_await b.receive();
+  CHECK(heard.data == "to b");
+}
+
 }  // namespace
 
 TEST_CASE("UDP sockets have the documented members, in all forms of use") { run(udp_in_all_faces); }
+TEST_CASE("packet information comes with datagrams, and goes with them") {
+  if (!support::emulator_has(support::emulator_fault::udp_control)) run(packet_information);
+}
 TEST_CASE("the options of a UDP socket take effect") { run(udp_options_matter); }
 TEST_CASE("a connected UDP socket sends, receives and reports refusals") { run(connected_udp); }
 TEST_CASE("batches are filled, sent, received, iterated and sent back") { run(batches); }
 TEST_CASE("UNIX datagram sockets have the documented members") {
   const support::temp_dir dir;
   run(unix_datagrams(dir.path()));
+}
+
+TEST_CASE("descriptors travel in UNIX datagrams, which are also received into buffers") {
+  const support::temp_dir dir;
+  run(descriptors_in_datagrams(dir.path()));
+}
+TEST_CASE("connected datagram sockets connect again") {
+  const support::temp_dir dir;
+  run(reconnecting(dir.path()));
 }
 
 TEST_CASE("a UDP socket is opened immediately, and made from a descriptor") {

@@ -6,8 +6,10 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <net/if.h>
@@ -208,4 +210,92 @@ TEST_CASE("broadcast must be enabled first") {
   CHECK(s.set_broadcast(true).has_value());
   CHECK(run(as_result(s.send_to("x", everybody))).has_value());
   CHECK(receives(s, "x"));
+}
+
+TEST_CASE_TEMPLATE("a group is joined and left on an interface by its name", Face, by_callback,
+                   by_coroutine) {
+  if (support::emulator_has(support::emulator_fault::udp_multicast)) return;
+  loop l;
+  char name[IF_NAMESIZE] = "lo";
+  if (::if_nametoindex(name) == 0) std::snprintf(name, sizeof name, "lo0");
+  udp_socket a = open_shared({ip_address::any_v4(), 0});
+  udp_socket sender = open_shared({ip_address::loopback_v4(), 0});
+  const ip_endpoint group{group_v4, a.local_endpoint().port};
+  CHECK(sender.set_multicast_interface(ip_address::loopback_v4()).has_value());
+  CHECK(a.join_group(group_v4, name).has_value());
+  CHECK(a.set_packet_info(true).has_value());
+  CHECK(Face::get(sender.send_to("named", group)).has_value());
+  auto r = Face::get(move_on_after(5s, a.receive()));
+  CHECK((r && *r && (*r)->data == "named"));
+  if (r && *r) {
+    CHECK((*r)->info.local == group_v4);  // the group, not an address of this machine
+    CHECK((*r)->info.interface_index == ::if_nametoindex(name));
+    CHECK((*r)->info.hop_limit == 1);
+    // Nothing can come from a group: the system chooses the address.
+    CHECK(Face::get(a.send_to("answer", (*r)->sender, {.local = (*r)->info.local})).has_value());
+    CHECK(receives(sender, "answer"));
+  }
+  CHECK(a.leave_group(group_v4, std::string(name)).has_value());
+  CHECK(a.leave_group(group_v4, name).error().os_error() == EADDRNOTAVAIL);
+  if (a.join_group(group_v4, "")) CHECK(a.leave_group(group_v4, std::string_view()).has_value());
+  if (const std::uint32_t number = multicast_interface_v6(); number != 0) {
+    ::if_indextoname(number, name);
+    udp_socket six = open_shared({ip_address::any_v6(), 0});
+    CHECK(six.join_group(group_v6(0), name).has_value());
+    CHECK(Face::get(six.send_to("six", {group_v6(number), six.local_endpoint().port})).has_value());
+    CHECK(receives(six, "six"));
+    CHECK(six.leave_group(group_v6(0), name).has_value());
+  }
+}
+
+TEST_CASE_TEMPLATE("a member of a source-specific group hears its sources only", Face, by_callback,
+                   by_coroutine) {
+  if (support::emulator_has(support::emulator_fault::udp_multicast)) return;
+  loop l;
+  const char* const name = ::if_nametoindex("lo") != 0 ? "lo" : "lo0";
+  const ip_address one = ip_address::loopback_v4();
+  const ip_address two = ip_address::v4(0x7f000002);
+  udp_socket a = open_shared({ip_address::any_v4(), 0});
+#if defined(IP_MULTICAST_ALL)
+  CHECK(a.set_option(IPPROTO_IP, IP_MULTICAST_ALL, 0).has_value());
+#endif
+  const ip_endpoint group{group_v4, a.local_endpoint().port};
+  udp_socket first = open_shared({one, 0});
+  udp_socket second = open_shared({two, 0});
+  for (udp_socket* s : {&first, &second}) CHECK(s->set_multicast_interface(one).has_value());
+  CHECK(a.join_group(group_v4, name, one).has_value());
+  CHECK(Face::get(second.send_to("not heard", group)).has_value());
+  CHECK(Face::get(first.send_to("heard", group)).has_value());
+  CHECK(receives(a, "heard"));
+  CHECK(a.join_group(group_v4, name, two).has_value());
+  CHECK(Face::get(second.send_to("now too", group)).has_value());
+  CHECK(receives(a, "now too"));
+  CHECK(a.leave_group(group_v4, name, one).has_value());
+  CHECK(Face::get(first.send_to("no longer", group)).has_value());
+  CHECK(Face::get(second.send_to("still", group)).has_value());
+  CHECK(receives(a, "still"));
+  CHECK(a.leave_group(group_v4, name, two).has_value());
+  CHECK(Face::get(second.send_to("left", group)).has_value());
+  CHECK(stays_silent(a));
+}
+
+TEST_CASE("joining by an interface's name reports what is wrong") {
+  loop l;
+  udp_socket s = open_shared({ip_address::any_v4(), 0});
+  const error unknown = s.join_group(group_v4, "no such").error();
+  CHECK(unknown == errc::os_error);
+  CHECK(unknown.os_error() == ENODEV);
+  CHECK(unknown.operation() == "join_group");
+  CHECK(unknown.message().find("interface") != std::string::npos);
+  CHECK(s.leave_group(group_v4, std::string(100, 'x')).error().os_error() == ENODEV);
+  CHECK(s.join_group(group_v4, std::string_view("lo\0x", 4)).error().os_error() == ENODEV);
+  CHECK(s.join_group(ip_address::loopback_v4(), "lo").error() == errc::invalid_argument);
+  CHECK(s.join_group(group_v6(0), "lo").error() == errc::invalid_argument);
+  const error family = s.join_group(group_v4, "lo", ip_address::loopback_v6()).error();
+  CHECK(family == errc::invalid_argument);
+  CHECK(family.message().find("family") != std::string::npos);
+  CHECK(s.leave_group(group_v4, "", ip_address::loopback_v4()).error() == errc::os_error);  // never joined
+  s.close();
+  CHECK(s.join_group(group_v4, "lo").error() == errc::closed_resource);
+  CHECK(udp_socket().leave_group(group_v4, "lo").error() == errc::closed_resource);
 }

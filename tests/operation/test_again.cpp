@@ -33,6 +33,30 @@ task<> send_descriptors_twice() {
   }
 }
 
+task<> send_descriptors_in_datagrams_twice(std::string path) {
+  auto a = co_await anyio::create_unix_datagram_socket({.local_path = path});
+  auto b = co_await anyio::create_connected_unix_datagram_socket(path);
+  const int fds[] = {0};
+  auto sending = b.send_fds("hello", fds);
+  auto receiving = a.receive_fds(100, 1);
+  for (int i = 0; i < 2; ++i) {
+    co_await sending;
+    const auto came = co_await receiving;
+    CHECK(came.data == "hello");
+    CHECK(came.fds.size() == 1);
+  }
+}
+
+task<> send_packet_information_twice() {
+  auto s = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
+  auto sending = s.send_to("hello", s.local_endpoint(), {.local = anyio::ip_address::loopback_v4()});
+  for (int i = 0; i < 2; ++i) {
+    co_await sending;
+    const auto [data, sender] = co_await s.receive();
+    CHECK(data == "hello");
+  }
+}
+
 task<> send_file_twice(int file) {
   auto pair = anyio::create_unix_stream_pair().value();
   anyio::unix_stream& a = pair.first;
@@ -87,6 +111,15 @@ struct reader {
 }  // namespace
 
 TEST_CASE("the same operation can send descriptors again") { anyio::run(send_descriptors_twice()); }
+
+TEST_CASE("the same operation can send descriptors in a datagram again") {
+  const support::temp_dir dir;
+  anyio::run(send_descriptors_in_datagrams_twice(dir.path("s")));
+}
+
+TEST_CASE("the same operation can send with packet information again") {
+  anyio::run(send_packet_information_twice());
+}
 
 TEST_CASE("the same operation can send a file again") {
   const support::temp_dir dir;

@@ -481,6 +481,53 @@ task<> exchanges_batches() {
 
 TEST_CASE("whatever fails: batches") { sweep_all(exchanges_batches, 40); }
 
+task<> answers_from_the_address_that_was_asked() {
+  anyio::udp_socket server = co_await anyio::create_udp_socket({.family = AF_INET});
+  co_await server.set_packet_info(true);
+  const ip_endpoint at{ip_address::v4(0x7f000002), server.local_endpoint().port};
+  anyio::connected_udp_socket client = co_await anyio::create_connected_udp_socket(at);
+  co_await client.send("one");
+  const anyio::udp_packet packet = co_await server.receive();
+  CHECK(packet.info.local == at.address);
+  CHECK(packet.info.hop_limit == 64);
+  co_await server.send_to("answer", packet.sender, packet.info);
+  std::string answer = co_await client.receive();
+  CHECK(answer == "answer");
+  anyio::udp_batch batch(4);
+  CHECK(batch.push("marked", {}, {.ecn = 2}));
+  co_await client.send_batch(batch);
+  co_await server.receive_batch(batch);
+  CHECK(batch[0].info.local == at.address);
+  CHECK(batch[0].info.ecn == 2);
+  co_await server.send_batch(batch);
+  answer = co_await client.receive();
+  CHECK(answer == "marked");
+  co_await server.set_packet_info(false);
+}
+
+TEST_CASE("whatever fails: packet information") { sweep_all(answers_from_the_address_that_was_asked, 60); }
+
+task<> joins_a_group_of_one_source() {
+  const ip_address group = ip_address::parse("232.1.2.3").value();
+  anyio::udp_socket a =
+      co_await anyio::udp_socket::open({ip_address::any_v4(), 7000}, {.reuse_address = true});
+  anyio::udp_socket one = co_await anyio::udp_socket::open({ip_address::v4(0x0a000001), 7001});
+  anyio::udp_socket two = co_await anyio::udp_socket::open({ip_address::v4(0x0a000002), 7001});
+  co_await a.join_group(group, "", ip_address::v4(0x0a000001));
+  co_await two.send_to("not heard", {group, 7000});
+  co_await one.send_to("heard", {group, 7000});
+  const anyio::udp_packet packet = co_await a.receive();
+  CHECK(packet.data == "heard");
+  co_await a.leave_group(group, "", ip_address::v4(0x0a000001));
+  co_await a.join_group(group, "");
+  co_await two.send_to("all are", {group, 7000});
+  const anyio::udp_packet other = co_await a.receive();
+  CHECK(other.data == "all are");
+  co_await a.leave_group(group, "");
+}
+
+TEST_CASE("whatever fails: a group of one source") { sweep_all(joins_a_group_of_one_source, 60); }
+
 task<> joins_a_group() {
   const ip_address group = ip_address::parse("239.1.2.3").value();
   anyio::udp_socket a =
@@ -530,5 +577,69 @@ task<> exchanges_unix_datagrams() {
 TEST_CASE("whatever fails: UNIX datagrams that replace a stale file, and a full queue") {
   sweep_all(exchanges_unix_datagrams, 300);
 }
+
+task<> passes_descriptors_in_datagrams() {
+  const std::string path = "/run/descriptors";
+  auto a = co_await anyio::create_unix_datagram_socket({.local_path = path});
+  auto b = co_await anyio::create_connected_unix_datagram_socket(path, {.local_path = "/run/sender"});
+  auto other = co_await anyio::create_unix_datagram_socket();
+  const int two[] = {other.native_handle(), a.native_handle()};
+  co_await b.send_fds("two", two);
+  anyio::unix_fd_packet packet = co_await a.receive_fds(10, 2);
+  CHECK(packet.data == "two");
+  CHECK(packet.sender == "/run/sender");
+  CHECK(packet.fds.size() == 2);
+  co_await other.send_fds("", two, path);
+  packet = co_await a.receive_fds(0, 2);
+  CHECK(packet.data.empty());
+  CHECK(packet.sender.empty());
+  CHECK(packet.fds.size() == 2);
+  co_await b.send_fds("many", two);
+  auto many = co_await as_result(a.receive_fds(10, 1));
+  CHECK(!many);
+  if (many.error() != errc::fds_truncated) co_await anyio::raise(many.error());
+  co_await b.send_fds("long", two);
+  auto long_one = co_await as_result(a.receive_fds(2, 2));
+  CHECK(!long_one);
+  if (long_one.error() != std::errc::message_size) co_await anyio::raise(long_one.error());
+  co_await a.send_fds("back", two, "/run/sender");
+  std::array<char, 10> room{};
+  const anyio::received plain = co_await b.receive(room);
+  CHECK(plain.size == 4);
+  co_await b.send_fds("to a buffer", two);
+  const anyio::unix_received cut = co_await a.receive(room);
+  CHECK(cut.truncated);
+  co_await b.send_fds("never received", two);
+}
+
+TEST_CASE("whatever fails: descriptors in UNIX datagrams") { sweep_all(passes_descriptors_in_datagrams, 60); }
+
+task<> connects_again() {
+  const std::string path = "/run/restarted";
+  auto a = co_await anyio::create_unix_datagram_socket({.local_path = path});
+  auto b = co_await anyio::create_connected_unix_datagram_socket(path);
+  a.close();
+  auto sent = co_await as_result(b.send("to nobody"));
+  CHECK(!sent);
+  a = co_await anyio::create_unix_datagram_socket({.local_path = path});
+  co_await b.reconnect();
+  co_await b.send("again");
+  const anyio::unix_packet packet = co_await a.receive();
+  CHECK(packet.data == "again");
+
+  anyio::udp_socket first = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
+  anyio::udp_socket second = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
+  anyio::connected_udp_socket c = co_await anyio::create_connected_udp_socket(first.local_endpoint());
+  auto changed = c.reconnect(second.local_endpoint());
+  if (!changed) {  // still connected to the first one
+    CHECK(c.remote_endpoint() == first.local_endpoint());
+    co_await anyio::raise(changed.error());
+  }
+  co_await c.send("second");
+  const anyio::udp_packet heard = co_await second.receive();
+  CHECK(heard.data == "second");
+}
+
+TEST_CASE("whatever fails: connecting a datagram socket again") { sweep_all(connects_again, 60); }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -786,6 +787,45 @@ TEST_CASE("sim network: broadcast must be enabled") {
     CHECK((co_await b.receive()).data == "to all");
     CHECK(!co_await anyio::move_on_after(1s, c.receive()));  // bound to another address
   });
+}
+
+TEST_CASE("sim network: datagrams carry packet information, in both families") {
+  const auto program = []() -> task<> {
+    anyio::udp_socket six = co_await anyio::udp_socket::open({ip_address::any_v6(), 0});
+    anyio::udp_socket four = co_await anyio::udp_socket::open({ip_address::any_v4(), 0});
+    for (anyio::udp_socket* s : {&six, &four}) {
+      co_await s->set_packet_info(true);
+      const bool v6 = s == &six;
+      const ip_endpoint at{address(v6 ? "fe80::7%1" : "10.0.0.7"), s->local_endpoint().port};
+      anyio::udp_socket client =
+          co_await anyio::udp_socket::open({address(v6 ? "2001:db8::1" : "10.0.0.1"), 0});
+      co_await client.send_to("default", at);
+      anyio::udp_packet packet = co_await s->receive();
+      CHECK(packet.info == anyio::packet_info{at.address, 1, 0, 64});
+      co_await client.set_option(v6 ? int{IPPROTO_IPV6} : int{IPPROTO_IP}, v6 ? IPV6_TCLASS : IP_TOS, 0xb9);
+      co_await client.send_to("class", at);
+      packet = co_await s->receive();
+      CHECK(packet.info.ecn == 1);
+      const ip_address from = address(v6 ? "2001:db8::2" : "10.0.0.2");
+      co_await client.send_to("all", at, {.local = from, .ecn = 2, .hop_limit = 3});
+      packet = co_await s->receive();
+      CHECK(packet.sender.address == from);
+      CHECK(packet.info.ecn == 2);
+      CHECK(packet.info.hop_limit == 3);
+      co_await s->send_to("back", client.local_endpoint(), packet.info);
+      packet = co_await client.receive();
+      CHECK(packet.info == anyio::packet_info());  // it did not ask
+      CHECK(packet.sender.port == at.port);
+      const ip_address group = address(v6 ? "ff02::77%1" : "239.7.7.7");
+      co_await s->join_group(group, "");
+      co_await client.set_multicast_hops(5);
+      co_await client.send_to("group", {group, at.port});
+      packet = co_await s->receive();
+      CHECK(packet.info.local == group);
+      CHECK(packet.info.hop_limit == 5);
+    }
+  };
+  for (const sim::profile p : profiles) check(program, p);
 }
 
 TEST_CASE("sim network: batches are sent datagram by datagram") {

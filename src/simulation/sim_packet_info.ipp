@@ -1,0 +1,75 @@
+// Packet information in the simulation, in the forms of the system for which it is compiled.
+#pragma once
+
+#include "simulation/sim_network.hpp"
+#include "system/packet_info.ipp"
+
+#if defined(ANYIO_NET_SIM)
+
+#include <cstddef>
+#include <cstring>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// The packet information of a datagram that is sent: from its control data, else from options.
+inline packet_info info_of_sent(const sim_socket& s, const ip_address& to, const message& m) {
+  packet_info info;
+  if (m.control != nullptr && m.control_size != 0) read_packet_info(m, info);
+  const bool v4 = to.is_v4();
+  const bool group = to.is_multicast();
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  if (info.ecn == 0) info.ecn = s.option(level, v4 ? IP_TOS : IPV6_TCLASS) & 3;
+  if (info.hop_limit < 0) {
+    const int name =
+        v4 ? (group ? IP_MULTICAST_TTL : IP_TTL) : (group ? IPV6_MULTICAST_HOPS : IPV6_UNICAST_HOPS);
+    const auto chosen = s.options.find({level, name});
+    info.hop_limit = chosen != s.options.end() ? chosen->second : group ? 1 : 64;
+  }
+  return info;
+}
+
+/// Gives a receiver the packet information for which it has set options.
+inline void hand_over_info(const sim_socket& s, const packet_info& info, message& m, bool takes_control) {
+  const std::size_t room = takes_control && m.control != nullptr ? m.control_size : 0;
+  m.control_size = 0;
+  const bool v4 = info.local.is_v4();
+  const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+  const auto give = [&](int option, int type, const auto& value) {
+    if (s.option(level, option) == 0) return;
+    if (m.control_size + CMSG_SPACE(sizeof value) <= room) {
+      append_control(m, level, type, value);
+    } else {
+      m.flags |= MSG_CTRUNC;
+    }
+  };
+  if (v4) {
+#if defined(__linux__) || defined(__APPLE__)
+    in_pktinfo raw{};
+    raw.ipi_ifindex = static_cast<decltype(raw.ipi_ifindex)>(info.interface_index);
+    std::memcpy(&raw.ipi_addr, info.local.bytes().data(), sizeof raw.ipi_addr);
+    if (!info.local.is_multicast()) raw.ipi_spec_dst = raw.ipi_addr;
+#else
+    in_addr raw;
+    std::memcpy(&raw, info.local.bytes().data(), sizeof raw);
+#endif
+    give(packet_option::receive_info_v4, packet_option::info_v4, raw);
+    give(packet_option::receive_hops_v4, packet_option::hops_v4, info.hop_limit);
+#if defined(IP_RECVTOS)
+    give(IP_RECVTOS, packet_option::class_v4, static_cast<unsigned char>(info.ecn));
+#endif
+    return;
+  }
+  packet_info_v6 raw{};
+  std::memcpy(&raw.address, info.local.bytes().data(), sizeof raw.address);
+  raw.index = info.interface_index;
+  give(packet_option::receive_info_v6, packet_option::info_v6, raw);
+  give(packet_option::receive_hops_v6, packet_option::hops_v6, info.hop_limit);
+  give(packet_option::receive_class_v6, packet_option::class_v6, info.ecn);
+}
+
+}}}  // namespace anyio::detail
+
+#endif

@@ -1719,6 +1719,7 @@ struct wanted_socket {
   int type;
   bool connected;
   bool listening = false;
+  bool any_family = false;  // then `is_unix` is ignored
 };
 /// The facts that `adopt_socket` found about a descriptor.
 struct adopted_socket {
@@ -6973,6 +6974,8 @@ class socket_resource : public descriptor_resource {
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// Whether the end of the stream was received.
+  [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -7010,6 +7013,54 @@ class unix_resource final : public socket_resource {
 };
 
 class socket_access;
+class peek_operation;
+template <side Side>
+class readiness_operation;
+
+/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
+/// `closed_resource`.
+[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
+                                     socklen_t size, const char* operation);
+/// getsockopt(2) for a user's socket. Returns the size of the value.
+[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
+                                              socklen_t size, const char* operation);
+/// An option of type int, of which the system may write only one byte.
+[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
+
+/// Sets an option from a value of the user's type.
+template <class T>
+result<> set_value_of(const resource* r, int level, int name, const T& value) {
+  static_assert(std::is_trivially_copyable_v<T> && !std::is_pointer_v<T>,
+                "the value of a socket option is copied byte by byte: pass a number, a struct of the system, "
+                "or a std::string_view");
+  if constexpr (std::is_same_v<T, bool>) {
+    const int number = value ? 1 : 0;
+    return set_option_of(r, level, name, &number, sizeof number, "set_option");
+  } else if constexpr (std::is_same_v<T, std::string_view>) {
+    return set_option_of(r, level, name, value.data(), static_cast<socklen_t>(value.size()), "set_option");
+  } else {
+    return set_option_of(r, level, name, &value, sizeof value, "set_option");
+  }
+}
+
+/// Returns an option as a value of the user's type.
+template <class T>
+result<T> get_value_of(const resource* r, int level, int name) {
+  static_assert(
+      std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> && std::is_default_constructible_v<T>,
+      "the value of a socket option is copied byte by byte: ask for a number or a struct of the "
+      "system");
+  if constexpr (std::is_same_v<T, int>) {
+    return get_int_option_of(r, level, name);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    const result<int> number = get_int_option_of(r, level, name);
+    return number ? result<bool>(*number != 0) : result<bool>(number.error());
+  } else {
+    T value{};
+    const result<socklen_t> size = get_option_of(r, level, name, &value, sizeof value, "get_option");
+    return size ? result<T>(value) : result<T>(size.error());
+  }
+}
 
 }  // namespace detail
 
@@ -7043,19 +7094,45 @@ class socket_stream : public descriptor_stream {
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// Sets a socket option of type int (setsockopt(2)).
-  result<> set_option(int level, int name, int value);
-  /// Returns a socket option of type int (getsockopt(2)).
-  [[nodiscard]] result<int> get_option(int level, int name) const;
+  /// Sets a socket option of any trivially copyable type, for instance int, `linger` or `timeval`
+  /// (setsockopt(2)). A bool is passed as an int, and a `std::string_view` as its bytes.
+  template <class T>
+  result<> set_option(int level, int name, const T& value) {
+    return detail::set_value_of(resource_.get(), level, name, value);
+  }
+  /// Returns a socket option of any trivially copyable type, for instance int or `tcp_info` (getsockopt(2)).
+  /// Bytes that the system does not write are zero.
+  template <class T = int>
+  [[nodiscard]] result<T> get_option(int level, int name) const {
+    return detail::get_value_of<T>(resource_.get(), level, name);
+  }
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program. Returns
   /// the number of bytes sent, which is smaller if the file ends before. The file's own offset does not
   /// change. An error of the file is `os_error` and does not affect the stream.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
+  /// Receives at least one byte, as `receive` does, but leaves the bytes in the stream. Descriptors that come
+  /// with the bytes stay there too. Peeking again returns bytes from the same place.
+  [[nodiscard]] detail::peek_operation peek(mutable_buffer into);
+  /// Completes when a receive would not wait: when there are bytes, at the end of the stream, or after an
+  /// error, which the next receive reports. It waits as the reader of the stream, and takes nothing.
+  [[nodiscard]] detail::readiness_operation<detail::read_side> wait_readable();
+  /// Completes when a send would not wait, or would report an error. It waits as the writer of the stream;
+  /// after `send_eof` it fails with `closed_resource`.
+  [[nodiscard]] detail::readiness_operation<detail::write_side> wait_writable();
+  /// Closes the stream at once, as `close` does, but a TCP connection ends with a reset (RST): the peer fails
+  /// with `broken_resource` and ECONNRESET, and bytes that were not sent are dropped. Calling it on a closed
+  /// stream has no effect.
+  void abort() noexcept;
+  /// Takes over a connected stream socket of any address family, for instance AF_VSOCK. The caller keeps a
+  /// socket that is rejected. See `tcp_stream::from_fd` and `unix_stream::from_fd` for the families that have
+  /// a class of their own.
+  [[nodiscard]] static result<socket_stream> from_fd(int fd);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
+
+  socket_stream() = default;
 
  protected:
   friend class detail::socket_access;
-  socket_stream() = default;
   explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : descriptor_stream(std::move(r)) {}
   [[nodiscard]] detail::socket_resource* resource() const noexcept {
     return static_cast<detail::socket_resource*>(resource_.get());
@@ -7141,6 +7218,8 @@ class socket_access {
   /// A null `local` is asked of the system.
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint& remote, const char* operation);
+  static socket_stream wrap(ref<socket_resource> r) { return socket_stream(std::move(r)); }
+  static socket_resource* resource_of(const socket_stream& s) noexcept { return s.resource(); }
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
   /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
@@ -7151,16 +7230,6 @@ class socket_access {
 
 /// The path, null if it is empty.
 [[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
-
-/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
-/// `closed_resource`.
-[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
-                                     socklen_t size, const char* operation);
-/// getsockopt(2) for a user's socket. Returns the size of the value.
-[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
-                                              socklen_t size, const char* operation);
-/// An option of type int, of which the system may write only one byte.
-[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
 
 }  // namespace detail
 
@@ -7367,6 +7436,65 @@ class memory_stream : public byte_stream {
 [[nodiscard]] std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity = 65536);
 
 }}  // namespace anyio
+
+// == stream/socket_waits.hpp ======================================================================
+
+// Looking at a stream socket without taking anything: peeking, and waiting until it is ready.
+//
+// These operations wait in the place of the reader or the writer, like a receive or a send, so that a stream
+// never has two of them. This part must not know what is done with the stream afterwards.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// The operation that `socket_stream::peek` returns.
+class [[nodiscard]] peek_operation
+    : public resource_operation<peek_operation, std::size_t, socket_resource, read_side> {
+ public:
+  static constexpr const char* name = "peek";
+  peek_operation() = default;
+  peek_operation(ref<socket_resource> r, mutable_buffer into)
+      : resource_operation(std::move(r)), into_(into) {}
+
+ private:
+  friend class operation<peek_operation, std::size_t>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return into_.empty() ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::size_t>& out);
+
+  mutable_buffer into_;
+};
+
+/// Whether an operation on that side need not wait. Otherwise it is woken when it may look again. A negative
+/// errno if the system does not tell.
+[[nodiscard]] int look_at_readiness(socket_resource& r, side s);
+
+/// The operation that `socket_stream::wait_readable` or `wait_writable` returns.
+template <side Side>
+class [[nodiscard]] readiness_operation
+    : public resource_operation<readiness_operation<Side>, void, socket_resource, Side> {
+  using base = resource_operation<readiness_operation, void, socket_resource, Side>;
+
+ public:
+  static constexpr const char* name = Side == read_side ? "wait_readable" : "wait_writable";
+  readiness_operation() = default;
+  explicit readiness_operation(ref<socket_resource> r) noexcept : base(std::move(r)) {}
+
+ private:
+  friend class operation<readiness_operation, void>;
+  [[nodiscard]] errc check() const noexcept {
+    const errc e = base::check();
+    return e == errc::ok && Side == write_side && this->resource_->eof_sent() ? errc::closed_resource : e;
+  }
+  bool attempt(result<void>& out) {
+    const int ready = look_at_readiness(*this->resource_, Side);
+    if (ready == 0) return false;
+    return complete(out, ready > 0 ? result<void>() : result<void>(error(errc::os_error, -ready, name)));
+  }
+};
+
+}}}  // namespace anyio::detail
 
 // == connection/listener.hpp ======================================================================
 
@@ -11905,7 +12033,7 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   if (const int status = read_address(system, fd, adopted.local); status < 0)
     return refuse(-status, "the address of the socket cannot be read");
   const int family = adopted.local.storage.ss_family;
-  if (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6)
+  if (!wanted.any_family && (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6))
     return refuse(0, "the socket has another address family");
   if (*type != wanted.type) return refuse(0, "the socket has another type");
   adopted.remote.size = 0;
@@ -17061,14 +17189,6 @@ ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t 
   return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
 }
 
-ANYIO_NET_FN result<> socket_stream::set_option(int level, int name, int value) {
-  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, "set_option");
-}
-
-ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
-  return detail::get_int_option_of(resource_.get(), level, name);
-}
-
 ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
   return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
 }
@@ -17164,6 +17284,83 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
     made[i] = *std::move(end);
   }
   return std::pair<unix_stream, unix_stream>(std::move(made[0]), std::move(made[1]));
+}
+
+}}  // namespace anyio
+
+// == stream/socket_waits.ipp ======================================================================
+
+// Peeking, readiness, and the two ways in which a socket of another origin begins or ends: `from_fd`,
+// `abort`.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN bool peek_operation::attempt(result<std::size_t>& out) {
+  socket_resource& r = *resource_;
+  if (r.ended()) return complete(out, r.end_of_reading(0, name));
+  if (r.exhausted[read_side]) return false;
+  const std::size_t size = into_.size() < loop_core::most_of_call ? into_.size() : loop_core::most_of_call;
+  const ::iovec part{into_.data(), size};
+  message m{std::span(&part, 1)};
+  m.peek = true;
+  const ssize_t n = r.core().system().receive_message(r.descriptor(), m);
+  r.core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n > 0) return complete(out, static_cast<std::size_t>(n));
+  if (r.must_wait(read_side, n)) return false;
+  return complete(out, r.end_of_reading(static_cast<int>(-n), name));
+}
+
+/// A socket that is not ready reports an edge once it is.
+ANYIO_NET_FN int look_at_readiness(socket_resource& r, side s) {
+  if (s == read_side && r.ended()) return 1;
+  if (r.exhausted[s]) return 0;
+  const int bits = r.core().system().poll_now(r.descriptor(), s == read_side ? ready_read : ready_write);
+  r.core().count_work(0);
+  if (bits < 0) return bits;
+  const std::uint32_t wanted = s == read_side ? ready_read | ready_end : ready_write;
+  r.exhausted[s] = (static_cast<std::uint32_t>(bits) & wanted) == 0;
+  return r.exhausted[s] ? 0 : 1;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN detail::peek_operation socket_stream::peek(mutable_buffer into) {
+  return {detail::ref<detail::socket_resource>(resource()), into};
+}
+
+ANYIO_NET_FN detail::readiness_operation<detail::read_side> socket_stream::wait_readable() {
+  return detail::readiness_operation<detail::read_side>(detail::ref<detail::socket_resource>(resource()));
+}
+
+ANYIO_NET_FN detail::readiness_operation<detail::write_side> socket_stream::wait_writable() {
+  return detail::readiness_operation<detail::write_side>(detail::ref<detail::socket_resource>(resource()));
+}
+
+ANYIO_NET_COLD void socket_stream::abort() noexcept {
+  if (!resource_) return;
+  // In a forked child the connection belongs to the parent too, and closing it here must not end it.
+  if (!resource_->gone() && !resource_->core().inherited()) {
+    const ::linger at_once{1, 0};
+    static_cast<void>(resource_->core().system().set_option(native_handle(), SOL_SOCKET, SO_LINGER, &at_once,
+                                                            sizeof at_once));
+  }
+  close();
+}
+
+ANYIO_NET_COLD result<socket_stream> socket_stream::from_fd(int fd) {
+  detail::loop_core& core = detail::loop_core::current();
+  detail::wanted_socket wanted{"socket_stream", false, SOCK_STREAM, true};
+  wanted.any_family = true;
+  const auto past = detail::adopt_socket(core.system(), fd, wanted);
+  if (!past) return past.error();
+  const bool is_unix = past->local.storage.ss_family == AF_UNIX;
+  int status = 0;
+  detail::ref<detail::socket_resource> r(new detail::socket_resource(core, fd, is_unix, status));
+  if (status < 0) return error(errc::os_error, -status, wanted.what);
+  return detail::socket_access::with_past(result<socket_stream>(detail::socket_access::wrap(std::move(r))),
+                                          *past);
 }
 
 }}  // namespace anyio

@@ -392,6 +392,23 @@ task<> adopts() {
 
 TEST_CASE("whatever fails: adopting a descriptor") { sweep_all(adopts, 50); }
 
+task<> looks() {
+  auto pair = co_await anyio::create_unix_stream_pair();
+  unix_stream& a = pair.first;
+  unix_stream& b = pair.second;
+  co_await a.wait_writable();
+  co_await a.send("seen");
+  a.close();
+  co_await b.wait_readable();
+  char room[4];
+  const std::size_t n = co_await b.peek(room);
+  std::string got = co_await b.receive();
+  CHECK(std::string_view("seen").starts_with(got));
+  CHECK(std::string_view("seen").starts_with(std::string_view(room, n)));
+}
+
+TEST_CASE("whatever fails: peeking, and waiting for readiness") { sweep_all(looks, 20); }
+
 task<> send_later(unix_stream& to) {
   co_await anyio::sleep(1ms);
   co_await to.send("x");

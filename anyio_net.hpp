@@ -6699,17 +6699,38 @@ struct stream_access {
 // inner stream, so that a cancelled operation leaves every byte for the next one. This part must not know
 // sockets.
 
+#include <bit>
+
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class buffered_stream;
+class unique_fd;
+class unix_stream;
 
 namespace detail {
+
+/// Reads from the inner stream in place of its own verb, and keeps the descriptors that come with the bytes.
+class fd_keeper {
+ public:
+  fd_keeper() = default;
+  fd_keeper(const fd_keeper&) = delete;
+  fd_keeper& operator=(const fd_keeper&) = delete;
+  virtual ~fd_keeper() = default;
+  virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
+
+  /// How many bytes were added to the buffer, or went past it, so far.
+  std::uint64_t arrived = 0;
+  /// What the reader wants: so many bytes, or those up to this one. A read goes no further while descriptors
+  /// are on their way, so that they come with the first byte of their message. 0 and -1 mean all.
+  std::size_t wanted = 0;
+  int last_wanted = -1;
+};
 
 class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream; `owned`, unless null, owns it.
-  buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                    std::unique_ptr<byte_stream> owned) noexcept;
+  buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned,
+                    std::unique_ptr<fd_keeper> keeper = nullptr) noexcept;
   ANYIO_NET_FN ~buffered_resource() override;
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -6724,16 +6745,23 @@ class buffered_resource final : public stream_resource {
   progress fill(std::size_t at_most, result<std::size_t>& out);
   /// Reads once from the inner stream into `into`, past the buffer.
   progress fill_directly(mutable_buffer into, result<std::size_t>& out);
+  /// Reads until `size` bytes are in the buffer. With an error, there are fewer.
+  progress gather(std::size_t size, const char* name, error& failure);
+  /// Moves the next `size` bytes to `into`.
+  progress take_exactly(void* into, std::size_t size, const char* name, error& failure);
   /// Closes this stream. Closes the inner stream only if this stream owns it.
   void let_go() noexcept;
   [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
 
   byte_queue bytes;
+  const std::unique_ptr<fd_keeper> keeper;
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
   template <class T, class Verb>
   progress pass(side s, const char* name, result<T>& out, Verb verb);
+  progress read(mutable_buffer into, result<std::size_t>& out);
+  progress read_view(std::size_t max_bytes, result<std::string_view>& out);
 
   ref<stream_resource> inner_;
   byte_stream& object_;
@@ -6784,6 +6812,38 @@ class [[nodiscard]] receive_exactly_operation
   std::size_t filled_ = 0;
 };
 
+/// Receives an integer of a fixed size.
+template <class Int>
+class [[nodiscard]] receive_int_operation
+    : public resource_operation<receive_int_operation<Int>, Int, buffered_resource, read_side> {
+  using base = resource_operation<receive_int_operation, Int, buffered_resource, read_side>;
+
+ public:
+  static constexpr const char* name = "receive_int";
+  receive_int_operation() = default;
+  receive_int_operation(ref<buffered_resource> r, std::endian order) noexcept
+      : base(std::move(r)), order_(order) {}
+
+ private:
+  friend class operation<receive_int_operation, Int>;
+  bool attempt(result<Int>& out) {
+    unsigned char bytes[sizeof(Int)];
+    error failure;
+    const progress p = this->resource_->take_exactly(bytes, sizeof bytes, name, failure);
+    if (p == progress::again) this->again = true;
+    if (p != progress::done) return false;
+    if (failure.code() != errc::ok) return complete(out, failure);
+    std::make_unsigned_t<Int> value = 0;
+    for (std::size_t i = 0; i < sizeof bytes; ++i) {
+      const unsigned char next = bytes[order_ == std::endian::big ? i : sizeof bytes - 1 - i];
+      value = static_cast<std::make_unsigned_t<Int>>((sizeof bytes == 1 ? 0 : value << 8) | next);
+    }
+    return complete(out, static_cast<Int>(value));
+  }
+
+  std::endian order_ = std::endian::big;
+};
+
 /// Receives the bytes before a delimiter.
 class [[nodiscard]] receive_until_operation
     : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
@@ -6825,6 +6885,10 @@ class buffered_stream : public byte_stream {
   explicit buffered_stream(byte_stream& inner);
   /// Owns a stream.
   explicit buffered_stream(std::unique_ptr<byte_stream> inner);
+  /// Borrows a UNIX stream, and keeps the descriptors that come with its bytes; see `take_fds`. If a message
+  /// brings so many that more than `max_fds` would be kept, they are closed, its bytes are dropped, and this
+  /// read and all later ones fail with `fds_truncated`.
+  buffered_stream(unix_stream& inner, std::size_t max_fds);
   buffered_stream(buffered_stream&&) noexcept = default;
   buffered_stream& operator=(buffered_stream&& other) noexcept;
   ANYIO_NET_FN ~buffered_stream() override;
@@ -6854,6 +6918,18 @@ class buffered_stream : public byte_stream {
   [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
     return {own(), "\n", max_bytes, true};
   }
+  /// Receives an integer of sizeof(Int) bytes, in network byte order unless `order` says otherwise. Fails as
+  /// `receive_exactly` does.
+  template <class Int>
+  [[nodiscard]] detail::receive_int_operation<Int> receive_int(std::endian order = std::endian::big) {
+    static_assert(std::is_integral_v<Int> && !std::is_same_v<std::remove_cv_t<Int>, bool>,
+                  "receive_int receives an integer, for instance receive_int<std::uint16_t>()");
+    return {own(), order};
+  }
+  /// Returns the descriptors that came with or before the bytes taken from this stream so far, in order; each
+  /// is returned once. A descriptor belongs to the first byte of the `send_fds` that sent it. Empty unless
+  /// the stream was constructed with `max_fds`.
+  [[nodiscard]] std::vector<unique_fd> take_fds();
   /// Appends a copy of the bytes to the buffered bytes, as if they had been received.
   void feed_data(const_buffer data);
   /// The buffered bytes; valid until the next read or `feed_data`.
@@ -7247,8 +7323,17 @@ class socket_access {
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
+
 inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
-}
+
+/// Receives bytes, and the descriptors that come with them, as many as fit in the capacity of `fds`. Without
+/// room for bytes it receives only descriptors. `size` is the room that the caller has, which may be larger
+/// than `room`. If not all descriptors fit, the outcome is `fds_truncated`.
+[[nodiscard]] progress receive_with_fds(socket_resource& from, mutable_buffer room, std::size_t size,
+                                        const char* name, std::vector<unique_fd>& fds,
+                                        result<std::size_t>& out);
+
+}  // namespace detail
 
 /// Received bytes, and the descriptors that came with them.
 class fd_message {
@@ -10983,8 +11068,6 @@ ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
 // == base/byte_queue.ipp ==========================================================================
 
 // The memory of a byte queue.
-
-#include <bit>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -16209,8 +16292,10 @@ namespace detail {
 // --- the stream's resource
 
 ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                                                  std::unique_ptr<byte_stream> owned) noexcept
+                                                  std::unique_ptr<byte_stream> owned,
+                                                  std::unique_ptr<fd_keeper> fds) noexcept
     : stream_resource(inner->core()),
+      keeper(std::move(fds)),
       inner_(std::move(inner)),
       object_(object),
       owned_(std::move(owned)),
@@ -16230,6 +16315,24 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
   return p;
 }
 
+ANYIO_NET_FN progress buffered_resource::read(mutable_buffer into, result<std::size_t>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) {
+    return keeper == nullptr ? inner.receive(into, out) : keeper->receive(into, out);
+  });
+}
+
+ANYIO_NET_FN progress buffered_resource::read_view(std::size_t max_bytes, result<std::string_view>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) {
+    if (keeper == nullptr) return inner.receive_view(max_bytes, out);
+    const mutable_buffer room = core().buffer();
+    result<std::size_t> n(errc::cancelled);
+    const progress p = keeper->receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), n);
+    if (p != progress::done) return p;
+    if (!n.has_value()) return complete<progress::done>(out, n.error());
+    return complete<progress::done>(out, std::string_view(reinterpret_cast<const char*>(room.data()), *n));
+  });
+}
+
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
   if (bytes.has_memory()) {
     const mutable_buffer room =
@@ -16239,8 +16342,7 @@ ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::s
     return p;
   }
   result<std::string_view> view(errc::cancelled);  // so that a stream that waits holds no memory
-  const progress p = pass(read_side, "receive", view,
-                          [&](stream_resource& inner) { return inner.receive_view(at_most, view); });
+  const progress p = read_view(at_most, view);
   if (p != progress::done) return p;
   if (view.has_value()) {
     bytes.append(*view);
@@ -16252,7 +16354,7 @@ ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::s
 }
 
 ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, result<std::size_t>& out) {
-  return pass(read_side, "receive", out, [&](stream_resource& inner) { return inner.receive(into, out); });
+  return read(into, out);
 }
 
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
@@ -16268,10 +16370,7 @@ ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std
 }
 
 ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  if (bytes.empty() && max_bytes >= byte_queue::least) {
-    return pass(read_side, "receive", out,
-                [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
-  }
+  if (bytes.empty() && max_bytes >= byte_queue::least) return read_view(max_bytes, out);
   // A view of the loop's buffer may be sent on, and stays valid after this stream has been closed.
   const mutable_buffer room = core().buffer();
   result<std::size_t> size(errc::cancelled);
@@ -16326,22 +16425,37 @@ ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) 
   return error_access::with_operation(e, name);
 }
 
-ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  byte_queue& bytes = resource_->bytes;
-  for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
-      again = true;
-      return false;
-    }
+ANYIO_NET_FN progress buffered_resource::gather(std::size_t size, const char* name, error& failure) {
+  for (int reads = 0; bytes.size() < size; ++reads) {
+    if (reads == calls_of_attempt || (reads != 0 && core().share_spent())) return progress::again;
+    if (keeper != nullptr) keeper->wanted = size - bytes.size();
     result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::max(size_ - bytes.size(), byte_queue::least), n);
-    if (p == progress::again) again = true;
-    if (p != progress::done) return false;
+    const progress p = fill(std::max(size - bytes.size(), byte_queue::least), n);
+    if (p != progress::done) return p;
     if (n.has_value()) continue;
-    return complete(out, read_failure(n.error(), !bytes.empty(), name));
+    failure = read_failure(n.error(), !bytes.empty(), name);
+    break;
   }
-  out = std::string(bytes.view().substr(0, size_));
-  bytes.consume(size_);
+  return progress::done;
+}
+
+ANYIO_NET_FN progress buffered_resource::take_exactly(void* into, std::size_t size, const char* name,
+                                                      error& failure) {
+  const progress p = gather(size, name, failure);
+  if (p != progress::done || failure.code() != errc::ok) return p;
+  std::memcpy(into, bytes.view().data(), size);
+  bytes.consume(size);
+  return p;
+}
+
+ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
+  error failure;
+  const progress p = resource_->gather(size_, name, failure);
+  if (p == progress::again) again = true;
+  if (p != progress::done) return false;
+  if (failure.code() != errc::ok) return complete(out, failure);
+  out = std::string(resource_->bytes.view().substr(0, size_));
+  resource_->bytes.consume(size_);
   return true;
 }
 
@@ -16360,6 +16474,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     }
     result<std::size_t> n(errc::cancelled);
     progress p = progress::done;
+    if (resource_->keeper != nullptr) resource_->keeper->wanted = into_.size() - filled_ - bytes.size();
     if (into_.size() - filled_ - bytes.size() < byte_queue::least) {
       p = resource_->fill(byte_queue::least, n);
     } else {
@@ -16419,6 +16534,8 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
       again = true;
       return false;
     }
+    if (resource_->keeper != nullptr)
+      resource_->keeper->last_wanted = static_cast<unsigned char>(delimiter_.back());
     result<std::size_t> n(errc::cancelled);
     const progress p = resource_->fill(std::min(max_bytes_ - content.size(), byte_queue::least), n);
     if (p == progress::again) again = true;
@@ -16467,6 +16584,7 @@ ANYIO_NET_FN void buffered_stream::let_go() noexcept {
 ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
   own()->bytes.append(data);
+  if (own()->keeper != nullptr) own()->keeper->arrived += data.size();
   own()->withdrawn(
       detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
   resource_->wake(detail::read_side);
@@ -16478,6 +16596,139 @@ ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
 
 ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
   return resource_ ? own()->socket() : nullptr;
+}
+
+}}  // namespace anyio
+
+// == stream/buffered_fds.ipp ======================================================================
+
+// Descriptors that come through a buffered stream.
+//
+// On Linux one read may end with a message that brought descriptors, and begin with bytes that were sent
+// before it. Looking at the bytes without room for descriptors tells whether there is such a message
+// (MSG_CTRUNC), but not where it begins. So a read takes only what the reader wants while there is one.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+class unix_fd_keeper final : public fd_keeper {
+ public:
+  unix_fd_keeper(ref<socket_resource> from, std::size_t max_fds) : from_(std::move(from)), max_fds_(max_fds) {
+    came_.reserve(max_fds < max_fds_of_message ? max_fds : max_fds_of_message);
+  }
+
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  /// Moves the descriptors that came with or before the first `taken` bytes to the caller.
+  std::vector<unique_fd> take(std::uint64_t taken);
+
+ private:
+  struct kept_fd {
+    std::uint64_t before;  // how many bytes arrived before its own
+    unique_fd fd;
+  };
+  [[nodiscard]] ssize_t limit_read(mutable_buffer into, std::size_t& size, bool& more);
+  progress receive_limited(mutable_buffer into, result<std::size_t>& out);
+
+  ref<socket_resource> from_;
+  std::size_t max_fds_;
+  std::vector<unique_fd> came_;  // of one read
+  std::vector<kept_fd> kept_;
+  bool failed_ = false;
+};
+
+/// Finds the number of bytes to read next, and whether more may follow them. If no descriptors are there,
+/// reads only bytes that are there already: more of them might come with descriptors. Returns 1, or what a
+/// failed read returns.
+ANYIO_NET_FN ssize_t unix_fd_keeper::limit_read(mutable_buffer into, std::size_t& size, bool& more) {
+  size = into.size();
+  more = true;
+#if defined(__linux__)
+  if (wanted == 0 && last_wanted < 0) return 1;
+  const ::iovec part{into.data(), into.size()};
+  message m{std::span(&part, 1)};
+  m.peek = true;
+  const ssize_t n = from_->core().system().receive_message(from_->descriptor(), m);
+  from_->core().count_work(0);
+  if (n <= 0) return n;
+  size = static_cast<std::size_t>(n);
+  more = (m.flags & MSG_CTRUNC) != 0;
+  if (!more) return 1;
+  if (last_wanted < 0) {
+    if (wanted < size) size = wanted;
+  } else if (const void* end = std::memchr(into.data(), last_wanted, size)) {
+    size = static_cast<std::size_t>(static_cast<const std::byte*>(end) - into.data()) + 1;
+  }
+#endif  // elsewhere a read stops before the message by itself
+  return 1;
+}
+
+ANYIO_NET_FN progress unix_fd_keeper::receive(mutable_buffer into, result<std::size_t>& out) {
+  const progress p = receive_limited(into, out);
+  wanted = 0;
+  last_wanted = -1;
+  return p;
+}
+
+ANYIO_NET_FN progress unix_fd_keeper::receive_limited(mutable_buffer into, result<std::size_t>& out) {
+  const auto truncated = [&] {
+    failed_ = true;
+    return complete<progress::done>(out, error(errc::fds_truncated, 0, "receive"));
+  };
+  if (failed_) return truncated();
+  socket_resource& from = *from_;
+  if (from.ended()) return complete<progress::done>(out, from.end_of_reading(0, "receive"));
+  if (from.exhausted[read_side]) return progress::waiting;
+  if (into.size() > loop_core::most_of_call) into = mutable_buffer(into.data(), loop_core::most_of_call);
+  came_.clear();
+  kept_.reserve(kept_.size() + came_.capacity());  // now, so that lack of memory loses none
+  std::size_t size;
+  bool more;
+  const ssize_t there = limit_read(into, size, more);
+  if (from.must_wait(read_side, there)) return progress::waiting;
+  if (there <= 0)
+    return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-there), "receive"));
+  const progress p = receive_with_fds(from, mutable_buffer(into.data(), size), more ? size : into.size(),
+                                      "receive", came_, out);
+  if (p != progress::done) return p;
+  if (!out.has_value()) return out.error() == errc::fds_truncated ? truncated() : p;
+  if (came_.size() > max_fds_ - kept_.size()) {
+    came_.clear();
+    return truncated();
+  }
+  for (unique_fd& fd : came_) kept_.push_back({arrived, std::move(fd)});
+  came_.clear();
+  arrived += *out;
+  return p;
+}
+
+ANYIO_NET_FN std::vector<unique_fd> unix_fd_keeper::take(std::uint64_t taken) {
+  std::size_t count = 0;
+  while (count < kept_.size() && kept_[count].before < taken) ++count;
+  std::vector<unique_fd> fds;
+  fds.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) fds.push_back(std::move(kept_[i].fd));
+  kept_.erase(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(count));
+  return fds;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN buffered_stream::buffered_stream(unix_stream& inner, std::size_t max_fds) {
+  const auto& r = detail::stream_access::resource_of(inner);
+  if (!r) return;
+  std::unique_ptr<detail::fd_keeper> keeper(new detail::unix_fd_keeper(
+      detail::ref<detail::socket_resource>(static_cast<detail::socket_resource*>(r.get())), max_fds));
+  resource_ = detail::ref<detail::stream_resource>(
+      new detail::buffered_resource(r, inner, nullptr, std::move(keeper)));
+}
+
+ANYIO_NET_FN std::vector<unique_fd> buffered_stream::take_fds() {
+  if (!resource_) return {};
+  const detail::buffered_resource& r = *own();
+  if (r.keeper == nullptr) return {};
+  auto& keeper = static_cast<detail::unix_fd_keeper&>(*r.keeper);
+  return keeper.take(keeper.arrived - r.bytes.size());
 }
 
 }}  // namespace anyio
@@ -16581,6 +16832,38 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
   }
 }
 
+ANYIO_NET_FN progress receive_with_fds(socket_resource& from, mutable_buffer room, std::size_t size,
+                                       const char* name, std::vector<unique_fd>& fds,
+                                       result<std::size_t>& out) {
+  loop_core& loop = from.core();
+  alignas(cmsghdr) unsigned char control[control_size_of_message];
+  const ::iovec part{room.data(), room.size()};
+  message m{std::span(&part, 1)};
+  m.control = control;
+  m.control_size = sizeof control;
+  const ssize_t n = loop.system().receive_message(from.descriptor(), m);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (from.must_wait(read_side, n)) return progress::waiting;
+  if (n < 0) return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-n), name));
+  const bool all = take_descriptors(loop.system(), control, m.control_size, fds);
+  if (!all || (m.flags & MSG_CTRUNC) != 0)
+    return complete<progress::done>(out, error(errc::fds_truncated, 0, name));
+  if (n == 0 && fds.empty()) {
+    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
+    // available.
+    std::byte one;
+    const ::iovec look{&one, 1};
+    message peek{std::span(&look, 1)};
+    peek.peek = true;
+    const ssize_t there = room.empty() ? loop.system().receive_message(from.descriptor(), peek) : ssize_t{0};
+    if (from.must_wait(read_side, there)) return progress::waiting;
+    if (there <= 0) return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-there), name));
+  }
+  // Control data of any kind ends a read early, so more bytes may follow.
+  from.note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  return complete<progress::done>(out, static_cast<std::size_t>(n));
+}
+
 }  // namespace detail
 
 ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
@@ -16635,40 +16918,17 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
 
 ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   if (resource_->exhausted[detail::read_side]) return false;
-  detail::loop_core& loop = resource_->core();
-  const mutable_buffer room = loop.buffer();
-  const std::size_t size = std::min(max_bytes_, room.size());
-  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
-  const ::iovec part{room.data(), size};
-  detail::message m{std::span(&part, 1)};
-  m.control = control;
-  m.control_size = sizeof control;
+  const mutable_buffer all = resource_->core().buffer();
+  const mutable_buffer room(all.data(), std::min(max_bytes_, all.size()));
   std::vector<unique_fd> fds;
   fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now, so that lack of memory loses none
-  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
-  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
-  if (resource_->must_wait(detail::read_side, n)) return false;
-  if (n < 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-n), name));
-  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
-  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (!all || fds.size() > max_fds_ || truncated)
-    return detail::complete(out, error(errc::fds_truncated, 0, name));
-  if (n == 0 && fds.empty()) {
-    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
-    // available.
-    std::byte one;
-    const ::iovec look{&one, 1};
-    detail::message peek{std::span(&look, 1)};
-    peek.peek = true;
-    const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
-    if (resource_->must_wait(detail::read_side, there)) return false;
-    if (there <= 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-there), name));
-  }
-  // Control data of any kind ends a read early, so more bytes may follow.
-  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  result<std::size_t> n(errc::cancelled);
+  if (detail::receive_with_fds(*resource_, room, room.size(), name, fds, n) != detail::progress::done)
+    return false;
+  if (!n.has_value()) return detail::complete(out, n.error());
+  if (fds.size() > max_fds_) return detail::complete(out, error(errc::fds_truncated, 0, name));
   detail::received_bytes bytes(*resource_);
-  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
-                   std::move(fds));
+  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), *n), std::move(fds));
   bytes.handed_over();
   return true;
 }

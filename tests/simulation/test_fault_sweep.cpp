@@ -409,6 +409,30 @@ task<> looks() {
 
 TEST_CASE("whatever fails: peeking, and waiting for readiness") { sweep_all(looks, 20); }
 
+task<> keeps_descriptors() {
+  auto pair = co_await anyio::create_unix_stream_pair();
+  unix_stream& a = pair.first;
+  unix_stream& b = pair.second;
+  auto other = co_await anyio::create_unix_stream_pair();
+  const int fds[] = {other.first.native_handle(), other.second.native_handle()};
+  co_await a.send("before");
+  co_await a.send_fds("\x01\x02\x03\x04 with two", fds);
+  a.close();
+  anyio::buffered_stream in(b, 4);
+  std::string first = co_await in.receive_exactly(6);
+  CHECK(first == "before");
+  const std::vector<anyio::unique_fd> none = in.take_fds();
+  CHECK(none.empty());
+  const std::uint32_t number = co_await in.receive_int<std::uint32_t>();
+  CHECK(number == 0x01020304);
+  const std::vector<anyio::unique_fd> both = in.take_fds();
+  CHECK(both.size() == 2);
+  std::string last = co_await in.receive_exactly(9);
+  CHECK(last == " with two");
+}
+
+TEST_CASE("whatever fails: descriptors through a buffered stream") { sweep_all(keeps_descriptors, 20); }
+
 task<> send_later(unix_stream& to) {
   co_await anyio::sleep(1ms);
   co_await to.send("x");

@@ -2335,6 +2335,7 @@ struct node : link {
   bool attempted = false;     // the awaiting task tried in vain: an event will queue it
   bool again = false;         // an attempt stopped to let others run: no event will arrive
   bool made = false;          // for operations of a resource: false if only declared
+  bool yields = false;        // holds the place of a reader or writer only until another takes it
   // `begin` clears these four; side by side that is one store.
   bool cancelled = false;  // make one more attempt, then end as cancelled
   bool finished = false;   // the outcome is available, and will be taken soon
@@ -4910,8 +4911,8 @@ class resource_operation : public operation<Derived, T> {
   [[nodiscard]] errc check() const noexcept {
     if (!this->made) return errc::invalid_argument;
     if (!resource_ || !resource_->open()) return errc::closed_resource;
-    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
-                                                                                   : errc::ok;
+    const node* const waiter = resource_->waiting(Side);
+    return waiter != nullptr && waiter != this && !waiter->yields ? errc::busy_resource : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
     resource_->set_waiting(Side, this);
@@ -6215,7 +6216,7 @@ class relay final : public node {
   /// Whether another operation waits on the inner stream.
   [[nodiscard]] bool is_taken(const resource& inner) const noexcept {
     const node* waiter = inner.waiting(side_);
-    return waiter != nullptr && waiter != this;
+    return waiter != nullptr && waiter != this && !waiter->yields;
   }
   [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
   /// Prepares a call of the inner stream. An error if it is closed, or another operation waits there.
@@ -7519,6 +7520,168 @@ class memory_stream : public byte_stream {
 /// Creates two connected ends on this thread's loop. A send waits while the other end has `capacity` bytes
 /// (at least one) yet to receive. No memory is allocated for them before the first byte is sent.
 [[nodiscard]] std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity = 65536);
+
+}}  // namespace anyio
+
+// == stream/send_queue.hpp ========================================================================
+
+// Many writers for one stream.
+//
+// Writers append messages to a queue, and one operation, `run`, sends them in order, many with one call. This
+// part must not know what the messages mean, or what kind of stream sends them.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+class queue_send_operation;
+class queue_flush_operation;
+class queue_run_operation;
+}  // namespace detail
+
+/// A queue of messages to send on one stream, for several writers: a message is never mixed with another.
+/// It can be neither moved nor copied, and must outlive the operations that it returns, which otherwise fail
+/// with `closed_resource`. The stream object may be moved.
+///
+/// `run` has to run, for instance in a `task_group`. While it does, only the queue should send on the stream;
+/// `send_eof` is allowed after `flush`.
+class send_queue {
+ public:
+  /// Constructs a queue that holds at most `max_bytes`, or one message that is longer.
+  explicit send_queue(byte_stream& to, std::size_t max_bytes = std::size_t{1} << 20)
+      : to_(detail::stream_access::resource_of(to)), max_bytes_(max_bytes) {}
+  send_queue(const send_queue&) = delete;
+  send_queue& operator=(const send_queue&) = delete;
+  ~send_queue();
+
+  /// Appends a message and returns true. Returns false, and drops the message, if there is no room, if a
+  /// `send` waits for room, or if sending has failed.
+  bool try_send(std::string message);
+  /// Waits until there is room, and appends the message. Messages are appended in the order of the calls. If
+  /// sending has failed, raises that error. A cancelled operation appends nothing.
+  [[nodiscard]] detail::queue_send_operation send(std::string message);
+  /// Waits until all messages that are in the queue have been sent. Messages appended later do not count.
+  [[nodiscard]] detail::queue_flush_operation flush();
+  /// The number of bytes in the queue that have not been sent yet.
+  [[nodiscard]] std::size_t size() const noexcept { return static_cast<std::size_t>(queued_ - sent_); }
+  /// Sends what is in the queue, and what is appended later, until an error, for instance `closed_resource`
+  /// when the stream is closed. From then on every call of this queue raises that error. If this operation is
+  /// cancelled, the queue keeps its messages, and another `run` continues with the next byte.
+  [[nodiscard]] detail::queue_run_operation run();
+
+ private:
+  friend class detail::queue_send_operation;
+  friend class detail::queue_flush_operation;
+  friend class detail::queue_run_operation;
+
+  struct item : detail::recycled {
+    explicit item(std::string&& t) noexcept : text(std::move(t)) {}
+    std::string text;
+    item* next = nullptr;
+  };
+  [[nodiscard]] bool has_room(std::size_t n) const noexcept {
+    return queued_ == sent_ || (n <= max_bytes_ && size() <= max_bytes_ - n);
+  }
+  void append(std::string&& message);
+  void drop_sent(std::size_t n) noexcept;
+  void fail(error e) noexcept;
+  [[nodiscard]] detail::progress send_some(result<void>& out);
+
+  detail::ref<detail::stream_resource> to_;
+  std::size_t max_bytes_;
+  item* first_ = nullptr;
+  item* last_ = nullptr;
+  std::size_t sent_of_first_ = 0;
+  std::uint64_t queued_ = 0;   // bytes, from the beginning
+  std::uint64_t sent_ = 0;     // bytes that the stream took
+  std::uint64_t flushed_ = 0;  // bytes that the stream sent, as far as is known
+  error failure_;
+  detail::wait_line senders_;
+  detail::wait_line flushers_;
+  detail::wait_line runner_;
+};
+
+namespace detail {
+
+/// The operation that `send_queue::send` returns.
+class [[nodiscard]] queue_send_operation : public operation<queue_send_operation, void> {
+ public:
+  static constexpr const char* name = "send";
+  queue_send_operation() = default;
+  queue_send_operation(send_queue& q, std::string&& text)
+      : operation(true), queue_(&q), text_(std::move(text)) {}
+  queue_send_operation(queue_send_operation&&) = default;
+  queue_send_operation& operator=(queue_send_operation&& other) noexcept;
+  ~queue_send_operation() { withdraw(); }
+
+ private:
+  friend class operation<queue_send_operation, void>;
+  [[nodiscard]] errc enter() {
+    queue_->senders_.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<void>& out);
+  void left() noexcept;
+
+  send_queue* queue_ = nullptr;
+  std::string text_;
+  wait_place place_;
+};
+
+/// The operation that `send_queue::flush` returns.
+class [[nodiscard]] queue_flush_operation : public operation<queue_flush_operation, void> {
+ public:
+  static constexpr const char* name = "flush";
+  queue_flush_operation() = default;
+  explicit queue_flush_operation(send_queue& q) noexcept : operation(true), queue_(&q) {}
+
+ private:
+  friend class operation<queue_flush_operation, void>;
+  [[nodiscard]] errc enter() {
+    queue_->flushers_.join(place_, *this);
+    return errc::ok;
+  }
+  void started();
+  bool attempt(result<void>& out);
+  void left() noexcept {
+    place_.unlink();
+    begun_ = false;
+  }
+
+  send_queue* queue_ = nullptr;
+  std::uint64_t goal_ = 0;
+  bool begun_ = false;
+  wait_place place_;
+};
+
+/// The operation that `send_queue::run` returns.
+class [[nodiscard]] queue_run_operation : public operation<queue_run_operation, void> {
+ public:
+  static constexpr const char* name = "send_queue";
+  queue_run_operation() = default;
+  explicit queue_run_operation(send_queue& q) noexcept : operation(true), queue_(&q), to_(q.to_) {}
+  queue_run_operation(queue_run_operation&&) = default;
+  queue_run_operation& operator=(queue_run_operation&& other) noexcept;
+  ~queue_run_operation() { withdraw(); }
+
+ private:
+  friend class operation<queue_run_operation, void>;
+  static constexpr bool attempts_when_awaited = false;
+  [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] errc enter();
+  bool attempt(result<void>& out);
+  void left() noexcept;
+  [[nodiscard]] loop_core& home() const;
+  void refresh() noexcept {
+    if (to_) to_->exhausted[write_side] = false;
+  }
+  [[nodiscard]] int descriptor() const noexcept { return to_ ? to_->descriptor() : -1; }
+
+  send_queue* queue_ = nullptr;
+  ref<stream_resource> to_;
+  wait_place place_;
+};
+
+}  // namespace detail
 
 }}  // namespace anyio
 
@@ -17137,6 +17300,192 @@ ANYIO_NET_FN std::pair<memory_stream, memory_stream> create_memory_stream_pair(s
   detail::memory_resource::join(*a, *b);
   return {memory_stream(a), memory_stream(b)};
 }
+
+}}  // namespace anyio
+
+// == stream/send_queue.ipp ========================================================================
+
+// Sending from the queue.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN send_queue::~send_queue() {
+  while (first_ != nullptr) delete std::exchange(first_, first_->next);
+}
+
+ANYIO_NET_FN void send_queue::append(std::string&& message) {
+  if (message.empty()) return;
+  item* const added = new item(std::move(message));
+  queued_ += added->text.size();
+  (first_ == nullptr ? first_ : last_->next) = added;
+  last_ = added;
+  if (queued_ - sent_ == added->text.size()) runner_.wake_first();  // otherwise it is at work already
+}
+
+ANYIO_NET_FN void send_queue::drop_sent(std::size_t n) noexcept {
+  sent_ += n;
+  n += sent_of_first_;
+  while (first_ != nullptr && n >= first_->text.size()) {
+    n -= first_->text.size();
+    delete std::exchange(first_, first_->next);
+  }
+  sent_of_first_ = n;
+}
+
+ANYIO_NET_FN void send_queue::fail(error e) noexcept {
+  failure_ = e;
+  senders_.wake_all();
+  flushers_.wake_all();
+}
+
+/// Sends once, as many messages as one call takes.
+ANYIO_NET_FN detail::progress send_queue::send_some(result<void>& out) {
+  const_buffer pieces[detail::outgoing::parts_of_call];
+  std::size_t count = 0;
+  for (const item* i = first_; i != nullptr && count < detail::outgoing::parts_of_call; i = i->next)
+    pieces[count++] = i->text;
+  detail::outgoing data(std::span<const const_buffer>(pieces, count), sent_of_first_);
+  const detail::progress p = to_->send(data, out);
+  drop_sent(data.sent());
+  if (p == detail::progress::done && out.has_value()) flushed_ = sent_;
+  senders_.wake_first();
+  flushers_.wake_all();
+  return p;
+}
+
+ANYIO_NET_FN bool send_queue::try_send(std::string message) {
+  if (failure_.code() != errc::ok || !senders_.empty() || !has_room(message.size())) return false;
+  append(std::move(message));
+  return true;
+}
+
+ANYIO_NET_FN detail::queue_send_operation send_queue::send(std::string message) {
+  return detail::queue_send_operation(*this, std::move(message));
+}
+
+ANYIO_NET_FN detail::queue_flush_operation send_queue::flush() {
+  return detail::queue_flush_operation(*this);
+}
+
+ANYIO_NET_FN detail::queue_run_operation send_queue::run() { return detail::queue_run_operation(*this); }
+
+namespace detail {
+
+// --- send
+
+ANYIO_NET_FN queue_send_operation& queue_send_operation::operator=(queue_send_operation&& other) noexcept {
+  withdraw();
+  operation::operator=(std::move(other));
+  queue_ = other.queue_;
+  text_ = std::move(other.text_);
+  return *this;
+}
+
+ANYIO_NET_FN bool queue_send_operation::attempt(result<void>& out) {
+  if (pending() && place_.ended()) {
+    made = false;
+    return complete(out, error(errc::closed_resource, 0, name));
+  }
+  if (queue_->failure_.code() != errc::ok) return complete(out, queue_->failure_);
+  const wait_place* first = queue_->senders_.first();
+  if ((first != nullptr && first != &place_) || !queue_->has_room(text_.size())) return false;
+  queue_->append(std::move(text_));
+  made = false;  // the message is gone
+  return complete(out, result<void>());
+}
+
+ANYIO_NET_FN void queue_send_operation::left() noexcept {
+  if (!place_.linked()) return;
+  place_.unlink();
+  queue_->senders_.wake_first();
+}
+
+// --- flush
+
+ANYIO_NET_FN void queue_flush_operation::started() {
+  if (!begun_) goal_ = queue_->queued_;
+  begun_ = true;
+}
+
+ANYIO_NET_FN bool queue_flush_operation::attempt(result<void>& out) {
+  if (pending() && place_.ended()) {
+    made = false;
+    return complete(out, error(errc::closed_resource, 0, name));
+  }
+  started();
+  if (queue_->flushed_ >= goal_) return complete(out, result<void>());
+  if (queue_->failure_.code() == errc::ok) return false;
+  return complete(out, queue_->failure_);
+}
+
+// --- run
+
+ANYIO_NET_FN queue_run_operation& queue_run_operation::operator=(queue_run_operation&& other) noexcept {
+  withdraw();
+  operation::operator=(std::move(other));
+  queue_ = other.queue_;
+  to_ = std::move(other.to_);
+  return *this;
+}
+
+ANYIO_NET_FN loop_core& queue_run_operation::home() const {
+  return to_ && to_->core().alive() ? to_->core() : loop_core::current();
+}
+
+ANYIO_NET_FN errc queue_run_operation::check() const noexcept {
+  if (!made) return errc::invalid_argument;
+  return queue_->runner_.empty() || place_.linked() ? errc::ok : errc::busy_resource;
+}
+
+ANYIO_NET_FN errc queue_run_operation::enter() {
+  queue_->runner_.join(place_, *this);
+  return errc::ok;
+}
+
+ANYIO_NET_FN bool queue_run_operation::attempt(result<void>& out) {
+  if (place_.ended()) {
+    made = false;
+    return complete(out, error(errc::closed_resource, 0, name));
+  }
+  send_queue& q = *queue_;
+  yields = false;
+  for (int calls = 0; q.failure_.code() == errc::ok; ++calls) {
+    const bool idle = q.first_ == nullptr && q.flushed_ == q.sent_;
+    const node* const writer = to_ ? to_->waiting(write_side) : nullptr;
+    const bool others_write = writer != nullptr && writer != this;
+    if (!to_ || !to_->open() || (!idle && to_->eof_sent())) {
+      q.fail(error(errc::closed_resource, 0, "send"));
+    } else if (idle) {
+      // It keeps the writer's place, to be told when the stream is closed, but gives it to anyone.
+      yields = true;
+      if (!others_write) to_->set_waiting(write_side, this);
+      return false;
+    } else if (others_write) {
+      q.fail(error(errc::busy_resource, 0, "send"));
+    } else if (calls == calls_of_attempt || (calls != 0 && to_->core().share_spent())) {
+      again = true;
+      return false;
+    } else {
+      to_->set_waiting(write_side, this);
+      const progress p = q.send_some(out);
+      if (p == progress::again) continue;
+      if (p == progress::waiting) return false;
+      if (!out.has_value()) q.fail(out.error());
+    }
+  }
+  return complete(out, q.failure_);
+}
+
+ANYIO_NET_FN void queue_run_operation::left() noexcept {
+  yields = false;
+  if (to_ && to_->waiting(write_side) == this) {
+    to_->set_waiting(write_side, nullptr);
+    to_->withdrawn(write_side);
+  }
+  place_.unlink();
+}
+
+}  // namespace detail
 
 }}  // namespace anyio
 

@@ -433,6 +433,26 @@ task<> keeps_descriptors() {
 
 TEST_CASE("whatever fails: descriptors through a buffered stream") { sweep_all(keeps_descriptors, 20); }
 
+task<> fills_queue(anyio::send_queue& q) {
+  for (int i = 0; i < 20; ++i) co_await q.send("message");
+  co_await q.flush();
+}
+
+task<> queues() {
+  auto pair = co_await anyio::create_unix_stream_pair();
+  anyio::send_queue q(pair.first, 30);
+  anyio::buffered_stream in(pair.second);
+  anyio::task_group group;
+  group.start_soon(q.run());
+  auto [nothing, all] =
+      co_await anyio::when_all(fills_queue(q), anyio::fail_after(1min, in.receive_exactly(140)));
+  CHECK(all.size() == 140);
+  CHECK(all.substr(133) == "message");
+  group.cancel();
+}
+
+TEST_CASE("whatever fails: a queue of messages to send") { sweep_all(queues, 20); }
+
 task<> send_later(unix_stream& to) {
   co_await anyio::sleep(1ms);
   co_await to.send("x");

@@ -1338,6 +1338,18 @@ class file_service {
   ~file_service() = default;
 };
 
+/// Moves bytes between sockets inside the kernel, through a pipe. A backend without it refuses to open one.
+class splice_service {
+ public:
+  /// Opens a pipe that is non-blocking and close-on-exec; the first descriptor is the end to read from.
+  virtual int open_pipe(int (&fds)[2]) = 0;
+  virtual ssize_t splice_in(int socket, int pipe, std::size_t most) = 0;
+  virtual ssize_t splice_out(int pipe, int socket, std::size_t most) = 0;
+
+ protected:
+  ~splice_service() = default;
+};
+
 /// Calls for the paths of UNIX sockets.
 class path_service {
  public:
@@ -1507,6 +1519,7 @@ class backend {
   // into programs that name it
   virtual detail::name_service* names() { return nullptr; }
   virtual detail::file_service* files() { return nullptr; }
+  virtual detail::splice_service* splices() { return nullptr; }
   virtual detail::path_service* paths() { return nullptr; }
   virtual detail::batch_service* batches() { return nullptr; }
   virtual detail::thread_service* threads() { return nullptr; }
@@ -1545,6 +1558,7 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
 [[nodiscard]] file_service& system_files() noexcept;
+[[nodiscard]] splice_service& system_splices() noexcept;
 [[nodiscard]] path_service& system_paths() noexcept;
 [[nodiscard]] batch_service& system_batches() noexcept;
 [[nodiscard]] thread_service& system_threads() noexcept;
@@ -1560,6 +1574,7 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 }
 [[nodiscard]] inline name_service& names_of(backend& b) { return own_or(b.names(), system_names); }
 [[nodiscard]] inline file_service& files_of(backend& b) { return own_or(b.files(), system_files); }
+[[nodiscard]] inline splice_service& splices_of(backend& b) { return own_or(b.splices(), system_splices); }
 [[nodiscard]] inline path_service& paths_of(backend& b) { return own_or(b.paths(), system_paths); }
 [[nodiscard]] inline batch_service& batches_of(backend& b) { return own_or(b.batches(), system_batches); }
 [[nodiscard]] inline thread_service& threads_of(backend& b) { return own_or(b.threads(), system_threads); }
@@ -1802,6 +1817,16 @@ class posix_files : public file_service {
 
  protected:
   ~posix_files() = default;
+};
+
+class posix_splices : public splice_service {
+ public:
+  ANYIO_NET_FN int open_pipe(int (&fds)[2]) override;
+  ANYIO_NET_FN ssize_t splice_in(int socket, int pipe, std::size_t most) override;
+  ANYIO_NET_FN ssize_t splice_out(int pipe, int socket, std::size_t most) override;
+
+ protected:
+  ~posix_splices() = default;
 };
 
 class posix_paths : public path_service {
@@ -6946,6 +6971,160 @@ class buffered_stream : public byte_stream {
 
 }}  // namespace anyio
 
+// == stream/copy.hpp ==============================================================================
+
+// Moving bytes from one stream to another: `copy` in one direction, `relay` in both.
+//
+// A pump moves the bytes of one direction. Bytes go through memory, and through a pipe inside the kernel when
+// both streams are sockets, the system can do it (splice(2)), and there are many of them. An operation waits
+// as the reader and as the writer of its streams itself, so that it sees every byte that moves. This part
+// must not know what kinds of streams there are, but for sockets.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// One direction: its streams, and the bytes that were taken from one and not yet sent to the other.
+class pump {
+ public:
+  pump() = default;
+  pump(byte_stream& from, byte_stream& to, bool half_closes);
+  pump(pump&&) noexcept = default;
+  pump& operator=(pump&&) noexcept = default;
+
+  [[nodiscard]] errc check(const node& own) const noexcept;
+  void enter(node& own) noexcept;
+  void leave(node& own) noexcept;
+  void refresh() noexcept;
+  /// Moves bytes until it has to wait, or has done enough for one turn. Done: at the end, or an error.
+  progress move(result<void>& out);
+  /// Begins anew with the next use.
+  void start_over() noexcept;
+
+  [[nodiscard]] bool over() const noexcept { return over_; }
+  [[nodiscard]] loop_core* core() const noexcept { return from_ ? &from_->core() : nullptr; }
+  [[nodiscard]] int descriptor() const noexcept { return from_ ? from_->descriptor() : -1; }
+
+  std::uint64_t sent = 0;
+  bool moved = false;              // bytes, since this was cleared
+  bool cannot_half_close = false;  // the end is over, and the other stream cannot be told
+
+ private:
+  struct store : recycled {
+    byte_queue rest;
+    unique_fd pipe[2];  // the end to read from, the end to write to
+    std::size_t in_pipe = 0;
+    std::uint32_t small_moves = 0;
+  };
+  progress step(result<void>& out);
+  progress receive(result<void>& out);
+  progress send_rest(result<void>& out);
+  progress fill_pipe(result<void>& out);
+  progress drain_pipe(result<void>& out);
+  progress finish(result<void>& out);
+  progress give_up_splicing(result<void>& out);
+  void begin_splicing();
+  void count_sent(std::size_t n) noexcept;
+
+  ref<stream_resource> from_;
+  ref<stream_resource> to_;
+  std::unique_ptr<store> store_;
+  bool may_splice_ = false;  // both streams are sockets
+  bool half_closes_ = false;
+  bool splicing_ = false;
+  bool sending_ = false;  // a send is not finished
+  bool ended_ = false;
+  bool over_ = false;
+};
+
+}  // namespace detail
+
+/// The operation that `copy` returns.
+class [[nodiscard]] copy_operation : public detail::operation<copy_operation, std::uint64_t> {
+ public:
+  static constexpr const char* name = "copy";
+  copy_operation() = default;
+  copy_operation(byte_stream& from, byte_stream& to) : operation(true), pump_(from, to, false) {}
+  copy_operation(copy_operation&&) = default;
+  copy_operation& operator=(copy_operation&& other) noexcept;
+  ~copy_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<copy_operation, std::uint64_t>;
+  [[nodiscard]] errc check() const noexcept { return made ? pump_.check(*this) : errc::invalid_argument; }
+  [[nodiscard]] errc enter() noexcept {
+    pump_.enter(*this);
+    return errc::ok;
+  }
+  bool attempt(result<std::uint64_t>& out);
+  void left() noexcept { pump_.leave(*this); }
+  void refresh() noexcept { pump_.refresh(); }
+  [[nodiscard]] detail::loop_core& home() const;
+  [[nodiscard]] int descriptor() const noexcept { return pump_.descriptor(); }
+
+  detail::pump pump_;
+};
+
+/// How many bytes a relay moved.
+struct relay_result {
+  std::uint64_t a_to_b = 0;  ///< from the first stream to the second
+  std::uint64_t b_to_a = 0;  ///< from the second stream to the first
+};
+
+/// Options of `relay`.
+struct relay_options {
+  /// How long no byte may move in either direction before the relay fails with `timed_out`.
+  duration idle = duration::max();
+};
+
+/// The operation that `relay` returns.
+class [[nodiscard]] relay_operation : public detail::operation<relay_operation, relay_result> {
+ public:
+  static constexpr const char* name = "relay";
+  relay_operation() = default;
+  relay_operation(byte_stream& a, byte_stream& b, relay_options options)
+      : operation(true), pumps_{{a, b, true}, {b, a, true}}, idle_(options.idle) {}
+  relay_operation(relay_operation&&) = default;
+  relay_operation& operator=(relay_operation&& other) noexcept;
+  ~relay_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<relay_operation, relay_result>;
+  [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] errc enter() noexcept;
+  bool attempt(result<relay_result>& out);
+  bool is_idle_for_too_long();
+  void left() noexcept;
+  void refresh() noexcept;
+  [[nodiscard]] detail::loop_core& home() const;
+  [[nodiscard]] int descriptor() const noexcept { return pumps_[0].descriptor(); }
+
+  detail::pump pumps_[2];
+  duration idle_ = duration::max();
+  time_point last_move_{};
+  detail::timer timer_;
+  bool second_first_ = false;  // the directions take turns
+};
+
+/// Moves all bytes from one stream to the other, until the end of `from`, and returns their number.
+/// Half-closes nothing. Both streams must live as long as this runs, and belong to the same loop.
+///
+/// It is the reader of `from` and the writer of `to` all the time. Between two sockets many bytes stay in the
+/// kernel where the system allows it (splice(2)). An operation that was cancelled or has failed keeps the
+/// bytes that it took and could not send, and continues with them if it is started again; they are lost with
+/// it: at most 64 KiB, or what a pipe holds.
+[[nodiscard]] copy_operation copy(byte_stream& from, byte_stream& to);
+
+/// Connects two streams: moves bytes in both directions until both have ended, and returns how many. The end
+/// of one stream half-closes the other; if that is not possible (TLS 1.2), it ends the relay. An error of
+/// either stream ends the relay with that error. Leaves both streams open.
+///
+/// For all else see `copy`. With `idle`, fails with `timed_out` once no byte has moved in either direction
+/// for so long; a part of a send that is not finished counts.
+[[nodiscard]] relay_operation relay(byte_stream& a, byte_stream& b, relay_options options = {});
+
+}}  // namespace anyio
+
 // == stream/descriptor_stream.hpp =================================================================
 
 // Byte streams on a descriptor of their own, which is in the poller as long as the stream is open. This part
@@ -7051,6 +7230,8 @@ class socket_resource : public descriptor_resource {
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// The outcome of a call that could not send.
+  progress failed_send(ssize_t status, result<void>& out);
   /// Whether the end of the stream was received.
   [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
@@ -7064,7 +7245,6 @@ class socket_resource : public descriptor_resource {
  private:
   template <class T, class Make>
   progress read_once(mutable_buffer into, result<T>& out, Make make);
-  progress failed_send(ssize_t status, result<void>& out);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
@@ -10340,6 +10520,7 @@ struct options {
 
 #if defined(ANYIO_NET_SIM)
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10358,6 +10539,14 @@ struct fault_at_call {
   int error_number = 0;        // out: the error of the call
 };
 
+/// Refuses to move bytes inside the kernel: a relay copies them through memory, where faults reach them.
+class no_splices final : public splice_service {
+ public:
+  int open_pipe(int (&)[2]) override { return -ENOSYS; }
+  ssize_t splice_in(int, int, std::size_t) override { return -ENOSYS; }
+  ssize_t splice_out(int, int, std::size_t) override { return -ENOSYS; }
+};
+
 /// A backend with faults, which may be changed while it is used.
 class faulty_backend : public backend {
  public:
@@ -10369,6 +10558,11 @@ class faulty_backend : public backend {
 
  protected:
   explicit faulty_backend(const sim::faults& all) noexcept : faults(all) {}
+
+  splice_service* splices() final { return &splices_; }
+
+ private:
+  no_splices splices_;
 };
 
 }  // namespace detail
@@ -13389,6 +13583,67 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
 #else
 
 ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+
+#endif
+
+}}}  // namespace anyio::detail
+
+// == system/posix_splice.ipp ======================================================================
+
+// Moving bytes between sockets inside the kernel, by splice(2). Only Linux has it.
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN splice_service& system_splices() noexcept {
+  struct own final : posix_splices {};
+  static constinit own splices;
+  return splices;
+}
+
+#if defined(__linux__) && defined(SYS_splice)
+
+// A larger pipe moves more bytes per call. Beyond this it gains nothing, and the kernel limits the sum of all
+// pipes of a user (pipe(7)).
+inline constexpr int size_of_splice_pipe = 256 * 1024;
+
+/// splice(2), which some C libraries declare only with _GNU_SOURCE.
+inline ssize_t splice_call(int from, int to, std::size_t most) noexcept {
+  constexpr long move_and_nonblock = 3;  // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+  return system_call([&] {
+    return static_cast<ssize_t>(
+        ::syscall(SYS_splice, long{from}, nullptr, long{to}, nullptr, most, move_and_nonblock));
+  });
+}
+
+ANYIO_NET_FN int posix_splices::open_pipe(int (&fds)[2]) {
+  constexpr int set_size = 1031;  // F_SETPIPE_SZ
+  const int status = system_call([&] { return ::pipe2(fds, O_CLOEXEC | O_NONBLOCK); });
+  if (status >= 0) static_cast<void>(::fcntl(fds[1], set_size, size_of_splice_pipe));
+  return status;
+}
+
+ANYIO_NET_FN ssize_t posix_splices::splice_in(int socket, int pipe, std::size_t most) {
+  restore_non_blocking(socket);  // the flag of splice concerns only the pipe
+  return splice_call(socket, pipe, most);
+}
+
+ANYIO_NET_FN ssize_t posix_splices::splice_out(int pipe, int socket, std::size_t most) {
+  restore_non_blocking(socket);
+  sigpipe_guard guard;  // splice has no MSG_NOSIGNAL
+  const ssize_t n = splice_call(pipe, socket, most);
+  if (n == -EPIPE) guard.consume();
+  return sent_or_error(n);
+}
+
+#else
+
+ANYIO_NET_FN int posix_splices::open_pipe(int (&)[2]) { return -ENOSYS; }
+ANYIO_NET_FN ssize_t posix_splices::splice_in(int, int, std::size_t) { return -ENOSYS; }
+ANYIO_NET_FN ssize_t posix_splices::splice_out(int, int, std::size_t) { return -ENOSYS; }
 
 #endif
 
@@ -16892,6 +17147,332 @@ ANYIO_NET_FN std::vector<unique_fd> buffered_stream::take_fds() {
   if (r.keeper == nullptr) return {};
   auto& keeper = static_cast<detail::unix_fd_keeper&>(*r.keeper);
   return keeper.take(keeper.arrived - r.bytes.size());
+}
+
+}}  // namespace anyio
+
+// == stream/copy.ipp ==============================================================================
+
+// Pumping bytes through memory and through a pipe.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A receive of so many bytes begins to splice; fewer are moved faster through memory.
+inline constexpr std::size_t many_bytes = 16384;
+inline constexpr std::size_t few_bytes = 4096;
+inline constexpr std::uint32_t small_moves_of_pipe = 16;  // after so many in a row the pipe is closed
+
+inline bool can_splice(byte_stream& s) noexcept {
+  return static_cast<byte_stream*>(s.socket()) == &s &&
+         s.socket()->native_handle() < first_simulated_descriptor;
+}
+
+ANYIO_NET_FN pump::pump(byte_stream& from, byte_stream& to, bool half_closes)
+    : from_(stream_access::resource_of(from)),
+      to_(stream_access::resource_of(to)),
+      may_splice_(can_splice(from) && can_splice(to)),
+      half_closes_(half_closes) {}
+
+// --- waiting
+
+ANYIO_NET_FN errc pump::check(const node& own) const noexcept {
+  if (!from_ || !to_ || !from_->open() || !to_->open()) return errc::closed_resource;
+  if (!ended_ && to_->eof_sent()) return errc::closed_resource;
+  if (&from_->core() != &to_->core()) return errc::invalid_argument;
+  for (const node* other : {from_->waiting(read_side), to_->waiting(write_side)})
+    if (other != nullptr && other != &own && !other->yields) return errc::busy_resource;
+  return errc::ok;
+}
+
+ANYIO_NET_FN void pump::enter(node& own) noexcept {
+  from_->set_waiting(read_side, &own);
+  to_->set_waiting(write_side, &own);
+}
+
+ANYIO_NET_FN void pump::leave(node& own) noexcept {
+  const auto leave_side = [&own](const ref<stream_resource>& r, side s) {
+    if (!r || r->waiting(s) != &own) return;
+    r->set_waiting(s, nullptr);
+    r->withdrawn(s);
+  };
+  leave_side(from_, read_side);
+  leave_side(to_, write_side);
+}
+
+ANYIO_NET_FN void pump::refresh() noexcept {
+  if (from_) from_->exhausted[read_side] = false;
+  if (to_) to_->exhausted[write_side] = false;
+}
+
+ANYIO_NET_FN void pump::start_over() noexcept {
+  sent = 0;
+  splicing_ = ended_ = over_ = cannot_half_close = false;
+  store_.reset();
+}
+
+// --- moving
+
+ANYIO_NET_FN progress pump::move(result<void>& out) {
+  for (int calls = 0; !over_; ++calls) {
+    if (calls == calls_of_attempt || (calls != 0 && from_->core().share_spent())) return progress::again;
+    if (!from_->open()) return complete<progress::done>(out, error(errc::closed_resource, 0, "receive"));
+    if (!to_->open()) return complete<progress::done>(out, error(errc::closed_resource, 0, "send"));
+    const progress p = step(out);
+    if (p != progress::done) return p;
+    if (!out.has_value()) break;
+  }
+  return progress::done;
+}
+
+ANYIO_NET_FN progress pump::step(result<void>& out) {
+  if (store_ && store_->in_pipe != 0) return drain_pipe(out);
+  if (sending_) return send_rest(out);
+  if (ended_) return finish(out);
+  return splicing_ ? fill_pipe(out) : receive(out);
+}
+
+ANYIO_NET_FN void pump::count_sent(std::size_t n) noexcept {
+  sent += n;
+  moved = moved || n != 0;
+}
+
+ANYIO_NET_FN progress pump::receive(result<void>& out) {
+  result<std::string_view> view(errc::cancelled);
+  const progress taken = from_->receive_view(static_cast<std::size_t>(-1), view);
+  if (taken != progress::done) return taken;
+  if (!view.has_value()) {
+    ended_ = view.error() == errc::end_of_stream;
+    if (!ended_) out = view.error();
+    return progress::done;
+  }
+  moved = true;
+  received_bytes bytes(*from_);
+  const const_buffer whole(*view);
+  outgoing data(std::span<const const_buffer>(&whole, 1));
+  const progress p = to_->send(data, out);
+  count_sent(data.sent());
+  if (p != progress::done) {
+    if (!store_) store_.reset(new store);
+    store_->rest.append(view->substr(data.sent()));
+    sending_ = true;
+  }
+  bytes.handed_over();
+  if (p == progress::done && may_splice_ && out.has_value() && whole.size() >= many_bytes) begin_splicing();
+  return p;
+}
+
+ANYIO_NET_FN progress pump::send_rest(result<void>& out) {
+  byte_queue& rest = store_->rest;
+  const const_buffer whole(rest.data());
+  outgoing data(std::span<const const_buffer>(&whole, 1));
+  const progress p = to_->send(data, out);
+  count_sent(data.sent());
+  rest.consume(data.sent());
+  if (p != progress::done) return p;
+  if (out.has_value()) sending_ = false;
+  rest.trim();
+  return p;
+}
+
+ANYIO_NET_FN progress pump::finish(result<void>& out) {
+  if (half_closes_) {
+    const progress p = to_->send_eof(out);
+    if (p != progress::done) return p;
+    cannot_half_close = !out.has_value() && out.error() == errc::not_supported;
+    if (cannot_half_close) out = result<void>();
+    if (!out.has_value()) return p;
+  }
+  over_ = true;
+  store_.reset();
+  return progress::done;
+}
+
+// --- inside the kernel
+
+ANYIO_NET_FN void pump::begin_splicing() {
+  int fds[2];
+  if (!store_) store_.reset(new store);
+  if (splices_of(from_->core().system()).open_pipe(fds) < 0) {
+    may_splice_ = false;
+    return;
+  }
+  store_->pipe[0].reset(fds[0]);
+  store_->pipe[1].reset(fds[1]);
+  store_->small_moves = 0;
+  splicing_ = true;
+}
+
+/// Whether splice(2) refused these sockets; then bytes go through memory. The connection may be intact.
+[[gnu::cold]] inline bool refuses_splice(ssize_t status) noexcept {
+  return status == -EINVAL || status == -ENOSYS || status == -EOPNOTSUPP || status == -EPERM;
+}
+
+ANYIO_NET_FN progress pump::fill_pipe(result<void>& out) {
+  auto& from = static_cast<socket_resource&>(*from_);
+  if (from.ended()) return receive(out);
+  if (from.exhausted[read_side]) return progress::waiting;
+  if (store_->small_moves >= small_moves_of_pipe) {
+    for (unique_fd& end : store_->pipe) end.reset();
+    splicing_ = false;
+    return receive(out);
+  }
+  loop_core& loop = from.core();
+  const ssize_t n =
+      splices_of(loop.system()).splice_in(from.descriptor(), store_->pipe[1].get(), loop_core::most_of_call);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n > 0) {
+    moved = true;
+    store_->in_pipe = static_cast<std::size_t>(n);
+    store_->small_moves = store_->in_pipe < few_bytes ? store_->small_moves + 1 : 0;
+    return progress::done;
+  }
+  // After the poller has reported an end, an error or urgent data, only a receive can tell.
+  if (n == 0 || (n == -EAGAIN && from.read_to_end)) return receive(out);
+  if (refuses_splice(n)) return give_up_splicing(out);
+  if (from.must_wait(read_side, n)) return progress::waiting;
+  return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-n), "receive"));
+}
+
+ANYIO_NET_FN progress pump::drain_pipe(result<void>& out) {
+  auto& to = static_cast<socket_resource&>(*to_);
+  if (to.exhausted[write_side]) return progress::waiting;
+  loop_core& loop = to.core();
+  const ssize_t n =
+      splices_of(loop.system()).splice_out(store_->pipe[0].get(), to.descriptor(), store_->in_pipe);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n > 0) {
+    store_->in_pipe -= static_cast<std::size_t>(n);
+    count_sent(static_cast<std::size_t>(n));
+    return progress::done;
+  }
+  if (n == 0 || refuses_splice(n)) return give_up_splicing(out);
+  return to.failed_send(n, out);
+}
+
+/// Takes the bytes out of the pipe, and continues through memory.
+ANYIO_NET_COLD progress pump::give_up_splicing(result<void>& out) {
+  loop_core& loop = from_->core();
+  store& s = *store_;
+  while (s.in_pipe != 0) {
+    const mutable_buffer room = s.rest.prepare(s.in_pipe);
+    const ssize_t n = files_of(loop.system()).read(s.pipe[0].get(), room.data(), s.in_pipe);
+    if (n <= 0) return complete<progress::done>(out, error(errc::os_error, static_cast<int>(-n), "splice"));
+    s.rest.commit(static_cast<std::size_t>(n));
+    s.in_pipe -= static_cast<std::size_t>(n);
+  }
+  sending_ = !s.rest.empty();
+  may_splice_ = splicing_ = false;
+  for (unique_fd& end : s.pipe) end.reset();
+  return progress::done;
+}
+
+}  // namespace detail
+
+// --- copy
+
+ANYIO_NET_FN copy_operation& copy_operation::operator=(copy_operation&& other) noexcept {
+  if (this == &other) return *this;
+  withdraw();
+  operation::operator=(std::move(other));
+  pump_ = std::move(other.pump_);
+  return *this;
+}
+
+ANYIO_NET_FN detail::loop_core& copy_operation::home() const {
+  detail::loop_core* const own = pump_.core();
+  return own != nullptr && own->alive() ? *own : detail::loop_core::current();
+}
+
+ANYIO_NET_FN bool copy_operation::attempt(result<std::uint64_t>& out) {
+  result<void> outcome;
+  const detail::progress p = pump_.move(outcome);
+  again = p == detail::progress::again;
+  if (p != detail::progress::done) return false;
+  if (!outcome.has_value()) return detail::complete(out, outcome.error());
+  out = pump_.sent;
+  pump_.start_over();
+  return true;
+}
+
+ANYIO_NET_FN copy_operation copy(byte_stream& from, byte_stream& to) { return {from, to}; }
+
+// --- relay
+
+ANYIO_NET_FN relay_operation& relay_operation::operator=(relay_operation&& other) noexcept {
+  if (this == &other) return *this;
+  withdraw();
+  operation::operator=(std::move(other));
+  for (int i = 0; i < 2; ++i) pumps_[i] = std::move(other.pumps_[i]);
+  idle_ = other.idle_;
+  return *this;
+}
+
+ANYIO_NET_FN detail::loop_core& relay_operation::home() const {
+  detail::loop_core* const own = pumps_[0].core();
+  return own != nullptr && own->alive() ? *own : detail::loop_core::current();
+}
+
+ANYIO_NET_FN errc relay_operation::check() const noexcept {
+  if (!made) return errc::invalid_argument;
+  const errc first = pumps_[0].check(*this);
+  return first != errc::ok ? first : pumps_[1].check(*this);
+}
+
+ANYIO_NET_FN errc relay_operation::enter() noexcept {
+  for (detail::pump& p : pumps_) p.enter(*this);
+  if (idle_ == duration::max()) return errc::ok;
+  last_move_ = core->now();
+  core->arm(timer_, detail::add(last_move_, idle_), *this);
+  return errc::ok;
+}
+
+ANYIO_NET_FN void relay_operation::refresh() noexcept {
+  for (detail::pump& p : pumps_) p.refresh();
+}
+
+ANYIO_NET_FN void relay_operation::left() noexcept {
+  timer_.cancel();
+  for (detail::pump& p : pumps_) p.leave(*this);
+}
+
+ANYIO_NET_FN bool relay_operation::attempt(result<relay_result>& out) {
+  bool more = false;
+  bool ended = true;
+  second_first_ = !second_first_;
+  for (int i = 0; i < 2; ++i) {
+    detail::pump& p = pumps_[(i != 0) == second_first_ ? 0 : 1];
+    result<void> outcome;
+    const detail::progress made_progress = p.move(outcome);
+    if (!outcome.has_value()) return detail::complete(out, outcome.error());
+    more = more || made_progress == detail::progress::again;
+    ended = ended && p.over();
+  }
+  again = more;
+  if (ended || pumps_[0].cannot_half_close || pumps_[1].cannot_half_close) {
+    out = relay_result{pumps_[0].sent, pumps_[1].sent};
+    for (detail::pump& p : pumps_) p.start_over();
+    return true;
+  }
+  if (idle_ == duration::max() || !pending() || !is_idle_for_too_long()) return false;
+  return detail::complete(out, error(errc::timed_out, 0, name));
+}
+
+ANYIO_NET_FN bool relay_operation::is_idle_for_too_long() {
+  if (pumps_[0].moved || pumps_[1].moved) {
+    pumps_[0].moved = pumps_[1].moved = false;
+    last_move_ = core->now();
+  }
+  if (timer_.armed()) return false;
+  const time_point end = detail::add(last_move_, idle_);
+  if (end <= core->now()) return true;
+  if (end != time_point::max()) core->arm(timer_, end, *this);
+  return false;
+}
+
+ANYIO_NET_FN relay_operation relay(byte_stream& a, byte_stream& b, relay_options options) {
+  return {a, b, options};
 }
 
 }}  // namespace anyio

@@ -50,6 +50,8 @@ class socket_resource : public descriptor_resource {
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// The outcome of a call that could not send.
+  progress failed_send(ssize_t status, result<void>& out);
   /// Whether the end of the stream was received.
   [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
@@ -63,7 +65,6 @@ class socket_resource : public descriptor_resource {
  private:
   template <class T, class Make>
   progress read_once(mutable_buffer into, result<T>& out, Make make);
-  progress failed_send(ssize_t status, result<void>& out);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;

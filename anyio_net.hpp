@@ -1377,7 +1377,9 @@ class owned {
   [[nodiscard]] object* get() const noexcept { return pointer_; }
   [[nodiscard]] object& operator*() const noexcept { return *pointer_; }
   [[nodiscard]] object* operator->() const noexcept { return pointer_; }
+  [[nodiscard]] object& operator[](std::size_t i) const noexcept { return pointer_[i]; }
   explicit operator bool() const noexcept { return pointer_ != nullptr; }
+  bool operator==(std::nullptr_t) const noexcept { return pointer_ == nullptr; }
   [[nodiscard]] object* release() noexcept {
     object* const released = pointer_;
     pointer_ = nullptr;
@@ -1566,6 +1568,18 @@ class file_service {
   ~file_service() = default;
 };
 
+/// Moves bytes between sockets inside the kernel, through a pipe. A backend without it refuses to open one.
+class splice_service {
+ public:
+  /// Opens a pipe that is non-blocking and close-on-exec; the first descriptor is the end to read from.
+  virtual int open_pipe(int (&fds)[2]) = 0;
+  virtual ssize_t splice_in(int socket, int pipe, std::size_t most) = 0;
+  virtual ssize_t splice_out(int pipe, int socket, std::size_t most) = 0;
+
+ protected:
+  ~splice_service() = default;
+};
+
 /// Calls for the paths of UNIX sockets.
 class path_service {
  public:
@@ -1730,6 +1744,7 @@ class backend {
   // into programs that name it
   virtual detail::name_service* names() { return nullptr; }
   virtual detail::file_service* files() { return nullptr; }
+  virtual detail::splice_service* splices() { return nullptr; }
   virtual detail::path_service* paths() { return nullptr; }
   virtual detail::batch_service* batches() { return nullptr; }
   virtual detail::thread_service* threads() { return nullptr; }
@@ -1768,6 +1783,7 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
 [[nodiscard]] file_service& system_files() noexcept;
+[[nodiscard]] splice_service& system_splices() noexcept;
 [[nodiscard]] path_service& system_paths() noexcept;
 [[nodiscard]] batch_service& system_batches() noexcept;
 [[nodiscard]] thread_service& system_threads() noexcept;
@@ -1783,6 +1799,7 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 }
 [[nodiscard]] inline name_service& names_of(backend& b) { return own_or(b.names(), system_names); }
 [[nodiscard]] inline file_service& files_of(backend& b) { return own_or(b.files(), system_files); }
+[[nodiscard]] inline splice_service& splices_of(backend& b) { return own_or(b.splices(), system_splices); }
 [[nodiscard]] inline path_service& paths_of(backend& b) { return own_or(b.paths(), system_paths); }
 [[nodiscard]] inline batch_service& batches_of(backend& b) { return own_or(b.batches(), system_batches); }
 [[nodiscard]] inline thread_service& threads_of(backend& b) { return own_or(b.threads(), system_threads); }
@@ -1942,6 +1959,7 @@ struct wanted_socket {
   int type;
   bool connected;
   bool listening = false;
+  bool any_family = false;  // then `is_unix` is ignored
 };
 /// The facts that `adopt_socket` found about a descriptor.
 struct adopted_socket {
@@ -2084,6 +2102,16 @@ class posix_files : public file_service {
 
  protected:
   ~posix_files() = default;
+};
+
+class posix_splices : public splice_service {
+ public:
+  ANYIO_NET_FN int open_pipe(int (&fds)[2]) override;
+  ANYIO_NET_FN ssize_t splice_in(int socket, int pipe, std::size_t most) override;
+  ANYIO_NET_FN ssize_t splice_out(int pipe, int socket, std::size_t most) override;
+
+ protected:
+  ~posix_splices() = default;
 };
 
 class posix_paths : public path_service {
@@ -2626,6 +2654,7 @@ struct node : link {
   bool attempted = false;     // the awaiting task tried in vain: an event will queue it
   bool again = false;         // an attempt stopped to let others run: no event will arrive
   bool made = false;          // for operations of a resource: false if only declared
+  bool yields = false;        // holds the place of a reader or writer only until another takes it
   // `begin` clears these four; side by side that is one store.
   bool cancelled = false;  // make one more attempt, then end as cancelled
   bool finished = false;   // the outcome is available, and will be taken soon
@@ -5237,8 +5266,8 @@ class resource_operation : public operation<Derived, T> {
   [[nodiscard]] errc check() const noexcept {
     if (!this->made) return errc::invalid_argument;
     if (!resource_ || !resource_->open()) return errc::closed_resource;
-    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
-                                                                                   : errc::ok;
+    const node* const waiter = resource_->waiting(Side);
+    return waiter != nullptr && waiter != this && !waiter->yields ? errc::busy_resource : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
     resource_->set_waiting(Side, this);
@@ -6543,7 +6572,7 @@ class relay final : public node {
   /// Whether another operation waits on the inner stream.
   [[nodiscard]] bool is_taken(const resource& inner) const noexcept {
     const node* waiter = inner.waiting(side_);
-    return waiter != nullptr && waiter != this;
+    return waiter != nullptr && waiter != this && !waiter->yields;
   }
   [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
   /// Prepares a call of the inner stream. An error if it is closed, or another operation waits there.
@@ -7027,17 +7056,38 @@ struct stream_access {
 // inner stream, so that a cancelled operation leaves every byte for the next one. This part must not know
 // sockets.
 
+#include <bit>
+
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class buffered_stream;
+class unique_fd;
+class unix_stream;
 
 namespace detail {
+
+/// Reads from the inner stream in place of its own verb, and keeps the descriptors that come with the bytes.
+class fd_keeper {
+ public:
+  fd_keeper() = default;
+  fd_keeper(const fd_keeper&) = delete;
+  fd_keeper& operator=(const fd_keeper&) = delete;
+  virtual ~fd_keeper() = default;
+  virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
+
+  /// How many bytes were added to the buffer, or went past it, so far.
+  std::uint64_t arrived = 0;
+  /// What the reader wants: so many bytes, or those up to this one. A read goes no further while descriptors
+  /// are on their way, so that they come with the first byte of their message. 0 and -1 mean all.
+  std::size_t wanted = 0;
+  int last_wanted = -1;
+};
 
 class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream; `owned`, unless null, owns it.
-  buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                    std::unique_ptr<byte_stream> owned) noexcept;
+  buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned,
+                    detail::owned<fd_keeper> keeper = nullptr) noexcept;
   ANYIO_NET_FN ~buffered_resource() override;
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -7052,16 +7102,23 @@ class buffered_resource final : public stream_resource {
   progress fill(std::size_t at_most, result<std::size_t>& out);
   /// Reads once from the inner stream into `into`, past the buffer.
   progress fill_directly(mutable_buffer into, result<std::size_t>& out);
+  /// Reads until `size` bytes are in the buffer. With an error, there are fewer.
+  progress gather(std::size_t size, const char* name, error& failure);
+  /// Moves the next `size` bytes to `into`.
+  progress take_exactly(void* into, std::size_t size, const char* name, error& failure);
   /// Closes this stream. Closes the inner stream only if this stream owns it.
   void let_go() noexcept;
   [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
 
   byte_queue bytes;
+  const detail::owned<fd_keeper> keeper;
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
   template <class T, class Verb>
   progress pass(side s, const char* name, result<T>& out, Verb verb);
+  progress read(mutable_buffer into, result<std::size_t>& out);
+  progress read_view(std::size_t max_bytes, result<std::string_view>& out);
 
   ref<stream_resource> inner_;
   byte_stream& object_;
@@ -7112,6 +7169,38 @@ class [[nodiscard]] receive_exactly_operation
   std::size_t filled_ = 0;
 };
 
+/// Receives an integer of a fixed size.
+template <class Int>
+class [[nodiscard]] receive_int_operation
+    : public resource_operation<receive_int_operation<Int>, Int, buffered_resource, read_side> {
+  using base = resource_operation<receive_int_operation, Int, buffered_resource, read_side>;
+
+ public:
+  static constexpr const char* name = "receive_int";
+  receive_int_operation() = default;
+  receive_int_operation(ref<buffered_resource> r, std::endian order) noexcept
+      : base(std::move(r)), order_(order) {}
+
+ private:
+  friend class operation<receive_int_operation, Int>;
+  bool attempt(result<Int>& out) {
+    unsigned char bytes[sizeof(Int)];
+    error failure;
+    const progress p = this->resource_->take_exactly(bytes, sizeof bytes, name, failure);
+    if (p == progress::again) this->again = true;
+    if (p != progress::done) return false;
+    if (failure.code() != errc::ok) return complete(out, failure);
+    std::make_unsigned_t<Int> value = 0;
+    for (std::size_t i = 0; i < sizeof bytes; ++i) {
+      const unsigned char next = bytes[order_ == std::endian::big ? i : sizeof bytes - 1 - i];
+      value = static_cast<std::make_unsigned_t<Int>>((sizeof bytes == 1 ? 0 : value << 8) | next);
+    }
+    return complete(out, static_cast<Int>(value));
+  }
+
+  std::endian order_ = std::endian::big;
+};
+
 /// Receives the bytes before a delimiter.
 class [[nodiscard]] receive_until_operation
     : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
@@ -7153,6 +7242,10 @@ class buffered_stream : public byte_stream {
   explicit buffered_stream(byte_stream& inner);
   /// Owns a stream.
   explicit buffered_stream(std::unique_ptr<byte_stream> inner);
+  /// Borrows a UNIX stream, and keeps the descriptors that come with its bytes; see `take_fds`. If a message
+  /// brings so many that more than `max_fds` would be kept, they are closed, its bytes are dropped, and this
+  /// read and all later ones fail with `fds_truncated`.
+  buffered_stream(unix_stream& inner, std::size_t max_fds);
   buffered_stream(buffered_stream&&) noexcept = default;
   buffered_stream& operator=(buffered_stream&& other) noexcept;
   ANYIO_NET_FN ~buffered_stream() override;
@@ -7182,6 +7275,18 @@ class buffered_stream : public byte_stream {
   [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
     return {own(), "\n", max_bytes, true};
   }
+  /// Receives an integer of sizeof(Int) bytes, in network byte order unless `order` says otherwise. Fails as
+  /// `receive_exactly` does.
+  template <class Int>
+  [[nodiscard]] detail::receive_int_operation<Int> receive_int(std::endian order = std::endian::big) {
+    static_assert(std::is_integral_v<Int> && !std::is_same_v<std::remove_cv_t<Int>, bool>,
+                  "receive_int receives an integer, for instance receive_int<std::uint16_t>()");
+    return {own(), order};
+  }
+  /// Returns the descriptors that came with or before the bytes taken from this stream so far, in order; each
+  /// is returned once. A descriptor belongs to the first byte of the `send_fds` that sent it. Empty unless
+  /// the stream was constructed with `max_fds`.
+  [[nodiscard]] std::vector<unique_fd> take_fds();
   /// Appends a copy of the bytes to the buffered bytes, as if they had been received.
   void feed_data(const_buffer data);
   /// The buffered bytes; valid until the next read or `feed_data`.
@@ -7194,6 +7299,160 @@ class buffered_stream : public byte_stream {
   }
   void let_go() noexcept;
 };
+
+}}  // namespace anyio
+
+// == stream/copy.hpp ==============================================================================
+
+// Moving bytes from one stream to another: `copy` in one direction, `relay` in both.
+//
+// A pump moves the bytes of one direction. Bytes go through memory, and through a pipe inside the kernel when
+// both streams are sockets, the system can do it (splice(2)), and there are many of them. An operation waits
+// as the reader and as the writer of its streams itself, so that it sees every byte that moves. This part
+// must not know what kinds of streams there are, but for sockets.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// One direction: its streams, and the bytes that were taken from one and not yet sent to the other.
+class pump {
+ public:
+  pump() = default;
+  pump(byte_stream& from, byte_stream& to, bool half_closes);
+  pump(pump&&) noexcept = default;
+  pump& operator=(pump&&) noexcept = default;
+
+  [[nodiscard]] errc check(const node& own) const noexcept;
+  void enter(node& own) noexcept;
+  void leave(node& own) noexcept;
+  void refresh() noexcept;
+  /// Moves bytes until it has to wait, or has done enough for one turn. Done: at the end, or an error.
+  progress move(result<void>& out);
+  /// Begins anew with the next use.
+  void start_over() noexcept;
+
+  [[nodiscard]] bool over() const noexcept { return over_; }
+  [[nodiscard]] loop_core* core() const noexcept { return from_ ? &from_->core() : nullptr; }
+  [[nodiscard]] int descriptor() const noexcept { return from_ ? from_->descriptor() : -1; }
+
+  std::uint64_t sent = 0;
+  bool moved = false;              // bytes, since this was cleared
+  bool cannot_half_close = false;  // the end is over, and the other stream cannot be told
+
+ private:
+  struct store : recycled {
+    byte_queue rest;
+    unique_fd pipe[2];  // the end to read from, the end to write to
+    std::size_t in_pipe = 0;
+    std::uint32_t small_moves = 0;
+  };
+  progress step(result<void>& out);
+  progress receive(result<void>& out);
+  progress send_rest(result<void>& out);
+  progress fill_pipe(result<void>& out);
+  progress drain_pipe(result<void>& out);
+  progress finish(result<void>& out);
+  progress give_up_splicing(result<void>& out);
+  void begin_splicing();
+  void count_sent(std::size_t n) noexcept;
+
+  ref<stream_resource> from_;
+  ref<stream_resource> to_;
+  owned<store> store_;
+  bool may_splice_ = false;  // both streams are sockets
+  bool half_closes_ = false;
+  bool splicing_ = false;
+  bool sending_ = false;  // a send is not finished
+  bool ended_ = false;
+  bool over_ = false;
+};
+
+}  // namespace detail
+
+/// The operation that `copy` returns.
+class [[nodiscard]] copy_operation : public detail::operation<copy_operation, std::uint64_t> {
+ public:
+  static constexpr const char* name = "copy";
+  copy_operation() = default;
+  copy_operation(byte_stream& from, byte_stream& to) : operation(true), pump_(from, to, false) {}
+  copy_operation(copy_operation&&) = default;
+  copy_operation& operator=(copy_operation&& other) noexcept;
+  ~copy_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<copy_operation, std::uint64_t>;
+  [[nodiscard]] errc check() const noexcept { return made ? pump_.check(*this) : errc::invalid_argument; }
+  [[nodiscard]] errc enter() noexcept {
+    pump_.enter(*this);
+    return errc::ok;
+  }
+  bool attempt(result<std::uint64_t>& out);
+  void left() noexcept { pump_.leave(*this); }
+  void refresh() noexcept { pump_.refresh(); }
+  [[nodiscard]] detail::loop_core& home() const;
+  [[nodiscard]] int descriptor() const noexcept { return pump_.descriptor(); }
+
+  detail::pump pump_;
+};
+
+/// How many bytes a relay moved.
+struct relay_result {
+  std::uint64_t a_to_b = 0;  ///< from the first stream to the second
+  std::uint64_t b_to_a = 0;  ///< from the second stream to the first
+};
+
+/// Options of `relay`.
+struct relay_options {
+  /// How long no byte may move in either direction before the relay fails with `timed_out`.
+  duration idle = duration::max();
+};
+
+/// The operation that `relay` returns.
+class [[nodiscard]] relay_operation : public detail::operation<relay_operation, relay_result> {
+ public:
+  static constexpr const char* name = "relay";
+  relay_operation() = default;
+  relay_operation(byte_stream& a, byte_stream& b, relay_options options)
+      : operation(true), pumps_{{a, b, true}, {b, a, true}}, idle_(options.idle) {}
+  relay_operation(relay_operation&&) = default;
+  relay_operation& operator=(relay_operation&& other) noexcept;
+  ~relay_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<relay_operation, relay_result>;
+  [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] errc enter() noexcept;
+  bool attempt(result<relay_result>& out);
+  bool is_idle_for_too_long();
+  void left() noexcept;
+  void refresh() noexcept;
+  [[nodiscard]] detail::loop_core& home() const;
+  [[nodiscard]] int descriptor() const noexcept { return pumps_[0].descriptor(); }
+
+  detail::pump pumps_[2];
+  duration idle_ = duration::max();
+  time_point last_move_{};
+  detail::timer timer_;
+  bool second_first_ = false;  // the directions take turns
+};
+
+/// Moves all bytes from one stream to the other, until the end of `from`, and returns their number.
+/// Half-closes nothing. Both streams must live as long as this runs, and belong to the same loop.
+///
+/// It is the reader of `from` and the writer of `to` all the time. Between two sockets many bytes stay in the
+/// kernel where the system allows it (splice(2)). An operation that was cancelled or has failed keeps the
+/// bytes that it took and could not send, and continues with them if it is started again; they are lost with
+/// it: at most 64 KiB, or what a pipe holds.
+[[nodiscard]] copy_operation copy(byte_stream& from, byte_stream& to);
+
+/// Connects two streams: moves bytes in both directions until both have ended, and returns how many. The end
+/// of one stream half-closes the other; if that is not possible (TLS 1.2), it ends the relay. An error of
+/// either stream ends the relay with that error. Leaves both streams open.
+///
+/// For all else see `copy`. With `idle`, fails with `timed_out` once no byte has moved in either direction
+/// for so long; a part of a send that is not finished counts.
+[[nodiscard]] relay_operation relay(byte_stream& a, byte_stream& b, relay_options options = {});
 
 }}  // namespace anyio
 
@@ -7302,6 +7561,10 @@ class socket_resource : public descriptor_resource {
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// The outcome of a call that could not send.
+  progress failed_send(ssize_t status, result<void>& out);
+  /// Whether the end of the stream was received.
+  [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -7313,7 +7576,6 @@ class socket_resource : public descriptor_resource {
  private:
   template <class T, class Make>
   progress read_once(mutable_buffer into, result<T>& out, Make make);
-  progress failed_send(ssize_t status, result<void>& out);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
@@ -7339,6 +7601,54 @@ class unix_resource final : public socket_resource {
 };
 
 class socket_access;
+class peek_operation;
+template <side Side>
+class readiness_operation;
+
+/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
+/// `closed_resource`.
+[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
+                                     socklen_t size, const char* operation);
+/// getsockopt(2) for a user's socket. Returns the size of the value.
+[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
+                                              socklen_t size, const char* operation);
+/// An option of type int, of which the system may write only one byte.
+[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
+
+/// Sets an option from a value of the user's type.
+template <class T>
+result<> set_value_of(const resource* r, int level, int name, const T& value) {
+  static_assert(std::is_trivially_copyable_v<T> && !std::is_pointer_v<T>,
+                "the value of a socket option is copied byte by byte: pass a number, a struct of the system, "
+                "or a std::string_view");
+  if constexpr (std::is_same_v<T, bool>) {
+    const int number = value ? 1 : 0;
+    return set_option_of(r, level, name, &number, sizeof number, "set_option");
+  } else if constexpr (std::is_same_v<T, std::string_view>) {
+    return set_option_of(r, level, name, value.data(), static_cast<socklen_t>(value.size()), "set_option");
+  } else {
+    return set_option_of(r, level, name, &value, sizeof value, "set_option");
+  }
+}
+
+/// Returns an option as a value of the user's type.
+template <class T>
+result<T> get_value_of(const resource* r, int level, int name) {
+  static_assert(
+      std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> && std::is_default_constructible_v<T>,
+      "the value of a socket option is copied byte by byte: ask for a number or a struct of the "
+      "system");
+  if constexpr (std::is_same_v<T, int>) {
+    return get_int_option_of(r, level, name);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    const result<int> number = get_int_option_of(r, level, name);
+    return number ? result<bool>(*number != 0) : result<bool>(number.error());
+  } else {
+    T value{};
+    const result<socklen_t> size = get_option_of(r, level, name, &value, sizeof value, "get_option");
+    return size ? result<T>(value) : result<T>(size.error());
+  }
+}
 
 }  // namespace detail
 
@@ -7372,19 +7682,45 @@ class socket_stream : public descriptor_stream {
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// Sets a socket option of type int (setsockopt(2)).
-  result<> set_option(int level, int name, int value);
-  /// Returns a socket option of type int (getsockopt(2)).
-  [[nodiscard]] result<int> get_option(int level, int name) const;
+  /// Sets a socket option of any trivially copyable type, for instance int, `linger` or `timeval`
+  /// (setsockopt(2)). A bool is passed as an int, and a `std::string_view` as its bytes.
+  template <class T>
+  result<> set_option(int level, int name, const T& value) {
+    return detail::set_value_of(resource_.get(), level, name, value);
+  }
+  /// Returns a socket option of any trivially copyable type, for instance int or `tcp_info` (getsockopt(2)).
+  /// Bytes that the system does not write are zero.
+  template <class T = int>
+  [[nodiscard]] result<T> get_option(int level, int name) const {
+    return detail::get_value_of<T>(resource_.get(), level, name);
+  }
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program. Returns
   /// the number of bytes sent, which is smaller if the file ends before. The file's own offset does not
   /// change. An error of the file is `os_error` and does not affect the stream.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
+  /// Receives at least one byte, as `receive` does, but leaves the bytes in the stream. Descriptors that come
+  /// with the bytes stay there too. Peeking again returns bytes from the same place.
+  [[nodiscard]] detail::peek_operation peek(mutable_buffer into);
+  /// Completes when a receive would not wait: when there are bytes, at the end of the stream, or after an
+  /// error, which the next receive reports. It waits as the reader of the stream, and takes nothing.
+  [[nodiscard]] detail::readiness_operation<detail::read_side> wait_readable();
+  /// Completes when a send would not wait, or would report an error. It waits as the writer of the stream;
+  /// after `send_eof` it fails with `closed_resource`.
+  [[nodiscard]] detail::readiness_operation<detail::write_side> wait_writable();
+  /// Closes the stream at once, as `close` does, but a TCP connection ends with a reset (RST): the peer fails
+  /// with `broken_resource` and ECONNRESET, and bytes that were not sent are dropped. Calling it on a closed
+  /// stream has no effect.
+  void abort() noexcept;
+  /// Takes over a connected stream socket of any address family, for instance AF_VSOCK. The caller keeps a
+  /// socket that is rejected. See `tcp_stream::from_fd` and `unix_stream::from_fd` for the families that have
+  /// a class of their own.
+  [[nodiscard]] static result<socket_stream> from_fd(int fd);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
+
+  socket_stream() = default;
 
  protected:
   friend class detail::socket_access;
-  socket_stream() = default;
   explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : descriptor_stream(std::move(r)) {}
   [[nodiscard]] detail::socket_resource* resource() const noexcept {
     return static_cast<detail::socket_resource*>(resource_.get());
@@ -7470,6 +7806,8 @@ class socket_access {
   /// A null `local` is asked of the system.
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint& remote, const char* operation);
+  static socket_stream wrap(ref<socket_resource> r) { return socket_stream(std::move(r)); }
+  static socket_resource* resource_of(const socket_stream& s) noexcept { return s.resource(); }
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
   /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
@@ -7480,16 +7818,6 @@ class socket_access {
 
 /// The path, null if it is empty.
 [[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
-
-/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
-/// `closed_resource`.
-[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
-                                     socklen_t size, const char* operation);
-/// getsockopt(2) for a user's socket. Returns the size of the value.
-[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
-                                              socklen_t size, const char* operation);
-/// An option of type int, of which the system may write only one byte.
-[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
 
 }  // namespace detail
 
@@ -7507,8 +7835,17 @@ class socket_access {
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
+
 inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
-}
+
+/// Receives bytes, and the descriptors that come with them, as many as fit in the capacity of `fds`. Without
+/// room for bytes it receives only descriptors. `size` is the room that the caller has, which may be larger
+/// than `room`. If not all descriptors fit, the outcome is `fds_truncated`.
+[[nodiscard]] progress receive_with_fds(socket_resource& from, mutable_buffer room, std::size_t size,
+                                        const char* name, std::vector<unique_fd>& fds,
+                                        result<std::size_t>& out);
+
+}  // namespace detail
 
 /// Received bytes, and the descriptors that came with them.
 class fd_message {
@@ -7696,6 +8033,227 @@ class memory_stream : public byte_stream {
 [[nodiscard]] std::pair<memory_stream, memory_stream> create_memory_stream_pair(std::size_t capacity = 65536);
 
 }}  // namespace anyio
+
+// == stream/send_queue.hpp ========================================================================
+
+// Many writers for one stream.
+//
+// Writers append messages to a queue, and one operation, `run`, sends them in order, many with one call. This
+// part must not know what the messages mean, or what kind of stream sends them.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+class queue_send_operation;
+class queue_flush_operation;
+class queue_run_operation;
+}  // namespace detail
+
+/// A queue of messages to send on one stream, for several writers: a message is never mixed with another.
+/// It can be neither moved nor copied, and must outlive the operations that it returns, which otherwise fail
+/// with `closed_resource`. The stream object may be moved.
+///
+/// `run` has to run, for instance in a `task_group`. While it does, only the queue should send on the stream;
+/// `send_eof` is allowed after `flush`.
+class send_queue {
+ public:
+  /// Constructs a queue that holds at most `max_bytes`, or one message that is longer.
+  explicit send_queue(byte_stream& to, std::size_t max_bytes = std::size_t{1} << 20)
+      : to_(detail::stream_access::resource_of(to)), max_bytes_(max_bytes) {}
+  send_queue(const send_queue&) = delete;
+  send_queue& operator=(const send_queue&) = delete;
+  ~send_queue();
+
+  /// Appends a message and returns true. Returns false, and drops the message, if there is no room, if a
+  /// `send` waits for room, or if sending has failed.
+  bool try_send(std::string message);
+  /// Waits until there is room, and appends the message. Messages are appended in the order of the calls. If
+  /// sending has failed, raises that error. A cancelled operation appends nothing.
+  [[nodiscard]] detail::queue_send_operation send(std::string message);
+  /// Waits until all messages that are in the queue have been sent. Messages appended later do not count.
+  [[nodiscard]] detail::queue_flush_operation flush();
+  /// The number of bytes in the queue that have not been sent yet.
+  [[nodiscard]] std::size_t size() const noexcept { return static_cast<std::size_t>(queued_ - sent_); }
+  /// Sends what is in the queue, and what is appended later, until an error, for instance `closed_resource`
+  /// when the stream is closed. From then on every call of this queue raises that error. If this operation is
+  /// cancelled, the queue keeps its messages, and another `run` continues with the next byte.
+  [[nodiscard]] detail::queue_run_operation run();
+
+ private:
+  friend class detail::queue_send_operation;
+  friend class detail::queue_flush_operation;
+  friend class detail::queue_run_operation;
+
+  struct item : detail::recycled {
+    explicit item(std::string&& t) noexcept : text(std::move(t)) {}
+    std::string text;
+    item* next = nullptr;
+  };
+  [[nodiscard]] bool has_room(std::size_t n) const noexcept {
+    return queued_ == sent_ || (n <= max_bytes_ && size() <= max_bytes_ - n);
+  }
+  void append(std::string&& message);
+  void drop_sent(std::size_t n) noexcept;
+  void fail(error e) noexcept;
+  [[nodiscard]] detail::progress send_some(result<void>& out);
+
+  detail::ref<detail::stream_resource> to_;
+  std::size_t max_bytes_;
+  item* first_ = nullptr;
+  item* last_ = nullptr;
+  std::size_t sent_of_first_ = 0;
+  std::uint64_t queued_ = 0;   // bytes, from the beginning
+  std::uint64_t sent_ = 0;     // bytes that the stream took
+  std::uint64_t flushed_ = 0;  // bytes that the stream sent, as far as is known
+  error failure_;
+  detail::wait_line senders_;
+  detail::wait_line flushers_;
+  detail::wait_line runner_;
+};
+
+namespace detail {
+
+/// The operation that `send_queue::send` returns.
+class [[nodiscard]] queue_send_operation : public operation<queue_send_operation, void> {
+ public:
+  static constexpr const char* name = "send";
+  queue_send_operation() = default;
+  queue_send_operation(send_queue& q, std::string&& text)
+      : operation(true), queue_(&q), text_(std::move(text)) {}
+  queue_send_operation(queue_send_operation&&) = default;
+  queue_send_operation& operator=(queue_send_operation&& other) noexcept;
+  ~queue_send_operation() { withdraw(); }
+
+ private:
+  friend class operation<queue_send_operation, void>;
+  [[nodiscard]] errc enter() {
+    queue_->senders_.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<void>& out);
+  void left() noexcept;
+
+  send_queue* queue_ = nullptr;
+  std::string text_;
+  wait_place place_;
+};
+
+/// The operation that `send_queue::flush` returns.
+class [[nodiscard]] queue_flush_operation : public operation<queue_flush_operation, void> {
+ public:
+  static constexpr const char* name = "flush";
+  queue_flush_operation() = default;
+  explicit queue_flush_operation(send_queue& q) noexcept : operation(true), queue_(&q) {}
+
+ private:
+  friend class operation<queue_flush_operation, void>;
+  [[nodiscard]] errc enter() {
+    queue_->flushers_.join(place_, *this);
+    return errc::ok;
+  }
+  void started();
+  bool attempt(result<void>& out);
+  void left() noexcept {
+    place_.unlink();
+    begun_ = false;
+  }
+
+  send_queue* queue_ = nullptr;
+  std::uint64_t goal_ = 0;
+  bool begun_ = false;
+  wait_place place_;
+};
+
+/// The operation that `send_queue::run` returns.
+class [[nodiscard]] queue_run_operation : public operation<queue_run_operation, void> {
+ public:
+  static constexpr const char* name = "send_queue";
+  queue_run_operation() = default;
+  explicit queue_run_operation(send_queue& q) noexcept : operation(true), queue_(&q), to_(q.to_) {}
+  queue_run_operation(queue_run_operation&&) = default;
+  queue_run_operation& operator=(queue_run_operation&& other) noexcept;
+  ~queue_run_operation() { withdraw(); }
+
+ private:
+  friend class operation<queue_run_operation, void>;
+  static constexpr bool attempts_when_awaited = false;
+  [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] errc enter();
+  bool attempt(result<void>& out);
+  void left() noexcept;
+  [[nodiscard]] loop_core& home() const;
+  void refresh() noexcept {
+    if (to_) to_->exhausted[write_side] = false;
+  }
+  [[nodiscard]] int descriptor() const noexcept { return to_ ? to_->descriptor() : -1; }
+
+  send_queue* queue_ = nullptr;
+  ref<stream_resource> to_;
+  wait_place place_;
+};
+
+}  // namespace detail
+
+}}  // namespace anyio
+
+// == stream/socket_waits.hpp ======================================================================
+
+// Looking at a stream socket without taking anything: peeking, and waiting until it is ready.
+//
+// These operations wait in the place of the reader or the writer, like a receive or a send, so that a stream
+// never has two of them. This part must not know what is done with the stream afterwards.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// The operation that `socket_stream::peek` returns.
+class [[nodiscard]] peek_operation
+    : public resource_operation<peek_operation, std::size_t, socket_resource, read_side> {
+ public:
+  static constexpr const char* name = "peek";
+  peek_operation() = default;
+  peek_operation(ref<socket_resource> r, mutable_buffer into)
+      : resource_operation(std::move(r)), into_(into) {}
+
+ private:
+  friend class operation<peek_operation, std::size_t>;
+
+  [[nodiscard]] errc check() const noexcept {
+    return into_.empty() ? errc::invalid_argument : resource_operation::check();
+  }
+  bool attempt(result<std::size_t>& out);
+
+  mutable_buffer into_;
+};
+
+/// Whether an operation on that side need not wait. Otherwise it is woken when it may look again. A negative
+/// errno if the system does not tell.
+[[nodiscard]] int look_at_readiness(socket_resource& r, side s);
+
+/// The operation that `socket_stream::wait_readable` or `wait_writable` returns.
+template <side Side>
+class [[nodiscard]] readiness_operation
+    : public resource_operation<readiness_operation<Side>, void, socket_resource, Side> {
+  using base = resource_operation<readiness_operation, void, socket_resource, Side>;
+
+ public:
+  static constexpr const char* name = Side == read_side ? "wait_readable" : "wait_writable";
+  readiness_operation() = default;
+  explicit readiness_operation(ref<socket_resource> r) noexcept : base(std::move(r)) {}
+
+ private:
+  friend class operation<readiness_operation, void>;
+  [[nodiscard]] errc check() const noexcept {
+    const errc e = base::check();
+    return e == errc::ok && Side == write_side && this->resource_->eof_sent() ? errc::closed_resource : e;
+  }
+  bool attempt(result<void>& out) {
+    const int ready = look_at_readiness(*this->resource_, Side);
+    if (ready == 0) return false;
+    return complete(out, ready > 0 ? result<void>() : result<void>(error(errc::os_error, -ready, name)));
+  }
+};
+
+}}}  // namespace anyio::detail
 
 // == connection/listener.hpp ======================================================================
 
@@ -10556,6 +11114,7 @@ struct options {
 
 #if defined(ANYIO_NET_SIM)
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10574,6 +11133,14 @@ struct fault_at_call {
   int error_number = 0;        // out: the error of the call
 };
 
+/// Refuses to move bytes inside the kernel: a relay copies them through memory, where faults reach them.
+class no_splices final : public splice_service {
+ public:
+  int open_pipe(int (&)[2]) override { return -ENOSYS; }
+  ssize_t splice_in(int, int, std::size_t) override { return -ENOSYS; }
+  ssize_t splice_out(int, int, std::size_t) override { return -ENOSYS; }
+};
+
 /// A backend with faults, which may be changed while it is used.
 class faulty_backend : public backend {
  public:
@@ -10585,6 +11152,11 @@ class faulty_backend : public backend {
 
  protected:
   explicit faulty_backend(const sim::faults& all) noexcept : faults(all) {}
+
+  splice_service* splices() final { return &splices_; }
+
+ private:
+  no_splices splices_;
 };
 
 }  // namespace detail
@@ -11464,8 +12036,6 @@ ANYIO_NET_FN socklen_t fill_address(const ip_endpoint& endpoint, int family,
 // == base/byte_queue.ipp ==========================================================================
 
 // The memory of a byte queue.
-
-#include <bit>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -12509,7 +13079,7 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   if (const int status = read_address(system, fd, adopted.local); status < 0)
     return refuse(-status, "the address of the socket cannot be read");
   const int family = adopted.local.storage.ss_family;
-  if (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6)
+  if (!wanted.any_family && (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6))
     return refuse(0, "the socket has another address family");
   if (*type != wanted.type) return refuse(0, "the socket has another type");
   adopted.remote.size = 0;
@@ -13863,6 +14433,67 @@ ANYIO_NET_COLD int posix_threads::start_thread(void (*body)(void*), void* argume
 #else
 
 ANYIO_NET_COLD int posix_threads::start_thread(void (*)(void*), void*) { return -ENOTSUP; }
+
+#endif
+
+}}}  // namespace anyio::detail
+
+// == system/posix_splice.ipp ======================================================================
+
+// Moving bytes between sockets inside the kernel, by splice(2). Only Linux has it.
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+ANYIO_NET_FN splice_service& system_splices() noexcept {
+  struct own final : posix_splices {};
+  static constinit own splices;
+  return splices;
+}
+
+#if defined(__linux__) && defined(SYS_splice)
+
+// A larger pipe moves more bytes per call. Beyond this it gains nothing, and the kernel limits the sum of all
+// pipes of a user (pipe(7)).
+inline constexpr int size_of_splice_pipe = 256 * 1024;
+
+/// splice(2), which some C libraries declare only with _GNU_SOURCE.
+inline ssize_t splice_call(int from, int to, std::size_t most) noexcept {
+  constexpr long move_and_nonblock = 3;  // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+  return system_call([&] {
+    return static_cast<ssize_t>(
+        ::syscall(SYS_splice, long{from}, nullptr, long{to}, nullptr, most, move_and_nonblock));
+  });
+}
+
+ANYIO_NET_FN int posix_splices::open_pipe(int (&fds)[2]) {
+  constexpr int set_size = 1031;  // F_SETPIPE_SZ
+  const int status = system_call([&] { return ::pipe2(fds, O_CLOEXEC | O_NONBLOCK); });
+  if (status >= 0) static_cast<void>(::fcntl(fds[1], set_size, size_of_splice_pipe));
+  return status;
+}
+
+ANYIO_NET_FN ssize_t posix_splices::splice_in(int socket, int pipe, std::size_t most) {
+  restore_non_blocking(socket);  // the flag of splice concerns only the pipe
+  return splice_call(socket, pipe, most);
+}
+
+ANYIO_NET_FN ssize_t posix_splices::splice_out(int pipe, int socket, std::size_t most) {
+  restore_non_blocking(socket);
+  sigpipe_guard guard;  // splice has no MSG_NOSIGNAL
+  const ssize_t n = splice_call(pipe, socket, most);
+  if (n == -EPIPE) guard.consume();
+  return sent_or_error(n);
+}
+
+#else
+
+ANYIO_NET_FN int posix_splices::open_pipe(int (&)[2]) { return -ENOSYS; }
+ANYIO_NET_FN ssize_t posix_splices::splice_in(int, int, std::size_t) { return -ENOSYS; }
+ANYIO_NET_FN ssize_t posix_splices::splice_out(int, int, std::size_t) { return -ENOSYS; }
 
 #endif
 
@@ -16930,8 +17561,10 @@ namespace detail {
 // --- the stream's resource
 
 ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                                                  std::unique_ptr<byte_stream> owned) noexcept
+                                                  std::unique_ptr<byte_stream> owned,
+                                                  detail::owned<fd_keeper> fds) noexcept
     : stream_resource(inner->core()),
+      keeper(std::move(fds)),
       inner_(std::move(inner)),
       object_(object),
       owned_(std::move(owned)),
@@ -16951,6 +17584,24 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
   return p;
 }
 
+ANYIO_NET_FN progress buffered_resource::read(mutable_buffer into, result<std::size_t>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) {
+    return keeper == nullptr ? inner.receive(into, out) : keeper->receive(into, out);
+  });
+}
+
+ANYIO_NET_FN progress buffered_resource::read_view(std::size_t max_bytes, result<std::string_view>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) {
+    if (keeper == nullptr) return inner.receive_view(max_bytes, out);
+    const mutable_buffer room = core().buffer();
+    result<std::size_t> n(errc::cancelled);
+    const progress p = keeper->receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), n);
+    if (p != progress::done) return p;
+    if (!n.has_value()) return complete<progress::done>(out, n.error());
+    return complete<progress::done>(out, std::string_view(reinterpret_cast<const char*>(room.data()), *n));
+  });
+}
+
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
   if (bytes.has_memory()) {
     const mutable_buffer room =
@@ -16960,8 +17611,7 @@ ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::s
     return p;
   }
   result<std::string_view> view(errc::cancelled);  // so that a stream that waits holds no memory
-  const progress p = pass(read_side, "receive", view,
-                          [&](stream_resource& inner) { return inner.receive_view(at_most, view); });
+  const progress p = read_view(at_most, view);
   if (p != progress::done) return p;
   if (view.has_value()) {
     bytes.append(*view);
@@ -16973,7 +17623,7 @@ ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::s
 }
 
 ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, result<std::size_t>& out) {
-  return pass(read_side, "receive", out, [&](stream_resource& inner) { return inner.receive(into, out); });
+  return read(into, out);
 }
 
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
@@ -16989,10 +17639,7 @@ ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std
 }
 
 ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  if (bytes.empty() && max_bytes >= byte_queue::least) {
-    return pass(read_side, "receive", out,
-                [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
-  }
+  if (bytes.empty() && max_bytes >= byte_queue::least) return read_view(max_bytes, out);
   // A view of the loop's buffer may be sent on, and stays valid after this stream has been closed.
   const mutable_buffer room = core().buffer();
   result<std::size_t> size(errc::cancelled);
@@ -17047,22 +17694,37 @@ ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) 
   return error_access::with_operation(e, name);
 }
 
-ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  byte_queue& bytes = resource_->bytes;
-  for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
-      again = true;
-      return false;
-    }
+ANYIO_NET_FN progress buffered_resource::gather(std::size_t size, const char* name, error& failure) {
+  for (int reads = 0; bytes.size() < size; ++reads) {
+    if (reads == calls_of_attempt || (reads != 0 && core().share_spent())) return progress::again;
+    if (keeper != nullptr) keeper->wanted = size - bytes.size();
     result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::max(size_ - bytes.size(), byte_queue::least), n);
-    if (p == progress::again) again = true;
-    if (p != progress::done) return false;
+    const progress p = fill(std::max(size - bytes.size(), byte_queue::least), n);
+    if (p != progress::done) return p;
     if (n.has_value()) continue;
-    return complete(out, read_failure(n.error(), !bytes.empty(), name));
+    failure = read_failure(n.error(), !bytes.empty(), name);
+    break;
   }
-  out = std::string(bytes.view().substr(0, size_));
-  bytes.consume(size_);
+  return progress::done;
+}
+
+ANYIO_NET_FN progress buffered_resource::take_exactly(void* into, std::size_t size, const char* name,
+                                                      error& failure) {
+  const progress p = gather(size, name, failure);
+  if (p != progress::done || failure.code() != errc::ok) return p;
+  std::memcpy(into, bytes.view().data(), size);
+  bytes.consume(size);
+  return p;
+}
+
+ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
+  error failure;
+  const progress p = resource_->gather(size_, name, failure);
+  if (p == progress::again) again = true;
+  if (p != progress::done) return false;
+  if (failure.code() != errc::ok) return complete(out, failure);
+  out = std::string(resource_->bytes.view().substr(0, size_));
+  resource_->bytes.consume(size_);
   return true;
 }
 
@@ -17081,6 +17743,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     }
     result<std::size_t> n(errc::cancelled);
     progress p = progress::done;
+    if (resource_->keeper != nullptr) resource_->keeper->wanted = into_.size() - filled_ - bytes.size();
     if (into_.size() - filled_ - bytes.size() < byte_queue::least) {
       p = resource_->fill(byte_queue::least, n);
     } else {
@@ -17140,6 +17803,8 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
       again = true;
       return false;
     }
+    if (resource_->keeper != nullptr)
+      resource_->keeper->last_wanted = static_cast<unsigned char>(delimiter_.back());
     result<std::size_t> n(errc::cancelled);
     const progress p = resource_->fill(std::min(max_bytes_ - content.size(), byte_queue::least), n);
     if (p == progress::again) again = true;
@@ -17188,6 +17853,7 @@ ANYIO_NET_FN void buffered_stream::let_go() noexcept {
 ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
   own()->bytes.append(data);
+  if (own()->keeper != nullptr) own()->keeper->arrived += data.size();
   own()->withdrawn(
       detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
   resource_->wake(detail::read_side);
@@ -17199,6 +17865,465 @@ ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {
 
 ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
   return resource_ ? own()->socket() : nullptr;
+}
+
+}}  // namespace anyio
+
+// == stream/buffered_fds.ipp ======================================================================
+
+// Descriptors that come through a buffered stream.
+//
+// On Linux one read may end with a message that brought descriptors, and begin with bytes that were sent
+// before it. Looking at the bytes without room for descriptors tells whether there is such a message
+// (MSG_CTRUNC), but not where it begins. So a read takes only what the reader wants while there is one.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+class unix_fd_keeper final : public fd_keeper {
+ public:
+  unix_fd_keeper(ref<socket_resource> from, std::size_t max_fds) : from_(std::move(from)), max_fds_(max_fds) {
+    came_.reserve(max_fds < max_fds_of_message ? max_fds : max_fds_of_message);
+  }
+
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  /// Moves the descriptors that came with or before the first `taken` bytes to the caller.
+  std::vector<unique_fd> take(std::uint64_t taken);
+
+ private:
+  struct kept_fd {
+    std::uint64_t before;  // how many bytes arrived before its own
+    unique_fd fd;
+  };
+  [[nodiscard]] ssize_t limit_read(mutable_buffer into, std::size_t& size, bool& more);
+  progress receive_limited(mutable_buffer into, result<std::size_t>& out);
+
+  ref<socket_resource> from_;
+  std::size_t max_fds_;
+  std::vector<unique_fd> came_;  // of one read
+  std::vector<kept_fd> kept_;
+  bool failed_ = false;
+};
+
+/// Finds the number of bytes to read next, and whether more may follow them. If no descriptors are there,
+/// reads only bytes that are there already: more of them might come with descriptors. Returns 1, or what a
+/// failed read returns.
+ANYIO_NET_FN ssize_t unix_fd_keeper::limit_read(mutable_buffer into, std::size_t& size, bool& more) {
+  size = into.size();
+  more = true;
+#if defined(__linux__)
+  if (wanted == 0 && last_wanted < 0) return 1;
+  const ::iovec part{into.data(), into.size()};
+  message m{slice(&part, 1)};
+  m.peek = true;
+  const ssize_t n = from_->core().system().receive_message(from_->descriptor(), m);
+  from_->core().count_work(0);
+  if (n <= 0) return n;
+  size = static_cast<std::size_t>(n);
+  more = (m.flags & MSG_CTRUNC) != 0;
+  if (!more) return 1;
+  if (last_wanted < 0) {
+    if (wanted < size) size = wanted;
+  } else if (const void* end = std::memchr(into.data(), last_wanted, size)) {
+    size = static_cast<std::size_t>(static_cast<const std::byte*>(end) - into.data()) + 1;
+  }
+#endif  // elsewhere a read stops before the message by itself
+  return 1;
+}
+
+ANYIO_NET_FN progress unix_fd_keeper::receive(mutable_buffer into, result<std::size_t>& out) {
+  const progress p = receive_limited(into, out);
+  wanted = 0;
+  last_wanted = -1;
+  return p;
+}
+
+ANYIO_NET_FN progress unix_fd_keeper::receive_limited(mutable_buffer into, result<std::size_t>& out) {
+  const auto truncated = [&] {
+    failed_ = true;
+    return complete<progress::done>(out, error(errc::fds_truncated, 0, "receive"));
+  };
+  if (failed_) return truncated();
+  socket_resource& from = *from_;
+  if (from.ended()) return complete<progress::done>(out, from.end_of_reading(0, "receive"));
+  if (from.exhausted[read_side]) return progress::waiting;
+  if (into.size() > loop_core::most_of_call) into = mutable_buffer(into.data(), loop_core::most_of_call);
+  came_.clear();
+  kept_.reserve(kept_.size() + came_.capacity());  // now, so that lack of memory loses none
+  std::size_t size;
+  bool more;
+  const ssize_t there = limit_read(into, size, more);
+  if (from.must_wait(read_side, there)) return progress::waiting;
+  if (there <= 0)
+    return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-there), "receive"));
+  const progress p = receive_with_fds(from, mutable_buffer(into.data(), size), more ? size : into.size(),
+                                      "receive", came_, out);
+  if (p != progress::done) return p;
+  if (!out.has_value()) return out.error() == errc::fds_truncated ? truncated() : p;
+  if (came_.size() > max_fds_ - kept_.size()) {
+    came_.clear();
+    return truncated();
+  }
+  for (unique_fd& fd : came_) kept_.push_back({arrived, std::move(fd)});
+  came_.clear();
+  arrived += *out;
+  return p;
+}
+
+ANYIO_NET_FN std::vector<unique_fd> unix_fd_keeper::take(std::uint64_t taken) {
+  std::size_t count = 0;
+  while (count < kept_.size() && kept_[count].before < taken) ++count;
+  std::vector<unique_fd> fds;
+  fds.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) fds.push_back(std::move(kept_[i].fd));
+  kept_.erase(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(count));
+  return fds;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN buffered_stream::buffered_stream(unix_stream& inner, std::size_t max_fds) {
+  const auto& r = detail::stream_access::resource_of(inner);
+  if (!r) return;
+  detail::owned<detail::fd_keeper> keeper(new detail::unix_fd_keeper(
+      detail::ref<detail::socket_resource>(static_cast<detail::socket_resource*>(r.get())), max_fds));
+  resource_ = detail::ref<detail::stream_resource>(
+      new detail::buffered_resource(r, inner, nullptr, std::move(keeper)));
+}
+
+ANYIO_NET_FN std::vector<unique_fd> buffered_stream::take_fds() {
+  if (!resource_) return {};
+  const detail::buffered_resource& r = *own();
+  if (r.keeper == nullptr) return {};
+  auto& keeper = static_cast<detail::unix_fd_keeper&>(*r.keeper);
+  return keeper.take(keeper.arrived - r.bytes.size());
+}
+
+}}  // namespace anyio
+
+// == stream/copy.ipp ==============================================================================
+
+// Pumping bytes through memory and through a pipe.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// A receive of so many bytes begins to splice; fewer are moved faster through memory.
+inline constexpr std::size_t many_bytes = 16384;
+inline constexpr std::size_t few_bytes = 4096;
+inline constexpr std::uint32_t small_moves_of_pipe = 16;  // after so many in a row the pipe is closed
+
+inline bool can_splice(byte_stream& s) noexcept {
+  return static_cast<byte_stream*>(s.socket()) == &s &&
+         s.socket()->native_handle() < first_simulated_descriptor;
+}
+
+ANYIO_NET_FN pump::pump(byte_stream& from, byte_stream& to, bool half_closes)
+    : from_(stream_access::resource_of(from)),
+      to_(stream_access::resource_of(to)),
+      may_splice_(can_splice(from) && can_splice(to)),
+      half_closes_(half_closes) {}
+
+// --- waiting
+
+ANYIO_NET_FN errc pump::check(const node& own) const noexcept {
+  if (!from_ || !to_ || !from_->open() || !to_->open()) return errc::closed_resource;
+  if (!ended_ && to_->eof_sent()) return errc::closed_resource;
+  if (&from_->core() != &to_->core()) return errc::invalid_argument;
+  for (const node* other : {from_->waiting(read_side), to_->waiting(write_side)})
+    if (other != nullptr && other != &own && !other->yields) return errc::busy_resource;
+  return errc::ok;
+}
+
+ANYIO_NET_FN void pump::enter(node& own) noexcept {
+  from_->set_waiting(read_side, &own);
+  to_->set_waiting(write_side, &own);
+}
+
+ANYIO_NET_FN void pump::leave(node& own) noexcept {
+  const auto leave_side = [&own](const ref<stream_resource>& r, side s) {
+    if (!r || r->waiting(s) != &own) return;
+    r->set_waiting(s, nullptr);
+    r->withdrawn(s);
+  };
+  leave_side(from_, read_side);
+  leave_side(to_, write_side);
+}
+
+ANYIO_NET_FN void pump::refresh() noexcept {
+  if (from_) from_->exhausted[read_side] = false;
+  if (to_) to_->exhausted[write_side] = false;
+}
+
+ANYIO_NET_FN void pump::start_over() noexcept {
+  sent = 0;
+  splicing_ = ended_ = over_ = cannot_half_close = false;
+  store_.reset();
+}
+
+// --- moving
+
+ANYIO_NET_FN progress pump::move(result<void>& out) {
+  for (int calls = 0; !over_; ++calls) {
+    if (calls == calls_of_attempt || (calls != 0 && from_->core().share_spent())) return progress::again;
+    if (!from_->open()) return complete<progress::done>(out, error(errc::closed_resource, 0, "receive"));
+    if (!to_->open()) return complete<progress::done>(out, error(errc::closed_resource, 0, "send"));
+    const progress p = step(out);
+    if (p != progress::done) return p;
+    if (!out.has_value()) break;
+  }
+  return progress::done;
+}
+
+ANYIO_NET_FN progress pump::step(result<void>& out) {
+  if (store_ && store_->in_pipe != 0) return drain_pipe(out);
+  if (sending_) return send_rest(out);
+  if (ended_) return finish(out);
+  return splicing_ ? fill_pipe(out) : receive(out);
+}
+
+ANYIO_NET_FN void pump::count_sent(std::size_t n) noexcept {
+  sent += n;
+  moved = moved || n != 0;
+}
+
+ANYIO_NET_FN progress pump::receive(result<void>& out) {
+  result<std::string_view> view(errc::cancelled);
+  const progress taken = from_->receive_view(static_cast<std::size_t>(-1), view);
+  if (taken != progress::done) return taken;
+  if (!view.has_value()) {
+    ended_ = view.error() == errc::end_of_stream;
+    if (!ended_) out = view.error();
+    return progress::done;
+  }
+  moved = true;
+  received_bytes bytes(*from_);
+  const const_buffer whole(*view);
+  outgoing data(std::span<const const_buffer>(&whole, 1));
+  const progress p = to_->send(data, out);
+  count_sent(data.sent());
+  if (p != progress::done) {
+    if (!store_) store_.reset(new store);
+    store_->rest.append(view->substr(data.sent()));
+    sending_ = true;
+  }
+  bytes.handed_over();
+  if (p == progress::done && may_splice_ && out.has_value() && whole.size() >= many_bytes) begin_splicing();
+  return p;
+}
+
+ANYIO_NET_FN progress pump::send_rest(result<void>& out) {
+  byte_queue& rest = store_->rest;
+  const const_buffer whole(rest.data());
+  outgoing data(std::span<const const_buffer>(&whole, 1));
+  const progress p = to_->send(data, out);
+  count_sent(data.sent());
+  rest.consume(data.sent());
+  if (p != progress::done) return p;
+  if (out.has_value()) sending_ = false;
+  rest.trim();
+  return p;
+}
+
+ANYIO_NET_FN progress pump::finish(result<void>& out) {
+  if (half_closes_) {
+    const progress p = to_->send_eof(out);
+    if (p != progress::done) return p;
+    cannot_half_close = !out.has_value() && out.error() == errc::not_supported;
+    if (cannot_half_close) out = result<void>();
+    if (!out.has_value()) return p;
+  }
+  over_ = true;
+  store_.reset();
+  return progress::done;
+}
+
+// --- inside the kernel
+
+ANYIO_NET_FN void pump::begin_splicing() {
+  int fds[2];
+  if (!store_) store_.reset(new store);
+  if (splices_of(from_->core().system()).open_pipe(fds) < 0) {
+    may_splice_ = false;
+    return;
+  }
+  store_->pipe[0].reset(fds[0]);
+  store_->pipe[1].reset(fds[1]);
+  store_->small_moves = 0;
+  splicing_ = true;
+}
+
+/// Whether splice(2) refused these sockets; then bytes go through memory. The connection may be intact.
+[[gnu::cold]] inline bool refuses_splice(ssize_t status) noexcept {
+  return status == -EINVAL || status == -ENOSYS || status == -EOPNOTSUPP || status == -EPERM;
+}
+
+ANYIO_NET_FN progress pump::fill_pipe(result<void>& out) {
+  auto& from = static_cast<socket_resource&>(*from_);
+  if (from.ended()) return receive(out);
+  if (from.exhausted[read_side]) return progress::waiting;
+  if (store_->small_moves >= small_moves_of_pipe) {
+    for (unique_fd& end : store_->pipe) end.reset();
+    splicing_ = false;
+    return receive(out);
+  }
+  loop_core& loop = from.core();
+  const ssize_t n =
+      splices_of(loop.system()).splice_in(from.descriptor(), store_->pipe[1].get(), loop_core::most_of_call);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n > 0) {
+    moved = true;
+    store_->in_pipe = static_cast<std::size_t>(n);
+    store_->small_moves = store_->in_pipe < few_bytes ? store_->small_moves + 1 : 0;
+    return progress::done;
+  }
+  // After the poller has reported an end, an error or urgent data, only a receive can tell.
+  if (n == 0 || (n == -EAGAIN && from.read_to_end)) return receive(out);
+  if (refuses_splice(n)) return give_up_splicing(out);
+  if (from.must_wait(read_side, n)) return progress::waiting;
+  return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-n), "receive"));
+}
+
+ANYIO_NET_FN progress pump::drain_pipe(result<void>& out) {
+  auto& to = static_cast<socket_resource&>(*to_);
+  if (to.exhausted[write_side]) return progress::waiting;
+  loop_core& loop = to.core();
+  const ssize_t n =
+      splices_of(loop.system()).splice_out(store_->pipe[0].get(), to.descriptor(), store_->in_pipe);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n > 0) {
+    store_->in_pipe -= static_cast<std::size_t>(n);
+    count_sent(static_cast<std::size_t>(n));
+    return progress::done;
+  }
+  if (n == 0 || refuses_splice(n)) return give_up_splicing(out);
+  return to.failed_send(n, out);
+}
+
+/// Takes the bytes out of the pipe, and continues through memory.
+ANYIO_NET_COLD progress pump::give_up_splicing(result<void>& out) {
+  loop_core& loop = from_->core();
+  store& s = *store_;
+  while (s.in_pipe != 0) {
+    const mutable_buffer room = s.rest.prepare(s.in_pipe);
+    const ssize_t n = files_of(loop.system()).read(s.pipe[0].get(), room.data(), s.in_pipe);
+    if (n <= 0) return complete<progress::done>(out, error(errc::os_error, static_cast<int>(-n), "splice"));
+    s.rest.commit(static_cast<std::size_t>(n));
+    s.in_pipe -= static_cast<std::size_t>(n);
+  }
+  sending_ = !s.rest.empty();
+  may_splice_ = splicing_ = false;
+  for (unique_fd& end : s.pipe) end.reset();
+  return progress::done;
+}
+
+}  // namespace detail
+
+// --- copy
+
+ANYIO_NET_FN copy_operation& copy_operation::operator=(copy_operation&& other) noexcept {
+  if (this == &other) return *this;
+  withdraw();
+  operation::operator=(std::move(other));
+  pump_ = std::move(other.pump_);
+  return *this;
+}
+
+ANYIO_NET_FN detail::loop_core& copy_operation::home() const {
+  detail::loop_core* const own = pump_.core();
+  return own != nullptr && own->alive() ? *own : detail::loop_core::current();
+}
+
+ANYIO_NET_FN bool copy_operation::attempt(result<std::uint64_t>& out) {
+  result<void> outcome;
+  const detail::progress p = pump_.move(outcome);
+  again = p == detail::progress::again;
+  if (p != detail::progress::done) return false;
+  if (!outcome.has_value()) return detail::complete(out, outcome.error());
+  out = pump_.sent;
+  pump_.start_over();
+  return true;
+}
+
+ANYIO_NET_FN copy_operation copy(byte_stream& from, byte_stream& to) { return {from, to}; }
+
+// --- relay
+
+ANYIO_NET_FN relay_operation& relay_operation::operator=(relay_operation&& other) noexcept {
+  if (this == &other) return *this;
+  withdraw();
+  operation::operator=(std::move(other));
+  for (int i = 0; i < 2; ++i) pumps_[i] = std::move(other.pumps_[i]);
+  idle_ = other.idle_;
+  return *this;
+}
+
+ANYIO_NET_FN detail::loop_core& relay_operation::home() const {
+  detail::loop_core* const own = pumps_[0].core();
+  return own != nullptr && own->alive() ? *own : detail::loop_core::current();
+}
+
+ANYIO_NET_FN errc relay_operation::check() const noexcept {
+  if (!made) return errc::invalid_argument;
+  const errc first = pumps_[0].check(*this);
+  return first != errc::ok ? first : pumps_[1].check(*this);
+}
+
+ANYIO_NET_FN errc relay_operation::enter() noexcept {
+  for (detail::pump& p : pumps_) p.enter(*this);
+  if (idle_ == duration::max()) return errc::ok;
+  last_move_ = core->now();
+  core->arm(timer_, detail::add(last_move_, idle_), *this);
+  return errc::ok;
+}
+
+ANYIO_NET_FN void relay_operation::refresh() noexcept {
+  for (detail::pump& p : pumps_) p.refresh();
+}
+
+ANYIO_NET_FN void relay_operation::left() noexcept {
+  timer_.cancel();
+  for (detail::pump& p : pumps_) p.leave(*this);
+}
+
+ANYIO_NET_FN bool relay_operation::attempt(result<relay_result>& out) {
+  bool more = false;
+  bool ended = true;
+  second_first_ = !second_first_;
+  for (int i = 0; i < 2; ++i) {
+    detail::pump& p = pumps_[(i != 0) == second_first_ ? 0 : 1];
+    result<void> outcome;
+    const detail::progress made_progress = p.move(outcome);
+    if (!outcome.has_value()) return detail::complete(out, outcome.error());
+    more = more || made_progress == detail::progress::again;
+    ended = ended && p.over();
+  }
+  again = more;
+  if (ended || pumps_[0].cannot_half_close || pumps_[1].cannot_half_close) {
+    out = relay_result{pumps_[0].sent, pumps_[1].sent};
+    for (detail::pump& p : pumps_) p.start_over();
+    return true;
+  }
+  if (idle_ == duration::max() || !pending() || !is_idle_for_too_long()) return false;
+  return detail::complete(out, error(errc::timed_out, 0, name));
+}
+
+ANYIO_NET_FN bool relay_operation::is_idle_for_too_long() {
+  if (pumps_[0].moved || pumps_[1].moved) {
+    pumps_[0].moved = pumps_[1].moved = false;
+    last_move_ = core->now();
+  }
+  if (timer_.armed()) return false;
+  const time_point end = detail::add(last_move_, idle_);
+  if (end <= core->now()) return true;
+  if (end != time_point::max()) core->arm(timer_, end, *this);
+  return false;
+}
+
+ANYIO_NET_FN relay_operation relay(byte_stream& a, byte_stream& b, relay_options options) {
+  return {a, b, options};
 }
 
 }}  // namespace anyio
@@ -17320,6 +18445,38 @@ struct descriptor_control {
   }
 }
 
+ANYIO_NET_FN progress receive_with_fds(socket_resource& from, mutable_buffer room, std::size_t size,
+                                       const char* name, std::vector<unique_fd>& fds,
+                                       result<std::size_t>& out) {
+  loop_core& loop = from.core();
+  alignas(cmsghdr) unsigned char control[control_size_of_message];
+  const ::iovec part{room.data(), room.size()};
+  message m{slice(&part, 1)};
+  m.control = control;
+  m.control_size = sizeof control;
+  const ssize_t n = loop.system().receive_message(from.descriptor(), m);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (from.must_wait(read_side, n)) return progress::waiting;
+  if (n < 0) return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-n), name));
+  const bool all = take_descriptors(loop.system(), control, m.control_size, fds);
+  if (!all || (m.flags & MSG_CTRUNC) != 0)
+    return complete<progress::done>(out, error(errc::fds_truncated, 0, name));
+  if (n == 0 && fds.empty()) {
+    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
+    // available.
+    std::byte one;
+    const ::iovec look{&one, 1};
+    message peek{slice(&look, 1)};
+    peek.peek = true;
+    const ssize_t there = room.empty() ? loop.system().receive_message(from.descriptor(), peek) : ssize_t{0};
+    if (from.must_wait(read_side, there)) return progress::waiting;
+    if (there <= 0) return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-there), name));
+  }
+  // Control data of any kind ends a read early, so more bytes may follow.
+  from.note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  return complete<progress::done>(out, static_cast<std::size_t>(n));
+}
+
 }  // namespace detail
 
 ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
@@ -17365,40 +18522,17 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
 
 ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   if (resource_->exhausted[detail::read_side]) return false;
-  detail::loop_core& loop = resource_->core();
-  const mutable_buffer room = loop.buffer();
-  const std::size_t size = std::min(max_bytes_, room.size());
-  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
-  const ::iovec part{room.data(), size};
-  detail::message m{detail::slice(&part, 1)};
-  m.control = control;
-  m.control_size = sizeof control;
+  const mutable_buffer all = resource_->core().buffer();
+  const mutable_buffer room(all.data(), std::min(max_bytes_, all.size()));
   std::vector<unique_fd> fds;
   fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now, so that lack of memory loses none
-  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
-  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
-  if (resource_->must_wait(detail::read_side, n)) return false;
-  if (n < 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-n), name));
-  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
-  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (!all || fds.size() > max_fds_ || truncated)
-    return detail::complete(out, error(errc::fds_truncated, 0, name));
-  if (n == 0 && fds.empty()) {
-    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
-    // available.
-    std::byte one;
-    const ::iovec look{&one, 1};
-    detail::message peek{detail::slice(&look, 1)};
-    peek.peek = true;
-    const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
-    if (resource_->must_wait(detail::read_side, there)) return false;
-    if (there <= 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-there), name));
-  }
-  // Control data of any kind ends a read early, so more bytes may follow.
-  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  result<std::size_t> n(errc::cancelled);
+  if (detail::receive_with_fds(*resource_, room, room.size(), name, fds, n) != detail::progress::done)
+    return false;
+  if (!n.has_value()) return detail::complete(out, n.error());
+  if (fds.size() > max_fds_) return detail::complete(out, error(errc::fds_truncated, 0, name));
   detail::received_bytes bytes(*resource_);
-  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
-                   std::move(fds));
+  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), *n), std::move(fds));
   bytes.handed_over();
   return true;
 }
@@ -17608,6 +18742,192 @@ ANYIO_NET_FN std::pair<memory_stream, memory_stream> create_memory_stream_pair(s
   detail::memory_resource::join(*a, *b);
   return {memory_stream(a), memory_stream(b)};
 }
+
+}}  // namespace anyio
+
+// == stream/send_queue.ipp ========================================================================
+
+// Sending from the queue.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+ANYIO_NET_FN send_queue::~send_queue() {
+  while (first_ != nullptr) delete detail::exchange(first_, first_->next);
+}
+
+ANYIO_NET_FN void send_queue::append(std::string&& message) {
+  if (message.empty()) return;
+  item* const added = new item(std::move(message));
+  queued_ += added->text.size();
+  (first_ == nullptr ? first_ : last_->next) = added;
+  last_ = added;
+  if (queued_ - sent_ == added->text.size()) runner_.wake_first();  // otherwise it is at work already
+}
+
+ANYIO_NET_FN void send_queue::drop_sent(std::size_t n) noexcept {
+  sent_ += n;
+  n += sent_of_first_;
+  while (first_ != nullptr && n >= first_->text.size()) {
+    n -= first_->text.size();
+    delete detail::exchange(first_, first_->next);
+  }
+  sent_of_first_ = n;
+}
+
+ANYIO_NET_FN void send_queue::fail(error e) noexcept {
+  failure_ = e;
+  senders_.wake_all();
+  flushers_.wake_all();
+}
+
+/// Sends once, as many messages as one call takes.
+ANYIO_NET_FN detail::progress send_queue::send_some(result<void>& out) {
+  const_buffer pieces[detail::outgoing::parts_of_call];
+  std::size_t count = 0;
+  for (const item* i = first_; i != nullptr && count < detail::outgoing::parts_of_call; i = i->next)
+    pieces[count++] = i->text;
+  detail::outgoing data(std::span<const const_buffer>(pieces, count), sent_of_first_);
+  const detail::progress p = to_->send(data, out);
+  drop_sent(data.sent());
+  if (p == detail::progress::done && out.has_value()) flushed_ = sent_;
+  senders_.wake_first();
+  flushers_.wake_all();
+  return p;
+}
+
+ANYIO_NET_FN bool send_queue::try_send(std::string message) {
+  if (failure_.code() != errc::ok || !senders_.empty() || !has_room(message.size())) return false;
+  append(std::move(message));
+  return true;
+}
+
+ANYIO_NET_FN detail::queue_send_operation send_queue::send(std::string message) {
+  return detail::queue_send_operation(*this, std::move(message));
+}
+
+ANYIO_NET_FN detail::queue_flush_operation send_queue::flush() {
+  return detail::queue_flush_operation(*this);
+}
+
+ANYIO_NET_FN detail::queue_run_operation send_queue::run() { return detail::queue_run_operation(*this); }
+
+namespace detail {
+
+// --- send
+
+ANYIO_NET_FN queue_send_operation& queue_send_operation::operator=(queue_send_operation&& other) noexcept {
+  withdraw();
+  operation::operator=(std::move(other));
+  queue_ = other.queue_;
+  text_ = std::move(other.text_);
+  return *this;
+}
+
+ANYIO_NET_FN bool queue_send_operation::attempt(result<void>& out) {
+  if (pending() && place_.ended()) {
+    made = false;
+    return complete(out, error(errc::closed_resource, 0, name));
+  }
+  if (queue_->failure_.code() != errc::ok) return complete(out, queue_->failure_);
+  const wait_place* first = queue_->senders_.first();
+  if ((first != nullptr && first != &place_) || !queue_->has_room(text_.size())) return false;
+  queue_->append(std::move(text_));
+  made = false;  // the message is gone
+  return complete(out, result<void>());
+}
+
+ANYIO_NET_FN void queue_send_operation::left() noexcept {
+  if (!place_.linked()) return;
+  place_.unlink();
+  queue_->senders_.wake_first();
+}
+
+// --- flush
+
+ANYIO_NET_FN void queue_flush_operation::started() {
+  if (!begun_) goal_ = queue_->queued_;
+  begun_ = true;
+}
+
+ANYIO_NET_FN bool queue_flush_operation::attempt(result<void>& out) {
+  if (pending() && place_.ended()) {
+    made = false;
+    return complete(out, error(errc::closed_resource, 0, name));
+  }
+  started();
+  if (queue_->flushed_ >= goal_) return complete(out, result<void>());
+  if (queue_->failure_.code() == errc::ok) return false;
+  return complete(out, queue_->failure_);
+}
+
+// --- run
+
+ANYIO_NET_FN queue_run_operation& queue_run_operation::operator=(queue_run_operation&& other) noexcept {
+  withdraw();
+  operation::operator=(std::move(other));
+  queue_ = other.queue_;
+  to_ = std::move(other.to_);
+  return *this;
+}
+
+ANYIO_NET_FN loop_core& queue_run_operation::home() const {
+  return to_ && to_->core().alive() ? to_->core() : loop_core::current();
+}
+
+ANYIO_NET_FN errc queue_run_operation::check() const noexcept {
+  if (!made) return errc::invalid_argument;
+  return queue_->runner_.empty() || place_.linked() ? errc::ok : errc::busy_resource;
+}
+
+ANYIO_NET_FN errc queue_run_operation::enter() {
+  queue_->runner_.join(place_, *this);
+  return errc::ok;
+}
+
+ANYIO_NET_FN bool queue_run_operation::attempt(result<void>& out) {
+  if (place_.ended()) {
+    made = false;
+    return complete(out, error(errc::closed_resource, 0, name));
+  }
+  send_queue& q = *queue_;
+  yields = false;
+  for (int calls = 0; q.failure_.code() == errc::ok; ++calls) {
+    const bool idle = q.first_ == nullptr && q.flushed_ == q.sent_;
+    const node* const writer = to_ ? to_->waiting(write_side) : nullptr;
+    const bool others_write = writer != nullptr && writer != this;
+    if (!to_ || !to_->open() || (!idle && to_->eof_sent())) {
+      q.fail(error(errc::closed_resource, 0, "send"));
+    } else if (idle) {
+      // It keeps the writer's place, to be told when the stream is closed, but gives it to anyone.
+      yields = true;
+      if (!others_write) to_->set_waiting(write_side, this);
+      return false;
+    } else if (others_write) {
+      q.fail(error(errc::busy_resource, 0, "send"));
+    } else if (calls == calls_of_attempt || (calls != 0 && to_->core().share_spent())) {
+      again = true;
+      return false;
+    } else {
+      to_->set_waiting(write_side, this);
+      const progress p = q.send_some(out);
+      if (p == progress::again) continue;
+      if (p == progress::waiting) return false;
+      if (!out.has_value()) q.fail(out.error());
+    }
+  }
+  return complete(out, q.failure_);
+}
+
+ANYIO_NET_FN void queue_run_operation::left() noexcept {
+  yields = false;
+  if (to_ && to_->waiting(write_side) == this) {
+    to_->set_waiting(write_side, nullptr);
+    to_->withdrawn(write_side);
+  }
+  place_.unlink();
+}
+
+}  // namespace detail
 
 }}  // namespace anyio
 
@@ -17920,14 +19240,6 @@ ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t 
   return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
 }
 
-ANYIO_NET_FN result<> socket_stream::set_option(int level, int name, int value) {
-  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, "set_option");
-}
-
-ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
-  return detail::get_int_option_of(resource_.get(), level, name);
-}
-
 ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
   return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
 }
@@ -18023,6 +19335,83 @@ ANYIO_NET_FN result<std::pair<unix_stream, unix_stream>> create_unix_stream_pair
     made[i] = *std::move(end);
   }
   return std::pair<unix_stream, unix_stream>(std::move(made[0]), std::move(made[1]));
+}
+
+}}  // namespace anyio
+
+// == stream/socket_waits.ipp ======================================================================
+
+// Peeking, readiness, and the two ways in which a socket of another origin begins or ends: `from_fd`,
+// `abort`.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+ANYIO_NET_FN bool peek_operation::attempt(result<std::size_t>& out) {
+  socket_resource& r = *resource_;
+  if (r.ended()) return complete(out, r.end_of_reading(0, name));
+  if (r.exhausted[read_side]) return false;
+  const std::size_t size = into_.size() < loop_core::most_of_call ? into_.size() : loop_core::most_of_call;
+  const ::iovec part{into_.data(), size};
+  message m{slice(&part, 1)};
+  m.peek = true;
+  const ssize_t n = r.core().system().receive_message(r.descriptor(), m);
+  r.core().count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (n > 0) return complete(out, static_cast<std::size_t>(n));
+  if (r.must_wait(read_side, n)) return false;
+  return complete(out, r.end_of_reading(static_cast<int>(-n), name));
+}
+
+/// A socket that is not ready reports an edge once it is.
+ANYIO_NET_FN int look_at_readiness(socket_resource& r, side s) {
+  if (s == read_side && r.ended()) return 1;
+  if (r.exhausted[s]) return 0;
+  const int bits = r.core().system().poll_now(r.descriptor(), s == read_side ? ready_read : ready_write);
+  r.core().count_work(0);
+  if (bits < 0) return bits;
+  const std::uint32_t wanted = s == read_side ? ready_read | ready_end : ready_write;
+  r.exhausted[s] = (static_cast<std::uint32_t>(bits) & wanted) == 0;
+  return r.exhausted[s] ? 0 : 1;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN detail::peek_operation socket_stream::peek(mutable_buffer into) {
+  return {detail::ref<detail::socket_resource>(resource()), into};
+}
+
+ANYIO_NET_FN detail::readiness_operation<detail::read_side> socket_stream::wait_readable() {
+  return detail::readiness_operation<detail::read_side>(detail::ref<detail::socket_resource>(resource()));
+}
+
+ANYIO_NET_FN detail::readiness_operation<detail::write_side> socket_stream::wait_writable() {
+  return detail::readiness_operation<detail::write_side>(detail::ref<detail::socket_resource>(resource()));
+}
+
+ANYIO_NET_COLD void socket_stream::abort() noexcept {
+  if (!resource_) return;
+  // In a forked child the connection belongs to the parent too, and closing it here must not end it.
+  if (!resource_->gone() && !resource_->core().inherited()) {
+    const ::linger at_once{1, 0};
+    static_cast<void>(resource_->core().system().set_option(native_handle(), SOL_SOCKET, SO_LINGER, &at_once,
+                                                            sizeof at_once));
+  }
+  close();
+}
+
+ANYIO_NET_COLD result<socket_stream> socket_stream::from_fd(int fd) {
+  detail::loop_core& core = detail::loop_core::current();
+  detail::wanted_socket wanted{"socket_stream", false, SOCK_STREAM, true};
+  wanted.any_family = true;
+  const auto past = detail::adopt_socket(core.system(), fd, wanted);
+  if (!past) return past.error();
+  const bool is_unix = past->local.storage.ss_family == AF_UNIX;
+  int status = 0;
+  detail::ref<detail::socket_resource> r(new detail::socket_resource(core, fd, is_unix, status));
+  if (status < 0) return error(errc::os_error, -status, wanted.what);
+  return detail::socket_access::with_past(result<socket_stream>(detail::socket_access::wrap(std::move(r))),
+                                          *past);
 }
 
 }}  // namespace anyio

@@ -29,7 +29,9 @@ class owned {
   [[nodiscard]] object* get() const noexcept { return pointer_; }
   [[nodiscard]] object& operator*() const noexcept { return *pointer_; }
   [[nodiscard]] object* operator->() const noexcept { return pointer_; }
+  [[nodiscard]] object& operator[](std::size_t i) const noexcept { return pointer_[i]; }
   explicit operator bool() const noexcept { return pointer_ != nullptr; }
+  bool operator==(std::nullptr_t) const noexcept { return pointer_ == nullptr; }
   [[nodiscard]] object* release() noexcept {
     object* const released = pointer_;
     pointer_ = nullptr;

@@ -78,6 +78,7 @@ struct node : link {
   bool attempted = false;     // the awaiting task tried in vain: an event will queue it
   bool again = false;         // an attempt stopped to let others run: no event will arrive
   bool made = false;          // for operations of a resource: false if only declared
+  bool yields = false;        // holds the place of a reader or writer only until another takes it
   // `begin` clears these four; side by side that is one store.
   bool cancelled = false;  // make one more attempt, then end as cancelled
   bool finished = false;   // the outcome is available, and will be taken soon

@@ -35,8 +35,8 @@ class resource_operation : public operation<Derived, T> {
   [[nodiscard]] errc check() const noexcept {
     if (!this->made) return errc::invalid_argument;
     if (!resource_ || !resource_->open()) return errc::closed_resource;
-    return resource_->waiting(Side) != nullptr && resource_->waiting(Side) != this ? errc::busy_resource
-                                                                                   : errc::ok;
+    const node* const waiter = resource_->waiting(Side);
+    return waiter != nullptr && waiter != this && !waiter->yields ? errc::busy_resource : errc::ok;
   }
   [[nodiscard]] errc enter() noexcept {
     resource_->set_waiting(Side, this);

@@ -12,6 +12,7 @@
 
 #if defined(ANYIO_NET_SIM)
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,6 +31,14 @@ struct fault_at_call {
   int error_number = 0;        // out: the error of the call
 };
 
+/// Refuses to move bytes inside the kernel: a relay copies them through memory, where faults reach them.
+class no_splices final : public splice_service {
+ public:
+  int open_pipe(int (&)[2]) override { return -ENOSYS; }
+  ssize_t splice_in(int, int, std::size_t) override { return -ENOSYS; }
+  ssize_t splice_out(int, int, std::size_t) override { return -ENOSYS; }
+};
+
 /// A backend with faults, which may be changed while it is used.
 class faulty_backend : public backend {
  public:
@@ -41,6 +50,11 @@ class faulty_backend : public backend {
 
  protected:
   explicit faulty_backend(const sim::faults& all) noexcept : faults(all) {}
+
+  splice_service* splices() final { return &splices_; }
+
+ private:
+  no_splices splices_;
 };
 
 }  // namespace detail

@@ -9,6 +9,7 @@
 #include "base/buffer.hpp"
 #include "base/byte_queue.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/result.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
@@ -16,22 +17,45 @@
 #include "stream/relay.hpp"
 #include "stream/stream.hpp"
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 class buffered_stream;
+class unique_fd;
+class unix_stream;
 
 namespace detail {
+
+/// Reads from the inner stream in place of its own verb, and keeps the descriptors that come with the bytes.
+class fd_keeper {
+ public:
+  fd_keeper() = default;
+  fd_keeper(const fd_keeper&) = delete;
+  fd_keeper& operator=(const fd_keeper&) = delete;
+  virtual ~fd_keeper() = default;
+  virtual progress receive(mutable_buffer into, result<std::size_t>& out) = 0;
+
+  /// How many bytes were added to the buffer, or went past it, so far.
+  std::uint64_t arrived = 0;
+  /// What the reader wants: so many bytes, or those up to this one. A read goes no further while descriptors
+  /// are on their way, so that they come with the first byte of their message. 0 and -1 mean all.
+  std::size_t wanted = 0;
+  int last_wanted = -1;
+};
 
 class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream; `owned`, unless null, owns it.
-  buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                    std::unique_ptr<byte_stream> owned) noexcept;
+  buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned,
+                    detail::owned<fd_keeper> keeper = nullptr) noexcept;
   ANYIO_NET_FN ~buffered_resource() override;
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -46,16 +70,23 @@ class buffered_resource final : public stream_resource {
   progress fill(std::size_t at_most, result<std::size_t>& out);
   /// Reads once from the inner stream into `into`, past the buffer.
   progress fill_directly(mutable_buffer into, result<std::size_t>& out);
+  /// Reads until `size` bytes are in the buffer. With an error, there are fewer.
+  progress gather(std::size_t size, const char* name, error& failure);
+  /// Moves the next `size` bytes to `into`.
+  progress take_exactly(void* into, std::size_t size, const char* name, error& failure);
   /// Closes this stream. Closes the inner stream only if this stream owns it.
   void let_go() noexcept;
   [[nodiscard]] socket_stream* socket() const noexcept { return object_.socket(); }
 
   byte_queue bytes;
+  const detail::owned<fd_keeper> keeper;
 
  private:
   ANYIO_NET_FN void shut() noexcept override;
   template <class T, class Verb>
   progress pass(side s, const char* name, result<T>& out, Verb verb);
+  progress read(mutable_buffer into, result<std::size_t>& out);
+  progress read_view(std::size_t max_bytes, result<std::string_view>& out);
 
   ref<stream_resource> inner_;
   byte_stream& object_;
@@ -106,6 +137,38 @@ class [[nodiscard]] receive_exactly_operation
   std::size_t filled_ = 0;
 };
 
+/// Receives an integer of a fixed size.
+template <class Int>
+class [[nodiscard]] receive_int_operation
+    : public resource_operation<receive_int_operation<Int>, Int, buffered_resource, read_side> {
+  using base = resource_operation<receive_int_operation, Int, buffered_resource, read_side>;
+
+ public:
+  static constexpr const char* name = "receive_int";
+  receive_int_operation() = default;
+  receive_int_operation(ref<buffered_resource> r, std::endian order) noexcept
+      : base(std::move(r)), order_(order) {}
+
+ private:
+  friend class operation<receive_int_operation, Int>;
+  bool attempt(result<Int>& out) {
+    unsigned char bytes[sizeof(Int)];
+    error failure;
+    const progress p = this->resource_->take_exactly(bytes, sizeof bytes, name, failure);
+    if (p == progress::again) this->again = true;
+    if (p != progress::done) return false;
+    if (failure.code() != errc::ok) return complete(out, failure);
+    std::make_unsigned_t<Int> value = 0;
+    for (std::size_t i = 0; i < sizeof bytes; ++i) {
+      const unsigned char next = bytes[order_ == std::endian::big ? i : sizeof bytes - 1 - i];
+      value = static_cast<std::make_unsigned_t<Int>>((sizeof bytes == 1 ? 0 : value << 8) | next);
+    }
+    return complete(out, static_cast<Int>(value));
+  }
+
+  std::endian order_ = std::endian::big;
+};
+
 /// Receives the bytes before a delimiter.
 class [[nodiscard]] receive_until_operation
     : public resource_operation<receive_until_operation, std::string, buffered_resource, read_side> {
@@ -147,6 +210,10 @@ class buffered_stream : public byte_stream {
   explicit buffered_stream(byte_stream& inner);
   /// Owns a stream.
   explicit buffered_stream(std::unique_ptr<byte_stream> inner);
+  /// Borrows a UNIX stream, and keeps the descriptors that come with its bytes; see `take_fds`. If a message
+  /// brings so many that more than `max_fds` would be kept, they are closed, its bytes are dropped, and this
+  /// read and all later ones fail with `fds_truncated`.
+  buffered_stream(unix_stream& inner, std::size_t max_fds);
   buffered_stream(buffered_stream&&) noexcept = default;
   buffered_stream& operator=(buffered_stream&& other) noexcept;
   ANYIO_NET_FN ~buffered_stream() override;
@@ -176,6 +243,18 @@ class buffered_stream : public byte_stream {
   [[nodiscard]] detail::receive_until_operation receive_line(std::size_t max_bytes = 65536) {
     return {own(), "\n", max_bytes, true};
   }
+  /// Receives an integer of sizeof(Int) bytes, in network byte order unless `order` says otherwise. Fails as
+  /// `receive_exactly` does.
+  template <class Int>
+  [[nodiscard]] detail::receive_int_operation<Int> receive_int(std::endian order = std::endian::big) {
+    static_assert(std::is_integral_v<Int> && !std::is_same_v<std::remove_cv_t<Int>, bool>,
+                  "receive_int receives an integer, for instance receive_int<std::uint16_t>()");
+    return {own(), order};
+  }
+  /// Returns the descriptors that came with or before the bytes taken from this stream so far, in order; each
+  /// is returned once. A descriptor belongs to the first byte of the `send_fds` that sent it. Empty unless
+  /// the stream was constructed with `max_fds`.
+  [[nodiscard]] std::vector<unique_fd> take_fds();
   /// Appends a copy of the bytes to the buffered bytes, as if they had been received.
   void feed_data(const_buffer data);
   /// The buffered bytes; valid until the next read or `feed_data`.

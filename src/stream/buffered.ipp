@@ -1,6 +1,7 @@
 // Reading ahead, and taking bytes from the buffer.
 #pragma once
 
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "stream/buffered.hpp"
 
@@ -13,8 +14,10 @@ namespace detail {
 // --- the stream's resource
 
 ANYIO_NET_FN buffered_resource::buffered_resource(ref<stream_resource> inner, byte_stream& object,
-                                                  std::unique_ptr<byte_stream> owned) noexcept
+                                                  std::unique_ptr<byte_stream> owned,
+                                                  detail::owned<fd_keeper> fds) noexcept
     : stream_resource(inner->core()),
+      keeper(std::move(fds)),
       inner_(std::move(inner)),
       object_(object),
       owned_(std::move(owned)),
@@ -34,6 +37,24 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
   return p;
 }
 
+ANYIO_NET_FN progress buffered_resource::read(mutable_buffer into, result<std::size_t>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) {
+    return keeper == nullptr ? inner.receive(into, out) : keeper->receive(into, out);
+  });
+}
+
+ANYIO_NET_FN progress buffered_resource::read_view(std::size_t max_bytes, result<std::string_view>& out) {
+  return pass(read_side, "receive", out, [&](stream_resource& inner) {
+    if (keeper == nullptr) return inner.receive_view(max_bytes, out);
+    const mutable_buffer room = core().buffer();
+    result<std::size_t> n(errc::cancelled);
+    const progress p = keeper->receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), n);
+    if (p != progress::done) return p;
+    if (!n.has_value()) return complete<progress::done>(out, n.error());
+    return complete<progress::done>(out, std::string_view(reinterpret_cast<const char*>(room.data()), *n));
+  });
+}
+
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
   if (bytes.has_memory()) {
     const mutable_buffer room =
@@ -43,8 +64,7 @@ ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::s
     return p;
   }
   result<std::string_view> view(errc::cancelled);  // so that a stream that waits holds no memory
-  const progress p = pass(read_side, "receive", view,
-                          [&](stream_resource& inner) { return inner.receive_view(at_most, view); });
+  const progress p = read_view(at_most, view);
   if (p != progress::done) return p;
   if (view.has_value()) {
     bytes.append(*view);
@@ -56,7 +76,7 @@ ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::s
 }
 
 ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, result<std::size_t>& out) {
-  return pass(read_side, "receive", out, [&](stream_resource& inner) { return inner.receive(into, out); });
+  return read(into, out);
 }
 
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
@@ -72,10 +92,7 @@ ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std
 }
 
 ANYIO_NET_FN progress buffered_resource::receive_view(std::size_t max_bytes, result<std::string_view>& out) {
-  if (bytes.empty() && max_bytes >= byte_queue::least) {
-    return pass(read_side, "receive", out,
-                [&](stream_resource& inner) { return inner.receive_view(max_bytes, out); });
-  }
+  if (bytes.empty() && max_bytes >= byte_queue::least) return read_view(max_bytes, out);
   // A view of the loop's buffer may be sent on, and stays valid after this stream has been closed.
   const mutable_buffer room = core().buffer();
   result<std::size_t> size(errc::cancelled);
@@ -130,22 +147,37 @@ ANYIO_NET_FN error read_failure(error e, bool bytes_are_left, const char* name) 
   return error_access::with_operation(e, name);
 }
 
-ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
-  byte_queue& bytes = resource_->bytes;
-  for (int reads = 0; bytes.size() < size_; ++reads) {
-    if (reads == calls_of_attempt || (reads != 0 && resource_->core().share_spent())) {
-      again = true;
-      return false;
-    }
+ANYIO_NET_FN progress buffered_resource::gather(std::size_t size, const char* name, error& failure) {
+  for (int reads = 0; bytes.size() < size; ++reads) {
+    if (reads == calls_of_attempt || (reads != 0 && core().share_spent())) return progress::again;
+    if (keeper != nullptr) keeper->wanted = size - bytes.size();
     result<std::size_t> n(errc::cancelled);
-    const progress p = resource_->fill(std::max(size_ - bytes.size(), byte_queue::least), n);
-    if (p == progress::again) again = true;
-    if (p != progress::done) return false;
+    const progress p = fill(std::max(size - bytes.size(), byte_queue::least), n);
+    if (p != progress::done) return p;
     if (n.has_value()) continue;
-    return complete(out, read_failure(n.error(), !bytes.empty(), name));
+    failure = read_failure(n.error(), !bytes.empty(), name);
+    break;
   }
-  out = std::string(bytes.view().substr(0, size_));
-  bytes.consume(size_);
+  return progress::done;
+}
+
+ANYIO_NET_FN progress buffered_resource::take_exactly(void* into, std::size_t size, const char* name,
+                                                      error& failure) {
+  const progress p = gather(size, name, failure);
+  if (p != progress::done || failure.code() != errc::ok) return p;
+  std::memcpy(into, bytes.view().data(), size);
+  bytes.consume(size);
+  return p;
+}
+
+ANYIO_NET_FN bool receive_exactly_string_operation::attempt(result<std::string>& out) {
+  error failure;
+  const progress p = resource_->gather(size_, name, failure);
+  if (p == progress::again) again = true;
+  if (p != progress::done) return false;
+  if (failure.code() != errc::ok) return complete(out, failure);
+  out = std::string(resource_->bytes.view().substr(0, size_));
+  resource_->bytes.consume(size_);
   return true;
 }
 
@@ -164,6 +196,7 @@ ANYIO_NET_FN bool receive_exactly_operation::attempt(result<void>& out) {
     }
     result<std::size_t> n(errc::cancelled);
     progress p = progress::done;
+    if (resource_->keeper != nullptr) resource_->keeper->wanted = into_.size() - filled_ - bytes.size();
     if (into_.size() - filled_ - bytes.size() < byte_queue::least) {
       p = resource_->fill(byte_queue::least, n);
     } else {
@@ -223,6 +256,8 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
       again = true;
       return false;
     }
+    if (resource_->keeper != nullptr)
+      resource_->keeper->last_wanted = static_cast<unsigned char>(delimiter_.back());
     result<std::size_t> n(errc::cancelled);
     const progress p = resource_->fill(std::min(max_bytes_ - content.size(), byte_queue::least), n);
     if (p == progress::again) again = true;
@@ -271,6 +306,7 @@ ANYIO_NET_FN void buffered_stream::let_go() noexcept {
 ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
   own()->bytes.append(data);
+  if (own()->keeper != nullptr) own()->keeper->arrived += data.size();
   own()->withdrawn(
       detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
   resource_->wake(detail::read_side);

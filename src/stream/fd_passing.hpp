@@ -19,8 +19,17 @@
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
+
 inline constexpr std::size_t max_fds_of_message = 253;  // SCM_MAX_FD of Linux
-}
+
+/// Receives bytes, and the descriptors that come with them, as many as fit in the capacity of `fds`. Without
+/// room for bytes it receives only descriptors. `size` is the room that the caller has, which may be larger
+/// than `room`. If not all descriptors fit, the outcome is `fds_truncated`.
+[[nodiscard]] progress receive_with_fds(socket_resource& from, mutable_buffer room, std::size_t size,
+                                        const char* name, std::vector<unique_fd>& fds,
+                                        result<std::size_t>& out);
+
+}  // namespace detail
 
 /// Received bytes, and the descriptors that came with them.
 class fd_message {

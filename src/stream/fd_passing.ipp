@@ -101,6 +101,38 @@ struct descriptor_control {
   }
 }
 
+ANYIO_NET_FN progress receive_with_fds(socket_resource& from, mutable_buffer room, std::size_t size,
+                                       const char* name, std::vector<unique_fd>& fds,
+                                       result<std::size_t>& out) {
+  loop_core& loop = from.core();
+  alignas(cmsghdr) unsigned char control[control_size_of_message];
+  const ::iovec part{room.data(), room.size()};
+  message m{slice(&part, 1)};
+  m.control = control;
+  m.control_size = sizeof control;
+  const ssize_t n = loop.system().receive_message(from.descriptor(), m);
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (from.must_wait(read_side, n)) return progress::waiting;
+  if (n < 0) return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-n), name));
+  const bool all = take_descriptors(loop.system(), control, m.control_size, fds);
+  if (!all || (m.flags & MSG_CTRUNC) != 0)
+    return complete<progress::done>(out, error(errc::fds_truncated, 0, name));
+  if (n == 0 && fds.empty()) {
+    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
+    // available.
+    std::byte one;
+    const ::iovec look{&one, 1};
+    message peek{slice(&look, 1)};
+    peek.peek = true;
+    const ssize_t there = room.empty() ? loop.system().receive_message(from.descriptor(), peek) : ssize_t{0};
+    if (from.must_wait(read_side, there)) return progress::waiting;
+    if (there <= 0) return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-there), name));
+  }
+  // Control data of any kind ends a read early, so more bytes may follow.
+  from.note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  return complete<progress::done>(out, static_cast<std::size_t>(n));
+}
+
 }  // namespace detail
 
 ANYIO_NET_FN errc send_fds_operation::check() const noexcept {
@@ -146,40 +178,17 @@ ANYIO_NET_FN bool send_fds_operation::attempt(result<void>& out) {
 
 ANYIO_NET_FN bool receive_fds_operation::attempt(result<fd_message>& out) {
   if (resource_->exhausted[detail::read_side]) return false;
-  detail::loop_core& loop = resource_->core();
-  const mutable_buffer room = loop.buffer();
-  const std::size_t size = std::min(max_bytes_, room.size());
-  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
-  const ::iovec part{room.data(), size};
-  detail::message m{detail::slice(&part, 1)};
-  m.control = control;
-  m.control_size = sizeof control;
+  const mutable_buffer all = resource_->core().buffer();
+  const mutable_buffer room(all.data(), std::min(max_bytes_, all.size()));
   std::vector<unique_fd> fds;
   fds.reserve(std::min(max_fds_, detail::max_fds_of_message));  // now, so that lack of memory loses none
-  const ssize_t n = loop.system().receive_message(resource_->descriptor(), m);
-  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
-  if (resource_->must_wait(detail::read_side, n)) return false;
-  if (n < 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-n), name));
-  const bool all = detail::take_descriptors(loop.system(), control, m.control_size, fds);
-  const bool truncated = (m.flags & MSG_CTRUNC) != 0;
-  if (!all || fds.size() > max_fds_ || truncated)
-    return detail::complete(out, error(errc::fds_truncated, 0, name));
-  if (n == 0 && fds.empty()) {
-    // No bytes and no descriptors: the end of the stream, unless no bytes were asked for and some are
-    // available.
-    std::byte one;
-    const ::iovec look{&one, 1};
-    detail::message peek{detail::slice(&look, 1)};
-    peek.peek = true;
-    const ssize_t there = size != 0 ? 0 : loop.system().receive_message(resource_->descriptor(), peek);
-    if (resource_->must_wait(detail::read_side, there)) return false;
-    if (there <= 0) return detail::complete(out, resource_->end_of_reading(static_cast<int>(-there), name));
-  }
-  // Control data of any kind ends a read early, so more bytes may follow.
-  resource_->note_read(static_cast<std::size_t>(n), size, m.control_size != 0);
+  result<std::size_t> n(errc::cancelled);
+  if (detail::receive_with_fds(*resource_, room, room.size(), name, fds, n) != detail::progress::done)
+    return false;
+  if (!n.has_value()) return detail::complete(out, n.error());
+  if (fds.size() > max_fds_) return detail::complete(out, error(errc::fds_truncated, 0, name));
   detail::received_bytes bytes(*resource_);
-  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), static_cast<std::size_t>(n)),
-                   std::move(fds));
+  out = fd_message(std::string(reinterpret_cast<const char*>(room.data()), *n), std::move(fds));
   bytes.handed_over();
   return true;
 }

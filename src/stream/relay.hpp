@@ -35,7 +35,7 @@ class relay final : public node {
   /// Whether another operation waits on the inner stream.
   [[nodiscard]] bool is_taken(const resource& inner) const noexcept {
     const node* waiter = inner.waiting(side_);
-    return waiter != nullptr && waiter != this;
+    return waiter != nullptr && waiter != this && !waiter->yields;
   }
   [[nodiscard]] bool waits() const noexcept { return inner_ != nullptr; }
   /// Prepares a call of the inner stream. An error if it is closed, or another operation waits there.

@@ -15,6 +15,8 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include <sys/types.h>
@@ -47,6 +49,10 @@ class socket_resource : public descriptor_resource {
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
+  /// The outcome of a call that could not send.
+  progress failed_send(ssize_t status, result<void>& out);
+  /// Whether the end of the stream was received.
+  [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
   void note_read(std::size_t size, std::size_t room, bool more_may_follow) noexcept {
 #if !defined(__linux__)
@@ -58,7 +64,6 @@ class socket_resource : public descriptor_resource {
  private:
   template <class T, class Make>
   progress read_once(mutable_buffer into, result<T>& out, Make make);
-  progress failed_send(ssize_t status, result<void>& out);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
@@ -84,6 +89,54 @@ class unix_resource final : public socket_resource {
 };
 
 class socket_access;
+class peek_operation;
+template <side Side>
+class readiness_operation;
+
+/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
+/// `closed_resource`.
+[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
+                                     socklen_t size, const char* operation);
+/// getsockopt(2) for a user's socket. Returns the size of the value.
+[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
+                                              socklen_t size, const char* operation);
+/// An option of type int, of which the system may write only one byte.
+[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
+
+/// Sets an option from a value of the user's type.
+template <class T>
+result<> set_value_of(const resource* r, int level, int name, const T& value) {
+  static_assert(std::is_trivially_copyable_v<T> && !std::is_pointer_v<T>,
+                "the value of a socket option is copied byte by byte: pass a number, a struct of the system, "
+                "or a std::string_view");
+  if constexpr (std::is_same_v<T, bool>) {
+    const int number = value ? 1 : 0;
+    return set_option_of(r, level, name, &number, sizeof number, "set_option");
+  } else if constexpr (std::is_same_v<T, std::string_view>) {
+    return set_option_of(r, level, name, value.data(), static_cast<socklen_t>(value.size()), "set_option");
+  } else {
+    return set_option_of(r, level, name, &value, sizeof value, "set_option");
+  }
+}
+
+/// Returns an option as a value of the user's type.
+template <class T>
+result<T> get_value_of(const resource* r, int level, int name) {
+  static_assert(
+      std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> && std::is_default_constructible_v<T>,
+      "the value of a socket option is copied byte by byte: ask for a number or a struct of the "
+      "system");
+  if constexpr (std::is_same_v<T, int>) {
+    return get_int_option_of(r, level, name);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    const result<int> number = get_int_option_of(r, level, name);
+    return number ? result<bool>(*number != 0) : result<bool>(number.error());
+  } else {
+    T value{};
+    const result<socklen_t> size = get_option_of(r, level, name, &value, sizeof value, "get_option");
+    return size ? result<T>(value) : result<T>(size.error());
+  }
+}
 
 }  // namespace detail
 
@@ -117,19 +170,45 @@ class socket_stream : public descriptor_stream {
   void cancel() noexcept {
     if (resource_) resource_->cancel();
   }
-  /// Sets a socket option of type int (setsockopt(2)).
-  result<> set_option(int level, int name, int value);
-  /// Returns a socket option of type int (getsockopt(2)).
-  [[nodiscard]] result<int> get_option(int level, int name) const;
+  /// Sets a socket option of any trivially copyable type, for instance int, `linger` or `timeval`
+  /// (setsockopt(2)). A bool is passed as an int, and a `std::string_view` as its bytes.
+  template <class T>
+  result<> set_option(int level, int name, const T& value) {
+    return detail::set_value_of(resource_.get(), level, name, value);
+  }
+  /// Returns a socket option of any trivially copyable type, for instance int or `tcp_info` (getsockopt(2)).
+  /// Bytes that the system does not write are zero.
+  template <class T = int>
+  [[nodiscard]] result<T> get_option(int level, int name) const {
+    return detail::get_value_of<T>(resource_.get(), level, name);
+  }
   /// Sends up to `count` bytes of a file from `offset` on, without copying them through the program. Returns
   /// the number of bytes sent, which is smaller if the file ends before. The file's own offset does not
   /// change. An error of the file is `os_error` and does not affect the stream.
   [[nodiscard]] send_file_operation send_file(int fd, std::uint64_t offset, std::uint64_t count);
+  /// Receives at least one byte, as `receive` does, but leaves the bytes in the stream. Descriptors that come
+  /// with the bytes stay there too. Peeking again returns bytes from the same place.
+  [[nodiscard]] detail::peek_operation peek(mutable_buffer into);
+  /// Completes when a receive would not wait: when there are bytes, at the end of the stream, or after an
+  /// error, which the next receive reports. It waits as the reader of the stream, and takes nothing.
+  [[nodiscard]] detail::readiness_operation<detail::read_side> wait_readable();
+  /// Completes when a send would not wait, or would report an error. It waits as the writer of the stream;
+  /// after `send_eof` it fails with `closed_resource`.
+  [[nodiscard]] detail::readiness_operation<detail::write_side> wait_writable();
+  /// Closes the stream at once, as `close` does, but a TCP connection ends with a reset (RST): the peer fails
+  /// with `broken_resource` and ECONNRESET, and bytes that were not sent are dropped. Calling it on a closed
+  /// stream has no effect.
+  void abort() noexcept;
+  /// Takes over a connected stream socket of any address family, for instance AF_VSOCK. The caller keeps a
+  /// socket that is rejected. See `tcp_stream::from_fd` and `unix_stream::from_fd` for the families that have
+  /// a class of their own.
+  [[nodiscard]] static result<socket_stream> from_fd(int fd);
   [[nodiscard]] socket_stream* socket() noexcept override { return this; }
+
+  socket_stream() = default;
 
  protected:
   friend class detail::socket_access;
-  socket_stream() = default;
   explicit socket_stream(detail::ref<detail::socket_resource> r) noexcept : descriptor_stream(std::move(r)) {}
   [[nodiscard]] detail::socket_resource* resource() const noexcept {
     return static_cast<detail::socket_resource*>(resource_.get());
@@ -215,6 +294,8 @@ class socket_access {
   /// A null `local` is asked of the system.
   static result<tcp_stream> make_tcp(loop_core& core, int fd, const ip_endpoint* local,
                                      const ip_endpoint& remote, const char* operation);
+  static socket_stream wrap(ref<socket_resource> r) { return socket_stream(std::move(r)); }
+  static socket_resource* resource_of(const socket_stream& s) noexcept { return s.resource(); }
   static tcp_stream wrap_tcp(ref<tcp_resource> r) { return tcp_stream(std::move(r)); }
   /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
@@ -225,16 +306,6 @@ class socket_access {
 
 /// The path, null if it is empty.
 [[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
-
-/// setsockopt(2) for a user's socket, which may be null or closed. Errors are `os_error` and
-/// `closed_resource`.
-[[nodiscard]] result<> set_option_of(const resource* r, int level, int name, const void* value,
-                                     socklen_t size, const char* operation);
-/// getsockopt(2) for a user's socket. Returns the size of the value.
-[[nodiscard]] result<socklen_t> get_option_of(const resource* r, int level, int name, void* value,
-                                              socklen_t size, const char* operation);
-/// An option of type int, of which the system may write only one byte.
-[[nodiscard]] result<int> get_int_option_of(const resource* r, int level, int name);
 
 }  // namespace detail
 

@@ -316,14 +316,6 @@ ANYIO_NET_FN send_file_operation socket_stream::send_file(int fd, std::uint64_t 
   return {detail::ref<detail::socket_resource>(resource()), fd, offset, count};
 }
 
-ANYIO_NET_FN result<> socket_stream::set_option(int level, int name, int value) {
-  return detail::set_option_of(resource_.get(), level, name, &value, sizeof value, "set_option");
-}
-
-ANYIO_NET_FN result<int> socket_stream::get_option(int level, int name) const {
-  return detail::get_int_option_of(resource_.get(), level, name);
-}
-
 ANYIO_NET_FN result<> tcp_stream::set_no_delay(bool on) {
   return set_option(IPPROTO_TCP, TCP_NODELAY, on ? 1 : 0);
 }

@@ -135,6 +135,18 @@ class file_service {
   ~file_service() = default;
 };
 
+/// Moves bytes between sockets inside the kernel, through a pipe. A backend without it refuses to open one.
+class splice_service {
+ public:
+  /// Opens a pipe that is non-blocking and close-on-exec; the first descriptor is the end to read from.
+  virtual int open_pipe(int (&fds)[2]) = 0;
+  virtual ssize_t splice_in(int socket, int pipe, std::size_t most) = 0;
+  virtual ssize_t splice_out(int pipe, int socket, std::size_t most) = 0;
+
+ protected:
+  ~splice_service() = default;
+};
+
 /// Calls for the paths of UNIX sockets.
 class path_service {
  public:
@@ -299,6 +311,7 @@ class backend {
   // into programs that name it
   virtual detail::name_service* names() { return nullptr; }
   virtual detail::file_service* files() { return nullptr; }
+  virtual detail::splice_service* splices() { return nullptr; }
   virtual detail::path_service* paths() { return nullptr; }
   virtual detail::batch_service* batches() { return nullptr; }
   virtual detail::thread_service* threads() { return nullptr; }
@@ -337,6 +350,7 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 [[nodiscard]] const char* trust_file();
 [[nodiscard]] name_service& system_names() noexcept;
 [[nodiscard]] file_service& system_files() noexcept;
+[[nodiscard]] splice_service& system_splices() noexcept;
 [[nodiscard]] path_service& system_paths() noexcept;
 [[nodiscard]] batch_service& system_batches() noexcept;
 [[nodiscard]] thread_service& system_threads() noexcept;
@@ -352,6 +366,7 @@ Service& own_or(Service* own, Service& (*machines)() noexcept) {
 }
 [[nodiscard]] inline name_service& names_of(backend& b) { return own_or(b.names(), system_names); }
 [[nodiscard]] inline file_service& files_of(backend& b) { return own_or(b.files(), system_files); }
+[[nodiscard]] inline splice_service& splices_of(backend& b) { return own_or(b.splices(), system_splices); }
 [[nodiscard]] inline path_service& paths_of(backend& b) { return own_or(b.paths(), system_paths); }
 [[nodiscard]] inline batch_service& batches_of(backend& b) { return own_or(b.batches(), system_batches); }
 [[nodiscard]] inline thread_service& threads_of(backend& b) { return own_or(b.threads(), system_threads); }

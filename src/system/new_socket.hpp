@@ -118,6 +118,7 @@ struct wanted_socket {
   int type;
   bool connected;
   bool listening = false;
+  bool any_family = false;  // then `is_unix` is ignored
 };
 /// The facts that `adopt_socket` found about a descriptor.
 struct adopted_socket {

@@ -58,7 +58,7 @@ ANYIO_NET_COLD result<adopted_socket> adopt_socket(backend& system, int fd, cons
   if (const int status = read_address(system, fd, adopted.local); status < 0)
     return refuse(-status, "the address of the socket cannot be read");
   const int family = adopted.local.storage.ss_family;
-  if (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6)
+  if (!wanted.any_family && (wanted.is_unix ? family != AF_UNIX : family != AF_INET && family != AF_INET6))
     return refuse(0, "the socket has another address family");
   if (*type != wanted.type) return refuse(0, "the socket has another type");
   adopted.remote.size = 0;

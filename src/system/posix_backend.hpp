@@ -68,6 +68,16 @@ class posix_files : public file_service {
   ~posix_files() = default;
 };
 
+class posix_splices : public splice_service {
+ public:
+  ANYIO_NET_FN int open_pipe(int (&fds)[2]) override;
+  ANYIO_NET_FN ssize_t splice_in(int socket, int pipe, std::size_t most) override;
+  ANYIO_NET_FN ssize_t splice_out(int pipe, int socket, std::size_t most) override;
+
+ protected:
+  ~posix_splices() = default;
+};
+
 class posix_paths : public path_service {
  public:
   ANYIO_NET_FN int identify(const char* path, file_identity& identity) override;

@@ -473,12 +473,14 @@ TEST_CASE("a timeout can enclose the operation of a stream") { run(timeouts_of_s
 TEST_CASE("default-constructed streams and listeners are closed") {
   loop l;
   tcp_stream tcp;
+  socket_stream any;
   unix_stream local;
   fd_stream pipe;
   memory_stream memory;
   tcp_listener tcp_door;
   unix_listener local_door;
   CHECK_FALSE(static_cast<bool>(tcp));
+  CHECK_FALSE(static_cast<bool>(any));
   CHECK_FALSE(static_cast<bool>(local));
   CHECK_FALSE(static_cast<bool>(pipe));
   CHECK_FALSE(static_cast<bool>(memory));
@@ -493,6 +495,9 @@ TEST_CASE("default-constructed streams and listeners are closed") {
   CHECK(run(as_result(memory.send("x"))).error() == errc::closed_resource);
   CHECK(tcp.set_no_delay(true).error() == errc::closed_resource);
   CHECK(tcp.get_option(SOL_SOCKET, SO_TYPE).error() == errc::closed_resource);
+  CHECK(run(as_result(any.wait_readable())).error() == errc::closed_resource);
+  CHECK(run(as_result(any.wait_writable())).error() == errc::closed_resource);
+  any.abort();
   tcp.close();
   tcp.cancel();
   memory.close();
@@ -641,6 +646,18 @@ task<> tcp_members() {
   CHECK(client.set_keep_alive(30s, 5s, 3).has_value());
   CHECK(client.get_option(SOL_SOCKET, SO_KEEPALIVE).value_or(0) != 0);
   CHECK(client.set_option(SOL_SOCKET, SO_RCVBUF, 20000).has_value());
+  const linger patience{1, 5};
+  CHECK(client.set_option(SOL_SOCKET, SO_LINGER, patience).has_value());
+  const result<linger> lingers = client.get_option<linger>(SOL_SOCKET, SO_LINGER);
+  CHECK(lingers->l_linger == 5);
+  CHECK(client.set_option(SOL_SOCKET, SO_LINGER, linger{}).has_value());
+  std::array<char, 3> seen{};
+  co_await server.send("abc");
+  co_await client.wait_readable();
+  co_await server.wait_writable();
+  const std::size_t peeked = co_await client.peek(seen);
+  CHECK(peeked > 0);
+  co_await buffered_stream(client).receive_exactly(seen);
   result<int> bad = client.get_option(SOL_SOCKET, 9999);
   CHECK(bad.error() == errc::os_error);
   CHECK(bad.error() == std::errc::no_protocol_option);

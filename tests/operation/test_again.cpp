@@ -68,6 +68,23 @@ task<> send_file_twice(int file) {
   }
 }
 
+task<> look_twice() {
+  auto pair = anyio::create_unix_stream_pair().value();
+  anyio::unix_stream& a = pair.first;
+  anyio::unix_stream& b = pair.second;
+  char room[4];
+  auto peeking = b.peek(room);
+  auto reading = b.wait_readable();
+  auto writing = a.wait_writable();
+  for (int i = 0; i < 2; ++i) {
+    co_await writing;
+    co_await a.send("1234");
+    co_await reading;
+    CHECK(co_await peeking == 4);
+    CHECK(co_await b.receive() == "1234");
+  }
+}
+
 task<> listen_twice() {
   auto listening = anyio::create_tcp_listener({.local_host = "127.0.0.1"});
   for (int i = 0; i < 2; ++i) {
@@ -128,6 +145,8 @@ TEST_CASE("the same operation can send a file again") {
   anyio::run(send_file_twice(file));
   ::close(file);
 }
+
+TEST_CASE("the same operation can peek again, and wait for readiness again") { anyio::run(look_twice()); }
 
 TEST_CASE("the same operation can listen again") { anyio::run(listen_twice()); }
 

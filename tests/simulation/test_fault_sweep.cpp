@@ -392,6 +392,67 @@ task<> adopts() {
 
 TEST_CASE("whatever fails: adopting a descriptor") { sweep_all(adopts, 50); }
 
+task<> looks() {
+  auto pair = co_await anyio::create_unix_stream_pair();
+  unix_stream& a = pair.first;
+  unix_stream& b = pair.second;
+  co_await a.wait_writable();
+  co_await a.send("seen");
+  a.close();
+  co_await b.wait_readable();
+  char room[4];
+  const std::size_t n = co_await b.peek(room);
+  std::string got = co_await b.receive();
+  CHECK(std::string_view("seen").starts_with(got));
+  CHECK(std::string_view("seen").starts_with(std::string_view(room, n)));
+}
+
+TEST_CASE("whatever fails: peeking, and waiting for readiness") { sweep_all(looks, 20); }
+
+task<> keeps_descriptors() {
+  auto pair = co_await anyio::create_unix_stream_pair();
+  unix_stream& a = pair.first;
+  unix_stream& b = pair.second;
+  auto other = co_await anyio::create_unix_stream_pair();
+  const int fds[] = {other.first.native_handle(), other.second.native_handle()};
+  co_await a.send("before");
+  co_await a.send_fds("\x01\x02\x03\x04 with two", fds);
+  a.close();
+  anyio::buffered_stream in(b, 4);
+  std::string first = co_await in.receive_exactly(6);
+  CHECK(first == "before");
+  const std::vector<anyio::unique_fd> none = in.take_fds();
+  CHECK(none.empty());
+  const std::uint32_t number = co_await in.receive_int<std::uint32_t>();
+  CHECK(number == 0x01020304);
+  const std::vector<anyio::unique_fd> both = in.take_fds();
+  CHECK(both.size() == 2);
+  std::string last = co_await in.receive_exactly(9);
+  CHECK(last == " with two");
+}
+
+TEST_CASE("whatever fails: descriptors through a buffered stream") { sweep_all(keeps_descriptors, 20); }
+
+task<> fills_queue(anyio::send_queue& q) {
+  for (int i = 0; i < 20; ++i) co_await q.send("message");
+  co_await q.flush();
+}
+
+task<> queues() {
+  auto pair = co_await anyio::create_unix_stream_pair();
+  anyio::send_queue q(pair.first, 30);
+  anyio::buffered_stream in(pair.second);
+  anyio::task_group group;
+  group.start_soon(q.run());
+  auto [nothing, all] =
+      co_await anyio::when_all(fills_queue(q), anyio::fail_after(1min, in.receive_exactly(140)));
+  CHECK(all.size() == 140);
+  CHECK(all.substr(133) == "message");
+  group.cancel();
+}
+
+TEST_CASE("whatever fails: a queue of messages to send") { sweep_all(queues, 20); }
+
 task<> send_later(unix_stream& to) {
   co_await anyio::sleep(1ms);
   co_await to.send("x");

@@ -1,0 +1,144 @@
+// Descriptors that come through a buffered stream.
+//
+// On Linux one read may end with a message that brought descriptors, and begin with bytes that were sent
+// before it. Looking at the bytes without room for descriptors tells whether there is such a message
+// (MSG_CTRUNC), but not where it begins. So a read takes only what the reader wants while there is one.
+#pragma once
+
+#include "base/owned.hpp"
+#include "base/slice.hpp"
+#include "stream/buffered.hpp"
+#include "stream/fd_passing.hpp"
+
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <sys/socket.h>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+class unix_fd_keeper final : public fd_keeper {
+ public:
+  unix_fd_keeper(ref<socket_resource> from, std::size_t max_fds) : from_(std::move(from)), max_fds_(max_fds) {
+    came_.reserve(max_fds < max_fds_of_message ? max_fds : max_fds_of_message);
+  }
+
+  ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
+  /// Moves the descriptors that came with or before the first `taken` bytes to the caller.
+  std::vector<unique_fd> take(std::uint64_t taken);
+
+ private:
+  struct kept_fd {
+    std::uint64_t before;  // how many bytes arrived before its own
+    unique_fd fd;
+  };
+  [[nodiscard]] ssize_t limit_read(mutable_buffer into, std::size_t& size, bool& more);
+  progress receive_limited(mutable_buffer into, result<std::size_t>& out);
+
+  ref<socket_resource> from_;
+  std::size_t max_fds_;
+  std::vector<unique_fd> came_;  // of one read
+  std::vector<kept_fd> kept_;
+  bool failed_ = false;
+};
+
+/// Finds the number of bytes to read next, and whether more may follow them. If no descriptors are there,
+/// reads only bytes that are there already: more of them might come with descriptors. Returns 1, or what a
+/// failed read returns.
+ANYIO_NET_FN ssize_t unix_fd_keeper::limit_read(mutable_buffer into, std::size_t& size, bool& more) {
+  size = into.size();
+  more = true;
+#if defined(__linux__)
+  if (wanted == 0 && last_wanted < 0) return 1;
+  const ::iovec part{into.data(), into.size()};
+  message m{slice(&part, 1)};
+  m.peek = true;
+  const ssize_t n = from_->core().system().receive_message(from_->descriptor(), m);
+  from_->core().count_work(0);
+  if (n <= 0) return n;
+  size = static_cast<std::size_t>(n);
+  more = (m.flags & MSG_CTRUNC) != 0;
+  if (!more) return 1;
+  if (last_wanted < 0) {
+    if (wanted < size) size = wanted;
+  } else if (const void* end = std::memchr(into.data(), last_wanted, size)) {
+    size = static_cast<std::size_t>(static_cast<const std::byte*>(end) - into.data()) + 1;
+  }
+#endif  // elsewhere a read stops before the message by itself
+  return 1;
+}
+
+ANYIO_NET_FN progress unix_fd_keeper::receive(mutable_buffer into, result<std::size_t>& out) {
+  const progress p = receive_limited(into, out);
+  wanted = 0;
+  last_wanted = -1;
+  return p;
+}
+
+ANYIO_NET_FN progress unix_fd_keeper::receive_limited(mutable_buffer into, result<std::size_t>& out) {
+  const auto truncated = [&] {
+    failed_ = true;
+    return complete<progress::done>(out, error(errc::fds_truncated, 0, "receive"));
+  };
+  if (failed_) return truncated();
+  socket_resource& from = *from_;
+  if (from.ended()) return complete<progress::done>(out, from.end_of_reading(0, "receive"));
+  if (from.exhausted[read_side]) return progress::waiting;
+  if (into.size() > loop_core::most_of_call) into = mutable_buffer(into.data(), loop_core::most_of_call);
+  came_.clear();
+  kept_.reserve(kept_.size() + came_.capacity());  // now, so that lack of memory loses none
+  std::size_t size;
+  bool more;
+  const ssize_t there = limit_read(into, size, more);
+  if (from.must_wait(read_side, there)) return progress::waiting;
+  if (there <= 0)
+    return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-there), "receive"));
+  const progress p = receive_with_fds(from, mutable_buffer(into.data(), size), more ? size : into.size(),
+                                      "receive", came_, out);
+  if (p != progress::done) return p;
+  if (!out.has_value()) return out.error() == errc::fds_truncated ? truncated() : p;
+  if (came_.size() > max_fds_ - kept_.size()) {
+    came_.clear();
+    return truncated();
+  }
+  for (unique_fd& fd : came_) kept_.push_back({arrived, std::move(fd)});
+  came_.clear();
+  arrived += *out;
+  return p;
+}
+
+ANYIO_NET_FN std::vector<unique_fd> unix_fd_keeper::take(std::uint64_t taken) {
+  std::size_t count = 0;
+  while (count < kept_.size() && kept_[count].before < taken) ++count;
+  std::vector<unique_fd> fds;
+  fds.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) fds.push_back(std::move(kept_[i].fd));
+  kept_.erase(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(count));
+  return fds;
+}
+
+}  // namespace detail
+
+ANYIO_NET_FN buffered_stream::buffered_stream(unix_stream& inner, std::size_t max_fds) {
+  const auto& r = detail::stream_access::resource_of(inner);
+  if (!r) return;
+  detail::owned<detail::fd_keeper> keeper(new detail::unix_fd_keeper(
+      detail::ref<detail::socket_resource>(static_cast<detail::socket_resource*>(r.get())), max_fds));
+  resource_ = detail::ref<detail::stream_resource>(
+      new detail::buffered_resource(r, inner, nullptr, std::move(keeper)));
+}
+
+ANYIO_NET_FN std::vector<unique_fd> buffered_stream::take_fds() {
+  if (!resource_) return {};
+  const detail::buffered_resource& r = *own();
+  if (r.keeper == nullptr) return {};
+  auto& keeper = static_cast<detail::unix_fd_keeper&>(*r.keeper);
+  return keeper.take(keeper.arrived - r.bytes.size());
+}
+
+}}  // namespace anyio

@@ -184,6 +184,7 @@ enum class errc : std::uint8_t {
   fds_truncated,  ///< more descriptors arrived than requested; all of them are closed
   not_supported,
   deadlock,  ///< simulation only: every task waits, and no event can wake any of them
+  protocol,  ///< the peer sent what the protocol forbids; raised by programs, never by the library
   os_error,  ///< a failed system call: connect, bind, listen, chmod and others
 };
 
@@ -279,6 +280,7 @@ class tls_error           : public exception { using exception::exception; };
 class fds_truncated       : public exception { using exception::exception; };
 class not_supported       : public exception { using exception::exception; };
 class deadlock            : public exception { using exception::exception; };
+class protocol_error      : public exception { using exception::exception; };
 class os_error            : public exception { using exception::exception; };
 // clang-format on
 
@@ -2310,10 +2312,24 @@ struct link {
   }
 };
 
-/// The description of a node in `loop::dump`.
+/// The description of a node in `loop::dump`. It fits two registers, so that hardly any code makes it.
 struct description {
   const char* operation;
   int fd = -1;
+  std::uint32_t moved = no_count;
+
+  static constexpr std::uint32_t no_count = 0xffffffff;
+  static constexpr std::uint32_t in_chunks = 0x80000000;
+  static constexpr unsigned bits_of_chunk = 16;
+
+  /// A number of bytes as `moved`: from 2 GiB on in chunks of 64 KiB.
+  [[nodiscard]] static constexpr std::uint32_t count(std::uint64_t bytes) noexcept {
+    return static_cast<std::uint32_t>(bytes < in_chunks ? bytes : in_chunks | bytes >> bits_of_chunk);
+  }
+  /// The number of bytes of `moved`, which is not `no_count`.
+  [[nodiscard]] constexpr std::uint64_t bytes() const noexcept {
+    return (moved & in_chunks) == 0 ? moved : std::uint64_t{moved & ~in_chunks} << bits_of_chunk;
+  }
 };
 
 /// The functions that run and describe a node, and return its owner. This table is used instead of virtual
@@ -2356,6 +2372,10 @@ struct node : link {
   void begin(loop_core& on, const face& f) noexcept;
   void retire() noexcept;
 };
+
+/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
+alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
+inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
 }}}  // namespace anyio::detail
 
@@ -3054,7 +3074,9 @@ class loop {
   /// descriptors and memory, and may use its own loops. The child aborts if it runs the inherited loop.
   void after_fork() { core_->after_fork(); }
 
-  /// Lists the pending operations, one per line: descriptor, operation, age in seconds.
+  /// Lists what waits, one per line: the descriptor with its peer (or, without one, its own address), the
+  /// operation, the bytes that it moved so far, its age in seconds, and what waits for it: tasks, groups,
+  /// combinators, up to the root. For people: the format may change.
   [[nodiscard]] std::string dump() const { return core_->dump(); }
 
  private:
@@ -3170,10 +3192,6 @@ class stand_in : public promise_base {
   static constexpr face face_of_part{nullptr, nullptr, owner_of_part, nullptr};
   promise_base* before_;
 };
-
-/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
-alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
-inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
 /// Requests the next step. A coroutine calls it as its last action before it suspends.
 inline void hand_on(const promise_base& self, step s) {
@@ -3299,6 +3317,7 @@ class foreign_awaiter {
 //   void leave_place()                    it is no longer the waiter
 //   void withdrawn()                      it was withdrawn; called after `left`
 //   int descriptor()                      for dumps
+//   std::uint32_t bytes_so_far()          for dumps: a `description::count`, of what it moved until now
 
 #include <exception>
 
@@ -3590,6 +3609,7 @@ class operation : public node, public operation_tag {
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
 
   /// Passes on an outcome, or continues to wait, as when the loop runs a queued node.
   void run_now() {
@@ -3769,7 +3789,7 @@ class operation : public node, public operation_tag {
   }
   static description describe(node& n) {
     const auto& op = static_cast<const Derived&>(n);
-    return {op.operation_name(), op.descriptor()};
+    return {op.operation_name(), op.descriptor(), op.bytes_so_far()};
   }
 
   template <class F>
@@ -4408,7 +4428,7 @@ class timed_operation : public operation<Derived, T> {
     if constexpr (attemptable<Op>) {
       if (op_->attempt_last(out)) return true;
     }
-    out = error(errc::timed_out, 0, Derived::name);
+    out = error(errc::timed_out, 0, static_cast<const Derived&>(*this).operation_name());
     return true;
   }
   void started() {
@@ -4452,10 +4472,18 @@ class [[nodiscard]] timeout_operation
     : public detail::timed_operation<timeout_operation<Op>, typename Op::value_type, Op> {
  public:
   static constexpr const char* name = "timeout";
-  using detail::timed_operation<timeout_operation, typename Op::value_type, Op>::timed_operation;
+  timeout_operation() = default;
+  /// `limit` is a duration or a point in time; `what` is static text, the operation of the error.
+  template <class Limit>
+  timeout_operation(Limit limit, Op&& op, const char* what = name)
+      : detail::timed_operation<timeout_operation, typename Op::value_type, Op>(limit, std::move(op)),
+        what_(what) {}
 
  private:
   friend class detail::operation<timeout_operation, typename Op::value_type>;
+  friend class detail::timed_operation<timeout_operation, typename Op::value_type, Op>;
+  [[nodiscard]] const char* operation_name() const noexcept { return what_; }
+  const char* what_ = name;
   bool attempt(result<typename Op::value_type>& out) { return this->attempt_child(out); }
 };
 
@@ -4472,7 +4500,8 @@ class [[nodiscard]] move_on_operation
   using value = maybe<child_value>;
 
  public:
-  static constexpr const char* name = "move_on";
+  static constexpr char own_name[] = "move_on";  // an array, since its address tells its own time limit
+  static constexpr const char* name = own_name;
   using timed_operation<move_on_operation, value, Op>::timed_operation;
 
  private:
@@ -4481,7 +4510,7 @@ class [[nodiscard]] move_on_operation
     result<child_value> r(errc::cancelled);
     if (!this->attempt_child(r)) return false;
     if (!r.has_value()) {
-      const bool ran_out = r.error() == errc::timed_out && r.error().operation() == name;
+      const bool ran_out = r.error() == errc::timed_out && r.error().operation().data() == name;
       out = ran_out ? result<value>(value()) : result_access::failure<value>(r);
     } else if constexpr (std::is_void_v<child_value>) {
       out = result<value>(true);
@@ -4495,17 +4524,19 @@ class [[nodiscard]] move_on_operation
 }  // namespace detail
 
 /// Runs `x` with a time limit: returns its value, or fails with `timed_out` if the limit passes first. With a
-/// limit of zero, returns only what is available at once.
+/// limit of zero, returns only what is available at once. `what` must be static text, and says what was
+/// waited for: it is the operation of the error, as in "reading the request: timed out".
 template <class Rep, class Period, class X>
-[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x, const char* what = "timeout") {
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
-                                                      detail::as_operation(std::forward<X>(x)));
+                                                      detail::as_operation(std::forward<X>(x)), what);
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or fails with `timed_out` if the
-/// deadline passes first.
+/// deadline passes first. `what` as for `fail_after`.
 template <class X>
-[[nodiscard]] auto fail_at(time_point deadline, X&& x) {
-  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+[[nodiscard]] auto fail_at(time_point deadline, X&& x, const char* what = "timeout") {
+  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)),
+                                                      what);
 }
 /// Runs `x` with a time limit: returns its value, or an empty optional if the limit passes first. If `x` has
 /// no value: returns true, or false if the limit passes first. With a limit of zero, returns only what is
@@ -6554,6 +6585,7 @@ class [[nodiscard]] send_operation
   friend class detail::operation<send_operation, void>;
 
   [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<void>& out);
   void started();
   void left() noexcept;
@@ -6741,6 +6773,11 @@ class buffered_resource final : public stream_resource {
   bool let_go_ = false;
 };
 
+/// For dumps: how many bytes are buffered, and `taken` already.
+[[nodiscard]] inline std::uint32_t buffered_of(const buffered_resource* r, std::size_t taken = 0) noexcept {
+  return r != nullptr ? description::count(r->bytes.size() + taken) : description::no_count;
+}
+
 /// The error of a read that ended before it had enough bytes.
 [[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
 
@@ -6755,6 +6792,7 @@ class [[nodiscard]] receive_exactly_string_operation
 
  private:
   friend class operation<receive_exactly_string_operation, std::string>;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get()); }
   bool attempt(result<std::string>& out);
   std::size_t size_ = 0;
 };
@@ -6774,6 +6812,7 @@ class [[nodiscard]] receive_exactly_operation
 
  private:
   friend class operation<receive_exactly_operation, void>;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get(), filled_); }
   bool attempt(result<void>& out);
   bool fail(error e, result<void>& out);
   void left() noexcept;
@@ -6796,6 +6835,7 @@ class [[nodiscard]] receive_until_operation
  private:
   friend class operation<receive_until_operation, std::string>;
   [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get()); }
   [[nodiscard]] errc check() const noexcept {
     return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
   }
@@ -7027,6 +7067,7 @@ class [[nodiscard]] send_file_operation
  private:
   friend class detail::operation<send_file_operation, std::uint64_t>;
   [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<std::uint64_t>& out);
   void left() noexcept { sent_ = 0; }
 
@@ -11228,6 +11269,7 @@ inline constexpr error_text errc_list[] = {
     {static_cast<int>(errc::fds_truncated), "fds_truncated", "received more descriptors than requested"},
     {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
     {static_cast<int>(errc::deadlock), "deadlock", "deadlock: nothing can wake any task"},
+    {static_cast<int>(errc::protocol), "protocol", "protocol error"},
     {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
@@ -11270,6 +11312,7 @@ ANYIO_NET_COLD void throw_error(const error& e) {
     case errc::fds_truncated: throw fds_truncated(e);
     case errc::not_supported: throw not_supported(e);
     case errc::deadlock: throw deadlock(e);
+    case errc::protocol: throw protocol_error(e);
     case errc::os_error: throw os_error(e);
   }
 #endif
@@ -14955,9 +14998,88 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config con
 
 #endif
 
+// == loop/dump.ipp ================================================================================
+
+// What waits on a loop, as text for a person.
+//
+// A program that does not call `dump` has none of this: peers are asked of the system then, and the chains of
+// those who wait are followed then. This part must not know what an operation does.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Appends a socket's address: an IP endpoint, or a path, in which bytes that are no visible characters are
+/// shown as "?", but the NUL that begins an abstract name as "@".
+[[gnu::cold]] inline void append_address(std::string& text, const socket_address& a) {
+  const int family = a.storage.ss_family;
+  if (family == AF_INET || family == AF_INET6) {
+    text += a.endpoint().to_string();
+  } else if (family == AF_UNIX) {
+    std::string path = a.path();
+    for (char& c : path)
+      if (c < ' ' || c == '\x7f') c = c == '\0' && &c == path.data() ? '@' : '?';
+    text += path;
+  }
+}
+
+/// The peer of a socket, or, if it has none, its own address after "at"; empty for other descriptors.
+[[gnu::cold]] inline std::string address_for_dump(backend& system, int fd) {
+  constexpr socklen_t size_of_family = sizeof(sa_family_t);
+  std::string text;
+  if (const socket_address peer = remote_address_of(system, fd); peer.size > size_of_family)
+    append_address(text, peer);
+  if (!text.empty()) return text;
+  if (const socket_address own = local_address_of(system, fd); own.size > size_of_family)
+    append_address(text, own);
+  return text.empty() ? text : "at " + text;
+}
+
+ANYIO_NET_COLD std::string loop_core::dump() {
+  std::string text;
+  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+  for (const link* list : {&round_, &ready_, &parked_}) {
+    for (const link* l = list->next; l != list; l = l->next) {
+      auto& n = const_cast<node&>(static_cast<const node&>(*l));
+      const description d = n.how->describe(n);
+      char part[64];
+      if (d.fd >= 0) {
+        text += "fd " + std::to_string(d.fd);
+        if (const std::string address = address_for_dump(*system_, d.fd); !address.empty())
+          text += " (" + address + ")";
+        text += ": ";
+      } else {
+        text += "-: ";
+      }
+      text += d.operation;
+      if (d.moved != description::no_count) text += ", " + std::to_string(d.bytes()) + " bytes";
+      const std::uint32_t age = time - n.since;
+      std::snprintf(part, sizeof part, ", %u.%03u s", age / 1000, age % 1000);
+      text += part;
+      if (list != &parked_) text += ", ready";
+      const char* before = ", in ";
+      for (node* owner = n.how->owner(n); owner != nullptr;) {
+        const bool known = owner != unknown_owner() && owner->how != nullptr;
+        const char* name = owner == unknown_owner()                   ? "a coroutine of another library"
+                           : owner == runner_                         ? "run"
+                           : known && owner->how->describe != nullptr ? owner->how->describe(*owner).operation
+                                                                      : nullptr;
+        if (name != nullptr) {
+          text += before;
+          text += name;
+          before = " < ";
+        }
+        owner = known ? owner->how->owner(*owner) : nullptr;
+      }
+      text += '\n';
+    }
+  }
+  return text;
+}
+
+}}}  // namespace anyio::detail
+
 // == loop/loop.ipp ================================================================================
 
-// The turns of the loop, its end, and its dump.
+// The turns of the loop, and its end.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -15394,28 +15516,6 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   buffer_ = std::move(new_buffer);
   places.put_aside();
   blocks.put_aside();
-}
-
-ANYIO_NET_COLD std::string loop_core::dump() {
-  std::string text;
-  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
-  for (const link* list : {&round_, &ready_, &parked_}) {
-    for (const link* l = list->next; l != list; l = l->next) {
-      auto& n = const_cast<node&>(static_cast<const node&>(*l));
-      const description d = n.how->describe(n);
-      const std::uint32_t age = time - n.since;
-      char line[128];
-      const char* state = list != &parked_ ? ", ready" : "";
-      if (d.fd >= 0) {
-        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000,
-                      age % 1000, state);
-      } else {
-        std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
-      }
-      text += line;
-    }
-  }
-  return text;
 }
 
 ANYIO_NET_COLD void loop_core::end() {

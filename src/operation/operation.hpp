@@ -21,6 +21,7 @@
 //   void leave_place()                    it is no longer the waiter
 //   void withdrawn()                      it was withdrawn; called after `left`
 //   int descriptor()                      for dumps
+//   std::uint32_t bytes_so_far()          for dumps: a `description::count`, of what it moved until now
 #pragma once
 
 #include "base/config.hpp"
@@ -325,6 +326,7 @@ class operation : public node, public operation_tag {
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
 
   /// Passes on an outcome, or continues to wait, as when the loop runs a queued node.
   void run_now() {
@@ -504,7 +506,7 @@ class operation : public node, public operation_tag {
   }
   static description describe(node& n) {
     const auto& op = static_cast<const Derived&>(n);
-    return {op.operation_name(), op.descriptor()};
+    return {op.operation_name(), op.descriptor(), op.bytes_so_far()};
   }
 
   template <class F>

@@ -245,6 +245,7 @@ class [[nodiscard]] send_operation
   friend class detail::operation<send_operation, void>;
 
   [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<void>& out);
   void started();
   void left() noexcept;

@@ -83,6 +83,7 @@ TEST_CASE("each error has a name") {
       {errc::fds_truncated, "fds_truncated"},
       {errc::not_supported, "not_supported"},
       {errc::deadlock, "deadlock"},
+      {errc::protocol, "protocol"},
       {errc::os_error, "os_error"},
   };
   for (const auto& [code, name] : names) CHECK(to_string(code) == name);
@@ -254,6 +255,7 @@ TEST_CASE("each error has its own exception type") {
   CHECK(throws_as<anyio::fds_truncated>(errc::fds_truncated));
   CHECK(throws_as<anyio::not_supported>(errc::not_supported));
   CHECK(throws_as<anyio::deadlock>(errc::deadlock));
+  CHECK(throws_as<anyio::protocol_error>(errc::protocol));
   CHECK(throws_as<anyio::os_error>(errc::os_error));
   CHECK(throws_as<anyio::exception>(errc::timed_out));
   CHECK(throws_as<anyio::exception>(errc::tls));

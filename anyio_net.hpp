@@ -3997,6 +3997,558 @@ template <class Op>
 
 }}  // namespace anyio
 
+// == operation/synchronization.hpp ================================================================
+
+// Synchronization between the tasks of one loop: lines of waiters, events, semaphores.
+//
+// A waiter stands in a line and continues from the loop, never inside the call that woke it. It takes a
+// permit only at that moment, so a waiter that is cancelled before that loses nothing. None of
+// these types may be used from another thread.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+class wait_line;
+
+/// A place in a line, kept in the operation that waits.
+class wait_place : public link {
+ public:
+  wait_place() = default;
+  wait_place(wait_place&& other) noexcept : link() { static_cast<void>(other); }
+  wait_place& operator=(wait_place&&) noexcept {
+    unlink();
+    return *this;
+  }
+  /// The object that this operation waits for is gone, and must not be touched.
+  [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
+
+  enum class state : std::uint8_t {
+    waits,
+    released,  // the wait is over, even if its reason no longer holds
+    ended,
+  };
+  node* waiter = nullptr;
+  state now = state::waits;
+};
+
+/// A line of waiting operations. When the line is destroyed, the operations are queued and fail.
+class wait_line {
+ public:
+  wait_line() = default;
+  wait_line(const wait_line&) = delete;
+  wait_line& operator=(const wait_line&) = delete;
+  ~wait_line() { let_all_on(wait_place::state::ended); }
+
+  void join(wait_place& place, node& waiter) noexcept {
+    place.waiter = &waiter;
+    place.now = wait_place::state::waits;
+    head_.insert_before(place);
+  }
+  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
+  [[nodiscard]] wait_place* first() noexcept {
+    return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
+  }
+  /// Lets the first operation in the line make an attempt.
+  void wake_first() noexcept {
+    if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
+  }
+  void wake_all() noexcept {
+    for (link* l = head_.next; l != &head_; l = l->next) {
+      node* n = static_cast<wait_place&>(*l).waiter;
+      n->core->queue(*n);
+    }
+  }
+  void release_all() noexcept { let_all_on(wait_place::state::released); }
+  static void let_on(wait_place& p, wait_place::state s) noexcept {
+    p.unlink();
+    p.now = s;
+    p.waiter->core->queue(*p.waiter);
+  }
+  /// Its length, counted up to `most`.
+  [[nodiscard]] std::size_t length(std::size_t most) const noexcept {
+    std::size_t n = 0;
+    for (const link* l = head_.next; l != &head_ && n < most; l = l->next) ++n;
+    return n;
+  }
+
+ private:
+  void let_all_on(wait_place::state s) noexcept {
+    while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
+  }
+  link head_;
+};
+
+}  // namespace detail
+
+class event_operation;
+
+/// A flag to wait for. It can be neither moved nor copied. It must outlive its waiters, which otherwise fail
+/// with `closed_resource`.
+class event {
+ public:
+  event() = default;
+  event(const event&) = delete;
+  event& operator=(const event&) = delete;
+
+  /// Sets the flag. All current waiters complete from the loop, even if the flag is cleared at once.
+  void set() noexcept {
+    set_ = true;
+    waiting_.release_all();
+  }
+  /// Clears the flag: from now on `wait` waits. Waiters that `set` has released still complete.
+  void clear() noexcept { set_ = false; }
+  /// Whether `wait` would complete at once.
+  [[nodiscard]] bool is_set() const noexcept { return set_; }
+  /// Waits until the flag is set.
+  [[nodiscard]] event_operation wait();
+
+ private:
+  friend class event_operation;
+  bool set_ = false;
+  detail::wait_line waiting_;
+};
+
+/// The operation that `event::wait` returns.
+class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
+ public:
+  static constexpr const char* name = "wait";
+  event_operation() = default;
+  explicit event_operation(event& e) : operation(true), event_(&e) {}
+
+ private:
+  friend class event;
+  friend class detail::operation<event_operation, void>;
+
+  [[nodiscard]] errc enter() {
+    event_->waiting_.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<void>& out) {
+    if (pending() && place_.ended()) {
+      made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (!(pending() && place_.now == detail::wait_place::state::released) && !event_->set_) return false;
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept { place_.unlink(); }
+
+  event* event_ = nullptr;
+  detail::wait_place place_;
+};
+
+inline event_operation event::wait() { return event_operation(*this); }
+
+class semaphore;
+
+/// Units of a semaphore. Its destructor gives them back.
+class [[nodiscard]] permit {
+ public:
+  permit() = default;
+  permit(permit&& other) noexcept
+      : semaphore_(std::exchange(other.semaphore_, nullptr)), units_(other.units_) {}
+  permit& operator=(permit&& other) noexcept {
+    if (this != &other) {
+      release();
+      semaphore_ = std::exchange(other.semaphore_, nullptr);
+      units_ = other.units_;
+    }
+    return *this;
+  }
+  ~permit() { release(); }
+  /// Gives the units back now. Calling it again has no effect.
+  void release() noexcept;
+  /// Whether it is held: not default-constructed, moved from or released.
+  explicit operator bool() const noexcept { return semaphore_ != nullptr; }
+
+ private:
+  friend class semaphore;
+  permit(semaphore& s, std::size_t units) noexcept : semaphore_(&s), units_(units) {}
+  semaphore* semaphore_ = nullptr;
+  std::size_t units_ = 0;
+};
+
+/// Lends a limited number of units, in the order of the requests: one that asks for many is not passed by
+/// those behind it that ask for few. With one unit it is a lock. It must outlive its permits and its waiters.
+class semaphore {
+ public:
+  /// Constructs a semaphore with `n` units.
+  explicit semaphore(std::size_t n) noexcept : free_(n) {}
+  semaphore(const semaphore&) = delete;
+  semaphore& operator=(const semaphore&) = delete;
+
+  class acquire_operation;
+  /// Waits for its turn and for so many units, and returns a permit that holds them. A request for more
+  /// units than the semaphore has in all waits forever, and so do those behind it; one for none is granted at
+  /// once.
+  [[nodiscard]] acquire_operation acquire(std::size_t units = 1);
+  /// Returns a permit without waiting; empty if it would have to wait.
+  [[nodiscard]] std::optional<permit> try_acquire(std::size_t units = 1) noexcept {
+    if (units != 0 && (free_ < units || !waiting_.empty())) return std::nullopt;
+    free_ -= units;
+    return permit(*this, units);
+  }
+  /// The number of units that no permit holds.
+  [[nodiscard]] std::size_t available() const noexcept { return free_; }
+
+ private:
+  friend class permit;
+  void give_back(std::size_t units) noexcept {
+    free_ += units;
+    waiting_.wake_first();
+  }
+  std::size_t free_;
+  detail::wait_line waiting_;
+};
+
+inline void permit::release() noexcept {
+  if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back(units_);
+}
+
+/// The operation that `semaphore::acquire` returns.
+class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
+ public:
+  static constexpr const char* name = "acquire";
+  acquire_operation() = default;
+  acquire_operation(semaphore& s, std::size_t units) : operation(true), semaphore_(&s), units_(units) {}
+  acquire_operation(acquire_operation&&) = default;
+  acquire_operation& operator=(acquire_operation&& other) noexcept {
+    withdraw();
+    operation::operator=(std::move(other));
+    semaphore_ = other.semaphore_;
+    units_ = other.units_;
+    return *this;
+  }
+  ~acquire_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<acquire_operation, permit>;
+
+  [[nodiscard]] errc enter() {
+    semaphore_->waiting_.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<permit>& out) {
+    if (pending() && place_.ended()) {
+      made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = semaphore_->waiting_.first();
+    const bool has_turn = first == nullptr || first == &place_;
+    if (units_ != 0 && (semaphore_->free_ < units_ || !has_turn)) return false;
+    semaphore_->free_ -= units_;
+    out = result<permit>(permit(*semaphore_, units_));
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    if (semaphore_->free_ != 0) semaphore_->waiting_.wake_first();
+  }
+
+  semaphore* semaphore_ = nullptr;
+  std::size_t units_ = 0;
+  detail::wait_place place_;
+};
+
+inline semaphore::acquire_operation semaphore::acquire(std::size_t units) {
+  return acquire_operation(*this, units);
+}
+
+}}  // namespace anyio
+
+// == operation/channel.hpp ========================================================================
+
+// Queues of values between the tasks of one loop.
+//
+// A waiter continues from the loop, never inside the call that woke it. It takes or gives its value only at
+// that moment, so one that is cancelled before that loses nothing. None of these types may be used from
+// another thread. This part must not know tasks.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// A queue between tasks. `send` waits while the queue holds `capacity` values; with a capacity of 0 it waits
+/// for a receiver that takes the value, and with `unbounded` it never waits. After `close`, receivers get the
+/// values that are left, then `end_of_stream`; senders get `closed_resource`.
+template <class T>
+class channel {
+ public:
+  /// A capacity without a limit.
+  static constexpr std::size_t unbounded = static_cast<std::size_t>(-1);
+  /// Constructs a channel. It allocates room for the first values here, and room for more when they arrive.
+  explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
+  channel(const channel&) = delete;
+  channel& operator=(const channel&) = delete;
+
+  class send_operation;
+  class receive_operation;
+  class receive_many_operation;
+  /// Sends a value: waits for room, or for a receiver that takes it. A send that is
+  /// cancelled before that has not sent the value.
+  [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
+  /// Receives the oldest value. A cancelled receive takes no value.
+  [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
+  /// Receives at least one value, and all that are there up to `max`, in order. A `max` of 0 is
+  /// `invalid_argument`. A cancelled one takes no value.
+  [[nodiscard]] receive_many_operation receive_many(std::size_t max) {
+    return receive_many_operation(*this, max);
+  }
+  /// Sends a value without waiting. Returns false if it would have to wait, or if the channel is closed.
+  [[nodiscard]] bool try_send(T value) {
+    if (closed_ || !senders_.empty() || !has_room()) return false;
+    put(std::move(value));
+    return true;
+  }
+  /// Receives the oldest value without waiting; empty if there is none, or if other receivers wait.
+  [[nodiscard]] std::optional<T> try_receive() {
+    if (!receivers_.empty()) return std::nullopt;
+    return take();
+  }
+  /// The number of values in the queue; values of waiting senders do not count.
+  [[nodiscard]] std::size_t size() const noexcept { return count_; }
+  /// The number of values that the queue holds before `send` waits.
+  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  /// Whether `close` was called; values may be left.
+  [[nodiscard]] bool closed() const noexcept { return closed_; }
+  /// Closes the channel. Receivers still get the values that are left. Calling it again has no effect.
+  void close() noexcept {
+    closed_ = true;
+    senders_.wake_all();
+    receivers_.wake_all();
+  }
+
+ private:
+  template <class Derived, class Value>
+  class receiver;
+
+  /// How many values receivers can take now, counted up to `most`.
+  [[nodiscard]] std::size_t available(std::size_t most) const noexcept {
+    if (count_ >= most) return most;
+    return closed_ ? count_ : count_ + senders_.length(most - count_);
+  }
+  [[nodiscard]] bool has_room() const noexcept {
+    if (count_ < capacity_) return true;
+    const std::size_t excess = count_ - capacity_;  // of values that receivers will take
+    return receivers_.length(excess + 1) > excess;
+  }
+  void put(T&& value) {
+    if (count_ == ring_.size()) grow();
+    ring_[(first_ + count_) % ring_.size()].emplace(std::move(value));
+    ++count_;
+    receivers_.wake_first();
+  }
+  std::optional<T> take() {
+    std::optional<T> value;
+    if (count_ != 0) {
+      value.emplace(*std::move(ring_[first_]));
+      ring_[first_].reset();
+      first_ = (first_ + 1) % ring_.size();
+      --count_;
+      senders_.wake_first();
+    } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
+      // The capacity is 0, or no value is left: takes the value directly from the sender that waits.
+      auto& sender = static_cast<send_operation&>(*p->waiter);
+      value.emplace(*std::move(sender.value_));
+      sender.value_.reset();
+      detail::wait_line::let_on(*p, detail::wait_place::state::released);
+    }
+    return value;
+  }
+  void grow() {
+    std::vector<std::optional<T>> larger(ring_.size() * 2);
+    for (std::size_t i = 0; i < count_; ++i) {
+      larger[i].emplace(*std::move(ring_[(first_ + i) % ring_.size()]));
+    }
+    ring_.swap(larger);
+    first_ = 0;
+  }
+
+  std::size_t capacity_;
+  std::vector<std::optional<T>> ring_;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  bool closed_ = false;
+  detail::wait_line senders_;
+  detail::wait_line receivers_;
+};
+
+/// The operation that `channel::send` returns.
+template <class T>
+class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
+ public:
+  static constexpr const char* name = "send";
+  send_operation() = default;
+  send_operation(channel& c, T&& value)
+      : detail::operation<send_operation, void>(true), channel_(&c), value_(std::move(value)) {}
+  send_operation(send_operation&&) noexcept = default;
+  send_operation& operator=(send_operation&& other) noexcept {
+    this->withdraw();
+    detail::operation<send_operation, void>::operator=(std::move(other));
+    channel_ = other.channel_;
+    value_.reset();  // no assignment: a value only needs to be move-constructible
+    if (other.value_) std::construct_at(&value_, std::move(other.value_));
+    return *this;
+  }
+  ~send_operation() { this->withdraw(); }
+
+ private:
+  friend class channel;
+  friend class detail::operation<send_operation, void>;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (!this->made || !value_) return errc::invalid_argument;
+    return channel_->closed_ ? errc::closed_resource : errc::ok;
+  }
+  [[nodiscard]] errc enter() {
+    channel_->senders_.join(place_, *this);
+    if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
+    return errc::ok;
+  }
+  bool attempt(result<void>& out) {
+    if (this->pending() && place_.now == detail::wait_place::state::released) {
+      out = result<void>();
+      return true;
+    }
+    if (this->pending() && place_.ended()) {
+      this->made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (channel_->closed_) {
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = channel_->senders_.first();
+    if ((first != nullptr && first != &place_) || !channel_->has_room()) return false;
+    channel_->put(*std::move(value_));
+    value_.reset();
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->senders_.wake_first();  // there may be room for the next sender
+  }
+
+  channel* channel_ = nullptr;
+  std::optional<T> value_;
+  detail::wait_place place_;
+};
+
+/// What the operations that receive have in common: their place in the line.
+template <class T>
+template <class Derived, class Value>
+class [[nodiscard]] channel<T>::receiver : public detail::operation<Derived, Value> {
+  using base = detail::operation<Derived, Value>;
+
+ public:
+  receiver() = default;
+  explicit receiver(channel& c) : base(true), channel_(&c) {}
+  receiver(receiver&&) noexcept = default;
+  receiver& operator=(receiver&& other) noexcept {
+    this->withdraw();
+    base::operator=(std::move(other));
+    channel_ = other.channel_;
+    return *this;
+  }
+  ~receiver() { this->withdraw(); }
+
+ protected:
+  friend class detail::operation<Derived, Value>;
+
+  [[nodiscard]] errc enter() {
+    channel_->receivers_.join(place_, *this);
+    channel_->senders_.wake_first();
+    return errc::ok;
+  }
+  /// Whether it may take values now.
+  [[nodiscard]] bool has_turn() noexcept {
+    const detail::wait_place* first = channel_->receivers_.first();
+    return first == nullptr || first == &place_ || channel_->closed_;
+  }
+  /// True if no value will come.
+  bool is_over(result<Value>& out) {
+    if (this->pending() && place_.ended()) {
+      this->made = false;
+      out = error(errc::closed_resource, 0, Derived::name);
+      return true;
+    }
+    if (!channel_->closed_ || channel_->count_ != 0) return false;
+    out = error(errc::end_of_stream, 0, Derived::name);
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->receivers_.wake_first();  // the next receiver may take the value that this one leaves
+  }
+
+  channel* channel_ = nullptr;
+  detail::wait_place place_;
+};
+
+/// The operation that `channel::receive` returns.
+template <class T>
+class [[nodiscard]] channel<T>::receive_operation
+    : public channel<T>::template receiver<receive_operation, T> {
+ public:
+  static constexpr const char* name = "receive";
+  using channel<T>::template receiver<receive_operation, T>::receiver;
+
+ private:
+  friend class detail::operation<receive_operation, T>;
+
+  bool attempt(result<T>& out) {
+    if (this->is_over(out)) return true;
+    if (!this->has_turn()) return false;
+    std::optional<T> value = this->channel_->take();
+    if (!value) return false;
+    out = result<T>(*std::move(value));
+    return true;
+  }
+};
+
+/// The operation that `channel::receive_many` returns.
+template <class T>
+class [[nodiscard]] channel<T>::receive_many_operation
+    : public channel<T>::template receiver<receive_many_operation, std::vector<T>> {
+  using base = typename channel<T>::template receiver<receive_many_operation, std::vector<T>>;
+
+ public:
+  static constexpr const char* name = "receive_many";
+  receive_many_operation() = default;
+  receive_many_operation(channel& c, std::size_t max) : base(c), max_(max) {}
+
+ private:
+  friend class detail::operation<receive_many_operation, std::vector<T>>;
+  template <class, class>
+  friend class channel<T>::receiver;
+
+  [[nodiscard]] errc check() const noexcept {
+    return this->made && max_ != 0 ? errc::ok : errc::invalid_argument;
+  }
+  bool attempt(result<std::vector<T>>& out) {
+    if (this->is_over(out)) return true;
+    if (!this->has_turn()) return false;
+    const std::size_t most = this->channel_->available(max_);
+    if (most == 0) return false;
+    std::vector<T> values;
+    values.reserve(most);  // before any value is taken, since it may fail
+    for (std::size_t i = 0; i < most; ++i) values.push_back(*this->channel_->take());
+    out = result<std::vector<T>>(std::move(values));
+    return true;
+  }
+
+  std::size_t max_ = 0;
+};
+
+}}  // namespace anyio
+
 // == operation/task.hpp ===========================================================================
 
 // Tasks: coroutines that are operations.
@@ -4975,710 +5527,6 @@ class resource_operation : public operation<Derived, T> {
 
 }}}  // namespace anyio::detail
 
-// == operation/run.hpp ============================================================================
-
-// Running an operation from a plain function.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-namespace detail {
-
-template <class T>
-struct run_done {
-  using internal = void;
-  std::optional<result<T>>* outcome;
-  bool* done;
-  node* runner = nullptr;  // stands for the call of `run` that waits
-  void operator()(result<T>&& r) const {
-    outcome->emplace(std::move(r));
-    *done = true;
-  }
-  [[nodiscard]] node* owner() const noexcept { return runner; }
-};
-
-/// A foreign exception may leave the loop before the caller's own operation has completed. The operation is
-/// then withdrawn, since it refers to the frame of `run`.
-template <class Op>
-struct withdraw_at_end {
-  Op& op;
-};
-template <class Op>
-struct withdraw_at_end<Op&> {
-  Op& op;
-  ~withdraw_at_end() { op.withdraw(); }
-};
-
-}  // namespace detail
-
-/// Runs an operation, a task, or a callable that returns a task, and returns its value or raises its error.
-/// Without exceptions, prints the error and aborts; `run(as_result(x))` returns the result.
-///
-/// Uses this thread's loop if there is one that does not run. Otherwise makes a loop for this call;
-/// operations that are still pending at the end are destroyed with that loop. A loop that was inherited over
-/// a fork is not used before its `after_fork`.
-///
-/// A loop that runs continues only after this call. Inside such a loop, `x` must not wait for anything that
-/// belongs to that loop, such as an operation of one of its streams: it would never complete. This fails an
-/// assertion, or is `invalid_argument` without assertions; so is an operation of another loop that does not
-/// run. Starting such an operation with a callback is allowed.
-template <class X>
-auto run(X&& x) {
-  using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
-                                       detail::operation_of_t<X>>;
-  using T = typename std::remove_reference_t<reference>::value_type;
-
-  std::optional<loop> own;
-  if (detail::loop_core* core = detail::loop_core::current_or_null();
-      core == nullptr || core->running() || core->inherited())
-    own.emplace();
-  const detail::ref<detail::loop_core> core(&detail::loop_core::current());
-
-  std::optional<result<T>> outcome;
-  bool done = false;
-  {
-    auto make = [&]() -> reference {
-      if constexpr (std::is_lvalue_reference_v<reference>) {
-        return x;
-      } else {
-        return detail::as_operation(std::forward<X>(x));
-      }
-    };
-    reference op = make();
-    [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
-    detail::node runner;
-    const detail::loop_core::waiting_scope waits(*core, &runner);
-    op.start(detail::run_done<T>{&outcome, &done, &runner});
-    do {
-      core->run(&done);
-    } while (!done && core->alive() && !core->idle());
-  }
-  if (!done) {
-    ANYIO_NET_ASSERT(!core->alive() && "the operation belongs to another loop");
-    const error ended = core->alive() ? detail::error_access::with_reason(
-                                            error(errc::invalid_argument, 0, "run"),
-                                            "the operation belongs to another loop, which is not running")
-                                      : error(errc::closed_resource, 0, "run");
-    if constexpr (detail::is_result<T>) {
-      outcome.emplace(T(ended));
-    } else {
-      outcome.emplace(ended);
-    }
-  }
-#if !ANYIO_NET_EXCEPTIONS
-  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
-#endif
-  return std::move(*outcome).value();
-}
-
-}}  // namespace anyio
-
-// == operation/signals.hpp ========================================================================
-
-// Receiving signals.
-//
-// The signal handler, behind the backend, only records a signal and wakes the loops that asked for it. Here
-// each loop passes the signal to every receiver that named it. Several signals of one number that arrive in
-// the meantime count as one, as in the kernel. This part must not know what a signal handler may do.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-namespace detail {
-
-/// The signals of one receiver; a set is a mask with a bit for each number, at number - 1.
-class signal_resource final : public resource, public link {
- public:
-  static constexpr int highest = 64;
-
-  explicit signal_resource(loop_core& core);
-  ~signal_resource() override { close(); }
-
-  /// Names one more signal. Returns 0 or a negative errno.
-  [[nodiscard]] int add(int number);
-  /// Takes the signal with the lowest number that has arrived; 0 if there is none.
-  [[nodiscard]] int take();
-
- private:
-  /// Passes the signals that have arrived to the receivers of the loop.
-  static void distribute(loop_core& core);
-  ANYIO_NET_FN void shut() noexcept override;
-
-  registration registration_;
-  std::uint64_t named_ = 0;
-  std::uint64_t came_ = 0;
-};
-
-/// The operation that `signal_receiver::receive` returns.
-class [[nodiscard]] receive_signal_operation
-    : public resource_operation<receive_signal_operation, int, signal_resource, read_side> {
- public:
-  static constexpr const char* name = "receive_signal";
-  receive_signal_operation() = default;
-  explicit receive_signal_operation(ref<signal_resource> r) noexcept : resource_operation(std::move(r)) {}
-
- private:
-  friend class operation<receive_signal_operation, int>;
-
-  bool attempt(result<int>& out) {
-    const int number = resource_->take();
-    if (number != 0) out = number;
-    return number != 0;
-  }
-};
-
-}  // namespace detail
-
-/// Receives the signals that it names while it is open, in place of their previous disposition in the
-/// process. Every receiver, on any loop, that named a signal receives it. When the last of these receivers is
-/// closed, the previous disposition is restored.
-///
-/// Signals of one number that arrive faster than they are received count as one (sigaction(2)). A receiver
-/// without a pending operation does not keep `run()` running.
-class signal_receiver {
- public:
-  signal_receiver() = default;
-  signal_receiver(signal_receiver&&) noexcept = default;
-  signal_receiver& operator=(signal_receiver&& other) noexcept;
-  ~signal_receiver() { close(); }
-
-  /// Opens a receiver on this thread's loop. Fails with `invalid_argument` and EINVAL for a number that is
-  /// not a signal or cannot be caught.
-  template <std::convertible_to<int>... Numbers>
-  [[nodiscard]] static result<signal_receiver> open(int first, Numbers... others) {
-    const int numbers[] = {first, static_cast<int>(others)...};
-    return open_all(numbers);
-  }
-
-  /// Whether it is open.
-  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
-
-  /// Returns the number of a signal that has arrived, the lowest first if there are several.
-  [[nodiscard]] detail::receive_signal_operation receive() {
-    return detail::receive_signal_operation(resource_);
-  }
-  /// The pending operation makes one more attempt, then ends with `cancelled`.
-  void cancel() noexcept {
-    if (resource_) resource_->cancel();
-  }
-  /// Closes the receiver. The pending operation ends with `closed_resource`; signals that have arrived but
-  /// were not received are dropped. Calling it again has no effect.
-  void close() noexcept {
-    if (resource_) resource_->close();
-  }
-
- private:
-  explicit signal_receiver(detail::ref<detail::signal_resource> r) noexcept : resource_(std::move(r)) {}
-  [[nodiscard]] static result<signal_receiver> open_all(std::span<const int> numbers);
-
-  detail::ref<detail::signal_resource> resource_;
-};
-
-}}  // namespace anyio
-
-// == operation/sleep.hpp ==========================================================================
-
-// Sleeping for a duration or until a point in time.
-//
-// This part must not read a clock: the loop knows the time, which is virtual in a simulation.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-/// The operation that `sleep` and `sleep_until` return.
-class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
- public:
-  static constexpr const char* name = "sleep";
-  sleep_operation() = default;
-  explicit sleep_operation(duration d) : operation(true), amount_(d) {}
-  explicit sleep_operation(time_point deadline) : operation(true), deadline_(deadline), until_(true) {}
-
- private:
-  friend class detail::operation<sleep_operation, void>;
-  // Completes from the loop: even a sleep of zero duration lets other tasks run.
-  static constexpr bool attempts_when_awaited = false;
-
-  bool attempt(result<void>& out) {
-    started();
-    if (timer_.armed() || deadline_ == time_point::max()) return false;
-    out = result<void>();
-    return true;
-  }
-  void started() {
-    if (std::exchange(begun_, true)) return;
-    detail::loop_core& loop = detail::loop_core::current();
-    const time_point time = loop.now();
-    if (!until_) deadline_ = detail::add(time, amount_);
-    if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
-  }
-  void left() noexcept {
-    timer_.cancel();
-    begun_ = false;
-  }
-
-  duration amount_{};
-  time_point deadline_{};
-  bool until_ = false;
-  bool begun_ = false;
-  detail::timer timer_;
-};
-
-/// Completes when the duration has passed, never before. A duration of zero or less still lets other tasks
-/// run.
-template <class Rep, class Period>
-[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
-  return sleep_operation(detail::to_duration(d));
-}
-/// Completes at a point in time of the loop's clock, never before. A point in the past still lets other tasks
-/// run.
-[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
-
-}}  // namespace anyio
-
-// == operation/synchronization.hpp ================================================================
-
-// Synchronization between the tasks of one loop: events, semaphores, channels.
-//
-// A waiter stands in a line and continues from the loop, never inside the call that woke it. It takes a
-// permit or a value only at that moment, so a waiter that is cancelled before that loses nothing. None of
-// these types may be used from another thread.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-namespace detail {
-
-class wait_line;
-
-/// A place in a line, kept in the operation that waits.
-class wait_place : public link {
- public:
-  wait_place() = default;
-  wait_place(wait_place&& other) noexcept : link() { static_cast<void>(other); }
-  wait_place& operator=(wait_place&&) noexcept {
-    unlink();
-    return *this;
-  }
-  /// The object that this operation waits for is gone, and must not be touched.
-  [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
-
-  enum class state : std::uint8_t {
-    waits,
-    released,  // the wait is over, even if its reason no longer holds
-    ended,
-  };
-  node* waiter = nullptr;
-  state now = state::waits;
-};
-
-/// A line of waiting operations. When the line is destroyed, the operations are queued and fail.
-class wait_line {
- public:
-  wait_line() = default;
-  wait_line(const wait_line&) = delete;
-  wait_line& operator=(const wait_line&) = delete;
-  ~wait_line() { let_all_on(wait_place::state::ended); }
-
-  void join(wait_place& place, node& waiter) noexcept {
-    place.waiter = &waiter;
-    place.now = wait_place::state::waits;
-    head_.insert_before(place);
-  }
-  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
-  [[nodiscard]] wait_place* first() noexcept {
-    return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
-  }
-  /// Lets the first operation in the line make an attempt.
-  void wake_first() noexcept {
-    if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
-  }
-  void wake_all() noexcept {
-    for (link* l = head_.next; l != &head_; l = l->next) {
-      node* n = static_cast<wait_place&>(*l).waiter;
-      n->core->queue(*n);
-    }
-  }
-  void release_all() noexcept { let_all_on(wait_place::state::released); }
-  static void let_on(wait_place& p, wait_place::state s) noexcept {
-    p.unlink();
-    p.now = s;
-    p.waiter->core->queue(*p.waiter);
-  }
-  [[nodiscard]] bool longer_than(std::size_t n) const noexcept {
-    for (const link* l = head_.next; l != &head_; l = l->next)
-      if (n-- == 0) return true;
-    return false;
-  }
-
- private:
-  void let_all_on(wait_place::state s) noexcept {
-    while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
-  }
-  link head_;
-};
-
-}  // namespace detail
-
-class event_operation;
-
-/// A flag to wait for. It can be neither moved nor copied. It must outlive its waiters, which otherwise fail
-/// with `closed_resource`.
-class event {
- public:
-  event() = default;
-  event(const event&) = delete;
-  event& operator=(const event&) = delete;
-
-  /// Sets the flag. All current waiters complete from the loop, even if the flag is cleared at once.
-  void set() noexcept {
-    set_ = true;
-    waiting_.release_all();
-  }
-  /// Clears the flag: from now on `wait` waits. Waiters that `set` has released still complete.
-  void clear() noexcept { set_ = false; }
-  /// Whether `wait` would complete at once.
-  [[nodiscard]] bool is_set() const noexcept { return set_; }
-  /// Waits until the flag is set.
-  [[nodiscard]] event_operation wait();
-
- private:
-  friend class event_operation;
-  bool set_ = false;
-  detail::wait_line waiting_;
-};
-
-/// The operation that `event::wait` returns.
-class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
- public:
-  static constexpr const char* name = "wait";
-  event_operation() = default;
-  explicit event_operation(event& e) : operation(true), event_(&e) {}
-
- private:
-  friend class event;
-  friend class detail::operation<event_operation, void>;
-
-  [[nodiscard]] errc enter() {
-    event_->waiting_.join(place_, *this);
-    return errc::ok;
-  }
-  bool attempt(result<void>& out) {
-    if (pending() && place_.ended()) {
-      made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    if (!(pending() && place_.now == detail::wait_place::state::released) && !event_->set_) return false;
-    out = result<void>();
-    return true;
-  }
-  void left() noexcept { place_.unlink(); }
-
-  event* event_ = nullptr;
-  detail::wait_place place_;
-};
-
-inline event_operation event::wait() { return event_operation(*this); }
-
-class semaphore;
-
-/// One unit of a semaphore. Its destructor gives the unit back.
-class [[nodiscard]] permit {
- public:
-  permit() = default;
-  permit(permit&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
-  permit& operator=(permit&& other) noexcept {
-    if (this != &other) {
-      release();
-      semaphore_ = std::exchange(other.semaphore_, nullptr);
-    }
-    return *this;
-  }
-  ~permit() { release(); }
-  /// Gives the unit back now. Calling it again has no effect.
-  void release() noexcept;
-  /// Whether it holds a unit.
-  explicit operator bool() const noexcept { return semaphore_ != nullptr; }
-
- private:
-  friend class semaphore;
-  explicit permit(semaphore& s) noexcept : semaphore_(&s) {}
-  semaphore* semaphore_ = nullptr;
-};
-
-/// Grants a limited number of permits at a time, in the order of the requests. With one permit it is a lock.
-/// It must outlive its permits and its waiters.
-class semaphore {
- public:
-  /// Constructs a semaphore with `n` permits.
-  explicit semaphore(std::size_t n) noexcept : free_(n) {}
-  semaphore(const semaphore&) = delete;
-  semaphore& operator=(const semaphore&) = delete;
-
-  class acquire_operation;
-  /// Waits for its turn, and returns a permit.
-  [[nodiscard]] acquire_operation acquire();
-  /// Returns a permit without waiting; empty if none is free, or if others wait.
-  [[nodiscard]] std::optional<permit> try_acquire() noexcept {
-    if (free_ == 0 || !waiting_.empty()) return std::nullopt;
-    --free_;
-    return permit(*this);
-  }
-
- private:
-  friend class permit;
-  void give_back() noexcept {
-    ++free_;
-    waiting_.wake_first();
-  }
-  std::size_t free_;
-  detail::wait_line waiting_;
-};
-
-inline void permit::release() noexcept {
-  if (semaphore* s = std::exchange(semaphore_, nullptr)) s->give_back();
-}
-
-/// The operation that `semaphore::acquire` returns.
-class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
- public:
-  static constexpr const char* name = "acquire";
-  acquire_operation() = default;
-  explicit acquire_operation(semaphore& s) : operation(true), semaphore_(&s) {}
-  acquire_operation(acquire_operation&&) = default;
-  acquire_operation& operator=(acquire_operation&& other) noexcept {
-    withdraw();
-    operation::operator=(std::move(other));
-    semaphore_ = other.semaphore_;
-    return *this;
-  }
-  ~acquire_operation() { withdraw(); }
-
- private:
-  friend class detail::operation<acquire_operation, permit>;
-
-  [[nodiscard]] errc enter() {
-    semaphore_->waiting_.join(place_, *this);
-    return errc::ok;
-  }
-  bool attempt(result<permit>& out) {
-    if (pending() && place_.ended()) {
-      made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    const detail::wait_place* first = semaphore_->waiting_.first();
-    if (semaphore_->free_ == 0 || (first != nullptr && first != &place_)) return false;
-    --semaphore_->free_;
-    out = result<permit>(permit(*semaphore_));
-    return true;
-  }
-  void left() noexcept {
-    if (!place_.linked()) return;
-    place_.unlink();
-    if (semaphore_->free_ != 0) semaphore_->waiting_.wake_first();
-  }
-
-  semaphore* semaphore_ = nullptr;
-  detail::wait_place place_;
-};
-
-inline semaphore::acquire_operation semaphore::acquire() { return acquire_operation(*this); }
-
-/// A queue between tasks. `send` waits while the queue holds `capacity` values; with a capacity of 0 it waits
-/// for a receiver that takes the value. After `close`, receivers get the values that are left, then
-/// `end_of_stream`; senders get `closed_resource`.
-template <class T>
-class channel {
- public:
-  /// Constructs a channel. It allocates room for the first values here, and room for more when they arrive.
-  explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
-  channel(const channel&) = delete;
-  channel& operator=(const channel&) = delete;
-
-  class send_operation;
-  class receive_operation;
-  /// Sends a value: waits for room, or for a receiver that takes it. A send that is
-  /// cancelled before that has not sent the value.
-  [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
-  /// Receives the oldest value. A cancelled receive takes no value.
-  [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
-  /// Sends a value without waiting. Returns false if it would have to wait, or if the channel is closed.
-  [[nodiscard]] bool try_send(T value) {
-    if (closed_ || !senders_.empty() || !has_room()) return false;
-    put(std::move(value));
-    return true;
-  }
-  /// Receives the oldest value without waiting; empty if there is none, or if other receivers wait.
-  [[nodiscard]] std::optional<T> try_receive() {
-    if (!receivers_.empty()) return std::nullopt;
-    return take();
-  }
-  /// Closes the channel. Receivers still get the values that are left. Calling it again has no effect.
-  void close() noexcept {
-    closed_ = true;
-    senders_.wake_all();
-    receivers_.wake_all();
-  }
-
- private:
-  [[nodiscard]] bool has_room() const noexcept {
-    return count_ < capacity_ || receivers_.longer_than(count_ - capacity_);
-  }
-  void put(T&& value) {
-    if (count_ == ring_.size()) grow();
-    ring_[(first_ + count_) % ring_.size()].emplace(std::move(value));
-    ++count_;
-    receivers_.wake_first();
-  }
-  std::optional<T> take() {
-    std::optional<T> value;
-    if (count_ != 0) {
-      value.emplace(*std::move(ring_[first_]));
-      ring_[first_].reset();
-      first_ = (first_ + 1) % ring_.size();
-      --count_;
-      senders_.wake_first();
-    } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
-      // The capacity is 0, or no value is left: takes the value directly from the sender that waits.
-      auto& sender = static_cast<send_operation&>(*p->waiter);
-      value.emplace(*std::move(sender.value_));
-      sender.value_.reset();
-      detail::wait_line::let_on(*p, detail::wait_place::state::released);
-    }
-    return value;
-  }
-  void grow() {
-    std::vector<std::optional<T>> larger(ring_.size() * 2);
-    for (std::size_t i = 0; i < count_; ++i) {
-      larger[i].emplace(*std::move(ring_[(first_ + i) % ring_.size()]));
-    }
-    ring_.swap(larger);
-    first_ = 0;
-  }
-
-  std::size_t capacity_;
-  std::vector<std::optional<T>> ring_;
-  std::size_t first_ = 0;
-  std::size_t count_ = 0;
-  bool closed_ = false;
-  detail::wait_line senders_;
-  detail::wait_line receivers_;
-};
-
-/// The operation that `channel::send` returns.
-template <class T>
-class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
- public:
-  static constexpr const char* name = "send";
-  send_operation() = default;
-  send_operation(channel& c, T&& value)
-      : detail::operation<send_operation, void>(true), channel_(&c), value_(std::move(value)) {}
-  send_operation(send_operation&&) noexcept = default;
-  send_operation& operator=(send_operation&& other) noexcept {
-    this->withdraw();
-    detail::operation<send_operation, void>::operator=(std::move(other));
-    channel_ = other.channel_;
-    value_.reset();  // no assignment: a value only needs to be move-constructible
-    if (other.value_) std::construct_at(&value_, std::move(other.value_));
-    return *this;
-  }
-  ~send_operation() { this->withdraw(); }
-
- private:
-  friend class channel;
-  friend class detail::operation<send_operation, void>;
-
-  [[nodiscard]] errc check() const noexcept {
-    if (!this->made || !value_) return errc::invalid_argument;
-    return channel_->closed_ ? errc::closed_resource : errc::ok;
-  }
-  [[nodiscard]] errc enter() {
-    channel_->senders_.join(place_, *this);
-    if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
-    return errc::ok;
-  }
-  bool attempt(result<void>& out) {
-    if (this->pending() && place_.now == detail::wait_place::state::released) {
-      out = result<void>();
-      return true;
-    }
-    if (this->pending() && place_.ended()) {
-      this->made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    if (channel_->closed_) {
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    const detail::wait_place* first = channel_->senders_.first();
-    if ((first != nullptr && first != &place_) || !channel_->has_room()) return false;
-    channel_->put(*std::move(value_));
-    value_.reset();
-    out = result<void>();
-    return true;
-  }
-  void left() noexcept {
-    if (!place_.linked()) return;
-    place_.unlink();
-    channel_->senders_.wake_first();  // there may be room for the next sender
-  }
-
-  channel* channel_ = nullptr;
-  std::optional<T> value_;
-  detail::wait_place place_;
-};
-
-/// The operation that `channel::receive` returns.
-template <class T>
-class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
- public:
-  static constexpr const char* name = "receive";
-  receive_operation() = default;
-  explicit receive_operation(channel& c) : detail::operation<receive_operation, T>(true), channel_(&c) {}
-  receive_operation(receive_operation&&) noexcept = default;
-  receive_operation& operator=(receive_operation&& other) noexcept {
-    this->withdraw();
-    detail::operation<receive_operation, T>::operator=(std::move(other));
-    channel_ = other.channel_;
-    return *this;
-  }
-  ~receive_operation() { this->withdraw(); }
-
- private:
-  friend class channel;
-  friend class detail::operation<receive_operation, T>;
-
-  [[nodiscard]] errc enter() {
-    channel_->receivers_.join(place_, *this);
-    channel_->senders_.wake_first();
-    return errc::ok;
-  }
-  bool attempt(result<T>& out) {
-    if (this->pending() && place_.ended()) {
-      this->made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    const detail::wait_place* first = channel_->receivers_.first();
-    if (first != nullptr && first != &place_ && !channel_->closed_) return false;
-    if (std::optional<T> value = channel_->take()) {
-      out = result<T>(*std::move(value));
-      return true;
-    }
-    if (!channel_->closed_) return false;
-    out = error(errc::end_of_stream, 0, name);
-    return true;
-  }
-  void left() noexcept {
-    if (!place_.linked()) return;
-    place_.unlink();
-    channel_->receivers_.wake_first();  // the next receiver may take the value that this one leaves
-  }
-
-  channel* channel_ = nullptr;
-  detail::wait_place place_;
-};
-
-}}  // namespace anyio
-
 // == operation/task_group.hpp =====================================================================
 
 // Children of one scope.
@@ -5968,6 +5816,512 @@ struct task_group_access {
 }  // namespace detail
 
 inline task_group::join_operation task_group::join() { return join_operation(*this); }
+
+}}  // namespace anyio
+
+// == operation/result_group.hpp ===================================================================
+
+// Children that give values, which are taken as they end.
+//
+// Each child is a task of a task group that keeps the child's outcome until somebody takes it; the memory for
+// it exists from the start, so that no outcome can be lost. This part must not know sockets.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class Op>
+inline constexpr bool is_as_result = false;
+template <class Op>
+inline constexpr bool is_as_result<as_result_operation<Op>> = true;
+
+/// What a result group needs whatever the type of its values is: the outcomes that are there, those who wait
+/// for them, and how many are still to come.
+class outcome_line {
+ public:
+  /// Room for the outcome of a child. It counts as one to come until it is destroyed.
+  class entry : public link {
+   public:
+    explicit entry(outcome_line& line) noexcept : line_(line) { ++line_.left_; }
+    entry(const entry&) = delete;
+    entry& operator=(const entry&) = delete;
+    ~entry() {
+      if (--line_.left_ == 0) line_.waiting.wake_all();
+    }
+    /// The outcome is there: hands it over to the line.
+    void arrived() noexcept {
+      line_.there_.insert_before(*this);
+      line_.waiting.wake_first();
+    }
+
+   private:
+    outcome_line& line_;
+  };
+
+  [[nodiscard]] entry* first() noexcept {
+    return there_.linked() ? static_cast<entry*>(there_.next) : nullptr;
+  }
+  [[nodiscard]] std::size_t left() const noexcept { return left_; }
+
+  wait_line waiting;
+
+ private:
+  link there_;
+  std::size_t left_ = 0;
+};
+
+}  // namespace detail
+
+/// Runs children that give values, and gives those values as the children end. It can be neither moved nor
+/// copied, and its own children must not destroy it. An error of a child is raised by `next`, and the other
+/// children go on.
+template <class T>
+class result_group {
+ public:
+  result_group() = default;
+  result_group(const result_group&) = delete;
+  result_group& operator=(const result_group&) = delete;
+  /// Cancels the children that have not ended, and drops the values that nobody took.
+  ~result_group() {
+    while (detail::outcome_line::entry* e = line_.first()) delete static_cast<kept*>(e);
+  }
+
+  /// Adds an operation or a task as a child, which begins from the loop.
+  template <class Op>
+    requires detail::is_operation<Op>
+  void start_soon(Op&& op) {
+    static_assert(!std::is_lvalue_reference_v<Op>,
+                  "an operation must be passed by std::move or created in place");
+    detail::keep_loan(op);
+    children_.start_soon(run_operation<std::remove_cvref_t<Op>>(room(), std::move(op)));
+  }
+  /// Calls `f` with the arguments from the loop. `f` returns the value, or a task or an operation that gives
+  /// it. The callable and the arguments are kept until the child ends. Pass references as std::ref.
+  template <class F, class... Args>
+    requires(!detail::is_operation<F>)
+  void start_soon(F&& f, Args&&... args) {
+    children_.start_soon(run_callable<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+        room(), std::forward<F>(f), std::forward<Args>(args)...));
+  }
+
+  class next_operation;
+  /// Gives the value of the next child that ends, or raises the error of that child. Raises `end_of_stream`
+  /// when no child and no value is left. A cancelled one takes no value. Several may wait; they are served in
+  /// order.
+  [[nodiscard]] next_operation next() { return next_operation(*this); }
+
+  /// Cancels the children that have not ended. Values that are there already stay for `next`. A child that
+  /// calls this itself ends when it next waits.
+  void cancel() noexcept { children_.cancel(); }
+
+  /// How many values `next` can still give: those that are there, and those of children that have not ended.
+  [[nodiscard]] std::size_t size() const noexcept { return line_.left(); }
+
+ private:
+  /// A child's outcome, which is there once it is in the line.
+  struct kept : detail::outcome_line::entry, detail::recycled_aligned {
+    using detail::outcome_line::entry::entry;
+    result<T> outcome{errc::cancelled};
+
+    template <class Value>
+    void keep(result<Value>&& r) {
+      if (!r.has_value()) {
+        outcome = detail::result_access::failure<T>(r);
+      } else if constexpr (std::is_void_v<T>) {
+        outcome = result<T>();
+      } else {
+        outcome = result<T>(static_cast<T>(*std::move(r)));
+      }
+    }
+    template <class Op, class Outcome>
+    void keep_of(Outcome&& r) {
+      if constexpr (detail::is_as_result<Op>) {
+        keep(result<Outcome>(std::move(r)));  // its value is a result
+      } else {
+        keep(std::move(r));
+      }
+    }
+#if ANYIO_NET_EXCEPTIONS
+    void keep_exception() {
+      try {
+        throw;
+      } catch (const exception& e) {
+        outcome = e.error();
+      } catch (...) {
+        outcome = detail::result_access::foreign<T>(std::current_exception());
+      }
+    }
+#endif
+  };
+  using kept_ptr = std::unique_ptr<kept>;
+
+  [[nodiscard]] kept_ptr room() { return kept_ptr(new kept(line_)); }
+
+  /// Awaits an operation without raising; the outcome is for `keep_of<Op>`.
+  template <class Op>
+  static auto without_raising(Op&& op) {
+    if constexpr (detail::is_as_result<Op>) {
+      return std::move(op);
+    } else {
+      return as_result(std::move(op));
+    }
+  }
+  template <class Op>
+#if defined(__clang__)
+  [[clang::no_sanitize("function")]]  // as for detail::call_task
+#endif
+  static task<>
+  run_operation(kept_ptr self, Op op) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      self->template keep_of<Op>(co_await without_raising(std::move(op)));
+    } catch (...) {
+      self->keep_exception();
+    }
+#else
+    self->template keep_of<Op>(co_await without_raising(std::move(op)));
+#endif
+    self.release()->arrived();
+  }
+  template <class F, class... Args>
+#if defined(__clang__)
+  [[clang::no_sanitize("function")]]
+#endif
+  static task<>
+  run_callable(kept_ptr self, F f, Args... args) {
+    using returned = std::invoke_result_t<F&, Args...>;
+#if ANYIO_NET_EXCEPTIONS
+    try {
+#endif
+      if constexpr (detail::is_operation<returned>) {
+        self->template keep_of<returned>(
+            co_await without_raising(std::apply(f, std::forward_as_tuple(std::forward<Args>(args)...))));
+      } else if constexpr (std::is_void_v<returned>) {
+        std::apply(f, std::forward_as_tuple(std::forward<Args>(args)...));
+        self->keep(result<void>());
+      } else {
+        self->keep(result<returned>(std::apply(f, std::forward_as_tuple(std::forward<Args>(args)...))));
+      }
+#if ANYIO_NET_EXCEPTIONS
+    } catch (...) {
+      self->keep_exception();
+    }
+#endif
+    self.release()->arrived();
+  }
+
+  detail::outcome_line line_;
+  task_group children_;  // ends first: its children refer to the line
+};
+
+/// The operation that `result_group::next` returns.
+template <class T>
+class [[nodiscard]] result_group<T>::next_operation : public detail::operation<next_operation, T> {
+  using base = detail::operation<next_operation, T>;
+
+ public:
+  static constexpr const char* name = "next";
+  next_operation() = default;
+  explicit next_operation(result_group& g) : base(true), line_(&g.line_) {}
+  next_operation(next_operation&&) noexcept = default;
+  next_operation& operator=(next_operation&& other) noexcept {
+    this->withdraw();
+    base::operator=(std::move(other));
+    line_ = other.line_;
+    return *this;
+  }
+  ~next_operation() { this->withdraw(); }
+
+ private:
+  friend class detail::operation<next_operation, T>;
+
+  [[nodiscard]] errc enter() {
+    line_->waiting.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<T>& out) {
+    if (this->pending() && place_.ended()) {
+      this->made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = line_->waiting.first();
+    if (first != nullptr && first != &place_ && line_->left() != 0) return false;
+    if (auto* const came = static_cast<kept*>(line_->first())) {
+      const kept_ptr taken(came);
+      out = std::move(taken->outcome);
+      return true;
+    }
+    if (line_->left() != 0) return false;
+    out = error(errc::end_of_stream, 0, name);
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    if (line_->first() != nullptr) line_->waiting.wake_first();  // there is another value
+  }
+
+  detail::outcome_line* line_ = nullptr;
+  detail::wait_place place_;
+};
+
+}}  // namespace anyio
+
+// == operation/run.hpp ============================================================================
+
+// Running an operation from a plain function.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class T>
+struct run_done {
+  using internal = void;
+  std::optional<result<T>>* outcome;
+  bool* done;
+  node* runner = nullptr;  // stands for the call of `run` that waits
+  void operator()(result<T>&& r) const {
+    outcome->emplace(std::move(r));
+    *done = true;
+  }
+  [[nodiscard]] node* owner() const noexcept { return runner; }
+};
+
+/// A foreign exception may leave the loop before the caller's own operation has completed. The operation is
+/// then withdrawn, since it refers to the frame of `run`.
+template <class Op>
+struct withdraw_at_end {
+  Op& op;
+};
+template <class Op>
+struct withdraw_at_end<Op&> {
+  Op& op;
+  ~withdraw_at_end() { op.withdraw(); }
+};
+
+}  // namespace detail
+
+/// Runs an operation, a task, or a callable that returns a task, and returns its value or raises its error.
+/// Without exceptions, prints the error and aborts; `run(as_result(x))` returns the result.
+///
+/// Uses this thread's loop if there is one that does not run. Otherwise makes a loop for this call;
+/// operations that are still pending at the end are destroyed with that loop. A loop that was inherited over
+/// a fork is not used before its `after_fork`.
+///
+/// A loop that runs continues only after this call. Inside such a loop, `x` must not wait for anything that
+/// belongs to that loop, such as an operation of one of its streams: it would never complete. This fails an
+/// assertion, or is `invalid_argument` without assertions; so is an operation of another loop that does not
+/// run. Starting such an operation with a callback is allowed.
+template <class X>
+auto run(X&& x) {
+  using reference = std::conditional_t<detail::is_operation<X> && std::is_lvalue_reference_v<X>, X,
+                                       detail::operation_of_t<X>>;
+  using T = typename std::remove_reference_t<reference>::value_type;
+
+  std::optional<loop> own;
+  if (detail::loop_core* core = detail::loop_core::current_or_null();
+      core == nullptr || core->running() || core->inherited())
+    own.emplace();
+  const detail::ref<detail::loop_core> core(&detail::loop_core::current());
+
+  std::optional<result<T>> outcome;
+  bool done = false;
+  {
+    auto make = [&]() -> reference {
+      if constexpr (std::is_lvalue_reference_v<reference>) {
+        return x;
+      } else {
+        return detail::as_operation(std::forward<X>(x));
+      }
+    };
+    reference op = make();
+    [[maybe_unused]] const detail::withdraw_at_end<reference> guard{op};
+    detail::node runner;
+    const detail::loop_core::waiting_scope waits(*core, &runner);
+    op.start(detail::run_done<T>{&outcome, &done, &runner});
+    do {
+      core->run(&done);
+    } while (!done && core->alive() && !core->idle());
+  }
+  if (!done) {
+    ANYIO_NET_ASSERT(!core->alive() && "the operation belongs to another loop");
+    const error ended = core->alive() ? detail::error_access::with_reason(
+                                            error(errc::invalid_argument, 0, "run"),
+                                            "the operation belongs to another loop, which is not running")
+                                      : error(errc::closed_resource, 0, "run");
+    if constexpr (detail::is_result<T>) {
+      outcome.emplace(T(ended));
+    } else {
+      outcome.emplace(ended);
+    }
+  }
+#if !ANYIO_NET_EXCEPTIONS
+  if (!outcome->has_value()) detail::abort_with("run", outcome->error());
+#endif
+  return std::move(*outcome).value();
+}
+
+}}  // namespace anyio
+
+// == operation/signals.hpp ========================================================================
+
+// Receiving signals.
+//
+// The signal handler, behind the backend, only records a signal and wakes the loops that asked for it. Here
+// each loop passes the signal to every receiver that named it. Several signals of one number that arrive in
+// the meantime count as one, as in the kernel. This part must not know what a signal handler may do.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+/// The signals of one receiver; a set is a mask with a bit for each number, at number - 1.
+class signal_resource final : public resource, public link {
+ public:
+  static constexpr int highest = 64;
+
+  explicit signal_resource(loop_core& core);
+  ~signal_resource() override { close(); }
+
+  /// Names one more signal. Returns 0 or a negative errno.
+  [[nodiscard]] int add(int number);
+  /// Takes the signal with the lowest number that has arrived; 0 if there is none.
+  [[nodiscard]] int take();
+
+ private:
+  /// Passes the signals that have arrived to the receivers of the loop.
+  static void distribute(loop_core& core);
+  ANYIO_NET_FN void shut() noexcept override;
+
+  registration registration_;
+  std::uint64_t named_ = 0;
+  std::uint64_t came_ = 0;
+};
+
+/// The operation that `signal_receiver::receive` returns.
+class [[nodiscard]] receive_signal_operation
+    : public resource_operation<receive_signal_operation, int, signal_resource, read_side> {
+ public:
+  static constexpr const char* name = "receive_signal";
+  receive_signal_operation() = default;
+  explicit receive_signal_operation(ref<signal_resource> r) noexcept : resource_operation(std::move(r)) {}
+
+ private:
+  friend class operation<receive_signal_operation, int>;
+
+  bool attempt(result<int>& out) {
+    const int number = resource_->take();
+    if (number != 0) out = number;
+    return number != 0;
+  }
+};
+
+}  // namespace detail
+
+/// Receives the signals that it names while it is open, in place of their previous disposition in the
+/// process. Every receiver, on any loop, that named a signal receives it. When the last of these receivers is
+/// closed, the previous disposition is restored.
+///
+/// Signals of one number that arrive faster than they are received count as one (sigaction(2)). A receiver
+/// without a pending operation does not keep `run()` running.
+class signal_receiver {
+ public:
+  signal_receiver() = default;
+  signal_receiver(signal_receiver&&) noexcept = default;
+  signal_receiver& operator=(signal_receiver&& other) noexcept;
+  ~signal_receiver() { close(); }
+
+  /// Opens a receiver on this thread's loop. Fails with `invalid_argument` and EINVAL for a number that is
+  /// not a signal or cannot be caught.
+  template <std::convertible_to<int>... Numbers>
+  [[nodiscard]] static result<signal_receiver> open(int first, Numbers... others) {
+    const int numbers[] = {first, static_cast<int>(others)...};
+    return open_all(numbers);
+  }
+
+  /// Whether it is open.
+  explicit operator bool() const noexcept { return resource_ && resource_->open(); }
+
+  /// Returns the number of a signal that has arrived, the lowest first if there are several.
+  [[nodiscard]] detail::receive_signal_operation receive() {
+    return detail::receive_signal_operation(resource_);
+  }
+  /// The pending operation makes one more attempt, then ends with `cancelled`.
+  void cancel() noexcept {
+    if (resource_) resource_->cancel();
+  }
+  /// Closes the receiver. The pending operation ends with `closed_resource`; signals that have arrived but
+  /// were not received are dropped. Calling it again has no effect.
+  void close() noexcept {
+    if (resource_) resource_->close();
+  }
+
+ private:
+  explicit signal_receiver(detail::ref<detail::signal_resource> r) noexcept : resource_(std::move(r)) {}
+  [[nodiscard]] static result<signal_receiver> open_all(std::span<const int> numbers);
+
+  detail::ref<detail::signal_resource> resource_;
+};
+
+}}  // namespace anyio
+
+// == operation/sleep.hpp ==========================================================================
+
+// Sleeping for a duration or until a point in time.
+//
+// This part must not read a clock: the loop knows the time, which is virtual in a simulation.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// The operation that `sleep` and `sleep_until` return.
+class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
+ public:
+  static constexpr const char* name = "sleep";
+  sleep_operation() = default;
+  explicit sleep_operation(duration d) : operation(true), amount_(d) {}
+  explicit sleep_operation(time_point deadline) : operation(true), deadline_(deadline), until_(true) {}
+
+ private:
+  friend class detail::operation<sleep_operation, void>;
+  // Completes from the loop: even a sleep of zero duration lets other tasks run.
+  static constexpr bool attempts_when_awaited = false;
+
+  bool attempt(result<void>& out) {
+    started();
+    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    out = result<void>();
+    return true;
+  }
+  void started() {
+    if (std::exchange(begun_, true)) return;
+    detail::loop_core& loop = detail::loop_core::current();
+    const time_point time = loop.now();
+    if (!until_) deadline_ = detail::add(time, amount_);
+    if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
+  }
+  void left() noexcept {
+    timer_.cancel();
+    begun_ = false;
+  }
+
+  duration amount_{};
+  time_point deadline_{};
+  bool until_ = false;
+  bool begun_ = false;
+  detail::timer timer_;
+};
+
+/// Completes when the duration has passed, never before. A duration of zero or less still lets other tasks
+/// run.
+template <class Rep, class Period>
+[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
+  return sleep_operation(detail::to_duration(d));
+}
+/// Completes at a point in time of the loop's clock, never before. A point in the past still lets other tasks
+/// run.
+[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }}  // namespace anyio
 

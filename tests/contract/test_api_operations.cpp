@@ -295,6 +295,9 @@ static_assert(operation_like<decltype(anyio::getaddrinfo("", 0))> && operation_l
 static_assert(operation_like<decltype(std::declval<semaphore&>().acquire())>);
 static_assert(operation_like<decltype(std::declval<channel<int>&>().send(1))>);
 static_assert(operation_like<decltype(std::declval<channel<int>&>().receive())>);
+static_assert(operation_like<decltype(std::declval<channel<int>&>().receive_many(1))>);
+static_assert(operation_like<decltype(std::declval<anyio::result_group<int>&>().next())>);
+static_assert(operation_like<decltype(std::declval<anyio::result_group<void>&>().next())>);
 
 template <class T>
 constexpr bool fixed = !std::is_copy_constructible_v<T> && !std::is_move_constructible_v<T> &&

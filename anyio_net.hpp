@@ -5542,11 +5542,13 @@ class task_group;
 namespace detail {
 
 struct task_group_access;
+class group_child;
 
 /// Receives the outcomes of children whose errors do not cancel each other.
 class outcome_sink {
  public:
-  virtual void child_ended(result<void>&& outcome) = 0;
+  /// The child, which is deleted after this, is of the type that `start_soon` made for its arguments.
+  virtual void child_ended(group_child& child, result<void>&& outcome) = 0;
   /// The node that the children are a part of.
   [[nodiscard]] virtual node* whole() const noexcept = 0;
 
@@ -5661,6 +5663,8 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   template <class G, class... As>
   callable_child(task_group& group, G&& f, As&&... args)
       : base(group), f_(std::forward<G>(f)), args_(std::forward<As>(args)...) {}
+
+  [[nodiscard]] const F& callable() const noexcept { return f_; }
 
  private:
   void begin_child() override {
@@ -7854,7 +7858,8 @@ class listener_resource final : public resource {
   /// functions.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
-  node* server = nullptr;  // the pending `serve`; only it may accept
+  node* server = nullptr;                       // the pending `serve`; only it may accept
+  void (*tell_closed)(node& server) = nullptr;  // if its handlers want to know
   error problem;
 
  private:
@@ -7921,12 +7926,38 @@ result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from
 void print_exception(const char* where, const std::exception_ptr& e);
 #endif
 
+/// Whether a handler takes the stream alone, or also the event that tells that the server stops.
+template <class Handler, class Stream>
+concept takes_stream = std::is_invocable_v<Handler&, Stream>;
+template <class Handler, class Stream>
+concept takes_stopping = !takes_stream<Handler, Stream> && std::is_invocable_v<Handler&, Stream, event&>;
+template <class Handler, class Stream>
+concept connection_handler = takes_stream<Handler, Stream> || takes_stopping<Handler, Stream>;
+
+/// The peer of an accepted connection, for an error handler that takes it.
+inline ip_endpoint peer_of(const tcp_stream& s) { return s.remote_endpoint(); }
+inline std::string peer_of(const unix_stream& s) { return s.remote_path(); }
+template <class Stream>
+using peer_t = decltype(peer_of(std::declval<const Stream&>()));
+
+/// Whether an error handler takes the error alone, or also the peer.
+template <class OnError>
+concept takes_error = std::is_invocable_v<OnError&, const error&>;
+template <class OnError, class Peer>
+concept takes_peer = !takes_error<OnError> && std::is_invocable_v<OnError&, const error&, const Peer&>;
+template <class OnError, class Peer>
+concept error_handler = takes_error<OnError> || takes_peer<OnError, Peer>;
+
 #if ANYIO_NET_EXCEPTIONS
 /// Whether an error handler also takes foreign exceptions. A generic lambda does not: it is for errors, and a
 /// test whether it can be called with another type would compile its body.
 template <class OnError>
 concept takes_exceptions =
     !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
+template <class OnError, class Peer>
+concept takes_exceptions_and_peer = !takes_exceptions<OnError> && !requires {
+  &OnError::template operator()<error, Peer>;
+} && std::is_invocable_v<OnError&, std::exception_ptr, const Peer&>;
 #endif
 
 /// The base of a handler that begins with a handshake. It counts the established connections, and reports
@@ -7948,7 +7979,9 @@ class serving final : public outcome_sink {
     news_.self = this;
   }
   ~serving() {
-    if (listener_->server == &news_) listener_->server = nullptr;
+    if (listener_->server != &news_) return;
+    listener_->server = nullptr;
+    listener_->tell_closed = nullptr;
   }
   serving(const serving&) = delete;
   serving& operator=(const serving&) = delete;
@@ -7962,6 +7995,7 @@ class serving final : public outcome_sink {
   void begin(node& server) {
     server_ = &server;
     listener_->server = &news_;
+    if constexpr (has_stopping) listener_->tell_closed = &serving::closed;
     accept_ = accept_operation<Stream>(listener_, &news_);
     accept_next();
   }
@@ -7969,16 +8003,30 @@ class serving final : public outcome_sink {
   [[nodiscard]] bool over() const noexcept { return stopped_ && handlers_.size() == 0; }
   [[nodiscard]] const error& failure() const noexcept { return failure_; }
 
-  void child_ended(result<void>&& outcome) override {
+  void child_ended([[maybe_unused]] group_child& child, result<void>&& outcome) override {
     if (full_) accept_next();
     if (over()) server_->core->queue(*server_);
-    report(std::move(outcome));  // last: it may destroy this object
+    if constexpr (has_peer) {  // last: reporting may destroy this object
+      report(std::move(outcome), static_cast<callable_child<call_handler, Stream>&>(child).callable().peer);
+    } else {
+      report(std::move(outcome), nobody());
+    }
   }
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
  private:
-  static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+  struct nobody {};
+  using peer_type = peer_t<Stream>;
+  static constexpr bool has_stopping = takes_stopping<Handler, Stream>;
+#if ANYIO_NET_EXCEPTIONS
+  static constexpr bool has_peer =
+      takes_peer<OnError, peer_type> || takes_exceptions_and_peer<OnError, peer_type>;
+#else
+  static constexpr bool has_peer = takes_peer<OnError, peer_type>;
+#endif
+  static constexpr bool has_handler = error_handler<OnError, peer_type>;
   static constexpr bool has_handshakes = std::derived_from<Handler, handshaking>;
+  using peer_if_wanted = std::conditional_t<has_peer, peer_type, nobody>;
 
   struct connection_came {
     using internal = void;
@@ -7988,11 +8036,23 @@ class serving final : public outcome_sink {
   };
   struct call_handler {
     serving* self;
+    [[no_unique_address]] peer_if_wanted peer;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
+      if constexpr (has_stopping) {
+        return std::apply(self->handler_, std::forward_as_tuple(std::move(stream), self->stopping_));
+      } else {
+        return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
+      }
     }
   };
+  [[nodiscard]] call_handler handler_for([[maybe_unused]] const Stream& stream) {
+    if constexpr (has_peer) {
+      return {this, peer_of(stream)};
+    } else {
+      return {this, {}};
+    }
+  }
   /// Runs when accepting reported a problem that did not end it.
   struct problem_news : node {
     serving* self = nullptr;
@@ -8001,7 +8061,7 @@ class serving final : public outcome_sink {
       serving& server = *news.self;
       news.retire();
       news.how = &face_of_news;
-      server.report(error(server.listener_->problem));
+      server.report(error(server.listener_->problem), peer_if_wanted());
     }
     static void abandon(node& n) { n.retire(); }
     static node* owner(node&) { return nullptr; }
@@ -8009,6 +8069,11 @@ class serving final : public outcome_sink {
     static constexpr face face_of_news{run, abandon, owner, describe};
   };
 
+  static void closed(node& server)
+    requires has_stopping
+  {
+    static_cast<problem_news&>(server).self->stopping_.set();
+  }
   void accept_next() {
     full_ = is_full();
     if (full_ && listener_->open()) return;
@@ -8038,16 +8103,17 @@ class serving final : public outcome_sink {
     // Memory ran out for this connection. It is closed, and the error is reported like one of a handler.
     if (result<void> lost = begin_handler(r); !lost.has_value()) {
       accept_next();
-      return report(std::move(lost));
+      return report(std::move(lost), peer_if_wanted());
     }
     if (r.has_value()) return accept_next();
 #else
     if (r.has_value()) {
-      handlers_.start_soon(call_handler{this}, *std::move(r));
+      handlers_.start_soon(handler_for(*r), *std::move(r));
       return accept_next();
     }
 #endif
     stopped_ = true;
+    if constexpr (has_stopping) stopping_.set();
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
@@ -8055,7 +8121,7 @@ class serving final : public outcome_sink {
   result<void> begin_handler(result<Stream>& r) {
     if (result_access::is_foreign(r)) return result_access::failure<void>(r);
     try {
-      if (r.has_value()) handlers_.start_soon(call_handler{this}, *std::move(r));
+      if (r.has_value()) handlers_.start_soon(handler_for(*r), *std::move(r));
     } catch (...) {
       return result_access::foreign<void>(std::current_exception());
     }
@@ -8063,7 +8129,7 @@ class serving final : public outcome_sink {
   }
 #endif
   /// Callers call this last: the error handler may destroy this object, but not itself.
-  void report(result<void>&& outcome) {
+  void report(result<void>&& outcome, [[maybe_unused]] const peer_if_wanted& from) {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
@@ -8071,22 +8137,33 @@ class serving final : public outcome_sink {
         const std::shared_ptr<OnError> on_error = on_error_;
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
+      } else if constexpr (takes_exceptions_and_peer<OnError, peer_type>) {
+        const std::shared_ptr<OnError> on_error = on_error_;
+        const peer_type who = from;  // it is gone if the error handler ends `serve`
+        const stand_in inside(*server_);
+        return static_cast<void>((*on_error)(std::move(e), who));
       } else {
         return print_exception("serve", e);
       }
     }
 #endif
-    report(outcome.error());
+    report(outcome.error(), from);
   }
   static std::shared_ptr<OnError> keep(OnError&& on_error) {
     if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
     return nullptr;
   }
-  void report([[maybe_unused]] const error& e) {
-    if constexpr (has_handler) {
+  void report([[maybe_unused]] const error& e, [[maybe_unused]] const peer_if_wanted& from) {
+    if constexpr (takes_error<OnError>) {
       const std::shared_ptr<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
+    } else if constexpr (takes_peer<OnError, peer_type>) {
+      if (e == errc::end_of_stream) return;
+      const std::shared_ptr<OnError> on_error = on_error_;
+      const peer_type who = from;
+      const stand_in inside(*server_);
+      static_cast<void>((*on_error)(e, who));
     }
   }
 
@@ -8101,6 +8178,7 @@ class serving final : public outcome_sink {
   bool full_ = false;
   problem_news news_;
   accept_operation<Stream> accept_;
+  [[no_unique_address]] std::conditional_t<has_stopping, event, nobody> stopping_;
   task_group handlers_;
 };
 
@@ -8160,18 +8238,23 @@ class listener {
   /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and the
   /// operation keeps it. An error that escapes a handler closes only that connection. Destroying the
   /// operation destroys the handlers.
+  ///
+  /// A handler may take an `event&` as a second parameter: it is set when the listener is closed, or when
+  /// accepting ends for another reason, and lives until the last handler has ended.
   template <class Handler>
-    requires std::invocable<std::decay_t<Handler>&, Stream>
+    requires connection_handler<std::decay_t<Handler>, Stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, no_error_handler>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)), no_error_handler(), options);
   }
   /// Serves connections with an error handler. `on_error(const error&)` receives the errors of handlers,
   /// except a plain end of stream, and the errors of accepting. If it also takes a `std::exception_ptr`, it
-  /// receives foreign exceptions; otherwise they are printed to stderr.
+  /// receives foreign exceptions; otherwise they are printed to stderr. It may take the connection's peer as
+  /// a second parameter: a `const ip_endpoint&`, or for UNIX a `const std::string&`; for errors of accepting
+  /// the peer is not known, and 0.0.0.0:0 or empty.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, Stream> &&
-             std::invocable<std::decay_t<OnError>&, const error&>
+    requires connection_handler<std::decay_t<Handler>, Stream> &&
+             error_handler<std::decay_t<OnError>, peer_t<Stream>>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, std::decay_t<OnError>>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)),
@@ -8672,6 +8755,89 @@ class [[nodiscard]] create_tcp_listener_operation
 [[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
     tcp_listener_options options = {}) {
   return detail::create_tcp_listener_operation(options);
+}
+
+}}  // namespace anyio
+
+// == connection/serve_until.hpp ===================================================================
+
+// A server from its start to its orderly end.
+//
+// Programs stop servers in one way: no more connections, those that are busy finish, and after a while
+// whatever is left is cut off. This part must not know which kind of listener it serves.
+
+#include <csignal>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// How `serve_until_interrupted` serves and ends.
+struct serve_until_options {
+  std::size_t max_connections = 0;            ///< as in `serve_options`
+  duration grace = std::chrono::seconds(10);  ///< how long handlers may go on after the signal
+  std::size_t max_handshakes = 0;             ///< as in `serve_options`
+};
+
+namespace detail {
+
+/// `Listener` is a reference, or the type of a listener that this keeps.
+template <class Listener, class Handler, class OnError>
+#if defined(__clang__)
+[[clang::no_sanitize("function")]]  // as for call_task
+#endif
+task<>
+serve_until_signal(Listener listener, Handler handler, OnError on_error, serve_until_options options) {
+  signal_receiver signals = co_await signal_receiver::open(SIGINT, SIGTERM);
+  task_group group;
+  const serve_options limits{options.max_connections, options.max_handshakes};
+  if constexpr (std::is_same_v<OnError, no_error_handler>) {
+    group.start_soon(listener.serve(std::move(handler), limits));
+  } else {
+    group.start_soon(listener.serve(std::move(handler), std::move(on_error), limits));
+  }
+  const auto first = co_await when_any(group.join(), signals.receive());
+  if (first.index() == 0) co_return;
+  listener.close();
+  // Another signal ends the wait.
+  static_cast<void>(co_await when_any(move_on_after(options.grace, group.join()), signals.receive()));
+}
+
+template <class Listener>
+using kept_listener =
+    std::conditional_t<std::is_lvalue_reference_v<Listener>, Listener, std::decay_t<Listener>>;
+
+template <class Listener>
+concept any_listener = requires(Listener& l) {
+  l.accept();
+  l.close();
+};
+
+}  // namespace detail
+
+/// Serves connections until SIGINT or SIGTERM arrives, as `serve` does; then closes the listener, which sets
+/// `stopping` for handlers that take it, and waits for the handlers as long as `grace`. Those that are left,
+/// and all of them at another signal, are cancelled. Also completes when the listener is closed otherwise and
+/// its handlers have ended. Raises what ends listening.
+///
+/// A listener that is passed as an rvalue is kept; another one must outlive this. The listener is of any
+/// kind: TCP, UNIX, TLS.
+template <class Listener, class Handler>
+  requires detail::any_listener<std::decay_t<Listener>>
+[[nodiscard]] task<> serve_until_interrupted(Listener&& listener, Handler&& handler,
+                                             serve_until_options options = {}) {
+  return detail::serve_until_signal<detail::kept_listener<Listener>, std::decay_t<Handler>,
+                                    detail::no_error_handler>(std::forward<Listener>(listener),
+                                                              std::forward<Handler>(handler), {}, options);
+}
+/// With an error handler as for `serve`.
+template <class Listener, class Handler, class OnError>
+  requires(detail::any_listener<std::decay_t<Listener>> &&
+           !std::is_convertible_v<OnError &&, serve_until_options>)
+[[nodiscard]] task<> serve_until_interrupted(Listener&& listener, Handler&& handler, OnError&& on_error,
+                                             serve_until_options options = {}) {
+  return detail::serve_until_signal<detail::kept_listener<Listener>, std::decay_t<Handler>,
+                                    std::decay_t<OnError>>(std::forward<Listener>(listener),
+                                                           std::forward<Handler>(handler),
+                                                           std::forward<OnError>(on_error), options);
 }
 
 }}  // namespace anyio
@@ -10066,7 +10232,7 @@ struct tls_server_settings {
 /// Makes a handler of TCP streams from a handler of TLS streams.
 template <class Handler>
 class tls_handler : public handshaking {
-  using outcome = std::invoke_result_t<Handler&, tls_stream>;
+  static constexpr bool has_stopping = takes_stopping<Handler, tls_stream>;
 
  public:
   tls_handler(tls_server_settings settings, Handler&& handler)
@@ -10082,19 +10248,37 @@ class tls_handler : public handshaking {
   /// How many of the connections passed to this handler are established.
   [[nodiscard]] std::size_t established() const noexcept { return established_; }
 
-  task<> operator()(tcp_stream connection) {
+  task<> operator()(tcp_stream connection)
+    requires(!has_stopping)
+  {
+    return talk(std::move(connection), nullptr);
+  }
+  task<> operator()(tcp_stream connection, event& stopping)
+    requires has_stopping
+  {
+    return talk(std::move(connection), &stopping);
+  }
+
+ private:
+  task<> talk(tcp_stream connection, [[maybe_unused]] event* stopping) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     permit place;  // more handshakes can end at the same time than the limit allows
     if (places_ != nullptr) place = co_await places_->acquire();
     const counted here(*this);
-    if constexpr (is_operation<outcome>) {
-      co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
+    if constexpr (is_operation<decltype(call(std::move(stream), stopping))>) {
+      co_await call(std::move(stream), stopping);
     } else {
-      static_cast<void>(std::apply(handler_, std::forward_as_tuple(std::move(stream))));
+      static_cast<void>(call(std::move(stream), stopping));
+    }
+  }
+  decltype(auto) call(tls_stream&& stream, [[maybe_unused]] event* stopping) {
+    if constexpr (has_stopping) {
+      return std::apply(handler_, std::forward_as_tuple(std::move(stream), *stopping));
+    } else {
+      return std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     }
   }
 
- private:
   class counted {
    public:
     explicit counted(tls_handler& by) : by_(by) {
@@ -10215,15 +10399,15 @@ class tls_listener {
   /// established while there are `max_connections` of them still counts as a handshake, and its handler
   /// begins once another one ends.
   template <class Handler>
-    requires std::invocable<std::decay_t<Handler>&, tls_stream>
+    requires detail::connection_handler<std::decay_t<Handler>, tls_stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), options);
   }
   /// Serves connections with an error handler, like `tcp_listener::serve`; `on_error` also receives the
   /// errors of handshakes.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, tls_stream> &&
-             std::invocable<std::decay_t<OnError>&, const error&>
+    requires detail::connection_handler<std::decay_t<Handler>, tls_stream> &&
+             detail::error_handler<std::decay_t<OnError>, ip_endpoint>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), std::forward<OnError>(on_error), options);
   }
@@ -16310,7 +16494,7 @@ ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result
   const std::unique_ptr<detail::group_child> ends_last(&child);  // its end may destroy the group
   if (sink_ != nullptr) {
     one_less();
-    return sink_->child_ended(std::move(outcome));
+    return sink_->child_ended(child, std::move(outcome));
   }
   // An error of a child that was told to end is ignored, unless it is a foreign exception.
   const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
@@ -18125,6 +18309,7 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.registration);
+  if (tell_closed != nullptr) tell_closed(*server);
   // Not in a forked child: the parent still listens there.
   if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }

@@ -23,11 +23,13 @@ class task_group;
 namespace detail {
 
 struct task_group_access;
+class group_child;
 
 /// Receives the outcomes of children whose errors do not cancel each other.
 class outcome_sink {
  public:
-  virtual void child_ended(result<void>&& outcome) = 0;
+  /// The child, which is deleted after this, is of the type that `start_soon` made for its arguments.
+  virtual void child_ended(group_child& child, result<void>&& outcome) = 0;
   /// The node that the children are a part of.
   [[nodiscard]] virtual node* whole() const noexcept = 0;
 
@@ -142,6 +144,8 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   template <class G, class... As>
   callable_child(task_group& group, G&& f, As&&... args)
       : base(group), f_(std::forward<G>(f)), args_(std::forward<As>(args)...) {}
+
+  [[nodiscard]] const F& callable() const noexcept { return f_; }
 
  private:
   void begin_child() override {

@@ -113,6 +113,8 @@
 #endif
 /// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
+/// For what begins only when it is used: a call whose result is dropped has no effect.
+#define ANYIO_NET_LAZY [[nodiscard("it does nothing until it is awaited with co_await, or started")]]
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
 #define ANYIO_NET_ABI v1
@@ -3347,6 +3349,25 @@ concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> 
 template <class F>
 concept internal_callable = requires { typename F::internal; };
 
+/// Whether a callable can be called with a result, as far as that can be told without compiling the body of a
+/// generic lambda.
+template <class F, class T>
+inline constexpr bool takes_result = true;
+template <class F, class T>
+  requires(!internal_callable<F> && (requires { &F::operator(); } || std::is_pointer_v<F>))
+inline constexpr bool takes_result<F, T> =
+    std::is_invocable_v<F&, result<T>> || std::is_invocable_v<F, result<T>>;
+
+/// True; a callable that cannot be called with a result is told so here.
+template <class F, class T>
+consteval bool is_callback() {
+  static_assert(
+      takes_result<F, T>,
+      "the callback does not take what the operation gives: its parameter is a result<T>, where T is "
+      "the type that co_await gives; `auto` does as well");
+  return true;
+}
+
 template <class T, class F>
 void call_back(F&& f, result<T>&& r) {
   if constexpr (!internal_callable<std::remove_cvref_t<F>>) result_access::rethrow_foreign(r);
@@ -3483,6 +3504,7 @@ class operation : public node, public operation_tag {
     static_assert(fits_named<F>,
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
+    static_assert(detail::is_callback<F, T>());
     ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     slot_.callable.put(f);
     begin_all(callback_face<F>, false);
@@ -3491,11 +3513,19 @@ class operation : public node, public operation_tag {
   /// until completion.
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, T>());
     detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
   }
 
   /// The awaiter refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
   awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
+
+  /// Only for its message, where a value is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, T>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its value");
+  }
 
   bool await_ready() { return ready_at_once<true>(); }
   /// `place`, unless null, is the place of the coroutine's pointer to this operation.
@@ -3950,13 +3980,22 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   void withdraw() noexcept { op_.withdraw(); }
   [[nodiscard]] const face* waits_with() const noexcept { return op_.waits_with(); }
 
+  /// Only for its message, where a result is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, value_type>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its result");
+  }
+
   template <class F>
   void start(F f) & {
+    static_assert(detail::is_callback<F, inner>());
     op_.start(wrapped<F>{f});
     begun_.begun(op_);
   }
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, inner>());
     if constexpr (std::is_lvalue_reference_v<Op>) {
       op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
     } else {
@@ -4632,7 +4671,7 @@ inline constexpr bool is_task<task<T>> = true;
 /// A coroutine that returns a T. It does nothing until it is awaited or started. From then on it runs on that
 /// thread's loop. Destroying it cancels it.
 template <class T = void>
-class [[nodiscard]] task : public operation_tag {
+class ANYIO_NET_LAZY task : public operation_tag {
  public:
   using value_type = T;  ///< the type of its value
   using promise_type = detail::promise<T>;
@@ -4652,7 +4691,13 @@ class [[nodiscard]] task : public operation_tag {
   ~task() { reset(); }
 
   /// Whether it holds a coroutine.
-  explicit operator bool() const noexcept { return promise_ != nullptr; }
+  explicit operator bool() const& noexcept { return promise_ != nullptr; }
+  /// Only for its message, where a value is wanted and a task is given.
+  template <class U>
+    requires(std::is_same_v<U, T> || std::is_same_v<U, bool>)
+  explicit(!std::is_same_v<U, T>) operator U() const&& {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is a task, not its value");
+  }
 
   /// Starts the task from the loop. The callable takes a `result<T>`.
   template <class F>
@@ -4661,6 +4706,7 @@ class [[nodiscard]] task : public operation_tag {
         detail::fits_named<F>,
         "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
         "or a pointer, or start a temporary task, which takes any callable");
+    static_assert(detail::is_callback<F, T>());
     if (promise_ == nullptr || promise_->owner != nullptr) return refuse_start(std::move(f));
     promise_->owner = &promise_;
     promise_->waiter.put(f);
@@ -4671,6 +4717,7 @@ class [[nodiscard]] task : public operation_tag {
   /// until the task has ended.
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, T>());
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
   }
 
@@ -4892,8 +4939,21 @@ auto call_task(F f) -> std::invoke_result_t<F&> {
 }
 
 template <class X>
-struct operation_of {
+struct called {
+  using type = task<>;  // after an error
+};
+template <class X>
+  requires std::is_invocable_v<std::decay_t<X>&>
+struct called<X> {
   using type = std::invoke_result_t<std::decay_t<X>&>;
+};
+
+template <class X>
+struct operation_of {
+  static_assert(std::is_invocable_v<std::decay_t<X>&>,
+                "expected an operation, a task, or a callable that returns a task and takes no arguments: a "
+                "lambda captures what it needs");
+  using type = typename called<X>::type;
   static_assert(is_task<type>, "expected an operation, a task, or a callable that returns a task");
 };
 template <class X>
@@ -5079,14 +5139,15 @@ class [[nodiscard]] move_on_operation
 /// limit of zero, returns only what is available at once. `what` must be static text, and says what was
 /// waited for: it is the operation of the error, as in "reading the request: timed out".
 template <class Rep, class Period, class X>
-[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x, const char* what = "timeout") {
+ANYIO_NET_LAZY auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x,
+                               const char* what = "timeout") {
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                       detail::as_operation(std::forward<X>(x)), what);
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or fails with `timed_out` if the
 /// deadline passes first. `what` as for `fail_after`.
 template <class X>
-[[nodiscard]] auto fail_at(time_point deadline, X&& x, const char* what = "timeout") {
+ANYIO_NET_LAZY auto fail_at(time_point deadline, X&& x, const char* what = "timeout") {
   return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)),
                                                       what);
 }
@@ -5094,14 +5155,14 @@ template <class X>
 /// no value: returns true, or false if the limit passes first. With a limit of zero, returns only what is
 /// available at once.
 template <class Rep, class Period, class X>
-[[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+ANYIO_NET_LAZY auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or an empty optional if the deadline
 /// passes first. If `x` has no value: returns true, or false if the deadline passes first.
 template <class X>
-[[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
+ANYIO_NET_LAZY auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
                                                               detail::as_operation(std::forward<X>(x)));
 }
@@ -5346,14 +5407,14 @@ class [[nodiscard]] when_any_operation
 /// Runs all arguments concurrently and returns a tuple of their values, with `std::monostate` in place of
 /// void. The first error cancels the others and is raised.
 template <class... Xs>
-[[nodiscard]] auto when_all(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_all(Xs&&... xs) {
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
 /// Runs any number of tasks of one type concurrently and returns a vector of their values, in the order of
 /// the tasks. The first error cancels the others and is raised.
 template <class T>
-[[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
+ANYIO_NET_LAZY auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));
 }
 
@@ -5361,7 +5422,7 @@ template <class T>
 /// others are cancelled. If one completes at once, those after it do not begin.
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
-[[nodiscard]] auto when_any(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_any(Xs&&... xs) {
   return detail::when_any_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
@@ -5699,6 +5760,22 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   std::tuple<Args...> args_;
 };
 
+/// Whether a callable can be called with copies of these arguments; if not, a message says why.
+template <class F, class... Args>
+consteval bool callable_with() {
+  if constexpr (std::is_invocable_v<F&, std::unwrap_ref_decay_t<Args>...>) {
+    return true;
+  } else {
+    constexpr bool by_reference = std::is_invocable_v<F&, std::remove_reference_t<Args>&...>;
+    static_assert(
+        !by_reference,
+        "start_soon keeps copies of the arguments, but the callable takes one by reference: pass it as "
+        "std::ref(x)");
+    static_assert(by_reference, "the callable cannot be called with these arguments");
+    return false;
+  }
+}
+
 }  // namespace detail
 
 /// Runs children concurrently. It can be neither moved nor copied, and its own children must not destroy it.
@@ -5723,8 +5800,9 @@ class task_group {
   template <class F, class... Args>
     requires(!detail::is_operation<F>)
   void start_soon(F&& f, Args&&... args) {
-    add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
-        *this, std::forward<F>(f), std::forward<Args>(args)...));
+    if constexpr (detail::callable_with<std::decay_t<F>, Args...>())
+      add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+          *this, std::forward<F>(f), std::forward<Args>(args)...));
   }
 
   class join_operation;
@@ -5904,8 +5982,9 @@ class result_group {
   template <class F, class... Args>
     requires(!detail::is_operation<F>)
   void start_soon(F&& f, Args&&... args) {
-    children_.start_soon(run_callable<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
-        room(), std::forward<F>(f), std::forward<Args>(args)...));
+    if constexpr (detail::callable_with<std::decay_t<F>, Args...>())
+      children_.start_soon(run_callable<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+          room(), std::forward<F>(f), std::forward<Args>(args)...));
   }
 
   class next_operation;
@@ -6280,7 +6359,7 @@ class signal_receiver {
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// The operation that `sleep` and `sleep_until` return.
-class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
+class ANYIO_NET_LAZY sleep_operation : public detail::operation<sleep_operation, void> {
  public:
   static constexpr const char* name = "sleep";
   sleep_operation() = default;
@@ -6320,12 +6399,12 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 /// Completes when the duration has passed, never before. A duration of zero or less still lets other tasks
 /// run.
 template <class Rep, class Period>
-[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
+ANYIO_NET_LAZY sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
   return sleep_operation(detail::to_duration(d));
 }
 /// Completes at a point in time of the loop's clock, never before. A point in the past still lets other tasks
 /// run.
-[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
+ANYIO_NET_LAZY inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }}  // namespace anyio
 
@@ -6858,7 +6937,7 @@ class stream_receive : public stream_operation<Derived, T, read_side> {
 }  // namespace detail
 
 /// Receives into the caller's buffer, and returns the number of bytes, at least one.
-class [[nodiscard]] receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
+class ANYIO_NET_LAZY receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
  public:
   static constexpr const char* name = "receive";
   receive_operation() = default;
@@ -6876,7 +6955,7 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
 };
 
 /// Returns a view of the received bytes, valid until the caller next waits or returns.
-class [[nodiscard]] receive_view_operation
+class ANYIO_NET_LAZY receive_view_operation
     : public detail::stream_receive<receive_view_operation, std::string_view> {
  public:
   static constexpr const char* name = "receive_view";
@@ -6892,7 +6971,7 @@ class [[nodiscard]] receive_view_operation
 };
 
 /// Returns a string of the received bytes, allocated only once they have arrived.
-class [[nodiscard]] receive_string_operation
+class ANYIO_NET_LAZY receive_string_operation
     : public detail::stream_receive<receive_string_operation, std::string> {
  public:
   static constexpr const char* name = "receive";
@@ -6922,7 +7001,7 @@ class [[nodiscard]] receive_string_operation
 };
 
 /// Sends all of the bytes. It begins inside `start` or `co_await`, so that a view just received can be sent.
-class [[nodiscard]] send_operation
+class ANYIO_NET_LAZY send_operation
     : public detail::stream_operation<send_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send";
@@ -6963,7 +7042,7 @@ class [[nodiscard]] send_operation
 };
 
 /// Half-closes the stream.
-class [[nodiscard]] send_eof_operation
+class ANYIO_NET_LAZY send_eof_operation
     : public detail::stream_operation<send_eof_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send_eof";
@@ -6977,7 +7056,7 @@ class [[nodiscard]] send_eof_operation
 };
 
 /// Closes the stream in order. If this operation is destroyed while it is pending, the stream closes at once.
-class [[nodiscard]] aclose_operation
+class ANYIO_NET_LAZY aclose_operation
     : public detail::stream_operation<aclose_operation, void, detail::read_side> {
  public:
   static constexpr const char* name = "aclose";
@@ -7019,35 +7098,35 @@ class byte_stream {
 
   /// Receives at least one byte, and at most as many as the buffer has room for. Returns the number of bytes.
   /// At the end of the stream raises `end_of_stream`.
-  [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
+  ANYIO_NET_LAZY receive_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// Receives a string of at least one byte, and at most `max_bytes` but not more than 64 KiB. The string is
   /// allocated only once bytes have arrived. If there is no memory for it, the bytes are lost, and the stream
   /// is closed.
-  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
+  ANYIO_NET_LAZY receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
   /// Receives at least one byte without a copy, and returns a view that is valid until the caller next waits
   /// or returns. The view may be passed to one send that is made before that.
-  [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
+  ANYIO_NET_LAZY receive_view_operation receive_view() { return receive_view_operation(resource_); }
 
   /// Sends all of the bytes. The caller owns the bytes, and must keep them until completion; the operation
   /// keeps a string that is passed as an rvalue.
-  [[nodiscard]] send_operation send(const_buffer data) { return {resource_, data}; }
+  ANYIO_NET_LAZY send_operation send(const_buffer data) { return {resource_, data}; }
   template <detail::string_rvalue S>
-  [[nodiscard]] send_operation send(S&& data) {
+  ANYIO_NET_LAZY send_operation send(S&& data) {
     return {resource_, std::move(data)};
   }
   /// Sends all pieces in order, in one system call where possible. The caller must keep the bytes and the
   /// array of pieces until completion.
-  [[nodiscard]] send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
+  ANYIO_NET_LAZY send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
   /// Ends the sending direction. The peer receives `end_of_stream` after the bytes that were sent. Calling it
   /// again has no effect.
-  [[nodiscard]] send_eof_operation send_eof() { return send_eof_operation(resource_); }
+  ANYIO_NET_LAZY send_eof_operation send_eof() { return send_eof_operation(resource_); }
 
   /// Closes the stream so that the peer gets all bytes that were sent. Bytes that the peer still sends are
   /// discarded, for at most a second. Never fails because of the peer. Pending operations on this stream end
   /// with `closed_resource`.
-  [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
+  ANYIO_NET_LAZY aclose_operation aclose() { return aclose_operation(resource_); }
   /// Closes the stream at once; calling it again has no effect. Pending operations end with
   /// `closed_resource`. Sent bytes may be lost if the peer sends bytes that are not received, as TLS 1.3
   /// servers do by themselves: `aclose` loses nothing.

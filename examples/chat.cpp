@@ -47,7 +47,10 @@ class room {
     // The first of these to end cancels the others: `listen` ends at the end of the stream.
     const auto left = co_await as_result(
         anyio::when_any(listen(here, lines), read_out(here, stream), here.too_slow.wait(), closing.wait()));
-    if (closing.is_set()) co_return co_await stream.send("* the chat is closed\n");
+    if (closing.is_set()) {
+      co_await stream.send("* the chat is closed\n");
+      co_return co_await stream.aclose();  // so that it arrives, whatever the client has sent meanwhile
+    }
     say(here, "* " + name + " leaves\n");
     if (!left && left.error() != anyio::errc::end_of_stream) co_await anyio::raise(left.error());
   }

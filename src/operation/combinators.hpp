@@ -32,8 +32,21 @@ auto call_task(F f) -> std::invoke_result_t<F&> {
 }
 
 template <class X>
-struct operation_of {
+struct called {
+  using type = task<>;  // after an error
+};
+template <class X>
+  requires std::is_invocable_v<std::decay_t<X>&>
+struct called<X> {
   using type = std::invoke_result_t<std::decay_t<X>&>;
+};
+
+template <class X>
+struct operation_of {
+  static_assert(std::is_invocable_v<std::decay_t<X>&>,
+                "expected an operation, a task, or a callable that returns a task and takes no arguments: a "
+                "lambda captures what it needs");
+  using type = typename called<X>::type;
   static_assert(is_task<type>, "expected an operation, a task, or a callable that returns a task");
 };
 template <class X>
@@ -219,14 +232,15 @@ class [[nodiscard]] move_on_operation
 /// limit of zero, returns only what is available at once. `what` must be static text, and says what was
 /// waited for: it is the operation of the error, as in "reading the request: timed out".
 template <class Rep, class Period, class X>
-[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x, const char* what = "timeout") {
+ANYIO_NET_LAZY auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x,
+                               const char* what = "timeout") {
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                       detail::as_operation(std::forward<X>(x)), what);
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or fails with `timed_out` if the
 /// deadline passes first. `what` as for `fail_after`.
 template <class X>
-[[nodiscard]] auto fail_at(time_point deadline, X&& x, const char* what = "timeout") {
+ANYIO_NET_LAZY auto fail_at(time_point deadline, X&& x, const char* what = "timeout") {
   return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)),
                                                       what);
 }
@@ -234,14 +248,14 @@ template <class X>
 /// no value: returns true, or false if the limit passes first. With a limit of zero, returns only what is
 /// available at once.
 template <class Rep, class Period, class X>
-[[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+ANYIO_NET_LAZY auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or an empty optional if the deadline
 /// passes first. If `x` has no value: returns true, or false if the deadline passes first.
 template <class X>
-[[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
+ANYIO_NET_LAZY auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
                                                               detail::as_operation(std::forward<X>(x)));
 }
@@ -486,14 +500,14 @@ class [[nodiscard]] when_any_operation
 /// Runs all arguments concurrently and returns a tuple of their values, with `std::monostate` in place of
 /// void. The first error cancels the others and is raised.
 template <class... Xs>
-[[nodiscard]] auto when_all(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_all(Xs&&... xs) {
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
 /// Runs any number of tasks of one type concurrently and returns a vector of their values, in the order of
 /// the tasks. The first error cancels the others and is raised.
 template <class T>
-[[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
+ANYIO_NET_LAZY auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));
 }
 
@@ -501,7 +515,7 @@ template <class T>
 /// others are cancelled. If one completes at once, those after it do not begin.
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
-[[nodiscard]] auto when_any(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_any(Xs&&... xs) {
   return detail::when_any_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }

@@ -94,8 +94,9 @@ class result_group {
   template <class F, class... Args>
     requires(!detail::is_operation<F>)
   void start_soon(F&& f, Args&&... args) {
-    children_.start_soon(run_callable<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
-        room(), std::forward<F>(f), std::forward<Args>(args)...));
+    if constexpr (detail::callable_with<std::decay_t<F>, Args...>())
+      children_.start_soon(run_callable<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+          room(), std::forward<F>(f), std::forward<Args>(args)...));
   }
 
   class next_operation;

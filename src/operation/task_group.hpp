@@ -180,6 +180,22 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   std::tuple<Args...> args_;
 };
 
+/// Whether a callable can be called with copies of these arguments; if not, a message says why.
+template <class F, class... Args>
+consteval bool callable_with() {
+  if constexpr (std::is_invocable_v<F&, std::unwrap_ref_decay_t<Args>...>) {
+    return true;
+  } else {
+    constexpr bool by_reference = std::is_invocable_v<F&, std::remove_reference_t<Args>&...>;
+    static_assert(
+        !by_reference,
+        "start_soon keeps copies of the arguments, but the callable takes one by reference: pass it as "
+        "std::ref(x)");
+    static_assert(by_reference, "the callable cannot be called with these arguments");
+    return false;
+  }
+}
+
 }  // namespace detail
 
 /// Runs children concurrently. It can be neither moved nor copied, and its own children must not destroy it.
@@ -204,8 +220,9 @@ class task_group {
   template <class F, class... Args>
     requires(!detail::is_operation<F>)
   void start_soon(F&& f, Args&&... args) {
-    add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
-        *this, std::forward<F>(f), std::forward<Args>(args)...));
+    if constexpr (detail::callable_with<std::decay_t<F>, Args...>())
+      add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+          *this, std::forward<F>(f), std::forward<Args>(args)...));
   }
 
   class join_operation;

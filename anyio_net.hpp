@@ -1555,6 +1555,12 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 /// Makes a service whose signal handlers write to the descriptor. They stop when the service is destroyed. In
 /// the child of a fork they do not write before `wake_by` names a descriptor of the child.
 [[nodiscard]] signal_service_ptr system_signals(int wake_descriptor);
+/// The numbers of the signals that ask a program to end: SIGINT and SIGTERM.
+struct ending_signals {
+  int interrupt;
+  int terminate;
+};
+[[nodiscard]] ending_signals signals_that_end() noexcept;
 
 // --- the services of a loop on this backend
 
@@ -8845,8 +8851,6 @@ class [[nodiscard]] create_tcp_listener_operation
 // Programs stop servers in one way: no more connections, those that are busy finish, and after a while
 // whatever is left is cut off. This part must not know which kind of listener it serves.
 
-#include <csignal>
-
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// How `serve_until_interrupted` serves and ends.
@@ -8865,7 +8869,8 @@ template <class Listener, class Handler, class OnError>
 #endif
 task<>
 serve_until_signal(Listener listener, Handler handler, OnError on_error, serve_until_options options) {
-  signal_receiver signals = co_await signal_receiver::open(SIGINT, SIGTERM);
+  const ending_signals end = signals_that_end();
+  signal_receiver signals = co_await signal_receiver::open(end.interrupt, end.terminate);
   task_group group;
   const serve_options limits{options.max_connections, options.max_handshakes};
   if constexpr (std::is_same_v<OnError, no_error_handler>) {
@@ -13535,6 +13540,8 @@ class posix_signals final : public signal_service {
   int slot_ = -1;                         // in the table of the process; -1: none yet
   std::uint32_t caught_[signal_limit]{};  // how many times each number is caught, at number - 1
 };
+
+ANYIO_NET_FN ending_signals signals_that_end() noexcept { return {SIGINT, SIGTERM}; }
 
 ANYIO_NET_FN signal_service_ptr system_signals(int wake_descriptor) {
   return {new posix_signals(wake_descriptor),

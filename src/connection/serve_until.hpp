@@ -11,8 +11,8 @@
 #include "operation/signals.hpp"
 #include "operation/task.hpp"
 #include "operation/task_group.hpp"
+#include "system/backend.hpp"
 
-#include <csignal>
 #include <cstddef>
 #include <type_traits>
 #include <utility>
@@ -35,7 +35,8 @@ template <class Listener, class Handler, class OnError>
 #endif
 task<>
 serve_until_signal(Listener listener, Handler handler, OnError on_error, serve_until_options options) {
-  signal_receiver signals = co_await signal_receiver::open(SIGINT, SIGTERM);
+  const ending_signals end = signals_that_end();
+  signal_receiver signals = co_await signal_receiver::open(end.interrupt, end.terminate);
   task_group group;
   const serve_options limits{options.max_connections, options.max_handshakes};
   if constexpr (std::is_same_v<OnError, no_error_handler>) {

@@ -113,6 +113,8 @@
 #endif
 /// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
+/// For what begins only when it is used: a call whose result is dropped has no effect.
+#define ANYIO_NET_LAZY [[nodiscard("it does nothing until it is awaited with co_await, or started")]]
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
 #define ANYIO_NET_ABI v1
@@ -184,6 +186,7 @@ enum class errc : std::uint8_t {
   fds_truncated,  ///< more descriptors arrived than requested; all of them are closed
   not_supported,
   deadlock,  ///< simulation only: every task waits, and no event can wake any of them
+  protocol,  ///< the peer sent what the protocol forbids; raised by programs, never by the library
   os_error,  ///< a failed system call: connect, bind, listen, chmod and others
 };
 
@@ -279,6 +282,7 @@ class tls_error           : public exception { using exception::exception; };
 class fds_truncated       : public exception { using exception::exception; };
 class not_supported       : public exception { using exception::exception; };
 class deadlock            : public exception { using exception::exception; };
+class protocol_error      : public exception { using exception::exception; };
 class os_error            : public exception { using exception::exception; };
 // clang-format on
 
@@ -1790,6 +1794,12 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 /// Makes a service whose signal handlers write to the descriptor. They stop when the service is destroyed. In
 /// the child of a fork they do not write before `wake_by` names a descriptor of the child.
 [[nodiscard]] owned<signal_service> system_signals(int wake_descriptor);
+/// The numbers of the signals that ask a program to end: SIGINT and SIGTERM.
+struct ending_signals {
+  int interrupt;
+  int terminate;
+};
+[[nodiscard]] ending_signals signals_that_end() noexcept;
 
 // --- the services of a loop on this backend
 
@@ -2630,10 +2640,24 @@ struct link {
   }
 };
 
-/// The description of a node in `loop::dump`.
+/// The description of a node in `loop::dump`. It fits two registers, so that hardly any code makes it.
 struct description {
   const char* operation;
   int fd = -1;
+  std::uint32_t moved = no_count;
+
+  static constexpr std::uint32_t no_count = 0xffffffff;
+  static constexpr std::uint32_t in_chunks = 0x80000000;
+  static constexpr unsigned bits_of_chunk = 16;
+
+  /// A number of bytes as `moved`: from 2 GiB on in chunks of 64 KiB.
+  [[nodiscard]] static constexpr std::uint32_t count(std::uint64_t bytes) noexcept {
+    return static_cast<std::uint32_t>(bytes < in_chunks ? bytes : in_chunks | bytes >> bits_of_chunk);
+  }
+  /// The number of bytes of `moved`, which is not `no_count`.
+  [[nodiscard]] constexpr std::uint64_t bytes() const noexcept {
+    return (moved & in_chunks) == 0 ? moved : std::uint64_t{moved & ~in_chunks} << bits_of_chunk;
+  }
 };
 
 /// The functions that run and describe a node, and return its owner. This table is used instead of virtual
@@ -2677,6 +2701,10 @@ struct node : link {
   void begin(loop_core& on, const face& f) noexcept;
   void retire() noexcept;
 };
+
+/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
+alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
+inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
 }}}  // namespace anyio::detail
 
@@ -3381,7 +3409,9 @@ class loop {
   /// descriptors and memory, and may use its own loops. The child aborts if it runs the inherited loop.
   void after_fork() { core_->after_fork(); }
 
-  /// Lists the pending operations, one per line: descriptor, operation, age in seconds.
+  /// Lists what waits, one per line: the descriptor with its peer (or, without one, its own address), the
+  /// operation, the bytes that it moved so far, its age in seconds, and what waits for it: tasks, groups,
+  /// combinators, up to the root. For people: the format may change.
   [[nodiscard]] std::string dump() const { return core_->dump(); }
 
  private:
@@ -3497,10 +3527,6 @@ class stand_in : public promise_base {
   static constexpr face face_of_part{nullptr, nullptr, owner_of_part, nullptr};
   promise_base* before_;
 };
-
-/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
-alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
-inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
 /// Requests the next step. A coroutine calls it as its last action before it suspends.
 inline void hand_on(const promise_base& self, step s) {
@@ -3626,6 +3652,7 @@ class foreign_awaiter {
 //   void leave_place()                    it is no longer the waiter
 //   void withdrawn()                      it was withdrawn; called after `left`
 //   int descriptor()                      for dumps
+//   std::uint32_t bytes_so_far()          for dumps: a `description::count`, of what it moved until now
 
 #include <exception>
 
@@ -3654,6 +3681,25 @@ concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> 
 /// exception in a result.
 template <class F>
 concept internal_callable = requires { typename F::internal; };
+
+/// Whether a callable can be called with a result, as far as that can be told without compiling the body of a
+/// generic lambda.
+template <class F, class T>
+inline constexpr bool takes_result = true;
+template <class F, class T>
+  requires(!internal_callable<F> && (requires { &F::operator(); } || std::is_pointer_v<F>))
+inline constexpr bool takes_result<F, T> =
+    std::is_invocable_v<F&, result<T>> || std::is_invocable_v<F, result<T>>;
+
+/// True; a callable that cannot be called with a result is told so here.
+template <class F, class T>
+consteval bool is_callback() {
+  static_assert(
+      takes_result<F, T>,
+      "the callback does not take what the operation gives: its parameter is a result<T>, where T is "
+      "the type that co_await gives; `auto` does as well");
+  return true;
+}
 
 template <class T, class F>
 void call_back(F&& f, result<T>&& r) {
@@ -3791,6 +3837,7 @@ class operation : public node, public operation_tag {
     static_assert(fits_named<F>,
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
+    static_assert(detail::is_callback<F, T>());
     ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     slot_.callable.put(f);
     begin_all(callback_face<F>, false);
@@ -3799,11 +3846,19 @@ class operation : public node, public operation_tag {
   /// until completion.
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, T>());
     detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
   }
 
   /// The awaiter refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
   awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
+
+  /// Only for its message, where a value is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, T>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its value");
+  }
 
   bool await_ready() { return ready_at_once<true>(); }
   /// `place`, unless null, is the place of the coroutine's pointer to this operation.
@@ -3917,6 +3972,7 @@ class operation : public node, public operation_tag {
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
 
  private:
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
@@ -4090,7 +4146,7 @@ class operation : public node, public operation_tag {
   }
   static description describe(node& n) {
     const auto& op = static_cast<const Derived&>(n);
-    return {op.operation_name(), op.descriptor()};
+    return {op.operation_name(), op.descriptor(), op.bytes_so_far()};
   }
 
   template <class F>
@@ -4251,13 +4307,22 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   void withdraw() noexcept { op_.withdraw(); }
   [[nodiscard]] const face* waits_with() const noexcept { return op_.waits_with(); }
 
+  /// Only for its message, where a result is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, value_type>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its result");
+  }
+
   template <class F>
   void start(F f) & {
+    static_assert(detail::is_callback<F, inner>());
     op_.start(wrapped<F>{f});
     begun_.begun(op_);
   }
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, inner>());
     if constexpr (std::is_lvalue_reference_v<Op>) {
       op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
     } else {
@@ -4295,6 +4360,560 @@ template <class Op>
 [[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
   return detail::as_result_operation<Op>(std::forward<Op>(op));
 }
+
+}}  // namespace anyio
+
+// == operation/synchronization.hpp ================================================================
+
+// Synchronization between the tasks of one loop: lines of waiters, events, semaphores.
+//
+// A waiter stands in a line and continues from the loop, never inside the call that woke it. It takes a
+// permit only at that moment, so a waiter that is cancelled before that loses nothing. None of
+// these types may be used from another thread.
+
+#include <optional>
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+class wait_line;
+
+/// A place in a line, kept in the operation that waits.
+class wait_place : public link {
+ public:
+  wait_place() = default;
+  wait_place(wait_place&& other) noexcept : link() { static_cast<void>(other); }
+  wait_place& operator=(wait_place&&) noexcept {
+    unlink();
+    return *this;
+  }
+  /// The object that this operation waits for is gone, and must not be touched.
+  [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
+
+  enum class state : std::uint8_t {
+    waits,
+    released,  // the wait is over, even if its reason no longer holds
+    ended,
+  };
+  node* waiter = nullptr;
+  state now = state::waits;
+};
+
+/// A line of waiting operations. When the line is destroyed, the operations are queued and fail.
+class wait_line {
+ public:
+  wait_line() = default;
+  wait_line(const wait_line&) = delete;
+  wait_line& operator=(const wait_line&) = delete;
+  ~wait_line() { let_all_on(wait_place::state::ended); }
+
+  void join(wait_place& place, node& waiter) noexcept {
+    place.waiter = &waiter;
+    place.now = wait_place::state::waits;
+    head_.insert_before(place);
+  }
+  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
+  [[nodiscard]] wait_place* first() noexcept {
+    return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
+  }
+  /// Lets the first operation in the line make an attempt.
+  void wake_first() noexcept {
+    if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
+  }
+  void wake_all() noexcept {
+    for (link* l = head_.next; l != &head_; l = l->next) {
+      node* n = static_cast<wait_place&>(*l).waiter;
+      n->core->queue(*n);
+    }
+  }
+  void release_all() noexcept { let_all_on(wait_place::state::released); }
+  static void let_on(wait_place& p, wait_place::state s) noexcept {
+    p.unlink();
+    p.now = s;
+    p.waiter->core->queue(*p.waiter);
+  }
+  /// Its length, counted up to `most`.
+  [[nodiscard]] std::size_t length(std::size_t most) const noexcept {
+    std::size_t n = 0;
+    for (const link* l = head_.next; l != &head_ && n < most; l = l->next) ++n;
+    return n;
+  }
+
+ private:
+  void let_all_on(wait_place::state s) noexcept {
+    while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
+  }
+  link head_;
+};
+
+}  // namespace detail
+
+class event_operation;
+
+/// A flag to wait for. It can be neither moved nor copied. It must outlive its waiters, which otherwise fail
+/// with `closed_resource`.
+class event {
+ public:
+  event() = default;
+  event(const event&) = delete;
+  event& operator=(const event&) = delete;
+
+  /// Sets the flag. All current waiters complete from the loop, even if the flag is cleared at once.
+  void set() noexcept {
+    set_ = true;
+    waiting_.release_all();
+  }
+  /// Clears the flag: from now on `wait` waits. Waiters that `set` has released still complete.
+  void clear() noexcept { set_ = false; }
+  /// Whether `wait` would complete at once.
+  [[nodiscard]] bool is_set() const noexcept { return set_; }
+  /// Waits until the flag is set.
+  [[nodiscard]] event_operation wait();
+
+ private:
+  friend class event_operation;
+  bool set_ = false;
+  detail::wait_line waiting_;
+};
+
+/// The operation that `event::wait` returns.
+class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
+ public:
+  static constexpr const char* name = "wait";
+  event_operation() = default;
+  explicit event_operation(event& e) : operation(true), event_(&e) {}
+
+ private:
+  friend class event;
+  friend class detail::operation<event_operation, void>;
+
+  [[nodiscard]] errc enter() {
+    event_->waiting_.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<void>& out) {
+    if (pending() && place_.ended()) {
+      made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (!(pending() && place_.now == detail::wait_place::state::released) && !event_->set_) return false;
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept { place_.unlink(); }
+
+  event* event_ = nullptr;
+  detail::wait_place place_;
+};
+
+inline event_operation event::wait() { return event_operation(*this); }
+
+class semaphore;
+
+/// Units of a semaphore. Its destructor gives them back.
+class [[nodiscard]] permit {
+ public:
+  permit() = default;
+  permit(permit&& other) noexcept
+      : semaphore_(detail::exchange(other.semaphore_, nullptr)), units_(other.units_) {}
+  permit& operator=(permit&& other) noexcept {
+    if (this != &other) {
+      release();
+      semaphore_ = detail::exchange(other.semaphore_, nullptr);
+      units_ = other.units_;
+    }
+    return *this;
+  }
+  ~permit() { release(); }
+  /// Gives the units back now. Calling it again has no effect.
+  void release() noexcept;
+  /// Whether it is held: not default-constructed, moved from or released.
+  explicit operator bool() const noexcept { return semaphore_ != nullptr; }
+
+ private:
+  friend class semaphore;
+  permit(semaphore& s, std::size_t units) noexcept : semaphore_(&s), units_(units) {}
+  semaphore* semaphore_ = nullptr;
+  std::size_t units_ = 0;
+};
+
+/// Lends a limited number of units, in the order of the requests: one that asks for many is not passed by
+/// those behind it that ask for few. With one unit it is a lock. It must outlive its permits and its waiters.
+class semaphore {
+ public:
+  /// Constructs a semaphore with `n` units.
+  explicit semaphore(std::size_t n) noexcept : free_(n) {}
+  semaphore(const semaphore&) = delete;
+  semaphore& operator=(const semaphore&) = delete;
+
+  class acquire_operation;
+  /// Waits for its turn and for so many units, and returns a permit that holds them. A request for more
+  /// units than the semaphore has in all waits forever, and so do those behind it; one for none is granted at
+  /// once.
+  [[nodiscard]] acquire_operation acquire(std::size_t units = 1);
+  /// Returns a permit without waiting; empty if it would have to wait.
+  [[nodiscard]] std::optional<permit> try_acquire(std::size_t units = 1) noexcept {
+    if (units != 0 && (free_ < units || !waiting_.empty())) return std::nullopt;
+    free_ -= units;
+    return permit(*this, units);
+  }
+  /// The number of units that no permit holds.
+  [[nodiscard]] std::size_t available() const noexcept { return free_; }
+
+ private:
+  friend class permit;
+  void give_back(std::size_t units) noexcept {
+    free_ += units;
+    waiting_.wake_first();
+  }
+  std::size_t free_;
+  detail::wait_line waiting_;
+};
+
+inline void permit::release() noexcept {
+  if (semaphore* s = detail::exchange(semaphore_, nullptr)) s->give_back(units_);
+}
+
+/// The operation that `semaphore::acquire` returns.
+class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
+ public:
+  static constexpr const char* name = "acquire";
+  acquire_operation() = default;
+  acquire_operation(semaphore& s, std::size_t units) : operation(true), semaphore_(&s), units_(units) {}
+  acquire_operation(acquire_operation&&) = default;
+  acquire_operation& operator=(acquire_operation&& other) noexcept {
+    withdraw();
+    operation::operator=(std::move(other));
+    semaphore_ = other.semaphore_;
+    units_ = other.units_;
+    return *this;
+  }
+  ~acquire_operation() { withdraw(); }
+
+ private:
+  friend class detail::operation<acquire_operation, permit>;
+
+  [[nodiscard]] errc enter() {
+    semaphore_->waiting_.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<permit>& out) {
+    if (pending() && place_.ended()) {
+      made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = semaphore_->waiting_.first();
+    const bool has_turn = first == nullptr || first == &place_;
+    if (units_ != 0 && (semaphore_->free_ < units_ || !has_turn)) return false;
+    semaphore_->free_ -= units_;
+    out = result<permit>(permit(*semaphore_, units_));
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    if (semaphore_->free_ != 0) semaphore_->waiting_.wake_first();
+  }
+
+  semaphore* semaphore_ = nullptr;
+  std::size_t units_ = 0;
+  detail::wait_place place_;
+};
+
+inline semaphore::acquire_operation semaphore::acquire(std::size_t units) {
+  return acquire_operation(*this, units);
+}
+
+}}  // namespace anyio
+
+// == operation/channel.hpp ========================================================================
+
+// Queues of values between the tasks of one loop.
+//
+// A waiter continues from the loop, never inside the call that woke it. It takes or gives its value only at
+// that moment, so one that is cancelled before that loses nothing. None of these types may be used from
+// another thread. This part must not know tasks.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// A queue between tasks. `send` waits while the queue holds `capacity` values; with a capacity of 0 it waits
+/// for a receiver that takes the value, and with `unbounded` it never waits. After `close`, receivers get the
+/// values that are left, then `end_of_stream`; senders get `closed_resource`.
+template <class T>
+class channel {
+ public:
+  /// A capacity without a limit.
+  static constexpr std::size_t unbounded = static_cast<std::size_t>(-1);
+  /// Constructs a channel. It allocates room for the first values here, and room for more when they arrive.
+  explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
+  channel(const channel&) = delete;
+  channel& operator=(const channel&) = delete;
+
+  class send_operation;
+  class receive_operation;
+  class receive_many_operation;
+  /// Sends a value: waits for room, or for a receiver that takes it. A send that is
+  /// cancelled before that has not sent the value.
+  [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
+  /// Receives the oldest value. A cancelled receive takes no value.
+  [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
+  /// Receives at least one value, and all that are there up to `max`, in order. A `max` of 0 is
+  /// `invalid_argument`. A cancelled one takes no value.
+  [[nodiscard]] receive_many_operation receive_many(std::size_t max) {
+    return receive_many_operation(*this, max);
+  }
+  /// Sends a value without waiting. Returns false if it would have to wait, or if the channel is closed.
+  [[nodiscard]] bool try_send(T value) {
+    if (closed_ || !senders_.empty() || !has_room()) return false;
+    put(std::move(value));
+    return true;
+  }
+  /// Receives the oldest value without waiting; empty if there is none, or if other receivers wait.
+  [[nodiscard]] std::optional<T> try_receive() {
+    if (!receivers_.empty()) return std::nullopt;
+    return take();
+  }
+  /// The number of values in the queue; values of waiting senders do not count.
+  [[nodiscard]] std::size_t size() const noexcept { return count_; }
+  /// The number of values that the queue holds before `send` waits.
+  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  /// Whether `close` was called; values may be left.
+  [[nodiscard]] bool closed() const noexcept { return closed_; }
+  /// Closes the channel. Receivers still get the values that are left. Calling it again has no effect.
+  void close() noexcept {
+    closed_ = true;
+    senders_.wake_all();
+    receivers_.wake_all();
+  }
+
+ private:
+  template <class Derived, class Value>
+  class receiver;
+
+  /// How many values receivers can take now, counted up to `most`.
+  [[nodiscard]] std::size_t available(std::size_t most) const noexcept {
+    if (count_ >= most) return most;
+    return closed_ ? count_ : count_ + senders_.length(most - count_);
+  }
+  [[nodiscard]] bool has_room() const noexcept {
+    if (count_ < capacity_) return true;
+    const std::size_t excess = count_ - capacity_;  // of values that receivers will take
+    return receivers_.length(excess + 1) > excess;
+  }
+  void put(T&& value) {
+    if (count_ == ring_.size()) grow();
+    ring_[(first_ + count_) % ring_.size()].emplace(std::move(value));
+    ++count_;
+    receivers_.wake_first();
+  }
+  std::optional<T> take() {
+    std::optional<T> value;
+    if (count_ != 0) {
+      value.emplace(*std::move(ring_[first_]));
+      ring_[first_].reset();
+      first_ = (first_ + 1) % ring_.size();
+      --count_;
+      senders_.wake_first();
+    } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
+      // The capacity is 0, or no value is left: takes the value directly from the sender that waits.
+      auto& sender = static_cast<send_operation&>(*p->waiter);
+      value.emplace(*std::move(sender.value_));
+      sender.value_.reset();
+      detail::wait_line::let_on(*p, detail::wait_place::state::released);
+    }
+    return value;
+  }
+  void grow() {
+    std::vector<std::optional<T>> larger(ring_.size() * 2);
+    for (std::size_t i = 0; i < count_; ++i) {
+      larger[i].emplace(*std::move(ring_[(first_ + i) % ring_.size()]));
+    }
+    ring_.swap(larger);
+    first_ = 0;
+  }
+
+  std::size_t capacity_;
+  std::vector<std::optional<T>> ring_;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  bool closed_ = false;
+  detail::wait_line senders_;
+  detail::wait_line receivers_;
+};
+
+/// The operation that `channel::send` returns.
+template <class T>
+class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
+ public:
+  static constexpr const char* name = "send";
+  send_operation() = default;
+  send_operation(channel& c, T&& value)
+      : detail::operation<send_operation, void>(true), channel_(&c), value_(std::move(value)) {}
+  send_operation(send_operation&&) noexcept = default;
+  send_operation& operator=(send_operation&& other) noexcept {
+    this->withdraw();
+    detail::operation<send_operation, void>::operator=(std::move(other));
+    channel_ = other.channel_;
+    value_.reset();  // no assignment: a value only needs to be move-constructible
+    if (other.value_) std::construct_at(&value_, std::move(other.value_));
+    return *this;
+  }
+  ~send_operation() { this->withdraw(); }
+
+ private:
+  friend class channel;
+  friend class detail::operation<send_operation, void>;
+
+  [[nodiscard]] errc check() const noexcept {
+    if (!this->made || !value_) return errc::invalid_argument;
+    return channel_->closed_ ? errc::closed_resource : errc::ok;
+  }
+  [[nodiscard]] errc enter() {
+    channel_->senders_.join(place_, *this);
+    if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
+    return errc::ok;
+  }
+  bool attempt(result<void>& out) {
+    if (this->pending() && place_.now == detail::wait_place::state::released) {
+      out = result<void>();
+      return true;
+    }
+    if (this->pending() && place_.ended()) {
+      this->made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (channel_->closed_) {
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = channel_->senders_.first();
+    if ((first != nullptr && first != &place_) || !channel_->has_room()) return false;
+    channel_->put(*std::move(value_));
+    value_.reset();
+    out = result<void>();
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->senders_.wake_first();  // there may be room for the next sender
+  }
+
+  channel* channel_ = nullptr;
+  std::optional<T> value_;
+  detail::wait_place place_;
+};
+
+/// What the operations that receive have in common: their place in the line.
+template <class T>
+template <class Derived, class Value>
+class [[nodiscard]] channel<T>::receiver : public detail::operation<Derived, Value> {
+  using base = detail::operation<Derived, Value>;
+
+ public:
+  receiver() = default;
+  explicit receiver(channel& c) : base(true), channel_(&c) {}
+  receiver(receiver&&) noexcept = default;
+  receiver& operator=(receiver&& other) noexcept {
+    this->withdraw();
+    base::operator=(std::move(other));
+    channel_ = other.channel_;
+    return *this;
+  }
+  ~receiver() { this->withdraw(); }
+
+ protected:
+  friend class detail::operation<Derived, Value>;
+
+  [[nodiscard]] errc enter() {
+    channel_->receivers_.join(place_, *this);
+    channel_->senders_.wake_first();
+    return errc::ok;
+  }
+  /// Whether it may take values now.
+  [[nodiscard]] bool has_turn() noexcept {
+    const detail::wait_place* first = channel_->receivers_.first();
+    return first == nullptr || first == &place_ || channel_->closed_;
+  }
+  /// True if no value will come.
+  bool is_over(result<Value>& out) {
+    if (this->pending() && place_.ended()) {
+      this->made = false;
+      out = error(errc::closed_resource, 0, Derived::name);
+      return true;
+    }
+    if (!channel_->closed_ || channel_->count_ != 0) return false;
+    out = error(errc::end_of_stream, 0, Derived::name);
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    channel_->receivers_.wake_first();  // the next receiver may take the value that this one leaves
+  }
+
+  channel* channel_ = nullptr;
+  detail::wait_place place_;
+};
+
+/// The operation that `channel::receive` returns.
+template <class T>
+class [[nodiscard]] channel<T>::receive_operation
+    : public channel<T>::template receiver<receive_operation, T> {
+ public:
+  static constexpr const char* name = "receive";
+  using channel<T>::template receiver<receive_operation, T>::receiver;
+
+ private:
+  friend class detail::operation<receive_operation, T>;
+
+  bool attempt(result<T>& out) {
+    if (this->is_over(out)) return true;
+    if (!this->has_turn()) return false;
+    std::optional<T> value = this->channel_->take();
+    if (!value) return false;
+    out = result<T>(*std::move(value));
+    return true;
+  }
+};
+
+/// The operation that `channel::receive_many` returns.
+template <class T>
+class [[nodiscard]] channel<T>::receive_many_operation
+    : public channel<T>::template receiver<receive_many_operation, std::vector<T>> {
+  using base = typename channel<T>::template receiver<receive_many_operation, std::vector<T>>;
+
+ public:
+  static constexpr const char* name = "receive_many";
+  receive_many_operation() = default;
+  receive_many_operation(channel& c, std::size_t max) : base(c), max_(max) {}
+
+ private:
+  friend class detail::operation<receive_many_operation, std::vector<T>>;
+  template <class, class>
+  friend class channel<T>::receiver;
+
+  [[nodiscard]] errc check() const noexcept {
+    return this->made && max_ != 0 ? errc::ok : errc::invalid_argument;
+  }
+  bool attempt(result<std::vector<T>>& out) {
+    if (this->is_over(out)) return true;
+    if (!this->has_turn()) return false;
+    const std::size_t most = this->channel_->available(max_);
+    if (most == 0) return false;
+    std::vector<T> values;
+    values.reserve(most);  // before any value is taken, since it may fail
+    for (std::size_t i = 0; i < most; ++i) values.push_back(*this->channel_->take());
+    out = result<std::vector<T>>(std::move(values));
+    return true;
+  }
+
+  std::size_t max_ = 0;
+};
 
 }}  // namespace anyio
 
@@ -4454,7 +5073,7 @@ inline constexpr bool is_task<task<T>> = true;
 /// A coroutine that returns a T. It does nothing until it is awaited or started. From then on it runs on that
 /// thread's loop. Destroying it cancels it.
 template <class T = void>
-class [[nodiscard]] task : public operation_tag {
+class ANYIO_NET_LAZY task : public operation_tag {
  public:
   using value_type = T;  ///< the type of its value
   using promise_type = detail::promise<T>;
@@ -4474,7 +5093,13 @@ class [[nodiscard]] task : public operation_tag {
   ~task() { reset(); }
 
   /// Whether it holds a coroutine.
-  explicit operator bool() const noexcept { return promise_ != nullptr; }
+  explicit operator bool() const& noexcept { return promise_ != nullptr; }
+  /// Only for its message, where a value is wanted and a task is given.
+  template <class U>
+    requires(std::is_same_v<U, T> || std::is_same_v<U, bool>)
+  explicit(!std::is_same_v<U, T>) operator U() const&& {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is a task, not its value");
+  }
 
   /// Starts the task from the loop. The callable takes a `result<T>`.
   template <class F>
@@ -4483,6 +5108,7 @@ class [[nodiscard]] task : public operation_tag {
         detail::fits_named<F>,
         "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
         "or a pointer, or start a temporary task, which takes any callable");
+    static_assert(detail::is_callback<F, T>());
     if (promise_ == nullptr || promise_->owner != nullptr) return refuse_start(std::move(f));
     promise_->owner = &promise_;
     promise_->waiter.put(f);
@@ -4493,6 +5119,7 @@ class [[nodiscard]] task : public operation_tag {
   /// until the task has ended.
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, T>());
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
   }
 
@@ -4698,7 +5325,6 @@ task<T> promise_common<T>::get_return_object() noexcept {
 // outcome that it needs arrives, so that a view that a child returns is still valid. Destroying a composite
 // destroys its children. This part must not know what a child does.
 
-#include <optional>
 #include <tuple>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -4715,8 +5341,21 @@ auto call_task(F f) -> std::invoke_result_t<F&> {
 }
 
 template <class X>
-struct operation_of {
+struct called {
+  using type = task<>;  // after an error
+};
+template <class X>
+  requires std::is_invocable_v<std::decay_t<X>&>
+struct called<X> {
   using type = std::invoke_result_t<std::decay_t<X>&>;
+};
+
+template <class X>
+struct operation_of {
+  static_assert(std::is_invocable_v<std::decay_t<X>&>,
+                "expected an operation, a task, or a callable that returns a task and takes no arguments: a "
+                "lambda captures what it needs");
+  using type = typename called<X>::type;
   static_assert(is_task<type>, "expected an operation, a task, or a callable that returns a task");
 };
 template <class X>
@@ -4788,7 +5427,7 @@ class timed_operation : public operation<Derived, T> {
     if constexpr (attemptable<Op>) {
       if (op_->attempt_last(out)) return true;
     }
-    out = error(errc::timed_out, 0, Derived::name);
+    out = error(errc::timed_out, 0, static_cast<const Derived&>(*this).operation_name());
     return true;
   }
   void started() {
@@ -4828,10 +5467,18 @@ class [[nodiscard]] timeout_operation
     : public detail::timed_operation<timeout_operation<Op>, typename Op::value_type, Op> {
  public:
   static constexpr const char* name = "timeout";
-  using detail::timed_operation<timeout_operation, typename Op::value_type, Op>::timed_operation;
+  timeout_operation() = default;
+  /// `limit` is a duration or a point in time; `what` is static text, the operation of the error.
+  template <class Limit>
+  timeout_operation(Limit limit, Op&& op, const char* what = name)
+      : detail::timed_operation<timeout_operation, typename Op::value_type, Op>(limit, std::move(op)),
+        what_(what) {}
 
  private:
   friend class detail::operation<timeout_operation, typename Op::value_type>;
+  friend class detail::timed_operation<timeout_operation, typename Op::value_type, Op>;
+  [[nodiscard]] const char* operation_name() const noexcept { return what_; }
+  const char* what_ = name;
   bool attempt(result<typename Op::value_type>& out) { return this->attempt_child(out); }
 };
 
@@ -4848,7 +5495,8 @@ class [[nodiscard]] move_on_operation
   using value = maybe<child_value>;
 
  public:
-  static constexpr const char* name = "move_on";
+  static constexpr char own_name[] = "move_on";  // an array, since its address tells its own time limit
+  static constexpr const char* name = own_name;
   using timed_operation<move_on_operation, value, Op>::timed_operation;
 
  private:
@@ -4857,7 +5505,7 @@ class [[nodiscard]] move_on_operation
     result<child_value> r(errc::cancelled);
     if (!this->attempt_child(r)) return false;
     if (!r.has_value()) {
-      const bool ran_out = r.error() == errc::timed_out && r.error().operation() == name;
+      const bool ran_out = r.error() == errc::timed_out && r.error().operation().data() == name;
       out = ran_out ? result<value>(value()) : result_access::failure<value>(r);
     } else if constexpr (std::is_void_v<child_value>) {
       out = result<value>(true);
@@ -4871,30 +5519,33 @@ class [[nodiscard]] move_on_operation
 }  // namespace detail
 
 /// Runs `x` with a time limit: returns its value, or fails with `timed_out` if the limit passes first. With a
-/// limit of zero, returns only what is available at once.
+/// limit of zero, returns only what is available at once. `what` must be static text, and says what was
+/// waited for: it is the operation of the error, as in "reading the request: timed out".
 template <class Rep, class Period, class X>
-[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+ANYIO_NET_LAZY auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x,
+                               const char* what = "timeout") {
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
-                                                      detail::as_operation(std::forward<X>(x)));
+                                                      detail::as_operation(std::forward<X>(x)), what);
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or fails with `timed_out` if the
-/// deadline passes first.
+/// deadline passes first. `what` as for `fail_after`.
 template <class X>
-[[nodiscard]] auto fail_at(time_point deadline, X&& x) {
-  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+ANYIO_NET_LAZY auto fail_at(time_point deadline, X&& x, const char* what = "timeout") {
+  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)),
+                                                      what);
 }
 /// Runs `x` with a time limit: returns its value, or an empty optional if the limit passes first. If `x` has
 /// no value: returns true, or false if the limit passes first. With a limit of zero, returns only what is
 /// available at once.
 template <class Rep, class Period, class X>
-[[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+ANYIO_NET_LAZY auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or an empty optional if the deadline
 /// passes first. If `x` has no value: returns true, or false if the deadline passes first.
 template <class X>
-[[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
+ANYIO_NET_LAZY auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
                                                               detail::as_operation(std::forward<X>(x)));
 }
@@ -5120,14 +5771,14 @@ class [[nodiscard]] when_any_operation
 /// Runs all arguments concurrently and returns a tuple of their values, with `std::monostate` in place of
 /// void. The first error cancels the others and is raised.
 template <class... Xs>
-[[nodiscard]] auto when_all(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_all(Xs&&... xs) {
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
 /// Runs any number of tasks of one type concurrently and returns a vector of their values, in the order of
 /// the tasks. The first error cancels the others and is raised.
 template <class T>
-[[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
+ANYIO_NET_LAZY auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));
 }
 
@@ -5135,7 +5786,7 @@ template <class T>
 /// others are cancelled. If one completes at once, those after it do not begin.
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
-[[nodiscard]] auto when_any(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_any(Xs&&... xs) {
   return detail::when_any_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
@@ -5300,6 +5951,573 @@ class resource_operation : public operation<Derived, T> {
 };
 
 }}}  // namespace anyio::detail
+
+// == operation/task_group.hpp =====================================================================
+
+// Children of one scope.
+//
+// No child outlives its group: destroying the group destroys its children. The first error of a child ends
+// the other children, and `join` raises it. Children begin from the loop, never inside the call that started
+// them. This part must not know sockets.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+class task_group;
+
+namespace detail {
+
+struct task_group_access;
+class group_child;
+
+/// Receives the outcomes of children whose errors do not cancel each other.
+class outcome_sink {
+ public:
+  /// The child, which is deleted after this, is of the type that `start_soon` made for its arguments.
+  virtual void child_ended(group_child& child, result<void>&& outcome) = 0;
+  /// The node that the children are a part of.
+  [[nodiscard]] virtual node* whole() const noexcept = 0;
+
+ protected:
+  ~outcome_sink() = default;
+};
+
+/// A place among the children of a group.
+struct membership : link {};
+
+/// A child. Its node lies in the ready list until the child begins. After that, the node is the owner of the
+/// operation that the child waits for.
+class group_child : public node, public membership {
+ public:
+  explicit group_child(task_group& group) : group_(group) {}
+  virtual ~group_child() = default;
+
+  void begin_soon();
+  /// Whether it runs, or may run, as far as can be known.
+  [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
+  [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
+
+  [[nodiscard]] membership& place() noexcept { return *this; }
+  [[nodiscard]] static group_child& at(link& place) noexcept {
+    return static_cast<group_child&>(static_cast<membership&>(place));
+  }
+  bool doomed = false;
+
+ protected:
+  virtual void begin_child() = 0;
+  /// Reports the end of this child, and deletes it.
+  void completed(result<void>&& outcome);
+
+  bool in_call_ = false;
+
+ private:
+  static void run(node& n) {
+    auto& self = static_cast<group_child&>(n);
+    self.retire();
+    self.how = &face_of_child;  // still used to find the owner
+    self.begin_child();
+  }
+  static void abandon(node& n) { n.retire(); }
+  static node* owner(node& n);
+  static description describe(node&) { return {"task_group"}; }
+  static constexpr face face_of_child{run, abandon, owner, describe};
+
+  task_group& group_;
+};
+
+/// A child that is an operation or a task. An operation is allocated in the pool of started operations; a
+/// task has its own frame.
+template <class Op>
+class operation_child
+    : public group_child,
+      public std::conditional_t<is_task<Op>, recycled_aligned, pooled<recycler::operations>> {
+  using value = typename Op::value_type;
+
+ public:
+  operation_child(task_group& group, Op&& op) : group_child(group) {
+    detail::keep_loan(op);
+    op_.emplace(std::move(op));
+  }
+
+ protected:
+  explicit operation_child(task_group& group) : group_child(group) {}
+  void begin_child() override {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      op_->start(part<&operation_child::ended>(this));
+    } catch (...) {
+      return completed(result_access::foreign<void>(std::current_exception()));
+    }
+#else
+    op_->start(part<&operation_child::ended>(this));
+#endif
+    loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
+  }
+  optional<Op> op_;
+
+ private:
+  void ended(result<value>&& r) {
+    this->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
+  }
+};
+
+struct no_arguments {};
+
+/// Stands for the operation of a child that is a plain function, which has none.
+struct no_operation {
+  using value_type = void;
+};
+template <>
+class operation_child<no_operation> : public group_child, public pooled<recycler::operations> {
+ protected:
+  using group_child::group_child;
+};
+
+template <class R>
+using operation_or_none = std::conditional_t<is_operation<R>, std::remove_cvref_t<R>, no_operation>;
+
+/// A child that is a callable and its arguments, which are kept until the child ends.
+template <class F, class... Args>
+class callable_child final : public operation_child<operation_or_none<std::invoke_result_t<F&, Args...>>> {
+  using returned = std::invoke_result_t<F&, Args...>;
+  using base = operation_child<operation_or_none<returned>>;
+
+ public:
+  template <class G, class... As>
+  callable_child(task_group& group, G&& f, As&&... args)
+      : base(group), f_(std::forward<G>(f)), args_(std::forward<As>(args)...) {}
+
+  [[nodiscard]] const F& callable() const noexcept { return f_; }
+
+ private:
+  void begin_child() override {
+    this->in_call_ = true;
+    result<void> outcome;
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      call();
+    } catch (const exception& e) {
+      outcome = e.error();
+    } catch (...) {
+      outcome = result_access::foreign<void>(std::current_exception());
+    }
+#else
+    call();
+#endif
+    this->in_call_ = false;
+    if constexpr (is_operation<returned>) {
+      if (outcome.has_value() && !this->doomed) return base::begin_child();
+    }
+    this->completed(std::move(outcome));
+  }
+  void call() {
+    if constexpr (is_operation<returned>) {
+      this->op_.emplace(returned_value());
+    } else {
+      static_cast<void>(returned_value());
+    }
+  }
+  returned returned_value() {
+    if constexpr (sizeof...(Args) == 0 && !std::is_member_pointer_v<F>) {
+      return f_();
+    } else {
+      return std::apply(f_, std::move(args_));
+    }
+  }
+
+  F f_;
+  [[no_unique_address]] std::conditional_t<sizeof...(Args) == 0, no_arguments, std::tuple<Args...>> args_;
+};
+
+/// Whether a callable can be called with copies of these arguments; if not, a message says why.
+template <class F, class... Args>
+consteval bool callable_with() {
+  if constexpr (std::is_invocable_v<F&, std::unwrap_ref_decay_t<Args>...>) {
+    return true;
+  } else {
+    constexpr bool by_reference = std::is_invocable_v<F&, std::remove_reference_t<Args>&...>;
+    static_assert(
+        !by_reference,
+        "start_soon keeps copies of the arguments, but the callable takes one by reference: pass it as "
+        "std::ref(x)");
+    static_assert(by_reference, "the callable cannot be called with these arguments");
+    return false;
+  }
+}
+
+}  // namespace detail
+
+/// Runs children concurrently. It can be neither moved nor copied, and its own children must not destroy it.
+class task_group {
+ public:
+  task_group();
+  task_group(const task_group&) = delete;
+  task_group& operator=(const task_group&) = delete;
+  /// Cancels the children that have not ended.
+  ~task_group();
+
+  /// Adds an operation or a task as a child, which begins from the loop.
+  template <class Op>
+    requires detail::is_operation<Op>
+  void start_soon(Op&& op) {
+    static_assert(!std::is_lvalue_reference_v<Op>,
+                  "an operation must be passed by std::move or created in place");
+    add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
+  }
+  /// Calls `f` with the arguments from the loop, and runs the task or operation that it returns. The callable
+  /// and the arguments are kept until the child ends. Pass references as std::ref.
+  template <class F, class... Args>
+    requires(!detail::is_operation<F>)
+  void start_soon(F&& f, Args&&... args) {
+    if constexpr (detail::callable_with<std::decay_t<F>, Args...>())
+      add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+          *this, std::forward<F>(f), std::forward<Args>(args)...));
+  }
+
+  class join_operation;
+  /// Completes when no child is left; raises the first error of a child. If `join` is cancelled, the children
+  /// continue to run.
+  [[nodiscard]] join_operation join();
+
+  /// Cancels the children at once. A child that calls this itself ends when it next waits.
+  void cancel() noexcept;
+
+  /// The number of children that have not ended.
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+ private:
+  friend class detail::group_child;
+  friend class join_operation;
+
+  /// Deletes the children that `cancel` could not delete at once, because the call came from inside them.
+  struct reaper : detail::node {
+    task_group* group = nullptr;
+    static void run(detail::node& n) {
+      n.retire();
+      static_cast<reaper&>(n).group->end_doomed();
+    }
+    static void abandon(detail::node& n) { n.retire(); }
+    static detail::node* owner(detail::node&) { return nullptr; }
+    static detail::description describe(detail::node&) { return {"task_group"}; }
+    static constexpr detail::face face_of_reaper{run, abandon, owner, describe};
+  };
+
+  friend struct detail::task_group_access;
+
+  void add(detail::group_child* child);
+  void end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept;
+  void end_doomed() noexcept;
+  void one_less() noexcept {
+    if (--size_ == 0) joining_.wake_all();
+  }
+  void child_completed(detail::group_child& child, result<void>&& outcome);
+
+  detail::promise_base* host_;  // the coroutine that made the group; valid while place_ is linked
+  detail::link place_;
+  detail::ref<detail::loop_core> loop_;  // the loop on which the children began
+  detail::outcome_sink* sink_ = nullptr;
+  detail::link children_;
+  std::size_t size_ = 0;
+  result<void> failure_;
+  detail::wait_line joining_;
+  reaper reaper_;
+};
+
+/// The operation that `task_group::join` returns.
+class [[nodiscard]] task_group::join_operation : public detail::operation<join_operation, void> {
+ public:
+  static constexpr const char* name = "join";
+  join_operation() = default;
+  explicit join_operation(task_group& g) : operation(true), group_(&g) {}
+
+ private:
+  friend class detail::operation<join_operation, void>;
+
+  [[nodiscard]] detail::loop_core& home() const {
+    const bool waits = made && group_->size_ != 0 && !place_.ended();
+    return waits && group_->loop_->alive() ? *group_->loop_ : detail::loop_core::current();
+  }
+  [[nodiscard]] errc enter() {
+    group_->joining_.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<void>& out) {
+    if (place_.ended()) {
+      made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    if (group_->size_ != 0) return false;
+    out = detail::exchange(group_->failure_, result<void>());
+    return true;
+  }
+  void left() noexcept { place_.unlink(); }
+
+  task_group* group_ = nullptr;
+  detail::wait_place place_;
+};
+
+namespace detail {
+
+/// For parts that handle the outcome of each child separately.
+struct task_group_access {
+  static void set_sink(task_group& group, outcome_sink& sink) noexcept { group.sink_ = &sink; }
+};
+
+}  // namespace detail
+
+inline task_group::join_operation task_group::join() { return join_operation(*this); }
+
+}}  // namespace anyio
+
+// == operation/result_group.hpp ===================================================================
+
+// Children that give values, which are taken as they end.
+//
+// Each child is a task of a task group that keeps the child's outcome until somebody takes it; the memory for
+// it exists from the start, so that no outcome can be lost. This part must not know sockets.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+namespace detail {
+
+template <class Op>
+inline constexpr bool is_as_result = false;
+template <class Op>
+inline constexpr bool is_as_result<as_result_operation<Op>> = true;
+
+/// What a result group needs whatever the type of its values is: the outcomes that are there, those who wait
+/// for them, and how many are still to come.
+class outcome_line {
+ public:
+  /// Room for the outcome of a child. It counts as one to come until it is destroyed.
+  class entry : public link {
+   public:
+    explicit entry(outcome_line& line) noexcept : line_(line) { ++line_.left_; }
+    entry(const entry&) = delete;
+    entry& operator=(const entry&) = delete;
+    ~entry() {
+      if (--line_.left_ == 0) line_.waiting.wake_all();
+    }
+    /// The outcome is there: hands it over to the line.
+    void arrived() noexcept {
+      line_.there_.insert_before(*this);
+      line_.waiting.wake_first();
+    }
+
+   private:
+    outcome_line& line_;
+  };
+
+  [[nodiscard]] entry* first() noexcept {
+    return there_.linked() ? static_cast<entry*>(there_.next) : nullptr;
+  }
+  [[nodiscard]] std::size_t left() const noexcept { return left_; }
+
+  wait_line waiting;
+
+ private:
+  link there_;
+  std::size_t left_ = 0;
+};
+
+}  // namespace detail
+
+/// Runs children that give values, and gives those values as the children end. It can be neither moved nor
+/// copied, and its own children must not destroy it. An error of a child is raised by `next`, and the other
+/// children go on.
+template <class T>
+class result_group {
+ public:
+  result_group() = default;
+  result_group(const result_group&) = delete;
+  result_group& operator=(const result_group&) = delete;
+  /// Cancels the children that have not ended, and drops the values that nobody took.
+  ~result_group() {
+    while (detail::outcome_line::entry* e = line_.first()) delete static_cast<kept*>(e);
+  }
+
+  /// Adds an operation or a task as a child, which begins from the loop.
+  template <class Op>
+    requires detail::is_operation<Op>
+  void start_soon(Op&& op) {
+    static_assert(!std::is_lvalue_reference_v<Op>,
+                  "an operation must be passed by std::move or created in place");
+    detail::keep_loan(op);
+    children_.start_soon(run_operation<std::remove_cvref_t<Op>>(room(), std::move(op)));
+  }
+  /// Calls `f` with the arguments from the loop. `f` returns the value, or a task or an operation that gives
+  /// it. The callable and the arguments are kept until the child ends. Pass references as std::ref.
+  template <class F, class... Args>
+    requires(!detail::is_operation<F>)
+  void start_soon(F&& f, Args&&... args) {
+    if constexpr (detail::callable_with<std::decay_t<F>, Args...>())
+      children_.start_soon(run_callable<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+          room(), std::forward<F>(f), std::forward<Args>(args)...));
+  }
+
+  class next_operation;
+  /// Gives the value of the next child that ends, or raises the error of that child. Raises `end_of_stream`
+  /// when no child and no value is left. A cancelled one takes no value. Several may wait; they are served in
+  /// order.
+  [[nodiscard]] next_operation next() { return next_operation(*this); }
+
+  /// Cancels the children that have not ended. Values that are there already stay for `next`. A child that
+  /// calls this itself ends when it next waits.
+  void cancel() noexcept { children_.cancel(); }
+
+  /// How many values `next` can still give: those that are there, and those of children that have not ended.
+  [[nodiscard]] std::size_t size() const noexcept { return line_.left(); }
+
+ private:
+  /// A child's outcome, which is there once it is in the line.
+  struct kept : detail::outcome_line::entry, detail::recycled_aligned {
+    using detail::outcome_line::entry::entry;
+    result<T> outcome{errc::cancelled};
+
+    template <class Value>
+    void keep(result<Value>&& r) {
+      if (!r.has_value()) {
+        outcome = detail::result_access::failure<T>(r);
+      } else if constexpr (std::is_void_v<T>) {
+        outcome = result<T>();
+      } else {
+        outcome = result<T>(static_cast<T>(*std::move(r)));
+      }
+    }
+    template <class Op, class Outcome>
+    void keep_of(Outcome&& r) {
+      if constexpr (detail::is_as_result<Op>) {
+        keep(result<Outcome>(std::move(r)));  // its value is a result
+      } else {
+        keep(std::move(r));
+      }
+    }
+#if ANYIO_NET_EXCEPTIONS
+    void keep_exception() {
+      try {
+        throw;
+      } catch (const exception& e) {
+        outcome = e.error();
+      } catch (...) {
+        outcome = detail::result_access::foreign<T>(std::current_exception());
+      }
+    }
+#endif
+  };
+  using kept_ptr = detail::owned<kept>;
+
+  [[nodiscard]] kept_ptr room() { return kept_ptr(new kept(line_)); }
+
+  /// Awaits an operation without raising; the outcome is for `keep_of<Op>`.
+  template <class Op>
+  static auto without_raising(Op&& op) {
+    if constexpr (detail::is_as_result<Op>) {
+      return std::move(op);
+    } else {
+      return as_result(std::move(op));
+    }
+  }
+  template <class Op>
+#if defined(__clang__)
+  [[clang::no_sanitize("function")]]  // as for detail::call_task
+#endif
+  static task<>
+  run_operation(kept_ptr self, Op op) {
+#if ANYIO_NET_EXCEPTIONS
+    try {
+      self->template keep_of<Op>(co_await without_raising(std::move(op)));
+    } catch (...) {
+      self->keep_exception();
+    }
+#else
+    self->template keep_of<Op>(co_await without_raising(std::move(op)));
+#endif
+    self.release()->arrived();
+  }
+  template <class F, class... Args>
+#if defined(__clang__)
+  [[clang::no_sanitize("function")]]
+#endif
+  static task<>
+  run_callable(kept_ptr self, F f, Args... args) {
+    using returned = std::invoke_result_t<F&, Args...>;
+#if ANYIO_NET_EXCEPTIONS
+    try {
+#endif
+      if constexpr (detail::is_operation<returned>) {
+        self->template keep_of<returned>(
+            co_await without_raising(std::apply(f, std::forward_as_tuple(std::forward<Args>(args)...))));
+      } else if constexpr (std::is_void_v<returned>) {
+        std::apply(f, std::forward_as_tuple(std::forward<Args>(args)...));
+        self->keep(result<void>());
+      } else {
+        self->keep(result<returned>(std::apply(f, std::forward_as_tuple(std::forward<Args>(args)...))));
+      }
+#if ANYIO_NET_EXCEPTIONS
+    } catch (...) {
+      self->keep_exception();
+    }
+#endif
+    self.release()->arrived();
+  }
+
+  detail::outcome_line line_;
+  task_group children_;  // ends first: its children refer to the line
+};
+
+/// The operation that `result_group::next` returns.
+template <class T>
+class [[nodiscard]] result_group<T>::next_operation : public detail::operation<next_operation, T> {
+  using base = detail::operation<next_operation, T>;
+
+ public:
+  static constexpr const char* name = "next";
+  next_operation() = default;
+  explicit next_operation(result_group& g) : base(true), line_(&g.line_) {}
+  next_operation(next_operation&&) noexcept = default;
+  next_operation& operator=(next_operation&& other) noexcept {
+    this->withdraw();
+    base::operator=(std::move(other));
+    line_ = other.line_;
+    return *this;
+  }
+  ~next_operation() { this->withdraw(); }
+
+ private:
+  friend class detail::operation<next_operation, T>;
+
+  [[nodiscard]] errc enter() {
+    line_->waiting.join(place_, *this);
+    return errc::ok;
+  }
+  bool attempt(result<T>& out) {
+    if (this->pending() && place_.ended()) {
+      this->made = false;
+      out = error(errc::closed_resource, 0, name);
+      return true;
+    }
+    const detail::wait_place* first = line_->waiting.first();
+    if (first != nullptr && first != &place_ && line_->left() != 0) return false;
+    if (auto* const came = static_cast<kept*>(line_->first())) {
+      const kept_ptr taken(came);
+      out = std::move(taken->outcome);
+      return true;
+    }
+    if (line_->left() != 0) return false;
+    out = error(errc::end_of_stream, 0, name);
+    return true;
+  }
+  void left() noexcept {
+    if (!place_.linked()) return;
+    place_.unlink();
+    if (line_->first() != nullptr) line_->waiting.wake_first();  // there is another value
+  }
+
+  detail::outcome_line* line_ = nullptr;
+  detail::wait_place place_;
+};
+
+}}  // namespace anyio
 
 // == operation/run.hpp ============================================================================
 
@@ -5509,7 +6727,7 @@ class signal_receiver {
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// The operation that `sleep` and `sleep_until` return.
-class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
+class ANYIO_NET_LAZY sleep_operation : public detail::operation<sleep_operation, void> {
  public:
   static constexpr const char* name = "sleep";
   sleep_operation() = default;
@@ -5549,755 +6767,12 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 /// Completes when the duration has passed, never before. A duration of zero or less still lets other tasks
 /// run.
 template <class Rep, class Period>
-[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
+ANYIO_NET_LAZY sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
   return sleep_operation(detail::to_duration(d));
 }
 /// Completes at a point in time of the loop's clock, never before. A point in the past still lets other tasks
 /// run.
-[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
-
-}}  // namespace anyio
-
-// == operation/synchronization.hpp ================================================================
-
-// Synchronization between the tasks of one loop: events, semaphores, channels.
-//
-// A waiter stands in a line and continues from the loop, never inside the call that woke it. It takes a
-// permit or a value only at that moment, so a waiter that is cancelled before that loses nothing. None of
-// these types may be used from another thread.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-namespace detail {
-
-class wait_line;
-
-/// A place in a line, kept in the operation that waits.
-class wait_place : public link {
- public:
-  wait_place() = default;
-  wait_place(wait_place&& other) noexcept : link() { static_cast<void>(other); }
-  wait_place& operator=(wait_place&&) noexcept {
-    unlink();
-    return *this;
-  }
-  /// The object that this operation waits for is gone, and must not be touched.
-  [[nodiscard]] bool ended() const noexcept { return now == state::ended; }
-
-  enum class state : std::uint8_t {
-    waits,
-    released,  // the wait is over, even if its reason no longer holds
-    ended,
-  };
-  node* waiter = nullptr;
-  state now = state::waits;
-};
-
-/// A line of waiting operations. When the line is destroyed, the operations are queued and fail.
-class wait_line {
- public:
-  wait_line() = default;
-  wait_line(const wait_line&) = delete;
-  wait_line& operator=(const wait_line&) = delete;
-  ~wait_line() { let_all_on(wait_place::state::ended); }
-
-  void join(wait_place& place, node& waiter) noexcept {
-    place.waiter = &waiter;
-    place.now = wait_place::state::waits;
-    head_.insert_before(place);
-  }
-  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
-  [[nodiscard]] wait_place* first() noexcept {
-    return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
-  }
-  /// Lets the first operation in the line make an attempt.
-  void wake_first() noexcept {
-    if (wait_place* p = first()) p->waiter->core->queue(*p->waiter);
-  }
-  void wake_all() noexcept {
-    for (link* l = head_.next; l != &head_; l = l->next) {
-      node* n = static_cast<wait_place&>(*l).waiter;
-      n->core->queue(*n);
-    }
-  }
-  void release_all() noexcept { let_all_on(wait_place::state::released); }
-  static void let_on(wait_place& p, wait_place::state s) noexcept {
-    p.unlink();
-    p.now = s;
-    p.waiter->core->queue(*p.waiter);
-  }
-  [[nodiscard]] bool longer_than(std::size_t n) const noexcept {
-    for (const link* l = head_.next; l != &head_; l = l->next)
-      if (n-- == 0) return true;
-    return false;
-  }
-
- private:
-  void let_all_on(wait_place::state s) noexcept {
-    while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
-  }
-  link head_;
-};
-
-}  // namespace detail
-
-class event_operation;
-
-/// A flag to wait for. It can be neither moved nor copied. It must outlive its waiters, which otherwise fail
-/// with `closed_resource`.
-class event {
- public:
-  event() = default;
-  event(const event&) = delete;
-  event& operator=(const event&) = delete;
-
-  /// Sets the flag. All current waiters complete from the loop, even if the flag is cleared at once.
-  void set() noexcept {
-    set_ = true;
-    waiting_.release_all();
-  }
-  /// Clears the flag: from now on `wait` waits. Waiters that `set` has released still complete.
-  void clear() noexcept { set_ = false; }
-  /// Whether `wait` would complete at once.
-  [[nodiscard]] bool is_set() const noexcept { return set_; }
-  /// Waits until the flag is set.
-  [[nodiscard]] event_operation wait();
-
- private:
-  friend class event_operation;
-  bool set_ = false;
-  detail::wait_line waiting_;
-};
-
-/// The operation that `event::wait` returns.
-class [[nodiscard]] event_operation : public detail::operation<event_operation, void> {
- public:
-  static constexpr const char* name = "wait";
-  event_operation() = default;
-  explicit event_operation(event& e) : operation(true), event_(&e) {}
-
- private:
-  friend class event;
-  friend class detail::operation<event_operation, void>;
-
-  [[nodiscard]] errc enter() {
-    event_->waiting_.join(place_, *this);
-    return errc::ok;
-  }
-  bool attempt(result<void>& out) {
-    if (pending() && place_.ended()) {
-      made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    if (!(pending() && place_.now == detail::wait_place::state::released) && !event_->set_) return false;
-    out = result<void>();
-    return true;
-  }
-  void left() noexcept { place_.unlink(); }
-
-  event* event_ = nullptr;
-  detail::wait_place place_;
-};
-
-inline event_operation event::wait() { return event_operation(*this); }
-
-class semaphore;
-
-/// One unit of a semaphore. Its destructor gives the unit back.
-class [[nodiscard]] permit {
- public:
-  permit() = default;
-  permit(permit&& other) noexcept : semaphore_(detail::exchange(other.semaphore_, nullptr)) {}
-  permit& operator=(permit&& other) noexcept {
-    if (this != &other) {
-      release();
-      semaphore_ = detail::exchange(other.semaphore_, nullptr);
-    }
-    return *this;
-  }
-  ~permit() { release(); }
-  /// Gives the unit back now. Calling it again has no effect.
-  void release() noexcept;
-  /// Whether it holds a unit.
-  explicit operator bool() const noexcept { return semaphore_ != nullptr; }
-
- private:
-  friend class semaphore;
-  explicit permit(semaphore& s) noexcept : semaphore_(&s) {}
-  semaphore* semaphore_ = nullptr;
-};
-
-/// Grants a limited number of permits at a time, in the order of the requests. With one permit it is a lock.
-/// It must outlive its permits and its waiters.
-class semaphore {
- public:
-  /// Constructs a semaphore with `n` permits.
-  explicit semaphore(std::size_t n) noexcept : free_(n) {}
-  semaphore(const semaphore&) = delete;
-  semaphore& operator=(const semaphore&) = delete;
-
-  class acquire_operation;
-  /// Waits for its turn, and returns a permit.
-  [[nodiscard]] acquire_operation acquire();
-  /// Returns a permit without waiting; empty if none is free, or if others wait.
-  [[nodiscard]] std::optional<permit> try_acquire() noexcept {
-    if (free_ == 0 || !waiting_.empty()) return std::nullopt;
-    --free_;
-    return permit(*this);
-  }
-
- private:
-  friend class permit;
-  void give_back() noexcept {
-    ++free_;
-    waiting_.wake_first();
-  }
-  std::size_t free_;
-  detail::wait_line waiting_;
-};
-
-inline void permit::release() noexcept {
-  if (semaphore* s = detail::exchange(semaphore_, nullptr)) s->give_back();
-}
-
-/// The operation that `semaphore::acquire` returns.
-class [[nodiscard]] semaphore::acquire_operation : public detail::operation<acquire_operation, permit> {
- public:
-  static constexpr const char* name = "acquire";
-  acquire_operation() = default;
-  explicit acquire_operation(semaphore& s) : operation(true), semaphore_(&s) {}
-  acquire_operation(acquire_operation&&) = default;
-  acquire_operation& operator=(acquire_operation&& other) noexcept {
-    withdraw();
-    operation::operator=(std::move(other));
-    semaphore_ = other.semaphore_;
-    return *this;
-  }
-  ~acquire_operation() { withdraw(); }
-
- private:
-  friend class detail::operation<acquire_operation, permit>;
-
-  [[nodiscard]] errc enter() {
-    semaphore_->waiting_.join(place_, *this);
-    return errc::ok;
-  }
-  bool attempt(result<permit>& out) {
-    if (pending() && place_.ended()) {
-      made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    const detail::wait_place* first = semaphore_->waiting_.first();
-    if (semaphore_->free_ == 0 || (first != nullptr && first != &place_)) return false;
-    --semaphore_->free_;
-    out = result<permit>(permit(*semaphore_));
-    return true;
-  }
-  void left() noexcept {
-    if (!place_.linked()) return;
-    place_.unlink();
-    if (semaphore_->free_ != 0) semaphore_->waiting_.wake_first();
-  }
-
-  semaphore* semaphore_ = nullptr;
-  detail::wait_place place_;
-};
-
-inline semaphore::acquire_operation semaphore::acquire() { return acquire_operation(*this); }
-
-/// A queue between tasks. `send` waits while the queue holds `capacity` values; with a capacity of 0 it waits
-/// for a receiver that takes the value. After `close`, receivers get the values that are left, then
-/// `end_of_stream`; senders get `closed_resource`.
-template <class T>
-class channel {
- public:
-  /// Constructs a channel. It allocates room for the first values here, and room for more when they arrive.
-  explicit channel(std::size_t capacity) : capacity_(capacity), ring_(capacity < 63 ? capacity + 1 : 64) {}
-  channel(const channel&) = delete;
-  channel& operator=(const channel&) = delete;
-
-  class send_operation;
-  class receive_operation;
-  /// Sends a value: waits for room, or for a receiver that takes it. A send that is
-  /// cancelled before that has not sent the value.
-  [[nodiscard]] send_operation send(T value) { return send_operation(*this, std::move(value)); }
-  /// Receives the oldest value. A cancelled receive takes no value.
-  [[nodiscard]] receive_operation receive() { return receive_operation(*this); }
-  /// Sends a value without waiting. Returns false if it would have to wait, or if the channel is closed.
-  [[nodiscard]] bool try_send(T value) {
-    if (closed_ || !senders_.empty() || !has_room()) return false;
-    put(std::move(value));
-    return true;
-  }
-  /// Receives the oldest value without waiting; empty if there is none, or if other receivers wait.
-  [[nodiscard]] std::optional<T> try_receive() {
-    if (!receivers_.empty()) return std::nullopt;
-    return take();
-  }
-  /// Closes the channel. Receivers still get the values that are left. Calling it again has no effect.
-  void close() noexcept {
-    closed_ = true;
-    senders_.wake_all();
-    receivers_.wake_all();
-  }
-
- private:
-  [[nodiscard]] bool has_room() const noexcept {
-    return count_ < capacity_ || receivers_.longer_than(count_ - capacity_);
-  }
-  void put(T&& value) {
-    if (count_ == ring_.size()) grow();
-    ring_[(first_ + count_) % ring_.size()].emplace(std::move(value));
-    ++count_;
-    receivers_.wake_first();
-  }
-  std::optional<T> take() {
-    std::optional<T> value;
-    if (count_ != 0) {
-      value.emplace(*std::move(ring_[first_]));
-      ring_[first_].reset();
-      first_ = (first_ + 1) % ring_.size();
-      --count_;
-      senders_.wake_first();
-    } else if (detail::wait_place* p = closed_ ? nullptr : senders_.first()) {
-      // The capacity is 0, or no value is left: takes the value directly from the sender that waits.
-      auto& sender = static_cast<send_operation&>(*p->waiter);
-      value.emplace(*std::move(sender.value_));
-      sender.value_.reset();
-      detail::wait_line::let_on(*p, detail::wait_place::state::released);
-    }
-    return value;
-  }
-  void grow() {
-    std::vector<std::optional<T>> larger(ring_.size() * 2);
-    for (std::size_t i = 0; i < count_; ++i) {
-      larger[i].emplace(*std::move(ring_[(first_ + i) % ring_.size()]));
-    }
-    ring_.swap(larger);
-    first_ = 0;
-  }
-
-  std::size_t capacity_;
-  std::vector<std::optional<T>> ring_;
-  std::size_t first_ = 0;
-  std::size_t count_ = 0;
-  bool closed_ = false;
-  detail::wait_line senders_;
-  detail::wait_line receivers_;
-};
-
-/// The operation that `channel::send` returns.
-template <class T>
-class [[nodiscard]] channel<T>::send_operation : public detail::operation<send_operation, void> {
- public:
-  static constexpr const char* name = "send";
-  send_operation() = default;
-  send_operation(channel& c, T&& value)
-      : detail::operation<send_operation, void>(true), channel_(&c), value_(std::move(value)) {}
-  send_operation(send_operation&&) noexcept = default;
-  send_operation& operator=(send_operation&& other) noexcept {
-    this->withdraw();
-    detail::operation<send_operation, void>::operator=(std::move(other));
-    channel_ = other.channel_;
-    value_.reset();  // no assignment: a value only needs to be move-constructible
-    if (other.value_) std::construct_at(&value_, std::move(other.value_));
-    return *this;
-  }
-  ~send_operation() { this->withdraw(); }
-
- private:
-  friend class channel;
-  friend class detail::operation<send_operation, void>;
-
-  [[nodiscard]] errc check() const noexcept {
-    if (!this->made || !value_) return errc::invalid_argument;
-    return channel_->closed_ ? errc::closed_resource : errc::ok;
-  }
-  [[nodiscard]] errc enter() {
-    channel_->senders_.join(place_, *this);
-    if (channel_->capacity_ == 0) channel_->receivers_.wake_first();
-    return errc::ok;
-  }
-  bool attempt(result<void>& out) {
-    if (this->pending() && place_.now == detail::wait_place::state::released) {
-      out = result<void>();
-      return true;
-    }
-    if (this->pending() && place_.ended()) {
-      this->made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    if (channel_->closed_) {
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    const detail::wait_place* first = channel_->senders_.first();
-    if ((first != nullptr && first != &place_) || !channel_->has_room()) return false;
-    channel_->put(*std::move(value_));
-    value_.reset();
-    out = result<void>();
-    return true;
-  }
-  void left() noexcept {
-    if (!place_.linked()) return;
-    place_.unlink();
-    channel_->senders_.wake_first();  // there may be room for the next sender
-  }
-
-  channel* channel_ = nullptr;
-  std::optional<T> value_;
-  detail::wait_place place_;
-};
-
-/// The operation that `channel::receive` returns.
-template <class T>
-class [[nodiscard]] channel<T>::receive_operation : public detail::operation<receive_operation, T> {
- public:
-  static constexpr const char* name = "receive";
-  receive_operation() = default;
-  explicit receive_operation(channel& c) : detail::operation<receive_operation, T>(true), channel_(&c) {}
-  receive_operation(receive_operation&&) noexcept = default;
-  receive_operation& operator=(receive_operation&& other) noexcept {
-    this->withdraw();
-    detail::operation<receive_operation, T>::operator=(std::move(other));
-    channel_ = other.channel_;
-    return *this;
-  }
-  ~receive_operation() { this->withdraw(); }
-
- private:
-  friend class channel;
-  friend class detail::operation<receive_operation, T>;
-
-  [[nodiscard]] errc enter() {
-    channel_->receivers_.join(place_, *this);
-    channel_->senders_.wake_first();
-    return errc::ok;
-  }
-  bool attempt(result<T>& out) {
-    if (this->pending() && place_.ended()) {
-      this->made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    const detail::wait_place* first = channel_->receivers_.first();
-    if (first != nullptr && first != &place_ && !channel_->closed_) return false;
-    if (std::optional<T> value = channel_->take()) {
-      out = result<T>(*std::move(value));
-      return true;
-    }
-    if (!channel_->closed_) return false;
-    out = error(errc::end_of_stream, 0, name);
-    return true;
-  }
-  void left() noexcept {
-    if (!place_.linked()) return;
-    place_.unlink();
-    channel_->receivers_.wake_first();  // the next receiver may take the value that this one leaves
-  }
-
-  channel* channel_ = nullptr;
-  detail::wait_place place_;
-};
-
-}}  // namespace anyio
-
-// == operation/task_group.hpp =====================================================================
-
-// Children of one scope.
-//
-// No child outlives its group: destroying the group destroys its children. The first error of a child ends
-// the other children, and `join` raises it. Children begin from the loop, never inside the call that started
-// them. This part must not know sockets.
-
-namespace anyio { inline namespace ANYIO_NET_ABI {
-
-class task_group;
-
-namespace detail {
-
-struct task_group_access;
-
-/// Receives the outcomes of children whose errors do not cancel each other.
-class outcome_sink {
- public:
-  virtual void child_ended(result<void>&& outcome) = 0;
-  /// The node that the children are a part of.
-  [[nodiscard]] virtual node* whole() const noexcept = 0;
-
- protected:
-  ~outcome_sink() = default;
-};
-
-/// A place among the children of a group.
-struct membership : link {};
-
-/// A child. Its node lies in the ready list until the child begins. After that, the node is the owner of the
-/// operation that the child waits for.
-class group_child : public node, public membership {
- public:
-  explicit group_child(task_group& group) : group_(group) {}
-  virtual ~group_child() = default;
-
-  void begin_soon();
-  /// Whether it runs, or may run, as far as can be known.
-  [[nodiscard]] bool may_run_now() const noexcept { return in_call_ || is_active(*this, true); }
-  [[nodiscard]] bool runs_now() const noexcept { return in_call_ || is_active(*this); }
-
-  [[nodiscard]] membership& place() noexcept { return *this; }
-  [[nodiscard]] static group_child& at(link& place) noexcept {
-    return static_cast<group_child&>(static_cast<membership&>(place));
-  }
-  bool doomed = false;
-
- protected:
-  virtual void begin_child() = 0;
-  /// Reports the end of this child, and deletes it.
-  void completed(result<void>&& outcome);
-
-  bool in_call_ = false;
-
- private:
-  static void run(node& n) {
-    auto& self = static_cast<group_child&>(n);
-    self.retire();
-    self.how = &face_of_child;  // still used to find the owner
-    self.begin_child();
-  }
-  static void abandon(node& n) { n.retire(); }
-  static node* owner(node& n);
-  static description describe(node&) { return {"task_group"}; }
-  static constexpr face face_of_child{run, abandon, owner, describe};
-
-  task_group& group_;
-};
-
-/// A child that is an operation or a task. An operation is allocated in the pool of started operations; a
-/// task has its own frame.
-template <class Op>
-class operation_child
-    : public group_child,
-      public std::conditional_t<is_task<Op>, recycled_aligned, pooled<recycler::operations>> {
-  using value = typename Op::value_type;
-
- public:
-  operation_child(task_group& group, Op&& op) : group_child(group) {
-    detail::keep_loan(op);
-    op_.emplace(std::move(op));
-  }
-
- protected:
-  explicit operation_child(task_group& group) : group_child(group) {}
-  void begin_child() override {
-#if ANYIO_NET_EXCEPTIONS
-    try {
-      op_->start(part<&operation_child::ended>(this));
-    } catch (...) {
-      return completed(result_access::foreign<void>(std::current_exception()));
-    }
-#else
-    op_->start(part<&operation_child::ended>(this));
-#endif
-    loop_core::current().advance_last();  // so that one sleep(0) elsewhere is enough for a child to begin
-  }
-  optional<Op> op_;
-
- private:
-  void ended(result<value>&& r) {
-    this->completed(r.has_value() ? result<void>() : result_access::failure<void>(r));
-  }
-};
-
-struct no_arguments {};
-
-/// Stands for the operation of a child that is a plain function, which has none.
-struct no_operation {
-  using value_type = void;
-};
-template <>
-class operation_child<no_operation> : public group_child, public pooled<recycler::operations> {
- protected:
-  using group_child::group_child;
-};
-
-template <class R>
-using operation_or_none = std::conditional_t<is_operation<R>, std::remove_cvref_t<R>, no_operation>;
-
-/// A child that is a callable and its arguments, which are kept until the child ends.
-template <class F, class... Args>
-class callable_child final : public operation_child<operation_or_none<std::invoke_result_t<F&, Args...>>> {
-  using returned = std::invoke_result_t<F&, Args...>;
-  using base = operation_child<operation_or_none<returned>>;
-
- public:
-  template <class G, class... As>
-  callable_child(task_group& group, G&& f, As&&... args)
-      : base(group), f_(std::forward<G>(f)), args_(std::forward<As>(args)...) {}
-
- private:
-  void begin_child() override {
-    this->in_call_ = true;
-    result<void> outcome;
-#if ANYIO_NET_EXCEPTIONS
-    try {
-      call();
-    } catch (const exception& e) {
-      outcome = e.error();
-    } catch (...) {
-      outcome = result_access::foreign<void>(std::current_exception());
-    }
-#else
-    call();
-#endif
-    this->in_call_ = false;
-    if constexpr (is_operation<returned>) {
-      if (outcome.has_value() && !this->doomed) return base::begin_child();
-    }
-    this->completed(std::move(outcome));
-  }
-  void call() {
-    if constexpr (is_operation<returned>) {
-      this->op_.emplace(returned_value());
-    } else {
-      static_cast<void>(returned_value());
-    }
-  }
-  returned returned_value() {
-    if constexpr (sizeof...(Args) == 0 && !std::is_member_pointer_v<F>) {
-      return f_();
-    } else {
-      return std::apply(f_, std::move(args_));
-    }
-  }
-
-  F f_;
-  [[no_unique_address]] std::conditional_t<sizeof...(Args) == 0, no_arguments, std::tuple<Args...>> args_;
-};
-
-}  // namespace detail
-
-/// Runs children concurrently. It can be neither moved nor copied, and its own children must not destroy it.
-class task_group {
- public:
-  task_group();
-  task_group(const task_group&) = delete;
-  task_group& operator=(const task_group&) = delete;
-  /// Cancels the children that have not ended.
-  ~task_group();
-
-  /// Adds an operation or a task as a child, which begins from the loop.
-  template <class Op>
-    requires detail::is_operation<Op>
-  void start_soon(Op&& op) {
-    static_assert(!std::is_lvalue_reference_v<Op>,
-                  "an operation must be passed by std::move or created in place");
-    add(new detail::operation_child<std::remove_cvref_t<Op>>(*this, std::move(op)));
-  }
-  /// Calls `f` with the arguments from the loop, and runs the task or operation that it returns. The callable
-  /// and the arguments are kept until the child ends. Pass references as std::ref.
-  template <class F, class... Args>
-    requires(!detail::is_operation<F>)
-  void start_soon(F&& f, Args&&... args) {
-    add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
-        *this, std::forward<F>(f), std::forward<Args>(args)...));
-  }
-
-  class join_operation;
-  /// Completes when no child is left; raises the first error of a child. If `join` is cancelled, the children
-  /// continue to run.
-  [[nodiscard]] join_operation join();
-
-  /// Cancels the children at once. A child that calls this itself ends when it next waits.
-  void cancel() noexcept;
-
-  /// The number of children that have not ended.
-  [[nodiscard]] std::size_t size() const noexcept { return size_; }
-
- private:
-  friend class detail::group_child;
-  friend class join_operation;
-
-  /// Deletes the children that `cancel` could not delete at once, because the call came from inside them.
-  struct reaper : detail::node {
-    task_group* group = nullptr;
-    static void run(detail::node& n) {
-      n.retire();
-      static_cast<reaper&>(n).group->end_doomed();
-    }
-    static void abandon(detail::node& n) { n.retire(); }
-    static detail::node* owner(detail::node&) { return nullptr; }
-    static detail::description describe(detail::node&) { return {"task_group"}; }
-    static constexpr detail::face face_of_reaper{run, abandon, owner, describe};
-  };
-
-  friend struct detail::task_group_access;
-
-  void add(detail::group_child* child);
-  void end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept;
-  void end_doomed() noexcept;
-  void one_less() noexcept {
-    if (--size_ == 0) joining_.wake_all();
-  }
-  void child_completed(detail::group_child& child, result<void>&& outcome);
-
-  detail::promise_base* host_;  // the coroutine that made the group; valid while place_ is linked
-  detail::link place_;
-  detail::ref<detail::loop_core> loop_;  // the loop on which the children began
-  detail::outcome_sink* sink_ = nullptr;
-  detail::link children_;
-  std::size_t size_ = 0;
-  result<void> failure_;
-  detail::wait_line joining_;
-  reaper reaper_;
-};
-
-/// The operation that `task_group::join` returns.
-class [[nodiscard]] task_group::join_operation : public detail::operation<join_operation, void> {
- public:
-  static constexpr const char* name = "join";
-  join_operation() = default;
-  explicit join_operation(task_group& g) : operation(true), group_(&g) {}
-
- private:
-  friend class detail::operation<join_operation, void>;
-
-  [[nodiscard]] detail::loop_core& home() const {
-    const bool waits = made && group_->size_ != 0 && !place_.ended();
-    return waits && group_->loop_->alive() ? *group_->loop_ : detail::loop_core::current();
-  }
-  [[nodiscard]] errc enter() {
-    group_->joining_.join(place_, *this);
-    return errc::ok;
-  }
-  bool attempt(result<void>& out) {
-    if (place_.ended()) {
-      made = false;
-      out = error(errc::closed_resource, 0, name);
-      return true;
-    }
-    if (group_->size_ != 0) return false;
-    out = detail::exchange(group_->failure_, result<void>());
-    return true;
-  }
-  void left() noexcept { place_.unlink(); }
-
-  task_group* group_ = nullptr;
-  detail::wait_place place_;
-};
-
-namespace detail {
-
-/// For parts that handle the outcome of each child separately.
-struct task_group_access {
-  static void set_sink(task_group& group, outcome_sink& sink) noexcept { group.sink_ = &sink; }
-};
-
-}  // namespace detail
-
-inline task_group::join_operation task_group::join() { return join_operation(*this); }
+ANYIO_NET_LAZY inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }}  // namespace anyio
 
@@ -6827,7 +7302,7 @@ class stream_receive : public stream_operation<Derived, T, read_side> {
 }  // namespace detail
 
 /// Receives into the caller's buffer, and returns the number of bytes, at least one.
-class [[nodiscard]] receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
+class ANYIO_NET_LAZY receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
  public:
   static constexpr const char* name = "receive";
   receive_operation() = default;
@@ -6845,7 +7320,7 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
 };
 
 /// Returns a view of the received bytes, valid until the caller next waits or returns.
-class [[nodiscard]] receive_view_operation
+class ANYIO_NET_LAZY receive_view_operation
     : public detail::stream_receive<receive_view_operation, std::string_view> {
  public:
   static constexpr const char* name = "receive_view";
@@ -6861,7 +7336,7 @@ class [[nodiscard]] receive_view_operation
 };
 
 /// Returns a string of the received bytes, allocated only once they have arrived.
-class [[nodiscard]] receive_string_operation
+class ANYIO_NET_LAZY receive_string_operation
     : public detail::stream_receive<receive_string_operation, std::string> {
  public:
   static constexpr const char* name = "receive";
@@ -6891,7 +7366,7 @@ class [[nodiscard]] receive_string_operation
 };
 
 /// Sends all of the bytes. It begins inside `start` or `co_await`, so that a view just received can be sent.
-class [[nodiscard]] send_operation
+class ANYIO_NET_LAZY send_operation
     : public detail::stream_operation<send_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send";
@@ -6912,6 +7387,7 @@ class [[nodiscard]] send_operation
   friend class detail::operation<send_operation, void>;
 
   [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<void>& out);
   void started();
   void left() noexcept;
@@ -6931,7 +7407,7 @@ class [[nodiscard]] send_operation
 };
 
 /// Half-closes the stream.
-class [[nodiscard]] send_eof_operation
+class ANYIO_NET_LAZY send_eof_operation
     : public detail::stream_operation<send_eof_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send_eof";
@@ -6945,7 +7421,7 @@ class [[nodiscard]] send_eof_operation
 };
 
 /// Closes the stream in order. If this operation is destroyed while it is pending, the stream closes at once.
-class [[nodiscard]] aclose_operation
+class ANYIO_NET_LAZY aclose_operation
     : public detail::stream_operation<aclose_operation, void, detail::read_side> {
  public:
   static constexpr const char* name = "aclose";
@@ -6987,35 +7463,35 @@ class byte_stream {
 
   /// Receives at least one byte, and at most as many as the buffer has room for. Returns the number of bytes.
   /// At the end of the stream raises `end_of_stream`.
-  [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
+  ANYIO_NET_LAZY receive_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// Receives a string of at least one byte, and at most `max_bytes` but not more than 64 KiB. The string is
   /// allocated only once bytes have arrived. If there is no memory for it, the bytes are lost, and the stream
   /// is closed.
-  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
+  ANYIO_NET_LAZY receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
   /// Receives at least one byte without a copy, and returns a view that is valid until the caller next waits
   /// or returns. The view may be passed to one send that is made before that.
-  [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
+  ANYIO_NET_LAZY receive_view_operation receive_view() { return receive_view_operation(resource_); }
 
   /// Sends all of the bytes. The caller owns the bytes, and must keep them until completion; the operation
   /// keeps a string that is passed as an rvalue.
-  [[nodiscard]] send_operation send(const_buffer data) { return {resource_, data}; }
+  ANYIO_NET_LAZY send_operation send(const_buffer data) { return {resource_, data}; }
   template <detail::string_rvalue S>
-  [[nodiscard]] send_operation send(S&& data) {
+  ANYIO_NET_LAZY send_operation send(S&& data) {
     return {resource_, std::move(data)};
   }
   /// Sends all pieces in order, in one system call where possible. The caller must keep the bytes and the
   /// array of pieces until completion.
-  [[nodiscard]] send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
+  ANYIO_NET_LAZY send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
   /// Ends the sending direction. The peer receives `end_of_stream` after the bytes that were sent. Calling it
   /// again has no effect.
-  [[nodiscard]] send_eof_operation send_eof() { return send_eof_operation(resource_); }
+  ANYIO_NET_LAZY send_eof_operation send_eof() { return send_eof_operation(resource_); }
 
   /// Closes the stream so that the peer gets all bytes that were sent. Bytes that the peer still sends are
   /// discarded, for at most a second. Never fails because of the peer. Pending operations on this stream end
   /// with `closed_resource`.
-  [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
+  ANYIO_NET_LAZY aclose_operation aclose() { return aclose_operation(resource_); }
   /// Closes the stream at once; calling it again has no effect. Pending operations end with
   /// `closed_resource`. Sent bytes may be lost if the peer sends bytes that are not received, as TLS 1.3
   /// servers do by themselves: `aclose` loses nothing.
@@ -7127,6 +7603,11 @@ class buffered_resource final : public stream_resource {
   bool let_go_ = false;
 };
 
+/// For dumps: how many bytes are buffered, and `taken` already.
+[[nodiscard]] inline std::uint32_t buffered_of(const buffered_resource* r, std::size_t taken = 0) noexcept {
+  return r != nullptr ? description::count(r->bytes.size() + taken) : description::no_count;
+}
+
 /// The error of a read that ended before it had enough bytes.
 [[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
 
@@ -7141,6 +7622,7 @@ class [[nodiscard]] receive_exactly_string_operation
 
  private:
   friend class operation<receive_exactly_string_operation, std::string>;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get()); }
   bool attempt(result<std::string>& out);
   std::size_t size_ = 0;
 };
@@ -7160,6 +7642,7 @@ class [[nodiscard]] receive_exactly_operation
 
  private:
   friend class operation<receive_exactly_operation, void>;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get(), filled_); }
   bool attempt(result<void>& out);
   bool fail(error e, result<void>& out);
   void left() noexcept;
@@ -7214,6 +7697,7 @@ class [[nodiscard]] receive_until_operation
  private:
   friend class operation<receive_until_operation, std::string>;
   [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get()); }
   [[nodiscard]] errc check() const noexcept {
     return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
   }
@@ -7666,6 +8150,7 @@ class [[nodiscard]] send_file_operation
  private:
   friend class detail::operation<send_file_operation, std::uint64_t>;
   [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<std::uint64_t>& out);
   void left() noexcept { sent_ = 0; }
 
@@ -8346,7 +8831,8 @@ class listener_resource final : public resource {
   /// functions.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
-  node* server = nullptr;  // the pending `serve`; only it may accept
+  node* server = nullptr;                       // the pending `serve`; only it may accept
+  void (*tell_closed)(node& server) = nullptr;  // if its handlers want to know
   error problem;
 
  private:
@@ -8413,12 +8899,38 @@ result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from
 void print_exception(const char* where, const std::exception_ptr& e);
 #endif
 
+/// Whether a handler takes the stream alone, or also the event that tells that the server stops.
+template <class Handler, class Stream>
+concept takes_stream = std::is_invocable_v<Handler&, Stream>;
+template <class Handler, class Stream>
+concept takes_stopping = !takes_stream<Handler, Stream> && std::is_invocable_v<Handler&, Stream, event&>;
+template <class Handler, class Stream>
+concept connection_handler = takes_stream<Handler, Stream> || takes_stopping<Handler, Stream>;
+
+/// The peer of an accepted connection, for an error handler that takes it.
+inline ip_endpoint peer_of(const tcp_stream& s) { return s.remote_endpoint(); }
+inline std::string peer_of(const unix_stream& s) { return s.remote_path(); }
+template <class Stream>
+using peer_t = decltype(peer_of(std::declval<const Stream&>()));
+
+/// Whether an error handler takes the error alone, or also the peer.
+template <class OnError>
+concept takes_error = std::is_invocable_v<OnError&, const error&>;
+template <class OnError, class Peer>
+concept takes_peer = !takes_error<OnError> && std::is_invocable_v<OnError&, const error&, const Peer&>;
+template <class OnError, class Peer>
+concept error_handler = takes_error<OnError> || takes_peer<OnError, Peer>;
+
 #if ANYIO_NET_EXCEPTIONS
 /// Whether an error handler also takes foreign exceptions. A generic lambda does not: it is for errors, and a
 /// test whether it can be called with another type would compile its body.
 template <class OnError>
 concept takes_exceptions =
     !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
+template <class OnError, class Peer>
+concept takes_exceptions_and_peer = !takes_exceptions<OnError> && !requires {
+  &OnError::template operator()<error, Peer>;
+} && std::is_invocable_v<OnError&, std::exception_ptr, const Peer&>;
 #endif
 
 /// The base of a handler that begins with a handshake. It counts the established connections, and reports
@@ -8440,7 +8952,9 @@ class serving final : public outcome_sink {
     news_.self = this;
   }
   ~serving() {
-    if (listener_->server == &news_) listener_->server = nullptr;
+    if (listener_->server != &news_) return;
+    listener_->server = nullptr;
+    listener_->tell_closed = nullptr;
   }
   serving(const serving&) = delete;
   serving& operator=(const serving&) = delete;
@@ -8454,6 +8968,7 @@ class serving final : public outcome_sink {
   void begin(node& server) {
     server_ = &server;
     listener_->server = &news_;
+    if constexpr (has_stopping) listener_->tell_closed = &serving::closed;
     accept_ = accept_operation<Stream>(listener_, &news_);
     accept_next();
   }
@@ -8461,24 +8976,50 @@ class serving final : public outcome_sink {
   [[nodiscard]] bool over() const noexcept { return stopped_ && handlers_.size() == 0; }
   [[nodiscard]] const error& failure() const noexcept { return failure_; }
 
-  void child_ended(result<void>&& outcome) override {
+  void child_ended([[maybe_unused]] group_child& child, result<void>&& outcome) override {
     if (full_) accept_next();
     if (over()) server_->core->queue(*server_);
-    report(std::move(outcome));  // last: it may destroy this object
+    if constexpr (has_peer) {  // last: reporting may destroy this object
+      report(std::move(outcome), static_cast<callable_child<call_handler, Stream>&>(child).callable().peer);
+    } else {
+      report(std::move(outcome), nobody());
+    }
   }
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
  private:
-  static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+  struct nobody {};
+  using peer_type = peer_t<Stream>;
+  static constexpr bool has_stopping = takes_stopping<Handler, Stream>;
+#if ANYIO_NET_EXCEPTIONS
+  static constexpr bool has_peer =
+      takes_peer<OnError, peer_type> || takes_exceptions_and_peer<OnError, peer_type>;
+#else
+  static constexpr bool has_peer = takes_peer<OnError, peer_type>;
+#endif
+  static constexpr bool has_handler = error_handler<OnError, peer_type>;
   static constexpr bool has_handshakes = std::derived_from<Handler, handshaking>;
+  using peer_if_wanted = std::conditional_t<has_peer, peer_type, nobody>;
 
   struct call_handler {
     serving* self;
+    [[no_unique_address]] peer_if_wanted peer;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
+      if constexpr (has_stopping) {
+        return std::apply(self->handler_, std::forward_as_tuple(std::move(stream), self->stopping_));
+      } else {
+        return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
+      }
     }
   };
+  [[nodiscard]] call_handler handler_for([[maybe_unused]] const Stream& stream) {
+    if constexpr (has_peer) {
+      return {this, peer_of(stream)};
+    } else {
+      return {this, {}};
+    }
+  }
   /// Runs when accepting reported a problem that did not end it.
   struct problem_news : node {
     serving* self = nullptr;
@@ -8487,7 +9028,7 @@ class serving final : public outcome_sink {
       serving& server = *news.self;
       news.retire();
       news.how = &face_of_news;
-      server.report(error(server.listener_->problem));
+      server.report(error(server.listener_->problem), peer_if_wanted());
     }
     static void abandon(node& n) { n.retire(); }
     static node* owner(node&) { return nullptr; }
@@ -8495,6 +9036,11 @@ class serving final : public outcome_sink {
     static constexpr face face_of_news{run, abandon, owner, describe};
   };
 
+  static void closed(node& server)
+    requires has_stopping
+  {
+    static_cast<problem_news&>(server).self->stopping_.set();
+  }
   void accept_next() {
     full_ = is_full();
     if (full_ && listener_->open()) return;
@@ -8524,16 +9070,17 @@ class serving final : public outcome_sink {
     // Memory ran out for this connection. It is closed, and the error is reported like one of a handler.
     if (result<void> lost = begin_handler(r); !lost.has_value()) {
       accept_next();
-      return report(std::move(lost));
+      return report(std::move(lost), peer_if_wanted());
     }
     if (r.has_value()) return accept_next();
 #else
     if (r.has_value()) {
-      handlers_.start_soon(call_handler{this}, *std::move(r));
+      handlers_.start_soon(handler_for(*r), *std::move(r));
       return accept_next();
     }
 #endif
     stopped_ = true;
+    if constexpr (has_stopping) stopping_.set();
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
@@ -8541,7 +9088,7 @@ class serving final : public outcome_sink {
   result<void> begin_handler(result<Stream>& r) {
     if (result_access::is_foreign(r)) return result_access::failure<void>(r);
     try {
-      if (r.has_value()) handlers_.start_soon(call_handler{this}, *std::move(r));
+      if (r.has_value()) handlers_.start_soon(handler_for(*r), *std::move(r));
     } catch (...) {
       return result_access::foreign<void>(std::current_exception());
     }
@@ -8549,7 +9096,7 @@ class serving final : public outcome_sink {
   }
 #endif
   /// Callers call this last: the error handler may destroy this object, but not itself.
-  void report(result<void>&& outcome) {
+  void report(result<void>&& outcome, [[maybe_unused]] const peer_if_wanted& from) {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
@@ -8557,22 +9104,33 @@ class serving final : public outcome_sink {
         const std::shared_ptr<OnError> on_error = on_error_;
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
+      } else if constexpr (takes_exceptions_and_peer<OnError, peer_type>) {
+        const std::shared_ptr<OnError> on_error = on_error_;
+        const peer_type who = from;  // it is gone if the error handler ends `serve`
+        const stand_in inside(*server_);
+        return static_cast<void>((*on_error)(std::move(e), who));
       } else {
         return print_exception("serve", e);
       }
     }
 #endif
-    report(outcome.error());
+    report(outcome.error(), from);
   }
   static std::shared_ptr<OnError> keep(OnError&& on_error) {
     if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
     return nullptr;
   }
-  void report([[maybe_unused]] const error& e) {
-    if constexpr (has_handler) {
+  void report([[maybe_unused]] const error& e, [[maybe_unused]] const peer_if_wanted& from) {
+    if constexpr (takes_error<OnError>) {
       const std::shared_ptr<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
+    } else if constexpr (takes_peer<OnError, peer_type>) {
+      if (e == errc::end_of_stream) return;
+      const std::shared_ptr<OnError> on_error = on_error_;
+      const peer_type who = from;
+      const stand_in inside(*server_);
+      static_cast<void>((*on_error)(e, who));
     }
   }
 
@@ -8587,6 +9145,7 @@ class serving final : public outcome_sink {
   bool full_ = false;
   problem_news news_;
   accept_operation<Stream> accept_;
+  [[no_unique_address]] std::conditional_t<has_stopping, event, nobody> stopping_;
   task_group handlers_;
 };
 
@@ -8646,18 +9205,23 @@ class listener {
   /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and the
   /// operation keeps it. An error that escapes a handler closes only that connection. Destroying the
   /// operation destroys the handlers.
+  ///
+  /// A handler may take an `event&` as a second parameter: it is set when the listener is closed, or when
+  /// accepting ends for another reason, and lives until the last handler has ended.
   template <class Handler>
-    requires std::invocable<std::decay_t<Handler>&, Stream>
+    requires connection_handler<std::decay_t<Handler>, Stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, no_error_handler>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)), no_error_handler(), options);
   }
   /// Serves connections with an error handler. `on_error(const error&)` receives the errors of handlers,
   /// except a plain end of stream, and the errors of accepting. If it also takes a `std::exception_ptr`, it
-  /// receives foreign exceptions; otherwise they are printed to stderr.
+  /// receives foreign exceptions; otherwise they are printed to stderr. It may take the connection's peer as
+  /// a second parameter: a `const ip_endpoint&`, or for UNIX a `const std::string&`; for errors of accepting
+  /// the peer is not known, and 0.0.0.0:0 or empty.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, Stream> &&
-             std::invocable<std::decay_t<OnError>&, const error&>
+    requires connection_handler<std::decay_t<Handler>, Stream> &&
+             error_handler<std::decay_t<OnError>, peer_t<Stream>>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, std::decay_t<OnError>>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)),
@@ -9120,6 +9684,88 @@ class [[nodiscard]] create_tcp_listener_operation
 [[nodiscard]] inline detail::create_tcp_listener_operation create_tcp_listener(
     tcp_listener_options options = {}) {
   return detail::create_tcp_listener_operation(options);
+}
+
+}}  // namespace anyio
+
+// == connection/serve_until.hpp ===================================================================
+
+// A server from its start to its orderly end.
+//
+// Programs stop servers in one way: no more connections, those that are busy finish, and after a while
+// whatever is left is cut off. This part must not know which kind of listener it serves.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+
+/// How `serve_until_interrupted` serves and ends.
+struct serve_until_options {
+  std::size_t max_connections = 0;            ///< as in `serve_options`
+  duration grace = std::chrono::seconds(10);  ///< how long handlers may go on after the signal
+  std::size_t max_handshakes = 0;             ///< as in `serve_options`
+};
+
+namespace detail {
+
+/// `Listener` is a reference, or the type of a listener that this keeps.
+template <class Listener, class Handler, class OnError>
+#if defined(__clang__)
+[[clang::no_sanitize("function")]]  // as for call_task
+#endif
+task<>
+serve_until_signal(Listener listener, Handler handler, OnError on_error, serve_until_options options) {
+  const ending_signals end = signals_that_end();
+  signal_receiver signals = co_await signal_receiver::open(end.interrupt, end.terminate);
+  task_group group;
+  const serve_options limits{options.max_connections, options.max_handshakes};
+  if constexpr (std::is_same_v<OnError, no_error_handler>) {
+    group.start_soon(listener.serve(std::move(handler), limits));
+  } else {
+    group.start_soon(listener.serve(std::move(handler), std::move(on_error), limits));
+  }
+  const auto first = co_await when_any(group.join(), signals.receive());
+  if (first.index() == 0) co_return;
+  listener.close();
+  // Another signal ends the wait.
+  static_cast<void>(co_await when_any(move_on_after(options.grace, group.join()), signals.receive()));
+}
+
+template <class Listener>
+using kept_listener =
+    std::conditional_t<std::is_lvalue_reference_v<Listener>, Listener, std::decay_t<Listener>>;
+
+template <class Listener>
+concept any_listener = requires(Listener& l) {
+  l.accept();
+  l.close();
+};
+
+}  // namespace detail
+
+/// Serves connections until SIGINT or SIGTERM arrives, as `serve` does; then closes the listener, which sets
+/// `stopping` for handlers that take it, and waits for the handlers as long as `grace`. Those that are left,
+/// and all of them at another signal, are cancelled. Also completes when the listener is closed otherwise and
+/// its handlers have ended. Raises what ends listening.
+///
+/// A listener that is passed as an rvalue is kept; another one must outlive this. The listener is of any
+/// kind: TCP, UNIX, TLS.
+template <class Listener, class Handler>
+  requires detail::any_listener<std::decay_t<Listener>>
+[[nodiscard]] task<> serve_until_interrupted(Listener&& listener, Handler&& handler,
+                                             serve_until_options options = {}) {
+  return detail::serve_until_signal<detail::kept_listener<Listener>, std::decay_t<Handler>,
+                                    detail::no_error_handler>(std::forward<Listener>(listener),
+                                                              std::forward<Handler>(handler), {}, options);
+}
+/// With an error handler as for `serve`.
+template <class Listener, class Handler, class OnError>
+  requires(detail::any_listener<std::decay_t<Listener>> &&
+           !std::is_convertible_v<OnError &&, serve_until_options>)
+[[nodiscard]] task<> serve_until_interrupted(Listener&& listener, Handler&& handler, OnError&& on_error,
+                                             serve_until_options options = {}) {
+  return detail::serve_until_signal<detail::kept_listener<Listener>, std::decay_t<Handler>,
+                                    std::decay_t<OnError>>(std::forward<Listener>(listener),
+                                                           std::forward<Handler>(handler),
+                                                           std::forward<OnError>(on_error), options);
 }
 
 }}  // namespace anyio
@@ -10832,7 +11478,7 @@ struct tls_server_settings {
 /// Makes a handler of TCP streams from a handler of TLS streams.
 template <class Handler>
 class tls_handler : public handshaking {
-  using outcome = std::invoke_result_t<Handler&, tls_stream>;
+  static constexpr bool has_stopping = takes_stopping<Handler, tls_stream>;
 
  public:
   tls_handler(tls_server_settings settings, Handler&& handler)
@@ -10848,19 +11494,37 @@ class tls_handler : public handshaking {
   /// How many of the connections passed to this handler are established.
   [[nodiscard]] std::size_t established() const noexcept { return established_; }
 
-  task<> operator()(tcp_stream connection) {
+  task<> operator()(tcp_stream connection)
+    requires(!has_stopping)
+  {
+    return talk(std::move(connection), nullptr);
+  }
+  task<> operator()(tcp_stream connection, event& stopping)
+    requires has_stopping
+  {
+    return talk(std::move(connection), &stopping);
+  }
+
+ private:
+  task<> talk(tcp_stream connection, [[maybe_unused]] event* stopping) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     permit place;  // more handshakes can end at the same time than the limit allows
     if (places_) place = co_await places_->acquire();
     const counted here(*this);
-    if constexpr (is_operation<outcome>) {
-      co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
+    if constexpr (is_operation<decltype(call(std::move(stream), stopping))>) {
+      co_await call(std::move(stream), stopping);
     } else {
-      static_cast<void>(std::apply(handler_, std::forward_as_tuple(std::move(stream))));
+      static_cast<void>(call(std::move(stream), stopping));
+    }
+  }
+  decltype(auto) call(tls_stream&& stream, [[maybe_unused]] event* stopping) {
+    if constexpr (has_stopping) {
+      return std::apply(handler_, std::forward_as_tuple(std::move(stream), *stopping));
+    } else {
+      return std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     }
   }
 
- private:
   class counted {
    public:
     explicit counted(tls_handler& by) : by_(by) {
@@ -10970,15 +11634,15 @@ class tls_listener {
   /// established while there are `max_connections` of them still counts as a handshake, and its handler
   /// begins once another one ends.
   template <class Handler>
-    requires std::invocable<std::decay_t<Handler>&, tls_stream>
+    requires detail::connection_handler<std::decay_t<Handler>, tls_stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), options);
   }
   /// Serves connections with an error handler, like `tcp_listener::serve`; `on_error` also receives the
   /// errors of handshakes.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, tls_stream> &&
-             std::invocable<std::decay_t<OnError>&, const error&>
+    requires detail::connection_handler<std::decay_t<Handler>, tls_stream> &&
+             detail::error_handler<std::decay_t<OnError>, ip_endpoint>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), std::forward<OnError>(on_error), options);
   }
@@ -12408,6 +13072,7 @@ inline constexpr error_text errc_list[] = {
     {static_cast<int>(errc::fds_truncated), "fds_truncated", "received more descriptors than requested"},
     {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
     {static_cast<int>(errc::deadlock), "deadlock", "deadlock: nothing can wake any task"},
+    {static_cast<int>(errc::protocol), "protocol", "protocol error"},
     {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
@@ -12450,6 +13115,7 @@ ANYIO_NET_COLD void throw_error(const error& e) {
     case errc::fds_truncated: throw fds_truncated(e);
     case errc::not_supported: throw not_supported(e);
     case errc::deadlock: throw deadlock(e);
+    case errc::protocol: throw protocol_error(e);
     case errc::os_error: throw os_error(e);
   }
 #endif
@@ -14294,6 +14960,8 @@ class posix_signals final : public signal_service {
   int slot_ = -1;                         // in the table of the process; -1: none yet
   std::uint32_t caught_[signal_limit]{};  // how many times each number is caught, at number - 1
 };
+
+ANYIO_NET_FN ending_signals signals_that_end() noexcept { return {SIGINT, SIGTERM}; }
 
 ANYIO_NET_FN owned<signal_service> system_signals(int wake_descriptor) {
   return owned<signal_service>(new posix_signals(wake_descriptor));
@@ -16434,9 +17102,88 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config con
 
 #endif
 
+// == loop/dump.ipp ================================================================================
+
+// What waits on a loop, as text for a person.
+//
+// A program that does not call `dump` has none of this: peers are asked of the system then, and the chains of
+// those who wait are followed then. This part must not know what an operation does.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Appends a socket's address: an IP endpoint, or a path, in which bytes that are no visible characters are
+/// shown as "?", but the NUL that begins an abstract name as "@".
+[[gnu::cold]] inline void append_address(std::string& text, const socket_address& a) {
+  const int family = a.storage.ss_family;
+  if (family == AF_INET || family == AF_INET6) {
+    text += a.endpoint().to_string();
+  } else if (family == AF_UNIX) {
+    std::string path = a.path();
+    for (char& c : path)
+      if (c < ' ' || c == '\x7f') c = c == '\0' && &c == path.data() ? '@' : '?';
+    text += path;
+  }
+}
+
+/// The peer of a socket, or, if it has none, its own address after "at"; empty for other descriptors.
+[[gnu::cold]] inline std::string address_for_dump(backend& system, int fd) {
+  constexpr socklen_t size_of_family = sizeof(sa_family_t);
+  std::string text;
+  if (const socket_address peer = remote_address_of(system, fd); peer.size > size_of_family)
+    append_address(text, peer);
+  if (!text.empty()) return text;
+  if (const socket_address own = local_address_of(system, fd); own.size > size_of_family)
+    append_address(text, own);
+  return text.empty() ? text : "at " + text;
+}
+
+ANYIO_NET_COLD std::string loop_core::dump() {
+  std::string text;
+  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
+  for (const link* list : {&round_, &ready_, &parked_}) {
+    for (const link* l = list->next; l != list; l = l->next) {
+      auto& n = const_cast<node&>(static_cast<const node&>(*l));
+      const description d = n.how->describe(n);
+      char part[64];
+      if (d.fd >= 0) {
+        text += "fd " + std::to_string(d.fd);
+        if (const std::string address = address_for_dump(*system_, d.fd); !address.empty())
+          text += " (" + address + ")";
+        text += ": ";
+      } else {
+        text += "-: ";
+      }
+      text += d.operation;
+      if (d.moved != description::no_count) text += ", " + std::to_string(d.bytes()) + " bytes";
+      const std::uint32_t age = time - n.since;
+      std::snprintf(part, sizeof part, ", %u.%03u s", age / 1000, age % 1000);
+      text += part;
+      if (list != &parked_) text += ", ready";
+      const char* before = ", in ";
+      for (node* owner = n.how->owner(n); owner != nullptr;) {
+        const bool known = owner != unknown_owner() && owner->how != nullptr;
+        const char* name = owner == unknown_owner()                   ? "a coroutine of another library"
+                           : owner == runner_                         ? "run"
+                           : known && owner->how->describe != nullptr ? owner->how->describe(*owner).operation
+                                                                      : nullptr;
+        if (name != nullptr) {
+          text += before;
+          text += name;
+          before = " < ";
+        }
+        owner = known ? owner->how->owner(*owner) : nullptr;
+      }
+      text += '\n';
+    }
+  }
+  return text;
+}
+
+}}}  // namespace anyio::detail
+
 // == loop/loop.ipp ================================================================================
 
-// The turns of the loop, its end, and its dump.
+// The turns of the loop, and its end.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -16874,28 +17621,6 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   buffer_ = std::move(new_buffer);
   places.put_aside();
   blocks.put_aside();
-}
-
-ANYIO_NET_COLD std::string loop_core::dump() {
-  std::string text;
-  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
-  for (const link* list : {&round_, &ready_, &parked_}) {
-    for (const link* l = list->next; l != list; l = l->next) {
-      auto& n = const_cast<node&>(static_cast<const node&>(*l));
-      const description d = n.how->describe(n);
-      const std::uint32_t age = time - n.since;
-      char line[128];
-      const char* state = list != &parked_ ? ", ready" : "";
-      if (d.fd >= 0) {
-        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000,
-                      age % 1000, state);
-      } else {
-        std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
-      }
-      text += line;
-    }
-  }
-  return text;
 }
 
 ANYIO_NET_COLD void loop_core::end() {
@@ -17336,7 +18061,7 @@ ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result
   const detail::owned<detail::group_child> ends_last(&child);  // its end may destroy the group
   if (sink_ != nullptr) {
     one_less();
-    return sink_->child_ended(std::move(outcome));
+    return sink_->child_ended(child, std::move(outcome));
   }
   // An error of a child that was told to end is ignored, unless it is a foreign exception.
   const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);
@@ -19911,6 +20636,7 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.registration);
+  if (tell_closed != nullptr) tell_closed(*server);
   // Not in a forked child: the parent still listens there.
   if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }

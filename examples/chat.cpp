@@ -5,8 +5,6 @@
 //   nc localhost 1234
 #include "anyio_net.hpp"
 
-#include <charconv>
-#include <csignal>
 #include <iostream>
 #include <list>
 #include <string>
@@ -15,6 +13,7 @@
 
 #include "support/complaints.hpp"
 #include "support/printable.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -34,7 +33,7 @@ static constexpr std::size_t lines_kept = 100;  // for a client that does not re
 class room {
  public:
   // One client, from its connection to its end.
-  anyio::task<> visit(anyio::tcp_stream stream) {
+  anyio::task<> visit(anyio::tcp_stream stream, anyio::event& closing) {
     anyio::buffered_stream lines(stream);
     const auto deadline = anyio::now() + 1min;
     std::string name;
@@ -47,13 +46,13 @@ class room {
     say(here, "* " + name + " comes in\n");
     // The first of these to end cancels the others: `listen` ends at the end of the stream.
     const auto left = co_await as_result(
-        anyio::when_any(listen(here, lines), read_out(here, stream), here.too_slow.wait()));
+        anyio::when_any(listen(here, lines), read_out(here, stream), here.too_slow.wait(), closing.wait()));
+    if (closing.is_set()) {
+      co_await stream.send("* the chat is closed\n");
+      co_return co_await stream.aclose();  // so that it arrives, whatever the client has sent meanwhile
+    }
     say(here, "* " + name + " leaves\n");
     if (!left && left.error() != anyio::errc::end_of_stream) co_await anyio::raise(left.error());
-  }
-
-  void say_to_all(const std::string& line) {
-    for (visitor* v : visitors_) v->hear(line);
   }
 
  private:
@@ -104,30 +103,19 @@ class room {
 };
 
 static anyio::task<> program(std::uint16_t port) {
-  auto interrupts = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
   auto listener = co_await anyio::create_tcp_listener({.local_host = "localhost", .local_port = port});
   std::cout << "listening on port " << listener.local_port() << std::endl;
   room everyone;
   complaints complain("chat");
-  anyio::task_group group;
-  group.start_soon(listener.serve([&](anyio::tcp_stream client) { return everyone.visit(std::move(client)); },
-                                  [&](const anyio::error& e) { complain(e); }));
-  co_await interrupts.receive();
-  listener.close();
-  everyone.say_to_all("* the chat is closed\n");
-  co_await anyio::move_on_after(100ms, group.join());  // time to send that
+  co_await anyio::serve_until_interrupted(
+      listener,
+      [&](anyio::tcp_stream client, anyio::event& closing) {
+        return everyone.visit(std::move(client), closing);
+      },
+      [&](const anyio::error& e) { complain(e); }, {.grace = 100ms});
 }
 
 int main(int argc, char** argv) {
-  const std::string_view word = argc == 2 ? argv[1] : "";
-  if (word == "--help" || word == "-h") return std::cout << help, 0;
-  std::uint16_t port = 0;
-  const auto [end, failure] = std::from_chars(word.data(), word.data() + word.size(), port);
-  if (word.empty() || failure != std::errc() || end != word.data() + word.size()) return std::cerr << help, 2;
-  try {
-    anyio::run(program(port));
-  } catch (const anyio::exception& e) {
-    std::cerr << "chat: " << e.what() << '\n';
-    return 1;
-  }
+  const auto words = words_of(argc, argv, help, 1, 1);
+  return run_program("chat", program(port_of(words[0], help)));
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "support/printable.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -235,31 +236,27 @@ static std::optional<anyio::ip_endpoint> parse_server(std::string_view text) {
   return std::nullopt;
 }
 
-int main(int argc, char** argv) {
-  std::vector<std::string_view> words(argv + 1, argv + argc);
-  if (words.size() == 1 && (words[0] == "--help" || words[0] == "-h")) return std::cout << help, 0;
-  std::string server_text;
-  if (words.size() >= 2 && words[0] == "--server") {
-    server_text = words[1];
-    words.erase(words.begin(), words.begin() + 2);
-  } else {
-    server_text = configured_server();
-  }
-  const auto server = parse_server(server_text);
-  unsigned type = words.size() == 1 ? 1 : 0;
-  for (const record_type& t : types)
-    if (words.size() == 2 && words[1] == t.name) type = t.number;
-  const octets name = words.empty() ? octets() : encoded_name(words[0]);
-  if (!server || type == 0 || name.empty()) return std::cerr << help, 2;
+static anyio::task<int> program(anyio::ip_endpoint server, std::string_view name, unsigned type) {
+  // Only the number, and the port that the kernel draws, distinguish an answer from a forged one.
+  const octets asked = question(std::random_device()() & 0xffff, encoded_name(name), type);
+  const std::string answer = co_await ask(server, asked);
+  if (is_answer_to(answer, asked)) co_return print(answer);
+  co_await anyio::raise({anyio::errc::protocol, 0, "the answer is for another query"});
+  co_return 1;
+}
 
-  try {
-    // Only the number, and the port that the kernel draws, distinguish an answer from a forged one.
-    const octets asked = question(std::random_device()() & 0xffff, name, type);
-    const std::string answer = anyio::run(ask(*server, asked));
-    if (!is_answer_to(answer, asked)) return std::cerr << "dns: the answer is for another query\n", 1;
-    return print(answer);
-  } catch (const anyio::exception& e) {
-    std::cerr << "dns: " << e.what() << '\n';
-    return 1;
-  }
+static unsigned type_of(const std::vector<std::string_view>& words) {
+  for (const record_type& t : types)
+    if (words.size() == 2 && words[1] == t.name) return t.number;
+  return words.size() == 1 ? 1 : 0;
+}
+
+int main(int argc, char** argv) {
+  auto words = words_of(argc, argv, help, 1, 4);
+  const bool named = words[0] == "--server" && words.size() > 2;
+  const auto server = parse_server(named ? std::string(words[1]) : configured_server());
+  if (named) words.erase(words.begin(), words.begin() + 2);
+  const unsigned type = type_of(words);
+  if (!server || type == 0 || encoded_name(words[0]).empty()) show_help(help, false);
+  return run_program("dns", program(*server, words[0], type));
 }

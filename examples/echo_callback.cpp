@@ -34,7 +34,7 @@ int main(int argc, char** argv) {
   auto listener = anyio::tcp_listener::open({anyio::ip_address::any_v4(), port});
   if (!listener) return std::cerr << listener.error().message() << '\n', 1;
   std::cout << "listening on port " << listener->local_port() << std::endl;
-  listener->serve([](anyio::tcp_stream client) { (new session(std::move(client)))->receive(); })
-      .start([](anyio::result<>) {});
-  loop.run();
+  const auto begin = [](anyio::tcp_stream client) { (new session(std::move(client)))->receive(); };
+  anyio::serve_until_interrupted(*listener, begin).start([](anyio::result<>) {});
+  loop.run();  // until Ctrl-C, and then until the last session has ended
 }

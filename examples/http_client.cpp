@@ -19,6 +19,7 @@
 
 #include "support/http_answer.hpp"
 #include "support/printable.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -184,9 +185,7 @@ static int run_into_file(const settings& s) {
   return code;
 }
 
-int main(int argc, char** argv) {
-  const std::vector<std::string_view> words(argv + 1, argv + argc);
-  if (words.size() == 1 && (words[0] == "--help" || words[0] == "-h")) return std::cout << help, 0;
+static std::optional<settings> parse(const std::vector<std::string_view>& words) {
   settings s;
   std::optional<url> place;
   for (std::size_t i = 0; i < words.size(); ++i) {
@@ -205,10 +204,16 @@ int main(int argc, char** argv) {
     } else if (last) {
       place = parse_url(words[i]);
     } else {
-      return std::cerr << help, 2;
+      return std::nullopt;
     }
   }
-  if (!place) return std::cerr << help, 2;
+  if (!place) return std::nullopt;
   s.place = *std::move(place);
-  return s.output.empty() ? run(s, stdout) : run_into_file(s);
+  return s;
+}
+
+int main(int argc, char** argv) {
+  const auto s = parse(words_of(argc, argv, help));
+  if (!s) show_help(help, false);
+  return s->output.empty() ? run(*s, stdout) : run_into_file(*s);
 }

@@ -7,19 +7,20 @@
 
 #include <array>
 #include <charconv>
-#include <csignal>
 #include <ctime>
 #include <iostream>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include "support/complaints.hpp"
 #include "support/http_head.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -28,7 +29,7 @@ static constexpr std::string_view help =
     "\n"
     "Serves the files below FOLDER to this machine (PORT 0: any free one); for a directory its index.html.\n"
     "Paths that lead out of FOLDER and symbolic links are not found. Ctrl-C stops accepting, and ends the\n"
-    "server when no connection is busy.\n"
+    "server when no connection is busy, or after ten seconds; Ctrl-C again ends it at once.\n"
     "\n"
     "exit code: 0 after Ctrl-C, 1 if it cannot serve, 2 for a wrong command line\n";
 
@@ -189,49 +190,41 @@ static anyio::task<bool> answer(anyio::tcp_stream& client, anyio::buffered_strea
   co_return keep;
 }
 
-static anyio::task<> serve_client(anyio::tcp_stream client, int folder) {
+// The server stops: an idle connection ends at once, and one that is busy after its answer.
+static anyio::task<> serve_client(anyio::tcp_stream client, int folder, anyio::event& stopping) {
   anyio::buffered_stream in(client);
   for (bool keep = true; keep;) {
-    auto head = co_await as_result(anyio::fail_after(patience, in.receive_until("\r\n\r\n", longest_head)));
+    auto head = co_await as_result(anyio::fail_after(
+        patience, anyio::when_any(in.receive_until("\r\n\r\n", longest_head), stopping.wait())));
     if (head.error() == anyio::errc::delimiter_not_found) {
       co_await anyio::fail_after(patience,
                                  send_words(client, "431 Request Header Fields Too Large", true, "close"));
       break;
     }
     if (!head) co_return;  // the client has closed, or is silent
-    keep = co_await anyio::fail_after(10 * patience, answer(client, in, folder, *head));
+    if (head->index() == 1) break;
+    keep = co_await anyio::fail_after(10 * patience, answer(client, in, folder, std::get<0>(*head)),
+                                      "answering");
   }
   co_await client.aclose();  // so that sent bytes arrive: further input is discarded for a second
 }
 
 static anyio::task<> program(int folder, std::uint16_t port) {
-  auto interrupts = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
   auto listener = co_await anyio::create_tcp_listener({.local_host = "localhost", .local_port = port});
   std::cout << "listening on port " << listener.local_port() << std::endl;
   complaints complain("http_server");
-  anyio::task_group group;
-  group.start_soon(
-      listener.serve([folder](anyio::tcp_stream client) { return serve_client(std::move(client), folder); },
-                     [&complain](const anyio::error& e) { complain(e); }));
-  co_await interrupts.receive();
-  listener.close();
-  co_await anyio::when_any(anyio::move_on_after(1s, group.join()), interrupts.receive());
+  co_await anyio::serve_until_interrupted(
+      listener,
+      [folder](anyio::tcp_stream client, anyio::event& stopping) {
+        return serve_client(std::move(client), folder, stopping);
+      },
+      [&complain](const anyio::error& e, const anyio::ip_endpoint& peer) { complain(e, peer); });
 }
 
 int main(int argc, char** argv) {
-  if (argc == 2 && (argv[1] == std::string_view("--help") || argv[1] == std::string_view("-h")))
-    return std::cout << help, 0;
-  std::uint16_t port = 0;
-  const std::string_view number = argc == 3 ? argv[2] : "";
-  const auto [end, failure] = std::from_chars(number.data(), number.data() + number.size(), port);
-  if (number.empty() || failure != std::errc() || end != number.data() + number.size())
-    return std::cerr << help, 2;
+  const auto words = words_of(argc, argv, help, 2, 2);
+  const std::uint16_t port = port_of(words[1], help);
   const anyio::unique_fd folder(::open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder) return std::perror(argv[1]), 1;
-  try {
-    anyio::run(program(folder.get(), port));
-  } catch (const anyio::exception& e) {
-    std::cerr << "http_server: " << e.what() << '\n';
-    return 1;
-  }
+  return run_program("http_server", program(folder.get(), port));
 }

@@ -17,6 +17,7 @@
 
 #include "support/http_answer.hpp"
 #include "support/printable.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -51,6 +52,18 @@ anyio::task<int> fetch(std::string ca, std::string host, std::uint16_t port, std
   co_return answer.status();
 }
 
+anyio::task<int> program(std::string ca, std::string host, std::uint16_t port, std::string path) {
+  const int status = co_await anyio::fail_after(1min, fetch(ca, host, port, path));
+  if (status >= 300) {
+    std::fprintf(stderr, "https_client: the server answered with status %d\n", status);
+  } else if (std::fflush(stdout) != 0) {
+    std::perror("https_client");
+  } else {
+    co_return 0;
+  }
+  co_return 1;
+}
+
 int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   std::string ca;
@@ -59,18 +72,6 @@ int main(int argc, char** argv) {
     words.erase(words.begin(), words.begin() + 2);
   }
   if (words.size() != 3) return std::fputs("https_client [--ca FILE] HOST PORT PATH\n", stderr), 1;
-
   const auto port = std::uint16_t(std::atoi(words[1].c_str()));
-  const auto status =
-      anyio::run(anyio::as_result(anyio::fail_after(1min, fetch(ca, words[0], port, words[2]))));
-  if (!status) {
-    std::fprintf(stderr, "https_client: %s\n", printable(status.error().message()).c_str());
-  } else if (*status >= 300) {
-    std::fprintf(stderr, "https_client: the server answered with status %d\n", *status);
-  } else if (std::fflush(stdout) != 0) {
-    std::perror("https_client");
-  } else {
-    return 0;
-  }
-  return 1;
+  return run_program("https_client", program(ca, words[0], port, words[2]));
 }

@@ -16,6 +16,7 @@
 
 #include "support/complaints.hpp"
 #include "support/http_head.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -96,14 +97,13 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
   std::fflush(stdout);
   // Failed handshakes are reported here too.
   complaints complain("https_server");
-  co_await listener.serve(talk, [&complain](const anyio::error& e) { complain(e); },
-                          {.max_connections = 1000, .max_handshakes = 1000});
+  co_await anyio::serve_until_interrupted(
+      listener, talk,
+      [&complain](const anyio::error& e, const anyio::ip_endpoint& peer) { complain(e, peer); },
+      {.max_connections = 1000, .grace = 1s, .max_handshakes = 1000});
 }
 
 int main(int argc, char** argv) {
-  if (argc != 4) return std::fputs("https_server PORT CERTIFICATE KEY\n", stderr), 1;
-  const auto ended = anyio::run(anyio::as_result(serve(std::uint16_t(std::atoi(argv[1])), argv[2], argv[3])));
-  if (ended) return 0;
-  std::fprintf(stderr, "https_server: %s\n", ended.error().message().c_str());
-  return 1;
+  const auto words = words_of(argc, argv, "https_server PORT CERTIFICATE KEY\n", 3, 3);
+  return run_program("https_server", serve(std::uint16_t(std::atoi(argv[1])), argv[2], argv[3]));
 }

@@ -36,12 +36,8 @@ static anyio::tcp_listener open_or_exit(std::uint16_t port) {
   std::exit(1);
 }
 
-int main(int argc, char** argv) {
-  const auto port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 1234);
-  const std::size_t asked =
-      argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::thread::hardware_concurrency();
-  const std::size_t count = asked == 0 ? 1 : asked;
-
+// On this thread and on `count - 1` others.
+static void serve_on_all(std::uint16_t port, std::size_t count) {
   anyio::loop loop;
   anyio::tcp_listener listener = open_or_exit(port);  // from here on all use the port chosen for 0
   std::latch all_listen(static_cast<std::ptrdiff_t>(count));
@@ -58,4 +54,11 @@ int main(int argc, char** argv) {
   std::cout << "port " << listener.local_port() << ", " << count << " threads" << std::endl;
   serve_on(listener, 0);
   for (std::thread& t : threads) t.join();
+}
+
+int main(int argc, char** argv) {
+  const auto port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 1234);
+  const std::size_t asked =
+      argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::thread::hardware_concurrency();
+  serve_on_all(port, asked == 0 ? 1 : asked);
 }

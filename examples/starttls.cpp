@@ -21,6 +21,7 @@
 
 #include "support/complaints.hpp"
 #include "support/printable.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -138,19 +139,18 @@ anyio::task<> visit(std::string host, std::uint16_t port, std::string ca, std::s
   co_await c.stream->aclose();
 }
 
-int main(int argc, char** argv) {
-  anyio::result<> outcome = anyio::error(anyio::errc::invalid_argument, 0,
-                                         "server PORT CERTIFICATE KEY | client HOST PORT CA NAME");
-  const std::vector<std::string> words(argv + 1, argv + argc);
+static anyio::task<> program(std::vector<std::string> words) {
   if (words.size() == 4 && words[0] == "server") {
-    const auto port = std::uint16_t(std::atoi(words[1].c_str()));
-    outcome = anyio::run(anyio::as_result(serve(port, words[2], words[3])));
+    co_await serve(std::uint16_t(std::atoi(words[1].c_str())), words[2], words[3]);
   } else if (words.size() == 5 && words[0] == "client") {
     const auto port = std::uint16_t(std::atoi(words[2].c_str()));
-    outcome =
-        anyio::run(anyio::as_result(anyio::fail_after(1min, visit(words[1], port, words[3], words[4]))));
+    co_await anyio::fail_after(1min, visit(words[1], port, words[3], words[4]));
+  } else {
+    co_await anyio::raise(
+        {anyio::errc::invalid_argument, 0, "server PORT CERTIFICATE KEY | client HOST PORT CA NAME"});
   }
-  if (outcome) return 0;
-  std::fprintf(stderr, "starttls: %s\n", outcome.error().message().c_str());
-  return 1;
+}
+
+int main(int argc, char** argv) {
+  return run_program("starttls", program(std::vector<std::string>(argv + 1, argv + argc)));
 }

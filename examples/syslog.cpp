@@ -15,6 +15,8 @@
 
 #include <unistd.h>
 
+#include "support/program.hpp"
+
 static constexpr std::string_view help =
     "usage: syslog [--server ADDRESS:PORT | --path PATH] [--tag TAG] [--severity SEVERITY] [MESSAGE...]\n"
     "\n"
@@ -103,14 +105,7 @@ static bool parse(const std::vector<std::string_view>& words, settings& s) {
 }
 
 int main(int argc, char** argv) {
-  const std::vector<std::string_view> words(argv + 1, argv + argc);
-  if (words.size() == 1 && (words[0] == "--help" || words[0] == "-h")) return std::cout << help, 0;
   settings s;
-  if (!parse(words, s)) return std::cerr << help, 2;
-  try {
-    anyio::run(program(s));
-  } catch (const anyio::exception& e) {
-    std::cerr << "syslog: " << e.what() << '\n';
-    return 1;
-  }
+  if (!parse(words_of(argc, argv, help), s)) show_help(help, false);
+  return run_program("syslog", program(s));
 }

@@ -13,7 +13,7 @@ anyio::task<> handle(anyio::tcp_stream client) {
 
 anyio::task<> serve(std::uint16_t port) {
   auto listener = co_await anyio::create_tcp_listener({.local_port = port});
-  co_await listener.serve(handle);
+  co_await anyio::serve_until_interrupted(listener, handle);
 }
 
 int main(int argc, char** argv) { anyio::run(serve(std::uint16_t(argc > 1 ? std::atoi(argv[1]) : 1234))); }

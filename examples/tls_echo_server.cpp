@@ -14,6 +14,7 @@
 #include <string>
 
 #include "support/complaints.hpp"
+#include "support/program.hpp"
 
 #if defined(ANYIO_NET_OPENSSL)
 constexpr auto make_context = anyio::openssl_context;
@@ -39,17 +40,14 @@ anyio::task<> serve(std::uint16_t port, std::string certificate, std::string key
   std::printf("listening on port %d\n", listener.listener().local_port());
   std::fflush(stdout);
   complaints complain("tls_echo_server");
-  co_await listener.serve(echo, [&complain](const anyio::error& e) { complain(e); });
+  co_await anyio::serve_until_interrupted(
+      listener, echo,
+      [&complain](const anyio::error& e, const anyio::ip_endpoint& peer) { complain(e, peer); },
+      {.grace = std::chrono::seconds(1)});
 }
 
 int main(int argc, char** argv) {
-  if (argc != 4 && argc != 5) {
-    std::fputs("tls_echo_server PORT CERTIFICATE KEY [CLIENT_CA]\n", stderr);
-    return 1;
-  }
+  const auto words = words_of(argc, argv, "tls_echo_server PORT CERTIFICATE KEY [CLIENT_CA]\n", 3, 4);
   const auto port = std::uint16_t(std::atoi(argv[1]));
-  const auto ended = anyio::run(anyio::as_result(serve(port, argv[2], argv[3], argc == 5 ? argv[4] : "")));
-  if (ended) return 0;
-  std::fprintf(stderr, "tls_echo_server: %s\n", ended.error().message().c_str());
-  return 1;
+  return run_program("tls_echo_server", serve(port, argv[2], argv[3], argc == 5 ? argv[4] : ""));
 }

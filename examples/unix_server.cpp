@@ -9,8 +9,8 @@ anyio::task<> handle(anyio::unix_stream client) {
 }
 
 anyio::task<> serve(std::string path) {
-  auto listener = co_await anyio::create_unix_listener(path);
-  co_await listener.serve(handle);
+  auto listener = co_await anyio::create_unix_listener(path, {.unlink_on_close = true});
+  co_await anyio::serve_until_interrupted(listener, handle);
 }
 
 int main(int argc, char** argv) { anyio::run(serve(argc > 1 ? argv[1] : "/tmp/mysock")); }

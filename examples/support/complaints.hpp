@@ -16,17 +16,22 @@ class complaints {
  public:
   explicit complaints(std::string_view program) : program_(program) {}
 
-  void operator()(const anyio::error& e) {
+  void operator()(const anyio::error& e) { complain(printable(e.message())); }
+  void operator()(const anyio::error& e, const anyio::ip_endpoint& peer) {
+    complain(peer.to_string() + ": " + printable(e.message()));
+  }
+
+ private:
+  void complain(const std::string& words) {
     const auto now = anyio::now();
     if (now - since_ >= std::chrono::seconds(1)) {
       if (count_ > most) say(std::to_string(count_ - most) + " messages were omitted");
       since_ = now;
       count_ = 0;
     }
-    if (++count_ <= most) say(printable(e.message()));
+    if (++count_ <= most) say(words);
   }
 
- private:
   static constexpr std::size_t most = 10;
 
   void say(const std::string& words) const {

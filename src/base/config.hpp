@@ -60,6 +60,8 @@
 #endif
 /// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
+/// For what begins only when it is used: a call whose result is dropped has no effect.
+#define ANYIO_NET_LAZY [[nodiscard("it does nothing until it is awaited with co_await, or started")]]
 
 #if ANYIO_NET_EXCEPTIONS && !defined(ANYIO_NET_NO_THREADS)
 #define ANYIO_NET_ABI v1

@@ -36,6 +36,7 @@ enum class errc : std::uint8_t {
   fds_truncated,  ///< more descriptors arrived than requested; all of them are closed
   not_supported,
   deadlock,  ///< simulation only: every task waits, and no event can wake any of them
+  protocol,  ///< the peer sent what the protocol forbids; raised by programs, never by the library
   os_error,  ///< a failed system call: connect, bind, listen, chmod and others
 };
 
@@ -131,6 +132,7 @@ class tls_error           : public exception { using exception::exception; };
 class fds_truncated       : public exception { using exception::exception; };
 class not_supported       : public exception { using exception::exception; };
 class deadlock            : public exception { using exception::exception; };
+class protocol_error      : public exception { using exception::exception; };
 class os_error            : public exception { using exception::exception; };
 // clang-format on
 

@@ -321,6 +321,7 @@ inline constexpr error_text errc_list[] = {
     {static_cast<int>(errc::fds_truncated), "fds_truncated", "received more descriptors than requested"},
     {static_cast<int>(errc::not_supported), "not_supported", "not supported"},
     {static_cast<int>(errc::deadlock), "deadlock", "deadlock: nothing can wake any task"},
+    {static_cast<int>(errc::protocol), "protocol", "protocol error"},
     {static_cast<int>(errc::os_error), "os_error", "system error"},
 };
 
@@ -363,6 +364,7 @@ ANYIO_NET_COLD void throw_error(const error& e) {
     case errc::fds_truncated: throw fds_truncated(e);
     case errc::not_supported: throw not_supported(e);
     case errc::deadlock: throw deadlock(e);
+    case errc::protocol: throw protocol_error(e);
     case errc::os_error: throw os_error(e);
   }
 #endif

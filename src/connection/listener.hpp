@@ -13,6 +13,7 @@
 #include "loop/loop.hpp"
 #include "operation/part.hpp"
 #include "operation/resource_operation.hpp"
+#include "operation/synchronization.hpp"
 #include "operation/task_group.hpp"
 #include "stream/fd_passing.hpp"
 #include "stream/socket.hpp"
@@ -113,7 +114,8 @@ class listener_resource final : public resource {
   /// functions.
   void (*remove_own_file)(const listener_resource&) = nullptr;
   bool no_delay = true;
-  node* server = nullptr;  // the pending `serve`; only it may accept
+  node* server = nullptr;                       // the pending `serve`; only it may accept
+  void (*tell_closed)(node& server) = nullptr;  // if its handlers want to know
   error problem;
 
  private:
@@ -180,12 +182,38 @@ result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from
 void print_exception(const char* where, const std::exception_ptr& e);
 #endif
 
+/// Whether a handler takes the stream alone, or also the event that tells that the server stops.
+template <class Handler, class Stream>
+concept takes_stream = std::is_invocable_v<Handler&, Stream>;
+template <class Handler, class Stream>
+concept takes_stopping = !takes_stream<Handler, Stream> && std::is_invocable_v<Handler&, Stream, event&>;
+template <class Handler, class Stream>
+concept connection_handler = takes_stream<Handler, Stream> || takes_stopping<Handler, Stream>;
+
+/// The peer of an accepted connection, for an error handler that takes it.
+inline ip_endpoint peer_of(const tcp_stream& s) { return s.remote_endpoint(); }
+inline std::string peer_of(const unix_stream& s) { return s.remote_path(); }
+template <class Stream>
+using peer_t = decltype(peer_of(std::declval<const Stream&>()));
+
+/// Whether an error handler takes the error alone, or also the peer.
+template <class OnError>
+concept takes_error = std::is_invocable_v<OnError&, const error&>;
+template <class OnError, class Peer>
+concept takes_peer = !takes_error<OnError> && std::is_invocable_v<OnError&, const error&, const Peer&>;
+template <class OnError, class Peer>
+concept error_handler = takes_error<OnError> || takes_peer<OnError, Peer>;
+
 #if ANYIO_NET_EXCEPTIONS
 /// Whether an error handler also takes foreign exceptions. A generic lambda does not: it is for errors, and a
 /// test whether it can be called with another type would compile its body.
 template <class OnError>
 concept takes_exceptions =
     !requires { &OnError::template operator()<error>; } && std::is_invocable_v<OnError&, std::exception_ptr>;
+template <class OnError, class Peer>
+concept takes_exceptions_and_peer = !takes_exceptions<OnError> && !requires {
+  &OnError::template operator()<error, Peer>;
+} && std::is_invocable_v<OnError&, std::exception_ptr, const Peer&>;
 #endif
 
 /// The base of a handler that begins with a handshake. It counts the established connections, and reports
@@ -207,7 +235,9 @@ class serving final : public outcome_sink {
     news_.self = this;
   }
   ~serving() {
-    if (listener_->server == &news_) listener_->server = nullptr;
+    if (listener_->server != &news_) return;
+    listener_->server = nullptr;
+    listener_->tell_closed = nullptr;
   }
   serving(const serving&) = delete;
   serving& operator=(const serving&) = delete;
@@ -221,6 +251,7 @@ class serving final : public outcome_sink {
   void begin(node& server) {
     server_ = &server;
     listener_->server = &news_;
+    if constexpr (has_stopping) listener_->tell_closed = &serving::closed;
     accept_ = accept_operation<Stream>(listener_, &news_);
     accept_next();
   }
@@ -228,24 +259,50 @@ class serving final : public outcome_sink {
   [[nodiscard]] bool over() const noexcept { return stopped_ && handlers_.size() == 0; }
   [[nodiscard]] const error& failure() const noexcept { return failure_; }
 
-  void child_ended(result<void>&& outcome) override {
+  void child_ended([[maybe_unused]] group_child& child, result<void>&& outcome) override {
     if (full_) accept_next();
     if (over()) server_->core->queue(*server_);
-    report(std::move(outcome));  // last: it may destroy this object
+    if constexpr (has_peer) {  // last: reporting may destroy this object
+      report(std::move(outcome), static_cast<callable_child<call_handler, Stream>&>(child).callable().peer);
+    } else {
+      report(std::move(outcome), nobody());
+    }
   }
   [[nodiscard]] node* whole() const noexcept override { return server_; }
 
  private:
-  static constexpr bool has_handler = std::is_invocable_v<OnError&, const error&>;
+  struct nobody {};
+  using peer_type = peer_t<Stream>;
+  static constexpr bool has_stopping = takes_stopping<Handler, Stream>;
+#if ANYIO_NET_EXCEPTIONS
+  static constexpr bool has_peer =
+      takes_peer<OnError, peer_type> || takes_exceptions_and_peer<OnError, peer_type>;
+#else
+  static constexpr bool has_peer = takes_peer<OnError, peer_type>;
+#endif
+  static constexpr bool has_handler = error_handler<OnError, peer_type>;
   static constexpr bool has_handshakes = std::derived_from<Handler, handshaking>;
+  using peer_if_wanted = std::conditional_t<has_peer, peer_type, nobody>;
 
   struct call_handler {
     serving* self;
+    [[no_unique_address]] peer_if_wanted peer;
     auto operator()(Stream&& stream) const {
       const stand_in inside(*self->server_);
-      return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
+      if constexpr (has_stopping) {
+        return std::apply(self->handler_, std::forward_as_tuple(std::move(stream), self->stopping_));
+      } else {
+        return std::apply(self->handler_, std::forward_as_tuple(std::move(stream)));  // for any callable
+      }
     }
   };
+  [[nodiscard]] call_handler handler_for([[maybe_unused]] const Stream& stream) {
+    if constexpr (has_peer) {
+      return {this, peer_of(stream)};
+    } else {
+      return {this, {}};
+    }
+  }
   /// Runs when accepting reported a problem that did not end it.
   struct problem_news : node {
     serving* self = nullptr;
@@ -254,7 +311,7 @@ class serving final : public outcome_sink {
       serving& server = *news.self;
       news.retire();
       news.how = &face_of_news;
-      server.report(error(server.listener_->problem));
+      server.report(error(server.listener_->problem), peer_if_wanted());
     }
     static void abandon(node& n) { n.retire(); }
     static node* owner(node&) { return nullptr; }
@@ -262,6 +319,11 @@ class serving final : public outcome_sink {
     static constexpr face face_of_news{run, abandon, owner, describe};
   };
 
+  static void closed(node& server)
+    requires has_stopping
+  {
+    static_cast<problem_news&>(server).self->stopping_.set();
+  }
   void accept_next() {
     full_ = is_full();
     if (full_ && listener_->open()) return;
@@ -291,16 +353,17 @@ class serving final : public outcome_sink {
     // Memory ran out for this connection. It is closed, and the error is reported like one of a handler.
     if (result<void> lost = begin_handler(r); !lost.has_value()) {
       accept_next();
-      return report(std::move(lost));
+      return report(std::move(lost), peer_if_wanted());
     }
     if (r.has_value()) return accept_next();
 #else
     if (r.has_value()) {
-      handlers_.start_soon(call_handler{this}, *std::move(r));
+      handlers_.start_soon(handler_for(*r), *std::move(r));
       return accept_next();
     }
 #endif
     stopped_ = true;
+    if constexpr (has_stopping) stopping_.set();
     if (r.error() != errc::closed_resource) failure_ = r.error();
     if (over()) server_->core->queue(*server_);
   }
@@ -308,7 +371,7 @@ class serving final : public outcome_sink {
   result<void> begin_handler(result<Stream>& r) {
     if (result_access::is_foreign(r)) return result_access::failure<void>(r);
     try {
-      if (r.has_value()) handlers_.start_soon(call_handler{this}, *std::move(r));
+      if (r.has_value()) handlers_.start_soon(handler_for(*r), *std::move(r));
     } catch (...) {
       return result_access::foreign<void>(std::current_exception());
     }
@@ -316,7 +379,7 @@ class serving final : public outcome_sink {
   }
 #endif
   /// Callers call this last: the error handler may destroy this object, but not itself.
-  void report(result<void>&& outcome) {
+  void report(result<void>&& outcome, [[maybe_unused]] const peer_if_wanted& from) {
     if (outcome.has_value()) return;
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
@@ -324,22 +387,33 @@ class serving final : public outcome_sink {
         const std::shared_ptr<OnError> on_error = on_error_;
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
+      } else if constexpr (takes_exceptions_and_peer<OnError, peer_type>) {
+        const std::shared_ptr<OnError> on_error = on_error_;
+        const peer_type who = from;  // it is gone if the error handler ends `serve`
+        const stand_in inside(*server_);
+        return static_cast<void>((*on_error)(std::move(e), who));
       } else {
         return print_exception("serve", e);
       }
     }
 #endif
-    report(outcome.error());
+    report(outcome.error(), from);
   }
   static std::shared_ptr<OnError> keep(OnError&& on_error) {
     if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
     return nullptr;
   }
-  void report([[maybe_unused]] const error& e) {
-    if constexpr (has_handler) {
+  void report([[maybe_unused]] const error& e, [[maybe_unused]] const peer_if_wanted& from) {
+    if constexpr (takes_error<OnError>) {
       const std::shared_ptr<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
+    } else if constexpr (takes_peer<OnError, peer_type>) {
+      if (e == errc::end_of_stream) return;
+      const std::shared_ptr<OnError> on_error = on_error_;
+      const peer_type who = from;
+      const stand_in inside(*server_);
+      static_cast<void>((*on_error)(e, who));
     }
   }
 
@@ -354,6 +428,7 @@ class serving final : public outcome_sink {
   bool full_ = false;
   problem_news news_;
   accept_operation<Stream> accept_;
+  [[no_unique_address]] std::conditional_t<has_stopping, event, nobody> stopping_;
   task_group handlers_;
 };
 
@@ -413,18 +488,23 @@ class listener {
   /// takes the stream by value; it is a coroutine that returns `task<>`, or a plain function, and the
   /// operation keeps it. An error that escapes a handler closes only that connection. Destroying the
   /// operation destroys the handlers.
+  ///
+  /// A handler may take an `event&` as a second parameter: it is set when the listener is closed, or when
+  /// accepting ends for another reason, and lives until the last handler has ended.
   template <class Handler>
-    requires std::invocable<std::decay_t<Handler>&, Stream>
+    requires connection_handler<std::decay_t<Handler>, Stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, no_error_handler>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)), no_error_handler(), options);
   }
   /// Serves connections with an error handler. `on_error(const error&)` receives the errors of handlers,
   /// except a plain end of stream, and the errors of accepting. If it also takes a `std::exception_ptr`, it
-  /// receives foreign exceptions; otherwise they are printed to stderr.
+  /// receives foreign exceptions; otherwise they are printed to stderr. It may take the connection's peer as
+  /// a second parameter: a `const ip_endpoint&`, or for UNIX a `const std::string&`; for errors of accepting
+  /// the peer is not known, and 0.0.0.0:0 or empty.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, Stream> &&
-             std::invocable<std::decay_t<OnError>&, const error&>
+    requires connection_handler<std::decay_t<Handler>, Stream> &&
+             error_handler<std::decay_t<OnError>, peer_t<Stream>>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return serve_operation<Stream, std::decay_t<Handler>, std::decay_t<OnError>>(
         resource_, std::decay_t<Handler>(std::forward<Handler>(handler)),

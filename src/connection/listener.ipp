@@ -28,6 +28,7 @@ ANYIO_NET_COLD int listener_resource::add(int fd, const ip_endpoint& local, bool
 
 ANYIO_NET_COLD void listener_resource::shut() noexcept {
   for (listening_socket& s : sockets) core().forget(s.registration);
+  if (tell_closed != nullptr) tell_closed(*server);
   // Not in a forked child: the parent still listens there.
   if (remove_own_file != nullptr && !core().inherited()) remove_own_file(*this);
 }

@@ -1,4 +1,4 @@
-// The turns of the loop, its end, and its dump.
+// The turns of the loop, and its end.
 #pragma once
 
 #include "base/exchange.hpp"
@@ -6,7 +6,6 @@
 #include "loop/loop.hpp"
 
 #include <cerrno>
-#include <cstdio>
 #include <optional>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
@@ -445,28 +444,6 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   buffer_ = std::move(new_buffer);
   places.put_aside();
   blocks.put_aside();
-}
-
-ANYIO_NET_COLD std::string loop_core::dump() {
-  std::string text;
-  const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
-  for (const link* list : {&round_, &ready_, &parked_}) {
-    for (const link* l = list->next; l != list; l = l->next) {
-      auto& n = const_cast<node&>(static_cast<const node&>(*l));
-      const description d = n.how->describe(n);
-      const std::uint32_t age = time - n.since;
-      char line[128];
-      const char* state = list != &parked_ ? ", ready" : "";
-      if (d.fd >= 0) {
-        std::snprintf(line, sizeof line, "fd %d: %s, %u.%03u s%s\n", d.fd, d.operation, age / 1000,
-                      age % 1000, state);
-      } else {
-        std::snprintf(line, sizeof line, "-: %s, %u.%03u s%s\n", d.operation, age / 1000, age % 1000, state);
-      }
-      text += line;
-    }
-  }
-  return text;
 }
 
 ANYIO_NET_COLD void loop_core::end() {

@@ -9,6 +9,7 @@
 #include "base/config.hpp"
 #include "base/error.hpp"
 
+#include <cstddef>
 #include <cstdint>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
@@ -54,10 +55,24 @@ struct link {
   }
 };
 
-/// The description of a node in `loop::dump`.
+/// The description of a node in `loop::dump`. It fits two registers, so that hardly any code makes it.
 struct description {
   const char* operation;
   int fd = -1;
+  std::uint32_t moved = no_count;
+
+  static constexpr std::uint32_t no_count = 0xffffffff;
+  static constexpr std::uint32_t in_chunks = 0x80000000;
+  static constexpr unsigned bits_of_chunk = 16;
+
+  /// A number of bytes as `moved`: from 2 GiB on in chunks of 64 KiB.
+  [[nodiscard]] static constexpr std::uint32_t count(std::uint64_t bytes) noexcept {
+    return static_cast<std::uint32_t>(bytes < in_chunks ? bytes : in_chunks | bytes >> bits_of_chunk);
+  }
+  /// The number of bytes of `moved`, which is not `no_count`.
+  [[nodiscard]] constexpr std::uint64_t bytes() const noexcept {
+    return (moved & in_chunks) == 0 ? moved : std::uint64_t{moved & ~in_chunks} << bits_of_chunk;
+  }
 };
 
 /// The functions that run and describe a node, and return its owner. This table is used instead of virtual
@@ -101,5 +116,9 @@ struct node : link {
   void begin(loop_core& on, const face& f) noexcept;
   void retire() noexcept;
 };
+
+/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
+alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
+inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
 
 }}}  // namespace anyio::detail

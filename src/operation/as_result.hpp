@@ -80,13 +80,22 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   void withdraw() noexcept { op_.withdraw(); }
   [[nodiscard]] const face* waits_with() const noexcept { return op_.waits_with(); }
 
+  /// Only for its message, where a result is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, value_type>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its result");
+  }
+
   template <class F>
   void start(F f) & {
+    static_assert(detail::is_callback<F, inner>());
     op_.start(wrapped<F>{f});
     begun_.begun(op_);
   }
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, inner>());
     if constexpr (std::is_lvalue_reference_v<Op>) {
       op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
     } else {

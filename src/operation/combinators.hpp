@@ -35,8 +35,21 @@ auto call_task(F f) -> std::invoke_result_t<F&> {
 }
 
 template <class X>
-struct operation_of {
+struct called {
+  using type = task<>;  // after an error
+};
+template <class X>
+  requires std::is_invocable_v<std::decay_t<X>&>
+struct called<X> {
   using type = std::invoke_result_t<std::decay_t<X>&>;
+};
+
+template <class X>
+struct operation_of {
+  static_assert(std::is_invocable_v<std::decay_t<X>&>,
+                "expected an operation, a task, or a callable that returns a task and takes no arguments: a "
+                "lambda captures what it needs");
+  using type = typename called<X>::type;
   static_assert(is_task<type>, "expected an operation, a task, or a callable that returns a task");
 };
 template <class X>
@@ -108,7 +121,7 @@ class timed_operation : public operation<Derived, T> {
     if constexpr (attemptable<Op>) {
       if (op_->attempt_last(out)) return true;
     }
-    out = error(errc::timed_out, 0, Derived::name);
+    out = error(errc::timed_out, 0, static_cast<const Derived&>(*this).operation_name());
     return true;
   }
   void started() {
@@ -148,10 +161,18 @@ class [[nodiscard]] timeout_operation
     : public detail::timed_operation<timeout_operation<Op>, typename Op::value_type, Op> {
  public:
   static constexpr const char* name = "timeout";
-  using detail::timed_operation<timeout_operation, typename Op::value_type, Op>::timed_operation;
+  timeout_operation() = default;
+  /// `limit` is a duration or a point in time; `what` is static text, the operation of the error.
+  template <class Limit>
+  timeout_operation(Limit limit, Op&& op, const char* what = name)
+      : detail::timed_operation<timeout_operation, typename Op::value_type, Op>(limit, std::move(op)),
+        what_(what) {}
 
  private:
   friend class detail::operation<timeout_operation, typename Op::value_type>;
+  friend class detail::timed_operation<timeout_operation, typename Op::value_type, Op>;
+  [[nodiscard]] const char* operation_name() const noexcept { return what_; }
+  const char* what_ = name;
   bool attempt(result<typename Op::value_type>& out) { return this->attempt_child(out); }
 };
 
@@ -168,7 +189,8 @@ class [[nodiscard]] move_on_operation
   using value = maybe<child_value>;
 
  public:
-  static constexpr const char* name = "move_on";
+  static constexpr char own_name[] = "move_on";  // an array, since its address tells its own time limit
+  static constexpr const char* name = own_name;
   using timed_operation<move_on_operation, value, Op>::timed_operation;
 
  private:
@@ -177,7 +199,7 @@ class [[nodiscard]] move_on_operation
     result<child_value> r(errc::cancelled);
     if (!this->attempt_child(r)) return false;
     if (!r.has_value()) {
-      const bool ran_out = r.error() == errc::timed_out && r.error().operation() == name;
+      const bool ran_out = r.error() == errc::timed_out && r.error().operation().data() == name;
       out = ran_out ? result<value>(value()) : result_access::failure<value>(r);
     } else if constexpr (std::is_void_v<child_value>) {
       out = result<value>(true);
@@ -191,30 +213,33 @@ class [[nodiscard]] move_on_operation
 }  // namespace detail
 
 /// Runs `x` with a time limit: returns its value, or fails with `timed_out` if the limit passes first. With a
-/// limit of zero, returns only what is available at once.
+/// limit of zero, returns only what is available at once. `what` must be static text, and says what was
+/// waited for: it is the operation of the error, as in "reading the request: timed out".
 template <class Rep, class Period, class X>
-[[nodiscard]] auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+ANYIO_NET_LAZY auto fail_after(std::chrono::duration<Rep, Period> limit, X&& x,
+                               const char* what = "timeout") {
   return timeout_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
-                                                      detail::as_operation(std::forward<X>(x)));
+                                                      detail::as_operation(std::forward<X>(x)), what);
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or fails with `timed_out` if the
-/// deadline passes first.
+/// deadline passes first. `what` as for `fail_after`.
 template <class X>
-[[nodiscard]] auto fail_at(time_point deadline, X&& x) {
-  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)));
+ANYIO_NET_LAZY auto fail_at(time_point deadline, X&& x, const char* what = "timeout") {
+  return timeout_operation<detail::operation_of_t<X>>(deadline, detail::as_operation(std::forward<X>(x)),
+                                                      what);
 }
 /// Runs `x` with a time limit: returns its value, or an empty optional if the limit passes first. If `x` has
 /// no value: returns true, or false if the limit passes first. With a limit of zero, returns only what is
 /// available at once.
 template <class Rep, class Period, class X>
-[[nodiscard]] auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
+ANYIO_NET_LAZY auto move_on_after(std::chrono::duration<Rep, Period> limit, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(detail::to_duration(limit),
                                                               detail::as_operation(std::forward<X>(x)));
 }
 /// Runs `x` until `deadline` on the loop's clock: returns its value, or an empty optional if the deadline
 /// passes first. If `x` has no value: returns true, or false if the deadline passes first.
 template <class X>
-[[nodiscard]] auto move_on_at(time_point deadline, X&& x) {
+ANYIO_NET_LAZY auto move_on_at(time_point deadline, X&& x) {
   return detail::move_on_operation<detail::operation_of_t<X>>(deadline,
                                                               detail::as_operation(std::forward<X>(x)));
 }
@@ -440,14 +465,14 @@ class [[nodiscard]] when_any_operation
 /// Runs all arguments concurrently and returns a tuple of their values, with `std::monostate` in place of
 /// void. The first error cancels the others and is raised.
 template <class... Xs>
-[[nodiscard]] auto when_all(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_all(Xs&&... xs) {
   return detail::when_all_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }
 /// Runs any number of tasks of one type concurrently and returns a vector of their values, in the order of
 /// the tasks. The first error cancels the others and is raised.
 template <class T>
-[[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
+ANYIO_NET_LAZY auto when_all(std::vector<task<T>> tasks) {
   return detail::when_all_tasks_operation<T>(std::move(tasks));
 }
 
@@ -455,7 +480,7 @@ template <class T>
 /// others are cancelled. If one completes at once, those after it do not begin.
 template <class... Xs>
   requires(sizeof...(Xs) > 0)
-[[nodiscard]] auto when_any(Xs&&... xs) {
+ANYIO_NET_LAZY auto when_any(Xs&&... xs) {
   return detail::when_any_operation<detail::operation_of_t<Xs>...>(
       detail::as_operation(std::forward<Xs>(xs))...);
 }

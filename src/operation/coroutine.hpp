@@ -111,10 +111,6 @@ class stand_in : public promise_base {
   promise_base* before_;
 };
 
-/// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
-alignas(node) inline constinit std::byte unknown_owner_place[sizeof(node)] = {};
-inline node* unknown_owner() noexcept { return static_cast<node*>(static_cast<void*>(unknown_owner_place)); }
-
 /// Requests the next step. A coroutine calls it as its last action before it suspends.
 inline void hand_on(const promise_base& self, step s) {
   if (active == &self) {

@@ -21,6 +21,7 @@
 //   void leave_place()                    it is no longer the waiter
 //   void withdrawn()                      it was withdrawn; called after `left`
 //   int descriptor()                      for dumps
+//   std::uint32_t bytes_so_far()          for dumps: a `description::count`, of what it moved until now
 #pragma once
 
 #include "base/config.hpp"
@@ -64,6 +65,25 @@ concept is_operation = std::is_base_of_v<operation_tag, std::remove_cvref_t<X>> 
 /// exception in a result.
 template <class F>
 concept internal_callable = requires { typename F::internal; };
+
+/// Whether a callable can be called with a result, as far as that can be told without compiling the body of a
+/// generic lambda.
+template <class F, class T>
+inline constexpr bool takes_result = true;
+template <class F, class T>
+  requires(!internal_callable<F> && (requires { &F::operator(); } || std::is_pointer_v<F>))
+inline constexpr bool takes_result<F, T> =
+    std::is_invocable_v<F&, result<T>> || std::is_invocable_v<F, result<T>>;
+
+/// True; a callable that cannot be called with a result is told so here.
+template <class F, class T>
+consteval bool is_callback() {
+  static_assert(
+      takes_result<F, T>,
+      "the callback does not take what the operation gives: its parameter is a result<T>, where T is "
+      "the type that co_await gives; `auto` does as well");
+  return true;
+}
 
 template <class T, class F>
 void call_back(F&& f, result<T>&& r) {
@@ -201,6 +221,7 @@ class operation : public node, public operation_tag {
     static_assert(fits_named<F>,
                   "a named operation takes a trivially copyable callable of at most three pointers: capture "
                   "`this` or a pointer, or start a temporary operation, which takes any callable");
+    static_assert(detail::is_callback<F, T>());
     ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     slot_.callable.put(f);
     begin_all(callback_face<F>, false);
@@ -209,11 +230,19 @@ class operation : public node, public operation_tag {
   /// until completion.
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, T>());
     detached<Derived, std::decay_t<F>>::start(std::move(self()), std::decay_t<F>(std::forward<F>(f)));
   }
 
   /// The awaiter refers to the operation. (g++ 12 would copy an awaiter that is reached through a reference.)
   awaiter<Derived> operator co_await() noexcept { return awaiter<Derived>(self()); }
+
+  /// Only for its message, where a value is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, T>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its value");
+  }
 
   bool await_ready() { return ready_at_once<true>(); }
   /// `place`, unless null, is the place of the coroutine's pointer to this operation.
@@ -327,6 +356,7 @@ class operation : public node, public operation_tag {
   void withdrawn() noexcept {}
   void refresh() noexcept {}
   [[nodiscard]] int descriptor() const noexcept { return -1; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
 
  private:
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
@@ -500,7 +530,7 @@ class operation : public node, public operation_tag {
   }
   static description describe(node& n) {
     const auto& op = static_cast<const Derived&>(n);
-    return {op.operation_name(), op.descriptor()};
+    return {op.operation_name(), op.descriptor(), op.bytes_so_far()};
   }
 
   template <class F>

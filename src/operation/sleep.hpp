@@ -10,7 +10,7 @@
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
 /// The operation that `sleep` and `sleep_until` return.
-class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, void> {
+class ANYIO_NET_LAZY sleep_operation : public detail::operation<sleep_operation, void> {
  public:
   static constexpr const char* name = "sleep";
   sleep_operation() = default;
@@ -50,11 +50,11 @@ class [[nodiscard]] sleep_operation : public detail::operation<sleep_operation, 
 /// Completes when the duration has passed, never before. A duration of zero or less still lets other tasks
 /// run.
 template <class Rep, class Period>
-[[nodiscard]] sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
+ANYIO_NET_LAZY sleep_operation sleep(std::chrono::duration<Rep, Period> d) {
   return sleep_operation(detail::to_duration(d));
 }
 /// Completes at a point in time of the loop's clock, never before. A point in the past still lets other tasks
 /// run.
-[[nodiscard]] inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
+ANYIO_NET_LAZY inline sleep_operation sleep_until(time_point deadline) { return sleep_operation(deadline); }
 
 }}  // namespace anyio

@@ -91,7 +91,7 @@ inline constexpr bool is_task<task<T>> = true;
 /// A coroutine that returns a T. It does nothing until it is awaited or started. From then on it runs on that
 /// thread's loop. Destroying it cancels it.
 template <class T = void>
-class [[nodiscard]] task : public operation_tag {
+class ANYIO_NET_LAZY task : public operation_tag {
  public:
   using value_type = T;  ///< the type of its value
   using promise_type = detail::promise<T>;
@@ -111,7 +111,13 @@ class [[nodiscard]] task : public operation_tag {
   ~task() { reset(); }
 
   /// Whether it holds a coroutine.
-  explicit operator bool() const noexcept { return promise_ != nullptr; }
+  explicit operator bool() const& noexcept { return promise_ != nullptr; }
+  /// Only for its message, where a value is wanted and a task is given.
+  template <class U>
+    requires(std::is_same_v<U, T> || std::is_same_v<U, bool>)
+  explicit(!std::is_same_v<U, T>) operator U() const&& {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is a task, not its value");
+  }
 
   /// Starts the task from the loop. The callable takes a `result<T>`.
   template <class F>
@@ -120,6 +126,7 @@ class [[nodiscard]] task : public operation_tag {
         detail::fits_named<F>,
         "a named task takes a trivially copyable callable of at most three pointers: capture `this` "
         "or a pointer, or start a temporary task, which takes any callable");
+    static_assert(detail::is_callback<F, T>());
     if (promise_ == nullptr || promise_->owner != nullptr) return refuse_start(std::move(f));
     promise_->owner = &promise_;
     promise_->waiter.put(f);
@@ -130,6 +137,7 @@ class [[nodiscard]] task : public operation_tag {
   /// until the task has ended.
   template <class F>
   void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, T>());
     detail::detached<task, std::decay_t<F>>::start(std::move(*this), std::decay_t<F>(std::forward<F>(f)));
   }
 

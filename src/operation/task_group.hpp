@@ -25,11 +25,13 @@ class task_group;
 namespace detail {
 
 struct task_group_access;
+class group_child;
 
 /// Receives the outcomes of children whose errors do not cancel each other.
 class outcome_sink {
  public:
-  virtual void child_ended(result<void>&& outcome) = 0;
+  /// The child, which is deleted after this, is of the type that `start_soon` made for its arguments.
+  virtual void child_ended(group_child& child, result<void>&& outcome) = 0;
   /// The node that the children are a part of.
   [[nodiscard]] virtual node* whole() const noexcept = 0;
 
@@ -142,6 +144,8 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   callable_child(task_group& group, G&& f, As&&... args)
       : base(group), f_(std::forward<G>(f)), args_(std::forward<As>(args)...) {}
 
+  [[nodiscard]] const F& callable() const noexcept { return f_; }
+
  private:
   void begin_child() override {
     this->in_call_ = true;
@@ -182,6 +186,22 @@ class callable_child final : public operation_child<operation_or_none<std::invok
   [[no_unique_address]] std::conditional_t<sizeof...(Args) == 0, no_arguments, std::tuple<Args...>> args_;
 };
 
+/// Whether a callable can be called with copies of these arguments; if not, a message says why.
+template <class F, class... Args>
+consteval bool callable_with() {
+  if constexpr (std::is_invocable_v<F&, std::unwrap_ref_decay_t<Args>...>) {
+    return true;
+  } else {
+    constexpr bool by_reference = std::is_invocable_v<F&, std::remove_reference_t<Args>&...>;
+    static_assert(
+        !by_reference,
+        "start_soon keeps copies of the arguments, but the callable takes one by reference: pass it as "
+        "std::ref(x)");
+    static_assert(by_reference, "the callable cannot be called with these arguments");
+    return false;
+  }
+}
+
 }  // namespace detail
 
 /// Runs children concurrently. It can be neither moved nor copied, and its own children must not destroy it.
@@ -206,8 +226,9 @@ class task_group {
   template <class F, class... Args>
     requires(!detail::is_operation<F>)
   void start_soon(F&& f, Args&&... args) {
-    add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
-        *this, std::forward<F>(f), std::forward<Args>(args)...));
+    if constexpr (detail::callable_with<std::decay_t<F>, Args...>())
+      add(new detail::callable_child<std::decay_t<F>, std::unwrap_ref_decay_t<Args>...>(
+          *this, std::forward<F>(f), std::forward<Args>(args)...));
   }
 
   class join_operation;

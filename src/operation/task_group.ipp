@@ -60,7 +60,7 @@ ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result
   const detail::owned<detail::group_child> ends_last(&child);  // its end may destroy the group
   if (sink_ != nullptr) {
     one_less();
-    return sink_->child_ended(std::move(outcome));
+    return sink_->child_ended(child, std::move(outcome));
   }
   // An error of a child that was told to end is ignored, unless it is a foreign exception.
   const bool counts = !child.doomed || detail::result_access::is_foreign(outcome);

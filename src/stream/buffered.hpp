@@ -95,6 +95,11 @@ class buffered_resource final : public stream_resource {
   bool let_go_ = false;
 };
 
+/// For dumps: how many bytes are buffered, and `taken` already.
+[[nodiscard]] inline std::uint32_t buffered_of(const buffered_resource* r, std::size_t taken = 0) noexcept {
+  return r != nullptr ? description::count(r->bytes.size() + taken) : description::no_count;
+}
+
 /// The error of a read that ended before it had enough bytes.
 [[nodiscard]] error read_failure(error e, bool bytes_are_left, const char* name) noexcept;
 
@@ -109,6 +114,7 @@ class [[nodiscard]] receive_exactly_string_operation
 
  private:
   friend class operation<receive_exactly_string_operation, std::string>;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get()); }
   bool attempt(result<std::string>& out);
   std::size_t size_ = 0;
 };
@@ -128,6 +134,7 @@ class [[nodiscard]] receive_exactly_operation
 
  private:
   friend class operation<receive_exactly_operation, void>;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get(), filled_); }
   bool attempt(result<void>& out);
   bool fail(error e, result<void>& out);
   void left() noexcept;
@@ -182,6 +189,7 @@ class [[nodiscard]] receive_until_operation
  private:
   friend class operation<receive_until_operation, std::string>;
   [[nodiscard]] const char* operation_name() const noexcept { return line_ ? "receive_line" : name; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return buffered_of(resource_.get()); }
   [[nodiscard]] errc check() const noexcept {
     return delimiter_.empty() || max_bytes_ == 0 ? errc::invalid_argument : resource_operation::check();
   }

@@ -154,6 +154,7 @@ class [[nodiscard]] send_file_operation
  private:
   friend class detail::operation<send_file_operation, std::uint64_t>;
   [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<std::uint64_t>& out);
   void left() noexcept { sent_ = 0; }
 

@@ -161,7 +161,7 @@ class stream_receive : public stream_operation<Derived, T, read_side> {
 }  // namespace detail
 
 /// Receives into the caller's buffer, and returns the number of bytes, at least one.
-class [[nodiscard]] receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
+class ANYIO_NET_LAZY receive_operation : public detail::stream_receive<receive_operation, std::size_t> {
  public:
   static constexpr const char* name = "receive";
   receive_operation() = default;
@@ -179,7 +179,7 @@ class [[nodiscard]] receive_operation : public detail::stream_receive<receive_op
 };
 
 /// Returns a view of the received bytes, valid until the caller next waits or returns.
-class [[nodiscard]] receive_view_operation
+class ANYIO_NET_LAZY receive_view_operation
     : public detail::stream_receive<receive_view_operation, std::string_view> {
  public:
   static constexpr const char* name = "receive_view";
@@ -195,7 +195,7 @@ class [[nodiscard]] receive_view_operation
 };
 
 /// Returns a string of the received bytes, allocated only once they have arrived.
-class [[nodiscard]] receive_string_operation
+class ANYIO_NET_LAZY receive_string_operation
     : public detail::stream_receive<receive_string_operation, std::string> {
  public:
   static constexpr const char* name = "receive";
@@ -225,7 +225,7 @@ class [[nodiscard]] receive_string_operation
 };
 
 /// Sends all of the bytes. It begins inside `start` or `co_await`, so that a view just received can be sent.
-class [[nodiscard]] send_operation
+class ANYIO_NET_LAZY send_operation
     : public detail::stream_operation<send_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send";
@@ -246,6 +246,7 @@ class [[nodiscard]] send_operation
   friend class detail::operation<send_operation, void>;
 
   [[nodiscard]] errc check() const noexcept;
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<void>& out);
   void started();
   void left() noexcept;
@@ -265,7 +266,7 @@ class [[nodiscard]] send_operation
 };
 
 /// Half-closes the stream.
-class [[nodiscard]] send_eof_operation
+class ANYIO_NET_LAZY send_eof_operation
     : public detail::stream_operation<send_eof_operation, void, detail::write_side> {
  public:
   static constexpr const char* name = "send_eof";
@@ -279,7 +280,7 @@ class [[nodiscard]] send_eof_operation
 };
 
 /// Closes the stream in order. If this operation is destroyed while it is pending, the stream closes at once.
-class [[nodiscard]] aclose_operation
+class ANYIO_NET_LAZY aclose_operation
     : public detail::stream_operation<aclose_operation, void, detail::read_side> {
  public:
   static constexpr const char* name = "aclose";
@@ -321,35 +322,35 @@ class byte_stream {
 
   /// Receives at least one byte, and at most as many as the buffer has room for. Returns the number of bytes.
   /// At the end of the stream raises `end_of_stream`.
-  [[nodiscard]] receive_operation receive(mutable_buffer into) { return {resource_, into}; }
+  ANYIO_NET_LAZY receive_operation receive(mutable_buffer into) { return {resource_, into}; }
   /// Receives a string of at least one byte, and at most `max_bytes` but not more than 64 KiB. The string is
   /// allocated only once bytes have arrived. If there is no memory for it, the bytes are lost, and the stream
   /// is closed.
-  [[nodiscard]] receive_string_operation receive(std::size_t max_bytes = 65536) {
+  ANYIO_NET_LAZY receive_string_operation receive(std::size_t max_bytes = 65536) {
     return {resource_, max_bytes};
   }
   /// Receives at least one byte without a copy, and returns a view that is valid until the caller next waits
   /// or returns. The view may be passed to one send that is made before that.
-  [[nodiscard]] receive_view_operation receive_view() { return receive_view_operation(resource_); }
+  ANYIO_NET_LAZY receive_view_operation receive_view() { return receive_view_operation(resource_); }
 
   /// Sends all of the bytes. The caller owns the bytes, and must keep them until completion; the operation
   /// keeps a string that is passed as an rvalue.
-  [[nodiscard]] send_operation send(const_buffer data) { return {resource_, data}; }
+  ANYIO_NET_LAZY send_operation send(const_buffer data) { return {resource_, data}; }
   template <detail::string_rvalue S>
-  [[nodiscard]] send_operation send(S&& data) {
+  ANYIO_NET_LAZY send_operation send(S&& data) {
     return {resource_, std::move(data)};
   }
   /// Sends all pieces in order, in one system call where possible. The caller must keep the bytes and the
   /// array of pieces until completion.
-  [[nodiscard]] send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
+  ANYIO_NET_LAZY send_operation send(std::span<const const_buffer> parts) { return {resource_, parts}; }
   /// Ends the sending direction. The peer receives `end_of_stream` after the bytes that were sent. Calling it
   /// again has no effect.
-  [[nodiscard]] send_eof_operation send_eof() { return send_eof_operation(resource_); }
+  ANYIO_NET_LAZY send_eof_operation send_eof() { return send_eof_operation(resource_); }
 
   /// Closes the stream so that the peer gets all bytes that were sent. Bytes that the peer still sends are
   /// discarded, for at most a second. Never fails because of the peer. Pending operations on this stream end
   /// with `closed_resource`.
-  [[nodiscard]] aclose_operation aclose() { return aclose_operation(resource_); }
+  ANYIO_NET_LAZY aclose_operation aclose() { return aclose_operation(resource_); }
   /// Closes the stream at once; calling it again has no effect. Pending operations end with
   /// `closed_resource`. Sent bytes may be lost if the peer sends bytes that are not received, as TLS 1.3
   /// servers do by themselves: `aclose` loses nothing.

@@ -357,6 +357,12 @@ inline constinit thread_local security_service* security_of_thread = nullptr;
 /// Makes a service whose signal handlers write to the descriptor. They stop when the service is destroyed. In
 /// the child of a fork they do not write before `wake_by` names a descriptor of the child.
 [[nodiscard]] owned<signal_service> system_signals(int wake_descriptor);
+/// The numbers of the signals that ask a program to end: SIGINT and SIGTERM.
+struct ending_signals {
+  int interrupt;
+  int terminate;
+};
+[[nodiscard]] ending_signals signals_that_end() noexcept;
 
 // --- the services of a loop on this backend
 

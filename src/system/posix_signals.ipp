@@ -153,6 +153,8 @@ class posix_signals final : public signal_service {
   std::uint32_t caught_[signal_limit]{};  // how many times each number is caught, at number - 1
 };
 
+ANYIO_NET_FN ending_signals signals_that_end() noexcept { return {SIGINT, SIGTERM}; }
+
 ANYIO_NET_FN owned<signal_service> system_signals(int wake_descriptor) {
   return owned<signal_service>(new posix_signals(wake_descriptor));
 }

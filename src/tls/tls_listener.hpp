@@ -39,7 +39,7 @@ struct tls_server_settings {
 /// Makes a handler of TCP streams from a handler of TLS streams.
 template <class Handler>
 class tls_handler : public handshaking {
-  using outcome = std::invoke_result_t<Handler&, tls_stream>;
+  static constexpr bool has_stopping = takes_stopping<Handler, tls_stream>;
 
  public:
   tls_handler(tls_server_settings settings, Handler&& handler)
@@ -55,19 +55,37 @@ class tls_handler : public handshaking {
   /// How many of the connections passed to this handler are established.
   [[nodiscard]] std::size_t established() const noexcept { return established_; }
 
-  task<> operator()(tcp_stream connection) {
+  task<> operator()(tcp_stream connection)
+    requires(!has_stopping)
+  {
+    return talk(std::move(connection), nullptr);
+  }
+  task<> operator()(tcp_stream connection, event& stopping)
+    requires has_stopping
+  {
+    return talk(std::move(connection), &stopping);
+  }
+
+ private:
+  task<> talk(tcp_stream connection, [[maybe_unused]] event* stopping) {
     tls_stream stream = co_await settings_.wrap(std::move(connection));
     permit place;  // more handshakes can end at the same time than the limit allows
     if (places_) place = co_await places_->acquire();
     const counted here(*this);
-    if constexpr (is_operation<outcome>) {
-      co_await std::apply(handler_, std::forward_as_tuple(std::move(stream)));
+    if constexpr (is_operation<decltype(call(std::move(stream), stopping))>) {
+      co_await call(std::move(stream), stopping);
     } else {
-      static_cast<void>(std::apply(handler_, std::forward_as_tuple(std::move(stream))));
+      static_cast<void>(call(std::move(stream), stopping));
+    }
+  }
+  decltype(auto) call(tls_stream&& stream, [[maybe_unused]] event* stopping) {
+    if constexpr (has_stopping) {
+      return std::apply(handler_, std::forward_as_tuple(std::move(stream), *stopping));
+    } else {
+      return std::apply(handler_, std::forward_as_tuple(std::move(stream)));
     }
   }
 
- private:
   class counted {
    public:
     explicit counted(tls_handler& by) : by_(by) {
@@ -177,15 +195,15 @@ class tls_listener {
   /// established while there are `max_connections` of them still counts as a handshake, and its handler
   /// begins once another one ends.
   template <class Handler>
-    requires std::invocable<std::decay_t<Handler>&, tls_stream>
+    requires detail::connection_handler<std::decay_t<Handler>, tls_stream>
   [[nodiscard]] auto serve(Handler&& handler, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), options);
   }
   /// Serves connections with an error handler, like `tcp_listener::serve`; `on_error` also receives the
   /// errors of handshakes.
   template <class Handler, class OnError>
-    requires std::invocable<std::decay_t<Handler>&, tls_stream> &&
-             std::invocable<std::decay_t<OnError>&, const error&>
+    requires detail::connection_handler<std::decay_t<Handler>, tls_stream> &&
+             detail::error_handler<std::decay_t<OnError>, ip_endpoint>
   [[nodiscard]] auto serve(Handler&& handler, OnError&& on_error, serve_options options = {}) {
     return listener_.serve(wrapped(std::forward<Handler>(handler)), std::forward<OnError>(on_error), options);
   }

@@ -34,6 +34,7 @@ constexpr errc all[] = {errc::ok,
                         errc::fds_truncated,
                         errc::not_supported,
                         errc::deadlock,
+                        errc::protocol,
                         errc::os_error};
 
 TEST_CASE("every errc has its own name and text") {
@@ -153,6 +154,7 @@ TEST_CASE("each errc has its own exception type") {
   CHECK(throws_its_own<anyio::fds_truncated>(errc::fds_truncated));
   CHECK(throws_its_own<anyio::not_supported>(errc::not_supported));
   CHECK(throws_its_own<anyio::deadlock>(errc::deadlock));
+  CHECK(throws_its_own<anyio::protocol_error>(errc::protocol));
   CHECK(throws_its_own<anyio::os_error>(errc::os_error));
   static_assert(std::is_base_of_v<std::runtime_error, anyio::exception>);
 }

@@ -13,6 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
 #include "support/temp_dir.hpp"
@@ -531,6 +534,169 @@ TEST_CASE("on_error may destroy the serve operation that calls it") {
   CHECK(called == 1);
   CHECK(s.listener);
 }
+
+TEST_CASE_TEMPLATE("a handler learns that its server stops", Face, by_callback, by_coroutine) {
+  anyio::loop loop;
+  server s;
+  waiting<void> serving;
+  const auto handler = [](tcp_stream client, anyio::event& stopping) -> task<> {
+    const auto asked = co_await anyio::when_any(client.receive(), stopping.wait());
+    co_await client.send(asked.index() == 0 ? "busy\n" : "idle\n");
+    if (asked.index() == 0) co_await client.send(co_await client.receive_view());
+  };
+  anyio::serve_options options;
+  SUBCASE("without a limit") {}
+  SUBCASE("also when accepting pauses at the limit") { options.max_connections = 2; }
+  Face::start(s.listener.serve(handler, options), serving);
+  tcp_stream idle = s.client(), busy = s.client();
+  CHECK(ask(busy, "x") == "busy\n");
+  support::settle();
+  s.listener.close();
+  CHECK(by_callback::get(idle.receive()).value_or("") == "idle\n");
+  CHECK(by_callback::get(idle.receive()).error() == errc::end_of_stream);
+  support::settle();
+  CHECK(!serving.done());
+  CHECK(ask(busy, "finish") == "finish");
+  CHECK(serving.get().has_value());
+}
+
+TEST_CASE("stopping is set at once, and stays set for a handler that begins later") {
+  anyio::loop loop;
+  server s;
+  waiting<void> serving;
+  anyio::event* stops = nullptr;
+  int stopped = 0;
+  by_callback::start(s.listener.serve([&](tcp_stream, anyio::event& stopping) {
+    CHECK(!stopping.is_set());
+    stops = &stopping;
+    s.listener.close();
+    CHECK(stopping.is_set());
+    return [](anyio::event& e, int& n) -> task<> {
+      co_await e.wait();
+      ++n;
+    }(stopping, stopped);
+  }),
+                     serving);
+  tcp_stream a = s.client();
+  CHECK(serving.get().has_value());
+  CHECK(stops != nullptr);
+  CHECK(stopped == 1);
+}
+
+TEST_CASE("a loop, or serve, may end before handlers that wait for the server's stop") {
+  auto loop = std::make_unique<anyio::loop>();
+  server s;
+  const auto handler = [](tcp_stream, anyio::event& stopping) -> task<> {
+    co_await stopping.wait();
+    FAIL("not here");
+  };
+  waiting<void> serving;
+  anyio::task_group group;
+  group.start_soon(s.listener.serve(handler));
+  tcp_stream a = s.client();
+  support::settle();
+  SUBCASE("serve") {
+    group.cancel();
+    s.listener.close();
+    support::settle();
+  }
+  SUBCASE("the loop") { loop.reset(); }
+}
+
+TEST_CASE_TEMPLATE("on_error gets the peer if it takes it", Face, by_callback, by_coroutine) {
+  anyio::loop loop;
+  server s;
+  waiting<void> serving;
+  std::vector<anyio::ip_endpoint> peers;
+  std::vector<errc> codes;
+  const auto fails = [](tcp_stream client) -> task<> {
+    if (co_await client.receive() == "fail") co_await anyio::raise({errc::protocol, 0, "test"});
+  };
+  Face::start(s.listener.serve(fails,
+                               [&](const anyio::error& e, const anyio::ip_endpoint& peer) {
+                                 codes.push_back(e.code());
+                                 peers.push_back(peer);
+                               }),
+              serving);
+  tcp_stream a = s.client(), b = s.client(), c = s.client();
+  CHECK(ask(a, "fine") == "(nothing)");
+  c.close();  // a plain end of stream
+  CHECK(ask(b, "fail") == "(nothing)");
+  support::settle();
+  CHECK(codes == std::vector{errc::protocol});
+  CHECK(peers == std::vector{b.local_endpoint()});
+  s.listener.close();
+  CHECK(serving.get().has_value());
+}
+
+TEST_CASE("on_error of a UNIX listener gets the peer's path") {
+  anyio::loop loop;
+  const support::temp_dir dir;
+  auto listener = by_callback::get(anyio::create_unix_listener(dir.path("server"))).value();
+  std::vector<std::string> peers;
+  waiting<void> serving;
+  by_callback::start(listener.serve([](anyio::unix_stream) { return anyio::raise(errc::protocol); },
+                                    [&](const auto&, const auto& peer) { peers.push_back(peer); }),
+                     serving);
+  auto unnamed = by_callback::get(anyio::connect_unix(dir.path("server"))).value();
+  support::settle();
+  sockaddr_un own{}, to{};
+  own.sun_family = to.sun_family = AF_UNIX;
+  dir.path("client").copy(own.sun_path, sizeof own.sun_path - 1);
+  dir.path("server").copy(to.sun_path, sizeof to.sun_path - 1);
+  const anyio::unique_fd named(::socket(AF_UNIX, SOCK_STREAM, 0));
+  CHECK(::bind(named.get(), reinterpret_cast<sockaddr*>(&own), sizeof own) == 0);
+  CHECK(::connect(named.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) == 0);
+  support::settle();
+  CHECK(peers == std::vector<std::string>{"", dir.path("client")});
+}
+
+TEST_CASE("on_error that takes a peer may destroy the serve operation that calls it") {
+  anyio::loop loop;
+  server s;
+  auto group = std::make_unique<anyio::task_group>();
+  anyio::ip_endpoint seen;
+  group->start_soon(s.listener.serve([](tcp_stream) { return anyio::raise(errc::protocol); },
+                                     [&](const anyio::error&, const anyio::ip_endpoint& peer) {
+                                       group->cancel();
+                                       seen = peer;
+                                     }));
+  tcp_stream a = s.client();
+  support::settle();
+  CHECK(seen == a.local_endpoint());
+}
+
+#if ANYIO_NET_EXCEPTIONS
+TEST_CASE("foreign exceptions come with the peer, too") {
+  anyio::loop loop;
+  server s;
+  struct {
+    std::vector<std::string>& seen;
+    void operator()(const anyio::error& e, const anyio::ip_endpoint& peer) const {
+      seen.push_back(peer.to_string() + " " + e.message());
+    }
+    void operator()(const std::exception_ptr& e, const anyio::ip_endpoint& peer) const {
+      try {
+        std::rethrow_exception(e);
+      } catch (const std::exception& known) {
+        seen.push_back(peer.to_string() + " " + known.what());
+      }
+    }
+  } both{*std::make_unique<std::vector<std::string>>().release()};
+  const std::unique_ptr<std::vector<std::string>> seen(&both.seen);
+  waiting<void> serving;
+  const auto handler = [](tcp_stream client) -> task<> {
+    if (co_await client.receive() == "throw") throw std::runtime_error("mine");
+    co_await anyio::raise({errc::protocol, 0, "test"});
+  };
+  by_callback::start(s.listener.serve(handler, both), serving);
+  tcp_stream a = s.client(), b = s.client();
+  CHECK(ask(a, "throw") == "(nothing)");
+  CHECK(ask(b, "raise") == "(nothing)");
+  CHECK(*seen == std::vector<std::string>{a.local_endpoint().to_string() + " mine",
+                                          b.local_endpoint().to_string() + " test: protocol error"});
+}
+#endif
 
 TEST_CASE("a UNIX listener can be served") {
   anyio::loop loop;

@@ -46,6 +46,8 @@ struct session {
   event_operation wait;
   timeout_operation<event_operation> limited;
   decltype(std::declval<channel<int>&>().receive()) receive;
+  decltype(std::declval<channel<int>&>().receive_many(1)) receive_many;
+  decltype(std::declval<anyio::result_group<int>&>().next()) next;
   decltype(when_any(std::declval<event_operation>(), std::declval<sleep_operation>())) any;
   std::string seen;
 

@@ -83,6 +83,7 @@ TEST_CASE("each error has a name") {
       {errc::fds_truncated, "fds_truncated"},
       {errc::not_supported, "not_supported"},
       {errc::deadlock, "deadlock"},
+      {errc::protocol, "protocol"},
       {errc::os_error, "os_error"},
   };
   for (const auto& [code, name] : names) CHECK(to_string(code) == name);
@@ -254,6 +255,7 @@ TEST_CASE("each error has its own exception type") {
   CHECK(throws_as<anyio::fds_truncated>(errc::fds_truncated));
   CHECK(throws_as<anyio::not_supported>(errc::not_supported));
   CHECK(throws_as<anyio::deadlock>(errc::deadlock));
+  CHECK(throws_as<anyio::protocol_error>(errc::protocol));
   CHECK(throws_as<anyio::os_error>(errc::os_error));
   CHECK(throws_as<anyio::exception>(errc::timed_out));
   CHECK(throws_as<anyio::exception>(errc::tls));
@@ -293,6 +295,9 @@ static_assert(operation_like<decltype(anyio::getaddrinfo("", 0))> && operation_l
 static_assert(operation_like<decltype(std::declval<semaphore&>().acquire())>);
 static_assert(operation_like<decltype(std::declval<channel<int>&>().send(1))>);
 static_assert(operation_like<decltype(std::declval<channel<int>&>().receive())>);
+static_assert(operation_like<decltype(std::declval<channel<int>&>().receive_many(1))>);
+static_assert(operation_like<decltype(std::declval<anyio::result_group<int>&>().next())>);
+static_assert(operation_like<decltype(std::declval<anyio::result_group<void>&>().next())>);
 
 template <class T>
 constexpr bool fixed = !std::is_copy_constructible_v<T> && !std::is_move_constructible_v<T> &&

@@ -16,6 +16,8 @@
 #include <variant>
 #include <vector>
 
+#include "support/faces.hpp"
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -67,6 +69,36 @@ TEST_CASE("fail_after returns the value, or raises timed_out") {
   CHECK(run(as_result(anyio::fail_at(anyio::now() + 1ms, forever()))).error() == errc::timed_out);
   CHECK(run(as_result(anyio::fail_at(anyio::now() - 1h, forever()))).error() == errc::timed_out);
   CHECK(alive == 0);
+}
+
+TEST_CASE("the error of a time limit says what was waited for") {
+  anyio::loop l;
+  const auto ways = [](auto face) {
+    using F = decltype(face);
+    const auto after = F::get(anyio::fail_after(0s, anyio::sleep(1h), "reading the request"));
+    CHECK(after.error() == errc::timed_out);
+    CHECK(after.error().operation() == "reading the request");
+    CHECK(after.error().message() == "reading the request: timed out");
+    CHECK(F::get(anyio::fail_at(anyio::now(), anyio::sleep(1h), "the answer")).error().operation() ==
+          "the answer");
+    CHECK(F::get(anyio::fail_after(0s, anyio::sleep(1h))).error().operation() == "timeout");
+    // Kept when the operation is moved, and when it is used again.
+    auto first = anyio::fail_after(0s, anyio::sleep(1h), "moved");
+    auto op = std::move(first);
+    for (int i = 0; i < 2; ++i) {
+      CHECK(anyio::run(anyio::as_result(op)).error().operation() == "moved");
+    }
+    // What has the time limit's words is not a time limit of move_on_after.
+    CHECK(F::get(anyio::move_on_after(1h, anyio::fail_after(0s, anyio::sleep(1h), "move_on"))).error() ==
+          errc::timed_out);
+    const auto raised = F::get(anyio::move_on_after(1h, anyio::raise({errc::timed_out, 0, "move_on"})));
+    CHECK(raised.error() == errc::timed_out);
+    const auto own = F::get(anyio::move_on_after(0s, anyio::fail_after(1h, anyio::sleep(1h), "move_on")));
+    REQUIRE(own.has_value());
+    CHECK(!*own);
+  };
+  ways(support::by_callback());
+  ways(support::by_coroutine());
 }
 
 TEST_CASE("a time limit never expires early") {

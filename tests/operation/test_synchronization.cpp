@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "support/faces.hpp"
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -163,6 +165,76 @@ TEST_CASE("a semaphore unit is not lost if its new owner is cancelled") {
   CHECK(s.try_acquire());
 }
 
+TEST_CASE("a permit of several units waits for all of them, and is not passed by smaller ones") {
+  anyio::loop l;
+  anyio::semaphore s(3);
+  CHECK(s.available() == 3);
+  std::optional<anyio::permit> two = s.try_acquire(2);
+  REQUIRE(two.has_value());
+  CHECK(s.available() == 1);
+  CHECK(!s.try_acquire(2));
+  std::string order;
+  std::vector<anyio::permit> kept;
+  const auto ask = [&](std::size_t units, char who) {
+    s.acquire(units).start([&order, &kept, who](result<anyio::permit> r) {
+      order += who;
+      kept.push_back(*std::move(r));
+    });
+  };
+  ask(3, 'a');
+  ask(1, 'b');
+  ask(2, 'c');
+  turns(l);
+  CHECK(order.empty());
+  CHECK(!s.try_acquire());  // others wait
+  two.reset();
+  turns(l);
+  CHECK(order == "a");
+  CHECK(s.available() == 0);
+  kept.clear();
+  turns(l);
+  CHECK(order == "abc");
+  CHECK(s.available() == 0);
+  kept[1].release();  // two units
+  CHECK(s.available() == 2);
+  kept.clear();
+  CHECK(s.available() == 3);
+}
+
+TEST_CASE("a large request that is cancelled lets the small ones behind it pass") {
+  anyio::loop l;
+  anyio::semaphore s(2);
+  std::optional<anyio::permit> one = s.try_acquire();
+  auto large = s.acquire(2);
+  large.start([](result<anyio::permit>) {});
+  int granted = 0;
+  s.acquire().start([&](result<anyio::permit> r) { granted += r.has_value(); });
+  turns(l);
+  CHECK(granted == 0);
+  large = {};
+  turns(l);
+  CHECK(granted == 1);
+  CHECK(s.available() == 1);
+}
+
+TEST_CASE("no units are granted at once, and too many never") {
+  anyio::loop l;
+  anyio::semaphore s(2);
+  auto all = s.try_acquire(2);
+  CHECK(run(s.acquire(0)));
+  CHECK(s.try_acquire(0).has_value());
+  CHECK(!s.try_acquire(3));
+  bool granted = false;
+  auto too_many = s.acquire(3);
+  too_many.start([&granted](result<anyio::permit>) { granted = true; });
+  turns(l);
+  CHECK(s.available() == 0);
+  all.reset();
+  CHECK(s.available() == 2);
+  turns(l);
+  CHECK(!granted);
+}
+
 TEST_CASE("a permit can be moved") {
   anyio::loop l;
   anyio::semaphore s(1);
@@ -268,6 +340,78 @@ TEST_CASE("after close receivers get the remaining values, then end_of_stream, a
   CHECK(receiving == errc::ok);
   l.run();
   CHECK(receiving == errc::end_of_stream);
+}
+
+TEST_CASE("receive_many gives all that is there, up to its limit") {
+  anyio::loop l;
+  const auto ways = [&](auto face) {
+    using F = decltype(face);
+    anyio::channel<int> c(3);
+    for (int i = 0; i < 3; ++i) CHECK(c.try_send(i));
+    CHECK(!c.try_send(3));
+    CHECK(c.size() == 3);
+    CHECK(c.capacity() == 3);
+    int sent = 0;
+    c.send(3).start([&](result<> r) { sent += r.has_value(); });
+    c.send(4).start([&](result<> r) { sent += r.has_value(); });
+    turns(l);
+    CHECK(sent == 0);
+    CHECK(F::get(c.receive_many(2)).value() == std::vector<int>{0, 1});
+    CHECK(F::get(c.receive_many(100)).value() == std::vector<int>{2, 3, 4});
+    turns(l);
+    CHECK(sent == 2);
+    CHECK(c.size() == 0);
+
+    support::waiting<std::vector<int>> w;
+    F::start(c.receive_many(5), w);
+    turns(l);
+    CHECK(!w.done());
+    CHECK(c.try_send(7));
+    CHECK(c.try_send(8));
+    CHECK(w.get().value() == std::vector<int>{7, 8});
+    CHECK(F::get(c.receive_many(0)).error() == errc::invalid_argument);
+
+    CHECK(c.try_send(9));
+    c.close();
+    CHECK(c.closed());
+    CHECK(F::get(c.receive_many(5)).value() == std::vector<int>{9});
+    CHECK(F::get(c.receive_many(5)).error() == errc::end_of_stream);
+
+    anyio::channel<int> direct(0);
+    direct.send(1).start([](result<>) {});
+    direct.send(2).start([](result<>) {});
+    CHECK(F::get(direct.receive_many(5)).value() == std::vector<int>{1, 2});
+  };
+  ways(support::by_callback());
+  ways(support::by_coroutine());
+}
+
+TEST_CASE("receive_many stands in the line of receivers, and takes nothing when it is cancelled") {
+  anyio::loop l;
+  anyio::channel<int> c(10);
+  std::vector<int> first, third;
+  auto many = c.receive_many(2);
+  c.receive().start([&](result<int> r) { first.push_back(*r); });
+  many.start([](result<std::vector<int>>) {});
+  c.receive_many(9).start([&](result<std::vector<int>> r) { third = *std::move(r); });
+  turns(l);
+  for (int i = 0; i < 4; ++i) CHECK(c.try_send(i));
+  many = {};
+  turns(l);
+  CHECK(first == std::vector<int>{0});
+  CHECK(third == std::vector<int>{1, 2, 3});
+}
+
+TEST_CASE("an unbounded channel always has room") {
+  anyio::loop l;
+  anyio::channel<std::unique_ptr<int>> c(anyio::channel<std::unique_ptr<int>>::unbounded);
+  CHECK(c.capacity() == anyio::channel<int>::unbounded);
+  for (int i = 0; i < 1000; ++i) CHECK(c.try_send(std::make_unique<int>(i)));
+  run(c.send(std::make_unique<int>(1000)));
+  CHECK(c.size() == 1001);
+  const auto all = run(c.receive_many(c.unbounded));
+  REQUIRE(all.size() == 1001);
+  for (int i = 0; i <= 1000; ++i) CHECK(*all[static_cast<std::size_t>(i)] == i);
 }
 
 TEST_CASE("values may be move-only") {

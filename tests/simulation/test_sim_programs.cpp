@@ -3,6 +3,7 @@
 #include "anyio_net.hpp"
 
 #include <doctest/doctest.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <array>
@@ -508,6 +509,51 @@ TEST_CASE("sim programs: in a chat room all clients receive all messages, in any
     CAPTURE(r.dump);
     const std::string message = r.message().substr(0, 200);
     CAPTURE(message);
+    CHECK(r.ok());
+  }
+}
+
+// --- a server that is interrupted
+
+task<> interrupted_program() {
+  int idle = 0;
+  int finished = 0;
+  auto listener = co_await anyio::create_tcp_listener({.local_host = "127.0.0.1", .local_port = 1000});
+  anyio::task_group all;
+  const auto handler = [&](tcp_stream client, anyio::event& stopping) -> task<> {
+    const auto asked = co_await anyio::when_any(client.receive(), stopping.wait());
+    if (asked.index() == 1) {
+      ++idle;
+      co_return;
+    }
+    if (std::get<0>(asked) == "forever") co_await anyio::sleep(24h);
+    co_await anyio::sleep(5s);  // longer than it takes until the signal, shorter than the grace
+    ++finished;
+  };
+  all.start_soon(anyio::serve_until_interrupted(listener, handler));
+  std::vector<tcp_stream> clients;
+  for (const char* asks : {"", "something", "forever"}) {
+    clients.push_back(co_await anyio::connect_tcp("127.0.0.1", 1000));
+    if (*asks != 0) co_await clients.back().send(asks);
+  }
+  co_await anyio::sleep(1s);
+  const auto begin = anyio::now();
+  sim::raise(SIGTERM);
+  co_await all.join();
+  CHECK(anyio::now() - begin >= 10s);
+  CHECK(anyio::now() - begin < 11s);
+  CHECK(idle == 1);
+  CHECK(finished == 1);
+  CHECK(!listener);
+}
+
+TEST_CASE("sim programs: an interrupted server lets idle clients go, and gives the others some time") {
+  for (std::uint64_t seed = 0; seed < support::some_of(100u); ++seed) {
+    sim::options o;
+    o.seed = seed;
+    const sim::report r = sim::run(o, interrupted_program);
+    CAPTURE(seed);
+    CAPTURE(r.dump);
     CHECK(r.ok());
   }
 }

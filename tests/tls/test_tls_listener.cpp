@@ -170,6 +170,50 @@ TEST_CASE_TEMPLATE("tls serve passes errors of handshakes and of handlers to on_
   CHECK(serving.get().has_value());
 }
 
+TEST_CASE_TEMPLATE("tls serve: handlers learn that the server stops, and on_error who the peer was", Face,
+                   by_callback, by_coroutine) {
+  anyio::loop loop;
+  server s;
+  waiting<void> serving;
+  std::vector<anyio::ip_endpoint> peers;
+  const auto handler = [](tls_stream client, anyio::event& stopping) -> task<> {
+    co_await stopping.wait();
+    co_await client.send("goodbye");
+  };
+  Face::start(s.listener.serve(handler, [&peers](const anyio::error&,
+                                                 const anyio::ip_endpoint& peer) { peers.push_back(peer); }),
+              serving);
+  tcp_stream garbage = s.stranger("GET / HTTP/1.1\r\n\r\n");
+  settle();
+  CHECK(peers == std::vector{garbage.local_endpoint()});
+  tls_stream client = s.client();
+  settle();
+  s.listener.close();
+  CHECK(by_callback::get(client.receive()).value_or("") == "goodbye");
+  CHECK(serving.get().has_value());
+}
+
+TEST_CASE(
+    "tls serve: a plain function may take the event, too; serve_until_interrupted takes a TLS listener") {
+  anyio::loop loop;
+  server s;
+  waiting<void> serving;
+  std::vector<tls_stream> kept;
+  by_callback::start(anyio::serve_until_interrupted(s.listener,
+                                                    [&kept](tls_stream client, anyio::event& stopping) {
+                                                      CHECK(!stopping.is_set());
+                                                      kept.push_back(std::move(client));
+                                                    },
+                                                    {.max_connections = 10, .max_handshakes = 10}),
+                     serving);
+  settle();
+  tls_stream client = s.client();
+  settle();
+  CHECK(kept.size() == 1);
+  s.listener.close();
+  CHECK(serving.get().has_value());
+}
+
 TEST_CASE("tls serve: a peer that stalls, and one that sends garbage, do not affect 200 others") {
   anyio::loop loop;
   server s;

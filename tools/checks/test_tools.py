@@ -25,6 +25,7 @@ from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
 from cpp_text import blank
+from join_tests import groups_of, preamble, stands_alone, unit
 from reference_filter import seen_by_users
 from run_tests import Outcome, environment, judge, run, run_check, run_nested, show_costs
 
@@ -210,6 +211,56 @@ class Text(unittest.TestCase):
         self.assertEqual(blank("a/*b*/c//d").split(), ["a", "c"])
         self.assertEqual(blank("1'000 + f('a')"), "1'000 + f(' ')")
         self.assertEqual(blank('R"(\'")" + x').replace(" ", ""), '""+x')
+
+
+class Units(unittest.TestCase):
+    """join_tests.py"""
+
+    def test_files_of_a_folder_stand_together_in_units_of_equal_length(self) -> None:
+        files = [(f"tests/{name}.cpp", "\n" * 10) for name in ("loop/b", "base/a", "tls/c", "loop/a", "base/b", "tls/d")]
+        groups = groups_of(files, 20, {"tls"})
+        self.assertEqual(
+            {name: [[path for path, _ in members] for members in units] for name, units in groups.items()},
+            {
+                "joined": [["tests/base/a.cpp", "tests/base/b.cpp"], ["tests/loop/a.cpp", "tests/loop/b.cpp"]],
+                "tls": [["tests/tls/c.cpp", "tests/tls/d.cpp"]],
+            },
+        )
+        self.assertEqual([len(units) for units in groups_of(files, 1000, set()).values()], [1])
+        self.assertEqual(sum(len(members) for members in groups_of(files, 1, set())["joined"]), len(files))
+
+    def test_a_file_that_sets_a_macro_before_an_include_stands_alone(self) -> None:
+        self.assertTrue(stands_alone("#define A\n#include <a>\n"))
+        self.assertTrue(stands_alone("#include <a>\n#undef A\n#include <b>\n"))
+        self.assertFalse(stands_alone("#include <a>\n#define A\n"))
+        self.assertFalse(stands_alone("// #define A\n#include <a>\n"))
+
+    def test_a_unit_includes_once_what_its_files_include_and_keeps_conditions(self) -> None:
+        first = '#include "x.hpp"\n#include <a>\nint f();\n'
+        second = "#include <a>\n#if B\n#include <b>\n#else\n#include <c>\n#endif\n// #include <d>\n"
+        self.assertEqual(
+            preamble([first, second]),
+            ['#include "x.hpp"', "#include <a>", "#if B", "#include <b>", "#else", "#include <c>", "#endif"],
+        )
+        text = unit([("tests/base/test_a.cpp", first), ("tests/base/test_b.cpp", second)])
+        self.assertIn('namespace unit_of_test_a {\n#include "tests/base/test_a.cpp"\n}\n', text)
+        self.assertLess(text.index("#include <a>"), text.index("namespace unit_of_test_a"))
+
+    def test_the_longest_unit_comes_first_and_the_text_is_written_only_when_it_changes(self) -> None:
+        tests = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests" / "base").glob("test_*.cpp"))]
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, str(TOOLS / "join_tests.py"), folder, "300", *tests]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            lengths = [
+                sum((ROOT / path).read_text().count("\n") for path in re.findall(r'"(tests/base/\S+)"', Path(file).read_text()))
+                for file in said
+            ]
+            self.assertEqual(sum(lengths), sum((ROOT / path).read_text().count("\n") for path in tests))
+            self.assertEqual(lengths, sorted(lengths, reverse=True))
+            self.assertGreater(len(said), 1)
+            before = {file: Path(file).stat().st_mtime_ns for file in said}
+            subprocess.run(command, capture_output=True, check=True)
+            self.assertEqual({file: Path(file).stat().st_mtime_ns for file in said}, before)
 
 
 class Results(unittest.TestCase):

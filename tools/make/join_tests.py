@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Joins test files into units, since a compiler takes half as long for several files at once as for each by itself.
 
-  join_tests.py FOLDER LINES FILE...   writes FOLDER/group-1.cpp and so on, and prints their paths
+  join_tests.py [--apart NAMES] FOLDER LINES FILE...   writes FOLDER/joined-1.cpp and so on, and prints their paths
 
-A unit has files of one group, which is the name of their folder, and about LINES lines. It includes what the files
-include, and then each file inside a namespace of its own, so that their names do not meet. A file that sets a macro
-before an #include stands by itself: its path is printed as it is. A unit is written only if it changed.
+A unit has about LINES lines. It includes what the files include, and then each file inside a namespace of its own, so
+that their names do not meet. A folder whose name is in NAMES, a list with commas, has units of its own, name-1.cpp and
+so on, for macros that are set for it alone; other units may hold files of several folders. A file that sets a macro
+before an #include stands by itself: its path is printed as it is. The longest come first, so that a compiler does not
+begin one when there is nothing else left to do beside it. A unit is written only if it changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -71,35 +74,52 @@ def unit(files: list[tuple[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def groups_of(files: list[tuple[str, str]], lines: int) -> dict[str, list[list[tuple[str, str]]]]:
-    """The files of each unit, by folder. Units of a folder come out about equally long."""
-    folders: dict[str, list[tuple[str, str]]] = {}
+def groups_of(files: list[tuple[str, str]], lines: int, apart: set[str]) -> dict[str, list[list[tuple[str, str]]]]:
+    """The files of each unit, by the name of its group. The units of a group are about equally long, and files of one
+    folder stand together, since they use the same templates."""
+    members: dict[str, list[tuple[str, str]]] = {}
     for path, text in files:
-        folders.setdefault(Path(path).parent.name, []).append((path, text))
+        folder = Path(path).parent.name
+        members.setdefault(folder if folder in apart else "joined", []).append((path, text))
     groups = {}
-    for folder, members in folders.items():
-        total = sum(text.count("\n") for _, text in members)
-        units: list[list[tuple[str, str]]] = [[] for _ in range(max(round(total / lines), 1))]
-        size = [0] * len(units)
-        for path, text in sorted(members, key=lambda member: -member[1].count("\n")):
-            smallest = size.index(min(size))
-            units[smallest].append((path, text))
-            size[smallest] += text.count("\n")
-        groups[folder] = [sorted(members) for members in units if members]
+    for name, together in members.items():
+        total = sum(length(text) for _, text in together)
+        count = max(round(total / lines), 1)
+        units: list[list[tuple[str, str]]] = [[] for _ in range(count)]
+        before = 0
+        for path, text in sorted(together):
+            middle = before + length(text) / 2
+            units[min(int(middle * count / max(total, 1)), count - 1)].append((path, text))
+            before += length(text)
+        groups[name] = [unit for unit in units if unit]
     return groups
 
 
+def length(text: str) -> int:
+    return text.count("\n")
+
+
 def main() -> int:
-    folder, lines, *paths = sys.argv[1:]
-    files = [(path, (ROOT / path).read_text(encoding="utf-8")) for path in paths]
-    compiled = [path for path, text in files if stands_alone(text)]
-    together = [(path, text) for path, text in files if not stands_alone(text)]
-    for name, units in groups_of(together, int(lines)).items():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("lines", type=int)
+    parser.add_argument("--apart", default="", help="folders that have units of their own, with commas between")
+    parser.add_argument("files", nargs="*")
+    options = parser.parse_args()
+    compiled: list[tuple[int, str]] = []
+    together = []
+    for path in options.files:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        if stands_alone(text):
+            compiled.append((length(text), path))
+        else:
+            together.append((path, text))
+    for name, units in groups_of(together, options.lines, set(options.apart.split(","))).items():
         for number, members in enumerate(units, 1):
-            target = Path(folder) / f"{name}-{number}.cpp"
+            target = options.folder / f"{name}-{number}.cpp"
             write(target, unit(members))
-            compiled.append(str(target))
-    print(*compiled)
+            compiled.append((sum(length(text) for _, text in members), str(target)))
+    print(*(path for _, path in sorted(compiled, key=lambda unit: -unit[0])))
     return 0
 
 

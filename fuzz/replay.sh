@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Replays the seed corpora with plain mains, and checks that each input of corpus-bugs aborts its target:
-# replay.sh FOLDER TARGET...
+# Replays the seed corpora with plain mains, one target on each processor, and checks that each input of corpus-bugs
+# aborts its target: replay.sh FOLDER TARGET...
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 folder=$1
 shift
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-status=0
-for target in "$@"; do
+replay() { # replay TARGET: fails if anything is other than it must be
+  local target=$1 status=0 output file
   if [[ -d fuzz/corpus/$target ]]; then
     if output=$("$folder/$target" "fuzz/corpus/$target" --seed 1 --iterations "${REPLAY_RANDOM:-200}" 2>&1); then
       printf '  %-16s %s\n' "$target" "$output"
@@ -28,5 +30,13 @@ for target in "$@"; do
       status=1
     fi
   done
+  return $status
+}
+
+for target in "$@"; do
+  { replay "$target" || touch "$work/failed"; } >"$work/$target" &
+  while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n; done
 done
-exit $status
+wait
+for target in "$@"; do cat "$work/$target"; done
+[[ ! -e $work/failed ]]

@@ -135,8 +135,8 @@ FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/supp
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
 # Several test files are compiled at once, in units of about JOIN_LINES lines each; with JOIN_LINES= each file by itself. One whose
-# macros are its own cannot be joined. Longer units take less time in all, since they share templates, and more memory: g++ 2 GB, clang less.
-JOIN_LINES ?= $(if $(filter clang%,$(compiler.$(MODE))),5000,3500)
+# macros are its own cannot be joined. Longer units take less time in all, since they share templates, and more memory: up to 2.2 GB each.
+JOIN_LINES ?= 3500
 MACRO_TESTS := $(filter tests/tls/test_tls_sim.cpp,$(TESTS))
 UNITS := $(if $(and $(JOIN_LINES),$(filter %/run_tests,$(MAKECMDGOALS))),$(shell \
   $(PYTHON) tools/make/join_tests.py --apart tls,simulation $(BUILD)/units $(JOIN_LINES) $(filter-out $(MACRO_TESTS),$(TESTS))) $(MACRO_TESTS))

@@ -111,7 +111,7 @@ $(foreach c,$(sort $(STRICT_ALL) $(STRICT_ALL:%=%-noexc) gcc-c++20-O1),$(eval $(
 $(STRICT)/%/programs.ok: $(STRICT_SOURCES) $(EXAMPLE_SUPPORT) $(HEADER) tools/make/compilers.mk tools/make/join_tests.py
 	@mkdir -p $(@D)
 	@units=$$($(PYTHON) tools/make/join_tests.py $(@D)/units 3000 $(STRICT_SOURCES)) || exit; \
-	  $(call strict,$*,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$*)) -Wno-return-type \
+	  $(call strict,$*,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$*)) -Wno-return-type -DANYIO_NET_SPLIT \
 	    -Iexamples -Itests/peers $(strict_engine.$(call strict_word,1,$*)) $$units)
 
 .PHONY: check-compilers

@@ -68,7 +68,7 @@ by_cmake() {
 # A prefix may be moved: the config finds the header beside it.
 mv "$installed" "$work/moved"
 by_cmake find_package find_package "anyio_net openssl mbedtls" -DCMAKE_PREFIX_PATH="$work/moved"
-by_cmake add_subdirectory add_subdirectory "anyio_net openssl" -DSOURCE="$source"
+by_cmake add_subdirectory add_subdirectory "openssl" -DSOURCE="$source"
 by_cmake fetched_folder FetchContent "mbedtls" -DFETCHCONTENT_SOURCE_DIR_ANYIO_NET="$source"
 
 # A missing requirement is reported, also to a project of an old CMake: a version that does not match, an

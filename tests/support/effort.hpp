@@ -1,10 +1,11 @@
-// How much of a sweep is done. Under sanitizers a part of it, since there it takes long: `make check-long`
-// does all, by ANYIO_NET_TEST_LONG in the environment.
+// How much of a sweep is done. Under sanitizers and in an emulator a part of it, since there it takes long:
+// `make check-long` and `make cross` do all, by ANYIO_NET_TEST_LONG in the environment.
 #pragma once
 
 #include <cstdlib>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(ANYIO_NET_TEST_SLOW)  // by the Makefile, for an emulator
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define ANYIO_NET_TEST_SLOW 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
@@ -17,7 +18,7 @@
 
 namespace support {
 
-/// Whether a sweep is done in full under sanitizers too.
+/// Whether a sweep is done in full where it takes long too.
 inline bool takes_its_time() {
   static const bool asked = std::getenv("ANYIO_NET_TEST_LONG") != nullptr;
   return asked;

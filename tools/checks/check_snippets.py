@@ -5,7 +5,7 @@ A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompil
 ```cpp openssl or ```cpp mbedtls is compiled with that TLS library.
 
 - A block with `int main` is compiled as it is.
-- Any other gets `#include "anyio_net.hpp"` in front. If it defines something at namespace scope (a
+- Any other gets `#include "anyio_net.hpp"` and `<csignal>` in front. If it defines something at namespace scope (a
   function, a class, a namespace), it stands there; else it is the body of a coroutine,
   `anyio::task<> snippet() { ... }`. Both see `using namespace anyio` and `std::literals`.
 
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent>\s*)```cpp(?P<info>[^\n]*)\n(?P<code>.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
 COPY = re.compile(r"^<!-- copy of (\S+) -->\n+(?:```[^\n]*\n)?", re.MULTILINE)
 TLS_LIBRARIES = {"openssl": "-DANYIO_NET_OPENSSL", "mbedtls": "-DANYIO_NET_MBEDTLS"}
-PRELUDE = '#include "anyio_net.hpp"\nusing namespace anyio;\nusing namespace std::literals;\n'
+PRELUDE = '#include "anyio_net.hpp"\n#include <csignal>\nusing namespace anyio;\nusing namespace std::literals;\n'
 STATEMENTS = {"if", "for", "while", "switch", "catch", "return", "co_return", "co_await", "co_yield", "else", "throw"}
 DEFINES = re.compile(r"\s*(?:template\b|struct\b|class\b|enum\b|namespace\b|concept\b|static\s+\w+|extern\b)")
 
@@ -130,9 +130,9 @@ def program(snippet: Snippet) -> str:
 
 
 def compiler(snippet: Snippet) -> list[str]:
-    """The compiler with its flags."""
+    """The compiler with its flags; without the library's definitions, of which a snippet tells nothing."""
     flags = shlex.split(os.environ.get("SNIPPET_FLAGS", ""))
-    return [os.environ.get("CXX", "g++"), "-std=c++20", "-w", *flags, *snippet.flags]
+    return [os.environ.get("CXX", "g++"), "-std=c++20", "-w", "-DANYIO_NET_SPLIT", *flags, *snippet.flags]
 
 
 def precompile(snippets: list[Snippet], folder: Path) -> dict[tuple[str, ...], Path]:

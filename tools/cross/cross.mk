@@ -14,11 +14,11 @@ cross_steps = $(call cross_check,$1,no warnings,$(call strict_header,$1-c++20 $1
 .PHONY: cross $(PROCESSORS:%=cross-%)
 cross: ## all tests on other processors, by qemu: s390x, arm, aarch64, riscv64; cross-arm is one; an hour
 	@tools/make/install_deps.sh cross $(foreach p,$(PROCESSORS),g++-$(triplet.$p))
-	@ALL=1 $(RUN) --timeout 3000 $(foreach p,$(PROCESSORS),$(call cross_steps,$p))
+	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --timeout 3000 $(foreach p,$(PROCESSORS),$(call cross_steps,$p))
 
 $(PROCESSORS:%=cross-%): cross-%:
 	@tools/make/install_deps.sh cross g++-$(triplet.$*)
-	@ALL=1 $(RUN) --timeout 3000 $(call cross_steps,$*)
+	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --timeout 3000 $(call cross_steps,$*)
 
 CROSS_TARGETS ?= aarch64-macos x86_64-macos
 MUSL_TARGETS ?= x86_64-linux-musl arm-linux-musleabihf

@@ -1,5 +1,6 @@
 # The programs of tests/cases, for the Makefile: needs its variables HEADER, CXX and CLANGXX. Each is built with
-# g++, in check-long with clang too, and run. The definitions of the library are a unit of their own, compiled once.
+# g++, in check-long with clang too, and run. The definitions of the library are a unit of their own, compiled once, and so
+# is what all programs include first.
 
 CASES := $(basename $(notdir $(wildcard tests/cases/*.cpp)))
 CASES_BUILD := build/cases
@@ -18,9 +19,13 @@ $(CASES_BUILD)/$1/definitions.o: $(HEADER) tools/make/cases.mk
 	@echo "  $1: $(HEADER), the definitions for tests/cases"
 	@echo '#include "$(HEADER)"' | $(cases_compiler.$1) $(CASES_FLAGS) -DANYIO_NET_IMPLEMENTATION -c -x c++ - -o $$@
 
-$(CASES_BUILD)/$1/%: tests/cases/%.cpp tests/cases/case.hpp tests/support/faces.hpp $(CASES_BUILD)/$1/definitions.o
+$(CASES_BUILD)/$1/case.hpp.gch: tests/cases/case.hpp tests/support/faces.hpp $(HEADER) tools/make/cases.mk
+	@mkdir -p $$(@D)
+	@$(cases_compiler.$1) $(CASES_FLAGS) -w -x c++-header $$< -o $$@
+
+$(CASES_BUILD)/$1/%: tests/cases/%.cpp $(CASES_BUILD)/$1/case.hpp.gch $(CASES_BUILD)/$1/definitions.o
 	@echo "  $1: $$<"
-	@$(cases_compiler.$1) $(CASES_FLAGS) $$< $(CASES_BUILD)/$1/definitions.o -o $$@
+	@$(cases_compiler.$1) $(CASES_FLAGS) -include $(CASES_BUILD)/$1/case.hpp $$< $(CASES_BUILD)/$1/definitions.o -o $$@
 
 $(CASES_BUILD)/$1/%.ok: $(CASES_BUILD)/$1/%
 	@timeout 120 $$< >$$<.out 2>&1; status=$$$$?; \

@@ -97,7 +97,7 @@ strict_programs = $(foreach c,$1,$(STRICT_SOURCES:%=$(STRICT)/$c/%.ok))
 
 # CI compiles the header by the oldest and by the newest compilers, with both standard libraries, and the programs
 # by the newest, joined into a few units; in `make compilers` each is by itself.
-STRICT_CI := gcc-c++20 gcc-c++23-noexc-O1 gcc-c++20-noexc-nothreads clang-c++20 clang-c++2b-noexc clang-c++20-nothreads \
+STRICT_CI := gcc-c++20 gcc-c++23-noexc-O1 gcc-c++20-noexc-nothreads-O1 clang-c++20 clang-c++2b-noexc clang-c++20-nothreads \
   clang19-c++23-noexc clang19-gnu++26 libcxx-c++20-noexc libcxx-gnu++26
 STRICT_CI_PROGRAMS := libcxx-gnu++26
 
@@ -111,7 +111,7 @@ $(foreach c,$(sort $(STRICT_ALL) $(STRICT_ALL:%=%-noexc) gcc-c++20-O1),$(eval $(
 $(STRICT)/%/programs.ok: $(STRICT_SOURCES) $(EXAMPLE_SUPPORT) $(HEADER) tools/make/compilers.mk tools/make/join_tests.py
 	@mkdir -p $(@D)
 	@units=$$($(PYTHON) tools/make/join_tests.py $(@D)/units 3000 $(STRICT_SOURCES)) || exit; \
-	  $(call strict,$*,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$*)) -Wno-return-type \
+	  $(call strict,$*,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$*)) -Wno-return-type -DANYIO_NET_SPLIT \
 	    -Iexamples -Itests/peers $(strict_engine.$(call strict_word,1,$*)) $$units)
 
 .PHONY: check-compilers

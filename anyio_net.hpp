@@ -1577,6 +1577,8 @@ class splice_service {
  public:
   /// Opens a pipe that is non-blocking and close-on-exec; the first descriptor is the end to read from.
   virtual int open_pipe(int (&fds)[2]) = 0;
+  /// Gives a pipe more room, as far as the system allows it.
+  virtual void grow_pipe(int pipe) = 0;
   virtual ssize_t splice_in(int socket, int pipe, std::size_t most) = 0;
   virtual ssize_t splice_out(int pipe, int socket, std::size_t most) = 0;
 
@@ -2117,6 +2119,7 @@ class posix_files : public file_service {
 class posix_splices : public splice_service {
  public:
   ANYIO_NET_FN int open_pipe(int (&fds)[2]) override;
+  ANYIO_NET_FN void grow_pipe(int pipe) override;
   ANYIO_NET_FN ssize_t splice_in(int socket, int pipe, std::size_t most) override;
   ANYIO_NET_FN ssize_t splice_out(int pipe, int socket, std::size_t most) override;
 
@@ -7829,7 +7832,8 @@ class pump {
     byte_queue rest;
     unique_fd pipe[2];  // the end to read from, the end to write to
     std::size_t in_pipe = 0;
-    std::uint32_t small_moves = 0;
+    std::uint32_t small_moves = 0;  // in a row
+    std::uint32_t large_moves = 0;
   };
   progress step(result<void>& out);
   progress receive(result<void>& out);
@@ -11801,6 +11805,7 @@ struct fault_at_call {
 class no_splices final : public splice_service {
  public:
   int open_pipe(int (&)[2]) override { return -ENOSYS; }
+  void grow_pipe(int) override {}
   ssize_t splice_in(int, int, std::size_t) override { return -ENOSYS; }
   ssize_t splice_out(int, int, std::size_t) override { return -ENOSYS; }
 };
@@ -15124,10 +15129,6 @@ ANYIO_NET_FN splice_service& system_splices() noexcept {
 
 #if defined(__linux__) && defined(SYS_splice)
 
-// A larger pipe moves more bytes per call. Beyond this it gains nothing, and the kernel limits the sum of all
-// pipes of a user (pipe(7)).
-inline constexpr int size_of_splice_pipe = 256 * 1024;
-
 /// splice(2), which some C libraries declare only with _GNU_SOURCE.
 inline ssize_t splice_call(int from, int to, std::size_t most) noexcept {
   constexpr long move_and_nonblock = 3;  // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
@@ -15137,11 +15138,20 @@ inline ssize_t splice_call(int from, int to, std::size_t most) noexcept {
   });
 }
 
+/// A user who has many pipes gets small ones (pipe(7)), which move bytes slower than memory does: refused.
 ANYIO_NET_FN int posix_splices::open_pipe(int (&fds)[2]) {
-  constexpr int set_size = 1031;  // F_SETPIPE_SZ
+  constexpr int get_size = 1032;  // F_GETPIPE_SZ
+  constexpr int usual_size = 65536;
   const int status = system_call([&] { return ::pipe2(fds, O_CLOEXEC | O_NONBLOCK); });
-  if (status >= 0) static_cast<void>(::fcntl(fds[1], set_size, size_of_splice_pipe));
-  return status;
+  if (status < 0 || ::fcntl(fds[1], get_size) >= usual_size) return status;
+  for (const int fd : fds) ::close(fd);
+  return -ENOBUFS;
+}
+
+ANYIO_NET_COLD void posix_splices::grow_pipe(int pipe) {
+  constexpr int set_size = 1031;       // F_SETPIPE_SZ
+  constexpr int large_size = 1 << 20;  // the most for a user without privileges
+  static_cast<void>(::fcntl(pipe, set_size, large_size));
 }
 
 ANYIO_NET_FN ssize_t posix_splices::splice_in(int socket, int pipe, std::size_t most) {
@@ -15160,6 +15170,7 @@ ANYIO_NET_FN ssize_t posix_splices::splice_out(int pipe, int socket, std::size_t
 #else
 
 ANYIO_NET_FN int posix_splices::open_pipe(int (&)[2]) { return -ENOSYS; }
+ANYIO_NET_FN void posix_splices::grow_pipe(int) {}
 ANYIO_NET_FN ssize_t posix_splices::splice_in(int, int, std::size_t) { return -ENOSYS; }
 ANYIO_NET_FN ssize_t posix_splices::splice_out(int, int, std::size_t) { return -ENOSYS; }
 
@@ -18739,6 +18750,13 @@ namespace detail {
 inline constexpr std::size_t many_bytes = 16384;
 inline constexpr std::size_t few_bytes = 4096;
 inline constexpr std::uint32_t small_moves_of_pipe = 16;  // after so many in a row the pipe is closed
+inline constexpr std::uint32_t large_moves_of_pipe = 8;   // after so many it grows
+inline constexpr std::size_t most_of_splice = std::size_t{1} << 20;
+
+/// Splicing costs about a quarter of what copying costs.
+inline void count_spliced(loop_core& loop, ssize_t n) noexcept {
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) / 4 : 0);
+}
 
 inline bool can_splice(byte_stream& s) noexcept {
   return static_cast<byte_stream*>(s.socket()) == &s &&
@@ -18876,7 +18894,7 @@ ANYIO_NET_FN void pump::begin_splicing() {
   }
   store_->pipe[0].reset(fds[0]);
   store_->pipe[1].reset(fds[1]);
-  store_->small_moves = 0;
+  store_->small_moves = store_->large_moves = 0;
   splicing_ = true;
 }
 
@@ -18895,13 +18913,15 @@ ANYIO_NET_FN progress pump::fill_pipe(result<void>& out) {
     return receive(out);
   }
   loop_core& loop = from.core();
-  const ssize_t n =
-      splices_of(loop.system()).splice_in(from.descriptor(), store_->pipe[1].get(), loop_core::most_of_call);
-  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  splice_service& splices = splices_of(loop.system());
+  const ssize_t n = splices.splice_in(from.descriptor(), store_->pipe[1].get(), most_of_splice);
+  count_spliced(loop, n);
   if (n > 0) {
     moved = true;
     store_->in_pipe = static_cast<std::size_t>(n);
     store_->small_moves = store_->in_pipe < few_bytes ? store_->small_moves + 1 : 0;
+    if (store_->in_pipe >= many_bytes && ++store_->large_moves == large_moves_of_pipe)
+      splices.grow_pipe(store_->pipe[1].get());
     return progress::done;
   }
   // After the poller has reported an end, an error or urgent data, only a receive can tell.
@@ -18917,7 +18937,7 @@ ANYIO_NET_FN progress pump::drain_pipe(result<void>& out) {
   loop_core& loop = to.core();
   const ssize_t n =
       splices_of(loop.system()).splice_out(store_->pipe[0].get(), to.descriptor(), store_->in_pipe);
-  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  count_spliced(loop, n);
   if (n > 0) {
     store_->in_pipe -= static_cast<std::size_t>(n);
     count_sent(static_cast<std::size_t>(n));

@@ -70,6 +70,15 @@ $(BENCH)/malloc_count.so: bench/malloc_count.c bench/bench.mk
 	@mkdir -p $(@D)
 	@$(CC) -O2 -Wall -Wextra -shared -fPIC $(CPPFLAGS) $(CFLAGS) $< $(LDFLAGS) -o $@
 
+$(BENCH)/relay: bench/relay.cpp bench/bench.mk $(HEADER)
+	@mkdir -p $(@D)
+	@echo "  bench: relay"
+	@$(BENCH_COMPILE) $< $(LDFLAGS) $(LDLIBS) -o $@
+
+.PHONY: bench-relay
+bench-relay: $(BENCH)/relay ## processor time of anyio::relay beside splice by hand and socat: two minutes
+	@$(PYTHON) bench/relay.py $(BENCH)/relay $(BENCH_FLAGS)
+
 .PHONY: bench-programs
 bench-programs: $(BENCH_PROGRAMS) $(BENCH)/micro $(BENCH_CLANG) ## build what `make bench` runs
 
@@ -85,4 +94,4 @@ bench-quick: ## some of it, a minute once it is built; prints tables
 	@$(MAKE) --silent $(BENCH_PROGRAMS)
 	@CXX="$(CXX)" $(PYTHON) bench/run.py --quick $(BENCH_FLAGS)
 
-FORMATTED += $(wildcard bench/servers/*.cpp bench/servers/*.hpp bench/minimal/*.cpp)
+FORMATTED += $(wildcard bench/*.cpp bench/servers/*.cpp bench/servers/*.hpp bench/minimal/*.cpp)

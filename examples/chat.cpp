@@ -28,7 +28,7 @@ static constexpr std::string_view help =
 
 static constexpr std::size_t longest_name = 100;
 static constexpr std::size_t longest_line = 1000;
-static constexpr std::size_t lines_kept = 100;  // for a client that does not read
+static constexpr std::size_t bytes_kept = 65536;  // for a client that does not read
 
 class room {
  public:
@@ -42,13 +42,14 @@ class room {
                               stream.send(name.empty() ? "name?\n" : "that name is taken\nname?\n"));
       name = printable(co_await anyio::fail_at(deadline, lines.receive_line(longest_name)));
     }
-    visitor here(*this, name);
+    visitor here(*this, name, stream);
     say(here, "* " + name + " comes in\n");
     // The first of these to end cancels the others: `listen` ends at the end of the stream.
     const auto left = co_await as_result(
-        anyio::when_any(listen(here, lines), read_out(here, stream), here.too_slow.wait(), closing.wait()));
+        anyio::when_any(listen(here, lines), here.unheard.run(), here.too_slow.wait(), closing.wait()));
     if (closing.is_set()) {
-      co_await stream.send("* the chat is closed\n");
+      co_await stream.send("* the chat is closed
+");
       co_return co_await stream.aclose();  // so that it arrives, whatever the client has sent meanwhile
     }
     say(here, "* " + name + " leaves\n");
@@ -57,20 +58,20 @@ class room {
 
  private:
   struct visitor {
-    visitor(room& r, const std::string& n)
-        : in(r), name(n), place(r.visitors_.insert(r.visitors_.end(), this)) {}
+    visitor(room& r, const std::string& n, anyio::byte_stream& stream)
+        : in(r), name(n), place(r.visitors_.insert(r.visitors_.end(), this)), unheard(stream, bytes_kept) {}
     visitor(const visitor&) = delete;
     visitor& operator=(const visitor&) = delete;
     ~visitor() { in.visitors_.erase(place); }
 
     void hear(const std::string& line) {
-      if (!unheard.try_send(std::string(line))) too_slow.set();
+      if (!unheard.try_send(line)) too_slow.set();
     }
 
     room& in;
     const std::string& name;
     std::list<visitor*>::iterator place;
-    anyio::channel<std::string> unheard{lines_kept};
+    anyio::send_queue unheard;
     anyio::event too_slow;
   };
 
@@ -89,13 +90,6 @@ class room {
     for (;;) {
       const std::string line = co_await lines.receive_line(longest_line);
       if (!line.empty()) say(who, who.name + ": " + printable(line) + "\n");
-    }
-  }
-
-  static anyio::task<> read_out(visitor& who, anyio::tcp_stream& stream) {
-    for (;;) {
-      const std::string line = co_await who.unheard.receive();
-      co_await stream.send(line);
     }
   }
 

@@ -45,20 +45,9 @@ static std::optional<place> parse_place(std::string_view text, std::string_view 
   return place(host, port);
 }
 
-// Until the end, which is passed on.
-static anyio::task<> copy(anyio::byte_stream& from, anyio::byte_stream& to) {
-  for (;;) {
-    const auto bytes = co_await as_result(from.receive_view());
-    if (bytes.error() == anyio::errc::end_of_stream) break;
-    if (!bytes) co_await anyio::raise(bytes.error());
-    co_await to.send(*bytes);
-  }
-  co_await to.send_eof();
-}
-
 static anyio::task<> forward(anyio::tcp_stream client, const place& target) {
   anyio::tcp_stream server = co_await anyio::connect_tcp(target.host, target.port);
-  co_await anyio::when_all(copy(client, server), copy(server, client));
+  co_await anyio::relay(client, server);
 }
 
 static anyio::task<> program(const place& own, const place& target) {

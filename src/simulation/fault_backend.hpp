@@ -35,6 +35,7 @@ struct fault_at_call {
 class no_splices final : public splice_service {
  public:
   int open_pipe(int (&)[2]) override { return -ENOSYS; }
+  void grow_pipe(int) override {}
   ssize_t splice_in(int, int, std::size_t) override { return -ENOSYS; }
   ssize_t splice_out(int, int, std::size_t) override { return -ENOSYS; }
 };

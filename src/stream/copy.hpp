@@ -54,7 +54,8 @@ class pump {
     byte_queue rest;
     unique_fd pipe[2];  // the end to read from, the end to write to
     std::size_t in_pipe = 0;
-    std::uint32_t small_moves = 0;
+    std::uint32_t small_moves = 0;  // in a row
+    std::uint32_t large_moves = 0;
   };
   progress step(result<void>& out);
   progress receive(result<void>& out);

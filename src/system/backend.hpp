@@ -140,6 +140,8 @@ class splice_service {
  public:
   /// Opens a pipe that is non-blocking and close-on-exec; the first descriptor is the end to read from.
   virtual int open_pipe(int (&fds)[2]) = 0;
+  /// Gives a pipe more room, as far as the system allows it.
+  virtual void grow_pipe(int pipe) = 0;
   virtual ssize_t splice_in(int socket, int pipe, std::size_t most) = 0;
   virtual ssize_t splice_out(int pipe, int socket, std::size_t most) = 0;
 

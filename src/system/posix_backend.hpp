@@ -71,6 +71,7 @@ class posix_files : public file_service {
 class posix_splices : public splice_service {
  public:
   ANYIO_NET_FN int open_pipe(int (&fds)[2]) override;
+  ANYIO_NET_FN void grow_pipe(int pipe) override;
   ANYIO_NET_FN ssize_t splice_in(int socket, int pipe, std::size_t most) override;
   ANYIO_NET_FN ssize_t splice_out(int pipe, int socket, std::size_t most) override;
 

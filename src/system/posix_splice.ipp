@@ -23,10 +23,6 @@ ANYIO_NET_FN splice_service& system_splices() noexcept {
 
 #if defined(__linux__) && defined(SYS_splice)
 
-// A larger pipe moves more bytes per call. Beyond this it gains nothing, and the kernel limits the sum of all
-// pipes of a user (pipe(7)).
-inline constexpr int size_of_splice_pipe = 256 * 1024;
-
 /// splice(2), which some C libraries declare only with _GNU_SOURCE.
 inline ssize_t splice_call(int from, int to, std::size_t most) noexcept {
   constexpr long move_and_nonblock = 3;  // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
@@ -36,11 +32,20 @@ inline ssize_t splice_call(int from, int to, std::size_t most) noexcept {
   });
 }
 
+/// A user who has many pipes gets small ones (pipe(7)), which move bytes slower than memory does: refused.
 ANYIO_NET_FN int posix_splices::open_pipe(int (&fds)[2]) {
-  constexpr int set_size = 1031;  // F_SETPIPE_SZ
+  constexpr int get_size = 1032;  // F_GETPIPE_SZ
+  constexpr int usual_size = 65536;
   const int status = system_call([&] { return ::pipe2(fds, O_CLOEXEC | O_NONBLOCK); });
-  if (status >= 0) static_cast<void>(::fcntl(fds[1], set_size, size_of_splice_pipe));
-  return status;
+  if (status < 0 || ::fcntl(fds[1], get_size) >= usual_size) return status;
+  for (const int fd : fds) ::close(fd);
+  return -ENOBUFS;
+}
+
+ANYIO_NET_COLD void posix_splices::grow_pipe(int pipe) {
+  constexpr int set_size = 1031;       // F_SETPIPE_SZ
+  constexpr int large_size = 1 << 20;  // the most for a user without privileges
+  static_cast<void>(::fcntl(pipe, set_size, large_size));
 }
 
 ANYIO_NET_FN ssize_t posix_splices::splice_in(int socket, int pipe, std::size_t most) {
@@ -59,6 +64,7 @@ ANYIO_NET_FN ssize_t posix_splices::splice_out(int pipe, int socket, std::size_t
 #else
 
 ANYIO_NET_FN int posix_splices::open_pipe(int (&)[2]) { return -ENOSYS; }
+ANYIO_NET_FN void posix_splices::grow_pipe(int) {}
 ANYIO_NET_FN ssize_t posix_splices::splice_in(int, int, std::size_t) { return -ENOSYS; }
 ANYIO_NET_FN ssize_t posix_splices::splice_out(int, int, std::size_t) { return -ENOSYS; }
 

@@ -690,6 +690,36 @@ task<> sends_files(std::string path) {
   CHECK(all == "2345689");
 }
 
+task<> relays_and_queues() {
+  auto near = create_memory_stream_pair();
+  auto far = create_memory_stream_pair();
+  send_queue queue(near.first, 1 << 16);
+  task_group group;
+  group.start_soon(queue.run());
+  CHECK(queue.try_send("one "));
+  co_await queue.send("two");
+  co_await queue.flush();
+  CHECK(queue.size() == 0);
+  co_await near.first.send_eof();
+  co_await far.second.send("answer");
+  co_await far.second.send_eof();
+  const relay_result moved = co_await relay(near.second, far.first, {.idle = 10s});
+  CHECK(moved.a_to_b == 7);
+  CHECK(moved.b_to_a == 6);
+  const std::string asked = co_await all_of(far.second);
+  CHECK(asked == "one two");
+  auto third = create_memory_stream_pair();
+  const std::uint64_t copied = co_await copy(near.first, third.first);
+  CHECK(copied == 6);
+  const std::string answer = co_await third.second.receive();
+  CHECK(answer == "answer");
+  third.first.close();
+  const auto closed = co_await as_result(relay(third.first, third.second));
+  CHECK(closed.error() == errc::closed_resource);
+  static_assert(relay_options{}.idle == duration::max());
+  group.cancel();
+}
+
 task<> refusals() {
   auto pair = co_await make_tcp_pair();
   const ip_endpoint gone = pair->listener.local_endpoints()[0];
@@ -737,6 +767,7 @@ TEST_CASE("a TCP stream sends a file") {
   const support::temp_dir dir;
   run(sends_files(dir.path("file")));
 }
+TEST_CASE("bytes are relayed, copied and queued") { run(relays_and_queues); }
 TEST_CASE("TCP errors name the step and the cause") { run(refusals); }
 TEST_CASE("prepare is called for each socket") { run(prepares); }
 

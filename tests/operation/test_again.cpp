@@ -85,6 +85,25 @@ task<> look_twice() {
   }
 }
 
+task<> copy_twice() {
+  auto pair = anyio::create_memory_stream_pair();
+  auto other = anyio::create_memory_stream_pair();
+  co_await pair.first.send("once");
+  co_await pair.first.send_eof();
+  auto copying = anyio::copy(pair.second, other.first);
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    const std::uint64_t n = co_await copying;
+    CHECK(n == (i == 0 ? 4 : 0));  // the end comes again
+  }
+  co_await other.second.send_eof();
+  auto relaying = anyio::relay(pair.second, other.first);
+  for (int i = 0; i < 2; ++i) {
+    const auto r = co_await as_result(relaying);
+    if (i == 0) CHECK(r.has_value());
+    if (i == 1) CHECK(r.error() == errc::closed_resource);  // both are half-closed now
+  }
+}
+
 task<> listen_twice() {
   auto listening = anyio::create_tcp_listener({.local_host = "127.0.0.1"});
   for (int i = 0; i < 2; ++i) {
@@ -147,6 +166,8 @@ TEST_CASE("the same operation can send a file again") {
 }
 
 TEST_CASE("the same operation can peek again, and wait for readiness again") { anyio::run(look_twice()); }
+
+TEST_CASE("the same operation can copy again, and relay again") { anyio::run(copy_twice()); }
 
 TEST_CASE("the same operation can listen again") { anyio::run(listen_twice()); }
 

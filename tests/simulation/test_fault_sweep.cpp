@@ -453,6 +453,29 @@ task<> queues() {
 
 TEST_CASE("whatever fails: a queue of messages to send") { sweep_all(queues, 20); }
 
+task<> ends_in_order(byte_stream& s, const std::string& text) {
+  co_await s.send(text);
+  co_await s.send_eof();
+  for (;;) {
+    auto r = co_await as_result(s.receive());
+    if (!r && r.error() != errc::end_of_stream) co_await anyio::raise(r.error());
+    if (!r) break;
+  }
+}
+
+task<> relays() {
+  auto a = co_await anyio::create_unix_stream_pair();
+  auto b = co_await anyio::create_unix_stream_pair();
+  const std::string text = pattern(5000);
+  auto [r, one, other] =
+      co_await anyio::when_all(anyio::relay(a.second, b.first, {.idle = 1min}), ends_in_order(a.first, text),
+                               ends_in_order(b.second, text));
+  CHECK(r.a_to_b == text.size());
+  CHECK(r.b_to_a == text.size());
+}
+
+TEST_CASE("whatever fails: a relay") { sweep_all(relays, 20); }
+
 task<> send_later(unix_stream& to) {
   co_await anyio::sleep(1ms);
   co_await to.send("x");

@@ -64,4 +64,71 @@ task<> many_writers() {
 
 TEST_CASE("many writers send whole lines through a queue in a simulation") { run_with_seeds(many_writers); }
 
+// --- relays
+
+std::string pattern(std::size_t size) {
+  std::string text(size, '\0');
+  std::uint32_t state = 1;
+  for (char& c : text) c = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+  return text;
+}
+
+task<> relay_one(anyio::tcp_stream client, anyio::ip_endpoint target) {
+  anyio::tcp_stream server = co_await anyio::connect_tcp(target);
+  co_await anyio::relay(client, server, {.idle = 1min});
+}
+
+task<> echo(anyio::tcp_stream s) {
+  co_await anyio::copy(s, s);
+  co_await s.send_eof();
+}
+
+task<std::string> all_of(byte_stream& from) {
+  std::string all;
+  for (;;) {
+    auto r = co_await as_result(from.receive());
+    if (!r && r.error() != errc::end_of_stream) co_await anyio::raise(r.error());
+    if (!r) co_return all;
+    all += *r;
+  }
+}
+
+task<> send_and_end(byte_stream& to, const std::string& text) {
+  co_await to.send(text);
+  co_await to.send_eof();
+}
+
+task<> ask(anyio::ip_endpoint proxy) {
+  anyio::tcp_stream s = co_await anyio::connect_tcp(proxy);
+  const std::string text = pattern(50000);
+  auto [nothing, answer] = co_await anyio::when_all(send_and_end(s, text), all_of(s));
+  CHECK((answer == text));
+}
+
+task<> relays() {
+  auto target = co_await anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), 0});
+  auto proxy = co_await anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), 0});
+  const anyio::ip_endpoint to = target.local_endpoints().front();
+  anyio::task_group group;
+  group.start_soon(target.serve(echo));
+  group.start_soon(proxy.serve([to](anyio::tcp_stream s) { return relay_one(std::move(s), to); }));
+  const anyio::ip_endpoint at = proxy.local_endpoints().front();
+  co_await anyio::when_all(ask(at), ask(at), ask(at));
+  group.cancel();
+}
+
+TEST_CASE("relays pass everything on in a simulation") { run_with_seeds(relays); }
+
+task<> idles() {
+  auto a = co_await anyio::create_unix_stream_pair();
+  auto b = co_await anyio::create_unix_stream_pair();
+  const auto begin = anyio::now();
+  const auto r = co_await as_result(anyio::relay(a.second, b.first, {.idle = 1h}));
+  CHECK(r.error() == errc::timed_out);
+  CHECK(anyio::now() - begin >= 1h);
+  CHECK(anyio::now() - begin < 1h + 1s);
+}
+
+TEST_CASE("an idle limit of an hour takes no time in a simulation") { run_with_seeds(idles); }
+
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
+#include "support/toy_streams.hpp"
 
 namespace {
 
@@ -67,11 +68,16 @@ struct case_of {
   using stage = stage_of<Left, Right>;
   using face = Way;
 };
+struct tls {
+  using stream = anyio::tls_stream;
+  static std::pair<stream, stream> make() { return support::toy_socket_pair(); }
+};
 using tcp = sockets<support::tcp>;
 using local = sockets<support::unix_pair>;
 #define EACH_KIND                                                                                          \
   case_of<memory, memory, by_callback>, case_of<tcp, tcp, by_callback>, case_of<tcp, local, by_coroutine>, \
       case_of<local, tcp, by_coroutine>, case_of<local, memory, by_callback>,                              \
+      case_of<tls, tcp, by_callback>, case_of<local, tls, by_coroutine>,                                   \
       case_of<buffered, tcp, by_coroutine>, case_of<tcp, buffered, by_callback>
 
 anyio::task<> send_and_end(byte_stream& to, std::string text) {
@@ -260,6 +266,31 @@ TEST_CASE("a stream that cannot be half-closed is told by the end of the relay")
   CHECK(::read(fds[0], room, 5) == 5);
   CHECK(by_callback::get(p.first.send_eof()).has_value());
   CHECK(copying.get().value_or(0) == 5);
+}
+
+TEST_CASE_TEMPLATE("the end of a side ends the relay if TLS 1.2 cannot pass it on", Face, by_callback,
+                   by_coroutine) {
+  anyio::loop loop;
+  auto inner = anyio::create_unix_stream_pair().value();
+  auto client = support::toy_client();
+  auto server = support::toy_server();
+  client->version = server->version = "TLSv1.2";
+  auto secure = support::shake_hands(std::make_unique<anyio::unix_stream>(std::move(inner.first)),
+                                     std::make_unique<anyio::unix_stream>(std::move(inner.second)),
+                                     support::toy_options(), client, server);
+  auto plain = memory::make();
+  waiting<relay_result> relaying;
+  Face::start(anyio::relay(secure.second, plain.first), relaying);
+  CHECK(Face::get(secure.first.send("question")).has_value());
+  CHECK(Face::get(plain.second.receive()).value_or("") == "question");
+  CHECK(Face::get(plain.second.send("all of the answer")).has_value());
+  CHECK(Face::get(plain.second.send_eof()).has_value());
+  const relay_result r = relaying.get().value();
+  CHECK(r.a_to_b == 8);
+  CHECK(r.b_to_a == 17);
+  CHECK(Face::get(secure.first.receive()).value_or("") == "all of the answer");
+  secure.second.close();
+  CHECK(Face::get(secure.first.receive()).error() == errc::end_of_stream);
 }
 
 // --- cancelling

@@ -21,7 +21,7 @@ inline packet_info info_of_sent(const sim_socket& s, const ip_address& to, const
   const bool v4 = to.is_v4();
   const bool group = to.is_multicast();
   const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
-  if (info.ecn == 0) info.ecn = s.option(level, v4 ? IP_TOS : IPV6_TCLASS) & 3;
+  if (info.ecn == 0) info.ecn = s.option(level, v4 ? IP_TOS : packet_option::class_v6) & 3;
   if (info.hop_limit < 0) {
     const int name =
         v4 ? (group ? IP_MULTICAST_TTL : IP_TTL) : (group ? IPV6_MULTICAST_HOPS : IPV6_UNICAST_HOPS);

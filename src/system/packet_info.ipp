@@ -220,7 +220,7 @@ ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& 
     append_control(m, IPPROTO_IPV6, packet_option::info_v6, raw);
   }
   if (info.ecn != 0) {
-    const int value = class_with(system, fd, IPPROTO_IPV6, IPV6_TCLASS, info.ecn, classes.v6);
+    const int value = class_with(system, fd, IPPROTO_IPV6, packet_option::class_v6, info.ecn, classes.v6);
     append_control(m, IPPROTO_IPV6, packet_option::class_v6, value);
   }
   if (info.hop_limit >= 0) append_control(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);

@@ -48,8 +48,7 @@ class room {
     const auto left = co_await as_result(
         anyio::when_any(listen(here, lines), here.unheard.run(), here.too_slow.wait(), closing.wait()));
     if (closing.is_set()) {
-      co_await stream.send("* the chat is closed
-");
+      co_await stream.send("* the chat is closed\n");
       co_return co_await stream.aclose();  // so that it arrives, whatever the client has sent meanwhile
     }
     say(here, "* " + name + " leaves\n");

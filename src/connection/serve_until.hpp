@@ -28,16 +28,18 @@ struct serve_until_options {
 
 namespace detail {
 
-/// `Listener` is a reference, or the type of a listener that this keeps.
-template <class Listener, class Handler, class OnError>
+/// `Listener` is a reference, or the type of a listener that this keeps. The last two are parameters so that
+/// nothing of this is compiled in programs that do not call it.
+template <class Listener, class Handler, class OnError, class Signals = signal_receiver,
+          class Group = task_group>
 #if defined(__clang__)
 [[clang::no_sanitize("function")]]  // as for call_task
 #endif
 task<>
 serve_until_signal(Listener listener, Handler handler, OnError on_error, serve_until_options options) {
   const ending_signals end = signals_that_end();
-  signal_receiver signals = co_await signal_receiver::open(end.interrupt, end.terminate);
-  task_group group;
+  Signals signals = co_await Signals::open(end.interrupt, end.terminate);
+  Group group;
   const serve_options limits{options.max_connections, options.max_handshakes};
   if constexpr (std::is_same_v<OnError, no_error_handler>) {
     group.start_soon(listener.serve(std::move(handler), limits));

@@ -8744,14 +8744,13 @@ class [[nodiscard]] readiness_operation
 
 }}}  // namespace anyio::detail
 
-// == connection/listener.hpp ======================================================================
+// == connection/accept.hpp ========================================================================
 
-// Listeners: accepting connections, and serving them.
+// Accepting connections.
 //
 // An error that concerns a single connection does not end accepting. When descriptors or memory run out,
 // accepting pauses until this loop closes a descriptor or 100 ms have passed; otherwise the poller would
-// report the pending connections without end. Serving keeps its handlers apart: an error that escapes a
-// handler closes only that connection. This part must not know how names resolve.
+// report the pending connections without end. This part must not know how connections are served.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -8778,15 +8777,6 @@ struct unix_listener_options {
   std::optional<mode_t> mode = {};  ///< mode of the socket file, set between bind and listen
   int backlog = 65536;              ///< maximum number of pending connections; the system may lower it
   bool unlink_on_close = false;     ///< closing removes only the listener's own file, also after chdir(2)
-};
-
-/// How `serve` accepts connections.
-struct serve_options {
-  std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
-  /// For a `tls_listener`: the maximum number of TLS connections that are not established yet; at the limit
-  /// accepting pauses. If it is set, handshakes do not count towards `max_connections`. If it is 0, they do,
-  /// and have no limit of their own.
-  std::size_t max_handshakes = 0;
 };
 
 namespace detail {
@@ -8897,6 +8887,60 @@ result<tcp_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                  const listener_resource::accepted& a, tcp_stream*);
 result<unix_stream> make_accepted(loop_core& loop, const listener_resource& from,
                                   const listener_resource::accepted& a, unix_stream*);
+
+}  // namespace detail
+
+template <class Stream>
+bool accept_operation<Stream>::attempt(result<Stream>& out) {
+  using detail::listener_resource;
+  listener_resource& r = *this->resource_;
+  if (r.paused() && pause_.armed()) return false;
+  r.resume();
+  pause_.cancel();
+  listener_resource::accepted a;
+  error problem;
+  switch (r.accept(a, problem)) {
+    case listener_resource::outcome::waiting: return false;
+    case listener_resource::outcome::again: this->again = true; return false;
+    case listener_resource::outcome::fatal: out = problem; return true;
+    case listener_resource::outcome::shortage: break;
+    case listener_resource::outcome::connection: {
+      unique_fd fd(a.fd);
+      out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));
+      if (out.has_value()) return static_cast<void>(fd.release()), true;
+      problem = out.error();  // it cannot be watched: memory has run out
+      break;
+    }
+  }
+  r.report(problem);
+  r.pause(pause_, *this);
+  return false;
+}
+
+}}  // namespace anyio
+
+// == connection/serving.hpp =======================================================================
+
+// Serving connections, each with a handler of its own.
+//
+// Handlers are kept apart: an error that escapes a handler closes only that connection. This part must not
+// know how a listener was made.
+
+#if ANYIO_NET_EXCEPTIONS
+#include <exception>
+#endif
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+/// How `serve` accepts connections.
+struct serve_options {
+  std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
+  /// For a `tls_listener`: the maximum number of TLS connections that are not established yet; at the limit
+  /// accepting pauses. If it is set, handshakes do not count towards `max_connections`. If it is 0, they do,
+  /// and have no limit of their own.
+  std::size_t max_handshakes = 0;
+};
+
+namespace detail {
 
 #if ANYIO_NET_EXCEPTIONS
 /// Prints an exception that nobody handles to stderr.
@@ -9195,6 +9239,17 @@ class [[nodiscard]] serve_operation : public operation<serve_operation<Stream, H
   owned<serving<Stream, Handler, OnError>> state_;
 };
 
+}  // namespace detail
+
+}}  // namespace anyio
+
+// == connection/listener.hpp ======================================================================
+
+// Listeners for TCP and UNIX connections. This part must not know how names resolve.
+
+namespace anyio { inline namespace ANYIO_NET_ABI {
+namespace detail {
+
 /// The common base of `tcp_listener` and `unix_listener`.
 template <class Stream>
 class listener {
@@ -9332,33 +9387,6 @@ struct listener_access {
 };
 
 }  // namespace detail
-
-template <class Stream>
-bool accept_operation<Stream>::attempt(result<Stream>& out) {
-  using detail::listener_resource;
-  listener_resource& r = *this->resource_;
-  if (r.paused() && pause_.armed()) return false;
-  r.resume();
-  pause_.cancel();
-  listener_resource::accepted a;
-  error problem;
-  switch (r.accept(a, problem)) {
-    case listener_resource::outcome::waiting: return false;
-    case listener_resource::outcome::again: this->again = true; return false;
-    case listener_resource::outcome::fatal: out = problem; return true;
-    case listener_resource::outcome::shortage: break;
-    case listener_resource::outcome::connection: {
-      unique_fd fd(a.fd);
-      out = detail::make_accepted(r.core(), r, a, static_cast<Stream*>(nullptr));
-      if (out.has_value()) return static_cast<void>(fd.release()), true;
-      problem = out.error();  // it cannot be watched: memory has run out
-      break;
-    }
-  }
-  r.report(problem);
-  r.pause(pause_, *this);
-  return false;
-}
 
 }}  // namespace anyio
 
@@ -9710,16 +9738,18 @@ struct serve_until_options {
 
 namespace detail {
 
-/// `Listener` is a reference, or the type of a listener that this keeps.
-template <class Listener, class Handler, class OnError>
+/// `Listener` is a reference, or the type of a listener that this keeps. The last two are parameters so that
+/// nothing of this is compiled in programs that do not call it.
+template <class Listener, class Handler, class OnError, class Signals = signal_receiver,
+          class Group = task_group>
 #if defined(__clang__)
 [[clang::no_sanitize("function")]]  // as for call_task
 #endif
 task<>
 serve_until_signal(Listener listener, Handler handler, OnError on_error, serve_until_options options) {
   const ending_signals end = signals_that_end();
-  signal_receiver signals = co_await signal_receiver::open(end.interrupt, end.terminate);
-  task_group group;
+  Signals signals = co_await Signals::open(end.interrupt, end.terminate);
+  Group group;
   const serve_options limits{options.max_connections, options.max_handshakes};
   if constexpr (std::is_same_v<OnError, no_error_handler>) {
     group.start_soon(listener.serve(std::move(handler), limits));
@@ -13986,7 +14016,7 @@ ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& 
     append_control(m, IPPROTO_IPV6, packet_option::info_v6, raw);
   }
   if (info.ecn != 0) {
-    const int value = class_with(system, fd, IPPROTO_IPV6, IPV6_TCLASS, info.ecn, classes.v6);
+    const int value = class_with(system, fd, IPPROTO_IPV6, packet_option::class_v6, info.ecn, classes.v6);
     append_control(m, IPPROTO_IPV6, packet_option::class_v6, value);
   }
   if (info.hop_limit >= 0) append_control(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);
@@ -24020,7 +24050,7 @@ inline packet_info info_of_sent(const sim_socket& s, const ip_address& to, const
   const bool v4 = to.is_v4();
   const bool group = to.is_multicast();
   const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
-  if (info.ecn == 0) info.ecn = s.option(level, v4 ? IP_TOS : IPV6_TCLASS) & 3;
+  if (info.ecn == 0) info.ecn = s.option(level, v4 ? IP_TOS : packet_option::class_v6) & 3;
   if (info.hop_limit < 0) {
     const int name =
         v4 ? (group ? IP_MULTICAST_TTL : IP_TTL) : (group ? IPV6_MULTICAST_HOPS : IPV6_UNICAST_HOPS);

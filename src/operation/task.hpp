@@ -12,6 +12,7 @@
 #include "operation/as_result.hpp"
 #include "operation/coroutine.hpp"
 #include "operation/operation.hpp"
+#include "operation/raise.hpp"
 
 #include <coroutine>
 #include <exception>

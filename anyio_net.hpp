@@ -17012,11 +17012,11 @@ ANYIO_NET_FN void buffered_stream::let_go() noexcept {
 
 ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
-  own()->bytes.append(data);
-  if (own()->keeper != nullptr) own()->keeper->arrived += data.size();
-  own()->withdrawn(
-      detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
-  resource_->wake(detail::read_side);
+  auto& r = static_cast<detail::buffered_resource&>(*resource_);
+  r.bytes.append(data);
+  if (r.keeper != nullptr) r.keeper->arrived += data.size();
+  r.withdrawn(detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
+  r.wake(detail::read_side);
 }
 
 ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {

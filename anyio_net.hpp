@@ -7608,8 +7608,8 @@ class buffered_resource final : public stream_resource {
   ANYIO_NET_FN void shut() noexcept override;
   template <class T, class Verb>
   progress pass(side s, const char* name, result<T>& out, Verb verb);
-  progress read(mutable_buffer into, result<std::size_t>& out);
   progress read_view(std::size_t max_bytes, result<std::string_view>& out);
+  progress keep_fds(std::size_t max_bytes, result<std::string_view>& out);
 
   ref<stream_resource> inner_;
   byte_stream& object_;
@@ -18362,22 +18362,22 @@ progress buffered_resource::pass(side s, const char* name, result<T>& out, Verb 
   return p;
 }
 
-ANYIO_NET_FN progress buffered_resource::read(mutable_buffer into, result<std::size_t>& out) {
+[[gnu::always_inline]] inline progress buffered_resource::read_view(std::size_t max_bytes,
+                                                                    result<std::string_view>& out) {
   return pass(read_side, "receive", out, [&](stream_resource& inner) {
-    return keeper == nullptr ? inner.receive(into, out) : keeper->receive(into, out);
+    if (keeper != nullptr) [[unlikely]]
+      return keep_fds(max_bytes, out);
+    return inner.receive_view(max_bytes, out);
   });
 }
 
-ANYIO_NET_FN progress buffered_resource::read_view(std::size_t max_bytes, result<std::string_view>& out) {
-  return pass(read_side, "receive", out, [&](stream_resource& inner) {
-    if (keeper == nullptr) return inner.receive_view(max_bytes, out);
-    const mutable_buffer room = core().buffer();
-    result<std::size_t> n(errc::cancelled);
-    const progress p = keeper->receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), n);
-    if (p != progress::done) return p;
-    if (!n.has_value()) return complete<progress::done>(out, n.error());
-    return complete<progress::done>(out, std::string_view(reinterpret_cast<const char*>(room.data()), *n));
-  });
+ANYIO_NET_COLD progress buffered_resource::keep_fds(std::size_t max_bytes, result<std::string_view>& out) {
+  const mutable_buffer room = core().buffer();
+  result<std::size_t> n(errc::cancelled);
+  const progress p = keeper->receive(mutable_buffer(room.data(), std::min(room.size(), max_bytes)), n);
+  if (p != progress::done) return p;
+  if (!n.has_value()) return complete<progress::done>(out, n.error());
+  return complete<progress::done>(out, std::string_view(reinterpret_cast<const char*>(room.data()), *n));
 }
 
 ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::size_t>& out) {
@@ -18401,7 +18401,9 @@ ANYIO_NET_FN progress buffered_resource::fill(std::size_t at_most, result<std::s
 }
 
 ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, result<std::size_t>& out) {
-  return read(into, out);
+  return pass(read_side, "receive", out, [&](stream_resource& inner) {
+    return keeper == nullptr ? inner.receive(into, out) : keeper->receive(into, out);
+  });
 }
 
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
@@ -18630,11 +18632,11 @@ ANYIO_NET_FN void buffered_stream::let_go() noexcept {
 
 ANYIO_NET_FN void buffered_stream::feed_data(const_buffer data) {
   if (!resource_ || data.empty()) return;
-  own()->bytes.append(data);
-  if (own()->keeper != nullptr) own()->keeper->arrived += data.size();
-  own()->withdrawn(
-      detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
-  resource_->wake(detail::read_side);
+  auto& r = static_cast<detail::buffered_resource&>(*resource_);
+  r.bytes.append(data);
+  if (r.keeper != nullptr) r.keeper->arrived += data.size();
+  r.withdrawn(detail::read_side);  // the waiter looks here first, and gives up its place at the inner stream
+  r.wake(detail::read_side);
 }
 
 ANYIO_NET_FN std::string_view buffered_stream::buffer() const noexcept {

@@ -85,12 +85,14 @@ def api() -> None:
 def stream_pair() -> None:
     plan = [40, 5, 0, 30, 65, 100, 2, 200, 3, 60, 1, 9] + list(noise(80, 3))
     kinds = {"memory": 0, "unix-pair": 2, "unix": 3, "tcp4": 4, "tcp6": 5,
+             "relay-from-memory": 96, "relay-from-unix-pair": 98, "relay-from-tcp4": 100,
              "tls-over-memory": 192, "tls-over-unix": 195, "tls-over-tcp4": 196}
     for name, kind in kinds.items():
         write("stream_pair", name, faulty(0, 0, 0), [kind, 60], plan)
         write("stream_pair", name + "-all-faults", faulty(SHORT | BLOCK | INTERRUPT | DROP | LATENCY, 2, 160),
               [kind, 60], plan, noise(len(plan) * 2))
     write("stream_pair", "tcp4-reset", faulty(RESET, 3, 160), [4, 0], plan, noise(len(plan) * 2))
+    write("stream_pair", "relay-from-tcp4-reset", faulty(RESET, 3, 160), [100, 0], plan, noise(len(plan) * 2))
     write("stream_pair", "memory-window-of-1", faulty(0, 0, 0), [0, 1], plan)
 
 

@@ -1,7 +1,7 @@
-// One flow of bytes each way between two connected ends, TCP, UNIX or memory, plain or under TLS (the driver,
-// with a cheap engine), in planned chunks, under faults. The received bytes are always a prefix of the sent
-// ones; once the network has recovered all arrive, unless a fault reset the connection; the end is reported
-// only after the sender has ended, and after the last byte.
+// One flow of bytes each way between two connected ends, TCP, UNIX or memory, plain, through a relay to a
+// second connection, or under TLS (the driver, with a cheap engine), in planned chunks, under faults. The
+// received bytes are always a prefix of the sent ones; once the network has recovered all arrive, unless a
+// fault reset the connection; the end is reported only after the sender has ended, and after the last byte.
 #include <array>
 #include <chrono>
 #include <optional>
@@ -23,11 +23,17 @@ class transfer {
     kind_ = kind % 6;
     co_await connect();
     if (a_ == nullptr || b_ == nullptr) co_return;
+    anyio::task_group both;
     if (kind >= 192) {
       co_await wrap();
       if (a_ == nullptr || b_ == nullptr) co_return;
+    } else if (kind >= 96) {
+      auto ends = anyio::create_memory_stream_pair(1 + in_.length(3000));
+      left_ = std::move(b_);
+      right_ = std::make_unique<anyio::memory_stream>(std::move(ends.first));
+      b_ = std::make_unique<anyio::memory_stream>(std::move(ends.second));
+      both.start_soon(pass_on());
     }
-    anyio::task_group both;
     both.start_soon(write(*a_, flows_[0]));
     both.start_soon(read(*b_, flows_[0]));
     both.start_soon(write(*b_, flows_[1]));
@@ -35,7 +41,7 @@ class transfer {
     both.start_soon(heal_later());
     co_await both.join();
     // An end without a reset has all bytes.
-    const bool broken = flows_[0].broken || flows_[1].broken;
+    const bool broken = flows_[0].broken || flows_[1].broken || cut_off_;
     FUZZ_CHECK(!broken || may_reset_);
     for (const flow& f : flows_) {
       FUZZ_CHECK(f.received <= f.sent);
@@ -87,13 +93,41 @@ class transfer {
   /// Only a reset makes the handshake fail.
   anyio::task<> wrap() {
     const auto context = std::make_shared<support::toy_context>("a.server");
-    auto client = anyio::tls_stream::wrap_client(std::move(a_), context, {.server_name = "a.server"});
-    auto server = anyio::tls_stream::wrap_server(std::move(b_), context, {});
+    auto client = anyio::tls_stream::wrap_client(std::move(a_), context,
+                                                 {.server_name = "a.server", .handshake_timeout = 24h});
+    auto server = anyio::tls_stream::wrap_server(std::move(b_), context, {.handshake_timeout = 24h});
     auto ends = co_await anyio::as_result(anyio::when_all(std::move(client), std::move(server)));
     FUZZ_CHECK(ends.has_value() || may_reset_);
     if (!ends) co_return;
     a_ = std::make_unique<anyio::tls_stream>(std::move(std::get<0>(*ends)));
     b_ = std::make_unique<anyio::tls_stream>(std::move(std::get<1>(*ends)));
+  }
+  /// A relay that ended has passed on all bytes. Cancelled after a while, it continues with those that it
+  /// took.
+  anyio::task<> pass_on() {
+    anyio::relay_operation relaying = anyio::relay(*left_, *right_);
+    for (int cancelled = 0;; ++cancelled) {
+      anyio::result<anyio::relay_result> r;
+      if (cancelled < 3 && in_.byte() % 2 == 1) {
+        anyio::task_group group;
+        group.start_soon(cancel_later());
+        r = co_await anyio::as_result(relaying);
+        group.cancel();
+      } else {
+        r = co_await anyio::as_result(relaying);
+      }
+      if (!r && r.error() == anyio::errc::cancelled) continue;
+      FUZZ_CHECK(r.has_value() || may_reset_);
+      if (r) FUZZ_CHECK(r->a_to_b == flows_[0].sent && r->b_to_a == flows_[1].sent);
+      cut_off_ = !r.has_value();
+      break;
+    }
+    left_->close();
+    right_->close();
+  }
+  anyio::task<> cancel_later() {
+    co_await anyio::sleep(std::chrono::microseconds(in_.byte() * 20));
+    if (anyio::socket_stream* s = left_->socket()) s->cancel();
   }
   anyio::task<> heal_later() {
     co_await anyio::sleep(std::chrono::milliseconds(in_.byte()));
@@ -159,8 +193,8 @@ class transfer {
         got = kept;
       }
       if (failure == anyio::errc::end_of_stream) {
-        FUZZ_CHECK(f.over);
-        FUZZ_CHECK(f.received == f.sent);
+        FUZZ_CHECK(cut_off_ || f.over);
+        FUZZ_CHECK(cut_off_ || f.received == f.sent);
         f.ended = true;
         co_return;
       }
@@ -176,7 +210,9 @@ class transfer {
   fuzz::input in_;
   bool may_reset_;
   unsigned kind_ = 0;
+  bool cut_off_ = false;  // the relay has failed
   std::unique_ptr<anyio::byte_stream> a_, b_;
+  std::unique_ptr<anyio::byte_stream> left_, right_;  // of the relay
   std::array<flow, 2> flows_ = {flow{1}, flow{2}};
 };
 

@@ -85,8 +85,8 @@ class buffered_resource final : public stream_resource {
   ANYIO_NET_FN void shut() noexcept override;
   template <class T, class Verb>
   progress pass(side s, const char* name, result<T>& out, Verb verb);
-  progress read(mutable_buffer into, result<std::size_t>& out);
   progress read_view(std::size_t max_bytes, result<std::string_view>& out);
+  progress keep_fds(std::size_t max_bytes, result<std::string_view>& out);
 
   ref<stream_resource> inner_;
   byte_stream& object_;

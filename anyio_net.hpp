@@ -10288,6 +10288,7 @@ class udp_socket : public ip_datagram_socket {
   /// Sends one datagram from a local address, by an interface and with marks of its own; the socket needs
   /// `set_packet_info` only to receive. An `info` with numbers out of range, or with an address of the other
   /// family, is `invalid_argument`; an address or interface that this machine lacks is `os_error`.
+  template <class = void>
   [[nodiscard]] send_packet_operation send_to(const_buffer data, const ip_endpoint& to,
                                               const packet_info& info);
   template <detail::string_rvalue S>
@@ -10705,7 +10706,10 @@ class unix_datagram_socket : public datagram_socket {
   /// Receives the next datagram, of any size.
   [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
   /// Receives the next datagram, as many of its bytes as fit into the buffer.
-  [[nodiscard]] receive_unix_into_operation receive(mutable_buffer into) { return {resource_, into}; }
+  template <class = void>
+  [[nodiscard]] receive_unix_into_operation receive(mutable_buffer into) {
+    return {resource_, into};
+  }
   /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
   /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
   /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
@@ -10721,12 +10725,14 @@ class unix_datagram_socket : public datagram_socket {
   /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
   /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
   /// those of `send_to`, and `os_error` with the errno if a descriptor cannot be sent.
+  template <class = void>
   [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds,
                                                   std::string_view path);
   /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
   /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
   /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
   /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  template <class = void>
   [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
 
  private:
@@ -10769,11 +10775,13 @@ class connected_unix_datagram_socket : public datagram_socket {
   /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
   /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
   /// those of `send`, and `os_error` with the errno if a descriptor cannot be sent.
+  template <class = void>
   [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds);
   /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
   /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
   /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
   /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  template <class = void>
   [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
 
   /// Connects to the socket that is bound to the peer's path now, for instance after the peer was restarted.
@@ -10863,6 +10871,20 @@ class unix_fd_packet {
       : data(std::move(bytes)), sender(std::move(from)), fds(std::move(descriptors)) {}
 };
 
+namespace detail {
+
+/// Sends a datagram with descriptors; a null `to` means the connected peer. Returns 0 or a negative errno,
+/// like `datagram_resource::send`.
+[[nodiscard]] int send_descriptors(datagram_resource& socket, const_buffer data, std::span<const int> fds,
+                                   const unix_address* to);
+/// Receives a datagram with its descriptors. Returns 0, -EAGAIN, or another number if `failure` was set.
+[[nodiscard]] int receive_descriptors(datagram_resource& socket, std::size_t max_bytes, std::size_t max_fds,
+                                      unix_fd_packet& out, error& failure);
+
+}  // namespace detail
+
+// What follows are templates, so that programs without these operations need not compile them.
+
 /// The operation that `send_fds` of a UNIX datagram socket returns.
 class [[nodiscard]] send_fd_packet_operation : public detail::unix_datagram_send<send_fd_packet_operation> {
  public:
@@ -10883,8 +10905,20 @@ class [[nodiscard]] send_fd_packet_operation : public detail::unix_datagram_send
   friend class detail::operation<send_fd_packet_operation, void>;
   friend detail::datagram_send<send_fd_packet_operation>;
 
-  [[nodiscard]] errc check() const noexcept;
-  bool transfer(result<void>& out);
+  template <class = void>
+  [[nodiscard]] errc check() const noexcept {
+    if (fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+    return unix_datagram_send::check();
+  }
+  template <class Out>
+  bool transfer(Out& out) {
+    const bool connected = resource_->connected();
+    if (!connected && !to_) return detail::complete(out, to_.error());
+    if (!may_send()) return false;
+    const int status = detail::send_descriptors(*resource_, bytes_.data(), fds_, connected ? nullptr : &*to_);
+    if (status == -EOPNOTSUPP) return detail::complete(out, error(errc::not_supported, EOPNOTSUPP, name));
+    return sent(status, out);
+  }
 
   std::span<const int> fds_;
   result<detail::unix_address> to_{errc::invalid_argument};  // unused if connected
@@ -10904,29 +10938,41 @@ class [[nodiscard]] receive_fd_packet_operation
  private:
   friend class detail::operation<receive_fd_packet_operation, unix_fd_packet>;
 
+  template <class = void>
   [[nodiscard]] errc check() const noexcept {
     return max_fds_ == 0 ? errc::invalid_argument : resource_operation::check();
   }
-  bool attempt(result<unix_fd_packet>& out);
+  template <class Out>
+  bool attempt(Out& out) {
+    unix_fd_packet packet;
+    error failure;
+    const int status = detail::receive_descriptors(*resource_, max_bytes_, max_fds_, packet, failure);
+    if (status == -EAGAIN) return false;
+    if (status != 0) return detail::complete(out, failure);
+    return detail::complete(out, std::move(packet));
+  }
 
   std::size_t max_bytes_ = 0;
   std::size_t max_fds_ = 0;
 };
 
-inline send_fd_packet_operation unix_datagram_socket::send_fds(const_buffer message, std::span<const int> fds,
-                                                               std::string_view path) {
+template <class>
+send_fd_packet_operation unix_datagram_socket::send_fds(const_buffer message, std::span<const int> fds,
+                                                        std::string_view path) {
   return {resource_, message, fds, path};
 }
-inline receive_fd_packet_operation unix_datagram_socket::receive_fds(std::size_t max_bytes,
-                                                                     std::size_t max_fds) {
+template <class>
+receive_fd_packet_operation unix_datagram_socket::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
   return {resource_, max_bytes, max_fds};
 }
-inline send_fd_packet_operation connected_unix_datagram_socket::send_fds(const_buffer message,
-                                                                         std::span<const int> fds) {
+template <class>
+send_fd_packet_operation connected_unix_datagram_socket::send_fds(const_buffer message,
+                                                                  std::span<const int> fds) {
   return {resource_, message, fds};
 }
-inline receive_fd_packet_operation connected_unix_datagram_socket::receive_fds(std::size_t max_bytes,
-                                                                               std::size_t max_fds) {
+template <class>
+receive_fd_packet_operation connected_unix_datagram_socket::receive_fds(std::size_t max_bytes,
+                                                                        std::size_t max_fds) {
   return {resource_, max_bytes, max_fds};
 }
 
@@ -11179,6 +11225,16 @@ struct std::tuple_element<I, anyio::udp_batch::entry>
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
+namespace detail {
+
+/// Sends one datagram with packet information. Returns 0 or a negative errno, like `datagram_resource::send`.
+[[nodiscard]] int send_with_info(datagram_resource& socket, const_buffer data, const ip_endpoint& to,
+                                 const packet_info& info);
+
+}  // namespace detail
+
+// What follows are templates, so that programs without packet information need not compile them.
+
 /// The operation that `udp_socket::send_to(data, endpoint, info)` returns.
 class [[nodiscard]] send_packet_operation : public detail::datagram_send<send_packet_operation> {
  public:
@@ -11192,18 +11248,22 @@ class [[nodiscard]] send_packet_operation : public detail::datagram_send<send_pa
   friend class detail::operation<send_packet_operation, void>;
   friend detail::datagram_send<send_packet_operation>;
 
+  template <class = void>
   [[nodiscard]] errc check() const noexcept {
     return this->made && !detail::is_sendable(info_, to_.address) ? errc::invalid_argument
                                                                   : datagram_send::check();
   }
-  bool transfer(result<void>& out);
+  template <class Out>
+  bool transfer(Out& out) {
+    return settle(detail::send_with_info(*resource_, bytes_.data(), to_, info_), out);
+  }
 
   ip_endpoint to_;
   packet_info info_;
 };
 
-inline send_packet_operation udp_socket::send_to(const_buffer data, const ip_endpoint& to,
-                                                 const packet_info& info) {
+template <class>
+send_packet_operation udp_socket::send_to(const_buffer data, const ip_endpoint& to, const packet_info& info) {
   return {resource_, detail::lent_bytes(data), to, info};
 }
 template <detail::string_rvalue S>
@@ -21409,57 +21469,50 @@ ANYIO_NET_FN bool send_to_host_operation::transfer(result<void>& out) {
 
 // Sending and receiving datagrams with descriptors.
 
-namespace anyio { inline namespace ANYIO_NET_ABI {
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
-ANYIO_NET_FN errc send_fd_packet_operation::check() const noexcept {
-  if (fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
-  return unix_datagram_send::check();
-}
-
-ANYIO_NET_FN bool send_fd_packet_operation::transfer(result<void>& out) {
-  if (!resource_->connected() && !to_) return detail::complete(out, to_.error());
-  if (!may_send()) return false;
-  const const_buffer data = bytes_.data();
+ANYIO_NET_FN int send_descriptors(datagram_resource& socket, const_buffer data, std::span<const int> fds,
+                                  const unix_address* to) {
   const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
-  detail::descriptor_control control;
-  detail::message m{detail::slice(&part, 1)};
+  descriptor_control control;
+  message m{slice(&part, 1)};
   m.control = control.bytes;
-  m.control_size = control.write(fds_);
-  if (!resource_->connected()) {
-    m.address = reinterpret_cast<sockaddr*>(&to_->storage);
-    m.address_size = to_->size;
+  m.control_size = control.write(fds);
+  if (to != nullptr) {
+    m.address = const_cast<sockaddr*>(reinterpret_cast<const sockaddr*>(&to->storage));
+    m.address_size = to->size;
   }
-  const int status = resource_->send_message(m);
-  if (status == -EOPNOTSUPP) return detail::complete(out, error(errc::not_supported, EOPNOTSUPP, name));
-  return sent(status, out);
+  return socket.send_message(m);
 }
 
-ANYIO_NET_FN bool receive_fd_packet_operation::attempt(result<unix_fd_packet>& out) {
-  if (resource_->exhausted[detail::read_side]) return false;
-  const mutable_buffer room = resource_->room_for(max_bytes_);
-  const std::size_t size = max_bytes_ < room.size() ? max_bytes_ : room.size();
-  alignas(cmsghdr) unsigned char control[detail::control_size_of_message];
+ANYIO_NET_FN int receive_descriptors(datagram_resource& socket, std::size_t max_bytes, std::size_t max_fds,
+                                     unix_fd_packet& out, error& failure) {
+  constexpr const char* operation = "receive_fds";
+  if (socket.exhausted[read_side]) return -EAGAIN;
+  const mutable_buffer room = socket.room_for(max_bytes);
+  const std::size_t size = max_bytes < room.size() ? max_bytes : room.size();
+  alignas(cmsghdr) unsigned char control[control_size_of_message];
   const ::iovec part{room.data(), size};
-  detail::message m{detail::slice(&part, 1)};
+  message m{slice(&part, 1)};
   m.control = control;
   m.control_size = sizeof control;
-  std::vector<unique_fd> fds;
+  std::vector<unique_fd>& fds = out.fds;
   // Now, so that lack of memory loses none.
-  fds.reserve(max_fds_ < detail::max_fds_of_message ? max_fds_ : detail::max_fds_of_message);
-  detail::arrival one;
-  const int status = resource_->receive_message(m, one);
-  if (status == -EAGAIN) return false;
-  if (status < 0) return detail::complete(out, resource_->failure(status, name));
-  const bool all = detail::take_descriptors(resource_->core().system(), control, m.control_size, fds);
-  if (!all || fds.size() > max_fds_ || (m.flags & MSG_CTRUNC) != 0)
-    return detail::complete(out, error(errc::fds_truncated, 0, name));
-  if (one.truncated && max_bytes_ != 0) return detail::complete(out, error(errc::os_error, EMSGSIZE, name));
-  out = unix_fd_packet(std::string(reinterpret_cast<const char*>(room.data()), one.size), one.from.path(),
-                       std::move(fds));
-  return true;
+  fds.reserve(max_fds < max_fds_of_message ? max_fds : max_fds_of_message);
+  arrival one;
+  const int status = socket.receive_message(m, one);
+  if (status == -EAGAIN) return status;
+  if (status < 0) return failure = socket.failure(status, operation), 1;
+  const bool all = take_descriptors(socket.core().system(), control, m.control_size, fds);
+  if (!all || fds.size() > max_fds || (m.flags & MSG_CTRUNC) != 0)
+    return failure = error(errc::fds_truncated, 0, operation), 1;
+  if (one.truncated && max_bytes != 0) return failure = error(errc::os_error, EMSGSIZE, operation), 1;
+  out.data.assign(reinterpret_cast<const char*>(room.data()), one.size);
+  out.sender = one.from.path();
+  return 0;
 }
 
-}}  // namespace anyio
+}}}  // namespace anyio::detail
 
 // == datagram/udp_batch.ipp =======================================================================
 
@@ -21872,18 +21925,21 @@ ANYIO_NET_FN bool send_batch_operation::attempt(result<std::size_t>& out) {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-ANYIO_NET_FN bool send_packet_operation::transfer(result<void>& out) {
-  detail::datagram_resource& socket = *resource_;
-  alignas(cmsghdr) unsigned char control[detail::packet_info_room];
-  detail::socket_address to(to_, socket.family());
-  const const_buffer data = bytes_.data();
+namespace detail {
+
+ANYIO_NET_FN int send_with_info(datagram_resource& socket, const_buffer data, const ip_endpoint& to,
+                                const packet_info& info) {
+  alignas(cmsghdr) unsigned char control[packet_info_room];
+  socket_address address(to, socket.family());
   const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
-  detail::message m{detail::slice(&part, 1), to.get(), to.size};
+  message m{slice(&part, 1), address.get(), address.size};
   m.control = control;
-  detail::traffic_classes classes;
-  detail::write_packet_info(socket.core().system(), socket.descriptor(), info_, to_.address, classes, m);
-  return settle(socket.send_message(m), out);
+  traffic_classes classes;
+  write_packet_info(socket.core().system(), socket.descriptor(), info, to.address, classes, m);
+  return socket.send_message(m);
 }
+
+}  // namespace detail
 
 ANYIO_NET_COLD result<> ip_datagram_socket::set_packet_info(bool on) {
   constexpr const char* operation = "set_packet_info";

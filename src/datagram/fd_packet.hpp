@@ -14,6 +14,7 @@
 #include "stream/fd_passing.hpp"
 #include "system/unique_fd.hpp"
 
+#include <cerrno>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -36,6 +37,20 @@ class unix_fd_packet {
       : data(std::move(bytes)), sender(std::move(from)), fds(std::move(descriptors)) {}
 };
 
+namespace detail {
+
+/// Sends a datagram with descriptors; a null `to` means the connected peer. Returns 0 or a negative errno,
+/// like `datagram_resource::send`.
+[[nodiscard]] int send_descriptors(datagram_resource& socket, const_buffer data, std::span<const int> fds,
+                                   const unix_address* to);
+/// Receives a datagram with its descriptors. Returns 0, -EAGAIN, or another number if `failure` was set.
+[[nodiscard]] int receive_descriptors(datagram_resource& socket, std::size_t max_bytes, std::size_t max_fds,
+                                      unix_fd_packet& out, error& failure);
+
+}  // namespace detail
+
+// What follows are templates, so that programs without these operations need not compile them.
+
 /// The operation that `send_fds` of a UNIX datagram socket returns.
 class [[nodiscard]] send_fd_packet_operation : public detail::unix_datagram_send<send_fd_packet_operation> {
  public:
@@ -56,8 +71,20 @@ class [[nodiscard]] send_fd_packet_operation : public detail::unix_datagram_send
   friend class detail::operation<send_fd_packet_operation, void>;
   friend detail::datagram_send<send_fd_packet_operation>;
 
-  [[nodiscard]] errc check() const noexcept;
-  bool transfer(result<void>& out);
+  template <class = void>
+  [[nodiscard]] errc check() const noexcept {
+    if (fds_.empty() || fds_.size() > detail::max_fds_of_message) return errc::invalid_argument;
+    return unix_datagram_send::check();
+  }
+  template <class Out>
+  bool transfer(Out& out) {
+    const bool connected = resource_->connected();
+    if (!connected && !to_) return detail::complete(out, to_.error());
+    if (!may_send()) return false;
+    const int status = detail::send_descriptors(*resource_, bytes_.data(), fds_, connected ? nullptr : &*to_);
+    if (status == -EOPNOTSUPP) return detail::complete(out, error(errc::not_supported, EOPNOTSUPP, name));
+    return sent(status, out);
+  }
 
   std::span<const int> fds_;
   result<detail::unix_address> to_{errc::invalid_argument};  // unused if connected
@@ -77,29 +104,41 @@ class [[nodiscard]] receive_fd_packet_operation
  private:
   friend class detail::operation<receive_fd_packet_operation, unix_fd_packet>;
 
+  template <class = void>
   [[nodiscard]] errc check() const noexcept {
     return max_fds_ == 0 ? errc::invalid_argument : resource_operation::check();
   }
-  bool attempt(result<unix_fd_packet>& out);
+  template <class Out>
+  bool attempt(Out& out) {
+    unix_fd_packet packet;
+    error failure;
+    const int status = detail::receive_descriptors(*resource_, max_bytes_, max_fds_, packet, failure);
+    if (status == -EAGAIN) return false;
+    if (status != 0) return detail::complete(out, failure);
+    return detail::complete(out, std::move(packet));
+  }
 
   std::size_t max_bytes_ = 0;
   std::size_t max_fds_ = 0;
 };
 
-inline send_fd_packet_operation unix_datagram_socket::send_fds(const_buffer message, std::span<const int> fds,
-                                                               std::string_view path) {
+template <class>
+send_fd_packet_operation unix_datagram_socket::send_fds(const_buffer message, std::span<const int> fds,
+                                                        std::string_view path) {
   return {resource_, message, fds, path};
 }
-inline receive_fd_packet_operation unix_datagram_socket::receive_fds(std::size_t max_bytes,
-                                                                     std::size_t max_fds) {
+template <class>
+receive_fd_packet_operation unix_datagram_socket::receive_fds(std::size_t max_bytes, std::size_t max_fds) {
   return {resource_, max_bytes, max_fds};
 }
-inline send_fd_packet_operation connected_unix_datagram_socket::send_fds(const_buffer message,
-                                                                         std::span<const int> fds) {
+template <class>
+send_fd_packet_operation connected_unix_datagram_socket::send_fds(const_buffer message,
+                                                                  std::span<const int> fds) {
   return {resource_, message, fds};
 }
-inline receive_fd_packet_operation connected_unix_datagram_socket::receive_fds(std::size_t max_bytes,
-                                                                               std::size_t max_fds) {
+template <class>
+receive_fd_packet_operation connected_unix_datagram_socket::receive_fds(std::size_t max_bytes,
+                                                                        std::size_t max_fds) {
   return {resource_, max_bytes, max_fds};
 }
 

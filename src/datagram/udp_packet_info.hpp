@@ -16,6 +16,16 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
+namespace detail {
+
+/// Sends one datagram with packet information. Returns 0 or a negative errno, like `datagram_resource::send`.
+[[nodiscard]] int send_with_info(datagram_resource& socket, const_buffer data, const ip_endpoint& to,
+                                 const packet_info& info);
+
+}  // namespace detail
+
+// What follows are templates, so that programs without packet information need not compile them.
+
 /// The operation that `udp_socket::send_to(data, endpoint, info)` returns.
 class [[nodiscard]] send_packet_operation : public detail::datagram_send<send_packet_operation> {
  public:
@@ -29,18 +39,22 @@ class [[nodiscard]] send_packet_operation : public detail::datagram_send<send_pa
   friend class detail::operation<send_packet_operation, void>;
   friend detail::datagram_send<send_packet_operation>;
 
+  template <class = void>
   [[nodiscard]] errc check() const noexcept {
     return this->made && !detail::is_sendable(info_, to_.address) ? errc::invalid_argument
                                                                   : datagram_send::check();
   }
-  bool transfer(result<void>& out);
+  template <class Out>
+  bool transfer(Out& out) {
+    return settle(detail::send_with_info(*resource_, bytes_.data(), to_, info_), out);
+  }
 
   ip_endpoint to_;
   packet_info info_;
 };
 
-inline send_packet_operation udp_socket::send_to(const_buffer data, const ip_endpoint& to,
-                                                 const packet_info& info) {
+template <class>
+send_packet_operation udp_socket::send_to(const_buffer data, const ip_endpoint& to, const packet_info& info) {
   return {resource_, detail::lent_bytes(data), to, info};
 }
 template <detail::string_rvalue S>

@@ -8,18 +8,21 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-ANYIO_NET_FN bool send_packet_operation::transfer(result<void>& out) {
-  detail::datagram_resource& socket = *resource_;
-  alignas(cmsghdr) unsigned char control[detail::packet_info_room];
-  detail::socket_address to(to_, socket.family());
-  const const_buffer data = bytes_.data();
+namespace detail {
+
+ANYIO_NET_FN int send_with_info(datagram_resource& socket, const_buffer data, const ip_endpoint& to,
+                                const packet_info& info) {
+  alignas(cmsghdr) unsigned char control[packet_info_room];
+  socket_address address(to, socket.family());
   const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
-  detail::message m{detail::slice(&part, 1), to.get(), to.size};
+  message m{slice(&part, 1), address.get(), address.size};
   m.control = control;
-  detail::traffic_classes classes;
-  detail::write_packet_info(socket.core().system(), socket.descriptor(), info_, to_.address, classes, m);
-  return settle(socket.send_message(m), out);
+  traffic_classes classes;
+  write_packet_info(socket.core().system(), socket.descriptor(), info, to.address, classes, m);
+  return socket.send_message(m);
 }
+
+}  // namespace detail
 
 ANYIO_NET_COLD result<> ip_datagram_socket::set_packet_info(bool on) {
   constexpr const char* operation = "set_packet_info";

@@ -212,6 +212,7 @@ class udp_socket : public ip_datagram_socket {
   /// Sends one datagram from a local address, by an interface and with marks of its own; the socket needs
   /// `set_packet_info` only to receive. An `info` with numbers out of range, or with an address of the other
   /// family, is `invalid_argument`; an address or interface that this machine lacks is `os_error`.
+  template <class = void>
   [[nodiscard]] send_packet_operation send_to(const_buffer data, const ip_endpoint& to,
                                               const packet_info& info);
   template <detail::string_rvalue S>

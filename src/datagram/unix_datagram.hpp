@@ -179,7 +179,10 @@ class unix_datagram_socket : public datagram_socket {
   /// Receives the next datagram, of any size.
   [[nodiscard]] receive_unix_packet_operation receive() { return receive_unix_packet_operation(resource_); }
   /// Receives the next datagram, as many of its bytes as fit into the buffer.
-  [[nodiscard]] receive_unix_into_operation receive(mutable_buffer into) { return {resource_, into}; }
+  template <class = void>
+  [[nodiscard]] receive_unix_into_operation receive(mutable_buffer into) {
+    return {resource_, into};
+  }
   /// Sends one datagram; waits while the receiver's queue is full. The bytes stay the caller's, and must stay
   /// valid until completion; the operation keeps a string passed as an rvalue. Errors are `os_error` with
   /// ENOENT if the path does not exist, ECONNREFUSED if no socket is open there any more, ENAMETOOLONG if the
@@ -195,12 +198,14 @@ class unix_datagram_socket : public datagram_socket {
   /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
   /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
   /// those of `send_to`, and `os_error` with the errno if a descriptor cannot be sent.
+  template <class = void>
   [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds,
                                                   std::string_view path);
   /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
   /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
   /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
   /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  template <class = void>
   [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
 
  private:
@@ -243,11 +248,13 @@ class connected_unix_datagram_socket : public datagram_socket {
   /// Sends one datagram with descriptors: 1 to 253 of them (SCM_MAX_FD), which the caller still owns; the
   /// message may be empty. The bytes and the span of descriptors must stay valid until completion. Errors are
   /// those of `send`, and `os_error` with the errno if a descriptor cannot be sent.
+  template <class = void>
   [[nodiscard]] send_fd_packet_operation send_fds(const_buffer message, std::span<const int> fds);
   /// Receives the next datagram, with the descriptors that came with it, which may be none. A datagram of
   /// more than `max_bytes` raises `os_error` with EMSGSIZE, and one with more than `max_fds` descriptors
   /// `fds_truncated`; it is lost then, and its descriptors are closed. With a `max_bytes` of 0, the bytes of
   /// any datagram are dropped. `receive` drops datagrams' descriptors.
+  template <class = void>
   [[nodiscard]] receive_fd_packet_operation receive_fds(std::size_t max_bytes, std::size_t max_fds);
 
   /// Connects to the socket that is bound to the peer's path now, for instance after the peer was restarted.

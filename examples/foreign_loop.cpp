@@ -39,16 +39,7 @@ static int timeout_of(const anyio::loop& net) {
       std::chrono::ceil<std::chrono::milliseconds>(std::min<std::chrono::nanoseconds>(left, 1h)).count());
 }
 
-int main(int argc, char** argv) {
-  anyio::loop net;
-  const auto port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 1234);
-  auto listener = anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port});
-  if (!listener) return std::cerr << listener.error().message() << '\n', 1;
-  listener->serve(echo).start([](anyio::result<> r) {
-    if (!r) std::cerr << r.error().message() << '\n';
-  });
-  std::cout << "listening on port " << listener->local_port() << std::endl;
-
+static int run_both(anyio::loop& net) {
   for (;;) {
     pollfd watched[] = {{STDIN_FILENO, POLLIN, 0}, {net.native_handle(), POLLIN, 0}};
     if (::poll(watched, 2, timeout_of(net)) < 0 && errno != EINTR) return std::perror("poll"), 1;
@@ -59,4 +50,16 @@ int main(int argc, char** argv) {
     }
     net.run_once(0s);  // one turn, without waiting: remaining work makes the next poll return at once
   }
+}
+
+int main(int argc, char** argv) {
+  anyio::loop net;
+  const auto port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 1234);
+  auto listener = anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), port});
+  if (!listener) return std::cerr << listener.error().message() << '\n', 1;
+  listener->serve(echo).start([](anyio::result<> r) {
+    if (!r) std::cerr << r.error().message() << '\n';
+  });
+  std::cout << "listening on port " << listener->local_port() << std::endl;
+  return run_both(net);
 }

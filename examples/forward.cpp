@@ -5,7 +5,6 @@
 #include "anyio_net.hpp"
 
 #include <charconv>
-#include <csignal>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -13,6 +12,7 @@
 #include <utility>
 
 #include "support/complaints.hpp"
+#include "support/program.hpp"
 
 using namespace std::chrono_literals;
 
@@ -51,31 +51,19 @@ static anyio::task<> forward(anyio::tcp_stream client, const place& target) {
 }
 
 static anyio::task<> program(const place& own, const place& target) {
-  auto interrupts = co_await anyio::signal_receiver::open(SIGINT, SIGTERM);
   auto listener = co_await anyio::create_tcp_listener({.local_host = own.host, .local_port = own.port});
   for (const auto& local : listener.local_endpoints())
     std::cout << "listening on " << local.to_string() << std::endl;
-
   complaints complain("forward");
-  anyio::task_group group;
-  group.start_soon(
-      listener.serve([&](anyio::tcp_stream client) { return forward(std::move(client), target); },
-                     [&](const anyio::error& e) { complain(e); }));
-  co_await interrupts.receive();
-  listener.close();
-  co_await anyio::when_any(anyio::move_on_after(2s, group.join()), interrupts.receive());
+  co_await anyio::serve_until_interrupted(
+      listener, [&](anyio::tcp_stream client) { return forward(std::move(client), target); },
+      [&](const anyio::error& e) { complain(e); }, {.grace = 2s});
 }
 
 int main(int argc, char** argv) {
-  if (argc == 2 && (argv[1] == std::string_view("--help") || argv[1] == std::string_view("-h")))
-    return std::cout << help, 0;
-  const auto own = argc == 3 ? parse_place(argv[1], "localhost") : std::nullopt;
-  const auto target = argc == 3 ? parse_place(argv[2], "") : std::nullopt;
-  if (!own || !target) return std::cerr << help, 2;
-  try {
-    anyio::run(program(*own, *target));
-  } catch (const anyio::exception& e) {
-    std::cerr << "forward: " << e.what() << '\n';
-    return 1;
-  }
+  const auto words = words_of(argc, argv, help, 2, 2);
+  const auto own = parse_place(words[0], "localhost");
+  const auto target = parse_place(words[1], "");
+  if (!own || !target) show_help(help, false);
+  return run_program("forward", program(*own, *target));
 }

@@ -21,6 +21,8 @@
 
 #include <unistd.h>
 
+#include "support/program.hpp"
+
 using namespace std::chrono_literals;
 
 static constexpr std::string_view help =
@@ -353,16 +355,9 @@ static bool parse(const std::vector<std::string_view>& words, settings& s) {
 }
 
 int main(int argc, char** argv) {
-  const std::vector<std::string_view> words(argv + 1, argv + argc);
-  if (words.size() == 1 && (words[0] == "--help" || words[0] == "-h")) return std::cout << help, 0;
   settings s;
-  if (!parse(words, s)) return std::cerr << help, 2;
-  int code = 1;
-  try {
-    code = anyio::run(program(s));
-  } catch (const anyio::exception& e) {
-    std::cerr << "net_cat: " << e.what() << '\n';
-  }
+  if (!parse(words_of(argc, argv, help), s)) show_help(help, false);
+  const int code = run_program("net_cat", program(s));
   std::cout.flush();
   ::_exit(code);  // a helper may still be reading standard input
 }

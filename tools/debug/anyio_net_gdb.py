@@ -381,15 +381,18 @@ class Waiting:
             return word(place)  # a composite
         if "operation_child<" in callback:
             return word(place) + offset_of(self.child, "node")
+        if not callback.startswith("anyio::"):
+            return 0  # a user's
         try:
-            first = gdb.lookup_type(callback).fields()[0]
-            if first.name not in ("parent", "child", "self"):
-                return 0
-            whole = first.type.target().strip_typedefs()
-            base = offset_of(whole, "node")
+            try:
+                first = gdb.lookup_type(callback).fields()[0].type
+                whole = first.target().strip_typedefs() if first.code == gdb.TYPE_CODE_PTR else None
+            except gdb.error:  # gdb writes some names in another way: what waits is the first argument then
+                whole = gdb.lookup_type(first_argument(callback.split("<", 1)[1]))
+            base = offset_of(whole, "node") if whole is not None else None
             if base is not None:
                 return word(place) + base
-            server = offset_of(whole, "server_")
+            server = offset_of(whole, "server_") if whole is not None else None
             return word(word(place) + server) if server is not None else 0
         except (gdb.error, IndexError, RuntimeError):
             return 0

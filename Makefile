@@ -5,7 +5,7 @@
 #   make programs      build the examples, into build/gcc/examples
 #   make test          install what is missing, build and run all tests
 #   make check         all that CI does
-#   make check-cost    compare the cost of the hot paths with the record
+#   make check-cost    compare the cost of the hot paths with the record; check-weight: of including the header
 #   make fuzz          run all fuzz targets, some seconds each
 #   make bench         measure against other libraries
 #   make format        format all sources, before a commit
@@ -271,6 +271,7 @@ check-rest: ## what CI does after `make test`
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,format,check-format) \
 	  $(call check,hot paths cost what is recorded,check-cost) \
+	  $(call check,programs pay for the header what is recorded,check-weight) \
 	  $(call suite,clang-asan) $(call suite,gcc-noexc) \
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan)) $(call cross_suite,s390x) \
 	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
@@ -324,6 +325,14 @@ check-cost: build/cost/cost ## no hot path takes more instructions, system calls
 .PHONY: record-cost
 record-cost: build/cost/cost ## write what the hot paths cost now into bench/cost_record.json
 	@$(PYTHON) tools/checks/check_cost.py $< --jobs $(JOBS) --record
+
+.PHONY: check-weight
+check-weight: $(HEADER) ## no program takes more of the compiler's memory, or of its own, than recorded
+	@$(PYTHON) tools/checks/check_weight.py --jobs $(JOBS)
+
+.PHONY: record-weight
+record-weight: $(HEADER) ## write what programs pay for the header now into bench/weight_record.json
+	@$(PYTHON) tools/checks/check_weight.py --jobs $(JOBS) --record
 
 .PHONY: check-format
 check-format: ## sources are formatted

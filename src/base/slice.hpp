@@ -15,10 +15,10 @@ class slice {
   constexpr slice(T* first, std::size_t size) noexcept : first_(first), size_(size) {}
   template <std::size_t N>
   constexpr slice(T (&all)[N]) noexcept : first_(all), size_(N) {}
-  /// From one of elements that may be changed, if T is const.
-  template <class U>
-    requires requires(U (*from)[]) { static_cast<T(*)[]>(from); }
-  constexpr slice(slice<U> other) noexcept : first_(other.data()), size_(other.size()) {}
+  /// From an object that has such an array.
+  template <class Array>
+    requires requires(Array&& from, T* first) { first = from.data(); }
+  constexpr slice(Array&& from) noexcept : first_(from.data()), size_(from.size()) {}
 
   [[nodiscard]] constexpr T* data() const noexcept { return first_; }
   [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }

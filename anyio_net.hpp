@@ -24101,10 +24101,12 @@ ANYIO_NET_FN std::uint64_t sim_choices::noise() {
 
 // == simulation/sim_packet_info.ipp ===============================================================
 
-// Packet information in the simulation, in the forms of the system for which it is compiled.
+// Packet information and multicast groups in the simulation, in the forms of the system for which it is
+// compiled.
 
 #if defined(ANYIO_NET_SIM)
 
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 
@@ -24112,6 +24114,70 @@ ANYIO_NET_FN std::uint64_t sim_choices::noise() {
 #include <sys/socket.h>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// There is one interface, so that an address needs no scope.
+inline ip_address without_scope(const ip_address& a) {
+  return a.is_v6() ? ip_address::v6(a.bytes().first<16>()) : a;
+}
+
+/// The address in a request of RFC 3678.
+inline ip_address requested_address(const sockaddr_storage& storage) {
+  const result<ip_endpoint> e =
+      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&storage), sizeof storage);
+  return e ? without_scope(e->address) : ip_address();
+}
+
+/// Adds a socket to a multicast group, or removes it. Returns 1 if the option is not about membership.
+inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
+  ip_address group;
+  bool joins = false;
+#if defined(MCAST_JOIN_SOURCE_GROUP)
+  const bool ip_level = level == IPPROTO_IP || level == IPPROTO_IPV6;
+  if (ip_level && (name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_LEAVE_SOURCE_GROUP)) {
+    if (size < sizeof(group_source_req)) return -EINVAL;
+    group_source_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gsr_group);
+    const ip_address source = requested_address(request.gsr_source);
+    if (!group.is_multicast()) return -EINVAL;
+    const auto found = s.groups.find(group);
+    if (name == MCAST_JOIN_SOURCE_GROUP) {
+      if (found != s.groups.end() && found->second.empty()) return -EINVAL;  // it hears all
+      return s.groups[group].insert(source).second ? 0 : -EADDRNOTAVAIL;
+    }
+    if (found == s.groups.end() || found->second.erase(source) == 0) return -EADDRNOTAVAIL;
+    if (found->second.empty()) s.groups.erase(found);
+    return 0;
+  }
+  if (ip_level && (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP)) {
+    if (size < sizeof(group_req)) return -EINVAL;
+    group_req request;
+    std::memcpy(&request, value, sizeof request);
+    group = requested_address(request.gr_group);
+    joins = name == MCAST_JOIN_GROUP;
+  } else
+#endif
+      if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
+    if (size < sizeof(ip_mreq)) return -EINVAL;
+    ip_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    group = ip_address::v4(ntohl(request.imr_multiaddr.s_addr));
+    joins = name == IP_ADD_MEMBERSHIP;
+  } else if (level == IPPROTO_IPV6 && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP)) {
+    if (size < sizeof(ipv6_mreq)) return -EINVAL;
+    ipv6_mreq request;
+    std::memcpy(&request, value, sizeof request);
+    std::byte bytes[16];
+    std::memcpy(bytes, &request.ipv6mr_multiaddr, sizeof bytes);
+    group = ip_address::v6(bytes);
+    joins = name == IPV6_JOIN_GROUP;
+  } else {
+    return 1;
+  }
+  if (!group.is_multicast()) return -EINVAL;
+  if (joins) return s.groups.try_emplace(group).second ? 0 : -EADDRINUSE;
+  return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
+}
 
 /// The packet information of a datagram that is sent: from its control data, else from options.
 inline packet_info info_of_sent(const sim_socket& s, const ip_address& to, const message& m) {
@@ -24667,70 +24733,6 @@ ANYIO_NET_FN int sim_network::get_option(const sim_handle& s, int level, int nam
   *size = std::min<socklen_t>(*size, sizeof out);
   std::memcpy(value, &out, *size);
   return 0;
-}
-
-/// There is one interface, so that an address needs no scope.
-inline ip_address without_scope(const ip_address& a) {
-  return a.is_v6() ? ip_address::v6(a.bytes().first<16>()) : a;
-}
-
-/// The address in a request of RFC 3678.
-inline ip_address requested_address(const sockaddr_storage& storage) {
-  const result<ip_endpoint> e =
-      ip_endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&storage), sizeof storage);
-  return e ? without_scope(e->address) : ip_address();
-}
-
-/// Adds a socket to a multicast group, or removes it. Returns 1 if the option is not about membership.
-inline int change_membership(sim_socket& s, int level, int name, const void* value, socklen_t size) {
-  ip_address group;
-  bool joins = false;
-#if defined(MCAST_JOIN_SOURCE_GROUP)
-  const bool ip_level = level == IPPROTO_IP || level == IPPROTO_IPV6;
-  if (ip_level && (name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_LEAVE_SOURCE_GROUP)) {
-    if (size < sizeof(group_source_req)) return -EINVAL;
-    group_source_req request;
-    std::memcpy(&request, value, sizeof request);
-    group = requested_address(request.gsr_group);
-    const ip_address source = requested_address(request.gsr_source);
-    if (!group.is_multicast()) return -EINVAL;
-    const auto found = s.groups.find(group);
-    if (name == MCAST_JOIN_SOURCE_GROUP) {
-      if (found != s.groups.end() && found->second.empty()) return -EINVAL;  // it hears all
-      return s.groups[group].insert(source).second ? 0 : -EADDRNOTAVAIL;
-    }
-    if (found == s.groups.end() || found->second.erase(source) == 0) return -EADDRNOTAVAIL;
-    if (found->second.empty()) s.groups.erase(found);
-    return 0;
-  }
-  if (ip_level && (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP)) {
-    if (size < sizeof(group_req)) return -EINVAL;
-    group_req request;
-    std::memcpy(&request, value, sizeof request);
-    group = requested_address(request.gr_group);
-    joins = name == MCAST_JOIN_GROUP;
-  } else
-#endif
-      if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP)) {
-    if (size < sizeof(ip_mreq)) return -EINVAL;
-    ip_mreq request;
-    std::memcpy(&request, value, sizeof request);
-    group = ip_address::v4(ntohl(request.imr_multiaddr.s_addr));
-    joins = name == IP_ADD_MEMBERSHIP;
-  } else if (level == IPPROTO_IPV6 && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP)) {
-    if (size < sizeof(ipv6_mreq)) return -EINVAL;
-    ipv6_mreq request;
-    std::memcpy(&request, value, sizeof request);
-    std::byte bytes[16];
-    std::memcpy(bytes, &request.ipv6mr_multiaddr, sizeof bytes);
-    group = ip_address::v6(bytes);
-    joins = name == IPV6_JOIN_GROUP;
-  } else {
-    return 1;
-  }
-  if (!group.is_multicast()) return -EINVAL;
-  if (joins) return s.groups.try_emplace(group).second ? 0 : -EADDRINUSE;
-  return s.groups.erase(group) != 0 ? 0 : -EADDRNOTAVAIL;
 }
 
 ANYIO_NET_FN int sim_network::set_option(const sim_handle& s, int level, int name, const void* value,

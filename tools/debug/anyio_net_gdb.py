@@ -377,9 +377,7 @@ class Waiting:
 
     def through_callback(self, callback, place):
         """Callables of the library begin with a pointer to what waits, or to a part of it."""
-        if "child_done<" in callback:
-            return word(place)  # a composite
-        if "operation_child<" in callback:
+        if "part_of<" in callback and "operation_child<" in callback:
             return word(place) + offset_of(self.child, "node")
         if not callback.startswith("anyio::"):
             return 0  # a user's

@@ -18723,8 +18723,10 @@ namespace detail {
 
 class unix_fd_keeper final : public fd_keeper {
  public:
-  unix_fd_keeper(ref<socket_resource> from, std::size_t max_fds) : from_(std::move(from)), max_fds_(max_fds) {
-    came_.reserve(max_fds < max_fds_of_message ? max_fds : max_fds_of_message);
+  unix_fd_keeper(ref<socket_resource> from, std::size_t max_fds)
+      : from_(std::move(from)), max_fds_(max_fds) {}
+  ~unix_fd_keeper() override {
+    while (first_ != nullptr) delete detail::exchange(first_, first_->next);
   }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -18732,17 +18734,21 @@ class unix_fd_keeper final : public fd_keeper {
   std::vector<unique_fd> take(std::uint64_t taken);
 
  private:
-  struct kept_fd {
-    std::uint64_t before;  // how many bytes arrived before its own
-    unique_fd fd;
+  /// The descriptors of one read.
+  struct batch : recycled {
+    std::vector<unique_fd> fds;
+    std::uint64_t before = 0;  // how many bytes arrived before theirs
+    batch* next = nullptr;
   };
   [[nodiscard]] ssize_t limit_read(mutable_buffer into, std::size_t& size, bool& more);
   progress receive_limited(mutable_buffer into, result<std::size_t>& out);
 
   ref<socket_resource> from_;
   std::size_t max_fds_;
-  std::vector<unique_fd> came_;  // of one read
-  std::vector<kept_fd> kept_;
+  std::size_t kept_ = 0;  // descriptors
+  batch* first_ = nullptr;
+  batch* last_ = nullptr;
+  std::unique_ptr<batch> came_;  // room for the next read
   bool failed_ = false;
 };
 
@@ -18789,8 +18795,8 @@ ANYIO_NET_FN progress unix_fd_keeper::receive_limited(mutable_buffer into, resul
   if (from.ended()) return complete<progress::done>(out, from.end_of_reading(0, "receive"));
   if (from.exhausted[read_side]) return progress::waiting;
   if (into.size() > loop_core::most_of_call) into = mutable_buffer(into.data(), loop_core::most_of_call);
-  came_.clear();
-  kept_.reserve(kept_.size() + came_.capacity());  // now, so that lack of memory loses none
+  if (came_ == nullptr) came_.reset(new batch);  // now, so that lack of memory loses none
+  came_->fds.reserve(max_fds_ < max_fds_of_message ? max_fds_ : max_fds_of_message);
   std::size_t size;
   bool more;
   const ssize_t there = limit_read(into, size, more);
@@ -18798,26 +18804,35 @@ ANYIO_NET_FN progress unix_fd_keeper::receive_limited(mutable_buffer into, resul
   if (there <= 0)
     return complete<progress::done>(out, from.end_of_reading(static_cast<int>(-there), "receive"));
   const progress p = receive_with_fds(from, mutable_buffer(into.data(), size), more ? size : into.size(),
-                                      "receive", came_, out);
+                                      "receive", came_->fds, out);
   if (p != progress::done) return p;
-  if (!out.has_value()) return out.error() == errc::fds_truncated ? truncated() : p;
-  if (came_.size() > max_fds_ - kept_.size()) {
-    came_.clear();
+  const std::size_t count = came_->fds.size();
+  if (out.has_value() ? count > max_fds_ - kept_ : out.error() == errc::fds_truncated) {
+    came_.reset();
     return truncated();
   }
-  for (unique_fd& fd : came_) kept_.push_back({arrived, std::move(fd)});
-  came_.clear();
+  if (!out.has_value()) return p;
+  if (count != 0) {
+    batch* const added = came_.release();
+    added->before = arrived;
+    (first_ == nullptr ? first_ : last_->next) = added;
+    last_ = added;
+    kept_ += count;
+  }
   arrived += *out;
   return p;
 }
 
 ANYIO_NET_FN std::vector<unique_fd> unix_fd_keeper::take(std::uint64_t taken) {
   std::size_t count = 0;
-  while (count < kept_.size() && kept_[count].before < taken) ++count;
+  for (const batch* b = first_; b != nullptr && b->before < taken; b = b->next) count += b->fds.size();
   std::vector<unique_fd> fds;
   fds.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) fds.push_back(std::move(kept_[i].fd));
-  kept_.erase(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(count));
+  while (first_ != nullptr && first_->before < taken) {
+    for (unique_fd& fd : first_->fds) fds.push_back(std::move(fd));
+    delete detail::exchange(first_, first_->next);
+  }
+  kept_ -= count;
   return fds;
 }
 

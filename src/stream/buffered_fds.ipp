@@ -5,14 +5,15 @@
 // (MSG_CTRUNC), but not where it begins. So a read takes only what the reader wants while there is one.
 #pragma once
 
+#include "base/exchange.hpp"
 #include "base/owned.hpp"
 #include "base/slice.hpp"
+#include "base/standard.hpp"
 #include "stream/buffered.hpp"
 #include "stream/fd_passing.hpp"
 
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -28,7 +29,7 @@ class unix_fd_keeper final : public fd_keeper {
   unix_fd_keeper(ref<socket_resource> from, std::size_t max_fds)
       : from_(std::move(from)), max_fds_(max_fds) {}
   ~unix_fd_keeper() override {
-    while (first_ != nullptr) delete std::exchange(first_, first_->next);
+    while (first_ != nullptr) delete detail::exchange(first_, first_->next);
   }
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -132,7 +133,7 @@ ANYIO_NET_FN std::vector<unique_fd> unix_fd_keeper::take(std::uint64_t taken) {
   fds.reserve(count);
   while (first_ != nullptr && first_->before < taken) {
     for (unique_fd& fd : first_->fds) fds.push_back(std::move(fd));
-    delete std::exchange(first_, first_->next);
+    delete detail::exchange(first_, first_->next);
   }
   kept_ -= count;
   return fds;

@@ -1356,7 +1356,7 @@ class optional {
 
 // == base/owned.hpp ===============================================================================
 
-// A pointer that owns what it points to.
+// Pointers that own what they point to, alone or with others.
 //
 // `std::unique_ptr` costs a compiler some 2 MB for each type that it points to, for what the library does not
 // use: deleters, comparisons, hashes, arrays of known size. The library has it in its interface only.
@@ -1384,14 +1384,9 @@ class owned {
   [[nodiscard]] object& operator[](std::size_t i) const noexcept { return pointer_[i]; }
   explicit operator bool() const noexcept { return pointer_ != nullptr; }
   bool operator==(std::nullptr_t) const noexcept { return pointer_ == nullptr; }
-  [[nodiscard]] object* release() noexcept {
-    object* const released = pointer_;
-    pointer_ = nullptr;
-    return released;
-  }
+  [[nodiscard]] object* release() noexcept { return detail::exchange(pointer_, nullptr); }
   void reset(object* made = nullptr) noexcept {
-    object* const before = pointer_;
-    pointer_ = made;
+    object* const before = detail::exchange(pointer_, made);
     if constexpr (std::is_array_v<T>) {
       delete[] before;
     } else {
@@ -1401,6 +1396,50 @@ class owned {
 
  private:
   object* pointer_ = nullptr;
+};
+
+/// Owns an object together with its copies, which may be on other threads: the last one deletes it.
+template <class T>
+class shared {
+ public:
+  constexpr shared(std::nullptr_t = nullptr) noexcept {}
+  explicit shared(owned<T> made) {
+    if (!made) return;
+    owners_ = new atomic<unsigned>(1);
+    object_ = made.release();
+  }
+  shared(const shared& other) noexcept : object_(other.object_), owners_(other.owners_) {
+    if (owners_ != nullptr) owners_->fetch_add(1);
+  }
+  shared(shared&& other) noexcept
+      : object_(detail::exchange(other.object_, nullptr)),
+        owners_(detail::exchange(other.owners_, nullptr)) {}
+  shared& operator=(shared other) noexcept {
+    T* const object = object_;
+    atomic<unsigned>* const owners = owners_;
+    object_ = other.object_;
+    owners_ = other.owners_;
+    other.object_ = object;
+    other.owners_ = owners;
+    return *this;
+  }
+  ~shared() {
+    if (owners_ == nullptr || owners_->fetch_sub(1) != 1) return;
+    delete owners_;
+    delete object_;
+  }
+
+  [[nodiscard]] T* get() const noexcept { return object_; }
+  [[nodiscard]] T& operator*() const noexcept { return *object_; }
+  [[nodiscard]] T* operator->() const noexcept { return object_; }
+  explicit operator bool() const noexcept { return object_ != nullptr; }
+  bool operator==(std::nullptr_t) const noexcept { return object_ == nullptr; }
+  /// Whether it owns its object alone.
+  [[nodiscard]] bool unique() const noexcept { return owners_ != nullptr && owners_->load() == 1; }
+
+ private:
+  T* object_ = nullptr;
+  atomic<unsigned>* owners_ = nullptr;
 };
 
 }}}  // namespace anyio::detail
@@ -2975,6 +3014,11 @@ struct posted_node : node {
   virtual ~posted_node() = default;
 };
 
+/// The receive buffer. It is aligned, since the kernel then copies faster.
+struct alignas(64) loop_buffer {
+  std::byte bytes[65536];
+};
+
 /// The state that a loop shares with its handles on other threads. All mailboxes of the process are in a
 /// list, so that none of them is locked by another thread during fork(2).
 struct mailbox : link {
@@ -3007,7 +3051,7 @@ class loop_core {
 
   [[nodiscard]] backend& system() noexcept { return *system_; }
   /// Shares the backend with a helper thread, whose look-up may outlast the loop.
-  [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
+  [[nodiscard]] shared<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
   /// Whether this process is a child that inherited the loop by fork(2), so that the poller is the parent's.
@@ -3089,12 +3133,12 @@ class loop_core {
   /// Whether the running node received the buffer, so that a view of it may exist.
   [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
   /// Keeps the content of the buffer alive; the loop then reads into another buffer.
-  [[nodiscard]] std::shared_ptr<const void> share_buffer() const noexcept { return buffer_; }
+  [[nodiscard]] shared<loop_buffer> share_buffer() const noexcept { return buffer_; }
   [[nodiscard]] bool in_buffer(const void* p) const noexcept {
     const auto* byte = static_cast<const std::byte*>(p);
     return buffer_ != nullptr && byte >= buffer_->bytes && byte < buffer_->bytes + buffer_size;
   }
-  static constexpr std::size_t buffer_size = 65536;
+  static constexpr std::size_t buffer_size = sizeof(loop_buffer::bytes);
 
   /// Watches both directions of a descriptor for a resource. 0 or a negative errno.
   [[nodiscard]] int watch(registration& r, resource& owner);
@@ -3136,7 +3180,7 @@ class loop_core {
   [[nodiscard]] bool idle() const noexcept;
 
   void post(posted_node& call) noexcept;
-  std::shared_ptr<mailbox> mail;
+  shared<mailbox> mail;
 
   /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
@@ -3222,7 +3266,7 @@ class loop_core {
   void take_mail();
   void dispatch(const poll_event& event) noexcept;
 
-  std::shared_ptr<backend> system_;
+  shared<backend> system_;
   link ready_;
   link round_;  // the nodes that were ready when the current round began
   link parked_;
@@ -3232,11 +3276,7 @@ class loop_core {
   std::uint32_t free_slot_ = no_slot;
   link starved_;
   shortage shortage_{*this};
-  /// The receive buffer. It is aligned, since the kernel then copies faster.
-  struct alignas(64) room {
-    std::byte bytes[buffer_size];
-  };
-  std::shared_ptr<room> buffer_;
+  shared<loop_buffer> buffer_;
   std::size_t pending_ = 0;
   time_point turn_began_{};
   std::uint32_t turn_milliseconds_ = 0;
@@ -3340,8 +3380,8 @@ class loop_handle {
 
  private:
   friend class loop;
-  explicit loop_handle(std::shared_ptr<detail::mailbox> mail) : mail_(std::move(mail)) {}
-  std::shared_ptr<detail::mailbox> mail_;
+  explicit loop_handle(detail::shared<detail::mailbox> mail) : mail_(std::move(mail)) {}
+  detail::shared<detail::mailbox> mail_;
 };
 
 /// An event loop. It belongs to the thread that made it, and is that thread's current loop while it lives.
@@ -6848,7 +6888,7 @@ class helper_job : public posted_node {
   node* waiter_ = nullptr;
   timer turn_;
   std::size_t turns_ = 0;  // turns left until a call in place
-  std::shared_ptr<mailbox> mail_;
+  shared<mailbox> mail_;
   stage stage_ = stage::idle;
   stage next_stage_ = stage::over;  // the stage when it is back from the helpers
   atomic<unsigned> owners_{1};
@@ -7161,7 +7201,7 @@ class lent_bytes {
     copy(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;
     std::size_t dropped;
-    std::shared_ptr<const void> buffer;
+    shared<loop_buffer> buffer;
   };
   owned<copy> copy_;
   const_buffer view_;
@@ -8096,8 +8136,8 @@ class tcp_resource final : public socket_resource {
 class unix_resource final : public socket_resource {
  public:
   unix_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, true, status) {}
-  std::shared_ptr<const std::string> local;  // null: unnamed
-  std::shared_ptr<const std::string> remote;
+  shared<const std::string> local;  // null: unnamed
+  shared<const std::string> remote;
 };
 
 class socket_access;
@@ -8313,12 +8353,12 @@ class socket_access {
   /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
   static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
-  static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
-                                       std::shared_ptr<const std::string> remote, const char* operation);
+  static result<unix_stream> make_unix(loop_core& core, int fd, shared<const std::string> local,
+                                       shared<const std::string> remote, const char* operation);
 };
 
 /// The path, null if it is empty.
-[[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
+[[nodiscard]] shared<const std::string> shared_path(std::string path);
 
 }  // namespace detail
 
@@ -8830,9 +8870,9 @@ class listener_resource final : public resource {
   }
 
   std::vector<listening_socket> sockets;
-  std::shared_ptr<const std::string> path;  // of a UNIX listener
-  std::string own_path;                     // absolute path of the file to unlink on close
-  file_identity own_file;                   // of that file; if it is not a socket, no file is removed
+  shared<const std::string> path;  // of a UNIX listener
+  std::string own_path;            // absolute path of the file to unlink on close
+  file_identity own_file;          // of that file; if it is not a socket, no file is removed
   /// Unlinks that file. Null for other listeners: programs that use only those need not link the path
   /// functions.
   void (*remove_own_file)(const listener_resource&) = nullptr;
@@ -9161,11 +9201,11 @@ class serving final : public outcome_sink {
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
       if constexpr (takes_exceptions<OnError>) {
-        const std::shared_ptr<OnError> on_error = on_error_;
+        const shared<OnError> on_error = on_error_;
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
       } else if constexpr (takes_exceptions_and_peer<OnError, peer_type>) {
-        const std::shared_ptr<OnError> on_error = on_error_;
+        const shared<OnError> on_error = on_error_;
         const peer_type who = from;  // it is gone if the error handler ends `serve`
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e), who));
@@ -9176,18 +9216,18 @@ class serving final : public outcome_sink {
 #endif
     report(outcome.error(), from);
   }
-  static std::shared_ptr<OnError> keep(OnError&& on_error) {
-    if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
+  static shared<OnError> keep(OnError&& on_error) {
+    if constexpr (has_handler) return shared<OnError>(owned<OnError>(new OnError(std::move(on_error))));
     return nullptr;
   }
   void report([[maybe_unused]] const error& e, [[maybe_unused]] const peer_if_wanted& from) {
     if constexpr (takes_error<OnError>) {
-      const std::shared_ptr<OnError> on_error = on_error_;
+      const shared<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
     } else if constexpr (takes_peer<OnError, peer_type>) {
       if (e == errc::end_of_stream) return;
-      const std::shared_ptr<OnError> on_error = on_error_;
+      const shared<OnError> on_error = on_error_;
       const peer_type who = from;
       const stand_in inside(*server_);
       static_cast<void>((*on_error)(e, who));
@@ -9196,7 +9236,7 @@ class serving final : public outcome_sink {
 
   ref<listener_resource> listener_;
   Handler handler_;
-  std::shared_ptr<OnError> on_error_;
+  shared<OnError> on_error_;
   serve_options options_;
   node* server_ = nullptr;
   error failure_;
@@ -9433,7 +9473,7 @@ void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
 
 /// A blocking look-up of a name; it may outlive its loop.
 struct name_look_up {
-  std::shared_ptr<backend> system;
+  shared<backend> system;
   std::string host;
   std::uint16_t port = 0;
   int family = AF_UNSPEC;
@@ -9482,7 +9522,7 @@ class host_look_up {
 };
 
 struct address_look_up {
-  std::shared_ptr<backend> system;
+  shared<backend> system;
   ip_endpoint endpoint;
   struct names {
     int status = 0;
@@ -17402,7 +17442,7 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
 }
 
 ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
-    : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
+    : mail(owned<mailbox>(new mailbox)), system_(owned<backend>(system.release())), lives_(*this) {
   if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "cannot create a poller"));
   mail->system = system_.get();
   turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
@@ -17415,7 +17455,7 @@ ANYIO_NET_FN loop_core& loop_core::current() {
 }
 
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
-  if (buffer_ == nullptr || buffer_.use_count() != 1) buffer_.reset(new room);
+  if (!buffer_.unique()) buffer_ = shared(owned<loop_buffer>(new loop_buffer));
   buffer_lent_ = end_of_share_;
   await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
   return mutable_buffer(buffer_->bytes, buffer_size);
@@ -17728,8 +17768,8 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   // Either all of it is reserved or nothing.
   recycler::reservation places(recycler::descriptors, descriptors);
   recycler::reservation blocks(recycler::operations, started_operations);
-  std::shared_ptr<room> new_buffer(buffer_);
-  if (new_buffer == nullptr) new_buffer.reset(new room);
+  shared<loop_buffer> new_buffer(buffer_);
+  if (new_buffer == nullptr) new_buffer = shared(owned<loop_buffer>(new loop_buffer));
   slots_.reserve(slots_.size() + descriptors);
   buffer_ = std::move(new_buffer);
   places.put_aside();
@@ -17762,7 +17802,7 @@ ANYIO_NET_COLD void loop_core::end() {
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
   own_signals.reset();
-  system_.reset();
+  system_ = nullptr;
   lives_.withdraw();
   object = nullptr;
 }
@@ -18375,7 +18415,7 @@ ANYIO_NET_FN void helper_pool::serve() {
     lock.lock();
     job.unlink();
     // Under the lock, so that a fork finds the job in one place. The job may be gone before `offer` returns.
-    const std::shared_ptr<mailbox> mail = job.mail_;
+    const shared<mailbox> mail = job.mail_;
     if (mail->offer(job)) continue;
     lock.unlock();
     job.how->abandon(job);
@@ -20025,8 +20065,9 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
   return progress::again;
 }
 
-ANYIO_NET_COLD std::shared_ptr<const std::string> shared_path(std::string path) {
-  return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
+ANYIO_NET_COLD shared<const std::string> shared_path(std::string path) {
+  if (path.empty()) return nullptr;
+  return shared(owned<const std::string>(new std::string(std::move(path))));
 }
 
 ANYIO_NET_FN result<> set_option_of(const resource* r, int level, int name, const void* value, socklen_t size,
@@ -20072,8 +20113,8 @@ ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd,
 }
 
 ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int fd,
-                                                          std::shared_ptr<const std::string> local,
-                                                          std::shared_ptr<const std::string> remote,
+                                                          shared<const std::string> local,
+                                                          shared<const std::string> remote,
                                                           const char* operation) {
   int status = 0;
   ref<unix_resource> r(new unix_resource(core, fd, status));

@@ -7,6 +7,7 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
 #include "operation/resource_operation.hpp"
@@ -89,9 +90,9 @@ class listener_resource final : public resource {
   }
 
   std::vector<listening_socket> sockets;
-  std::shared_ptr<const std::string> path;  // of a UNIX listener
-  std::string own_path;                     // absolute path of the file to unlink on close
-  file_identity own_file;                   // of that file; if it is not a socket, no file is removed
+  shared<const std::string> path;  // of a UNIX listener
+  std::string own_path;            // absolute path of the file to unlink on close
+  file_identity own_file;          // of that file; if it is not a socket, no file is removed
   /// Unlinks that file. Null for other listeners: programs that use only those need not link the path
   /// functions.
   void (*remove_own_file)(const listener_resource&) = nullptr;

@@ -46,7 +46,7 @@ void drop_missing_families(backend& system, std::vector<ip_endpoint>& all);
 
 /// A blocking look-up of a name; it may outlive its loop.
 struct name_look_up {
-  std::shared_ptr<backend> system;
+  shared<backend> system;
   std::string host;
   std::uint16_t port = 0;
   int family = AF_UNSPEC;
@@ -95,7 +95,7 @@ class host_look_up {
 };
 
 struct address_look_up {
-  std::shared_ptr<backend> system;
+  shared<backend> system;
   ip_endpoint endpoint;
   struct names {
     int status = 0;

@@ -244,11 +244,11 @@ class serving final : public outcome_sink {
 #if ANYIO_NET_EXCEPTIONS
     if (std::exception_ptr e = result_access::foreign_of(outcome)) {
       if constexpr (takes_exceptions<OnError>) {
-        const std::shared_ptr<OnError> on_error = on_error_;
+        const shared<OnError> on_error = on_error_;
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e)));
       } else if constexpr (takes_exceptions_and_peer<OnError, peer_type>) {
-        const std::shared_ptr<OnError> on_error = on_error_;
+        const shared<OnError> on_error = on_error_;
         const peer_type who = from;  // it is gone if the error handler ends `serve`
         const stand_in inside(*server_);
         return static_cast<void>((*on_error)(std::move(e), who));
@@ -259,18 +259,18 @@ class serving final : public outcome_sink {
 #endif
     report(outcome.error(), from);
   }
-  static std::shared_ptr<OnError> keep(OnError&& on_error) {
-    if constexpr (has_handler) return std::make_shared<OnError>(std::move(on_error));
+  static shared<OnError> keep(OnError&& on_error) {
+    if constexpr (has_handler) return shared<OnError>(owned<OnError>(new OnError(std::move(on_error))));
     return nullptr;
   }
   void report([[maybe_unused]] const error& e, [[maybe_unused]] const peer_if_wanted& from) {
     if constexpr (takes_error<OnError>) {
-      const std::shared_ptr<OnError> on_error = on_error_;
+      const shared<OnError> on_error = on_error_;
       const stand_in inside(*server_);
       if (e != errc::end_of_stream) static_cast<void>((*on_error)(e));
     } else if constexpr (takes_peer<OnError, peer_type>) {
       if (e == errc::end_of_stream) return;
-      const std::shared_ptr<OnError> on_error = on_error_;
+      const shared<OnError> on_error = on_error_;
       const peer_type who = from;
       const stand_in inside(*server_);
       static_cast<void>((*on_error)(e, who));
@@ -279,7 +279,7 @@ class serving final : public outcome_sink {
 
   ref<listener_resource> listener_;
   Handler handler_;
-  std::shared_ptr<OnError> on_error_;
+  shared<OnError> on_error_;
   serve_options options_;
   node* server_ = nullptr;
   error failure_;

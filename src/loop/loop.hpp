@@ -62,6 +62,11 @@ struct posted_node : node {
   virtual ~posted_node() = default;
 };
 
+/// The receive buffer. It is aligned, since the kernel then copies faster.
+struct alignas(64) loop_buffer {
+  std::byte bytes[65536];
+};
+
 /// The state that a loop shares with its handles on other threads. All mailboxes of the process are in a
 /// list, so that none of them is locked by another thread during fork(2).
 struct mailbox : link {
@@ -94,7 +99,7 @@ class loop_core {
 
   [[nodiscard]] backend& system() noexcept { return *system_; }
   /// Shares the backend with a helper thread, whose look-up may outlast the loop.
-  [[nodiscard]] std::shared_ptr<backend> share_system() const noexcept { return system_; }
+  [[nodiscard]] shared<backend> share_system() const noexcept { return system_; }
   [[nodiscard]] bool alive() const noexcept { return system_ != nullptr; }
   [[nodiscard]] bool running() const noexcept { return running_; }
   /// Whether this process is a child that inherited the loop by fork(2), so that the poller is the parent's.
@@ -176,12 +181,12 @@ class loop_core {
   /// Whether the running node received the buffer, so that a view of it may exist.
   [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
   /// Keeps the content of the buffer alive; the loop then reads into another buffer.
-  [[nodiscard]] std::shared_ptr<const void> share_buffer() const noexcept { return buffer_; }
+  [[nodiscard]] shared<loop_buffer> share_buffer() const noexcept { return buffer_; }
   [[nodiscard]] bool in_buffer(const void* p) const noexcept {
     const auto* byte = static_cast<const std::byte*>(p);
     return buffer_ != nullptr && byte >= buffer_->bytes && byte < buffer_->bytes + buffer_size;
   }
-  static constexpr std::size_t buffer_size = 65536;
+  static constexpr std::size_t buffer_size = sizeof(loop_buffer::bytes);
 
   /// Watches both directions of a descriptor for a resource. 0 or a negative errno.
   [[nodiscard]] int watch(registration& r, resource& owner);
@@ -223,7 +228,7 @@ class loop_core {
   [[nodiscard]] bool idle() const noexcept;
 
   void post(posted_node& call) noexcept;
-  std::shared_ptr<mailbox> mail;
+  shared<mailbox> mail;
 
   /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
@@ -309,7 +314,7 @@ class loop_core {
   void take_mail();
   void dispatch(const poll_event& event) noexcept;
 
-  std::shared_ptr<backend> system_;
+  shared<backend> system_;
   link ready_;
   link round_;  // the nodes that were ready when the current round began
   link parked_;
@@ -319,11 +324,7 @@ class loop_core {
   std::uint32_t free_slot_ = no_slot;
   link starved_;
   shortage shortage_{*this};
-  /// The receive buffer. It is aligned, since the kernel then copies faster.
-  struct alignas(64) room {
-    std::byte bytes[buffer_size];
-  };
-  std::shared_ptr<room> buffer_;
+  shared<loop_buffer> buffer_;
   std::size_t pending_ = 0;
   time_point turn_began_{};
   std::uint32_t turn_milliseconds_ = 0;
@@ -427,8 +428,8 @@ class loop_handle {
 
  private:
   friend class loop;
-  explicit loop_handle(std::shared_ptr<detail::mailbox> mail) : mail_(std::move(mail)) {}
-  std::shared_ptr<detail::mailbox> mail_;
+  explicit loop_handle(detail::shared<detail::mailbox> mail) : mail_(std::move(mail)) {}
+  detail::shared<detail::mailbox> mail_;
 };
 
 /// An event loop. It belongs to the thread that made it, and is that thread's current loop while it lives.

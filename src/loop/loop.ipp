@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/exchange.hpp"
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
 
@@ -112,7 +113,7 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
 }
 
 ANYIO_NET_COLD loop_core::loop_core(std::unique_ptr<backend> system)
-    : mail(std::make_shared<mailbox>()), system_(std::move(system)), lives_(*this) {
+    : mail(owned<mailbox>(new mailbox)), system_(owned<backend>(system.release())), lives_(*this) {
   if (system_ == nullptr) abort_with("loop", error(errc::os_error, 0, "cannot create a poller"));
   mail->system = system_.get();
   turn_milliseconds_ = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
@@ -125,7 +126,7 @@ ANYIO_NET_FN loop_core& loop_core::current() {
 }
 
 ANYIO_NET_FN mutable_buffer loop_core::buffer() {
-  if (buffer_ == nullptr || buffer_.use_count() != 1) buffer_.reset(new room);
+  if (!buffer_.unique()) buffer_ = shared(owned<loop_buffer>(new loop_buffer));
   buffer_lent_ = end_of_share_;
   await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
   return mutable_buffer(buffer_->bytes, buffer_size);
@@ -438,8 +439,8 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   // Either all of it is reserved or nothing.
   recycler::reservation places(recycler::descriptors, descriptors);
   recycler::reservation blocks(recycler::operations, started_operations);
-  std::shared_ptr<room> new_buffer(buffer_);
-  if (new_buffer == nullptr) new_buffer.reset(new room);
+  shared<loop_buffer> new_buffer(buffer_);
+  if (new_buffer == nullptr) new_buffer = shared(owned<loop_buffer>(new loop_buffer));
   slots_.reserve(slots_.size() + descriptors);
   buffer_ = std::move(new_buffer);
   places.put_aside();
@@ -472,7 +473,7 @@ ANYIO_NET_COLD void loop_core::end() {
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
   own_signals.reset();
-  system_.reset();
+  system_ = nullptr;
   lives_.withdraw();
   object = nullptr;
 }

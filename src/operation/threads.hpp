@@ -9,6 +9,7 @@
 #include "base/atomic.hpp"
 #include "base/config.hpp"
 #include "base/exchange.hpp"
+#include "base/owned.hpp"
 #include "base/result.hpp"
 #include "base/standard.hpp"
 #include "loop/loop.hpp"
@@ -70,7 +71,7 @@ class helper_job : public posted_node {
   node* waiter_ = nullptr;
   timer turn_;
   std::size_t turns_ = 0;  // turns left until a call in place
-  std::shared_ptr<mailbox> mail_;
+  shared<mailbox> mail_;
   stage stage_ = stage::idle;
   stage next_stage_ = stage::over;  // the stage when it is back from the helpers
   atomic<unsigned> owners_{1};

@@ -160,7 +160,7 @@ ANYIO_NET_FN void helper_pool::serve() {
     lock.lock();
     job.unlink();
     // Under the lock, so that a fork finds the job in one place. The job may be gone before `offer` returns.
-    const std::shared_ptr<mailbox> mail = job.mail_;
+    const shared<mailbox> mail = job.mail_;
     if (mail->offer(job)) continue;
     lock.unlock();
     job.how->abandon(job);

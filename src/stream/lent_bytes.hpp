@@ -54,7 +54,7 @@ class lent_bytes {
     copy(std::string&& t, std::size_t n) noexcept : text(std::move(t)), dropped(n) {}
     std::string text;
     std::size_t dropped;
-    std::shared_ptr<const void> buffer;
+    shared<loop_buffer> buffer;
   };
   owned<copy> copy_;
   const_buffer view_;

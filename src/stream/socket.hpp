@@ -7,6 +7,7 @@
 
 #include "base/address.hpp"
 #include "base/config.hpp"
+#include "base/owned.hpp"
 #include "base/standard.hpp"
 #include "operation/resource_operation.hpp"
 #include "stream/descriptor_stream.hpp"
@@ -84,8 +85,8 @@ class tcp_resource final : public socket_resource {
 class unix_resource final : public socket_resource {
  public:
   unix_resource(loop_core& core, int fd, int& status) : socket_resource(core, fd, true, status) {}
-  std::shared_ptr<const std::string> local;  // null: unnamed
-  std::shared_ptr<const std::string> remote;
+  shared<const std::string> local;  // null: unnamed
+  shared<const std::string> remote;
 };
 
 class socket_access;
@@ -301,12 +302,12 @@ class socket_access {
   /// For `from_fd`: stores what is known about the descriptor's past in the stream.
   template <class Stream>
   static result<Stream> with_past(result<Stream>&& s, const adopted_socket& past);
-  static result<unix_stream> make_unix(loop_core& core, int fd, std::shared_ptr<const std::string> local,
-                                       std::shared_ptr<const std::string> remote, const char* operation);
+  static result<unix_stream> make_unix(loop_core& core, int fd, shared<const std::string> local,
+                                       shared<const std::string> remote, const char* operation);
 };
 
 /// The path, null if it is empty.
-[[nodiscard]] std::shared_ptr<const std::string> shared_path(std::string path);
+[[nodiscard]] shared<const std::string> shared_path(std::string path);
 
 }  // namespace detail
 

@@ -1,6 +1,7 @@
 // The system calls of stream sockets.
 #pragma once
 
+#include "base/owned.hpp"
 #include "base/slice.hpp"
 #include "stream/socket.hpp"
 #include "system/unique_fd.hpp"
@@ -237,8 +238,9 @@ ANYIO_NET_FN progress socket_resource::send_file(int file, std::uint64_t offset,
   return progress::again;
 }
 
-ANYIO_NET_COLD std::shared_ptr<const std::string> shared_path(std::string path) {
-  return path.empty() ? nullptr : std::make_shared<const std::string>(std::move(path));
+ANYIO_NET_COLD shared<const std::string> shared_path(std::string path) {
+  if (path.empty()) return nullptr;
+  return shared(owned<const std::string>(new std::string(std::move(path))));
 }
 
 ANYIO_NET_FN result<> set_option_of(const resource* r, int level, int name, const void* value, socklen_t size,
@@ -284,8 +286,8 @@ ANYIO_NET_FN result<tcp_stream> socket_access::make_tcp(loop_core& core, int fd,
 }
 
 ANYIO_NET_FN result<unix_stream> socket_access::make_unix(loop_core& core, int fd,
-                                                          std::shared_ptr<const std::string> local,
-                                                          std::shared_ptr<const std::string> remote,
+                                                          shared<const std::string> local,
+                                                          shared<const std::string> remote,
                                                           const char* operation) {
   int status = 0;
   ref<unix_resource> r(new unix_resource(core, fd, status));

@@ -607,16 +607,14 @@ template <auto Done = true, class T, class Value>
 
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
-  /// Sets an outcome that `make` returns, in place where that is safe. Returns true.
+  /// Sets an outcome that `make` returns, in place. If it throws, an outcome that is not plain has no
+  /// content. Returns true.
   template <class T, class Make>
   [[gnu::always_inline]] static bool complete_by(result<T>& out, Make make) {
-    if constexpr (result<T>::is_plain) {
-      out.destroy();
-      ::new (static_cast<void*>(&out.value_)) T(make());
-      out.state_ = result<T>::state::value;
-    } else {
-      out = make();
-    }
+    out.destroy();
+    if constexpr (!result<T>::is_plain) out.state_ = result<T>::state::invalid;
+    ::new (static_cast<void*>(&out.value_)) T(make());
+    out.state_ = result<T>::state::value;
     return true;
   }
   /// Makes a result without content; it must be assigned to before any other use.
@@ -1087,7 +1085,7 @@ class recycler {
   /// stream, for instance encrypted ones, take a block of the third pool.
   static constexpr std::size_t block_size_of[] = {512, 152, 32768};
 
-  [[nodiscard]] static void* allocate(std::size_t size) {
+  [[nodiscard, gnu::always_inline]] static inline void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
       return ::operator new(size);
     const std::size_t index = class_of(size);
@@ -18672,7 +18670,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
     const std::string_view content = bytes.view();
     if (const std::size_t at = content.find(delimiter_, searched_); at != std::string_view::npos) {
       const bool cr = line_ && at != 0 && content[at - 1] == '\r';
-      out = std::string(content.substr(0, at - (cr ? 1 : 0)));
+      result_access::complete_by(out, [&] { return std::string(content.substr(0, at - (cr ? 1 : 0))); });
       bytes.consume(at + delimiter_.size());
       searched_ = 0;
       return true;

@@ -48,7 +48,7 @@ class recycler {
   /// stream, for instance encrypted ones, take a block of the third pool.
   static constexpr std::size_t block_size_of[] = {512, 152, 32768};
 
-  [[nodiscard]] static void* allocate(std::size_t size) {
+  [[nodiscard, gnu::always_inline]] static inline void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
       return ::operator new(size);
     const std::size_t index = class_of(size);

@@ -247,7 +247,7 @@ ANYIO_NET_FN bool receive_until_operation::attempt(result<std::string>& out) {
     const std::string_view content = bytes.view();
     if (const std::size_t at = content.find(delimiter_, searched_); at != std::string_view::npos) {
       const bool cr = line_ && at != 0 && content[at - 1] == '\r';
-      out = std::string(content.substr(0, at - (cr ? 1 : 0)));
+      result_access::complete_by(out, [&] { return std::string(content.substr(0, at - (cr ? 1 : 0))); });
       bytes.consume(at + delimiter_.size());
       searched_ = 0;
       return true;

@@ -1261,15 +1261,15 @@ class byte_queue {
 // == base/exchange.hpp ============================================================================
 
 // Replacing a value: `std::exchange` for use inside, without the traits by which the standard library finds
-// out, for each pair of types, whether it may throw.
+// out, for each type, whether it may throw.
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// Sets `object` to `value`, and returns what it was before.
-template <class T, class U = T>
-[[gnu::always_inline]] inline T exchange(T& object, U&& value) {
+template <class T>
+[[gnu::always_inline]] inline T exchange(T& object, std::type_identity_t<T> value) {
   T before = std::move(object);
-  object = std::forward<U>(value);
+  object = std::move(value);
   return before;
 }
 
@@ -7616,7 +7616,7 @@ class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream; `owned`, unless null, owns it.
   buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned,
-                    detail::owned<fd_keeper> keeper = nullptr) noexcept;
+                    detail::owned<fd_keeper> fds = nullptr) noexcept;
   ANYIO_NET_FN ~buffered_resource() override;
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
@@ -21556,11 +21556,15 @@ ANYIO_NET_FN int receive_descriptors(datagram_resource& socket, std::size_t max_
   arrival one;
   const int status = socket.receive_message(m, one);
   if (status == -EAGAIN) return status;
-  if (status < 0) return failure = socket.failure(status, operation), 1;
+  const auto fail = [&failure](const error& e) {
+    failure = e;
+    return 1;
+  };
+  if (status < 0) return fail(socket.failure(status, operation));
   const bool all = take_descriptors(socket.core().system(), control, m.control_size, fds);
   if (!all || fds.size() > max_fds || (m.flags & MSG_CTRUNC) != 0)
-    return failure = error(errc::fds_truncated, 0, operation), 1;
-  if (one.truncated && max_bytes != 0) return failure = error(errc::os_error, EMSGSIZE, operation), 1;
+    return fail(error(errc::fds_truncated, 0, operation));
+  if (one.truncated && max_bytes != 0) return fail(error(errc::os_error, EMSGSIZE, operation));
   out.data.assign(reinterpret_cast<const char*>(room.data()), one.size);
   out.sender = one.from.path();
   return 0;

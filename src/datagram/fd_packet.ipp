@@ -44,11 +44,15 @@ ANYIO_NET_FN int receive_descriptors(datagram_resource& socket, std::size_t max_
   arrival one;
   const int status = socket.receive_message(m, one);
   if (status == -EAGAIN) return status;
-  if (status < 0) return failure = socket.failure(status, operation), 1;
+  const auto fail = [&failure](const error& e) {
+    failure = e;
+    return 1;
+  };
+  if (status < 0) return fail(socket.failure(status, operation));
   const bool all = take_descriptors(socket.core().system(), control, m.control_size, fds);
   if (!all || fds.size() > max_fds || (m.flags & MSG_CTRUNC) != 0)
-    return failure = error(errc::fds_truncated, 0, operation), 1;
-  if (one.truncated && max_bytes != 0) return failure = error(errc::os_error, EMSGSIZE, operation), 1;
+    return fail(error(errc::fds_truncated, 0, operation));
+  if (one.truncated && max_bytes != 0) return fail(error(errc::os_error, EMSGSIZE, operation));
   out.data.assign(reinterpret_cast<const char*>(room.data()), one.size);
   out.sender = one.from.path();
   return 0;

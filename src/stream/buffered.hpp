@@ -55,7 +55,7 @@ class buffered_resource final : public stream_resource {
  public:
   /// `object` is the inner stream; `owned`, unless null, owns it.
   buffered_resource(ref<stream_resource> inner, byte_stream& object, std::unique_ptr<byte_stream> owned,
-                    detail::owned<fd_keeper> keeper = nullptr) noexcept;
+                    detail::owned<fd_keeper> fds = nullptr) noexcept;
   ANYIO_NET_FN ~buffered_resource() override;
 
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;

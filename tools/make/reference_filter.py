@@ -28,6 +28,9 @@ HIDDEN = re.compile(
     + ")"
 )
 
+# How the standard library learns what a structured binding of a type binds.
+BINDING = re.compile(r"^template <.*>\nstruct std::tuple_\w+<[^;{]*\{\};", re.MULTILINE)
+
 # The bases of operations are internal; users see them as one.
 OPERATION = re.compile(r"(class (?:\[\[nodiscard\]\] )?[\w:<>]*_operation(?: final)?\s*):\s*public detail::[^{;]*\{")
 
@@ -40,6 +43,8 @@ def seen_by_users(text: str) -> str:
     lines = []
     name = ""  # of the class that this line belongs to
     inside = False  # behind "for the parts of the library", until the class ends
+    text = text.replace("ANYIO_NET_LAZY", "[[nodiscard]]")
+    text = BINDING.sub(lambda match: "\n" * match[0].count("\n"), text)
     for line in OPERATION.sub(as_operation, text).splitlines():
         line = re.sub(r"^}(}+  // namespace anyio)", r"\1", line)
         line = line.replace(" inline namespace ANYIO_NET_ABI {", "").replace("ANYIO_NET_FN ", "").replace("protected:", "private:")

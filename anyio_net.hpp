@@ -17288,6 +17288,35 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
   return text.empty() ? text : "at " + text;
 }
 
+/// The chain of those who wait, innermost first. Of many equal names in a row only the first are named.
+class owner_chain {
+ public:
+  explicit owner_chain(std::string& text) : text_(text) {}
+  [[gnu::cold]] void add(std::string_view name) {
+    if (name != last_) end();
+    last_ = name;
+    if (++in_a_row_ <= most_in_a_row) append(name);
+  }
+  /// Tells how many equal names were left out, if any.
+  [[gnu::cold]] void end() {
+    if (in_a_row_ > most_in_a_row) append(std::to_string(in_a_row_ - most_in_a_row) + " more");
+    in_a_row_ = 0;
+  }
+
+ private:
+  static constexpr std::size_t most_in_a_row = 8;
+  void append(std::string_view name) {
+    text_ += is_empty_ ? ", in " : " < ";
+    text_ += name;
+    is_empty_ = false;
+  }
+
+  std::string& text_;
+  std::string_view last_;
+  std::size_t in_a_row_ = 0;
+  bool is_empty_ = true;
+};
+
 ANYIO_NET_COLD std::string loop_core::dump() {
   std::string text;
   const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
@@ -17310,20 +17339,19 @@ ANYIO_NET_COLD std::string loop_core::dump() {
       std::snprintf(part, sizeof part, ", %u.%03u s", age / 1000, age % 1000);
       text += part;
       if (list != &parked_) text += ", ready";
-      const char* before = ", in ";
+      owner_chain chain(text);
       for (node* owner = n.how->owner(n); owner != nullptr;) {
         const bool known = owner != unknown_owner() && owner->how != nullptr;
-        const char* name = owner == unknown_owner()                   ? "a coroutine of another library"
-                           : owner == runner_                         ? "run"
-                           : known && owner->how->describe != nullptr ? owner->how->describe(*owner).operation
-                                                                      : nullptr;
-        if (name != nullptr) {
-          text += before;
-          text += name;
-          before = " < ";
+        if (owner == unknown_owner()) {
+          chain.add("a coroutine of another library");
+        } else if (owner == runner_) {
+          chain.add("run");
+        } else if (known && owner->how->describe != nullptr) {
+          chain.add(owner->how->describe(*owner).operation);
         }
         owner = known ? owner->how->owner(*owner) : nullptr;
       }
+      chain.end();
       text += '\n';
     }
   }

@@ -101,6 +101,21 @@ TEST_CASE("a count of bytes in a dump has no limit that matters") {
 task<> waits() { co_await anyio::sleep(1h); }
 task<> waits_inside() { co_await waits(); }
 
+task<> waits_deep(int below) {
+  if (below == 0) co_await anyio::sleep(1h);
+  co_await waits_deep(below - 1);
+}
+
+TEST_CASE("a dump names the first of many equal ones in a chain, and counts the rest") {
+  loop l;
+  anyio::task_group outside;
+  outside.start_soon(waits_deep(1007));
+  anyio::run(anyio::sleep(0s));
+  while (l.dump().find("sleep") == std::string::npos) l.run_once(0s);
+  const std::string eight = "task < task < task < task < task < task < task < task < ";
+  CHECK(line_with("sleep") == "-: sleep, in " + eight + "1000 more < task_group");
+}
+
 TEST_CASE("a dump shows who waits, up to the root") {
   loop l;
   anyio::task_group outside;

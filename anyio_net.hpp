@@ -21910,11 +21910,12 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
   traffic_classes classes;
   std::size_t limit_before = 0;  // of pieces, before a piece was refused
   const std::size_t before = sent;
-  while (sent < batch.size()) {
+  const std::size_t all = batch.size();
+  while (sent < all) {
     if (socket.exhausted[write_side]) return -EAGAIN;
     std::size_t count = 0;
     std::size_t used = 0;
-    for (std::size_t i = sent; i < batch.size() && count < per_call; ++count) {
+    for (std::size_t i = sent; i < all && count < per_call; ++count) {
       const std::size_t run = run_length(batch, i, socket.connected());
       if (used + run > most_parts) break;
       for (std::size_t k = 0; k < run; ++k) {
@@ -21975,7 +21976,7 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
     }
     limit_before = 0;
     for (int i = 0; i < n; ++i) sent += runs[i];
-    if (sent < batch.size() && sent - before >= per_call && socket.core().share_spent()) return 1;
+    if (sent < all && sent - before >= per_call && socket.core().share_spent()) return 1;
   }
   return 0;
 }

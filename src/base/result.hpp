@@ -291,12 +291,11 @@ template <auto Done = true, class T, class Value>
 
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
-  /// Sets an outcome that `make` returns, in place. If it throws, an outcome that is not plain has no
-  /// content. Returns true.
+  /// Sets an outcome that `make` returns, in place. If it throws, the outcome has no content. Returns true.
   template <class T, class Make>
   [[gnu::always_inline]] static bool complete_by(result<T>& out, Make make) {
     out.destroy();
-    if constexpr (!result<T>::is_plain) out.state_ = result<T>::state::invalid;
+    out.state_ = result<T>::state::invalid;
     ::new (static_cast<void*>(&out.value_)) T(make());
     out.state_ = result<T>::state::value;
     return true;

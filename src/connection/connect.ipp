@@ -179,8 +179,9 @@ inline void interleave_families(std::vector<ip_endpoint>& all) {
     std::size_t found = i;
     while (found != all.size() && all[found].address.is_v6() != wanted) ++found;
     if (found == all.size()) return;
-    for (const ip_endpoint moved = all[found]; found >= i; --found)
-      all[found] = found == i ? moved : all[found - 1];
+    const ip_endpoint moved = all[found];
+    for (; found != i; --found) all[found] = all[found - 1];
+    all[i] = moved;
   }
 }
 

@@ -83,7 +83,10 @@ class host_look_up {
   /// `whole` later.
   bool ask(node& whole, const std::string& host, std::uint16_t port, int family,
            result<std::vector<ip_endpoint>>& out);
-  void withdraw() noexcept { query_.reset(); }
+  void withdraw() noexcept {
+    query_.reset();
+    answer_ = {};  // the whole may have ended before it took it
+  }
   [[nodiscard]] node* whole() const noexcept { return whole_; }
 
  private:

@@ -8,11 +8,10 @@
 
 #include "base/config.hpp"
 #include "base/result.hpp"
-#include "operation/coroutine.hpp"
-#include "operation/operation.hpp"
+#include "loop/loop.hpp"
+#include "loop/ready_list.hpp"
 
 #include <concepts>
-#include <cstddef>
 #include <utility>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {

@@ -51,7 +51,7 @@ class unix_fd_keeper final : public fd_keeper {
   std::size_t kept_ = 0;  // descriptors
   batch* first_ = nullptr;
   batch* last_ = nullptr;
-  std::unique_ptr<batch> came_;  // room for the next read
+  detail::owned<batch> came_;  // room for the next read
   bool failed_ = false;
 };
 

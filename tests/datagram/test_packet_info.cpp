@@ -168,6 +168,25 @@ TEST_CASE_TEMPLATE("without packet information the members keep their initial va
   CHECK(udp_socket().set_packet_info(false).error() == errc::closed_resource);
 }
 
+#if defined(__linux__)
+TEST_CASE_TEMPLATE("a datagram to a broadcast address came to an own address, from which an answer can go",
+                   Face, by_callback, by_coroutine) {
+  if (emulated()) return;
+  anyio::loop l;
+  udp_socket server = open_with_info(any_v4);
+  udp_socket client = open_at(ip_address::loopback_v4());
+  CHECK(client.set_broadcast(true).has_value());
+  const ip_address broadcast = ip_address::v4(0x7fffffff);  // of 127.0.0.0/8
+  const ip_endpoint all{broadcast, server.local_endpoint().port};
+  CHECK(Face::get(client.send_to("anybody?", all)).has_value());
+  const udp_packet asked = next<Face>(server);
+  CHECK(asked.data == "anybody?");
+  CHECK(asked.info.local == ip_address::loopback_v4());
+  CHECK(Face::get(server.send_to("I", asked.sender, asked.info)).has_value());
+  CHECK(next<Face>(client).sender.address == ip_address::loopback_v4());
+}
+#endif
+
 TEST_CASE_TEMPLATE("ECN bits and hop limits survive a round trip, in IPv4 and IPv6", Face, by_callback,
                    by_coroutine) {
   if (emulated()) return;

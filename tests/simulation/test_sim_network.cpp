@@ -960,4 +960,16 @@ TEST_CASE("sim network: the lowest free number is used first, and receives no st
   });
 }
 
+TEST_CASE("a name without an address that the local end can reach is not found") {
+  const sim::report r = sim::run({}, []() -> anyio::task<> {
+    const anyio::ip_address six[] = {anyio::ip_address::loopback_v6()};
+    sim::set_name("six.example", six);
+    anyio::tcp_connect_options options;
+    options.local_host = "127.0.0.1";
+    const auto stream = co_await anyio::as_result(anyio::connect_tcp("six.example", 80, options));
+    CHECK(stream.error() == anyio::errc::name_resolution);
+  });
+  CHECK(r.ok());
+}
+
 }  // namespace

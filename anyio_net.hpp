@@ -607,12 +607,11 @@ template <auto Done = true, class T, class Value>
 
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
-  /// Sets an outcome that `make` returns, in place. If it throws, an outcome that is not plain has no
-  /// content. Returns true.
+  /// Sets an outcome that `make` returns, in place. If it throws, the outcome has no content. Returns true.
   template <class T, class Make>
   [[gnu::always_inline]] static bool complete_by(result<T>& out, Make make) {
     out.destroy();
-    if constexpr (!result<T>::is_plain) out.state_ = result<T>::state::invalid;
+    out.state_ = result<T>::state::invalid;
     ::new (static_cast<void*>(&out.value_)) T(make());
     out.state_ = result<T>::state::value;
     return true;
@@ -1549,6 +1548,19 @@ inline cmsghdr* next_control(const msghdr& header, cmsghdr* c) noexcept {
   return CMSG_NXTHDR(const_cast<msghdr*>(&header), c);
 }
 #pragma GCC diagnostic pop
+
+/// Appends a control message to those of `m`; there must be `CMSG_SPACE(size)` bytes behind them.
+inline void append_control(message& m, int level, int type, const void* data, std::size_t size) noexcept {
+  auto* const place = static_cast<unsigned char*>(m.control) + m.control_size;
+  cmsghdr header{};
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(size));
+  header.cmsg_level = level;
+  header.cmsg_type = type;
+  std::memset(place, 0, CMSG_SPACE(size));
+  std::memcpy(place, &header, sizeof header);
+  std::memcpy(place + CMSG_LEN(0), data, size);
+  m.control_size += CMSG_SPACE(size);
+}
 
 struct file_identity {
   bool is_socket = false;
@@ -9508,7 +9520,10 @@ class host_look_up {
   /// `whole` later.
   bool ask(node& whole, const std::string& host, std::uint16_t port, int family,
            result<std::vector<ip_endpoint>>& out);
-  void withdraw() noexcept { query_.reset(); }
+  void withdraw() noexcept {
+    query_.reset();
+    answer_ = {};  // the whole may have ended before it took it
+  }
   [[nodiscard]] node* whole() const noexcept { return whole_; }
 
  private:
@@ -14057,18 +14072,9 @@ ANYIO_NET_FN void read_packet_info(const message& m, packet_info& out) noexcept 
   }
 }
 
-/// Appends a message to control data, behind which there must be room.
 template <class T>
-void append_control(message& m, int level, int type, const T& value) noexcept {
-  auto* const place = static_cast<unsigned char*>(m.control) + m.control_size;
-  cmsghdr header{};
-  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(sizeof value));
-  header.cmsg_level = level;
-  header.cmsg_type = type;
-  std::memset(place, 0, CMSG_SPACE(sizeof value));
-  std::memcpy(place, &header, sizeof header);
-  std::memcpy(place + CMSG_LEN(0), &value, sizeof value);
-  m.control_size += CMSG_SPACE(sizeof value);
+void append_value(message& m, int level, int type, const T& value) noexcept {
+  append_control(m, level, type, &value, sizeof value);
 }
 
 /// The traffic class with these ECN bits; the others are those of the socket.
@@ -14094,27 +14100,27 @@ ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& 
       in_pktinfo raw{};
       raw.ipi_ifindex = static_cast<decltype(raw.ipi_ifindex)>(info.interface_index);
       if (from_local) std::memcpy(&raw.ipi_spec_dst, local.bytes().data(), sizeof raw.ipi_spec_dst);
-      append_control(m, IPPROTO_IP, IP_PKTINFO, raw);
+      append_value(m, IPPROTO_IP, IP_PKTINFO, raw);
     }
 #elif defined(IP_SENDSRCADDR)
     if (from_local) {
       in_addr raw;
       std::memcpy(&raw, local.bytes().data(), sizeof raw);
-      append_control(m, IPPROTO_IP, IP_SENDSRCADDR, raw);
+      append_value(m, IPPROTO_IP, IP_SENDSRCADDR, raw);
     }
 #endif
 #if defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__)
     if (info.ecn != 0) {
       const int value = class_with(system, fd, IPPROTO_IP, IP_TOS, info.ecn, classes.v4);
 #if defined(__FreeBSD__)
-      append_control(m, IPPROTO_IP, IP_TOS, static_cast<unsigned char>(value));
+      append_value(m, IPPROTO_IP, IP_TOS, static_cast<unsigned char>(value));
 #else
-      append_control(m, IPPROTO_IP, IP_TOS, value);
+      append_value(m, IPPROTO_IP, IP_TOS, value);
 #endif
     }
 #endif
 #if defined(__linux__)
-    if (info.hop_limit >= 0) append_control(m, IPPROTO_IP, IP_TTL, info.hop_limit);
+    if (info.hop_limit >= 0) append_value(m, IPPROTO_IP, IP_TTL, info.hop_limit);
 #endif
     return;
   }
@@ -14123,13 +14129,13 @@ ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& 
     packet_info_v6 raw{};
     if (from_local) std::memcpy(&raw.address, local.bytes().data(), sizeof raw.address);
     raw.index = index;
-    append_control(m, IPPROTO_IPV6, packet_option::info_v6, raw);
+    append_value(m, IPPROTO_IPV6, packet_option::info_v6, raw);
   }
   if (info.ecn != 0) {
     const int value = class_with(system, fd, IPPROTO_IPV6, packet_option::class_v6, info.ecn, classes.v6);
-    append_control(m, IPPROTO_IPV6, packet_option::class_v6, value);
+    append_value(m, IPPROTO_IPV6, packet_option::class_v6, value);
   }
-  if (info.hop_limit >= 0) append_control(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);
+  if (info.hop_limit >= 0) append_value(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);
 }
 
 ANYIO_NET_COLD int receive_packet_info(backend& system, int fd, int family, bool on) {
@@ -18814,7 +18820,7 @@ class unix_fd_keeper final : public fd_keeper {
   std::size_t kept_ = 0;  // descriptors
   batch* first_ = nullptr;
   batch* last_ = nullptr;
-  std::unique_ptr<batch> came_;  // room for the next read
+  detail::owned<batch> came_;  // room for the next read
   bool failed_ = false;
 };
 
@@ -19341,19 +19347,12 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
 
 /// The control data that passes descriptors.
 struct descriptor_control {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(max_fds_of_message * sizeof(int))];  // set by `write`
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(max_fds_of_message * sizeof(int))];  // set by `attach`
 
-  /// Writes the control data for descriptors, at most as many as there is room for; returns its size.
-  std::size_t write(std::span<const int> fds) noexcept {
-    const std::size_t payload = fds.size_bytes();
-    std::memset(bytes, 0, CMSG_SPACE(payload));
-    cmsghdr header{};
-    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
-    header.cmsg_level = SOL_SOCKET;
-    header.cmsg_type = SCM_RIGHTS;
-    std::memcpy(bytes, &header, sizeof header);
-    std::memcpy(bytes + CMSG_LEN(0), fds.data(), payload);
-    return CMSG_SPACE(payload);
+  /// Makes it the control data of a message, with descriptors, at most as many as there is room for.
+  void attach(message& m, std::span<const int> fds) noexcept {
+    m.control = bytes;
+    append_control(m, SOL_SOCKET, SCM_RIGHTS, fds.data(), fds.size_bytes());
   }
 };
 
@@ -19421,8 +19420,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   detail::descriptor_control control;
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
   detail::message m{detail::slice(&part, 1)};
-  m.control = control.bytes;
-  m.control_size = control.write(fds_);
+  control.attach(m, fds_);
   resource_->core().count_work(message_.size());
   return resource_->core().system().send_message(resource_->descriptor(), m);
 }
@@ -20710,8 +20708,9 @@ inline void interleave_families(std::vector<ip_endpoint>& all) {
     std::size_t found = i;
     while (found != all.size() && all[found].address.is_v6() != wanted) ++found;
     if (found == all.size()) return;
-    for (const ip_endpoint moved = all[found]; found >= i; --found)
-      all[found] = found == i ? moved : all[found - 1];
+    const ip_endpoint moved = all[found];
+    for (; found != i; --found) all[found] = all[found - 1];
+    all[i] = moved;
   }
 }
 
@@ -21558,8 +21557,7 @@ ANYIO_NET_FN int send_descriptors(datagram_resource& socket, const_buffer data, 
   const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
   descriptor_control control;
   message m{slice(&part, 1)};
-  m.control = control.bytes;
-  m.control_size = control.write(fds);
+  control.attach(m, fds);
   if (to != nullptr) {
     m.address = const_cast<sockaddr*>(reinterpret_cast<const sockaddr*>(&to->storage));
     m.address_size = to->size;
@@ -21931,17 +21929,9 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
         m.address_size = addresses[count].size;
       }
       if (run > 1) {
-        std::memset(&control[count], 0, sizeof control[count]);
-        msghdr header{};
-        header.msg_control = m.control = control[count].bytes;
-        m.control_size = CMSG_SPACE(sizeof(std::uint16_t));
-        header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-        cmsghdr* c = CMSG_FIRSTHDR(&header);
-        c->cmsg_level = IPPROTO_UDP;
-        c->cmsg_type = udp_segment_option;
-        c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(sizeof(std::uint16_t)));
+        m.control = control[count].bytes;
         const auto segment = static_cast<std::uint16_t>(batch[i].data.size());
-        std::memcpy(CMSG_DATA(c), &segment, sizeof segment);
+        append_control(m, IPPROTO_UDP, udp_segment_option, &segment, sizeof segment);
       }
       if (batch.format_ != nullptr) {
         m.control = control[count].bytes;
@@ -24292,7 +24282,7 @@ inline void hand_over_info(const sim_socket& s, const packet_info& info, message
   const auto give = [&](int option, int type, const auto& value) {
     if (s.option(level, option) == 0) return;
     if (m.control_size + CMSG_SPACE(sizeof value) <= room) {
-      append_control(m, level, type, value);
+      append_value(m, level, type, value);
     } else {
       m.flags |= MSG_CTRUNC;
     }

@@ -18,13 +18,19 @@
 
 namespace {
 
-anyio::task<> relay(bool through_memory, std::uint16_t port) {
+/// Takes a client, and connects it to the server at that port.
+anyio::task<std::pair<anyio::tcp_stream, anyio::tcp_stream>> both_ends(std::uint16_t port) {
   auto listener = co_await anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), 0});
   std::printf("%d\n", listener.local_port());
   std::fflush(stdout);
   anyio::tcp_stream client = co_await listener.accept();
   anyio::tcp_stream server =
       co_await anyio::connect_tcp(anyio::ip_endpoint{anyio::ip_address::loopback_v4(), port});
+  co_return std::pair(std::move(client), std::move(server));
+}
+
+anyio::task<> relay(bool through_memory, std::uint16_t port) {
+  auto [client, server] = co_await both_ends(port);
   if (!through_memory) co_await anyio::relay(client, server);
   if (through_memory) {
     anyio::buffered_stream wrapped(client);  // not a socket, so its bytes are copied
@@ -64,18 +70,13 @@ struct direction {
 };
 
 /// The sockets come from the library; everything else is by hand.
-anyio::task<std::pair<int, int>> connect_by_hand(std::uint16_t port) {
-  auto listener = co_await anyio::tcp_listener::open({anyio::ip_address::loopback_v4(), 0});
-  std::printf("%d\n", listener.local_port());
-  std::fflush(stdout);
-  anyio::tcp_stream client = co_await listener.accept();
-  anyio::tcp_stream server =
-      co_await anyio::connect_tcp(anyio::ip_endpoint{anyio::ip_address::loopback_v4(), port});
+anyio::task<std::pair<int, int>> descriptors(std::uint16_t port) {
+  auto [client, server] = co_await both_ends(port);
   co_return std::pair<int, int>(client.release(), server.release());
 }
 
 int splice_by_hand(std::uint16_t port) {
-  const std::pair<int, int> ends = anyio::run(connect_by_hand(port));
+  const std::pair<int, int> ends = anyio::run(descriptors(port));
   const int poller = ::epoll_create1(0);
   direction ways[2] = {{ends.first, ends.second}, {ends.second, ends.first}};
   for (direction& way : ways) {

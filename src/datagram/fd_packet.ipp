@@ -18,8 +18,7 @@ ANYIO_NET_FN int send_descriptors(datagram_resource& socket, const_buffer data, 
   const ::iovec part{const_cast<std::byte*>(data.data()), data.size()};
   descriptor_control control;
   message m{slice(&part, 1)};
-  m.control = control.bytes;
-  m.control_size = control.write(fds);
+  control.attach(m, fds);
   if (to != nullptr) {
     m.address = const_cast<sockaddr*>(reinterpret_cast<const sockaddr*>(&to->storage));
     m.address_size = to->size;

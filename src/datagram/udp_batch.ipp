@@ -339,17 +339,9 @@ ANYIO_NET_FN int batch_source::send_batch(datagram_resource& socket, const udp_b
         m.address_size = addresses[count].size;
       }
       if (run > 1) {
-        std::memset(&control[count], 0, sizeof control[count]);
-        msghdr header{};
-        header.msg_control = m.control = control[count].bytes;
-        m.control_size = CMSG_SPACE(sizeof(std::uint16_t));
-        header.msg_controllen = static_cast<decltype(header.msg_controllen)>(m.control_size);
-        cmsghdr* c = CMSG_FIRSTHDR(&header);
-        c->cmsg_level = IPPROTO_UDP;
-        c->cmsg_type = udp_segment_option;
-        c->cmsg_len = static_cast<decltype(c->cmsg_len)>(CMSG_LEN(sizeof(std::uint16_t)));
+        m.control = control[count].bytes;
         const auto segment = static_cast<std::uint16_t>(batch[i].data.size());
-        std::memcpy(CMSG_DATA(c), &segment, sizeof segment);
+        append_control(m, IPPROTO_UDP, udp_segment_option, &segment, sizeof segment);
       }
       if (batch.format_ != nullptr) {
         m.control = control[count].bytes;

@@ -106,7 +106,7 @@ inline void hand_over_info(const sim_socket& s, const packet_info& info, message
   const auto give = [&](int option, int type, const auto& value) {
     if (s.option(level, option) == 0) return;
     if (m.control_size + CMSG_SPACE(sizeof value) <= room) {
-      append_control(m, level, type, value);
+      append_value(m, level, type, value);
     } else {
       m.flags |= MSG_CTRUNC;
     }

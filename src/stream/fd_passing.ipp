@@ -67,19 +67,12 @@ inline constexpr std::size_t control_size_of_message = CMSG_SPACE(max_fds_of_mes
 
 /// The control data that passes descriptors.
 struct descriptor_control {
-  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(max_fds_of_message * sizeof(int))];  // set by `write`
+  alignas(cmsghdr) unsigned char bytes[CMSG_SPACE(max_fds_of_message * sizeof(int))];  // set by `attach`
 
-  /// Writes the control data for descriptors, at most as many as there is room for; returns its size.
-  std::size_t write(std::span<const int> fds) noexcept {
-    const std::size_t payload = fds.size_bytes();
-    std::memset(bytes, 0, CMSG_SPACE(payload));
-    cmsghdr header{};
-    header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(payload));
-    header.cmsg_level = SOL_SOCKET;
-    header.cmsg_type = SCM_RIGHTS;
-    std::memcpy(bytes, &header, sizeof header);
-    std::memcpy(bytes + CMSG_LEN(0), fds.data(), payload);
-    return CMSG_SPACE(payload);
+  /// Makes it the control data of a message, with descriptors, at most as many as there is room for.
+  void attach(message& m, std::span<const int> fds) noexcept {
+    m.control = bytes;
+    append_control(m, SOL_SOCKET, SCM_RIGHTS, fds.data(), fds.size_bytes());
   }
 };
 
@@ -147,8 +140,7 @@ ANYIO_NET_FN ssize_t send_fds_operation::send_first() {
   detail::descriptor_control control;
   const ::iovec part{const_cast<std::byte*>(message_.data()), message_.size()};
   detail::message m{detail::slice(&part, 1)};
-  m.control = control.bytes;
-  m.control_size = control.write(fds_);
+  control.attach(m, fds_);
   resource_->core().count_work(message_.size());
   return resource_->core().system().send_message(resource_->descriptor(), m);
 }

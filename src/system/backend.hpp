@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -75,6 +76,19 @@ inline cmsghdr* next_control(const msghdr& header, cmsghdr* c) noexcept {
   return CMSG_NXTHDR(const_cast<msghdr*>(&header), c);
 }
 #pragma GCC diagnostic pop
+
+/// Appends a control message to those of `m`; there must be `CMSG_SPACE(size)` bytes behind them.
+inline void append_control(message& m, int level, int type, const void* data, std::size_t size) noexcept {
+  auto* const place = static_cast<unsigned char*>(m.control) + m.control_size;
+  cmsghdr header{};
+  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(size));
+  header.cmsg_level = level;
+  header.cmsg_type = type;
+  std::memset(place, 0, CMSG_SPACE(size));
+  std::memcpy(place, &header, sizeof header);
+  std::memcpy(place + CMSG_LEN(0), data, size);
+  m.control_size += CMSG_SPACE(size);
+}
 
 struct file_identity {
   bool is_socket = false;

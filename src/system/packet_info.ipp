@@ -151,18 +151,9 @@ ANYIO_NET_FN void read_packet_info(const message& m, packet_info& out) noexcept 
   }
 }
 
-/// Appends a message to control data, behind which there must be room.
 template <class T>
-void append_control(message& m, int level, int type, const T& value) noexcept {
-  auto* const place = static_cast<unsigned char*>(m.control) + m.control_size;
-  cmsghdr header{};
-  header.cmsg_len = static_cast<decltype(header.cmsg_len)>(CMSG_LEN(sizeof value));
-  header.cmsg_level = level;
-  header.cmsg_type = type;
-  std::memset(place, 0, CMSG_SPACE(sizeof value));
-  std::memcpy(place, &header, sizeof header);
-  std::memcpy(place + CMSG_LEN(0), &value, sizeof value);
-  m.control_size += CMSG_SPACE(sizeof value);
+void append_value(message& m, int level, int type, const T& value) noexcept {
+  append_control(m, level, type, &value, sizeof value);
 }
 
 /// The traffic class with these ECN bits; the others are those of the socket.
@@ -188,27 +179,27 @@ ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& 
       in_pktinfo raw{};
       raw.ipi_ifindex = static_cast<decltype(raw.ipi_ifindex)>(info.interface_index);
       if (from_local) std::memcpy(&raw.ipi_spec_dst, local.bytes().data(), sizeof raw.ipi_spec_dst);
-      append_control(m, IPPROTO_IP, IP_PKTINFO, raw);
+      append_value(m, IPPROTO_IP, IP_PKTINFO, raw);
     }
 #elif defined(IP_SENDSRCADDR)
     if (from_local) {
       in_addr raw;
       std::memcpy(&raw, local.bytes().data(), sizeof raw);
-      append_control(m, IPPROTO_IP, IP_SENDSRCADDR, raw);
+      append_value(m, IPPROTO_IP, IP_SENDSRCADDR, raw);
     }
 #endif
 #if defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__)
     if (info.ecn != 0) {
       const int value = class_with(system, fd, IPPROTO_IP, IP_TOS, info.ecn, classes.v4);
 #if defined(__FreeBSD__)
-      append_control(m, IPPROTO_IP, IP_TOS, static_cast<unsigned char>(value));
+      append_value(m, IPPROTO_IP, IP_TOS, static_cast<unsigned char>(value));
 #else
-      append_control(m, IPPROTO_IP, IP_TOS, value);
+      append_value(m, IPPROTO_IP, IP_TOS, value);
 #endif
     }
 #endif
 #if defined(__linux__)
-    if (info.hop_limit >= 0) append_control(m, IPPROTO_IP, IP_TTL, info.hop_limit);
+    if (info.hop_limit >= 0) append_value(m, IPPROTO_IP, IP_TTL, info.hop_limit);
 #endif
     return;
   }
@@ -217,13 +208,13 @@ ANYIO_NET_FN void write_packet_info(backend& system, int fd, const packet_info& 
     packet_info_v6 raw{};
     if (from_local) std::memcpy(&raw.address, local.bytes().data(), sizeof raw.address);
     raw.index = index;
-    append_control(m, IPPROTO_IPV6, packet_option::info_v6, raw);
+    append_value(m, IPPROTO_IPV6, packet_option::info_v6, raw);
   }
   if (info.ecn != 0) {
     const int value = class_with(system, fd, IPPROTO_IPV6, packet_option::class_v6, info.ecn, classes.v6);
-    append_control(m, IPPROTO_IPV6, packet_option::class_v6, value);
+    append_value(m, IPPROTO_IPV6, packet_option::class_v6, value);
   }
-  if (info.hop_limit >= 0) append_control(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);
+  if (info.hop_limit >= 0) append_value(m, IPPROTO_IPV6, packet_option::hops_v6, info.hop_limit);
 }
 
 ANYIO_NET_COLD int receive_packet_info(backend& system, int fd, int family, bool on) {

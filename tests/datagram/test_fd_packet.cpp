@@ -18,8 +18,10 @@
 #include <unistd.h>
 
 #include "support/faces.hpp"
+#include "support/passed_files.hpp"
 #include "support/sockets.hpp"
 #include "support/temp_dir.hpp"
+#include "support/unix_datagrams.hpp"
 
 namespace {
 
@@ -27,16 +29,12 @@ using namespace anyio;
 using namespace std::chrono_literals;
 using support::by_callback;
 using support::by_coroutine;
+using support::file_of;
+using support::make_file;
+using support::open_count;
+using support::open_datagrams_at;
 using support::temp_dir;
 using support::waiting;
-
-unix_datagram_socket open_at(std::string_view path) {
-  unix_datagram_options options;
-  options.local_path = path;
-  auto r = unix_datagram_socket::open(options);
-  CHECK(r.has_value());
-  return r ? *std::move(r) : unix_datagram_socket();
-}
 
 connected_unix_datagram_socket connect_to(std::string_view path, std::string_view own = {}) {
   unix_datagram_options options;
@@ -46,29 +44,12 @@ connected_unix_datagram_socket connect_to(std::string_view path, std::string_vie
   return r ? *std::move(r) : connected_unix_datagram_socket();
 }
 
-/// A file that can be distinguished from others.
-unique_fd make_file() {
-  char name[] = "/tmp/anyio_net_test_fd.XXXXXX";
-  unique_fd fd(::mkstemp(name));
-  ::unlink(name);
-  return fd;
-}
-ino_t file_of(int fd) {
-  struct stat s {};
-  return ::fstat(fd, &s) == 0 ? s.st_ino : 0;
-}
-std::size_t open_count() {
-  std::size_t n = 0;
-  for (int fd = 0; fd < 2048; ++fd) n += support::is_open(fd) ? 1 : 0;
-  return n;
-}
-
 /// A server, and two clients: one with a path and one with the server as its peer.
 struct sockets {
   loop l;
   temp_dir dir;
-  unix_datagram_socket server = open_at(dir.path("server"));
-  unix_datagram_socket client = open_at(dir.path("client"));
+  unix_datagram_socket server = open_datagrams_at(dir.path("server"));
+  unix_datagram_socket client = open_datagrams_at(dir.path("client"));
   connected_unix_datagram_socket connected = connect_to(dir.path("server"), dir.path("connected"));
   unique_fd file = make_file();
   std::array<int, 2> fds{file.get(), file.get()};

@@ -15,6 +15,7 @@
 
 #include "support/faces.hpp"
 #include "support/temp_dir.hpp"
+#include "support/unix_datagrams.hpp"
 
 namespace {
 
@@ -22,16 +23,9 @@ using namespace anyio;
 using namespace std::chrono_literals;
 using support::by_callback;
 using support::by_coroutine;
+using support::open_datagrams_at;
 using support::temp_dir;
 using support::waiting;
-
-unix_datagram_socket open_at(std::string_view path) {
-  unix_datagram_options options;
-  options.local_path = path;
-  auto r = unix_datagram_socket::open(options);
-  CHECK(r.has_value());
-  return r ? *std::move(r) : unix_datagram_socket();
-}
 
 udp_socket open_udp(const ip_address& at, std::uint16_t port = 0) {
   result<udp_socket> r = udp_socket::open({at, port});
@@ -52,7 +46,7 @@ TEST_CASE_TEMPLATE("a UNIX datagram socket reaches a peer that was restarted", F
   loop l;
   temp_dir dir;
   const std::string path = dir.path("log");
-  unix_datagram_socket server = open_at(path);
+  unix_datagram_socket server = open_datagrams_at(path);
   auto client = connected_unix_datagram_socket::open(path, {.local_path = dir.path("client")}).value();
   CHECK(Face::get(client.send("first")).has_value());
   server.close();
@@ -65,7 +59,7 @@ TEST_CASE_TEMPLATE("a UNIX datagram socket reaches a peer that was restarted", F
   ::unlink(path.c_str());
   CHECK(client.reconnect().error().os_error() == ENOENT);
 
-  server = open_at(path);
+  server = open_datagrams_at(path);
   CHECK(client.reconnect().has_value());
   CHECK(Face::get(client.send("second")).has_value());
   result<unix_packet> r = Face::get(server.receive());
@@ -79,8 +73,8 @@ TEST_CASE_TEMPLATE("a UNIX datagram socket gets another peer, or keeps the forme
                    by_coroutine) {
   loop l;
   temp_dir dir;
-  unix_datagram_socket a = open_at(dir.path("a"));
-  unix_datagram_socket b = open_at(dir.path("b"));
+  unix_datagram_socket a = open_datagrams_at(dir.path("a"));
+  unix_datagram_socket b = open_datagrams_at(dir.path("b"));
   auto client = connected_unix_datagram_socket::open(dir.path("a")).value();
   CHECK(client.reconnect(dir.path("nothing")).error().os_error() == ENOENT);
   CHECK(client.reconnect(std::string(200, 'p')).error().os_error() == ENAMETOOLONG);
@@ -103,8 +97,8 @@ TEST_CASE_TEMPLATE("operations that wait during a reconnect go on with the new p
                    by_coroutine) {
   loop l;
   temp_dir dir;
-  unix_datagram_socket full = open_at(dir.path("full"));
-  unix_datagram_socket other = open_at(dir.path("other"));
+  unix_datagram_socket full = open_datagrams_at(dir.path("full"));
+  unix_datagram_socket other = open_datagrams_at(dir.path("other"));
   auto client = connected_unix_datagram_socket::open(dir.path("full"), {.local_path = dir.path("c")}).value();
   waiting<std::string> receiving;
   Face::start(client.receive(), receiving);

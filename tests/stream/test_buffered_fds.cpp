@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "support/faces.hpp"
+#include "support/passed_files.hpp"
 #include "support/sockets.hpp"
 
 namespace {
@@ -24,6 +25,8 @@ using anyio::errc;
 using anyio::unique_fd;
 using support::by_callback;
 using support::by_coroutine;
+using support::make_file;
+using support::open_count;
 using support::waiting;
 
 // --- integers
@@ -97,22 +100,7 @@ TEST_CASE("the same operation can receive an integer again") {
 
 // --- descriptors
 
-/// A file that can be distinguished from others.
-unique_fd make_file() {
-  char name[] = "/tmp/anyio_net_test_fd.XXXXXX";
-  unique_fd fd(::mkstemp(name));
-  ::unlink(name);
-  return fd;
-}
-ino_t file_of(const unique_fd& fd) {
-  struct stat s {};
-  return ::fstat(fd.get(), &s) == 0 ? s.st_ino : 0;
-}
-std::size_t open_count() {
-  std::size_t n = 0;
-  for (int fd = 0; fd < 512; ++fd) n += support::is_open(fd) ? 1 : 0;
-  return n;
-}
+ino_t file_of(const unique_fd& fd) { return support::file_of(fd.get()); }
 
 struct ends {
   std::pair<anyio::unix_stream, anyio::unix_stream> pair = anyio::create_unix_stream_pair().value();

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "support/faces.hpp"
+#include "support/passed_files.hpp"
 #include "support/sockets.hpp"
 #include "support/toy_streams.hpp"
 
@@ -24,6 +25,7 @@ using anyio::errc;
 using anyio::relay_result;
 using support::by_callback;
 using support::by_coroutine;
+using support::open_count;
 using support::waiting;
 
 std::string pattern(std::size_t size, std::uint32_t state = 1) {
@@ -477,12 +479,6 @@ struct kinds {
   using stage = splice_stage<Left, Right>;
 };
 #define EACH_PAIR_OF_SOCKETS kinds<tcp, tcp>, kinds<tcp, local>, kinds<local, tcp>, kinds<local, local>
-
-std::size_t open_count() {
-  std::size_t n = 0;
-  for (int fd = 0; fd < 512; ++fd) n += support::is_open(fd) ? 1 : 0;
-  return n;
-}
 
 TEST_CASE_TEMPLATE("many bytes between sockets stay in the kernel, and the pipe is closed at the end", Kinds,
                    EACH_PAIR_OF_SOCKETS) {

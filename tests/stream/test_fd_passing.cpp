@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "support/faces.hpp"
+#include "support/passed_files.hpp"
 #include "support/sockets.hpp"
 #include "support/temp_dir.hpp"
 
@@ -30,29 +31,14 @@ using anyio::result;
 using anyio::unique_fd;
 using support::by_callback;
 using support::by_coroutine;
+using support::file_of;
+using support::make_file;
+using support::open_count;
 using support::waiting;
 
 using pair = std::pair<anyio::unix_stream, anyio::unix_stream>;
 
 pair connected() { return anyio::create_unix_stream_pair().value(); }
-
-/// A file that can be distinguished from others.
-unique_fd make_file() {
-  char name[] = "/tmp/anyio_net_test_fd.XXXXXX";
-  unique_fd fd(::mkstemp(name));
-  ::unlink(name);
-  return fd;
-}
-ino_t file_of(int fd) {
-  struct stat s {};
-  return ::fstat(fd, &s) == 0 ? s.st_ino : 0;
-}
-/// The number of open descriptors of this process.
-std::size_t open_count() {
-  std::size_t n = 0;
-  for (int fd = 0; fd < 2048; ++fd) n += support::is_open(fd) ? 1 : 0;
-  return n;
-}
 
 TEST_CASE_TEMPLATE("descriptors arrive with their bytes, owned and close-on-exec", Face, by_callback,
                    by_coroutine) {
